@@ -1,0 +1,38 @@
+"""alue-bench: which layers should I train?
+
+This module is what a plugin author imports. It loads neither torch nor transformers nor mlflow.
+"""
+
+from alue_bench.errors import AlueBenchError, DataError, DoesNotFit, UnavailableError, UsageError
+from alue_bench.formats import BadRow, Delimited, Example, Reader
+from alue_bench.hookspecs import hookimpl
+from alue_bench.model import Model
+from alue_bench.strategy import EncoderShape, FreezePlan, Strategy, StrategyFamily
+from alue_bench.task import DataFile, HeldOut, Labels, Splits, TargetKind, Task
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AlueBenchError",
+    "BadRow",
+    "DataError",
+    "DataFile",
+    "Delimited",
+    "DoesNotFit",
+    "EncoderShape",
+    "Example",
+    "FreezePlan",
+    "HeldOut",
+    "Labels",
+    "Model",
+    "Reader",
+    "Splits",
+    "Strategy",
+    "StrategyFamily",
+    "TargetKind",
+    "Task",
+    "UnavailableError",
+    "UsageError",
+    "__version__",
+    "hookimpl",
+]

@@ -1,0 +1,209 @@
+"""`alue-bench list tasks|models|strategies`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from alue_bench.plugins import Registry
+
+if TYPE_CHECKING:
+    from alue_bench.model import Model
+
+app = typer.Typer(help="List tasks, models and strategies.", no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+NOMINAL_TOKENS = 64
+"""The length of the examples for which FLOPs are shown where no data is at hand."""
+
+
+@app.command("tasks")
+def tasks(
+    context: typer.Context,
+    as_json: Json = False,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder with the official files.")] = None,
+) -> None:
+    """List tasks: what they predict, their primary metric, and which data would be used."""
+    from alue_bench.data.location import given_data_folder, locate
+    from alue_bench.errors import DataError
+
+    registry: Registry = context.obj
+    given = given_data_folder(data_dir)
+    found = []
+    for name, declared in sorted(registry.tasks.items()):
+        task = declared.value
+        try:
+            data: str = locate(task, given=given, sample=False).kind
+        except DataError:
+            data = "missing"
+        found.append(
+            {
+                "name": name,
+                "title": task.title,
+                "kind": str(task.labels.kind),
+                "labels": len(task.labels.names),
+                "pair": task.is_pair,
+                "primary": task.primary,
+                "official_metric": task.official_metric,
+                "languages": list(task.languages),
+                "data": data,
+                "trained_on": task.trained_on,
+                "protocol": task.splits.protocol,
+                "source": task.source,
+                "licence": task.licence,
+                "citation": task.citation,
+            }
+        )
+    if as_json:
+        _print_json(found)
+        return
+    rows = [
+        (
+            str(task["name"]),
+            str(task["title"]),
+            ", ".join(
+                [
+                    str(task["kind"]),
+                    *([f"{task['labels']} labels"] if task["labels"] else []),
+                    *["pair"] * bool(task["pair"]),
+                ]
+            ),
+            str(task["primary"]),
+            str(task["data"]),
+        )
+        for task in found
+    ]
+    _print_table(("task", "what", "predicts", "primary metric", "data"), rows)
+
+
+@app.command("models")
+def models(context: typer.Context, as_json: Json = False) -> None:
+    """List models, and whether they can be used now."""
+    from alue_bench.errors import UnavailableError
+    from alue_bench.training.checkpoint import locate_checkpoint
+
+    registry: Registry = context.obj
+    found = []
+    for name, declared in sorted(registry.models.items()):
+        model = declared.value
+        try:
+            locate_checkpoint(model, download=False)
+            available = "yes"
+        except UnavailableError as error:
+            available = str(error)
+        found.append(
+            {
+                "name": name,
+                "title": model.title,
+                "checkpoint": str(model.checkpoint) if isinstance(model.checkpoint, str) else "bundled",
+                "normalisation": model.normalisation,
+                "defaults": dict(model.defaults),
+                "licence": model.licence,
+                "citation": model.citation,
+                "available": available,
+            }
+        )
+    if as_json:
+        _print_json(found)
+        return
+    rows = [(str(m["name"]), str(m["title"]), str(m["checkpoint"]), str(m["available"])) for m in found]
+    _print_table(("model", "what", "checkpoint", "available"), rows)
+
+
+@app.command("strategies")
+def strategies(
+    context: typer.Context,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Show what each strategy would do to this model.")
+    ] = None,
+    strategy: Annotated[
+        list[str] | None, typer.Option("--strategy", "-s", help="Strategies to show; repeatable.")
+    ] = None,
+    tokens: Annotated[
+        int, typer.Option(min=1, help="Length of examples for which FLOPs are counted.")
+    ] = NOMINAL_TOKENS,
+    as_json: Json = False,
+) -> None:
+    """List strategies; with --model, what is frozen, what trains, and the compute saved, without loading weights."""
+    registry: Registry = context.obj
+    if model is None:
+        families = [declared.value for declared in registry.families]
+        if as_json:
+            _print_json(
+                [
+                    {"grammar": f.grammar, "title": f.title, "source": f.source, "examples": list(f.examples)}
+                    for f in families
+                ]
+            )
+            return
+        rows = [(f.grammar, f.title, ", ".join(f.examples), f.source) for f in families]
+        _print_table(("grammar", "what", "for example", "source"), rows)
+        return
+    from alue_bench.plan import resolve_model
+
+    names = strategy or [example for declared in registry.families for example in declared.value.examples]
+    found = [_effect(registry, name, resolve_model(model, registry), tokens) for name in names]
+    if as_json:
+        _print_json(found)
+        return
+    effects: list[tuple[str, ...]] = [
+        (e["strategy"], e["reason"], "", "", "")
+        if "reason" in e
+        else (
+            e["strategy"],
+            e["frozen"],
+            f"{e['trainable']:,}",
+            f"{e['trainable'] / e['total']:.1%}",
+            f"{e['flops_saved']:.1%}",
+        )
+        for e in found
+    ]
+    columns = ("strategy", "frozen", "trainable parameters", "of all", f"FLOPs saved ({tokens} tokens)")
+    _print_table(columns, effects, title=f"{model}: {found[0].get('total', 0):,} parameters" if found else None)
+
+
+def _effect(registry: Registry, name: str, model: Model, tokens: int) -> dict[str, Any]:
+    """What a strategy would do to a model, or why it does not fit."""
+    import numpy as np
+
+    from alue_bench.errors import DoesNotFit
+    from alue_bench.measure.flops import training_flops
+    from alue_bench.strategy import FreezePlan
+    from alue_bench.task import Labels
+    from alue_bench.training.checkpoint import empty_model, fetch_config
+    from alue_bench.training.encoder_stack import view_as_stack
+    from alue_bench.training.freezing import count_parameters
+
+    strategy, _ = registry.strategy(name)
+    stack = view_as_stack(empty_model(fetch_config(model), Labels.binary("no", "yes")))
+    try:
+        plan = strategy.freeze_plan(stack.shape)
+    except DoesNotFit as error:
+        return {"strategy": strategy.name, "reason": f"does not fit: {error}"}
+    lengths = np.array([tokens])
+    counts = count_parameters(stack, plan)
+    full = training_flops(stack, FreezePlan(stack.shape), lengths, epochs=1)
+    return {
+        "strategy": strategy.name,
+        "frozen": plan.describe(),
+        "trainable": counts.trainable,
+        "total": counts.total,
+        "flops_saved": 1 - training_flops(stack, plan, lengths, epochs=1) / full,
+    }
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def _print_table(columns: tuple[str, ...], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
+    from rich.console import Console
+
+    from alue_bench.cli.tables import print_table
+
+    print_table(Console(), columns, rows, title)

@@ -1,0 +1,99 @@
+"""Assembles the application and turns errors into one sentence and an exit code.
+
+Exit codes: 0 all done, 1 some runs failed or something was found wrong, 2 misuse, 130 interrupted, 143 terminated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+from alue_bench.cli import data, doctor, list_, new_plugin, plugins, run, ui
+from alue_bench.errors import AlueBenchError
+from alue_bench.plugins import DISABLE_VARIABLE, Registry, load_registry, notify
+
+app = typer.Typer(
+    name="alue-bench",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Which layers should I train? Fine-tune encoders under freezing strategies, measure score and cost, "
+    "compare in MLflow.\n\nStart with: [bold]alue-bench run --strategy full --strategy bottom3top4[/bold]",
+)
+app.command("run")(run.run)
+app.add_typer(list_.app, name="list")
+app.command("plugins")(plugins.plugins)
+app.add_typer(data.app, name="data")
+app.command("ui")(ui.ui)
+app.command("doctor")(doctor.doctor)
+app.command("new-plugin")(new_plugin.new_plugin)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        from alue_bench import __version__
+
+        typer.echo(f"alue-bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True),
+    ] = False,
+    # The next two are taken from the command line before plugins are loaded (see main); here they are for --help.
+    disable_plugin: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Do not load this plugin (distribution or entry point); also {DISABLE_VARIABLE}."),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Treat a plugin that fails as fatal.")] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """The console script."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--disable-plugin", action="append", default=[])
+    early.add_argument("--strict", action="store_true")
+    try:
+        options, arguments = early.parse_known_args()
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+        registry = load_registry(disable=options.disable_plugin, strict=options.strict)
+        _add_plugin_commands(registry)
+        code = app(arguments, standalone_mode=False, obj=registry)
+    except AlueBenchError as error:
+        print(f"alue-bench: {error}", file=sys.stderr)
+        code = 2
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        code = 0
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        print("alue-bench: interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:  # the reader of our output left: alue-bench list tasks | head -1
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the interpreter's own flush at exit
+        code = 0
+    sys.exit(code)
+
+
+def _add_plugin_commands(registry: Registry) -> None:
+    notify(
+        registry,
+        "alue_bench_commands",
+        lambda problem: print(f"alue-bench: {problem}", file=sys.stderr),
+        app=app,
+    )

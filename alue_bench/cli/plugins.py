@@ -1,0 +1,46 @@
+"""`alue-bench plugins`: what is installed, what it provides, and what failed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from alue_bench.plugins import PluginReport, Registry
+
+
+def plugins(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List plugins: distribution, version, entry point, what each provides, and what failed with its cause."""
+    registry: Registry = context.obj
+    if as_json:
+        print(json.dumps([asdict(report) for report in registry.reports], ensure_ascii=False, indent=2))
+        return
+    from rich.console import Console
+
+    from alue_bench.cli.tables import print_table
+
+    console = Console()
+    rows = [
+        (
+            report.origin.distribution,
+            report.origin.version,
+            f"{report.origin.entry_point} = {report.origin.module}",
+            report.status,
+            _provides(report),
+        )
+        for report in registry.reports
+    ]
+    print_table(console, ("distribution", "version", "entry point", "status", "provides"), rows)
+    for report in registry.failures():
+        for problem in report.problems:
+            console.print(f"failed: {report.origin}: {problem}", style="red", markup=False, soft_wrap=True)
+
+
+def _provides(report: PluginReport) -> str:
+    kinds = (("tasks", report.tasks), ("models", report.models), ("strategies", report.strategies))
+    return "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds if names) or "–"

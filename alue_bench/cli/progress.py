@@ -1,0 +1,105 @@
+"""How a plan goes along: a live bar on a terminal, plain lines elsewhere. Everything goes to stderr."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from alue_bench.executors.local import Outcome
+from alue_bench.plan import Plan, PlannedRun
+
+
+def describe(outcome: Outcome) -> str:
+    """One line for a run that ended."""
+    if outcome.status == "failed":
+        return f"{outcome.spec.label}: failed: {outcome.cause}"
+    primary = outcome.planned.inputs.task.primary
+    source = " [sample data]" if outcome.spec.data.source == "sample" else ""
+    return (
+        f"{outcome.spec.label}{source}: {outcome.status}, {primary} {outcome.metrics['test/score']:.3f}, "
+        f"trained in {outcome.metrics['runtime/train_s']:.1f} s"
+    )
+
+
+class PlainProgress:
+    """One line when a run starts and one when it ends: for logs and pipes."""
+
+    def __init__(self, plan: Plan, console: Console) -> None:
+        self._total, self._console, self._count = len(plan.runs), console, 0
+
+    def __enter__(self) -> PlainProgress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def started(self, planned: PlannedRun) -> None:
+        self._print(f"run {self._count + 1}/{self._total} {planned.spec.label}: started")
+
+    def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
+        pass
+
+    def ended(self, outcome: Outcome) -> None:
+        self._count += 1
+        self._print(f"run {self._count}/{self._total} {describe(outcome)}")
+
+    def warned(self, message: str) -> None:
+        self._print(f"warning: {message}")
+
+    def _print(self, line: str) -> None:
+        self._console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+class LiveProgress:
+    """A bar over the whole plan, weighted by each run's expected effort, with the time that remains."""
+
+    REFRESH_S = 0.2
+
+    def __init__(self, plan: Plan, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("left:"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._total = len(plan.runs)
+        self._bar = self._progress.add_task("planning", total=sum(run.cost for run in plan.runs))
+        self._count, self._done, self._last = 0, 0.0, 0.0
+
+    def __enter__(self) -> LiveProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def started(self, planned: PlannedRun) -> None:
+        label = escape(f"{self._count + 1}/{self._total} {planned.spec.label}")
+        self._progress.update(self._bar, description=label)
+
+    def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._last >= self.REFRESH_S:
+            self._last = now
+            # The last tenth is scoring and recording.
+            self._progress.update(self._bar, completed=self._done + 0.9 * planned.cost * done / total)
+
+    def ended(self, outcome: Outcome) -> None:
+        self._count += 1
+        self._done += outcome.planned.cost
+        self._progress.update(self._bar, completed=self._done)
+        self._progress.console.print(escape(describe(outcome)), highlight=False)
+
+    def warned(self, message: str) -> None:
+        self._progress.console.print(escape(f"warning: {message}"), style="yellow")

@@ -1,0 +1,95 @@
+"""Study files: the options of `run`, written down once and shared.
+
+    task = ["mdd", "oold"]
+    model = "mini"
+    strategy = ["full", "bottom3top4"]
+    seeds = 5
+    epochs = 3
+
+Every key is an option of `alue-bench run`, with `_` for `-`. An option on the command line wins over the file.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+
+def study_schema() -> type[BaseModel]:
+    """The keys a study file may hold. Built on demand: pydantic costs a tenth of a second to import."""
+    from typing import Annotated, Literal
+
+    from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+    names = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+    numbers = Annotated[list[int], BeforeValidator(lambda value: [value] if isinstance(value, int) else value)]
+
+    class Study(BaseModel):
+        model_config = ConfigDict(extra="forbid", strict=True)
+
+        task: names | None = None
+        model: names | None = None
+        strategy: names | None = None
+        seed: numbers | None = None
+        seeds: int | None = Field(None, ge=1)
+        init_seed: int | None = Field(None, ge=0)
+        data_seed: int | None = Field(None, ge=0)
+        epochs: int | None = Field(None, ge=1)
+        batch_size: int | None = Field(None, ge=1)
+        lr: float | None = Field(None, gt=0)
+        max_length: int | None = Field(None, ge=4)
+        warmup: float | None = Field(None, ge=0, lt=1)
+        weight_decay: float | None = Field(None, ge=0)
+        clip: float | None = Field(None, ge=0)
+        select: Literal["best", "last"] | None = None
+        precision: Literal["auto", "fp32", "bf16", "fp16"] | None = None
+        device: Literal["auto", "cpu", "cuda"] | None = None
+        limit_train: int | None = Field(None, ge=1)
+        limit_eval: int | None = Field(None, ge=1)
+        experiment: str | None = None
+        tracking_uri: str | None = None
+        data_dir: str | None = None
+        sample: bool | None = None
+        drop_bad: bool | None = None
+        rerun: bool | None = None
+        fail_fast: bool | None = None
+
+    return Study
+
+
+def read_study(path: Path) -> dict[str, Any]:
+    """The keys that the file gives, checked.
+
+    Raises UsageError naming file, line and key.
+    """
+    from pydantic import ValidationError
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config: {path} cannot be read: {error}") from error
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r"at line (\d+)", str(error))
+        raise UsageError(f"{path}:{line.group(1) if line else 1}: not valid TOML: {error}") from error
+    schema = study_schema()
+    try:
+        return schema.model_validate(content).model_dump(exclude_none=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        where = re.search(rf"^\s*\[*{re.escape(key)}\b", text, flags=re.MULTILINE)
+        line_number = text.count("\n", 0, where.start()) + 1 if where else 1
+        if first["type"] == "extra_forbidden":
+            problem = f"unknown key {key!r}; known are {', '.join(schema.model_fields)}"
+        else:
+            problem = f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}"
+        raise UsageError(f"{path}:{line_number}: {problem}") from error

@@ -1,0 +1,117 @@
+"""Batches of examples of similar length.
+
+Every epoch draws all examples in a fresh random order, cuts the order into windows of some batches, sorts each window
+by length, cuts it into batches and shuffles the batches. Batch size and number of steps are exactly those of plain
+shuffling; padding is not. Each example occurs once an epoch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.data.tokenisation import TokenisedSplit
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+WINDOW = 50
+"""Batches in a window: large enough for even lengths, small enough to keep the order random."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples padded to the longest of them. b examples, s tokens."""
+
+    input_ids: Tensor  # int64 [b, s]
+    attention_mask: Tensor  # int64 [b, s]
+    token_type_ids: Tensor | None  # int64 [b, s]
+    targets: Tensor
+    indices: Tensor  # int64 [b]: the examples' places in the split
+    tokens: int
+    """Tokens without padding."""
+
+    def to(self, device: Any) -> Batch:
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        return Batch(
+            input_ids=moved(self.input_ids),
+            attention_mask=moved(self.attention_mask),
+            token_type_ids=None if self.token_type_ids is None else moved(self.token_type_ids),
+            targets=moved(self.targets),
+            indices=self.indices,
+            tokens=self.tokens,
+        )
+
+
+def steps_per_epoch(examples: int, batch_size: int) -> int:
+    """The last batch of an epoch may be smaller."""
+    return math.ceil(examples / batch_size)
+
+
+def training_order(
+    lengths: np.ndarray[Any, Any], batch_size: int, rng: np.random.Generator
+) -> list[np.ndarray[Any, Any]]:
+    """One epoch: the example indices of each batch."""
+    import numpy as np
+
+    order = rng.permutation(len(lengths))
+    size = WINDOW * batch_size
+    batches: list[np.ndarray[Any, Any]] = []
+    for start in range(0, len(order), size):
+        window = order[start : start + size]
+        window = window[np.argsort(lengths[window], kind="stable")]
+        sizes = [batch_size] * (len(window) // batch_size)
+        if remainder := len(window) % batch_size:
+            # Anywhere but always at the end: there it would hold the longest examples, epoch after epoch.
+            sizes.insert(int(rng.integers(len(sizes) + 1)), remainder)
+        cuts = np.cumsum(sizes)[:-1]
+        batches.extend(np.split(window, cuts))
+    return [batches[index] for index in rng.permutation(len(batches))]
+
+
+def evaluation_order(lengths: np.ndarray[Any, Any], tokens_per_batch: int) -> list[np.ndarray[Any, Any]]:
+    """All examples from short to long, in batches of at most `tokens_per_batch` padded tokens (one at least)."""
+    import numpy as np
+
+    batches: list[np.ndarray[Any, Any]] = []
+    current: list[int] = []
+    for index in np.argsort(lengths, kind="stable"):
+        if current and (len(current) + 1) * int(lengths[index]) > tokens_per_batch:
+            batches.append(np.array(current))
+            current = []
+        current.append(int(index))
+    batches.append(np.array(current))
+    return batches
+
+
+def collate(split: TokenisedSplit, indices: np.ndarray[Any, Any], pad_id: int) -> Batch:
+    """Pad the examples at `indices` to the longest of them."""
+    import torch
+
+    chosen = torch.from_numpy(indices)
+    starts, ends = split.offsets[chosen], split.offsets[chosen + 1]
+    lengths = ends - starts
+    places = torch.arange(int(lengths.max()))  # [s]
+    mask = places[None, :] < lengths[:, None]  # [b, s]
+    source = torch.where(mask, starts[:, None] + places[None, :], 0)
+    type_ids = None
+    if split.token_type_ids is not None:
+        type_ids = torch.where(mask, split.token_type_ids[source], 0)
+    return Batch(
+        input_ids=torch.where(mask, split.input_ids[source], pad_id),
+        attention_mask=mask.long(),
+        token_type_ids=type_ids,
+        targets=split.targets[chosen],
+        indices=chosen,
+        tokens=int(lengths.sum()),
+    )
+
+
+def batches(split: TokenisedSplit, order: list[np.ndarray[Any, Any]], pad_id: int) -> Iterator[Batch]:
+    for indices in order:
+        yield collate(split, indices, pad_id)

@@ -1,0 +1,151 @@
+"""From rows to token ids, once per (rows, tokeniser, length), kept as Arrow files in the cache folder.
+
+Notation: n examples, t tokens of all of them together.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.data.splits import SplitRows
+from alue_bench.model import Model
+from alue_bench.spec import digest_of
+from alue_bench.task import Labels, TargetKind
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+FORMAT = 1
+"""Increase when the content of the cached files changes."""
+
+
+@dataclass(frozen=True)
+class TokenisedSplit:
+    """Token ids of a split, without padding, one example after the other."""
+
+    input_ids: Tensor  # int64 [t]
+    token_type_ids: Tensor | None  # int64 [t]; None where the model has none
+    offsets: Tensor  # int64 [n + 1]; example i is input_ids[offsets[i]:offsets[i + 1]]
+    targets: Tensor  # int64 [n] | float32 [n, labels] | float32 [n]
+    ids: list[str]
+    truncated: int
+    """How many examples were cut to the maximal length."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def lengths(self) -> np.ndarray[Any, Any]:
+        """Tokens of each example: int64 [n]."""
+        return (self.offsets[1:] - self.offsets[:-1]).numpy()
+
+
+def tokenise(
+    rows: SplitRows,
+    *,
+    labels: Labels,
+    model: Model,
+    model_digest: str,
+    tokenizer: Any,
+    max_length: int,
+    cache: Path,
+) -> TokenisedSplit:
+    """Normalise and tokenise the rows of a split, or take what an earlier run kept.
+
+    The cache is content-addressed: texts, tokeniser and length decide the key, so that an entry is never stale.
+    """
+    import datasets
+    import torch
+
+    datasets.disable_progress_bars()  # one bar for the whole plan is enough
+    key = digest_of([FORMAT, rows.digest, model.name, model_digest, model.normalisation, max_length])
+    folder = cache / "tokens" / key
+    tokens = _load(folder)
+    if tokens is None:
+        tokens = _tokenised(rows, model, tokenizer, max_length)
+        _save(tokens, folder)
+    columns = tokens.with_format("arrow")[:]
+    ids = columns["input_ids"].combine_chunks()
+    offsets = torch.from_numpy(ids.offsets.to_numpy().astype("int64"))
+    type_ids = None
+    if "token_type_ids" in tokens.column_names:
+        type_ids = torch.from_numpy(columns["token_type_ids"].combine_chunks().values.to_numpy().astype("int64"))
+    assert isinstance(tokens, datasets.Dataset)
+    return TokenisedSplit(
+        input_ids=torch.from_numpy(ids.values.to_numpy().astype("int64")),
+        token_type_ids=type_ids,
+        offsets=offsets,
+        targets=encode_targets(rows, labels),
+        ids=[example.id for example in rows.examples],
+        truncated=int(columns["truncated"].to_numpy().sum()),
+    )
+
+
+def encode_targets(rows: SplitRows, labels: Labels) -> Tensor:
+    """Class indices [n], marks of 0 and 1 [n, labels], or numbers [n]."""
+    import torch
+
+    targets: list[Any] = [example.target for example in rows.examples]
+    if labels.kind is TargetKind.REGRESSION:
+        return torch.tensor(targets, dtype=torch.float32)
+    position = {name: index for index, name in enumerate(labels.names)}
+    if labels.kind is TargetKind.MULTILABEL:
+        marks = torch.zeros(len(targets), len(position))
+        for row, names in enumerate(targets):
+            for name in names:
+                marks[row, position[name]] = 1.0
+        return marks
+    return torch.tensor([position[target] for target in targets])
+
+
+def _tokenised(rows: SplitRows, model: Model, tokenizer: Any, max_length: int) -> Any:
+    import datasets
+
+    clean = model.normalise or (lambda text: text)
+    pairs = rows.examples[0].text_pair is not None
+    columns = {"text": [clean(example.text) for example in rows.examples]}
+    if pairs:
+        columns["text_pair"] = [clean(example.text_pair or "") for example in rows.examples]
+
+    def encode(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
+        whole = tokenizer(batch["text"], batch.get("text_pair"), truncation=True, max_length=max_length)
+        encoded = {name: whole[name] for name in ("input_ids", "token_type_ids") if name in whole}
+        if whole.encodings is not None:
+            encoded["truncated"] = [bool(encoding.overflowing) for encoding in whole.encodings]
+        else:  # a tokeniser without the fast backend does not tell what it cut
+            uncut = tokenizer(batch["text"], batch.get("text_pair"), truncation=False)["input_ids"]
+            encoded["truncated"] = [len(ids) > max_length for ids in uncut]
+        return encoded
+
+    # Rows are passed in memory and the result is saved under our own key; the library's own cache stays off.
+    table = datasets.Dataset.from_dict(columns)
+    return table.map(encode, batched=True, batch_size=1000, remove_columns=list(columns), keep_in_memory=True)
+
+
+def _load(folder: Path) -> Any | None:
+    import datasets
+
+    if not folder.is_dir():
+        return None
+    try:
+        return datasets.Dataset.load_from_disk(str(folder))
+    except Exception:  # a damaged entry: what a crash or a full disk leaves; it is computed again
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+
+
+def _save(tokens: Any, folder: Path) -> None:
+    """Written beside its place and moved there whole, so that a reader never sees half an entry."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent))
+    tokens.save_to_disk(str(scratch))
+    try:
+        os.replace(scratch, folder)
+    except OSError:  # another process was faster: its entry is equal to ours
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,139 @@
+"""Reading a task's files and saying what is wrong with them: bad rows, counts, duplicates, overlap between splits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from alue_bench.data.location import DataFolder
+from alue_bench.errors import AlueBenchError, DataError
+from alue_bench.formats import BadRow, Example, Target
+from alue_bench.task import DataFile, Task
+
+Texts = tuple[str, str | None]
+
+
+@dataclass(frozen=True)
+class ReadFile:
+    """One official file, read."""
+
+    path: Path
+    examples: tuple[Example, ...]
+    bad: tuple[BadRow, ...]
+    sha256: str
+
+
+@dataclass
+class FileReport:
+    """What one file holds."""
+
+    split: str
+    path: Path
+    rows: int
+    labels: dict[str, int]
+    bad: tuple[BadRow, ...]
+    duplicates: int
+    """Rows whose texts occurred in an earlier row of the same file."""
+
+
+@dataclass
+class VerificationReport:
+    """What a task's files hold, and what is wrong with them."""
+
+    task: str
+    files: list[FileReport] = field(default_factory=list)
+    overlaps: dict[str, int] = field(default_factory=dict)
+    """"test in train": how many rows of one split have texts that occur in another."""
+    missing: list[str] = field(default_factory=list)
+    """Files that are not there, as paths below the data folder."""
+
+    @property
+    def bad_rows(self) -> int:
+        return sum(len(file.bad) for file in self.files)
+
+
+def read_file(file: DataFile, path: Path) -> ReadFile:
+    """Read an official file whole.
+
+    Raises DataError where the file as a whole is unusable: missing, empty, in a wrong encoding, without a column.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: the file is missing")
+    examples: list[Example] = []
+    bad: list[BadRow] = []
+    try:
+        for row in file.read(path):
+            if isinstance(row, BadRow):
+                bad.append(row)
+            else:
+                examples.append(row)
+    except AlueBenchError:
+        raise
+    except Exception as error:  # a reader of a plugin; name the file, not the stack
+        raise DataError(f"{path}: the reader failed: {type(error).__name__}: {error}") from error
+    return ReadFile(path, tuple(examples), tuple(bad), hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def label_counts(targets: list[Target]) -> dict[str, int]:
+    """How often each label occurs; an example with several labels counts for each of them. Numbers are not counted."""
+    counts: Counter[str] = Counter()
+    for target in targets:
+        if isinstance(target, tuple):
+            counts.update(target)
+        elif isinstance(target, str):
+            counts[target] += 1
+    return dict(sorted(counts.items()))
+
+
+def verify(task: Task, folder: DataFolder) -> VerificationReport:
+    """Read all files of a task, the leaderboard's test file included, and report on them.
+
+    A file that is missing or unusable as a whole is reported too; only a bad reader of a plugin raises.
+    """
+    report = VerificationReport(task.name)
+    texts: dict[str, Counter[Texts]] = {}
+    for split, file in task.splits.files().items():
+        path = folder.file(file)
+        if not path.is_file():
+            report.missing.append(file.path)
+            continue
+        read = read_file(file, path)
+        texts[split] = Counter((example.text, example.text_pair) for example in read.examples)
+        report.files.append(
+            FileReport(
+                split=split,
+                path=path,
+                rows=len(read.examples),
+                labels=label_counts([example.target for example in read.examples]),
+                bad=read.bad,
+                duplicates=len(read.examples) - len(texts[split]),
+            )
+        )
+    report.overlaps = _overlaps(texts)
+    return report
+
+
+def _overlaps(texts: Mapping[str, Counter[Texts]]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    order = [split for split in ("train", "dev", "test") if split in texts]
+    for index, earlier in enumerate(order):
+        for later in order[index + 1 :]:
+            rows = sum(count for key, count in texts[later].items() if key in texts[earlier])
+            if rows:
+                found[f"{later} in {earlier}"] = rows
+    return found
+
+
+def reject_bad_rows(task: Task, read: ReadFile, *, drop: bool, most: int = 5) -> None:
+    """Raises DataError naming the first bad rows, unless they are to be dropped."""
+    if not read.bad or drop:
+        return
+    shown = "; ".join(f"{read.path}:{row.line}: {row.reason}" for row in read.bad[:most])
+    more = f"; and {len(read.bad) - most} more" if len(read.bad) > most else ""
+    raise DataError(
+        f"{shown}{more}. Mend the file or go on without bad rows: --drop-bad "
+        f"(all of them: alue-bench data verify {task.name})"
+    )

@@ -1,0 +1,33 @@
+"""Every error that a user can cause or mend, told apart by what the user must do about it.
+
+The command line prints the message of an `AlueBenchError` as one sentence, without a traceback, and exits with 2.
+So a message names what is wrong, where (file:line, plugin, option), and what to do.
+"""
+
+
+class AlueBenchError(Exception):
+    """Base of all errors whose message is meant for the user."""
+
+
+class UsageError(AlueBenchError):
+    """Mend the command line, the study file or an environment variable."""
+
+
+class DataError(AlueBenchError):
+    """Mend, add or drop rows or files of a task's data."""
+
+
+class PluginError(AlueBenchError):
+    """Mend, update, uninstall or disable a plugin."""
+
+
+class UnavailableError(AlueBenchError):
+    """Something outside does not answer or may not be written: a hub, a tracking server, a folder, a package."""
+
+
+class DoesNotFit(AlueBenchError):
+    """A strategy cannot be applied to a model; the plan skips the run and shows the message as the reason."""
+
+
+class TrainingError(AlueBenchError):
+    """A run cannot go on (for example: the loss is not finite); that run fails, the plan goes on."""

@@ -1,0 +1,1 @@
+"""Measurements are values with a unit in their name: seconds, MiB, FLOPs."""

@@ -1,0 +1,42 @@
+"""What a model is: a pre-trained checkpoint and the text normalisation it expects.
+
+A model plugin returns `Model` values from the hook `alue_bench_models`. Any encoder that
+`AutoModelForSequenceClassification` loads can be one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from alue_bench.task import NAME
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A pre-trained checkpoint (local folder or hub id + revision) and the text normalisation it expects."""
+
+    name: str
+    title: str
+    checkpoint: Path | str
+    """A folder (as a Path) or a hub id (as a string), such as "UBC-NLP/MARBERT"."""
+    revision: str | None = None
+    """The hub revision; None takes the newest, and the run records which one that was."""
+    languages: tuple[str, ...] = ()
+    licence: str = ""
+    citation: str = ""
+    normalise: Callable[[str], str] | None = None
+    """Applied to each text before tokenisation, as the model's authors prescribe. Import what it needs inside it."""
+    normalisation: str = "none beyond the tokeniser's own"
+    """What `normalise` does and who prescribes it, in a sentence; recorded with each run."""
+    requires: tuple[str, ...] = ()
+    """Importable packages that `normalise` needs; where one is missing the model is unavailable, with a reason."""
+    defaults: Mapping[str, object] = field(default_factory=dict)
+    """Hyper-parameters this model prefers to the task's and the general defaults."""
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise ValueError(f"model name {self.name!r} must match {NAME.pattern}")
+        if not self.title or not str(self.checkpoint):
+            raise ValueError(f"model {self.name!r} must state its title and its checkpoint")

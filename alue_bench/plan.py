@@ -1,0 +1,342 @@
+"""From a question (which tasks, models, strategies, seeds) to an ordered list of runs, and what is left out and why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from alue_bench import __version__
+from alue_bench.data.location import DataFolder, cache_folder, given_data_folder, locate
+from alue_bench.data.splits import TaskRows, load_rows
+from alue_bench.errors import AlueBenchError, DoesNotFit, UsageError
+from alue_bench.model import Model
+from alue_bench.plugins import Origin, Registry
+from alue_bench.run import RunInputs
+from alue_bench.spec import DataDigests, Resolved, RunSpec, digest_of, resolve_hyper_parameters
+from alue_bench.strategy import EncoderShape, Strategy
+from alue_bench.task import Task
+from alue_bench.training.checkpoint import Checkpoint, encoder_shape, load_config, locate_checkpoint
+from alue_bench.training.precision import resolve_device, resolve_precision
+
+DEFAULT_STRATEGIES = ("full", "bottom3top4")
+DEFAULT_SEED = 42
+
+R = TypeVar("R")
+
+# These architectures keep two rows of their position table for padding.
+OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRequest:
+    """What the user asks for; empty means "every available one"."""
+
+    tasks: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    strategies: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (DEFAULT_SEED,)
+    init_seed: int | None = None
+    data_seed: int | None = None
+    overrides: tuple[tuple[str, Mapping[str, object]], ...] = ()
+    """Hyper-parameters by origin, weakest first: the study file's, then the options'."""
+    device: str = "auto"
+    precision: str = "auto"
+    limit_train: int | None = None
+    limit_eval: int | None = None
+    drop_bad: bool = False
+    data_dir: Path | None = None
+    sample: bool = False
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run to do, and what its names stand for."""
+
+    spec: RunSpec
+    inputs: RunInputs
+    hyper: Resolved
+
+    @property
+    def cost(self) -> float:
+        """Expected effort in units of one example through one layer, for progress bars: not for reports."""
+        plan = self.spec.freeze_plan
+        gradient_below, passes = not plan.embeddings, 0
+        for layer in range(plan.shape.layers):
+            trained = layer not in plan.frozen_layers
+            passes += 1 + gradient_below + trained
+            gradient_below = gradient_below or trained
+        rows = self.inputs.train_rows.splits
+        size = sum(len(example.text) for example in rows["train"].examples)
+        return float(size * passes * self.spec.hyper.epochs + size * plan.shape.layers)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A combination that is left out, and why."""
+
+    task: str
+    model: str
+    strategy: str
+    seed: int | None
+    reason: str
+
+
+@dataclass
+class Plan:
+    """An ordered list of runs, plus what was left out and why."""
+
+    runs: list[PlannedRun] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _ReadyTask:
+    task: Task
+    rows: TaskRows
+    train_task: Task
+    train_rows: TaskRows
+
+
+@dataclass(frozen=True)
+class _ReadyModel:
+    model: Model
+    checkpoint: Checkpoint
+    shape: EncoderShape
+    positions: int | None
+    """The most tokens the model can take; None where it has no such limit."""
+
+
+def build_plan(request: PlanRequest, registry: Registry) -> Plan:
+    """Resolve names, check data and checkpoints, and lay out the runs: task by task, then model, seed and strategy.
+
+    What the user named must be there: raises a subclass of AlueBenchError otherwise. What "every available one" brings
+    along may be missing and is skipped with a reason, as is a strategy that does not fit a model.
+    """
+    strategies = _strategies(request.strategies or DEFAULT_STRATEGIES, registry)
+    _check_numbers(request)
+    device = resolve_device(request.device)
+    precision = resolve_precision(request.precision, device)
+    plan = Plan()
+    tasks = _ready_tasks(request, registry, plan)
+    models = _ready_models(request, registry, plan)
+    seen: set[str] = set()
+    for ready in tasks:
+        for ready_model in models:
+            try:
+                hyper = _hyper_parameters(request, ready.train_task, ready_model)
+            except UsageError as error:
+                if request.models:
+                    raise
+                plan.skipped.append(Skipped(ready.task.name, ready_model.model.name, "*", None, str(error)))
+                continue
+            for seed in request.seeds:
+                for strategy, origin in strategies:
+                    try:
+                        freeze_plan = strategy.freeze_plan(ready_model.shape)
+                    except DoesNotFit as error:
+                        plan.skipped.append(
+                            Skipped(ready.task.name, ready_model.model.name, strategy.name, seed, str(error))
+                        )
+                        continue
+                    spec = RunSpec(
+                        task=ready.task.name,
+                        train_task=ready.train_task.name,
+                        model=ready_model.model.name,
+                        model_digest=ready_model.checkpoint.digest,
+                        strategy=strategy.name,
+                        freeze_plan=freeze_plan,
+                        seed=seed,
+                        init_seed=request.init_seed if request.init_seed is not None else seed,
+                        data_seed=request.data_seed if request.data_seed is not None else seed,
+                        hyper=hyper.values,
+                        data=_digests(ready),
+                        device=device,
+                        precision=precision,
+                        limit_train=request.limit_train,
+                        limit_eval=request.limit_eval,
+                        drop_bad=request.drop_bad,
+                        providers=_providers(registry, ready, ready_model.model, origin),
+                    )
+                    if spec.fingerprint in seen:  # two names of one strategy
+                        continue
+                    seen.add(spec.fingerprint)
+                    inputs = RunInputs(
+                        task=ready.task,
+                        rows=ready.rows,
+                        train_task=ready.train_task,
+                        train_rows=ready.train_rows,
+                        model=ready_model.model,
+                        checkpoint=ready_model.checkpoint,
+                        cache=cache_folder(),
+                    )
+                    plan.runs.append(PlannedRun(spec, inputs, hyper))
+    plan.runs.sort(key=_shared_trainings_together(plan.runs))
+    return plan
+
+
+def resolve_model(name: str, registry: Registry) -> Model:
+    """A declared model by name, a local folder, or `hub/id@revision`.
+
+    Raises UsageError where the name is none of these.
+    """
+    if name in registry.models:
+        return registry.models[name].value
+    path = Path(name).expanduser()
+    if path.is_dir():
+        path = path.resolve()
+        return Model(name=_slug(path.name), title=f"local folder {path.name}", checkpoint=path)
+    if name.startswith((".", "/", "~")):
+        raise UsageError(f"--model {name}: there is no such folder")
+    hub_id, _, revision = name.partition("@")
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id):
+        return Model(name=_slug(hub_id), title=f"hub {name}", checkpoint=hub_id, revision=revision or None)
+    try:
+        return registry.model(name)
+    except UsageError as error:
+        raise UsageError(f"{error}; --model also takes a local folder or hub/id@revision") from None
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._") or "model"
+
+
+def _strategies(names: Iterable[str], registry: Registry) -> list[tuple[Strategy, Origin]]:
+    found: dict[str, tuple[Strategy, Origin]] = {}
+    for name in names:
+        strategy, origin = registry.strategy(name)
+        found.setdefault(strategy.name, (strategy, origin))
+    return list(found.values())
+
+
+def _check_numbers(request: PlanRequest) -> None:
+    for option, value in (("--limit-train", request.limit_train), ("--limit-eval", request.limit_eval)):
+        if value is not None and value < 1:
+            raise UsageError(f"{option} is {value}; it must be at least 1 (leave it out to use every row)")
+    for option, seed in (("--init-seed", request.init_seed), ("--data-seed", request.data_seed)):
+        if seed is not None and seed < 0:
+            raise UsageError(f"{option} is {seed}; it must be at least 0")
+    wrong = next((seed for seed in request.seeds if seed < 0), None)
+    if wrong is not None:
+        raise UsageError(f"--seed is {wrong}; it must be at least 0")
+
+
+def _ready_tasks(request: PlanRequest, registry: Registry, plan: Plan) -> list[_ReadyTask]:
+    if request.tasks and not registry.tasks:
+        registry.task(request.tasks[0])
+    given = given_data_folder(request.data_dir)
+    rows_of: dict[str, TaskRows] = {}
+
+    def rows(task: Task) -> TaskRows:
+        if task.name not in rows_of:
+            folder: DataFolder = locate(task, given=given, sample=request.sample)
+            rows_of[task.name] = load_rows(
+                task,
+                folder,
+                drop_bad=request.drop_bad,
+                limit_train=request.limit_train,
+                limit_eval=request.limit_eval,
+            )
+        return rows_of[task.name]
+
+    def ready(name: str) -> _ReadyTask:
+        task = registry.task(name)
+        train_task = registry.task(task.trained_on) if task.trained_on else task
+        return _ReadyTask(task, rows(task), train_task, rows(train_task))
+
+    names = list(dict.fromkeys(request.tasks)) or sorted(registry.tasks)
+    return _available(
+        names,
+        ready,
+        named=bool(request.tasks),
+        skip=lambda name, why: Skipped(name, "*", "*", None, why),
+        plan=plan,
+    )
+
+
+def _ready_models(request: PlanRequest, registry: Registry, plan: Plan) -> list[_ReadyModel]:
+    def ready(name: str) -> _ReadyModel:
+        model = resolve_model(name, registry)
+        checkpoint = locate_checkpoint(model, download=bool(request.models))
+        config = load_config(checkpoint)
+        return _ReadyModel(model, checkpoint, encoder_shape(config), _positions(config))
+
+    names = list(dict.fromkeys(request.models)) or sorted(registry.models)
+    return _available(
+        names,
+        ready,
+        named=bool(request.models),
+        skip=lambda name, why: Skipped("*", name, "*", None, why),
+        plan=plan,
+    )
+
+
+def _available(
+    names: Iterable[str],
+    ready: Callable[[str], R],
+    *,
+    named: bool,
+    skip: Callable[[str, str], Skipped],
+    plan: Plan,
+) -> list[R]:
+    found = []
+    for name in names:
+        try:
+            found.append(ready(name))
+        except AlueBenchError as error:
+            if named:
+                raise
+            plan.skipped.append(skip(name, str(error)))
+    return found
+
+
+def _positions(config: Any) -> int | None:
+    limit = getattr(config, "max_position_embeddings", None)
+    if not isinstance(limit, int) or limit < 1:
+        return None
+    return limit - 2 if config.model_type in OFFSET_POSITIONS else limit
+
+
+def _hyper_parameters(request: PlanRequest, task: Task, ready: _ReadyModel) -> Resolved:
+    layers = [(f"task {task.name}", task.defaults), (f"model {ready.model.name}", ready.model.defaults)]
+    resolved = resolve_hyper_parameters([*layers, *request.overrides])
+    limit = ready.positions
+    if limit is not None and resolved.values.max_length > limit:
+        asked_by = resolved.origins["max_length"]
+        if asked_by in dict(request.overrides):
+            raise UsageError(
+                f"{asked_by}: max_length is {resolved.values.max_length}, but model {ready.model.name!r} takes at most "
+                f"{limit} tokens"
+            )
+        origins = {**resolved.origins, "max_length": f"the model's limit of {limit} tokens"}
+        return Resolved(replace(resolved.values, max_length=limit), origins)
+    return resolved
+
+
+def _digests(ready: _ReadyTask) -> DataDigests:
+    train, test = ready.train_rows.splits, ready.rows.splits["test"]
+    folders = (ready.rows.folder, ready.train_rows.folder)
+    return DataDigests(
+        source="sample" if any(folder.kind == "sample" for folder in folders) else "real",
+        protocol=ready.task.splits.protocol,
+        train=digest_of([train["train"].digest, train["dev"].digest, list(ready.train_task.labels.names)]),
+        test=test.digest,
+    )
+
+
+def _providers(registry: Registry, ready: _ReadyTask, model: Model, strategy: Origin) -> dict[str, str]:
+    """Distributions with versions. A change of one changes the fingerprint: its code is part of the result."""
+    origins = [strategy, *(registry.tasks[task.name].origin for task in (ready.task, ready.train_task))]
+    if model.name in registry.models:
+        origins.append(registry.models[model.name].origin)
+    return {"alue-bench": __version__} | {origin.distribution: origin.version for origin in origins}
+
+
+def _shared_trainings_together(runs: list[PlannedRun]) -> Callable[[PlannedRun], int]:
+    """Keeps the order, but puts each run right after the first one with the same training, which it can use."""
+    first: dict[str, int] = {}
+    for index, run in enumerate(runs):
+        first.setdefault(run.spec.training_key, index)
+    return lambda run: first[run.spec.training_key]

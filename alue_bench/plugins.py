@@ -1,0 +1,231 @@
+"""Discovery of plugins through entry points: a broken one is isolated, reported, and the rest goes on."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import Distribution, EntryPoint, distributions
+from typing import Any, Generic, TypeVar
+
+import pluggy
+
+from alue_bench import hookspecs
+from alue_bench.errors import AlueBenchError, PluginError, UsageError
+from alue_bench.model import Model
+from alue_bench.strategy import Strategy, StrategyFamily
+from alue_bench.task import Task
+
+DISABLE_VARIABLE = "ALUE_BENCH_DISABLE_PLUGINS"
+"""Names of plugins not to load, separated by commas: entry-point names or distribution names."""
+
+T = TypeVar("T", Task, Model, StrategyFamily)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The entry point that something comes from."""
+
+    distribution: str
+    version: str
+    entry_point: str
+    module: str
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version} ({self.entry_point})"
+
+
+@dataclass
+class PluginReport:
+    """What one entry point provides, or why it does not."""
+
+    origin: Origin
+    status: str = "loaded"  # loaded | failed | disabled
+    problems: list[str] = field(default_factory=list)
+    tasks: list[str] = field(default_factory=list)
+    models: list[str] = field(default_factory=list)
+    strategies: list[str] = field(default_factory=list)
+
+    def fail(self, problem: str) -> None:
+        self.status = "failed"
+        self.problems.append(problem)
+
+
+@dataclass(frozen=True)
+class Declared(Generic[T]):
+    """A declaration and where it comes from."""
+
+    value: T
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Everything the plugins declare."""
+
+    manager: pluggy.PluginManager
+    reports: tuple[PluginReport, ...]
+    tasks: Mapping[str, Declared[Task]]
+    models: Mapping[str, Declared[Model]]
+    families: tuple[Declared[StrategyFamily], ...]
+
+    def task(self, name: str) -> Task:
+        """Raises UsageError with the nearest name where there is none."""
+        return self._find("task", name, self.tasks).value
+
+    def model(self, name: str) -> Model:
+        """Raises UsageError with the nearest name where there is none."""
+        return self._find("model", name, self.models).value
+
+    def strategy(self, name: str) -> tuple[Strategy, Origin]:
+        """The strategy that one family makes of a name.
+
+        Raises UsageError where no family knows the name, and PluginError where two do.
+        """
+        found = [(strategy, d.origin) for d in self.families if (strategy := _parse(d, name)) is not None]
+        if len({origin for _, origin in found}) > 1:
+            raise PluginError(
+                f"strategy {name!r} is claimed by {found[0][1]} and by {found[1][1]}; disable one of them "
+                f"with --disable-plugin or {DISABLE_VARIABLE}"
+            )
+        if not found:
+            examples = [example for d in self.families for example in d.value.examples]
+            grammars = ", ".join(dict.fromkeys(d.value.grammar for d in self.families))
+            raise UsageError(
+                f"unknown strategy {name!r}{_nearest(name, examples)}; strategies are written {grammars}"
+                f"{self._failures_hint()}"
+            )
+        return found[0]
+
+    def failures(self) -> list[PluginReport]:
+        return [report for report in self.reports if report.status == "failed"]
+
+    def _find(self, kind: str, name: str, known: Mapping[str, Declared[T]]) -> Declared[T]:
+        if name in known:
+            return known[name]
+        raise UsageError(
+            f"unknown {kind} {name!r}{_nearest(name, known)}; known are {', '.join(sorted(known)) or 'none'}"
+            f"{self._failures_hint()}"
+        )
+
+    def _failures_hint(self) -> str:
+        failed = self.failures()
+        if not failed:
+            return ""
+        causes = "; ".join(f"{report.origin}: {report.problems[0]}" for report in failed)
+        return f". A plugin that failed to load may have provided it: {causes}"
+
+
+def _parse(declared: Declared[StrategyFamily], name: str) -> Strategy | None:
+    try:
+        return declared.value.parse(name)
+    except AlueBenchError:
+        raise
+    except Exception as error:  # a stranger's grammar
+        raise PluginError(f"plugin {declared.origin} failed on strategy {name!r}: {_cause(error)}") from error
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def entry_points() -> list[tuple[EntryPoint, Distribution]]:
+    """The entry points of our group with their distributions, each distribution once, in a stable order."""
+    found: dict[tuple[str, str], tuple[EntryPoint, Distribution]] = {}
+    for distribution in distributions():
+        for entry_point in distribution.entry_points:
+            if entry_point.group == hookspecs.GROUP:
+                # The first one on sys.path wins, as with imports; an editable install may be listed twice.
+                found.setdefault((distribution.name, entry_point.name), (entry_point, distribution))
+    return [found[key] for key in sorted(found)]
+
+
+def load_registry(*, disable: Iterable[str] = (), strict: bool = False) -> Registry:
+    """Load every plugin that is installed and not disabled.
+
+    Raises PluginError where two plugins declare one name; and with `strict`, where any plugin failed.
+    """
+    disabled = {*disable, *filter(None, os.environ.get(DISABLE_VARIABLE, "").replace(" ", "").split(","))}
+    manager = pluggy.PluginManager(hookspecs.GROUP)
+    manager.add_hookspecs(hookspecs)
+    reports: list[PluginReport] = []
+    loaded: list[tuple[PluginReport, object]] = []
+    for entry_point, distribution in entry_points():
+        origin = Origin(distribution.name, distribution.version, entry_point.name, entry_point.value)
+        report = PluginReport(origin)
+        reports.append(report)
+        if disabled & {origin.entry_point, origin.distribution}:
+            report.status = "disabled"
+            continue
+        try:
+            plugin = entry_point.load()
+            manager.register(plugin, name=str(origin))
+            manager.check_pending()  # a hook of ours misspelt is an error, not silence
+        except Exception as error:  # whatever a stranger's module raises must not take the tool down
+            report.fail(_cause(error))
+            if manager.has_plugin(str(origin)):
+                manager.unregister(name=str(origin))
+            continue
+        loaded.append((report, plugin))
+
+    tasks: dict[str, Declared[Task]] = {}
+    models: dict[str, Declared[Model]] = {}
+    families: dict[str, Declared[StrategyFamily]] = {}
+    for report, plugin in loaded:
+        for task in _declared(plugin, report, "alue_bench_tasks", Task):
+            _claim("task", task.name, Declared(task, report.origin), tasks)
+            report.tasks.append(task.name)
+        for model in _declared(plugin, report, "alue_bench_models", Model):
+            _claim("model", model.name, Declared(model, report.origin), models)
+            report.models.append(model.name)
+        for family in _declared(plugin, report, "alue_bench_strategies", StrategyFamily):
+            _claim("strategy family", family.grammar, Declared(family, report.origin), families)
+            report.strategies.append(family.grammar)
+    registry = Registry(manager, tuple(reports), tasks, models, tuple(families.values()))
+    if strict and registry.failures():
+        report = registry.failures()[0]
+        raise PluginError(f"plugin {report.origin} failed: {report.problems[0]} (--strict makes this fatal)")
+    return registry
+
+
+def _declared(plugin: object, report: PluginReport, hook: str, kind: type[T]) -> list[T]:
+    """What one plugin's hook returns; whatever is wrong with it goes into its report."""
+    function: Callable[[], Iterable[Any]] | None = getattr(plugin, hook, None)
+    if function is None or not hasattr(function, f"{hookspecs.GROUP}_impl"):
+        return []
+    try:
+        values = list(function())
+    except Exception as error:  # as above: isolate the stranger
+        report.fail(f"{hook}() raised {_cause(error)}")
+        return []
+    good = [value for value in values if isinstance(value, kind)]
+    for value in values:
+        if not isinstance(value, kind):
+            report.fail(f"{hook}() returned {value!r:.80} where a {kind.__name__} was expected")
+    return good
+
+
+def _claim(kind: str, name: str, declared: Declared[T], taken: dict[str, Declared[T]]) -> None:
+    if name in taken:
+        raise PluginError(
+            f"{kind} {name!r} is declared by {taken[name].origin} and by {declared.origin}; disable one of them "
+            f"with --disable-plugin or {DISABLE_VARIABLE}"
+        )
+    taken[name] = declared
+
+
+def _cause(error: BaseException) -> str:
+    first_line = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
+
+
+def notify(registry: Registry, hook: str, warn: Callable[[str], None], **arguments: object) -> None:
+    """Call an observer hook of every plugin; one that raises is reported through `warn` and does not stop the rest."""
+    for implementation in getattr(registry.manager.hook, hook).get_hookimpls():
+        wanted = {name: arguments[name] for name in implementation.argnames}
+        try:
+            implementation.function(**wanted)
+        except Exception as error:  # an observer must not cost anybody a result
+            warn(f"plugin {implementation.plugin_name}: {hook}() raised {_cause(error)}")

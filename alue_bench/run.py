@@ -1,0 +1,191 @@
+"""One RunSpec → RunResult: the story of a run, top to bottom."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alue_bench.data.splits import TaskRows
+from alue_bench.data.tokenisation import TokenisedSplit, encode_targets, tokenise
+from alue_bench.evaluation.metrics import metrics, trivial_metrics
+from alue_bench.evaluation.predictions import decide, predictions_table
+from alue_bench.measure.environment import environment
+from alue_bench.measure.flops import training_flops
+from alue_bench.measure.memory import PeakMemory
+from alue_bench.model import Model
+from alue_bench.spec import RunResult, RunSpec
+from alue_bench.strategy import FreezePlan
+from alue_bench.task import Task
+from alue_bench.training.checkpoint import Checkpoint, load_model, load_tokenizer
+from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.training.freezing import ParameterCounts, apply_plan, count_parameters
+from alue_bench.training.loop import Device, Training, fine_tune, predict_logits
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """What a spec's names stand for, loaded once for a plan."""
+
+    task: Task
+    rows: TaskRows
+    train_task: Task
+    train_rows: TaskRows
+    model: Model
+    checkpoint: Checkpoint
+    cache: Path
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model after fine-tuning, with what the training cost: all that scoring it on another test set needs."""
+
+    key: str
+    stack: EncoderStack
+    tokenizer: Any
+    training: Training
+    memory: PeakMemory
+    parameters: ParameterCounts
+    flops: float
+    flops_full: float
+    notes: tuple[str, ...]
+
+
+Progress = Callable[[int, int], None]
+
+
+def execute(
+    spec: RunSpec,
+    inputs: RunInputs,
+    *,
+    before: Trained | None = None,
+    on_step: Progress = lambda done, total: None,
+) -> tuple[RunResult, Trained]:
+    """Do one run. `before` is a model that an earlier run of the plan trained; it is used again where this run's
+    training would be the same to the last bit, as for a diagnostic set of a task."""
+    started = time.perf_counter()
+    reused = before is not None and before.key == spec.training_key
+    trained = before if before is not None and reused else train(spec, inputs, on_step=on_step)
+    device = Device(spec.device, spec.precision)
+
+    labels = inputs.task.labels
+    test = _tokenised(inputs.rows, "test", spec, inputs, trained.tokenizer)
+    test_started = time.perf_counter()
+    logits = predict_logits(trained.stack, test, device=device, pad_id=trained.tokenizer.pad_token_id)
+    test_s = time.perf_counter() - test_started
+
+    gold = test.targets.numpy()
+    found = metrics(gold, decide(logits, labels), labels)
+    train_targets = encode_targets(inputs.train_rows.splits["train"], inputs.train_task.labels).numpy()
+    trivial = trivial_metrics(train_targets, gold, labels)
+    training = trained.training
+    result: dict[str, float] = {
+        **{f"test/{name}": value for name, value in found.items()},
+        "test/score": found[inputs.task.primary],
+        "test/trivial_score": trivial[inputs.task.primary],
+        "dev/selected_score": training.dev_scores[training.selected_epoch - 1],
+        "train/selected_epoch": training.selected_epoch,
+        "train/steps": training.steps,
+        "runtime/train_s": training.loop_s,
+        "runtime/loop_s": training.loop_s,
+        "runtime/dev_s": training.dev_s,
+        "runtime/test_s": test_s,
+        "runtime/total_s": time.perf_counter() - started,
+        "runtime/train_reused": float(reused),
+        "throughput/train_samples_per_s": training.samples / training.loop_s,
+        "throughput/train_tokens_per_s": training.tokens / training.loop_s,
+        "throughput/padding_share": 1 - training.tokens / training.padded_tokens,
+        "throughput/test_samples_per_s": len(test) / test_s,
+        "memory/process_peak_mib": trained.memory.process_mib,
+        "flops/train": trained.flops,
+        "flops/train_vs_full": trained.flops / trained.flops_full,
+        "params/total": trained.parameters.total,
+        "params/trainable": trained.parameters.trainable,
+        "params/trainable_share": trained.parameters.trainable / trained.parameters.total,
+        "data/train_rows": training.samples // spec.hyper.epochs,
+        "data/test_rows": len(test),
+        "data/dropped_rows": inputs.rows.dropped
+        + (0 if inputs.task is inputs.train_task else inputs.train_rows.dropped),
+    }
+    if trained.memory.device_mib is not None:
+        result["memory/device_peak_mib"] = trained.memory.device_mib
+    notes = [*trained.notes]
+    if test.truncated:
+        notes.append(f"{test.truncated} of {len(test)} test texts cut to {spec.hyper.max_length} tokens")
+    if not math.isfinite(result["test/score"]):
+        notes.append(f"test/{inputs.task.primary} is undefined: the predictions are constant")
+    return (
+        RunResult(
+            metrics=result,
+            curves=tuple(training.curves),
+            predictions=predictions_table(test.ids, gold, logits, labels),
+            environment=environment(spec.device),
+            notes=tuple(notes),
+        ),
+        trained,
+    )
+
+
+def train(spec: RunSpec, inputs: RunInputs, *, on_step: Progress = lambda done, total: None) -> Trained:
+    """Load, freeze, fine-tune, select the epoch."""
+    task = inputs.train_task
+    device = Device(spec.device, spec.precision)
+    tokenizer = load_tokenizer(inputs.checkpoint)
+    model = load_model(inputs.checkpoint, task.labels, init_seed=spec.init_seed).to(spec.device)
+    stack = view_as_stack(model)
+    apply_plan(stack, spec.freeze_plan)
+    splits = {name: _tokenised(inputs.train_rows, name, spec, inputs, tokenizer) for name in ("train", "dev")}
+
+    def score(logits: Any) -> dict[str, float]:
+        found = metrics(splits["dev"].targets.numpy(), decide(logits, task.labels), task.labels)
+        return {**found, "score": found[task.primary]}
+
+    with PeakMemory(spec.device) as memory:
+        training = fine_tune(
+            stack,
+            spec.freeze_plan,
+            splits["train"],
+            splits["dev"],
+            labels=task.labels,
+            hyper=spec.hyper,
+            data_seed=spec.data_seed,
+            device=device,
+            pad_id=tokenizer.pad_token_id,
+            score=score,
+            on_step=on_step,
+        )
+    lengths = splits["train"].lengths
+    notes = [
+        f"{split.truncated} of {len(split)} {name} texts cut to {spec.hyper.max_length} tokens"
+        for name, split in splits.items()
+        if split.truncated
+    ]
+    if inputs.checkpoint.pickled:
+        notes.append("the checkpoint has pickled weights only (read without running code from them)")
+    return Trained(
+        key=spec.training_key,
+        stack=stack,
+        tokenizer=tokenizer,
+        training=training,
+        memory=memory,
+        parameters=count_parameters(stack, spec.freeze_plan),
+        flops=training_flops(stack, spec.freeze_plan, lengths, spec.hyper.epochs),
+        flops_full=training_flops(stack, FreezePlan(stack.shape), lengths, spec.hyper.epochs),
+        notes=tuple(notes),
+    )
+
+
+def _tokenised(rows: TaskRows, split: str, spec: RunSpec, inputs: RunInputs, tokenizer: Any) -> TokenisedSplit:
+    task = inputs.task if rows is inputs.rows else inputs.train_task
+    return tokenise(
+        rows.splits[split],
+        labels=task.labels,
+        model=inputs.model,
+        model_digest=spec.model_digest,
+        tokenizer=tokenizer,
+        max_length=spec.hyper.max_length,
+        cache=inputs.cache,
+    )

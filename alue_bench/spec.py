@@ -1,0 +1,213 @@
+"""One run: what is to be done (`RunSpec`) and what was measured (`RunResult`)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from alue_bench.errors import UsageError
+from alue_bench.strategy import FreezePlan
+
+# Increase when the meaning of a recorded result changes, so that older results are not reused for newer specs.
+RESULT_VERSION = 1
+
+
+def digest_of(value: object) -> str:
+    """A short, stable digest of JSON-like data: 32 hexadecimal digits."""
+    canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HyperParameters:
+    """How a model is fine-tuned. The defaults are those of ALUE's own baselines (Seelawi et al. 2021)."""
+
+    epochs: int = 10
+    batch_size: int = 16
+    lr: float = 2e-5
+    """Peak learning rate of AdamW; it decays linearly to zero."""
+    warmup: float = 0.0
+    """The part of all steps in which the learning rate rises linearly from zero."""
+    weight_decay: float = 0.0
+    adam_eps: float = 1e-8
+    clip: float = 1.0
+    """Largest global gradient norm; 0 turns clipping off."""
+    max_length: int = 256
+    """Tokens of an example, special tokens included; longer ones are cut, and how many is recorded."""
+    select: Literal["best", "last"] = "best"
+    """Which epoch's weights are tested: the one with the best dev score, or the last one."""
+
+    def __post_init__(self) -> None:
+        checks = {
+            "epochs": (self.epochs >= 1, "at least 1"),
+            "batch_size": (self.batch_size >= 1, "at least 1"),
+            "lr": (self.lr > 0, "above 0"),
+            "warmup": (0 <= self.warmup < 1, "at least 0 and below 1 (a part of all steps)"),
+            "weight_decay": (self.weight_decay >= 0, "at least 0"),
+            "adam_eps": (self.adam_eps > 0, "above 0"),
+            "clip": (self.clip >= 0, "at least 0 (0 turns clipping off)"),
+            "max_length": (self.max_length >= 4, "at least 4"),
+            "select": (self.select in ("best", "last"), "best or last"),
+        }
+        for name, (valid, wanted) in checks.items():
+            if not valid:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be {wanted}")
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Hyper-parameters, and for each one which layer of defaults and overrides it came from."""
+
+    values: HyperParameters
+    origins: Mapping[str, str]
+
+
+def resolve_hyper_parameters(layers: Iterable[tuple[str, Mapping[str, object]]]) -> Resolved:
+    """Merge overrides, weakest first; each layer is (origin, values), where None means "not given here".
+
+    Raises UsageError naming the origin where a name is unknown or a value has the wrong type or range.
+    """
+    kinds: dict[str, type] = {name: type(value) for name, value in asdict(HyperParameters()).items()}
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(kinds, "default")
+    for origin, given in layers:
+        for name, value in given.items():
+            if value is None:
+                continue
+            if name not in kinds:
+                raise UsageError(f"{origin}: unknown hyper-parameter {name!r}; known are {', '.join(kinds)}")
+            kind = kinds[name]
+            number = kind is float and isinstance(value, int) and not isinstance(value, bool)
+            if not number and (not isinstance(value, kind) or isinstance(value, bool)):
+                raise UsageError(f"{origin}: {name} is {value!r}; it must be of type {kind.__name__}")
+            values[name] = kind(value)
+            origins[name] = origin
+        try:
+            HyperParameters(**values)
+        except ValueError as error:
+            raise UsageError(f"{origin}: {error}") from error
+    return Resolved(HyperParameters(**values), origins)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataDigests:
+    """What of a task's data determines a result, and what a reader must know of it."""
+
+    source: Literal["real", "sample"]
+    protocol: str
+    train: str
+    """Digest of the train and dev splits as used: files, reader, limits, dropped rows."""
+    test: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """One (task, model, strategy, seed, hyper-parameters) to do. Equal fingerprints mean equal results."""
+
+    task: str
+    train_task: str
+    """The task that trains the model; another one than `task` only for diagnostic sets."""
+    model: str
+    model_digest: str
+    """Of weights, configuration and tokeniser; or the hub's commit."""
+    strategy: str
+    freeze_plan: FreezePlan
+    seed: int
+    init_seed: int
+    """Seeds the head's initial weights."""
+    data_seed: int
+    """Seeds the order of the training data and dropout."""
+    hyper: HyperParameters
+    data: DataDigests
+    device: str
+    """"cpu" or "cuda"; the device's make is recorded with the result."""
+    precision: Literal["fp32", "bf16", "fp16"]
+    limit_train: int | None = None
+    limit_eval: int | None = None
+    drop_bad: bool = False
+    providers: Mapping[str, str] = field(default_factory=dict)
+    """The distributions, with versions, that provide harness, task, model and strategy."""
+
+    @property
+    def training_key(self) -> str:
+        """A digest of everything that determines the trained weights."""
+        return digest_of(
+            {
+                "result_version": RESULT_VERSION,
+                "task": self.train_task,
+                "model": [self.model, self.model_digest],
+                "strategy": self.strategy,
+                "frozen": [
+                    sorted(self.freeze_plan.frozen_layers),
+                    self.freeze_plan.embeddings,
+                    self.freeze_plan.pooler,
+                ],
+                "seeds": [self.init_seed, self.data_seed],
+                "hyper": asdict(self.hyper),
+                "data": self.data.train,
+                "device": self.device,
+                "precision": self.precision,
+                "providers": dict(self.providers),
+            }
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of everything that determines the result; the key for resume and for comparison."""
+        return digest_of([self.training_key, self.task, self.data.test])
+
+    @property
+    def label(self) -> str:
+        """The run's name in MLflow and in messages."""
+        return f"{self.task}/{self.model}/{self.strategy}/seed{self.seed}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-like, for the run's config artifact."""
+        content = asdict(self)
+        content["freeze_plan"] = {
+            "layers": self.freeze_plan.shape.layers,
+            "frozen_layers": sorted(self.freeze_plan.frozen_layers),
+            "embeddings": self.freeze_plan.embeddings,
+            "pooler": self.freeze_plan.pooler,
+        }
+        content |= {"fingerprint": self.fingerprint, "training_key": self.training_key}
+        return content
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """One value of a metric that is logged over the course of training."""
+
+    metric: str
+    value: float
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """What the model said of each test example.
+
+    `scores` is [examples, outputs]: probabilities of each label, or the predicted number of a regression.
+    """
+
+    ids: list[str]
+    gold: list[Any]
+    predicted: list[Any]
+    scores: Any
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What was measured in one run."""
+
+    metrics: Mapping[str, float]
+    """Final scalars by their MLflow names: test/*, runtime/* (seconds), memory/* (MiB), flops/*, params/*."""
+    curves: tuple[CurvePoint, ...]
+    predictions: Predictions
+    environment: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+    """What a reader should know, such as how many texts were cut."""

@@ -1,0 +1,199 @@
+"""What a task is: a labelled data set, its label space, its splits and its metrics.
+
+A task plugin returns `Task` values from the hook `alue_bench_tasks`. A task whose files are TSV or CSV needs no code
+of its own: see `Delimited` in `alue_bench.formats`, and the guide in `docs/plugins.md`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+
+from alue_bench.formats import Delimited, Reader
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+"""Names of tasks and models: what can stand in a file name, an MLflow tag and a shell command unquoted."""
+
+
+class TargetKind(StrEnum):
+    """What is predicted; it decides the loss, the head's size and the metrics."""
+
+    BINARY = "binary"
+    MULTICLASS = "multiclass"
+    MULTILABEL = "multilabel"
+    REGRESSION = "regression"
+
+
+METRICS: Mapping[TargetKind, tuple[str, ...]] = MappingProxyType(
+    {
+        TargetKind.BINARY: ("f1_macro", "f1_micro", "f1_weighted", "accuracy", "mcc"),
+        TargetKind.MULTICLASS: ("f1_macro", "f1_micro", "f1_weighted", "accuracy", "mcc"),
+        TargetKind.MULTILABEL: ("jaccard_samples", "f1_macro", "f1_micro", "f1_weighted", "accuracy"),
+        TargetKind.REGRESSION: ("pearson", "spearman"),
+    }
+)
+"""The metrics every run of a kind logs, beside F1 per class; a task's primary metric is one of them."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A label space. Build it with `binary`, `multiclass`, `multilabel` or `regression`."""
+
+    kind: TargetKind
+    names: tuple[str, ...] = ()
+    threshold: float = 0.5
+    """Multi-label only: a label is predicted where its probability exceeds this."""
+    minimum: float = float("-inf")
+    maximum: float = float("inf")
+
+    @classmethod
+    def binary(cls, negative: str, positive: str) -> Labels:
+        return cls(TargetKind.BINARY, (negative, positive))
+
+    @classmethod
+    def multiclass(cls, *names: str) -> Labels:
+        return cls(TargetKind.MULTICLASS, names)
+
+    @classmethod
+    def multilabel(cls, *names: str, threshold: float = 0.5) -> Labels:
+        return cls(TargetKind.MULTILABEL, names, threshold=threshold)
+
+    @classmethod
+    def regression(cls, minimum: float, maximum: float) -> Labels:
+        return cls(TargetKind.REGRESSION, minimum=minimum, maximum=maximum)
+
+    def __post_init__(self) -> None:
+        if self.kind is TargetKind.REGRESSION:
+            if self.names:
+                raise ValueError("a regression task has no label names")
+            if not self.minimum < self.maximum:
+                raise ValueError(f"regression: minimum {self.minimum} is not below maximum {self.maximum}")
+        elif len(self.names) < 2 or len(set(self.names)) != len(self.names):
+            raise ValueError(f"a {self.kind} task needs at least two different label names, not {self.names}")
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"threshold {self.threshold} is not between 0 and 1")
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the head gives for one example."""
+        return len(self.names) or 1
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """An official file: where it lies below the data folder, and how it is read."""
+
+    path: str
+    read: Reader
+
+    def __post_init__(self) -> None:
+        pure = PurePosixPath(self.path)
+        if pure.is_absolute() or ".." in pure.parts:
+            raise ValueError(f"data file {self.path!r} must be a path below the data folder")
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A split that its publishers do not give: a fixed part of the train file.
+
+    Drawn stratified by label, and by whole groups of examples with the same first text, so that neither a repeated
+    text nor a premise shared by several pairs lies on both sides. The draw depends on `seed` and on nothing else.
+    """
+
+    fraction: float
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction <= 0.5:
+            raise ValueError(f"HeldOut: fraction {self.fraction} is not above 0 and at most 0.5")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits:
+    """Which rows train, which select the epoch, which are reported."""
+
+    train: DataFile | None = None
+    """None only for a task that is scored with a model trained on another one (`Task.trained_on`)."""
+    dev: DataFile | HeldOut | None = None
+    test: DataFile | HeldOut
+    submission: DataFile | None = None
+    """An official test file without gold labels, for leaderboards."""
+    protocol: str = "official train, dev and test files"
+    """One sentence that a reader of a result needs; every run records it."""
+
+    def files(self) -> dict[str, DataFile]:
+        """The files by split: train, dev, test, submission, those that the task has."""
+        named = {"train": self.train, "dev": self.dev, "test": self.test, "submission": self.submission}
+        return {split: file for split, file in named.items() if isinstance(file, DataFile)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A labelled data set, its label space, its splits and its metrics."""
+
+    name: str
+    title: str
+    languages: tuple[str, ...]
+    """BCP 47 codes, such as ("ar",) or ("ar-EG", "ar-MA")."""
+    labels: Labels
+    splits: Splits
+    source: str
+    """Who publishes the files and where a user gets them."""
+    licence: str
+    citation: str
+    primary: str = ""
+    """The metric logged as test/score; by default the first of `METRICS` for the kind of target."""
+    official_metric: str = ""
+    """The metric of the shared task or leaderboard, in its own words."""
+    trained_on: str | None = None
+    """The task whose train and dev splits train the model; None: this one's own."""
+    defaults: Mapping[str, object] = field(default_factory=dict)
+    """Hyper-parameters this task prefers to the general defaults, by their names in `HyperParameters`."""
+    sample: Path | None = None
+    """A folder laid out like the data folder, with small files written for demonstration."""
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name):
+            raise ValueError(f"task name {self.name!r} must match {NAME.pattern}")
+        for required in ("title", "languages", "source", "licence", "citation"):
+            if not getattr(self, required):
+                raise ValueError(f"task {self.name!r} does not state its {required}")
+        metrics = METRICS[self.labels.kind]
+        if not self.primary:
+            object.__setattr__(self, "primary", metrics[0])
+        if self.primary not in metrics:
+            raise ValueError(f"task {self.name!r}: primary metric {self.primary!r} is not one of {', '.join(metrics)}")
+        if (self.splits.train is None) != (self.trained_on is not None):
+            raise ValueError(f"task {self.name!r} needs either a train split or trained_on, and not both")
+        if self.splits.train is not None and self.splits.dev is None:
+            raise ValueError(f"task {self.name!r} needs a dev split; HeldOut(0.1) takes one from train")
+        object.__setattr__(self, "splits", _with_label_space(self.splits, self.labels))
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether an example is a pair of texts."""
+        reader = next(iter(self.splits.files().values())).read
+        return getattr(reader, "text_pair", None) is not None
+
+
+def _with_label_space(splits: Splits, labels: Labels) -> Splits:
+    """Tell each delimited reader the task's labels, so that a plugin states them once."""
+
+    def informed(part: DataFile | HeldOut | None) -> DataFile | HeldOut | None:
+        if not isinstance(part, DataFile) or not isinstance(part.read, Delimited):
+            return part
+        if labels.kind is TargetKind.REGRESSION:
+            read = dataclasses.replace(part.read, number=(labels.minimum, labels.maximum))
+        elif labels.kind is TargetKind.MULTILABEL:
+            read = dataclasses.replace(part.read, target=labels.names) if part.read.target is not None else part.read
+        else:
+            read = dataclasses.replace(part.read, labels=labels.names)
+        return dataclasses.replace(part, read=read)
+
+    parts = {name: informed(getattr(splits, name)) for name in ("train", "dev", "test", "submission")}
+    return dataclasses.replace(splits, **parts)  # type: ignore[arg-type]

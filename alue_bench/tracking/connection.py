@@ -1,0 +1,133 @@
+"""Which MLflow store, and opening it: created once, before anything fans out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alue_bench.errors import UnavailableError, UsageError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+VARIABLE = "MLFLOW_TRACKING_URI"
+SERVER_TIMEOUT_S = 5.0
+DEFAULT_FOLDER = "mlruns"
+
+
+@dataclass(frozen=True)
+class Connection:
+    """An open store and the experiment in it."""
+
+    client: MlflowClient
+    uri: str
+    experiment: str
+    experiment_id: str
+
+
+def tracking_uri(option: str | None) -> str:
+    """The option, else the environment variable, else a sqlite store below the working folder."""
+    given = option or os.environ.get(VARIABLE)
+    return given or f"sqlite:///{Path.cwd() / DEFAULT_FOLDER / 'mlflow.db'}"
+
+
+def connect(uri: str, experiment: str) -> Connection:
+    """Open the store, creating it and the experiment where they are not there yet.
+
+    Raises UnavailableError, within seconds, where a server does not answer or a folder may not be written, and
+    UsageError where the URI is of a kind that cannot be used.
+    """
+    if not experiment.strip():
+        raise UsageError("--experiment is empty; give it a name")
+    _quiet()
+    if uri.startswith(("http://", "https://")):
+        _check_server(uri)
+        return _open(uri, experiment, artifacts=None)
+    if uri.startswith("sqlite:"):
+        database = sqlite_path(uri)
+        folder = _writable(database.parent)
+        from filelock import FileLock
+
+        # Two processes that create one store at once break each other's migration.
+        with FileLock(folder / ".mlflow.lock"):
+            return _open(uri, experiment, artifacts=(folder / "artifacts").resolve().as_uri())
+    if re.match(r"(postgresql|mysql|mssql)(\+\w+)?://", uri):
+        return _open(uri, experiment, artifacts=None)
+    raise UsageError(
+        f"--tracking-uri {uri!r}: MLflow keeps runs in a database or behind a server; "
+        "use sqlite:///path/to/mlflow.db or http://host:port"
+    )
+
+
+def sqlite_path(uri: str) -> Path:
+    """The file of a sqlite URI: three slashes before a relative path, four before an absolute one."""
+    match = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", uri)
+    if match is None:
+        raise UsageError(f"--tracking-uri {uri!r} names no file; write it as sqlite:///path/to/mlflow.db")
+    return Path(match.group(1))
+
+
+def _open(uri: str, experiment: str, artifacts: str | None) -> Connection:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        client = MlflowClient(tracking_uri=uri)
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            experiment_id = client.create_experiment(experiment, artifact_location=artifacts)
+        elif found.lifecycle_stage != "active":
+            raise UsageError(
+                f"experiment {experiment!r} was deleted in {uri}; restore it in MLflow or choose another --experiment"
+            )
+        else:
+            experiment_id = found.experiment_id
+    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
+        first_line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UnavailableError(f"tracking store {uri} cannot be used: {first_line}") from error
+    return Connection(client, uri, experiment, str(experiment_id))
+
+
+def _check_server(uri: str) -> None:
+    # MLflow itself would try for minutes; we ask once, and let it be patient only with a server that was there.
+    try:
+        with urllib.request.urlopen(uri.rstrip("/") + "/version", timeout=SERVER_TIMEOUT_S):
+            pass
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 403):
+            raise UnavailableError(
+                f"tracking server {uri} refuses access ({error.code}); set MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+            ) from error
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise UnavailableError(
+            f"tracking server {uri} does not answer ({reason}); start it, or leave out --tracking-uri"
+        ) from error
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+
+
+def _writable(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnavailableError(
+            f"tracking folder {folder} cannot be created ({error.strerror}); choose another with --tracking-uri"
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise UnavailableError(f"tracking folder {folder} is not writable; choose another with --tracking-uri")
+    return folder
+
+
+def _quiet() -> None:
+    """Schema migrations and tips are MLflow's business, not the user's."""
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # read when mlflow is imported
+    logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -1,0 +1,267 @@
+"""Writing runs to MLflow, and finding those that need not be done again.
+
+Everything goes through a client with explicit run ids: MLflow's fluent functions keep one active run per process.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alue_bench import __version__
+from alue_bench.measure.environment import git_state, hardware_fingerprint
+from alue_bench.run import RunInputs
+from alue_bench.spec import Predictions, RunResult, RunSpec
+from alue_bench.task import Labels
+from alue_bench.tracking.connection import Connection
+from alue_bench.tracking.figures import draw_predictions
+
+FINGERPRINT = "fingerprint"
+PROCESS = "process"
+METRICS_PER_BATCH = 1000  # MLflow's limit
+TRACEBACK_FILE = "traceback.txt"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A finished run in the store."""
+
+    run_id: str
+    metrics: Mapping[str, float]
+    params: Mapping[str, str]
+
+
+class Recorder:
+    """Writes the runs of one invocation."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.parent_id: str | None = None
+
+    # Finding -----------------------------------------------------------------------------------------------------
+
+    def finished(self, fingerprint: str) -> Recorded | None:
+        """The newest finished run with this fingerprint in the experiment."""
+        runs = self.connection.client.search_runs(
+            [self.connection.experiment_id],
+            f"attributes.status = 'FINISHED' and tags.{FINGERPRINT} = '{fingerprint}'",
+            max_results=1,
+        )
+        if not runs:
+            return None
+        return Recorded(runs[0].info.run_id, dict(runs[0].data.metrics), dict(runs[0].data.params))
+
+    def close_interrupted(self) -> int:
+        """Mark as KILLED the runs that a process of this machine left RUNNING when it died. Returns their number.
+
+        MLflow never does so itself. A run of another machine is left alone: whether it lives cannot be seen from here.
+        """
+        closed, token = 0, None
+        while True:
+            page = self.connection.client.search_runs(
+                [self.connection.experiment_id],
+                f"attributes.status = 'RUNNING' and tags.host = '{socket.gethostname()}'",
+                page_token=token,
+            )
+            for run in page:
+                if not _is_alive(run.data.tags.get(PROCESS, "")):
+                    self._terminate(run.info.run_id, "KILLED")
+                    closed += 1
+            token = page.token
+            if not token:
+                return closed
+
+    # Writing -----------------------------------------------------------------------------------------------------
+
+    def start_parent(self, plan: Mapping[str, Any], *, name: str, tags: Mapping[str, str]) -> str:
+        """Open the run that holds the plan of this invocation and its aggregates."""
+        run = self.connection.client.create_run(
+            self.connection.experiment_id, run_name=name, tags={**self._common_tags(), **tags, "kind": "plan"}
+        )
+        self.parent_id = str(run.info.run_id)
+        self._log_files(self.parent_id, {"plan.json": _json(plan)})
+        return self.parent_id
+
+    def finish_parent(self, results: Mapping[str, Any], metrics: Mapping[str, float], *, status: str) -> None:
+        if self.parent_id is None:
+            return
+        self._log_files(self.parent_id, {"results.json": _json(results)})
+        self._log_metrics(self.parent_id, [(name, value, 0) for name, value in metrics.items()])
+        self._terminate(self.parent_id, status)
+
+    def start(self, spec: RunSpec, inputs: RunInputs, labels: Labels) -> str:
+        """Open a run: everything about it that is known before it begins."""
+        from mlflow.entities import Param, RunTag
+        from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
+
+        plan = spec.freeze_plan
+        tags = {
+            **self._common_tags(),
+            "kind": "run",
+            FINGERPRINT: spec.fingerprint,
+            "data.source": spec.data.source,
+            "data.protocol": spec.data.protocol,
+            "hardware": hardware_fingerprint(spec.device),
+            "device": spec.device,
+            "precision": spec.precision,
+            "primary_metric": inputs.task.primary,
+            MLFLOW_RUN_NOTE: _description(spec, inputs),
+        }
+        if self.parent_id:
+            tags[MLFLOW_PARENT_RUN_ID] = self.parent_id
+        params = {
+            "task": spec.task,
+            "model": spec.model,
+            "strategy": spec.strategy,
+            "freeze.bottom": plan.bottom,
+            "freeze.top": plan.top,
+            "freeze.embeddings": int(plan.embeddings),
+            "seed": spec.seed,
+            "lr": spec.hyper.lr,
+            "epochs": spec.hyper.epochs,
+            "batch_size": spec.hyper.batch_size,
+            "max_length": spec.hyper.max_length,
+        }
+        client = self.connection.client
+        run_id = str(client.create_run(self.connection.experiment_id, run_name=spec.label, tags=tags).info.run_id)
+        client.log_batch(
+            run_id,
+            params=[Param(name, str(value)) for name, value in params.items()],
+            tags=[RunTag("stage", "training")],
+        )
+        self._log_inputs(run_id, spec, inputs)
+        self._log_files(run_id, {"config.json": _json(spec.as_dict())})
+        return run_id
+
+    def finish(self, run_id: str, spec: RunSpec, result: RunResult, labels: Labels) -> None:
+        """Close a run with what was measured; only then does it count as finished."""
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            write_predictions(folder / "predictions.csv", result.predictions)
+            draw_predictions(folder / "confusion_matrix.png", result.predictions, labels, title=spec.label)
+            (folder / "environment.json").write_text(_json(result.environment), encoding="utf-8")
+            if result.notes:
+                (folder / "notes.txt").write_text("\n".join(result.notes) + "\n", encoding="utf-8")
+            self.connection.client.log_artifacts(run_id, str(folder))
+        final = [(name, value, 0) for name, value in result.metrics.items()]
+        self._log_metrics(run_id, final + [(p.metric, p.value, p.step) for p in result.curves])
+        self.connection.client.set_tag(run_id, "stage", "done")
+        self._terminate(run_id, "FINISHED")
+
+    def fail(self, run_id: str, cause: str, trace: str) -> None:
+        """Close a run that raised: status FAILED, the cause as a tag, the traceback as an artifact."""
+        self.connection.client.set_tag(run_id, "failure", cause[:5000])
+        self._log_files(run_id, {TRACEBACK_FILE: trace})
+        self._terminate(run_id, "FAILED")
+
+    def kill(self, run_id: str) -> None:
+        """Close a run that the user interrupted."""
+        self._terminate(run_id, "KILLED")
+
+    # How ---------------------------------------------------------------------------------------------------------
+
+    def _common_tags(self) -> dict[str, str]:
+        from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE
+
+        tags = {
+            MLFLOW_SOURCE_NAME: "alue-bench",
+            MLFLOW_SOURCE_TYPE: "LOCAL",
+            "alue_bench.version": __version__,
+            "host": socket.gethostname(),
+            PROCESS: _this_process(),
+        }
+        git = git_state(Path.cwd())
+        if git:
+            tags |= {MLFLOW_GIT_COMMIT: git["commit"], "git.dirty": git["dirty"]}
+        return tags
+
+    def _log_inputs(self, run_id: str, spec: RunSpec, inputs: RunInputs) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+        from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+        entries = []
+        parts = [
+            ("train", inputs.train_task, inputs.train_rows, "training"),
+            ("dev", inputs.train_task, inputs.train_rows, "validation"),
+            ("test", inputs.task, inputs.rows, "testing"),
+        ]
+        for split, task, rows, context in parts:
+            data = rows.splits[split]
+            dataset = Dataset(
+                name=f"{task.name}-{split}",
+                digest=data.digest,
+                source_type="local",
+                source=json.dumps({"publisher": task.source[:400], "kind": rows.folder.kind}, ensure_ascii=False),
+                profile=json.dumps({"rows": len(data.examples), "protocol": task.splits.protocol[:400]}),
+            )
+            entries.append(DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, context)]))
+        self.connection.client.log_inputs(run_id, entries)
+
+    def _log_metrics(self, run_id: str, values: Iterable[tuple[str, float, int]]) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        points = [Metric(name, float(value), now, step) for name, value, step in values]
+        for start in range(0, len(points), METRICS_PER_BATCH):
+            self.connection.client.log_batch(run_id, metrics=points[start : start + METRICS_PER_BATCH])
+
+    def _log_files(self, run_id: str, files: Mapping[str, str]) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            for name, content in files.items():
+                (Path(scratch) / name).write_text(content, encoding="utf-8")
+            self.connection.client.log_artifacts(run_id, scratch)
+
+    def _terminate(self, run_id: str, status: str) -> None:
+        self.connection.client.set_terminated(run_id, status)
+
+
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """One line an example: id, gold, prediction, and the score of each label. No texts: many may not be passed on."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "gold", "prediction", *(f"score_{name}" for name in predictions.columns)])
+        for row in zip(predictions.ids, predictions.gold, predictions.predicted, predictions.scores, strict=True):
+            identifier, gold, predicted, scores = row
+            writer.writerow([identifier, gold, predicted, *(f"{score:.6g}" for score in scores)])
+
+
+def _description(spec: RunSpec, inputs: RunInputs) -> str:
+    sample = (
+        "**Embedded sample data**, written for demonstration: scores say nothing about the real task.\n\n"
+        if spec.data.source == "sample"
+        else ""
+    )
+    trained_on = f", trained on {spec.train_task}" if spec.train_task != spec.task else ""
+    return (
+        f"{sample}{inputs.task.title}{trained_on}; {inputs.model.title}; frozen: {spec.freeze_plan.describe()}.\n\n"
+        f"Splits: {spec.data.protocol}. Text normalisation: {inputs.model.normalisation}."
+    )
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n"
+
+
+def _this_process() -> str:
+    import psutil
+
+    return f"{os.getpid()}@{psutil.Process().create_time():.2f}"
+
+
+def _is_alive(process: str) -> bool:
+    """Whether the process that wrote this tag still runs; a reused process id has another creation time."""
+    import psutil
+
+    number, _, created = process.partition("@")
+    try:
+        return f"{psutil.Process(int(number)).create_time():.2f}" == created
+    except (ValueError, psutil.Error):
+        return False

@@ -1,0 +1,1 @@
+"""Fine-tuning one model on one task: loading, freezing, optimising, the loop."""

@@ -1,0 +1,89 @@
+"""A loaded model seen as embeddings → layers → head, whatever its architecture calls them.
+
+| part | BERT, RoBERTa, XLM-R | ELECTRA | DistilBERT | DeBERTa-v2 | ModernBERT |
+| --- | --- | --- | --- | --- | --- |
+| embeddings | embeddings | embeddings, embeddings_project | embeddings | embeddings, relative positions | embeddings |
+| layers | encoder.layer | encoder.layer | transformer.layer | encoder.layer | layers |
+| pooler | pooler (BERT) | - | - | - | - |
+| head | classifier | classifier | pre_classifier, classifier | pooler, classifier | final_norm, head, classifier |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.errors import UnavailableError
+from alue_bench.strategy import EncoderShape
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+# Shared by all layers and learnt with the embeddings: with these frozen, a layer's output depends on nothing else.
+POSITION_MODULES = ("rel_embeddings", "relative_attention_bias")
+
+
+@dataclass(frozen=True)
+class EncoderStack:
+    """References into a model; it owns nothing."""
+
+    model: nn.Module
+    embeddings: tuple[nn.Module, ...]
+    layers: tuple[nn.Module, ...]
+    pooler: nn.Module | None
+
+    @property
+    def shape(self) -> EncoderShape:
+        return EncoderShape(len(self.layers), int(getattr(self.model.config, "hidden_size", 0)))
+
+    def logits(self, batch: Any) -> Tensor:
+        """A forward pass with the library's own modules: [b, outputs]."""
+        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+        if batch.token_type_ids is not None:
+            inputs["token_type_ids"] = batch.token_type_ids
+        logits: Tensor = self.model(**inputs).logits
+        return logits
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters that belong neither to the embeddings, nor to a layer, nor to the pooler."""
+        parts = [*self.embeddings, *self.layers, *([self.pooler] if self.pooler is not None else [])]
+        inside = {id(parameter) for part in parts for parameter in part.parameters()}
+        return (parameter for parameter in self.model.parameters() if id(parameter) not in inside)
+
+
+def view_as_stack(model: Any) -> EncoderStack:
+    """Find embeddings, layers and pooler by structure, not by architecture name.
+
+    Raises UnavailableError where the model has no list of encoder layers that can be told apart.
+    """
+    from torch import nn
+
+    base = getattr(model, model.base_model_prefix, None)
+    count = getattr(model.config, "num_hidden_layers", 0)
+    lists = [
+        (name, module)
+        for name, module in (base.named_modules() if base is not None else ())
+        if isinstance(module, nn.ModuleList) and len(module) == count
+    ]
+    if base is None or not lists:
+        raise UnavailableError(
+            f"{type(model).__name__} has no list of {count} encoder layers; alue-bench can freeze layers only of "
+            "encoders built as embeddings, layers and head"
+        )
+    name, layer_list = min(lists, key=lambda found: found[0].count("."))
+    outermost = name.split(".")[0]
+    embeddings: list[nn.Module] = []
+    for child_name, child in base.named_children():
+        if child_name == outermost:
+            break  # children registered before the layers feed them
+        embeddings.append(child)
+    if not embeddings:
+        raise UnavailableError(f"{type(model).__name__} has no embeddings before its encoder layers")
+    if "." in name:  # modules beside the list, such as DeBERTa's relative positions and their norm
+        parent = base.get_submodule(name.rpartition(".")[0])
+        beside = dict(parent.named_children())
+        if any(part in beside for part in POSITION_MODULES):
+            embeddings += [beside[part] for part in (*POSITION_MODULES, "LayerNorm") if part in beside]
+    pooler = getattr(base, "pooler", None)
+    return EncoderStack(model, tuple(embeddings), tuple(layer_list), pooler)

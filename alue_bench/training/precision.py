@@ -1,0 +1,57 @@
+"""On which device and in which number format a run computes: chosen once, before the plan, and recorded."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+
+from alue_bench.errors import UsageError
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+def resolve_device(wanted: str) -> str:
+    """ "auto" takes the GPU where there is one.
+
+    Raises UsageError where the wanted device is not there.
+    """
+    import torch
+
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--device {wanted!r} is not one of auto, cpu, cuda")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch finds no CUDA device; run alue-bench doctor to see what it finds")
+    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def has_fast_bf16(device: str) -> bool:
+    """Whether bf16 matrix products are faster than fp32 ones on this hardware, not merely possible."""
+    import torch
+
+    if device == "cuda":
+        return bool(torch.cuda.get_device_capability() >= (8, 0))
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "amx_tile", "bf16"))
+
+
+def resolve_precision(wanted: str, device: str) -> Precision:
+    """ "auto" takes bf16 where the hardware is fast at it, fp32 otherwise.
+
+    Raises UsageError where the format is unknown or the device lacks it.
+    """
+    if wanted == "auto":
+        return "bf16" if has_fast_bf16(device) else "fp32"
+    if wanted not in ("fp32", "bf16", "fp16"):
+        raise UsageError(f"--precision {wanted!r} is not one of auto, fp32, bf16, fp16")
+    if wanted == "fp16" and device == "cpu":
+        raise UsageError("--precision fp16 needs a CUDA device; on the CPU use bf16 or fp32")
+    return wanted  # type: ignore[return-value]
+
+
+def autocast(device: str, precision: Precision) -> AbstractContextManager[Any]:
+    """Mixed precision around forward passes; weights and optimiser stay fp32."""
+    import torch
+
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device, torch.bfloat16 if precision == "bf16" else torch.float16)

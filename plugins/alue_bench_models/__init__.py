@@ -1,0 +1,11 @@
+"""The built-in models: the four that Abir et al. compare, and a small one that needs no download."""
+
+from collections.abc import Iterable
+
+from alue_bench import Model, hookimpl
+from alue_bench_models import arabert, camelbert, marbert, mini, qarib
+
+
+@hookimpl
+def alue_bench_models() -> Iterable[Model]:
+    return [module.MODEL for module in (mini, arabert, camelbert, qarib, marbert)]

@@ -1,0 +1,31 @@
+"""CAMeLBERT-Mix, pre-trained on Modern Standard, dialectal and classical Arabic.
+
+Its authors remove diacritics with CAMeL Tools. That package and `arabert` cannot be installed together, since
+they need different versions of `emoji`; so PyArabic does the same here.
+"""
+
+from alue_bench import Model
+from alue_bench_models.diacritics import without_diacritics
+
+
+def normalise(text: str) -> str:
+    """`text` without diacritics and kashida (tatweel)."""
+    from pyarabic.araby import strip_tatweel
+
+    normalised: str = strip_tatweel(without_diacritics(text))
+    return normalised
+
+
+MODEL = Model(
+    name="camelbert",
+    title="CAMeLBERT-Mix (base)",
+    checkpoint="CAMeL-Lab/bert-base-arabic-camelbert-mix",
+    languages=("ar",),
+    licence="Apache-2.0",
+    citation="Go Inoue, Bashar Alhafni, Nurpeiis Baimukan, Houda Bouamor and Nizar Habash. 2021. The "
+    "Interplay of Variant, Size, and Task Type in Arabic Pre-trained Language Models. In Proceedings of the "
+    "Sixth Arabic Natural Language Processing Workshop, pages 92-104.",
+    normalise=normalise,
+    normalisation="diacritics and kashida removed, as the authors do with CAMeL Tools",
+    requires=("pyarabic",),
+)

@@ -1,0 +1,38 @@
+"""MARBERT, pre-trained on a billion tweets."""
+
+import re
+
+from alue_bench import Model
+from alue_bench_models.diacritics import without_diacritics
+
+# In this order: a link may hold @ and #. Placeholders of a publisher (@USER, URL) become the same tokens; a
+# link ends before the placeholder <LF>.
+_TOKENS = (
+    (re.compile(r"(?:https?://|www\.)[^\s<]+"), " URL "),
+    (re.compile(r"@\w+"), " USER "),
+    (re.compile(r"#\w+"), " HASHTAG "),
+)
+
+
+def normalise(text: str) -> str:
+    """`text` without diacritics, with tokens for links, mentions and hashtags, and single spaces."""
+    text = without_diacritics(text)  # first: a vowel sign would end a hashtag in the middle of a word
+    for pattern, token in _TOKENS:
+        text = pattern.sub(token, text)
+    return " ".join(text.split())
+
+
+MODEL = Model(
+    name="marbert",
+    title="MARBERT (base)",
+    checkpoint="UBC-NLP/MARBERT",
+    languages=("ar",),
+    licence="not stated on the model's page",
+    citation="Muhammad Abdul-Mageed, AbdelRahim Elmadany and El Moatez Billah Nagoudi. 2021. ARBERT & "
+    "MARBERT: Deep Bidirectional Transformers for Arabic. In Proceedings of ACL-IJCNLP 2021, pages "
+    "7088-7105.",
+    normalise=normalise,
+    normalisation="diacritics removed; links, user mentions and hashtags replaced by URL, USER and HASHTAG "
+    "(Abdul-Mageed et al. 2021, preprocessing)",
+    requires=("pyarabic",),
+)

@@ -1,0 +1,26 @@
+"""Anger: whether a tweet expresses anger, the `anger` column of SEC as a task of its own.
+
+ALUE has no such task; Abir et al. report it as "anger detection".
+"""
+
+from pathlib import Path
+
+from alue_bench import Delimited, Labels, Task
+from alue_bench_tasks import semeval2018
+
+TASK = Task(
+    name="anger",
+    title="Anger detection",
+    languages=("ar",),
+    labels=Labels.binary(negative="no_anger", positive="anger"),
+    splits=semeval2018.splits(
+        "E-c",
+        Delimited(header=True, id="ID", text="Tweet", target="anger", decode={"0": "no_anger", "1": "anger"}),
+    ),
+    source=semeval2018.SOURCE,
+    licence=semeval2018.LICENCE,
+    citation=semeval2018.CITATION,
+    primary="f1_macro",
+    official_metric="F1 (Abir et al.; the averaging is not stated)",
+    sample=Path(__file__).parent / "sample",
+)

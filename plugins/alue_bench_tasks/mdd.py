@@ -1,0 +1,20 @@
+"""MDD: which of 25 cities a phrase is from, or whether it is Modern Standard Arabic (MADAR, subtask 1)."""
+
+from pathlib import Path
+
+from alue_bench import Labels, Task
+from alue_bench_tasks import madar
+
+TASK = Task(
+    name="mdd",
+    title="Dialect identification, 26 classes",
+    languages=madar.languages(*madar.VARIETIES),
+    labels=Labels.multiclass(*madar.VARIETIES),
+    splits=madar.splits(),
+    source=madar.SOURCE,
+    licence=madar.LICENCE,
+    citation=madar.CITATION,
+    primary="f1_macro",
+    official_metric=madar.OFFICIAL_METRIC,
+    sample=Path(__file__).parent / "sample",
+)

@@ -1,0 +1,20 @@
+"""OHSD: hate speech in tweets (OSACT4, subtask B). One tweet in twenty is hate speech."""
+
+from pathlib import Path
+
+from alue_bench import Labels, Task
+from alue_bench_tasks import osact4
+
+TASK = Task(
+    name="ohsd",
+    title="Hate speech detection",
+    languages=("ar",),
+    labels=Labels.binary(negative="NOT_HS", positive="HS"),
+    splits=osact4.splits(target=2),
+    source=osact4.SOURCE,
+    licence=osact4.LICENCE,
+    citation=osact4.CITATION,
+    primary="f1_macro",
+    official_metric=osact4.OFFICIAL_METRIC,
+    sample=Path(__file__).parent / "sample",
+)

@@ -1,0 +1,23 @@
+"""SEC: which of eleven emotions a tweet expresses, none or several (SemEval-2018 task 1, E-c)."""
+
+from pathlib import Path
+
+from alue_bench import Delimited, Labels, Task
+from alue_bench_tasks import semeval2018
+
+TASK = Task(
+    name="sec",
+    title="Emotion classification",
+    languages=("ar",),
+    # 0.25 is the threshold of ALUE's baselines (Seelawi et al. 2021).
+    labels=Labels.multilabel(*semeval2018.EMOTIONS, threshold=0.25),
+    splits=semeval2018.splits(
+        "E-c", Delimited(header=True, id="ID", text="Tweet", target=semeval2018.EMOTIONS)
+    ),
+    source=semeval2018.SOURCE,
+    licence=semeval2018.LICENCE,
+    citation=semeval2018.CITATION,
+    primary="jaccard_samples",
+    official_metric="Jaccard index over samples (multi-label accuracy)",
+    sample=Path(__file__).parent / "sample",
+)

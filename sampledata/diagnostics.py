@@ -1,0 +1,76 @@
+"""The diagnostic set: one phenomenon of inference a frame, scored with the model trained on XNLI.
+
+ALUE's own file is not public. Its code reads the columns ``pairID``, ``sentence1``, ``sentence2`` and
+``gold_label`` in this order, below a header line, and so is this one written.
+"""
+
+from __future__ import annotations
+
+import random
+
+from sampledata.compose import choose_fillers, distinct, fill
+from sampledata.lexicon import MEN, WOMEN
+from sampledata.write import tsv
+
+PAIRS = 60
+
+_SLOTS = {
+    "m": MEN,
+    "f": WOMEN,
+    "city": ("طنجة", "حلب", "صلالة", "أسوان", "إربد", "صفاقس"),
+    "dish": ("الحساء", "الأرز", "السمك", "الكعك"),
+    "thing": ("الكتاب", "المفتاح", "الخاتم", "المعطف"),
+    "num": ("5", "7", "9", "خمسة", "سبعة"),
+}
+# Both directions of a frame are drawn, with the label that each has.
+_PHENOMENA: tuple[tuple[str, str, str, str], ...] = (
+    # Negation
+    ("أكل [m] [dish].", "لم يأكل [m] [dish].", "contradiction", "contradiction"),
+    ("ليس صحيحا أن [f] غائبة.", "[f] حاضرة.", "entailment", "entailment"),
+    # Quantifiers
+    ("كل سكان [city] كرماء.", "بعض سكان [city] كرماء.", "entailment", "neutral"),
+    (
+        "لا أحد من جيران [m] يملك سيارة.",
+        "بعض جيران [m] يملكون سيارة.",
+        "contradiction",
+        "contradiction",
+    ),
+    # Numbers
+    ("اشترت [f] أكثر من [num] كتب.", "اشترت [f] بعض الكتب.", "entailment", "neutral"),
+    # Antonyms and comparison
+    ("[m] أطول من [f].", "[f] أقصر من [m].", "entailment", "entailment"),
+    ("[m] أسرع من [f].", "[f] أسرع من [m].", "contradiction", "contradiction"),
+    # Active and passive
+    ("وجد [m] [thing] أمس.", "تم العثور على [thing].", "entailment", "neutral"),
+    # Narrowing
+    ("سافرت [f] إلى [city] بالقطار.", "سافرت [f] إلى [city].", "entailment", "neutral"),
+    ("يعمل [m] طباخا في مطعم.", "يعمل [m] طباخا في مطعم بمدينة [city].", "neutral", "entailment"),
+    # Conditionals and modality
+    ("إذا نزل المطر بقي [m] في البيت.", "بقي [m] في البيت.", "neutral", "neutral"),
+    ("ربما تزور [f] مدينة [city].", "زارت [f] مدينة [city].", "neutral", "neutral"),
+    # Factivity
+    ("نسيت [f] أن تحضر [thing].", "لم تحضر [f] [thing].", "entailment", "neutral"),
+    ("تظاهر [m] بأنه يعرف [f].", "[m] يعرف [f] جيدا.", "contradiction", "contradiction"),
+    # Coordination
+    ("حضر [m] و[f] الحفل.", "حضرت [f] الحفل.", "entailment", "neutral"),
+    ("طلب [m] [dish] أو العصير.", "طلب [m] [dish].", "neutral", "entailment"),
+    # Word order
+    ("ساعد [m] جارته [f].", "ساعدت [f] جارها [m].", "neutral", "neutral"),
+    # Knowledge of the world
+    ("ولد [m] في [city] ولم يغادرها قط.", "زار [m] القطب الجنوبي.", "contradiction", "contradiction"),
+)
+
+
+def files() -> dict[str, bytes]:
+    """One file; labels are given, as the official loader expects them."""
+    rng = random.Random("diagnostic")
+
+    def draw() -> tuple[str, str, str]:
+        one, other, forth, back = rng.choice(_PHENOMENA)
+        fillers = choose_fillers([one, other], _SLOTS, rng)
+        first, second = fill(one, fillers, rng), fill(other, fillers, rng)
+        return (first, second, forth) if rng.random() < 0.6 else (second, first, back)
+
+    pairs = distinct(draw, lambda pair: "\t".join(pair[:2]), PAIRS, set())
+    rows = [(str(at), *pair) for at, pair in enumerate(pairs)]
+    return {"diagnostic/diagnostic.tsv": tsv([("pairID", "sentence1", "sentence2", "gold_label"), *rows])}

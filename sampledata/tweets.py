@@ -1,0 +1,30 @@
+"""What surrounds the words of a tweet: mentions, links, line breaks, hashtags and emoji."""
+
+from __future__ import annotations
+
+import random
+
+from sampledata.lexicon import HASHTAGS
+
+
+def surround(text: str, emoji: tuple[str, ...], rng: random.Random) -> str:
+    """Adds emoji and a hashtag to some tweets."""
+    if emoji and rng.random() < 0.45:
+        text += " " + rng.choice(emoji) * rng.choice((1, 1, 1, 2, 3))
+    if rng.random() < 0.18:
+        text += " " + rng.choice(HASHTAGS)
+    return text
+
+
+def anonymise(text: str, rng: random.Random) -> str:
+    """Adds the stand-ins for mentions, links and line breaks that the OSACT4 files have."""
+    if rng.random() < 0.25:
+        text = text.replace("، ", "<LF>").replace(" #", "<LF>#")
+    start = rng.random()
+    if start < 0.22:
+        text = "RT @USER: " + text
+    elif start < 0.55:
+        text = "@USER " * rng.choice((1, 1, 1, 2, 3)) + text
+    if rng.random() < 0.1:
+        text += " URL"
+    return text

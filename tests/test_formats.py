@@ -1,0 +1,261 @@
+"""The reader of TSV and CSV files names every row it cannot use, and changes nothing in those it can."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alue_bench import BadRow, DataError, Delimited, Example
+
+TEXT_AND_LABEL = Delimited(columns=2, text=0, target=1)
+PAIRS = Delimited(header=True, delimiter=",", quoted=True, text="a", text_pair="b", target="label")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "rows.txt"
+
+
+def read(reader: Delimited, path: Path, content: str | bytes) -> list[Example | BadRow]:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return list(reader(path))
+
+
+def texts(rows: list[Example | BadRow]) -> list[str]:
+    return [row.text for row in rows if isinstance(row, Example)]
+
+
+def targets(rows: list[Example | BadRow]) -> list[object]:
+    return [row.target for row in rows if isinstance(row, Example)]
+
+
+class TestGoodRows:
+    def test_columns_by_position(self, path: Path) -> None:
+        assert read(TEXT_AND_LABEL, path, "نص أول\tA\nنص ثان\tB\n") == [
+            Example("0", "نص أول", None, "A", line=1),
+            Example("1", "نص ثان", None, "B", line=2),
+        ]
+
+    def test_columns_by_name_in_any_order(self, path: Path) -> None:
+        reader = Delimited(header=True, id="ID", text="Text", target="Label")
+        assert read(reader, path, "Label\tText\tID\nA\tنص\tx7\n") == [Example("x7", "نص", None, "A", line=2)]
+
+    def test_a_pair_of_texts(self, path: Path) -> None:
+        assert read(PAIRS, path, "a,b,label\nسؤال,سؤال آخر,0\n") == [Example("0", "سؤال", "سؤال آخر", "0", line=2)]
+
+    def test_a_file_without_gold_labels(self, path: Path) -> None:
+        assert read(Delimited(columns=1, text=0), path, "نص\n") == [Example("0", "نص", None, None, line=1)]
+
+    def test_labels_are_renamed(self, path: Path) -> None:
+        reader = Delimited(columns=2, text=0, target=1, decode={"0": "no", "1": "yes"})
+        assert targets(read(reader, path, "نص\t1\nنص\t0\n")) == ["yes", "no"]
+
+    def test_several_labels_or_none(self, path: Path) -> None:
+        reader = Delimited(header=True, text="t", target=("joy", "fear"))
+        rows = read(reader, path, "t\tjoy\tfear\nنص\t1\t1\nنص\t0\t0\n")
+        assert targets(rows) == [("joy", "fear"), ()]
+
+    def test_a_number(self, path: Path) -> None:
+        reader = Delimited(columns=2, text=0, target=1, number=(0, 1))
+        assert targets(read(reader, path, "نص\t0.25\n")) == [0.25]
+
+    def test_rows_of_another_task_are_left_out_without_complaint(self, path: Path) -> None:
+        reader = Delimited(columns=2, text=0, target=1, labels=("A",), ignore=frozenset({"B"}))
+        assert read(reader, path, "نص\tB\nنص\tA\n") == [Example("1", "نص", None, "A", line=2)]
+
+
+class TestBadRows:
+    @pytest.mark.parametrize(
+        ("reader", "content", "bad"),
+        [
+            pytest.param(TEXT_AND_LABEL, "نص\tA\nنص\n", BadRow(2, "1 columns instead of 2"), id="column missing"),
+            pytest.param(TEXT_AND_LABEL, "نص\tA\tB\n", BadRow(1, "3 columns instead of 2"), id="column too many"),
+            pytest.param(TEXT_AND_LABEL, "نص\tA\n\nنص\tA\n", BadRow(2, "empty line"), id="empty line"),
+            pytest.param(TEXT_AND_LABEL, "  \tA\n", BadRow(1, "empty text"), id="empty text"),
+            pytest.param(PAIRS, 'a,b,label\nنص,"",0\n', BadRow(2, "empty text"), id="empty second text"),
+            pytest.param(PAIRS, "a,b,label\n\nنص,نص,0\n", BadRow(2, "empty line"), id="empty line, quoted"),
+            pytest.param(
+                Delimited(columns=2, text=0, target=1, labels=("A", "B")),
+                "نص\tC\n",
+                BadRow(1, "unknown label 'C' (expected A, B)"),
+                id="label",
+            ),
+            pytest.param(
+                Delimited(columns=2, text=0, target=1, labels=tuple("ABCDEFGH")),
+                "نص\t؟\n",
+                BadRow(1, "unknown label '؟' (expected A, B, C, D, E, F or 2 more)"),
+                id="label of many",
+            ),
+            pytest.param(
+                Delimited(columns=2, text=0, target=1, decode={"0": "no", "1": "yes"}),
+                "نص\tyes\n",
+                BadRow(1, "unknown label 'yes' (expected 0, 1)"),
+                id="label already renamed",
+            ),
+            pytest.param(
+                Delimited(header=True, text="t", target=("joy", "fear")),
+                "t\tjoy\tfear\nنص\t1\t2\n",
+                BadRow(2, "column 'fear' holds '2' instead of 0 or 1"),
+                id="mark",
+            ),
+            pytest.param(
+                Delimited(columns=2, text=0, target=1, number=(0, 1)),
+                "نص\thigh\n",
+                BadRow(1, "'high' is not a number"),
+                id="not a number",
+            ),
+            pytest.param(
+                Delimited(columns=2, text=0, target=1, number=(0, 1)),
+                "نص\t1.5\n",
+                BadRow(1, "1.5 is not within 0 to 1"),
+                id="number out of range",
+            ),
+            pytest.param(
+                Delimited(columns=2, text=0, target=1, number=(0, 1)),
+                "نص\tnan\n",
+                BadRow(1, "nan is not within 0 to 1"),
+                id="nan",
+            ),
+        ],
+    )
+    def test_reason_and_line(self, path: Path, reader: Delimited, content: str, bad: BadRow) -> None:
+        assert [row for row in read(reader, path, content) if isinstance(row, BadRow)] == [bad]
+
+    def test_the_rows_around_a_bad_one_are_read(self, path: Path) -> None:
+        assert texts(read(TEXT_AND_LABEL, path, "أ\tA\nب\nج\tA\n")) == ["أ", "ج"]
+
+    def test_a_row_that_is_not_utf8_names_the_byte(self, path: Path) -> None:
+        content = "نص\tA\nنص\tA\n".encode() + b"abc\xe4\tA\n"
+        assert read(TEXT_AND_LABEL, path, content)[2] == BadRow(3, "not valid UTF-8 (byte 4 of line 3)")
+
+    def test_a_quoted_row_that_is_not_utf8_on_its_second_line(self, path: Path) -> None:
+        content = "a,b,label\nنص,نص,0\n".encode() + b'"one\ntwo \xff",b,0\n' + "نص,نص,0\n".encode()
+        rows = read(PAIRS, path, content)
+        assert rows[1] == BadRow(3, "not valid UTF-8 (byte 5 of line 4)")
+        assert texts(rows) == ["نص", "نص"]
+
+    def test_text_after_a_closing_quotation_mark(self, path: Path) -> None:
+        rows = read(PAIRS, path, 'a,b,label\n"نص"نص,نص,0\nنص,نص,0\n')
+        assert isinstance(rows[0], BadRow)
+        assert (rows[0].line, rows[0].reason.split(" (")[0]) == (2, "quotation marks do not fit")
+        assert texts(rows) == ["نص"]
+
+    def test_a_quotation_mark_that_is_never_closed(self, path: Path) -> None:
+        rows = read(PAIRS, path, 'a,b,label\nنص,نص,0\n"نص,نص,0\n')
+        assert isinstance(rows[-1], BadRow)
+        assert rows[-1].line == 3
+
+
+class TestUnusableFiles:
+    @pytest.mark.parametrize("content", ["", "\n", " \r\n \r\n", "\ufeff"])
+    def test_empty(self, path: Path, content: str) -> None:
+        with pytest.raises(DataError, match="the file is empty"):
+            read(TEXT_AND_LABEL, path, content)
+
+    def test_header_only(self, path: Path) -> None:
+        with pytest.raises(DataError, match="the file has no rows"):
+            read(PAIRS, path, "a,b,label\n")
+
+    def test_missing(self, path: Path) -> None:
+        with pytest.raises(DataError, match="cannot be read: No such file"):
+            list(TEXT_AND_LABEL(path))
+
+    def test_missing_column(self, path: Path) -> None:
+        with pytest.raises(DataError, match=r":1: column 'label' is missing; the header has a, b, c"):
+            read(PAIRS, path, "a,b,c\nنص,نص,0\n")
+
+    def test_missing_column_by_position(self, path: Path) -> None:
+        reader = Delimited(header=True, text=1, target=3)
+        with pytest.raises(DataError, match=r":1: column 4 is missing; the header has a, b, c"):
+            read(reader, path, "a\tb\tc\nنص\tنص\tنص\n")
+
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+    def test_utf16(self, path: Path, encoding: str) -> None:
+        mark = {"utf-16-le": b"\xff\xfe", "utf-16-be": b"\xfe\xff"}.get(encoding, b"")
+        with pytest.raises(DataError, match="UTF-16; save it as UTF-8"):
+            read(TEXT_AND_LABEL, path, mark + "نص\tA\n".encode(encoding))
+
+    def test_cp1256(self, path: Path) -> None:
+        with pytest.raises(DataError, match=r"not UTF-8 text; convert it .*iconv -f CP1256"):
+            read(TEXT_AND_LABEL, path, ("نص عربي\tA\n" * 20).encode("cp1256"))
+
+
+class TestBytesThatStayOrGo:
+    def test_byte_order_mark_is_not_text(self, path: Path) -> None:
+        assert texts(read(TEXT_AND_LABEL, path, "\ufeffنص\tA\n")) == ["نص"]
+
+    def test_byte_order_mark_before_a_header(self, path: Path) -> None:
+        assert texts(read(PAIRS, path, "\ufeffa,b,label\nنص,نص,0\n")) == ["نص"]
+
+    def test_windows_line_ends_are_not_text(self, path: Path) -> None:
+        assert targets(read(TEXT_AND_LABEL, path, "نص\tA\r\nنص\tB\r\n")) == ["A", "B"]
+
+    def test_last_line_without_an_end(self, path: Path) -> None:
+        assert targets(read(TEXT_AND_LABEL, path, "نص\tA\nنص\tB")) == ["A", "B"]
+
+    @pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e", "\r"])
+    @pytest.mark.parametrize("reader", [TEXT_AND_LABEL, Delimited(columns=2, text=0, target=1, quoted=True)])
+    def test_only_line_feeds_end_a_line(self, path: Path, reader: Delimited, mark: str) -> None:
+        text = f"سطر{mark}وسطر"
+        written = f'"{text}"\tA\n' if reader.quoted else f"{text}\tA\n"
+        assert texts(read(reader, path, written)) == [text]
+
+    def test_quotation_marks_are_text_where_the_format_has_no_quoting(self, path: Path) -> None:
+        assert texts(read(TEXT_AND_LABEL, path, '"قال\tA\nقال "نعم"\tA\n')) == ['"قال', 'قال "نعم"']
+
+    def test_line_feeds_inside_quotation_marks(self, path: Path) -> None:
+        rows = read(PAIRS, path, 'a,b,label\n"سطر\nوسطر",نص,0\nتال,نص,0\n')
+        assert texts(rows) == ["سطر\nوسطر", "تال"]
+        assert [row.line for row in rows] == [2, 4]
+
+    @pytest.mark.parametrize("reader", [TEXT_AND_LABEL, Delimited(columns=2, text=0, target=1, quoted=True)])
+    def test_a_line_of_a_megabyte(self, path: Path, reader: Delimited) -> None:
+        text = "ن" * 500_000
+        assert texts(read(reader, path, f"{text}\tA\n")) == [text]
+
+
+class TestMistakesInADeclaration:
+    def test_no_header_and_no_number_of_columns(self) -> None:
+        with pytest.raises(ValueError, match="needs columns="):
+            Delimited(text=0)
+
+    def test_no_header_but_a_name(self) -> None:
+        with pytest.raises(ValueError, match="columns by position, not 'label'"):
+            Delimited(columns=2, text=0, target="label")
+
+    def test_no_such_column(self) -> None:
+        with pytest.raises(ValueError, match="column 2 "):
+            Delimited(columns=2, text=0, target=2)
+
+
+# Surrogates have no UTF-8. The reader takes a carriage return before a line feed for a part of the line's end.
+cells = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(
+    lambda cell: cell.strip() and "\r\n" not in cell
+)
+
+
+@given(rows=st.lists(st.tuples(cells, cells, cells), min_size=1), end=st.sampled_from(["\n", "\r\n"]))
+def test_what_csv_writes_is_read_back_equal(
+    rows: list[tuple[str, str, str]], end: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator=end, quoting=csv.QUOTE_ALL).writerows([("a", "b", "label"), *rows])
+    found = read(PAIRS, tmp_path_factory.getbasetemp() / "written.csv", text.getvalue())
+    assert [(row.text, row.text_pair, row.target) for row in found if isinstance(row, Example)] == rows
+    assert len(found) == len(rows)
+
+
+@given(content=st.binary())
+def test_whatever_the_bytes_each_row_is_read_or_named_or_the_file_refused(
+    content: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "bytes.tsv"
+    for reader in (TEXT_AND_LABEL, PAIRS):
+        with contextlib.suppress(DataError):
+            assert read(reader, path, content)
