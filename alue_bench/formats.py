@@ -192,7 +192,7 @@ def _lines(path: Path) -> tuple[list[str], dict[int, int]]:
         raise DataError(f"{path}: the file is empty")
     lines: list[str] = []
     undecodable: dict[int, int] = {}
-    for number, raw in enumerate(content.removesuffix(b"\n").split(b"\n"), start=1):
+    for number, raw in enumerate(content.rstrip(b"\r\n").split(b"\n"), start=1):
         raw = raw.removesuffix(b"\r")
         try:
             lines.append(raw.decode("utf-8"))

@@ -63,11 +63,11 @@ class PlannedRun:
     def cost(self) -> float:
         """Expected effort in units of one example through one layer, for progress bars: not for reports."""
         plan = self.spec.freeze_plan
-        gradient_below, passes = not plan.embeddings, 0
+        trains_below, passes = not plan.embeddings, 0
         for layer in range(plan.shape.layers):
             trained = layer not in plan.frozen_layers
-            passes += 1 + gradient_below + trained
-            gradient_below = gradient_below or trained
+            passes += 1 + (trained or trains_below) + trained
+            trains_below = trains_below or trained
         rows = self.inputs.train_rows.splits
         size = sum(len(example.text) for example in rows["train"].examples)
         return float(size * passes * self.spec.hyper.epochs + size * plan.shape.layers)

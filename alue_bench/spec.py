@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -44,11 +45,11 @@ class HyperParameters:
         checks = {
             "epochs": (self.epochs >= 1, "at least 1"),
             "batch_size": (self.batch_size >= 1, "at least 1"),
-            "lr": (self.lr > 0, "above 0"),
+            "lr": (0 < self.lr < math.inf, "above 0 and finite"),
             "warmup": (0 <= self.warmup < 1, "at least 0 and below 1 (a part of all steps)"),
-            "weight_decay": (self.weight_decay >= 0, "at least 0"),
-            "adam_eps": (self.adam_eps > 0, "above 0"),
-            "clip": (self.clip >= 0, "at least 0 (0 turns clipping off)"),
+            "weight_decay": (0 <= self.weight_decay < math.inf, "at least 0 and finite"),
+            "adam_eps": (0 < self.adam_eps < math.inf, "above 0 and finite"),
+            "clip": (0 <= self.clip < math.inf, "at least 0 and finite (0 turns clipping off)"),
             "max_length": (self.max_length >= 4, "at least 4"),
             "select": (self.select in ("best", "last"), "best or last"),
         }

@@ -63,7 +63,7 @@ def verify(
 ) -> None:
     """Read every row and report bad ones as file:line, counts by split and label, duplicates, overlap.
 
-    Exit code 1 where a row is bad or a file is missing.
+    Exit code 1 where a row is bad, or a file is missing or cannot be read.
     """
     from rich.console import Console
 
@@ -87,7 +87,7 @@ def verify(
         _show(console, report, folder.kind)
     if as_json:
         print(json.dumps([_as_json(report) for report in reports], ensure_ascii=False, indent=2))
-    raise typer.Exit(1 if any(report.bad_rows or report.missing for report in reports) else 0)
+    raise typer.Exit(1 if any(report.bad_rows or report.missing or report.unusable for report in reports) else 0)
 
 
 @app.command("add")
@@ -120,6 +120,8 @@ def add(
         report = verify_task(task, DataFolder(staging, "real"))
         for file in report.files:  # say it of the user's file, not of our copy
             file.path = found[file.path.relative_to(staging).as_posix()]
+        for relative, why in report.unusable.items():
+            raise DataError(f"{why.replace(str(staging / relative), str(found[relative]))}; nothing was added")
         _show(console, report, "real")
         if report.bad_rows and not drop_bad:
             raise DataError(
@@ -195,6 +197,8 @@ def _show(console: Console, report: VerificationReport, kind: str) -> None:
     print_table(console, ("split", "file", "rows", "labels", "repeated texts", "bad rows"), rows, title)
     for missing in report.missing:
         console.print(f"missing: {missing}", style="yellow", markup=False, soft_wrap=True)
+    for why in report.unusable.values():
+        console.print(why, style="red", markup=False, highlight=False, soft_wrap=True)
     for overlap, count in report.overlaps.items():
         console.print(f"overlap: {count} rows of {overlap}", style="yellow", markup=False, soft_wrap=True)
     for file in report.files:
@@ -224,4 +228,5 @@ def _as_json(report: VerificationReport) -> dict[str, Any]:
         ],
         "overlaps": report.overlaps,
         "missing": report.missing,
+        "unusable": report.unusable,
     }

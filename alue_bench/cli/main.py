@@ -22,9 +22,9 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     help="Which layers should I train? Fine-tune encoders under freezing strategies, measure score and cost, "
-    "compare in MLflow.\n\nStart with: [bold]alue-bench run --strategy full --strategy bottom3top4[/bold]",
+    "compare in MLflow.\n\nStart with: `alue-bench run --strategy full --strategy bottom3top4`",
 )
 app.command("run")(run.run)
 app.add_typer(list_.app, name="list")

@@ -105,9 +105,9 @@ def run(
     Shows the plan first, then progress, then a table with the change against full fine-tuning. Finished runs are not
     repeated: the same command again goes on where it stopped.
 
-    [bold]alue-bench run --strategy bottom3top4[/bold]  (everything available, offline)
+    `alue-bench run --strategy bottom3top4`  (everything available, offline)
 
-    [bold]alue-bench run -t mdd -m UBC-NLP/MARBERT -s full -s bottom3top4 --seeds 5 --data-dir DIR[/bold]
+    `alue-bench run -t mdd -m UBC-NLP/MARBERT -s full -s bottom3top4 --seeds 5 --data-dir DIR`
     """
     not_settings = ("config", "dry_run", "yes", "as_json")
     given = {

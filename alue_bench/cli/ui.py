@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import quote, urlencode
 
 import typer
 
 from alue_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from alue_bench.tracking.connection import Connection
+
+MOST_COMPARED = 100
+"""MLflow's plots break beyond this (its issue 21841)."""
 
 COMPARISON_COLUMNS = "freeze.bottom, freeze.top, test/score, test/f1_macro, runtime/train_s, flops/train_vs_full"
 
@@ -27,11 +35,13 @@ def ui(
     if uri.startswith("sqlite:") and not sqlite_path(uri).is_file():
         raise UsageError(f"there is no store at {uri} yet; alue-bench run creates one")
     connection = connect(uri, experiment)
-    served = uri if uri.startswith("http") else f"http://{host}:{port}"
-    typer.echo(f"{served}/#/experiments/{connection.experiment_id}", err=True)
-    typer.echo(f"Select runs, then Compare. Columns worth showing: {COMPARISON_COLUMNS}", err=True)
+    served = uri.rstrip("/") if uri.startswith("http") else f"http://{host}:{port}"
+    typer.echo(f"All runs:         {runs_page(served, connection)}", err=True)
+    if newest := comparison_page(served, connection):
+        typer.echo(f"The newest plan:  {newest}", err=True)
+    typer.echo(f"Columns and axes worth showing: {COMPARISON_COLUMNS}", err=True)
     if uri.startswith("http"):
-        typer.echo("This store is a server already: open the address above.", err=True)
+        typer.echo("This store is a server already: open an address above.", err=True)
         return
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
@@ -40,3 +50,31 @@ def ui(
     except KeyboardInterrupt:
         code = 0
     raise typer.Exit(1 if code not in (0, -2) else 0)
+
+
+def runs_page(served: str, connection: Connection) -> str:
+    """The list of runs, flat: MLflow hides a plan's runs behind their parent when sorted by time."""
+    query = {
+        "searchFilter": "tags.kind = 'run'",
+        "orderByKey": "params.`task`",
+        "orderByAsc": "true",
+        "workflowType": "machine_learning",
+    }
+    return f"{served}/#/experiments/{connection.experiment_id}/runs?{urlencode(query, quote_via=quote)}"
+
+
+def comparison_page(served: str, connection: Connection) -> str | None:
+    """The comparison of the runs of the newest plan; None where there is none, or too many for the page."""
+    found = connection.client.search_runs([connection.experiment_id], "tags.kind = 'plan'", max_results=1)
+    if not found:
+        return None
+    children = connection.client.search_runs(
+        [connection.experiment_id],
+        f"tags.mlflow.parentRunId = '{found[0].info.run_id}' and attributes.status = 'FINISHED'",
+        max_results=MOST_COMPARED + 1,
+    )
+    if not 1 < len(children) <= MOST_COMPARED:
+        return None
+    ids = json.dumps([run.info.run_id for run in children], separators=(",", ":"))
+    query = {"runs": ids, "experiments": json.dumps([connection.experiment_id])}
+    return f"{served}/#/compare-runs?{urlencode(query, quote_via=quote)}"

@@ -65,12 +65,14 @@ def training_order(
     for start in range(0, len(order), size):
         window = order[start : start + size]
         window = window[np.argsort(lengths[window], kind="stable")]
-        sizes = [batch_size] * (len(window) // batch_size)
         if remainder := len(window) % batch_size:
-            # Anywhere but always at the end: there it would hold the longest examples, epoch after epoch.
-            sizes.insert(int(rng.integers(len(sizes) + 1)), remainder)
-        cuts = np.cumsum(sizes)[:-1]
-        batches.extend(np.split(window, cuts))
+            # From anywhere in the window, round its end, so that each example is as often in the small batch, whose
+            # gradient weighs an example more. Cut at the end, it would hold the longest ones, epoch after epoch.
+            window = np.roll(window, -int(rng.integers(len(window))))
+            small, window = window[:remainder], window[remainder:]
+            batches.append(small)
+            window = window[np.argsort(lengths[window], kind="stable")]
+        batches.extend(np.split(window, range(batch_size, len(window), batch_size)) if len(window) else [])
     return [batches[index] for index in rng.permutation(len(batches))]
 
 

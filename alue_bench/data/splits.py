@@ -88,15 +88,19 @@ def hold_out(examples: Sequence[Example], part: HeldOut, task: str) -> tuple[lis
 
     folds = max(2, round(1 / part.fraction))
     groups = [example.text for example in examples]
+    too_few = DataError(
+        f"task {task!r}: {len(examples)} train rows are too few to hold out {part.fraction:.0%} of them"
+    )
     if len(set(groups)) < folds:
-        raise DataError(
-            f"task {task!r}: {len(examples)} train rows are too few to hold out {part.fraction:.0%} of them"
-        )
+        raise too_few
     if isinstance(examples[0].target, str):
         splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=part.seed)
         labels = [example.target for example in examples]
     else:  # several labels at once, or numbers: nothing to stratify by
         splitter = GroupKFold(n_splits=folds, shuffle=True, random_state=part.seed)
         labels = None
-    remaining, held = next(iter(splitter.split(examples, labels, groups)))
+    try:
+        remaining, held = next(iter(splitter.split(examples, labels, groups)))
+    except ValueError as error:  # no label has as many rows as there are folds
+        raise too_few from error
     return [examples[i] for i in sorted(remaining)], [examples[i] for i in sorted(held)]

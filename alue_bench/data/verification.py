@@ -49,6 +49,8 @@ class VerificationReport:
     """"test in train": how many rows of one split have texts that occur in another."""
     missing: list[str] = field(default_factory=list)
     """Files that are not there, as paths below the data folder."""
+    unusable: dict[str, str] = field(default_factory=dict)
+    """Why a file, by its path below the data folder, cannot be read at all."""
 
     @property
     def bad_rows(self) -> int:
@@ -91,7 +93,7 @@ def label_counts(targets: list[Target]) -> dict[str, int]:
 def verify(task: Task, folder: DataFolder) -> VerificationReport:
     """Read all files of a task, the leaderboard's test file included, and report on them.
 
-    A file that is missing or unusable as a whole is reported too; only a bad reader of a plugin raises.
+    A file that is missing or unusable as a whole is reported too.
     """
     report = VerificationReport(task.name)
     texts: dict[str, Counter[Texts]] = {}
@@ -100,7 +102,11 @@ def verify(task: Task, folder: DataFolder) -> VerificationReport:
         if not path.is_file():
             report.missing.append(file.path)
             continue
-        read = read_file(file, path)
+        try:
+            read = read_file(file, path)
+        except DataError as error:
+            report.unusable[file.path] = str(error)
+            continue
         texts[split] = Counter((example.text, example.text_pair) for example in read.examples)
         report.files.append(
             FileReport(

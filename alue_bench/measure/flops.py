@@ -1,9 +1,12 @@
 """Analytic floating-point operations of fine-tuning, from a model's shapes and the lengths of the examples.
 
-Counted are matrix products, a multiply-add as two operations, tokens without padding. Per layer of forward cost F, a
-trained layer costs 3 F (forward, gradient of its inputs, gradient of its weights); a frozen layer above something that
-trains costs 2 F; a frozen layer of the prefix costs 1 F. The lowest trained layer's input gradient is counted too,
-where embeddings below it train; where they do not, it is not needed and not counted.
+Counted are matrix products, a multiply-add as two operations, tokens without padding. For a layer of forward cost F:
+
+- trained: 3 F (forward, gradient of its inputs, gradient of its weights);
+- frozen, above something that trains: 2 F; its attention, which multiplies no weights, 3 times its part of F;
+- frozen, with nothing below it that trains: 1 F;
+- the lowest trained layer above frozen embeddings needs no gradient of its own input: the product that would carry it
+  through the query, key and value projections is left out.
 """
 
 from __future__ import annotations
@@ -20,12 +23,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LayerCost:
-    """Forward cost of one encoder layer: linear·tokens + attention·tokens² for an example of that many tokens."""
+    """Forward cost of one encoder layer, in FLOPs."""
 
     linear: float
+    """Per token: products with weights."""
+    projections: float
+    """Per token: the part of `linear` that reads the layer's input, for queries, keys and values."""
     attention: float
+    """Per pair of tokens that see each other: scores, and their product with the values."""
     window: int | None
-    """Tokens a query can see, where attention is local."""
+    """How many tokens a query sees, where attention is local."""
+
+    def pairs(self, lengths: np.ndarray[Any, Any]) -> float:
+        """Pairs of tokens that see each other, over examples of these lengths (int64 [n])."""
+        import numpy as np
+
+        seen = lengths if self.window is None else np.minimum(lengths, self.window)
+        return float((lengths * seen).sum())
 
 
 def layer_costs(stack: EncoderStack) -> list[LayerCost]:
@@ -39,18 +53,11 @@ def layer_costs(stack: EncoderStack) -> list[LayerCost]:
     costs = []
     for layer, kind in zip(stack.layers, kinds, strict=True):
         weights = sum(m.weight.numel() for m in layer.modules() if isinstance(m, nn.Linear))
-        # Scores (queries × keys) and their product with the values: 2 · 2 · tokens² · width. Heads may be narrower
-        # together than the hidden size; every supported architecture's are not.
-        costs.append(LayerCost(2.0 * weights, 4.0 * hidden, window if "full" not in kind else None))
+        # Attention as wide as the hidden size, which holds for every architecture we test.
+        costs.append(
+            LayerCost(2.0 * weights, 6.0 * hidden * hidden, 4.0 * hidden, window if "full" not in kind else None)
+        )
     return costs
-
-
-def layer_forward(cost: LayerCost, lengths: np.ndarray[Any, Any]) -> float:
-    """FLOPs of one layer over examples of these lengths (int64 [n])."""
-    import numpy as np
-
-    seen = lengths if cost.window is None else np.minimum(lengths, cost.window)
-    return float(cost.linear * lengths.sum() + cost.attention * (lengths * seen).sum())
 
 
 def head_forward(stack: EncoderStack, examples: int) -> float:
@@ -65,14 +72,18 @@ def head_forward(stack: EncoderStack, examples: int) -> float:
 def training_flops(stack: EncoderStack, plan: FreezePlan, lengths: np.ndarray[Any, Any], epochs: int) -> float:
     """FLOPs of the training steps over examples of these lengths (int64 [n]), without dev evaluation.
 
-    The embeddings are looked up, not multiplied; those of an architecture that projects them are counted as frozen or
-    trained like a layer would be.
+    Embeddings are looked up, not multiplied; the small projection that some architectures put behind them is left out.
     """
+    tokens = float(lengths.sum())
     total = 3.0 * head_forward(stack, len(lengths))
-    gradient_below = not plan.embeddings
+    trains_below = not plan.embeddings
     for index, cost in enumerate(layer_costs(stack)):
         trained = index not in plan.frozen_layers
-        passes = 1 + (1 if gradient_below else 0) + (1 if trained else 0)
-        total += passes * layer_forward(cost, lengths)
-        gradient_below = gradient_below or trained
+        backward = trained or trains_below
+        total += cost.linear * tokens * (1 + backward + trained) + cost.attention * cost.pairs(lengths) * (
+            1 + 2 * backward
+        )
+        if trained and not trains_below:
+            total -= cost.projections * tokens
+        trains_below = trains_below or trained
     return total * epochs

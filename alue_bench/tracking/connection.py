@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 VARIABLE = "MLFLOW_TRACKING_URI"
 SERVER_TIMEOUT_S = 5.0
 DEFAULT_FOLDER = "mlruns"
+# Without it MLflow's UI opens an experiment on its pages for language-model traces.
+EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def _open(uri: str, experiment: str, artifacts: str | None) -> Connection:
         client = MlflowClient(tracking_uri=uri)
         found = client.get_experiment_by_name(experiment)
         if found is None:
-            experiment_id = client.create_experiment(experiment, artifact_location=artifacts)
+            experiment_id = client.create_experiment(experiment, artifact_location=artifacts, tags=EXPERIMENT_KIND)
         elif found.lifecycle_stage != "active":
             raise UsageError(
                 f"experiment {experiment!r} was deleted in {uri}; restore it in MLflow or choose another --experiment"

@@ -238,8 +238,9 @@ def load_model(checkpoint: Checkpoint, labels: Labels, *, init_seed: int) -> Any
     with torch.random.fork_rng(devices=[]), quiet_transformers():
         torch.manual_seed(init_seed)
         try:
-            return AutoModelForSequenceClassification.from_pretrained(
+            model, loading = AutoModelForSequenceClassification.from_pretrained(
                 checkpoint.folder,
+                output_loading_info=True,
                 dtype=torch.float32,
                 trust_remote_code=False,
                 local_files_only=True,
@@ -252,6 +253,27 @@ def load_model(checkpoint: Checkpoint, labels: Labels, *, init_seed: int) -> Any
             raise UnavailableError(
                 f"{checkpoint.folder}: the weights cannot be loaded: {next(iter(str(error).splitlines()), error)}"
             ) from error
+    _check_encoder_was_loaded(model, loading, checkpoint)
+    return model
+
+
+def _check_encoder_was_loaded(model: Any, loading: dict[str, Any], checkpoint: Checkpoint) -> None:
+    """The library fills in at random what a checkpoint lacks, which is meant for the head and the pooler alone.
+
+    Raises UnavailableError where it did so in the encoder.
+    """
+    encoder = f"{model.base_model_prefix}."
+    mismatched = [entry if isinstance(entry, str) else entry[0] for entry in loading["mismatched_keys"]]
+    random = sorted(
+        name
+        for name in {*loading["missing_keys"], *mismatched}
+        if name.startswith(encoder) and not name.startswith(f"{encoder}pooler.")
+    )
+    if random:
+        raise UnavailableError(
+            f"{checkpoint.folder} has no weights for {len(random)} parameters of the encoder that fit its config.json "
+            f"({random[0]}, …); it is not a whole checkpoint of a {model.config.model_type!r} model"
+        )
 
 
 def empty_model(config: Any, labels: Labels) -> Any:

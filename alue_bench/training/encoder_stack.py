@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # Shared by all layers and learnt with the embeddings: with these frozen, a layer's output depends on nothing else.
 POSITION_MODULES = ("rel_embeddings", "relative_attention_bias")
+# Beside them in DeBERTa: the norm of the positions, and a convolution over the embeddings that joins layer 0's output.
+BESIDE_POSITIONS = ("LayerNorm", "conv")
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,6 @@ def view_as_stack(model: Any) -> EncoderStack:
         parent = base.get_submodule(name.rpartition(".")[0])
         beside = dict(parent.named_children())
         if any(part in beside for part in POSITION_MODULES):
-            embeddings += [beside[part] for part in (*POSITION_MODULES, "LayerNorm") if part in beside]
+            embeddings += [beside[part] for part in (*POSITION_MODULES, *BESIDE_POSITIONS) if part in beside]
     pooler = getattr(base, "pooler", None)
     return EncoderStack(model, tuple(embeddings), tuple(layer_list), pooler)

@@ -25,7 +25,7 @@ MODEL = Model(
     checkpoint="qarib/bert-base-qarib",
     languages=("ar",),
     licence="research use; other use on request from QCRI",
-    citation="Ahmed Abdelali, Sabit Hassan, Hamdy Mubarak, Kareem Darwish and Younes Samih. 2021. Pre- "
+    citation="Ahmed Abdelali, Sabit Hassan, Hamdy Mubarak, Kareem Darwish and Younes Samih. 2021. Pre-"
     "Training BERT on Arabic Tweets: Practical Considerations. arXiv:2102.10684.",
     normalise=normalise,
     normalisation="lower case; emoji set apart; other runs of non-word characters and underscores replaced "

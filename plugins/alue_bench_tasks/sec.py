@@ -11,9 +11,7 @@ TASK = Task(
     languages=("ar",),
     # 0.25 is the threshold of ALUE's baselines (Seelawi et al. 2021).
     labels=Labels.multilabel(*semeval2018.EMOTIONS, threshold=0.25),
-    splits=semeval2018.splits(
-        "E-c", Delimited(header=True, id="ID", text="Tweet", target=semeval2018.EMOTIONS)
-    ),
+    splits=semeval2018.splits("E-c", Delimited(header=True, id="ID", text="Tweet", target=semeval2018.EMOTIONS)),
     source=semeval2018.SOURCE,
     licence=semeval2018.LICENCE,
     citation=semeval2018.CITATION,

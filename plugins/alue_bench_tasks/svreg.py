@@ -10,9 +10,7 @@ TASK = Task(
     title="Sentiment valence regression",
     languages=("ar",),
     labels=Labels.regression(0.0, 1.0),
-    splits=semeval2018.splits(
-        "Valence-reg", Delimited(header=True, id="ID", text="Tweet", target="Intensity Score")
-    ),
+    splits=semeval2018.splits("Valence-reg", Delimited(header=True, id="ID", text="Tweet", target="Intensity Score")),
     source=semeval2018.SOURCE,
     licence=semeval2018.LICENCE,
     citation=semeval2018.CITATION,

@@ -1,0 +1,195 @@
+"""What the tests share: tiny models on disk, one MLflow store, and the command line called in this process.
+
+Nothing is imitated. The models are real ones with random weights, saved as any checkpoint is; the store is sqlite; the
+data are the embedded samples. A test that needs a process of its own starts one.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_models import ARCHITECTURES, save_tiny_model
+
+# Read by the hub's client when it is imported: no test sees what this machine's user has downloaded.
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="alue-bench-hub-")
+REPOSITORY = Path(__file__).parents[1]
+OURS = ("ALUE_BENCH_DATA", "ALUE_BENCH_DISABLE_PLUGINS", "MLFLOW_TRACKING_URI")
+
+# Small enough to train in a second, with every flag that costs time set low.
+SHORT = ("--epochs", "1", "--limit-train", "48", "--limit-eval", "32", "--max-length", "24", "--batch-size", "16")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def everything(self) -> str:
+        return self.out + self.err
+
+
+CommandLine = Callable[..., Finished]
+
+
+def environment_of(folder: Path) -> dict[str, str]:
+    """Folders of a test's own, and none of the user's settings."""
+    kept = {name: value for name, value in os.environ.items() if name not in OURS}
+    return kept | {
+        "ALUE_BENCH_CACHE": str(folder / "cache"),
+        "XDG_DATA_HOME": str(folder / "data-home"),
+        "NO_COLOR": "1",
+        "COLUMNS": "200",
+    }
+
+
+@pytest.fixture
+def alue_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+    """`alue-bench ARGUMENTS`, in this process, in an empty working folder."""
+    from alue_bench.cli.main import main
+
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    for name in OURS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment_of(tmp_path).items():
+        monkeypatch.setenv(name, value)
+
+    def call(*arguments: object) -> Finished:
+        monkeypatch.setattr(sys, "argv", ["alue-bench", *map(str, arguments)])
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                main()
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else 0
+        return Finished(code, out.getvalue(), err.getvalue())
+
+    return call
+
+
+@pytest.fixture
+def start_process(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """`alue-bench ARGUMENTS` in a process of its own."""
+    work = tmp_path / "work"
+    work.mkdir(exist_ok=True)
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: object, **variables: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "alue_bench.cli", *map(str, arguments)]
+            if (REPOSITORY / "alue_bench" / "cli" / "__main__.py").exists()
+            else [sys.executable, "-c", "from alue_bench.cli.main import main; main()", *map(str, arguments)],
+            cwd=work,
+            env=environment_of(tmp_path) | variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def command(start_process: Callable[..., subprocess.Popen[str]]) -> CommandLine:
+    """`alue-bench ARGUMENTS` in a process of its own, to its end."""
+
+    def call(*arguments: object, **variables: str) -> Finished:
+        process = start_process(*arguments, **variables)
+        out, err = process.communicate(timeout=120)
+        return Finished(process.returncode, out, err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a tiny model with random weights, by architecture."""
+    root = tmp_path_factory.mktemp("models")
+
+    def folder(architecture: str = "bert", layers: int = 4) -> Path:
+        assert architecture in ARCHITECTURES
+        path = root / f"tiny-{architecture}{'' if layers == 4 else layers}"
+        if not path.exists():
+            save_tiny_model(architecture, path, layers=layers)
+        return path
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tiny: Callable[[str], Path]) -> Path:
+    return tiny("bert")
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One sqlite store for all tests: making one takes seconds. Each test has an experiment of its own in it."""
+    from alue_bench.tracking.connection import connect
+
+    uri = f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
+    connect(uri, "first")
+    return uri
+
+
+@pytest.fixture
+def experiment(request: pytest.FixtureRequest) -> str:
+    return f"{request.node.nodeid.rpartition('/')[2]} {time.time_ns()}"
+
+
+@pytest.fixture
+def client(store: str) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=store)
+
+
+@pytest.fixture
+def run(alue_bench: CommandLine, store: str, experiment: str, tiny_bert: Path) -> CommandLine:
+    """`alue-bench run` on the sample of `anger` with a tiny BERT, in an experiment of the test's own."""
+
+    def call(*arguments: object, task: str | None = "anger", model: object = tiny_bert) -> Finished:
+        what = [*(("--task", task) if task else ()), *(("--model", model) if model else ())]
+        return alue_bench("run", "--tracking-uri", store, "--experiment", experiment, *what, *SHORT, *arguments)
+
+    return call
+
+
+@pytest.fixture
+def runs(client: Any, experiment: str) -> Callable[..., list[Any]]:
+    """The runs of the test's experiment, oldest first; a filter in MLflow's language may be given."""
+
+    def find(where: str = "") -> list[Any]:
+        found = client.get_experiment_by_name(experiment)
+        return list(client.search_runs([found.experiment_id], where, order_by=["attributes.start_time ASC"]))
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def registry() -> Any:
+    """What the installed plugins declare."""
+    from alue_bench.plugins import load_registry
+
+    return load_registry()

@@ -1,0 +1,172 @@
+"""Names of strategies, what each one freezes, and what a freeze plan says of itself."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from alue_bench import DoesNotFit, EncoderShape, FreezePlan, Strategy, UsageError
+from alue_bench.plugins import load_registry
+
+TWELVE = EncoderShape(layers=12)
+REGISTRY = load_registry()
+
+numbers = st.integers(0, 24)
+
+
+def parse(name: str) -> Strategy:
+    return REGISTRY.strategy(name)[0]
+
+
+def plan_of(name: str, layers: int = 12) -> FreezePlan:
+    return parse(name).freeze_plan(EncoderShape(layers))
+
+
+def written(bottom: int, top: int) -> str:
+    return (f"bottom{bottom}" if bottom else "") + (f"top{top}" if top else "")
+
+
+class TestGrammar:
+    @given(bottom=numbers, top=numbers, train_embeddings=st.booleans())
+    def test_every_name_is_the_name_of_the_strategy_it_gives(
+        self, bottom: int, top: int, train_embeddings: bool
+    ) -> None:
+        assume(bottom or top)
+        name = written(bottom, top) + ("-trainemb" if train_embeddings and bottom else "")
+        assert parse(name).name == name
+
+    @pytest.mark.parametrize("name", ["full", "head-only", "head-only-trainemb", "bottom1000top1000"])
+    def test_other_names_are_their_own_too(self, name: str) -> None:
+        assert parse(name).name == name
+
+    def test_none_is_another_word_for_full(self) -> None:
+        assert parse("none") == parse("full")
+        assert parse("none").name == "full"
+
+    @pytest.mark.parametrize("name", ["bottom3top4", "head-only", "bottom3-trainemb"])
+    def test_equal_names_give_equal_strategies(self, name: str) -> None:
+        assert parse(name) == parse(name)
+
+    @pytest.mark.parametrize("name", ["botom3top4", "top4bottom3", "bottom", "top", "bottom-3", "bottom3top", "3", ""])
+    def test_a_name_of_no_family_is_answered_with_all_grammars(self, name: str) -> None:
+        with pytest.raises(UsageError, match=re.escape("bottom<N>top<M>")) as error:
+            parse(name)
+        assert "head-only" in str(error.value)
+        assert repr(name) in str(error.value)
+
+    def test_a_misspelt_name_is_answered_with_the_nearest_one(self) -> None:
+        with pytest.raises(UsageError, match=re.escape("did you mean 'bottom3top4'?")):
+            parse("botom3top4")
+
+    @pytest.mark.parametrize("name", ["bottom0", "top0", "bottom0top4", "bottom3top0", "bottom0top0"])
+    def test_a_zero_is_answered_with_what_to_say_instead(self, name: str) -> None:
+        with pytest.raises(UsageError, match="leave that part out, or say full"):
+            parse(name)
+
+    @pytest.mark.parametrize(("name", "canonical"), [("bottom03", "bottom3"), ("bottom3top04", "bottom3top4")])
+    def test_a_number_has_one_way_to_be_written(self, name: str, canonical: str) -> None:
+        with pytest.raises(UsageError, match=f"is written '{canonical}'"):
+            parse(name)
+
+    def test_trainable_embeddings_are_the_rule_without_frozen_bottom_layers(self) -> None:
+        with pytest.raises(UsageError, match="the embeddings train anyway; say 'top4'"):
+            parse("top4-trainemb")
+
+    @given(st.text(max_size=30))
+    def test_any_text_is_a_strategy_or_a_sentence(self, name: str) -> None:
+        try:
+            strategy = parse(name)
+        except UsageError as error:
+            assert str(error)
+        else:
+            assert strategy.name == name or name == "none"
+
+
+class TestWhatIsFrozen:
+    @given(bottom=numbers, top=numbers, train_embeddings=st.booleans(), layers=st.integers(1, 48))
+    def test_exactly_the_layers_named(self, bottom: int, top: int, train_embeddings: bool, layers: int) -> None:
+        assume(0 < bottom + top <= layers)
+        train_embeddings = train_embeddings and bottom > 0
+        plan = plan_of(written(bottom, top) + ("-trainemb" if train_embeddings else ""), layers)
+        assert plan.frozen_layers == {layer for layer in range(layers) if layer < bottom or layer >= layers - top}
+        assert plan.embeddings == (bottom > 0 and not train_embeddings)
+        assert not plan.pooler
+
+    @given(bottom=numbers, top=numbers, layers=st.integers(1, 48))
+    def test_more_layers_than_there_are_is_said_with_both_numbers(self, bottom: int, top: int, layers: int) -> None:
+        assume(bottom + top > layers)
+        name = written(bottom, top)
+        with pytest.raises(DoesNotFit, match=rf"^{name} freezes {bottom + top} layers, .* only {layers}$"):
+            plan_of(name, layers)
+
+    def test_full_freezes_nothing(self) -> None:
+        assert plan_of("full") == FreezePlan(TWELVE)
+
+    def test_head_only_freezes_the_encoder_but_not_the_pooler(self) -> None:
+        assert plan_of("head-only") == FreezePlan(TWELVE, frozenset(range(12)), embeddings=True)
+        assert plan_of("head-only-trainemb") == FreezePlan(TWELVE, frozenset(range(12)))
+
+    def test_freezing_every_layer_from_below_is_head_only_by_another_name(self) -> None:
+        assert plan_of("bottom12") == plan_of("head-only")
+
+
+class TestFreezePlan:
+    @pytest.mark.parametrize(
+        ("name", "bottom", "top", "prefix"),
+        [
+            ("full", 0, 0, None),
+            ("bottom3", 3, 0, 3),
+            ("top4", 0, 4, None),
+            ("bottom3top4", 3, 4, 3),
+            ("bottom3top4-trainemb", 3, 4, None),
+            ("bottom5top7", 12, 0, 12),
+            ("head-only", 12, 0, 12),
+            ("head-only-trainemb", 12, 0, None),
+        ],
+    )
+    def test_counts(self, name: str, bottom: int, top: int, prefix: int | None) -> None:
+        plan = plan_of(name)
+        assert (plan.bottom, plan.top, plan.prefix_layers) == (bottom, top, prefix)
+
+    def test_frozen_layers_in_the_middle_count_as_neither(self) -> None:
+        plan = FreezePlan(TWELVE, frozenset({0, 5, 6, 11}), embeddings=True)
+        assert (plan.bottom, plan.top, plan.prefix_layers) == (1, 1, 1)
+
+    def test_frozen_embeddings_alone_are_a_prefix_of_no_layers(self) -> None:
+        assert FreezePlan(TWELVE, embeddings=True).prefix_layers == 0
+
+    @given(st.sets(st.integers(0, 11)), st.booleans())
+    def test_bottom_and_top_never_count_a_layer_twice_or_one_that_trains(self, frozen: set[int], emb: bool) -> None:
+        plan = FreezePlan(TWELVE, frozenset(frozen), embeddings=emb)
+        assert {*range(plan.bottom), *range(12 - plan.top, 12)} <= frozen
+        assert plan.bottom + plan.top <= len(frozen)
+
+    @pytest.mark.parametrize("outside", [-1, 12])
+    def test_a_layer_that_is_not_there_does_not_fit(self, outside: int) -> None:
+        with pytest.raises(DoesNotFit, match=f"freezes layer {outside}, but the model has layers 0 to 11"):
+            FreezePlan(TWELVE, frozenset({outside}))
+
+    @pytest.mark.parametrize(
+        ("plan", "description"),
+        [
+            (FreezePlan(TWELVE), "nothing"),
+            (FreezePlan(TWELVE, frozenset({0})), "layer 0"),
+            (FreezePlan(TWELVE, frozenset({0, 1, 2, 8, 9, 10, 11}), embeddings=True), "embeddings, layers 0-2, 8-11"),
+            (FreezePlan(TWELVE, frozenset({1, 5}), pooler=True), "layers 1, 5, pooler"),
+        ],
+    )
+    def test_description(self, plan: FreezePlan, description: str) -> None:
+        assert plan.describe() == description
+
+    def test_it_is_a_value(self) -> None:
+        assert len({FreezePlan(TWELVE, frozenset({1})), FreezePlan(TWELVE, frozenset({1}))}) == 1
+
+
+def test_every_family_parses_its_examples_to_their_own_names() -> None:
+    families: list[Any] = [declared.value for declared in REGISTRY.families]
+    for family in families:
+        assert [family.parse(example).name for example in family.examples] == list(family.examples)

@@ -1,0 +1,179 @@
+"""What `alue-bench data verify` and a run say of rows that cannot be used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import CommandLine
+
+from alue_bench import DataError
+from alue_bench.data.location import DataFolder
+from alue_bench.data.splits import load_rows
+from alue_bench.data.verification import verify
+
+Osact = Callable[..., Path]
+
+
+@pytest.fixture
+def osact(tmp_path: Path) -> Osact:
+    """The files of `oold` in a folder of their own: sixty good train rows, twenty test rows, and what is given."""
+
+    def write(train: bytes | str = "", dev: bytes | str = "") -> Path:
+        folder = tmp_path / "files"
+        (folder / "osact4").mkdir(parents=True, exist_ok=True)
+        for name, number, extra in (("train", 60, train), ("dev", 20, dev)):
+            good = "".join(f"{name} نص {n}\t{'OFF' if n % 4 == 0 else 'NOT_OFF'}\tNOT_HS\n" for n in range(number))
+            more = extra.encode() if isinstance(extra, str) else extra
+            (folder / f"osact4/OSACT2020-sharedTask-{name}.txt").write_bytes(good.encode() + more)
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def oold(registry: Any) -> Any:
+    return registry.task("oold")
+
+
+def report_of(task: Any, folder: Path) -> Any:
+    return verify(task, DataFolder(folder, "real"))
+
+
+class TestReport:
+    def test_counts_by_split_and_label(self, oold: Any, osact: Osact) -> None:
+        found = {file.split: (file.rows, file.labels) for file in report_of(oold, osact()).files}
+        assert found == {"train": (60, {"NOT_OFF": 45, "OFF": 15}), "test": (20, {"NOT_OFF": 15, "OFF": 5})}
+
+    def test_files_that_are_missing(self, oold: Any, osact: Osact) -> None:
+        assert report_of(oold, osact()).missing == ["osact4/OSACT2020-sharedTask-test-tweets.txt"]
+
+    def test_repeated_texts_and_overlap(self, oold: Any, osact: Osact) -> None:
+        folder = osact(
+            train="train نص 1\tOFF\tHS\ntrain نص 1\tOFF\tHS\n", dev="train نص 2\tOFF\tHS\ntrain نص 2\tOFF\tHS\n"
+        )
+        report = report_of(oold, folder)
+        assert {file.split: file.duplicates for file in report.files} == {"train": 2, "test": 1}
+        assert report.overlaps == {"test in train": 2}
+
+    def test_a_pair_repeats_only_where_both_texts_do(self, registry: Any, tmp_path: Path) -> None:
+        (tmp_path / "xnli").mkdir()
+        (tmp_path / "xnli/test-ar.tsv").write_text("أ\tب\tneutral\nأ\tج\tneutral\nأ\tب\tentailment\n")
+        (tmp_path / "xnli/dev-ar.tsv").write_text("أ\tد\tneutral\n")
+        report = report_of(registry.task("xnli"), tmp_path)
+        assert [file.duplicates for file in report.files] == [1, 0]
+        assert report.overlaps == {}
+
+
+class TestBadRows:
+    BAD = "نص\nنص\tOFFENSIVE\tHS\n\tOFF\tHS\n".encode() + b"abc\xff\tOFF\tHS\n"
+    REASONS = (
+        (61, "1 columns instead of 3"),
+        (62, "unknown label 'OFFENSIVE' (expected NOT_OFF, OFF)"),
+        (63, "empty text"),
+        (64, "not valid UTF-8 (byte 4 of line 64)"),
+    )
+
+    def test_each_is_named_by_file_and_line(self, alue_bench: CommandLine, osact: Osact) -> None:
+        folder = osact(train=self.BAD)
+        said = alue_bench("data", "verify", "oold", "--data-dir", folder)
+        assert said.code == 1
+        for line, reason in self.REASONS:
+            assert f"{folder}/osact4/OSACT2020-sharedTask-train.txt:{line}: {reason}" in said.out
+
+    def test_and_for_machines(self, alue_bench: CommandLine, osact: Osact) -> None:
+        said = alue_bench("data", "verify", "oold", "--json", "--data-dir", osact(train=self.BAD))
+        train = json.loads(said.out)[0]["files"][0]
+        assert [(bad["line"], bad["reason"]) for bad in train["bad_rows"]] == list(self.REASONS)
+        assert (train["rows"], train["labels"]) == (60, {"NOT_OFF": 45, "OFF": 15})
+
+    def test_files_without_them_are_fine(self, alue_bench: CommandLine) -> None:
+        assert alue_bench("data", "verify", "--sample").code == 0
+
+    def test_a_run_refuses_them_and_says_how_to_go_on(self, run: CommandLine, osact: Osact) -> None:
+        folder = osact(train=self.BAD)
+        said = run("--data-dir", folder, task="oold")
+        assert said.code == 2
+        for line, reason in self.REASONS:
+            assert f"{folder}/osact4/OSACT2020-sharedTask-train.txt:{line}: {reason}" in said.err
+        assert "--drop-bad" in said.err
+        assert "Traceback" not in said.everything
+
+    def test_many_are_counted_not_all_shown(self, oold: Any, osact: Osact) -> None:
+        with pytest.raises(DataError, match=r"train.txt:61: .*train.txt:65: .*; and 3 more\. Mend"):
+            load_rows(
+                oold,
+                DataFolder(osact(train="نص\n" * 8), "real"),
+                drop_bad=False,
+                limit_train=None,
+                limit_eval=None,
+            )
+
+    def test_drop_bad_goes_on_without_them_and_records_how_many(
+        self, run: CommandLine, osact: Osact, runs: Callable[..., list[Any]]
+    ) -> None:
+        said = run("--data-dir", osact(train=self.BAD, dev="نص\n"), "--drop-bad", "-s", "full", "--json", task="oold")
+        assert said.code == 0, said.err
+        (done,) = json.loads(said.out)["runs"]
+        assert done["metrics"]["data/dropped_rows"] == 5
+        assert done["data_source"] == "real"
+        assert runs()[0].data.metrics["data/dropped_rows"] == 5
+
+    def test_dropping_changes_neither_the_good_rows_nor_their_digests(self, oold: Any, osact: Osact) -> None:
+        def load(folder: Path) -> Any:
+            return load_rows(oold, DataFolder(folder, "real"), drop_bad=True, limit_train=None, limit_eval=None)
+
+        clean = load(osact())
+        dropped = load(osact(train=self.BAD))
+        assert (clean.dropped, dropped.dropped) == (0, 4)
+        assert dropped.splits == clean.splits
+
+
+class TestUnusableFiles:
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            (b"", "the file is empty"),
+            ("نص\tOFF\tHS\n".encode("utf-16"), "the file is UTF-16; save it as UTF-8"),
+            ("نص\tOFF\tHS\n".encode("cp1256") * 9, "the file is not UTF-8 text; convert it"),
+        ],
+    )
+    def test_verify_names_the_file_and_still_looks_at_the_other_tasks(
+        self, alue_bench: CommandLine, osact: Osact, content: bytes, reason: str
+    ) -> None:
+        folder = osact()
+        (folder / "osact4/OSACT2020-sharedTask-train.txt").write_bytes(content)
+        (folder / "xnli").mkdir()
+        (folder / "xnli/test-ar.tsv").write_text("أ\tب\tnonsense\n")
+        said = alue_bench("data", "verify", "--data-dir", folder)
+        assert said.code == 1
+        assert f"{folder}/osact4/OSACT2020-sharedTask-train.txt: {reason}" in said.everything
+        assert "xnli/test-ar.tsv:1: unknown label 'nonsense'" in said.everything
+        assert "Traceback" not in said.everything
+
+
+class TestAdd:
+    def test_files_added_are_used_by_the_next_run(self, alue_bench: CommandLine, osact: Osact) -> None:
+        added = alue_bench("data", "add", "oold", osact())
+        assert added.code == 0, added.err
+        listed = json.loads(alue_bench("list", "tasks", "--json").out)
+        assert {task["name"] for task in listed if task["data"] == "real"} == {"oold", "ohsd"}
+
+    def test_files_with_bad_rows_are_not_added_unless_told_to(self, alue_bench: CommandLine, osact: Osact) -> None:
+        folder = osact(train="نص\n")
+        refused = alue_bench("data", "add", "oold", folder)
+        assert refused.code == 2
+        assert f"{folder}/osact4/OSACT2020-sharedTask-train.txt:61: 1 columns instead of 3" in refused.everything
+        assert "nothing was added" in refused.err
+        assert "embedded sample" in alue_bench("data", "status").out
+        assert alue_bench("data", "add", "oold", folder, "--drop-bad").code == 0
+
+    def test_a_folder_without_the_official_files_is_told_what_was_expected(
+        self, alue_bench: CommandLine, tmp_path: Path
+    ) -> None:
+        said = alue_bench("data", "add", "oold", tmp_path)
+        assert said.code == 2
+        assert "expects osact4/OSACT2020-sharedTask-train.txt" in said.err
