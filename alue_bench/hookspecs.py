@@ -63,4 +63,5 @@ def alue_bench_run_started(spec: RunSpec) -> None:
 
 @hookspec
 def alue_bench_run_finished(spec: RunSpec, result: RunResult) -> None:
-    """Called after a run was measured and recorded. A run that fails does not reach this hook."""
+    """Called after a run was measured and recorded. A run that fails does not reach this hook, nor one that
+    is reused."""

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from alue_bench import __version__
 from alue_bench.data.location import DataFolder, cache_folder, given_data_folder, locate
 from alue_bench.data.splits import TaskRows, load_rows
+from alue_bench.data.tokenisation import TokenCache
 from alue_bench.errors import AlueBenchError, DoesNotFit, UsageError
 from alue_bench.model import Model
 from alue_bench.plugins import Origin, Registry
@@ -122,6 +123,7 @@ def build_plan(request: PlanRequest, registry: Registry) -> Plan:
     plan = Plan()
     tasks = _ready_tasks(request, registry, plan)
     models = _ready_models(request, registry, plan)
+    tokens = TokenCache(cache_folder())
     seen: set[str] = set()
     for ready in tasks:
         for ready_model in models:
@@ -170,7 +172,7 @@ def build_plan(request: PlanRequest, registry: Registry) -> Plan:
                         train_rows=ready.train_rows,
                         model=ready_model.model,
                         checkpoint=ready_model.checkpoint,
-                        cache=cache_folder(),
+                        tokens=tokens,
                     )
                     plan.runs.append(PlannedRun(spec, inputs, hyper))
     plan.runs.sort(key=_shared_trainings_together(plan.runs))

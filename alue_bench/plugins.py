@@ -46,6 +46,8 @@ class PluginReport:
     tasks: list[str] = field(default_factory=list)
     models: list[str] = field(default_factory=list)
     strategies: list[str] = field(default_factory=list)
+    hooks: list[str] = field(default_factory=list)
+    """Every hook that it implements, observers and commands included."""
 
     def fail(self, problem: str) -> None:
         self.status = "failed"
@@ -163,11 +165,12 @@ def load_registry(*, disable: Iterable[str] = (), strict: bool = False) -> Regis
             plugin = entry_point.load()
             manager.register(plugin, name=str(origin))
             manager.check_pending()  # a hook of ours misspelt is an error, not silence
-        except Exception as error:  # whatever a stranger's module raises must not take the tool down
+        except (Exception, SystemExit) as error:  # whatever a stranger's module does must not take the tool down
             report.fail(_cause(error))
             if manager.has_plugin(str(origin)):
                 manager.unregister(name=str(origin))
             continue
+        report.hooks = sorted(caller.name for caller in manager.get_hookcallers(plugin) or ())
         loaded.append((report, plugin))
 
     tasks: dict[str, Declared[Task]] = {}
@@ -193,11 +196,14 @@ def load_registry(*, disable: Iterable[str] = (), strict: bool = False) -> Regis
 def _declared(plugin: object, report: PluginReport, hook: str, kind: type[T]) -> list[T]:
     """What one plugin's hook returns; whatever is wrong with it goes into its report."""
     function: Callable[[], Iterable[Any]] | None = getattr(plugin, hook, None)
-    if function is None or not hasattr(function, f"{hookspecs.GROUP}_impl"):
+    if function is None:
+        return []
+    if not hasattr(function, f"{hookspecs.GROUP}_impl"):
+        report.fail(f"{hook}() is not marked with @alue_bench.hookimpl, so nothing calls it")
         return []
     try:
         values = list(function())
-    except Exception as error:  # as above: isolate the stranger
+    except (Exception, SystemExit) as error:  # as above: isolate the stranger
         report.fail(f"{hook}() raised {_cause(error)}")
         return []
     good = [value for value in values if isinstance(value, kind)]
@@ -217,8 +223,18 @@ def _claim(kind: str, name: str, declared: Declared[T], taken: dict[str, Declare
 
 
 def _cause(error: BaseException) -> str:
-    first_line = next(iter(str(error).splitlines()), "")
-    return f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
+    message = " ".join(str(error).split())  # pluggy says what is wrong in the last of several lines
+    return f"{type(error).__name__}: {message:.300}" if message else type(error).__name__
+
+
+def add_commands(registry: Registry, app: object) -> None:
+    """Let every plugin add its commands; one that raises is reported as failed and does not stop the rest."""
+    reports = {str(report.origin): report for report in registry.reports}
+    for implementation in registry.manager.hook.alue_bench_commands.get_hookimpls():
+        try:
+            implementation.function(app)
+        except Exception as error:  # as above: isolate the stranger
+            reports[implementation.plugin_name].fail(f"alue_bench_commands() raised {_cause(error)}")
 
 
 def notify(registry: Registry, hook: str, warn: Callable[[str], None], **arguments: object) -> None:

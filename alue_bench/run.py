@@ -6,11 +6,10 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from alue_bench.data.splits import TaskRows
-from alue_bench.data.tokenisation import TokenisedSplit, encode_targets, tokenise
+from alue_bench.data.tokenisation import TokenCache, TokenisedSplit, encode_targets
 from alue_bench.evaluation.metrics import metrics, trivial_metrics
 from alue_bench.evaluation.predictions import decide, predictions_table
 from alue_bench.measure.environment import environment
@@ -36,7 +35,7 @@ class RunInputs:
     train_rows: TaskRows
     model: Model
     checkpoint: Checkpoint
-    cache: Path
+    tokens: TokenCache
 
 
 @dataclass(frozen=True)
@@ -180,12 +179,11 @@ def train(spec: RunSpec, inputs: RunInputs, *, on_step: Progress = lambda done, 
 
 def _tokenised(rows: TaskRows, split: str, spec: RunSpec, inputs: RunInputs, tokenizer: Any) -> TokenisedSplit:
     task = inputs.task if rows is inputs.rows else inputs.train_task
-    return tokenise(
+    return inputs.tokens.tokenised(
         rows.splits[split],
         labels=task.labels,
         model=inputs.model,
         model_digest=spec.model_digest,
         tokenizer=tokenizer,
         max_length=spec.hyper.max_length,
-        cache=inputs.cache,
     )

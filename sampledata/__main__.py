@@ -34,9 +34,7 @@ def differences(folder: Path) -> list[str]:
 def main() -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m sampledata", description=__doc__)
-    parser.add_argument(
-        "--output", type=Path, default=DEFAULT_OUTPUT, help="folder of the sample (%(default)s)"
-    )
+    parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, help="folder of the sample (%(default)s)")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where the folder differs")
     options = parser.parse_args()
     if options.check:

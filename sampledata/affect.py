@@ -182,7 +182,5 @@ def files() -> dict[str, bytes]:
             valence_rows.append((identifier, tweet.text, "valence", f"{tweet.valence:.3f}"))
         rng.shuffle(rows := valence_rows[1:])
         written[f"semeval2018/2018-E-c-Ar-{split}.txt"] = tsv(emotion_rows, newline="\r\n")
-        written[f"semeval2018/2018-Valence-reg-Ar-{split}.txt"] = tsv(
-            [valence_rows[0], *rows], newline="\r\n"
-        )
+        written[f"semeval2018/2018-Valence-reg-Ar-{split}.txt"] = tsv([valence_rows[0], *rows], newline="\r\n")
     return written

@@ -41,9 +41,7 @@ def distinct(draw: Callable[[], T], key: Callable[[T], str], count: int, seen: s
     while len(results) < count:
         attempts += 1
         if attempts > count * _ATTEMPTS:
-            raise RuntimeError(
-                f"only {len(results)} of {count} distinct texts in {attempts} draws; add words"
-            )
+            raise RuntimeError(f"only {len(results)} of {count} distinct texts in {attempts} draws; add words")
         result = draw()
         if key(result) not in seen:
             seen.add(key(result))

@@ -77,9 +77,7 @@ def _overlap(pairs: Sequence[tuple[str, str]]) -> np.ndarray[Any, Any]:
 
 
 def _overlap_classifier() -> Any:
-    return make_pipeline(
-        FunctionTransformer(_overlap), GradientBoostingClassifier(n_estimators=60, random_state=0)
-    )
+    return make_pipeline(FunctionTransformer(_overlap), GradientBoostingClassifier(n_estimators=60, random_state=0))
 
 
 def _columns(rows: Rows, text: int, label: int) -> tuple[list[str], list[str]]:
@@ -87,9 +85,7 @@ def _columns(rows: Rows, text: int, label: int) -> tuple[list[str], list[str]]:
 
 
 def _dialects(data: Path) -> list[Figures]:
-    train, test = (
-        _columns(_tsv(data / f"madar/MADAR-Corpus-26-{split}.tsv"), 0, 1) for split in ("train", "test")
-    )
+    train, test = (_columns(_tsv(data / f"madar/MADAR-Corpus-26-{split}.tsv"), 0, 1) for split in ("train", "test"))
     two = [
         ([text for text, label in zip(*split, strict=True) if label in ("ALG", "AMM")],
          [label for label in split[1] if label in ("ALG", "AMM")])
@@ -114,9 +110,7 @@ def _offence(data: Path) -> list[Figures]:
 
 
 def _irony(data: Path) -> list[Figures]:
-    train, test = (
-        _columns(_csv(data / f"idat/IDAT_{split}_text.csv"), 1, 2) for split in ("training", "test")
-    )
+    train, test = (_columns(_csv(data / f"idat/IDAT_{split}_text.csv"), 1, 2) for split in ("training", "test"))
     return [("fid, test", "macro-F1", *_compare(train, test, _classifier()))]
 
 
@@ -215,9 +209,7 @@ def _matthews(train: Rows, held_out: Rows) -> float:
 def main() -> None:
     """Prints the figures as a Markdown table."""
     parser = argparse.ArgumentParser(prog="python -m sampledata.learnability", description=__doc__)
-    parser.add_argument(
-        "--data", type=Path, default=DEFAULT_OUTPUT, help="folder of the sample (%(default)s)"
-    )
+    parser.add_argument("--data", type=Path, default=DEFAULT_OUTPUT, help="folder of the sample (%(default)s)")
     data = parser.parse_args().data
     print("| task | metric | ignoring the text | TF-IDF and linear model (or as named) |")
     print("| --- | --- | --- | --- |")

@@ -113,8 +113,7 @@ _KIND_EMOJI = ("❤️", "😍", "🌹", "😂", "🙏", "💔", "👏")
 
 def _tweet(frames: tuple[str, ...], emoji: tuple[str, ...], rng: random.Random, held_out: float) -> str:
     slots = {
-        name: known_part(words, held_out) if name.startswith("insult") else words
-        for name, words in _SLOTS.items()
+        name: known_part(words, held_out) if name.startswith("insult") else words for name, words in _SLOTS.items()
     }
     text = fill(rng.choice(known_part(frames, held_out)), slots, rng)
     return anonymise(vary(surround(text, emoji, rng), rng, rate=0.08), rng)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -154,6 +155,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
+def own_store(store: str, tmp_path: Path) -> str:
+    """A copy of that store for a test that starts processes, kills them, or wants artifacts in a folder of its own."""
+    folder = tmp_path / "own-store"
+    folder.mkdir()
+    shutil.copy(store.removeprefix("sqlite:///"), folder / "mlflow.db")
+    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+@pytest.fixture
 def experiment(request: pytest.FixtureRequest) -> str:
     return f"{request.node.nodeid.rpartition('/')[2]} {time.time_ns()}"
 
@@ -185,6 +195,32 @@ def runs(client: Any, experiment: str) -> Callable[..., list[Any]]:
         return list(client.search_runs([found.experiment_id], where, order_by=["attributes.start_time ASC"]))
 
     return find
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
+    """A plugin as pip would leave it: a module and a dist-info folder, on the path of modules. Returns that path.
+
+    Gone after the test.
+    """
+    site = tmp_path / "site-packages"
+    modules: list[str] = []
+
+    def write(distribution: str, source: str, *, entry_point: str = "", version: str = "1.0") -> Path:
+        module = distribution.replace("-", "_")
+        info = site / f"{module}-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(f"[alue_bench]\n{entry_point or module} = {module}\n")
+        (site / f"{module}.py").write_text(source)
+        if not modules:
+            monkeypatch.syspath_prepend(str(site))
+        modules.append(module)
+        return site
+
+    yield write
+    for module in modules:
+        sys.modules.pop(module, None)
 
 
 @pytest.fixture(scope="session")

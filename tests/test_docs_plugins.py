@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 import typer
+from conftest import CommandLine
 from typer.testing import CliRunner
 
 from alue_bench import DataFile, HeldOut, Labels, Splits, Task, hookspecs
-from alue_bench.cli.main import main
 from alue_bench.plugins import load_registry
 from alue_bench.testing import ConformanceWarning, check_model, check_strategy, check_task
 
@@ -84,14 +84,7 @@ class TestTutorial:
         return target
 
     @pytest.fixture
-    def plugin(self, installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        """The installed package is importable, and nothing of the user's is seen: data, cache, store."""
-        for variable in ("ALUE_BENCH_DATA", "ALUE_BENCH_DISABLE_PLUGINS"):
-            monkeypatch.delenv(variable, raising=False)
-        monkeypatch.setenv("ALUE_BENCH_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
-        monkeypatch.chdir(tmp_path)
+    def plugin(self, installed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.syspath_prepend(str(installed))
         yield
         sys.modules.pop("alue_bench_cafes", None)
@@ -116,18 +109,13 @@ class TestTutorial:
 
     @pytest.mark.slow
     @pytest.mark.usefixtures("plugin")
-    def test_the_run_command_uses_the_task(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_the_run_command_uses_the_task(self, alue_bench: CommandLine, store: str, experiment: str) -> None:
         printed = re.search(r"^alue-bench (run -t cafes .*)$", GUIDE, re.MULTILINE)
         assert printed is not None
-        command = [*printed.group(1).split(), "--epochs", "1", "--json"]
-        monkeypatch.setattr(sys, "argv", ["alue-bench", *command])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        output = capsys.readouterr()
-        assert ended.value.code == 0, output.err
-        runs = json.loads(output.out)["runs"]
+        where = ("--tracking-uri", store, "--experiment", experiment)
+        called = alue_bench(*printed.group(1).split(), "--epochs", "1", *where, "--json")
+        assert called.code == 0, called.err
+        runs = json.loads(called.out)["runs"]
         assert [(run["task"], run["strategy"], run["status"]) for run in runs] == [
             ("cafes", "full", "finished"),
             ("cafes", "bottom3top4", "finished"),

@@ -15,7 +15,7 @@ from alue_bench import FreezePlan, Labels, Model, UnavailableError
 from alue_bench.data.batches import collate
 from alue_bench.data.location import DataFolder
 from alue_bench.data.splits import load_rows
-from alue_bench.data.tokenisation import tokenise
+from alue_bench.data.tokenisation import TokenCache
 from alue_bench.plan import PlanRequest, build_plan
 from alue_bench.plugins import load_registry
 from alue_bench.run import execute
@@ -83,14 +83,13 @@ def tokens_of(folder: Path, cache: Path, split: str = "train", limit: int = 24) 
     model = Model(name="tiny", title="tiny", checkpoint=folder)
     checkpoint = locate_checkpoint(model)
     tokenizer = load_tokenizer(checkpoint)
-    tokenised = tokenise(
+    tokenised = TokenCache(cache).tokenised(
         rows.splits[split],
         labels=LABELS,
         model=model,
         model_digest=checkpoint.digest,
         tokenizer=tokenizer,
         max_length=24,
-        cache=cache,
     )
     return tokenised, tokenizer.pad_token_id
 
@@ -117,7 +116,9 @@ class TestView:
     def test_the_head_is_what_the_task_adds(self, architecture: str, stack: EncoderStack) -> None:
         head = set(parts(stack)["head"])
         names = {name for name, p in stack.model.named_parameters() if id(p) in head}
-        assert {next((h for h in HEADS[architecture] if n.startswith(f"{h}.")), n) for n in names} == HEADS[architecture]
+        assert {next((h for h in HEADS[architecture] if n.startswith(f"{h}.")), n) for n in names} == HEADS[
+            architecture
+        ]
 
     def test_the_configuration_alone_tells_the_number_of_layers(self, tiny: Any, architecture: str) -> None:
         checkpoint = locate_checkpoint(Model(name="t", title="t", checkpoint=tiny(architecture)))
@@ -212,7 +213,9 @@ def test_frozen_layers_give_the_same_output_each_time_while_the_rest_has_dropout
     assert not torch.equal(*seen[3])
 
 
-def test_padding_does_not_change_a_prediction(architecture: str, stack: EncoderStack, tiny: Any, tmp_path: Path) -> None:
+def test_padding_does_not_change_a_prediction(
+    architecture: str, stack: EncoderStack, tiny: Any, tmp_path: Path
+) -> None:
     train, pad_id = tokens_of(tiny(architecture), tmp_path)
     stack.model.eval()
     with torch.inference_mode():
@@ -289,7 +292,10 @@ class TestLoading:
         assert len(set(digests)) == 4
 
 
-@pytest.mark.parametrize("task", ["anger", "mq2q"])
+@pytest.mark.parametrize(
+    ("architecture", "task"),
+    [(architecture, "anger") for architecture in ARCHITECTURES] + [("bert", "mq2q"), ("roberta", "mq2q")],
+)
 def test_end_to_end(
     architecture: str, task: str, tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: Any
 ) -> None:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import CommandLine
 
 from alue_bench.cli.new_plugin import new_plugin, renamer
 from alue_bench.errors import UsageError
-from alue_bench.plugins import load_registry
+from alue_bench.plugins import Registry
 
 ROOT = Path(__file__).parents[1]
-ALUE_BENCH = (sys.executable, "-c", "from alue_bench.cli.main import main; main()")
 TINY = ("--limit-train", "32", "--limit-eval", "16", "--epochs", "1")
 
 
@@ -28,26 +28,11 @@ def pip_install(package: Path, target: Path) -> Path:
     return target
 
 
-def call(*command: str, cwd: Path, plugins: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command with the plugins of one folder and nothing of the user's: data, cache, store."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ALUE_BENCH", "MLFLOW"))}
-    environment |= {
-        "ALUE_BENCH_CACHE": str(cwd / "cache"),
-        "XDG_DATA_HOME": str(cwd / "data"),
-        "MLFLOW_TRACKING_URI": f"sqlite:///{cwd / 'mlflow.db'}",
-        "PYTHONPATH": str(plugins or ""),
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=300
-    )
-
-
-def listed(cwd: Path, plugins: Path | None = None) -> dict[str, dict[str, Any]]:
-    """What `alue-bench plugins` says, by distribution."""
-    called = call(*ALUE_BENCH, "plugins", "--json", cwd=cwd, plugins=plugins)
-    assert called.returncode == 0, called.stderr
-    return {report["origin"]["distribution"]: report for report in json.loads(called.stdout)}
+def listed(command: CommandLine, plugins: Path | None = None) -> dict[str, dict[str, Any]]:
+    """What `alue-bench plugins` says, by distribution, where the plugins of a folder are installed too."""
+    called = command("plugins", "--json", PYTHONPATH=str(plugins or ""))
+    assert called.code == 0, called.err
+    return {report["origin"]["distribution"]: report for report in json.loads(called.out)}
 
 
 @pytest.fixture(scope="module")
@@ -56,19 +41,22 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestInstalled:
-    def test_it_is_listed_with_what_it_provides(self, installed: Path, tmp_path: Path) -> None:
-        report = listed(tmp_path, installed)["alue-bench-example"]
+    def test_it_is_listed_with_what_it_provides(self, installed: Path, command: CommandLine) -> None:
+        report = listed(command, installed)["alue-bench-example"]
         assert report["status"] == "loaded"
-        assert report["tasks"] == ["example-hotels"]
+        assert report["tasks"] == ["example-reviews"]
         assert report["models"] == ["example-mini"]
         assert report["strategies"] == ["example-every<K>"]
 
     @pytest.mark.slow
-    def test_run_uses_its_task_model_and_strategy(self, installed: Path, tmp_path: Path) -> None:
-        names = ("-t", "example-hotels", "-m", "example-mini", "-s", "example-every2")
-        called = call(*ALUE_BENCH, "run", *names, *TINY, "--json", cwd=tmp_path, plugins=installed)
-        assert called.returncode == 0, called.stderr
-        (run,) = json.loads(called.stdout)["runs"]
+    def test_run_uses_its_task_model_and_strategy(
+        self, installed: Path, command: CommandLine, store: str, experiment: str
+    ) -> None:
+        names = ("-t", "example-reviews", "-m", "example-mini", "-s", "example-every2")
+        where = ("--tracking-uri", store, "--experiment", experiment)
+        called = command("run", *names, *TINY, *where, "--json", PYTHONPATH=str(installed))
+        assert called.code == 0, called.err
+        (run,) = json.loads(called.out)["runs"]
         assert [run[key] for key in ("task", "model", "strategy", "status")] == [*names[1::2], "finished"]
         assert run["data_source"] == "sample"
         assert run["metrics"]["data/train_rows"] == 32
@@ -81,38 +69,42 @@ class TestUninstalled:
         if any(find_distributions(name="alue-bench-example")):
             pytest.skip("alue-bench-example is installed in this environment")
 
-    def test_it_is_not_listed(self, tmp_path: Path) -> None:
-        assert "alue-bench-example" not in listed(tmp_path)
+    def test_it_is_not_listed(self, command: CommandLine) -> None:
+        assert "alue-bench-example" not in listed(command)
 
-    def test_its_names_are_unknown(self, tmp_path: Path) -> None:
-        registry = load_registry()
-        for find, name in ((registry.task, "example-hotels"), (registry.model, "example-mini")):
+    def test_its_names_are_unknown(self, registry: Registry, alue_bench: CommandLine) -> None:
+        for find, name in ((registry.task, "example-reviews"), (registry.model, "example-mini")):
             with pytest.raises(UsageError, match=f"unknown .* '{name}'"):
                 find(name)
-        called = call(*ALUE_BENCH, "run", "-t", "oold", "-m", "mini", "-s", "example-every2", cwd=tmp_path)
-        assert called.returncode == 2
-        assert "unknown strategy 'example-every2'" in called.stderr
-        assert "Traceback" not in called.stderr
+        called = alue_bench("run", "-t", "oold", "-m", "mini", "-s", "example-every2")
+        assert called.code == 2
+        assert "unknown strategy 'example-every2'" in called.err
+        assert "Traceback" not in called.err
 
 
 class TestNewPlugin:
     @pytest.mark.slow
     def test_its_output_installs_and_passes_its_own_tests(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, tmp_path: Path, command: CommandLine, capsys: pytest.CaptureFixture[str]
     ) -> None:
         folder = tmp_path / "new plugin"
         new_plugin("my-hotels", folder)
         assert f"pip install -e '{folder}[test]'" in capsys.readouterr().out
         target = pip_install(folder, tmp_path / "installed")
-        report = listed(tmp_path, target)["alue-bench-my-hotels"]
+        report = listed(command, target)["alue-bench-my-hotels"]
         assert report["origin"]["entry_point"] == "my-hotels"
         assert report["status"] == "loaded"
-        assert report["tasks"] == ["my-hotels-hotels"]
+        assert report["tasks"] == ["my-hotels-reviews"]
         assert report["models"] == ["my-hotels-mini"]
         assert report["strategies"] == ["my-hotels-every<K>"]
-        pytest_ = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder))
-        called = call(*pytest_, cwd=tmp_path, plugins=target)
-        assert called.returncode == 0, called.stdout + called.stderr
+        tested = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)],
+            env={**os.environ, "PYTHONPATH": str(target), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert tested.returncode == 0, tested.stdout + tested.stderr
 
     def test_no_name_of_the_template_is_left(self, tmp_path: Path) -> None:
         new_plugin("cafes", tmp_path)

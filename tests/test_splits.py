@@ -44,9 +44,7 @@ def task_in(folder: Path, *, dev: DataFile | HeldOut, test: DataFile | HeldOut, 
 
 
 def load(task: Task, folder: Path, limit_train: int | None = None, limit_eval: int | None = None) -> TaskRows:
-    return load_rows(
-        task, DataFolder(folder, "real"), drop_bad=False, limit_train=limit_train, limit_eval=limit_eval
-    )
+    return load_rows(task, DataFolder(folder, "real"), drop_bad=False, limit_train=limit_train, limit_eval=limit_eval)
 
 
 def ids(examples: object) -> list[str]:

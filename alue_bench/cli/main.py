@@ -8,14 +8,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 from alue_bench.cli import data, doctor, list_, new_plugin, plugins, run, ui
 from alue_bench.errors import AlueBenchError
-from alue_bench.plugins import DISABLE_VARIABLE, Registry, load_registry, notify
+from alue_bench.plugins import DISABLE_VARIABLE, add_commands, load_registry
+
+# Newer releases of typer bring a click of their own: its errors are not those of the package click.
+CLICK_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 app = typer.Typer(
     name="alue-bench",
@@ -68,32 +70,20 @@ def main() -> None:
         options, arguments = early.parse_known_args()
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
         registry = load_registry(disable=options.disable_plugin, strict=options.strict)
-        _add_plugin_commands(registry)
+        add_commands(registry, app)
         code = app(arguments, standalone_mode=False, obj=registry)
     except AlueBenchError as error:
         print(f"alue-bench: {error}", file=sys.stderr)
         code = 2
-    except click.exceptions.NoArgsIsHelpError as error:
+    except CLICK_ERROR as error:
         error.show()
-        code = 0
-    except click.ClickException as error:
-        error.show()
+        code = 0 if type(error).__name__ == "NoArgsIsHelpError" else error.exit_code
+    except typer.Exit as error:
         code = error.exit_code
-    except click.exceptions.Exit as error:
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         print("alue-bench: interrupted", file=sys.stderr)
         code = 130
     except BrokenPipeError:  # the reader of our output left: alue-bench list tasks | head -1
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the interpreter's own flush at exit
         code = 0
     sys.exit(code)
-
-
-def _add_plugin_commands(registry: Registry) -> None:
-    notify(
-        registry,
-        "alue_bench_commands",
-        lambda problem: print(f"alue-bench: {problem}", file=sys.stderr),
-        app=app,
-    )

@@ -41,6 +41,16 @@ def plugins(
             console.print(f"failed: {report.origin}: {problem}", style="red", markup=False, soft_wrap=True)
 
 
+DECLARATIONS = ("alue_bench_tasks", "alue_bench_models", "alue_bench_strategies")
+"""Hooks whose declarations are listed one by one."""
+
+
 def _provides(report: PluginReport) -> str:
-    kinds = (("tasks", report.tasks), ("models", report.models), ("strategies", report.strategies))
+    others = [hook.removeprefix("alue_bench_") for hook in report.hooks if hook not in DECLARATIONS]
+    kinds = (
+        ("tasks", report.tasks),
+        ("models", report.models),
+        ("strategies", report.strategies),
+        ("hooks", others),
+    )
     return "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds if names) or "–"

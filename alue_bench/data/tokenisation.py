@@ -1,4 +1,4 @@
-"""From rows to token ids, once per (rows, tokeniser, length), kept as Arrow files in the cache folder.
+"""From rows to token ids, once per (texts, tokeniser, length), kept as Arrow files in the cache folder.
 
 Notation: n examples, t tokens of all of them together.
 """
@@ -46,41 +46,44 @@ class TokenisedSplit:
         return (self.offsets[1:] - self.offsets[:-1]).numpy()
 
 
-def tokenise(
-    rows: SplitRows,
-    *,
-    labels: Labels,
-    model: Model,
-    model_digest: str,
-    tokenizer: Any,
-    max_length: int,
-    cache: Path,
-) -> TokenisedSplit:
-    """Normalise and tokenise the rows of a split, or take what an earlier run kept.
+class TokenCache:
+    """Token ids of splits, kept in memory for the runs of a plan and on disk for later invocations.
 
-    The cache is content-addressed: texts, tokeniser and length decide the key, so that an entry is never stale.
+    On disk an entry's key is a digest of the normalised texts, the tokeniser and the length: it cannot be stale.
     """
-    import datasets
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._kept: dict[tuple[str, ...], TokenisedSplit] = {}
+
+    def tokenised(
+        self, rows: SplitRows, *, labels: Labels, model: Model, model_digest: str, tokenizer: Any, max_length: int
+    ) -> TokenisedSplit:
+        """The split as token ids, with targets encoded for these labels."""
+        key = (rows.digest, model.name, model_digest, str(max_length), *labels.names)
+        if key not in self._kept:
+            texts = _normalised(rows, model)
+            folder = self.folder / "tokens" / digest_of([FORMAT, texts, model_digest, max_length])
+            tokens = _load(folder)
+            if tokens is None:
+                tokens = _tokenised(texts, tokenizer, max_length)
+                _save(tokens, folder)
+            self._kept[key] = _as_split(tokens, rows, labels)
+        return self._kept[key]
+
+
+def _as_split(tokens: Any, rows: SplitRows, labels: Labels) -> TokenisedSplit:
     import torch
 
-    datasets.disable_progress_bars()  # one bar for the whole plan is enough
-    key = digest_of([FORMAT, rows.digest, model.name, model_digest, model.normalisation, max_length])
-    folder = cache / "tokens" / key
-    tokens = _load(folder)
-    if tokens is None:
-        tokens = _tokenised(rows, model, tokenizer, max_length)
-        _save(tokens, folder)
     columns = tokens.with_format("arrow")[:]
     ids = columns["input_ids"].combine_chunks()
-    offsets = torch.from_numpy(ids.offsets.to_numpy().astype("int64"))
     type_ids = None
     if "token_type_ids" in tokens.column_names:
         type_ids = torch.from_numpy(columns["token_type_ids"].combine_chunks().values.to_numpy().astype("int64"))
-    assert isinstance(tokens, datasets.Dataset)
     return TokenisedSplit(
         input_ids=torch.from_numpy(ids.values.to_numpy().astype("int64")),
         token_type_ids=type_ids,
-        offsets=offsets,
+        offsets=torch.from_numpy(ids.offsets.to_numpy().astype("int64")),
         targets=encode_targets(rows, labels),
         ids=[example.id for example in rows.examples],
         truncated=int(columns["truncated"].to_numpy().sum()),
@@ -104,14 +107,18 @@ def encode_targets(rows: SplitRows, labels: Labels) -> Tensor:
     return torch.tensor([position[target] for target in targets])
 
 
-def _tokenised(rows: SplitRows, model: Model, tokenizer: Any, max_length: int) -> Any:
+def _normalised(rows: SplitRows, model: Model) -> dict[str, list[str]]:
+    clean = model.normalise or (lambda text: text)
+    columns = {"text": [clean(example.text) for example in rows.examples]}
+    if rows.examples[0].text_pair is not None:
+        columns["text_pair"] = [clean(example.text_pair or "") for example in rows.examples]
+    return columns
+
+
+def _tokenised(columns: dict[str, list[str]], tokenizer: Any, max_length: int) -> Any:
     import datasets
 
-    clean = model.normalise or (lambda text: text)
-    pairs = rows.examples[0].text_pair is not None
-    columns = {"text": [clean(example.text) for example in rows.examples]}
-    if pairs:
-        columns["text_pair"] = [clean(example.text_pair or "") for example in rows.examples]
+    datasets.disable_progress_bars()  # one bar for the whole plan is enough
 
     def encode(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
         whole = tokenizer(batch["text"], batch.get("text_pair"), truncation=True, max_length=max_length)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ def metrics(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], labels:
     """All metrics of a kind of task, by name; see `METRICS` in `alue_bench.task`, and f1_class_* for each label.
 
     `gold` and `predicted` are class indices [n], marks [n, labels], or numbers [n]. Where a correlation is undefined,
-    because one side is constant, it is nan.
+    because one side is constant or there is but one example, it is nan.
     """
     if labels.kind is TargetKind.REGRESSION:
         return _correlations(gold, predicted)
@@ -56,6 +57,8 @@ def trivial_metrics(train: np.ndarray[Any, Any], gold: np.ndarray[Any, Any], lab
 def _correlations(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any]) -> dict[str, float]:
     from scipy.stats import pearsonr, spearmanr
 
+    if len(gold) < 2:
+        return {"pearson": math.nan, "spearman": math.nan}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # constant input gives nan, which is the answer
         return {

@@ -262,6 +262,8 @@ def _is_alive(process: str) -> bool:
 
     number, _, created = process.partition("@")
     try:
-        return f"{psutil.Process(int(number)).create_time():.2f}" == created
+        found = psutil.Process(int(number))
+        # A zombie is dead, though nobody has fetched its exit code: common in containers.
+        return found.status() != psutil.STATUS_ZOMBIE and f"{found.create_time():.2f}" == created
     except (ValueError, psutil.Error):
         return False

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -167,8 +166,10 @@ def load_config(checkpoint: Checkpoint) -> Any:
     try:
         with quiet_transformers():
             return AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
-        raise UnavailableError(f"{checkpoint.folder}: {next(iter(str(error).splitlines()), error)}") from error
+    except Exception as error:  # broken JSON, an unknown architecture, a field of a wrong type: no base in common
+        raise UnavailableError(
+            f"{checkpoint.folder}: config.json cannot be used: {next(iter(str(error).splitlines()), error)}"
+        ) from error
 
 
 def fetch_config(model: Model) -> Any:

@@ -7,7 +7,7 @@ from alue_bench import DataFile, Delimited, Labels, Splits, Task
 READ = Delimited(columns=2, text=0, target=1)
 
 TASK = Task(
-    name="example-hotels",
+    name="example-reviews",
     title="Hotel reviews",
     languages=("ar",),
     labels=Labels.binary(negative="negative", positive="positive"),

@@ -1,0 +1,197 @@
+"""The analytic count of operations against torch's own counter, and against numbers worked out by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import tiny_config
+
+from alue_bench import FreezePlan, Labels
+from alue_bench.measure.flops import training_flops
+from alue_bench.plugins import load_registry
+from alue_bench.strategy import EncoderShape
+from alue_bench.training.checkpoint import empty_model
+from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.training.freezing import apply_plan, count_parameters
+
+LABELS = Labels.binary("no", "yes")
+EXAMPLES, TOKENS = 4, 24
+
+
+def plan_of(name: str, layers: int) -> FreezePlan:
+    return load_registry().strategy(name)[0].freeze_plan(EncoderShape(layers))
+
+
+@pytest.fixture(scope="module")
+def base() -> EncoderStack:
+    """BERT-base on the meta device, with the vocabulary of the original."""
+    from transformers import BertConfig
+
+    return view_as_stack(empty_model(BertConfig(), LABELS))
+
+
+def counted(plan: FreezePlan, layers: int) -> int:
+    """What torch's counter sees of one training step on full-length examples, without dropout, attention spelt out."""
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers import AutoModelForSequenceClassification
+
+    config = tiny_config("bert", layers=layers, attn_implementation="eager")
+    stack = view_as_stack(AutoModelForSequenceClassification.from_config(config).eval())
+    apply_plan(stack, plan)
+    ids = torch.randint(10, 100, (EXAMPLES, TOKENS))
+    with FlopCounterMode(display=False) as counter:
+        logits = stack.model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        torch.nn.functional.cross_entropy(logits, torch.zeros(EXAMPLES, dtype=torch.long)).backward()
+    return int(counter.get_total_flops())
+
+
+@pytest.mark.parametrize("layers", [4, 6])
+@pytest.mark.parametrize("name", ["full", "bottom3", "bottom1top2", "top2", "bottom2-trainemb", "head-only"])
+def test_agrees_with_the_counter_of_torch(name: str, layers: int) -> None:
+    plan = plan_of(name, layers)
+    stack = view_as_stack(empty_model(tiny_config("bert", layers=layers), LABELS))
+    analytic = training_flops(stack, plan, np.full(EXAMPLES, TOKENS), epochs=1)
+    # Half a percent: where nothing below them trains, pooler and head need no gradient of their input either, which the
+    # analytic count does not leave out. They see one vector of an example where a layer sees all.
+    assert analytic == pytest.approx(counted(plan, layers), rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ("name", "saved"),
+    [
+        ("bottom3-trainemb", 0.082),
+        ("bottom3", 0.173),
+        ("bottom6-trainemb", 0.164),
+        ("bottom6", 0.340),
+        ("bottom3top4-trainemb", 0.192),
+        ("bottom3top4", 0.283),
+        ("top4", 0.110),
+        ("top6", 0.164),
+        ("head-only", 0.667),
+    ],
+)
+def test_compute_saved_on_bert_base_at_64_tokens_is_what_was_counted(
+    base: EncoderStack, name: str, saved: float
+) -> None:
+    lengths = np.array([64])
+    full = training_flops(base, plan_of("full", 12), lengths, epochs=1)
+    assert 1 - training_flops(base, plan_of(name, 12), lengths, epochs=1) / full == pytest.approx(saved, abs=0.001)
+
+
+class TestProportions:
+    """In units of one layer forward, F; texts so short that attention's own products vanish."""
+
+    @pytest.fixture(scope="class")
+    def units(self) -> Any:
+        from transformers import BertConfig
+
+        # Wide feed-forward, so that the projections of attention, an eighth of F here, are no matter of rounding.
+        stack = view_as_stack(empty_model(BertConfig(hidden_size=64, num_attention_heads=1), LABELS))
+        lengths = np.array([1])
+        layer = 2.0 * sum(p.numel() for n, p in stack.layers[0].named_parameters() if p.ndim == 2)
+        head = 3.0 * 2 * (64 * 64 + 64 * 2)
+
+        def of(name: str) -> float:
+            return (training_flops(stack, plan_of(name, 12), lengths, epochs=1) - head) / layer
+
+        return of
+
+    @pytest.mark.parametrize(
+        ("name", "layers"),
+        [
+            ("full", 36),
+            ("top4", 12 + 24 - 4),
+            ("bottom3-trainemb", 33),
+            ("bottom3top4-trainemb", 29),
+            ("head-only-trainemb", 24),
+            ("head-only", 12),
+        ],
+    )
+    def test_a_trained_layer_costs_three_a_crossed_one_two_a_prefix_one_one(
+        self, units: Any, name: str, layers: int
+    ) -> None:
+        assert units(name) == pytest.approx(layers, rel=0.005)
+
+    @pytest.mark.parametrize(("name", "layers"), [("bottom3", 30), ("bottom3top4", 26), ("bottom6", 24)])
+    def test_above_a_prefix_the_lowest_trained_layer_spares_a_part_of_one(
+        self, units: Any, name: str, layers: int
+    ) -> None:
+        assert layers - 0.25 < units(name) < layers
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [
+        ("full", 109.5),
+        ("bottom3-trainemb", 88.2),
+        ("bottom3", 64.4),
+        ("bottom6-trainemb", 67.0),
+        ("bottom6", 43.1),
+        ("top4", 81.1),
+        ("bottom3top4-trainemb", 59.9),
+        ("bottom3top4", 36.0),
+        ("head-only-trainemb", 24.4),
+        ("head-only", 0.6),
+    ],
+)
+def test_trainable_parameters_of_bert_base(base: EncoderStack, name: str, millions: float) -> None:
+    counts = count_parameters(base, plan_of(name, 12))
+    assert counts.trainable / 1e6 == pytest.approx(millions, abs=0.05)
+    # 30,522 pieces, 512 positions, 2 types, a norm; 12 layers; pooler; head.
+    layer = 4 * (768 * 768 + 768) + 2 * 768 * 3072 + 3072 + 768 + 4 * 768
+    assert counts.total == (30_522 + 512 + 2 + 2) * 768 + 12 * layer + 768 * 768 + 768 + 2 * 768 + 2
+
+
+class TestLengths:
+    @pytest.fixture(scope="class")
+    def stack(self) -> EncoderStack:
+        return view_as_stack(empty_model(tiny_config("bert"), LABELS))
+
+    def test_epochs_multiply(self, stack: EncoderStack) -> None:
+        lengths, plan = np.array([5, 9]), plan_of("bottom2", 4)
+        assert training_flops(stack, plan, lengths, 3) == 3 * training_flops(stack, plan, lengths, 1)
+
+    def test_examples_add_up(self, stack: EncoderStack) -> None:
+        plan = plan_of("bottom1top2", 4)
+        apart = sum(training_flops(stack, plan, np.array([length]), 1) for length in (5, 9, 9))
+        assert training_flops(stack, plan, np.array([5, 9, 9]), 1) == pytest.approx(apart)
+
+    def test_twice_the_tokens_cost_more_than_twice(self, stack: EncoderStack) -> None:
+        plan = plan_of("full", 4)
+        assert training_flops(stack, plan, np.array([40]), 1) > 2 * training_flops(stack, plan, np.array([20]), 1)
+
+    def test_local_attention_costs_less(self) -> None:
+        wide, narrow = (
+            view_as_stack(empty_model(tiny_config("modernbert", local_attention=width), LABELS)) for width in (64, 8)
+        )
+        plan, lengths = plan_of("full", 4), np.array([60])
+        assert training_flops(narrow, plan, lengths, 1) < training_flops(wide, plan, lengths, 1)
+
+
+class TestList:
+    """`alue-bench list strategies --model`: the same numbers, without loading weights."""
+
+    def test_numbers(self, alue_bench: Any, tiny_bert: Path) -> None:
+        import json
+
+        said = alue_bench(
+            "list", "strategies", "-m", tiny_bert, "-s", "full", "-s", "bottom2", "-s", "bottom9", "--json"
+        )
+        full, bottom, unfit = json.loads(said.out)
+        assert (full["flops_saved"], full["frozen"]) == (0, "nothing")
+        assert full["trainable"] == full["total"]
+        assert 0.2 < bottom["flops_saved"] < 0.5
+        assert bottom["trainable"] < bottom["total"]
+        assert "bottom9 freezes 9 layers, but the model has only 4" in unfit["reason"]
+
+    def test_weights_are_not_read(self, alue_bench: Any, tiny_bert: Path, tmp_path: Path) -> None:
+        import shutil
+
+        folder = tmp_path / "hollow"
+        shutil.copytree(tiny_bert, folder)
+        (folder / "model.safetensors").write_bytes(b"not weights")
+        assert alue_bench("list", "strategies", "-m", folder).code == 0
