@@ -24,6 +24,8 @@ from alue_bench.training.precision import resolve_device, resolve_precision
 
 DEFAULT_STRATEGIES = ("full", "bottom3top4")
 DEFAULT_SEED = 42
+LARGEST_SEED = 2**32 - 1
+"""What every generator of random numbers takes."""
 
 R = TypeVar("R")
 
@@ -218,11 +220,11 @@ def _check_numbers(request: PlanRequest) -> None:
         if value is not None and value < 1:
             raise UsageError(f"{option} is {value}; it must be at least 1 (leave it out to use every row)")
     for option, seed in (("--init-seed", request.init_seed), ("--data-seed", request.data_seed)):
-        if seed is not None and seed < 0:
-            raise UsageError(f"{option} is {seed}; it must be at least 0")
-    wrong = next((seed for seed in request.seeds if seed < 0), None)
+        if seed is not None and not 0 <= seed <= LARGEST_SEED:
+            raise UsageError(f"{option} is {seed}; it must be at least 0 and at most {LARGEST_SEED}")
+    wrong = next((seed for seed in request.seeds if not 0 <= seed <= LARGEST_SEED), None)
     if wrong is not None:
-        raise UsageError(f"--seed is {wrong}; it must be at least 0")
+        raise UsageError(f"--seed is {wrong}; it must be at least 0 and at most {LARGEST_SEED}")
 
 
 def _ready_tasks(request: PlanRequest, registry: Registry, plan: Plan) -> list[_ReadyTask]:

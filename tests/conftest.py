@@ -22,6 +22,8 @@ from typing import Any
 import pytest
 from tiny_models import ARCHITECTURES, save_tiny_model
 
+# Models this small gain nothing from a second thread, and lose much where another process wants the core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Read by the hub's client when it is imported: no test sees what this machine's user has downloaded.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="alue-bench-hub-")
 REPOSITORY = Path(__file__).parents[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any
 
@@ -78,12 +79,8 @@ class TestGrammar:
 
     @given(st.text(max_size=30))
     def test_any_text_is_a_strategy_or_a_sentence(self, name: str) -> None:
-        try:
-            strategy = parse(name)
-        except UsageError as error:
-            assert str(error)
-        else:
-            assert strategy.name == name or name == "none"
+        with contextlib.suppress(UsageError):
+            assert parse(name).name in (name, "full")
 
 
 class TestWhatIsFrozen:

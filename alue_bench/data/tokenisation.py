@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alue_bench.data.location import CACHE_VARIABLE
 from alue_bench.data.splits import SplitRows
+from alue_bench.errors import UnavailableError
 from alue_bench.model import Model
 from alue_bench.spec import digest_of
 from alue_bench.task import Labels, TargetKind
@@ -149,8 +151,13 @@ def _load(folder: Path) -> Any | None:
 
 def _save(tokens: Any, folder: Path) -> None:
     """Written beside its place and moved there whole, so that a reader never sees half an entry."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=folder.parent))
+    except OSError as error:
+        raise UnavailableError(
+            f"the cache folder {folder.parent} is not writable ({error.strerror}); choose another with {CACHE_VARIABLE}"
+        ) from error
     tokens.save_to_disk(str(scratch))
     try:
         os.replace(scratch, folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import logging
 import os
 import re
@@ -108,7 +109,7 @@ def _check_server(uri: str) -> None:
                 f"tracking server {uri} refuses access ({error.code}); set MLFLOW_TRACKING_USERNAME and "
                 "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
             ) from error
-    except (urllib.error.URLError, OSError, ValueError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise UnavailableError(
             f"tracking server {uri} does not answer ({reason}); start it, or leave out --tracking-uri"
@@ -132,4 +133,5 @@ def _writable(folder: Path) -> Path:
 def _quiet() -> None:
     """Schema migrations and tips are MLflow's business, not the user's."""
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # read when mlflow is imported
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout is for --json
     logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -1,0 +1,86 @@
+"""The tools that keep the code as it is meant to be, and the files free of what does not belong in them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+FOLDERS = [
+    name for name in ("alue_bench", "plugins", "tests", "sampledata", "pretraining") if (REPOSITORY / name).is_dir()
+]
+TOOLS = {
+    "ruff check": ["ruff", "check", *FOLDERS],
+    "ruff format": ["ruff", "format", "--check", *FOLDERS],
+    "mypy": ["mypy"],
+    "lint-imports": ["importlinter"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", TOOLS)
+def test_has_nothing_to_say(tool: str) -> None:
+    module, *arguments = TOOLS[tool]
+    if module == "importlinter":
+        command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as main; main()"]
+    else:
+        command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", re.split(r"[\[<>=!~; ]", name.strip())[0]).lower()
+
+
+def test_constraints_pin_everything_that_the_project_names() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    extras = [name for names in project["optional-dependencies"].values() for name in names]
+    named = {normalised(name) for name in [*project["dependencies"], *extras]} - {normalised(project["name"])}
+    pinned = {}
+    for line in (REPOSITORY / "constraints.txt").read_text().splitlines():
+        requirement = line.partition("#")[0].strip()
+        if requirement:
+            assert re.match(r"[\w.-]+(\[[\w,-]+\])? ?==", requirement), f"not an exact pin: {line}"
+            pinned[normalised(requirement)] = requirement
+    assert not named - pinned.keys()
+
+
+def tracked_files() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, check=False)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    return [REPOSITORY / name for name in listed.stdout.decode().split("\0") if name]
+
+
+# Written so that this file does not hold what it looks for.
+NOT_OURS = re.compile(
+    "|".join(
+        [
+            r"/(?:home|Users)/[a-z]+/",
+            r"/" + r"work/",
+            r"/" + r"root/",
+            r"(?i:\b[\w.-]+\.(?:internal|corp|local)(?::\d+|/))",
+            r"(?i:(?:index-url|extra-index-url|proxy)\s*[=:]\s*https?://)",
+            r"(?i:artifactory|/simple/?(?:\s|$))",
+        ]
+    )
+)
+
+
+def test_no_file_names_a_machine_its_folders_or_its_package_registry() -> None:
+    found = []
+    for path in tracked_files():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (UnicodeDecodeError, FileNotFoundError):
+            continue
+        for number, line in enumerate(text.splitlines(), start=1):
+            if NOT_OURS.search(line):
+                found.append(f"{path.relative_to(REPOSITORY)}:{number}: {line.strip()[:120]}")
+    assert found == []
