@@ -25,6 +25,10 @@ class UnavailableError(AlueBenchError):
     """Something outside does not answer or may not be written: a hub, a tracking server, a folder, a package."""
 
 
+class StoreUnavailableError(UnavailableError):
+    """The tracking store stopped answering in the middle of a plan; the same command goes on where it stopped."""
+
+
 class DoesNotFit(AlueBenchError):
     """A strategy cannot be applied to a model; the plan skips the run and shows the message as the reason."""
 

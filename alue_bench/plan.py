@@ -261,10 +261,14 @@ def _ready_tasks(request: PlanRequest, registry: Registry, plan: Plan) -> list[_
 
 
 def _ready_models(request: PlanRequest, registry: Registry, plan: Plan) -> list[_ReadyModel]:
+    named_before: dict[str, str] = {}
+
     def ready(name: str) -> _ReadyModel:
         model = resolve_model(name, registry)
         checkpoint = locate_checkpoint(model, download=bool(request.models))
         config = load_config(checkpoint)
+        if named_before.setdefault(model.name, checkpoint.digest) != checkpoint.digest:
+            model = replace(model, name=f"{model.name}-{checkpoint.digest[:6]}")  # two folders of one name
         return _ReadyModel(model, checkpoint, encoder_shape(config), _positions(config))
 
     names = list(dict.fromkeys(request.models)) or sorted(registry.models)

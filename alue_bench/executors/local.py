@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from alue_bench.errors import AlueBenchError
+from alue_bench.errors import AlueBenchError, StoreUnavailableError
 from alue_bench.plan import Plan, PlannedRun
 from alue_bench.plugins import Registry, notify
 from alue_bench.run import Trained, execute
@@ -82,6 +82,7 @@ def execute_plan(
                 observer.started(planned)
                 outcome, trained = _execute_one(planned, recorder, registry, observer, trained)
         except KeyboardInterrupt as stop:
+            recorder.kill_open()
             raise Interrupted(outcomes) from stop
         outcomes.append(outcome)
         observer.ended(outcome)
@@ -104,8 +105,7 @@ def _execute_one(
             on_step=lambda done, total: observer.advanced(planned, done, total),
         )
         recorder.finish(run_id, spec, result, labels)
-    except KeyboardInterrupt:
-        recorder.kill(run_id)
+    except StoreUnavailableError:
         raise
     except Exception as error:  # one run's failure must not cost the others
         cause = str(error) if isinstance(error, AlueBenchError) else f"{type(error).__name__}: {error}"

@@ -6,17 +6,19 @@ Everything goes through a client with explicit run ids: MLflow's fluent function
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import os
 import socket
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from alue_bench import __version__
+from alue_bench.errors import StoreUnavailableError
 from alue_bench.measure.environment import git_state, hardware_fingerprint
 from alue_bench.run import RunInputs
 from alue_bench.spec import Predictions, RunResult, RunSpec
@@ -28,6 +30,31 @@ FINGERPRINT = "fingerprint"
 PROCESS = "process"
 METRICS_PER_BATCH = 1000  # MLflow's limit
 TRACEBACK_FILE = "traceback.txt"
+CURVES = ("train/", "dev/")
+"""Names of metrics that are logged over the course of training begin with these; no final scalar's does."""
+
+Arguments = ParamSpec("Arguments")
+Returned = TypeVar("Returned")
+
+
+def _tells_of_the_store(method: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:
+    """Turns what MLflow raises when its store goes away into a sentence."""
+
+    @functools.wraps(method)
+    def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Returned:
+        from mlflow.exceptions import MlflowException
+        from requests.exceptions import RequestException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            return method(*args, **kwargs)
+        except (MlflowException, RequestException, SQLAlchemyError) as error:
+            raise StoreUnavailableError(
+                f"the tracking store stopped answering ({next(iter(str(error).splitlines()), type(error).__name__)}); "
+                "finished runs are kept, and the same command goes on from there"
+            ) from error
+
+    return guarded
 
 
 @dataclass(frozen=True)
@@ -45,9 +72,11 @@ class Recorder:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.parent_id: str | None = None
+        self._open_run: str | None = None
 
     # Finding -----------------------------------------------------------------------------------------------------
 
+    @_tells_of_the_store
     def finished(self, fingerprint: str) -> Recorded | None:
         """The newest finished run with this fingerprint in the experiment."""
         runs = self.connection.client.search_runs(
@@ -57,30 +86,34 @@ class Recorder:
         )
         if not runs:
             return None
-        return Recorded(runs[0].info.run_id, dict(runs[0].data.metrics), dict(runs[0].data.params))
+        # A curve's last point is no final scalar: a reused run tells the same metrics as a finished one.
+        final = {name: v for name, v in runs[0].data.metrics.items() if not name.startswith(CURVES)}
+        return Recorded(runs[0].info.run_id, final, dict(runs[0].data.params))
 
+    @_tells_of_the_store
     def close_interrupted(self) -> int:
         """Mark as KILLED the runs that a process of this machine left RUNNING when it died. Returns their number.
 
         MLflow never does so itself. A run of another machine is left alone: whether it lives cannot be seen from here.
         """
-        closed, token = 0, None
+        dead, token = [], None
         while True:
             page = self.connection.client.search_runs(
                 [self.connection.experiment_id],
                 f"attributes.status = 'RUNNING' and tags.host = '{socket.gethostname()}'",
                 page_token=token,
             )
-            for run in page:
-                if not _is_alive(run.data.tags.get(PROCESS, "")):
-                    self._terminate(run.info.run_id, "KILLED")
-                    closed += 1
+            dead += [run.info.run_id for run in page if not _is_alive(run.data.tags.get(PROCESS, ""))]
             token = page.token
             if not token:
-                return closed
+                break
+        for run_id in dead:
+            self._terminate(run_id, "KILLED")
+        return len(dead)
 
     # Writing -----------------------------------------------------------------------------------------------------
 
+    @_tells_of_the_store
     def start_parent(self, plan: Mapping[str, Any], *, name: str, tags: Mapping[str, str]) -> str:
         """Open the run that holds the plan of this invocation and its aggregates."""
         run = self.connection.client.create_run(
@@ -90,6 +123,7 @@ class Recorder:
         self._log_files(self.parent_id, {"plan.json": _json(plan)})
         return self.parent_id
 
+    @_tells_of_the_store
     def finish_parent(self, results: Mapping[str, Any], metrics: Mapping[str, float], *, status: str) -> None:
         if self.parent_id is None:
             return
@@ -97,6 +131,7 @@ class Recorder:
         self._log_metrics(self.parent_id, [(name, value, 0) for name, value in metrics.items()])
         self._terminate(self.parent_id, status)
 
+    @_tells_of_the_store
     def start(self, spec: RunSpec, inputs: RunInputs, labels: Labels) -> str:
         """Open a run: everything about it that is known before it begins."""
         from mlflow.entities import Param, RunTag
@@ -132,6 +167,7 @@ class Recorder:
         }
         client = self.connection.client
         run_id = str(client.create_run(self.connection.experiment_id, run_name=spec.label, tags=tags).info.run_id)
+        self._open_run = run_id
         client.log_batch(
             run_id,
             params=[Param(name, str(value)) for name, value in params.items()],
@@ -141,6 +177,7 @@ class Recorder:
         self._log_files(run_id, {"config.json": _json(spec.as_dict())})
         return run_id
 
+    @_tells_of_the_store
     def finish(self, run_id: str, spec: RunSpec, result: RunResult, labels: Labels) -> None:
         """Close a run with what was measured; only then does it count as finished."""
         with tempfile.TemporaryDirectory() as scratch:
@@ -156,15 +193,18 @@ class Recorder:
         self.connection.client.set_tag(run_id, "stage", "done")
         self._terminate(run_id, "FINISHED")
 
+    @_tells_of_the_store
     def fail(self, run_id: str, cause: str, trace: str) -> None:
         """Close a run that raised: status FAILED, the cause as a tag, the traceback as an artifact."""
         self.connection.client.set_tag(run_id, "failure", cause[:5000])
         self._log_files(run_id, {TRACEBACK_FILE: trace})
         self._terminate(run_id, "FAILED")
 
-    def kill(self, run_id: str) -> None:
-        """Close a run that the user interrupted."""
-        self._terminate(run_id, "KILLED")
+    @_tells_of_the_store
+    def kill_open(self) -> None:
+        """Close the run at hand, if there is one, as interrupted by the user."""
+        if self._open_run is not None:
+            self._terminate(self._open_run, "KILLED")
 
     # How ---------------------------------------------------------------------------------------------------------
 
@@ -221,6 +261,8 @@ class Recorder:
 
     def _terminate(self, run_id: str, status: str) -> None:
         self.connection.client.set_terminated(run_id, status)
+        if run_id == self._open_run:
+            self._open_run = None
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
