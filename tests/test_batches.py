@@ -96,10 +96,10 @@ class TestTrainingOrder:
         assert padding(lengths, order) <= padding(lengths, sorted_batches) + JITTER * len(lengths)
 
     def test_a_small_data_set_has_other_batches_in_every_epoch(self) -> None:
-        lengths, rng = np.arange(10, 170), np.random.default_rng(7)  # ten full batches, no two of one length
+        lengths, rng = random_lengths(160), np.random.default_rng(7)  # ten full batches, all in one window
         epochs = [{frozenset(batch.tolist()) for batch in training_order(lengths, 16, rng)} for _ in range(30)]
         repeated = [len(epoch & following) / len(epoch) for epoch, following in pairwise(epochs)]
-        assert np.mean(repeated) < 0.4, "even in the worst case most batches are new"
+        assert np.mean(repeated) < 0.2
 
 
 class TestNoPlaceOfItsOwn:
