@@ -68,7 +68,7 @@ def main() -> None:
     early.add_argument("--strict", action="store_true")
     try:
         options, arguments = early.parse_known_args()
-        _set_up_threads()
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
         registry = load_registry(disable=options.disable_plugin, strict=options.strict)
         add_commands(registry, app)
         code = app(arguments, standalone_mode=False, obj=registry)
@@ -87,11 +87,3 @@ def main() -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the interpreter's own flush at exit
         code = 0
     sys.exit(code)
-
-
-def _set_up_threads() -> None:
-    """Settings that libraries read when they are loaded; what the user has set stays."""
-    # A thread that waits for another one sleeps instead of spinning. Where something else uses a core now and then,
-    # spinning threads slow training by a factor of three to ten (docs/decisions.md).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
