@@ -1,0 +1,60 @@
+"""From a checkpoint to a folder that `transformers` loads offline, with any ``AutoModelFor...``.
+
+The averaged weights as fp16 safetensors, tokeniser files beside them. It is a ``BertForPreTraining``:
+masked-word head, next-sentence head and pooler are trained.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from transformers import BertForPreTraining, PreTrainedTokenizerFast
+
+from pretraining import checkpoint as checkpoints
+from pretraining.checkpoint import Checkpoint
+from pretraining.recipe import Recipe
+from pretraining.tokeniser import SPECIAL
+
+LIMIT_BYTES = 20_000_000
+
+
+def export(folder: Path, out: Path) -> None:
+    """Export the newest checkpoint of the run in `folder` to `out`."""
+    path = checkpoints.newest(folder)
+    if path is None:
+        raise SystemExit(f"no checkpoint in {folder} yet: one is written every few hundred steps")
+    saved = checkpoints.load(path)
+    model = averaged_model(saved)
+    model.half().save_pretrained(out)
+    pad, unknown, first, separator, mask = SPECIAL
+    PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / "tokenizer.json"),
+        pad_token=pad,
+        unk_token=unknown,
+        cls_token=first,
+        sep_token=separator,
+        mask_token=mask,
+        model_max_length=model.config.max_position_embeddings,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    ).save_pretrained(out)
+    facts = {"step": saved.step, "tokens": saved.tokens, "recipe": saved.recipe}
+    (out / "pretraining.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    size = sum(file.stat().st_size for file in out.iterdir())
+    print(f"{path.name} to {out}: {size / 1e6:.1f} MB")
+    if size > LIMIT_BYTES:
+        raise SystemExit(f"{out} is larger than {LIMIT_BYTES / 1e6:.0f} MB")
+
+
+def averaged_model(saved: Checkpoint) -> BertForPreTraining:
+    """The averaged weights of a checkpoint as a model."""
+    from pretraining.model import new_model
+
+    recipe = Recipe.from_dict(saved.recipe)
+    layers = recipe.stages[recipe.stage_at(saved.tokens)[0]].layers
+    vocabulary = saved.average["bert.embeddings.word_embeddings.weight"].shape[0]
+    with torch.no_grad():
+        model = new_model(vocabulary, layers, recipe.hidden, recipe.seed)
+        model.load_state_dict(saved.average)
+    return model.eval()

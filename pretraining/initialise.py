@@ -1,0 +1,137 @@
+"""Where training starts: from an older checkpoint with another vocabulary, or from statistics of the text.
+
+- `transplant`: pieces that both vocabularies know keep their embedding, others get the mean of the pieces
+  that the old vocabulary splits them into (Gee et al. 2022, EMNLP, "Fast Vocabulary Transfer for Language
+  Model Compression").
+- `from_statistics`: the output bias at log unigram frequencies, embeddings from a truncated SVD of positive
+  pointwise mutual information (Levy & Goldberg 2014, NeurIPS). A small model otherwise spends its first
+  millions of tokens on learning just these.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from transformers import BertForPreTraining
+
+from pretraining.model import new_model
+from pretraining.tokeniser import SPECIAL
+
+Floats = NDArray[np.float64]
+
+
+def log_unigrams(streams: dict[str, NDArray[np.uint16]], weights: dict[str, float], vocabulary: int) -> Floats:
+    """[v]: the log frequency of each piece in the mixture that is sampled."""
+    shares = np.zeros(vocabulary)
+    for name, stream in streams.items():
+        counts = np.bincount(stream, minlength=vocabulary) + 0.5
+        shares += weights[name] * counts / counts.sum()
+    logs: Floats = np.log(shares / shares.sum())
+    return logs
+
+
+def transplant(folder: Path, tokenizer: Tokenizer, unigrams: Floats, seed: int) -> BertForPreTraining:
+    """The checkpoint in `folder` (config.json, model.safetensors, tokenizer.json) moved to `tokenizer`'s
+    pieces.
+
+    Positions that it never trained repeat the first 64; its token types become equal, so that they start
+    neutral.
+    """
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    old_vocab = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    old = {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
+    table = old["bert.embeddings.word_embeddings.weight"]
+    bias = old["cls.predictions.bias"]
+
+    vocabulary = tokenizer.get_vocab_size()
+    embeddings = torch.empty(vocabulary, table.shape[1])
+    biases = torch.from_numpy(unigrams).float()
+    known = []
+    for piece, number in tokenizer.get_vocab().items():
+        parts = split(piece, old_vocab)
+        embeddings[number] = table[parts].mean(0)
+        if piece in old_vocab:
+            known.append((number, old_vocab[piece]))
+    new_rows, old_rows = (torch.tensor(rows) for rows in zip(*known, strict=True))
+    biases += (bias[old_rows] - biases[new_rows]).mean()
+    biases[new_rows] = bias[old_rows]
+
+    model = new_model(vocabulary, config["num_hidden_layers"], config["hidden_size"], seed)
+    state = model.state_dict()
+    state.update({name: tensor for name, tensor in old.items() if name in state})
+    positions = old["bert.embeddings.position_embeddings.weight"]
+    state["bert.embeddings.position_embeddings.weight"] = positions[:64].repeat(4, 1)
+    types = old["bert.embeddings.token_type_embeddings.weight"]
+    state["bert.embeddings.token_type_embeddings.weight"] = types[:1].repeat(2, 1)
+    for name in ("bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"):
+        state[name] = embeddings
+    for name in ("cls.predictions.bias", "cls.predictions.decoder.bias"):
+        state[name] = biases
+    model.load_state_dict(state)
+    model.tie_weights()
+    print(f"transplanted {len(known)} of {vocabulary} pieces, the rest from their parts")
+    return model
+
+
+def split(piece: str, vocabulary: dict[str, int]) -> list[int]:
+    """`piece` as pieces of another vocabulary, longest match first; the unknown piece where that fails."""
+    prefix, rest = ("##", piece[2:]) if piece.startswith("##") and len(piece) > 2 else ("", piece)
+    parts: list[int] = []
+    while rest:
+        size = next((n for n in range(len(rest), 0, -1) if prefix + rest[:n] in vocabulary), None)
+        if size is None:
+            return [vocabulary[SPECIAL[1]]]
+        parts.append(vocabulary[prefix + rest[:size]])
+        prefix, rest = "##", rest[size:]
+    return parts
+
+
+def from_statistics(
+    model: BertForPreTraining, streams: dict[str, NDArray[np.uint16]], weights: dict[str, float], seed: int
+) -> None:
+    """Set output bias and embeddings of a fresh `model` from unigram and co-occurrence counts."""
+    vocabulary, hidden = model.config.vocab_size, model.config.hidden_size
+    sample = np.concatenate([_resampled(stream, weights[name]) for name, stream in streams.items()])
+    embeddings = ppmi_embeddings(sample, vocabulary, hidden, seed)
+    with torch.no_grad():
+        model.cls.predictions.bias.copy_(torch.from_numpy(log_unigrams(streams, weights, vocabulary)))
+        model.bert.embeddings.word_embeddings.weight.copy_(torch.from_numpy(embeddings))
+
+
+def _resampled(stream: NDArray[np.uint16], weight: float, pieces: float = 20e6) -> NDArray[np.uint16]:
+    """About `weight` × `pieces` pieces of a stream, repeated or cut."""
+    wanted = int(weight * pieces)
+    return np.tile(stream, -(-wanted // len(stream)))[:wanted]
+
+
+def ppmi_embeddings(sample: NDArray[np.uint16], vocabulary: int, hidden: int, seed: int) -> NDArray[np.float32]:
+    """[v, d]: truncated SVD of the PPMI of pieces up to four apart, nearer ones counting more, contexts
+    smoothed by the power 0.75 (Levy et al. 2015, TACL), scaled to a standard deviation of 0.05.
+    """
+    import scipy.sparse as sparse
+    from sklearn.utils.extmath import randomized_svd
+
+    counts = sparse.csr_matrix((vocabulary, vocabulary), dtype=np.float32)
+    for distance in (1, 2, 3, 4):
+        left, right = sample[:-distance].astype(np.int64), sample[distance:].astype(np.int64)
+        share = np.full(len(left), 1 / distance, np.float32)
+        near = sparse.coo_matrix((share, (left, right)), shape=(vocabulary, vocabulary)).tocsr()
+        counts = counts + near + near.T
+    rows = np.asarray(counts.sum(1)).ravel()
+    contexts = rows**0.75 / (rows**0.75).sum()
+    cells = counts.tocoo()
+    information = np.log(cells.data / (rows[cells.row] * contexts[cells.col]))
+    positive = information > 0
+    ppmi = sparse.csr_matrix(
+        (information[positive], (cells.row[positive], cells.col[positive])), shape=(vocabulary, vocabulary)
+    )
+    left_vectors, scale, _ = randomized_svd(ppmi, n_components=hidden, n_iter=3, random_state=seed)
+    vectors = left_vectors * np.sqrt(scale)
+    vectors -= vectors.mean(0)
+    return np.asarray(vectors / vectors.std() * 0.05, np.float32)

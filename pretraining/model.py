@@ -1,0 +1,93 @@
+"""The model that is trained, and a lean way to run it.
+
+The weights live in a standard ``BertForPreTraining``, so that what is exported is any BERT. The forward pass
+is our own: full sequences need no attention mask, query, key and value are one product, and what follows the
+last layer's attention is computed for the predicted positions only. Same numbers as the standard forward,
+tested in ``pretraining/tests``.
+
+Shapes: b sequences, s positions, d hidden size, h heads, n predicted positions, v pieces.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import BertConfig, BertForPreTraining
+
+
+def new_model(vocabulary: int, layers: int, hidden: int, seed: int) -> BertForPreTraining:
+    """A randomly initialised model: positions up to 256, no dropout (too few passes to overfit)."""
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 64,
+        intermediate_size=4 * hidden,
+        max_position_embeddings=256,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    return BertForPreTraining(config).train()
+
+
+def forward(model: BertForPreTraining, ids: Tensor, types: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits of the `wanted` [n] positions of the flattened `ids` [b·s]: ([n, v], next-sentence [b, 2])."""
+    states = model.bert.embeddings(input_ids=ids, token_type_ids=types)  # [b, s, d]
+    *lower, last = _layers(model)
+    for layer in lower:
+        states = _rest(layer, states, _attend(layer, states))
+    attended = _attend(last, states).flatten(0, 1)  # [b·s, d]
+    first = torch.arange(0, ids.numel(), ids.shape[1], device=ids.device)
+    rows = torch.cat([first, wanted])
+    final = _rest(last, states.flatten(0, 1)[rows], attended[rows])  # [b + n, d]
+    pooled = torch.tanh(model.bert.pooler.dense(final[: len(first)]))
+    return model.cls.predictions(final[len(first) :]), model.cls.seq_relationship(pooled)
+
+
+def _layers(model: BertForPreTraining) -> list[Any]:
+    return list(cast(nn.ModuleList, model.bert.encoder.layer))
+
+
+def _attend(layer: Any, states: Tensor) -> Tensor:
+    """Self-attention before its output projection: [b, s, d] to [b, s, d]."""
+    attention = layer.attention.self
+    parts = (attention.query, attention.key, attention.value)
+    weight, bias = torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts])
+    batch, length, hidden = states.shape
+    heads = attention.num_attention_heads
+    mixed = functional.linear(states, weight, bias).view(batch, length, 3, heads, hidden // heads)
+    query, key, value = mixed.permute(2, 0, 3, 1, 4).unbind(0)  # [b, h, s, d/h]
+    out = functional.scaled_dot_product_attention(query, key, value)
+    return out.transpose(1, 2).reshape(batch, length, hidden)
+
+
+def _rest(layer: Any, states: Tensor, attended: Tensor) -> Tensor:
+    """Output projection, feed-forward, both residuals: [..., d]."""
+    output = layer.attention.output
+    middle = output.LayerNorm(output.dense(attended) + states)
+    inner = functional.gelu(layer.intermediate.dense(middle))
+    return cast(Tensor, layer.output.LayerNorm(layer.output.dense(inner) + middle))
+
+
+def stacked(model: BertForPreTraining, layers: int, seed: int) -> BertForPreTraining:
+    """`model` made deeper by repeating its layers: progressive stacking (Gong et al. 2019, ICML, "Efficient
+    Training of BERT by Progressively Stacking").
+    """
+    config = model.config
+    deeper = new_model(config.vocab_size, layers, config.hidden_size, seed)
+    old, new = model.state_dict(), deeper.state_dict()
+    for name in new:
+        prefix, found, rest = name.partition(".layer.")
+        if found:
+            number, tail = rest.split(".", 1)
+            name_below = f"{prefix}.layer.{int(number) % config.num_hidden_layers}.{tail}"
+            new[name] = old[name_below].clone()
+        else:
+            new[name] = old[name].clone()
+    deeper.load_state_dict(new)
+    deeper.tie_weights()
+    return deeper

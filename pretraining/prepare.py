@@ -1,0 +1,86 @@
+"""From the raw corpus to a folder: tokeniser, training and held-out streams, counts of what was left out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from pretraining import tokeniser
+from pretraining.corpus import SOURCES, Counts, Overlap, Source, clean, read_lines, task_texts, with_mentions
+from pretraining.sampling import save_streams
+
+HELD_OUT_PIECES = 16_000
+"""Per source, from the end of the file: within the last 20,000 pieces that mini-start held out as well, so
+that a warm start from it has not seen them."""
+
+
+def prepare(corpus: Path, tasks: Path | None, out: Path, vocabulary: int) -> None:
+    """Clean, learn the vocabulary, encode. `tasks` None skips the overlap check."""
+    out.mkdir(parents=True, exist_ok=True)
+    overlap = Overlap(task_texts(tasks) if tasks else ())
+    counts = {source.name: Counts() for source in SOURCES}
+    lines = {source.name: list(clean(read_lines(corpus, source), overlap, counts[source.name])) for source in SOURCES}
+    tokenizer = tokeniser.learn(vocabulary_lines(SOURCES, lines), vocabulary)
+    tokenizer.save(str(out / "tokenizer.json"))
+    train, held_out = {}, {}
+    for source in SOURCES:
+        texts = lines[source.name]
+        first = held_out_start(tokenizer, texts)
+        held_out[source.name] = encode(tokenizer, texts[first:])
+        train[source.name] = encode(tokenizer, decorated(source, texts[:first]))
+    save_streams(out / "train.npz", train)
+    save_streams(out / "held_out.npz", held_out)
+    report = {
+        "task_texts": overlap.texts,
+        "lines": {name: asdict(count) for name, count in counts.items()},
+        "pieces": {name: len(stream) for name, stream in train.items()},
+        "unknown_per_million": {
+            name: round(1e6 * float(np.mean(stream == tokeniser.UNK))) for name, stream in train.items()
+        },
+    }
+    (out / "corpus.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+    print(json.dumps(report))
+
+
+def decorated(source: Source, lines: list[str]) -> list[str]:
+    """`lines`, with mentions and links put back where the source lost them."""
+    return list(with_mentions(lines)) if source.scrubbed else lines
+
+
+def vocabulary_lines(sources: Iterable[Source], lines: dict[str, list[str]]) -> Iterable[str]:
+    """The lines the vocabulary is learnt from, by the sources' tokeniser weights."""
+    for source in sources:
+        yield from tokeniser.repeated(decorated(source, lines[source.name]), source.tokeniser_weight)
+
+
+def encode(tokenizer: Tokenizer, lines: list[str], chunk: int = 5_000) -> NDArray[np.uint16]:
+    """All lines as one stream of pieces, each line closed by ``[SEP]``."""
+    parts: list[NDArray[np.uint16]] = []
+    for start in range(0, len(lines), chunk):
+        encodings = tokenizer.encode_batch_fast(lines[start : start + chunk], add_special_tokens=False)
+        parts += [np.array([*encoding.ids, tokeniser.SEP], np.uint16) for encoding in encodings]
+    return np.concatenate(parts)
+
+
+def held_out_start(tokenizer: Tokenizer, lines: list[str]) -> int:
+    """Where the last lines of at most `HELD_OUT_PIECES` pieces begin."""
+    pieces = 0
+    for number in range(len(lines) - 1, -1, -1):
+        pieces += len(tokenizer.encode(lines[number], add_special_tokens=False).ids) + 1
+        if pieces > HELD_OUT_PIECES:
+            return number + 1
+    raise ValueError(f"{pieces} pieces are too few to hold {HELD_OUT_PIECES} out")
+
+
+def continues(tokenizer: Tokenizer) -> NDArray[np.bool_]:
+    """[v]: which pieces continue a word."""
+    flags = np.zeros(tokenizer.get_vocab_size(), bool)
+    for piece, number in tokenizer.get_vocab().items():
+        flags[number] = piece.startswith("##")
+    return flags

@@ -1,0 +1,219 @@
+"""Properties of the recipe, on made-up text and tiny models: ``pytest pretraining/tests``."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+from transformers import (
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertForPreTraining,
+)
+
+from pretraining import checkpoint as checkpoints
+from pretraining import recipe as recipes
+from pretraining import tokeniser
+from pretraining.corpus import Counts, Overlap, clean, with_mentions
+from pretraining.export import export
+from pretraining.initialise import split
+from pretraining.masking import mask_words
+from pretraining.model import forward, new_model, stacked
+from pretraining.prepare import HELD_OUT_PIECES, continues, encode, held_out_start
+from pretraining.recipe import Recipe, Stage, annealing, ending
+from pretraining.sampling import NO_LABEL
+from pretraining.train import Run, Text
+
+TEXT = """
+كتب الولد رسالة طويلة الى صديقه في المدينة البعيدة قبل سفره
+ثم عاد ليقرا كتابا جديدا عن البحر والسماء
+"""
+WORDS = TEXT.split()
+
+
+def make_lines(count: int) -> list[str]:
+    """Lines of random words."""
+    rng = np.random.default_rng(0)
+    return [" ".join(rng.choice(WORDS, rng.integers(5, 20))) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def text() -> Text:
+    """A prepared text of four small sources."""
+    lines = make_lines(400)
+    tokenizer = tokeniser.learn(lines, 120)
+    streams = {name: encode(tokenizer, lines) for name in ("books", "news", "posts", "dialect")}
+    return Text(tokenizer, streams, {"books": streams["books"][:1000]}, continues(tokenizer))
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    """Two layers for two steps, then four."""
+    stages = (Stage(2, 256), Stage(4, 1e9, {32: 0.5, 64: 0.5}))
+    return Recipe(stages, hidden=64, batch_tokens=128, warmup_tokens=256)
+
+
+@pytest.mark.parametrize(
+    ("raw", "normal"),
+    [
+        ("مُحَمَّـــد", "محمد"),
+        ("إلى آسف أهلا", "الي اسف اهلا"),
+        ("ههههههه!!!! 1000", "هه!! 1000"),
+        ("٢٠١٦ ۱۲", "2016 12"),
+        ("@USER: @someone_1", "user : user"),
+        ("URL https://t.co/xyz www.a.b/c", "url url url"),
+        ("سطر<LF>سطر", "سطر سطر"),
+        ("👍🏻 ❤️", "👍 ❤"),
+        ("ﻻ", "لا"),
+        ("CURL", "curl"),
+    ],
+)
+def test_normalisation(raw: str, normal: str) -> None:
+    assert " ".join(tokeniser.normaliser().normalize_str(raw).split()) == normal
+
+
+def test_each_emoji_is_a_word_of_its_own() -> None:
+    pieces = tokeniser.untrained().pre_tokenizer.pre_tokenize_str("😂😂حب😍")
+    assert [piece for piece, _ in pieces] == ["😂", "😂", "حب", "😍"]
+
+
+def test_normalisation_survives_saving(text: Text, tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    text.tokenizer.save(str(path))
+    loaded = Tokenizer.from_file(str(path))
+    assert loaded.encode("كَتَبَ الولد", "رسالة").ids == text.tokenizer.encode("كتب الولد", "رسالة").ids
+    assert set(loaded.encode("كتب", "رسالة").type_ids) == {0, 1}
+
+
+def test_lines_that_overlap_a_task_are_dropped() -> None:
+    lines = ["هذا نص من المهمة!", " ".join(WORDS), "سطر اخر لا يشبه شيئا", "سطر آخر لا يشبه شيئا", "قصير"]
+    counts = Counts()
+    overlap = Overlap(["هذا نص من المهمة", "مقدمة " + " ".join(WORDS[3:11]) + " خاتمة"])
+    assert list(clean(lines, overlap, counts)) == ["سطر اخر لا يشبه شيئا"]
+    assert counts == Counts(read=5, short=1, repeated=1, overlapping=2, kept=1)
+
+
+def test_mentions_and_links_are_put_back_around_lines() -> None:
+    lines = list(with_mentions(["نص"] * 1000))
+    assert lines == list(with_mentions(["نص"] * 1000))
+    assert all("نص" in line for line in lines)
+    assert 200 < sum("@USER" in line for line in lines) < 300
+    assert 120 < sum(line.endswith(" URL") for line in lines) < 210
+
+
+def test_held_out_lines_are_the_last_that_fit(text: Text) -> None:
+    lines = make_lines(3000)
+    first = held_out_start(text.tokenizer, lines)
+    assert len(encode(text.tokenizer, lines[first:])) <= HELD_OUT_PIECES
+    assert len(encode(text.tokenizer, lines[first - 1 :])) > HELD_OUT_PIECES
+
+
+def test_words_are_masked_whole_and_special_pieces_never() -> None:
+    flags = np.array([False] * 10 + [True] * 10)
+    rng = np.random.default_rng(0)
+    ids = rng.integers(5, 20, (200, 32))
+    ids[:, 0] = tokeniser.CLS
+    _, chosen = mask_words(ids, flags, 0.2, rng)
+    assert not chosen[:, 0].any()
+    assert 0.15 < chosen[:, 1:].mean() < 0.25
+    inside = flags[ids[:, 2:]]
+    assert (chosen[:, 2:] == chosen[:, 1:-1])[inside & (ids[:, 1:-1] >= 5)].all()
+
+
+def test_batches_are_full_and_a_function_of_the_step(text: Text, recipe: Recipe) -> None:
+    first, again = (text.sampler(recipe).batch(7, 32, 64) for _ in range(2))
+    assert np.array_equal(first.ids, again.ids)
+    assert (first.targets[:, 0] == tokeniser.CLS).all()
+    assert (first.targets[:, -1] == tokeniser.SEP).all()
+    paired = first.follows != NO_LABEL
+    assert 0 < paired.sum() < 32
+    assert (first.types.max(1) == paired).all()
+    for row, types in zip(first.targets[paired], first.types[paired], strict=True):
+        assert row[np.argmax(types) - 1] == tokeniser.SEP
+
+
+def test_the_lean_forward_equals_the_standard_one() -> None:
+    model = new_model(50, 3, 64, seed=0).eval()
+    ids = torch.randint(5, 50, (4, 16))
+    types = torch.randint(0, 2, (4, 16))
+    wanted = torch.tensor([3, 17, 40, 63])
+    words, pairs = forward(model, ids, types, wanted)
+    standard = model(input_ids=ids, token_type_ids=types)
+    assert torch.allclose(words, standard.prediction_logits.flatten(0, 1)[wanted], atol=1e-5)
+    assert torch.allclose(pairs, standard.seq_relationship_logits, atol=1e-5)
+
+
+def test_stacking_repeats_the_layers() -> None:
+    model = new_model(50, 2, 64, seed=0)
+    deeper = stacked(model, 4, seed=1)
+    below, above = deeper.bert.encoder.layer[1], deeper.bert.encoder.layer[3]
+    for one, other in itertools.pairwise([model.bert.encoder.layer[1], below, above]):
+        assert torch.equal(one.output.dense.weight, other.output.dense.weight)
+
+
+def test_a_resumed_run_ends_with_the_same_weights(text: Text, recipe: Recipe, tmp_path: Path) -> None:
+    whole = Run(text, recipe, tmp_path, "cpu")
+    whole.start(None)
+    parts = Run(text, recipe, tmp_path, "cpu")
+    parts.start(None)
+    for _ in range(6):
+        whole.advance()
+    for _ in range(2):
+        for _ in range(3):
+            parts.advance()
+        saved = checkpoints.load(parts.checkpoint(None).save(tmp_path))
+        parts = Run(text, Recipe.from_dict(saved.recipe), tmp_path, "cpu")
+        parts.resume(saved)
+    assert whole.model.config.num_hidden_layers == parts.model.config.num_hidden_layers == 4
+    for one, other in zip(whole.model.state_dict().values(), parts.model.state_dict().values(), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_what_is_exported_loads_offline(text: Text, recipe: Recipe, tmp_path: Path) -> None:
+    run = Run(text, recipe, tmp_path, "cpu")
+    run.start(None)
+    run.advance()
+    run.checkpoint(None).save(tmp_path)
+    text.tokenizer.save(str(tmp_path / "tokenizer.json"))
+    export(tmp_path, tmp_path / "out")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert tokenizer("كَتَبَ", "الى")["input_ids"] == text.tokenizer.encode("كتب", "الي").ids
+    encoded = tokenizer("كتب الولد", "رسالة", return_tensors="pt")
+    kept = BertForPreTraining.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
+    model = AutoModelForMaskedLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
+    assert torch.allclose(model(**encoded).logits, kept(**encoded).prediction_logits, atol=1e-4)
+    classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out", num_labels=3)
+    assert torch.equal(classifier.bert.pooler.dense.weight.float(), kept.bert.pooler.dense.weight)
+
+
+def test_the_schedule_is_constant_until_it_falls() -> None:
+    base = Recipe((Stage(2, 100), Stage(4, 1000)), warmup_tokens=10)
+    assert base.lr(0, 5) == pytest.approx(base.peak_lr / 2)
+    assert base.lr(900, 800) == base.peak_lr
+    last = annealing(base, 500, 200)
+    assert last.tokens == 700
+    assert last.lr(500, 400) == base.peak_lr
+    assert last.lr(700, 600) == 0
+    assert last.lr(550, 450) > last.lr(650, 550) > 0
+
+
+@pytest.mark.parametrize("tokens", [50, 100, 500, 5000])
+def test_a_run_can_be_ended_anywhere(tokens: float) -> None:
+    assert ending(Recipe((Stage(2, 100), Stage(4, 1000))), tokens).tokens == tokens
+
+
+def test_pieces_are_split_by_the_longest_match() -> None:
+    vocabulary = {piece: number for number, piece in enumerate(["[PAD]", "[UNK]", "ab", "a", "##b", "##c", "##cc"])}
+    assert split("abcc", vocabulary) == [2, 6]
+    assert split("##bc", vocabulary) == [4, 5]
+    assert split("xyz", vocabulary) == [1]
+
+
+@pytest.mark.parametrize("chosen", [recipes.WARM, recipes.FRESH])
+def test_recipes_survive_saving(chosen: Recipe) -> None:
+    assert Recipe.from_dict(chosen.as_dict()) == chosen

@@ -1,0 +1,89 @@
+"""The WordPiece tokeniser, with all Arabic normalisation inside ``tokenizer.json``.
+
+So whoever loads the model gives it raw text. The steps, in order:
+
+- compatibility forms are composed (NFKC), Latin letters lowercased;
+- links become ``url``, mentions (``@USER`` included) ``user``, the ``<LF>`` of OSACT4 a space;
+- diacritics, tatweel, joiners, direction marks, variation selectors and skin tones are removed;
+- alef variants become bare alef, alef maqsura ya; Persian and Urdu forms of kaf, ya and ha the Arabic ones;
+- Arabic-Indic and Persian digits become 0-9;
+- three or more of the same character in a row become two, digits excepted;
+- punctuation is split off, and each emoji stands alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+PAD, UNK, CLS, SEP, MASK = range(5)
+
+_REMOVED = (
+    r"[\x{0610}-\x{061A}\x{0640}\x{064B}-\x{065F}\x{0670}\x{06D6}-\x{06DC}\x{06DF}-\x{06E8}\x{06EA}-\x{06ED}"
+    r"\x{00AD}\x{0300}-\x{036F}\x{200B}-\x{200F}\x{202A}-\x{202E}\x{2060}-\x{2069}"
+    r"\x{FE00}-\x{FE0F}\x{FEFF}\x{1F3FB}-\x{1F3FF}]"
+)
+_EMOJI = r"[\x{2190}-\x{2BFF}\x{3030}\x{303D}\x{1F000}-\x{1FAFF}]"
+_DIGITS = ("٠۰", "١۱", "٢۲", "٣۳", "٤۴", "٥۵", "٦۶", "٧۷", "٨۸", "٩۹")
+_LETTERS = {"[إأآٱٲٳ]": "ا", "[ىیېے]": "ي", "[کڪګ]": "ك", "[ھہەۀۂ]": "ه", "[۔]": "."}
+
+
+def normaliser() -> normalizers.Normalizer:
+    """The normalisation described at the top of this module."""
+    steps: list[normalizers.Normalizer] = [
+        normalizers.NFKC(),
+        normalizers.Replace("<LF>", " "),
+        normalizers.Replace(Regex(r"(?:https?://|www\.)\S+|\bURL\b"), " url "),
+        normalizers.Replace(Regex(r"@\w+"), " user "),
+        normalizers.Lowercase(),
+        normalizers.Replace(Regex(_REMOVED), ""),
+    ]
+    steps += [normalizers.Replace(Regex(letters), letter) for letters, letter in _LETTERS.items()]
+    steps += [normalizers.Replace(Regex(f"[{forms}]"), str(digit)) for digit, forms in enumerate(_DIGITS)]
+    # Replacements know no back-references: drop every character that two of its kind follow.
+    steps.append(normalizers.Replace(Regex(r"([^\d])(?=\1\1)"), ""))
+    steps.append(normalizers.BertNormalizer(clean_text=True, strip_accents=False, lowercase=False))
+    return normalizers.Sequence(steps)
+
+
+def untrained(model: models.WordPiece | None = None) -> Tokenizer:
+    """A tokeniser without a vocabulary: normalisation, splitting, and ``[CLS] a [SEP] b [SEP]``."""
+    tokenizer = Tokenizer(model or models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.normalizer = normaliser()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Split(Regex(_EMOJI), "isolated")]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)],
+    )
+    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)
+    return tokenizer
+
+
+def learn(lines: Iterable[str], vocabulary: int, alphabet: int = 850) -> Tokenizer:
+    """Learn `vocabulary` word pieces from `lines`, the `alphabet` most frequent characters among them."""
+    tokenizer = untrained()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocabulary,
+        min_frequency=3,
+        limit_alphabet=alphabet,
+        special_tokens=list(SPECIAL),
+        continuing_subword_prefix="##",
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(lines, trainer)
+    return tokenizer
+
+
+def repeated(lines: list[str], weight: float) -> Iterator[str]:
+    """`lines` as often as `weight` says; below one, evenly spread lines of them."""
+    if weight < 1:
+        stride = 1 / weight
+        yield from (lines[int(i * stride)] for i in range(int(len(lines) * weight)))
+    else:
+        for _ in range(int(weight)):
+            yield from lines

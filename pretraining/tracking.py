@@ -1,0 +1,63 @@
+"""Metrics of a run: appended to ``metrics.jsonl``, and sent to MLflow in batches where a store is named."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+class Tracker:
+    """Buffers metrics; `flush` writes them out. MLflow is imported only if it is used."""
+
+    def __init__(self, folder: Path, uri: str | None, run_id: str | None, params: Mapping[str, Any]) -> None:
+        self._file = folder / "metrics.jsonl"
+        self._buffer: list[tuple[str, float, int, int]] = []
+        self.run_id = run_id
+        self._client: Any = None
+        if uri:
+            from mlflow import MlflowClient
+
+            self._client = MlflowClient(tracking_uri=uri)
+            if self.run_id is None:
+                name = "mini-pretraining"
+                found = self._client.get_experiment_by_name(name)
+                experiment = found.experiment_id if found else self._client.create_experiment(name)
+                run = self._client.create_run(experiment, run_name=folder.name)
+                self.run_id = str(run.info.run_id)
+                for key, value in params.items():
+                    self._client.log_param(self.run_id, key, value)
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Note `metrics` of `step`, to be written by the next `flush`."""
+        now = int(time.time() * 1000)
+        self._buffer += [(key, float(value), now, step) for key, value in metrics.items()]
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        steps: dict[int, dict[str, float]] = {}
+        for key, value, _, step in self._buffer:
+            steps.setdefault(step, {})[key] = round(value, 5)
+        with self._file.open("a", encoding="utf-8") as file:
+            for step, metrics in steps.items():
+                file.write(json.dumps({"step": step, **metrics}) + "\n")
+        if self._client:
+            from mlflow.entities import Metric
+
+            for start in range(0, len(self._buffer), 1000):
+                part = [Metric(*entry) for entry in self._buffer[start : start + 1000]]
+                self._client.log_batch(self.run_id, metrics=part)
+        self._buffer.clear()
+
+    def finish(self, status: str) -> None:
+        """Flush and close the MLflow run as FINISHED or KILLED (a resumed run reopens it)."""
+        self.flush()
+        if self._client:
+            self._client.set_terminated(self.run_id, status)
+
+    def resume(self) -> None:
+        """Mark a run that was closed as running again."""
+        if self._client and self.run_id:
+            self._client.update_run(self.run_id, status="RUNNING")

@@ -1,0 +1,270 @@
+"""The training loop.
+
+    while tokens < recipe.tokens and nobody asked to stop:
+        deepen the model if a new stage asks for more layers
+        batch = sampler.batch(step)             # a function of (seed, step)
+        loss = masked words + 0.3 × next sentence
+        AdamW step at recipe.lr(tokens), weight average
+        now and then: held-out evaluation, checkpoint
+
+Resumable at every checkpoint, to the same weights. SIGTERM and SIGINT write a checkpoint and end the process;
+SIGSTOP and SIGCONT do no harm, nothing depends on the clock.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.nn import functional
+from transformers import BertForPreTraining
+
+from pretraining import checkpoint as checkpoints
+from pretraining.checkpoint import Checkpoint
+from pretraining.corpus import SOURCES
+from pretraining.evaluate import evaluate
+from pretraining.initialise import from_statistics, log_unigrams, transplant
+from pretraining.model import forward, new_model, stacked
+from pretraining.prepare import continues
+from pretraining.recipe import Recipe
+from pretraining.sampling import NO_LABEL, Batch, Sampler, Stream, load_streams
+from pretraining.tracking import Tracker
+
+AVERAGE_EVERY, LOG_EVERY, EVALUATE_EVERY, CHECKPOINT_EVERY = 4, 20, 100, 200  # steps
+
+
+@dataclass(frozen=True)
+class Text:
+    """What `prepare` left: the tokeniser, training and held-out streams, which pieces continue a word."""
+
+    tokenizer: Tokenizer
+    train: dict[str, NDArray[np.uint16]]
+    held_out: dict[str, NDArray[np.uint16]]
+    continues: NDArray[np.bool_]
+
+    @staticmethod
+    def load(folder: Path) -> Text:
+        """Read the folder that `prepare` wrote."""
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        streams = load_streams(folder / "train.npz"), load_streams(folder / "held_out.npz")
+        return Text(tokenizer, *streams, continues(tokenizer))
+
+    def sampler(self, recipe: Recipe) -> Sampler:
+        """The sampler of the training streams."""
+        return Sampler(
+            {name: Stream(pieces, self.continues) for name, pieces in self.train.items()},
+            {source.name: source.weight for source in SOURCES},
+            self.continues,
+            mask_rate=recipe.mask_rate,
+            pair_rate=recipe.pair_rate,
+            seed=recipe.seed,
+        )
+
+
+class Run:
+    """A run under way: model, weight average, optimiser and counters."""
+
+    def __init__(self, text: Text, recipe: Recipe, folder: Path, device: str) -> None:
+        self.text = text
+        self.recipe = recipe
+        self.folder = folder
+        self.device = torch.device(device)
+        self.sampler = text.sampler(recipe)
+        self.step = self.tokens = self.changed_at = 0
+        self.stopping = False
+
+    def start(self, warm_start: Path | None) -> None:
+        """Begin from an older checkpoint's weights, or from statistics of the text."""
+        weights = {source.name: source.weight for source in SOURCES}
+        vocabulary = self.text.tokenizer.get_vocab_size()
+        if warm_start:
+            unigrams = log_unigrams(self.text.train, weights, vocabulary)
+            model = transplant(warm_start, self.text.tokenizer, unigrams, self.recipe.seed)
+        else:
+            model = new_model(vocabulary, self.recipe.stages[0].layers, self.recipe.hidden, self.recipe.seed)
+            from_statistics(model, self.text.train, weights, self.recipe.seed)
+        self._adopt(model)
+
+    def resume(self, saved: Checkpoint) -> None:
+        """Go on from a checkpoint."""
+        layers = 1 + max(int(name.split(".layer.")[1].split(".")[0]) for name in saved.model if ".layer." in name)
+        model = new_model(self.text.tokenizer.get_vocab_size(), layers, self.recipe.hidden, self.recipe.seed)
+        model.load_state_dict(saved.model)
+        self._adopt(model)
+        self.average = {name: tensor.to(self.device) for name, tensor in saved.average.items()}
+        self.optimiser.load_state_dict(saved.optimiser)
+        self.step, self.tokens, self.changed_at = saved.step, saved.tokens, saved.changed_at
+
+    def checkpoint(self, tracking_run: str | None) -> Checkpoint:
+        """The state to save."""
+        return Checkpoint(
+            self.step,
+            self.tokens,
+            self.changed_at,
+            self.recipe.as_dict(),
+            self.model.state_dict(),
+            self.average,
+            self.optimiser.state_dict(),
+            tracking_run,
+        )
+
+    def advance(self) -> dict[str, Tensor]:
+        """One step; returns its losses, still on the device."""
+        stage = self.recipe.stages[self.recipe.stage_at(self.tokens)[0]]
+        if stage.layers > self.model.config.num_hidden_layers:
+            self._adopt(stacked(self.model, stage.layers, self.recipe.seed))
+            self.changed_at = self.tokens
+        lengths = list(stage.lengths)
+        rng = np.random.default_rng([self.recipe.seed, self.step, 1])
+        length = int(rng.choice(lengths, p=list(stage.lengths.values())))
+        batch = self.sampler.batch(self.step, self.recipe.batch_tokens // length, length)
+        done = self.tokens + self.recipe.batch_tokens
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.recipe.lr(self.tokens, done - self.changed_at)
+        losses = self._losses(batch)
+        (losses["train/masked_loss"] + self.recipe.pair_loss * losses["train/pair_loss"]).backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.step += 1
+        self.tokens = done
+        if self.step % AVERAGE_EVERY == 0:
+            self._average()
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def averaged(self) -> BertForPreTraining:
+        """A copy of the model with the averaged weights."""
+        config = self.model.config
+        model = new_model(config.vocab_size, config.num_hidden_layers, config.hidden_size, self.recipe.seed)
+        model.load_state_dict(self.average)
+        return model.to(self.device).eval()
+
+    def _adopt(self, model: BertForPreTraining) -> None:
+        self.model = model.to(self.device).train()
+        self.average = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        matrices = [p for p in self.model.parameters() if p.ndim > 1]
+        vectors = [p for p in self.model.parameters() if p.ndim <= 1]
+        self.optimiser = torch.optim.AdamW(
+            [
+                {"params": matrices, "weight_decay": self.recipe.weight_decay},
+                {"params": vectors, "weight_decay": 0.0},
+            ],
+            betas=self.recipe.betas,
+            fused=True,
+        )
+
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        ids, types, targets, follows = (
+            torch.from_numpy(part).to(self.device, non_blocking=True)
+            for part in (batch.ids, batch.types, batch.targets, batch.follows)
+        )
+        wanted = torch.from_numpy(np.flatnonzero(batch.chosen)).to(self.device, non_blocking=True)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            words, pairs = forward(self.model, ids, types, wanted)
+        masked = functional.cross_entropy(words.float(), targets.flatten()[wanted])
+        paired = functional.cross_entropy(pairs.float(), follows, ignore_index=NO_LABEL, reduction="sum")
+        return {
+            "train/masked_loss": masked,
+            "train/pair_loss": paired / max(1, int((batch.follows != NO_LABEL).sum())),
+        }
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        age = (self.tokens - self.changed_at) / self.recipe.batch_tokens
+        keep = min(self.recipe.average, (1 + age) / (10 + age)) ** AVERAGE_EVERY
+        state = self.model.state_dict()
+        names = [name for name, tensor in state.items() if tensor.is_floating_point()]
+        torch._foreach_lerp_([self.average[n] for n in names], [state[n] for n in names], 1 - keep)
+
+
+def train(
+    prepared: Path,
+    folder: Path,
+    recipe: Recipe,
+    *,
+    warm_start: Path | None,
+    tracking_uri: str | None,
+    device: str,
+) -> None:
+    """Run `recipe` in `folder`, from its newest checkpoint if it has one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = Text.load(prepared)
+    found = checkpoints.newest(folder)
+    saved = checkpoints.load(found) if found else None
+    if saved:
+        recipe = Recipe.from_dict(saved.recipe)
+    run = Run(text, recipe, folder, device)
+    if saved:
+        run.resume(saved)
+    else:
+        run.start(warm_start)
+    (folder / "tokenizer.json").write_bytes((prepared / "tokenizer.json").read_bytes())
+    params = {
+        "hidden": recipe.hidden,
+        "batch_tokens": recipe.batch_tokens,
+        "lr": recipe.peak_lr,
+        "seed": recipe.seed,
+    }
+    tracker = Tracker(folder, tracking_uri, saved.tracking_run if saved else None, params)
+    tracker.resume()
+
+    def ask_to_stop(signal_number: int, frame: FrameType | None) -> None:
+        run.stopping = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask_to_stop)
+    loop(run, tracker)
+
+
+def loop(run: Run, tracker: Tracker) -> None:
+    """Advance until the recipe ends or a signal asks to stop; log, evaluate and checkpoint on the way."""
+    if run.step == 0:
+        report(run, tracker)
+    wall, processor, tokens = time.perf_counter(), time.process_time(), run.tokens
+    while run.tokens < run.recipe.tokens and not run.stopping:
+        losses = run.advance()
+        if run.step % LOG_EVERY == 0:
+            tracker.log({name: float(loss) for name, loss in losses.items()}, run.step)
+        if run.step % EVALUATE_EVERY == 0:
+            done, busy = run.tokens - tokens, time.process_time() - processor
+            tracker.log(
+                {
+                    "throughput/tokens_per_s": done / (time.perf_counter() - wall),
+                    "throughput/tokens_per_cpu_s": done / busy,
+                },
+                run.step,
+            )
+            report(run, tracker)
+            wall, processor, tokens = time.perf_counter(), time.process_time(), run.tokens
+        if run.step % CHECKPOINT_EVERY == 0:
+            run.checkpoint(tracker.run_id).save(run.folder)
+    run.checkpoint(tracker.run_id).save(run.folder)
+    report(run, tracker)
+    tracker.finish("KILLED" if run.stopping else "FINISHED")
+    print("stopped" if run.stopping else "finished", "at step", run.step, flush=True)
+
+
+def report(run: Run, tracker: Tracker) -> None:
+    """Evaluate the averaged weights on the held-out text, log and print."""
+    results = evaluate(run.averaged(), run.text.held_out, run.text.continues)
+    metrics = {"tokens": float(run.tokens), "lr": run.optimiser.param_groups[0]["lr"]}
+    for name, result in results.items():
+        metrics[f"held_out/{name}_loss"] = result.loss
+        metrics[f"held_out/{name}_accuracy"] = result.accuracy
+    metrics["held_out/loss"] = float(np.mean([result.loss for result in results.values()]))
+    tracker.log(metrics, run.step)
+    tracker.flush()
+    figures = "  ".join(f"{name} {r.loss:.3f} ({r.accuracy:.1%})" for name, r in results.items())
+    print(
+        f"{time.strftime('%H:%M:%S')} step {run.step} {run.tokens / 1e6:.2f} M tokens"
+        f"  mean {metrics['held_out/loss']:.3f}  {figures}",
+        flush=True,
+    )
