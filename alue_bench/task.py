@@ -109,8 +109,8 @@ class HeldOut:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        if not 0 < self.fraction <= 0.5 or abs(1 / self.fraction - round(1 / self.fraction)) > 1e-9:
-            raise ValueError(f"HeldOut: fraction {self.fraction} is not one of 1/2, 1/3, 1/4, …: it is drawn as a fold")
+        if not 0 < self.fraction <= 0.5:
+            raise ValueError(f"HeldOut: fraction {self.fraction} is not above 0 and at most 0.5")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,7 +100,7 @@ class TestHeldOut:
         examples = [Example(str(n), f"text {n}", None, target, n) for n in range(100)]  # type: ignore[arg-type]
         assert len(hold_out(examples, HeldOut(0.1), "t")[1]) == 10
 
-    @pytest.mark.parametrize("number", [1, 5, 12])
+    @pytest.mark.parametrize("number", [1, 4])
     def test_too_few_rows_is_a_sentence(self, number: int) -> None:
         examples = [Example(str(n), f"text {n}", None, "AB"[n % 2], n) for n in range(number)]
         with pytest.raises(DataError, match=f"task 't': {number} train rows are too few to hold out 10% of them"):
