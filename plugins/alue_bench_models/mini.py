@@ -17,5 +17,5 @@ MODEL = Model(
     normalisation="inside the tokeniser: diacritics and tatweel removed, alef forms and alef maqsura folded, "
     "repeats cut to two, tokens for links and mentions",
     # Far above what a model of base size takes; see the model card for the figures.
-    defaults={"lr": 5e-4, "warmup": 0.1, "epochs": 3, "batch_size": 32},
+    defaults={"lr": 3e-4, "warmup": 0.1, "epochs": 3, "batch_size": 32},
 )
