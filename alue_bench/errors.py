@@ -35,3 +35,7 @@ class DoesNotFit(AlueBenchError):
 
 class TrainingError(AlueBenchError):
     """A run cannot go on (for example: the loss is not finite); that run fails, the plan goes on."""
+
+
+class NonFiniteLossError(TrainingError):
+    """The loss became infinite or not a number; in a narrow number format, a wider one may help."""

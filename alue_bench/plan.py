@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from alue_bench.strategy import EncoderShape, Strategy
 from alue_bench.task import Task
 from alue_bench.training.checkpoint import Checkpoint, encoder_shape, load_config, locate_checkpoint
 from alue_bench.training.precision import resolve_device, resolve_precision
+from alue_bench.training.prefix_store import DEFAULT_LIMIT, PrefixStore, parse_size, prefix_folder
 
 DEFAULT_STRATEGIES = ("full", "bottom3top4")
 DEFAULT_SEED = 42
@@ -52,6 +54,8 @@ class PlanRequest:
     drop_bad: bool = False
     data_dir: Path | None = None
     sample: bool = False
+    cache_size: str = DEFAULT_LIMIT
+    """The most that outputs of frozen prefixes may take on disk; "0" keeps none."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,7 @@ def build_plan(request: PlanRequest, registry: Registry) -> Plan:
     tasks = _ready_tasks(request, registry, plan)
     models = _ready_models(request, registry, plan)
     tokens = TokenCache(cache_folder())
+    prefixes = PrefixStore(prefix_folder(), parse_size(request.cache_size), warnings.warn)
     seen: set[str] = set()
     for ready in tasks:
         for ready_model in models:
@@ -175,6 +180,7 @@ def build_plan(request: PlanRequest, registry: Registry) -> Plan:
                         model=ready_model.model,
                         checkpoint=ready_model.checkpoint,
                         tokens=tokens,
+                        prefixes=prefixes,
                     )
                     plan.runs.append(PlannedRun(spec, inputs, hyper))
     plan.runs.sort(key=_shared_trainings_together(plan.runs))

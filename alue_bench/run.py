@@ -10,19 +10,25 @@ from typing import Any
 
 from alue_bench.data.splits import TaskRows
 from alue_bench.data.tokenisation import TokenCache, TokenisedSplit, encode_targets
+from alue_bench.errors import NonFiniteLossError
 from alue_bench.evaluation.metrics import metrics, trivial_metrics
 from alue_bench.evaluation.predictions import decide, predictions_table
 from alue_bench.measure.environment import environment
 from alue_bench.measure.flops import training_flops
 from alue_bench.measure.memory import PeakMemory
+from alue_bench.measure.peak import attainable_flops_per_s
 from alue_bench.model import Model
 from alue_bench.spec import RunResult, RunSpec
 from alue_bench.strategy import FreezePlan
 from alue_bench.task import Task
 from alue_bench.training.checkpoint import Checkpoint, load_model, load_tokenizer
 from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.training.forward import Forward, choose_forward
 from alue_bench.training.freezing import ParameterCounts, apply_plan, count_parameters
-from alue_bench.training.loop import Device, Training, fine_tune, predict_logits
+from alue_bench.training.loop import Training, fine_tune, predict_logits
+from alue_bench.training.precision import Device
+from alue_bench.training.prefix import Examples, with_prefix
+from alue_bench.training.prefix_store import PrefixStore
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,7 @@ class RunInputs:
     model: Model
     checkpoint: Checkpoint
     tokens: TokenCache
+    prefixes: PrefixStore
 
 
 @dataclass(frozen=True)
@@ -44,8 +51,12 @@ class Trained:
 
     key: str
     stack: EncoderStack
+    forward: Forward
+    device: Device
     tokenizer: Any
     training: Training
+    prefixes: dict[str, Examples]
+    """Train and dev split."""
     memory: PeakMemory
     parameters: ParameterCounts
     flops: float
@@ -67,20 +78,25 @@ def execute(
     training would be the same to the last bit, as for a diagnostic set of a task."""
     started = time.perf_counter()
     reused = before is not None and before.key == spec.training_key
-    trained = before if before is not None and reused else train(spec, inputs, on_step=on_step)
-    device = Device(spec.device, spec.precision)
+    notes: list[str] = []
+    inputs.prefixes.on_problem = notes.append
+    trained = before if before is not None and reused else train(spec, inputs, notes, on_step=on_step)
 
-    labels = inputs.task.labels
+    labels, device, pad_id = inputs.task.labels, trained.device, trained.tokenizer.pad_token_id
     test = _tokenised(inputs.rows, "test", spec, inputs, trained.tokenizer)
+    examples = _with_prefix(test, "test", spec, inputs, trained.stack, trained.forward, device, pad_id)
     test_started = time.perf_counter()
-    logits = predict_logits(trained.stack, test, device=device, pad_id=trained.tokenizer.pad_token_id)
-    test_s = time.perf_counter() - test_started
+    logits = predict_logits(trained.stack, trained.forward, examples, device=device, pad_id=pad_id)
+    test_s = time.perf_counter() - test_started + _build_s(examples)
 
     gold = test.targets.numpy()
     found = metrics(gold, decide(logits, labels), labels)
     train_targets = encode_targets(inputs.train_rows.splits["train"], inputs.train_task.labels).numpy()
     trivial = trivial_metrics(train_targets, gold, labels)
     training = trained.training
+    prefix_s = _build_s(trained.prefixes["train"])
+    train_s = training.loop_s + prefix_s
+    attainable = attainable_flops_per_s(spec.device, device.compute)
     result: dict[str, float] = {
         **{f"test/{name}": value for name, value in found.items()},
         "test/score": found[inputs.task.primary],
@@ -88,14 +104,18 @@ def execute(
         "selection/dev_score": training.dev_scores[training.selected_epoch - 1],
         "selection/epoch": training.selected_epoch,
         "data/train_steps": training.steps,
-        "runtime/train_s": training.loop_s,
+        "runtime/train_s": train_s,
         "runtime/loop_s": training.loop_s,
-        "runtime/dev_s": training.dev_s,
+        "runtime/prefix_s": prefix_s,
+        "runtime/prefix_reused": float(_reused(trained.prefixes["train"])),
+        "runtime/dev_s": training.dev_s + _build_s(trained.prefixes["dev"]),
         "runtime/test_s": test_s,
         "runtime/total_s": time.perf_counter() - started,
         "runtime/train_reused": float(reused),
-        "throughput/train_samples_per_s": training.samples / training.loop_s,
-        "throughput/train_tokens_per_s": training.tokens / training.loop_s,
+        "throughput/train_samples_per_s": training.samples / train_s,
+        "throughput/train_tokens_per_s": training.tokens / train_s,
+        "throughput/train_flops_per_s": trained.flops / train_s,
+        "throughput/flops_utilisation": trained.flops / train_s / attainable,
         "throughput/padding_share": 1 - training.tokens / training.padded_tokens,
         "throughput/test_samples_per_s": len(test) / test_s,
         "memory/process_peak_mib": trained.memory.process_mib,
@@ -111,7 +131,7 @@ def execute(
     }
     if trained.memory.device_mib is not None:
         result["memory/device_peak_mib"] = trained.memory.device_mib
-    notes = [*trained.notes]
+    notes += trained.notes
     if test.truncated:
         notes.append(f"{test.truncated} of {len(test)} test texts cut to {spec.hyper.max_length} tokens")
     if not math.isfinite(result["test/score"]):
@@ -121,33 +141,61 @@ def execute(
             metrics=result,
             curves=tuple(training.curves),
             predictions=predictions_table(test.ids, gold, logits, labels),
-            environment=environment(spec.device),
+            environment=environment(spec.device)
+            | {
+                "engine": {
+                    "forward": trained.forward.name,
+                    "precision": device.precision,
+                    "prefix_layers_cached": trained.prefixes["train"].depth,
+                    "micro_batch": training.micro_batch,
+                    "attainable_flops_per_s": attainable,
+                }
+            },
             notes=tuple(notes),
         ),
         trained,
     )
 
 
-def train(spec: RunSpec, inputs: RunInputs, *, on_step: Progress = lambda done, total: None) -> Trained:
-    """Load, freeze, fine-tune, select the epoch."""
+def train(
+    spec: RunSpec, inputs: RunInputs, notes: list[str], *, on_step: Progress = lambda done, total: None
+) -> Trained:
+    """Load, freeze, fine-tune, select the epoch. A loss that is not finite in a narrow number format gets a second
+    chance in fp32."""
+    try:
+        return _train(spec, inputs, Device(spec.device, spec.precision), on_step)
+    except NonFiniteLossError as error:
+        if spec.precision == "fp32":
+            raise
+        notes.append(f"trained in fp32, after {spec.precision} failed: {error}")
+        return _train(spec, inputs, Device(spec.device, "fp32"), on_step)
+
+
+def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) -> Trained:
     task = inputs.train_task
-    device = Device(spec.device, spec.precision)
     tokenizer = load_tokenizer(inputs.checkpoint)
     model = load_model(inputs.checkpoint, task.labels, init_seed=spec.init_seed).to(spec.device)
     stack = view_as_stack(model)
     apply_plan(stack, spec.freeze_plan)
+    forward = choose_forward(stack, device.compute)
     splits = {name: _tokenised(inputs.train_rows, name, spec, inputs, tokenizer) for name in ("train", "dev")}
+    dev_targets = splits["dev"].targets.numpy()
 
     def score(logits: Any) -> dict[str, float]:
-        found = metrics(splits["dev"].targets.numpy(), decide(logits, task.labels), task.labels)
+        found = metrics(dev_targets, decide(logits, task.labels), task.labels)
         return {**found, "score": found[task.primary]}
 
     with PeakMemory(spec.device) as memory:
+        prefixes = {
+            name: _with_prefix(split, name, spec, inputs, stack, forward, device, tokenizer.pad_token_id)
+            for name, split in splits.items()
+        }
         training = fine_tune(
             stack,
             spec.freeze_plan,
-            splits["train"],
-            splits["dev"],
+            forward,
+            prefixes["train"],
+            prefixes["dev"],
             labels=task.labels,
             hyper=spec.hyper,
             data_seed=spec.data_seed,
@@ -157,24 +205,66 @@ def train(spec: RunSpec, inputs: RunInputs, *, on_step: Progress = lambda done, 
             on_step=on_step,
         )
     lengths = splits["train"].lengths
+    first = forward.head_reads_first
+    cached = prefixes["train"].depth > 0
     notes = [
         f"{split.truncated} of {len(split)} {name} texts cut to {spec.hyper.max_length} tokens"
         for name, split in splits.items()
         if split.truncated
     ]
+    if training.micro_batch < spec.hyper.batch_size:
+        notes.append(
+            f"the memory did not hold a batch of {spec.hyper.batch_size}: gradients were added up over parts of "
+            f"{training.micro_batch}"
+        )
     if inputs.checkpoint.pickled:
         notes.append("the checkpoint has pickled weights only (read without running code from them)")
     return Trained(
         key=spec.training_key,
         stack=stack,
+        forward=forward,
+        device=device,
         tokenizer=tokenizer,
         training=training,
+        prefixes=prefixes,
         memory=memory,
         parameters=count_parameters(stack, spec.freeze_plan),
-        flops=training_flops(stack, spec.freeze_plan, lengths, spec.hyper.epochs),
-        flops_full=training_flops(stack, FreezePlan(stack.shape), lengths, spec.hyper.epochs),
+        flops=training_flops(
+            stack, spec.freeze_plan, lengths, spec.hyper.epochs, prefix_cached=cached, head_reads_first=first
+        ),
+        flops_full=training_flops(stack, FreezePlan(stack.shape), lengths, spec.hyper.epochs, head_reads_first=first),
         notes=tuple(notes),
     )
+
+
+def _with_prefix(
+    split: TokenisedSplit,
+    name: str,
+    spec: RunSpec,
+    inputs: RunInputs,
+    stack: EncoderStack,
+    forward: Forward,
+    device: Device,
+    pad_id: int,
+) -> Examples:
+    return with_prefix(
+        split,
+        stack,
+        forward,
+        spec.freeze_plan.prefix_layers,
+        store=inputs.prefixes,
+        device=device,
+        pad_id=pad_id,
+        description={"task": spec.task, "split": name, "model": spec.model},
+    )
+
+
+def _build_s(examples: Examples) -> float:
+    return examples.prefix.entry.build_s if examples.prefix else 0.0
+
+
+def _reused(examples: Examples) -> bool:
+    return examples.prefix is not None and examples.prefix.reused
 
 
 def _tokenised(rows: TaskRows, split: str, spec: RunSpec, inputs: RunInputs, tokenizer: Any) -> TokenisedSplit:

@@ -13,7 +13,7 @@ from alue_bench.errors import UsageError
 from alue_bench.strategy import FreezePlan
 
 # Increase when the meaning of a recorded result changes, so that older results are not reused for newer specs.
-RESULT_VERSION = 1
+RESULT_VERSION = 2
 
 
 def digest_of(value: object) -> str:
@@ -35,7 +35,9 @@ class HyperParameters:
     weight_decay: float = 0.0
     adam_eps: float = 1e-8
     clip: float = 1.0
-    """Largest global gradient norm; 0 turns clipping off."""
+    """Largest gradient norm; 0 turns clipping off."""
+    clip_by: Literal["global", "component"] = "global"
+    """Whether the norm is that of all gradients together or of each parameter's alone (Yang & Ma 2022)."""
     max_length: int = 256
     """Tokens of an example, special tokens included; longer ones are cut, and how many is recorded."""
     select: Literal["best", "last"] = "best"
@@ -50,6 +52,7 @@ class HyperParameters:
             "weight_decay": (0 <= self.weight_decay < math.inf, "at least 0 and finite"),
             "adam_eps": (0 < self.adam_eps < math.inf, "above 0 and finite"),
             "clip": (0 <= self.clip < math.inf, "at least 0 and finite (0 turns clipping off)"),
+            "clip_by": (self.clip_by in ("global", "component"), "global or component"),
             "max_length": (self.max_length >= 4, "at least 4"),
             "select": (self.select in ("best", "last"), "best or last"),
         }

@@ -16,7 +16,7 @@ from torch.nn import functional
 from transformers import BertForPreTraining
 
 from pretraining.masking import Flags, mask_words
-from pretraining.model import forward
+from pretraining.model import LeanModel
 from pretraining.sampling import windows
 
 
@@ -46,6 +46,7 @@ def evaluate(
 ) -> dict[str, HeldOut]:
     """Mask `rate` of the words of each held-out stream and predict them."""
     device = next(model.parameters()).device
+    lean = LeanModel(model, torch.float32)
     results = {}
     for name, stream in streams.items():
         originals = windows(stream, length)
@@ -56,7 +57,7 @@ def evaluate(
             ids = torch.from_numpy(corrupted[part]).to(device)
             wanted = torch.from_numpy(np.flatnonzero(chosen[part])).to(device)
             targets = torch.from_numpy(originals[part]).to(device).flatten()[wanted]
-            logits, _ = forward(model, ids, torch.zeros_like(ids), wanted)
+            logits, _ = lean.forward(ids, torch.zeros_like(ids), wanted)
             loss += float(functional.cross_entropy(logits.float(), targets, reduction="sum"))
             right += int((logits.argmax(-1) == targets).sum())
             count += len(targets)

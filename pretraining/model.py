@@ -1,9 +1,9 @@
 """The model that is trained, and a lean way to run it.
 
-The weights live in a standard ``BertForPreTraining``, so that what is exported is any BERT. The forward pass
-is our own: full sequences need no attention mask, query, key and value are one product, and what follows the
-last layer's attention is computed for the predicted positions only. Same numbers as the standard forward,
-tested in ``pretraining/tests``.
+The weights live in a standard ``BertForPreTraining``, so that what is exported is any BERT. The layers run as
+the harness runs them (``alue_bench.training.bert_layer``): no attention mask, as sequences are full; query, key
+and value in one product; forward and backward written out. What follows the last layer's attention is computed
+for the predicted positions only. Same numbers as the standard forward, tested in ``pretraining/tests``.
 
 Shapes: b sequences, s positions, d hidden size, h heads, n predicted positions, v pieces.
 """
@@ -16,6 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertConfig, BertForPreTraining
+
+from alue_bench.training.bert_layer import BatchShape, LayerWeights, encoder_layer
+from alue_bench.training.dropout import DropoutMasks
 
 
 def new_model(vocabulary: int, layers: int, hidden: int, seed: int) -> BertForPreTraining:
@@ -34,22 +37,31 @@ def new_model(vocabulary: int, layers: int, hidden: int, seed: int) -> BertForPr
     return BertForPreTraining(config).train()
 
 
-def forward(model: BertForPreTraining, ids: Tensor, types: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits of the `wanted` [n] positions of the flattened `ids` [b·s]: ([n, v], next-sentence [b, 2])."""
-    states = model.bert.embeddings(input_ids=ids, token_type_ids=types)  # [b, s, d]
-    *lower, last = _layers(model)
-    for layer in lower:
-        states = _rest(layer, states, _attend(layer, states))
-    attended = _attend(last, states).flatten(0, 1)  # [b·s, d]
-    first = torch.arange(0, ids.numel(), ids.shape[1], device=ids.device)
-    rows = torch.cat([first, wanted])
-    final = _rest(last, states.flatten(0, 1)[rows], attended[rows])  # [b + n, d]
-    pooled = torch.tanh(model.bert.pooler.dense(final[: len(first)]))
-    return model.cls.predictions(final[len(first) :]), model.cls.seq_relationship(pooled)
+class LeanModel:
+    """A ``BertForPreTraining`` and its layers as products want them. Build it anew when the model is exchanged."""
 
+    def __init__(self, model: BertForPreTraining, compute: torch.dtype) -> None:
+        self.model = model
+        self._compute = compute
+        self._layers = [LayerWeights(layer, compute) for layer in cast(nn.ModuleList, model.bert.encoder.layer)]
+        self._masks = DropoutMasks(0, model.device.type)  # never drawn from: nothing is dropped
 
-def _layers(model: BertForPreTraining) -> list[Any]:
-    return list(cast(nn.ModuleList, model.bert.encoder.layer))
+    def forward(self, ids: Tensor, types: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the `wanted` [n] positions of the flattened `ids` [b·s]: ([n, v], next-sentence [b, 2])."""
+        model = self.model
+        shape = BatchShape(*ids.shape, padding=None)
+        states = model.bert.embeddings(input_ids=ids, token_type_ids=types).flatten(0, 1)  # [b·s, d]
+        *lower, last = self._layers
+        for layer in lower:
+            layer.refresh()
+            states = encoder_layer(states, layer, shape, self._masks)
+        first = torch.arange(0, ids.numel(), ids.shape[1], device=ids.device)
+        rows = torch.cat([first, wanted])
+        with torch.autocast(ids.device.type, self._compute, enabled=self._compute != torch.float32):
+            attended = _attend(last.layer, states.view(*ids.shape, -1)).flatten(0, 1)
+            final = _rest(last.layer, states[rows], attended[rows])  # [b + n, d]
+            pooled = torch.tanh(model.bert.pooler.dense(final[: len(first)]))
+            return model.cls.predictions(final[len(first) :]), model.cls.seq_relationship(pooled)
 
 
 def _attend(layer: Any, states: Tensor) -> Tensor:

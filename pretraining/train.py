@@ -27,12 +27,13 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import BertForPreTraining
 
+from alue_bench.training.precision import has_fast_bf16
 from pretraining import checkpoint as checkpoints
 from pretraining.checkpoint import Checkpoint
 from pretraining.corpus import SOURCES
 from pretraining.evaluate import evaluate
 from pretraining.initialise import from_statistics, log_unigrams, transplant
-from pretraining.model import forward, new_model, stacked
+from pretraining.model import LeanModel, new_model, stacked
 from pretraining.prepare import continues
 from pretraining.recipe import Recipe
 from pretraining.sampling import NO_LABEL, Batch, Sampler, Stream, load_streams
@@ -77,6 +78,7 @@ class Run:
         self.recipe = recipe
         self.folder = folder
         self.device = torch.device(device)
+        self.bf16 = has_fast_bf16(self.device.type)
         self.sampler = text.sampler(recipe)
         self.step = self.tokens = self.changed_at = 0
         self.stopping = False
@@ -149,6 +151,7 @@ class Run:
 
     def _adopt(self, model: BertForPreTraining) -> None:
         self.model = model.to(self.device).train()
+        self.lean = LeanModel(self.model, torch.bfloat16 if self.bf16 else torch.float32)
         self.average = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         matrices = [p for p in self.model.parameters() if p.ndim > 1]
         vectors = [p for p in self.model.parameters() if p.ndim <= 1]
@@ -167,8 +170,7 @@ class Run:
             for part in (batch.ids, batch.types, batch.targets, batch.follows)
         )
         wanted = torch.from_numpy(np.flatnonzero(batch.chosen)).to(self.device, non_blocking=True)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            words, pairs = forward(self.model, ids, types, wanted)
+        words, pairs = self.lean.forward(ids, types, wanted)
         masked = functional.cross_entropy(words.float(), targets.flatten()[wanted])
         paired = functional.cross_entropy(pairs.float(), follows, ignore_index=NO_LABEL, reduction="sum")
         return {
@@ -212,6 +214,7 @@ def train(
         "batch_tokens": recipe.batch_tokens,
         "lr": recipe.peak_lr,
         "seed": recipe.seed,
+        "precision": "bf16" if run.bf16 else "fp32",
     }
     tracker = Tracker(folder, tracking_uri, saved.tracking_run if saved else None, params)
     tracker.resume()

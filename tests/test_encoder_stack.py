@@ -30,8 +30,11 @@ from alue_bench.training.checkpoint import (
     locate_checkpoint,
 )
 from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.training.forward import LibraryForward, choose_forward
 from alue_bench.training.freezing import apply_plan, count_parameters, frozen_modules, training_mode
-from alue_bench.training.loop import Device, fine_tune
+from alue_bench.training.loop import fine_tune
+from alue_bench.training.precision import Device
+from alue_bench.training.prefix import Examples
 
 LABELS = Labels.binary("no_anger", "anger")
 FOUR = EncoderShape(4)
@@ -176,8 +179,9 @@ class TestFreezing:
         fine_tune(
             stack,
             plan,
-            train,
-            train,
+            choose_forward(stack, torch.float32),
+            Examples(train),
+            Examples(train),
             labels=LABELS,
             hyper=HyperParameters(epochs=1, lr=1e-2, batch_size=4, select="last"),
             data_seed=0,
@@ -207,8 +211,9 @@ def test_frozen_layers_give_the_same_output_each_time_while_the_rest_has_dropout
                 output[0] if isinstance(output, tuple) else output
             )
         )
-    stack.logits(batch)
-    stack.logits(batch)
+    forward = LibraryForward(stack)
+    forward.logits(batch)
+    forward.logits(batch)
     assert torch.equal(*seen[1])
     assert not torch.equal(*seen[3])
 
@@ -218,9 +223,10 @@ def test_padding_does_not_change_a_prediction(
 ) -> None:
     train, pad_id = tokens_of(tiny(architecture), tmp_path)
     stack.model.eval()
+    forward = choose_forward(stack, torch.float32)
     with torch.inference_mode():
-        together = stack.logits(collate(train, np.arange(12), pad_id))
-        alone = torch.cat([stack.logits(collate(train, np.array([i]), pad_id)) for i in range(12)])
+        together = forward.logits(collate(train, np.arange(12), pad_id))
+        alone = torch.cat([forward.logits(collate(train, np.array([i]), pad_id)) for i in range(12)])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
 
 

@@ -22,9 +22,12 @@ from alue_bench.spec import HyperParameters
 from alue_bench.strategy import FreezePlan
 from alue_bench.training.checkpoint import load_model, load_tokenizer
 from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.training.forward import choose_forward
 from alue_bench.training.freezing import apply_plan
-from alue_bench.training.loop import Device, Training, _warm_up, fine_tune, predict_logits
-from alue_bench.training.recipe import build_optimiser, learning_rate, loss_function
+from alue_bench.training.loop import Training, fine_tune, predict_logits
+from alue_bench.training.precision import Device
+from alue_bench.training.prefix import Examples
+from alue_bench.training.recipe import build_optimiser, learning_rate
 
 CPU = Device("cpu", "fp32")
 MEASURED = ("runtime/", "throughput/", "memory/")
@@ -100,8 +103,9 @@ class Bench:
         return fine_tune(
             stack,
             FreezePlan(stack.shape),
-            self.splits["train"],
-            self.splits["dev"],
+            choose_forward(stack, torch.float32),
+            Examples(self.splits["train"]),
+            Examples(self.splits["dev"]),
             labels=self.labels,
             hyper=hyper,
             data_seed=0,
@@ -188,17 +192,6 @@ class TestDiagnosticSet:
         _, trained = execute(full.spec, full.inputs)
         result, _ = execute(frozen.spec, frozen.inputs, before=trained)
         assert result.metrics["runtime/train_reused"] == 0
-
-
-class TestWarmUp:
-    def test_it_leaves_weights_gradients_and_random_state_as_they_were(self, bench: Bench) -> None:
-        stack = bench.stack()
-        before, state = weights(stack), torch.random.get_rng_state()
-        hyper = HyperParameters(batch_size=8)
-        _warm_up(stack, FreezePlan(stack.shape), bench.splits["train"], hyper, CPU, 0, loss_function(bench.labels))
-        assert same(before, weights(stack))
-        assert torch.equal(state, torch.random.get_rng_state())
-        assert all(p.grad is None for p in stack.model.parameters())
 
 
 class TestEpochSelection:
@@ -314,13 +307,14 @@ class TestTheLoop:
         stack = bench.stack()
         with torch.no_grad():
             stack.model.classifier.weight.fill_(float("nan"))
-        message = r"the loss is nan at step 1 of 5 \(learning rate 1\.00e-03\); try a smaller --lr or --precision fp32"
+        message = r"the loss is nan at step 1 of 5 \(learning rate 1\.00e-03, gradient norm nan\); try a smaller --lr"
         with pytest.raises(TrainingError, match=message):
             bench.tune(stack)
 
     def test_predictions_come_in_the_order_of_the_split(self, bench: Bench) -> None:
         stack, split = bench.stack(), bench.splits["test"]
-        logits = predict_logits(stack, split, device=CPU, pad_id=0)
+        forward = choose_forward(stack, torch.float32)
+        logits = predict_logits(stack, forward, Examples(split), device=CPU, pad_id=0)
         shuffled = np.random.default_rng(0).permutation(len(split))
         parts = [split.input_ids[split.offsets[i] : split.offsets[i + 1]] for i in shuffled]
         moved = dataclasses.replace(
@@ -331,7 +325,10 @@ class TestTheLoop:
             targets=split.targets[shuffled],
         )
         np.testing.assert_allclose(
-            predict_logits(stack, moved, device=CPU, pad_id=0), logits[shuffled], rtol=1e-4, atol=1e-5
+            predict_logits(stack, forward, Examples(moved), device=CPU, pad_id=0),
+            logits[shuffled],
+            rtol=1e-4,
+            atol=1e-5,
         )
 
     @pytest.mark.slow

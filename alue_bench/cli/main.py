@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from alue_bench.cli import data, doctor, list_, new_plugin, plugins, run, ui
+from alue_bench.cli import cache, data, doctor, list_, new_plugin, plugins, run, ui
 from alue_bench.errors import AlueBenchError
 from alue_bench.plugins import DISABLE_VARIABLE, add_commands, load_registry
 
@@ -32,6 +32,7 @@ app.command("run")(run.run)
 app.add_typer(list_.app, name="list")
 app.command("plugins")(plugins.plugins)
 app.add_typer(data.app, name="data")
+app.add_typer(cache.app, name="cache")
 app.command("ui")(ui.ui)
 app.command("doctor")(doctor.doctor)
 app.command("new-plugin")(new_plugin.new_plugin)

@@ -25,7 +25,7 @@ DEFAULT_EXPERIMENT = "alue-bench"
 CONFIRM_ABOVE = 50
 """Plans with more runs than this ask before they start, on a terminal and without --yes."""
 
-HYPER_OPTIONS = ("epochs", "batch_size", "lr", "max_length", "warmup", "weight_decay", "clip", "select")
+HYPER_OPTIONS = ("epochs", "batch_size", "lr", "max_length", "warmup", "weight_decay", "clip", "clip_by", "select")
 
 what = partial(typer.Option, rich_help_panel="What to compare")
 how = partial(typer.Option, rich_help_panel="How to train")
@@ -72,6 +72,9 @@ def run(
     warmup: Annotated[float | None, how(help="Part of all steps in which the rate rises, 0 to 1.")] = None,
     weight_decay: Annotated[float | None, how(help="Decay of weight matrices.")] = None,
     clip: Annotated[float | None, how(help="Largest gradient norm; 0 for no clipping.")] = None,
+    clip_by: Annotated[
+        str | None, how(help="Whose norm: global, of all gradients together, or component, of each parameter's.")
+    ] = None,
     select: Annotated[str | None, how(help="Which epoch is tested: best (by dev score) or last.")] = None,
     precision: Annotated[str | None, how(help="auto, fp32, bf16 or fp16.")] = None,
     device: Annotated[str | None, how(help="auto, cpu or cuda.")] = None,
@@ -89,6 +92,13 @@ def run(
     experiment: Annotated[str | None, where(help="MLflow experiment. Default: alue-bench.")] = None,
     tracking_uri: Annotated[
         str | None, where(help="MLflow store. Default: MLFLOW_TRACKING_URI, else sqlite below mlruns/.")
+    ] = None,
+    cache_size: Annotated[
+        str | None,
+        control(
+            help="The most that outputs of frozen layers, computed once and kept, may take on disk, such as 50GB; "
+            "0 to compute them at every step. Default: 20GB."
+        ),
     ] = None,
     rerun: Annotated[bool | None, control("--rerun", help="Do finished runs again.")] = None,
     fail_fast: Annotated[
@@ -145,6 +155,7 @@ def merge_study(given: dict[str, Any], config: Path | None) -> tuple[dict[str, A
 def plan_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequest:
     """Raises UsageError where a number of seeds makes no sense."""
     from alue_bench.plan import DEFAULT_SEED, PlanRequest
+    from alue_bench.training.prefix_store import DEFAULT_LIMIT
 
     number = settings.get("seeds")
     if number is not None and number < 1:
@@ -165,6 +176,7 @@ def plan_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanReque
         drop_bad=settings.get("drop_bad", False),
         data_dir=Path(settings["data_dir"]) if "data_dir" in settings else None,
         sample=settings.get("sample", False),
+        cache_size=settings.get("cache_size", DEFAULT_LIMIT),
     )
 
 

@@ -48,6 +48,7 @@ def study_schema() -> type[BaseModel]:
         warmup: float | None = Field(None, ge=0, lt=1)
         weight_decay: float | None = Field(None, ge=0)
         clip: float | None = Field(None, ge=0)
+        clip_by: Literal["global", "component"] | None = None
         select: Literal["best", "last"] | None = None
         precision: Literal["auto", "fp32", "bf16", "fp16"] | None = None
         device: Literal["auto", "cpu", "cuda"] | None = None
@@ -58,6 +59,7 @@ def study_schema() -> type[BaseModel]:
         data_dir: str | None = None
         sample: bool | None = None
         drop_bad: bool | None = None
+        cache_size: str | None = None
         rerun: bool | None = None
         fail_fast: bool | None = None
 

@@ -50,6 +50,19 @@ class Batch:
             tokens=self.tokens,
         )
 
+    def rows(self, chosen: slice) -> Batch:
+        """Some of the examples, padded to the longest of them."""
+        mask = self.attention_mask[chosen]
+        longest = int(mask.sum(1).max())
+        return Batch(
+            input_ids=self.input_ids[chosen, :longest],
+            attention_mask=mask[:, :longest],
+            token_type_ids=None if self.token_type_ids is None else self.token_type_ids[chosen, :longest],
+            targets=self.targets[chosen],
+            indices=self.indices[chosen],
+            tokens=int(mask.sum()),
+        )
+
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:
     """The last batch of an epoch may be smaller."""

@@ -41,6 +41,12 @@ class LayerCost:
         seen = lengths if self.window is None else np.minimum(lengths, self.window)
         return float((lengths * seen).sum())
 
+    def pairs_of_first(self, lengths: np.ndarray[Any, Any]) -> float:
+        """Those of each example's first token."""
+        import numpy as np
+
+        return float((lengths if self.window is None else np.minimum(lengths, self.window)).sum())
+
 
 def layer_costs(stack: EncoderStack) -> list[LayerCost]:
     """From the linear modules of each layer and the width of its attention. The model may be on the meta device."""
@@ -69,21 +75,42 @@ def head_forward(stack: EncoderStack, examples: int) -> float:
     return 2.0 * examples * sum(m.weight.numel() for m in linear)
 
 
-def training_flops(stack: EncoderStack, plan: FreezePlan, lengths: np.ndarray[Any, Any], epochs: int) -> float:
+def training_flops(
+    stack: EncoderStack,
+    plan: FreezePlan,
+    lengths: np.ndarray[Any, Any],
+    epochs: int,
+    *,
+    prefix_cached: bool = False,
+    head_reads_first: bool = False,
+) -> float:
     """FLOPs of the training steps over examples of these lengths (int64 [n]), without dev evaluation.
+
+    prefix_cached: the frozen prefix is computed once, not in every epoch. Whoever computed it, its cost counts.
+    head_reads_first: the last layer is computed for the first token of each example, its keys and values for all.
 
     Embeddings are looked up, not multiplied; the small projection that some architectures put behind them is left out.
     """
-    tokens = float(lengths.sum())
-    total = 3.0 * head_forward(stack, len(lengths))
+    tokens, examples = float(lengths.sum()), len(lengths)
+    each_epoch = 3.0 * head_forward(stack, examples)
+    once = 0.0
     trains_below = not plan.embeddings
-    for index, cost in enumerate(layer_costs(stack)):
+    costs = layer_costs(stack)
+    for index, cost in enumerate(costs):
+        linear, read, attention = cost.linear * tokens, cost.projections * tokens, cost.attention * cost.pairs(lengths)
+        if head_reads_first and index == len(costs) - 1:
+            kept = 2 / 3 * cost.projections  # keys and values
+            linear = kept * tokens + (cost.linear - kept) * examples
+            read = kept * tokens + (cost.projections - kept) * examples
+            attention = cost.attention * cost.pairs_of_first(lengths)
         trained = index not in plan.frozen_layers
         backward = trained or trains_below
-        total += cost.linear * tokens * (1 + backward + trained) + cost.attention * cost.pairs(lengths) * (
-            1 + 2 * backward
-        )
+        needed = linear * (1 + backward + trained) + attention * (1 + 2 * backward)
         if trained and not trains_below:
-            total -= cost.projections * tokens
+            needed -= read
+        if prefix_cached and not backward:
+            once += needed
+        else:
+            each_epoch += needed
         trains_below = trains_below or trained
-    return total * epochs
+    return once + each_epoch * epochs

@@ -18,7 +18,7 @@ from alue_bench.errors import UnavailableError
 from alue_bench.strategy import EncoderShape
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 # Shared by all layers and learnt with the embeddings: with these frozen, a layer's output depends on nothing else.
 POSITION_MODULES = ("rel_embeddings", "relative_attention_bias")
@@ -34,18 +34,14 @@ class EncoderStack:
     embeddings: tuple[nn.Module, ...]
     layers: tuple[nn.Module, ...]
     pooler: nn.Module | None
+    inputs_only: tuple[nn.Module, ...] = ()
+    """The embeddings that nothing but the lowest layer reads."""
+    joins_first_layer: tuple[nn.Module, ...] = ()
+    """Those whose output is added to that of the lowest layer (DeBERTa's convolution)."""
 
     @property
     def shape(self) -> EncoderShape:
         return EncoderShape(len(self.layers), int(getattr(self.model.config, "hidden_size", 0)))
-
-    def logits(self, batch: Any) -> Tensor:
-        """A forward pass with the library's own modules: [b, outputs]."""
-        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-        if batch.token_type_ids is not None:
-            inputs["token_type_ids"] = batch.token_type_ids
-        logits: Tensor = self.model(**inputs).logits
-        return logits
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters that belong neither to the embeddings, nor to a layer, nor to the pooler."""
@@ -82,10 +78,13 @@ def view_as_stack(model: Any) -> EncoderStack:
         embeddings.append(child)
     if not embeddings:
         raise UnavailableError(f"{type(model).__name__} has no embeddings before its encoder layers")
+    inputs_only = tuple(embeddings)
+    joins_first_layer: tuple[nn.Module, ...] = ()
     if "." in name:  # modules beside the list, such as DeBERTa's relative positions and their norm
         parent = base.get_submodule(name.rpartition(".")[0])
         beside = dict(parent.named_children())
         if any(part in beside for part in POSITION_MODULES):
             embeddings += [beside[part] for part in (*POSITION_MODULES, *BESIDE_POSITIONS) if part in beside]
+            joins_first_layer = (beside["conv"],) if "conv" in beside else ()
     pooler = getattr(base, "pooler", None)
-    return EncoderStack(model, tuple(embeddings), tuple(layer_list), pooler)
+    return EncoderStack(model, tuple(embeddings), tuple(layer_list), pooler, inputs_only, joins_first_layer)

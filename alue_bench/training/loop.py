@@ -8,7 +8,7 @@
         keep the trainable weights if the score is the best yet
     take back the selected epoch's weights
 
-Nothing inside the timed region reads a value back from the device, logs, or touches the disk.
+Nothing inside the timed region logs, touches the tracking store, or reads a value back from a GPU.
 """
 
 from __future__ import annotations
@@ -19,37 +19,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.data.batches import Batch, batches, evaluation_order, steps_per_epoch, training_order
-from alue_bench.data.tokenisation import TokenisedSplit
-from alue_bench.errors import TrainingError
+from alue_bench.data.batches import batches, evaluation_order, steps_per_epoch, training_order
+from alue_bench.errors import NonFiniteLossError
 from alue_bench.spec import CurvePoint, HyperParameters
 from alue_bench.strategy import FreezePlan
 from alue_bench.task import Labels
 from alue_bench.training.encoder_stack import EncoderStack
+from alue_bench.training.forward import Forward
 from alue_bench.training.freezing import training_mode
-from alue_bench.training.precision import Precision, autocast
+from alue_bench.training.precision import Device, autocast
+from alue_bench.training.prefix import Examples
 from alue_bench.training.recipe import build_optimiser, learning_rate, loss_function
+from alue_bench.training.update import Updater
 
 if TYPE_CHECKING:
     import numpy as np
 
 EVALUATION_TOKENS = 8192
 """Padded tokens in one evaluation batch: enough to keep the device busy, little enough for its memory."""
-
-
-@dataclass(frozen=True)
-class Device:
-    """Where and in which number format to compute."""
-
-    name: str
-    precision: Precision
-
-    def synchronise(self) -> None:
-        """Wait for the device, so that a clock read next tells the truth."""
-        if self.name == "cuda":
-            import torch
-
-            torch.cuda.synchronize()
 
 
 @dataclass
@@ -64,6 +51,8 @@ class Training:
     tokens: int = 0
     """Tokens trained on, without padding."""
     padded_tokens: int = 0
+    micro_batch: int = 0
+    """Examples that were held in memory at a time: the batch size, or less where the memory was too small for it."""
     curves: list[CurvePoint] = field(default_factory=list)
     dev_scores: list[float] = field(default_factory=list)
     selected_epoch: int = 0
@@ -77,8 +66,9 @@ Scorer = Callable[["np.ndarray[Any, Any]"], dict[str, float]]
 def fine_tune(
     stack: EncoderStack,
     plan: FreezePlan,
-    train: TokenisedSplit,
-    dev: TokenisedSplit,
+    forward: Forward,
+    train: Examples,
+    dev: Examples,
     *,
     labels: Labels,
     hyper: HyperParameters,
@@ -91,53 +81,48 @@ def fine_tune(
     """Train the model in place.
 
     The result depends on the weights given, the data, `hyper`, `data_seed` and `device`, and on nothing that ran
-    before in this process. Raises TrainingError where the loss is not finite.
+    before in this process. Raises NonFiniteLossError where the loss is not finite.
     """
     import numpy as np
     import torch
 
     rng = np.random.default_rng(data_seed)
-    torch.manual_seed(data_seed)  # dropout; the order of the data has the generator above
-    loss_of = loss_function(labels)
-    trainable = [parameter for parameter in stack.model.parameters() if parameter.requires_grad]
-    total_steps = steps_per_epoch(len(train), hyper.batch_size) * hyper.epochs
-    _warm_up(stack, plan, train, hyper, device, pad_id, loss_of)
+    split = train.split
+    total_steps = steps_per_epoch(len(split), hyper.batch_size) * hyper.epochs
     optimiser = build_optimiser(stack.model, hyper)
-    scaler = torch.amp.GradScaler(device.name, enabled=device.precision == "fp16")
+    updater = Updater(forward, train, optimiser, loss_function(labels), hyper, device)
+    training_mode(stack, plan)
+    # The longest examples, so that the clock sees neither one-off costs nor the search for a batch that fits.
+    longest = np.argsort(split.lengths, kind="stable")[-hyper.batch_size :]
+    updater.gradients_only(next(batches(split, [longest], pad_id)))
+    forward.seed(data_seed)  # dropout; the order of the data has the generator above
 
     training = Training()
     best: tuple[float, dict[str, Any]] | None = None
     for epoch in range(1, hyper.epochs + 1):
         training_mode(stack, plan)
-        losses = []
+        losses, norms = [], []
         device.synchronise()
         started = time.perf_counter()
-        for batch in batches(train, training_order(train.lengths, hyper.batch_size, rng), pad_id):
-            batch = batch.to(device.name)
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(training.steps, total_steps, hyper)
-            with autocast(device.name, device.precision):
-                logits = stack.logits(batch)
-            loss = loss_of(logits, batch.targets)
-            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            if hyper.clip:
-                scaler.unscale_(optimiser)
-                torch.nn.utils.clip_grad_norm_(trainable, hyper.clip)
-            scaler.step(optimiser)
-            scaler.update()
-            optimiser.zero_grad(set_to_none=True)
-            losses.append(loss.detach())
+        for batch in batches(split, training_order(split.lengths, hyper.batch_size, rng), pad_id):
+            loss, norm = updater.update(batch, learning_rate(training.steps, total_steps, hyper))
+            losses.append(loss)
+            norms.append(norm)
             training.steps += 1
             training.samples += len(batch.indices)
             training.tokens += batch.tokens
             training.padded_tokens += batch.input_ids.numel()
             on_step(training.steps, total_steps)
+            if device.name == "cpu" and not math.isfinite(loss):
+                break  # on a GPU, to look at every step would cost a wait at every step
         device.synchronise()
         training.loop_s += time.perf_counter() - started
+        training.micro_batch = updater.micro_batch
 
-        _record_losses(training, torch.stack(losses).float().cpu().tolist(), total_steps, hyper)
+        found = torch.stack([torch.stack(losses), torch.stack(norms)]).float().cpu().tolist()
+        _record(training, found[0], found[1], total_steps, hyper)
         started = time.perf_counter()
-        metrics = score(predict_logits(stack, dev, device=device, pad_id=pad_id))
+        metrics = score(predict_logits(stack, forward, dev, device=device, pad_id=pad_id))
         training.dev_s += time.perf_counter() - started
         training.dev_scores.append(metrics["score"])
         training.curves += [CurvePoint(f"dev/{name}", value, training.steps) for name, value in metrics.items()]
@@ -157,61 +142,44 @@ def fine_tune(
     return training
 
 
-def predict_logits(stack: EncoderStack, split: TokenisedSplit, *, device: Device, pad_id: int) -> np.ndarray[Any, Any]:
+def predict_logits(
+    stack: EncoderStack, forward: Forward, examples: Examples, *, device: Device, pad_id: int
+) -> np.ndarray[Any, Any]:
     """Logits [n, outputs] in fp32, in the split's own order. Batches go from short to long to save padding."""
     import numpy as np
     import torch
 
     stack.model.eval()
-    parts, order = [], evaluation_order(split.lengths, EVALUATION_TOKENS)
-    with torch.inference_mode(), autocast(device.name, device.precision):
-        for batch in batches(split, order, pad_id):
-            parts.append(stack.logits(batch.to(device.name)).float())
+    parts, order = [], evaluation_order(examples.split.lengths, EVALUATION_TOKENS)
+    with torch.no_grad(), autocast(device):
+        for batch in batches(examples.split, order, pad_id):
+            parts.append(examples.logits(forward, batch.to(device.name)).float())
     logits = torch.cat(parts).cpu().numpy()
     result = np.empty_like(logits)
     result[np.concatenate(order)] = logits
     return result
 
 
-def _warm_up(
-    stack: EncoderStack,
-    plan: FreezePlan,
-    train: TokenisedSplit,
-    hyper: HyperParameters,
-    device: Device,
-    pad_id: int,
-    loss_of: Callable[[Any, Any], Any],
+def _record(
+    training: Training, losses: list[float], norms: list[float], total_steps: int, hyper: HyperParameters
 ) -> None:
-    """One forward and backward pass on the longest examples, so that the clock does not see one-off costs."""
-    import numpy as np
-    import torch
-
-    longest = np.argsort(train.lengths, kind="stable")[-hyper.batch_size :]
-    batch: Batch = next(batches(train, [longest], pad_id)).to(device.name)
-    devices = [torch.cuda.current_device()] if device.name == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        training_mode(stack, plan)
-        with autocast(device.name, device.precision):
-            logits = stack.logits(batch)
-        loss_of(logits, batch.targets).backward()
-    stack.model.zero_grad(set_to_none=True)
-    device.synchronise()
-
-
-def _record_losses(training: Training, losses: list[float], total_steps: int, hyper: HyperParameters) -> None:
+    """Losses of an epoch as curves; raises NonFiniteLossError at the first that is not finite."""
     first_step = training.steps - len(losses)
     for offset, loss in enumerate(losses):
         if not math.isfinite(loss):
             step = first_step + offset
-            raise TrainingError(
+            raise NonFiniteLossError(
                 f"the loss is {loss} at step {step + 1} of {total_steps} "
-                f"(learning rate {learning_rate(step, total_steps, hyper):.2e}); try a smaller --lr or --precision fp32"
+                f"(learning rate {learning_rate(step, total_steps, hyper):.2e}, gradient norm {norms[offset]:.3g}); "
+                "try a smaller --lr"
             )
     # At most some fifty points an epoch: a curve for people, not a log of every step.
     stride = max(1, len(losses) // 50)
     for start in range(0, len(losses), stride):
-        part = losses[start : start + stride]
-        training.curves.append(CurvePoint("train/loss", sum(part) / len(part), first_step + start + len(part)))
+        end = min(start + stride, len(losses))
+        for name, values in (("train/loss", losses), ("train/gradient_norm", norms)):
+            part = values[start:end]
+            training.curves.append(CurvePoint(name, sum(part) / len(part), first_step + end))
     training.curves.append(CurvePoint("train/epoch_loss", sum(losses) / len(losses), training.steps))
 
 

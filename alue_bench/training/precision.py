@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from alue_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -48,10 +52,38 @@ def resolve_precision(wanted: str, device: str) -> Precision:
     return wanted  # type: ignore[return-value]
 
 
-def autocast(device: str, precision: Precision) -> AbstractContextManager[Any]:
-    """Mixed precision around forward passes; weights and optimiser stay fp32."""
+@dataclass(frozen=True)
+class Device:
+    """Where and in which number format to compute."""
+
+    name: str
+    """"cpu" or "cuda"."""
+    precision: Precision
+
+    @property
+    def compute(self) -> torch.dtype:
+        """The format of matrix products. Parameters, sums between layers, norms and losses stay fp32."""
+        import torch
+
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+
+    @property
+    def make(self) -> str:
+        """What of the hardware decides on the last bits of a result."""
+        import torch
+
+        return torch.cuda.get_device_name() if self.name == "cuda" else torch.backends.cpu.get_cpu_capability()
+
+    def synchronise(self) -> None:
+        """Wait for the device, so that a clock read next tells the truth."""
+        if self.name == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
+
+
+def autocast(device: Device) -> AbstractContextManager[Any]:
+    """Mixed precision around forward passes."""
     import torch
 
-    if precision == "fp32":
-        return nullcontext()
-    return torch.autocast(device, torch.bfloat16 if precision == "bf16" else torch.float16)
+    return nullcontext() if device.precision == "fp32" else torch.autocast(device.name, device.compute)

@@ -23,7 +23,7 @@ from pretraining.corpus import Counts, Overlap, clean, with_mentions
 from pretraining.export import export
 from pretraining.initialise import split
 from pretraining.masking import mask_words
-from pretraining.model import forward, new_model, stacked
+from pretraining.model import LeanModel, new_model, stacked
 from pretraining.prepare import HELD_OUT_PIECES, continues, encode, held_out_start
 from pretraining.recipe import Recipe, Stage, annealing, ending
 from pretraining.sampling import NO_LABEL
@@ -142,7 +142,7 @@ def test_the_lean_forward_equals_the_standard_one() -> None:
     ids = torch.randint(5, 50, (4, 16))
     types = torch.randint(0, 2, (4, 16))
     wanted = torch.tensor([3, 17, 40, 63])
-    words, pairs = forward(model, ids, types, wanted)
+    words, pairs = LeanModel(model, torch.float32).forward(ids, types, wanted)
     standard = model(input_ids=ids, token_type_ids=types)
     assert torch.allclose(words, standard.prediction_logits.flatten(0, 1)[wanted], atol=1e-5)
     assert torch.allclose(pairs, standard.seq_relationship_logits, atol=1e-5)

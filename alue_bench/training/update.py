@@ -1,0 +1,130 @@
+"""One update of the weights: forward, backward, clip, step; in parts where the memory does not hold the batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.data.batches import Batch
+from alue_bench.errors import TrainingError
+from alue_bench.spec import HyperParameters
+from alue_bench.training.forward import Forward
+from alue_bench.training.precision import Device, autocast
+from alue_bench.training.prefix import Examples
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LossOf = Callable[["Tensor", "Tensor"], "Tensor"]
+"""Mean loss of logits [b, outputs] against targets."""
+
+
+class Updater:
+    """Holds what the updates of a training share.
+
+    Where a batch does not fit the memory, it is cut in half, and again, and the gradients of the parts are added up:
+    the batch size of the recipe stays what it is. `micro_batch` tells how large the parts have become.
+    """
+
+    def __init__(
+        self,
+        forward: Forward,
+        examples: Examples,
+        optimiser: Any,
+        loss_of: LossOf,
+        hyper: HyperParameters,
+        device: Device,
+    ) -> None:
+        import torch
+
+        self._forward = forward
+        self._examples = examples
+        self._optimiser = optimiser
+        self._loss_of = loss_of
+        self._hyper = hyper
+        self._device = device
+        self._scaler = torch.amp.GradScaler(device.name, enabled=device.precision == "fp16")
+        self._trained = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        self.micro_batch = hyper.batch_size
+
+    def update(self, batch: Batch, lr: float) -> tuple[Tensor, Tensor]:
+        """Train on a batch; returns its mean loss and the norm of its gradient before clipping, both on the device.
+
+        Raises TrainingError where the memory does not hold a single example.
+        """
+        for group in self._optimiser.param_groups:
+            group["lr"] = lr
+        loss = self._gradients(batch)
+        self._scaler.unscale_(self._optimiser)
+        norm = self._clip()
+        self._scaler.step(self._optimiser)
+        self._scaler.update()
+        self._optimiser.zero_grad(set_to_none=True)
+        return loss, norm
+
+    def gradients_only(self, batch: Batch) -> None:
+        """Forward and backward pass, without consequences: to warm up."""
+        self._gradients(batch)
+        self._optimiser.zero_grad(set_to_none=True)
+
+    def _gradients(self, batch: Batch) -> Tensor:
+        """Add up the gradients of a batch's mean loss over its parts."""
+        import torch
+
+        while True:
+            try:
+                return sum(self._backward(part, batch) for part in _parts(batch, self.micro_batch))  # type: ignore[return-value]
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+                if self.micro_batch == 1:
+                    raise TrainingError(
+                        f"one example of {batch.attention_mask.shape[1]} tokens does not fit the memory; "
+                        "try a smaller --max-length, or freeze more layers"
+                    ) from error
+            # Outside the handler: the error's traceback holds on to the tensors that filled the memory.
+            self._optimiser.zero_grad(set_to_none=True)
+            self.micro_batch = math.ceil(min(self.micro_batch, len(batch.indices)) / 2)
+            if self._device.name == "cuda":
+                torch.cuda.empty_cache()
+
+    def _backward(self, part: Batch, whole: Batch) -> Tensor:
+        moved = part.to(self._device.name)
+        with autocast(self._device):
+            logits = self._examples.logits(self._forward, moved)
+        loss = self._loss_of(logits, moved.targets) * (len(part.indices) / len(whole.indices))
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def _clip(self) -> Tensor:
+        """Scale gradients that are too long; returns the global norm before that."""
+        import torch
+
+        gradients = [parameter.grad for parameter in self._trained if parameter.grad is not None]
+        norms = torch.stack(torch._foreach_norm(gradients))
+        norm: Tensor = torch.linalg.vector_norm(norms)
+        if self._hyper.clip:
+            # Of all gradients together, or of each parameter's alone (Yang & Ma 2022, section 3).
+            lengths = norms if self._hyper.clip_by == "component" else norm
+            factors = (self._hyper.clip / (lengths + 1e-6)).clamp(max=1.0)
+            if factors.ndim:
+                torch._foreach_mul_(gradients, list(factors.unbind()))
+            else:
+                torch._foreach_mul_(gradients, factors)
+        return norm
+
+
+def _parts(batch: Batch, size: int) -> Iterator[Batch]:
+    """The batch in parts of at most `size` examples, each padded to the longest of its own."""
+    if len(batch.indices) <= size:
+        yield batch
+        return
+    for start in range(0, len(batch.indices), size):
+        yield batch.rows(slice(start, start + size))
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)

@@ -1,0 +1,1 @@
+"""Measurements that back what the documentation claims; not part of the wheel."""

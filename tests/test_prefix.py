@@ -1,0 +1,216 @@
+"""The outputs of a frozen prefix, computed once, change the time of a training and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import ARCHITECTURES
+
+from alue_bench.plan import Plan, PlannedRun, PlanRequest, build_plan
+from alue_bench.run import Trained, execute, train
+from alue_bench.spec import RunResult
+from alue_bench.training.prefix_store import PrefixStore, parse_size
+
+PlanRuns = Callable[..., Plan]
+
+
+@pytest.fixture
+def plan_runs(tiny: Callable[[str], Path], registry: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlanRuns:
+    """A plan on sample data with a tiny encoder, dropout on, and a cache of the test's own."""
+    monkeypatch.setenv("ALUE_BENCH_CACHE", str(tmp_path / "cache"))
+
+    def build(*strategies: str, architecture: str = "bert", task: str = "anger", **options: Any) -> Plan:
+        hyper = {"epochs": 2, "max_length": 24, "lr": 1e-3, "batch_size": 8} | options.pop("hyper", {})
+        request = {"precision": "fp32", "limit_train": 40, "limit_eval": 30} | options
+        return build_plan(
+            PlanRequest(
+                tasks=(task,),
+                models=(str(tiny(architecture)),),
+                strategies=strategies,
+                overrides=(("test", hyper),),
+                sample=True,
+                **request,
+            ),
+            registry,
+        )
+
+    return build
+
+
+def do(planned: PlannedRun) -> tuple[RunResult, Trained]:
+    return execute(planned.spec, planned.inputs)
+
+
+def curve(result: RunResult, name: str = "train/loss") -> list[float]:
+    return [point.value for point in result.curves if point.metric == name]
+
+
+def scores(result: RunResult) -> Any:
+    return np.asarray(result.predictions.scores)
+
+
+def entries(planned: PlannedRun) -> list[Any]:
+    return planned.inputs.prefixes.entries()
+
+
+@pytest.mark.parametrize("strategy", ["bottom2", "bottom1top2", "head-only"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_losses_and_predictions_are_those_without_a_cache(
+    architecture: str, strategy: str, plan_runs: PlanRuns
+) -> None:
+    (cached,) = plan_runs(strategy, architecture=architecture).runs
+    (recomputed,) = plan_runs(strategy, architecture=architecture, cache_size="0").runs
+    (with_cache, trained), (without, _) = do(cached), do(recomputed)
+    assert trained.prefixes["train"].depth == {"bottom2": 2, "bottom1top2": 1, "head-only": 4}[strategy]
+    assert len(entries(cached)) == 3
+    np.testing.assert_allclose(curve(with_cache), curve(without), rtol=2e-4)
+    np.testing.assert_allclose(scores(with_cache), scores(without), rtol=1e-2, atol=1e-4)
+
+
+def test_in_bf16_too(plan_runs: PlanRuns) -> None:
+    (cached,) = plan_runs("bottom2", precision="bf16").runs
+    (recomputed,) = plan_runs("bottom2", precision="bf16", cache_size="0").runs
+    np.testing.assert_allclose(curve(do(cached)[0]), curve(do(recomputed)[0]), rtol=2e-2)
+
+
+def test_the_result_is_the_same_to_the_last_bit_whatever_was_in_the_cache(plan_runs: PlanRuns) -> None:
+    def outcome() -> tuple[list[float], Any, bool]:
+        (planned,) = plan_runs("bottom2").runs
+        result, trained = do(planned)
+        return curve(result), scores(result), trained.prefixes["train"].prefix.reused  # type: ignore[union-attr]
+
+    cold = outcome()
+    warm = outcome()
+    (planned,) = plan_runs("bottom2").runs
+    folder = planned.inputs.prefixes.folder
+    planned.inputs.prefixes.clear()
+    do(plan_runs("bottom1").runs[0])
+    on_top = outcome()
+    for damaged in folder.glob("*/states.bin"):
+        content = bytearray(damaged.read_bytes())
+        content[len(content) // 2] ^= 1
+        damaged.write_bytes(content)
+    rebuilt = outcome()
+    assert [reused for *_, reused in (cold, warm, on_top, rebuilt)] == [False, True, False, False]
+    for losses, predictions, _ in (warm, on_top, rebuilt):
+        assert losses == cold[0]
+        assert np.array_equal(predictions, cold[1])
+
+
+def test_a_damaged_entry_is_told_in_the_runs_notes(plan_runs: PlanRuns) -> None:
+    (planned,) = plan_runs("bottom2").runs
+    do(planned)
+    for damaged in planned.inputs.prefixes.folder.glob("*/states.bin"):
+        damaged.write_bytes(b"short")
+    (again,) = plan_runs("bottom2").runs
+    assert any("damaged" in note for note in do(again)[0].notes)
+
+
+def test_its_cost_is_charged_whoever_paid_it(plan_runs: PlanRuns) -> None:
+    (planned,) = plan_runs("bottom2").runs
+    (first, _), (second, _) = do(planned), do(planned)
+    assert (first.metrics["runtime/prefix_reused"], second.metrics["runtime/prefix_reused"]) == (0, 1)
+    assert first.metrics["runtime/prefix_s"] == second.metrics["runtime/prefix_s"] > 0
+    for result in (first, second):
+        assert result.metrics["runtime/train_s"] == pytest.approx(
+            result.metrics["runtime/loop_s"] + result.metrics["runtime/prefix_s"]
+        )
+
+
+def test_runs_of_one_depth_share_it_and_a_deeper_one_starts_from_it(plan_runs: PlanRuns) -> None:
+    plan = plan_runs("bottom2", "bottom2top1", "bottom3")
+    results = [do(planned) for planned in plan.runs]
+    assert [r.metrics["runtime/prefix_reused"] for r, _ in results] == [0, 1, 0]
+    assert len(entries(plan.runs[0])) == 6
+    two, three = results[0][0].metrics["runtime/prefix_s"], results[2][0].metrics["runtime/prefix_s"]
+    assert three > two, "the cost of what it was computed from is part of its own"
+
+
+def test_other_weights_texts_or_formats_have_entries_of_their_own(plan_runs: PlanRuns) -> None:
+    (planned,) = plan_runs("bottom2").runs
+    do(planned)
+    for options in ({"precision": "bf16"}, {"task": "oold"}, {"architecture": "electra"}, {"limit_train": 39}):
+        (other,) = plan_runs("bottom2", **options).runs  # type: ignore[arg-type]
+        assert do(other)[0].metrics["runtime/prefix_reused"] == 0
+    (other_seed,) = plan_runs("bottom2", seeds=(7,)).runs
+    assert do(other_seed)[0].metrics["runtime/prefix_reused"] == 1
+
+
+def test_nothing_is_kept_where_nothing_below_is_frozen(plan_runs: PlanRuns) -> None:
+    for strategy in ("full", "top2", "bottom2-trainemb"):
+        (planned,) = plan_runs(strategy).runs
+        result, trained = do(planned)
+        assert trained.prefixes["train"].depth == 0
+        assert result.metrics["runtime/prefix_s"] == 0
+        assert not entries(planned)
+
+
+def test_without_room_it_is_computed_at_every_step_and_the_run_says_so(plan_runs: PlanRuns) -> None:
+    (planned,) = plan_runs("bottom2", cache_size="1KB").runs
+    result, trained = do(planned)
+    assert trained.prefixes["train"].depth == 0
+    assert any("--cache-size" in note for note in result.notes)
+    (unlimited,) = plan_runs("bottom2").runs
+    np.testing.assert_allclose(curve(result), curve(do(unlimited)[0]), rtol=2e-4)
+
+
+def test_a_head_that_reads_the_first_token_has_only_that_kept(plan_runs: PlanRuns) -> None:
+    (lean,) = plan_runs("head-only").runs
+    do(lean)
+    sizes = {entry.bytes for entry in entries(lean)}
+    assert sizes == {rows * 32 * 4 for rows in (40, 30)}
+
+
+def test_frozen_layers_cost_no_time_after_the_first_epoch(plan_runs: PlanRuns) -> None:
+    """Counted, not timed: no layer of the prefix is called in training."""
+    (planned,) = plan_runs("bottom2", architecture="distilbert").runs
+    spec, inputs = planned.spec, planned.inputs
+    do(planned)
+    trained = train(spec, inputs, [])
+    called: list[int] = []
+    for index, layer in enumerate(trained.stack.layers):
+        layer.register_forward_hook(lambda module, args, output, index=index: called.append(index))
+    examples = trained.prefixes["dev"]
+    from alue_bench.training.loop import predict_logits
+
+    predict_logits(trained.stack, trained.forward, examples, device=trained.device, pad_id=0)
+    # The layers passed over are called, and hand on what they are given; their parts are not.
+    inner: list[int] = []
+    for index, layer in enumerate(trained.stack.layers):
+        next(layer.children()).register_forward_hook(lambda module, args, output, index=index: inner.append(index))
+    predict_logits(trained.stack, trained.forward, examples, device=trained.device, pad_id=0)
+    assert set(called) == {0, 1, 2, 3}
+    assert set(inner) == {2, 3}
+
+
+def test_states_of_every_example_come_back_to_it(plan_runs: PlanRuns) -> None:
+    from alue_bench.data.batches import batches, collate
+
+    (planned,) = plan_runs("bottom2").runs
+    _, trained = do(planned)
+    examples = trained.prefixes["train"]
+    split, prefix = examples.split, examples.prefix
+    assert prefix is not None
+    trained.stack.model.eval()
+    order = [np.array([3, 17, 5]), np.array([0]), np.array([39, 1])]
+    with torch.no_grad():
+        for batch in batches(split, order, 0):
+            stored = prefix.of(batch)
+            for row, index in enumerate(batch.indices.tolist()):
+                length = int(split.lengths[index])
+                alone = trained.forward.prefix(collate(split, np.array([index]), 0), 2)
+                torch.testing.assert_close(stored[row, :length], alone[0], atol=1e-5, rtol=1e-4)
+
+
+def test_a_store_of_another_process_is_used(plan_runs: PlanRuns) -> None:
+    (planned,) = plan_runs("bottom2").runs
+    do(planned)
+    fresh = PrefixStore(planned.inputs.prefixes.folder, parse_size("1GB"), lambda message: None)
+    again = dataclasses.replace(planned.inputs, prefixes=fresh)
+    assert execute(planned.spec, again)[0].metrics["runtime/prefix_reused"] == 1
