@@ -13,6 +13,7 @@ from alue_bench.data.tokenisation import TokenCache, TokenisedSplit, encode_targ
 from alue_bench.errors import NonFiniteLossError
 from alue_bench.evaluation.metrics import metrics, trivial_metrics
 from alue_bench.evaluation.predictions import decide, predictions_table
+from alue_bench.measure.energy import Energy
 from alue_bench.measure.environment import environment
 from alue_bench.measure.flops import training_flops
 from alue_bench.measure.memory import PeakMemory
@@ -58,6 +59,7 @@ class Trained:
     prefixes: dict[str, Examples]
     """Train and dev split."""
     memory: PeakMemory
+    energy: Energy
     parameters: ParameterCounts
     flops: float
     flops_full: float
@@ -129,6 +131,7 @@ def execute(
         "data/dropped_rows": inputs.rows.dropped
         + (0 if inputs.task is inputs.train_task else inputs.train_rows.dropped),
     }
+    result |= {f"energy/{part}_j": joules for part, joules in trained.energy.joules.items()}
     if trained.memory.device_mib is not None:
         result["memory/device_peak_mib"] = trained.memory.device_mib
     notes += trained.notes
@@ -185,7 +188,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
         found = metrics(dev_targets, decide(logits, task.labels), task.labels)
         return {**found, "score": found[task.primary]}
 
-    with PeakMemory(spec.device) as memory:
+    with PeakMemory(spec.device) as memory, Energy(spec.device) as energy:
         prefixes = {
             name: _with_prefix(split, name, spec, inputs, stack, forward, device, tokenizer.pad_token_id)
             for name, split in splits.items()
@@ -228,6 +231,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
         training=training,
         prefixes=prefixes,
         memory=memory,
+        energy=energy,
         parameters=count_parameters(stack, spec.freeze_plan),
         flops=training_flops(
             stack, spec.freeze_plan, lengths, spec.hyper.epochs, prefix_cached=cached, head_reads_first=first

@@ -11,11 +11,13 @@ import torch
 from tiny_models import tiny_config
 
 from alue_bench import FreezePlan, Labels
+from alue_bench.data.batches import Batch
 from alue_bench.measure.flops import training_flops
 from alue_bench.plugins import load_registry
 from alue_bench.strategy import EncoderShape
 from alue_bench.training.checkpoint import empty_model
 from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.training.forward import choose_forward
 from alue_bench.training.freezing import apply_plan, count_parameters
 
 LABELS = Labels.binary("no", "yes")
@@ -58,6 +60,38 @@ def test_agrees_with_the_counter_of_torch(name: str, layers: int) -> None:
     # Half a percent: where nothing below them trains, pooler and head need no gradient of their input either, which the
     # analytic count does not leave out. They see one vector of an example where a layer sees all.
     assert analytic == pytest.approx(counted(plan, layers), rel=0.005)
+
+
+@pytest.mark.parametrize("name", ["full", "bottom3", "bottom1top2", "top2", "bottom2-trainemb", "head-only"])
+def test_the_lean_way_does_what_is_counted_for_it(name: str) -> None:
+    """With the last layer for the first token alone."""
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers import AutoModelForSequenceClassification
+
+    plan = plan_of(name, 4)
+    stack = view_as_stack(AutoModelForSequenceClassification.from_config(tiny_config("bert")))
+    apply_plan(stack, plan)
+    forward = choose_forward(stack, torch.float32)
+    ids = torch.randint(10, 100, (EXAMPLES, TOKENS))
+    whole = torch.ones_like(ids)
+    batch = Batch(ids, whole, None, torch.zeros(EXAMPLES).long(), torch.arange(EXAMPLES), ids.numel())
+    with FlopCounterMode(display=False) as counter:
+        torch.nn.functional.cross_entropy(forward.logits(batch), batch.targets).backward()
+    analytic = training_flops(stack, plan, np.full(EXAMPLES, TOKENS), epochs=1, head_reads_first=True)
+    assert analytic == pytest.approx(int(counter.get_total_flops()), rel=0.01)
+
+
+def test_a_cached_prefix_is_paid_once() -> None:
+    stack = view_as_stack(empty_model(tiny_config("bert"), LABELS))
+    lengths = np.array([5, 9, 9])
+
+    def cost(epochs: int, cached: bool, name: str = "bottom3") -> float:
+        return training_flops(stack, plan_of(name, 4), lengths, epochs, prefix_cached=cached)
+
+    assert cost(1, cached=True) == cost(1, cached=False)
+    each = cost(1, cached=False) - (cost(2, cached=False) - cost(2, cached=True))
+    assert cost(10, cached=True) == pytest.approx(cost(1, cached=True) + 9 * each)
+    assert cost(10, cached=True, name="full") == cost(10, cached=False, name="full")
 
 
 @pytest.mark.parametrize(

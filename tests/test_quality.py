@@ -12,7 +12,9 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 FOLDERS = [
-    name for name in ("alue_bench", "plugins", "tests", "sampledata", "pretraining") if (REPOSITORY / name).is_dir()
+    name
+    for name in ("alue_bench", "plugins", "tests", "benchmarks", "sampledata", "pretraining")
+    if (REPOSITORY / name).is_dir()
 ]
 TOOLS = {
     "ruff check": ["ruff", "check", *FOLDERS],
