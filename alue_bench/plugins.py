@@ -230,18 +230,19 @@ def _cause(error: BaseException) -> str:
 def add_commands(registry: Registry, app: object) -> None:
     """Let every plugin add its commands; one that raises is reported as failed and does not stop the rest."""
     reports = {str(report.origin): report for report in registry.reports}
-    for implementation in registry.manager.hook.alue_bench_commands.get_hookimpls():
-        try:
-            implementation.function(app)
-        except Exception as error:  # as above: isolate the stranger
-            reports[implementation.plugin_name].fail(f"alue_bench_commands() raised {_cause(error)}")
+    _call_all(registry, "alue_bench_commands", lambda plugin, cause: reports[plugin].fail(cause), app=app)
 
 
 def notify(registry: Registry, hook: str, warn: Callable[[str], None], **arguments: object) -> None:
     """Call an observer hook of every plugin; one that raises is reported through `warn` and does not stop the rest."""
+    _call_all(registry, hook, lambda plugin, cause: warn(f"plugin {plugin}: {cause}"), **arguments)
+
+
+def _call_all(registry: Registry, hook: str, failed: Callable[[str, str], None], **arguments: object) -> None:
+    """Call each implementation with those of the arguments that it names; `failed` is told plugin and cause."""
     for implementation in getattr(registry.manager.hook, hook).get_hookimpls():
         wanted = {name: arguments[name] for name in implementation.argnames}
         try:
             implementation.function(**wanted)
-        except Exception as error:  # an observer must not cost anybody a result
-            warn(f"plugin {implementation.plugin_name}: {hook}() raised {_cause(error)}")
+        except (Exception, SystemExit) as error:  # a stranger must not cost anybody the tool or a result
+            failed(implementation.plugin_name, f"{hook}() raised {_cause(error)}")

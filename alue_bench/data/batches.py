@@ -39,6 +39,8 @@ class Batch:
 
     def to(self, device: Any) -> Batch:
         def moved(tensor: Tensor) -> Tensor:
+            if device == "cuda" and not tensor.is_cuda:
+                tensor = tensor.pin_memory()  # else the copy would wait for what the GPU is at
             return tensor.to(device, non_blocking=True)
 
         return Batch(

@@ -44,25 +44,27 @@ class PrefixStates:
 
     depth: int
     entry: Entry
-    """Its states are [t, d], or [n, d] of first tokens. To hold it keeps it from being evicted."""
+    """From the store; to hold it keeps it from being evicted."""
+    states: Tensor
+    """[t, d], or [n, d] of first tokens, on the device where it has room for them."""
     starts: Tensor
-    """Where each example's states begin: int64 [n]."""
+    """Where each example's states begin, and in `lengths` how many there are: int64 [n], on the CPU."""
+    lengths: Tensor
     reused: bool
-    """Whether it was there already."""
+    """Whether they were there already."""
 
     def of(self, batch: Batch) -> Tensor:
         """[b, s, d], or [b, 1, d] of first tokens, on the batch's device. Padding has the states of some token: finite,
         and masked."""
         import torch
 
-        device, states = batch.attention_mask.device, self.entry.states
-        starts = self.starts[batch.indices]
-        if len(states) == len(self.starts):
-            places = starts[:, None]
-        else:
-            steps = torch.arange(batch.attention_mask.shape[1])
-            places = torch.where(batch.attention_mask.cpu() == 1, starts[:, None] + steps, 0)  # [b, s]
-        found = states.index_select(0, places.flatten())
+        device = batch.attention_mask.device
+        starts, lengths = self.starts[batch.indices, None], self.lengths[batch.indices, None]  # [b, 1]
+        steps = torch.arange(int(lengths.max()))[None]  # [1, s]
+        places = torch.where(steps < lengths, starts + steps, 0)  # [b, s]
+        found = self.states.index_select(0, places.flatten().to(self.states.device, non_blocking=True))
+        if found.device != device:
+            found = found.pin_memory()
         return found.view(*places.shape, -1).to(device, non_blocking=True)
 
 
@@ -103,17 +105,30 @@ def with_prefix(
     """
     if not depth or store is None or store.limit_bytes == 0:
         return Examples(split)
-    keys = _keys(stack, forward, depth, split, device)
-    starts, rows = split.offsets[:-1], len(split.input_ids)
-    if depth == len(stack.layers) and forward.head_reads_first:
-        import torch
+    import torch
 
-        starts, rows = torch.arange(len(split)), len(split)
+    keys = _keys(stack, forward, depth, split, device)
+    starts, lengths = split.offsets[:-1], torch.from_numpy(split.lengths)
+    if depth == len(stack.layers) and forward.head_reads_first:
+        starts, lengths = torch.arange(len(split)), torch.ones(len(split), dtype=torch.int64)
     entry = store.open(keys[depth])
     reused = entry is not None
     if entry is None:
-        entry = _build(split, stack, forward, keys, rows, starts, store, device, pad_id, description)
-    return Examples(split, PrefixStates(depth, entry, starts, reused) if entry else None)
+        entry = _build(split, stack, forward, keys, starts, lengths, store, device, pad_id, description)
+    if entry is None:
+        return Examples(split)
+    return Examples(split, PrefixStates(depth, entry, _placed(entry.states, device), starts, lengths, reused))
+
+
+def _placed(states: Tensor, device: Device) -> Tensor:
+    """On the GPU, where that leaves it more than half of its free memory; else where they are."""
+    if device.name == "cuda":
+        import torch
+
+        free, _ = torch.cuda.mem_get_info()
+        if states.nbytes < free / 2:
+            return states.to("cuda")
+    return states
 
 
 def _build(
@@ -121,8 +136,8 @@ def _build(
     stack: EncoderStack,
     forward: Forward,
     keys: list[str],
-    rows: int,
     starts: Tensor,
+    lengths: Tensor,
     store: PrefixStore,
     device: Device,
     pad_id: int,
@@ -143,35 +158,34 @@ def _build(
     with torch.no_grad(), autocast(device):
         found = computed()
         first = next(found)
-        draft = store.create(keys[depth], rows, first[1].shape[-1], first[1].dtype)
+        draft = store.create(keys[depth], int(lengths.sum()), first[1].shape[-1], first[1].dtype)
         if draft is None:
             return None
         with draft:
             for batch, states in chain([first], found):
-                _put(states, batch, starts, draft.states)
+                _put(states, batch, starts, lengths, draft.states)
             spent = time.perf_counter() - started + (base.entry.build_s if base else 0.0)
             return draft.commit(spent, {**description, "depth": str(depth)})
 
 
-def _put(states: Tensor, batch: Batch, starts: Tensor, kept: Tensor) -> None:
-    """Store a batch's states [b, s, d] or [b, 1, d] without padding."""
+def _put(states: Tensor, batch: Batch, starts: Tensor, lengths: Tensor, kept: Tensor) -> None:
+    """Store a batch's states [b, s, d] (s of 1 where first tokens are kept) without padding."""
     import torch
 
-    first = starts[batch.indices]
-    if states.shape[1] == 1 and len(kept) == len(starts):
-        kept[first] = states[:, 0]
-        return
-    mask = batch.attention_mask == 1  # [b, s]
-    places = first[:, None] + torch.arange(mask.shape[1])
-    kept[places[mask]] = states[mask]
+    steps = torch.arange(states.shape[1])[None]  # [1, s]
+    mask = steps < lengths[batch.indices, None]  # [b, s]
+    kept[(starts[batch.indices, None] + steps)[mask]] = states[mask]
 
 
 def _deepest(store: PrefixStore, keys: list[str], split: TokenisedSplit) -> tuple[int, PrefixStates | None]:
     """The deepest shallower prefix that is there already."""
+    import torch
+
     for depth in range(len(keys) - 2, 0, -1):
         entry = store.open(keys[depth])
         if entry is not None:
-            return depth, PrefixStates(depth, entry, split.offsets[:-1], reused=True)
+            starts, lengths = split.offsets[:-1], torch.from_numpy(split.lengths)
+            return depth, PrefixStates(depth, entry, entry.states, starts, lengths, reused=True)
     return 0, None
 
 
