@@ -167,3 +167,34 @@ def test_every_family_parses_its_examples_to_their_own_names() -> None:
     families: list[Any] = [declared.value for declared in REGISTRY.families]
     for family in families:
         assert [family.parse(example).name for example in family.examples] == list(family.examples)
+
+
+class TestPartialTraining:
+    @pytest.mark.parametrize(("layers", "trained"), [(12, {9, 10, 11}), (6, {4, 5}), (4, {3}), (1, {0})])
+    def test_last_quarter_trains_the_top_quarter_rounded_up(self, layers: int, trained: set[int]) -> None:
+        plan = plan_of("last-quarter", layers)
+        assert set(range(layers)) - plan.frozen_layers == trained
+        assert plan.embeddings == (layers > 1)
+        assert plan.prefix_layers == (layers - len(trained) if layers > 1 else None)
+
+    @given(count=st.integers(1, 12), seed=st.integers(0, 10**9 - 1))
+    def test_random_freezes_as_many_as_asked_the_same_ones_each_time(self, count: int, seed: int) -> None:
+        name = f"random-{count}-seed{seed}"
+        plan = plan_of(name)
+        assert len(plan.frozen_layers) == count
+        assert plan == plan_of(name)
+        assert plan.embeddings == (0 in plan.frozen_layers)
+
+    def test_random_draws_every_layer_equally_often(self) -> None:
+        drawn = [layer for seed in range(600) for layer in plan_of(f"random-4-seed{seed}").frozen_layers]
+        counts = [drawn.count(layer) for layer in range(12)]
+        assert min(counts) > 150
+        assert max(counts) < 250
+
+    def test_what_cannot_be_meant_is_refused(self) -> None:
+        with pytest.raises(UsageError, match="freezes no layer"):
+            parse("random-0-seed1")
+        with pytest.raises(UsageError, match="is written 'random-3-seed1'"):
+            parse("random-03-seed1")
+        with pytest.raises(DoesNotFit, match="13 layers, but the model has only 12"):
+            plan_of("random-13-seed1")
