@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from alue_bench.data.splits import TaskRows
@@ -27,8 +27,9 @@ from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.forward import Forward, choose_forward
 from alue_bench.training.freezing import ParameterCounts, apply_plan, count_parameters
 from alue_bench.training.loop import Training, fine_tune, predict_logits
+from alue_bench.training.memory_limit import release
 from alue_bench.training.precision import Device
-from alue_bench.training.prefix import Examples, with_prefix
+from alue_bench.training.prefix import Examples, FrozenPrefix
 from alue_bench.training.prefix_store import PrefixStore
 
 
@@ -56,6 +57,7 @@ class Trained:
     device: Device
     tokenizer: Any
     training: Training
+    prefix: FrozenPrefix
     prefixes: dict[str, Examples]
     """Train and dev split."""
     memory: PeakMemory
@@ -80,13 +82,13 @@ def execute(
     training would be the same to the last bit, as for a diagnostic set of a task."""
     started = time.perf_counter()
     reused = before is not None and before.key == spec.training_key
-    notes: list[str] = []
-    inputs.prefixes.on_problem = notes.append
-    trained = before if before is not None and reused else train(spec, inputs, notes, on_step=on_step)
+    trained = before if before is not None and reused else train(spec, inputs, on_step=on_step)
 
+    notes = list(trained.notes)
+    inputs.prefixes.on_problem = notes.append
     labels, device, pad_id = inputs.task.labels, trained.device, trained.tokenizer.pad_token_id
     test = _tokenised(inputs.rows, "test", spec, inputs, trained.tokenizer)
-    examples = _with_prefix(test, "test", spec, inputs, trained.stack, trained.forward, device, pad_id)
+    examples = trained.prefix.examples(test, pad_id, _description(spec, "test"))
     test_started = time.perf_counter()
     logits = predict_logits(trained.stack, trained.forward, examples, device=device, pad_id=pad_id)
     test_s = time.perf_counter() - test_started + _build_s(examples)
@@ -134,7 +136,6 @@ def execute(
     result |= {f"energy/{part}_j": joules for part, joules in trained.energy.joules.items()}
     if trained.memory.device_mib is not None:
         result["memory/device_peak_mib"] = trained.memory.device_mib
-    notes += trained.notes
     if test.truncated:
         notes.append(f"{test.truncated} of {len(test)} test texts cut to {spec.hyper.max_length} tokens")
     if not math.isfinite(result["test/score"]):
@@ -160,9 +161,7 @@ def execute(
     )
 
 
-def train(
-    spec: RunSpec, inputs: RunInputs, notes: list[str], *, on_step: Progress = lambda done, total: None
-) -> Trained:
+def train(spec: RunSpec, inputs: RunInputs, *, on_step: Progress = lambda done, total: None) -> Trained:
     """Load, freeze, fine-tune, select the epoch. A loss that is not finite in a narrow number format gets a second
     chance in fp32."""
     try:
@@ -170,17 +169,22 @@ def train(
     except NonFiniteLossError as error:
         if spec.precision == "fp32":
             raise
-        notes.append(f"trained in fp32, after {spec.precision} failed: {error}")
-        return _train(spec, inputs, Device(spec.device, "fp32"), on_step)
+        failure = str(error)
+    release(spec.device)  # outside the handler, whose traceback holds the first model
+    trained = _train(spec, inputs, Device(spec.device, "fp32"), on_step)
+    return replace(trained, notes=(f"trained in fp32, after {spec.precision} failed: {failure}", *trained.notes))
 
 
 def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) -> Trained:
+    notes: list[str] = []
+    inputs.prefixes.on_problem = notes.append
     task = inputs.train_task
     tokenizer = load_tokenizer(inputs.checkpoint)
     model = load_model(inputs.checkpoint, task.labels, init_seed=spec.init_seed).to(spec.device)
     stack = view_as_stack(model)
     apply_plan(stack, spec.freeze_plan)
     forward = choose_forward(stack, device.compute)
+    prefix = FrozenPrefix(stack, forward, spec.freeze_plan.prefix_layers, store=inputs.prefixes, device=device)
     splits = {name: _tokenised(inputs.train_rows, name, spec, inputs, tokenizer) for name in ("train", "dev")}
     dev_targets = splits["dev"].targets.numpy()
 
@@ -190,7 +194,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
 
     with PeakMemory(spec.device) as memory, Energy(spec.device) as energy:
         prefixes = {
-            name: _with_prefix(split, name, spec, inputs, stack, forward, device, tokenizer.pad_token_id)
+            name: prefix.examples(split, tokenizer.pad_token_id, _description(spec, name))
             for name, split in splits.items()
         }
         training = fine_tune(
@@ -210,11 +214,13 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
     lengths = splits["train"].lengths
     first = forward.head_reads_first
     cached = prefixes["train"].depth > 0
-    notes = [
+    notes += [
         f"{split.truncated} of {len(split)} {name} texts cut to {spec.hyper.max_length} tokens"
         for name, split in splits.items()
         if split.truncated
     ]
+    if training.skipped_updates:
+        notes.append(f"{training.skipped_updates} of {training.steps} updates were skipped: gradients overflowed")
     if training.micro_batch < spec.hyper.batch_size:
         notes.append(
             f"the memory did not hold a batch of {spec.hyper.batch_size}: gradients were added up over parts of "
@@ -229,6 +235,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
         device=device,
         tokenizer=tokenizer,
         training=training,
+        prefix=prefix,
         prefixes=prefixes,
         memory=memory,
         energy=energy,
@@ -241,26 +248,9 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
     )
 
 
-def _with_prefix(
-    split: TokenisedSplit,
-    name: str,
-    spec: RunSpec,
-    inputs: RunInputs,
-    stack: EncoderStack,
-    forward: Forward,
-    device: Device,
-    pad_id: int,
-) -> Examples:
-    return with_prefix(
-        split,
-        stack,
-        forward,
-        spec.freeze_plan.prefix_layers,
-        store=inputs.prefixes,
-        device=device,
-        pad_id=pad_id,
-        description={"task": spec.task, "split": name, "model": spec.model},
-    )
+def _description(spec: RunSpec, split: str) -> dict[str, str]:
+    """Of an entry in the cache, for people."""
+    return {"task": spec.train_task, "split": split, "model": spec.model}
 
 
 def _build_s(examples: Examples) -> float:

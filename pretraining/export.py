@@ -28,6 +28,9 @@ def export(folder: Path, out: Path) -> None:
     saved = checkpoints.load(path)
     model = averaged_model(saved)
     model.half().save_pretrained(out)
+    # Half precision is how the weights are stored, not how they are to be computed with.
+    config = json.loads((out / "config.json").read_text(encoding="utf-8")) | {"dtype": "float32"}
+    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     pad, unknown, first, separator, mask = SPECIAL
     PreTrainedTokenizerFast(
         tokenizer_file=str(folder / "tokenizer.json"),

@@ -89,14 +89,6 @@ FRESH = Recipe(stages=(Stage(3, 17e6), Stage(6, 10e6), Stage(12, 10e6), Stage(12
 """From nothing: progressive stacking (Gong et al. 2019)."""
 
 
-def annealing(recipe: Recipe, done: float, tokens: float) -> Recipe:
-    """`recipe`, ending `tokens` after `done`, its learning rate falling all the way."""
-    layers = recipe.stages[recipe.stage_at(done)[0]].layers
-    values = recipe.as_dict()
-    values["stages"] = [asdict(Stage(layers, done)), asdict(Stage(layers, tokens, MIXED))]
-    return Recipe.from_dict({**values, "decay_tokens": tokens})
-
-
 def ending(recipe: Recipe, tokens: float) -> Recipe:
     """`recipe` with its last stage shortened, so that the run lasts `tokens`."""
     before = sum(stage.tokens for stage in recipe.stages[:-1])
@@ -109,3 +101,9 @@ def ending(recipe: Recipe, tokens: float) -> Recipe:
     else:
         stages = (*recipe.stages[:-1], replace(recipe.stages[-1], tokens=tokens - before))
     return replace(recipe, stages=stages)
+
+
+def annealing(recipe: Recipe, done: float, tokens: float) -> Recipe:
+    """`recipe` cut off after `done`, with a last stage of `tokens` in which its learning rate falls all the way."""
+    before = ending(recipe, done).stages
+    return replace(recipe, stages=(*before, Stage(before[-1].layers, tokens, MIXED)), decay_tokens=tokens)

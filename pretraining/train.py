@@ -39,6 +39,7 @@ from pretraining.recipe import Recipe
 from pretraining.sampling import NO_LABEL, Batch, Sampler, Stream, load_streams
 from pretraining.tracking import Tracker
 
+PREDICTED_STEP = 64
 AVERAGE_EVERY, LOG_EVERY, EVALUATE_EVERY, CHECKPOINT_EVERY = 4, 20, 100, 200  # steps
 
 
@@ -169,9 +170,14 @@ class Run:
             torch.from_numpy(part).to(self.device, non_blocking=True)
             for part in (batch.ids, batch.types, batch.targets, batch.follows)
         )
-        wanted = torch.from_numpy(np.flatnonzero(batch.chosen)).to(self.device, non_blocking=True)
+        places = np.flatnonzero(batch.chosen)
+        # Few different numbers of them: the library prepares its products anew for every shape, and keeps them.
+        idle = -len(places) % PREDICTED_STEP
+        wanted = torch.from_numpy(np.pad(places, (0, idle))).to(self.device, non_blocking=True)
         words, pairs = self.lean.forward(ids, types, wanted)
-        masked = functional.cross_entropy(words.float(), targets.flatten()[wanted])
+        expected = targets.flatten()[wanted]
+        expected[len(places) :] = NO_LABEL
+        masked = functional.cross_entropy(words.float(), expected, ignore_index=NO_LABEL)
         paired = functional.cross_entropy(pairs.float(), follows, ignore_index=NO_LABEL, reduction="sum")
         return {
             "train/masked_loss": masked,

@@ -14,25 +14,14 @@ from conftest import OURS, Finished, environment_of
 from alue_bench.errors import UsageError
 from alue_bench.plan import PlannedRun, PlanRequest, build_plan
 from benchmarks.bag_of_characters import yardstick
-from benchmarks.mini_quality import (
-    Estimate,
-    Measured,
-    Results,
-    TaskFacts,
-    all_sheets,
-    as_markdown,
-    by_cell,
-    chosen_models,
-    closing_lines,
-    document,
-    estimate,
-    main,
-    paired_difference,
-    random_copy,
-    relative_change,
-    shown_command,
-    with_models,
-)
+from benchmarks.command_line import shown_command
+from benchmarks.intervals import Estimate, estimate, paired_difference, relative_change
+from benchmarks.mini_quality import FOLDERS, main
+from benchmarks.mini_quality_models import chosen_models, with_models
+from benchmarks.mini_quality_report import all_sheets, closing_lines, document
+from benchmarks.mini_quality_results import Measured, Results, TaskFacts, by_cell
+from benchmarks.random_copy import random_copy
+from benchmarks.tables import as_markdown
 
 FOLDER = os.environ.get("ALUE_BENCH_DATA", "")  # before the fixtures take it out of the environment
 WANTED = "semeval2018/2018-E-c-Ar-train.txt"
@@ -246,7 +235,7 @@ class TestTables:
 
 def test_the_command_is_shown_without_the_folders_of_this_machine() -> None:
     given = ["--data-dir", "/a/b/data", "--model", "old=~/c/mini/", "--store", "sqlite:////d/e.db", "--model", "A/B"]
-    assert shown_command(given) == (
+    assert shown_command("mini_quality", given, FOLDERS) == (
         "python -m benchmarks.mini_quality --data-dir data --model old=mini/ --store sqlite:///e.db --model A/B"
     )
 

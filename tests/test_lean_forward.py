@@ -178,10 +178,19 @@ class TestWhichWay:
         layer.attention.self.value = Adapted(32, 32)
         assert not LeanForward.fits(stack)
 
-    def test_another_activation_takes_the_librarys(self, tmp_path: Path) -> None:
+    def test_nor_one_that_behaves_otherwise_or_is_looked_at(self, tiny: Callable[[str], Path]) -> None:
+        hooked, other = load(tiny("bert")), load(tiny("bert"))
+        hooked.layers[1].register_forward_hook(lambda module, args, output: output)
+        assert not LeanForward.fits(hooked)
+        layer: Any = other.layers[1]
+        layer.attention.self.__class__ = type("Otherwise", (type(layer.attention.self),), {})
+        assert not LeanForward.fits(other)
+
+    @pytest.mark.parametrize("activation", ["gelu_new", "gelu_10", "relu"])
+    def test_another_activation_takes_the_librarys(self, activation: str, tmp_path: Path) -> None:
         from tiny_models import save_tiny_model
 
-        save_tiny_model("bert", tmp_path, hidden_act="gelu_new")
+        save_tiny_model("bert", tmp_path, hidden_act=activation)
         assert not LeanForward.fits(load(tmp_path))
 
 

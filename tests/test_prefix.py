@@ -12,9 +12,14 @@ import pytest
 import torch
 from tiny_models import ARCHITECTURES
 
+from alue_bench.data.tokenisation import TokenisedSplit
 from alue_bench.plan import Plan, PlannedRun, PlanRequest, build_plan
 from alue_bench.run import Trained, execute, train
 from alue_bench.spec import RunResult
+from alue_bench.training.encoder_stack import view_as_stack
+from alue_bench.training.forward import choose_forward
+from alue_bench.training.precision import Device
+from alue_bench.training.prefix import FrozenPrefix
 from alue_bench.training.prefix_store import PrefixStore, parse_size
 
 PlanRuns = Callable[..., Plan]
@@ -172,7 +177,7 @@ def test_frozen_layers_cost_no_time_after_the_first_epoch(plan_runs: PlanRuns) -
     (planned,) = plan_runs("bottom2", architecture="distilbert").runs
     spec, inputs = planned.spec, planned.inputs
     do(planned)
-    trained = train(spec, inputs, [])
+    trained = train(spec, inputs)
     called: list[int] = []
     for index, layer in enumerate(trained.stack.layers):
         layer.register_forward_hook(lambda module, args, output, index=index: called.append(index))
@@ -214,3 +219,73 @@ def test_a_store_of_another_process_is_used(plan_runs: PlanRuns) -> None:
     fresh = PrefixStore(planned.inputs.prefixes.folder, parse_size("1GB"), lambda message: None)
     again = dataclasses.replace(planned.inputs, prefixes=fresh)
     assert execute(planned.spec, again)[0].metrics["runtime/prefix_reused"] == 1
+
+
+class TestWhereItCannotBeDone:
+    """What cannot start from stored states is computed at every step, and says so."""
+
+    @pytest.mark.parametrize(
+        ("name", "options"),
+        [
+            ("XLM", {"emb_dim": 32, "n_layers": 3, "n_heads": 2}),
+            ("FNet", {"num_hidden_layers": 3, "hidden_size": 32, "intermediate_size": 64}),
+            (
+                "RemBert",
+                {"num_hidden_layers": 3, "hidden_size": 32, "input_embedding_size": 16, "num_attention_heads": 2},
+            ),
+            (
+                "Esm",
+                {
+                    **{"num_hidden_layers": 3, "hidden_size": 32, "num_attention_heads": 2},
+                    **{"pad_token_id": 0, "position_embedding_type": "rotary"},
+                },
+            ),
+        ],
+    )
+    def test_architectures_that_carry_something_past_their_layers(
+        self, name: str, options: dict[str, Any], tmp_path: Path
+    ) -> None:
+        import transformers
+
+        torch.manual_seed(0)
+        config = getattr(transformers, f"{name}Config")(vocab_size=60, max_position_embeddings=40, **options)
+        model = getattr(transformers, f"{name}ForSequenceClassification")(config)
+        stack = view_as_stack(model)
+        problems: list[str] = []
+        store = PrefixStore(tmp_path, parse_size("1GB"), problems.append)
+        device = Device("cpu", "fp32")
+        prefix = FrozenPrefix(stack, choose_forward(stack, torch.float32), 2, store=store, device=device)
+        ids = torch.randint(5, 60, (17,))
+        split = TokenisedSplit(ids, None, torch.tensor([0, 9, 14, 17]), torch.zeros(3), ["a", "b", "c"], 0)
+        assert prefix.examples(split, 0, {}).depth == 0
+        assert prefix.examples(split, 0, {}).depth == 0
+        assert len(problems) == 1, "told once"
+        assert f"{name}ForSequenceClassification cannot be started" in problems[0]
+        assert not store.entries()
+
+    def test_a_shallower_prefix_gives_way_where_it_takes_the_room(self, plan_runs: PlanRuns) -> None:
+        (alone,) = plan_runs("bottom3").runs
+        do(alone)
+        largest = max(entry.bytes for entry in entries(alone))
+        alone.inputs.prefixes.clear()
+        limit = f"{int(largest * 1.5)}B"
+        for strategy, depth in (("bottom2", 2), ("bottom3", 3)):
+            (planned,) = plan_runs(strategy, cache_size=limit).runs
+            trained = train(planned.spec, planned.inputs)
+            assert trained.prefixes["train"].depth == depth, strategy
+
+    def test_a_memory_too_small_for_it(self, plan_runs: PlanRuns, monkeypatch: pytest.MonkeyPatch) -> None:
+        from alue_bench.training.lean_forward import LeanForward
+
+        whole = LeanForward.prefix
+
+        def limited(self: Any, batch: Any, depth: int, *rest: Any) -> Any:
+            if depth == 2 and batch.input_ids.numel() > 200:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            return whole(self, batch, depth, *rest)
+
+        monkeypatch.setattr(LeanForward, "prefix", limited)
+        (planned,) = plan_runs("bottom2").runs
+        result, trained = do(planned)
+        assert trained.prefixes["train"].depth == 0
+        assert any("the memory does not hold" in note for note in result.notes)

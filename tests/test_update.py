@@ -197,3 +197,21 @@ class TestLossThatIsNotFinite:
         (planned,) = plan_runs("fp32", lr=1e30, clip=0.0).runs
         with pytest.raises(NonFiniteLossError, match=r"at step \d+ of 3 \(learning rate .+e\+.., gradient norm .+\)"):
             execute(planned.spec, planned.inputs)
+
+    def test_a_model_whose_outputs_are_none_has_no_score(self, plan_runs: Callable[..., Plan]) -> None:
+        """It diverged in its last update, after the last loss that was looked at."""
+        (planned,) = plan_runs("fp32", lr=1e30, batch_size=40, clip=0.0).runs
+        with pytest.raises(NonFiniteLossError, match=r"outputs are not finite for \d+ of 30 texts; try a smaller --lr"):
+            execute(planned.spec, planned.inputs)
+
+    def test_scoring_takes_smaller_batches_where_the_memory_is_short(self, plan_runs: Callable[..., Plan]) -> None:
+        (planned,) = plan_runs("fp32").runs
+        expected, trained = execute(planned.spec, planned.inputs)
+
+        def allocate(module: Any, args: Any, options: dict[str, Any]) -> None:
+            if options["input_ids"].numel() > 150:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+        trained.stack.embeddings[0].register_forward_pre_hook(allocate, with_kwargs=True)
+        again, _ = execute(planned.spec, planned.inputs, before=trained)
+        np.testing.assert_allclose(again.predictions.scores, expected.predictions.scores, rtol=1e-4, atol=1e-5)

@@ -31,7 +31,7 @@ def hardware(device: str) -> dict[str, Any]:
 
     found: dict[str, Any] = {
         "machine": platform.machine(),
-        "processor": _processor_name(),
+        "processor": processor_name(),
         "threads": torch.get_num_threads(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
     }
@@ -88,7 +88,7 @@ def git_state(folder: Path) -> dict[str, str] | None:
     return {"commit": commit, "dirty": "yes" if ask("status", "--porcelain", "-uno") else "no"}
 
 
-def _processor_name() -> str:
+def processor_name() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

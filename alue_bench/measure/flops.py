@@ -55,7 +55,7 @@ def layer_costs(stack: EncoderStack) -> list[LayerCost]:
     config: Any = stack.model.config
     hidden = int(config.hidden_size)
     kinds = getattr(config, "layer_types", None) or ["full_attention"] * len(stack.layers)
-    window = getattr(config, "sliding_window", None) or getattr(config, "local_attention", None)
+    window = getattr(config, "local_attention", None) or getattr(config, "sliding_window", None)
     costs = []
     for layer, kind in zip(stack.layers, kinds, strict=True):
         weights = sum(m.weight.numel() for m in layer.modules() if isinstance(m, nn.Linear))

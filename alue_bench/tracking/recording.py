@@ -190,6 +190,8 @@ class Recorder:
             self.connection.client.log_artifacts(run_id, str(folder))
         final = [(name, value, 0) for name, value in result.metrics.items()]
         self._log_metrics(run_id, final + [(p.metric, p.value, p.step) for p in result.curves])
+        # A run that could not be done in the format it was meant for was done in another one.
+        self.connection.client.set_tag(run_id, "precision", result.environment["engine"]["precision"])
         self.connection.client.set_tag(run_id, "stage", "done")
         self._terminate(run_id, "FINISHED")
 

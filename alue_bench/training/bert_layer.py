@@ -33,27 +33,45 @@ CPU: at 26 tokens it takes twice as long)."""
 Grads = tuple[Tensor | None, ...]
 
 
+FAMILY = ("Bert", "Roberta", "XLMRoberta", "Electra")
+TORCH_MODULES = ("torch.nn.modules.linear", "torch.nn.modules.normalization", "torch.nn.modules.dropout")
+
+
 def is_bert_layer(layer: nn.Module) -> bool:
-    """Whether a module has exactly this structure: nothing added to it, wrapped, or replaced in it."""
-    if type(layer).__name__ not in ("BertLayer", "RobertaLayer", "XLMRobertaLayer", "ElectraLayer"):
+    """Whether a module has exactly this structure: nothing added to it, wrapped, hooked or replaced in it."""
+    family = type(layer).__name__.removesuffix("Layer")
+    if family not in FAMILY or not type(layer).__module__.startswith("transformers."):
         return False
     any_layer: Any = layer
     attention, output = any_layer.attention.self, any_layer.attention.output
-    linear = (
-        *(attention.query, attention.key, attention.value),
-        *(output.dense, any_layer.intermediate.dense, any_layer.output.dense),
-    )
+    expected = {
+        f"{family}Attention": [any_layer.attention],
+        f"{family}SelfAttention": [attention],
+        f"{family}SelfOutput": [output],
+        f"{family}Intermediate": [any_layer.intermediate],
+        f"{family}Output": [any_layer.output],
+        "Linear": [attention.query, attention.key, attention.value],
+        "LayerNorm": [output.LayerNorm, any_layer.output.LayerNorm],
+        "Dropout": [attention.dropout, output.dropout, any_layer.output.dropout],
+    }
+    expected["Linear"] += [output.dense, any_layer.intermediate.dense, any_layer.output.dense]
+    own = type(layer).__module__
     return (
-        all(type(module) is nn.Linear and module.bias is not None for module in linear)
-        and all(type(module) is nn.LayerNorm for module in (output.LayerNorm, any_layer.output.LayerNorm))
+        all(
+            type(module).__name__ == name and type(module).__module__ in (own, *TORCH_MODULES)
+            for name, modules in expected.items()
+            for module in modules
+        )
+        and all(module.bias is not None for module in expected["Linear"])
+        and not any(module._forward_hooks or module._forward_pre_hooks for module in layer.modules())
         and _is_exact_gelu(any_layer.intermediate.intermediate_act_fn)
         and not any_layer.is_decoder
-        and len({module.weight.requires_grad for module in linear[:3]}) == 1
+        and len({module.weight.requires_grad for module in expected["Linear"][:3]}) == 1
     )
 
 
 def _is_exact_gelu(activation: Any) -> bool:
-    probe = torch.linspace(-3, 3, 13)
+    probe = torch.linspace(-100, 100, 2001)
     return bool(torch.equal(activation(probe), functional.gelu(probe)))
 
 

@@ -143,13 +143,11 @@ class LibraryForward:
                 lambda module, args, output: seen.append(isinstance(output, tuple))
             )
             device = next(self.stack.model.parameters()).device
-            training = self.stack.model.training
             try:
                 with torch.no_grad():
                     self.stack.model(input_ids=torch.zeros((1, 2), dtype=torch.long, device=device))
             finally:
                 hook.remove()
-            self.stack.model.train(training)
             self._tuples = seen[0]
         return self._tuples
 

@@ -19,6 +19,7 @@ HEADS = (
     "ElectraForSequenceClassification",
 )
 """Those that read the first token only."""
+LAYERS_SEED = 1 << 40
 
 
 class LeanForward:
@@ -61,7 +62,8 @@ class LeanForward:
 
     def seed(self, seed: int) -> None:
         torch.manual_seed(seed)  # dropout of embeddings and head, by the library's modules
-        self._masks = DropoutMasks(seed, self._device)
+        # Of another seed: on a GPU, generators of one seed give the same numbers.
+        self._masks = DropoutMasks(seed + LAYERS_SEED, self._device)
 
     def _embedded(self, batch: Batch) -> Tensor:
         types = {} if batch.token_type_ids is None else {"token_type_ids": batch.token_type_ids}

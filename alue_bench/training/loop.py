@@ -8,7 +8,8 @@
         keep the trainable weights if the score is the best yet
     take back the selected epoch's weights
 
-Nothing inside the timed region logs, touches the tracking store, or reads a value back from a GPU.
+Nothing inside the timed region logs, touches the tracking store, or reads a value back from a GPU (the library's own
+attention does, to see whether anything is padded).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from alue_bench.task import Labels
 from alue_bench.training.encoder_stack import EncoderStack
 from alue_bench.training.forward import Forward
 from alue_bench.training.freezing import training_mode
+from alue_bench.training.memory_limit import is_out_of_memory, release
 from alue_bench.training.precision import Device, autocast
 from alue_bench.training.prefix import Examples
 from alue_bench.training.recipe import build_optimiser, learning_rate, loss_function
@@ -53,6 +55,8 @@ class Training:
     padded_tokens: int = 0
     micro_batch: int = 0
     """Examples that were held in memory at a time: the batch size, or less where the memory was too small for it."""
+    skipped_updates: int = 0
+    """Updates left out because a gradient was not finite, as happens in fp16."""
     curves: list[CurvePoint] = field(default_factory=list)
     dev_scores: list[float] = field(default_factory=list)
     selected_epoch: int = 0
@@ -94,7 +98,7 @@ def fine_tune(
     training_mode(stack, plan)
     # The longest examples, so that the clock sees neither one-off costs nor the search for a batch that fits.
     longest = np.argsort(split.lengths, kind="stable")[-hyper.batch_size :]
-    updater.gradients_only(next(batches(split, [longest], pad_id)))
+    updater.warm_up(next(batches(split, [longest], pad_id, few_lengths=device.few_lengths)))
     forward.seed(data_seed)  # dropout; the order of the data has the generator above
 
     training = Training()
@@ -104,7 +108,8 @@ def fine_tune(
         losses, norms = [], []
         device.synchronise()
         started = time.perf_counter()
-        for batch in batches(split, training_order(split.lengths, hyper.batch_size, rng), pad_id):
+        order = training_order(split.lengths, hyper.batch_size, rng)
+        for batch in batches(split, order, pad_id, few_lengths=device.few_lengths):
             loss, norm = updater.update(batch, learning_rate(training.steps, total_steps, hyper))
             losses.append(loss)
             norms.append(norm)
@@ -145,19 +150,46 @@ def fine_tune(
 def predict_logits(
     stack: EncoderStack, forward: Forward, examples: Examples, *, device: Device, pad_id: int
 ) -> np.ndarray[Any, Any]:
-    """Logits [n, outputs] in fp32, in the split's own order. Batches go from short to long to save padding."""
+    """Logits [n, outputs] in fp32, in the split's own order. Batches go from short to long to save padding, and become
+    smaller where the memory is short.
+
+    Raises NonFiniteLossError where a logit is not finite: the training diverged, or the number format is too narrow.
+    """
     import numpy as np
-    import torch
 
     stack.model.eval()
-    parts, order = [], evaluation_order(examples.split.lengths, EVALUATION_TOKENS)
-    with torch.no_grad(), autocast(device):
-        for batch in batches(examples.split, order, pad_id):
-            parts.append(examples.logits(forward, batch.to(device.name)).float())
-    logits = torch.cat(parts).cpu().numpy()
+    tokens = EVALUATION_TOKENS
+    while True:
+        order = evaluation_order(examples.split.lengths, tokens)
+        try:
+            logits = _in_order(order, forward, examples, device, pad_id)
+            break
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or len(order) == len(examples.split):
+                raise
+        tokens //= 2
+        release(device.name)
+    if not np.isfinite(logits).all():
+        bad = int((~np.isfinite(logits)).any(1).sum())
+        raise NonFiniteLossError(
+            f"the model's outputs are not finite for {bad} of {len(logits)} texts; try a smaller --lr"
+        )
     result = np.empty_like(logits)
     result[np.concatenate(order)] = logits
     return result
+
+
+def _in_order(
+    order: list[np.ndarray[Any, Any]], forward: Forward, examples: Examples, device: Device, pad_id: int
+) -> np.ndarray[Any, Any]:
+    import torch
+
+    parts = []
+    with torch.no_grad(), autocast(device):
+        for batch in batches(examples.split, order, pad_id, few_lengths=device.few_lengths):
+            parts.append(examples.logits(forward, batch.to(device.name)).float())
+    logits: np.ndarray[Any, Any] = torch.cat(parts).cpu().numpy()
+    return logits
 
 
 def _record(
@@ -178,8 +210,10 @@ def _record(
     for start in range(0, len(losses), stride):
         end = min(start + stride, len(losses))
         for name, values in (("train/loss", losses), ("train/gradient_norm", norms)):
-            part = values[start:end]
-            training.curves.append(CurvePoint(name, sum(part) / len(part), first_step + end))
+            # In fp16 the scaler skips updates whose gradients overflow, and tries a smaller scale.
+            if part := [value for value in values[start:end] if math.isfinite(value)]:
+                training.curves.append(CurvePoint(name, sum(part) / len(part), first_step + end))
+    training.skipped_updates += sum(not math.isfinite(norm) for norm in norms)
     training.curves.append(CurvePoint("train/epoch_loss", sum(losses) / len(losses), training.steps))
 
 

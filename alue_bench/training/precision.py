@@ -68,6 +68,16 @@ class Device:
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
 
     @property
+    def few_lengths(self) -> bool:
+        """Whether it pays to pad batches to few different lengths.
+
+        On a CPU, the library prepares narrow products anew for every shape: 1 to 2 ms and about a megabyte each, a
+        dozen for each length, kept until a thousand newer ones have come. With a hundred lengths that is seconds and
+        gigabytes; a few per cent of padding is cheaper.
+        """
+        return self.name == "cpu" and self.precision != "fp32"
+
+    @property
     def make(self) -> str:
         """What of the hardware decides on the last bits of a result."""
         import torch

@@ -19,10 +19,12 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.data.batches import Batch, batches, evaluation_order
+from alue_bench import __version__
+from alue_bench.data.batches import Batch, batches, collate, evaluation_order
 from alue_bench.data.tokenisation import TokenisedSplit
 from alue_bench.training.encoder_stack import EncoderStack
 from alue_bench.training.forward import Forward
+from alue_bench.training.memory_limit import is_out_of_memory, release
 from alue_bench.training.precision import Device, autocast
 from alue_bench.training.prefix_store import Entry, PrefixStore
 
@@ -30,10 +32,12 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-FORMAT = 1
+FORMAT = 2
 """Increase when what is stored under a key changes."""
 TOKENS_PER_BATCH = 8192
 """Padded tokens computed at a time. The batches, and with them the last bits of the states, depend on nothing else."""
+SPLIT_TOLERANCE = 1e-3
+"""How far outputs may differ, relative to the largest, when the model starts from stored states."""
 NOT_THE_ENCODERS = ("num_labels", "id2label", "label2id", "problem_type", "classifier_dropout", "_name_or_path")
 """Fields of a configuration that differ between tasks and do not touch the encoder."""
 
@@ -60,8 +64,11 @@ class PrefixStates:
 
         device = batch.attention_mask.device
         starts, lengths = self.starts[batch.indices, None], self.lengths[batch.indices, None]  # [b, 1]
-        steps = torch.arange(int(lengths.max()))[None]  # [1, s]
+        first_only = len(self.states) == len(self.starts)
+        steps = torch.arange(1 if first_only else batch.attention_mask.shape[1])[None]  # [1, s]
         places = torch.where(steps < lengths, starts + steps, 0)  # [b, s]
+        if self.states.is_cuda:
+            places = places.pin_memory()
         found = self.states.index_select(0, places.flatten().to(self.states.device, non_blocking=True))
         if found.device != device:
             found = found.pin_memory()
@@ -87,37 +94,201 @@ class Examples:
         return forward.logits(batch, self.prefix.depth, self.prefix.of(batch))
 
 
-def with_prefix(
-    split: TokenisedSplit,
-    stack: EncoderStack,
-    forward: Forward,
-    depth: int | None,
-    *,
-    store: PrefixStore | None,
-    device: Device,
-    pad_id: int,
-    description: Mapping[str, str],
-) -> Examples:
-    """The split with the states behind `depth` frozen layers, from the store or computed and put there.
+class FrozenPrefix:
+    """The lowest `depth` layers and the embeddings of a model in training, frozen: what they put out for a split."""
 
-    Without them, for recomputation at every step, where there is no frozen layer (embeddings alone are cheaper to look
-    up again), no store, or no room in it (which the store reports).
-    """
-    if not depth or store is None or store.limit_bytes == 0:
-        return Examples(split)
-    import torch
+    def __init__(
+        self, stack: EncoderStack, forward: Forward, depth: int | None, *, store: PrefixStore | None, device: Device
+    ) -> None:
+        """depth: None where there is no prefix. store: None, or one with a limit of 0, keeps nothing."""
+        self._stack = stack
+        self._forward = forward
+        # Embeddings alone are cheaper to look up again than to keep.
+        self._depth = depth if depth and store is not None and store.limit_bytes else 0
+        self._store: Any = store
+        self._device = device
+        self._weights: list[str] | None = None
+        self._splits: bool | None = None
 
-    keys = _keys(stack, forward, depth, split, device)
-    starts, lengths = split.offsets[:-1], torch.from_numpy(split.lengths)
-    if depth == len(stack.layers) and forward.head_reads_first:
-        starts, lengths = torch.arange(len(split)), torch.ones(len(split), dtype=torch.int64)
-    entry = store.open(keys[depth])
-    reused = entry is not None
-    if entry is None:
-        entry = _build(split, stack, forward, keys, starts, lengths, store, device, pad_id, description)
-    if entry is None:
-        return Examples(split)
-    return Examples(split, PrefixStates(depth, entry, _placed(entry.states, device), starts, lengths, reused))
+    def examples(self, split: TokenisedSplit, pad_id: int, description: Mapping[str, str]) -> Examples:
+        """The split with the states behind the prefix, from the store or computed and put there.
+
+        Without them, for recomputation at every step, where there is no prefix, no room in the store, or no way to
+        start the model from such states; the store reports which. description: for people, of the entry.
+        """
+        if not self._depth or not self._can_start_from_states(split, pad_id):
+            return Examples(split)
+        started = time.perf_counter()
+        keys = self._keys(split)
+        places = self._places(split)
+        entry = self._store.open(keys[-1])
+        reused = entry is not None
+        if entry is None:
+            entry = self._built(split, keys, places, pad_id, description, started)
+        if entry is None:
+            return Examples(split)
+        return Examples(split, PrefixStates(self._depth, entry, _placed(entry.states, self._device), *places, reused))
+
+    def _places(self, split: TokenisedSplit) -> tuple[Tensor, Tensor]:
+        """Where each example's states begin, and how many there are: int64 [n] each."""
+        import torch
+
+        if self._depth == len(self._stack.layers) and self._forward.head_reads_first:
+            return torch.arange(len(split)), torch.ones(len(split), dtype=torch.int64)
+        return split.offsets[:-1], torch.from_numpy(split.lengths)
+
+    def _built(
+        self,
+        split: TokenisedSplit,
+        keys: list[str],
+        places: tuple[Tensor, Tensor],
+        pad_id: int,
+        description: Mapping[str, str],
+        started: float,
+    ) -> Entry | None:
+        """From the deepest shallower prefix that is there, or, where that one takes the room, from the texts."""
+        try:
+            below = self._deepest(split, keys)
+            entry = self._filled(split, keys[-1], places, pad_id, description, started, below)
+            if entry is None and below is not None:
+                below = None  # lets go of it: the store may evict it
+                entry = self._filled(split, keys[-1], places, pad_id, description, started, None)
+            return entry
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            self._store.on_problem(
+                f"the memory does not hold {TOKENS_PER_BATCH} tokens: frozen layers are computed at every step"
+            )
+        release(self._device.name)
+        return None
+
+    def _filled(
+        self,
+        split: TokenisedSplit,
+        key: str,
+        places: tuple[Tensor, Tensor],
+        pad_id: int,
+        description: Mapping[str, str],
+        started: float,
+        below: PrefixStates | None,
+    ) -> Entry | None:
+        import torch
+
+        self._stack.model.eval()
+        with torch.no_grad(), autocast(self._device):
+            found = self._computed(split, pad_id, below)
+            first = next(found)
+            draft = self._store.create(key, int(places[1].sum()), first[1].shape[-1], first[1].dtype)
+            if draft is None:
+                return None
+            with draft:
+                for batch, states in chain([first], found):
+                    _put(states, batch, places, draft.states)
+                spent = time.perf_counter() - started + (below.entry.build_s if below else 0.0)
+                entry: Entry = draft.commit(spent, {**description, "depth": str(self._depth)})
+                return entry
+
+    def _computed(
+        self, split: TokenisedSplit, pad_id: int, below: PrefixStates | None
+    ) -> Iterator[tuple[Batch, Tensor]]:
+        """Batches and their states [b, s, d] or [b, 1, d], on the CPU."""
+        order = evaluation_order(split.lengths, TOKENS_PER_BATCH)
+        for batch in batches(split, order, pad_id, few_lengths=self._device.few_lengths):
+            moved = batch.to(self._device.name)
+            given, start = (below.of(moved), below.depth) if below else (None, 0)
+            yield batch, self._forward.prefix(moved, self._depth, given, start).cpu()
+
+    def _deepest(self, split: TokenisedSplit, keys: list[str]) -> PrefixStates | None:
+        """The deepest shallower prefix that is there already."""
+        import torch
+
+        for depth in range(self._depth - 1, 0, -1):
+            entry = self._store.open(keys[depth])
+            if entry is not None:
+                starts, lengths = split.offsets[:-1], torch.from_numpy(split.lengths)
+                return PrefixStates(depth, entry, entry.states, starts, lengths, reused=True)
+        return None
+
+    def _can_start_from_states(self, split: TokenisedSplit, pad_id: int) -> bool:
+        """Whether a few examples give the same logits from stored states as from their texts.
+
+        Not so where something beside embeddings and layers carries information from the one to the other.
+        """
+        if self._splits is None:
+            problem = self._split_problem(split, pad_id)
+            self._splits = problem is None
+            if problem:
+                self._store.on_problem(
+                    f"{type(self._stack.model).__name__} cannot be started from the outputs of its lower layers "
+                    f"({problem}): frozen layers are computed at every step"
+                )
+        return self._splits
+
+    def _split_problem(self, split: TokenisedSplit, pad_id: int) -> str | None:
+        import numpy as np
+        import torch
+
+        self._stack.model.eval()
+        by_length = np.argsort(split.lengths, kind="stable")
+        few = np.unique(by_length[[0, len(by_length) // 2, -1]])
+        batch = collate(split, few, pad_id)
+        moved = batch.to(self._device.name)
+        try:
+            with torch.no_grad(), autocast(self._device):
+                whole = self._forward.logits(moved)
+                states = self._forward.prefix(moved, self._depth)
+                starts, lengths = self._places(split)
+                kept = torch.zeros(int(lengths.sum()), states.shape[-1], dtype=states.dtype)
+                _put(states.cpu(), batch, (starts, lengths), kept)
+                entry = Entry(kept, 0.0)
+                stored = PrefixStates(self._depth, entry, kept, starts, lengths, reused=False)
+                parted = self._forward.logits(moved, self._depth, stored.of(moved))
+        except Exception as error:  # whatever a stranger's architecture does with what it does not expect
+            if isinstance(error, RuntimeError) and is_out_of_memory(error):
+                raise
+            return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        gap, scale = float((whole - parted).abs().max()), float(whole.abs().max())
+        return None if gap <= SPLIT_TOLERANCE * scale + 1e-6 else f"its outputs change by {gap:.2g} of {scale:.2g}"
+
+    def _keys(self, split: TokenisedSplit) -> list[str]:
+        """A digest for each number of layers from 0 to `depth`, of all that determines the states behind them."""
+        import xxhash
+
+        texts = xxhash.xxh3_128()
+        for tensor in (split.input_ids, split.offsets, split.token_type_ids):
+            texts.update(b"none" if tensor is None else tensor.numpy().data)
+        if self._weights is None:
+            self._weights = self._weight_digests()
+        return [xxhash.xxh3_128_hexdigest(f"{weights} {texts.hexdigest()}".encode()) for weights in self._weights]
+
+    def _weight_digests(self) -> list[str]:
+        """One for each number of layers from 0 to `depth`, with everything else but the texts."""
+        import torch
+        import xxhash
+
+        digest = xxhash.xxh3_128()
+        model: Any = self._stack.model
+        config = {name: value for name, value in model.config.to_dict().items() if name not in NOT_THE_ENCODERS}
+        device = self._device
+        made_by = (
+            FORMAT,
+            __version__,
+            TOKENS_PER_BATCH,
+            self._forward.name,
+            device.name,
+            device.make,
+            device.precision,
+        )
+        computed_with = (torch.__version__, torch.get_num_threads())
+        described = (*made_by, *computed_with, len(self._stack.layers), sorted(config.items(), key=str))
+        digest.update(repr(described).encode())
+        _add_values(digest, self._stack.embeddings)
+        found = [digest.hexdigest()]
+        for layer in self._stack.layers[: self._depth]:
+            _add_values(digest, (layer,))
+            found.append(digest.hexdigest())
+        return found
 
 
 def _placed(states: Tensor, device: Device) -> Tensor:
@@ -131,83 +302,14 @@ def _placed(states: Tensor, device: Device) -> Tensor:
     return states
 
 
-def _build(
-    split: TokenisedSplit,
-    stack: EncoderStack,
-    forward: Forward,
-    keys: list[str],
-    starts: Tensor,
-    lengths: Tensor,
-    store: PrefixStore,
-    device: Device,
-    pad_id: int,
-    description: Mapping[str, str],
-) -> Entry | None:
-    import torch
-
-    depth = len(keys) - 1
-    below, base = _deepest(store, keys, split)
-    stack.model.eval()
-    started = time.perf_counter()
-
-    def computed() -> Iterator[tuple[Batch, Tensor]]:
-        for batch in batches(split, evaluation_order(split.lengths, TOKENS_PER_BATCH), pad_id):
-            moved = batch.to(device.name)
-            yield batch, forward.prefix(moved, depth, base.of(moved) if base else None, below).cpu()
-
-    with torch.no_grad(), autocast(device):
-        found = computed()
-        first = next(found)
-        draft = store.create(keys[depth], int(lengths.sum()), first[1].shape[-1], first[1].dtype)
-        if draft is None:
-            return None
-        with draft:
-            for batch, states in chain([first], found):
-                _put(states, batch, starts, lengths, draft.states)
-            spent = time.perf_counter() - started + (base.entry.build_s if base else 0.0)
-            return draft.commit(spent, {**description, "depth": str(depth)})
-
-
-def _put(states: Tensor, batch: Batch, starts: Tensor, lengths: Tensor, kept: Tensor) -> None:
+def _put(states: Tensor, batch: Batch, places: tuple[Tensor, Tensor], kept: Tensor) -> None:
     """Store a batch's states [b, s, d] (s of 1 where first tokens are kept) without padding."""
     import torch
 
+    starts, lengths = places
     steps = torch.arange(states.shape[1])[None]  # [1, s]
     mask = steps < lengths[batch.indices, None]  # [b, s]
     kept[(starts[batch.indices, None] + steps)[mask]] = states[mask]
-
-
-def _deepest(store: PrefixStore, keys: list[str], split: TokenisedSplit) -> tuple[int, PrefixStates | None]:
-    """The deepest shallower prefix that is there already."""
-    import torch
-
-    for depth in range(len(keys) - 2, 0, -1):
-        entry = store.open(keys[depth])
-        if entry is not None:
-            starts, lengths = split.offsets[:-1], torch.from_numpy(split.lengths)
-            return depth, PrefixStates(depth, entry, entry.states, starts, lengths, reused=True)
-    return 0, None
-
-
-def _keys(stack: EncoderStack, forward: Forward, depth: int, split: TokenisedSplit, device: Device) -> list[str]:
-    """A digest for each number of layers from 0 to `depth`, of all that determines the states behind them."""
-    import torch
-    import xxhash
-
-    digest = xxhash.xxh3_128()
-    model: Any = stack.model
-    config = {name: value for name, value in model.config.to_dict().items() if name not in NOT_THE_ENCODERS}
-    made_by = (FORMAT, TOKENS_PER_BATCH, forward.name, device.name, device.make, device.precision)
-    computed_with = (torch.__version__, torch.get_num_threads())
-    digest.update(repr((*made_by, *computed_with, len(stack.layers), sorted(config.items(), key=str))).encode())
-    for tensor in (split.input_ids, split.offsets, split.token_type_ids):
-        digest.update(b"none" if tensor is None else tensor.numpy().data)
-    _add_values(digest, stack.embeddings)
-    keys = [digest.hexdigest()]
-    for layer in stack.layers[:depth]:
-        _add_values(digest, (layer,))
-        keys.append(digest.hexdigest())
-    return keys
 
 
 def _add_values(digest: Any, modules: tuple[torch.nn.Module, ...]) -> None:

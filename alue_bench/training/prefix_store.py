@@ -23,7 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from time import time_ns
+from time import perf_counter, time_ns
 from typing import TYPE_CHECKING
 from uuid import uuid4
 from weakref import WeakKeyDictionary
@@ -294,19 +294,23 @@ class Draft:
         self._discard()
 
     def commit(self, build_s: float, description: Mapping[str, str]) -> Entry:
-        """Puts the array into the store, whole or not at all, and opens it.
+        """Puts the array into the store, whole or not at all, and opens it. The time of the checksum is added to
+        `build_s`.
 
         The description is for people: `alue-bench cache status` shows its `depth` and `split` in columns of their own
         and everything else in the first one. Where another process has stored the same key meanwhile, its entry is
         returned. Where the array cannot be stored after all, that is reported, and it is returned nevertheless.
         """
         del self.states  # Windows does not move what is mapped for writing
+        started = perf_counter()
         try:
+            checksum = _checksum(self._staged / STATES)
+            build_s += perf_counter() - started
             header = _Header(
                 format=FORMAT,
                 shape=self._shape,
                 dtype=str(self._dtype).removeprefix("torch."),
-                xxh3_128=_checksum(self._staged / STATES),
+                xxh3_128=checksum,
                 build_s=build_s,
                 created=datetime.now(UTC),
                 description=dict(description),

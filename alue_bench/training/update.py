@@ -10,6 +10,7 @@ from alue_bench.data.batches import Batch
 from alue_bench.errors import TrainingError
 from alue_bench.spec import HyperParameters
 from alue_bench.training.forward import Forward
+from alue_bench.training.memory_limit import is_out_of_memory, release
 from alue_bench.training.precision import Device, autocast
 from alue_bench.training.prefix import Examples
 
@@ -63,20 +64,31 @@ class Updater:
         self._optimiser.zero_grad(set_to_none=True)
         return loss, norm
 
-    def gradients_only(self, batch: Batch) -> None:
-        """Forward and backward pass, without consequences: to warm up."""
+    def warm_up(self, batch: Batch) -> None:
+        """Find out what of a batch fits the memory, and pay one-off costs; weights stay as they are.
+
+        The optimiser's state is there before the batch, as it will be in training.
+        """
+        import torch
+
+        for parameter in self._trained:
+            parameter.grad = torch.zeros_like(parameter)
+        for group in self._optimiser.param_groups:
+            group["lr"] = 0.0
+        self._optimiser.step()
+        for state in self._optimiser.state.values():
+            state["step"].zero_()
+        self._optimiser.zero_grad(set_to_none=True)
         self._gradients(batch)
         self._optimiser.zero_grad(set_to_none=True)
 
     def _gradients(self, batch: Batch) -> Tensor:
         """Add up the gradients of a batch's mean loss over its parts."""
-        import torch
-
         while True:
             try:
                 return sum(self._backward(part, batch) for part in _parts(batch, self.micro_batch))  # type: ignore[return-value]
             except RuntimeError as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 if self.micro_batch == 1:
                     raise TrainingError(
@@ -86,8 +98,7 @@ class Updater:
             # Outside the handler: the error's traceback holds on to the tensors that filled the memory.
             self._optimiser.zero_grad(set_to_none=True)
             self.micro_batch = math.ceil(min(self.micro_batch, len(batch.indices)) / 2)
-            if self._device.name == "cuda":
-                torch.cuda.empty_cache()
+            release(self._device.name)
 
     def _backward(self, part: Batch, whole: Batch) -> Tensor:
         moved = part.to(self._device.name)
@@ -122,9 +133,3 @@ def _parts(batch: Batch, size: int) -> Iterator[Batch]:
         return
     for start in range(0, len(batch.indices), size):
         yield batch.rows(slice(start, start + size))
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    import torch
-
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)

@@ -1,0 +1,160 @@
+"""What `benchmarks.engine` shows: seconds and their ratios, costs against full fine-tuning, what was learnt."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from benchmarks.cells import BASE, ENGINE, Cell, in_order
+from benchmarks.comparison import Comparison, Summary, comparison, ratio, summary
+from benchmarks.measuring import Measurement
+from benchmarks.tables import Sheet, number, span
+
+
+def summaries(found: Sequence[Measurement]) -> dict[str, Any]:
+    """All numbers of the tables, for people's own tables."""
+    return {
+        "summaries": [
+            {
+                **cell._asdict(),
+                "seconds": asdict(own) if (own := _seconds(found, cell)) else None,
+                "against_trainer": ratio(own, _seconds(found, cell._replace(way=BASE))),
+                "against_trainer_fp32": ratio(own, _seconds(found, cell._replace(way=BASE, precision="fp32"))),
+                **{f"mean_{name}": statistics.fmean(_values(found, cell, name)) for name in ("final_loss", "f1_macro")},
+            }
+            for cell in _cells(found)
+        ],
+        "against_full": [
+            {"strategy": cell.strategy, "precision": cell.precision, "runtime": runtime, "flops": flops}
+            for cell, _, runtime, flops in _against_full(found)
+        ],
+        "losses": [
+            {
+                "strategy": cell.strategy,
+                "precision": cell.precision,
+                "difference": compared.difference,
+                "noise": compared.noise,
+                "within": compared.within,
+            }
+            for cell in _cells(found)
+            if cell.way == ENGINE and (compared := _loss_comparison(found, cell))
+        ],
+    }
+
+
+def all_sheets(found: Sequence[Measurement]) -> list[Sheet]:
+    precisions = dict.fromkeys(cell.precision for cell in _cells(found))
+    return [
+        *(seconds_sheet(found, precision) for precision in precisions),
+        *([full_sheet(found)] if _against_full(found) else []),
+        *(quality_sheet(found, precision) for precision in precisions),
+    ]
+
+
+def seconds_sheet(found: Sequence[Measurement], precision: str) -> Sheet:
+    """Every way against the base, and narrow number formats against the base in fp32 too."""
+    narrow = precision != "fp32"
+
+    def row(cell: Cell) -> tuple[str, ...]:
+        own, base = _seconds(found, cell), _seconds(found, cell._replace(way=BASE))
+        wide = _seconds(found, cell._replace(way=BASE, precision="fp32"))
+        tokens, padded = (sum(_values(found, cell, name)) for name in ("tokens", "padded_tokens"))
+        device = [value for value in _values(found, cell, "peak_device_mib") if value is not None]
+        return (
+            *(cell.strategy, cell.way),
+            *(number(own.median if own else None, ".2f"), span(own, ".2f"), number(ratio(own, base), ".2f")),
+            *([number(ratio(own, wide), ".2f")] if narrow else []),
+            number(statistics.median(_values(found, cell, "samples_per_s")), ".0f"),
+            number(1 - tokens / padded, ".0%"),
+            number(statistics.median(device or _values(found, cell, "peak_rss_mib")), ".0f"),
+        )
+
+    where = "device" if any(m.peak_device_mib is not None for m in found) else "process"
+    return Sheet(
+        title=f"{precision}: seconds of training, and their ratio to {BASE}",
+        columns=(
+            *("strategy", "way", "median s", "min–max", f"÷ {BASE}"),
+            *([f"÷ {BASE} fp32"] if narrow else []),
+            *("samples/s", "padding", f"peak MiB of {where}"),
+        ),
+        rows=tuple(row(cell) for cell in _cells(found) if cell.precision == precision),
+    )
+
+
+def full_sheet(found: Sequence[Measurement]) -> Sheet:
+    return Sheet(
+        title=f"{ENGINE}: what a strategy costs against full fine-tuning",
+        columns=("strategy", "precision", "median s", "runtime ÷ full", "FLOPs ÷ full"),
+        rows=tuple(
+            (cell.strategy, cell.precision, number(own, ".2f"), number(runtime, ".2f"), number(flops, ".2f"))
+            for cell, own, runtime, flops in _against_full(found)
+        ),
+    )
+
+
+def quality_sheet(found: Sequence[Measurement], precision: str) -> Sheet:
+    def row(cell: Cell) -> tuple[str, ...]:
+        losses, scores = (_values(found, cell, name) for name in ("final_loss", "f1_macro"))
+        return (
+            *(cell.strategy, cell.way),
+            *(number(statistics.fmean(losses), ".4f"), span(summary(losses), ".4f")),
+            *(number(statistics.fmean(scores), ".3f"), span(summary(scores), ".3f")),
+        )
+
+    return Sheet(
+        title=f"{precision}: what was learnt",
+        columns=("strategy", "way", "final loss", "min–max", "macro-F1", "min–max"),
+        rows=tuple(row(cell) for cell in _cells(found) if cell.precision == precision),
+    )
+
+
+def closing_lines(found: Sequence[Measurement]) -> list[str]:
+    """How to read the tables, and whether the engine trains to the same loss."""
+    lines = [
+        f"Ratios are of medians; below 1 is faster than {BASE}. Final loss: mean over the last quarter of the last "
+        "epoch's steps. The Trainer leaves dropout on in frozen layers, the engine does not."
+    ]
+    for cell in (cell for cell in _cells(found) if cell.way == ENGINE):
+        compared = _loss_comparison(found, cell)
+        named = f"{cell.strategy}, {cell.precision}: "
+        if compared is None:
+            lines.append(f"{named}no two repetitions of {BASE}, so its noise is unknown and losses are not compared.")
+        else:
+            lines.append(
+                f"{named}the engine's mean final loss differs from that of {BASE} by {compared.difference:+.4f}, "
+                f"repetitions of {BASE} among themselves by up to {compared.noise:.4f}: "
+                f"{'within' if compared.within else 'outside'} its noise."
+            )
+    return lines
+
+
+def _cells(found: Iterable[Measurement]) -> list[Cell]:
+    return in_order(m.cell for m in found)
+
+
+def _values(found: Iterable[Measurement], cell: Cell, name: str) -> list[Any]:
+    return [getattr(m, name) for m in found if m.cell == cell]
+
+
+def _seconds(found: Iterable[Measurement], cell: Cell) -> Summary | None:
+    return summary(_values(found, cell, "seconds"))
+
+
+def _against_full(found: Sequence[Measurement]) -> list[tuple[Cell, float, float | None, float]]:
+    """For the engine's cells: median seconds, runtime and analytic operations as parts of full fine-tuning's."""
+    rows = []
+    for cell in _cells(found):
+        own = _seconds(found, cell)
+        if cell.way == ENGINE and own:
+            one = next(m for m in found if m.cell == cell)
+            assert one.flops is not None
+            assert one.flops_full is not None
+            full = _seconds(found, cell._replace(strategy="full"))
+            rows.append((cell, own.median, ratio(own, full), one.flops / one.flops_full))
+    return rows
+
+
+def _loss_comparison(found: Sequence[Measurement], cell: Cell) -> Comparison | None:
+    return comparison(_values(found, cell, "final_loss"), _values(found, cell._replace(way=BASE), "final_loss"))

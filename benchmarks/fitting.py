@@ -1,0 +1,176 @@
+"""One training, by the library's `Trainer` or by our engine, and what it cost."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.errors import UnavailableError
+from alue_bench.strategy import FreezePlan
+from benchmarks.machine import peaks
+from benchmarks.starting_point import StartingPoint
+
+if TYPE_CHECKING:
+    from alue_bench.data.tokenisation import TokenisedSplit
+    from alue_bench.training.encoder_stack import EncoderStack
+    from alue_bench.training.forward import Forward
+    from alue_bench.training.loop import Training
+    from alue_bench.training.precision import Device
+    from alue_bench.training.prefix import Examples
+
+CACHE_LIMIT = "100GB"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained model, and what its training cost."""
+
+    stack: EncoderStack
+    forward: Forward
+    losses: Sequence[tuple[int, float]]
+    """Mean losses since the entry before, each with its number of steps done."""
+    costs: Mapping[str, Any]
+    """Fields of `Measurement`."""
+
+
+def fit_by_trainer(start: StartingPoint, plan: FreezePlan, way: str, seed: int, device: Device) -> Fitted:
+    """way: how examples are padded, see `trainer_baseline`."""
+    from alue_bench.training.encoder_stack import view_as_stack
+    from alue_bench.training.forward import LibraryForward
+    from benchmarks import trainer_baseline
+
+    run = trainer_baseline.fit(
+        lambda: start.fresh_stack(plan).model,
+        start.train,
+        start.longest,
+        way=way,
+        tokenizer=start.tokenizer,
+        hyper=start.setup.hyper,
+        seed=seed,
+        device=device,
+    )
+    costs = {
+        "seconds": run.seconds,
+        "setup_s": run.setup_s,
+        "steps": len(run.losses),
+        "padded_tokens": run.padded_tokens,
+        **peaks(device.name),
+    }
+    stack = view_as_stack(run.model)
+    return Fitted(stack, LibraryForward(stack), list(enumerate(run.losses, start=1)), costs)
+
+
+def fit_by_engine(
+    start: StartingPoint, plan: FreezePlan, seed: int, device: Device, *, cached: bool, store: Path | None = None
+) -> Fitted:
+    """cached: whether the frozen prefix is computed once; in `store`, or in an empty folder of this training's own."""
+    import torch
+
+    from alue_bench.measure.flops import training_flops
+    from alue_bench.training.forward import choose_forward
+
+    with tempfile.TemporaryDirectory() as folder:
+        stack = start.fresh_stack(plan)
+        forward = choose_forward(stack, device.compute)
+        with_states = partial(with_prefix, start, stack, forward, plan, device)
+        if cached:
+            with_states(start.longest, Path(folder) / "warm-up")
+        if device.name == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        device.synchronise()
+        started = time.perf_counter()
+        examples = with_states(start.train, (store or Path(folder) / "store") if cached else None)
+        prefix_s = time.perf_counter() - started
+        training = fine_tune(start, plan, stack, forward, examples, seed, device)
+        measured = peaks(device.name)
+    flops = partial(training_flops, stack, lengths=start.train.lengths, epochs=start.setup.epochs)
+    prefix, first = examples.prefix, forward.head_reads_first
+    costs = {
+        "seconds": prefix_s + training.loop_s,
+        "prefix_s": prefix_s,
+        "build_s": prefix.entry.build_s if prefix else 0.0,
+        "prefix_reused": bool(prefix and prefix.reused),
+        "steps": training.steps,
+        "padded_tokens": training.padded_tokens,
+        "flops": flops(plan, prefix_cached=prefix is not None, head_reads_first=first),
+        "flops_full": flops(FreezePlan(stack.shape), head_reads_first=first),
+        **measured,
+    }
+    losses = [(point.step, point.value) for point in training.curves if point.metric == "train/loss"]
+    return Fitted(stack, forward, losses, costs)
+
+
+def with_prefix(
+    start: StartingPoint,
+    stack: EncoderStack,
+    forward: Forward,
+    plan: FreezePlan,
+    device: Device,
+    split: TokenisedSplit,
+    folder: Path | None,
+) -> Examples:
+    """The split with what its frozen prefix puts out, kept in this folder; without where there is none.
+
+    Raises UnavailableError where the store cannot keep what it should.
+    """
+    from alue_bench.training import prefix
+    from alue_bench.training.prefix_store import PrefixStore, parse_size
+
+    if folder is None:
+        return prefix.Examples(split)
+    problems: list[str] = []
+    store = PrefixStore(folder, parse_size(CACHE_LIMIT), problems.append)
+    frozen = prefix.FrozenPrefix(stack, forward, plan.prefix_layers, store=store, device=device)
+    examples = frozen.examples(split, start.tokenizer.pad_token_id, {})
+    if problems:
+        raise UnavailableError(problems[0])
+    return examples
+
+
+def fine_tune(
+    start: StartingPoint,
+    plan: FreezePlan,
+    stack: EncoderStack,
+    forward: Forward,
+    examples: Examples,
+    seed: int,
+    device: Device,
+    on_step: Callable[[int, int], None] = lambda done, total: None,
+) -> Training:
+    """The dev split is a single example, since nothing is selected by it."""
+    from alue_bench.training import loop
+    from alue_bench.training.prefix import Examples
+
+    return loop.fine_tune(
+        stack,
+        plan,
+        forward,
+        examples,
+        Examples(_first(start.held_out)),
+        labels=start.labels,
+        hyper=start.setup.hyper,
+        data_seed=seed,
+        device=device,
+        pad_id=start.tokenizer.pad_token_id,
+        score=lambda logits: {"score": 0.0},
+        on_step=on_step,
+    )
+
+
+def _first(split: TokenisedSplit) -> TokenisedSplit:
+    """The first example alone."""
+    end = int(split.offsets[1])
+    types = None if split.token_type_ids is None else split.token_type_ids[:end]
+    return replace(
+        split,
+        input_ids=split.input_ids[:end],
+        token_type_ids=types,
+        offsets=split.offsets[:2],
+        targets=split.targets[:1],
+        ids=split.ids[:1],
+    )

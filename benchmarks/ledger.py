@@ -1,0 +1,141 @@
+"""The file of measurements, which an interrupted comparison goes on from."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from alue_bench import __version__
+from alue_bench.errors import UsageError
+from alue_bench.spec import digest_of
+from benchmarks.cells import Cell
+from benchmarks.command_line import code_of_stop, stopped_by_sigterm
+from benchmarks.machine import described
+from benchmarks.measuring import REPOSITORY, Measurement
+from benchmarks.rows import Rows
+from benchmarks.settings import Setup
+from benchmarks.starting_point import checkpoint_in
+
+SOURCES = ("alue_bench/training/*.py", "benchmarks/trainer_baseline.py")
+"""What trains; measurements by different versions of it do not stand in one table."""
+EXPLAINED = {"code": f"code, that is {' or '.join(SOURCES)}"}
+"""Settings that are not options."""
+
+
+def common_settings(setup: Setup, rows: Rows) -> dict[str, Any]:
+    """What measurements must have in common to stand in one table."""
+    shared = asdict(setup) | {"checkpoint": checkpoint_in(setup.checkpoint).digest if setup.checkpoint else None}
+    if setup.checkpoint:
+        del shared["layers"], shared["hidden"], shared["heads"]
+    sources = [path for pattern in SOURCES for path in sorted(REPOSITORY.glob(pattern))]
+    return shared | {
+        "source": rows.source,
+        "rows_digest": digest_of([list(rows.train), list(rows.held_out)]),
+        "libraries": {name: _version(name) for name in ("torch", "transformers", "accelerate")},
+        "code": digest_of([path.read_text("utf-8") for path in sources])[:12],
+    }
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+class Ledger:
+    """The measurements made so far, in a file where one is given."""
+
+    def __init__(self, file: Path | None, name: str, settings: Mapping[str, Any], command: str) -> None:
+        """Raises UsageError where the file holds something else than measurements with these settings."""
+        self.file = file
+        self.head = {"benchmark": name, "version": __version__, "command": command, "settings": dict(settings)}
+        self.measurements: list[Measurement] = []
+        if file is not None and file.exists():
+            self.measurements = _read_measurements(file, self.head)
+
+    def fill(self, todo: Sequence[tuple[Cell, int]], measure: Callable[[Cell, int], Measurement]) -> int:
+        """Measure what is not there yet, and keep each result at once. Returns 0, or 130 or 143 where it is stopped."""
+        there = {(m.cell, m.repetition) for m in self.measurements}
+        left = [item for item in todo if item not in there]
+        if len(left) < len(todo):
+            _say(f"{self.file}: {len(todo) - len(left)} of {len(todo)} measurements are there")
+        try:
+            with stopped_by_sigterm():
+                for place, (cell, repetition) in enumerate(left, start=1):
+                    found = measure(cell, repetition)
+                    self.add(found)
+                    _say(f"[{place}/{len(left)}] {cell}, repetition {repetition}: {found.seconds:.2f} s")
+        except KeyboardInterrupt as stop:
+            kept = f"keeps {len(self.measurements)} measurements; the same command goes on from there"
+            _say(f"interrupted: {f'{self.file} {kept}' if self.file else '--json keeps what is done'}")
+            return code_of_stop(stop)
+        return 0
+
+    def add(self, found: Measurement) -> None:
+        """Raises UsageError where the hardware is another than before."""
+        if self.measurements and self.measurements[0].hardware != found.hardware:
+            raise UsageError(
+                f"{self.file} was measured on {described(self.measurements[0].hardware)}, which this is not "
+                f"({described(found.hardware)}); name another --json file"
+            )
+        self.measurements.append(found)
+        self.write({})
+
+    def among(self, todo: Sequence[tuple[Cell, int]]) -> list[Measurement]:
+        """Those that were asked for; the file may hold more."""
+        wanted = set(todo)
+        return [m for m in self.measurements if (m.cell, m.repetition) in wanted]
+
+    def origin(self) -> str:
+        """How, when and on what it was measured."""
+        made = self.document({})
+        libraries = ", ".join(f"{name} {number}" for name, number in made["settings"]["libraries"].items())
+        return f"`{made['command']}`, {made['date']}; {described(made['hardware'])}; {libraries}."
+
+    def document(self, results: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            **self.head,
+            "date": datetime.now(UTC).date().isoformat(),
+            "hardware": self.measurements[0].hardware if self.measurements else None,
+            **results,
+            "measurements": [asdict(found) for found in self.measurements],
+        }
+
+    def write(self, results: Mapping[str, Any]) -> None:
+        """Beside its place and moved there whole: an interruption leaves no half file."""
+        if self.file is None:
+            return
+        scratch = self.file.with_name(f".{self.file.name}.part")
+        content = json.dumps(self.document(results), ensure_ascii=False, indent=1, allow_nan=False)
+        scratch.write_text(content + "\n", encoding="utf-8")
+        os.replace(scratch, self.file)
+
+
+def _read_measurements(file: Path, head: Mapping[str, Any]) -> list[Measurement]:
+    try:
+        content = json.loads(file.read_text("utf-8"))
+        found = [Measurement(**entry) for entry in content["measurements"]]
+        there = (content["benchmark"], content["settings"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise UsageError(f"--json {file} is no file of this benchmark; choose another") from error
+    wanted = json.loads(json.dumps(head["settings"], default=str))
+    if there != (head["benchmark"], wanted):
+        differing = [name for name in {**there[1], **wanted} if there[1].get(name) != wanted.get(name)]
+        what = ", ".join(EXPLAINED.get(name, name) for name in differing) or f"benchmark {there[0]}"
+        raise UsageError(
+            f"--json {file} was measured with other settings ({what}), which do not compare with these; "
+            "name another --json file, and all is measured anew"
+        )
+    return found
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

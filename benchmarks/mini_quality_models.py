@@ -1,0 +1,49 @@
+"""The models that are compared, under the names they are given, and a registry that knows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from alue_bench import __version__
+from alue_bench.errors import UsageError
+from alue_bench.model import Model
+from alue_bench.plugins import Declared, Origin, Registry
+from alue_bench.task import NAME
+
+BUNDLED = "mini"
+ORIGIN = Origin("alue-bench", __version__, "benchmarks", "benchmarks.mini_quality")
+
+
+def chosen_models(options: Sequence[str], registry: Registry) -> list[Model]:
+    """The models of `--model NAME=MODEL` under the names they are given, with hyper-parameters for those without any.
+
+    Raises UsageError where a name is not one, or is given twice.
+    """
+    found = [_named_model(option, registry) for option in options]
+    names = [model.name for model, _ in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"--model: {twice!r} is given twice; tell the two apart with NAME=MODEL")
+    first, first_is_declared = found[0]
+    recipe = first.defaults if first_is_declared else registry.model(BUNDLED).defaults
+    return [model if declared else replace(model, defaults=recipe) for model, declared in found]
+
+
+def _named_model(option: str, registry: Registry) -> tuple[Model, bool]:
+    """A model, and whether a plugin declares it, with hyper-parameters of its own."""
+    from alue_bench.plan import resolve_model
+
+    name, equals, value = option.partition("=")
+    if not equals:
+        return resolve_model(option, registry), option in registry.models
+    if not NAME.fullmatch(name):
+        raise UsageError(f"--model {option}: {name!r} is not a name (small letters, digits, dots and dashes)")
+    return replace(resolve_model(value, registry), name=name), value in registry.models
+
+
+def with_models(registry: Registry, models: Iterable[Model]) -> Registry:
+    """The registry with these models too, so that the plan knows them by name."""
+    known = [declared.value for declared in registry.models.values()]
+    added = {model.name: Declared(model, ORIGIN) for model in models if model not in known}
+    return replace(registry, models={**registry.models, **added})

@@ -1,0 +1,179 @@
+"""What `benchmarks.mini_quality` shows: each model beside random weights, each strategy beside the first one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from alue_bench import __version__
+from benchmarks.intervals import Estimate
+from benchmarks.mini_quality_results import Results
+from benchmarks.mini_quality_runs import EXPERIMENT
+from benchmarks.tables import NONE, Sheet, number
+
+if TYPE_CHECKING:
+    from alue_bench.plan import Plan
+
+
+def all_sheets(results: Results) -> list[Sheet]:
+    """One against random weights for each strategy, and one for each strategy against the base."""
+    return [
+        *(quality_sheet(results, strategy) for strategy in results.strategies),
+        *(strategy_sheet(results, strategy) for strategy in results.strategies[1:]),
+    ]
+
+
+def quality_sheet(results: Results, strategy: str) -> Sheet:
+    """Each model against random weights, the yardstick and the trivial predictor, under one strategy."""
+    first = results.models[0]
+    gains = [column for model in results.models for column in (f"{model} - random", "95 % interval")]
+    return Sheet(
+        title=f"{first} against random weights: {strategy}{_sample_note(results)}",
+        columns=("task", "metric", "rows", "trivial", "TF-IDF", *results.models, "random", *gains, "train s"),
+        rows=tuple(
+            (
+                task.name,
+                task.metric,
+                f"{task.train_rows}/{task.test_rows}",
+                number(task.yardstick.trivial),
+                number(task.yardstick.score),
+                *(_score(results.score(task, model, strategy)) for model in (*results.models, results.random)),
+                *(text for model in results.models for text in _difference(results.gain(task, model, strategy))),
+                number(results.seconds(task, first, strategy), ".1f"),
+            )
+            for task in results.tasks
+        ),
+    )
+
+
+def strategy_sheet(results: Results, strategy: str) -> Sheet:
+    """What a strategy costs and saves the first model."""
+    first, base = results.models[0], results.strategies[0]
+    return Sheet(
+        title=f"{first}: {strategy} against {base}{_sample_note(results)}",
+        columns=(
+            *("task", "metric", base, strategy, "change", "95 % interval"),
+            *(f"{base}: train s", f"{strategy}: train s", "change of time"),
+        ),
+        rows=tuple(
+            (
+                task.name,
+                task.metric,
+                *(_score(results.score(task, first, one)) for one in (base, strategy)),
+                *_difference(results.change(task, strategy)),
+                *(number(results.seconds(task, first, one), ".1f") for one in (base, strategy)),
+                number(results.time_change(task, strategy), "+.0%"),
+            )
+            for task in results.tasks
+        ),
+    )
+
+
+def closing_lines(results: Results) -> list[str]:
+    """How to read the tables, and on how many tasks pre-training shows."""
+    count = len(results.seeds)
+    lines = [
+        f"Score: mean ± half-width of the 95 % t-interval over {count} seeds; differences are paired by seed. "
+        f"Rows: train/test. TF-IDF: characters, linear. train s: of {results.models[0]}."
+    ]
+    if count == 1:
+        lines.append("One seed gives no interval: a difference may be chance. --seeds 3 tells more.")
+    lines += [_verdict(results, model, strategy, count) for model in results.models for strategy in results.strategies]
+    return lines
+
+
+def _verdict(results: Results, model: str, strategy: str, seeds: int) -> str:
+    signs = [found.sign if (found := results.gain(task, model, strategy)) else 0 for task in results.tasks]
+    scores = [(results.score(task, model, strategy), task.yardstick.score) for task in results.tasks]
+    beats = sum(score is not None and score.mean > linear for score, linear in scores)
+    above, below, all_tasks = signs.count(1), signs.count(-1), len(results.tasks)
+    excludes = f"the interval of {model} - random excludes zero on {above + below} of {all_tasks} tasks"
+    sides = f" ({above} above, {below} below)" if above + below else ""
+    said = f"{excludes}{sides}; " if seeds > 1 else ""
+    return f"{strategy}: {said}{model}'s mean is above TF-IDF on {beats} of {all_tasks}."
+
+
+def document(results: Results) -> dict[str, Any]:
+    """All numbers of the tables and those behind them."""
+    return {
+        "models": list(results.models),
+        "random": results.random,
+        "strategies": list(results.strategies),
+        "seeds": list(results.seeds),
+        "tasks": [asdict(task) for task in results.tasks],
+        "results": [
+            {
+                "task": task.name,
+                "model": model,
+                "strategy": strategy,
+                "scores": {str(seed): score for seed, score in results.of(task, model, strategy).scores.items()},
+                "score": _plain(results.score(task, model, strategy)),
+                "train_s": {str(seed): time for seed, time in results.of(task, model, strategy).seconds.items()},
+                "mean_train_s": results.seconds(task, model, strategy),
+                "minus_random": None if model == results.random else _plain(results.gain(task, model, strategy)),
+            }
+            for strategy in results.strategies
+            for task in results.tasks
+            for model in (*results.models, results.random)
+        ],
+        "strategy_changes": [
+            {
+                "task": task.name,
+                "model": results.models[0],
+                "strategy": strategy,
+                "against": results.strategies[0],
+                "score_change": _plain(results.change(task, strategy)),
+                "train_s_change": results.time_change(task, strategy),
+            }
+            for strategy in results.strategies[1:]
+            for task in results.tasks
+        ],
+    }
+
+
+def measured_under(plan: Plan, command: str) -> dict[str, Any]:
+    """When, how and on what."""
+    from alue_bench.measure.environment import environment
+
+    spec = plan.runs[0].spec
+    return {
+        "benchmark": EXPERIMENT,
+        "version": __version__,
+        "date": datetime.now(UTC).date().isoformat(),
+        "command": command,
+        "device": spec.device,
+        "precision": spec.precision,
+        "environment": environment(spec.device),
+    }
+
+
+def origin(circumstances: Mapping[str, Any]) -> str:
+    """How, when and on what it was measured."""
+    environment = circumstances["environment"]
+    hardware, libraries = environment["hardware"], environment["libraries"]
+    device = hardware.get("accelerator") or f"{hardware['processor']}, {hardware['threads']} threads"
+    versions = f"torch {libraries['torch']}, transformers {libraries['transformers']}"
+    return f"`{circumstances['command']}`, {circumstances['date']}; {device}; {versions}."
+
+
+def _sample_note(results: Results) -> str:
+    sample = any(task.source == "sample" for task in results.tasks)
+    return " (embedded sample data: says nothing about the real tasks)" if sample else ""
+
+
+def _score(found: Estimate | None) -> str:
+    return NONE if found is None else f"{found.mean:.3f} ± {number(found.half_width)}"
+
+
+def _difference(found: Estimate | None) -> tuple[str, str]:
+    """The mean, and its interval."""
+    if found is None or found.interval is None:
+        return (number(found.mean if found else None, "+.3f"), NONE)
+    low, high = found.interval
+    return f"{found.mean:+.3f}", f"[{low:+.3f}, {high:+.3f}]"
+
+
+def _plain(found: Estimate | None) -> dict[str, Any] | None:
+    return None if found is None else {**asdict(found), "interval": found.interval}

@@ -1,0 +1,65 @@
+"""The runs that are compared: made once, through the harness, and recorded in MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.plugins import Registry
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from alue_bench.executors.local import Outcome
+    from alue_bench.plan import Plan
+
+EXPERIMENT = "mini-quality"
+
+
+def recorded_outcomes(plan: Plan, registry: Registry, store: str | None, talk: Console) -> list[Outcome]:
+    """Execute what is not yet in the store, under a parent run that holds plan and results."""
+    from alue_bench.cli.progress import PlainProgress
+    from alue_bench.executors.local import Interrupted, aggregate, execute_plan, result_document
+    from alue_bench.tracking.connection import connect, tracking_uri
+    from alue_bench.tracking.recording import Recorder
+
+    uri = tracking_uri(store)
+    recorder = Recorder(connect(uri, EXPERIMENT))
+    recorder.close_interrupted()
+    nothing_yet = result_document([], plan, experiment=EXPERIMENT, tracking_uri=uri)
+    sources = ",".join(sorted({run.spec.data.source for run in plan.runs}))
+    recorder.start_parent(
+        nothing_yet | {"planned": [planned.spec.as_dict() for planned in plan.runs]},
+        name=f"{EXPERIMENT}: {len(plan.runs)} runs",
+        tags={"data.source": sources},
+    )
+
+    def close(outcomes: list[Outcome], status: str) -> None:
+        results = result_document(outcomes, plan, experiment=EXPERIMENT, tracking_uri=uri)
+        recorder.finish_parent(results, aggregate(outcomes), status=status)
+
+    try:
+        with PlainProgress(plan, talk) as progress:
+            outcomes = execute_plan(plan, recorder, registry, progress)
+    except Interrupted as stop:
+        close(stop.outcomes, "KILLED")
+        raise
+    close(outcomes, "FAILED" if any(outcome.status == "failed" for outcome in outcomes) else "FINISHED")
+    return outcomes
+
+
+def run_records(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
+    """Where each number can be looked up in MLflow, and which hyper-parameters it was had with."""
+    return [
+        {
+            "label": outcome.spec.label,
+            "status": outcome.status,
+            "run_id": outcome.run_id,
+            "fingerprint": outcome.spec.fingerprint,
+            "model_digest": outcome.spec.model_digest,
+            "hyper": asdict(outcome.spec.hyper),
+            "metrics": dict(sorted(outcome.metrics.items())),
+        }
+        for outcome in outcomes
+    ]

@@ -1,0 +1,88 @@
+"""The same model with random weights: what pre-training is held against."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.errors import UnavailableError, UsageError
+from alue_bench.model import Model
+
+if TYPE_CHECKING:
+    from alue_bench.training.checkpoint import Checkpoint
+
+RANDOM_SEED = 20_201_124
+"""Draws the weights of the random copy."""
+
+
+def random_copy(model: Model) -> Model:
+    """The same model with weights as the library initialises them, in a folder that is made once and kept.
+
+    Its architecture is the one that config.json names, so that it has a pooler where the original has one. Name and
+    weights depend on configuration and tokeniser alone: so do the fingerprints of its runs.
+    """
+    from alue_bench.data.location import cache_folder
+    from alue_bench.spec import digest_of
+    from alue_bench.training.checkpoint import locate_checkpoint
+
+    checkpoint = locate_checkpoint(model)
+    described = _description_files(checkpoint)
+    content = {path.name: path.read_bytes().hex() for path in described}
+    folder = cache_folder() / f"random-{digest_of([RANDOM_SEED, content])[:12]}"
+    if not folder.is_dir():
+        _write_random_copy(checkpoint, described, folder)
+    return replace(
+        model,
+        name=f"{model.name}-random",
+        title=f"the architecture of {model.name} with random weights",
+        checkpoint=folder,
+        revision=None,
+    )
+
+
+def _description_files(checkpoint: Checkpoint) -> list[Path]:
+    """Configuration and tokeniser."""
+    kept = (path for path in checkpoint.folder.iterdir() if path.suffix in (".json", ".txt", ".model"))
+    return sorted(path for path in kept if not path.name.endswith(".index.json"))
+
+
+def _write_random_copy(checkpoint: Checkpoint, described: Iterable[Path], folder: Path) -> None:
+    """Written beside its place and moved there whole: an interruption leaves no half copy."""
+    import torch
+
+    from alue_bench.training.checkpoint import load_config, quiet_transformers
+
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=folder.parent))
+    except OSError as error:
+        raise UnavailableError(f"the cache folder {folder.parent} is not writable ({error.strerror})") from error
+    with torch.random.fork_rng(devices=[]), quiet_transformers():
+        torch.manual_seed(RANDOM_SEED)
+        fresh_model(load_config(checkpoint)).save_pretrained(scratch)
+    for path in described:
+        shutil.copyfile(path, scratch / path.name)  # config.json too: byte by byte the original's
+    try:
+        os.replace(scratch, folder)
+    except OSError:  # another process was faster: its copy is equal to ours
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def fresh_model(config: Any) -> Any:
+    """The architecture that the configuration names, in fp32, with the library's own initialisation.
+
+    Raises UsageError where it names none that the library knows.
+    """
+    import torch
+    import transformers
+
+    names = getattr(config, "architectures", None) or ["none"]
+    architecture = getattr(transformers, names[0], None)
+    if architecture is None:
+        raise UsageError(f"config.json names the architecture {names[0]!r}, which transformers does not know")
+    return architecture(config).to(torch.float32)

@@ -1,0 +1,98 @@
+"""The rows of a comparison: from the task's train file, or from a file that needs nothing installed to be read."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from alue_bench.errors import DataError, UsageError
+from alue_bench.task import Labels
+from benchmarks.settings import Setup, chosen_setup
+
+TASK = "oold"
+
+
+class Row(NamedTuple):
+    """A text and its gold label."""
+
+    text: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is trained on, and what is held out to score on."""
+
+    train: tuple[Row, ...]
+    held_out: tuple[Row, ...]
+    source: str
+
+    @property
+    def labels(self) -> Labels:
+        return Labels.multiclass(*sorted({row.label for row in (*self.train, *self.held_out)}))
+
+
+def chosen_rows(options: argparse.Namespace) -> tuple[Rows, Setup]:
+    """The rows that the options ask for, and the set-up with as many of them as there are."""
+    setup = chosen_setup(options)
+    rows = read_rows(options.rows_json, setup.rows, setup.eval_rows) if options.rows_json else task_rows(options)
+    return rows, replace(setup, rows=len(rows.train), eval_rows=len(rows.held_out))
+
+
+def read_rows(file: Path, train: int, held_out: int) -> Rows:
+    """The first rows of the file to train on, the last ones held out.
+
+    Raises DataError where the file does not hold enough.
+    """
+    try:
+        found = [Row(str(entry["text"]), str(entry["label"])) for entry in json.loads(file.read_text("utf-8"))]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(
+            f'{file} is not a list of {{"text": …, "label": …}}; --write-rows makes such a file ({error!r})'
+        ) from error
+    if len(found) <= held_out:
+        raise DataError(f"{file} has {len(found)} rows; take fewer than that as --eval-rows")
+    rows = Rows(tuple(found[:-held_out][:train]), tuple(found[-held_out:]), file.name)
+    if len({row.label for row in found}) < 2:
+        raise DataError(f"{file} has one label only; there is nothing to learn")
+    return rows
+
+
+def task_rows(options: argparse.Namespace) -> Rows:
+    """From the train file of the task: the dev split is held out from it."""
+    from alue_bench.data.location import given_data_folder, locate
+    from alue_bench.data.splits import load_rows
+    from alue_bench.plugins import load_registry
+
+    task = load_registry().task(TASK)
+    given = None if options.sample else given_data_folder(options.data_dir)
+    folder = locate(task, given=given, sample=options.sample)
+    if folder.kind == "sample" and not options.sample:
+        raise UsageError(
+            f"there are no official files of {TASK}; name their folder with --data-dir or ALUE_BENCH_DATA, "
+            "take rows from a file with --rows-json, or try the benchmark itself with --sample"
+        )
+    splits = load_rows(task, folder, drop_bad=False, limit_train=options.rows, limit_eval=options.eval_rows).splits
+    train, dev = (tuple(Row(e.text, str(e.target)) for e in splits[name].examples) for name in ("train", "dev"))
+    return Rows(train, dev, f"{TASK} ({folder.kind})")
+
+
+def write_rows(rows: Rows, file: Path) -> None:
+    """As `read_rows` reads them."""
+    content = [row._asdict() for row in (*rows.train, *rows.held_out)]
+    file.write_text(json.dumps(content, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def rows_on_disk(rows: Rows) -> Iterator[Path]:
+    """For the processes that measure."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "rows.json"
+        write_rows(rows, file)
+        yield file

@@ -1,0 +1,87 @@
+"""What all measurements of a comparison share: rows, model, hyper-parameters and device, as the options name them."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from alue_bench.errors import UsageError
+from alue_bench.spec import HyperParameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """Fields have the names of options."""
+
+    rows: int
+    eval_rows: int
+    epochs: int
+    batch_size: int
+    lr: float
+    max_length: int
+    layers: int
+    hidden: int
+    heads: int
+    checkpoint: Path | None
+    device: str
+
+    @property
+    def hyper(self) -> HyperParameters:
+        """No weight decay, no warm-up, gradients clipped at 1, the last epoch's weights."""
+        return HyperParameters(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            warmup=0.0,
+            weight_decay=0.0,
+            adam_eps=1e-8,
+            clip=1.0,
+            max_length=self.max_length,
+            select="last",
+        )
+
+    def arguments(self) -> list[str]:
+        """The options that give this set-up again."""
+        given = {f"--{name.replace('_', '-')}": value for name, value in asdict(self).items() if value is not None}
+        return [text for name, value in given.items() for text in (name, str(value))]
+
+
+def chosen_setup(options: argparse.Namespace) -> Setup:
+    """Raises UsageError where a value makes no sense."""
+    setup = Setup(**{name: getattr(options, name) for name in Setup.__dataclass_fields__})
+    try:
+        _ = setup.hyper
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if setup.hidden % setup.heads:
+        raise UsageError(f"--hidden {setup.hidden} does not divide among --heads {setup.heads}")
+    return setup
+
+
+def add_shared_options(parser: argparse.ArgumentParser) -> None:
+    """Rows, model, hyper-parameters, device, and where results go."""
+    add = parser.add_argument
+    add("--data-dir", type=Path, help="folder with the official files (default: $ALUE_BENCH_DATA)")
+    add("--sample", action="store_true", help="use the embedded sample data: to try the benchmark")
+    add("--rows-json", type=Path, metavar="FILE", help="take the rows from this file; its last ones are held out")
+    add("--rows", type=_count, default=800, help="train rows at most (default: 800)")
+    add("--eval-rows", type=_count, default=400, help="held-out rows at most (default: 400)")
+    add("--epochs", type=_count, default=3, help="(default: 3)")
+    add("--batch-size", type=_count, default=16, help="(default: 16)")
+    add("--lr", type=float, default=5e-5, help="peak learning rate (default: 5e-5)")
+    add("--max-length", type=_count, default=128, help="tokens of an example at most (default: 128)")
+    add("--layers", type=_count, default=12, help="of a BERT with random weights (default: 12)")
+    add("--hidden", type=_count, default=256, help="(default: 256)")
+    add("--heads", type=_count, default=4, help="(default: 4)")
+    add("--checkpoint", type=Path, metavar="FOLDER", help="take this model instead")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="(default: cpu)")
+    add("--repetitions", type=_count, default=3, help="with seeds 1, 2, … (default: 3)")
+    add("--json", type=Path, metavar="FILE", help="write all numbers here; go on from those that it holds")
+    add("--markdown", type=Path, metavar="FILE", help="write the tables here")
+
+
+def _count(value: str) -> int:
+    if not value.isdecimal() or int(value) < 1:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a whole number above 0")
+    return int(value)

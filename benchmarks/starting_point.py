@@ -1,0 +1,145 @@
+"""What every training of a comparison starts from: the same initial weights, tokenised rows and frozen layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.errors import UsageError
+from alue_bench.strategy import EncoderShape, FreezePlan
+from alue_bench.task import Labels
+from benchmarks.rows import Row, Rows
+from benchmarks.settings import Setup
+
+if TYPE_CHECKING:
+    import torch
+
+    from alue_bench.data.tokenisation import TokenisedSplit
+    from alue_bench.training.checkpoint import Checkpoint
+    from alue_bench.training.encoder_stack import EncoderStack
+
+MODEL_SEED = 20_201_124
+"""Draws the initial weights: of the whole model, or of a checkpoint's head."""
+POSITIONS = 512
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """Of every training of a set-up."""
+
+    setup: Setup
+    tokenizer: Any
+    labels: Labels
+    train: TokenisedSplit
+    held_out: TokenisedSplit
+    longest: TokenisedSplit
+    """The longest examples of `train`, as many as a batch has, to warm up on."""
+
+    def fresh_stack(self, plan: FreezePlan) -> EncoderStack:
+        """The model with its initial weights, frozen by the plan, on the device."""
+        from alue_bench.training.encoder_stack import view_as_stack
+        from alue_bench.training.freezing import apply_plan
+
+        stack = view_as_stack(_initial_model(self.setup, self.tokenizer, self.labels).to(self.setup.device))
+        apply_plan(stack, plan)
+        return stack
+
+
+def prepared(setup: Setup, rows: Rows) -> StartingPoint:
+    """Raises UnavailableError where the device or the checkpoint is not there."""
+    import numpy as np
+
+    from alue_bench.training.checkpoint import load_tokenizer
+    from alue_bench.training.precision import resolve_device
+
+    resolve_device(setup.device)  # a device that is not there is better said before anything is loaded
+    tokenizer = load_tokenizer(checkpoint_in(setup.checkpoint or _mini()))
+    split = partial(tokenised, tokenizer=tokenizer, max_length=setup.max_length, names=rows.labels.names)
+    train = split(rows.train)
+    longest = np.argsort(train.lengths, kind="stable")[-setup.batch_size :]
+    return StartingPoint(
+        setup, tokenizer, rows.labels, train, split(rows.held_out), split([rows.train[index] for index in longest])
+    )
+
+
+def tokenised(rows: Sequence[Row], tokenizer: Any, max_length: int, names: Sequence[str]) -> TokenisedSplit:
+    """Token ids without the library `datasets`, which the harness keeps them with."""
+    import torch
+
+    from alue_bench.data.tokenisation import TokenisedSplit
+
+    encoded = tokenizer([row.text for row in rows], truncation=True, max_length=max_length)
+    lengths = torch.tensor([len(ids) for ids in encoded["input_ids"]])
+
+    def joined(name: str) -> torch.Tensor:
+        return torch.tensor(list(chain.from_iterable(encoded[name])))
+
+    return TokenisedSplit(
+        input_ids=joined("input_ids"),
+        token_type_ids=joined("token_type_ids") if "token_type_ids" in encoded else None,
+        offsets=torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)]),
+        targets=torch.tensor([names.index(row.label) for row in rows]),
+        ids=[str(index) for index in range(len(rows))],
+        truncated=0,
+    )
+
+
+def checkpoint_in(folder: Path) -> Checkpoint:
+    from alue_bench.model import Model
+    from alue_bench.training.checkpoint import locate_checkpoint
+
+    return locate_checkpoint(Model(name="checkpoint", title=str(folder), checkpoint=folder))
+
+
+def encoder_shape(setup: Setup) -> EncoderShape:
+    """Without loading the model."""
+    if setup.checkpoint is None:
+        return EncoderShape(setup.layers, setup.hidden)
+    from alue_bench.training.checkpoint import encoder_shape, load_config
+
+    return encoder_shape(load_config(checkpoint_in(setup.checkpoint)))
+
+
+def freeze_plan(strategy: str, shape: EncoderShape) -> FreezePlan:
+    """Raises UsageError where there is no such strategy, and DoesNotFit where the model has too few layers."""
+    from alue_bench_strategies.static_freezing import FAMILIES
+
+    found = next((parsed for family in FAMILIES if (parsed := family.parse(strategy)) is not None), None)
+    if found is None:
+        raise UsageError(f"unknown strategy {strategy!r}; they are written {'; '.join(f.grammar for f in FAMILIES)}")
+    return found.freeze_plan(shape)
+
+
+def _mini() -> Path:
+    """The bundled model, whose tokeniser the random model takes."""
+    from alue_bench_models.mini import MODEL
+
+    return Path(MODEL.checkpoint)
+
+
+def _initial_model(setup: Setup, tokenizer: Any, labels: Labels) -> Any:
+    """The same weights in every process."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    from alue_bench.training.checkpoint import head_options, load_model, quiet_transformers
+
+    if setup.checkpoint:
+        return load_model(checkpoint_in(setup.checkpoint), labels, init_seed=MODEL_SEED)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=setup.hidden,
+        num_hidden_layers=setup.layers,
+        num_attention_heads=setup.heads,
+        intermediate_size=4 * setup.hidden,
+        max_position_embeddings=max(POSITIONS, setup.max_length),
+        pad_token_id=tokenizer.pad_token_id,
+        **head_options(labels),
+    )
+    with torch.random.fork_rng(devices=[]), quiet_transformers():
+        torch.manual_seed(MODEL_SEED)
+        return BertForSequenceClassification(config)

@@ -1,0 +1,149 @@
+"""What does a sweep over frozen layers cost, when its cells share one store of frozen prefixes?
+
+    python -m benchmarks.sweep --data-dir DIR --json FILE
+
+A cell N,M freezes the bottom N and the top M layers. Each is trained twice in every repetition: as part of a sweep,
+where what the bottom layers put out is kept for all cells together (each depth computed once, a deeper one from a
+shallower one), and as a run of its own that begins with an empty store. `--with-trainer` adds the library's `Trainer`,
+which keeps nothing.
+
+Rows, model and hyper-parameters, measuring and going on after an interruption: see `benchmarks.engine`. Only a sweep's
+own store does not outlive an interruption, so that a sweep begun is begun again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from alue_bench.errors import AlueBenchError
+from alue_bench.strategy import EncoderShape
+from benchmarks.cells import BASE, ENGINE, ORDER_SEED, PRECISIONS, SEPARATE, SHARED, Cell
+from benchmarks.command_line import Parser, check_written_files, shown_command, told
+from benchmarks.ledger import Ledger, common_settings
+from benchmarks.measuring import Measure, Measurement, measured_apart
+from benchmarks.rows import chosen_rows, rows_on_disk
+from benchmarks.settings import Setup, add_shared_options
+from benchmarks.starting_point import encoder_shape, freeze_plan
+from benchmarks.sweep_report import cell_sheet, closing_line, document, total_sheet, totals
+from benchmarks.tables import show, write_page
+
+BENCHMARK = "sweep"
+SAMPLE = ((0, 0), (3, 4), (6, 0), (0, 4), (6, 3), (9, 0))
+
+Layers = tuple[int, int]
+"""How many layers are frozen at the bottom and at the top."""
+
+
+def main(arguments: Sequence[str] | None = None, *, measured: Measure = measured_apart) -> int:
+    """Exit codes are those of `benchmarks.engine`."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        options = _parser().parse_args(given)
+        return benchmark(options, command=shown_command(BENCHMARK, given), measured=measured)
+    except AlueBenchError as error:
+        return told(error)
+
+
+def benchmark(options: argparse.Namespace, *, command: str, measured: Measure) -> int:
+    """Measure what is not yet in the file, add up, show. Returns the exit code."""
+    check_written_files(options)
+    rows, setup = chosen_rows(options)
+    shape = encoder_shape(setup)
+    cells = all_cells(shape.layers) if options.all else sorted(dict.fromkeys(options.cells))
+    strategies = {written(cell): strategy_of(cell, shape) for cell in cells}
+    ways = (SHARED, SEPARATE, *([BASE] if options.with_trainer else []))
+    settings = common_settings(setup, rows) | {"cells": [list(cell) for cell in cells]}
+    found: list[Measurement] = []
+    with rows_on_disk(rows) as file:
+        ledger = Ledger(options.json, BENCHMARK, settings, command)
+        for repetition in range(1, options.repetitions + 1):
+            todo = schedule(strategies.values(), ways, options.precision, repetition)
+            forget_half_a_sweep(ledger, todo)
+            with tempfile.TemporaryDirectory() as folder:
+                code = ledger.fill(todo, lambda cell, seed: trained(measured, setup, file, cell, seed, Path(folder)))
+            if code:
+                return code
+            found += ledger.among(todo)
+    sums = totals(found, ways)
+    sheets = [total_sheet(sums, len(cells), options.precision), cell_sheet(found, strategies, ways)]
+    lines = [closing_line(sums)]
+    show(sheets, lines)
+    ledger.write(document(sums))
+    write_page(options.markdown, sheets, [*lines, ledger.origin()])
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="python -m benchmarks.sweep",
+        description="Time a sweep that shares frozen prefixes beside the same runs apart.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add_shared_options(parser)
+    sample = " ".join(map(written, SAMPLE))
+    add("--cells", nargs="+", type=_cell, default=SAMPLE, metavar="N,M", help=f"(default: {sample})")
+    add("--all", action="store_true", help="every cell that the model has layers for (91 of twelve layers)")
+    add("--precision", choices=PRECISIONS, default="fp32", help="(default: fp32)")
+    add("--with-trainer", action="store_true", help="train each cell by the library's Trainer too")
+    return parser
+
+
+def _cell(value: str) -> Layers:
+    bottom, comma, top = value.partition(",")
+    if not (comma and bottom.isdecimal() and top.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{value!r} is not of the form N,M, such as 3,4")
+    return int(bottom), int(top)
+
+
+def written(cell: Layers) -> str:
+    return "{},{}".format(*cell)
+
+
+def all_cells(layers: int) -> list[Layers]:
+    """Every pair that leaves no layer frozen twice."""
+    return [(bottom, top) for bottom in range(layers + 1) for top in range(layers + 1 - bottom)]
+
+
+def strategy_of(cell: Layers, shape: EncoderShape) -> str:
+    """Raises DoesNotFit where the model has too few layers."""
+    from alue_bench_strategies.static_freezing import StaticFreezing
+
+    name = StaticFreezing(*cell).name
+    freeze_plan(name, shape)
+    return name
+
+
+def schedule(strategies: Iterable[str], ways: Sequence[str], precision: str, repetition: int) -> list[tuple[Cell, int]]:
+    """Cell by cell in the order given, which is from shallow to deep; the ways of each in a random order."""
+    draw = random.Random(ORDER_SEED + repetition)
+    found = []
+    for strategy in strategies:
+        found += [(Cell(way, strategy, precision), repetition) for way in draw.sample(ways, len(ways))]
+    return found
+
+
+def forget_half_a_sweep(ledger: Ledger, todo: Iterable[tuple[Cell, int]]) -> None:
+    """What a broken-off sweep has measured: its store is gone, and with it what the rest would have found there."""
+    wanted = {item for item in todo if item[0].way == SHARED}
+    there = {(m.cell, m.repetition) for m in ledger.measurements}
+    if not wanted <= there:
+        ledger.measurements = [m for m in ledger.measurements if (m.cell, m.repetition) not in wanted]
+
+
+def trained(measured: Measure, setup: Setup, rows: Path, cell: Cell, repetition: int, folder: Path) -> Measurement:
+    """By the Trainer, or by our engine with the sweep's store or an empty one."""
+    if cell.way == BASE:
+        return measured(setup, rows, cell, repetition, None)
+    store = folder if cell.way == SHARED else None
+    return replace(measured(setup, rows, cell._replace(way=ENGINE), repetition, store), way=cell.way)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

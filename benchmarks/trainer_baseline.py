@@ -1,0 +1,174 @@
+"""The other side of the engine's benchmark: the same fine-tuning by the library's own `Trainer`.
+
+Three ways, told apart by padding: every example to the maximal length (as the library's example script for GLUE does
+it), each batch to its longest example, and that with batches drawn by length. Rows, initial weights, frozen parameters,
+optimiser, learning rates and clipping are those of the engine's side; nothing is logged, evaluated or saved meanwhile.
+
+One thing differs as it does for every user of `Trainer`: it puts the whole model into training mode at each step, so
+that dropout stays on in frozen layers.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from transformers import (
+    DataCollatorWithPadding,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    default_data_collator,
+)
+
+from alue_bench.data.tokenisation import TokenisedSplit
+from alue_bench.spec import HyperParameters
+from alue_bench.training.checkpoint import quiet_transformers
+from alue_bench.training.precision import Device
+
+WAYS = ("trainer-128", "trainer", "trainer-grouped")
+
+Features = list[dict[str, Any]]
+"""Examples as `Trainer` takes them: lists of numbers by the names of the model's inputs."""
+
+
+@dataclass(frozen=True)
+class TrainerRun:
+    """What a training gave."""
+
+    model: Any
+    seconds: float
+    """Of the epochs, after a training of one step on another copy of the model."""
+    setup_s: float
+    """What `train()` took before them, once: collecting garbage, preparing model, optimiser and loader. Not counted."""
+    losses: list[float]
+    """Of each step."""
+    padded_tokens: int
+
+
+def fit(
+    make_model: Callable[[], Any],
+    train: TokenisedSplit,
+    longest: TokenisedSplit,
+    *,
+    way: str,
+    tokenizer: Any,
+    hyper: HyperParameters,
+    seed: int,
+    device: Device,
+) -> TrainerRun:
+    """Train what `make_model` gives, frozen parts and all; `longest` are the examples to warm up on."""
+    pad_to = hyper.max_length if way == "trainer-128" else None
+    warm_up, examples = (features(split, tokenizer.pad_token_id, pad_to) for split in (longest, train))
+    with tempfile.TemporaryDirectory() as folder, quiet_transformers():
+
+        def trainer(content: Features, **more: Any) -> CountingTrainer:
+            arguments = training_arguments(folder, way, hyper, seed, device, **more)
+            return build_trainer(make_model(), content, way, tokenizer, arguments)
+
+        trainer(warm_up, max_steps=1).train()
+        gc.collect()  # the copy that was warmed up on: peak memory counts the other one alone
+        run, clock = trainer(examples), Clock()
+        run.add_callback(clock)
+        device.synchronise()
+        if device.name == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        started = time.perf_counter()
+        run.train()
+        device.synchronise()
+        ended = time.perf_counter()
+    losses = torch.stack(run.losses).float().cpu().tolist()
+    return TrainerRun(run.model, ended - clock.began, clock.began - started, losses, run.padded_tokens)
+
+
+def features(split: TokenisedSplit, pad_id: int, pad_to: int | None) -> Features:
+    """The split's examples, each padded to `pad_to` tokens where that is given."""
+    found = []
+    for index, (start, end) in enumerate(zip(split.offsets[:-1], split.offsets[1:], strict=True)):
+        length = int(end - start)
+        padding = max(0, (pad_to or 0) - length)
+        example = {
+            "input_ids": split.input_ids[start:end].tolist() + [pad_id] * padding,
+            "attention_mask": [1] * length + [0] * padding,
+            "labels": int(split.targets[index]),
+        }
+        if split.token_type_ids is not None:
+            example["token_type_ids"] = split.token_type_ids[start:end].tolist() + [0] * padding
+        found.append(example)
+    return found
+
+
+def training_arguments(
+    folder: str, way: str, hyper: HyperParameters, seed: int, device: Device, **more: Any
+) -> TrainingArguments:
+    grouped: dict[str, Any] = {}
+    if way == "trainer-grouped":
+        known = {field.name for field in fields(TrainingArguments)}
+        new = "train_sampling_strategy" in known  # since transformers 5; a flag before
+        grouped = {"train_sampling_strategy": "group_by_length"} if new else {"group_by_length": True}
+    return TrainingArguments(
+        output_dir=folder,
+        num_train_epochs=hyper.epochs,
+        per_device_train_batch_size=hyper.batch_size,
+        learning_rate=hyper.lr,
+        weight_decay=hyper.weight_decay,
+        adam_epsilon=hyper.adam_eps,
+        max_grad_norm=hyper.clip,
+        lr_scheduler_type="linear",
+        optim="adamw_torch_fused",
+        bf16=device.precision == "bf16",
+        use_cpu=device.name == "cpu",
+        seed=seed,
+        eval_strategy="no",
+        logging_strategy="no",
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        **grouped,
+        **more,
+    )
+
+
+def build_trainer(
+    model: Any, examples: Features, way: str, tokenizer: Any, arguments: TrainingArguments
+) -> CountingTrainer:
+    trainer = CountingTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=examples,
+        data_collator=default_data_collator if way == "trainer-128" else DataCollatorWithPadding(tokenizer),
+        processing_class=tokenizer,
+    )
+    trainer.remove_callback(PrinterCallback)  # it prints to stdout, which belongs to the result
+    return trainer
+
+
+class Clock(TrainerCallback):  # type: ignore[misc]
+    """Reads the time when the first epoch begins."""
+
+    began = math.nan
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self.began = time.perf_counter()
+
+
+class CountingTrainer(Trainer):  # type: ignore[misc]
+    """Keeps what is compared afterwards, without waiting for the device."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.losses: list[torch.Tensor] = []
+        self.padded_tokens = 0
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *others: Any, **options: Any) -> torch.Tensor:
+        self.padded_tokens += inputs["input_ids"].numel()
+        loss: torch.Tensor = super().training_step(model, inputs, *others, **options)
+        self.losses.append(loss)
+        return loss
