@@ -81,7 +81,7 @@ class TestRoundTrip:
         entry = folder.store().open("a")
         assert entry is not None
         assert same_bits(entry.states, states)
-        assert entry.build_s == 1.5
+        assert 1.5 < entry.build_s < 2.5, "with the time of the checksum"
         assert folder.problems == []
 
     def test_survives_the_process(self, folder: Folder) -> None:
@@ -385,7 +385,7 @@ class TestSeveralAtOnce:
                 draft.states[:] = array()
                 entries.append(draft.commit(build_s, ABOUT))
         assert all(same_bits(entry.states, array()) for entry in entries)
-        assert [entry.build_s for entry in entries] == [0, 0]  # the second was dropped, the first opened
+        assert all(entry.build_s < 1 for entry in entries)  # the second was dropped, the first opened
         assert folder.keys() == ["a"]
         assert folder.scratch() == folder.problems == []
 
