@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -86,6 +87,11 @@ def alue_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
     return call
 
 
+def _heed_interrupts() -> None:
+    """A shell's background job ignores SIGINT, and hands that on to what it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def start_process(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """`alue-bench ARGUMENTS` in a process of its own."""
@@ -103,6 +109,7 @@ def start_process(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=_heed_interrupts if os.name == "posix" else None,
         )
         started.append(process)
         return process
