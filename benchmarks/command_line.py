@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import NoReturn
 
 from alue_bench.errors import AlueBenchError, TrainingError, UsageError
@@ -43,29 +41,3 @@ def told(error: AlueBenchError) -> int:
     """Says it in one sentence. Returns the exit code: 1 where a training failed, 2 where the user must mend it."""
     print(f"error: {error}", file=sys.stderr)
     return 1 if isinstance(error, TrainingError) else 2
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM came."""
-
-
-@contextmanager
-def stopped_by_sigterm() -> Iterator[None]:
-    """As by Ctrl-C, so that a process that measures is stopped too.
-
-    `alue-bench run` does the same, in a module that needs typer, which a bare machine lacks.
-    """
-
-    def stop(*_: object) -> NoReturn:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def code_of_stop(stop: BaseException | None) -> int:
-    """143 for SIGTERM, 130 for Ctrl-C."""
-    return 143 if isinstance(stop, Terminated) else 130

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from alue_bench import __version__
+from alue_bench.cli.termination import code_of_stop, stop_on_sigterm
 from alue_bench.errors import UsageError
 from alue_bench.spec import digest_of
 from benchmarks.cells import Cell
-from benchmarks.command_line import code_of_stop, stopped_by_sigterm
 from benchmarks.machine import described
 from benchmarks.measuring import REPOSITORY, Measurement
 from benchmarks.rows import Rows
@@ -68,7 +68,7 @@ class Ledger:
         if len(left) < len(todo):
             _say(f"{self.file}: {len(todo) - len(left)} of {len(todo)} measurements are there")
         try:
-            with stopped_by_sigterm():
+            with stop_on_sigterm():
                 for place, (cell, repetition) in enumerate(left, start=1):
                     found = measure(cell, repetition)
                     self.add(found)

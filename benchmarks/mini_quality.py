@@ -22,10 +22,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alue_bench.cli.termination import code_of_stop, stop_on_sigterm
 from alue_bench.errors import AlueBenchError, UsageError
 from alue_bench.model import Model
 from alue_bench.plugins import load_registry
-from benchmarks.command_line import Parser, check_written_files, code_of_stop, shown_command, stopped_by_sigterm, told
+from benchmarks.command_line import Parser, check_written_files, shown_command, told
 from benchmarks.mini_quality_models import BUNDLED, chosen_models, with_models
 from benchmarks.mini_quality_report import all_sheets, closing_lines, document, measured_under, origin
 from benchmarks.mini_quality_results import gathered
@@ -71,7 +72,7 @@ def benchmark(options: argparse.Namespace, *, command: str) -> int:
     talk.print(plan_view(plan))
     _check_plan(plan, sample=options.sample)
     try:
-        with stopped_by_sigterm():
+        with stop_on_sigterm():
             outcomes = recorded_outcomes(plan, registry, options.store, talk)
             results = gathered(plan, outcomes, [model.name for model in models], random.name, talk)
     except Interrupted as stop:

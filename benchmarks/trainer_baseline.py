@@ -33,8 +33,6 @@ from alue_bench.spec import HyperParameters
 from alue_bench.training.checkpoint import quiet_transformers
 from alue_bench.training.precision import Device
 
-WAYS = ("trainer-128", "trainer", "trainer-grouped")
-
 Features = list[dict[str, Any]]
 """Examples as `Trainer` takes them: lists of numbers by the names of the model's inputs."""
 

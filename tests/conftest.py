@@ -62,17 +62,23 @@ def environment_of(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def alue_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+def folders_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process works in the test's folder, caches below it, and knows none of the user's settings."""
+    monkeypatch.chdir(tmp_path)
+    for name in OURS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment_of(tmp_path).items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def alue_bench(folders_of_its_own: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
     """`alue-bench ARGUMENTS`, in this process, in an empty working folder."""
     from alue_bench.cli.main import main
 
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
-    for name in OURS:
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment_of(tmp_path).items():
-        monkeypatch.setenv(name, value)
 
     def call(*arguments: object) -> Finished:
         monkeypatch.setattr(sys, "argv", ["alue-bench", *map(str, arguments)])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import OURS, REPOSITORY, Finished, environment_of
+from conftest import REPOSITORY, Finished
 
 from alue_bench.errors import DataError
 from benchmarks import engine, sweep, sweep_report
@@ -33,13 +33,7 @@ MODEL = ("--layers", "2", "--hidden", "32", "--heads", "2")
 SMALL = ("--sample", "--rows", "40", "--eval-rows", "16", "--epochs", "1", "--repetitions", "1", *MODEL)
 
 
-@pytest.fixture(autouse=True)
-def folders_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in OURS:
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment_of(tmp_path).items():
-        monkeypatch.setenv(name, value)
+pytestmark = pytest.mark.usefixtures("folders_of_its_own")
 
 
 @pytest.fixture

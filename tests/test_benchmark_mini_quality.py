@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import OURS, Finished, environment_of
+from conftest import Finished
 
 from alue_bench.errors import UsageError
 from alue_bench.plan import PlannedRun, PlanRequest, build_plan
@@ -27,13 +27,7 @@ FOLDER = os.environ.get("ALUE_BENCH_DATA", "")  # before the fixtures take it ou
 WANTED = "semeval2018/2018-E-c-Ar-train.txt"
 
 
-@pytest.fixture(autouse=True)
-def folders_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in OURS:
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment_of(tmp_path).items():
-        monkeypatch.setenv(name, value)
+pytestmark = pytest.mark.usefixtures("folders_of_its_own")
 
 
 @pytest.fixture

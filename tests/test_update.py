@@ -120,6 +120,25 @@ class TestMemory:
             updater(stack).update(outside, 1e-3)
 
 
+class TestWarmUp:
+    def test_it_leaves_weights_and_gradients_as_they_were_and_no_trace_in_what_follows(
+        self, stack: EncoderStack, batch: Batch
+    ) -> None:
+        start = weights(stack)
+        cold = updater(stack)
+        expected = [cold.update(batch, 1e-3)[0] for _ in range(3)]
+        with torch.no_grad():
+            for name, parameter in stack.model.named_parameters():
+                parameter.copy_(start[name])
+        warm = updater(stack, weight_decay=0.1)
+        warm.warm_up(batch)
+        assert all(torch.equal(value, start[name]) for name, value in weights(stack).items())
+        assert all(parameter.grad is None for parameter in stack.model.parameters())
+        warm = updater(stack)
+        warm.warm_up(batch)
+        assert [warm.update(batch, 1e-3)[0] for _ in range(3)] == expected
+
+
 class TestClipping:
     def gradients_at_the_step(self, stack: EncoderStack, batch: Batch, **hyper: Any) -> tuple[dict[str, float], float]:
         from torch.optim.optimizer import register_optimizer_step_pre_hook

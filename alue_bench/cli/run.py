@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from alue_bench.cli.termination import code_of_stop, stop_on_sigterm
 from alue_bench.errors import UsageError
 from alue_bench.plugins import Registry
 
@@ -254,7 +253,7 @@ def run_plan(
     if interrupted:
         left = len(plan.runs) - len(outcomes)
         talk.print(f"interrupted: {left} runs are left; the same command goes on from here")
-        return 143 if isinstance(interrupted.__cause__, Terminated) else 130
+        return code_of_stop(interrupted.__cause__)
     return 1 if failed else 0
 
 
@@ -279,21 +278,3 @@ def _ui_options(settings: Mapping[str, Any]) -> str:
 def _confirm(plan: Plan, yes: bool, talk: Console) -> None:
     if len(plan.runs) > CONFIRM_ABOVE and not yes and sys.stdin.isatty() and talk.is_terminal:
         typer.confirm(f"Start {len(plan.runs)} runs?", default=True, abort=True, err=True)
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: what a scheduler sends before it kills."""
-
-
-@contextmanager
-def stop_on_sigterm() -> Iterator[None]:
-    """Inside, SIGTERM ends a plan as cleanly as Ctrl-C does."""
-
-    def terminate(signum: int, frame: object) -> None:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -135,11 +135,11 @@ class BatchShape:
     """Added to attention scores: 0 for tokens, minus infinity (nearly) for padding; [b, 1, 1, s], fp32; None where
     nothing is padded."""
 
-    def bias(self, heads: int, dtype: torch.dtype) -> Tensor | None:
-        """[b h, 1, s]."""
+    def bias(self, heads: int) -> Tensor | None:
+        """[b h, 1, s], fp32."""
         if self.padding is None:
             return None
-        spread = self.padding.to(dtype).expand(-1, heads, -1, -1)
+        spread = self.padding.expand(-1, heads, -1, -1)
         return spread.reshape(self.examples * heads, 1, self.tokens)
 
 
@@ -174,7 +174,7 @@ def first_token_layer(states: Tensor, weights: LayerWeights, shape: BatchShape, 
     seen = product(states, torch.cat([wk, wv]), torch.cat([bk, bv]))  # [n, 2 d]
     key, value = seen.view(b, s, 2, h, d // h).permute(2, 0, 3, 1, 4).reshape(2, b * h, s, d // h).unbind(0)
     scores = torch.bmm(query, key.transpose(1, 2)).float() * weights.scale  # [b h, 1, s]
-    bias = shape.bias(h, torch.float32)
+    bias = shape.bias(h)
     probs = torch.softmax(scores if bias is None else scores + bias, -1)
     attended = torch.bmm(dropped(probs, drop_probs).to(dtype), value).view(b, d)
     middle = dropped(product(attended, wo, bo).float(), drop_attended) + first
@@ -211,7 +211,7 @@ def _inference(states: Tensor, weights: LayerWeights, shape: BatchShape) -> Tens
     d, h, dtype = states.shape[1], weights.heads, weights.dtype
     query, key, value = _split_heads(functional.linear(states.to(dtype), wqkv, bqkv), shape, h).unbind(0)
     if shape.tokens < FLASH_FROM:
-        probs = _probabilities(query, key, weights.scale, shape.bias(h, torch.float32))
+        probs = _probabilities(query, key, weights.scale, shape.bias(h))
         attended = torch.bmm(probs.to(dtype), value)
     else:
         whole = (shape.examples, h, shape.tokens, d // h)
@@ -239,7 +239,7 @@ class _EncoderLayer(torch.autograd.Function):
 
         inputs = states.to(dtype)
         query, key, value = _split_heads(torch.addmm(bqkv, inputs, wqkv.t()), shape, h).unbind(0)
-        probs = _probabilities(query, key, weights.scale, shape.bias(h, torch.float32))
+        probs = _probabilities(query, key, weights.scale, shape.bias(h))
         mask_probs = masks.draw(tuple(probs.shape), drop_probs) if drop_probs else None
         used = (probs if mask_probs is None else probs * mask_probs).to(dtype)
         attended = _merge_heads(torch.bmm(used, value), shape, h)  # [n, d]

@@ -63,10 +63,10 @@ class PrefixStates:
         import torch
 
         device = batch.attention_mask.device
-        starts, lengths = self.starts[batch.indices, None], self.lengths[batch.indices, None]  # [b, 1]
         first_only = len(self.states) == len(self.starts)
-        steps = torch.arange(1 if first_only else batch.attention_mask.shape[1])[None]  # [1, s]
-        places = torch.where(steps < lengths, starts + steps, 0)  # [b, s]
+        width = 1 if first_only else batch.attention_mask.shape[1]
+        places, tokens = _token_places(batch, self.starts, self.lengths, width)
+        places = torch.where(tokens, places, 0)
         if self.states.is_cuda:
             places = places.pin_memory()
         found = self.states.index_select(0, places.flatten().to(self.states.device, non_blocking=True))
@@ -304,12 +304,16 @@ def _placed(states: Tensor, device: Device) -> Tensor:
 
 def _put(states: Tensor, batch: Batch, places: tuple[Tensor, Tensor], kept: Tensor) -> None:
     """Store a batch's states [b, s, d] (s of 1 where first tokens are kept) without padding."""
+    into, tokens = _token_places(batch, *places, states.shape[1])
+    kept[into[tokens]] = states[tokens]
+
+
+def _token_places(batch: Batch, starts: Tensor, lengths: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Where the states of a batch's tokens are kept, and which of them are tokens, not padding: [b, width] each."""
     import torch
 
-    starts, lengths = places
-    steps = torch.arange(states.shape[1])[None]  # [1, s]
-    mask = steps < lengths[batch.indices, None]  # [b, s]
-    kept[(starts[batch.indices, None] + steps)[mask]] = states[mask]
+    steps = torch.arange(width)[None]
+    return starts[batch.indices, None] + steps, steps < lengths[batch.indices, None]
 
 
 def _add_values(digest: Any, modules: tuple[torch.nn.Module, ...]) -> None:
