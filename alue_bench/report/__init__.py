@@ -1,0 +1,1 @@
+"""What the results say: read from the tracking store, put beside each other and beside what was published."""
