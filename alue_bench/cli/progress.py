@@ -13,6 +13,10 @@ from alue_bench.executors.local import Outcome
 from alue_bench.plan import Plan, PlannedRun
 
 
+def progress_of(plan: Plan, console: Console) -> PlainProgress | LiveProgress:
+    return LiveProgress(plan, console) if console.is_terminal else PlainProgress(plan, console)
+
+
 def describe(outcome: Outcome) -> str:
     """One line for a run that ended."""
     if outcome.status == "failed":

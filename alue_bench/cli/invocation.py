@@ -1,0 +1,194 @@
+"""What `run`, `sweep` and `search` have in common: one invocation, from the opened store to the exit code.
+
+    streams = Streams.of_command(as_json=as_json)
+    invocation = Invocation(registry, settings, streams)
+    invocation.open()                                   the store; runs that died are marked
+    invocation.start_parent(plan, name="...")           holds the plan and the aggregates
+    execution = invocation.execute(plan, progress)      never raises for a failed run or Ctrl-C
+    document = invocation.document(execution)
+    invocation.finish_parent(document, execution)
+    return invocation.farewell(document, execution)     says what is left; the exit code
+
+Several plans may be executed one after the other below one parent run.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol, TextIO
+
+import typer
+from rich.console import Console, RenderableType
+
+from alue_bench.cli.termination import code_of_stop
+from alue_bench.errors import UsageError
+from alue_bench.executors.local import Interrupted, Observer, Outcome, aggregate, execute_plan, result_document
+from alue_bench.plan import Plan
+from alue_bench.plugins import Registry
+from alue_bench.tracking.connection import connect, tracking_uri
+from alue_bench.tracking.recording import Recorder
+
+DEFAULT_EXPERIMENT = "alue-bench"
+CONFIRM_ABOVE = 50
+"""Plans with more runs than this ask before they start, on a terminal and without --yes."""
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Where an invocation speaks: progress and remarks on stderr, the result on stdout; with --json nothing but the
+    document on stdout."""
+
+    talk: Console
+    show: Console
+    as_json: bool
+
+    @classmethod
+    def of_command(cls, *, as_json: bool) -> Streams:
+        return cls(
+            Console(stderr=True, width=_log_width(sys.stderr)), Console(width=_log_width(sys.stdout)), as_json=as_json
+        )
+
+    def warn_of_plugins(self, registry: Registry) -> None:
+        for report in registry.failures():
+            self.talk.print(
+                f"warning: plugin {report.origin} failed: {report.problems[0]}", style="yellow", markup=False
+            )
+
+    def confirm(self, runs: int, *, yes: bool) -> None:
+        """Ask before a long plan, on a terminal."""
+        if runs > CONFIRM_ABOVE and not yes and sys.stdin.isatty() and self.talk.is_terminal:
+            typer.confirm(f"Start {runs} runs?", default=True, abort=True, err=True)
+
+    def result(self, view: RenderableType) -> None:
+        (self.talk if self.as_json else self.show).print(view)
+
+    def document(self, document: Mapping[str, Any]) -> None:
+        """With --json, the one document on stdout."""
+        if self.as_json:
+            print(json.dumps(document, ensure_ascii=False, indent=2))
+
+
+class Progress(Observer, AbstractContextManager[Any], Protocol):
+    """Shows how a plan goes along while it is entered."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What became of a plan."""
+
+    plan: Plan
+    outcomes: list[Outcome]
+    stop: Interrupted | None = None
+    """Where the user stopped it."""
+
+    @property
+    def failed(self) -> bool:
+        return any(outcome.status == "failed" for outcome in self.outcomes)
+
+    @property
+    def status(self) -> str:
+        """In MLflow's words, of the parent run."""
+        return "KILLED" if self.stop else "FAILED" if self.failed else "FINISHED"
+
+    @property
+    def left(self) -> int:
+        return len(self.plan.runs) - len(self.outcomes)
+
+    @property
+    def code(self) -> int:
+        """The exit code: 0 all done, 1 some runs failed, 130 or 143 stopped."""
+        if self.stop:
+            return code_of_stop(self.stop.__cause__)
+        return 1 if self.failed else 0
+
+
+class Invocation:
+    """One command's way through the store."""
+
+    def __init__(self, registry: Registry, settings: Mapping[str, Any], streams: Streams) -> None:
+        self._registry, self._settings, self._streams = registry, settings, streams
+        self.experiment: str = settings.get("experiment", DEFAULT_EXPERIMENT)
+        self.uri = tracking_uri(settings.get("tracking_uri"))
+        self._recorder: Recorder | None = None
+
+    @property
+    def recorder(self) -> Recorder:
+        """Of the opened store."""
+        if self._recorder is None:
+            raise RuntimeError("the store is not open yet")
+        return self._recorder
+
+    def check(self, plan: Plan) -> None:
+        """Raises UsageError where there is nothing to run."""
+        if not plan.runs:
+            reasons = "; ".join(dict.fromkeys(skipped.reason for skipped in plan.skipped))
+            raise UsageError(f"nothing to run: {reasons or 'no task, model and strategy go together'}")
+
+    def open(self) -> None:
+        """Open the store, creating it where it is not there; close what an earlier invocation left open in it."""
+        self._recorder = Recorder(connect(self.uri, self.experiment))
+        closed = self._recorder.close_interrupted()
+        if closed:
+            self._streams.talk.print(
+                f"{closed} runs of an earlier invocation were interrupted; they are marked KILLED and done again"
+            )
+
+    def start_parent(self, plan: Plan, *, name: str, tags: Mapping[str, str] | None = None) -> str:
+        """A run that holds the plan and, later, its results; runs executed from now on stand below it. Returns its
+        id."""
+        sources = ",".join(sorted({run.spec.data.source for run in plan.runs}))
+        return self.recorder.start_parent(
+            self.planned_document(plan), name=name, tags={"data.source": sources, **(tags or {})}
+        )
+
+    def execute(self, plan: Plan, progress: Progress) -> Execution:
+        """Do what is not yet done of a plan. Ctrl-C and SIGTERM end it cleanly: the result says so."""
+        try:
+            with progress:
+                outcomes = execute_plan(
+                    plan,
+                    self.recorder,
+                    self._registry,
+                    progress,
+                    rerun=self._settings.get("rerun", False),
+                    fail_fast=self._settings.get("fail_fast", False),
+                )
+        except Interrupted as stop:
+            return Execution(plan, stop.outcomes, stop)
+        return Execution(plan, outcomes)
+
+    def finish_parent(
+        self, document: Mapping[str, Any], execution: Execution, metrics: Mapping[str, float] | None = None
+    ) -> None:
+        """Close the parent run, where there is one, with the results, the aggregates, and `metrics` besides."""
+        found = {**aggregate(execution.outcomes), **(metrics or {})}
+        self.recorder.finish_parent(document, found, status=execution.status)
+
+    def document(self, execution: Execution) -> dict[str, Any]:
+        """Of `--json` and of the parent run."""
+        return result_document(execution.outcomes, execution.plan, experiment=self.experiment, tracking_uri=self.uri)
+
+    def planned_document(self, plan: Plan) -> dict[str, Any]:
+        """The same of a plan that has not begun."""
+        document = result_document([], plan, experiment=self.experiment, tracking_uri=self.uri)
+        document["planned"] = [planned.spec.as_dict() for planned in plan.runs]
+        return document
+
+    def farewell(self, document: Mapping[str, Any], execution: Execution) -> int:
+        """Say how to look at the results, and what is left; with --json, the document. Returns the exit code."""
+        talk, uri = self._streams.talk, self._settings.get("tracking_uri")
+        option = f" --tracking-uri {uri}" if uri else ""
+        talk.print(f"Compare in the browser: alue-bench ui{option}", markup=False, highlight=False)
+        self._streams.document(document)
+        if execution.stop:
+            talk.print(f"interrupted: {execution.left} runs are left; the same command goes on from here")
+        return execution.code
+
+
+def _log_width(stream: TextIO) -> int | None:
+    """Logs and pipes have no width of their own; 120 characters keep the tables whole."""
+    return None if stream.isatty() else 120

@@ -1,0 +1,79 @@
+"""The options of the commands that run plans: declared once, taken by each of them under the same names."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+HYPER_OPTIONS = ("epochs", "batch_size", "lr", "max_length", "warmup", "weight_decay", "clip", "clip_by", "select")
+"""Those that set hyper-parameters."""
+
+what = partial(typer.Option, rich_help_panel="What to compare")
+how = partial(typer.Option, rich_help_panel="How to train")
+which = partial(typer.Option, rich_help_panel="Which data")
+where = partial(typer.Option, rich_help_panel="Where results go")
+control = partial(typer.Option, rich_help_panel="How the plan goes along")
+
+Task = Annotated[list[str] | None, what("--task", "-t", help="A task; repeatable. Default: every available one.")]
+Model = Annotated[
+    list[str] | None,
+    what(
+        "--model",
+        "-m",
+        help="A model by name, a local folder, or hub/id@revision; repeatable. Default: every one on this machine.",
+    ),
+]
+Strategy = Annotated[
+    list[str] | None,
+    what(
+        "--strategy",
+        "-s",
+        help="full, bottomN, topM, bottomNtopM, head-only, …; repeatable. Default: full and bottom3top4.",
+    ),
+]
+Seed = Annotated[
+    list[int] | None, what("--seed", help="Seeds head initialisation and data order; repeatable. Default: 42.")
+]
+Seeds = Annotated[int | None, what(help="Run with this many seeds: 42, 43, …")]
+InitSeed = Annotated[int | None, what(help="Seeds the head's initial weights alone.")]
+DataSeed = Annotated[int | None, what(help="Seeds data order and dropout alone.")]
+Config = Annotated[
+    Path | None,
+    what("--config", "-c", help="A study file (TOML) with any of these options; an option given here wins."),
+]
+Epochs = Annotated[int | None, how(help="Passes over the train split.")]
+BatchSize = Annotated[int | None, how(help="Examples in a step.")]
+Lr = Annotated[float | None, how(help="Peak learning rate.")]
+MaxLength = Annotated[int | None, how(help="Tokens of an example; longer ones are cut.")]
+Warmup = Annotated[float | None, how(help="Part of all steps in which the rate rises, 0 to 1.")]
+WeightDecay = Annotated[float | None, how(help="Decay of weight matrices.")]
+Clip = Annotated[float | None, how(help="Largest gradient norm; 0 for no clipping.")]
+ClipBy = Annotated[
+    str | None, how(help="Whose norm: global, of all gradients together, or component, of each parameter's.")
+]
+Select = Annotated[str | None, how(help="Which epoch is tested: best (by dev score) or last.")]
+Precision = Annotated[str | None, how(help="auto, fp32, bf16 or fp16.")]
+Device = Annotated[str | None, how(help="auto, cpu or cuda.")]
+DataDir = Annotated[Path | None, which(help="Folder with the official files; also the variable ALUE_BENCH_DATA.")]
+Sample = Annotated[bool | None, which("--sample", help="Use the embedded sample data.")]
+LimitTrain = Annotated[int | None, which(help="Train on this many rows (a fixed random subset).")]
+LimitEval = Annotated[int | None, which(help="Score on this many dev and test rows.")]
+DropBad = Annotated[bool | None, which("--drop-bad", help="Go on without malformed rows, and record how many.")]
+Experiment = Annotated[str | None, where(help="MLflow experiment. Default: alue-bench.")]
+TrackingUri = Annotated[
+    str | None, where(help="MLflow store. Default: MLFLOW_TRACKING_URI, else sqlite below mlruns/.")
+]
+CacheSize = Annotated[
+    str | None,
+    control(
+        help="The most that outputs of frozen layers, computed once and kept, may take on disk, such as 50GB; 0 to compute them at every step. Default: 20GB."
+    ),
+]
+Rerun = Annotated[bool | None, control("--rerun", help="Do finished runs again.")]
+FailFast = Annotated[bool | None, control("--fail-fast", help="Stop at the first run that fails.")]
+DryRun = Annotated[bool, control("--dry-run", help="Show the plan and stop.")]
+Yes = Annotated[bool, control("--yes", "-y", help="Do not ask before a long plan.")]
+AsJson = Annotated[bool, control("--json", help="Print one JSON document on stdout, all else on stderr.")]

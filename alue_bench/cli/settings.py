@@ -1,0 +1,73 @@
+"""What a command was told: options over a study file, turned into a request for a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.cli.options import HYPER_OPTIONS
+from alue_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from alue_bench.plan import PlanRequest
+
+Overrides = tuple[tuple[str, Mapping[str, object]], ...]
+"""Hyper-parameters by origin, weakest first."""
+
+NOT_SETTINGS = ("config", "dry_run", "yes", "as_json")
+"""Parameters of commands that say nothing about the runs; a study file may not hold them."""
+
+
+def given_options(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a command's parameters that were given and are settings."""
+    return {
+        name: value for name, value in parameters.items() if name not in NOT_SETTINGS and value not in (None, (), [])
+    }
+
+
+def merge_study(given: dict[str, Any], config: Path | None) -> tuple[dict[str, Any], Overrides]:
+    """Settings from options and study file, options first; hyper-parameters apart, with where they come from."""
+    from alue_bench.cli.study import read_study
+
+    study = read_study(config) if config else {}
+    if "seed" in given or "seeds" in given:  # two ways to say the same thing: one from the file gives way
+        study.pop("seed", None)
+        study.pop("seeds", None)
+    merged = {**study, **given}
+    if "seed" in merged and "seeds" in merged:
+        raise UsageError("--seed and --seeds both say which seeds to run; give one of them")
+
+    def hyper(values: Mapping[str, Any]) -> dict[str, object]:
+        return {name: values[name] for name in HYPER_OPTIONS if name in values}
+
+    overrides = ((f"study {config}", hyper(study)), ("command line", hyper(given)))
+    return {name: value for name, value in merged.items() if name not in HYPER_OPTIONS}, overrides
+
+
+def plan_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequest:
+    """Raises UsageError where a number of seeds makes no sense."""
+    from alue_bench.plan import DEFAULT_SEED, PlanRequest
+    from alue_bench.training.prefix_store import DEFAULT_LIMIT
+
+    number = settings.get("seeds")
+    if number is not None and number < 1:
+        raise UsageError(f"--seeds is {number}; it must be at least 1")
+    seeds = range(DEFAULT_SEED, DEFAULT_SEED + number) if number else settings.get("seed", (DEFAULT_SEED,))
+    return PlanRequest(
+        tasks=tuple(settings.get("task", ())),
+        models=tuple(settings.get("model", ())),
+        strategies=tuple(settings.get("strategy", ())),
+        seeds=tuple(dict.fromkeys(seeds)),
+        init_seed=settings.get("init_seed"),
+        data_seed=settings.get("data_seed"),
+        overrides=overrides,
+        device=settings.get("device", "auto"),
+        precision=settings.get("precision", "auto"),
+        limit_train=settings.get("limit_train"),
+        limit_eval=settings.get("limit_eval"),
+        drop_bad=settings.get("drop_bad", False),
+        data_dir=Path(settings["data_dir"]) if "data_dir" in settings else None,
+        sample=settings.get("sample", False),
+        cache_size=settings.get("cache_size", DEFAULT_LIMIT),
+    )
