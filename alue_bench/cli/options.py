@@ -69,7 +69,8 @@ TrackingUri = Annotated[
 CacheSize = Annotated[
     str | None,
     control(
-        help="The most that outputs of frozen layers, computed once and kept, may take on disk, such as 50GB; 0 to compute them at every step. Default: 20GB."
+        help="The most that outputs of frozen layers, computed once and kept, may take on disk, such as 50GB; "
+        "0 to compute them at every step. Default: 20GB."
     ),
 ]
 Rerun = Annotated[bool | None, control("--rerun", help="Do finished runs again.")]
