@@ -19,7 +19,7 @@ from alue_bench.measure.flops import training_flops
 from alue_bench.measure.memory import PeakMemory
 from alue_bench.measure.peak import attainable_flops_per_s
 from alue_bench.model import Model
-from alue_bench.spec import RunResult, RunSpec
+from alue_bench.spec import Predictions, RunResult, RunSpec
 from alue_bench.strategy import FreezePlan
 from alue_bench.task import Task
 from alue_bench.training.checkpoint import Checkpoint, load_model, load_tokenizer
@@ -57,6 +57,8 @@ class Trained:
     device: Device
     tokenizer: Any
     training: Training
+    dev_predictions: Predictions
+    """Of the selected epoch."""
     prefix: FrozenPrefix
     prefixes: dict[str, Examples]
     """Train and dev split."""
@@ -145,6 +147,7 @@ def execute(
             metrics=result,
             curves=tuple(training.curves),
             predictions=predictions_table(test.ids, gold, logits, labels),
+            dev_predictions=trained.dev_predictions,
             environment=environment(spec.device)
             | {
                 "engine": {
@@ -187,8 +190,10 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
     prefix = FrozenPrefix(stack, forward, spec.freeze_plan.prefix_layers, store=inputs.prefixes, device=device)
     splits = {name: _tokenised(inputs.train_rows, name, spec, inputs, tokenizer) for name in ("train", "dev")}
     dev_targets = splits["dev"].targets.numpy()
+    dev_logits: list[Any] = []  # of each epoch
 
     def score(logits: Any) -> dict[str, float]:
+        dev_logits.append(logits)
         found = metrics(dev_targets, decide(logits, task.labels), task.labels)
         return {**found, "score": found[task.primary]}
 
@@ -235,6 +240,9 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
         device=device,
         tokenizer=tokenizer,
         training=training,
+        dev_predictions=predictions_table(
+            splits["dev"].ids, dev_targets, dev_logits[training.selected_epoch - 1], task.labels
+        ),
         prefix=prefix,
         prefixes=prefixes,
         memory=memory,

@@ -192,7 +192,7 @@ class CurvePoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """What the model said of each test example.
+    """What the model said of each example of a split.
 
     `scores` is [examples, outputs]: probabilities of each label, or the predicted number of a regression.
     """
@@ -212,6 +212,8 @@ class RunResult:
     """Final scalars by their MLflow names: test/*, runtime/* (seconds), memory/* (MiB), flops/*, params/*."""
     curves: tuple[CurvePoint, ...]
     predictions: Predictions
+    dev_predictions: Predictions
+    """Of the epoch that was selected, on the dev split of the task that trained the model."""
     environment: Mapping[str, Any]
     notes: tuple[str, ...] = ()
     """What a reader should know, such as how many texts were cut."""

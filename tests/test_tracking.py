@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from conftest import CommandLine, environment_of
+from sklearn.metrics import f1_score
 
 from alue_bench.errors import UnavailableError
 from alue_bench.tracking.connection import connect, sqlite_path, tracking_uri
@@ -121,7 +122,8 @@ class TestARun:
     def test_artifacts(self, recorded: Any) -> None:
         folder = artifacts(recorded)
         assert {path.name for path in folder.iterdir()} == {
-            "config.json", "environment.json", "predictions.csv", "confusion_matrix.png", "notes.txt",
+            "config.json", "environment.json", "predictions.csv", "dev_predictions.csv", "confusion_matrix.png",
+            "notes.txt",
         }  # fmt: skip
         config = json.loads((folder / "config.json").read_text())
         assert config["fingerprint"] == recorded.data.tags["fingerprint"]
@@ -145,6 +147,17 @@ class TestARun:
         )
         right = sum(row["gold"] == row["prediction"] for row in rows) / len(rows)
         assert right == pytest.approx(recorded.data.metrics["test/accuracy"])
+
+    def test_dev_predictions_are_those_of_the_selected_epoch(self, run: CommandLine, runs: Runs) -> None:
+        said = run("-s", "full", "--epochs", "3", "--lr", "1e-3", task="mdd")
+        assert said.code == 0, said.err
+        (recorded,) = runs()
+        with (artifacts(recorded) / "dev_predictions.csv").open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        f1 = f1_score([r["gold"] for r in rows], [r["prediction"] for r in rows], average="macro", zero_division=0.0)
+        labels = len(rows[0]) - 3  # absent ones count as 0
+        present = len({r["gold"] for r in rows} | {r["prediction"] for r in rows})
+        assert f1 * present / labels == pytest.approx(recorded.data.metrics["selection/dev_score"])
 
     @pytest.mark.parametrize(
         ("task", "columns"),

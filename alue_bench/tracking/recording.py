@@ -183,6 +183,7 @@ class Recorder:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             write_predictions(folder / "predictions.csv", result.predictions)
+            write_predictions(folder / "dev_predictions.csv", result.dev_predictions)
             draw_predictions(folder / "confusion_matrix.png", result.predictions, labels, title=spec.label)
             (folder / "environment.json").write_text(_json(result.environment), encoding="utf-8")
             if result.notes:
