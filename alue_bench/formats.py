@@ -6,10 +6,12 @@ Only the standard library is used here: plugin authors import this module at sta
 from __future__ import annotations
 
 import csv
+import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from alue_bench.errors import DataError
 
@@ -98,23 +100,28 @@ class Delimited:
 
     def __call__(self, path: Path) -> Iterator[Example | BadRow]:
         lines, undecodable = _lines(path)
-        rows = _quoted_rows(lines, self.delimiter) if self.quoted else _plain_rows(lines, self.delimiter)
+        rows: _Rows = (_QuotedRows if self.quoted else _PlainRows)(lines, self.delimiter)
         width = self.columns
         position: dict[str, int] = {}
         if self.header:
             first = next(rows, None)
             if first is None or isinstance(first, BadRow):
                 raise DataError(f"{path}:1: the header cannot be read")
-            position = {name: index for index, name in enumerate(first[1])}
-            width = len(first[1])
+            names, width = first[1], len(first[1])
+            position = {name: index for index, name in enumerate(names)}
+            header = _listed([shown(name, quote=False) for name in names], most=30)
             for column in (self.text, self.text_pair, self.id, *_as_tuple(self.target)):
                 if isinstance(column, str) and column not in position:
-                    raise DataError(f"{path}:1: column {column!r} is missing; the header has {', '.join(first[1])}")
+                    raise DataError(f"{path}:1: column {column!r} is missing; the header has {header}")
+                if isinstance(column, str) and names.count(column) > 1:
+                    raise DataError(f"{path}:1: the header has {names.count(column)} columns of the name {column!r}")
                 if isinstance(column, int) and column >= width:
-                    names = ", ".join(first[1])
-                    raise DataError(f"{path}:1: column {column + 1} is missing; the header has {names}")
-        number_of_rows = 0
+                    raise DataError(f"{path}:1: column {column + 1} is missing; the header has {header}")
+            if isinstance(self.target, int) and isinstance(self._example(names, position, 1, 0), Example):
+                raise DataError(f"{path}:1: the first line is a row and not a header; the file must have a header")
+        number_of_rows, empty = 0, True
         for row in rows:
+            empty = False
             if isinstance(row, BadRow):
                 yield row
                 continue
@@ -123,14 +130,32 @@ class Delimited:
             broken = next((n for n in range(line, last_line + 1) if n in undecodable), None)
             if broken is not None:
                 yield BadRow(line, f"not valid UTF-8 (byte {undecodable[broken]} of line {broken})")
+            elif last_line > line and (
+                len(cells) != width
+                or any(self._is_row(text, width, position) for text in lines[line - 1 : last_line - 1])
+            ):
+                # By the rules it is one row; but a line of it is a whole row, and the mark before it is one too many.
+                yield BadRow(line, _swallowed(last_line))
+                rows.resume_after(line)
             elif len(cells) != width:
                 yield BadRow(line, f"{len(cells)} columns instead of {width}")
+            elif any("\0" in cell for cell in cells):
+                yield BadRow(line, "holds a NUL character: the file is damaged, or not UTF-8 text")
             else:
                 example = self._example(cells, position, line, row_number)
                 if example is not None:
                     yield example
-        if number_of_rows == 0:
+        if empty:
             raise DataError(f"{path}: the file has no rows")
+
+    def _is_row(self, line: str, width: int | None, position: Mapping[str, int]) -> bool:
+        """Whether a line alone, its quotation marks taken for text, has every column and a target that is known."""
+        cells = line.split(self.delimiter)
+        known = self.labels or self.decode or self.number or isinstance(self.target, tuple)
+        if self.target is None or not known or len(cells) != width:
+            return False
+        cells = [cell.strip('"') for cell in cells]
+        return isinstance(self._example(cells, position, 0, 0), Example)
 
     def _example(
         self, cells: list[str], position: Mapping[str, int], line: int, row_number: int
@@ -147,15 +172,15 @@ class Delimited:
             marks = {name: cell(name) for name in self.target}
             wrong = next((name for name, mark in marks.items() if mark not in ("0", "1")), None)
             if wrong is not None:
-                return BadRow(line, f"column {wrong!r} holds {marks[wrong]!r} instead of 0 or 1")
+                return BadRow(line, f"column {wrong!r} holds {shown(marks[wrong])} instead of 0 or 1")
             target = tuple(name for name, mark in marks.items() if mark == "1")
         elif self.target is not None and self.number is not None:
             low, high = self.number
             try:
-                target = float(cell(self.target))
+                target = float("" if "_" in cell(self.target) else cell(self.target))  # Python reads 1_0 as ten
             except ValueError:
-                return BadRow(line, f"{cell(self.target)!r} is not a number")
-            if not low <= target <= high:
+                return BadRow(line, f"{shown(cell(self.target))} is not a number")
+            if not (low <= target <= high and math.isfinite(target)):
                 return BadRow(line, f"{target} is not within {low} to {high}")
         elif self.target is not None:
             written = cell(self.target)
@@ -164,7 +189,7 @@ class Delimited:
             target = self.decode.get(written, None if self.decode else written)
             if target is None or (self.labels is not None and target not in self.labels):
                 known = sorted(self.decode) if self.decode else sorted(self.labels or ())
-                return BadRow(line, f"unknown label {written!r} (expected {_listed(known)})")
+                return BadRow(line, f"unknown label {shown(written)} (expected {_listed(known)})")
         identifier = cell(self.id) if self.id is not None else str(row_number)
         return Example(identifier, text, pair, target, line)
 
@@ -173,6 +198,13 @@ def _as_tuple(columns: Column | tuple[str, ...] | None) -> tuple[Column, ...]:
     if columns is None:
         return ()
     return columns if isinstance(columns, tuple) else (columns,)
+
+
+def shown(text: str, *, quote: bool = True, most: int = 60) -> str:
+    """A text from outside for a message: on one line, no longer than `most`, with nothing that steers a terminal."""
+    text = text if len(text) <= most else text[:most] + "…"
+    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return f"'{safe}'" if quote else safe
 
 
 def _listed(names: list[str], most: int = 6) -> str:
@@ -190,6 +222,10 @@ def _lines(path: Path) -> tuple[list[str], dict[int, int]]:
     content = content.removeprefix(b"\xef\xbb\xbf")  # a byte-order mark is not text
     if not content.strip():
         raise DataError(f"{path}: the file is empty")
+    if b"\n" not in content and b"\r" in content.strip():
+        raise DataError(
+            f"{path}: its lines end with carriage returns alone; convert them (for example: tr '\\r' '\\n')"
+        )
     lines: list[str] = []
     undecodable: dict[int, int] = {}
     for number, raw in enumerate(content.rstrip(b"\r\n").split(b"\n"), start=1):
@@ -201,33 +237,102 @@ def _lines(path: Path) -> tuple[list[str], dict[int, int]]:
             lines.append(raw.decode("utf-8", errors="replace"))
     if len(undecodable) > len(lines) // 2:
         raise DataError(f"{path}: the file is not UTF-8 text; convert it (for example: iconv -f CP1256 -t UTF-8)")
+    # UTF-16 without its mark is valid UTF-8 where the letters are Arabic or Latin: only the NULs tell.
+    if sum("\0" in line for line in lines) > len(lines) // 2:
+        raise DataError(f"{path}: the file is UTF-16 or not a text; save it as UTF-8")
     return lines, undecodable
 
 
 _Row = tuple[int, list[str], int]  # first line, cells, last line
 
 
-def _plain_rows(lines: list[str], delimiter: str) -> Iterator[_Row | BadRow]:
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            yield number, line.split(delimiter), number
-        else:
-            yield BadRow(number, "empty line")
+class _Rows(Protocol):
+    """Rows in file order, which a reader can make go back."""
+
+    def __next__(self) -> _Row | BadRow: ...
+
+    def __iter__(self) -> Iterator[_Row | BadRow]: ...
+
+    def resume_after(self, line: int) -> None:
+        """Go on with the line after this one."""
+        ...
 
 
-def _quoted_rows(lines: list[str], delimiter: str) -> Iterator[_Row | BadRow]:
-    csv.field_size_limit(2**30)  # the module's default rejects texts above 128 kB
-    reader = csv.reader((line + "\n" for line in lines), delimiter=delimiter, strict=True)
-    while True:
-        first = reader.line_num + 1
+class _PlainRows:
+    """One row a line."""
+
+    def __init__(self, lines: list[str], delimiter: str) -> None:
+        self._lines, self._delimiter, self._next = lines, delimiter, 1
+
+    def __iter__(self) -> Iterator[_Row | BadRow]:
+        return self
+
+    def __next__(self) -> _Row | BadRow:
+        number = self._next
+        if number > len(self._lines):
+            raise StopIteration
+        self._next += 1
+        line = self._lines[number - 1]
+        return (number, line.split(self._delimiter), number) if line.strip() else BadRow(number, "empty line")
+
+    def resume_after(self, line: int) -> None:
+        self._next = line + 1
+
+
+class _QuotedRows:
+    """Rows whose cells may be quoted, and then hold delimiters and line feeds.
+
+    A quotation mark that is not closed swallows all up to the next one, a thousand rows perhaps. It is named at the
+    line where it stands, and reading goes on with the line after it. There, up to where it had swallowed, a row counts
+    only if it has no doubtful quotation mark: whether such a row begins or ends a text cannot be known.
+    """
+
+    def __init__(self, lines: list[str], delimiter: str) -> None:
+        csv.field_size_limit(2**30)  # the module's default rejects texts above 128 kB
+        self._lines, self._delimiter = lines, delimiter
+        edge = re.escape(delimiter)
+        self._whole_cell = re.compile(rf'(?:^|(?<={edge}))"(?:[^"]|"")*"(?={edge}|$)')
+        self._doubtful_to = 0
+        self._skipped, self._reader = 0, self._reader_after(0)
+
+    def __iter__(self) -> Iterator[_Row | BadRow]:
+        return self
+
+    def __next__(self) -> _Row | BadRow:
+        first = self._last + 1
         try:
-            cells = next(reader)
-        except StopIteration:
-            return
+            cells = next(self._reader)
         except csv.Error as error:
-            yield BadRow(first, f"quotation marks do not fit ({error})")
-            continue
-        if cells:
-            yield first, cells, reader.line_num
-        else:
-            yield BadRow(first, "empty line")
+            last = self._last
+            if last == first:
+                return BadRow(first, f"quotation marks do not fit ({error})")
+            self.resume_after(first)
+            return BadRow(first, _swallowed(last))
+        if not cells:
+            return BadRow(first, "empty line")
+        last = self._last
+        if first <= self._doubtful_to and any(map(self._is_doubtful, self._lines[first - 1 : last])):
+            self.resume_after(first)
+            return BadRow(first, "its quotation marks do not fit those of an earlier line")
+        return first, cells, last
+
+    def resume_after(self, line: int) -> None:
+        self._doubtful_to = max(self._doubtful_to, self._last)
+        self._skipped, self._reader = line, self._reader_after(line)
+
+    def _reader_after(self, line: int) -> Any:
+        rest = (self._lines[index] + "\n" for index in range(line, len(self._lines)))
+        return csv.reader(rest, delimiter=self._delimiter, strict=True)
+
+    @property
+    def _last(self) -> int:
+        """The last line that was read."""
+        return self._skipped + int(self._reader.line_num)
+
+    def _is_doubtful(self, line: str) -> bool:
+        """Whether quotation marks stand anywhere but around whole cells of this line, or doubled inside them."""
+        return '"' in self._whole_cell.sub("", line)
+
+
+def _swallowed(last: int) -> str:
+    return f"a quotation mark is opened and not closed on this line, which would swallow all up to line {last}"

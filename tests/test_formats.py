@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import math
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,63 @@ class TestBadRows:
         assert rows[-1].line == 3
 
 
+class TestQuotationMarksThatAreNotClosed:
+    """One swallows all up to the next: the row where it stands is named, and no row after it is lost or made up."""
+
+    GOOD = "سؤال {n},نص,0\n"
+
+    def rows(self, path: Path, *lines: str) -> tuple[list[str], dict[int, str]]:
+        reader = Delimited(
+            header=True, delimiter=",", quoted=True, text="a", text_pair="b", target="label", labels=("0", "1")
+        )
+        rows = read(reader, path, "a,b,label\n" + "\n".join(lines) + "\n")
+        return texts(rows), {row.line: row.reason for row in rows if isinstance(row, BadRow)}
+
+    def test_and_no_other_mark_follows(self, path: Path) -> None:
+        found, bad = self.rows(path, "أ,ب,0", '"ج,د,0', "ه,و,1", "ز,ح,1")
+        assert found == ["أ", "ه", "ز"]
+        assert bad == {
+            3: "a quotation mark is opened and not closed on this line, which would swallow all up to line 5"
+        }
+
+    def test_and_a_quoted_cell_follows(self, path: Path) -> None:
+        found, bad = self.rows(path, '"أ,ب,0', "ه,و,1", '"ز، ز",ح,1', "ط,ي,0")
+        assert found == ["ه", "ز، ز", "ط"]
+        assert list(bad) == [2]
+        assert "would swallow all up to line 4" in bad[2]
+
+    def test_and_a_row_of_the_right_width_comes_of_it(self, path: Path) -> None:
+        found, bad = self.rows(path, 'أ,"ب,0', 'ه,و",1', "ط,ي,0")  # by the rules: one row, أ | ب,0 ⏎ ه,و | 1
+        assert found == ["ط"]
+        assert "would swallow all up to line 3" in bad[2]
+        assert bad[3] == "its quotation marks do not fit those of an earlier line"
+
+    def test_in_a_text_of_several_lines_whose_later_line_is_not_taken_for_a_row(self, path: Path) -> None:
+        found, bad = self.rows(path, '"سطر', 'وسطر"س,نص,0', "ط,ي,0")
+        assert found == ["ط"]
+        assert list(bad) == [2, 3]
+
+    def test_and_each_line_has_one(self, path: Path) -> None:
+        found, bad = self.rows(path, *['"أ,ب,0'] * 50)
+        assert not found
+        assert list(bad) == [*range(2, 52)]
+
+    @given(
+        lines=st.lists(
+            st.sampled_from(["أ,ب,0", '"أ",ب,1', '"أ,ب,0', 'أ,"ب,0', 'أ,ب",1', '"أ\nأ",ب,1', '"أ ""أ""",ب,0', "", '"']),
+            min_size=1,
+        )
+    )
+    def test_every_line_is_read_once_or_named(self, lines: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
+        written = "\n".join(lines).split("\n")
+        with contextlib.suppress(DataError):
+            found, _ = self.rows(tmp_path_factory.getbasetemp() / "marks.csv", *lines)
+            # A row is one that was written; none is made of parts of several.
+            assert set(found) <= {"أ", "أ\nأ", 'أ "أ"', 'أ"'}
+            whole = sum(line in ("أ,ب,0", '"أ",ب,1', '"أ ""أ""",ب,0') for line in written)
+            assert len(found) >= whole
+
+
 class TestUnusableFiles:
     @pytest.mark.parametrize("content", ["", "\n", " \r\n \r\n", "\ufeff"])
     def test_empty(self, path: Path, content: str) -> None:
@@ -184,6 +242,73 @@ class TestUnusableFiles:
     def test_cp1256(self, path: Path) -> None:
         with pytest.raises(DataError, match=r"not UTF-8 text; convert it .*iconv -f CP1256"):
             read(TEXT_AND_LABEL, path, ("نص عربي\tA\n" * 20).encode("cp1256"))
+
+    def test_utf16_without_its_mark(self, path: Path) -> None:
+        with pytest.raises(DataError, match="UTF-16 or not a text; save it as UTF-8"):
+            read(TEXT_AND_LABEL, path, ("نص عربي\tA\n" * 20).encode("utf-16-le"))
+
+    def test_line_ends_of_old(self, path: Path) -> None:
+        with pytest.raises(DataError, match="carriage returns alone"):
+            read(TEXT_AND_LABEL, path, "نص\tA\rنص\tB\r")
+
+    def test_two_columns_of_one_name(self, path: Path) -> None:
+        with pytest.raises(DataError, match=r":1: the header has 2 columns of the name 'a'"):
+            read(PAIRS, path, "a,b,label,a\nنص,نص,0,نص\n")
+
+    def test_no_header_where_columns_go_by_position(self, path: Path) -> None:
+        reader = Delimited(header=True, text=0, target=1, labels=("A", "B"))
+        with pytest.raises(DataError, match=r":1: the first line is a row and not a header"):
+            read(reader, path, "نص\tA\nنص\tB\n")
+        assert targets(read(reader, path, "text\tlabel\nنص\tB\n")) == ["B"]
+
+    def test_a_long_header_is_not_printed_whole(self, path: Path) -> None:
+        with pytest.raises(DataError) as refused:
+            read(PAIRS, path, "ن" * 10**6 + ",b\nنص,نص\n")
+        assert len(str(refused.value)) < 1000
+
+
+class TestTextAsPeopleWriteIt:
+    """What is invisible, or takes several code points, is text: it comes out as it went in."""
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            pytest.param("\u202bقال \u202aOK\u202c نعم\u202c", id="embedded directions"),
+            pytest.param("\u2067عربي \u2066Latin\u2069\u2069", id="isolated directions"),
+            pytest.param("\u200fنص\u200e\u061c", id="direction marks"),
+            pytest.param("می\u200cخواهم ل\u200dا", id="joiners"),
+            pytest.param("👨\u200d👩\u200d👧\u200d👦 🏳\ufe0f\u200d🌈 👍🏽 🇸🇦", id="emoji sequences"),
+            pytest.param("نصّ كَتَبَهُ ـــ ٣٫٥٪ ﷽ ﻻ", id="vowels, tatweel, digits, ligatures"),
+            pytest.param("a\u0301é \U0010ffff\ufffe", id="combining, the last code points"),
+            pytest.param("نص\ufeffنص", id="a byte-order mark inside"),
+        ],
+    )
+    @pytest.mark.parametrize("end", ["\n", "\r\n"])
+    def test_is_unchanged(self, path: Path, text: str, end: str) -> None:
+        quoted = Delimited(columns=2, text=0, target=1, quoted=True)
+        assert texts(read(TEXT_AND_LABEL, path, f"{text}\tA{end}س\tB\n")) == [text, "س"]
+        assert texts(read(quoted, path, f'"{text}"\tA{end}س\tB\n')) == [text, "س"]
+
+    def test_a_label_with_an_invisible_mark_is_another_label_and_the_mark_is_shown(self, path: Path) -> None:
+        reader = Delimited(columns=2, text=0, target=1, labels=("OFF", "NOT_OFF"))
+        assert read(reader, path, "نص\tOFF\u200f\n") == [
+            BadRow(1, "unknown label 'OFF\\u200f' (expected NOT_OFF, OFF)")
+        ]
+
+    @pytest.mark.parametrize("half", [b"\xed\xa0\xbd", b"\xed\xb8\x80"])
+    def test_half_a_surrogate_pair_is_no_utf8(self, path: Path, half: bytes) -> None:
+        rows = read(TEXT_AND_LABEL, path, "نص\tA\nنص".encode() + half + b"\tA\n")
+        assert rows[1] == BadRow(2, "not valid UTF-8 (byte 5 of line 2)")
+
+    def test_a_nul_is_no_text(self, path: Path) -> None:
+        rows = read(TEXT_AND_LABEL, path, "نص\tA\nن\0ص\tA\n")
+        assert rows[1] == BadRow(2, "holds a NUL character: the file is damaged, or not UTF-8 text")
+
+    @pytest.mark.parametrize("written", ["1_0", "inf", "-inf", "1e999", "0,5", "٠٫٥", "0x1", ""])
+    def test_what_is_no_number_to_the_publishers_is_none_here(self, path: Path, written: str) -> None:
+        reader = Delimited(columns=2, text=0, target=1, number=(-math.inf, math.inf))
+        (row,) = read(reader, path, f"نص\t{written}\n")
+        assert isinstance(row, BadRow)
 
 
 class TestBytesThatStayOrGo:
@@ -234,8 +359,9 @@ class TestMistakesInADeclaration:
             Delimited(columns=2, text=0, target=2)
 
 
-# Surrogates have no UTF-8. The reader takes a carriage return before a line feed for a part of the line's end.
-cells = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(
+# Surrogates have no UTF-8, and no text has a NUL. The reader takes a carriage return before a line feed for a part of
+# the line's end.
+cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1).filter(
     lambda cell: cell.strip() and "\r\n" not in cell
 )
 

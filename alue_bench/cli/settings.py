@@ -51,8 +51,8 @@ def plan_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanReque
     from alue_bench.training.prefix_store import DEFAULT_LIMIT
 
     number = settings.get("seeds")
-    if number is not None and number < 1:
-        raise UsageError(f"--seeds is {number}; it must be at least 1")
+    if number is not None and not 1 <= number <= MOST_SEEDS:
+        raise UsageError(f"--seeds is {number}; it must be at least 1 and at most {MOST_SEEDS}")
     seeds = range(DEFAULT_SEED, DEFAULT_SEED + number) if number else settings.get("seed", (DEFAULT_SEED,))
     return PlanRequest(
         tasks=tuple(settings.get("task", ())),

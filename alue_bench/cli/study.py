@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.errors import UsageError
+from alue_bench.formats import shown
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -82,6 +83,8 @@ def read_study(path: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"at line (\d+)", str(error))
         raise UsageError(f"{path}:{line.group(1) if line else 1}: not valid TOML: {error}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets within brackets
+        raise UsageError(f"{path}: cannot be read as TOML: {error}") from error
     schema = study_schema()
     try:
         return schema.model_validate(content).model_dump(exclude_none=True)
@@ -91,7 +94,9 @@ def read_study(path: Path) -> dict[str, Any]:
         where = re.search(rf"^\s*\[*{re.escape(key)}\b", text, flags=re.MULTILINE)
         line_number = text.count("\n", 0, where.start()) + 1 if where else 1
         if first["type"] == "extra_forbidden":
-            problem = f"unknown key {key!r}; known are {', '.join(schema.model_fields)}"
+            problem = f"unknown key {shown(key)}; known are {', '.join(schema.model_fields)}"
         else:
-            problem = f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}"
+            problem = (
+                f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, not {shown(repr(first['input']), quote=False)}"
+            )
         raise UsageError(f"{path}:{line_number}: {problem}") from error

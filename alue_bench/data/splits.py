@@ -47,7 +47,7 @@ def load_rows(
     for split in ("train", "dev", "test"):
         part = getattr(task.splits, split)
         if isinstance(part, DataFile):
-            read[split] = read_file(part, folder.file(part))
+            read[split] = read_file(part, folder.file(part), task.labels)
             reject_bad_rows(task, read[split], drop=drop_bad)
             rows[split] = read[split].examples
     for split in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,8 +11,8 @@ from pathlib import Path
 
 from alue_bench.data.location import DataFolder
 from alue_bench.errors import AlueBenchError, DataError
-from alue_bench.formats import BadRow, Example, Target
-from alue_bench.task import DataFile, Task
+from alue_bench.formats import BadRow, Example, Target, shown
+from alue_bench.task import DataFile, Labels, TargetKind, Task
 
 Texts = tuple[str, str | None]
 
@@ -57,10 +58,11 @@ class VerificationReport:
         return sum(len(file.bad) for file in self.files)
 
 
-def read_file(file: DataFile, path: Path) -> ReadFile:
+def read_file(file: DataFile, path: Path, labels: Labels) -> ReadFile:
     """Read an official file whole.
 
-    Raises DataError where the file as a whole is unusable: missing, empty, in a wrong encoding, without a column.
+    A row whose target is not of the label space is a bad row, whoever wrote the reader. Raises DataError where the
+    file as a whole is unusable: missing, empty, in a wrong encoding, without a column.
     """
     if not path.is_file():
         raise DataError(f"{path}: the file is missing")
@@ -70,13 +72,50 @@ def read_file(file: DataFile, path: Path) -> ReadFile:
         for row in file.read(path):
             if isinstance(row, BadRow):
                 bad.append(row)
+            elif (problem := unfit(row, labels)) is not None:
+                bad.append(problem)
             else:
                 examples.append(row)
     except AlueBenchError:
         raise
     except Exception as error:  # a reader of a plugin; name the file, not the stack
-        raise DataError(f"{path}: the reader failed: {type(error).__name__}: {error}") from error
+        raise DataError(
+            f"{path}: the reader failed: {type(error).__name__}: {shown(str(error), quote=False)}"
+        ) from error
     return ReadFile(path, tuple(examples), tuple(bad), hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def unfit(example: Example, labels: Labels) -> BadRow | None:
+    """What makes an example unusable, whatever its reader thought of it.
+
+    Raises TypeError where it is no example at all.
+    """
+    if not isinstance(example, Example):
+        raise TypeError(f"it gave {example!r:.80} where an Example or a BadRow was expected")
+    for text in (example.id, example.text, example.text_pair or ""):
+        if not isinstance(text, str):
+            raise TypeError(f"line {example.line}: {text!r:.80} stands where a text was expected")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            return BadRow(
+                example.line, f"holds half a surrogate pair ({shown(text[error.start])}), which is no character"
+            )
+    target, kind = example.target, labels.kind
+    if target is None:
+        return None
+    if kind is TargetKind.REGRESSION:
+        number = isinstance(target, float | int) and not isinstance(target, bool)
+        if not number or not (labels.minimum <= target <= labels.maximum and math.isfinite(target)):  # type: ignore[operator,arg-type]
+            return BadRow(example.line, f"{shown(str(target), quote=False)} is not a number of the task's range")
+    elif kind is TargetKind.MULTILABEL:
+        if not isinstance(target, tuple):
+            return BadRow(example.line, f"{shown(str(target))} is not a tuple of labels")
+        if unknown := [name for name in target if name not in labels.names]:
+            return BadRow(example.line, f"unknown label {shown(str(unknown[0]))}")
+    elif target not in labels.names:
+        return BadRow(example.line, f"unknown label {shown(str(target))}")
+    return None
 
 
 def label_counts(targets: list[Target]) -> dict[str, int]:
@@ -103,7 +142,7 @@ def verify(task: Task, folder: DataFolder) -> VerificationReport:
             report.missing.append(file.path)
             continue
         try:
-            read = read_file(file, path)
+            read = read_file(file, path, task.labels)
         except DataError as error:
             report.unusable[file.path] = str(error)
             continue

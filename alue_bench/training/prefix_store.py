@@ -32,6 +32,7 @@ from filelock import FileLock
 
 from alue_bench.data.location import cache_folder
 from alue_bench.errors import UsageError
+from alue_bench.formats import shown
 
 if TYPE_CHECKING:
     import torch
@@ -347,11 +348,11 @@ def parse_size(text: str) -> int:
     """
     # Not pydantic's ByteSize: it takes "20GB or so" and "10bit", and 20 for twenty bytes.
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower(), re.ASCII)
-    if match and match[2] in UNITS:
+    if match and match[2] in UNITS and len(match[1]) < 20:
         return int(float(match[1]) * UNITS[match[2]])
     if match and not match[2] and float(match[1]) == 0:
         return 0
-    raise UsageError(f"{text!r} is not a size; give one with its unit, such as 20GB or 512MiB, or 0 for none")
+    raise UsageError(f"{shown(text)} is not a size; give one with its unit, such as 20GB or 512MiB, or 0 for none")
 
 
 def readable(size: int) -> str:
