@@ -12,6 +12,9 @@ from alue_bench.errors import UsageError
 if TYPE_CHECKING:
     from alue_bench.plan import PlanRequest
 
+MOST_SEEDS = 10_000
+"""More is a slip of the finger, and its plan alone would fill the memory."""
+
 Overrides = tuple[tuple[str, Mapping[str, object]], ...]
 """Hyper-parameters by origin, weakest first."""
 
