@@ -7,6 +7,7 @@ particular order, and return declarations; nothing is registered by side effect.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pluggy
@@ -42,6 +43,13 @@ def alue_bench_models() -> Iterable[Model]:
 @hookspec
 def alue_bench_strategies() -> Iterable[StrategyFamily]:
     """Called when strategies are needed; returns the families of strategies this plugin adds."""
+    raise NotImplementedError
+
+
+@hookspec
+def alue_bench_studies() -> Iterable[Path]:
+    """Called when studies are needed; returns the study files this plugin ships, each found by its name without
+    `.toml`."""
     raise NotImplementedError
 
 

@@ -13,7 +13,7 @@ from alue_bench import __version__
 from alue_bench.data.location import DataFolder, cache_folder, given_data_folder, locate
 from alue_bench.data.splits import TaskRows, load_rows
 from alue_bench.data.tokenisation import TokenCache
-from alue_bench.errors import AlueBenchError, DoesNotFit, UsageError
+from alue_bench.errors import AlueBenchError, DataError, DoesNotFit, UnavailableError, UsageError
 from alue_bench.model import Model
 from alue_bench.plugins import Origin, Registry
 from alue_bench.run import RunInputs
@@ -52,8 +52,12 @@ class PlanRequest:
     limit_train: int | None = None
     limit_eval: int | None = None
     drop_bad: bool = False
+    skip_missing: bool = False
+    """Whether what the user named may be missing too."""
     data_dir: Path | None = None
     sample: bool = False
+    download: bool = True
+    """Whether models that the user named may be fetched from the hub."""
     cache_size: str = DEFAULT_LIMIT
     """The most that outputs of frozen prefixes may take on disk; "0" keeps none."""
 
@@ -119,8 +123,9 @@ class _ReadyModel:
 def build_plan(request: PlanRequest, registry: Registry) -> Plan:
     """Resolve names, check data and checkpoints, and lay out the runs: task by task, then model, seed and strategy.
 
-    What the user named must be there: raises a subclass of AlueBenchError otherwise. What "every available one" brings
-    along may be missing and is skipped with a reason, as is a strategy that does not fit a model.
+    What the user named must be there, unless the request says otherwise: raises a subclass of AlueBenchError if not.
+    What "every available one" brings along may be missing and is skipped with a reason, as is a strategy that does not
+    fit a model. A name that nothing declares is an error in any case.
     """
     strategies = _strategies(request.strategies or DEFAULT_STRATEGIES, registry)
     _check_numbers(request)
@@ -260,7 +265,7 @@ def _ready_tasks(request: PlanRequest, registry: Registry, plan: Plan) -> list[_
     return _available(
         names,
         ready,
-        named=bool(request.tasks),
+        forgiven=_forgiven(request, named=bool(request.tasks)),
         skip=lambda name, why: Skipped(name, "*", "*", None, why),
         plan=plan,
     )
@@ -271,7 +276,7 @@ def _ready_models(request: PlanRequest, registry: Registry, plan: Plan) -> list[
 
     def ready(name: str) -> _ReadyModel:
         model = resolve_model(name, registry)
-        checkpoint = locate_checkpoint(model, download=bool(request.models))
+        checkpoint = locate_checkpoint(model, download=request.download and bool(request.models))
         config = load_config(checkpoint)
         if named_before.setdefault(model.name, checkpoint.digest) != checkpoint.digest:
             model = replace(model, name=f"{model.name}-{checkpoint.digest[:6]}")  # two folders of one name
@@ -281,17 +286,24 @@ def _ready_models(request: PlanRequest, registry: Registry, plan: Plan) -> list[
     return _available(
         names,
         ready,
-        named=bool(request.models),
+        forgiven=_forgiven(request, named=bool(request.models)),
         skip=lambda name, why: Skipped("*", name, "*", None, why),
         plan=plan,
     )
+
+
+def _forgiven(request: PlanRequest, *, named: bool) -> type[AlueBenchError] | tuple[type[AlueBenchError], ...]:
+    """Errors that make a task or model skipped."""
+    if not named:
+        return AlueBenchError
+    return (DataError, UnavailableError) if request.skip_missing else ()
 
 
 def _available(
     names: Iterable[str],
     ready: Callable[[str], R],
     *,
-    named: bool,
+    forgiven: type[AlueBenchError] | tuple[type[AlueBenchError], ...],
     skip: Callable[[str, str], Skipped],
     plan: Plan,
 ) -> list[R]:
@@ -299,9 +311,7 @@ def _available(
     for name in names:
         try:
             found.append(ready(name))
-        except AlueBenchError as error:
-            if named:
-                raise
+        except forgiven as error:
             plan.skipped.append(skip(name, str(error)))
     return found
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import Distribution, EntryPoint, distributions
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import pluggy
@@ -15,12 +16,12 @@ from alue_bench import hookspecs
 from alue_bench.errors import AlueBenchError, PluginError, UsageError
 from alue_bench.model import Model
 from alue_bench.strategy import Strategy, StrategyFamily
-from alue_bench.task import Task
+from alue_bench.task import NAME, Task
 
 DISABLE_VARIABLE = "ALUE_BENCH_DISABLE_PLUGINS"
 """Names of plugins not to load, separated by commas: entry-point names or distribution names."""
 
-T = TypeVar("T", Task, Model, StrategyFamily)
+T = TypeVar("T", Task, Model, StrategyFamily, Path)
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class PluginReport:
     tasks: list[str] = field(default_factory=list)
     models: list[str] = field(default_factory=list)
     strategies: list[str] = field(default_factory=list)
+    studies: list[str] = field(default_factory=list)
     hooks: list[str] = field(default_factory=list)
     """Every hook that it implements, observers and commands included."""
 
@@ -71,6 +73,8 @@ class Registry:
     tasks: Mapping[str, Declared[Task]]
     models: Mapping[str, Declared[Model]]
     families: tuple[Declared[StrategyFamily], ...]
+    studies: Mapping[str, Declared[Path]] = field(default_factory=dict)
+    """Study files by name."""
 
     def task(self, name: str) -> Task:
         """Raises UsageError with the nearest name where there is none."""
@@ -99,6 +103,10 @@ class Registry:
                 f"{self._failures_hint()}"
             )
         return found[0]
+
+    def study(self, name: str) -> Path:
+        """The file of a study that a plugin ships. Raises UsageError with the nearest name where there is none."""
+        return self._find("study", name, self.studies).value
 
     def failures(self) -> list[PluginReport]:
         return [report for report in self.reports if report.status == "failed"]
@@ -176,6 +184,7 @@ def load_registry(*, disable: Iterable[str] = (), strict: bool = False) -> Regis
     tasks: dict[str, Declared[Task]] = {}
     models: dict[str, Declared[Model]] = {}
     families: dict[str, Declared[StrategyFamily]] = {}
+    studies: dict[str, Declared[Path]] = {}
     for report, plugin in loaded:
         for task in _declared(plugin, report, "alue_bench_tasks", Task):
             _claim("task", task.name, Declared(task, report.origin), tasks)
@@ -186,7 +195,13 @@ def load_registry(*, disable: Iterable[str] = (), strict: bool = False) -> Regis
         for family in _declared(plugin, report, "alue_bench_strategies", StrategyFamily):
             _claim("strategy family", family.grammar, Declared(family, report.origin), families)
             report.strategies.append(family.grammar)
-    registry = Registry(manager, tuple(reports), tasks, models, tuple(families.values()))
+        for study in _declared(plugin, report, "alue_bench_studies", Path):
+            if study.suffix != ".toml" or not NAME.fullmatch(study.stem) or not study.is_file():
+                report.fail(f"alue_bench_studies() returned {str(study)!r}, which is no file NAME.toml")
+                continue
+            _claim("study", study.stem, Declared(study, report.origin), studies)
+            report.studies.append(study.stem)
+    registry = Registry(manager, tuple(reports), tasks, models, tuple(families.values()), studies)
     if strict and registry.failures():
         report = registry.failures()[0]
         raise PluginError(f"plugin {report.origin} failed: {report.problems[0]} (--strict makes this fatal)")

@@ -28,6 +28,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Read by the hub's client when it is imported: no test sees what this machine's user has downloaded.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="alue-bench-hub-")
 REPOSITORY = Path(__file__).parents[1]
+OFFICIAL_DATA = os.environ.get("ALUE_BENCH_DATA", "")  # before fixtures take it out of the environment
 OURS = ("ALUE_BENCH_DATA", "ALUE_BENCH_DISABLE_PLUGINS", "MLFLOW_TRACKING_URI")
 
 # Small enough to train in a second, with every flag that costs time set low.
@@ -236,6 +237,14 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     yield write
     for module in modules:
         sys.modules.pop(module, None)
+
+
+@pytest.fixture(scope="session")
+def official_data() -> Path:
+    """The folder of the official files, for tests marked `real_data`."""
+    if not OFFICIAL_DATA:
+        pytest.skip("ALUE_BENCH_DATA is not set to the folder of the official files")
+    return Path(OFFICIAL_DATA)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""`alue-bench list tasks|models|strategies`."""
+"""`alue-bench list tasks|models|strategies|studies`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from alue_bench.plugins import Registry
 if TYPE_CHECKING:
     from alue_bench.model import Model
 
-app = typer.Typer(help="List tasks, models and strategies.", no_args_is_help=True)
+app = typer.Typer(help="List tasks, models, strategies and studies.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -165,6 +165,32 @@ def strategies(
     ]
     columns = ("strategy", "frozen", "trainable parameters", "of all", f"FLOPs saved ({tokens} tokens)")
     _print_table(columns, effects, title=f"{model}: {found[0].get('total', 0):,} parameters" if found else None)
+
+
+@app.command("studies")
+def studies(context: typer.Context, as_json: Json = False) -> None:
+    """List the studies that --config knows by name: which command runs each, and what it compares."""
+    from alue_bench.cli.study import read_study
+    from alue_bench.errors import UsageError
+
+    registry: Registry = context.obj
+    found = []
+    for name, declared in sorted(registry.studies.items()):
+        entry: dict[str, Any] = {"name": name, "from": str(declared.origin), "file": str(declared.value)}
+        try:
+            content = read_study(declared.value)
+        except UsageError as error:
+            entry["problem"] = str(error)
+        else:
+            command = content.pop("command", "run")
+            entry |= {"command": f"alue-bench {command} --config {name}", "title": content.pop("title", "")}
+            entry["options"] = content
+        found.append(entry)
+    if as_json:
+        _print_json(found)
+        return
+    rows = [(e["name"], e.get("title") or e.get("problem", ""), e.get("command", "–"), e["from"]) for e in found]
+    _print_table(("study", "what", "run it with", "from"), rows)
 
 
 def _effect(registry: Registry, name: str, model: Model, tokens: int) -> dict[str, Any]:

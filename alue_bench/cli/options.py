@@ -41,8 +41,13 @@ Seeds = Annotated[int | None, what(help="Run with this many seeds: 42, 43, …")
 InitSeed = Annotated[int | None, what(help="Seeds the head's initial weights alone.")]
 DataSeed = Annotated[int | None, what(help="Seeds data order and dropout alone.")]
 Config = Annotated[
-    Path | None,
-    what("--config", "-c", help="A study file (TOML) with any of these options; an option given here wins."),
+    str | None,
+    what(
+        "--config",
+        "-c",
+        help="A study: a file (TOML) with any of these options, or the name of one that ships with the program (see "
+        "alue-bench list studies); an option given here wins.",
+    ),
 ]
 Epochs = Annotated[int | None, how(help="Passes over the train split.")]
 BatchSize = Annotated[int | None, how(help="Examples in a step.")]
@@ -61,6 +66,10 @@ DataDir = Annotated[Path | None, which(help="Folder with the official files; als
 Sample = Annotated[bool | None, which("--sample", help="Use the embedded sample data.")]
 LimitTrain = Annotated[int | None, which(help="Train on this many rows (a fixed random subset).")]
 LimitEval = Annotated[int | None, which(help="Score on this many dev and test rows.")]
+SkipMissing = Annotated[
+    bool | None,
+    which("--skip-missing", help="Leave out, with a reason, named tasks and models whose files are not to be had."),
+]
 DropBad = Annotated[bool | None, which("--drop-bad", help="Go on without malformed rows, and record how many.")]
 Experiment = Annotated[str | None, where(help="MLflow experiment. Default: alue-bench.")]
 TrackingUri = Annotated[

@@ -41,7 +41,7 @@ def plugins(
             console.print(f"failed: {report.origin}: {problem}", style="red", markup=False, soft_wrap=True)
 
 
-DECLARATIONS = ("alue_bench_tasks", "alue_bench_models", "alue_bench_strategies")
+DECLARATIONS = ("alue_bench_tasks", "alue_bench_models", "alue_bench_strategies", "alue_bench_studies")
 """Hooks whose declarations are listed one by one."""
 
 
@@ -51,6 +51,7 @@ def _provides(report: PluginReport) -> str:
         ("tasks", report.tasks),
         ("models", report.models),
         ("strategies", report.strategies),
+        ("studies", report.studies),
         ("hooks", others),
     )
     return "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds if names) or "–"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import typer
@@ -39,6 +40,7 @@ def run(
     limit_train: options.LimitTrain = None,
     limit_eval: options.LimitEval = None,
     drop_bad: options.DropBad = None,
+    skip_missing: options.SkipMissing = None,
     experiment: options.Experiment = None,
     tracking_uri: options.TrackingUri = None,
     cache_size: options.CacheSize = None,
@@ -57,7 +59,7 @@ def run(
 
     `alue-bench run -t mdd -m UBC-NLP/MARBERT -s full -s bottom3top4 --seeds 5 --data-dir DIR`
     """
-    settings, overrides = merge_study(given_options(context.params), config)
+    settings, overrides = merge_study(given_options(context.params), config, context.obj)
     with stop_on_sigterm():
         raise typer.Exit(run_plan(context.obj, settings, overrides, dry_run=dry_run, yes=yes, as_json=as_json))
 
@@ -79,7 +81,9 @@ def run_plan(
 
     streams = Streams.of_command(as_json=as_json)
     streams.warn_of_plugins(registry)
-    plan = build_plan(plan_request(settings, overrides), registry)
+    request = plan_request(settings, overrides)
+    # A plan that may leave out what is missing is shown as things are: nothing is fetched for it.
+    plan = build_plan(replace(request, download=not (dry_run and request.skip_missing)), registry)
     streams.talk.print(plan_view(plan))
     invocation = Invocation(registry, settings, streams)
     invocation.check(plan)

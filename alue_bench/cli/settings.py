@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from alue_bench.cli.options import HYPER_OPTIONS
 from alue_bench.errors import UsageError
+from alue_bench.plugins import Registry
 
 if TYPE_CHECKING:
     from alue_bench.plan import PlanRequest
@@ -29,11 +30,20 @@ def given_options(parameters: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def merge_study(given: dict[str, Any], config: Path | None) -> tuple[dict[str, Any], Overrides]:
-    """Settings from options and study file, options first; hyper-parameters apart, with where they come from."""
-    from alue_bench.cli.study import read_study
+def merge_study(
+    given: dict[str, Any], config: str | None, registry: Registry, *, command: str = "run"
+) -> tuple[dict[str, Any], Overrides]:
+    """Settings from options and study, options first; hyper-parameters apart, with where they come from.
 
-    study = read_study(config) if config else {}
+    Raises UsageError where `command` is not the one that the study is for.
+    """
+    from alue_bench.cli.study import find_study, read_study
+
+    study = read_study(find_study(config, registry)) if config else {}
+    meant_for = study.pop("command", command)
+    if meant_for != command:
+        raise UsageError(f"--config {config} is a study for: alue-bench {meant_for} --config {config}")
+    study.pop("title", None)
     if "seed" in given or "seeds" in given:  # two ways to say the same thing: one from the file gives way
         study.pop("seed", None)
         study.pop("seeds", None)
@@ -70,6 +80,7 @@ def plan_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanReque
         limit_train=settings.get("limit_train"),
         limit_eval=settings.get("limit_eval"),
         drop_bad=settings.get("drop_bad", False),
+        skip_missing=settings.get("skip_missing", False),
         data_dir=Path(settings["data_dir"]) if "data_dir" in settings else None,
         sample=settings.get("sample", False),
         cache_size=settings.get("cache_size", DEFAULT_LIMIT),

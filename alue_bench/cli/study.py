@@ -1,12 +1,14 @@
-"""Study files: the options of `run`, written down once and shared.
+"""Studies: the options of `run` or `sweep`, written down once and shared, found by path or by name.
 
+    title = "Dialects, five seeds"
     task = ["mdd", "oold"]
     model = "mini"
     strategy = ["full", "bottom3top4"]
     seeds = 5
     epochs = 3
 
-Every key is an option of `alue-bench run`, with `_` for `-`. An option on the command line wins over the file.
+Every key but `title` and `command` is an option of the command, with `_` for `-`. An option on the command line wins
+over the file. Plugins ship studies by the hook `alue_bench_studies`; such a one is known by its file's name.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from alue_bench.errors import UsageError
 from alue_bench.formats import shown
+from alue_bench.plugins import Registry
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -35,6 +38,8 @@ def study_schema() -> type[BaseModel]:
     class Study(BaseModel):
         model_config = ConfigDict(extra="forbid", strict=True)
 
+        title: str | None = None
+        command: Literal["run", "sweep"] | None = None
         task: names | None = None
         model: names | None = None
         strategy: names | None = None
@@ -60,11 +65,40 @@ def study_schema() -> type[BaseModel]:
         data_dir: str | None = None
         sample: bool | None = None
         drop_bad: bool | None = None
+        skip_missing: bool | None = None
         cache_size: str | None = None
         rerun: bool | None = None
         fail_fast: bool | None = None
 
     return Study
+
+
+EXPLICIT = "study:"
+"""Before a name: a study that a plugin ships, whatever files there are."""
+
+
+def find_study(given: str, registry: Registry) -> Path:
+    """The file that `--config` means: a path, or the name of a study that a plugin ships.
+
+    Raises UsageError where it is neither or could be both.
+    """
+    if given.startswith(EXPLICIT):
+        return registry.study(given.removeprefix(EXPLICIT))
+    path = Path(given)
+    is_name = given in registry.studies
+    if is_name and path.is_file():
+        raise UsageError(
+            f"--config {given} is the name of a study and of a file in this folder; write ./{given} for the file, "
+            f"{EXPLICIT}{given} for the study"
+        )
+    if is_name:
+        return registry.studies[given].value
+    if path.suffix == ".toml" or path.name != given or path.exists():
+        return path
+    try:
+        return registry.study(given)
+    except UsageError as error:
+        raise UsageError(f"--config: {error}; a path to a file of your own will do too") from None
 
 
 def read_study(path: Path) -> dict[str, Any]:

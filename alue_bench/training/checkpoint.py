@@ -53,7 +53,8 @@ def locate_checkpoint(model: Model, *, download: bool = True) -> Checkpoint:
     folder = _cached(model) or (_downloaded(model) if download else None)
     if folder is None:
         raise UnavailableError(
-            f"model {model.name!r} ({model.checkpoint}) is not in the hub cache; name it with --model to download it"
+            f"model {model.name!r} ({model.checkpoint}) is not in the hub cache; a run that names it (--model) "
+            "downloads it"
         )
     weights = list(folder.glob("*.safetensors"))
     return Checkpoint(folder, folder.name, pickled=not weights)
