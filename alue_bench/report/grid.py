@@ -1,0 +1,373 @@
+"""What a grid of freezing settings says: heat maps of score and time, the Pareto front, a recommendation.
+
+Everything here is a function of a table of finished runs, one row a run, with the columns
+
+    task, model, strategy, seed        as they are recorded; a strategy that is a cell of the grid is placed by its name
+    lr, epochs, batch_size, max_length where they vary, each of their values is a grid of its own
+    selection/dev_score                the dev score of the selected epoch: settings are chosen by it
+    test/score                         the primary metric on the test split: what is reported
+    runtime/train_s                    seconds of training, the frozen prefix charged to every run that used it
+    flops/train_vs_full                optional: analytic cost relative to full fine-tuning
+
+and, besides, `data_source` ("sample" or "real") and `primary_metric` where they are at hand, for titles.
+
+Choosing by the dev split and reporting the test split keeps the reported loss honest: the test scores took no part in
+the choice. The chosen setting's dev score is flattered by having been chosen among many; its test score is not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.grid import SETTINGS, cell_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+REFERENCE = "full"
+DEFAULT_TOLERANCE = 0.01
+"""Of the reference's score: how much less counts as the same."""
+DEV, TEST, SECONDS, FLOPS = "selection/dev_score", "test/score", "runtime/train_s", "flops/train_vs_full"
+
+# Okabe and Ito's colours: told apart without full colour vision.
+MARK, FRONT, OTHERS, REFERENCE_COLOUR = "#D55E00", "#0072B2", "#9A9A9A", "#000000"
+COLOUR_MAP = "cividis"
+
+
+@dataclass(frozen=True)
+class Group:
+    """One grid: what was run with one task, one model, and one value of each hyper-parameter that varies."""
+
+    task: str
+    model: str
+    settings: dict[str, float]
+    """Hyper-parameters that vary in the table, with this group's values."""
+    cells: pd.DataFrame
+    metric: str = "score"
+    sample: bool = False
+
+    @property
+    def title(self) -> str:
+        settings = "".join(f", {name} {value:g}" for name, value in self.settings.items())
+        return f"{self.task}, {self.model}{settings}{' [sample data]' if self.sample else ''}"
+
+    @property
+    def name(self) -> str:
+        """For files."""
+        return "-".join([self.task, self.model, *(f"{name}{value:g}" for name, value in self.settings.items())])
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The cheapest setting whose dev score is within the tolerance of the reference's."""
+
+    strategy: str
+    reference: str
+    """`full` where it was run, else the setting with the best dev score."""
+    tolerance: float
+    dev_score: float
+    dev_change: float
+    """Relative to the reference's dev score: the choice looked at it."""
+    test_score: float
+    test_change: float
+    """Relative to the reference's test score: the loss to expect (negative), or gain. No part of the choice."""
+    train_s: float
+    saving: float
+    """Part of the reference's seconds of training that is saved."""
+    candidates: int
+    """How many settings were within the tolerance."""
+    settings: int
+    """How many there were to choose from."""
+    seeds: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, in which there is no nan."""
+        return {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in asdict(self).items()
+        }
+
+    def sentence(self) -> str:
+        """For people."""
+        seeds = "one seed" if self.seeds == 1 else f"mean of {self.seeds} seeds"
+        return (
+            f"{self.strategy}: test score {self.test_score:.3f}, {_change(self.test_change)} against {self.reference}; "
+            f"{self.train_s:.1f} s of training, {self.saving:.0%} less. The cheapest of {self.candidates} settings "
+            f"(of {self.settings}) whose dev score is within {self.tolerance * 100:g}% of {self.reference}'s; "
+            f"chosen by dev score, reported on test, {seeds}"
+        )
+
+
+def groups(runs: pd.DataFrame) -> Iterator[Group]:
+    """The grids of a table, in its order.
+
+    runs: see the module. Runs without a score (constant predictions have no correlation) take no part.
+    """
+    if runs.empty:
+        return
+    varying = [name for name in SETTINGS if name in runs and runs[name].nunique() > 1]
+    for key, part in runs.groupby(["task", "model", *varying], sort=False):
+        names = key if isinstance(key, tuple) else (key,)
+        metrics = set(part["primary_metric"]) if "primary_metric" in part else set()
+        yield Group(
+            str(names[0]),
+            str(names[1]),
+            dict(zip(varying, map(float, names[2:]), strict=True)),
+            cells(part),
+            metric=metrics.pop() if len(metrics) == 1 else "score",
+            sample="data_source" in part and (part["data_source"] == "sample").any(),
+        )
+
+
+def cells(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row for each strategy of one grid: means over seeds.
+
+    Columns: strategy, bottom and top (missing where the strategy is no cell of the grid), dev_score, test_score,
+    test_spread (standard deviation over seeds; nan of one), train_s, flops_share (nan where not recorded), seeds.
+    """
+    import pandas as pd
+
+    rows = []
+    for strategy, part in runs.groupby("strategy", sort=False):
+        good = part[part[[DEV, TEST, SECONDS]].notna().all(axis=1)]
+        if good.empty:
+            continue
+        cell = cell_of(str(strategy))
+        rows.append(
+            {
+                "strategy": str(strategy),
+                "bottom": cell[0] if cell else None,
+                "top": cell[1] if cell else None,
+                "dev_score": good[DEV].mean(),
+                "test_score": good[TEST].mean(),
+                "test_spread": good[TEST].std(),
+                "train_s": good[SECONDS].mean(),
+                "flops_share": good[FLOPS].mean() if FLOPS in good else math.nan,
+                "seeds": good["seed"].nunique(),
+            }
+        )
+    columns = ["strategy", "bottom", "top", "dev_score", "test_score", "test_spread", "train_s", "flops_share", "seeds"]
+    found = pd.DataFrame(rows, columns=columns)
+    return found.astype({"bottom": "Int64", "top": "Int64"})
+
+
+def pareto_front(cells: pd.DataFrame, score: str = "dev_score") -> pd.DataFrame:
+    """Those cells that no other one beats in score and time at once, from the cheapest to the dearest.
+
+    Of cells with the same score and time, the first stays.
+    """
+    found, best = [], -math.inf
+    ordered = cells[cells[score].notna()].sort_values(["train_s", score], ascending=[True, False], kind="stable")
+    for index, row in ordered.iterrows():
+        if row[score] > best:
+            best = row[score]
+            found.append(index)
+    return ordered.loc[found]
+
+
+def within_tolerance(score: float, reference: float, tolerance: float) -> bool:
+    """Whether a score is at most this part of the reference's below it."""
+    return score >= reference - tolerance * abs(reference) - 1e-12
+
+
+def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Recommendation | None:
+    """The cheapest setting within the tolerance, by dev score; of equally cheap ones the better. None of no cells.
+
+    With one seed and many settings, some are within the tolerance by chance: that is what `test_change` is for.
+    """
+    scored = cells[cells["dev_score"].notna()]
+    if scored.empty:
+        return None
+    full = scored[scored["strategy"] == REFERENCE]
+    reference = full.iloc[0] if len(full) else scored.loc[scored["dev_score"].idxmax()]
+    good = scored[[within_tolerance(score, reference["dev_score"], tolerance) for score in scored["dev_score"]]]
+    chosen = good.sort_values(["train_s", "dev_score"], ascending=[True, False], kind="stable").iloc[0]
+    return Recommendation(
+        strategy=str(chosen["strategy"]),
+        reference=str(reference["strategy"]),
+        tolerance=tolerance,
+        dev_score=float(chosen["dev_score"]),
+        dev_change=_relative(chosen["dev_score"], reference["dev_score"]),
+        test_score=float(chosen["test_score"]),
+        test_change=_relative(chosen["test_score"], reference["test_score"]),
+        train_s=float(chosen["train_s"]),
+        saving=-_relative(chosen["train_s"], reference["train_s"]),
+        candidates=len(good),
+        settings=len(scored),
+        seeds=int(chosen["seeds"]),
+    )
+
+
+def score_map(group: Group, recommended: Recommendation | None = None) -> Figure:
+    """The test score of each cell: the paper's figure 1."""
+    return _heat_map(group, "test_score", f"{group.metric} on test", recommended, best_is_high=True)
+
+
+def runtime_map(group: Group, recommended: Recommendation | None = None) -> Figure:
+    """The training time of each cell: the missing twin of the paper's figure 1."""
+    return _heat_map(group, "train_s", "training time in seconds", recommended, best_is_high=False)
+
+
+def pareto_figure(group: Group, recommended: Recommendation | None = None) -> Figure:
+    """Score against time, by dev score, on which the front is drawn, and beside it the same settings on test."""
+    figure = _figure(11.5, 5.2)
+    front = pareto_front(group.cells)
+    left, right = figure.subplots(1, 2, sharex=True)
+    _scatter(left, group, "dev_score", front, recommended)
+    left.step(front["train_s"], front["dev_score"], where="post", color=FRONT, linewidth=1.2, zorder=1)
+    left.set(
+        title="dev: the front, and what is chosen", xlabel="training time in seconds", ylabel=f"{group.metric}, dev"
+    )
+    _scatter(right, group, "test_score", front, recommended)
+    right.set(title="test: the same settings", xlabel="training time in seconds", ylabel=f"{group.metric}, test")
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    figure.suptitle(f"{group.title}: score against training time{_seeds(group.cells)}", fontsize=11)
+    return figure
+
+
+def _scatter(axes: Axes, group: Group, score: str, front: pd.DataFrame, recommended: Recommendation | None) -> None:
+    others = group.cells[~group.cells["strategy"].isin(front["strategy"])]
+    axes.scatter(others["train_s"], others[score], s=18, color=OTHERS, label="other settings", zorder=2)
+    axes.scatter(
+        front["train_s"], front[score], s=36, marker="D", color=FRONT, label="no other is better and faster", zorder=3
+    )
+    for strategy, marker, colour, size, label in (
+        (REFERENCE, "s", REFERENCE_COLOUR, 60, REFERENCE),
+        (recommended.strategy if recommended else "", "*", MARK, 260, "recommended"),
+    ):
+        one = group.cells[group.cells["strategy"] == strategy]
+        if len(one):
+            axes.scatter(one["train_s"], one[score], s=size, marker=marker, color=colour, label=label, zorder=4)
+    named = dict.fromkeys([REFERENCE, *([recommended.strategy] if recommended else [])])
+    for strategy in named:
+        _label_points(axes, group.cells[group.cells["strategy"] == strategy], score, above=strategy != REFERENCE)
+    axes.margins(x=0.1, y=0.1)
+    axes.grid(alpha=0.3, linewidth=0.5)
+
+
+def _label_points(axes: Axes, points: pd.DataFrame, score: str, *, above: bool) -> None:
+    for _, row in points.iterrows():
+        text = axes.annotate(
+            f"{row['strategy']} {row[score]:.3f}",
+            (row["train_s"], row[score]),
+            xytext=(-8, 12) if above else (0, -18),
+            textcoords="offset points",
+            ha="right" if above else "center",
+            fontsize=9,
+            fontweight="bold",
+            zorder=5,
+        )
+        text.set_bbox({"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1})
+
+
+def _heat_map(
+    group: Group, column: str, label: str, recommended: Recommendation | None, *, best_is_high: bool
+) -> Figure:
+    """Bottom layers upwards, top layers to the right. The best cell, the recommended one and `full` are marked."""
+    import numpy as np
+
+    placed = group.cells[group.cells["bottom"].notna() & group.cells[column].notna()]
+    if placed.empty:
+        figure = _figure(5.0, 1.5)
+        figure.text(0.5, 0.5, f"{group.title}: no strategy is a pair of bottom and top layers", ha="center")
+        return figure
+    bottoms, tops = (sorted(int(n) for n in placed[name].unique()) for name in ("bottom", "top"))
+    values = np.full((len(bottoms), len(tops)), math.nan)
+    for _, row in placed.iterrows():
+        values[bottoms.index(row["bottom"]), tops.index(row["top"])] = row[column]
+    width, height = 2.6 + 0.62 * max(5, len(tops)), 1.9 + 0.5 * max(4, len(bottoms))
+    figure = _figure(width, height)
+    axes = figure.add_subplot()
+    # Dark is poor and bright is good in both maps.
+    image = axes.imshow(values, origin="lower", aspect="auto", cmap=COLOUR_MAP if best_is_high else f"{COLOUR_MAP}_r")
+    axes.set_xticks(range(len(tops)), [str(n) for n in tops])
+    axes.set_yticks(range(len(bottoms)), [str(n) for n in bottoms])
+    axes.set(xlabel="frozen top layers", ylabel="frozen bottom layers (with the embeddings, from 1)")
+    axes.set_title(f"{group.title}: {label}{_seeds(group.cells)}", fontsize=11)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, ax=axes, label=label, shrink=0.9)
+    _write_numbers(axes, values, image)
+    marks = [(REFERENCE, REFERENCE_COLOUR, "--", REFERENCE)]
+    best = placed.loc[placed[column].idxmax() if best_is_high else placed[column].idxmin()]
+    marks.append((str(best["strategy"]), FRONT, ":", "highest" if best_is_high else "fastest"))
+    if recommended is not None:
+        marks.append((recommended.strategy, MARK, "-", f"recommended: {recommended.strategy} (by dev score)"))
+    _outline(axes, placed, marks, bottoms, tops)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(marks), frameon=False, fontsize=9)
+    return figure
+
+
+def _outline(
+    axes: Axes,
+    placed: pd.DataFrame,
+    marks: Sequence[tuple[str, str, str, str]],
+    bottoms: Sequence[int],
+    tops: Sequence[int],
+) -> None:
+    """A frame around each marked cell, inside its borders; white beneath, so that it shows on any colour."""
+    from matplotlib.patches import Rectangle
+
+    for inset, (strategy, colour, line, label) in zip((0.03, 0.09, 0.03), marks, strict=False):
+        for _, row in placed[placed["strategy"] == strategy].iterrows():
+            corner = tops.index(row["top"]) - 0.5 + inset, bottoms.index(row["bottom"]) - 0.5 + inset
+            side = 1 - 2 * inset
+            axes.add_patch(Rectangle(corner, side, side, fill=False, edgecolor="white", linewidth=4.5, zorder=3))
+            axes.add_patch(
+                Rectangle(
+                    corner,
+                    side,
+                    side,
+                    fill=False,
+                    edgecolor=colour,
+                    linestyle=line,
+                    linewidth=2.6,
+                    label=label,
+                    zorder=4,
+                )
+            )
+
+
+def _write_numbers(axes: Axes, values: Any, image: Any) -> None:
+    """Each cell's number, dark on bright and bright on dark."""
+    import numpy as np
+
+    largest = np.nanmax(np.abs(values), initial=0.0)
+    style = "{:.3f}" if largest <= 1 else "{:.2f}" if largest < 10 else "{:.1f}" if largest < 1000 else "{:.0f}"
+    for (row, column), value in np.ndenumerate(values):
+        if math.isnan(value):
+            continue
+        red, green, blue, _ = image.cmap(image.norm(value))
+        bright = 0.299 * red + 0.587 * green + 0.114 * blue > 0.5
+        text = style.format(value)
+        text = text.replace("0.", ".", 1) if largest <= 1 else text
+        axes.text(column, row, text, ha="center", va="center", fontsize=8.5, color="black" if bright else "white")
+
+
+def _figure(width: float, height: float) -> Figure:
+    """Without pyplot, which keeps figures for the whole process."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _seeds(cells: pd.DataFrame) -> str:
+    most = int(cells["seeds"].max()) if len(cells) else 0
+    return f" (mean of {most} seeds)" if most > 1 else ""
+
+
+def _relative(value: float, reference: float) -> float:
+    return float(value - reference) / abs(float(reference)) if reference else math.nan
+
+
+def _change(value: float) -> str:
+    return "undefined" if math.isnan(value) else f"{value:+.1%}"
