@@ -60,12 +60,31 @@ def connect(uri: str, experiment: str) -> Connection:
         # Two processes that create one store at once break each other's migration.
         with FileLock(folder / ".mlflow.lock"):
             return _open(uri, experiment, artifacts=(folder / "artifacts").resolve().as_uri())
-    if re.match(r"(postgresql|mysql|mssql)(\+\w+)?://", uri):
-        return _open(uri, experiment, artifacts=None)
-    raise UsageError(
-        f"--tracking-uri {uri!r}: MLflow keeps runs in a database or behind a server; "
-        "use sqlite:///path/to/mlflow.db or http://host:port"
-    )
+    _check_kind(uri)
+    return _open(uri, experiment, artifacts=None)
+
+
+def _check_kind(uri: str) -> None:
+    if not re.match(r"sqlite:|(postgresql|mysql|mssql)(\+\w+)?://", uri):
+        raise UsageError(
+            f"--tracking-uri {uri!r}: MLflow keeps runs in a database or behind a server; "
+            "use sqlite:///path/to/mlflow.db or http://host:port"
+        )
+
+
+def open_store(uri: str, experiment: str) -> Connection:
+    """Open a store that is there, to read an experiment that is there; creates neither.
+
+    Raises UsageError, naming the experiments there are, where one of them is missing; else as `connect`.
+    """
+    _quiet()
+    if uri.startswith(("http://", "https://")):
+        _check_server(uri)
+    elif uri.startswith("sqlite:") and not sqlite_path(uri).is_file():
+        raise UsageError(f"there is no store at {uri} yet; alue-bench run creates one")
+    else:
+        _check_kind(uri)
+    return _open(uri, experiment, artifacts=None, create=False)
 
 
 def sqlite_path(uri: str) -> Path:
@@ -76,7 +95,7 @@ def sqlite_path(uri: str) -> Path:
     return Path(match.group(1))
 
 
-def _open(uri: str, experiment: str, artifacts: str | None) -> Connection:
+def _open(uri: str, experiment: str, artifacts: str | None, *, create: bool = True) -> Connection:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -84,6 +103,9 @@ def _open(uri: str, experiment: str, artifacts: str | None) -> Connection:
     try:
         client = MlflowClient(tracking_uri=uri)
         found = client.get_experiment_by_name(experiment)
+        if found is None and not create:
+            there = ", ".join(sorted(repr(one.name) for one in client.search_experiments()))
+            raise UsageError(f"there is no experiment {experiment!r} in {uri}; there are {there}")
         if found is None:
             experiment_id = client.create_experiment(experiment, artifact_location=artifacts, tags=EXPERIMENT_KIND)
         elif found.lifecycle_stage != "active":

@@ -13,7 +13,8 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -148,6 +149,11 @@ class Recorder:
             "device": spec.device,
             "precision": spec.precision,
             "primary_metric": inputs.task.primary,
+            # What is not a param because it seldom varies, and must be known before two runs are compared.
+            "model.digest": spec.model_digest,
+            "init_seed": str(spec.init_seed),
+            "data_seed": str(spec.data_seed),
+            "versions": json.dumps(_versions(spec)),
             MLFLOW_RUN_NOTE: _description(spec, inputs),
         }
         if self.parent_id:
@@ -165,6 +171,8 @@ class Recorder:
             "batch_size": spec.hyper.batch_size,
             "max_length": spec.hyper.max_length,
         }
+        others = {name: value for name, value in asdict(spec.hyper).items() if name not in params}
+        tags["hyper"] = json.dumps(others, sort_keys=True)
         client = self.connection.client
         run_id = str(client.create_run(self.connection.experiment_id, run_name=spec.label, tags=tags).info.run_id)
         self._open_run = run_id
@@ -289,6 +297,11 @@ def _description(spec: RunSpec, inputs: RunInputs) -> str:
         f"{sample}{inputs.task.title}{trained_on}; {inputs.model.title}; frozen: {spec.freeze_plan.describe()}.\n\n"
         f"Splits: {spec.data.protocol}. Text normalisation: {inputs.model.normalisation}."
     )
+
+
+def _versions(spec: RunSpec) -> dict[str, str]:
+    """Of the harness, of the plugins involved, and of the libraries that compute."""
+    return {"alue-bench": __version__, **spec.providers, **{name: version(name) for name in ("torch", "transformers")}}
 
 
 def _json(value: object) -> str:

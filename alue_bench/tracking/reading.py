@@ -1,0 +1,475 @@
+"""Reading runs back: the one place where results come out of MLflow, as a typed pandas frame.
+
+    connection = open_store(tracking_uri(None), "alue-bench")
+    results = read_results(connection, tasks=["mdd"])
+    results.frame                           # one row per finished run, see COLUMNS
+    read_predictions(results, run_id)       # files of one run, fetched when asked for
+
+What a frame cannot show is counted: runs that failed or still run, runs done twice, runs of somebody else. `say_counts`
+puts that into words.
+
+Only MLflow's public interface is used, so it works the same on a sqlite file, a database and a server.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlparse
+
+from alue_bench.errors import UnavailableError, UsageError
+from alue_bench.tracking.connection import Connection
+from alue_bench.tracking.recording import CURVES, FINGERPRINT
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PAGE = 1000
+"""Runs asked for at a time."""
+
+COLUMNS: Mapping[str, str] = {
+    # What the run is in MLflow
+    "run_id": "string",
+    "run_name": "string",
+    "experiment": "string",
+    "parent_id": "string",
+    "status": "string",  # FINISHED in `frame`; anything in `read_attempts`
+    "start_time": "datetime64[ms, UTC]",
+    "end_time": "datetime64[ms, UTC]",
+    "artifact_uri": "string",
+    "fingerprint": "string",
+    # What was run
+    "task": "string",
+    "model": "string",
+    "model_digest": "string",
+    "strategy": "string",
+    "seed": "Int64",
+    "init_seed": "Int64",
+    "data_seed": "Int64",
+    "freeze_bottom": "Int64",
+    "freeze_top": "Int64",
+    "freeze_embeddings": "Int64",
+    # Hyper-parameters; the less common ones together as JSON
+    "epochs": "Int64",
+    "batch_size": "Int64",
+    "lr": "float64",
+    "max_length": "Int64",
+    "other_hyper": "string",
+    # On what, and how
+    "data_source": "string",
+    "protocol": "string",
+    "train_digest": "string",
+    "dev_digest": "string",
+    "test_digest": "string",
+    "hardware": "string",
+    "device": "string",
+    "precision": "string",
+    "versions": "string",  # "alue-bench 0.1.0, torch 2.13.0, …"
+    "git_commit": "string",
+    # What came out
+    "primary_metric": "string",
+    "failure": "string",  # the cause, for a run that failed
+    "score": "float64",
+}
+"""Columns that a frame always has, with their dtypes. After them comes every final metric under its own name in MLflow
+(`test/f1_macro`, `runtime/train_s`, `memory/process_peak_mib` …, all float64; see docs/measuring.md), sorted; nan where
+a run has none. `score` equals `test/score`. `parent_id` is missing for a run that was alone in its plan. Columns that
+older runs did not record are missing in them (`init_seed` and `data_seed` then equal `seed`)."""
+
+PARAMS = {
+    "task": "task",
+    "model": "model",
+    "strategy": "strategy",
+    "seed": "seed",
+    "freeze.bottom": "freeze_bottom",
+    "freeze.top": "freeze_top",
+    "freeze.embeddings": "freeze_embeddings",
+    "lr": "lr",
+    "epochs": "epochs",
+    "batch_size": "batch_size",
+    "max_length": "max_length",
+}
+TAGS = {
+    "mlflow.parentRunId": "parent_id",
+    FINGERPRINT: "fingerprint",
+    "model.digest": "model_digest",
+    "init_seed": "init_seed",
+    "data_seed": "data_seed",
+    "hyper": "other_hyper",
+    "data.source": "data_source",
+    "data.protocol": "protocol",
+    "hardware": "hardware",
+    "device": "device",
+    "precision": "precision",
+    "primary_metric": "primary_metric",
+    "mlflow.source.git.commit": "git_commit",
+    "failure": "failure",
+}
+SPLITS = {"training": "train_digest", "validation": "dev_digest", "testing": "test_digest"}
+NEEDED = ("task", "model", "strategy", "seed", "fingerprint")
+"""A run without these was not written by us, or was changed since."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """What was found besides the rows of a frame. Runs that other filters leave out are not counted."""
+
+    failed: int = 0
+    interrupted: int = 0
+    """KILLED."""
+    unfinished: int = 0
+    """RUNNING or SCHEDULED: at work, or left so by a process that died."""
+    repeated: int = 0
+    """Finished before, with the same fingerprint as a newer row."""
+    foreign: int = 0
+    """Runs in the experiment that alue-bench did not write."""
+    unreadable: int = 0
+    """Ours by their tags, but without what a result needs, such as task and seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """The finished runs of an experiment, or of a part of it."""
+
+    connection: Connection
+    frame: pd.DataFrame
+    """One row per fingerprint, the newest finished run of it; oldest first. Columns: `COLUMNS`, then metrics."""
+    counts: Counts
+    parent_id: str | None = None
+    _uris: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metric columns."""
+        return [name for name in self.frame.columns if name not in COLUMNS]
+
+
+def read_results(
+    connection: Connection,
+    *,
+    parent_id: str | None = None,
+    tasks: Sequence[str] = (),
+    models: Sequence[str] = (),
+    strategies: Sequence[str] = (),
+    data_source: str | None = None,
+) -> Results:
+    """The finished runs of an experiment, once per fingerprint; none of the filters given: all of them.
+
+    parent_id: keep the runs of this plan: those it started, and those it found finished and did not repeat.
+    data_source: "real" or "sample".
+    Raises UsageError where parent_id is no run of the store, UnavailableError where the store does not answer.
+    """
+    attempts, foreign, unreadable = _read(connection)
+    keep = attempts["run_id"].notna()
+    if parent_id is not None:
+        keep &= (attempts["parent_id"] == parent_id).fillna(False) | attempts["fingerprint"].isin(
+            _planned(connection, parent_id)
+        )
+    wanted = {"task": tasks, "model": models, "strategy": strategies}
+    for column, values in (wanted | {"data_source": [data_source] if data_source else []}).items():
+        if values:
+            keep &= attempts[column].isin(list(values))
+    attempts = attempts[keep]
+    finished = attempts[attempts["status"] == "FINISHED"]
+    rows = finished.drop_duplicates("fingerprint", keep="last").reset_index(drop=True)
+    # An attempt that failed before the same run succeeded is nobody's concern any more.
+    open_ = attempts[~attempts["fingerprint"].isin(rows["fingerprint"])].drop_duplicates("fingerprint", keep="last")
+    status = open_["status"].value_counts()
+    counts = Counts(
+        failed=int(status.get("FAILED", 0)),
+        interrupted=int(status.get("KILLED", 0)),
+        unfinished=int(status.get("RUNNING", 0) + status.get("SCHEDULED", 0)),
+        repeated=len(finished) - len(rows),
+        foreign=foreign,
+        unreadable=unreadable,
+    )
+    metrics = [name for name in rows.columns if name not in COLUMNS and rows[name].notna().any()]
+    return Results(connection=connection, frame=rows[[*COLUMNS, *metrics]].copy(), counts=counts, parent_id=parent_id)
+
+
+def read_attempts(connection: Connection) -> pd.DataFrame:
+    """Every run of ours in the experiment, whatever became of it, oldest first; columns as in `Results.frame`."""
+    return _read(connection)[0]
+
+
+def say_counts(counts: Counts) -> list[str]:
+    """What a reader of the results should know of what is not in them; a sentence each."""
+    said = [
+        (counts.failed, "{} {runs} failed and {is_} left out; the same `alue-bench run` tries again"),
+        (counts.interrupted, "{} {runs} {was} interrupted; the same `alue-bench run` goes on from there"),
+        (counts.unfinished, "{} {runs} {is_} still at work, or {was} left so by a process that died"),
+        (counts.foreign, "{} {runs} in the experiment {is_} not alue-bench's and {is_} left out"),
+        (counts.unreadable, "{} {runs} of alue-bench {lack} a task, model, strategy or seed and {is_} left out"),
+    ]
+    words = [
+        {"runs": "run", "is_": "is", "was": "was", "lack": "lacks"},
+        {"runs": "runs", "is_": "are", "was": "were", "lack": "lack"},
+    ]
+    return [sentence.format(number, **words[number > 1]) for number, sentence in said if number]
+
+
+# Files and curves of one run ---------------------------------------------------------------------------------------
+
+
+def read_predictions(results: Results, run_id: str) -> pd.DataFrame:
+    """Test predictions: id, gold and prediction (label names as text, several in a cell apart by spaces; numbers for
+    a regression), and score_LABEL for each label, or score_value for a regression. In the order of the test file.
+
+    Raises UnavailableError where the file is gone.
+    """
+    table = _predictions(results, run_id, "predictions.csv")
+    if table is None:
+        raise UnavailableError(
+            f"predictions.csv of run {run_id} is not where the store says; do the run again with --rerun, or move the "
+            "artifacts back"
+        )
+    return table
+
+
+def read_dev_predictions(results: Results, run_id: str) -> pd.DataFrame | None:
+    """Predictions of the dev split, as `read_predictions`; None where none were recorded."""
+    return _predictions(results, run_id, "dev_predictions.csv")
+
+
+def read_curves(results: Results, run_id: str) -> pd.DataFrame:
+    """What was logged over the course of training: columns metric, step, value; sorted by metric, then step."""
+    import pandas as pd
+
+    client = results.connection.client
+    points: list[tuple[str, int, float]] = []
+    with _store_told(results.connection):
+        for name in sorted(client.get_run(run_id).data.metrics):
+            if name.startswith(CURVES):
+                history = client.get_metric_history(run_id, name)
+                points += [(name, point.step, point.value) for point in history]
+    frame = pd.DataFrame(points, columns=["metric", "step", "value"])
+    frame = frame.astype({"metric": "string", "step": "int64", "value": "float64"})
+    return frame.sort_values(["metric", "step"], kind="stable").reset_index(drop=True)
+
+
+def read_config(results: Results, run_id: str) -> dict[str, Any] | None:
+    """The whole specification of a run (config.json); None where it is gone."""
+    return _json(results, run_id, "config.json")
+
+
+def read_environment(results: Results, run_id: str) -> dict[str, Any] | None:
+    """Hardware, libraries, system and engine of a run (environment.json); None where it is gone."""
+    return _json(results, run_id, "environment.json")
+
+
+def read_notes(results: Results, run_id: str) -> list[str]:
+    """What a reader of the run should know, such as how many texts were cut."""
+    text = _fetch(results, run_id, "notes.txt", lambda path: path.read_text(encoding="utf-8"))
+    return text.splitlines() if text else []
+
+
+def read_parents(connection: Connection) -> pd.DataFrame:
+    """The invocations with more than one run, newest first: columns run_id, run_name, status, start_time."""
+    import pandas as pd
+
+    found = [
+        {"run_id": run.info.run_id, "run_name": run.info.run_name, "status": run.info.status}
+        | {"start_time": run.info.start_time}
+        for run in _pages(connection)
+        if _is_ours(run) and run.data.tags.get("kind") != "run"
+    ]
+    frame = pd.DataFrame(found, columns=["run_id", "run_name", "status", "start_time"])
+    frame["start_time"] = pd.to_datetime(frame["start_time"], unit="ms", utc=True).astype("datetime64[ms, UTC]")
+    texts = dict.fromkeys(("run_id", "run_name", "status"), "string")
+    return frame.astype(texts).iloc[::-1].reset_index(drop=True)
+
+
+# How ---------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _store_told(connection: Connection) -> Iterator[None]:
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, RequestException, SQLAlchemyError) as error:
+        first_line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UnavailableError(f"tracking store {connection.uri} cannot be read: {first_line}") from error
+
+
+def _pages(connection: Connection) -> Iterator[Any]:
+    """All runs of the experiment, oldest first."""
+    token = None
+    with _store_told(connection):
+        while True:
+            page = connection.client.search_runs(
+                [connection.experiment_id],
+                max_results=PAGE,
+                order_by=["attributes.start_time ASC"],
+                page_token=token,
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+
+def _is_ours(run: Any) -> bool:
+    return "alue_bench.version" in run.data.tags
+
+
+def _read(connection: Connection) -> tuple[pd.DataFrame, int, int]:
+    """All runs of ours that can be read, and how many are foreign and unreadable."""
+    records, foreign = [], 0
+    for run in _pages(connection):
+        if not _is_ours(run):
+            foreign += 1
+        elif run.data.tags.get("kind") == "run":
+            records.append(_record(run, connection.experiment))
+    frame = _typed(records)
+    readable = frame[list(NEEDED)].notna().all(axis="columns")
+    return frame[readable].reset_index(drop=True), foreign, int((~readable).sum())
+
+
+def _record(run: Any, experiment: str) -> dict[str, Any]:
+    info, data = run.info, run.data
+    found: dict[str, Any] = {
+        "run_id": info.run_id,
+        "run_name": info.run_name,
+        "experiment": experiment,
+        "status": info.status,
+        "start_time": info.start_time,
+        "end_time": info.end_time,
+        "artifact_uri": info.artifact_uri,
+        "versions": _versions(data.tags),
+        "score": data.metrics.get("test/score"),
+    }
+    found |= {column: data.params.get(name) for name, column in PARAMS.items()}
+    found |= {column: data.tags.get(name) for name, column in TAGS.items()}
+    for entry in run.inputs.dataset_inputs if run.inputs else ():
+        context = next((tag.value for tag in entry.tags if tag.key == "mlflow.data.context"), None)
+        if context in SPLITS:
+            found[SPLITS[context]] = entry.dataset.digest
+    found |= {name: value for name, value in data.metrics.items() if not name.startswith(CURVES)}
+    return found
+
+
+def _versions(tags: Mapping[str, str]) -> str:
+    try:
+        named = json.loads(tags.get("versions", "{}"))
+        return ", ".join(f"{name} {version}" for name, version in named.items()) or _own_version(tags)
+    except (ValueError, AttributeError):
+        return _own_version(tags)
+
+
+def _own_version(tags: Mapping[str, str]) -> str:
+    return f"alue-bench {tags['alue_bench.version']}"
+
+
+def _typed(records: list[dict[str, Any]]) -> pd.DataFrame:
+    import pandas as pd
+
+    metrics = sorted({name for record in records for name in record} - COLUMNS.keys())
+    raw = pd.DataFrame.from_records(records, columns=[*COLUMNS, *metrics])
+    columns = {}
+    for name in raw.columns:
+        kind = COLUMNS.get(name, "float64")
+        if kind.startswith("datetime"):
+            columns[name] = pd.to_datetime(raw[name], unit="ms", utc=True).astype(kind)
+        elif kind in ("Int64", "float64"):
+            numbers = pd.to_numeric(raw[name], errors="coerce").astype("float64")
+            # A param is text that anyone may have written: what is no whole number is none.
+            columns[name] = numbers.where(numbers % 1 == 0).astype(kind) if kind == "Int64" else numbers
+        else:
+            columns[name] = raw[name].astype(kind)
+    frame = pd.DataFrame(columns)
+    for name in ("init_seed", "data_seed"):
+        frame[name] = frame[name].fillna(frame["seed"])
+    return frame
+
+
+def _planned(connection: Connection, parent_id: str) -> list[str]:
+    """Fingerprints in the plan of an invocation."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        parent = connection.client.get_run(parent_id)
+    except MlflowException as error:
+        raise UsageError(
+            f"there is no run {parent_id!r} in {connection.uri}; alue-bench ui shows the plans with their run ids"
+        ) from error
+    if parent.info.experiment_id != connection.experiment_id:
+        raise UsageError(f"run {parent_id} is not in experiment {connection.experiment!r}; give its --experiment")
+    plan = _fetch_from(connection, parent_id, parent.info.artifact_uri, "plan.json", _load_json)
+    return [spec["fingerprint"] for spec in (plan or {}).get("planned", []) if "fingerprint" in spec]
+
+
+def _load_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _json(results: Results, run_id: str, name: str) -> dict[str, Any] | None:
+    found: dict[str, Any] | None = _fetch(results, run_id, name, _load_json)
+    return found
+
+
+def _predictions(results: Results, run_id: str, name: str) -> pd.DataFrame | None:
+    return _fetch(results, run_id, name, _load_predictions)
+
+
+def _load_predictions(path: Path) -> pd.DataFrame:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    # The first three columns are texts whatever they look like: a label may be called 1, or nan.
+    text = dict.fromkeys(("id", "gold", "prediction"), pa.string())
+    options = csv.ConvertOptions(column_types=text, strings_can_be_null=False, null_values=["nan"])
+    table = csv.read_csv(path, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=options)
+    frame = table.to_pandas()
+    if [name for name in frame.columns if name.startswith("score_")] == ["score_value"]:
+        frame = frame.astype({"gold": "float64", "prediction": "float64"})
+    return frame
+
+
+def _fetch(results: Results, run_id: str, name: str, load: Callable[[Path], Any]) -> Any:
+    if not results._uris:
+        results._uris.update(zip(results.frame["run_id"], results.frame["artifact_uri"], strict=True))
+    return _fetch_from(results.connection, run_id, results._uris.get(run_id), name, load)
+
+
+def _fetch_from(
+    connection: Connection, run_id: str, artifact_uri: str | None, name: str, load: Callable[[Path], Any]
+) -> Any:
+    """What `load` makes of an artifact, read in place where it lies on this machine; None where it is not there."""
+    local = _local(artifact_uri)
+    if local is not None:
+        path = local / name
+        return load(path) if path.is_file() else None
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
+
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            path = Path(connection.client.download_artifacts(run_id, name, scratch))
+        except (MlflowException, RequestException, OSError):
+            return None
+        return load(path)
+
+
+def _local(artifact_uri: str | None) -> Path | None:
+    if artifact_uri is None:
+        return None
+    parts = urlparse(artifact_uri)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    return Path(artifact_uri) if not parts.scheme else None
+
+
+def distinct(values: Iterable[Any]) -> list[Any]:
+    """Values that are there, each once, in order of appearance."""
+    import pandas as pd
+
+    return list(dict.fromkeys(value for value in values if not pd.isna(value)))

@@ -1,0 +1,191 @@
+"""Runs in a store without the training: written by the recorder, with predictions and metrics that a test chooses."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alue_bench.data.location import DataFolder
+from alue_bench.data.splits import SplitRows, TaskRows
+from alue_bench.evaluation.metrics import metrics
+from alue_bench.formats import Example
+from alue_bench.model import Model
+from alue_bench.run import RunInputs
+from alue_bench.spec import DataDigests, HyperParameters, Predictions, RunSpec, digest_of
+from alue_bench.strategy import EncoderShape, FreezePlan
+from alue_bench.task import DataFile, HeldOut, Labels, Splits, TargetKind, Task
+from alue_bench.tracking.connection import Connection
+from alue_bench.tracking.recording import Recorder, write_predictions
+
+SHAPE = EncoderShape(12)
+PLANS = {
+    "full": FreezePlan(SHAPE),
+    "head-only": FreezePlan(SHAPE, frozenset(range(12)), embeddings=True),
+    "bottom3top4": FreezePlan(SHAPE, frozenset((0, 1, 2, 8, 9, 10, 11)), embeddings=True),
+}
+COST = {"full": 1.0, "bottom3top4": 0.7, "head-only": 0.1}
+"""Of a run's training, relative to full."""
+
+
+def spec(
+    task: str = "anger",
+    strategy: str = "full",
+    seed: int = 42,
+    *,
+    model: str = "mini",
+    hyper: Mapping[str, Any] | None = None,
+    source: Any = "real",
+    test_rows: str = "some rows",
+    **changes: Any,
+) -> RunSpec:
+    made = RunSpec(
+        task=task,
+        train_task=task,
+        model=model,
+        model_digest=digest_of(model),
+        strategy=strategy,
+        freeze_plan=PLANS.get(strategy, PLANS["bottom3top4"]),
+        seed=seed,
+        init_seed=seed,
+        data_seed=seed,
+        hyper=HyperParameters(**(hyper or {})),
+        data=DataDigests(source=source, protocol="official files", train=digest_of(task), test=digest_of(test_rows)),
+        device="cpu",
+        precision="fp32",
+        providers={"alue-bench": "0.1.0"},
+    )
+    return replace(made, **changes)
+
+
+def plant(
+    connection: Connection,
+    planted: RunSpec,
+    labels: Labels,
+    gold: np.ndarray[Any, Any],
+    predicted: np.ndarray[Any, Any],
+    *,
+    more: Mapping[str, float] | None = None,
+    tags: Mapping[str, str] | None = None,
+    parent_id: str | None = None,
+    status: str = "FINISHED",
+    keep_predictions: bool = True,
+) -> str:
+    """One run as `alue-bench run` leaves it, without its figure. Targets as in `evaluation.metrics`. Returns its id."""
+    task, rows = _task(planted, labels)
+    recorder = Recorder(connection)
+    recorder.parent_id = parent_id
+    inputs: Any = RunInputs(
+        task, rows, task, rows, Model(name="mini", title="Mini", checkpoint=Path("x")), None, None, None
+    )  # type: ignore[arg-type]
+    run_id = recorder.start(planted, inputs, labels)
+    for name, value in (tags or {}).items():
+        connection.client.set_tag(run_id, name, value)
+    if status == "FAILED":
+        recorder.fail(run_id, "RuntimeError: planted", "Traceback …")
+        return run_id
+    if status == "RUNNING":
+        return run_id
+    found = metrics(gold, predicted, labels)
+    cost = COST.get(planted.strategy, 0.5)
+    values = {f"test/{name}": value for name, value in found.items()} | {
+        "test/score": found[task.primary],
+        "test/trivial_score": 0.1,
+        "runtime/train_s": 100 * cost,
+        "params/trainable_share": cost,
+        "flops/train_vs_full": cost,
+        "memory/process_peak_mib": 1000.0,
+        "data/test_rows": len(gold),
+        "train/loss": 0.5,
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        if keep_predictions:
+            write_predictions(Path(scratch) / "predictions.csv", _table(labels, gold, predicted))
+        (Path(scratch) / "environment.json").write_text('{"python": "3.11", "libraries": {"torch": "2.13.0"}}')
+        connection.client.log_artifacts(run_id, scratch)
+    recorder._log_metrics(run_id, [(name, value, 0) for name, value in (values | dict(more or {})).items()])
+    recorder._terminate(run_id, status)
+    return run_id
+
+
+def classes(rng: np.random.Generator, gold: np.ndarray[Any, Any], accuracy: float, number: int) -> np.ndarray[Any, Any]:
+    """Predictions that are right for about this part of the examples."""
+    wrong = (gold + rng.integers(1, number, len(gold))) % number
+    return np.where(rng.random(len(gold)) < accuracy, gold, wrong)
+
+
+def multiply(source: Path, target: Path, times: int) -> None:
+    """A store with each finished run of `source` this many times, as further strategies. Through the database, since
+    MLflow takes a tenth of a second a run; the copies share the files of the run they come from.
+
+    source, target: sqlite files.
+    """
+    shutil.copy(source, target)
+    with sqlite3.connect(target) as database:
+        names = [name for (name,) in database.execute("SELECT run_uuid FROM runs WHERE status = 'FINISHED'")]
+        columns = {
+            table: [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
+            for table in ("runs", "params", "tags", "latest_metrics", "metrics", "inputs")
+        }
+        for number in range(1, times):
+            for name in names:
+                new = uuid.uuid4().hex
+                for table, key in {**dict.fromkeys(columns, "run_uuid"), "inputs": "destination_id"}.items():
+                    values = {column: f'"{column}"' for column in columns[table]} | {key: "?"}
+                    if table == "inputs":
+                        values["input_uuid"] = "lower(hex(randomblob(16)))"
+                    wanted = ", ".join(f'"{column}"' for column in values)
+                    database.execute(
+                        f"INSERT INTO {table} ({wanted}) SELECT {', '.join(values.values())} FROM {table} "
+                        f'WHERE "{key}" = ?',
+                        (new, name),
+                    )
+                database.execute(
+                    "UPDATE params SET value = value || ? WHERE run_uuid = ? AND key = 'strategy'", (f"-v{number}", new)
+                )
+                database.execute("UPDATE tags SET value = ? WHERE run_uuid = ? AND key = 'fingerprint'", (new, new))
+
+
+def _task(planted: RunSpec, labels: Labels) -> tuple[Task, TaskRows]:
+    primary = {TargetKind.REGRESSION: "pearson", TargetKind.MULTILABEL: "jaccard_samples"}.get(labels.kind, "f1_macro")
+    held = HeldOut(0.1, 1)
+    file: Any = DataFile("planted.tsv", lambda path: iter(()))  # type: ignore[arg-type, return-value]
+    task = Task(
+        name=planted.task,
+        title=f"Planted {planted.task}",
+        languages=("ar",),
+        labels=labels,
+        splits=Splits(train=file, dev=held, test=held, protocol=planted.data.protocol),
+        primary=primary,
+        source="planted",
+        licence="none",
+        citation="none",
+    )
+    digests = {"train": planted.data.train, "dev": planted.data.train, "test": planted.data.test}
+    splits = {name: SplitRows((Example("1", "text", None, "x", 1),), digest) for name, digest in digests.items()}
+    return task, TaskRows(splits, DataFolder(Path(), planted.data.source), 0)
+
+
+def _table(labels: Labels, gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any]) -> Predictions:
+    def named(values: np.ndarray[Any, Any]) -> list[Any]:
+        if labels.kind is TargetKind.REGRESSION:
+            return [float(value) for value in values]
+        if labels.kind is TargetKind.MULTILABEL:
+            return [" ".join(n for n, mark in zip(labels.names, row, strict=True) if mark) for row in values]
+        return [labels.names[int(value)] for value in values]
+
+    columns: Sequence[str] = labels.names or ("value",)
+    return Predictions(
+        ids=[f"{number}" for number in range(len(gold))],
+        gold=named(gold),
+        predicted=named(predicted),
+        scores=np.zeros((len(gold), len(columns))),
+        columns=tuple(columns),
+    )
