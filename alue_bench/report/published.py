@@ -79,28 +79,29 @@ def beside_published(runs: pd.DataFrame, metric: str | None = None) -> pd.DataFr
     """
     import pandas as pd
 
-    measured = sorted(found[1] for column in runs.columns if (found := F1.fullmatch(str(column))))
+    known = sorted(found[1] for column in runs.columns if (found := F1.fullmatch(str(column))))
     if metric is not None and f"test/{metric}" not in runs.columns:
-        raise UsageError(f"no run has the metric {metric!r}; variants of F1 here: {', '.join(measured) or 'none'}")
+        raise UsageError(f"no run has the metric {metric!r}; variants of F1 here: {', '.join(known) or 'none'}")
     rows = []
     for published in published_results().to_dict("records"):
         ours = runs[(runs["task"] == published["task"]) & (runs["model"] == published["model"])]
         ours = ours[ours["strategy"].isin((FULL, FROZEN))]
         _refuse_mixture(ours, f"{published['task']} with {published['model']}")
         # A column holds one task's F1 of a class, and nothing for the runs of other tasks.
-        variants = [metric] if metric else [name for name in measured if ours[f"test/{name}"].notna().any()]
+        variants = [metric] if metric else [name for name in known if ours[f"test/{name}"].notna().any()]
         theirs = {
             (
                 name if name in ("table", "task", "model") or name.startswith("published_") else f"published_{name}"
             ): value
             for name, value in published.items()
         }
-        rows += [{**theirs, **_ours(ours, variant)} for variant in variants or [None]]
+        rows += [{**theirs, **measured(ours, variant)} for variant in variants or [None]]
     return pd.DataFrame(rows)
 
 
-def _ours(runs: pd.DataFrame, metric: str | None) -> dict[str, object]:
-    """Means over seeds of both settings, and the changes between them; nan where there is no run."""
+def measured(runs: pd.DataFrame, metric: str | None) -> dict[str, object]:
+    """Our side of a row: means over the runs of one task and model in both settings, and the changes between them; nan
+    where there is no run."""
     found: dict[str, object] = {"metric": metric}
     means: dict[str, float] = {}
     for side, strategy in (("full", FULL), ("frozen", FROZEN)):

@@ -1,0 +1,172 @@
+"""The report's figures: score against time, averages across tasks, and the course of training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from alue_bench.report.drawing import MUTED, SERIES, Picture, looks, new_figure, style, to_svg
+
+WIDTH = 4.3
+"""Inches of a figure of which two stand side by side; about 310 units, so that text stays readable on a phone."""
+LABELLED = 12
+"""Points of a plot that carry their names; beyond, only those that no other point beats do."""
+
+
+LONGEST_NAME = 28
+"""Characters of a name in a figure; longer ones would leave no room for the figure."""
+
+
+def short(name: str) -> str:
+    """A name as a figure shows it; the text that describes the figure has it in full."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+
+
+def short_title(text: str) -> str:
+    """The same of a title, which has the figure's width."""
+    return text if len(text) <= 2 * LONGEST_NAME else f"{text[: 2 * LONGEST_NAME - 1]}…"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A strategy's mean score and time, with half-widths of their intervals where several seeds allow one."""
+
+    name: str
+    score: float
+    time: float
+    score_half: float | None = None
+    time_half: float | None = None
+
+
+def pareto(points: Sequence[Point], front: Sequence[str], *, name: str, metric: str, of: str) -> Picture:
+    """Score against training time. `front` names the points that no other one beats in both; a line joins them."""
+    order = {point.name: point for point in points}
+    best = sorted((order[one] for one in front if one in order), key=lambda point: point.time)
+    with style():
+        figure = new_figure(WIDTH, 3.1)
+        axes = figure.add_subplot()
+        shown = looks([point.name for point in points])
+        if len(best) > 1:
+            axes.plot(
+                [p.time for p in best], [p.score for p in best], color=MUTED, linewidth=1, linestyle="--", zorder=1
+            )
+        for point in points:
+            look = shown[point.name] if len(points) <= LABELLED else {"color": SERIES[0], "marker": "o"}
+            axes.errorbar(
+                point.time,
+                point.score,
+                xerr=point.time_half,
+                yerr=point.score_half,
+                fmt=look["marker"],
+                color=look["color"],
+                markersize=6.5 if len(points) <= LABELLED else 4,
+                elinewidth=0.9,
+                capsize=2,
+                zorder=2 + (point.name in front),
+            )
+        axes.set_xlim(left=0)
+        axes.margins(x=0.22, y=0.18)
+        axes.set_xlim(left=0)
+        left, right = axes.get_xlim()
+        for point in points if len(points) <= LABELLED else best:
+            to_the_left = point.time > left + 0.66 * (right - left)
+            axes.annotate(
+                short(point.name),
+                (point.time, point.score),
+                xytext=(-7 if to_the_left else 7, 5),
+                textcoords="offset points",
+                ha="right" if to_the_left else "left",
+                fontsize=8.5,
+            )
+        axes.set(xlabel="training time in seconds (less is better)", ylabel=f"{short(metric)} (more is better)")
+        axes.set_title(short_title(of))
+        svg = to_svg(figure, name)
+    listed = "; ".join(f"{p.name} {p.score:.3f} after {p.time:.1f} s" for p in points[:LABELLED])
+    more = f"; and {len(points) - LABELLED} more" if len(points) > LABELLED else ""
+    return Picture(
+        name,
+        svg,
+        alt=f"Scatter plot for {of}: {metric} against training time. {listed}{more}. "
+        f"Not beaten in both by any other: {', '.join(p.name for p in best) or 'none'}.",
+    )
+
+
+def averages(values: Sequence[tuple[str, float]], *, name: str, of: str, unit: str, digits: int) -> Picture:
+    """A mean over tasks of each strategy, as bars (one half of the paper's figure 2)."""
+    seconds = unit.endswith("seconds")
+    with style():
+        figure = new_figure(WIDTH, 1.0 + 0.3 * len(values))
+        axes = figure.add_subplot()
+        positions = range(len(values))
+        bars = axes.barh(positions, [number for _, number in values], height=0.62, color=SERIES[1 if seconds else 0])
+        axes.bar_label(bars, labels=[f"{number:.{digits}f}" for _, number in values], padding=3, fontsize=8.5)
+        axes.set_yticks(list(positions), [short(strategy) for strategy, _ in values])
+        axes.margins(x=0.18)
+        axes.grid(axis="y", visible=False)
+        axes.invert_yaxis()
+        axes.set(xlabel=short_title(unit), title=short_title(of))
+        svg = to_svg(figure, name)
+    listed = "; ".join(f"{strategy} {number:.{digits}f}" for strategy, number in values)
+    return Picture(name, svg, alt=f"Bars for {of}, {unit}: {listed}.")
+
+
+def learning_curves(
+    curves: Mapping[str, Sequence[Sequence[tuple[float, float]]]], *, name: str, metric: str, of: str
+) -> Picture:
+    """The dev score after each epoch. `curves` holds, by strategy, one sequence of (epoch, value) for each seed; thin
+    lines are seeds, thick ones their mean."""
+    from matplotlib.ticker import MaxNLocator
+
+    with style():
+        figure = new_figure(WIDTH, 3.0)
+        axes = figure.add_subplot()
+        ends = []
+        for strategy, look in looks(list(curves)).items():
+            seeds = curves[strategy]
+            if len(seeds) > 1:
+                for points in seeds:
+                    axes.plot(*zip(*points, strict=True), color=look["color"], linewidth=0.6, alpha=0.45)
+            mean = _mean_curve(seeds)
+            if not mean:
+                continue
+            axes.plot(*zip(*mean, strict=True), label=short(strategy), linewidth=1.8, markersize=4.5, **look)
+            ends.append(f"{strategy} ends at {mean[-1][1]:.3f}")
+        axes.set(xlabel="epoch", ylabel=f"dev {short(metric)}")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_title(short_title(of))
+        if ends:
+            axes.legend(loc="best")
+        svg = to_svg(figure, name)
+    return Picture(name, svg, alt=f"Dev {metric} by epoch for {of}: {'; '.join(ends) or 'no finite values'}.")
+
+
+def _mean_curve(seeds: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, float]]:
+    """The mean over those seeds that have a value at a point."""
+    by_step: dict[float, list[float]] = {}
+    for points in seeds:
+        for step, value in points:
+            by_step.setdefault(step, []).append(value)
+    return [(step, sum(values) / len(values)) for step, values in sorted(by_step.items())]
+
+
+def predicted_against_gold(values: Sequence[tuple[float, float]], *, name: str, of: str) -> Picture:
+    """A regression's predictions; `values` holds (gold, predicted)."""
+    with style():
+        figure = new_figure(WIDTH, 3.3)
+        axes = figure.add_subplot()
+        gold, predicted = zip(*values, strict=True)
+        axes.axline((0, 0), slope=1, color=MUTED, linewidth=0.9, linestyle="--")
+        axes.scatter(gold, predicted, s=9, color=SERIES[0], alpha=0.5, linewidths=0)
+        low, high = min(*gold, *predicted), max(*gold, *predicted)
+        pad = 0.04 * (high - low or 1)
+        axes.set(
+            xlim=(low - pad, high + pad),
+            ylim=(low - pad, high + pad),
+            xlabel="gold",
+            ylabel="predicted",
+            title=short_title(of),
+        )
+        svg = to_svg(figure, name)
+    return Picture(
+        name, svg, alt=f"Scatter plot for {of}: predicted against gold, {len(values)} test predictions; dashed: equal."
+    )

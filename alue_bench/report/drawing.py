@@ -1,0 +1,142 @@
+"""How figures of the report look, and how they become text: SVG that takes its colours from the page.
+
+Figures are drawn by matplotlib with colours that stand for something (ink, lines, a series); `Picture.inline` puts the
+page's CSS variables in their place, so that one drawing serves light, dark and print. Text stays text: the browser
+shapes Arabic and breaks no ligatures, and a screen reader or a search finds it.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK = "#1b1f24"
+MUTED = "#5b6470"
+LINE = "#d5dae1"
+PAPER = "#ffffff"
+SERIES = ("#0072b2", "#c8500a", "#00805c", "#a4457f", "#8f6400", "#4a5fc1", "#5f6a76")
+"""After Okabe & Ito, darkened until each stands out from white by 3 to 1; told apart by marker and dash as well."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)), (0, (8, 2)), (0, (3, 1)), "-")
+
+VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", PAPER: "--paper"} | {
+    colour: f"--series-{number}" for number, colour in enumerate(SERIES, start=1)
+}
+"""Colours of a drawing, and the CSS variables of the page that stand in their place."""
+
+SETTINGS = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a name with two dollar signs in it is no formula
+    "font.size": 9,
+    "font.family": "DejaVu Sans",
+    "text.color": INK,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 9.5,
+    "axes.labelsize": 9,
+    "axes.facecolor": PAPER,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "figure.facecolor": PAPER,
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure, ready for a page."""
+
+    name: str
+    """A file name without its ending, unique on the page."""
+    svg: str
+    alt: str
+    """What it shows, for those who do not see it."""
+    caption: str = ""
+    wide: bool = False
+    """Takes the page's whole width where there is room."""
+
+    @property
+    def standalone(self) -> str:
+        """As a file of its own, on white."""
+        return self.svg.replace("<svg ", '<svg role="img" ', 1) + "\n"
+
+    @property
+    def inline(self) -> str:
+        """The SVG element with the page's colours."""
+        svg = self.svg
+        for colour, variable in VARIABLES.items():
+            svg = re.sub(re.escape(colour), f"var({variable})", svg, flags=re.IGNORECASE)
+        return svg
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Within it figures take the report's settings."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(SETTINGS):
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure of this size in inches, without pyplot's global state."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def to_svg(figure: Figure, name: str) -> str:
+    """The figure as one SVG element, the same text for the same drawing; `name` keeps its references apart from those
+    of other figures on the page."""
+    import matplotlib as mpl
+
+    with mpl.rc_context({**SETTINGS, "svg.hashsalt": name}):
+        written = io.StringIO()
+        figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    svg = written.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # A style element inside an inline drawing would hold for the whole page.
+    svg = re.sub(r"<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
+    referenced = set(re.findall(r'(?:url\(#|href="#)([^")]+)', svg))
+    svg = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in referenced else "", svg)
+    svg = svg.replace("<svg ", '<svg style="stroke-linejoin: round; stroke-linecap: butt" ', 1)
+    svg = re.sub(r'(<svg [^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg [^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = svg.replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "").replace("xlink:href", "href")
+    return re.sub(r"\s*\n\s*", "\n", svg).strip()
+
+
+def looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Colour, marker and dash of each series, by its place."""
+    return {
+        name: {
+            "color": SERIES[index % len(SERIES)],
+            "marker": MARKERS[index % len(MARKERS)],
+            "linestyle": DASHES[index % len(DASHES)],
+        }
+        for index, name in enumerate(names)
+    }
