@@ -19,6 +19,7 @@ from conftest import CommandLine, environment_of
 from sklearn.metrics import f1_score
 
 from alue_bench.errors import UnavailableError
+from alue_bench.tracking import liveness
 from alue_bench.tracking.connection import connect, sqlite_path, tracking_uri
 
 Runs = Callable[..., list[Any]]
@@ -233,10 +234,10 @@ class TestLeftRunning:
 
     @pytest.fixture
     def leave(self, client: Any, store: str, experiment: str) -> Callable[..., str]:
-        def create(process: str, host: str = socket.gethostname()) -> str:
+        def create(process: str, machine: str | None = None) -> str:
             connection = connect(store, experiment)
-            run = client.create_run(connection.experiment_id, tags={"host": host, "process": process})
-            return str(run.info.run_id)
+            tags = {"machine": machine or liveness.this_machine(), "process": process}
+            return str(client.create_run(connection.experiment_id, tags=tags).info.run_id)
 
         return create
 
@@ -247,38 +248,37 @@ class TestLeftRunning:
     def test_by_a_process_that_is_gone(self, run: CommandLine, client: Any, leave: Callable[..., str]) -> None:
         gone = subprocess.Popen([sys.executable, "-c", ""])
         gone.wait()
-        status, said = self.status_after(run, client, leave(f"{gone.pid}@12345.00"))
+        status, said = self.status_after(run, client, leave(f"{gone.pid}@12345"))
         assert status == "KILLED"
         assert "1 runs of an earlier invocation were interrupted" in said
 
     def test_by_one_whose_number_another_has_now(
         self, run: CommandLine, client: Any, leave: Callable[..., str]
     ) -> None:
-        assert self.status_after(run, client, leave(f"{os.getpid()}@12345.00"))[0] == "KILLED"
+        assert self.status_after(run, client, leave(f"{os.getpid()}@12345"))[0] == "KILLED"
 
     def test_by_one_that_died_but_was_not_buried(
         self, run: CommandLine, client: Any, leave: Callable[..., str]
     ) -> None:
         import psutil
 
-        zombie = subprocess.Popen([sys.executable, "-c", ""])
-        process = psutil.Process(zombie.pid)
-        created = process.create_time()
-        while process.status() != psutil.STATUS_ZOMBIE:
+        who = "import sys; from alue_bench.tracking.liveness import this_process; print(this_process())"
+        zombie = subprocess.Popen([sys.executable, "-c", who], stdout=subprocess.PIPE, text=True)
+        assert zombie.stdout is not None
+        process = zombie.stdout.read().strip()
+        while psutil.Process(zombie.pid).status() != psutil.STATUS_ZOMBIE:
             time.sleep(0.01)
-        assert self.status_after(run, client, leave(f"{zombie.pid}@{created:.2f}"))[0] == "KILLED"
+        assert self.status_after(run, client, leave(process))[0] == "KILLED"
         zombie.wait()
 
     def test_by_one_that_lives(self, run: CommandLine, client: Any, leave: Callable[..., str]) -> None:
-        import psutil
-
-        this = psutil.Process()
-        status, said = self.status_after(run, client, leave(f"{this.pid}@{this.create_time():.2f}"))
+        status, said = self.status_after(run, client, leave(liveness.this_process()))
         assert status == "RUNNING"
         assert "interrupted" not in said
 
     def test_by_one_on_another_machine(self, run: CommandLine, client: Any, leave: Callable[..., str]) -> None:
-        assert self.status_after(run, client, leave("1@1.00", host="elsewhere"))[0] == "RUNNING"
+        # Nothing tells at first sight whether it lives.
+        assert self.status_after(run, client, leave("1@1", machine="elsewhere"))[0] == "RUNNING"
 
 
 class TestStore:

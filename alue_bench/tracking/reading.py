@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 from alue_bench.errors import UnavailableError, UsageError
+from alue_bench.tracking.claims import FINGERPRINT
 from alue_bench.tracking.connection import Connection
-from alue_bench.tracking.recording import CURVES, FINGERPRINT
+from alue_bench.tracking.recording import CURVES
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import functools
 import json
-import os
 import socket
 import tempfile
 import time
@@ -24,12 +23,13 @@ from alue_bench.measure.environment import git_state, hardware_fingerprint
 from alue_bench.run import RunInputs
 from alue_bench.spec import Predictions, RunResult, RunSpec
 from alue_bench.task import Labels
+from alue_bench.tracking.claims import CLAIMING, FINGERPRINT, STAGE, Held, competitors, settle, withdraw
 from alue_bench.tracking.connection import Connection
 from alue_bench.tracking.figures import draw_predictions
+from alue_bench.tracking.liveness import HEARTBEAT, MACHINE, PROCESS, Heart, Watch, a_beat, this_machine, this_process
 
-FINGERPRINT = "fingerprint"
-PROCESS = "process"
 METRICS_PER_BATCH = 1000  # MLflow's limit
+FAILURE = "failure"
 TRACEBACK_FILE = "traceback.txt"
 CURVES = ("train/", "dev/")
 """Names of metrics that are logged over the course of training begin with these; no final scalar's does."""
@@ -67,13 +67,29 @@ class Recorded:
     params: Mapping[str, str]
 
 
-class Recorder:
-    """Writes the runs of one invocation."""
+@dataclass(frozen=True)
+class Ended:
+    """How a run that another process held came out."""
 
-    def __init__(self, connection: Connection) -> None:
+    status: str
+    """In MLflow's words; RUNNING where it has not ended."""
+    cause: str
+    """Of a failure."""
+
+
+class ClaimLost(Exception):
+    """A run was taken for dead while it was being done, by a process of another machine that saw no sign of life."""
+
+
+class Recorder:
+    """Writes the runs of one process. Those of a plan that several processes share have one parent."""
+
+    def __init__(self, connection: Connection, *, parent_id: str | None = None) -> None:
         self.connection = connection
-        self.parent_id: str | None = None
+        self.parent_id = parent_id
         self._open_run: str | None = None
+        self._heart = Heart(connection.client)
+        self._watch = Watch()
 
     # Finding -----------------------------------------------------------------------------------------------------
 
@@ -92,25 +108,41 @@ class Recorder:
         return Recorded(runs[0].info.run_id, final, dict(runs[0].data.params))
 
     @_tells_of_the_store
-    def close_interrupted(self) -> int:
-        """Mark as KILLED the runs that a process of this machine left RUNNING when it died. Returns their number.
+    def holder(self, fingerprint: str) -> Held | None:
+        """Who does a run at this moment, in this process or another; None where nobody lives who does."""
+        for run in competitors(self.connection, fingerprint):
+            if run.info.status == "RUNNING" and not self._watch.is_dead(run.info.run_id, run.data.tags):
+                return Held(run.info.run_id)
+        return None
 
-        MLflow never does so itself. A run of another machine is left alone: whether it lives cannot be seen from here.
+    @_tells_of_the_store
+    def ended(self, held: Held) -> Ended:
+        """How a run that another process held has come out."""
+        run = self.connection.client.get_run(held.run_id)
+        return Ended(run.info.status, run.data.tags.get(FAILURE, ""))
+
+    @_tells_of_the_store
+    def close_interrupted(self) -> int:
+        """Mark as KILLED the runs that a dead process left RUNNING: MLflow never does so itself. Returns their number.
+
+        Of another machine's process it takes two calls, a lease apart, to see that it is dead.
         """
-        dead, token = [], None
+        dead = [run for run in self._running() if self._watch.is_dead(run.info.run_id, run.data.tags)]
+        for run in dead:
+            self._terminate(run.info.run_id, "KILLED")
+        return len(dead)
+
+    def _running(self) -> list[Any]:
+        found: list[Any] = []
+        token = None
         while True:
             page = self.connection.client.search_runs(
-                [self.connection.experiment_id],
-                f"attributes.status = 'RUNNING' and tags.host = '{socket.gethostname()}'",
-                page_token=token,
+                [self.connection.experiment_id], "attributes.status = 'RUNNING'", page_token=token
             )
-            dead += [run.info.run_id for run in page if not _is_alive(run.data.tags.get(PROCESS, ""))]
+            found += page
             token = page.token
             if not token:
-                break
-        for run_id in dead:
-            self._terminate(run_id, "KILLED")
-        return len(dead)
+                return found
 
     # Writing -----------------------------------------------------------------------------------------------------
 
@@ -121,6 +153,7 @@ class Recorder:
             self.connection.experiment_id, run_name=name, tags={**self._common_tags(), **tags, "kind": "plan"}
         )
         self.parent_id = str(run.info.run_id)
+        self._heart.beat_for(self.parent_id)
         self._log_files(self.parent_id, {"plan.json": _json(plan)})
         return self.parent_id
 
@@ -133,8 +166,10 @@ class Recorder:
         self._terminate(self.parent_id, status)
 
     @_tells_of_the_store
-    def start(self, spec: RunSpec, inputs: RunInputs, labels: Labels) -> str:
-        """Open a run: everything about it that is known before it begins."""
+    def start(self, spec: RunSpec, inputs: RunInputs, labels: Labels, *, again: bool = False) -> str | Held:
+        """Open a run, with everything about it that is known before it begins, unless another process does it or has
+        done it. With `again` it is done whatever others do. Returns the run's id, or who does it.
+        """
         from mlflow.entities import Param, RunTag
         from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
@@ -143,6 +178,7 @@ class Recorder:
             **self._common_tags(),
             "kind": "run",
             FINGERPRINT: spec.fingerprint,
+            STAGE: CLAIMING,
             "data.source": spec.data.source,
             "data.protocol": spec.data.protocol,
             "hardware": hardware_fingerprint(spec.device),
@@ -176,18 +212,31 @@ class Recorder:
         client = self.connection.client
         run_id = str(client.create_run(self.connection.experiment_id, run_name=spec.label, tags=tags).info.run_id)
         self._open_run = run_id
+        held = None if again else settle(self.connection, self._watch, run_id, spec.fingerprint)
+        if held is not None:
+            withdraw(self.connection, run_id)
+            self._open_run = None
+            return held
         client.log_batch(
             run_id,
             params=[Param(name, str(value)) for name, value in params.items()],
-            tags=[RunTag("stage", "training")],
+            tags=[RunTag(STAGE, "training")],
         )
+        self._heart.beat_for(run_id)
         self._log_inputs(run_id, spec, inputs)
         self._log_files(run_id, {"config.json": _json(spec.as_dict())})
         return run_id
 
     @_tells_of_the_store
     def finish(self, run_id: str, spec: RunSpec, result: RunResult, labels: Labels) -> None:
-        """Close a run with what was measured; only then does it count as finished."""
+        """Close a run with what was measured; only then does it count as finished.
+
+        Raises ClaimLost where it was closed by another process meanwhile, and leaves it so.
+        """
+        self._heart.rest(run_id)
+        if self.connection.client.get_run(run_id).info.status != "RUNNING":
+            self._open_run = None
+            raise ClaimLost(run_id)
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             write_predictions(folder / "predictions.csv", result.predictions)
@@ -201,13 +250,13 @@ class Recorder:
         self._log_metrics(run_id, final + [(p.metric, p.value, p.step) for p in result.curves])
         # A run that could not be done in the format it was meant for was done in another one.
         self.connection.client.set_tag(run_id, "precision", result.environment["engine"]["precision"])
-        self.connection.client.set_tag(run_id, "stage", "done")
+        self.connection.client.set_tag(run_id, STAGE, "done")
         self._terminate(run_id, "FINISHED")
 
     @_tells_of_the_store
     def fail(self, run_id: str, cause: str, trace: str) -> None:
         """Close a run that raised: status FAILED, the cause as a tag, the traceback as an artifact."""
-        self.connection.client.set_tag(run_id, "failure", cause[:5000])
+        self.connection.client.set_tag(run_id, FAILURE, cause[:5000])
         self._log_files(run_id, {TRACEBACK_FILE: trace})
         self._terminate(run_id, "FAILED")
 
@@ -227,7 +276,9 @@ class Recorder:
             MLFLOW_SOURCE_TYPE: "LOCAL",
             "alue_bench.version": __version__,
             "host": socket.gethostname(),
-            PROCESS: _this_process(),
+            MACHINE: this_machine(),
+            PROCESS: this_process(),
+            HEARTBEAT: a_beat(),
         }
         git = git_state(Path.cwd())
         if git:
@@ -270,7 +321,12 @@ class Recorder:
                 (Path(scratch) / name).write_text(content, encoding="utf-8")
             self.connection.client.log_artifacts(run_id, scratch)
 
+    def advanced(self, run_id: str, done: int, total: int) -> None:
+        """How far a run is, for whoever reads its heartbeat. Writes nothing now."""
+        self._heart.tell(run_id, f"{done}/{total}")
+
     def _terminate(self, run_id: str, status: str) -> None:
+        self._heart.rest(run_id)
         self.connection.client.set_terminated(run_id, status)
         if run_id == self._open_run:
             self._open_run = None
@@ -306,22 +362,3 @@ def _versions(spec: RunSpec) -> dict[str, str]:
 
 def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n"
-
-
-def _this_process() -> str:
-    import psutil
-
-    return f"{os.getpid()}@{psutil.Process().create_time():.2f}"
-
-
-def _is_alive(process: str) -> bool:
-    """Whether the process that wrote this tag still runs; a reused process id has another creation time."""
-    import psutil
-
-    number, _, created = process.partition("@")
-    try:
-        found = psutil.Process(int(number))
-        # A zombie is dead, though nobody has fetched its exit code: common in containers.
-        return found.status() != psutil.STATUS_ZOMBIE and f"{found.create_time():.2f}" == created
-    except (ValueError, psutil.Error):
-        return False

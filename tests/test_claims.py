@@ -1,0 +1,208 @@
+"""Several invocations may have a run in their plans; one does it, and whoever dies is replaced."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+
+from alue_bench.tracking.claims import CLAIMING, FINGERPRINT, STAGE, Held, settle, withdraw
+from alue_bench.tracking.connection import Connection, connect
+from alue_bench.tracking.liveness import (
+    HEARTBEAT,
+    LEASE_S,
+    MACHINE,
+    PROCESS,
+    Heart,
+    Watch,
+    a_beat,
+    steps_of,
+    this_machine,
+    this_process,
+)
+
+
+@pytest.fixture
+def connection(store: str, experiment: str) -> Connection:
+    return connect(store, experiment)
+
+
+Claim = Callable[..., str]
+
+
+@pytest.fixture
+def claim(connection: Connection) -> Claim:
+    """Creates one, of this process unless told otherwise, and settles nothing."""
+
+    def create(
+        fingerprint: str = "f", *, start_time: int | None = None, machine: str | None = None, stage: str = CLAIMING
+    ) -> str:
+        tags = {FINGERPRINT: fingerprint, STAGE: stage, HEARTBEAT: a_beat()}
+        tags |= {MACHINE: machine or this_machine(), PROCESS: this_process()}
+        run = connection.client.create_run(connection.experiment_id, start_time=start_time, tags=tags)
+        return str(run.info.run_id)
+
+    return create
+
+
+@dataclass
+class Clock:
+    """Shows what it is told to."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class TestClaims:
+    def test_the_only_one_holds(self, connection: Connection, claim: Claim) -> None:
+        claim("another run")
+        assert settle(connection, Watch(), claim(), "f") is None
+
+    def test_one_that_is_settled_keeps_it_though_another_clock_says_it_came_later(
+        self, connection: Connection, claim: Claim
+    ) -> None:
+        first = claim(start_time=10**13, stage="training")
+        assert settle(connection, Watch(), claim(start_time=1), "f") == Held(first)
+
+    def test_what_is_finished_is_not_done_again(self, connection: Connection, claim: Claim) -> None:
+        first = claim(stage="done")
+        connection.client.set_terminated(first, "FINISHED")
+        assert settle(connection, Watch(), claim(), "f") == Held(first)
+
+    @pytest.mark.parametrize("status", ["FAILED", "KILLED"])
+    def test_what_came_to_nothing_is(self, connection: Connection, claim: Claim, status: str) -> None:
+        connection.client.set_terminated(claim(), status)
+        assert settle(connection, Watch(), claim(), "f") is None
+
+    def test_that_of_a_dead_process_is_closed_and_taken_over(self, connection: Connection, claim: Claim) -> None:
+        dead = claim(stage="training")
+        connection.client.set_tag(dead, PROCESS, "1@0")
+        assert settle(connection, Watch(), claim(), "f") is None
+        assert connection.client.get_run(dead).info.status == "KILLED"
+
+    def test_of_two_at_once_the_later_yields_and_the_earlier_waits_for_that(
+        self, connection: Connection, claim: Claim
+    ) -> None:
+        early, late = claim(start_time=1), claim(start_time=2)
+        with ThreadPoolExecutor() as pool:
+            waits = pool.submit(settle, connection, Watch(), early, "f")
+            assert settle(connection, Watch(), late, "f") == Held(early)
+            time.sleep(0.3)
+            assert not waits.done()
+            withdraw(connection, late)
+            assert waits.result() is None
+
+    def test_a_withdrawn_one_is_not_to_be_seen(self, connection: Connection, claim: Claim) -> None:
+        withdraw(connection, claim())
+        assert not connection.client.search_runs([connection.experiment_id])
+
+    def test_never_do_two_hold_it_and_always_does_one_in_the_end(self, connection: Connection, claim: Claim) -> None:
+        # Five threads with clocks apart by hours contend for each of three runs, round by round.
+        holding: dict[str, int] = {}
+        done: dict[str, int] = {}
+        together = threading.Barrier(5)
+        lock = threading.Lock()
+
+        def contend(skew: int) -> None:
+            for fingerprint in ("a", "b", "c"):
+                together.wait()
+                while True:
+                    run_id = claim(fingerprint, start_time=int(time.time() * 1000) + skew * 3_600_000)
+                    held = settle(connection, Watch(), run_id, fingerprint)
+                    if held is None:
+                        with lock:
+                            assert not holding.get(fingerprint)
+                            holding[fingerprint] = 1
+                        connection.client.set_tag(run_id, STAGE, "training")
+                        time.sleep(0.05)
+                        with lock:
+                            holding[fingerprint] = 0
+                            done[fingerprint] = done.get(fingerprint, 0) + 1
+                        connection.client.set_terminated(run_id, "FINISHED")
+                        break
+                    withdraw(connection, run_id)
+                    if connection.client.get_run(held.run_id).info.status == "FINISHED":
+                        break
+                    time.sleep(0.05)
+
+        with ThreadPoolExecutor(5) as pool:
+            for future in [pool.submit(contend, skew) for skew in (-3, 0, 0, 2, 5)]:
+                future.result()
+        assert done == dict.fromkeys("abc", 1)
+
+
+class TestHeartbeat:
+    def test_it_beats_while_the_run_is_held_and_no_longer(self, connection: Connection, claim: Claim) -> None:
+        run_id = claim()
+        heart = Heart(connection.client, beat_s=0.05)
+
+        def beat() -> str:
+            return str(connection.client.get_run(run_id).data.tags[HEARTBEAT])
+
+        heart.beat_for(run_id)
+        heart.tell(run_id, "37/120")
+        first = beat()
+        for _ in range(200):
+            if steps_of(beat()):
+                break
+            time.sleep(0.02)
+        assert steps_of(beat()) == (37, 120)
+        assert beat() != first
+        heart.rest(run_id)
+        last = beat()
+        time.sleep(0.3)
+        assert beat() == last
+        assert not [thread for thread in threading.enumerate() if thread.name == "heartbeat"]
+
+    def test_a_store_that_does_not_take_a_beat_does_not_stop_it(self, connection: Connection) -> None:
+        heart = Heart(connection.client, beat_s=0.01)
+        heart.beat_for("0" * 32)
+        for _ in range(500):
+            if heart.missed >= 2:
+                break
+            time.sleep(0.02)
+        assert heart.missed >= 2
+        heart.rest("0" * 32)
+
+    def test_no_two_beats_are_equal(self) -> None:
+        assert a_beat(1) != a_beat(2)
+
+
+THERE = {MACHINE: "elsewhere", PROCESS: "1@1"}
+
+
+class TestWatch:
+    def test_of_this_machine_it_knows_at_once(self) -> None:
+        assert not Watch().is_dead("r", {MACHINE: this_machine(), PROCESS: this_process()})
+        for process in ("1@0", "", "nonsense", "4194399@1"):
+            assert Watch().is_dead("r", {MACHINE: this_machine(), PROCESS: process})
+
+    def test_elsewhere_silence_for_a_lease_is_death(self) -> None:
+        clock = Clock()
+        watch = Watch(clock=clock)
+        assert not watch.is_dead("r", {**THERE, HEARTBEAT: "1"})
+        clock.now += LEASE_S
+        assert not watch.is_dead("r", {**THERE, HEARTBEAT: "1"})
+        clock.now += 1
+        assert watch.is_dead("r", {**THERE, HEARTBEAT: "1"})
+
+    def test_any_new_beat_is_life_whatever_time_it_tells(self) -> None:
+        clock = Clock()
+        watch = Watch(clock=clock)
+        for beat in ("2026-01-01T00:00:00 1", "1970-01-01T00:00:00 2", "2999-01-01T00:00:00 3"):
+            assert not watch.is_dead("r", {**THERE, HEARTBEAT: beat})
+            clock.now += LEASE_S
+        assert not watch.is_dead("r", {**THERE, HEARTBEAT: "another"})
+
+    def test_one_that_never_beats_is_dead_after_a_lease(self) -> None:
+        clock = Clock()
+        watch = Watch(clock=clock)
+        assert not watch.is_dead("r", THERE)
+        clock.now += LEASE_S + 1
+        assert watch.is_dead("r", THERE)
