@@ -25,6 +25,7 @@ from alue_bench.tracking.reading import (
     read_parents,
     read_predictions,
     read_results,
+    read_runs,
     say_counts,
 )
 
@@ -194,3 +195,14 @@ class TestOpening:
     def test_an_experiment_that_is_not_there(self, store: str) -> None:
         with pytest.raises(UsageError, match=r"there is no experiment 'nobody' in .*; there are .*'first'"):
             open_store(store, "nobody")
+
+
+def test_runs_can_be_asked_for_by_their_ids(connection: Connection) -> None:
+    ids = [planted(connection, "anger", "full", seed) for seed in range(3)]
+    failed = planted(connection, "anger", "full", 9, status="FAILED")
+    found = read_runs(connection, [ids[2], ids[0], failed])
+    assert list(found.frame["run_id"]) == [ids[0], ids[2]]
+    assert found.counts == Counts(failed=1)
+    everything = read_results(connection).frame.set_index("run_id").loc[[ids[0], ids[2]]].reset_index()
+    assert found.frame.equals(everything[found.frame.columns])
+    assert read_runs(connection, []).frame.empty

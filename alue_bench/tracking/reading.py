@@ -17,7 +17,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 PAGE = 1000
 """Runs asked for at a time."""
+IDS = 100
+"""Runs asked for by their ids at a time: each id makes the question longer."""
 
 COLUMNS: Mapping[str, str] = {
     # What the run is in MLflow
@@ -175,22 +177,14 @@ def read_results(
     for column, values in (wanted | {"data_source": [data_source] if data_source else []}).items():
         if values:
             keep &= attempts[column].isin(list(values))
-    attempts = attempts[keep]
-    finished = attempts[attempts["status"] == "FINISHED"]
-    rows = finished.drop_duplicates("fingerprint", keep="last").reset_index(drop=True)
-    # An attempt that failed before the same run succeeded is nobody's concern any more.
-    open_ = attempts[~attempts["fingerprint"].isin(rows["fingerprint"])].drop_duplicates("fingerprint", keep="last")
-    status = open_["status"].value_counts()
-    counts = Counts(
-        failed=int(status.get("FAILED", 0)),
-        interrupted=int(status.get("KILLED", 0)),
-        unfinished=int(status.get("RUNNING", 0) + status.get("SCHEDULED", 0)),
-        repeated=len(finished) - len(rows),
-        foreign=foreign,
-        unreadable=unreadable,
-    )
-    metrics = [name for name in rows.columns if name not in COLUMNS and rows[name].notna().any()]
-    return Results(connection=connection, frame=rows[[*COLUMNS, *metrics]].copy(), counts=counts, parent_id=parent_id)
+    return _results(connection, attempts[keep], Counts(foreign=foreign, unreadable=unreadable), parent_id)
+
+
+def read_runs(connection: Connection, run_ids: Sequence[str], *, parent_id: str | None = None) -> Results:
+    """The finished ones of these runs. Asks the store for nothing else: however much the experiment holds, it takes as
+    long as these runs take. `parent_id` is passed on."""
+    attempts, _, unreadable = _read(connection, run_ids)
+    return _results(connection, attempts, Counts(unreadable=unreadable), parent_id)
 
 
 def read_attempts(connection: Connection) -> pd.DataFrame:
@@ -288,6 +282,24 @@ def read_parents(connection: Connection) -> pd.DataFrame:
 # How ---------------------------------------------------------------------------------------------------------------
 
 
+def _results(connection: Connection, attempts: pd.DataFrame, found: Counts, parent_id: str | None) -> Results:
+    """The finished ones of some attempts; `found` counts what is not among them."""
+    finished = attempts[attempts["status"] == "FINISHED"]
+    rows = finished.drop_duplicates("fingerprint", keep="last").reset_index(drop=True)
+    # An attempt that failed before the same run succeeded is nobody's concern any more.
+    open_ = attempts[~attempts["fingerprint"].isin(rows["fingerprint"])].drop_duplicates("fingerprint", keep="last")
+    status = open_["status"].value_counts()
+    counts = replace(
+        found,
+        failed=int(status.get("FAILED", 0)),
+        interrupted=int(status.get("KILLED", 0)),
+        unfinished=int(status.get("RUNNING", 0) + status.get("SCHEDULED", 0)),
+        repeated=len(finished) - len(rows),
+    )
+    metrics = [name for name in rows.columns if name not in COLUMNS and rows[name].notna().any()]
+    return Results(connection=connection, frame=rows[[*COLUMNS, *metrics]].copy(), counts=counts, parent_id=parent_id)
+
+
 @contextmanager
 def _store_told(connection: Connection) -> Iterator[None]:
     from mlflow.exceptions import MlflowException
@@ -301,31 +313,38 @@ def _store_told(connection: Connection) -> Iterator[None]:
         raise UnavailableError(f"tracking store {connection.uri} cannot be read: {first_line}") from error
 
 
-def _pages(connection: Connection) -> Iterator[Any]:
-    """All runs of the experiment, oldest first."""
-    token = None
+def _pages(connection: Connection, run_ids: Sequence[str] | None = None) -> Iterator[Any]:
+    """All runs of the experiment, or those of them with these ids; oldest first."""
+    filters = [""] if run_ids is None else [_one_of(run_ids[at : at + IDS]) for at in range(0, len(run_ids), IDS)]
     with _store_told(connection):
-        while True:
-            page = connection.client.search_runs(
-                [connection.experiment_id],
-                max_results=PAGE,
-                order_by=["attributes.start_time ASC"],
-                page_token=token,
-            )
-            yield from page
-            token = page.token
-            if not token:
-                return
+        for filter_string in filters:
+            token = None
+            while True:
+                page = connection.client.search_runs(
+                    [connection.experiment_id],
+                    filter_string,
+                    max_results=PAGE,
+                    order_by=["attributes.start_time ASC"],
+                    page_token=token,
+                )
+                yield from page
+                token = page.token
+                if not token:
+                    break
+
+
+def _one_of(run_ids: Iterable[str]) -> str:
+    return f"attributes.run_id IN ({', '.join(repr(run_id) for run_id in run_ids)})"
 
 
 def _is_ours(run: Any) -> bool:
     return "alue_bench.version" in run.data.tags
 
 
-def _read(connection: Connection) -> tuple[pd.DataFrame, int, int]:
-    """All runs of ours that can be read, and how many are foreign and unreadable."""
+def _read(connection: Connection, run_ids: Sequence[str] | None = None) -> tuple[pd.DataFrame, int, int]:
+    """All runs of ours that can be read, or those with these ids; and how many are foreign and unreadable."""
     records, foreign = [], 0
-    for run in _pages(connection):
+    for run in _pages(connection, run_ids):
         if not _is_ours(run):
             foreign += 1
         elif run.data.tags.get("kind") == "run":
