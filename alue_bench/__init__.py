@@ -8,7 +8,7 @@ from alue_bench.formats import BadRow, Delimited, Example, Reader
 from alue_bench.hookspecs import hookimpl
 from alue_bench.model import Model
 from alue_bench.strategy import EncoderShape, FreezePlan, Strategy, StrategyFamily
-from alue_bench.task import DataFile, HeldOut, Labels, Splits, TargetKind, Task
+from alue_bench.task import DataFile, HeldOut, Labels, Splits, Submission, TargetKind, Task
 
 __version__ = "0.1.0"
 
@@ -29,6 +29,7 @@ __all__ = [
     "Splits",
     "Strategy",
     "StrategyFamily",
+    "Submission",
     "TargetKind",
     "Task",
     "UnavailableError",

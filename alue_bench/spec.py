@@ -199,6 +199,7 @@ class Predictions:
 
     ids: list[str]
     gold: list[Any]
+    """Empty texts where there are no gold labels."""
     predicted: list[Any]
     scores: Any
     columns: tuple[str, ...]
@@ -214,6 +215,8 @@ class RunResult:
     predictions: Predictions
     dev_predictions: Predictions
     """Of the epoch that was selected, on the dev split of the task that trained the model."""
+    submission_predictions: Predictions | None = None
+    """Of a leaderboard's rows without gold labels, where they were at hand."""
     environment: Mapping[str, Any]
     notes: tuple[str, ...] = ()
     """What a reader should know, such as how many texts were cut."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
+from typing import Literal
 
 from alue_bench.formats import Delimited, Reader
 
@@ -133,6 +134,36 @@ class Splits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Submission:
+    """The file in which a leaderboard wants a task's predictions, tab-separated.
+
+    It has a line for each row of the official test file without gold labels (`Splits.submission`), or, where the task
+    has none, of its test file, in that file's order: the identifier, if it is wanted, and the predicted label or
+    number; for a multi-label task 0 or 1 for each label.
+    """
+
+    file: str
+    """Its name, such as "q2q.tsv"."""
+    header: tuple[str, ...] = ()
+    """The first line; empty where there is none."""
+    id: Literal["given", "row"] | None = None
+    """The first column: the identifier that the official file gives, or the row's number from 0. None: no such
+    column."""
+    encode: Mapping[str, str] = field(default_factory=dict)
+    """What the file writes for each label, where that is not its name."""
+    leaderboard: str = "ALUE"
+
+    def __post_init__(self) -> None:
+        if PurePosixPath(self.file).name != self.file or not self.file:
+            raise ValueError(f"submission file {self.file!r} must be a file's name without a folder")
+
+    def columns(self, labels: Labels) -> int:
+        """How many columns each line has."""
+        predicted = len(labels.names) if labels.kind is TargetKind.MULTILABEL else 1
+        return predicted + (self.id is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """A labelled data set, its label space, its splits and its metrics."""
 
@@ -154,6 +185,8 @@ class Task:
     """The task whose train and dev splits train the model; None: this one's own."""
     defaults: Mapping[str, object] = field(default_factory=dict)
     """Hyper-parameters this task prefers to the general defaults, by their names in `HyperParameters`."""
+    submission: Submission | None = None
+    """How a leaderboard wants predictions on this task, where there is one."""
     sample: Path | None = None
     """A folder laid out like the data folder, with small files written for demonstration."""
 
@@ -172,6 +205,8 @@ class Task:
             raise ValueError(f"task {self.name!r} needs either a train split or trained_on, and not both")
         if self.splits.train is not None and self.splits.dev is None:
             raise ValueError(f"task {self.name!r} needs a dev split; HeldOut(0.1) takes one from train")
+        if self.submission is not None:
+            _check_submission(self, self.submission)
         object.__setattr__(self, "splits", _with_label_space(self.splits, self.labels))
 
     @property
@@ -179,6 +214,19 @@ class Task:
         """Whether an example is a pair of texts."""
         reader = next(iter(self.splits.files().values())).read
         return getattr(reader, "text_pair", None) is not None
+
+
+def _check_submission(task: Task, submission: Submission) -> None:
+    columns = submission.columns(task.labels)
+    if submission.header and len(submission.header) != columns:
+        raise ValueError(
+            f"task {task.name!r}: the submission's header has {len(submission.header)} columns, its lines {columns}"
+        )
+    unknown = sorted(set(submission.encode) - set(task.labels.names))
+    if unknown:
+        raise ValueError(f"task {task.name!r}: the submission encodes {unknown[0]!r}, which is not one of its labels")
+    if not isinstance(task.splits.submission or task.splits.test, DataFile):
+        raise ValueError(f"task {task.name!r} has no official test file to submit predictions of")
 
 
 def _with_label_space(splits: Splits, labels: Labels) -> Splits:

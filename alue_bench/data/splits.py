@@ -33,12 +33,17 @@ class TaskRows:
     folder: DataFolder
     dropped: int
     """Bad rows left out because the user said so."""
+    notes: tuple[str, ...] = ()
+    """What a reader of a run on these rows should know."""
 
 
 def load_rows(
     task: Task, folder: DataFolder, *, drop_bad: bool, limit_train: int | None, limit_eval: int | None
 ) -> TaskRows:
     """Read, check and split a task's files.
+
+    Where the task's leaderboard file without gold labels is at hand, its rows are there too, as `submission`, unless
+    `limit_eval` makes of the run a rehearsal. No result depends on them: if they cannot be used, a note says why.
 
     Raises DataError where a file is missing or malformed, or a split has no rows.
     """
@@ -67,7 +72,31 @@ def load_rows(
             raise DataError(f"task {task.name!r}: the {split} split has rows without a gold label")
         content = [[e.id, e.text, e.text_pair, e.target] for e in kept]
         splits[split] = SplitRows(tuple(kept), digest_of(content))
-    return TaskRows(splits, folder, sum(len(file.bad) for file in read.values()) if drop_bad else 0)
+    notes: list[str] = []
+    if limit_eval is None and task.submission is not None and task.splits.submission is not None:
+        try:
+            unlabelled = submission_rows(task, folder)
+        except DataError as error:
+            notes.append(f"no predictions for {task.submission.leaderboard}'s {task.submission.file}: {error}")
+        else:
+            if unlabelled is not None:
+                splits["submission"] = unlabelled
+    dropped = sum(len(file.bad) for file in read.values()) if drop_bad else 0
+    return TaskRows(splits, folder, dropped, tuple(notes))
+
+
+def submission_rows(task: Task, folder: DataFolder) -> SplitRows | None:
+    """The rows that a leaderboard wants predictions of, every one, in file order: of the file without gold labels, or,
+    where the task has none, of the test file. None where the file is not in the folder.
+
+    Raises DataError where it cannot be read or has a bad row: a leaderboard wants a line for each.
+    """
+    file = task.splits.submission or task.splits.test
+    if not isinstance(file, DataFile) or not folder.file(file).is_file():
+        return None
+    found = read_file(file, folder.file(file), task.labels)
+    reject_bad_rows(task, found, drop=False)
+    return SplitRows(found.examples, digest_of([[e.id, e.text, e.text_pair] for e in found.examples]))
 
 
 def limit_rows(examples: Sequence[Example], limit: int | None) -> Sequence[Example]:

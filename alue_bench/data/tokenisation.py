@@ -93,10 +93,13 @@ def _as_split(tokens: Any, rows: SplitRows, labels: Labels) -> TokenisedSplit:
 
 
 def encode_targets(rows: SplitRows, labels: Labels) -> Tensor:
-    """Class indices [n], marks of 0 and 1 [n, labels], or numbers [n]."""
+    """Class indices [n], marks of 0 and 1 [n, labels], or numbers [n]. Of rows without gold labels, zeros: nothing may
+    read them."""
     import torch
 
     targets: list[Any] = [example.target for example in rows.examples]
+    if None in targets:
+        return torch.zeros(len(targets), dtype=torch.long)
     if labels.kind is TargetKind.REGRESSION:
         return torch.tensor(targets, dtype=torch.float32)
     position = {name: index for index, name in enumerate(labels.names)}

@@ -35,12 +35,12 @@ def probabilities(logits: np.ndarray[Any, Any], labels: Labels) -> np.ndarray[An
 
 
 def predictions_table(
-    ids: list[str], gold: np.ndarray[Any, Any], logits: np.ndarray[Any, Any], labels: Labels
+    ids: list[str], gold: np.ndarray[Any, Any] | None, logits: np.ndarray[Any, Any], labels: Labels
 ) -> Predictions:
-    """Gold and predicted labels by name, and scores, example by example."""
+    """Gold (where there is any) and predicted labels by name, and scores, example by example."""
     return Predictions(
         ids=ids,
-        gold=[_named(value, labels) for value in gold],
+        gold=[""] * len(ids) if gold is None else [_named(value, labels) for value in gold],
         predicted=[_named(value, labels) for value in decide(logits, labels)],
         scores=probabilities(logits, labels),
         columns=labels.names or ("value",),

@@ -30,6 +30,7 @@ from alue_bench.tracking.liveness import HEARTBEAT, MACHINE, PROCESS, Heart, Wat
 
 METRICS_PER_BATCH = 1000  # MLflow's limit
 FAILURE = "failure"
+SUBMISSION_FILE = "submission_predictions.csv"
 TRACEBACK_FILE = "traceback.txt"
 CURVES = ("train/", "dev/")
 """Names of metrics that are logged over the course of training begin with these; no final scalar's does."""
@@ -241,6 +242,8 @@ class Recorder:
             folder = Path(scratch)
             write_predictions(folder / "predictions.csv", result.predictions)
             write_predictions(folder / "dev_predictions.csv", result.dev_predictions)
+            if result.submission_predictions is not None:
+                write_predictions(folder / SUBMISSION_FILE, result.submission_predictions)
             draw_predictions(folder / "confusion_matrix.png", result.predictions, labels, title=spec.label)
             (folder / "environment.json").write_text(_json(result.environment), encoding="utf-8")
             if result.notes:

@@ -5,7 +5,7 @@ The official file is not public; ALUE scores submissions to its leaderboard.
 
 from pathlib import Path
 
-from alue_bench import DataFile, Delimited, Labels, Splits, Task
+from alue_bench import DataFile, Delimited, Labels, Splits, Submission, Task
 
 TASK = Task(
     name="diag",
@@ -29,5 +29,6 @@ TASK = Task(
     primary="mcc",
     official_metric="Matthews correlation coefficient",
     trained_on="xnli",
+    submission=Submission(file="diagnostic.tsv", header=("pairID", "prediction"), id="row"),
     sample=Path(__file__).parent / "sample",
 )

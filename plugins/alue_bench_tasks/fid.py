@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from alue_bench import DataFile, Delimited, HeldOut, Labels, Splits, Task
+from alue_bench import DataFile, Delimited, HeldOut, Labels, Splits, Submission, Task
 
 READ = Delimited(
     header=True,
@@ -32,5 +32,8 @@ TASK = Task(
     "2019, CEUR Workshop Proceedings 2517.",
     primary="f1_macro",
     official_metric="F1",
+    submission=Submission(
+        file="irony.tsv", header=("id", "prediction"), id="row", encode={"not_ironic": "0", "ironic": "1"}
+    ),
     sample=Path(__file__).parent / "sample",
 )

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from alue_bench import Labels, Task
+from alue_bench import Labels, Submission, Task
 from alue_bench_tasks import madar
 
 TASK = Task(
@@ -16,5 +16,6 @@ TASK = Task(
     citation=madar.CITATION,
     primary="f1_macro",
     official_metric=madar.OFFICIAL_METRIC,
+    submission=Submission(file="madar.tsv"),
     sample=Path(__file__).parent / "sample",
 )

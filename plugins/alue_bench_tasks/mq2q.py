@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from alue_bench import DataFile, Delimited, HeldOut, Labels, Splits, Task
+from alue_bench import DataFile, Delimited, HeldOut, Labels, Splits, Submission, Task
 
 TASK = Task(
     name="mq2q",
@@ -45,5 +45,11 @@ TASK = Task(
     "International Workshop on NLP Solutions for Under Resourced Languages (NSURL 2019), pages 1-8.",
     primary="f1_macro",
     official_metric="F1",
+    submission=Submission(
+        file="q2q.tsv",
+        header=("QuestionPairID", "prediction"),
+        id="given",
+        encode={"different": "0", "similar": "1"},
+    ),
     sample=Path(__file__).parent / "sample",
 )

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from alue_bench import Labels, Task
+from alue_bench import Labels, Submission, Task
 from alue_bench_tasks import osact4
 
 TASK = Task(
@@ -16,5 +16,6 @@ TASK = Task(
     citation=osact4.CITATION,
     primary="f1_macro",
     official_metric=osact4.OFFICIAL_METRIC,
+    submission=Submission(file="offensive.tsv"),
     sample=Path(__file__).parent / "sample",
 )

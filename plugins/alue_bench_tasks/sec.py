@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from alue_bench import Delimited, Labels, Task
+from alue_bench import Delimited, Labels, Submission, Task
 from alue_bench_tasks import semeval2018
 
 TASK = Task(
@@ -17,5 +17,6 @@ TASK = Task(
     citation=semeval2018.CITATION,
     primary="jaccard_samples",
     official_metric="Jaccard index over samples (multi-label accuracy)",
+    submission=Submission(file="E_c.tsv", header=("ID", *semeval2018.EMOTIONS), id="given"),
     sample=Path(__file__).parent / "sample",
 )

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from alue_bench import Delimited, Labels, Task
+from alue_bench import Delimited, Labels, Submission, Task
 from alue_bench_tasks import semeval2018
 
 TASK = Task(
@@ -16,5 +16,6 @@ TASK = Task(
     citation=semeval2018.CITATION,
     primary="pearson",
     official_metric="Pearson correlation",
+    submission=Submission(file="v_reg.tsv", header=("ID", "prediction"), id="given"),
     sample=Path(__file__).parent / "sample",
 )

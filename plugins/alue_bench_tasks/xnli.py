@@ -6,7 +6,7 @@ file is not used.
 
 from pathlib import Path
 
-from alue_bench import DataFile, Delimited, HeldOut, Labels, Splits, Task
+from alue_bench import DataFile, Delimited, HeldOut, Labels, Splits, Submission, Task
 
 READ = Delimited(columns=3, text=0, text_pair=1, target=2)
 
@@ -30,5 +30,7 @@ TASK = Task(
     # XNLI's own metric and the ALUE leaderboard's; the classes are balanced, so macro-F1 lies close to it.
     primary="accuracy",
     official_metric="accuracy",
+    # The file that its authors publish has no pairID column: pairs are counted from 0.
+    submission=Submission(file="xnli.tsv", header=("pairID", "prediction"), id="row"),
     sample=Path(__file__).parent / "sample",
 )

@@ -1,0 +1,70 @@
+"""A leaderboard's file from predictions, and what must hold of it before anybody uploads it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from alue_bench.errors import DataError
+from alue_bench.formats import Example
+from alue_bench.task import Labels, Submission, TargetKind, Task
+
+
+def submission_text(task: Task, ids: Sequence[str], predicted: Sequence[str], rows: Sequence[Example]) -> str:
+    """The content of the task's submission file: UTF-8, lines end with a line feed.
+
+    `predicted` are label names (several apart by spaces) or numbers as text, and `ids` the examples they were made of;
+    `rows` is every row of the official file. Raises DataError where the predictions are not of exactly these rows, in
+    their order, or one of them is not a label of the task.
+    """
+    submission = _declared(task)
+    _check_rows(task.name, ids, rows)
+    lines = ["\t".join(submission.header)] if submission.header else []
+    for number, (row, value) in enumerate(zip(rows, predicted, strict=True)):
+        identifier = {"given": [row.id], "row": [str(number)], None: []}[submission.id]
+        try:
+            cells = _cells(value, task.labels, submission)
+        except ValueError as error:
+            raise DataError(f"{task.name}: prediction {number + 1} of {len(rows)}: {error}") from error
+        lines.append("\t".join([*identifier, *cells]))
+    return "\n".join(lines) + "\n"
+
+
+def _declared(task: Task) -> Submission:
+    if task.submission is None:
+        raise DataError(f"task {task.name!r} declares no submission file")
+    return task.submission
+
+
+def _check_rows(task: str, ids: Sequence[str], rows: Sequence[Example]) -> None:
+    if len(ids) != len(rows):
+        raise DataError(
+            f"{task}: {len(ids)} predictions for the {len(rows)} rows of the official file; a leaderboard wants every "
+            "one (was the run limited, or were bad rows dropped?)"
+        )
+    for number, (identifier, row) in enumerate(zip(ids, rows, strict=True), start=1):
+        if identifier != row.id:
+            raise DataError(
+                f"{task}: prediction {number} is of {identifier!r}, but row {number} of the official file is "
+                f"{row.id!r}; the run was made of another file"
+            )
+        if any(character in row.id for character in "\t\r\n"):
+            raise DataError(f"{task}: the identifier {row.id!r} of row {number} cannot stand in a tab-separated file")
+
+
+def _cells(value: str, labels: Labels, submission: Submission) -> list[str]:
+    """Of one prediction. Raises ValueError where it is not of the label space."""
+    if labels.kind is TargetKind.REGRESSION:
+        number = float(value)
+        if not math.isfinite(number):
+            raise ValueError(f"{value} is not a finite number")
+        return [repr(number)]
+    if labels.kind is TargetKind.MULTILABEL:
+        marked = set(value.split())
+        unknown = sorted(marked - set(labels.names))
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is not one of the labels {', '.join(labels.names)}")
+        return ["1" if name in marked else "0" for name in labels.names]
+    if value not in labels.names:
+        raise ValueError(f"{value!r} is not one of the labels {', '.join(labels.names)}")
+    return [submission.encode.get(value, value)]
