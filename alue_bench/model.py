@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from alue_bench.declaration import Kind, check_callable, check_texts, check_types
 from alue_bench.task import NAME
 
 
@@ -36,7 +37,16 @@ class Model:
     """Hyper-parameters this model prefers to the task's and the general defaults."""
 
     def __post_init__(self) -> None:
+        check_types("model", vars(self), {"name": str})
         if not NAME.fullmatch(self.name):
             raise ValueError(f"model name {self.name!r} must match {NAME.pattern}")
         if not self.title or not str(self.checkpoint):
             raise ValueError(f"model {self.name!r} must state its title and its checkpoint")
+        kinds: dict[str, Kind] = {
+            "title": str, "checkpoint": (Path, str), "revision": (str, type(None)), "licence": str, "citation": str,
+            "normalisation": str, "defaults": Mapping,
+        }  # fmt: skip
+        check_types(f"model {self.name!r}", vars(self), kinds)
+        check_texts(f"model {self.name!r}", vars(self), ("languages", "requires"))
+        if self.normalise is not None:
+            check_callable(f"model {self.name!r}", "normalise", self.normalise)

@@ -21,6 +21,7 @@ from alue_bench.spec import DataDigests, Resolved, RunSpec, digest_of, resolve_h
 from alue_bench.strategy import EncoderShape, Strategy
 from alue_bench.task import Task
 from alue_bench.training.checkpoint import Checkpoint, encoder_shape, load_config, locate_checkpoint
+from alue_bench.training.encoder_stack import check_layers_can_be_told_apart
 from alue_bench.training.precision import resolve_device, resolve_precision
 from alue_bench.training.prefix_store import DEFAULT_LIMIT, PrefixStore, parse_size, prefix_folder
 
@@ -278,6 +279,7 @@ def _ready_models(request: PlanRequest, registry: Registry, plan: Plan) -> list[
         model = resolve_model(name, registry)
         checkpoint = locate_checkpoint(model, download=request.download and bool(request.models))
         config = load_config(checkpoint)
+        check_layers_can_be_told_apart(config, checkpoint.folder)
         if named_before.setdefault(model.name, checkpoint.digest) != checkpoint.digest:
             model = replace(model, name=f"{model.name}-{checkpoint.digest[:6]}")  # two folders of one name
         return _ReadyModel(model, checkpoint, encoder_shape(config), _positions(config))
@@ -293,10 +295,10 @@ def _ready_models(request: PlanRequest, registry: Registry, plan: Plan) -> list[
 
 
 def _forgiven(request: PlanRequest, *, named: bool) -> type[AlueBenchError] | tuple[type[AlueBenchError], ...]:
-    """Errors that make a task or model skipped."""
+    """Errors that make a task or model skipped. A model that no strategy can be applied to always is."""
     if not named:
         return AlueBenchError
-    return (DataError, UnavailableError) if request.skip_missing else ()
+    return (DoesNotFit, DataError, UnavailableError) if request.skip_missing else DoesNotFit
 
 
 def _available(

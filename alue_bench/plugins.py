@@ -14,6 +14,7 @@ import pluggy
 
 from alue_bench import hookspecs
 from alue_bench.errors import AlueBenchError, PluginError, UsageError
+from alue_bench.formats import shown
 from alue_bench.model import Model
 from alue_bench.strategy import Strategy, StrategyFamily
 from alue_bench.task import NAME, Task
@@ -92,14 +93,14 @@ class Registry:
         found = [(strategy, d.origin) for d in self.families if (strategy := _parse(d, name)) is not None]
         if len({origin for _, origin in found}) > 1:
             raise PluginError(
-                f"strategy {name!r} is claimed by {found[0][1]} and by {found[1][1]}; disable one of them "
+                f"strategy {shown(name)} is claimed by {found[0][1]} and by {found[1][1]}; disable one of them "
                 f"with --disable-plugin or {DISABLE_VARIABLE}"
             )
         if not found:
             examples = [example for d in self.families for example in d.value.examples]
             grammars = ", ".join(dict.fromkeys(d.value.grammar for d in self.families))
             raise UsageError(
-                f"unknown strategy {name!r}{_nearest(name, examples)}; strategies are written {grammars}"
+                f"unknown strategy {shown(name)}{_nearest(name, examples)}; strategies are written {grammars}"
                 f"{self._failures_hint()}"
             )
         return found[0]
@@ -115,7 +116,7 @@ class Registry:
         if name in known:
             return known[name]
         raise UsageError(
-            f"unknown {kind} {name!r}{_nearest(name, known)}; known are {', '.join(sorted(known)) or 'none'}"
+            f"unknown {kind} {shown(name)}{_nearest(name, known)}; known are {', '.join(sorted(known)) or 'none'}"
             f"{self._failures_hint()}"
         )
 
@@ -129,11 +130,18 @@ class Registry:
 
 def _parse(declared: Declared[StrategyFamily], name: str) -> Strategy | None:
     try:
-        return declared.value.parse(name)
+        strategy = declared.value.parse(name)
+        if strategy is None:
+            return None
+        if not isinstance(strategy, Strategy):
+            raise TypeError(f"parse() returned {strategy!r:.60} where a Strategy was expected")
+        if not isinstance(strategy.name, str):
+            raise TypeError(f"its name is {strategy.name!r:.60}, which is no text")
+        return strategy
     except AlueBenchError:
         raise
     except Exception as error:  # a stranger's grammar
-        raise PluginError(f"plugin {declared.origin} failed on strategy {name!r}: {_cause(error)}") from error
+        raise PluginError(f"plugin {declared.origin} failed on strategy {shown(name)}: {_cause(error)}") from error
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
@@ -148,8 +156,19 @@ def entry_points() -> list[tuple[EntryPoint, Distribution]]:
         for entry_point in distribution.entry_points:
             if entry_point.group == hookspecs.GROUP:
                 # The first one on sys.path wins, as with imports; an editable install may be listed twice.
-                found.setdefault((distribution.name, entry_point.name), (entry_point, distribution))
+                found.setdefault((_name_of(distribution), entry_point.name), (entry_point, distribution))
     return [found[key] for key in sorted(found)]
+
+
+def _name_of(distribution: Distribution) -> str:
+    """Of what a broken installation left, there may be none."""
+    name: str | None = distribution.metadata["Name"] if distribution.metadata else None
+    return name or "a distribution without a name"
+
+
+def _version_of(distribution: Distribution) -> str:
+    version: str | None = distribution.metadata["Version"] if distribution.metadata else None
+    return version or "of unknown version"
 
 
 def load_registry(*, disable: Iterable[str] = (), strict: bool = False) -> Registry:
@@ -163,7 +182,7 @@ def load_registry(*, disable: Iterable[str] = (), strict: bool = False) -> Regis
     reports: list[PluginReport] = []
     loaded: list[tuple[PluginReport, object]] = []
     for entry_point, distribution in entry_points():
-        origin = Origin(distribution.name, distribution.version, entry_point.name, entry_point.value)
+        origin = Origin(_name_of(distribution), _version_of(distribution), entry_point.name, entry_point.value)
         report = PluginReport(origin)
         reports.append(report)
         if disabled & {origin.entry_point, origin.distribution}:

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from alue_bench.declaration import check_callable, check_texts, check_types
 from alue_bench.errors import DoesNotFit
 
 
@@ -107,3 +108,7 @@ class StrategyFamily:
         for required in ("grammar", "title", "source", "examples"):
             if not getattr(self, required):
                 raise ValueError(f"strategy family {self.grammar or self.title!r} does not state its {required}")
+        owner = f"strategy family {self.grammar!r}"
+        check_types(owner, vars(self), {"grammar": str, "title": str, "source": str})
+        check_texts(owner, vars(self), ("examples",))
+        check_callable(owner, "parse", self.parse)

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Literal
 
+from alue_bench.declaration import Kind, check_callable, check_texts, check_types
 from alue_bench.formats import Delimited, Reader
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
@@ -69,7 +70,10 @@ class Labels:
         return cls(TargetKind.REGRESSION, minimum=minimum, maximum=maximum)
 
     def __post_init__(self) -> None:
+        check_types("labels", vars(self), {"kind": TargetKind, "threshold": (float, int)})
+        check_texts("labels", vars(self), ("names",))
         if self.kind is TargetKind.REGRESSION:
+            check_types("labels", vars(self), {"minimum": (float, int), "maximum": (float, int)})
             if self.names:
                 raise ValueError("a regression task has no label names")
             if not self.minimum < self.maximum:
@@ -93,6 +97,8 @@ class DataFile:
     read: Reader
 
     def __post_init__(self) -> None:
+        check_types("data file", vars(self), {"path": str})
+        check_callable(f"data file {self.path!r}", "read", self.read)
         pure = PurePosixPath(self.path)
         if pure.is_absolute() or ".." in pure.parts:
             raise ValueError(f"data file {self.path!r} must be a path below the data folder")
@@ -110,6 +116,7 @@ class HeldOut:
     seed: int = 42
 
     def __post_init__(self) -> None:
+        check_types("HeldOut", vars(self), {"fraction": (float, int), "seed": int})
         if not 0 < self.fraction <= 0.5:
             raise ValueError(f"HeldOut: fraction {self.fraction} is not above 0 and at most 0.5")
 
@@ -126,6 +133,14 @@ class Splits:
     """An official test file without gold labels, for leaderboards."""
     protocol: str = "official train, dev and test files"
     """One sentence that a reader of a result needs; every run records it."""
+
+    def __post_init__(self) -> None:
+        nothing = type(None)
+        kinds: dict[str, Kind] = {
+            "train": (DataFile, nothing), "dev": (DataFile, HeldOut, nothing), "test": (DataFile, HeldOut),
+            "submission": (DataFile, nothing), "protocol": str,
+        }  # fmt: skip
+        check_types("splits", vars(self), kinds)
 
     def files(self) -> dict[str, DataFile]:
         """The files by split: train, dev, test, submission, those that the task has."""
@@ -191,11 +206,19 @@ class Task:
     """A folder laid out like the data folder, with small files written for demonstration."""
 
     def __post_init__(self) -> None:
+        check_types("task", vars(self), {"name": str})
         if not NAME.fullmatch(self.name):
             raise ValueError(f"task name {self.name!r} must match {NAME.pattern}")
         for required in ("title", "languages", "source", "licence", "citation"):
             if not getattr(self, required):
                 raise ValueError(f"task {self.name!r} does not state its {required}")
+        texts = dict.fromkeys(("title", "source", "licence", "citation", "primary", "official_metric"), str)
+        others: dict[str, Kind] = {
+            "labels": Labels, "splits": Splits, "trained_on": (str, type(None)), "defaults": Mapping,
+            "sample": (Path, type(None)),
+        }  # fmt: skip
+        check_types(f"task {self.name!r}", vars(self), {**texts, **others})
+        check_texts(f"task {self.name!r}", vars(self), ("languages",))
         metrics = METRICS[self.labels.kind]
         if not self.primary:
             object.__setattr__(self, "primary", metrics[0])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_models import ARCHITECTURES, save_tiny_model, tiny_config
 
-from alue_bench import FreezePlan, Labels, Model, UnavailableError
+from alue_bench import DoesNotFit, FreezePlan, Labels, Model, UnavailableError
 from alue_bench.data.batches import collate
 from alue_bench.data.location import DataFolder
 from alue_bench.data.splits import load_rows
@@ -141,7 +141,7 @@ class TestView:
             vocab_size=50, embedding_size=8, hidden_size=8, num_hidden_layers=3, num_attention_heads=1,
             intermediate_size=8,
         )  # fmt: skip
-        with pytest.raises(UnavailableError, match="AlbertForSequenceClassification has no list of 3 encoder layers"):
+        with pytest.raises(DoesNotFit, match="AlbertForSequenceClassification has no list of 3 encoder layers"):
             view_as_stack(empty_model(config, LABELS))
 
 

@@ -25,6 +25,7 @@ import typer
 from rich.console import Console, RenderableType
 
 from alue_bench.cli.termination import code_of_stop
+from alue_bench.data.location import check_cache_folder
 from alue_bench.errors import UsageError
 from alue_bench.executors.local import Interrupted, Observer, Outcome, aggregate, execute_plan, result_document
 from alue_bench.plan import Plan
@@ -130,6 +131,7 @@ class Invocation:
 
     def open(self) -> None:
         """Open the store, creating it where it is not there; close what an earlier invocation left open in it."""
+        check_cache_folder()
         self._recorder = Recorder(connect(self.uri, self.experiment))
         closed = self._recorder.close_interrupted()
         if closed:

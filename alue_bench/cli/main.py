@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from alue_bench.cli import cache, data, doctor, list_, new_plugin, plugins, run, ui
+from alue_bench.cli.termination import code_of_stop
 from alue_bench.errors import AlueBenchError
 from alue_bench.plugins import DISABLE_VARIABLE, add_commands, load_registry
 
@@ -81,9 +82,9 @@ def main() -> None:
         code = 0 if type(error).__name__ == "NoArgsIsHelpError" else error.exit_code
     except typer.Exit as error:
         code = error.exit_code
-    except (typer.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt) as stop:
         print("alue-bench: interrupted", file=sys.stderr)
-        code = 130
+        code = code_of_stop(stop)
     except BrokenPipeError:  # the reader of our output left: alue-bench list tasks | head -1
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the interpreter's own flush at exit
         code = 0

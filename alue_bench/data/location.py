@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import platformdirs
 
-from alue_bench.errors import DataError, UsageError
+from alue_bench.errors import DataError, UnavailableError, UsageError
 from alue_bench.task import DataFile, Task
 
 VARIABLE = "ALUE_BENCH_DATA"
@@ -36,6 +37,19 @@ def cache_folder() -> Path:
     """Where what can be computed again is kept: prepared splits and token ids."""
     given = os.environ.get(CACHE_VARIABLE)
     return Path(given) if given else platformdirs.user_cache_path("alue-bench")
+
+
+def check_cache_folder() -> None:
+    """Raises UnavailableError where the cache folder cannot be made or written to: then no run can be done."""
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # permissions alone do not tell of a disk mounted read-only
+            pass
+    except OSError as error:
+        raise UnavailableError(
+            f"the cache folder {folder} is not writable ({error.strerror}); choose another with {CACHE_VARIABLE}"
+        ) from error
 
 
 def given_data_folder(option: Path | None) -> Path | None:

@@ -12,10 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.errors import UnavailableError
+from alue_bench.errors import DoesNotFit, UnavailableError
+from alue_bench.formats import shown
 from alue_bench.strategy import EncoderShape
+from alue_bench.task import Labels
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,7 +56,7 @@ class EncoderStack:
 def view_as_stack(model: Any) -> EncoderStack:
     """Find embeddings, layers and pooler by structure, not by architecture name.
 
-    Raises UnavailableError where the model has no list of encoder layers that can be told apart.
+    Raises DoesNotFit where the model has no list of encoder layers that can be told apart.
     """
     from torch import nn
 
@@ -65,7 +68,7 @@ def view_as_stack(model: Any) -> EncoderStack:
         if isinstance(module, nn.ModuleList) and len(module) == count
     ]
     if base is None or not lists:
-        raise UnavailableError(
+        raise DoesNotFit(
             f"{type(model).__name__} has no list of {count} encoder layers; alue-bench can freeze layers only of "
             "encoders built as embeddings, layers and head"
         )
@@ -77,7 +80,7 @@ def view_as_stack(model: Any) -> EncoderStack:
             break  # children registered before the layers feed them
         embeddings.append(child)
     if not embeddings:
-        raise UnavailableError(f"{type(model).__name__} has no embeddings before its encoder layers")
+        raise DoesNotFit(f"{type(model).__name__} has no embeddings before its encoder layers")
     inputs_only = tuple(embeddings)
     joins_first_layer: tuple[nn.Module, ...] = ()
     if "." in name:  # modules beside the list, such as DeBERTa's relative positions and their norm
@@ -88,3 +91,21 @@ def view_as_stack(model: Any) -> EncoderStack:
             joins_first_layer = (beside["conv"],) if "conv" in beside else ()
     pooler = getattr(base, "pooler", None)
     return EncoderStack(model, tuple(embeddings), tuple(layer_list), pooler, inputs_only, joins_first_layer)
+
+
+def check_layers_can_be_told_apart(config: Any, folder: Path) -> None:
+    """Try a checkpoint's configuration on a model that takes no memory for weights.
+
+    Raises DoesNotFit where the model cannot be seen as a stack, as where its layers share their weights (ALBERT), and
+    UnavailableError where the library makes no model of the configuration.
+    """
+    from alue_bench.training.checkpoint import empty_model
+
+    try:
+        model = empty_model(config, Labels.binary("no", "yes"))
+    except Exception as error:  # sizes that do not divide, a field of a wrong type, no classifier: no base in common
+        cause = shown(next(iter(str(error).splitlines()), type(error).__name__), quote=False, most=200)
+        raise UnavailableError(
+            f"{folder}: its config.json makes no {config.model_type!r} model that classifies texts: {cause}"
+        ) from error
+    view_as_stack(model)
