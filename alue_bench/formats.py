@@ -202,9 +202,13 @@ def _as_tuple(columns: Column | tuple[str, ...] | None) -> tuple[Column, ...]:
 
 def shown(text: str, *, quote: bool = True, most: int = 60) -> str:
     """A text from outside for a message: on one line, no longer than `most`, with nothing that steers a terminal."""
-    text = text if len(text) <= most else text[:most] + "…"
-    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    safe = printable(text if len(text) <= most else text[:most] + "…")
     return f"'{safe}'" if quote else safe
+
+
+def printable(text: str) -> str:
+    """A text with all escaped that is invisible or steers a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def _listed(names: list[str], most: int = 6) -> str:

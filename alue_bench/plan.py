@@ -14,6 +14,7 @@ from alue_bench.data.location import DataFolder, cache_folder, given_data_folder
 from alue_bench.data.splits import TaskRows, load_rows
 from alue_bench.data.tokenisation import TokenCache
 from alue_bench.errors import AlueBenchError, DataError, DoesNotFit, UnavailableError, UsageError
+from alue_bench.formats import shown
 from alue_bench.model import Model
 from alue_bench.plugins import Origin, Registry
 from alue_bench.run import RunInputs
@@ -205,7 +206,7 @@ def resolve_model(name: str, registry: Registry) -> Model:
         path = path.resolve()
         return Model(name=_slug(path.name), title=f"local folder {path.name}", checkpoint=path)
     if name.startswith((".", "/", "~")):
-        raise UsageError(f"--model {name}: there is no such folder")
+        raise UsageError(f"--model {shown(name, quote=False, most=300)}: there is no such folder")
     hub_id, _, revision = name.partition("@")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id):
         return Model(name=_slug(hub_id), title=f"hub {name}", checkpoint=hub_id, revision=revision or None)

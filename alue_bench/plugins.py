@@ -160,15 +160,17 @@ def entry_points() -> list[tuple[EntryPoint, Distribution]]:
     return [found[key] for key in sorted(found)]
 
 
+def _metadata(distribution: Distribution, field: str, otherwise: str) -> str:
+    """What a broken installation may not tell: its metadata may be missing, or not even be a text."""
+    try:
+        value: str | None = distribution.metadata[field]
+    except Exception:  # each of these raises an error of its own, which says nothing more
+        value = None
+    return value or otherwise
+
+
 def _name_of(distribution: Distribution) -> str:
-    """Of what a broken installation left, there may be none."""
-    name: str | None = distribution.metadata["Name"] if distribution.metadata else None
-    return name or "a distribution without a name"
-
-
-def _version_of(distribution: Distribution) -> str:
-    version: str | None = distribution.metadata["Version"] if distribution.metadata else None
-    return version or "of unknown version"
+    return _metadata(distribution, "Name", "a distribution without a name")
 
 
 def load_registry(*, disable: Iterable[str] = (), strict: bool = False) -> Registry:
@@ -182,7 +184,12 @@ def load_registry(*, disable: Iterable[str] = (), strict: bool = False) -> Regis
     reports: list[PluginReport] = []
     loaded: list[tuple[PluginReport, object]] = []
     for entry_point, distribution in entry_points():
-        origin = Origin(_name_of(distribution), _version_of(distribution), entry_point.name, entry_point.value)
+        origin = Origin(
+            _name_of(distribution),
+            _metadata(distribution, "Version", "of unknown version"),
+            entry_point.name,
+            entry_point.value,
+        )
         report = PluginReport(origin)
         reports.append(report)
         if disabled & {origin.entry_point, origin.distribution}:

@@ -91,7 +91,7 @@ def _models(registry: Registry) -> Iterator[Finding]:
 
 def _tracking(option: str | None) -> Finding:
     def check() -> str:
-        from alue_bench.tracking.connection import connect, sqlite_path, tracking_uri
+        from alue_bench.tracking.connection import connect, public, sqlite_path, tracking_uri
 
         uri = tracking_uri(option)
         if uri.startswith("sqlite:") and not sqlite_path(uri).is_file():
@@ -101,8 +101,8 @@ def _tracking(option: str | None) -> Finding:
                 from alue_bench.errors import UnavailableError
 
                 raise UnavailableError(f"{existing} is not writable; choose another store with --tracking-uri")
-            return f"{uri} will be created by the first run"
+            return f"{public(uri)} will be created by the first run"
         connect(uri, "alue-bench")
-        return f"{uri} answers"
+        return f"{public(uri)} answers"
 
     return _checked("tracking", check)

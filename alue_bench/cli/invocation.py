@@ -30,7 +30,7 @@ from alue_bench.errors import UsageError
 from alue_bench.executors.local import Interrupted, Observer, Outcome, aggregate, execute_plan, result_document
 from alue_bench.plan import Plan
 from alue_bench.plugins import Registry
-from alue_bench.tracking.connection import connect, tracking_uri
+from alue_bench.tracking.connection import connect, public, tracking_uri
 from alue_bench.tracking.recording import Recorder
 
 DEFAULT_EXPERIMENT = "alue-bench"
@@ -172,18 +172,20 @@ class Invocation:
 
     def document(self, execution: Execution) -> dict[str, Any]:
         """Of `--json` and of the parent run."""
-        return result_document(execution.outcomes, execution.plan, experiment=self.experiment, tracking_uri=self.uri)
+        return result_document(
+            execution.outcomes, execution.plan, experiment=self.experiment, tracking_uri=public(self.uri)
+        )
 
     def planned_document(self, plan: Plan) -> dict[str, Any]:
         """The same of a plan that has not begun."""
-        document = result_document([], plan, experiment=self.experiment, tracking_uri=self.uri)
+        document = result_document([], plan, experiment=self.experiment, tracking_uri=public(self.uri))
         document["planned"] = [planned.spec.as_dict() for planned in plan.runs]
         return document
 
     def farewell(self, document: Mapping[str, Any], execution: Execution) -> int:
         """Say how to look at the results, and what is left; with --json, the document. Returns the exit code."""
         talk, uri = self._streams.talk, self._settings.get("tracking_uri")
-        option = f" --tracking-uri {uri}" if uri else ""
+        option = f" --tracking-uri {public(uri)}" if uri else ""
         talk.print(f"Compare in the browser: alue-bench ui{option}", markup=False, highlight=False)
         self._streams.document(document)
         if execution.stop:

@@ -15,7 +15,9 @@ import typer
 from alue_bench.cli import cache, data, doctor, list_, new_plugin, plugins, run, ui
 from alue_bench.cli.termination import code_of_stop
 from alue_bench.errors import AlueBenchError
+from alue_bench.formats import printable
 from alue_bench.plugins import DISABLE_VARIABLE, add_commands, load_registry
+from alue_bench.redaction import redact
 
 # Newer releases of typer bring a click of their own: its errors are not those of the package click.
 CLICK_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -75,7 +77,7 @@ def main() -> None:
         add_commands(registry, app)
         code = app(arguments, standalone_mode=False, obj=registry)
     except AlueBenchError as error:
-        print(f"alue-bench: {error}", file=sys.stderr)
+        print(f"alue-bench: {printable(redact(str(error)))}", file=sys.stderr)
         code = 2
     except CLICK_ERROR as error:
         error.show()

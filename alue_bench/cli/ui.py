@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -28,14 +29,14 @@ def ui(
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow store; as for run.")] = None,
 ) -> None:
     """Open the MLflow comparison of all runs in the browser."""
-    from alue_bench.tracking.connection import connect, sqlite_path
+    from alue_bench.tracking.connection import connect, public, sqlite_path
     from alue_bench.tracking.connection import tracking_uri as resolve_uri
 
     uri = resolve_uri(tracking_uri)
     if uri.startswith("sqlite:") and not sqlite_path(uri).is_file():
-        raise UsageError(f"there is no store at {uri} yet; alue-bench run creates one")
+        raise UsageError(f"there is no store at {public(uri)} yet; alue-bench run creates one")
     connection = connect(uri, experiment)
-    served = uri.rstrip("/") if uri.startswith("http") else f"http://{host}:{port}"
+    served = public(uri).rstrip("/") if uri.startswith("http") else f"http://{host}:{port}"
     typer.echo(f"All runs:         {runs_page(served, connection)}", err=True)
     if newest := comparison_page(served, connection):
         typer.echo(f"The newest plan:  {newest}", err=True)
@@ -43,10 +44,12 @@ def ui(
     if uri.startswith("http"):
         typer.echo("This store is a server already: open an address above.", err=True)
         return
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    command = [sys.executable, "-m", "mlflow", "server"]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
     try:
-        code = subprocess.run(command, check=False).returncode
+        # Not as an argument: every user of the machine sees those.
+        environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": uri}
+        code = subprocess.run(command, check=False, env=environment).returncode
     except KeyboardInterrupt:
         code = 0
     raise typer.Exit(1 if code not in (0, -2) else 0)

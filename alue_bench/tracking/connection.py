@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import logging
 import os
@@ -11,8 +12,11 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from alue_bench.errors import UnavailableError, UsageError
+from alue_bench.formats import shown
+from alue_bench.redaction import redact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -67,7 +71,7 @@ def connect(uri: str, experiment: str) -> Connection:
 def _check_kind(uri: str) -> None:
     if not re.match(r"sqlite:|(postgresql|mysql|mssql)(\+\w+)?://", uri):
         raise UsageError(
-            f"--tracking-uri {uri!r}: MLflow keeps runs in a database or behind a server; "
+            f"--tracking-uri '{public(uri)}': MLflow keeps runs in a database or behind a server; "
             "use sqlite:///path/to/mlflow.db or http://host:port"
         )
 
@@ -81,7 +85,7 @@ def open_store(uri: str, experiment: str) -> Connection:
     if uri.startswith(("http://", "https://")):
         _check_server(uri)
     elif uri.startswith("sqlite:") and not sqlite_path(uri).is_file():
-        raise UsageError(f"there is no store at {uri} yet; alue-bench run creates one")
+        raise UsageError(f"there is no store at {public(uri)} yet; alue-bench run creates one")
     else:
         _check_kind(uri)
     return _open(uri, experiment, artifacts=None, create=False)
@@ -91,7 +95,7 @@ def sqlite_path(uri: str) -> Path:
     """The file of a sqlite URI: three slashes before a relative path, four before an absolute one."""
     match = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", uri)
     if match is None:
-        raise UsageError(f"--tracking-uri {uri!r} names no file; write it as sqlite:///path/to/mlflow.db")
+        raise UsageError(f"--tracking-uri '{public(uri)}' names no file; write it as sqlite:///path/to/mlflow.db")
     return Path(match.group(1))
 
 
@@ -110,34 +114,51 @@ def _open(uri: str, experiment: str, artifacts: str | None, *, create: bool = Tr
             experiment_id = client.create_experiment(experiment, artifact_location=artifacts, tags=EXPERIMENT_KIND)
         elif found.lifecycle_stage != "active":
             raise UsageError(
-                f"experiment {experiment!r} was deleted in {uri}; restore it in MLflow or choose another --experiment"
+                f"experiment {experiment!r} was deleted in {public(uri)}; restore it in MLflow or choose another "
+                "--experiment"
             )
         else:
             experiment_id = found.experiment_id
-    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
-        first_line = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UnavailableError(f"tracking store {uri} cannot be used: {first_line}") from error
+    except (MlflowException, SQLAlchemyError, OSError, ImportError, ValueError) as error:
+        first_line = public(next(iter(str(error).splitlines()), type(error).__name__))
+        raise UnavailableError(f"tracking store {public(uri)} cannot be used: {first_line}") from error
     return Connection(client, uri, experiment, str(experiment_id))
 
 
 def _check_server(uri: str) -> None:
     # MLflow itself would try for minutes; we ask once, and let it be patient only with a server that was there.
     try:
-        with urllib.request.urlopen(uri.rstrip("/") + "/version", timeout=SERVER_TIMEOUT_S):
+        with urllib.request.urlopen(_version_request(uri), timeout=SERVER_TIMEOUT_S):
             pass
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
             raise UnavailableError(
-                f"tracking server {uri} refuses access ({error.code}); set MLFLOW_TRACKING_USERNAME and "
+                f"tracking server {public(uri)} refuses access ({error.code}); set MLFLOW_TRACKING_USERNAME and "
                 "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
             ) from error
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
+        reason = public(str(getattr(error, "reason", error)))
         raise UnavailableError(
-            f"tracking server {uri} does not answer ({reason}); start it, or leave out --tracking-uri"
+            f"tracking server {public(uri)} does not answer ({reason}); start it, or leave out --tracking-uri"
         ) from error
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+
+
+def _version_request(uri: str) -> urllib.request.Request:
+    """What to ask a server; a user in the address becomes a header, as MLflow's own client does it."""
+    address = urlsplit(uri)
+    place = address.netloc.rpartition("@")[2]
+    request = urllib.request.Request(urlunsplit((address.scheme, place, address.path.rstrip("/") + "/version", "", "")))
+    if address.username is not None:
+        pair = f"{unquote(address.username)}:{unquote(address.password or '')}"
+        request.add_header("Authorization", f"Basic {base64.b64encode(pair.encode()).decode()}")
+    return request
+
+
+def public(text: str) -> str:
+    """An address, or what is said of it, for people: without credentials, and on one line."""
+    return shown(redact(text), quote=False, most=300)
 
 
 def _writable(folder: Path) -> Path:
