@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +24,9 @@ from alue_bench.strategy import EncoderShape, Strategy
 from alue_bench.task import Task
 from alue_bench.training.checkpoint import Checkpoint, encoder_shape, load_config, locate_checkpoint
 from alue_bench.training.encoder_stack import check_layers_can_be_told_apart
+from alue_bench.training.fresh_models import FreshModels
 from alue_bench.training.precision import resolve_device, resolve_precision
+from alue_bench.training.prefix import PlannedDepths
 from alue_bench.training.prefix_store import DEFAULT_LIMIT, PrefixStore, parse_size, prefix_folder
 
 DEFAULT_STRATEGIES = ("full", "bottom3top4")
@@ -138,6 +141,8 @@ def build_plan(request: PlanRequest, registry: Registry) -> Plan:
     models = _ready_models(request, registry, plan)
     tokens = TokenCache(cache_folder())
     prefixes = PrefixStore(prefix_folder(), parse_size(request.cache_size), warnings.warn)
+    models_loaded = FreshModels()
+    depths: defaultdict[tuple[str, str], PlannedDepths] = defaultdict(PlannedDepths)
     seen: set[str] = set()
     for ready in tasks:
         for ready_model in models:
@@ -188,7 +193,12 @@ def build_plan(request: PlanRequest, registry: Registry) -> Plan:
                         checkpoint=ready_model.checkpoint,
                         tokens=tokens,
                         prefixes=prefixes,
+                        models=models_loaded,
+                        depths=depths[spec.data.train, spec.model_digest],
                     )
+                    models_loaded.expect(inputs.checkpoint, inputs.train_task.labels)
+                    if freeze_plan.prefix_layers:
+                        inputs.depths.depths.add(freeze_plan.prefix_layers)
                     plan.runs.append(PlannedRun(spec, inputs, hyper))
     plan.runs.sort(key=_shared_trainings_together(plan.runs))
     return plan

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from alue_bench.data.splits import TaskRows
@@ -22,14 +22,15 @@ from alue_bench.model import Model
 from alue_bench.spec import Predictions, RunResult, RunSpec
 from alue_bench.strategy import FreezePlan
 from alue_bench.task import Task
-from alue_bench.training.checkpoint import Checkpoint, load_model, load_tokenizer
+from alue_bench.training.checkpoint import Checkpoint
 from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.forward import Forward, choose_forward
 from alue_bench.training.freezing import ParameterCounts, apply_plan, count_parameters
+from alue_bench.training.fresh_models import FreshModels
 from alue_bench.training.loop import Training, fine_tune, predict_logits
 from alue_bench.training.memory_limit import release
 from alue_bench.training.precision import Device
-from alue_bench.training.prefix import Examples, FrozenPrefix
+from alue_bench.training.prefix import Examples, FrozenPrefix, PlannedDepths
 from alue_bench.training.prefix_store import PrefixStore
 
 
@@ -45,6 +46,9 @@ class RunInputs:
     checkpoint: Checkpoint
     tokens: TokenCache
     prefixes: PrefixStore
+    models: FreshModels = field(default_factory=FreshModels)
+    depths: PlannedDepths = field(default_factory=PlannedDepths)
+    """Of the frozen prefixes of all runs that share this model and this training data."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ class Trained:
     parameters: ParameterCounts
     flops: float
     flops_full: float
+    prepare_s: float
+    """Seconds that went into prefixes for all runs of the plan, this one's among them."""
     notes: tuple[str, ...]
 
 
@@ -114,6 +120,7 @@ def execute(
         "runtime/loop_s": training.loop_s,
         "runtime/prefix_s": prefix_s,
         "runtime/prefix_reused": float(_reused(trained.prefixes["train"])),
+        "runtime/prepare_s": trained.prepare_s,
         "runtime/dev_s": training.dev_s + _build_s(trained.prefixes["dev"]),
         "runtime/test_s": test_s,
         "runtime/total_s": time.perf_counter() - started,
@@ -199,13 +206,20 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
     notes: list[str] = []
     inputs.prefixes.on_problem = notes.append
     task = inputs.train_task
-    tokenizer = load_tokenizer(inputs.checkpoint)
-    model = load_model(inputs.checkpoint, task.labels, init_seed=spec.init_seed).to(spec.device)
+    tokenizer = inputs.models.tokenizer(inputs.checkpoint)
+    model = inputs.models.model(inputs.checkpoint, task.labels, init_seed=spec.init_seed).to(spec.device)
     stack = view_as_stack(model)
     apply_plan(stack, spec.freeze_plan)
     forward = choose_forward(stack, device.compute)
     prefix = FrozenPrefix(stack, forward, spec.freeze_plan.prefix_layers, store=inputs.prefixes, device=device)
     splits = {name: _tokenised(inputs.train_rows, name, spec, inputs, tokenizer) for name in ("train", "dev")}
+    prepare_s = 0.0
+    if len(inputs.depths.depths) > 1:  # before the clock: every run is charged what its own prefix costs alone
+        all_splits = splits | {"test": _tokenised(inputs.rows, "test", spec, inputs, tokenizer)}
+        described = {name: _description(spec, name) for name in all_splits}
+        began = time.perf_counter()
+        prefix.prepare(all_splits, tokenizer.pad_token_id, described, inputs.depths)
+        prepare_s = time.perf_counter() - began
     dev_targets = splits["dev"].targets.numpy()
     dev_logits: list[Any] = []  # of each epoch
 
@@ -269,6 +283,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
             stack, spec.freeze_plan, lengths, spec.hyper.epochs, prefix_cached=cached, head_reads_first=first
         ),
         flops_full=training_flops(stack, FreezePlan(stack.shape), lengths, spec.hyper.epochs, head_reads_first=first),
+        prepare_s=prepare_s,
         notes=tuple(notes),
     )
 

@@ -129,12 +129,57 @@ def test_its_cost_is_charged_whoever_paid_it(plan_runs: PlanRuns) -> None:
 
 
 def test_runs_of_one_depth_share_it_and_a_deeper_one_starts_from_it(plan_runs: PlanRuns) -> None:
-    plan = plan_runs("bottom2", "bottom2top1", "bottom3")
-    results = [do(planned) for planned in plan.runs]
+    plans = [plan_runs(strategy) for strategy in ("bottom2", "bottom2top1", "bottom3")]
+    results = [do(plan.runs[0]) for plan in plans]
     assert [r.metrics["runtime/prefix_reused"] for r, _ in results] == [0, 1, 0]
-    assert len(entries(plan.runs[0])) == 6
+    assert len(entries(plans[0].runs[0])) == 6
     two, three = results[0][0].metrics["runtime/prefix_s"], results[2][0].metrics["runtime/prefix_s"]
     assert three > two, "the cost of what it was computed from is part of its own"
+
+
+@pytest.mark.parametrize(("architecture", "precision"), [("bert", "fp32"), ("modernbert", "fp32")])
+def test_one_pass_for_all_depths_of_a_plan_stores_what_each_depth_alone_would(
+    architecture: str, precision: str, plan_runs: PlanRuns
+) -> None:
+    strategies = ("bottom2", "full", "bottom1", "bottom3", "head-only")
+
+    def contents(planned: PlannedRun) -> dict[str, bytes]:
+        folder = planned.inputs.prefixes.folder
+        return {entry.key: (folder / entry.key / "states.bin").read_bytes() for entry in entries(planned)}
+
+    together = plan_runs(*strategies, architecture=architecture, precision=precision)
+    result, _ = do(together.runs[0])
+    at_once = contents(together.runs[0])
+    assert len(at_once) == 4 * 3  # depths, splits
+    assert result.metrics["runtime/prefix_reused"] == 0
+    assert result.metrics["runtime/prepare_s"] > result.metrics["runtime/prefix_s"]
+    outcomes = [result, *(do(planned)[0] for planned in together.runs[1:])]
+    assert contents(together.runs[0]) == at_once  # nothing was computed again
+
+    for strategy, outcome in zip(strategies, outcomes, strict=True):
+        alone = plan_runs(strategy, architecture=architecture, precision=precision)
+        together.runs[0].inputs.prefixes.clear()
+        (again, _), kept = do(alone.runs[0]), contents(alone.runs[0])
+        assert kept.items() <= at_once.items()
+        assert curve(again) == curve(outcome)
+        assert np.array_equal(scores(again), scores(outcome))
+
+
+def test_an_entry_of_the_one_pass_is_charged_the_layers_below_it_and_no_others(plan_runs: PlanRuns) -> None:
+    plan = plan_runs("bottom1", "bottom4", limit_train=None)
+    shallow, deep = (do(planned)[0].metrics for planned in plan.runs)
+    assert 0 < shallow["runtime/prefix_s"] < deep["runtime/prefix_s"]
+    assert deep["runtime/prepare_s"] == 0 or deep["runtime/prepare_s"] < shallow["runtime/prepare_s"]
+    assert shallow["runtime/train_s"] == pytest.approx(shallow["runtime/loop_s"] + shallow["runtime/prefix_s"])
+
+
+def test_where_the_store_has_no_room_for_every_depth_each_run_computes_its_own(plan_runs: PlanRuns) -> None:
+    size = max(entry.bytes for entry in (do(plan_runs("bottom1").runs[0]), *entries(plan_runs("bottom1").runs[0]))[1:])
+    plan = plan_runs("bottom1", "bottom2", "bottom3", cache_size=f"{5 * size / 1000:.3f}KB", seeds=(7,))
+    plan.runs[0].inputs.prefixes.clear()
+    results = [do(planned)[0] for planned in plan.runs]
+    assert all(result.metrics["runtime/prefix_reused"] == 0 for result in results)
+    assert sum(entry.bytes for entry in entries(plan.runs[0])) <= 5 * size
 
 
 def test_other_weights_texts_or_formats_have_entries_of_their_own(plan_runs: PlanRuns) -> None:

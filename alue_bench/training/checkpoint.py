@@ -234,6 +234,11 @@ def load_model(checkpoint: Checkpoint, labels: Labels, *, init_seed: int) -> Any
     Whatever the checkpoint has no weights for is initialised from `init_seed` alone; torch's global random state is
     left as it was. Raises UnavailableError where the weights cannot be loaded.
     """
+    return load_model_with_report(checkpoint, labels, init_seed=init_seed)[0]
+
+
+def load_model_with_report(checkpoint: Checkpoint, labels: Labels, *, init_seed: int) -> tuple[Any, set[str]]:
+    """As `load_model`, with the names of what was initialised at random."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
@@ -255,22 +260,24 @@ def load_model(checkpoint: Checkpoint, labels: Labels, *, init_seed: int) -> Any
             raise UnavailableError(
                 f"{checkpoint.folder}: the weights cannot be loaded: {next(iter(str(error).splitlines()), error)}"
             ) from error
-    _check_encoder_was_loaded(model, loading, checkpoint)
-    return model
+    drawn = _drawn_at_random(loading)
+    _check_encoder_was_loaded(model, drawn, checkpoint)
+    return model, drawn
 
 
-def _check_encoder_was_loaded(model: Any, loading: dict[str, Any], checkpoint: Checkpoint) -> None:
+def _drawn_at_random(loading: dict[str, Any]) -> set[str]:
+    """Names of the weights that the checkpoint lacks or has in another size."""
+    mismatched = [entry if isinstance(entry, str) else entry[0] for entry in loading["mismatched_keys"]]
+    return {*loading["missing_keys"], *mismatched}
+
+
+def _check_encoder_was_loaded(model: Any, drawn: set[str], checkpoint: Checkpoint) -> None:
     """The library fills in at random what a checkpoint lacks, which is meant for the head and the pooler alone.
 
     Raises UnavailableError where it did so in the encoder.
     """
     encoder = f"{model.base_model_prefix}."
-    mismatched = [entry if isinstance(entry, str) else entry[0] for entry in loading["mismatched_keys"]]
-    random = sorted(
-        name
-        for name in {*loading["missing_keys"], *mismatched}
-        if name.startswith(encoder) and not name.startswith(f"{encoder}pooler.")
-    )
+    random = sorted(name for name in drawn if name.startswith(encoder) and not name.startswith(f"{encoder}pooler."))
     if random:
         raise UnavailableError(
             f"{checkpoint.folder} has no weights for {len(random)} parameters of the encoder that fit its config.json "

@@ -6,7 +6,8 @@ in a `PrefixStore`, and handed to the first layer that trains.
 
 Entries are addressed by all that determines their content: the values of the weights, the configuration, the token ids,
 the number format, the way through the model, the library's version. A deeper prefix starts from a shallower one that is
-there already: the depths of a sweep share their work.
+there already; and where a plan says which depths its runs need, one pass over the texts stores all of them on its way
+to the deepest. Either way an entry has the same content, and is charged what it takes to compute it alone.
 
 Notation: n examples, t tokens of all of them together, b examples in a batch, s tokens of each, d hidden size.
 """
@@ -14,8 +15,9 @@ Notation: n examples, t tokens of all of them together, b examples in a batch, s
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +28,7 @@ from alue_bench.training.encoder_stack import EncoderStack
 from alue_bench.training.forward import Forward
 from alue_bench.training.memory_limit import is_out_of_memory, release
 from alue_bench.training.precision import Device, autocast
-from alue_bench.training.prefix_store import Entry, PrefixStore
+from alue_bench.training.prefix_store import Draft, Entry, PrefixStore
 
 if TYPE_CHECKING:
     import torch
@@ -94,6 +96,15 @@ class Examples:
         return forward.logits(batch, self.prefix.depth, self.prefix.of(batch))
 
 
+@dataclass
+class PlannedDepths:
+    """How deep the frozen prefixes of a plan's runs are that start from one model and train on one task."""
+
+    depths: set[int] = field(default_factory=set)
+    tried: set[str] = field(default_factory=set)
+    """Keys of what was computed for all depths together: where it did not stay, each run computes its own again."""
+
+
 class FrozenPrefix:
     """The lowest `depth` layers and the embeddings of a model in training, frozen: what they put out for a split."""
 
@@ -109,6 +120,7 @@ class FrozenPrefix:
         self._device = device
         self._weights: list[str] | None = None
         self._splits: bool | None = None
+        self._computed_here: set[str] = set()
 
     def examples(self, split: TokenisedSplit, pad_id: int, description: Mapping[str, str]) -> Examples:
         """The split with the states behind the prefix, from the store or computed and put there.
@@ -119,21 +131,110 @@ class FrozenPrefix:
         if not self._depth or not self._can_start_from_states(split, pad_id):
             return Examples(split)
         started = time.perf_counter()
-        keys = self._keys(split)
-        places = self._places(split)
+        keys = self._keys(split, self._depth)
+        places = self._places(split, self._depth)
         entry = self._store.open(keys[-1])
-        reused = entry is not None
+        reused = entry is not None and keys[-1] not in self._computed_here
         if entry is None:
             entry = self._built(split, keys, places, pad_id, description, started)
         if entry is None:
             return Examples(split)
         return Examples(split, PrefixStates(self._depth, entry, _placed(entry.states, self._device), *places, reused))
 
-    def _places(self, split: TokenisedSplit) -> tuple[Tensor, Tensor]:
+    def prepare(
+        self,
+        splits: Mapping[str, TokenisedSplit],
+        pad_id: int,
+        descriptions: Mapping[str, Mapping[str, str]],
+        planned: PlannedDepths,
+    ) -> None:
+        """Store what the prefixes of all planned depths put out for these splits, where this one is not there yet.
+
+        To be called before any layer trains. Each split is passed through the model once, to the deepest layer needed.
+        Where the store has not the room for all of it, nothing is done: each run then computes what it needs.
+        """
+        depths = sorted(depth for depth in planned.depths if 0 < depth <= len(self._stack.layers))
+        if not self._depth or not set(depths) - {self._depth} or not splits:
+            return
+        if not self._can_start_from_states(next(iter(splits.values())), pad_id):
+            return
+        started = time.perf_counter()
+        keys = {name: self._keys(split, depths[-1]) for name, split in splits.items()}
+        keys_s = (time.perf_counter() - started) / len(splits)
+        missing = {
+            name: [depth for depth in depths if not self._store.has(keys[name][depth])]
+            for name in splits
+            if not self._store.has(keys[name][self._depth]) and keys[name][depths[-1]] not in planned.tried
+        }
+        planned.tried.update(keys[name][depths[-1]] for name in missing)
+        if sum(self._bytes(splits[name], depth) for name in missing for depth in missing[name]) > self._store.room():
+            return
+        try:
+            for name, wanted in missing.items():
+                self._pass(splits[name], keys[name], wanted, pad_id, descriptions[name], keys_s)
+            return
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        release(self._device.name)  # each run tries its own part, and says what does not fit
+
+    def _pass(
+        self,
+        split: TokenisedSplit,
+        keys: Sequence[str],
+        depths: Sequence[int],
+        pad_id: int,
+        description: Mapping[str, str],
+        keys_s: float,
+    ) -> None:
+        """One pass over a split that stores the states at each of these depths, in ascending order.
+
+        The cost of an entry is that of the layers below it and of storing it, as if it were the only one, and the
+        seconds that the keys took.
+        """
+        import torch
+
+        below = self._deepest(split, keys[: depths[0]])
+        base_s = keys_s + (below.entry.build_s if below else 0.0)
+        spent = dict.fromkeys(depths, 0.0)
+        drafts: dict[int, Draft] = {}
+        self._stack.model.eval()
+        with ExitStack() as stack, torch.no_grad(), autocast(self._device):
+            order = evaluation_order(split.lengths, TOKENS_PER_BATCH)
+            last = time.perf_counter()
+            for batch in batches(split, order, pad_id, few_lengths=self._device.few_lengths):
+                moved = batch.to(self._device.name)
+                states, start = (below.of(moved), below.depth) if below else (None, 0)
+                so_far = 0.0
+                for depth in depths:
+                    states, start = self._forward.prefix(moved, depth, states, start), depth
+                    kept = states.cpu()
+                    now = time.perf_counter()
+                    so_far, last = so_far + now - last, now
+                    places = self._places(split, depth)
+                    if depth not in drafts:
+                        draft = self._store.create(keys[depth], int(places[1].sum()), kept.shape[-1], kept.dtype)
+                        if draft is None:  # the store has said why
+                            return
+                        drafts[depth] = stack.enter_context(draft)
+                    _put(kept, batch, places, drafts[depth].states)
+                    now = time.perf_counter()
+                    spent[depth] += so_far + now - last
+                    last = now
+            for depth, draft in drafts.items():
+                draft.commit(base_s + spent[depth], {**description, "depth": str(depth)})
+                self._computed_here.add(keys[depth])
+
+    def _bytes(self, split: TokenisedSplit, depth: int) -> int:
+        """What an entry takes, at most."""
+        width = int(getattr(self._stack.model.config, "hidden_size", 0)) or self._stack.shape.hidden_size
+        return int(self._places(split, depth)[1].sum()) * width * 4
+
+    def _places(self, split: TokenisedSplit, depth: int) -> tuple[Tensor, Tensor]:
         """Where each example's states begin, and how many there are: int64 [n] each."""
         import torch
 
-        if self._depth == len(self._stack.layers) and self._forward.head_reads_first:
+        if depth == len(self._stack.layers) and self._forward.head_reads_first:
             return torch.arange(len(split)), torch.ones(len(split), dtype=torch.int64)
         return split.offsets[:-1], torch.from_numpy(split.lengths)
 
@@ -148,7 +249,7 @@ class FrozenPrefix:
     ) -> Entry | None:
         """From the deepest shallower prefix that is there, or, where that one takes the room, from the texts."""
         try:
-            below = self._deepest(split, keys)
+            below = self._deepest(split, keys[:-1])
             entry = self._filled(split, keys[-1], places, pad_id, description, started, below)
             if entry is None and below is not None:
                 below = None  # lets go of it: the store may evict it
@@ -199,11 +300,11 @@ class FrozenPrefix:
             given, start = (below.of(moved), below.depth) if below else (None, 0)
             yield batch, self._forward.prefix(moved, self._depth, given, start).cpu()
 
-    def _deepest(self, split: TokenisedSplit, keys: list[str]) -> PrefixStates | None:
-        """The deepest shallower prefix that is there already."""
+    def _deepest(self, split: TokenisedSplit, keys: Sequence[str]) -> PrefixStates | None:
+        """The deepest prefix that is there already, of these keys by depth from 0."""
         import torch
 
-        for depth in range(self._depth - 1, 0, -1):
+        for depth in range(len(keys) - 1, 0, -1):
             entry = self._store.open(keys[depth])
             if entry is not None:
                 starts, lengths = split.offsets[:-1], torch.from_numpy(split.lengths)
@@ -238,7 +339,7 @@ class FrozenPrefix:
             with torch.no_grad(), autocast(self._device):
                 whole = self._forward.logits(moved)
                 states = self._forward.prefix(moved, self._depth)
-                starts, lengths = self._places(split)
+                starts, lengths = self._places(split, self._depth)
                 kept = torch.zeros(int(lengths.sum()), states.shape[-1], dtype=states.dtype)
                 _put(states.cpu(), batch, (starts, lengths), kept)
                 entry = Entry(kept, 0.0)
@@ -251,18 +352,19 @@ class FrozenPrefix:
         gap, scale = float((whole - parted).abs().max()), float(whole.abs().max())
         return None if gap <= SPLIT_TOLERANCE * scale + 1e-6 else f"its outputs change by {gap:.2g} of {scale:.2g}"
 
-    def _keys(self, split: TokenisedSplit) -> list[str]:
+    def _keys(self, split: TokenisedSplit, depth: int) -> list[str]:
         """A digest for each number of layers from 0 to `depth`, of all that determines the states behind them."""
         import xxhash
 
         texts = xxhash.xxh3_128()
         for tensor in (split.input_ids, split.offsets, split.token_type_ids):
             texts.update(b"none" if tensor is None else tensor.numpy().data)
-        if self._weights is None:
-            self._weights = self._weight_digests()
-        return [xxhash.xxh3_128_hexdigest(f"{weights} {texts.hexdigest()}".encode()) for weights in self._weights]
+        if self._weights is None or len(self._weights) <= depth:
+            self._weights = self._weight_digests(depth)
+        weights = self._weights[: depth + 1]
+        return [xxhash.xxh3_128_hexdigest(f"{values} {texts.hexdigest()}".encode()) for values in weights]
 
-    def _weight_digests(self) -> list[str]:
+    def _weight_digests(self, depth: int) -> list[str]:
         """One for each number of layers from 0 to `depth`, with everything else but the texts."""
         import torch
         import xxhash
@@ -285,7 +387,7 @@ class FrozenPrefix:
         digest.update(repr(described).encode())
         _add_values(digest, self._stack.embeddings)
         found = [digest.hexdigest()]
-        for layer in self._stack.layers[: self._depth]:
+        for layer in self._stack.layers[:depth]:
             _add_values(digest, (layer,))
             found.append(digest.hexdigest())
         return found

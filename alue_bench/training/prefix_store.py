@@ -127,6 +127,21 @@ class PrefixStore:
             self.on_problem(f"{folder} cannot be read: {_reason(error)}")
         return None
 
+    def has(self, key: str) -> bool:
+        """Whether there is an entry, in whatever state."""
+        return bool(self.limit_bytes) and os.path.isdir(self.folder / key)
+
+    def room(self) -> int:
+        """Bytes that may be stored without evicting what is in use: of the limit, and with a reserve of the disk."""
+        if not self.limit_bytes:
+            return 0
+        in_use = set(self._in_use.values())
+        taken = sum(entry.bytes for entry in self.entries() if entry.key in in_use)
+        with suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return min(self.limit_bytes - taken, int(shutil.disk_usage(self.folder).free * 0.8))
+        return 0
+
     def create(self, key: str, tokens: int, width: int, dtype: torch.dtype) -> Draft | None:
         """Room for an array [tokens, width], for which others may be evicted, the least recently used first.
 
