@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,24 +62,39 @@ def environment_of(folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture
-def folders_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process works in the test's folder, caches below it, and knows none of the user's settings."""
-    monkeypatch.chdir(tmp_path)
+def _settle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process works in the folder, caches below it, and knows none of the user's settings."""
+    monkeypatch.chdir(folder)
     for name in OURS:
         monkeypatch.delenv(name, raising=False)
-    for name, value in environment_of(tmp_path).items():
+    for name, value in environment_of(folder).items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def folders_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _settle(tmp_path, monkeypatch)
 
 
 @pytest.fixture
 def alue_bench(folders_of_its_own: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandLine:
     """`alue-bench ARGUMENTS`, in this process, in an empty working folder."""
-    from alue_bench.cli.main import main
-
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
+    return _in_this_process(monkeypatch)
+
+
+@contextmanager
+def call_in(folder: Path) -> Iterator[CommandLine]:
+    """The same in a given folder, for fixtures that several tests share."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        _settle(folder, monkeypatch)
+        yield _in_this_process(monkeypatch)
+
+
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+    from alue_bench.cli.main import main
 
     def call(*arguments: object) -> Finished:
         monkeypatch.setattr(sys, "argv", ["alue-bench", *map(str, arguments)])

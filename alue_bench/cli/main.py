@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from alue_bench.cli import cache, data, doctor, list_, new_plugin, plugins, run, ui
+from alue_bench.cli import cache, data, doctor, list_, new_plugin, plugins, run, submit, ui
 from alue_bench.cli.termination import code_of_stop
 from alue_bench.errors import AlueBenchError
 from alue_bench.formats import printable
@@ -36,6 +36,7 @@ app.add_typer(list_.app, name="list")
 app.command("plugins")(plugins.plugins)
 app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")
+app.command("submit")(submit.submit)
 app.command("ui")(ui.ui)
 app.command("doctor")(doctor.doctor)
 app.command("new-plugin")(new_plugin.new_plugin)

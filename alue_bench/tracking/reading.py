@@ -25,7 +25,7 @@ from urllib.parse import unquote, urlparse
 from alue_bench.errors import UnavailableError, UsageError
 from alue_bench.tracking.claims import FINGERPRINT
 from alue_bench.tracking.connection import Connection
-from alue_bench.tracking.recording import CURVES
+from alue_bench.tracking.recording import CURVES, SUBMISSION_FILE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -229,6 +229,13 @@ def read_predictions(results: Results, run_id: str) -> pd.DataFrame:
 def read_dev_predictions(results: Results, run_id: str) -> pd.DataFrame | None:
     """Predictions of the dev split, as `read_predictions`; None where none were recorded."""
     return _predictions(results, run_id, "dev_predictions.csv")
+
+
+def read_submission_predictions(results: Results, run_id: str) -> pd.DataFrame | None:
+    """Predictions of a leaderboard's rows without gold labels: columns id and prediction, as text, in the order of the
+    official file; None where none were recorded."""
+    table: pd.DataFrame | None = _fetch(results, run_id, SUBMISSION_FILE, _load_unlabelled)
+    return table
 
 
 def read_curves(results: Results, run_id: str) -> pd.DataFrame:
@@ -452,6 +459,12 @@ def _load_predictions(path: Path) -> pd.DataFrame:
     if [name for name in frame.columns if name.startswith("score_")] == ["score_value"]:
         frame = frame.astype({"gold": "float64", "prediction": "float64"})
     return frame
+
+
+def _load_unlabelled(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.read_csv(path, usecols=["id", "prediction"], dtype="str", keep_default_na=False)
 
 
 def _fetch(results: Results, run_id: str, name: str, load: Callable[[Path], Any]) -> Any:

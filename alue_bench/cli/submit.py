@@ -1,0 +1,199 @@
+"""`alue-bench submit`: files for a leaderboard from the predictions of finished runs."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from alue_bench.cli import options
+from alue_bench.errors import UnavailableError, UsageError
+from alue_bench.plugins import Registry
+
+if TYPE_CHECKING:
+    from alue_bench.cli.invocation import Streams
+    from alue_bench.report.submission import Chosen, Missing
+    from alue_bench.task import Task
+
+RECORD = "submission.json"
+"""Beside the files, and not in the archive: which run each came from."""
+
+
+def submit(
+    context: typer.Context,
+    output: Annotated[Path, typer.Argument(help="A new folder for the files; NAME.zip beside it holds them too.")],
+    task: Annotated[
+        list[str] | None,
+        options.what("--task", "-t", help="A task; repeatable. Default: every one with a leaderboard."),
+    ] = None,
+    model: Annotated[
+        list[str] | None, options.what("--model", "-m", help="Take runs of this model only; repeatable.")
+    ] = None,
+    strategy: Annotated[
+        list[str] | None, options.what("--strategy", "-s", help="Take runs of this strategy only; repeatable.")
+    ] = None,
+    seed: Annotated[list[int] | None, options.what("--seed", help="Take runs of this seed only; repeatable.")] = None,
+    parent: Annotated[
+        str | None, options.what("--parent", help="Take runs of this plan only: the id of its parent run.")
+    ] = None,
+    data_dir: options.DataDir = None,
+    sample: Annotated[
+        bool, options.which("--sample", help="Take runs on the embedded sample, as a rehearsal.")
+    ] = False,
+    experiment: options.Experiment = None,
+    tracking_uri: options.TrackingUri = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Write the files that the ALUE leaderboard takes: for each task the predictions of the run that is best on dev.
+
+    Every row is checked against the official file: their number, their order, identifiers and labels. Says which files
+    are missing, and the command that would fill them. Does not upload anything.
+
+    `alue-bench submit to-alue --data-dir DIR`
+
+    `alue-bench submit to-alue -m marbert -s bottom3top4 --seed 42`
+    """
+    from alue_bench.cli.invocation import DEFAULT_EXPERIMENT, Streams
+    from alue_bench.data.location import given_data_folder, locate
+    from alue_bench.report.submission import collect
+    from alue_bench.tracking.connection import open_store
+    from alue_bench.tracking.connection import tracking_uri as resolve_uri
+    from alue_bench.tracking.reading import read_results
+
+    registry: Registry = context.obj
+    streams = Streams.of_command(as_json=as_json)
+    streams.warn_of_plugins(registry)
+    archive = output.with_name(f"{output.name}.zip")
+    for there in (output, archive):
+        if there.exists():
+            raise UsageError(f"{there} exists; name a new folder, so that nothing is overwritten")
+    tasks = _with_leaderboard(task, registry)
+    given = given_data_folder(data_dir)
+    results = read_results(
+        open_store(resolve_uri(tracking_uri), experiment or DEFAULT_EXPERIMENT),
+        parent_id=parent,
+        tasks=[one.name for one in tasks],
+        models=model or (),
+        strategies=strategy or (),
+        data_source="sample" if sample else "real",
+    )
+    if seed:
+        results.frame.drop(results.frame.index[~results.frame["seed"].isin(seed)], inplace=True)
+    chosen, missing = collect(results, tasks, lambda one: locate(one, given=given, sample=sample))
+    asked: dict[str, Sequence[object]] = {"-m": model or (), "-s": strategy or (), "--seed": seed or ()}
+    for option, value in (("--data-dir", data_dir), ("--tracking-uri", tracking_uri), ("--experiment", experiment)):
+        asked[option] = [value] if value else []
+    commands = {lacking.task.name: _command(lacking, asked, sample=sample) for lacking in missing}
+    document = _document(output, archive, chosen, missing, commands)
+    if chosen:
+        _write(output, archive, chosen, document)
+    _show(streams, output, archive, chosen, missing, commands, sample=sample)
+    streams.document(document)
+    named_and_missing = task and missing
+    raise typer.Exit(1 if named_and_missing or not chosen else 0)
+
+
+def _with_leaderboard(names: Sequence[str] | None, registry: Registry) -> list[Task]:
+    if not names:
+        return [one.value for _, one in sorted(registry.tasks.items()) if one.value.submission is not None]
+    tasks = [registry.task(name) for name in dict.fromkeys(names)]
+    without = next((one for one in tasks if one.submission is None), None)
+    if without is not None:
+        known = ", ".join(name for name, one in sorted(registry.tasks.items()) if one.value.submission is not None)
+        raise UsageError(f"task {without.name!r} has no leaderboard file; those that have: {known}")
+    return tasks
+
+
+def _command(lacking: Missing, options: Mapping[str, Sequence[object]], *, sample: bool) -> str:
+    """What would fill a gap; empty where no run would."""
+    if not lacking.can_be_run:
+        return ""
+    words = ["alue-bench", "run", "-t", lacking.task.name]
+    words += [word for option, values in options.items() for value in values for word in (option, str(value))]
+    words += ["--sample"] * sample + ["--rerun"] * lacking.again
+    return shlex.join(words)
+
+
+def _document(
+    output: Path, archive: Path, chosen: list[Chosen], missing: list[Missing], commands: Mapping[str, str]
+) -> dict[str, Any]:
+    return {
+        "folder": str(output),
+        "archive": str(archive),
+        "files": [
+            {
+                "file": one.submission.file,
+                "leaderboard": one.submission.leaderboard,
+                "task": one.task.name,
+                "rows": one.rows,
+                "sha256": hashlib.sha256(one.content.encode()).hexdigest(),
+                "run_id": one.run_id,
+                "run": one.run_name,
+                "dev_score": one.dev_score if one.dev_score == one.dev_score else None,
+                "passed_over": list(one.passed_over),
+            }
+            for one in chosen
+        ],
+        "missing": [
+            {
+                "file": one.submission.file,
+                "task": one.task.name,
+                "reason": one.reason,
+                "command": commands[one.task.name],
+            }
+            for one in missing
+        ],
+    }
+
+
+def _write(output: Path, archive: Path, chosen: list[Chosen], document: Mapping[str, Any]) -> None:
+    import json
+
+    try:
+        output.mkdir(parents=True)
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+            for one in chosen:
+                (output / one.submission.file).write_bytes(one.content.encode())
+                packed.writestr(one.submission.file, one.content.encode())
+        (output / RECORD).write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UnavailableError(f"{output} cannot be written: {error.strerror}; name another folder") from error
+
+
+def _show(
+    streams: Streams,
+    output: Path,
+    archive: Path,
+    chosen: list[Chosen],
+    missing: list[Missing],
+    commands: Mapping[str, str],
+    *,
+    sample: bool,
+) -> None:
+    from rich.table import Table
+
+    if chosen:
+        title = f"{len(chosen)} files in {output} and {archive}" + (" (embedded sample: a rehearsal)" if sample else "")
+        table = Table(title=title, title_justify="left", title_style="bold")
+        for column in ("file", "task", "rows", "best on dev", "of run"):
+            table.add_column(column, overflow="fold")
+        for one in chosen:
+            table.add_row(one.submission.file, one.task.name, str(one.rows), f"{one.dev_score:.3f}", one.run_name)
+        streams.result(table)
+    for one in chosen:
+        for reason in one.passed_over:
+            streams.talk.print(f"{one.submission.file}: passed over {reason}", style="yellow", markup=False)
+    for lacking in missing:
+        command = commands[lacking.task.name]
+        then = f"; fill it with: {command}" if command else ""
+        streams.talk.print(
+            f"missing {lacking.submission.file} ({lacking.task.name}): {lacking.reason}{then}",
+            style="yellow",
+            markup=False,
+            soft_wrap=True,
+        )

@@ -1,0 +1,116 @@
+"""What goes to a leaderboard: for each task the run that is best on the dev split, and its predictions as a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.data.location import DataFolder
+from alue_bench.data.splits import submission_rows
+from alue_bench.errors import AlueBenchError, DataError
+from alue_bench.evaluation.submission import submission_text
+from alue_bench.formats import Example
+from alue_bench.task import Submission, Task
+from alue_bench.tracking.reading import Results, read_predictions, read_submission_predictions
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DEV_SCORE = "selection/dev_score"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """A file for a leaderboard, and the run whose predictions it holds."""
+
+    task: Task
+    submission: Submission
+    run_id: str
+    run_name: str
+    dev_score: float
+    content: str
+    rows: int
+    passed_over: tuple[str, ...] = ()
+    """Runs with a better dev score that could not be used, and why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Missing:
+    """A file that cannot be made, and why."""
+
+    task: Task
+    submission: Submission
+    reason: str
+    can_be_run: bool
+    """Whether a run would fill it."""
+    again: bool = False
+    """Whether there are runs, to be done again."""
+
+
+def collect(
+    results: Results, tasks: list[Task], locate: Callable[[Task], DataFolder]
+) -> tuple[list[Chosen], list[Missing]]:
+    """For each task with a leaderboard, its file or why there is none. `locate` gives the folder of a task's official
+    files, against which every row is checked, and may raise DataError.
+
+    A run that cannot be used (limited, or done before the official file was there) gives way to the next best.
+    """
+    chosen: list[Chosen] = []
+    missing: list[Missing] = []
+    for task in tasks:
+        if task.submission is None:
+            continue
+        try:
+            rows = submission_rows(task, locate(task))
+        except DataError as error:
+            missing.append(Missing(task=task, submission=task.submission, reason=str(error), can_be_run=False))
+            continue
+        if rows is None:
+            file = (task.splits.submission or task.splits.test).path  # type: ignore[union-attr]
+            reason = f"the official file {file} is not at hand; get it from: {task.source}"
+            missing.append(Missing(task=task, submission=task.submission, reason=reason, can_be_run=False))
+            continue
+        found = _best(results, task, task.submission, rows.examples)
+        (chosen if isinstance(found, Chosen) else missing).append(found)  # type: ignore[arg-type]
+    return chosen, missing
+
+
+def _best(results: Results, task: Task, submission: Submission, rows: tuple[Example, ...]) -> Chosen | Missing:
+    runs = results.frame[results.frame["task"] == task.name]
+    if DEV_SCORE in runs.columns:  # the newest of equals: runs come oldest first
+        runs = runs.iloc[::-1].sort_values(DEV_SCORE, ascending=False, kind="stable", na_position="last")
+    reasons = []
+    for run in runs.to_dict("records"):
+        try:
+            ids, predicted = _predictions(results, task, run)
+            content = submission_text(task, ids, predicted, rows)
+        except AlueBenchError as error:
+            reasons.append(f"{run['run_name']}: {error}")
+            continue
+        return Chosen(
+            task=task,
+            submission=submission,
+            run_id=run["run_id"],
+            run_name=run["run_name"],
+            dev_score=run.get(DEV_SCORE, float("nan")),
+            content=content,
+            rows=len(rows),
+            passed_over=tuple(reasons),
+        )
+    reason = reasons[0] if reasons else "no finished run"
+    return Missing(task=task, submission=submission, reason=reason, can_be_run=True, again=bool(reasons))
+
+
+def _predictions(results: Results, task: Task, run: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Ids and predictions as text. Raises DataError where the run has none, UnavailableError where they are gone."""
+    table: pd.DataFrame | None
+    if task.splits.submission is None:
+        table = read_predictions(results, run["run_id"])
+    else:
+        table = read_submission_predictions(results, run["run_id"])
+        if table is None:
+            raise DataError(
+                f"it has no predictions for {task.splits.submission.path}: it was limited, or the file was not there"
+            )
+    return [str(value) for value in table["id"]], [str(value) for value in table["prediction"]]
