@@ -85,7 +85,8 @@ def plant(
     inputs: Any = RunInputs(
         task, rows, task, rows, Model(name="mini", title="Mini", checkpoint=Path("x")), None, None, None
     )  # type: ignore[arg-type]
-    run_id = recorder.start(planted, inputs, labels)
+    run_id = recorder.start(planted, inputs, labels, again=True)
+    assert isinstance(run_id, str)
     for name, value in (tags or {}).items():
         connection.client.set_tag(run_id, name, value)
     if status == "FAILED":

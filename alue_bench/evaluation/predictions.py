@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from alue_bench.errors import DataError
 from alue_bench.spec import Predictions
 from alue_bench.task import Labels, TargetKind
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
 
 
 def decide(logits: np.ndarray[Any, Any], labels: Labels) -> np.ndarray[Any, Any]:
@@ -45,6 +50,50 @@ def predictions_table(
         scores=probabilities(logits, labels),
         columns=labels.names or ("value",),
     )
+
+
+@dataclass(frozen=True)
+class Targets:
+    """A table of predictions as arrays, in the form that `evaluation.metrics.metrics` takes."""
+
+    ids: np.ndarray[Any, Any]
+    gold: np.ndarray[Any, Any]
+    predicted: np.ndarray[Any, Any]
+    labels: Labels
+
+
+def targets_of(table: pd.DataFrame, *, multilabel: bool = False) -> Targets:
+    """The way back from `predictions_table`, or from a file that it was written to.
+
+    table: columns id, gold, prediction, and score_LABEL for each label. multilabel: a cell holds several label names.
+    Raises DataError where a cell names a label that has no score column.
+    """
+    import numpy as np
+
+    names = tuple(name.removeprefix("score_") for name in table.columns if name.startswith("score_"))
+    ids = np.asarray(table["id"], dtype=object)
+    if names == ("value",):
+        gold, predicted = (np.asarray(table[side], dtype="float64") for side in ("gold", "prediction"))
+        return Targets(ids, gold, predicted, Labels.regression(-math.inf, math.inf))
+    index = {name: place for place, name in enumerate(names)}
+    try:
+        gold, predicted = (
+            _marks(table[side], index) if multilabel else np.array([index[name] for name in table[side]], dtype="int64")
+            for side in ("gold", "prediction")
+        )
+    except KeyError as error:
+        raise DataError(f"the predictions name a label {error.args[0]!r} that is none of {', '.join(names)}") from error
+    return Targets(ids, gold, predicted, Labels.multilabel(*names) if multilabel else Labels.multiclass(*names))
+
+
+def _marks(cells: Any, index: Mapping[str, int]) -> np.ndarray[Any, Any]:
+    import numpy as np
+
+    marks = np.zeros((len(cells), len(index)), dtype="int64")
+    for row, cell in enumerate(cells):
+        for name in cell.split():
+            marks[row, index[name]] = 1
+    return marks
 
 
 def _named(value: Any, labels: Labels) -> Any:

@@ -1,0 +1,147 @@
+"""Metrics as functions of sums over examples, so that a resample costs a matrix product and not a pass over the data.
+
+Accuracy, every F1 and Matthews' coefficient depend on the confusion counts alone, Pearson's correlation on five sums.
+So each example is a short row of numbers; to leave an example out, draw it twice or exchange it between two systems is
+to add and subtract rows. `value` turns sums into the metric, for any number of resamples at once.
+
+Notation: n examples, p numbers each, k labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.evaluation.metrics import metric_name
+from alue_bench.task import Labels, TargetKind
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Additive:
+    """What one system did on a test set, as far as one metric is concerned."""
+
+    parts: Array
+    """[n, p]: one row an example."""
+    value: Callable[[Array], Array]
+    """Sums of rows [..., p] to the metric [...]."""
+
+    @property
+    def score(self) -> float:
+        """The metric on the whole test set."""
+        return float(self.value(self.parts.sum(axis=0)))
+
+    def pseudo_values(self) -> Array:
+        """The jackknife's pseudo-value of each example [n]: what it contributes to the metric (Tukey 1958; Efron &
+        Tibshirani 1993, chapter 11). For a mean, such as accuracy, exactly the example's own score."""
+        count = len(self.parts)
+        total = self.parts.sum(axis=0)
+        left_out = self.value(total - self.parts)
+        return count * self.value(total) - (count - 1) * left_out  # type: ignore[no-any-return]
+
+
+def additive(metric: str, gold: Array, predicted: Array, labels: Labels) -> Additive | None:
+    """A metric of `evaluation.metrics.metrics` by its name there, and targets as there.
+
+    None for Spearman's correlation, whose ranks are no sums.
+    """
+    if labels.kind is TargetKind.REGRESSION:
+        return Additive(_products(gold, predicted), _pearson) if metric == "pearson" else None
+    if metric == "accuracy":
+        right = gold == predicted
+        return _mean(right.all(axis=1) if right.ndim == 2 else right)
+    if metric == "jaccard_samples":
+        return _mean(_jaccard(gold, predicted))
+    k = len(labels.names)
+    counts = _confusion(gold, predicted, k)
+    if metric.startswith("f1_class_"):
+        index = [metric_name(name) for name in labels.names].index(metric.removeprefix("f1_class_"))
+        return Additive(counts, lambda sums: _f1(sums, k)[..., index])
+    by_name = {
+        "f1_macro": lambda sums: _f1(sums, k).mean(axis=-1),
+        "f1_weighted": lambda sums: _weighted(sums, k),
+        "f1_micro": lambda sums: _micro(sums, k),
+        "mcc": lambda sums: _mcc(sums, k),
+    }
+    return Additive(counts, by_name[metric]) if metric in by_name else None
+
+
+def _mean(values: Array) -> Additive:
+    import numpy as np
+
+    rows = np.stack([np.asarray(values, dtype="float64"), np.ones(len(values))], axis=1)
+    return Additive(rows, lambda sums: sums[..., 0] / sums[..., 1])
+
+
+def _jaccard(gold: Array, predicted: Array) -> Array:
+    import numpy as np
+
+    both = (gold.astype(bool) & predicted.astype(bool)).sum(axis=1)
+    either = (gold.astype(bool) | predicted.astype(bool)).sum(axis=1)
+    # No label, and none predicted, is right: see evaluation.metrics.
+    return np.where(either == 0, 1.0, both / np.maximum(either, 1))
+
+
+def _confusion(gold: Array, predicted: Array, k: int) -> Array:
+    """Per example [n, 3 k]: for each label whether it is right, predicted, and gold."""
+    import numpy as np
+
+    if gold.ndim == 1:
+        marks = np.eye(k)
+        gold, predicted = marks[gold], marks[predicted]
+    return np.concatenate([gold * predicted, predicted, gold], axis=1).astype("float64")
+
+
+def _f1(sums: Array, k: int) -> Array:
+    """F1 of each label [..., k]; 0 where it is neither gold nor predicted."""
+    return _ratio(2 * sums[..., :k], sums[..., k : 2 * k] + sums[..., 2 * k :])
+
+
+def _weighted(sums: Array, k: int) -> Array:
+    support = sums[..., 2 * k :]
+    return _ratio((_f1(sums, k) * support).sum(axis=-1), support.sum(axis=-1))
+
+
+def _micro(sums: Array, k: int) -> Array:
+    return _ratio(2 * sums[..., :k].sum(axis=-1), sums[..., k:].sum(axis=-1))
+
+
+def _mcc(sums: Array, k: int) -> Array:
+    """The k-class generalisation (Gorodkin 2004), as scikit-learn has it."""
+    import numpy as np
+
+    right, predicted, gold = sums[..., :k].sum(axis=-1), sums[..., k : 2 * k], sums[..., 2 * k :]
+    count = gold.sum(axis=-1)
+    covariance = right * count - (predicted * gold).sum(axis=-1)
+    spread = (count**2 - (predicted**2).sum(axis=-1)) * (count**2 - (gold**2).sum(axis=-1))
+    return _ratio(covariance, np.sqrt(np.maximum(spread, 0)))
+
+
+def _products(gold: Array, predicted: Array) -> Array:
+    """[n, 6]: one, both numbers, their squares and their product; centred, so that little is lost to rounding."""
+    import numpy as np
+
+    x, y = gold - gold.mean(), predicted - predicted.mean()
+    return np.stack([np.ones(len(x)), x, y, x * x, y * y, x * y], axis=1)
+
+
+def _pearson(sums: Array) -> Array:
+    import numpy as np
+
+    count, x, y, xx, yy, xy = (sums[..., place] for place in range(6))
+    spread = np.maximum(count * xx - x * x, 0) * np.maximum(count * yy - y * y, 0)
+    # Undefined where one side is constant; its contribution to a difference is then nan too, and is said to be.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(spread > 0, (count * xy - x * y) / np.sqrt(spread), np.nan)
+
+
+def _ratio(above: Array, below: Array) -> Array:
+    """Zero where there is nothing to divide by, as scikit-learn does with zero_division=0."""
+    import numpy as np
+
+    return np.divide(above, below, out=np.zeros(np.broadcast_shapes(np.shape(above), np.shape(below))), where=below > 0)

@@ -1,0 +1,249 @@
+"""Which runs are compared, and what is said of them: numbers, verdicts, and what keeps two runs apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from planted_runs import classes, plant, spec
+
+from alue_bench.errors import UsageError
+from alue_bench.report.comparison import Block, Comparison, Difference, Verdict, compare, describe_conditions
+from alue_bench.task import Labels
+from alue_bench.tracking.connection import Connection, connect
+from alue_bench.tracking.reading import read_predictions, read_results
+
+BINARY = Labels.binary("NOT_OFF", "OFF")
+GOLD = np.random.default_rng(0).integers(0, 2, 200)
+SEEDS = (42, 43, 44)
+
+
+@pytest.fixture
+def connection(store: str, experiment: str) -> Connection:
+    return connect(store, experiment)
+
+
+@pytest.fixture
+def put(connection: Connection) -> Callable[..., str]:
+    """A run whose predictions are right for about a part of the examples; the same ones for the same strategy."""
+
+    def plant_one(strategy: str = "full", seed: int = 42, accuracy: float = 0.8, **more: Any) -> str:
+        how = {key: more.pop(key) for key in ("more", "tags", "keep_predictions", "status") if key in more}
+        task, draws = more.pop("task", "oold"), more.pop("draws", seed)
+        predicted = classes(np.random.default_rng([draws, len(strategy)]), GOLD, accuracy, 2)
+        return plant(connection, spec(task, strategy, seed, **more), BINARY, GOLD, predicted, **how)
+
+    return plant_one
+
+
+@pytest.fixture
+def compared(connection: Connection) -> Callable[..., Comparison]:
+    def do(**options: Any) -> Comparison:
+        results = read_results(connection)
+        return compare(results.frame, lambda run_id: read_predictions(results, run_id), **options)
+
+    return do
+
+
+def only(comparison: Comparison) -> Block:
+    (block,) = comparison.blocks
+    return block
+
+
+def difference(block: Block, strategy: str) -> Difference:
+    (row,) = [row for row in block.rows if row.strategy == strategy]
+    assert row.difference is not None
+    return row.difference
+
+
+class TestABlock:
+    def test_holds_what_can_be_computed_by_hand(self, put: Any, compared: Any, connection: Connection) -> None:
+        for seed in SEEDS:
+            put("full", seed, 0.9, more={"runtime/train_s": 100.0 + seed})
+            put("bottom3top4", seed, 0.6, more={"runtime/train_s": 50.0 + seed, "energy/gpu_j": 7.0})
+        block = only(compared())
+        assert (block.task, block.model, block.metric, block.baseline) == ("oold", "mini", "test/f1_macro", "full")
+        assert block.trivial_score == 0.1
+        assert [row.strategy for row in block.rows] == ["full", "bottom3top4"]
+        runs = connection.client.search_runs([connection.experiment_id], "params.strategy = 'bottom3top4'")
+        base = connection.client.search_runs([connection.experiment_id], "params.strategy = 'full'")
+        ours = {run.data.params["seed"]: run.data.metrics["test/f1_macro"] for run in runs}
+        theirs = {run.data.params["seed"]: run.data.metrics["test/f1_macro"] for run in base}
+        full, row = block.rows
+        assert row.score is not None
+        assert row.score.mean == pytest.approx(np.mean(list(ours.values())))
+        # t with 2 degrees of freedom, 97.5 %: 4.3027
+        assert row.score.half_width == pytest.approx(4.3027 * np.std(list(ours.values()), ddof=1) / 3**0.5, rel=1e-4)
+        found = difference(block, "bottom3top4")
+        assert found.mean == pytest.approx(np.mean([ours[seed] - theirs[seed] for seed in ours]))
+        assert (found.seeds, found.verdict, found.stars) == (3, Verdict.WORSE, "***")
+        assert found.improvement == 0
+        assert full.difference is None
+        assert row.time_change is not None
+        assert row.time_change.mean == pytest.approx(np.mean([(50 + seed) / (100 + seed) - 1 for seed in SEEDS]))
+        assert row.speed_up == pytest.approx((100 + 43) / (50 + 43))
+        assert (row.trainable_share, row.flops_share) == pytest.approx((0.7, 0.7))
+        assert (row.memory_mib, row.energy_j) == (1000, 7)
+        assert (full.energy_j, row.freeze) == (None, (3, 4, 1))
+        assert set(row.run_ids) == {run.info.run_id for run in runs}
+
+    def test_has_another_baseline_and_another_metric(self, put: Any, compared: Any) -> None:
+        for seed in SEEDS:
+            put("full", seed), put("head-only", seed)
+        block = only(compared(baseline="head-only", metric="accuracy"))
+        assert [row.strategy for row in block.rows] == ["head-only", "full"]
+        assert (block.metric, block.trivial_score) == ("test/accuracy", None)
+        with pytest.raises(UsageError, match=r"--metric rouge: no run has it; there are accuracy, f1_class_NOT_OFF, "):
+            compared(metric="rouge")
+
+    def test_without_the_baseline_says_so(self, put: Any, compared: Any) -> None:
+        put("head-only")
+        block = only(compared())
+        assert block.rows[0].difference is None
+        assert block.notes == ("no run of full under these conditions, so no change against it",)
+
+
+class TestAVerdict:
+    def test_is_never_given_on_one_seed_or_two(self, put: Any, compared: Any) -> None:
+        for number, seed in enumerate(SEEDS[:2], 1):
+            put("full", seed, 0.95), put("head-only", seed, 0.5)
+            found = difference(only(compared()), "head-only")
+            assert (found.verdict, found.stars) == (Verdict.TOO_FEW_SEEDS, "")
+            assert found.reason.startswith(f"{number} seed")
+            assert found.p_corrected is None
+
+    def test_one_seed_may_be_tested_over_examples_and_still_says_nothing_of_other_seeds(
+        self, put: Any, compared: Any
+    ) -> None:
+        put("full", 42, 0.95), put("head-only", 42, 0.5)
+        found = difference(only(compared(resamples=200)), "head-only")
+        assert found.p_examples == pytest.approx(1 / 201)
+        assert found.bootstrap is not None
+        assert found.bootstrap[1] < 0
+        assert found.verdict is Verdict.TOO_FEW_SEEDS
+
+    def test_of_two_that_are_alike_is_undecided_and_says_what_would_be_seen(self, put: Any, compared: Any) -> None:
+        for seed in SEEDS:
+            put("full", seed, 0.8), put("head-only", seed, 0.8)
+        found = difference(only(compared()), "head-only")
+        assert (found.verdict, found.stars) == (Verdict.UNDECIDED, "")
+        assert found.detectable is not None
+        assert found.detectable > abs(found.mean)
+        assert found.test is not None
+        assert abs(found.mean) < found.test.half_width
+
+    def test_is_corrected_for_all_that_are_shown(self, put: Any, compared: Any) -> None:
+        for seed in SEEDS:
+            put("full", seed, 0.9)
+            for strategy in ("head-only", "top1", "top22", "top333"):
+                put(strategy, seed, 0.8)
+        comparison = compared()
+        assert comparison.tested == 4
+        for row in only(comparison).rows[1:]:
+            found = row.difference
+            assert found is not None
+            assert found.test is not None
+            assert found.p_corrected is not None
+            assert found.p_corrected >= found.test.p_value
+        found = [row.difference for row in only(comparison).rows[1:]]
+        smallest = min(found, key=lambda one: one.test.p_value)  # type: ignore[union-attr]
+        assert smallest.p_corrected == pytest.approx(min(1, 4 * smallest.test.p_value))
+
+    def test_pairs_by_seed(self, put: Any, compared: Any) -> None:
+        put("full", 42), put("full", 43), put("head-only", 43), put("head-only", 44)
+        assert difference(only(compared()), "head-only").seeds == 1
+
+    def test_needs_a_seed_in_common(self, put: Any, compared: Any) -> None:
+        put("full", 42), put("head-only", 43)
+        found = difference(only(compared()), "head-only")
+        assert (found.verdict, found.reason) == (Verdict.NOT_TESTED, "no seed in common with the baseline")
+
+    def test_needs_the_predictions(self, put: Any, compared: Any) -> None:
+        for seed in SEEDS:
+            put("full", seed), put("head-only", seed, keep_predictions=seed != 44)
+        found = difference(only(compared()), "head-only")
+        assert found.verdict is Verdict.NOT_TESTED
+        assert "predictions.csv of run" in found.reason
+
+    def test_of_the_same_predictions_is_undecided(self, put: Any, compared: Any) -> None:
+        for seed in SEEDS:
+            put("full", seed, draws=1), put("same", seed, draws=1)  # names of one length: the same draws
+        found = difference(only(compared()), "same")
+        assert (found.mean, found.verdict, found.p_corrected) == (0, Verdict.UNDECIDED, 1)
+
+
+class TestWhatIsKeptApart:
+    @pytest.mark.parametrize(
+        ("changes", "column"),
+        [
+            ({"source": "sample"}, "data_source"),
+            ({"test_rows": "other rows"}, "test_digest"),
+            ({"tags": {"data.protocol": "a tenth held out"}}, "protocol"),
+            ({"tags": {"hardware": "another machine"}}, "hardware"),
+            ({"tags": {"precision": "bf16"}}, "precision"),
+            ({"hyper": {"lr": 1e-3}}, "lr"),
+            ({"hyper": {"epochs": 3}}, "epochs"),
+            ({"hyper": {"warmup": 0.1}}, "other_hyper"),
+            ({"model_digest": "other weights"}, "model_digest"),
+            ({"tags": {"alue_bench.version": "9.9"}}, "version"),
+        ],
+    )
+    def test_runs_that_differ_in_more_than_strategy_and_seed(
+        self, changes: dict[str, Any], column: str, put: Any, compared: Any
+    ) -> None:
+        put("full"), put("head-only", **changes)
+        blocks = compared().blocks
+        assert len(blocks) == 2
+        for block in blocks:
+            assert column in block.differing
+            assert set(block.differing) <= {column, "train_digest", "dev_digest"}
+            assert len(block.rows) == 1
+            assert describe_conditions(block)
+        assert describe_conditions(blocks[0]) != describe_conditions(blocks[1])
+
+    def test_tasks_and_models(self, put: Any, compared: Any) -> None:
+        put("full"), put("full", task="ohsd"), put("full", model="other")
+        assert [(block.task, block.model) for block in compared().blocks] == [
+            ("ohsd", "mini"),
+            ("oold", "mini"),
+            ("oold", "other"),
+        ]
+        assert all(block.differing == () for block in compared().blocks)
+
+    def test_libraries_of_different_versions_are_named(self, put: Any, compared: Any) -> None:
+        put("full"), put("head-only", tags={"versions": '{"alue-bench": "0.1.0", "torch": "1.0"}'})
+        (note,) = only(compared()).notes
+        assert "torch 1.0 and 2." in note
+
+    def test_two_results_for_one_seed_are_not_averaged(self, put: Any, compared: Any) -> None:
+        put("full"), put("head-only"), put("head-only", providers={"alue-bench": "0.1.0", "plugin": "2.0"})
+        block = only(compared())
+        assert [row.seeds for row in block.rows] == [(42,), (42,)]
+        assert any("older version of a plugin" in note for note in block.notes)
+
+
+class TestOtherKindsOfTask:
+    def test_several_labels_and_numbers(self, connection: Connection, compared: Any) -> None:
+        rng = np.random.default_rng(3)
+        marks = rng.integers(0, 2, (80, 3))
+        numbers = rng.random(80)
+        for seed in SEEDS:
+            for strategy, noise in (("full", 0.1), ("head-only", 2.0)):
+                flips = rng.random(marks.shape) < noise / 8
+                plant(connection, spec("sec", strategy, seed), Labels.multilabel("a", "b", "c"), marks, marks ^ flips)
+                guessed = numbers + noise * rng.standard_normal(80)
+                plant(connection, spec("svreg", strategy, seed), Labels.regression(0, 1), numbers, guessed)
+        multilabel, regression = compared().blocks
+        assert (multilabel.metric, regression.metric) == ("test/jaccard_samples", "test/pearson")
+        assert difference(multilabel, "head-only").verdict is Verdict.WORSE
+        assert difference(regression, "head-only").verdict is Verdict.WORSE
+        (spearman,) = compared(metric="spearman").blocks
+        found = difference(spearman, "head-only")
+        assert (found.verdict, found.reason) == (Verdict.NOT_TESTED, "there is no test of spearman over examples")
+
+
+def test_an_empty_store(compared: Any) -> None:
+    assert compared() == Comparison(blocks=(), tested=0)
+    assert compared(metric="f1_macro") == Comparison(blocks=(), tested=0)
