@@ -147,8 +147,9 @@ class Invocation:
             self.planned_document(plan), name=name, tags={"data.source": sources, **(tags or {})}
         )
 
-    def execute(self, plan: Plan, progress: Progress) -> Execution:
-        """Do what is not yet done of a plan. Ctrl-C and SIGTERM end it cleanly: the result says so."""
+    def execute(self, plan: Plan, progress: Progress, *, rerun: bool = False) -> Execution:
+        """Do what is not yet done of a plan; with `rerun`, or where the settings say so, what is done too. Ctrl-C and
+        SIGTERM end it cleanly: the result says so."""
         try:
             with progress:
                 outcomes = execute_plan(
@@ -156,7 +157,7 @@ class Invocation:
                     self.recorder,
                     self._registry,
                     progress,
-                    rerun=self._settings.get("rerun", False),
+                    rerun=rerun or self._settings.get("rerun", False),
                     fail_fast=self._settings.get("fail_fast", False),
                 )
         except Interrupted as stop:

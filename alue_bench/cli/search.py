@@ -1,0 +1,325 @@
+"""`alue-bench search`: the cheapest frozen setting that keeps the score, for a small part of the grid's cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from alue_bench.cli import options
+from alue_bench.cli.settings import Overrides, given_options, merge_study, plan_request
+from alue_bench.cli.termination import stop_on_sigterm
+from alue_bench.errors import UsageError
+from alue_bench.grid import WHOLE, cell_name, parse_grid
+from alue_bench.plugins import Registry
+
+if TYPE_CHECKING:
+    from alue_bench.cli.invocation import Invocation
+    from alue_bench.cli.search_progress import SearchProgress
+    from alue_bench.executors.local import Interrupted, Outcome
+    from alue_bench.plan import Plan, PlannedRun, PlanRequest
+    from alue_bench.search.course import Course
+    from alue_bench.search.evidence import Evaluation
+    from alue_bench.search.policy import Step
+
+SEARCH_OPTIONS = ("tolerance", "margin", "level", "budget", "short_runs", "grid")
+
+
+def search(
+    context: typer.Context,
+    task: options.Task = None,
+    model: options.Model = None,
+    tolerance: Annotated[
+        str,
+        options.what(help="The loss that is accepted: a part of full fine-tuning's score (1%), or absolute (0.01)."),
+    ] = "1%",
+    margin: Annotated[
+        str,
+        options.what(
+            help="How far beyond the tolerance the loss may still lie, for all that the runs can tell. The smaller, "
+            "the more seeds it takes."
+        ),
+    ] = "2%",
+    level: Annotated[
+        float,
+        options.what(help="How often, at most, a setting may be returned that loses more than tolerance and margin."),
+    ] = 0.1,
+    budget: Annotated[
+        str, options.what(help="The most that may be spent, as a part of what running every cell once costs.")
+    ] = "25%",
+    grid: Annotated[
+        list[str] | None,
+        options.what(
+            help="The settings in question: bottom-top, or ranges such as bottom=0..9,top=0..4; see alue-bench sweep. "
+            "Default: bottom-top, every pair."
+        ),
+    ] = None,
+    short_runs: Annotated[
+        bool, options.what("--short-runs/--no-short-runs", help="Begin with a few runs of a third of the epochs.")
+    ] = True,
+    seed: Annotated[int | None, options.what(help="The first seed; further ones count up. Default: 42.")] = None,
+    config: options.Config = None,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
+    lr: options.Lr = None,
+    max_length: options.MaxLength = None,
+    warmup: options.Warmup = None,
+    weight_decay: options.WeightDecay = None,
+    clip: options.Clip = None,
+    clip_by: options.ClipBy = None,
+    select: options.Select = None,
+    precision: options.Precision = None,
+    device: options.Device = None,
+    data_dir: options.DataDir = None,
+    sample: options.Sample = None,
+    limit_train: options.LimitTrain = None,
+    limit_eval: options.LimitEval = None,
+    drop_bad: options.DropBad = None,
+    skip_missing: options.SkipMissing = None,
+    experiment: options.Experiment = None,
+    tracking_uri: options.TrackingUri = None,
+    cache_size: options.CacheSize = None,
+    rerun: options.Rerun = None,
+    fail_fast: options.FailFast = None,
+    dry_run: options.DryRun = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Find the cheapest layers to freeze that keep the score, without running the whole grid.
+
+    Runs are chosen one by one, by what the ones before tell. Settings are chosen by the dev split; the test split
+    reports. Finished runs, also those of a sweep, are not repeated, but count as spent.
+
+    `alue-bench search -t oold -m mini --tolerance 1%`
+
+    `alue-bench search -t mdd -m UBC-NLP/MARBERT --budget 15% --grid bottom=0..12,top=0..4`
+    """
+    given = given_options({k: v for k, v in context.params.items() if k not in SEARCH_OPTIONS})
+    settings, overrides = merge_study(given, config, context.obj, command="search")
+    rules = _rules(tolerance, margin, level, budget, grid or [WHOLE], short_runs=short_runs)
+    with stop_on_sigterm():
+        raise typer.Exit(run_search(context.obj, settings, overrides, rules, dry_run=dry_run, as_json=as_json))
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the command was asked to look for."""
+
+    tolerance: Any
+    margin: Any
+    level: float
+    budget: float
+    """A part of the grid's cost."""
+    grid: Any
+    short_runs: bool
+
+
+def _rules(tolerance: str, margin: str, level: float, budget: str, grid: list[str], *, short_runs: bool) -> Rules:
+    from alue_bench.search.candidates import parse_amount, parse_share
+
+    if not 0 < level < 0.5:
+        raise UsageError(f"--level is {level}; it must lie between 0 and 0.5, such as 0.1")
+    parsed = parse_grid(grid)
+    if parsed.strategies or parsed.settings or parsed.seeds:
+        raise UsageError("--grid of a search has the axes bottom and top alone; alue-bench sweep takes the others too")
+    return Rules(
+        parse_amount("--tolerance", tolerance),
+        parse_amount("--margin", margin),
+        level,
+        parse_share("--budget", budget),
+        parsed,
+        short_runs,
+    )
+
+
+def run_search(
+    registry: Registry,
+    settings: Mapping[str, Any],
+    overrides: Overrides,
+    rules: Rules,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Search task by task, model by model. Returns the exit code: as of `run`."""
+    from alue_bench.cli.invocation import Execution, Invocation, Streams
+    from alue_bench.cli.search_progress import SearchProgress
+    from alue_bench.cli.search_tables import question_view, search_view
+    from alue_bench.plan import Plan
+
+    streams = Streams.of_command(as_json=as_json)
+    streams.warn_of_plugins(registry)
+    plan, courses = _courses(_request(settings, overrides), rules, registry)
+    invocation = Invocation(registry, settings, streams)
+    streams.talk.print(question_view(plan, courses))
+    if dry_run:
+        streams.document({"searches": [course.as_dict(course.decision()) for course in courses]})
+        return 0
+
+    invocation.open()
+    first = Plan([course.grid.runs[course.question.full.name] for course in courses], plan.skipped)
+    invocation.start_parent(first, name=f"search in {_counted(courses)}", tags={"command": "search"})
+    outcomes: list[Outcome] = []
+    stop: Interrupted | None = None
+    with SearchProgress(streams.talk) as progress:
+        for course in courses:
+            stop = _follow(course, invocation, progress, outcomes, fail_fast=settings.get("fail_fast", False))
+            if stop or (settings.get("fail_fast") and course.failed):
+                break
+    execution = Execution(Plan([outcome.planned for outcome in outcomes], plan.skipped), outcomes, stop)
+    searched = [(course, course.decision()) for course in courses if course.done or course.failed]
+    document = invocation.document(execution)
+    document["searches"] = [course.as_dict(decision) for course, decision in searched]
+    whole = [o for o in outcomes if o.spec.hyper == first.runs[0].spec.hyper]
+    invocation.finish_parent(document, replace(execution, outcomes=whole), _metrics(searched))
+    for course, decision in searched:
+        if decision.step is None:
+            streams.result(search_view(course, decision))
+    return invocation.farewell(document, execution)
+
+
+def _request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequest:
+    """Raises UsageError where a study asks for what a search decides itself."""
+    for name in ("strategy", "seeds", "init_seed", "data_seed"):
+        if name in settings:
+            raise UsageError(f"the study sets {name}, but a search chooses strategies and seeds itself; leave it out")
+    seeds = settings.get("seed")
+    if isinstance(seeds, list | tuple) and len(seeds) > 1:
+        raise UsageError("the study has several seeds, but a search takes the first one and counts up; leave one")
+    listed = {"seed": seeds if isinstance(seeds, list | tuple) else (seeds,)} if seeds is not None else {}
+    return plan_request({**settings, **listed}, overrides)
+
+
+def _courses(request: PlanRequest, rules: Rules, registry: Registry) -> tuple[Plan, list[Course]]:
+    """A search for each task and model. Raises UsageError where there is nothing to search."""
+    from alue_bench.plan import Plan, build_plan
+    from alue_bench.search.course import Course
+    from alue_bench.search.policy import Question
+    from alue_bench.search.runs import grid_of
+
+    whole = build_plan(replace(request, strategies=(cell_name((0, 0)),)), registry)
+    if not whole.runs:
+        reasons = "; ".join(dict.fromkeys(skipped.reason for skipped in whole.skipped))
+        raise UsageError(f"nothing to search: {reasons or 'no task and model go together'}")
+    most = max(run.spec.freeze_plan.shape.layers for run in whole.runs)
+    names = dict.fromkeys([cell_name((0, 0)), *rules.grid.strategy_names(most)])
+    cells = build_plan(replace(request, strategies=tuple(names)), registry)
+    groups: dict[tuple[str, str], list[PlannedRun]] = {}
+    for run in cells.runs:
+        groups.setdefault((run.spec.task, run.spec.model), []).append(run)
+    courses = []
+    for (task, model), runs in groups.items():
+        field = grid_of(runs)
+        question = Question(
+            field.candidates,
+            field.layers,
+            rules.tolerance,
+            rules.margin,
+            rules.budget * field.cost,
+            level=rules.level,
+            short_runs=rules.short_runs and field.short_epochs is not None,
+        )
+        courses.append(Course(task, model, runs[0].inputs.task.primary, field, question))
+    return Plan(whole.runs, whole.skipped), courses
+
+
+def _follow(
+    course: Course,
+    invocation: Invocation,
+    progress: SearchProgress,
+    outcomes: list[Outcome],
+    *,
+    fail_fast: bool,
+) -> Interrupted | None:
+    """One run after the other until the search is over. Returns what stopped it from outside."""
+    from alue_bench.plan import Plan
+
+    decision = course.decision()
+    while (step := decision.step) is not None:
+        progress.begin(course, decision)
+        execution = invocation.execute(Plan([course.grid.run_of(step)]), progress)
+        if execution.stop is None and _lacks_predictions(execution.outcomes[0], invocation):
+            progress.warned(
+                f"{execution.outcomes[0].spec.label} was recorded without dev predictions; it is done again"
+            )
+            execution = invocation.execute(execution.plan, progress, rerun=True)
+        if execution.stop is not None:
+            return execution.stop
+        (outcome,) = execution.outcomes
+        outcomes.append(outcome)
+        if outcome.status == "failed":
+            course.failed[step] = outcome.cause
+            if fail_fast:
+                return None
+        else:
+            course.done.append(_done(course, step, outcome, invocation, decision.why))
+        decision = course.decision()
+        progress.settle(course, decision)
+    return None
+
+
+def _lacks_predictions(outcome: Outcome, invocation: Invocation) -> bool:
+    from alue_bench.tracking.reading import read_dev_predictions
+
+    return (
+        outcome.status == "reused"
+        and read_dev_predictions(_results(invocation, outcome.run_id), outcome.run_id) is None
+    )
+
+
+def _done(course: Course, step: Step, outcome: Outcome, invocation: Invocation, why: str) -> Any:
+    """The run as evidence: its scores on dev and test, example by example."""
+    from alue_bench.errors import UnavailableError
+    from alue_bench.search.course import Done
+    from alue_bench.search.runs import evaluation_of
+    from alue_bench.tracking.reading import read_dev_predictions, read_predictions
+
+    inputs, results = outcome.planned.inputs, _results(invocation, outcome.run_id)
+    dev_table = read_dev_predictions(results, outcome.run_id)
+    if dev_table is None:
+        raise UnavailableError(f"run {outcome.run_id} has just been recorded, but its dev predictions cannot be read")
+    metrics, trained_on = outcome.metrics, inputs.train_task
+
+    @cache
+    def on_test() -> Evaluation:
+        table = read_predictions(results, outcome.run_id)
+        return evaluation_of(step, table, inputs.task.labels, inputs.task.primary, metrics["test/score"])
+
+    return Done(
+        step,
+        outcome.run_id,
+        outcome.status == "reused",
+        why,
+        evaluation_of(step, dev_table, trained_on.labels, trained_on.primary, metrics["selection/dev_score"]),
+        on_test,
+        metrics["flops/train"],
+        metrics["runtime/train_s"],
+    )
+
+
+def _results(invocation: Invocation, run_id: str) -> Any:
+    """To read the files of one run from."""
+    import pandas as pd
+
+    from alue_bench.tracking.reading import Counts, Results
+
+    connection = invocation.recorder.connection
+    uri = connection.client.get_run(run_id).info.artifact_uri
+    frame = pd.DataFrame({"run_id": [run_id], "artifact_uri": [uri]})
+    return Results(connection=connection, frame=frame, counts=Counts())
+
+
+def _metrics(searched: Iterable[tuple[Course, Any]]) -> dict[str, float]:
+    """Of the parent run."""
+    found = {}
+    for course, decision in searched:
+        found[f"search/{course.task}/{course.model}/compute_share"] = course.share(decision.spent)
+        found[f"search/{course.task}/{course.model}/cost_of_full"] = decision.best.candidate.cost
+    return found
+
+
+def _counted(courses: list[Course]) -> str:
+    cells = sum(len(course.question.candidates) for course in courses)
+    return f"{cells} settings"

@@ -1,0 +1,103 @@
+"""What people see of a search: the question before, the rungs and the answer after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from alue_bench.cli.tables import SAMPLE_NOTE, plan_view
+from alue_bench.search.candidates import Candidate
+from alue_bench.search.evidence import Loss, by_replicate, mean_score
+
+if TYPE_CHECKING:
+    from alue_bench.plan import Plan
+    from alue_bench.search.course import Course
+    from alue_bench.search.policy import Decision
+
+WHY = {
+    "open": "not settled",
+    "supported": "within the tolerance, and not beyond the margin",
+    "given up": "loses more than the tolerance",
+    "undecided": "too close to tell with as many seeds",
+    "failed": "failed",
+}
+
+
+def question_view(plan: Plan, courses: Sequence[Course]) -> RenderableType:
+    """Data and settings, and for each task and model what is looked for and what it may cost."""
+    lines: list[RenderableType] = [plan_view(plan)]
+    for course in courses:
+        question, grid = course.question, course.grid
+        short = f", after a first look with {grid.short_epochs} epochs" if question.short_runs else ""
+        lines.append(
+            Text(
+                f"{course.task}/{course.model}: the cheapest of {len(question.candidates)} settings that loses at most "
+                f"{question.tolerance}, for {course.share(question.budget):.0%} of what the grid costs "
+                f"({question.budget:.1f} of {grid.cost:.1f} full fine-tunings, "
+                f"{question.budget * grid.full_flops:.2e} FLOPs){short}"
+            )
+        )
+    return Group(*lines)
+
+
+def search_view(course: Course, decision: Decision) -> RenderableType:
+    """One row a setting that ran, the dearest first; then the answer."""
+    table = Table(
+        title=f"Search {course.task}/{course.model}: {course.metric} on dev", title_justify="left", title_style="bold"
+    )
+    table.add_column("setting")
+    columns = (
+        "FLOPs",
+        "first look",
+        "seeds",
+        "score",
+        "loss",
+        f"{1 - 2 * course.question.level:.0%} interval",
+    )
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("")
+    full = course.question.full
+    rows = [(full, None, ""), *((s.candidate, s.loss, _why(s.state, s.loss)) for s in decision.standings)]
+    for candidate, loss, why in sorted(rows, key=lambda row: -row[0].cost):
+        chosen = candidate == decision.best.candidate
+        table.add_row(*_cells(course, candidate, loss), why, style="bold" if chosen else None)
+    lines: list[RenderableType] = [table, *map(Text, course.conclusion(decision)), Text(_compute(course, decision))]
+    if any(run.spec.data.source == "sample" for run in course.grid.runs.values()):
+        lines.append(Text(SAMPLE_NOTE, style="yellow"))
+    return Group(*lines)
+
+
+def _why(state: str, loss: Loss | None) -> str:
+    return "first look only" if state == "open" and loss is None else WHY[state]
+
+
+def _cells(course: Course, candidate: Candidate, loss: Loss | None) -> list[str]:
+    evaluations = [done.dev for done in course.done]
+    own = by_replicate(evaluations, candidate.name)
+    short = next((e.score for e in evaluations if e.short and e.candidate == candidate.name), None)
+    level = course.question.level
+    return [
+        candidate.name,
+        f"{candidate.cost:.0%}",
+        "" if short is None else f"{short:.3f}",
+        str(len(own) or ""),
+        f"{mean_score(own):.3f}" if own else "",
+        f"{loss.mean:+.3f}" if loss else "",
+        f"{loss.lower(level):+.3f} to {loss.upper(level):+.3f}" if loss else "",
+    ]
+
+
+def _compute(course: Course, decision: Decision) -> str:
+    runs, reused = len(course.done), [done for done in course.done if done.reused]
+    seconds = sum(done.train_s for done in course.done)
+    free = f"; {len(reused)} of them were there already ({sum(d.train_s for d in reused):.1f} s)" if reused else ""
+    budget = course.share(course.question.budget)
+    return (
+        f"Spent {course.share(decision.spent):.1%} of the grid's cost (budget {budget:.0%}): {runs} runs, "
+        f"{decision.spent * course.grid.full_flops:.2e} FLOPs, {seconds:.1f} s of training{free}."
+    )

@@ -1,0 +1,140 @@
+"""`alue-bench search` on a tiny model: real runs, found again by the next invocation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SHORT, CommandLine, Finished
+
+Runs = Callable[..., list[Any]]
+# A tiny model learns little of a few rows: what is searched for is wide enough to be found.
+WIDE = ("--tolerance", "0.3", "--margin", "0.5", "--budget", "400%", "--grid", "bottom=0..4/2")
+
+
+@pytest.fixture
+def search(alue_bench: CommandLine, store: str, experiment: str, tiny_bert: Path) -> CommandLine:
+    def call(*arguments: object, wide: bool = True) -> Finished:
+        what = ("--task", "anger", "--model", tiny_bert, "--tracking-uri", store, "--experiment", experiment)
+        return alue_bench("search", *what, *SHORT, *(WIDE if wide else ()), *arguments)
+
+    return call
+
+
+def document_of(said: Finished) -> Any:
+    assert said.code == 0, said.err
+    return json.loads(said.out)
+
+
+class TestASearch:
+    def test_its_document_its_runs_and_its_repetition(self, search: CommandLine, runs: Runs) -> None:
+        said = search("--epochs", "2", "--json")
+        (found,) = document_of(said)["searches"]
+        for told in (
+            "the cheapest of 3 settings that loses at most 0.3",
+            "a first look with fewer epochs",
+            "Answer: bottom",
+            "On test, which took no part in the choice",
+            "of the grid's cost (budget 400%)",
+        ):
+            assert told in said.err
+        assert found["supported"]
+        assert found["answer"] in ("bottom2", "bottom4")
+        assert found["dev"]["seeds"] == 3
+        assert found["dev"]["loss"] <= 0.3
+        assert found["dev"]["high"] <= 0.8
+        assert found["test"]["loss"] == pytest.approx(found["test_score_of_full"] - found["test_score"])
+
+        # What was forecast is what the runs report: the budget is kept in FLOPs that were done.
+        compute = found["compute"]
+        assert compute["recorded_flops"] == pytest.approx(compute["spent_flops"], rel=1e-6)
+        assert compute["spent_flops"] <= compute["budget_flops"]
+        assert compute["spent_share"] == pytest.approx(compute["spent_flops"] / compute["grid_flops"])
+
+        parent, *children = runs()
+        assert (parent.info.status, parent.data.tags["kind"]) == ("FINISHED", "plan")
+        assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
+        assert [child.info.run_id for child in children] == [step["run_id"] for step in found["steps"]]
+        epochs = {step["run_id"]: 1 if step["short"] else 2 for step in found["steps"]}
+        assert {child.info.run_id: int(child.data.params["epochs"]) for child in children} == epochs
+        assert 1 in epochs.values()
+
+        again = document_of(search("--epochs", "2", "--json"))["searches"][0]
+        assert again["compute"]["reused_runs"] == again["compute"]["runs"] == len(children)
+        assert len(runs("tags.kind = 'run'")) == len(children)
+        assert [step["run_id"] for step in again["steps"]] == [step["run_id"] for step in found["steps"]]
+        assert {**again, "compute": 0, "steps": 0} == {**found, "compute": 0, "steps": 0}
+
+    def test_a_budget_that_does_not_suffice_is_said_and_full_is_the_answer(self, search: CommandLine) -> None:
+        said = search("--budget", "80%", "--json")
+        (found,) = document_of(said)["searches"]
+        assert (found["answer"], found["supported"], found["budget_ended"]) == ("full", False, True)
+        assert found["compute"]["spent_share"] <= 0.8
+        assert "The budget ended before a cheaper setting was supported" in said.err
+
+
+def test_an_interrupted_search_goes_on_and_ends_with_the_same_answer(
+    search: CommandLine, runs: Runs, install: Callable[..., Path]
+) -> None:
+    install(
+        "stops-at-the-third",
+        "import alue_bench\n"
+        "finished = []\n"
+        "@alue_bench.hookimpl\n"
+        "def alue_bench_run_finished(spec, result):\n"
+        "    finished.append(spec)\n"
+        "    if len(finished) == 3:\n"
+        "        raise KeyboardInterrupt\n",
+    )
+    stopped = search("--json")
+    assert stopped.code == 130
+    assert "the same command goes on from here" in stopped.err
+    assert [r.info.status for r in runs()].count("KILLED") >= 1  # the parent
+    finished = {r.info.run_id for r in runs("tags.kind = 'run' and attributes.status = 'FINISHED'")}
+    document = document_of(search("--json"))
+    (found,) = document["searches"]
+    assert {step["run_id"] for step in found["steps"] if step["reused"]} == finished
+    assert found["supported"]
+
+
+def test_runs_of_other_commands_are_taken_unless_they_have_no_dev_predictions(
+    search: CommandLine, run: CommandLine, runs: Runs
+) -> None:
+    run("-s", "full", "-s", "bottom4")
+    _, full, deep = runs()
+    (Path(full.info.artifact_uri.removeprefix("file://")) / "dev_predictions.csv").unlink()
+    said = search("--json")
+    (found,) = document_of(said)["searches"]
+    assert "recorded without dev predictions; it is done again" in said.err
+    assert found["steps"][0]["setting"] == "full"
+    assert found["steps"][0]["run_id"] != full.info.run_id
+    assert [step["run_id"] for step in found["steps"] if step["reused"]] == [deep.info.run_id]
+    assert not any(step["short"] for step in found["steps"])  # one epoch cannot be shortened
+
+
+def test_a_dry_run_computes_what_the_grid_costs_and_starts_nothing(search: CommandLine, runs: Runs) -> None:
+    said = search("--dry-run", "--json")
+    (planned,) = document_of(said)["searches"]
+    assert planned["compute"]["runs"] == 0
+    assert planned["compute"]["budget_flops"] == pytest.approx(4 * planned["compute"]["grid_flops"])
+    with pytest.raises(AttributeError):
+        runs()  # not even the experiment
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--tolerance", "many"), "--tolerance is 'many'"),
+        (("--budget", "0"), "--budget is '0'"),
+        (("--level", "0.7"), "--level is 0.7"),
+        (("--grid", "strategy=full,head-only"), "--grid of a search has the axes bottom and top alone"),
+        (("--grid", "bottom=0"), "--grid leaves nothing to search"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(search: CommandLine, arguments: tuple[str, str], told: str) -> None:
+    said = search(*arguments, wide=False)
+    assert (said.code, said.out) == (2, "")
+    assert told in said.err

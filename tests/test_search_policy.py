@@ -1,0 +1,243 @@
+"""The search on made-up score surfaces: what it returns, how often it errs, what it costs.
+
+The surfaces run from tasks where freezing costs nothing to such where only the lightest is bearable; see
+`simulated_scores`. Rates are over a fixed set of worlds, so that a change of the method that errs more often is seen.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from simulated_scores import World, candidates, question, search, world
+
+from alue_bench.errors import UsageError
+from alue_bench.search.candidates import Amount, parse_amount, parse_share
+from alue_bench.search.evidence import (
+    Evaluation,
+    SeedNoise,
+    by_replicate,
+    left_out_scores,
+    paired_loss,
+    seed_noise,
+)
+from alue_bench.search.policy import Decision, Question, Step, decide
+from alue_bench.search.surface import fit
+
+WORLDS = range(40)
+
+
+def within(of: World, asked: Question, part: float = 1.0) -> list[str]:
+    """The candidates that truly lose no more than the tolerance, or a part of it."""
+    limit = part * asked.tolerance.of(of.full)
+    return [c.name for c in of.options if of.loss(c.name) <= limit + 1e-12]
+
+
+class TestWithoutNoise:
+    @pytest.fixture(scope="class")
+    def searched(self) -> list[tuple[World, Question, Decision]]:
+        worlds = [world(draw, noise=0) for draw in WORLDS]
+        return [(w, question(w), search(w, question(w))[0]) for w in worlds]
+
+    def test_the_answer_is_always_within_the_tolerance(self, searched: list[tuple[World, Question, Decision]]) -> None:
+        for of, asked, decision in searched:
+            assert decision.best.candidate.name in within(of, asked)
+
+    def test_it_is_nearly_the_cheapest_such(self, searched: list[tuple[World, Question, Decision]]) -> None:
+        excess = []
+        for of, asked, decision in searched:
+            cheapest = min(c.cost for c in of.options if c.name in within(of, asked))
+            excess.append(decision.best.candidate.cost - cheapest)
+        assert np.mean(excess) < 0.05
+        assert np.quantile(excess, 0.9) < 0.15
+
+
+class TestWithTheNoiseOfSeedsAndExamples:
+    @pytest.fixture(scope="class")
+    def searched(self) -> list[tuple[World, Question, Decision]]:
+        worlds = [world(1000 + draw) for draw in range(60)]
+        return [(w, question(w), search(w, question(w))[0]) for w in worlds]
+
+    def test_a_setting_beyond_tolerance_and_margin_is_returned_as_seldom_as_stated(
+        self, searched: list[tuple[World, Question, Decision]]
+    ) -> None:
+        bad = 0
+        for of, asked, decision in searched:
+            limit = asked.tolerance.of(of.full) + asked.margin.of(of.full)
+            bad += of.loss(decision.best.candidate.name) > limit
+        assert bad / len(searched) <= 0.1  # the level
+
+    def test_it_saves_more_often_than_not(self, searched: list[tuple[World, Question, Decision]]) -> None:
+        """A search that always answers full would err never."""
+        gains = [1 - decision.best.candidate.cost for _, _, decision in searched]
+        possible = [1 - min(c.cost for c in of.options if c.name in within(of, asked)) for of, asked, _ in searched]
+        assert np.mean(gains) > 0.5 * np.mean(possible)
+
+    def test_more_is_not_spent_than_the_budget_allows(self, searched: list[tuple[World, Question, Decision]]) -> None:
+        assert all(decision.spent <= asked.budget + 1e-6 for _, asked, decision in searched)
+        # A quarter of the grid suffices most of the time to come to an end.
+        assert np.mean([decision.exhausted for _, _, decision in searched]) < 0.7
+
+    def test_scores_that_do_not_fall_short_are_never_given_up_all(self) -> None:
+        """Where freezing costs nothing, the search ends far below full fine-tuning's cost."""
+        found = []
+        for draw in range(10):
+            of = world(2000 + draw)
+            of = replace(of, score=dict.fromkeys(of.score, of.full))
+            found.append(search(of, question(of))[0].best.candidate.cost)
+        assert np.mean(found) < 0.5
+
+
+class TestEnds:
+    @settings(max_examples=25, deadline=None)
+    @given(
+        draw=st.integers(0, 10_000),
+        layers=st.sampled_from([2, 4, 6]),
+        share=st.floats(0.01, 1.5),
+        noise=st.floats(0, 3),
+        tolerance=st.sampled_from([Amount(0.0, True), Amount(0.01, True), Amount(0.05, False)]),
+    )
+    def test_any_search_ends_within_its_budget_and_never_asks_for_a_run_twice(
+        self, draw: int, layers: int, share: float, noise: float, tolerance: Amount
+    ) -> None:
+        of = world(draw, noise=noise, layers=layers)
+        asked = question(of, tolerance=tolerance, budget=share * sum(c.cost for c in of.options))
+        decision, evaluations = search(of, asked)
+        assert decision.spent <= asked.budget + 1e-6
+        steps = Counter((e.candidate, e.replicate, e.short) for e in evaluations)
+        assert max(steps.values(), default=0) <= 1
+        assert decision.best.candidate == asked.full or decision.best.state == "supported"
+
+    def test_a_budget_too_small_for_a_comparison_says_so_and_answers_full(self) -> None:
+        of = world(3)
+        decision, evaluations = search(of, question(of, budget=2.0))
+        assert decision.best.candidate.name == "full"
+        assert decision.best.loss is None
+        assert decision.exhausted
+        assert "budget" in decision.why
+        decision, evaluations = search(of, question(of, budget=0.2))
+        assert (evaluations, decision.exhausted, decision.best.candidate.name) == ([], True, "full")
+
+    def test_an_interrupted_search_goes_on_as_if_it_had_not_been(self) -> None:
+        of = world(5)
+        asked = question(of)
+        whole, evaluations = search(of, asked)
+        for done in range(0, len(evaluations), 3):
+            step = decide(asked, evaluations[:done]).step
+            assert step is not None
+            assert of.evaluation(step) == evaluations[done]
+        assert decide(asked, evaluations) == whole
+
+    def test_candidates_whose_training_fails_are_left_out_and_paid_for(self) -> None:
+        of = world(5)
+        asked = question(of)
+        _, evaluations = search(of, asked)
+        before = next(i for i, e in enumerate(evaluations) if not e.short and e.candidate != "full")
+        broken = decide(asked, evaluations[:before]).step
+        assert broken is not None
+        after = decide(asked, evaluations[:before], [broken])
+        assert after.step is not None
+        assert after.step.candidate != broken.candidate
+        assert after.spent == pytest.approx(decide(asked, evaluations[:before]).spent + broken.cost)
+        full = Step(asked.full, 0)
+        assert decide(asked, [], [full]).step is None
+
+
+class TestLoss:
+    NOISE = SeedNoise(2 * 0.01**2, 4)
+
+    @staticmethod
+    def runs(name: str, scores: list[float]) -> dict[int, Evaluation]:
+        return by_replicate([Evaluation(name, r, s) for r, s in enumerate(scores)], name)
+
+    def test_only_seeds_that_both_ran_with_count(self) -> None:
+        base, own = self.runs("full", [0.8, 0.7, 0.9]), self.runs("bottom3", [0.7, 0.7])
+        loss = paired_loss(base, own, self.NOISE)
+        assert loss is not None
+        assert (loss.mean, loss.pairs) == (pytest.approx(0.05), 2)
+        assert paired_loss(base, {}, self.NOISE) is None
+
+    def test_it_is_surer_with_more_seeds_and_less_sure_with_few_examples(self) -> None:
+        few, many = (paired_loss(self.runs("full", [0.8] * n), self.runs("b", [0.7] * n), self.NOISE) for n in (2, 6))
+        assert few is not None
+        assert many is not None
+        assert many.standard_error < few.standard_error
+        assert many.upper(0.1) < few.upper(0.1)
+        assert few.lower(0.1) < few.mean < few.upper(0.1)
+
+    def test_the_jackknife_is_the_variance_of_a_mean_over_examples(self) -> None:
+        rng = np.random.default_rng(1)
+        right = rng.random(4000) < 0.7
+        left_out = left_out_scores(len(right), lambda kept: float(right[kept].mean()))
+        base = {0: Evaluation("full", 0, 1.0, tuple([1.0] * len(left_out)))}
+        own = {0: Evaluation("b", 0, float(right.mean()), left_out)}
+        loss = paired_loss(base, own, SeedNoise(0.0, 4))
+        assert loss is not None
+        assert loss.standard_error == pytest.approx(np.sqrt(0.7 * 0.3 / 4000), rel=0.25)
+
+    def test_what_both_get_wrong_makes_no_difference_uncertain(self) -> None:
+        shared = tuple(np.random.default_rng(2).normal(0.7, 0.01, 40))
+        one = {0: Evaluation("full", 0, 0.7, shared)}
+        loss = paired_loss(one, {0: Evaluation("b", 0, 0.7, shared)}, SeedNoise(0.0, 4))
+        assert loss is not None
+        assert (loss.mean, loss.standard_error, loss.upper(0.1)) == (0.0, 0.0, 0.0)
+
+    def test_the_noise_of_seeds_is_pooled_over_candidates(self) -> None:
+        rng = np.random.default_rng(3)
+        runs = [
+            Evaluation(name, r, 0.8 + rng.normal(0, 0.05))
+            for name in ("full", *(f"bottom{n}" for n in range(1, 9)))
+            for r in range(6)
+        ]
+        noise = seed_noise(runs, "full")
+        assert noise.degrees == pytest.approx(4 + 8 * 5)
+        assert np.sqrt(noise.of_one_run) == pytest.approx(0.05, rel=0.4)
+        assert seed_noise([], "full").degrees == 4
+
+
+class TestSurface:
+    def test_it_passes_near_what_was_seen_and_knows_less_elsewhere(self) -> None:
+        options = candidates(12)
+        seen = {"full": 0.8, "bottom6top0": 0.76, "bottom12top0": 0.5}
+        runs = [Evaluation(name, 0, score) for name, score in seen.items()]
+        surface = fit(options, 12, runs, scale=0.8, noise_variance=0.005**2)
+        places = {c.name: i for i, c in enumerate(options)}
+        for name, score in seen.items():
+            assert surface.mean[places[name]] == pytest.approx(0.8 - score, abs=0.02)
+        assert surface.sd[places["full"]] == pytest.approx(0, abs=1e-6)
+        assert surface.sd[places["bottom2top9"]] > surface.sd[places["bottom6top0"]]
+
+    def test_whoever_freezes_more_is_no_likelier_to_be_good_enough(self) -> None:
+        of = world(11)
+        asked = question(of)
+        _, evaluations = search(of, asked)
+        chances = fit(of.options, asked.layers, evaluations, scale=of.full, noise_variance=of.seed_sd**2).likely_within(
+            of.options, 0.01 * of.full
+        )
+        place = {(c.bottom, c.top): chance for c, chance in zip(of.options, chances, strict=True)}
+        for (bottom, top), chance in place.items():
+            for less in ((bottom - 1, top), (bottom, top - 1)):
+                if less in place:
+                    assert chance <= place[less] + 1e-12
+
+
+class TestAmounts:
+    def test_a_part_or_a_difference(self) -> None:
+        assert parse_amount("--tolerance", "1%").of(0.5) == pytest.approx(0.005)
+        assert parse_amount("--tolerance", "0.02").of(0.5) == 0.02
+        assert (str(Amount(0.01, True)), str(Amount(0.02, False))) == ("1%", "0.02")
+        assert (parse_share("--budget", "25%"), parse_share("--budget", "0.25")) == (0.25, 0.25)
+
+    @pytest.mark.parametrize("text", ["", "much", "-1%", "100%", "1", "1 point", "nan"])
+    def test_anything_else_is_refused_with_the_option_named(self, text: str) -> None:
+        with pytest.raises(UsageError, match="--tolerance is"):
+            parse_amount("--tolerance", text)
+
+    @pytest.mark.parametrize("text", ["", "0", "0%", "-25%", "all"])
+    def test_a_budget_is_above_nothing(self, text: str) -> None:
+        with pytest.raises(UsageError, match="--budget is"):
+            parse_share("--budget", text)
