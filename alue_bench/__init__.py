@@ -7,14 +7,25 @@ from alue_bench.errors import AlueBenchError, DataError, DoesNotFit, Unavailable
 from alue_bench.formats import BadRow, Delimited, Example, Reader
 from alue_bench.hookspecs import hookimpl
 from alue_bench.model import Model
-from alue_bench.strategy import EncoderShape, FreezePlan, Strategy, StrategyFamily
+from alue_bench.strategy import (
+    Adapter,
+    BlockNorms,
+    EncoderShape,
+    FreezePlan,
+    Revisions,
+    Strategy,
+    StrategyFamily,
+    TrainingProgress,
+)
 from alue_bench.task import DataFile, HeldOut, Labels, Splits, Submission, TargetKind, Task
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Adapter",
     "AlueBenchError",
     "BadRow",
+    "BlockNorms",
     "DataError",
     "DataFile",
     "Delimited",
@@ -26,12 +37,14 @@ __all__ = [
     "Labels",
     "Model",
     "Reader",
+    "Revisions",
     "Splits",
     "Strategy",
     "StrategyFamily",
     "Submission",
     "TargetKind",
     "Task",
+    "TrainingProgress",
     "UnavailableError",
     "UsageError",
     "__version__",

@@ -20,7 +20,7 @@ from alue_bench.model import Model
 from alue_bench.plugins import Origin, Registry
 from alue_bench.run import RunInputs
 from alue_bench.spec import DataDigests, Resolved, RunSpec, digest_of, resolve_hyper_parameters
-from alue_bench.strategy import EncoderShape, Strategy
+from alue_bench.strategy import Outline, Strategy, outline
 from alue_bench.task import Task
 from alue_bench.training.checkpoint import Checkpoint, encoder_shape, load_config, locate_checkpoint
 from alue_bench.training.encoder_stack import check_layers_can_be_told_apart
@@ -28,6 +28,7 @@ from alue_bench.training.fresh_models import FreshModels
 from alue_bench.training.precision import resolve_device, resolve_precision
 from alue_bench.training.prefix import PlannedDepths
 from alue_bench.training.prefix_store import DEFAULT_LIMIT, PrefixStore, parse_size, prefix_folder
+from alue_bench.training.surgery import model_in_outline
 
 DEFAULT_STRATEGIES = ("full", "bottom3top4")
 DEFAULT_SEED = 42
@@ -82,7 +83,7 @@ class PlannedRun:
         trains_below, passes = not plan.embeddings, 0
         for layer in range(plan.shape.layers):
             trained = layer not in plan.frozen_layers
-            passes += 1 + (trained or trains_below) + trained
+            passes += 1 + (trained or trains_below) + (trained and plan.trained == "weights")
             trains_below = trains_below or trained
         rows = self.inputs.train_rows.splits
         size = sum(len(example.text) for example in rows["train"].examples)
@@ -120,9 +121,21 @@ class _ReadyTask:
 class _ReadyModel:
     model: Model
     checkpoint: Checkpoint
-    shape: EncoderShape
+    config: Any
+    """The library's configuration."""
     positions: int | None
     """The most tokens the model can take; None where it has no such limit."""
+    outlines: dict[str, Outline] = field(default_factory=dict)
+    """By strategy."""
+
+    def outline(self, strategy: Strategy) -> Outline:
+        """What a strategy makes of the model. Raises DoesNotFit where it does not fit."""
+        if strategy.name not in self.outlines:
+            found = outline(strategy, encoder_shape(self.config))
+            if found.freeze_plan.trained != "weights":  # whether there is any of it, only the modules tell
+                model_in_outline(self.config, found)
+            self.outlines[strategy.name] = found
+        return self.outlines[strategy.name]
 
 
 def build_plan(request: PlanRequest, registry: Registry) -> Plan:
@@ -156,7 +169,7 @@ def build_plan(request: PlanRequest, registry: Registry) -> Plan:
             for seed in request.seeds:
                 for strategy, origin in strategies:
                     try:
-                        freeze_plan = strategy.freeze_plan(ready_model.shape)
+                        outlined = ready_model.outline(strategy)
                     except DoesNotFit as error:
                         plan.skipped.append(
                             Skipped(ready.task.name, ready_model.model.name, strategy.name, seed, str(error))
@@ -168,7 +181,9 @@ def build_plan(request: PlanRequest, registry: Registry) -> Plan:
                         model=ready_model.model.name,
                         model_digest=ready_model.checkpoint.digest,
                         strategy=strategy.name,
-                        freeze_plan=freeze_plan,
+                        freeze_plan=outlined.freeze_plan,
+                        kept_layers=outlined.kept_layers,
+                        adapter=outlined.adapter,
                         seed=seed,
                         init_seed=request.init_seed if request.init_seed is not None else seed,
                         data_seed=request.data_seed if request.data_seed is not None else seed,
@@ -190,6 +205,7 @@ def build_plan(request: PlanRequest, registry: Registry) -> Plan:
                         train_task=ready.train_task,
                         train_rows=ready.train_rows,
                         model=ready_model.model,
+                        strategy=strategy,
                         checkpoint=ready_model.checkpoint,
                         tokens=tokens,
                         prefixes=prefixes,
@@ -293,7 +309,8 @@ def _ready_models(request: PlanRequest, registry: Registry, plan: Plan) -> list[
         check_layers_can_be_told_apart(config, checkpoint.folder)
         if named_before.setdefault(model.name, checkpoint.digest) != checkpoint.digest:
             model = replace(model, name=f"{model.name}-{checkpoint.digest[:6]}")  # two folders of one name
-        return _ReadyModel(model, checkpoint, encoder_shape(config), _positions(config))
+        encoder_shape(config)  # refuses what has no layers
+        return _ReadyModel(model, checkpoint, config, _positions(config))
 
     names = list(dict.fromkeys(request.models)) or sorted(registry.models)
     return _available(

@@ -15,23 +15,26 @@ from alue_bench.evaluation.metrics import metrics, trivial_metrics
 from alue_bench.evaluation.predictions import decide, predictions_table
 from alue_bench.measure.energy import Energy
 from alue_bench.measure.environment import environment
-from alue_bench.measure.flops import training_flops
+from alue_bench.measure.flops import prefix_flops, step_flops, training_flops
 from alue_bench.measure.memory import PeakMemory
 from alue_bench.measure.peak import attainable_flops_per_s
 from alue_bench.model import Model
 from alue_bench.spec import Predictions, RunResult, RunSpec
-from alue_bench.strategy import FreezePlan
+from alue_bench.strategy import FreezePlan, Strategy
 from alue_bench.task import Task
 from alue_bench.training.checkpoint import Checkpoint
 from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
-from alue_bench.training.forward import Forward, choose_forward
+from alue_bench.training.forward import Forward, choose_forward, reads_first_only
 from alue_bench.training.freezing import ParameterCounts, apply_plan, count_parameters
 from alue_bench.training.fresh_models import FreshModels
+from alue_bench.training.growing_prefix import GrowingPrefix
 from alue_bench.training.loop import Training, fine_tune, predict_logits
 from alue_bench.training.memory_limit import release
 from alue_bench.training.precision import Device
 from alue_bench.training.prefix import Examples, FrozenPrefix, PlannedDepths
 from alue_bench.training.prefix_store import PrefixStore
+from alue_bench.training.revision import Course
+from alue_bench.training.surgery import operate, seeded
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class RunInputs:
     train_task: Task
     train_rows: TaskRows
     model: Model
+    strategy: Strategy
     checkpoint: Checkpoint
     tokens: TokenCache
     prefixes: PrefixStore
@@ -166,6 +170,7 @@ def execute(
                     "attainable_flops_per_s": attainable,
                 }
             },
+            freezing=tuple(_course(training).events),
             notes=tuple(notes),
         ),
         trained,
@@ -207,12 +212,26 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
     inputs.prefixes.on_problem = notes.append
     task = inputs.train_task
     tokenizer = inputs.models.tokenizer(inputs.checkpoint)
-    model = inputs.models.model(inputs.checkpoint, task.labels, init_seed=spec.init_seed).to(spec.device)
-    stack = view_as_stack(model)
+    splits = {name: _tokenised(inputs.train_rows, name, spec, inputs, tokenizer) for name in ("train", "dev")}
+    lengths = splits["train"].lengths
+    stack = view_as_stack(inputs.models.model(inputs.checkpoint, task.labels, init_seed=spec.init_seed))
+    flops_full = training_flops(
+        stack, FreezePlan(stack.shape), lengths, spec.hyper.epochs, head_reads_first=reads_first_only(stack)
+    )
+    with seeded(spec.init_seed):
+        stack = operate(stack, spec.kept_layers, spec.adapter)
+    stack.model.to(spec.device)
     apply_plan(stack, spec.freeze_plan)
     forward = choose_forward(stack, device.compute)
-    prefix = FrozenPrefix(stack, forward, spec.freeze_plan.prefix_layers, store=inputs.prefixes, device=device)
-    splits = {name: _tokenised(inputs.train_rows, name, spec, inputs, tokenizer) for name in ("train", "dev")}
+    keeps_prefix = inputs.strategy.keeps_prefix
+
+    def behind(depth: int | None) -> FrozenPrefix:
+        return FrozenPrefix(stack, forward, depth if keeps_prefix else None, store=inputs.prefixes, device=device)
+
+    def states_of(prefix: FrozenPrefix, name: str, split: TokenisedSplit) -> Examples:
+        return prefix.examples(split, tokenizer.pad_token_id, _description(spec, name))
+
+    prefix = behind(spec.freeze_plan.prefix_layers)
     prepare_s = 0.0
     if len(inputs.depths.depths) > 1:  # before the clock: every run is charged what its own prefix costs alone
         all_splits = splits | {"test": _tokenised(inputs.rows, "test", spec, inputs, tokenizer)}
@@ -229,16 +248,13 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
         return {**found, "score": found[task.primary]}
 
     with PeakMemory(spec.device) as memory, Energy(spec.device) as energy:
-        prefixes = {
-            name: prefix.examples(split, tokenizer.pad_token_id, _description(spec, name))
-            for name, split in splits.items()
-        }
+        growing = GrowingPrefix(prefix, spec.freeze_plan, splits, behind, states_of)
         training = fine_tune(
             stack,
             spec.freeze_plan,
             forward,
-            prefixes["train"],
-            prefixes["dev"],
+            growing.examples("train"),
+            growing.examples("dev"),
             labels=task.labels,
             hyper=spec.hyper,
             data_seed=spec.data_seed,
@@ -246,10 +262,9 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
             pad_id=tokenizer.pad_token_id,
             score=score,
             on_step=on_step,
+            strategy=inputs.strategy,
+            growing=growing,
         )
-    lengths = splits["train"].lengths
-    first = forward.head_reads_first
-    cached = prefixes["train"].depth > 0
     notes += [
         f"{split.truncated} of {len(split)} {name} texts cut to {spec.hyper.max_length} tokens"
         for name, split in splits.items()
@@ -274,18 +289,43 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
         dev_predictions=predictions_table(
             splits["dev"].ids, dev_targets, dev_logits[training.selected_epoch - 1], task.labels
         ),
-        prefix=prefix,
-        prefixes=prefixes,
+        # The selected epoch's weights may be of a time when less was frozen: no stored states for the test split then.
+        prefix=prefix if inputs.strategy.revisions() is None else behind(None),
+        prefixes={name: growing.examples(name) for name in splits},
         memory=memory,
         energy=energy,
-        parameters=count_parameters(stack, spec.freeze_plan),
-        flops=training_flops(
-            stack, spec.freeze_plan, lengths, spec.hyper.epochs, prefix_cached=cached, head_reads_first=first
-        ),
-        flops_full=training_flops(stack, FreezePlan(stack.shape), lengths, spec.hyper.epochs, head_reads_first=first),
+        parameters=_most_parameters(training, stack),
+        flops=_flops(training, stack, lengths, spec.hyper.epochs, head_reads_first=forward.head_reads_first),
+        flops_full=flops_full,
         prepare_s=prepare_s,
         notes=tuple(notes),
     )
+
+
+def _most_parameters(training: Training, stack: EncoderStack) -> ParameterCounts:
+    """Where what trains changes: when the most did."""
+    counts = [count_parameters(stack, segment.plan) for segment in _course(training).segments]
+    return max(counts, key=lambda count: count.trainable)
+
+
+def _flops(training: Training, stack: EncoderStack, lengths: Any, epochs: int, *, head_reads_first: bool) -> float:
+    """Segment by segment where what is frozen changed. Each layer of a growing prefix is computed once."""
+    segments = _course(training).segments
+    depth = segments[-1].depth
+    if len(segments) == 1:
+        each_epoch = step_flops(stack, segments[0].plan, lengths, start=depth, head_reads_first=head_reads_first)
+        steps = each_epoch * epochs
+    else:
+        steps = sum(
+            step_flops(stack, part.plan, lengths[part.indices], start=part.depth, head_reads_first=head_reads_first)
+            for part in segments
+        )
+    return prefix_flops(stack, depth, lengths, head_reads_first=head_reads_first) + steps
+
+
+def _course(training: Training) -> Course:
+    assert training.course is not None
+    return training.course
 
 
 def _description(spec: RunSpec, split: str) -> dict[str, str]:

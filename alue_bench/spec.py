@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from alue_bench.errors import UsageError
-from alue_bench.strategy import FreezePlan
+from alue_bench.strategy import Adapter, FreezePlan
 
 # Increase when the meaning of a recorded result changes, so that older results are not reused for newer specs.
 RESULT_VERSION = 2
@@ -30,6 +30,10 @@ class HyperParameters:
     batch_size: int = 16
     lr: float = 2e-5
     """Peak learning rate of AdamW; it decays linearly to zero."""
+    llrd: float = 1.0
+    """Layer-wise decay of the learning rate (Sun et al. 2019, section 5.4.3; Howard & Ruder 2018, section 3.2): the top
+    layer has `lr`, as pooler and head have, and each layer this part of the rate of the one above it; the embeddings,
+    that of the lowest layer."""
     warmup: float = 0.0
     """The part of all steps in which the learning rate rises linearly from zero."""
     weight_decay: float = 0.0
@@ -48,6 +52,7 @@ class HyperParameters:
             "epochs": (self.epochs >= 1, "at least 1"),
             "batch_size": (self.batch_size >= 1, "at least 1"),
             "lr": (0 < self.lr < math.inf, "above 0 and finite"),
+            "llrd": (0 < self.llrd <= 1, "above 0 and at most 1 (1 gives every layer the same rate)"),
             "warmup": (0 <= self.warmup < 1, "at least 0 and below 1 (a part of all steps)"),
             "weight_decay": (0 <= self.weight_decay < math.inf, "at least 0 and finite"),
             "adam_eps": (0 < self.adam_eps < math.inf, "above 0 and finite"),
@@ -132,6 +137,10 @@ class RunSpec:
     limit_train: int | None = None
     limit_eval: int | None = None
     drop_bad: bool = False
+    kept_layers: tuple[int, ...] | None = None
+    """Those of the pre-trained model's layers that stay in it; None for all. `freeze_plan` counts the kept ones."""
+    adapter: Adapter | None = None
+    """What is put into the model to train in its stead."""
     providers: Mapping[str, str] = field(default_factory=dict)
     """The distributions, with versions, that provide harness, task, model and strategy."""
 
@@ -148,7 +157,10 @@ class RunSpec:
                     sorted(self.freeze_plan.frozen_layers),
                     self.freeze_plan.embeddings,
                     self.freeze_plan.pooler,
+                    self.freeze_plan.trained,
                 ],
+                "kept_layers": self.kept_layers,
+                "adapter": asdict(self.adapter) if self.adapter else None,
                 "seeds": [self.init_seed, self.data_seed],
                 "hyper": asdict(self.hyper),
                 "data": self.data.train,
@@ -176,6 +188,7 @@ class RunSpec:
             "frozen_layers": sorted(self.freeze_plan.frozen_layers),
             "embeddings": self.freeze_plan.embeddings,
             "pooler": self.freeze_plan.pooler,
+            "trained": self.freeze_plan.trained,
         }
         content |= {"fingerprint": self.fingerprint, "training_key": self.training_key}
         return content
@@ -188,6 +201,22 @@ class CurvePoint:
     metric: str
     value: float
     step: int
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeEvent:
+    """What a strategy that may change its mind decided about a block, at the start or at an evaluation point."""
+
+    step: int
+    """Updates done."""
+    epoch: int
+    """From 1."""
+    block: str
+    """"embeddings", or "layer 0" and so on."""
+    norm: float | None
+    """Of the block's gradient, added up over the steps since the last point; None where none was asked for or taken."""
+    frozen: bool
+    """From here on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,5 +247,7 @@ class RunResult:
     submission_predictions: Predictions | None = None
     """Of a leaderboard's rows without gold labels, where they were at hand."""
     environment: Mapping[str, Any]
+    freezing: tuple[FreezeEvent, ...] = ()
+    """What was frozen when, for strategies that may change it; empty for all others."""
     notes: tuple[str, ...] = ()
     """What a reader should know, such as how many texts were cut."""

@@ -2,13 +2,21 @@
 
 A strategy plugin returns `StrategyFamily` values from the hook `alue_bench_strategies`. A family turns a name into a
 `Strategy` by its own grammar: `bottom3top4` is one name of the family `bottom<N>top<M>`.
+
+A strategy acts at four points of a run; all but the second are optional:
+
+    kept_layers(shape)       before anything else: layers that are left out of the model
+    freeze_plan(shape)       what is frozen when training begins, of the layers that were kept
+    adapter()                small modules that are put into the model and train instead of its weights
+    revisions(), revise()    a change of mind while it trains
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 from alue_bench.declaration import check_callable, check_texts, check_types
 from alue_bench.errors import DoesNotFit
@@ -31,6 +39,9 @@ class FreezePlan:
     frozen_layers: frozenset[int] = frozenset()
     embeddings: bool = False
     pooler: bool = False
+    trained: Literal["weights", "biases", "adapters"] = "weights"
+    """What trains of the layers and embeddings that are not frozen: all of it, the biases alone, or the strategy's
+    adapters alone."""
 
     def __post_init__(self) -> None:
         outside = sorted(layer for layer in self.frozen_layers if not 0 <= layer < self.shape.layers)
@@ -68,7 +79,67 @@ class FreezePlan:
         parts = ["embeddings"] if self.embeddings else []
         parts += [f"layer{'s' if len(self.frozen_layers) > 1 else ''} {', '.join(spans)}"] if spans else []
         parts += ["pooler"] if self.pooler else []
+        if self.trained != "weights":
+            parts.append(f"all but the {self.trained} of {'the other layers' if spans else 'the layers'}")
         return ", ".join(parts) or "nothing"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Small trainable modules inside the layers, as the package `peft` makes them."""
+
+    kind: str
+    """The `peft_type`, such as "LORA" or "IA3"."""
+    options: Mapping[str, object] = field(default_factory=dict)
+    """Fields of that kind's configuration, JSON-like. Without `target_modules`, those that the package has for the
+    architecture."""
+
+
+@dataclass(frozen=True)
+class Revisions:
+    """When a strategy is asked again what to freeze."""
+
+    per_epoch: int = 1
+    """How often in an epoch, after equal parts of its steps, the last time at its end."""
+    gradient_norms: bool = False
+    """Whether `TrainingProgress.norms` is wanted. It costs an addition for each weight that trains, at each step."""
+    prefix_only_grows: bool = False
+    """Whether what is frozen from the bottom stays so. Then its outputs are worth keeping: each time the prefix grows,
+    they are computed once from those of the shallower one. Where this is False the prefix is computed at every step."""
+
+    def __post_init__(self) -> None:
+        if self.per_epoch < 1:
+            raise ValueError(f"per_epoch is {self.per_epoch}; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class BlockNorms:
+    """The norm of each block's gradient, added up over the steps since the last evaluation point."""
+
+    embeddings: float | None
+    """None where no step changed the block in this time."""
+    layers: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """What a strategy may know when it is asked again."""
+
+    epoch: int
+    """From 1; the one that ends at this point, or is under way."""
+    epochs: int
+    step: int
+    """Updates done."""
+    steps: int
+    """Updates of the whole training."""
+    dev_scores: tuple[float, ...] = ()
+    """One for each epoch that has ended."""
+    norms: tuple[BlockNorms, ...] = ()
+    """One for each evaluation point so far, the latest last; empty where the strategy did not ask for them."""
+
+    @property
+    def ends_epoch(self) -> bool:
+        return len(self.dev_scores) == self.epoch
 
 
 class Strategy(ABC):
@@ -81,10 +152,60 @@ class Strategy(ABC):
 
     @abstractmethod
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
-        """What is frozen when training begins.
+        """What is frozen when training begins. `shape` counts the layers that were kept.
 
         Raises DoesNotFit, with the numbers that clash, where the model has too few layers.
         """
+
+    def kept_layers(self, shape: EncoderShape) -> tuple[int, ...]:
+        """Which layers of the pre-trained model stay in it, from low to high; by default all of them.
+
+        Raises DoesNotFit, with the numbers that clash, where none would be left.
+        """
+        return tuple(range(shape.layers))
+
+    def adapter(self) -> Adapter | None:
+        """Modules to put into the model; the freeze plan then says `trained="adapters"`."""
+        return None
+
+    def revisions(self) -> Revisions | None:
+        """When `revise` is called; None, the default, for a strategy that never changes its mind."""
+        return None
+
+    def revise(self, plan: FreezePlan, progress: TrainingProgress) -> FreezePlan:
+        """What is frozen from here on, given what is frozen now. Depends on its arguments and the strategy alone.
+
+        Blocks that were frozen and train again start with a fresh state of the optimiser; all others keep theirs.
+        """
+        return plan
+
+    @property
+    def keeps_prefix(self) -> bool:
+        """Whether the outputs of the frozen prefix are worth keeping: not where it may shrink, for one interval."""
+        revisions = self.revisions()
+        return revisions is None or revisions.prefix_only_grows
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a strategy makes of a model of some shape before it trains."""
+
+    freeze_plan: FreezePlan
+    kept_layers: tuple[int, ...] | None
+    """None where all are kept."""
+    adapter: Adapter | None
+
+
+def outline(strategy: Strategy, shape: EncoderShape) -> Outline:
+    """Raises DoesNotFit where the strategy does not fit the model, or names layers that are not there."""
+    kept = strategy.kept_layers(shape)
+    if not kept or list(kept) != sorted(set(kept)) or not 0 <= kept[0] <= kept[-1] < shape.layers:
+        raise DoesNotFit(f"keeps layers {kept!r:.60} of a model that has 0 to {shape.layers - 1}")
+    plan = strategy.freeze_plan(EncoderShape(len(kept), shape.hidden_size))
+    adapter = strategy.adapter()
+    if (adapter is not None) != (plan.trained == "adapters"):
+        raise DoesNotFit(f"its freeze plan trains {plan.trained}, but it has {'an' if adapter else 'no'} adapter")
+    return Outline(plan, kept if len(kept) < shape.layers else None, adapter)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,78 +1,234 @@
-"""Analytic floating-point operations of fine-tuning, from a model's shapes and the lengths of the examples.
+"""Analytic floating-point operations of fine-tuning, from a model's shapes, what trains, and the examples' lengths.
 
-Counted are matrix products, a multiply-add as two operations, tokens without padding. For a layer of forward cost F:
+Counted are matrix products, a multiply-add as two operations, tokens without padding. A product with a weight matrix
+costs as much again for the gradient of its input, where something below it trains, and for that of the weight, where the
+weight trains. So for a layer of forward cost F:
 
 - trained: 3 F (forward, gradient of its inputs, gradient of its weights);
 - frozen, above something that trains: 2 F; its attention, which multiplies no weights, 3 times its part of F;
 - frozen, with nothing below it that trains: 1 F;
+- only its biases trained, above something that trains: 2 F, as if it were frozen;
 - the lowest trained layer above frozen embeddings needs no gradient of its own input: the product that would carry it
   through the query, key and value projections is left out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.strategy import FreezePlan
 from alue_bench.training.encoder_stack import EncoderStack
+from alue_bench.training.freezing import trainable_parameters
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import nn
 
 
 @dataclass(frozen=True)
-class LayerCost:
-    """Forward cost of one encoder layer, in FLOPs."""
+class Product:
+    """A product with a weight matrix, one of those that a layer is made of."""
 
-    linear: float
-    """Per token: products with weights."""
-    projections: float
-    """Per token: the part of `linear` that reads the layer's input, for queries, keys and values."""
-    attention: float
-    """Per pair of tokens that see each other: scores, and their product with the values."""
+    size: int
+    """Entries of the matrix."""
+    trained: bool
+    """Whether the matrix trains."""
+    follows_trained: bool
+    """Whether something of the same layer that trains comes before it."""
+    of_all_tokens: bool
+    """Whether it is wanted of every token even where the head reads the first one only: keys and values."""
+
+    def cost(self, tokens: int, *, backward: bool, trains_below: bool) -> int:
+        passes = 1
+        if backward:
+            passes += (trains_below or self.follows_trained) + self.trained
+        return 2 * self.size * tokens * passes
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one encoder layer computes."""
+
+    products: tuple[Product, ...]
+    trains: bool
+    """Whether anything of it does."""
+    width: int
+    """Of attention over all heads."""
     window: int | None
     """How many tokens a query sees, where attention is local."""
+    attended: tuple[bool, bool, bool]
+    """Whether something of the layer that trains comes before query, key and value."""
 
-    def pairs(self, lengths: np.ndarray[Any, Any]) -> float:
-        """Pairs of tokens that see each other, over examples of these lengths (int64 [n])."""
+    def cost(self, lengths: np.ndarray[Any, Any], *, backward: bool, trains_below: bool, first_only: bool) -> int:
+        """Over examples of these lengths (int64 [n])."""
+        tokens, examples = int(lengths.sum()), len(lengths)
+        found = sum(
+            product.cost(
+                examples if first_only and not product.of_all_tokens else tokens,
+                backward=backward,
+                trains_below=trains_below,
+            )
+            for product in self.products
+        )
+        return found + 2 * self.width * self._pairs(lengths, first_only) * self._attention_products(
+            backward, trains_below
+        )
+
+    def _pairs(self, lengths: np.ndarray[Any, Any], first_only: bool) -> int:
+        """Pairs of tokens that see each other; with `first_only`, those of each example's first token."""
         import numpy as np
 
         seen = lengths if self.window is None else np.minimum(lengths, self.window)
-        return float((lengths * seen).sum())
+        return int(seen.sum()) if first_only else int((lengths * seen).sum())
 
-    def pairs_of_first(self, lengths: np.ndarray[Any, Any]) -> float:
-        """Those of each example's first token."""
-        import numpy as np
+    def _attention_products(self, backward: bool, trains_below: bool) -> int:
+        """Scores, and their product with the values; backward, the gradients of both factors of each."""
+        if not backward:
+            return 2
+        query, key, value = (trains_below or before for before in self.attended)
+        return 2 + query + key + value + (query or key)
 
-        return float((lengths if self.window is None else np.minimum(lengths, self.window)).sum())
 
-
-def layer_costs(stack: EncoderStack) -> list[LayerCost]:
+def layers_of(stack: EncoderStack, plan: FreezePlan) -> list[Layer]:
     """From the linear modules of each layer and the width of its attention. The model may be on the meta device."""
-    from torch import nn
-
     config: Any = stack.model.config
     hidden = int(config.hidden_size)
     kinds = getattr(config, "layer_types", None) or ["full_attention"] * len(stack.layers)
     window = getattr(config, "local_attention", None) or getattr(config, "sliding_window", None)
-    costs = []
-    for layer, kind in zip(stack.layers, kinds, strict=True):
-        weights = sum(m.weight.numel() for m in layer.modules() if isinstance(m, nn.Linear))
-        # Attention as wide as the hidden size, which holds for every architecture we test.
-        costs.append(
-            LayerCost(2.0 * weights, 6.0 * hidden * hidden, 4.0 * hidden, window if "full" not in kind else None)
+    trained = {id(parameter) for parameter in trainable_parameters(stack, plan)}
+    found = []
+    for module, kind in zip(stack.layers, kinds, strict=True):
+        products: list[Product] = []
+        attended: list[bool] = []
+        # The queries, keys and values are what a layer computes first, side by side: three matrices, or one of three
+        # times the size. Attention as wide as the hidden size, which holds for every architecture we test.
+        before = before_projections = False
+        projected = 0
+        for part in _parts(module):
+            own = any(id(parameter) in trained for parameter in part.parameters())
+            linear = _linear(part)
+            if linear is None:
+                before = before or own
+                continue
+            is_projection = projected < 3 * hidden * hidden
+            if is_projection and not products:
+                before_projections = before
+            follows = before_projections if is_projection else before
+            if is_projection:
+                projected += linear.weight.numel()
+                matrices = max(1, round(linear.weight.numel() / (hidden * hidden)))
+                attended += [before_projections or own] * min(matrices, 3 - len(attended))
+            whole = is_projection and len(attended) > 1
+            products += _products(part, trained, follows, whole)
+            before = before or own
+        attended += [before] * (3 - len(attended))
+        query, key, value = attended
+        found.append(
+            Layer(
+                products=tuple(products),
+                trains=any(id(parameter) in trained for parameter in module.parameters()),
+                width=hidden,
+                window=window if "full" not in kind else None,
+                attended=(query, key, value),
+            )
         )
-    return costs
+    return found
 
 
-def head_forward(stack: EncoderStack, examples: int) -> float:
+def _parts(module: nn.Module) -> Iterator[nn.Module]:
+    """The modules that hold parameters, in the order in which they are registered, which is that of their use. A linear
+    module counts as one with the adapter around it."""
+    if _linear(module) is not None or not any(True for _ in module.children()):
+        yield module
+        return
+    for child in module.children():
+        yield from _parts(child)
+
+
+def _linear(module: nn.Module) -> nn.Linear | None:
+    """The module itself, or the one within its adapter, where it is linear."""
+    from torch import nn
+
+    inner = getattr(module, "base_layer", module)
+    return inner if isinstance(inner, nn.Linear) else None
+
+
+def _products(part: nn.Module, trained: set[int], follows: bool, of_all_tokens: bool) -> Iterator[Product]:
+    """Of a linear module, and of the adapter around it: a pair of thin matrices, one behind the other (LoRA)."""
+    from torch import nn
+
+    base = _linear(part)
+    # An adapter that scales the input (IA3 in the feed-forward) comes before the product.
+    scaled = bool(getattr(part, "is_feedforward", False))
+    for module in part.modules():
+        if not isinstance(module, nn.Linear):
+            continue
+        if module is base:
+            before = follows or scaled
+            first = False
+        else:
+            first = module.in_features == base.in_features and module.out_features != base.out_features  # type: ignore[union-attr]
+            before = follows or not first
+        yield Product(module.weight.numel(), id(module.weight) in trained, before, of_all_tokens)
+
+
+def head_forward(stack: EncoderStack, examples: int) -> int:
     """FLOPs of pooler and head, which read one vector of each example."""
     from torch import nn
 
     inside = {id(m) for part in (*stack.embeddings, *stack.layers) for m in part.modules()}
     linear = [m for m in stack.model.modules() if isinstance(m, nn.Linear) and id(m) not in inside]
-    return 2.0 * examples * sum(m.weight.numel() for m in linear)
+    return 2 * examples * sum(m.weight.numel() for m in linear)
+
+
+def step_flops(
+    stack: EncoderStack,
+    plan: FreezePlan,
+    lengths: np.ndarray[Any, Any],
+    *,
+    start: int = 0,
+    head_reads_first: bool = False,
+) -> float:
+    """FLOPs of training steps over examples of these lengths (int64 [n]), without dev evaluation.
+
+    start: how many layers are not computed, since their outputs are at hand.
+    head_reads_first: the last layer is computed for the first token of each example, its keys and values for all.
+
+    Embeddings are looked up, not multiplied; the small projection that some architectures put behind them is left out.
+    """
+    found = 3 * head_forward(stack, len(lengths))
+    trains_below = not plan.embeddings and plan.trained == "weights"
+    layers = layers_of(stack, plan)
+    for index, layer in enumerate(layers):
+        if index >= start:
+            found += layer.cost(
+                lengths,
+                backward=layer.trains or trains_below,
+                trains_below=trains_below,
+                first_only=head_reads_first and index == len(layers) - 1,
+            )
+        trains_below = trains_below or layer.trains
+    return float(found)
+
+
+def prefix_flops(
+    stack: EncoderStack, depth: int, lengths: np.ndarray[Any, Any], *, head_reads_first: bool = False
+) -> float:
+    """FLOPs of the lowest `depth` layers over examples of these lengths, forward."""
+    layers = layers_of(stack, FreezePlan(stack.shape))
+    return float(
+        sum(
+            layer.cost(
+                lengths,
+                backward=False,
+                trains_below=False,
+                first_only=head_reads_first and index == len(layers) - 1,
+            )
+            for index, layer in enumerate(layers[:depth])
+        )
+    )
 
 
 def training_flops(
@@ -84,33 +240,10 @@ def training_flops(
     prefix_cached: bool = False,
     head_reads_first: bool = False,
 ) -> float:
-    """FLOPs of the training steps over examples of these lengths (int64 [n]), without dev evaluation.
+    """FLOPs of a training in which the plan stays the same: see `step_flops`.
 
     prefix_cached: the frozen prefix is computed once, not in every epoch. Whoever computed it, its cost counts.
-    head_reads_first: the last layer is computed for the first token of each example, its keys and values for all.
-
-    Embeddings are looked up, not multiplied; the small projection that some architectures put behind them is left out.
     """
-    tokens, examples = float(lengths.sum()), len(lengths)
-    each_epoch = 3.0 * head_forward(stack, examples)
-    once = 0.0
-    trains_below = not plan.embeddings
-    costs = layer_costs(stack)
-    for index, cost in enumerate(costs):
-        linear, read, attention = cost.linear * tokens, cost.projections * tokens, cost.attention * cost.pairs(lengths)
-        if head_reads_first and index == len(costs) - 1:
-            kept = 2 / 3 * cost.projections  # keys and values
-            linear = kept * tokens + (cost.linear - kept) * examples
-            read = kept * tokens + (cost.projections - kept) * examples
-            attention = cost.attention * cost.pairs_of_first(lengths)
-        trained = index not in plan.frozen_layers
-        backward = trained or trains_below
-        needed = linear * (1 + backward + trained) + attention * (1 + 2 * backward)
-        if trained and not trains_below:
-            needed -= read
-        if prefix_cached and not backward:
-            once += needed
-        else:
-            each_epoch += needed
-        trains_below = trains_below or trained
-    return once + each_epoch * epochs
+    start = (plan.prefix_layers or 0) if prefix_cached else 0
+    each_epoch = step_flops(stack, plan, lengths, start=start, head_reads_first=head_reads_first)
+    return prefix_flops(stack, start, lengths, head_reads_first=head_reads_first) + each_epoch * epochs

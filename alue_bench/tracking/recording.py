@@ -21,7 +21,7 @@ from alue_bench import __version__
 from alue_bench.errors import StoreUnavailableError
 from alue_bench.measure.environment import git_state, hardware_fingerprint
 from alue_bench.run import RunInputs
-from alue_bench.spec import Predictions, RunResult, RunSpec
+from alue_bench.spec import FreezeEvent, Predictions, RunResult, RunSpec
 from alue_bench.task import Labels
 from alue_bench.tracking.claims import CLAIMING, FINGERPRINT, STAGE, Held, competitors, settle, withdraw
 from alue_bench.tracking.connection import Connection
@@ -202,6 +202,7 @@ class Recorder:
             "freeze.bottom": plan.bottom,
             "freeze.top": plan.top,
             "freeze.embeddings": int(plan.embeddings),
+            "layers": plan.shape.layers,
             "seed": spec.seed,
             "lr": spec.hyper.lr,
             "epochs": spec.hyper.epochs,
@@ -246,6 +247,8 @@ class Recorder:
                 write_predictions(folder / SUBMISSION_FILE, result.submission_predictions)
             draw_predictions(folder / "confusion_matrix.png", result.predictions, labels, title=spec.label)
             (folder / "environment.json").write_text(_json(result.environment), encoding="utf-8")
+            if result.freezing:
+                write_freezing(folder / "freezing.csv", result.freezing)
             if result.notes:
                 (folder / "notes.txt").write_text("\n".join(result.notes) + "\n", encoding="utf-8")
             self.connection.client.log_artifacts(run_id, str(folder))
@@ -333,6 +336,16 @@ class Recorder:
         self.connection.client.set_terminated(run_id, status)
         if run_id == self._open_run:
             self._open_run = None
+
+
+def write_freezing(path: Path, events: Iterable[FreezeEvent]) -> None:
+    """CSV: at each evaluation point one row a block, with its gradient's norm and whether it is frozen from there on."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["step", "epoch", "block", "norm", "frozen"])
+        for event in events:
+            norm = "" if event.norm is None else repr(event.norm)
+            writer.writerow([event.step, event.epoch, event.block, norm, int(event.frozen)])
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:

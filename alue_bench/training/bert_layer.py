@@ -31,6 +31,8 @@ FLASH_FROM = 128
 CPU: at 26 tokens it takes twice as long)."""
 
 Grads = tuple[Tensor | None, ...]
+MATRICES = (0, 1, 2, 6, 10, 12)
+"""Where weight matrices are among `LayerWeights.parameters`; between them are biases and the weights of norms."""
 
 
 FAMILY = ("Bert", "Roberta", "XLMRoberta", "Electra")
@@ -106,6 +108,12 @@ class LayerWeights:
                 projection.weight.data, projection.bias.data = weight[rows], bias[rows]
         self._masters = [t.detach() for t in (weight, bias, *self.parameters[6:8], *self.parameters[10:14])]
         self._computed = self._masters if dtype == torch.float32 else [t.to(dtype) for t in self._masters]
+        self._trains = any(parameter.requires_grad for parameter in self.parameters)
+
+    def follow(self) -> None:
+        """What trains has changed, or values were put in place of others."""
+        self._trains = True
+        self.refresh()
         self._trains = any(parameter.requires_grad for parameter in self.parameters)
 
     def refresh(self) -> None:
@@ -253,8 +261,9 @@ class _EncoderLayer(torch.autograd.Function):
         sum2 = _add_dropped(middle, torch.addmm(bd, after, wd.t()), mask_fed)
         result, mean2, scale2 = torch.native_layer_norm(sum2, size, norm2.weight, norm2.bias, norm2.eps)
 
-        # What only gradients of weights read is kept only where weights train.
-        trains = any(ctx.needs_input_grad[4:])
+        # What only gradients of weight matrices read is kept only where those train.
+        needs = ctx.needs_input_grad[4:]
+        trains = any(needs[place] for place in MATRICES)
         ctx.weights, ctx.shape = weights, shape
         ctx.save_for_backward(
             *(query, key, value, probs, used, mask_probs, mask_attended, mask_fed),

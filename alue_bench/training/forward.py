@@ -41,6 +41,17 @@ class Forward(Protocol):
         """Begin the sequence of dropout masks that belongs to a seed."""
         ...
 
+    def follow(self) -> None:
+        """What trains has changed, or weights were put in place of others: take note."""
+        ...
+
+
+def reads_first_only(stack: EncoderStack) -> bool:
+    """Whether the way that would be chosen computes the last layer for the first token alone."""
+    from alue_bench.training.lean_forward import LeanForward
+
+    return LeanForward.fits(stack) and LeanForward.head_reads_first
+
 
 def choose_forward(stack: EncoderStack, compute: torch.dtype) -> Forward:
     """The lean way where the model is of the BERT family and nothing in it was exchanged, else the library's."""
@@ -99,6 +110,9 @@ class LibraryForward:
         import torch
 
         torch.manual_seed(seed)
+
+    def follow(self) -> None:
+        """Nothing is remembered here."""
 
     def _call(self, batch: Batch) -> Tensor:
         inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}

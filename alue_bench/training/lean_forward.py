@@ -23,7 +23,7 @@ LAYERS_SEED = 1 << 40
 
 
 class LeanForward:
-    """See `forward.Forward`. Built for one set of frozen parts: build it again when that changes.
+    """See `forward.Forward`.
 
     compute: the number format of products; the model's parameters stay fp32.
     """
@@ -64,6 +64,10 @@ class LeanForward:
         torch.manual_seed(seed)  # dropout of embeddings and head, by the library's modules
         # Of another seed: on a GPU, generators of one seed give the same numbers.
         self._masks = DropoutMasks(seed + LAYERS_SEED, self._device)
+
+    def follow(self) -> None:
+        for weights in self._layers:
+            weights.follow()
 
     def _embedded(self, batch: Batch) -> Tensor:
         types = {} if batch.token_type_ids is None else {"token_type_ids": batch.token_type_ids}

@@ -4,12 +4,14 @@
     for each epoch:
         for each batch in this epoch's length-bucketed order:    timed
             logits, loss, gradients, clip, step, next learning rate
+            at an evaluation point: ask the strategy, follow it
         score the dev split                                       not timed as training
         keep the trainable weights if the score is the best yet
     take back the selected epoch's weights
 
 Nothing inside the timed region logs, touches the tracking store, or reads a value back from a GPU (the library's own
-attention does, to see whether anything is padded).
+attention does, to see whether anything is padded). Only a strategy that looks at gradients waits for them, at its
+evaluation points; its own work is timed as training is, that of a deeper frozen prefix as that of any prefix.
 """
 
 from __future__ import annotations
@@ -18,20 +20,23 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.data.batches import batches, evaluation_order, steps_per_epoch, training_order
 from alue_bench.errors import NonFiniteLossError
 from alue_bench.spec import CurvePoint, HyperParameters
-from alue_bench.strategy import FreezePlan
+from alue_bench.strategy import FreezePlan, Strategy
 from alue_bench.task import Labels
 from alue_bench.training.encoder_stack import EncoderStack
 from alue_bench.training.forward import Forward
-from alue_bench.training.freezing import training_mode
+from alue_bench.training.freezing import apply_plan, training_mode
+from alue_bench.training.growing_prefix import GrowingPrefix
 from alue_bench.training.memory_limit import is_out_of_memory, release
 from alue_bench.training.precision import Device, autocast
 from alue_bench.training.prefix import Examples
 from alue_bench.training.recipe import build_optimiser, learning_rate, loss_function
+from alue_bench.training.revision import Course
 from alue_bench.training.update import Updater
 
 if TYPE_CHECKING:
@@ -61,6 +66,8 @@ class Training:
     dev_scores: list[float] = field(default_factory=list)
     selected_epoch: int = 0
     """The epoch, from 1, whose weights the model has now."""
+    course: Course | None = None
+    """What was frozen when, and which examples were trained on in the meantime."""
 
 
 Scorer = Callable[["np.ndarray[Any, Any]"], dict[str, float]]
@@ -81,8 +88,13 @@ def fine_tune(
     pad_id: int,
     score: Scorer,
     on_step: Callable[[int, int], None] = lambda done, total: None,
+    strategy: Strategy | None = None,
+    growing: GrowingPrefix | None = None,
 ) -> Training:
     """Train the model in place.
+
+    strategy: is asked again as the model trains, where it says so. growing: gives, in place of `train` and `dev`, the
+    splits behind a prefix that became deeper.
 
     The result depends on the weights given, the data, `hyper`, `data_seed` and `device`, and on nothing that ran
     before in this process. Raises NonFiniteLossError where the loss is not finite.
@@ -93,23 +105,26 @@ def fine_tune(
     rng = np.random.default_rng(data_seed)
     split = train.split
     total_steps = steps_per_epoch(len(split), hyper.batch_size) * hyper.epochs
-    optimiser = build_optimiser(stack.model, hyper)
-    updater = Updater(forward, train, optimiser, loss_function(labels), hyper, device)
+    optimiser = build_optimiser(stack, hyper)
+    course = Course(stack, plan, strategy)
+    course.begin_segment(train.depth)
+    updater = Updater(forward, train, optimiser, loss_function(labels), hyper, device, course.watch)
     training_mode(stack, plan)
     # The longest examples, so that the clock sees neither one-off costs nor the search for a batch that fits.
     longest = np.argsort(split.lengths, kind="stable")[-hyper.batch_size :]
     updater.warm_up(next(batches(split, [longest], pad_id, few_lengths=device.few_lengths)))
     forward.seed(data_seed)  # dropout; the order of the data has the generator above
 
-    training = Training()
+    training = Training(course=course)
+    ask = partial(_ask, course, training, updater, forward, hyper, total_steps, growing, train)
     best: tuple[float, dict[str, Any]] | None = None
     for epoch in range(1, hyper.epochs + 1):
-        training_mode(stack, plan)
+        training_mode(stack, course.plan)
         losses, norms = [], []
         device.synchronise()
         started = time.perf_counter()
         order = training_order(split.lengths, hyper.batch_size, rng)
-        for batch in batches(split, order, pad_id, few_lengths=device.few_lengths):
+        for place, batch in enumerate(batches(split, order, pad_id, few_lengths=device.few_lengths), 1):
             loss, norm = updater.update(batch, learning_rate(training.steps, total_steps, hyper))
             losses.append(loss)
             norms.append(norm)
@@ -117,9 +132,15 @@ def fine_tune(
             training.samples += len(batch.indices)
             training.tokens += batch.tokens
             training.padded_tokens += batch.input_ids.numel()
+            course.trained_on(batch.indices)
             on_step(training.steps, total_steps)
             if device.name == "cpu" and not math.isfinite(loss):
                 break  # on a GPU, to look at every step would cost a wait at every step
+            if place < len(order) and course.is_due(place, len(order)):
+                device.synchronise()
+                training.loop_s += time.perf_counter() - started
+                ask(epoch)
+                started = time.perf_counter()
         device.synchronise()
         training.loop_s += time.perf_counter() - started
         training.micro_batch = updater.micro_batch
@@ -127,7 +148,8 @@ def fine_tune(
         found = torch.stack([torch.stack(losses), torch.stack(norms)]).float().cpu().tolist()
         _record(training, found[0], found[1], total_steps, hyper)
         started = time.perf_counter()
-        metrics = score(predict_logits(stack, forward, dev, device=device, pad_id=pad_id))
+        dev_examples = growing.examples("dev") if growing else dev
+        metrics = score(predict_logits(stack, forward, dev_examples, device=device, pad_id=pad_id))
         training.dev_s += time.perf_counter() - started
         training.dev_scores.append(metrics["score"])
         training.curves += [CurvePoint(f"dev/{name}", value, training.steps) for name, value in metrics.items()]
@@ -136,15 +158,54 @@ def fine_tune(
         if hyper.select == "last" or best is None or comparable > best[0]:
             training.selected_epoch = epoch
             if hyper.select == "best" and epoch < hyper.epochs:
-                best = (comparable, _trainable_weights(stack))
+                best = (comparable, _weights(stack, everything=course.revisions is not None))
             else:
                 best = (comparable, {})
+        if epoch < hyper.epochs and course.is_due(len(order), len(order)):
+            ask(epoch)
     if best is not None and best[1]:
         with torch.no_grad():
             for name, parameter in stack.model.named_parameters():
                 if name in best[1]:
                     parameter.copy_(best[1][name])
+        forward.follow()
     return training
+
+
+def _ask(
+    course: Course,
+    training: Training,
+    updater: Updater,
+    forward: Forward,
+    hyper: HyperParameters,
+    total_steps: int,
+    growing: GrowingPrefix | None,
+    train: Examples,
+    epoch: int,
+) -> None:
+    """Ask the strategy what to freeze, and follow it. Timed as training, but for what a deeper prefix takes."""
+    started = time.perf_counter()
+    changed = course.ask(
+        epoch=epoch,
+        epochs=hyper.epochs,
+        step=training.steps,
+        steps=total_steps,
+        dev_scores=training.dev_scores,
+    )
+    training.curves.append(CurvePoint("train/frozen_layers", len(course.plan.frozen_layers), training.steps))
+    if changed:
+        apply_plan(course.stack, course.plan)
+        forward.follow()
+        optimiser = build_optimiser(course.stack, hyper, updater.optimiser)
+        training.loop_s += time.perf_counter() - started
+        if growing:
+            growing.follow(course.plan)
+            train = growing.examples("train")
+        started = time.perf_counter()
+        updater.go_on_with(train, optimiser)
+        course.begin_segment(train.depth)
+    training_mode(course.stack, course.plan)
+    training.loop_s += time.perf_counter() - started
 
 
 def predict_logits(
@@ -217,5 +278,6 @@ def _record(
     training.curves.append(CurvePoint("train/epoch_loss", sum(losses) / len(losses), training.steps))
 
 
-def _trainable_weights(stack: EncoderStack) -> dict[str, Any]:
-    return {name: p.detach().clone() for name, p in stack.model.named_parameters() if p.requires_grad}
+def _weights(stack: EncoderStack, *, everything: bool) -> dict[str, Any]:
+    """A copy of those that train, or, where that may change later, of all."""
+    return {name: p.detach().clone() for name, p in stack.model.named_parameters() if everything or p.requires_grad}

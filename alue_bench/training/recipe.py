@@ -1,4 +1,4 @@
-"""How weights are updated: AdamW, linear warm-up and decay, clipping of the global gradient norm."""
+"""How weights are updated: AdamW, linear warm-up and decay, rates that fall from layer to layer; and the loss."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from alue_bench.spec import HyperParameters
 from alue_bench.task import Labels, TargetKind
+from alue_bench.training.encoder_stack import EncoderStack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,19 +14,45 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def build_optimiser(model: nn.Module, hyper: HyperParameters) -> Any:
+def build_optimiser(stack: EncoderStack, hyper: HyperParameters, before: Any = None) -> Any:
     """AdamW over the trainable parameters only; biases and norm weights do not decay (Devlin et al. 2019).
 
-    Built after freezing: a frozen parameter in an optimiser would still decay.
+    Built after freezing: a frozen parameter in an optimiser would still decay. Each group's `rate` is the part of the
+    learning rate that it gets. before: an optimiser of the same model; what it knows of parameters that still train is
+    taken over.
     """
     import torch
 
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": hyper.weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=hyper.lr, eps=hyper.adam_eps, fused=True)
+    rates = _rates(stack, hyper.llrd)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    trainable = [parameter for parameter in stack.model.parameters() if parameter.requires_grad]
+    for decays in (True, False):
+        for parameter in trainable:
+            if (parameter.ndim > 1) == decays:
+                groups.setdefault((rates.get(id(parameter), 1.0), decays), []).append(parameter)
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": parameters, "weight_decay": hyper.weight_decay if decays else 0.0, "rate": rate}
+            for (rate, decays), parameters in groups.items()
+        ],
+        lr=hyper.lr,
+        eps=hyper.adam_eps,
+        fused=True,
+    )
+    if before is not None:
+        optimiser.state.update({p: state for p, state in before.state.items() if p.requires_grad})
+    return optimiser
+
+
+def _rates(stack: EncoderStack, factor: float) -> dict[int, float]:
+    """By parameter, where it is not 1; a parameter that several layers share has the rate of the lowest."""
+    if factor == 1:
+        return {}
+    blocks = [stack.embeddings, *((layer,) for layer in stack.layers)]  # the embeddings are one below layer 0
+    rates: dict[int, float] = {}
+    for below_top, block in enumerate(reversed(blocks)):
+        rates |= {id(parameter): factor**below_top for module in block for parameter in module.parameters()}
+    return rates
 
 
 def learning_rate(step: int, total_steps: int, hyper: HyperParameters) -> float:

@@ -13,6 +13,7 @@ from alue_bench.training.forward import Forward
 from alue_bench.training.memory_limit import is_out_of_memory, release
 from alue_bench.training.precision import Device, autocast
 from alue_bench.training.prefix import Examples
+from alue_bench.training.revision import GradientWatch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,32 +37,41 @@ class Updater:
         loss_of: LossOf,
         hyper: HyperParameters,
         device: Device,
+        watch: GradientWatch | None = None,
     ) -> None:
+        """watch: is shown the gradients of each update."""
         import torch
 
         self._forward = forward
-        self._examples = examples
-        self._optimiser = optimiser
+        self._watch = watch
         self._loss_of = loss_of
         self._hyper = hyper
         self._device = device
         self._scaler = torch.amp.GradScaler(device.name, enabled=device.precision == "fp16")
-        self._trained = [parameter for group in optimiser.param_groups for parameter in group["params"]]
         self.micro_batch = hyper.batch_size
+        self.go_on_with(examples, optimiser)
+
+    def go_on_with(self, examples: Examples, optimiser: Any) -> None:
+        """Where what trains has changed: another optimiser, perhaps another start."""
+        self._examples = examples
+        self.optimiser = optimiser
+        self._trained = [parameter for group in optimiser.param_groups for parameter in group["params"]]
 
     def update(self, batch: Batch, lr: float) -> tuple[Tensor, Tensor]:
         """Train on a batch; returns its mean loss and the norm of its gradient before clipping, both on the device.
 
         Raises TrainingError where the memory does not hold a single example.
         """
-        for group in self._optimiser.param_groups:
-            group["lr"] = lr
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr * group["rate"]
         loss = self._gradients(batch)
-        self._scaler.unscale_(self._optimiser)
+        self._scaler.unscale_(self.optimiser)
+        if self._watch is not None:
+            self._watch.add()
         norm = self._clip()
-        self._scaler.step(self._optimiser)
+        self._scaler.step(self.optimiser)
         self._scaler.update()
-        self._optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad(set_to_none=True)
         return loss, norm
 
     def warm_up(self, batch: Batch) -> None:
@@ -73,14 +83,14 @@ class Updater:
 
         for parameter in self._trained:
             parameter.grad = torch.zeros_like(parameter)
-        for group in self._optimiser.param_groups:
+        for group in self.optimiser.param_groups:
             group["lr"] = 0.0
-        self._optimiser.step()
-        for state in self._optimiser.state.values():
+        self.optimiser.step()
+        for state in self.optimiser.state.values():
             state["step"].zero_()
-        self._optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad(set_to_none=True)
         self._gradients(batch)
-        self._optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad(set_to_none=True)
 
     def _gradients(self, batch: Batch) -> Tensor:
         """Add up the gradients of a batch's mean loss over its parts."""
@@ -96,7 +106,7 @@ class Updater:
                         "try a smaller --max-length, or freeze more layers"
                     ) from error
             # Outside the handler: the error's traceback holds on to the tensors that filled the memory.
-            self._optimiser.zero_grad(set_to_none=True)
+            self.optimiser.zero_grad(set_to_none=True)
             self.micro_batch = math.ceil(min(self.micro_batch, len(batch.indices)) / 2)
             release(self._device.name)
 

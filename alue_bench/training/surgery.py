@@ -1,0 +1,86 @@
+"""Changes of a loaded model before it trains: layers that are left out, adapters that are put in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from alue_bench.errors import DoesNotFit, UnavailableError
+from alue_bench.strategy import Adapter, Outline
+from alue_bench.task import Labels
+from alue_bench.training.checkpoint import empty_model
+from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.training.freezing import trainable_parameters
+
+PER_LAYER = ("layer_types",)
+"""Fields of a configuration with one entry for each layer."""
+
+
+def model_in_outline(config: Any, outline: Outline) -> EncoderStack:
+    """A model on the meta device as the strategy would have it: enough to count parameters and FLOPs.
+
+    Raises DoesNotFit and UnavailableError as `operate` and `trainable_parameters` do.
+    """
+    stack = view_as_stack(empty_model(config, Labels.binary("no", "yes")))
+    stack = operate(stack, outline.kept_layers, outline.adapter)
+    trainable_parameters(stack, outline.freeze_plan)
+    return stack
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """torch's global random state begins at `seed`, and is afterwards what it was. For the CPU."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def operate(stack: EncoderStack, kept_layers: tuple[int, ...] | None, adapter: Adapter | None) -> EncoderStack:
+    """The model with only the kept layers (None: all) and with the adapter in it. Changes the model in place.
+
+    The adapter's weights are drawn from torch's global generator. The model may be on the meta device.
+    Raises UnavailableError where a package is missing, and DoesNotFit where the adapter has no place in the model.
+    """
+    if kept_layers is not None and len(kept_layers) < len(stack.layers):
+        _keep(stack, kept_layers)
+        stack = view_as_stack(stack.model)
+    if adapter is not None:
+        _inject(stack.model, adapter)
+        stack = view_as_stack(stack.model)
+    return stack
+
+
+def _keep(stack: EncoderStack, kept: tuple[int, ...]) -> None:
+    from torch import nn
+
+    model: Any = stack.model
+    layers = next(
+        module
+        for module in model.modules()
+        if isinstance(module, nn.ModuleList) and tuple(module) == stack.layers  # by identity: modules know no other
+    )
+    for index in sorted(set(range(len(layers))) - set(kept), reverse=True):
+        del layers[index]
+    model.config.num_hidden_layers = len(kept)
+    for name in PER_LAYER:
+        values = getattr(model.config, name, None)
+        if values is not None:
+            setattr(model.config, name, [values[index] for index in kept])
+
+
+def _inject(model: Any, adapter: Adapter) -> None:
+    try:
+        import peft
+    except ImportError as error:
+        raise UnavailableError(
+            f"adapters ({adapter.kind}) need the package 'peft'; install it with: pip install 'alue-bench[peft]'"
+        ) from error
+    try:
+        peft.inject_adapter_in_model(peft.get_peft_config({"peft_type": adapter.kind, **adapter.options}), model)
+    except (ValueError, TypeError, KeyError) as error:  # of the package: no target modules, unknown kind or option
+        raise DoesNotFit(
+            f"{adapter.kind} cannot be put into {type(model).__name__}: {next(iter(str(error).splitlines()), error)}"
+        ) from error
