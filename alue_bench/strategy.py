@@ -14,7 +14,7 @@ A strategy acts at four points of a run; all but the second are optional:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -69,18 +69,11 @@ class FreezePlan:
 
     def describe(self) -> str:
         """For people: what is frozen, such as "embeddings, layers 0-2, 8-11"."""
-        runs: list[list[int]] = []
-        for layer in sorted(self.frozen_layers):
-            if runs and runs[-1][-1] == layer - 1:
-                runs[-1].append(layer)
-            else:
-                runs.append([layer])
-        spans = [f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
         parts = ["embeddings"] if self.embeddings else []
-        parts += [f"layer{'s' if len(self.frozen_layers) > 1 else ''} {', '.join(spans)}"] if spans else []
+        parts += [_named(self.frozen_layers)] if self.frozen_layers else []
         parts += ["pooler"] if self.pooler else []
         if self.trained != "weights":
-            parts.append(f"all but the {self.trained} of {'the other layers' if spans else 'the layers'}")
+            parts.append(f"all but the {self.trained} of {'the other layers' if self.frozen_layers else 'the layers'}")
         return ", ".join(parts) or "nothing"
 
 
@@ -142,6 +135,19 @@ class TrainingProgress:
         return len(self.dev_scores) == self.epoch
 
 
+def _named(layers: Iterable[int]) -> str:
+    """Such as "layers 0-2, 8-11", or "layer 3"."""
+    ordered = sorted(layers)
+    runs: list[list[int]] = []
+    for layer in ordered:
+        if runs and runs[-1][-1] == layer - 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    spans = [f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
+    return f"layer{'s' if len(ordered) > 1 else ''} {', '.join(spans)}"
+
+
 class Strategy(ABC):
     """Decides which parameters train. Subclasses are values: equal names mean equal behaviour."""
 
@@ -194,6 +200,15 @@ class Outline:
     kept_layers: tuple[int, ...] | None
     """None where all are kept."""
     adapter: Adapter | None
+
+    def describe(self) -> str:
+        """For people: what is frozen, and what is left or added, such as "nothing; only layers 0-7 left"."""
+        parts = [self.freeze_plan.describe()]
+        if self.kept_layers is not None:
+            parts.append(f"only {_named(self.kept_layers)} left")
+        if self.adapter is not None:
+            parts.append(f"{self.adapter.kind} added")
+        return "; ".join(parts)
 
 
 def outline(strategy: Strategy, shape: EncoderShape) -> Outline:

@@ -128,7 +128,13 @@ class TestARun:
         }  # fmt: skip
         config = json.loads((folder / "config.json").read_text())
         assert config["fingerprint"] == recorded.data.tags["fingerprint"]
-        assert config["freeze_plan"] == {"layers": 4, "frozen_layers": [0, 2, 3], "embeddings": True, "pooler": False}
+        assert config["freeze_plan"] == {
+            "layers": 4,
+            "frozen_layers": [0, 2, 3],
+            "embeddings": True,
+            "pooler": False,
+            "trained": "weights",
+        }
         assert config["hyper"]["weight_decay"] == 0
         environment = json.loads((folder / "environment.json").read_text())
         assert {"hardware", "python", "libraries", "git"} <= environment.keys()

@@ -267,13 +267,13 @@ class TestLearningRate:
 class TestOptimiser:
     def test_it_holds_what_trains_and_nothing_else(self, bench: Bench) -> None:
         stack = bench.stack(FreezePlan(bench.stack().shape, frozenset({0, 1}), embeddings=True))
-        groups = build_optimiser(stack.model, HyperParameters(weight_decay=0.1)).param_groups
+        groups = build_optimiser(stack, HyperParameters(weight_decay=0.1)).param_groups
         held = [id(p) for group in groups for p in group["params"]]
         assert sorted(held) == sorted(id(p) for p in stack.model.parameters() if p.requires_grad)
 
     def test_biases_and_norms_do_not_decay(self, bench: Bench) -> None:
         stack = bench.stack()
-        optimiser = build_optimiser(stack.model, HyperParameters(weight_decay=0.1))
+        optimiser = build_optimiser(stack, HyperParameters(weight_decay=0.1))
         decaying = {id(p) for g in optimiser.param_groups if g["weight_decay"] for p in g["params"]}
         spared = {name for name, p in stack.model.named_parameters() if id(p) not in decaying}
         assert spared

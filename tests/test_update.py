@@ -58,7 +58,7 @@ def updater(stack: EncoderStack, **hyper: Any) -> Updater:
     return Updater(
         choose_forward(stack, torch.float32),
         Examples(nothing),
-        build_optimiser(stack.model, recipe),
+        build_optimiser(stack, recipe),
         loss_function(LABELS),
         recipe,
         CPU,

@@ -197,29 +197,33 @@ def _effect(registry: Registry, name: str, model: Model, tokens: int) -> dict[st
     """What a strategy would do to a model, or why it does not fit."""
     import numpy as np
 
-    from alue_bench.errors import DoesNotFit
+    from alue_bench.errors import AlueBenchError
     from alue_bench.measure.flops import training_flops
-    from alue_bench.strategy import FreezePlan
-    from alue_bench.task import Labels
-    from alue_bench.training.checkpoint import empty_model, fetch_config
-    from alue_bench.training.encoder_stack import view_as_stack
+    from alue_bench.strategy import FreezePlan, Outline, outline
+    from alue_bench.training.checkpoint import encoder_shape, fetch_config
     from alue_bench.training.freezing import count_parameters
+    from alue_bench.training.surgery import model_in_outline
 
     strategy, _ = registry.strategy(name)
-    stack = view_as_stack(empty_model(fetch_config(model), Labels.binary("no", "yes")))
+    config = fetch_config(model)
+    shape = encoder_shape(config)
+    whole = model_in_outline(config, Outline(FreezePlan(shape), None, None))
     try:
-        plan = strategy.freeze_plan(stack.shape)
-    except DoesNotFit as error:
+        outlined = outline(strategy, shape)
+        stack = model_in_outline(config, outlined)
+    except AlueBenchError as error:  # of a strategy that does not fit, or a package that is missing
         return {"strategy": strategy.name, "reason": f"does not fit: {error}"}
     lengths = np.array([tokens])
-    counts = count_parameters(stack, plan)
-    full = training_flops(stack, FreezePlan(stack.shape), lengths, epochs=1)
+    counts = count_parameters(stack, outlined.freeze_plan)
+    full = training_flops(whole, FreezePlan(shape), lengths, epochs=1)
     return {
         "strategy": strategy.name,
-        "frozen": plan.describe(),
+        "frozen": outlined.describe() + (", to begin with" if strategy.revisions() else ""),
+        "changes": strategy.revisions() is not None,
         "trainable": counts.trainable,
-        "total": counts.total,
-        "flops_saved": 1 - training_flops(stack, plan, lengths, epochs=1) / full,
+        "total": count_parameters(whole, FreezePlan(shape)).total,
+        "left": counts.total,
+        "flops_saved": 1 - training_flops(stack, outlined.freeze_plan, lengths, epochs=1) / full,
     }
 
 

@@ -1,8 +1,8 @@
 """Analytic floating-point operations of fine-tuning, from a model's shapes, what trains, and the examples' lengths.
 
 Counted are matrix products, a multiply-add as two operations, tokens without padding. A product with a weight matrix
-costs as much again for the gradient of its input, where something below it trains, and for that of the weight, where the
-weight trains. So for a layer of forward cost F:
+costs as much again for the gradient of its input, where something below it trains, and for that of the matrix, where it
+trains itself. So for a layer of forward cost F:
 
 - trained: 3 F (forward, gradient of its inputs, gradient of its weights);
 - frozen, above something that trains: 2 F; its attention, which multiplies no weights, 3 times its part of F;

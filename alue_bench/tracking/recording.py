@@ -339,7 +339,7 @@ class Recorder:
 
 
 def write_freezing(path: Path, events: Iterable[FreezeEvent]) -> None:
-    """CSV: at each evaluation point one row a block, with its gradient's norm and whether it is frozen from there on."""
+    """CSV: at each evaluation point a row a block, with its gradient's norm and whether it is frozen from then on."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["step", "epoch", "block", "norm", "frozen"])

@@ -115,7 +115,8 @@ class Course:
         return changed
 
     def _check(self, revised: object) -> None:
-        assert self.strategy is not None and self.revisions is not None
+        assert self.strategy is not None
+        assert self.revisions is not None
         said = f"strategy {self.strategy.name!r}: revise returned"
         before = self.plan
         if not isinstance(revised, FreezePlan) or revised.shape != before.shape or revised.trained != before.trained:

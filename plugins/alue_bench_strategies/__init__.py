@@ -3,9 +3,27 @@
 from collections.abc import Iterable
 
 from alue_bench import StrategyFamily, hookimpl
-from alue_bench_strategies import partial_training, static_freezing
+from alue_bench_strategies import (
+    adapters,
+    autofreeze,
+    bias_training,
+    gradual_unfreezing,
+    layer_dropping,
+    partial_training,
+    static_freezing,
+)
+
+MODULES = (
+    static_freezing,
+    partial_training,
+    gradual_unfreezing,
+    autofreeze,
+    layer_dropping,
+    bias_training,
+    adapters,
+)
 
 
 @hookimpl
 def alue_bench_strategies() -> Iterable[StrategyFamily]:
-    return (*static_freezing.FAMILIES, *partial_training.FAMILIES)
+    return [family for module in MODULES for family in module.FAMILIES]
