@@ -155,7 +155,7 @@ def build_plan(request: PlanRequest, registry: Registry) -> Plan:
     tokens = TokenCache(cache_folder())
     prefixes = PrefixStore(prefix_folder(), parse_size(request.cache_size), warnings.warn)
     models_loaded = FreshModels()
-    depths: defaultdict[tuple[str, str], PlannedDepths] = defaultdict(PlannedDepths)
+    depths: defaultdict[tuple[object, ...], PlannedDepths] = defaultdict(PlannedDepths)
     seen: set[str] = set()
     for ready in tasks:
         for ready_model in models:
@@ -199,6 +199,8 @@ def build_plan(request: PlanRequest, registry: Registry) -> Plan:
                     if spec.fingerprint in seen:  # two names of one strategy
                         continue
                     seen.add(spec.fingerprint)
+                    # What training begins with: the same model over the same texts.
+                    start = (spec.data.train, spec.model_digest, spec.kept_layers, spec.adapter and spec.strategy)
                     inputs = RunInputs(
                         task=ready.task,
                         rows=ready.rows,
@@ -210,11 +212,11 @@ def build_plan(request: PlanRequest, registry: Registry) -> Plan:
                         tokens=tokens,
                         prefixes=prefixes,
                         models=models_loaded,
-                        depths=depths[spec.data.train, spec.model_digest],
+                        depths=depths[start],
                     )
                     models_loaded.expect(inputs.checkpoint, inputs.train_task.labels)
-                    if freeze_plan.prefix_layers:
-                        inputs.depths.depths.add(freeze_plan.prefix_layers)
+                    if spec.freeze_plan.prefix_layers and strategy.keeps_prefix:
+                        inputs.depths.depths.add(spec.freeze_plan.prefix_layers)
                     plan.runs.append(PlannedRun(spec, inputs, hyper))
     plan.runs.sort(key=_shared_trainings_together(plan.runs))
     return plan

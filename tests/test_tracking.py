@@ -81,6 +81,7 @@ class TestARun:
             "freeze.bottom": "1",
             "freeze.top": "2",
             "freeze.embeddings": "1",
+            "layers": "4",
             "seed": "7",
             "lr": "2e-05",
             "epochs": "1",
