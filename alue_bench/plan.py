@@ -7,6 +7,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from alue_bench.data.splits import TaskRows, load_rows
 from alue_bench.data.tokenisation import TokenCache
 from alue_bench.errors import AlueBenchError, DataError, DoesNotFit, UnavailableError, UsageError
 from alue_bench.formats import shown
+from alue_bench.grid import Grid
 from alue_bench.model import Model
 from alue_bench.plugins import Origin, Registry
 from alue_bench.run import RunInputs
@@ -48,6 +50,8 @@ class PlanRequest:
     tasks: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     strategies: tuple[str, ...] = ()
+    grid: Grid | None = None
+    """More strategies, as many as a model has layers for, and hyper-parameters to cross with all of them."""
     seeds: tuple[int, ...] = (DEFAULT_SEED,)
     init_seed: int | None = None
     data_seed: int | None = None
@@ -75,6 +79,8 @@ class PlannedRun:
     spec: RunSpec
     inputs: RunInputs
     hyper: Resolved
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Recorded with the run where it is done: what says nothing about its result."""
 
     @property
     def cost(self) -> float:
@@ -145,8 +151,9 @@ def build_plan(request: PlanRequest, registry: Registry) -> Plan:
     What "every available one" brings along may be missing and is skipped with a reason, as is a strategy that does not
     fit a model. A name that nothing declares is an error in any case.
     """
-    strategies = _strategies(request.strategies or DEFAULT_STRATEGIES, registry)
     _check_numbers(request)
+    grid = request.grid or Grid()
+    named = _strategies(request.strategies or (() if request.grid else DEFAULT_STRATEGIES), registry)
     device = resolve_device(request.device)
     precision = resolve_precision(request.precision, device)
     plan = Plan()
@@ -159,15 +166,18 @@ def build_plan(request: PlanRequest, registry: Registry) -> Plan:
     seen: set[str] = set()
     for ready in tasks:
         for ready_model in models:
+            strategies = {**named, **_strategies(grid.strategy_names(ready_model.shape.layers), registry)}
             try:
-                hyper = _hyper_parameters(request, ready.train_task, ready_model)
+                variants = [
+                    _hyper_parameters(request, ready.train_task, ready_model, variant) for variant in grid.variants()
+                ]
             except UsageError as error:
                 if request.models:
                     raise
                 plan.skipped.append(Skipped(ready.task.name, ready_model.model.name, "*", None, str(error)))
                 continue
-            for seed in request.seeds:
-                for strategy, origin in strategies:
+            for hyper, seed in product(variants, request.seeds):
+                for strategy, origin in strategies.values():
                     try:
                         outlined = ready_model.outline(strategy)
                     except DoesNotFit as error:
@@ -248,12 +258,12 @@ def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._") or "model"
 
 
-def _strategies(names: Iterable[str], registry: Registry) -> list[tuple[Strategy, Origin]]:
+def _strategies(names: Iterable[str], registry: Registry) -> dict[str, tuple[Strategy, Origin]]:
     found: dict[str, tuple[Strategy, Origin]] = {}
     for name in names:
         strategy, origin = registry.strategy(name)
         found.setdefault(strategy.name, (strategy, origin))
-    return list(found.values())
+    return found
 
 
 def _check_numbers(request: PlanRequest) -> None:
@@ -355,13 +365,14 @@ def _positions(config: Any) -> int | None:
     return limit - 2 if config.model_type in OFFSET_POSITIONS else limit
 
 
-def _hyper_parameters(request: PlanRequest, task: Task, ready: _ReadyModel) -> Resolved:
+def _hyper_parameters(request: PlanRequest, task: Task, ready: _ReadyModel, variant: Mapping[str, object]) -> Resolved:
     layers = [(f"task {task.name}", task.defaults), (f"model {ready.model.name}", ready.model.defaults)]
-    resolved = resolve_hyper_parameters([*layers, *request.overrides])
+    overrides = [*request.overrides, *([("grid", variant)] if variant else [])]
+    resolved = resolve_hyper_parameters([*layers, *overrides])
     limit = ready.positions
     if limit is not None and resolved.values.max_length > limit:
         asked_by = resolved.origins["max_length"]
-        if asked_by in dict(request.overrides):
+        if asked_by in dict(overrides):
             raise UsageError(
                 f"{asked_by}: max_length is {resolved.values.max_length}, but model {ready.model.name!r} takes at most "
                 f"{limit} tokens"

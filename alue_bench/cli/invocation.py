@@ -19,6 +19,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 import typer
@@ -163,6 +164,10 @@ class Invocation:
         except Interrupted as stop:
             return Execution(plan, stop.outcomes, stop)
         return Execution(plan, outcomes)
+
+    def add_to_parent(self, folder: Path, *, into: str) -> None:
+        """A folder's files, as artifacts of the parent run, where there is one."""
+        self.recorder.add_to_parent(folder, into=into)
 
     def finish_parent(
         self, document: Mapping[str, Any], execution: Execution, metrics: Mapping[str, float] | None = None

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from alue_bench.cli import cache, data, doctor, list_, new_plugin, plugins, run, search, submit, ui
+from alue_bench.cli import cache, data, doctor, list_, new_plugin, plugins, run, search, submit, sweep, ui
 from alue_bench.cli.termination import code_of_stop
 from alue_bench.errors import AlueBenchError
 from alue_bench.formats import printable
@@ -32,6 +32,7 @@ app = typer.Typer(
     "compare in MLflow.\n\nStart with: `alue-bench run --strategy full --strategy bottom3top4`",
 )
 app.command("run")(run.run)
+app.command("sweep")(sweep.sweep)
 app.command("search")(search.search)
 app.add_typer(list_.app, name="list")
 app.command("plugins")(plugins.plugins)

@@ -34,6 +34,23 @@ Strategy = Annotated[
         help="full, bottomN, topM, bottomNtopM, head-only, …; repeatable. Default: full and bottom3top4.",
     ),
 ]
+GridOption = Annotated[
+    list[str] | None,
+    what(
+        "--grid",
+        "-g",
+        help="bottom-top for every pair of frozen bottom and top layers, or axes with ranges, steps and lists: "
+        "bottom=0..12/3,top=0..4; also strategy=, lr=, epochs=, batch-size=, max-length=, seed=; repeatable. "
+        "Default: bottom-top.",
+    ),
+]
+BesideGrid = Annotated[
+    list[str] | None, what("--strategy", "-s", help="A strategy to run beside the cells of the grid; repeatable.")
+]
+Tolerance = Annotated[
+    str | None,
+    what(help="How far below full fine-tuning a score may be, such as 1% of it, and still count as good. Default: 1%."),
+]
 Seed = Annotated[
     list[int] | None, what("--seed", help="Seeds head initialisation and data order; repeatable. Default: 42.")
 ]

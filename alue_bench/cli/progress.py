@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -60,13 +61,25 @@ class PlainProgress:
         self._console.print(escape(line), highlight=False, soft_wrap=True)
 
 
+class _Under(Progress):
+    """Bars with something above them."""
+
+    above: Callable[[], RenderableType | None] = staticmethod(lambda: None)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        found = self.above()
+        if found is not None:
+            yield found
+        yield from super().get_renderables()
+
+
 class LiveProgress:
     """A bar over the whole plan, weighted by each run's expected effort, with the time that remains."""
 
     REFRESH_S = 0.2
 
     def __init__(self, plan: Plan, console: Console) -> None:
-        self._progress = Progress(
+        self._progress = _Under(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f}%"),
@@ -75,9 +88,14 @@ class LiveProgress:
             TimeRemainingColumn(),
             console=console,
         )
+        self._progress.above = self.above
         self._total = len(plan.runs)
         self._bar = self._progress.add_task("planning", total=sum(run.cost for run in plan.runs))
         self._count, self._done, self._last = 0, 0.0, 0.0
+
+    def above(self) -> RenderableType | None:
+        """What stands above the bar."""
+        return None
 
     def __enter__(self) -> LiveProgress:
         self._progress.start()

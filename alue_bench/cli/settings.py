@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.cli.options import HYPER_OPTIONS
 from alue_bench.errors import UsageError
+from alue_bench.formats import shown
 from alue_bench.plugins import Registry
 
 if TYPE_CHECKING:
     from alue_bench.plan import PlanRequest
 
+SWEEP_KEYS = ("grid", "tolerance")
+"""Keys of a study that say nothing to other commands."""
 MOST_SEEDS = 10_000
 """More is a slip of the finger, and its plan alone would fill the memory."""
 
@@ -44,6 +48,8 @@ def merge_study(
     if meant_for != command:
         raise UsageError(f"--config {config} is a study for: alue-bench {meant_for} --config {config}")
     study.pop("title", None)
+    if command == "run" and (only := next((key for key in SWEEP_KEYS if key in study), None)):
+        raise UsageError(f"--config {config}: {only} is an option of: alue-bench sweep")
     if "seed" in given or "seeds" in given:  # two ways to say the same thing: one from the file gives way
         study.pop("seed", None)
         study.pop("seeds", None)
@@ -85,3 +91,19 @@ def plan_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanReque
         sample=settings.get("sample", False),
         cache_size=settings.get("cache_size", DEFAULT_LIMIT),
     )
+
+
+def parse_tolerance(given: str | None) -> float:
+    """Part of a score, of a text such as 1% or 0.01.
+
+    Raises UsageError where it is none.
+    """
+    from alue_bench.report.grid import DEFAULT_TOLERANCE
+
+    if given is None:
+        return DEFAULT_TOLERANCE
+    match = re.fullmatch(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*(%?)\s*", given, re.ASCII)
+    tolerance = float(match[1]) / (100 if match[2] else 1) if match else None
+    if tolerance is None or tolerance >= 1:
+        raise UsageError(f"--tolerance {shown(given)} is no part of a score; say 1% or 0.01")
+    return tolerance

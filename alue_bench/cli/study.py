@@ -42,6 +42,8 @@ def study_schema() -> type[BaseModel]:
         command: Literal["run", "sweep"] | None = None
         task: names | None = None
         model: names | None = None
+        grid: names | None = None
+        tolerance: str | None = None
         strategy: names | None = None
         seed: numbers | None = None
         seeds: int | None = Field(None, ge=1)

@@ -37,7 +37,7 @@ def plan_view(plan: Plan) -> RenderableType:
         strategies = list(dict.fromkeys(run.spec.strategy for run in runs))
         seeds = sorted({run.spec.seed for run in runs})
         shown = task if inputs.task is inputs.train_task else f"{task} (trained on {inputs.train_task.name})"
-        table.add_row(shown, runs[0].spec.data.source, rows, model, ", ".join(strategies), _seeds(seeds))
+        table.add_row(shown, runs[0].spec.data.source, rows, model, _strategies(strategies), _seeds(seeds))
         settings.setdefault(describe_settings(runs[0].hyper), []).append(f"{task}/{model}")
     parts: list[RenderableType] = [table]
     for description, used_by in settings.items():
@@ -146,6 +146,10 @@ def print_table(
     for row in rows:
         table.add_row(*row)
     console.print(table)
+
+
+def _strategies(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 20 else f"{', '.join(names[:6])}, … ({len(names)})"
 
 
 def _seeds(seeds: list[int]) -> str:

@@ -104,7 +104,9 @@ class Workbench:
         if self._trained is not None and self._trained.key != spec.training_key:
             self._trained = None  # frees the last model before the next one is loaded
             gc.collect()
-        run_id = self._recorder.start(spec, planned.inputs, planned.inputs.task.labels, again=self._rerun)
+        run_id = self._recorder.start(
+            spec, planned.inputs, planned.inputs.task.labels, again=self._rerun, tags=planned.tags
+        )
         if isinstance(run_id, Held):
             # Its holder may have finished it this moment.
             self._held[spec.fingerprint] = run_id

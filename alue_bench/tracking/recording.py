@@ -159,6 +159,12 @@ class Recorder:
         return self.parent_id
 
     @_tells_of_the_store
+    def add_to_parent(self, folder: Path, *, into: str) -> None:
+        """A folder's files, as artifacts of the parent run in a folder of their own."""
+        if self.parent_id is not None:
+            self.connection.client.log_artifacts(self.parent_id, str(folder), into)
+
+    @_tells_of_the_store
     def finish_parent(self, results: Mapping[str, Any], metrics: Mapping[str, float], *, status: str) -> None:
         if self.parent_id is None:
             return
@@ -167,15 +173,25 @@ class Recorder:
         self._terminate(self.parent_id, status)
 
     @_tells_of_the_store
-    def start(self, spec: RunSpec, inputs: RunInputs, labels: Labels, *, again: bool = False) -> str | Held:
-        """Open a run, with everything about it that is known before it begins, unless another process does it or has
-        done it. With `again` it is done whatever others do. Returns the run's id, or who does it.
+    def start(
+        self,
+        spec: RunSpec,
+        inputs: RunInputs,
+        labels: Labels,
+        *,
+        again: bool = False,
+        tags: Mapping[str, str] | None = None,
+    ) -> str | Held:
+        """Open a run, with everything about it that is known before it begins, and `tags` besides, unless another
+        process does it or has done it. With `again` it is done whatever others do. Returns the run's id, or who does
+        it.
         """
         from mlflow.entities import Param, RunTag
         from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
         plan = spec.freeze_plan
         tags = {
+            **(tags or {}),
             **self._common_tags(),
             "kind": "run",
             FINGERPRINT: spec.fingerprint,

@@ -1,0 +1,147 @@
+"""A grid as people see it in a terminal: filling in while the sweep runs, and at its end."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from alue_bench.cli.progress import LiveProgress, PlainProgress
+from alue_bench.cli.tables import SAMPLE_NOTE
+from alue_bench.executors.local import Outcome
+from alue_bench.grid import SETTINGS, Cell, cell_of
+from alue_bench.plan import Plan, PlannedRun
+from alue_bench.report import grid
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WAITING, RUNNING, FAILED = "·", "▶", "✗"
+
+
+def table_of(outcomes: Sequence[Outcome]) -> pd.DataFrame:
+    """As `alue_bench.report.grid` reads it; runs that failed are left out."""
+    import pandas as pd
+
+    rows = [
+        {
+            "task": outcome.spec.task,
+            "model": outcome.spec.model,
+            "strategy": outcome.spec.strategy,
+            "seed": outcome.spec.seed,
+            **{name: getattr(outcome.spec.hyper, name) for name in SETTINGS},
+            **{name: outcome.metrics.get(name) for name in (grid.DEV, grid.TEST, grid.SECONDS, grid.FLOPS)},
+            "primary_metric": outcome.planned.inputs.task.primary,
+            "data_source": outcome.spec.data.source,
+        }
+        for outcome in outcomes
+        if outcome.status != "failed"
+    ]
+    return pd.DataFrame(rows)
+
+
+def grid_progress_of(plan: Plan, console: Console) -> PlainProgress | GridProgress:
+    return GridProgress(plan, console) if console.is_terminal else PlainProgress(plan, console)
+
+
+class GridProgress(LiveProgress):
+    """The grid at hand, each finished cell with its score, over the bar of the whole sweep."""
+
+    def __init__(self, plan: Plan, console: Console) -> None:
+        super().__init__(plan, console)
+        self._cells: dict[tuple[str, str], dict[Cell, list[str | float]]] = {}
+        for planned in plan.runs:
+            cell = cell_of(planned.spec.strategy)
+            if cell is not None:
+                self._cells.setdefault(_grid_of(planned), {}).setdefault(cell, [])
+        self._at: tuple[str, str] | None = None
+        self._now: set[Cell] = set()
+
+    def above(self) -> RenderableType | None:
+        cells = self._cells.get(self._at) if self._at else None
+        if not cells or self._at is None:
+            return None
+        title = f"{' '.join(self._at)}: test scores so far"
+        return _drawn(title, {cell: self._shown(cell, values) for cell, values in cells.items()})
+
+    def started(self, planned: PlannedRun) -> None:
+        self._at = _grid_of(planned)
+        cell = cell_of(planned.spec.strategy)
+        if cell is not None:
+            self._now.add(cell)
+        super().started(planned)
+
+    def ended(self, outcome: Outcome) -> None:
+        cell = cell_of(outcome.spec.strategy)
+        if cell is not None:
+            self._now.discard(cell)
+            self._at = _grid_of(outcome.planned)
+            self._cells[self._at][cell].append(
+                FAILED if outcome.status == "failed" else outcome.metrics.get(grid.TEST, float("nan"))
+            )
+        super().ended(outcome)
+
+    def _shown(self, cell: Cell, values: Sequence[str | float]) -> Text:
+        numbers = [value for value in values if not isinstance(value, str)]
+        if cell in self._now:
+            return Text(RUNNING, style="bold yellow")
+        if numbers:
+            return Text(_number(statistics.fmean(numbers)), style="green")
+        return Text(FAILED, style="red") if values else Text(WAITING, style="dim")
+
+
+def grid_result(group: grid.Group, recommendation: grid.Recommendation | None) -> RenderableType:
+    """Scores and times of a grid, the front, and what is recommended."""
+    placed = group.cells[group.cells["bottom"].notna()]
+    parts: list[RenderableType] = []
+    for title, column in ((f"{group.metric}, test", "test_score"), ("seconds of training", "train_s")):
+        shown = {}
+        for _, row in placed.iterrows():
+            chosen = recommendation is not None and row["strategy"] == recommendation.strategy
+            shown[int(row["bottom"]), int(row["top"])] = Text(_number(row[column]), style="reverse" if chosen else "")
+        if len(shown) > 1:
+            parts.append(_drawn(f"{group.title}: {title}", shown))
+    parts.append(_front(group))
+    if recommendation is not None:
+        parts.append(Text(f"Recommended: {recommendation.sentence()}.", style="bold"))
+    if group.sample:
+        parts.append(Text(SAMPLE_NOTE, style="yellow"))
+    return Group(*parts)
+
+
+def _front(group: grid.Group) -> RenderableType:
+    table = Table()
+    table.add_column("strategy")
+    for column in ("dev", "test", "train s", "FLOPs ÷ full"):
+        table.add_column(column, justify="right")
+    for _, row in grid.pareto_front(group.cells).iterrows():
+        share = "" if row["flops_share"] != row["flops_share"] else f"{row['flops_share']:.0%}"
+        scores = (f"{row['dev_score']:.3f}", f"{row['test_score']:.3f}")
+        table.add_row(row["strategy"], *scores, f"{row['train_s']:.1f}", share)
+    return Group(Text(f"{group.title}: no setting is better on dev and faster than one of these", style="bold"), table)
+
+
+def _drawn(title: str, cells: dict[Cell, Text]) -> RenderableType:
+    """Bottom layers upwards, top layers to the right."""
+    tops = sorted({top for _, top in cells})
+    table = Table(box=None, padding=(0, 1), show_edge=False)
+    table.add_column("bottom↑ top→", justify="right", style="dim")
+    for top in tops:
+        table.add_column(str(top), justify="right", no_wrap=True, header_style="dim")
+    for bottom in sorted({bottom for bottom, _ in cells}, reverse=True):
+        table.add_row(str(bottom), *(cells.get((bottom, top), Text()) for top in tops))
+    return Group(Text(title, style="bold"), table)
+
+
+def _number(value: float) -> str:
+    if value != value:
+        return "?"
+    return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.2f}" if value < 10 else f"{value:.0f}"
+
+
+def _grid_of(planned: PlannedRun) -> tuple[str, str]:
+    return planned.spec.task, planned.spec.model

@@ -1,0 +1,158 @@
+"""`alue-bench sweep`: a grid is run once, drawn, and one setting recommended; broken off, it is gone on with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SHORT, CommandLine, Finished
+from rich.console import Console
+
+from alue_bench.cli.grid_view import RUNNING, GridProgress
+from alue_bench.executors.local import Outcome
+from alue_bench.grid import parse_grid
+from alue_bench.plan import PlanRequest, build_plan
+from alue_bench.sweep_order import TAG
+
+GRID = ("--grid", "bottom=0..4/2,top=0..2/2")
+CELLS = {"full", "top2", "bottom2", "bottom2top2", "bottom4"}
+
+
+@pytest.fixture
+def sweep(alue_bench: CommandLine, store: str, experiment: str, tiny_bert: Path) -> CommandLine:
+    """`alue-bench sweep` on the sample of `anger` with a tiny BERT, in an experiment of the test's own."""
+
+    def call(*arguments: object) -> Finished:
+        where = ("--tracking-uri", store, "--experiment", experiment)
+        return alue_bench("sweep", *where, "--task", "anger", "--model", tiny_bert, *SHORT, *arguments)
+
+    return call
+
+
+def scores(document: dict[str, Any]) -> dict[str, float]:
+    return {done["strategy"]: done["metrics"]["test/score"] for done in document["runs"]}
+
+
+def test_a_grid_is_run_drawn_and_concluded(
+    sweep: CommandLine, run: CommandLine, runs: Callable[..., list[Any]], client: Any, tmp_path: Path
+) -> None:
+    said = sweep(*GRID, "--json", "--tolerance", "2%")
+    assert said.code == 0, said.err
+    document = json.loads(said.out)
+    assert {done["strategy"] for done in document["runs"]} == CELLS
+    assert document["sweep"]["tolerance"] == 0.02
+    (grid,) = document["sweep"]["grids"]
+    recommended = grid["recommendation"]
+    assert recommended["strategy"] in CELLS
+    assert recommended["test_score"] == pytest.approx(scores(document)[recommended["strategy"]])
+    assert {point["strategy"] for point in grid["front"]} <= CELLS
+    assert f"Recommended: {recommended['strategy']}: test score" in said.err
+
+    (parent,) = runs("tags.kind = 'plan'")
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags["sweep.order"] == document["sweep"]["order"]["description"]
+    names = [file.path for file in client.list_artifacts(parent.info.run_id, "sweep")]
+    assert names == [f"sweep/anger-tiny-bert-{figure}.png" for figure in ("pareto", "runtime", "score")]
+    for name in names:
+        file = Path(client.download_artifacts(parent.info.run_id, name, str(tmp_path)))
+        assert file.read_bytes().startswith(b"\x89PNG")
+    assert parent.data.metrics["recommended_saving/anger-tiny-bert"] == pytest.approx(recommended["saving"])
+    positions = {done.data.tags[TAG] for done in runs("tags.kind = 'run'")}
+    assert positions == {f"{place}/5" for place in range(1, 6)}
+
+    # The cells are the runs that `run` does: it finds them done, and alone they come to the same.
+    separate = json.loads(run("-s", "bottom2top2", "-s", "full", "--json").out)["runs"]
+    assert [done["status"] for done in separate] == ["reused", "reused"]
+    (alone,) = json.loads(run("-s", "bottom2top2", "--json", "--rerun").out)["runs"]
+    assert alone["metrics"]["test/score"] == scores(document)["bottom2top2"]
+
+    again = json.loads(sweep(*GRID, "--json").out)
+    assert {done["status"] for done in again["runs"]} == {"reused"}
+    assert scores(again) == scores(document)
+
+
+def test_broken_off_and_repeated_it_ends_with_the_same_table(
+    sweep: CommandLine, runs: Callable[..., list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alue_bench.executors import local
+
+    whole, count = local.execute, iter(range(1))
+
+    def until_interrupted(*arguments: Any, **options: Any) -> Any:
+        if next(count, None) is None:
+            raise KeyboardInterrupt
+        return whole(*arguments, **options)
+
+    column = ("--grid", "bottom=0..4/2", "--json")
+    monkeypatch.setattr(local, "execute", until_interrupted)
+    broken = sweep(*column)
+    assert broken.code == 130
+    assert len(json.loads(broken.out)["runs"]) == 1
+    assert json.loads(broken.out)["sweep"]["grids"] == []
+    monkeypatch.setattr(local, "execute", whole)
+    resumed = json.loads(sweep(*column).out)
+    assert sorted(done["status"] for done in resumed["runs"]) == ["finished"] * 2 + ["reused"]
+    at_once = json.loads(sweep(*column, "--rerun").out)
+    assert scores(resumed) == scores(at_once)
+    assert [done["strategy"] for done in resumed["runs"]] == [done["strategy"] for done in at_once["runs"]]
+    assert {done.info.status for done in runs("tags.kind = 'run'")} == {"FINISHED", "KILLED"}
+
+
+def test_without_a_grid_it_is_all_of_it_and_a_plan_is_shown(sweep: CommandLine) -> None:
+    said = sweep("--dry-run", "--json")
+    assert said.code == 0, said.err
+    assert len(json.loads(said.out)["planned"]) == 15
+    assert "order: 4 rounds over the depths of frozen prefixes" in said.err
+
+
+def test_a_study_may_hold_the_grid(sweep: CommandLine, run: CommandLine, tmp_path: Path) -> None:
+    study = tmp_path / "study.toml"
+    study.write_text('grid = ["bottom=0..1", "lr=1e-4,1e-3"]\ntolerance = "5%"\nseeds = 2\n')
+    planned = json.loads(sweep("--config", study, "--dry-run", "--json").out)
+    assert len(planned["planned"]) == 2 * 2 * 2
+    assert planned["sweep"]["tolerance"] == 0.05
+    refused = run("--config", study)
+    assert refused.code == 2
+    assert "grid is an option of: alue-bench sweep" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--grid", "bottom=9..5"), "bottom=9..5 ends before it begins"),
+        (("--grid", "lr=1e-4,1e-3", "--lr", "1e-5"), "--lr and --grid lr=… both say it"),
+        (("--grid", "bottom-top,seed=1..3", "--seeds", "2"), "--seeds and --grid seed=… both say it"),
+        (("--grid", "bottom=0,lr=0"), "grid: lr"),
+        (("--grid", "strategy=nonsense"), "nonsense"),
+        (("--tolerance", "a little"), "--tolerance 'a little' is no part of a score; say 1% or 0.01"),
+        (("--tolerance", "100%"), "is no part of a score"),
+    ],
+)
+def test_misuse_is_told_in_a_sentence(sweep: CommandLine, arguments: tuple[str, ...], said: str) -> None:
+    told = sweep(*arguments)
+    assert told.code == 2
+    assert said in told.err
+    assert "Traceback" not in told.err
+
+
+def test_a_terminal_shows_the_grid_filling_in(tiny_bert: Path, registry: Any, folders_of_its_own: None) -> None:
+    request = PlanRequest(tasks=("anger",), models=(str(tiny_bert),), grid=parse_grid(["bottom-top"]), sample=True)
+    plan = build_plan(request, registry)
+    console = Console(width=120, force_terminal=True, record=True)
+    progress = GridProgress(plan, console)
+    first, second = plan.runs[:2]
+    metrics = {"test/score": 0.4321, "runtime/train_s": 1.0}
+    with progress:
+        progress.started(first)
+        progress.ended(Outcome(first, "finished", "id", metrics))
+        progress.started(second)
+        above = progress.above()
+    console.print(above)
+    shown = console.export_text()
+    assert "anger tiny-bert: test scores so far" in shown
+    rows = {line.split()[0]: line.split()[1:] for line in shown.splitlines() if line.strip()[:2].strip().isdigit()}
+    assert rows["0"] == [".432", RUNNING, "·", "·", "·"]
+    assert rows["4"] == ["·"]
