@@ -127,8 +127,8 @@ def test_a_study_may_hold_the_grid(sweep: CommandLine, run: CommandLine, tmp_pat
         (("--grid", "bottom-top,seed=1..3", "--seeds", "2"), "--seeds and --grid seed=… both say it"),
         (("--grid", "bottom=0,lr=0"), "grid: lr"),
         (("--grid", "strategy=nonsense"), "nonsense"),
-        (("--tolerance", "a little"), "--tolerance 'a little' is no part of a score; say 1% or 0.01"),
-        (("--tolerance", "100%"), "is no part of a score"),
+        (("--tolerance", "a little"), "'a little' is no part of full fine-tuning's score; say it as 1%"),
+        (("--tolerance", "0.01"), "is no part of full fine-tuning's score"),
     ],
 )
 def test_misuse_is_told_in_a_sentence(sweep: CommandLine, arguments: tuple[str, ...], said: str) -> None:

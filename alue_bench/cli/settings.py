@@ -94,7 +94,7 @@ def plan_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanReque
 
 
 def parse_tolerance(given: str | None) -> float:
-    """Part of a score, of a text such as 1% or 0.01.
+    """Part of a score, of a text such as 1%.
 
     Raises UsageError where it is none.
     """
@@ -102,8 +102,7 @@ def parse_tolerance(given: str | None) -> float:
 
     if given is None:
         return DEFAULT_TOLERANCE
-    match = re.fullmatch(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*(%?)\s*", given, re.ASCII)
-    tolerance = float(match[1]) / (100 if match[2] else 1) if match else None
-    if tolerance is None or tolerance >= 1:
-        raise UsageError(f"--tolerance {shown(given)} is no part of a score; say 1% or 0.01")
-    return tolerance
+    match = re.fullmatch(r"\s*(\d{1,2}(?:\.\d{1,9})?)\s*%\s*", given, re.ASCII)
+    if match is None:
+        raise UsageError(f"--tolerance {shown(given)} is no part of full fine-tuning's score; say it as 1%")
+    return float(match[1]) / 100
