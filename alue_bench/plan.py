@@ -166,7 +166,10 @@ def build_plan(request: PlanRequest, registry: Registry) -> Plan:
     seen: set[str] = set()
     for ready in tasks:
         for ready_model in models:
-            strategies = {**named, **_strategies(grid.strategy_names(ready_model.shape.layers), registry)}
+            strategies = {
+                **named,
+                **_strategies(grid.strategy_names(encoder_shape(ready_model.config).layers), registry),
+            }
             try:
                 variants = [
                     _hyper_parameters(request, ready.train_task, ready_model, variant) for variant in grid.variants()
