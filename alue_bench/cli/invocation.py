@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ from alue_bench.plan import Plan
 from alue_bench.plugins import Registry
 from alue_bench.tracking.connection import connect, public, tracking_uri
 from alue_bench.tracking.recording import Recorder
+from alue_bench.tracking.spool import Sent
 
 DEFAULT_EXPERIMENT = "alue-bench"
 CONFIRM_ABOVE = 50
@@ -133,10 +134,15 @@ class Invocation:
     def open(self) -> None:
         """Open the store, creating it where it is not there; close what an earlier invocation left open in it."""
         check_cache_folder()
-        self._recorder = Recorder(connect(self.uri, self.experiment))
+        talk = self._streams.talk
+        self._recorder = Recorder(
+            connect(self.uri, self.experiment),
+            on_problem=lambda message: talk.print(message, style="yellow", markup=False, highlight=False),
+        )
+        report_sent(self._recorder.send_spooled(), talk)
         closed = self._recorder.close_interrupted()
         if closed:
-            self._streams.talk.print(
+            talk.print(
                 f"{closed} runs of an earlier invocation were interrupted; they are marked KILLED and done again"
             )
 
@@ -194,9 +200,29 @@ class Invocation:
         option = f" --tracking-uri {public(uri)}" if uri else ""
         talk.print(f"Compare in the browser: alue-bench ui{option}", markup=False, highlight=False)
         self._streams.document(document)
+        kept = len(self.recorder.spool.entries())
+        if kept:
+            talk.print(
+                f"The tracking store did not take {kept} results: they are kept in {self.recorder.spool.folder}, and "
+                f"go to the store with the next run, or with: alue-bench sync{option}",
+                style="yellow", markup=False, highlight=False, soft_wrap=True,
+            )  # fmt: skip
         if execution.stop:
             talk.print(f"interrupted: {execution.left} runs are left; the same command goes on from here")
         return execution.code
+
+
+def report_sent(sent: Sequence[Sent], talk: Console) -> None:
+    """Say what became of results that the store could not take before."""
+    arrived = sum(one.how != "refused" for one in sent)
+    if arrived:
+        talk.print(f"{arrived} results that were kept on this machine are in the tracking store now")
+    for one in sent:
+        if one.how == "refused":
+            talk.print(
+                f"{one.entry.opening.name}, kept in {one.entry.folder}, is refused by the tracking store: {one.why}",
+                style="yellow", markup=False, highlight=False, soft_wrap=True,
+            )  # fmt: skip
 
 
 def _log_width(stream: TextIO) -> int | None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from alue_bench.cli import cache, data, doctor, list_, new_plugin, plugins, run, search, submit, sweep, ui
+from alue_bench.cli import cache, data, doctor, list_, new_plugin, plugins, run, search, submit, sweep, sync, ui
 from alue_bench.cli.termination import code_of_stop
 from alue_bench.errors import AlueBenchError
 from alue_bench.formats import printable
@@ -39,6 +39,7 @@ app.command("plugins")(plugins.plugins)
 app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")
 app.command("submit")(submit.submit)
+app.command("sync")(sync.sync)
 app.command("ui")(ui.ui)
 app.command("doctor")(doctor.doctor)
 app.command("new-plugin")(new_plugin.new_plugin)

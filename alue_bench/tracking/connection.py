@@ -17,12 +17,14 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from alue_bench.errors import UnavailableError, UsageError
 from alue_bench.formats import shown
 from alue_bench.redaction import redact
+from alue_bench.tracking.patience import patient
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 SERVER_TIMEOUT_S = 5.0
+BUSY_TIMEOUT_S = 20
 DEFAULT_FOLDER = "mlruns"
 # Without it MLflow's UI opens an experiment on its pages for language-model traces.
 EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
@@ -91,6 +93,13 @@ def open_store(uri: str, experiment: str) -> Connection:
     return _open(uri, experiment, artifacts=None, create=False)
 
 
+def store_name(uri: str) -> str:
+    """The same for every way to write a store's address, and without credentials."""
+    if uri.startswith("sqlite:"):
+        return f"sqlite:///{sqlite_path(uri).resolve()}"
+    return redact(uri).rstrip("/")
+
+
 def sqlite_path(uri: str) -> Path:
     """The file of a sqlite URI: three slashes before a relative path, four before an absolute one."""
     match = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", uri)
@@ -105,13 +114,13 @@ def _open(uri: str, experiment: str, artifacts: str | None, *, create: bool = Tr
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        client = MlflowClient(tracking_uri=uri)
+        client = patient(MlflowClient(tracking_uri=_with_busy_timeout(uri)))
         found = client.get_experiment_by_name(experiment)
         if found is None and not create:
             there = ", ".join(sorted(repr(one.name) for one in client.search_experiments()))
-            raise UsageError(f"there is no experiment {experiment!r} in {uri}; there are {there}")
+            raise UsageError(f"there is no experiment {experiment!r} in {public(uri)}; there are {there}")
         if found is None:
-            experiment_id = client.create_experiment(experiment, artifact_location=artifacts, tags=EXPERIMENT_KIND)
+            experiment_id = _create_experiment(client, experiment, artifacts)
         elif found.lifecycle_stage != "active":
             raise UsageError(
                 f"experiment {experiment!r} was deleted in {public(uri)}; restore it in MLflow or choose another "
@@ -123,6 +132,26 @@ def _open(uri: str, experiment: str, artifacts: str | None, *, create: bool = Tr
         first_line = public(next(iter(str(error).splitlines()), type(error).__name__))
         raise UnavailableError(f"tracking store {public(uri)} cannot be used: {first_line}") from error
     return Connection(client, uri, experiment, str(experiment_id))
+
+
+def _create_experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
+    """Of processes that want to create it at once, one does."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(client.create_experiment(name, artifact_location=artifacts, tags=EXPERIMENT_KIND))
+    except MlflowException:
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            raise
+        return str(found.experiment_id)
+
+
+def _with_busy_timeout(uri: str) -> str:
+    """sqlite's own waiting for another process that writes; five seconds otherwise."""
+    if not uri.startswith("sqlite:") or "timeout=" in uri:
+        return uri
+    return f"{uri}{'&' if '?' in uri else '?'}timeout={BUSY_TIMEOUT_S}"
 
 
 def _check_server(uri: str) -> None:
@@ -141,7 +170,9 @@ def _check_server(uri: str) -> None:
         raise UnavailableError(
             f"tracking server {public(uri)} does not answer ({reason}); start it, or leave out --tracking-uri"
         ) from error
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
+    # Some fifteen seconds for a server that is away: then the plan goes on without it.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
 
 

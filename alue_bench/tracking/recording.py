@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import functools
 import json
+import shutil
 import socket
 import tempfile
 import time
@@ -15,46 +16,58 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from alue_bench import __version__
 from alue_bench.errors import StoreUnavailableError
 from alue_bench.measure.environment import git_state, hardware_fingerprint
+from alue_bench.redaction import redact
 from alue_bench.run import RunInputs
 from alue_bench.spec import FreezeEvent, Predictions, RunResult, RunSpec
 from alue_bench.task import Labels
 from alue_bench.tracking.claims import CLAIMING, FINGERPRINT, STAGE, Held, competitors, settle, withdraw
-from alue_bench.tracking.connection import Connection
+from alue_bench.tracking.connection import Connection, public, store_name
 from alue_bench.tracking.figures import draw_predictions
 from alue_bench.tracking.liveness import HEARTBEAT, MACHINE, PROCESS, Heart, Watch, a_beat, this_machine, this_process
+from alue_bench.tracking.record import Closing, DataUsed, Opening, write_closing, write_files, write_opening
+from alue_bench.tracking.spool import SPOOLED, Sent, Spool, new_run_id
 
-METRICS_PER_BATCH = 1000  # MLflow's limit
 FAILURE = "failure"
 SUBMISSION_FILE = "submission_predictions.csv"
 TRACEBACK_FILE = "traceback.txt"
 CURVES = ("train/", "dev/")
 """Names of metrics that are logged over the course of training begin with these; no final scalar's does."""
 
+ASK_AGAIN_S = 10.0
+"""After the store did not answer: MLflow's own patience would cost a plan of short runs more than the runs."""
+
 Arguments = ParamSpec("Arguments")
 Returned = TypeVar("Returned")
+T = TypeVar("T")
 
 
-def _tells_of_the_store(method: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:
-    """Turns what MLflow raises when its store goes away into a sentence."""
+def _tells_of_the_store(
+    method: Callable[Concatenate[Recorder, Arguments], Returned],
+) -> Callable[Concatenate[Recorder, Arguments], Returned]:
+    """Turns what MLflow raises when its store goes away, or has no room, into StoreUnavailableError; for a while after
+    that the store is not even asked."""
 
     @functools.wraps(method)
-    def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Returned:
+    def guarded(recorder: Recorder, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Returned:
         from mlflow.exceptions import MlflowException
         from requests.exceptions import RequestException
         from sqlalchemy.exc import SQLAlchemyError
 
+        if recorder.away is not None and time.monotonic() < recorder.away.until:
+            raise StoreUnavailableError(recorder.away.why)
         try:
-            return method(*args, **kwargs)
-        except (MlflowException, RequestException, SQLAlchemyError) as error:
-            raise StoreUnavailableError(
-                f"the tracking store stopped answering ({next(iter(str(error).splitlines()), type(error).__name__)}); "
-                "finished runs are kept, and the same command goes on from there"
-            ) from error
+            found = method(recorder, *args, **kwargs)
+        except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
+            why = f"the tracking store stopped answering ({public(_first_line(error))})"
+            recorder.away = Away(why, time.monotonic() + ASK_AGAIN_S)
+            raise StoreUnavailableError(why) from error
+        recorder.away = None
+        return found
 
     return guarded
 
@@ -82,21 +95,64 @@ class ClaimLost(Exception):
     """A run was taken for dead while it was being done, by a process of another machine that saw no sign of life."""
 
 
-class Recorder:
-    """Writes the runs of one process. Those of a plan that several processes share have one parent."""
+@dataclass(frozen=True)
+class Away:
+    """The store did not take something."""
 
-    def __init__(self, connection: Connection, *, parent_id: str | None = None) -> None:
+    why: str
+    until: float
+    """On the monotonic clock: not to be asked again before."""
+
+
+@dataclass(frozen=True)
+class _Open:
+    """A run that this process has begun to record."""
+
+    opening: Opening
+    fingerprint: str | None
+    again: bool
+    written: bool
+    """Whether the store has all of the opening."""
+
+
+class Recorder:
+    """Writes the runs of one process. Those of a plan that several processes share have one parent.
+
+    A store that goes away does not end a plan: what it does not take is kept in the spool, and written to it as soon
+    as it is back, by this process or a later one.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        parent_id: str | None = None,
+        on_problem: Callable[[str], None] = lambda message: None,
+    ) -> None:
         self.connection = connection
         self.parent_id = parent_id
+        self.spool = Spool(store_name(connection.uri), connection.experiment)
+        self.away: Away | None = None
+        self._on_problem = on_problem
+        self._told = False
         self._open_run: str | None = None
+        self._opened: dict[str, _Open] = {}
+        self._for_parent = tempfile.TemporaryDirectory(prefix="alue-bench-")
         self._heart = Heart(connection.client)
         self._watch = Watch()
 
     # Finding -----------------------------------------------------------------------------------------------------
 
-    @_tells_of_the_store
     def finished(self, fingerprint: str) -> Recorded | None:
-        """The newest finished run with this fingerprint in the experiment."""
+        """The newest finished run with this fingerprint in the experiment, or in the spool."""
+        kept = self.spool.finished(fingerprint)
+        if kept is not None:
+            metrics = {name: value for name, value, *_ in kept.closing.points if not name.startswith(CURVES)}
+            return Recorded(kept.run_id or kept.id, metrics, kept.opening.params)
+        return self._unless_away(lambda: self._finished(fingerprint), None)
+
+    @_tells_of_the_store
+    def _finished(self, fingerprint: str) -> Recorded | None:
         runs = self.connection.client.search_runs(
             [self.connection.experiment_id],
             f"attributes.status = 'FINISHED' and tags.{FINGERPRINT} = '{fingerprint}'",
@@ -108,26 +164,53 @@ class Recorder:
         final = {name: v for name, v in runs[0].data.metrics.items() if not name.startswith(CURVES)}
         return Recorded(runs[0].info.run_id, final, dict(runs[0].data.params))
 
-    @_tells_of_the_store
     def holder(self, fingerprint: str) -> Held | None:
-        """Who does a run at this moment, in this process or another; None where nobody lives who does."""
+        """Who does a run at this moment, in this process or another; None where nobody is seen who does."""
+        return self._unless_away(lambda: self._holder(fingerprint), None)
+
+    @_tells_of_the_store
+    def _holder(self, fingerprint: str) -> Held | None:
         for run in competitors(self.connection, fingerprint):
             if run.info.status == "RUNNING" and not self._watch.is_dead(run.info.run_id, run.data.tags):
                 return Held(run.info.run_id)
         return None
 
-    @_tells_of_the_store
     def ended(self, held: Held) -> Ended:
         """How a run that another process held has come out."""
+        return self._unless_away(lambda: self._ended(held), Ended("RUNNING", ""))
+
+    @_tells_of_the_store
+    def _ended(self, held: Held) -> Ended:
         run = self.connection.client.get_run(held.run_id)
         return Ended(run.info.status, run.data.tags.get(FAILURE, ""))
 
-    @_tells_of_the_store
     def close_interrupted(self) -> int:
         """Mark as KILLED the runs that a dead process left RUNNING: MLflow never does so itself. Returns their number.
 
         Of another machine's process it takes two calls, a lease apart, to see that it is dead.
         """
+        return self._unless_away(self._close_interrupted, 0)
+
+    def send_spooled(self) -> list[Sent]:
+        """Write to the store what the spool holds for it, where there is anything and the store answers."""
+        return self._unless_away(self._send_spooled, [])
+
+    @_tells_of_the_store
+    def _send_spooled(self) -> list[Sent]:
+        return self.spool.send(self.connection)
+
+    def _unless_away(self, call: Callable[[], T], otherwise: T) -> T:
+        """The call's result, or `otherwise` where the store is away; that is told once."""
+        try:
+            return call()
+        except StoreUnavailableError as error:
+            if not self._told:
+                self._told = True
+                self._on_problem(f"{error}; the plan goes on, and what it finds is kept in {self.spool.folder}")
+            return otherwise
+
+    @_tells_of_the_store
+    def _close_interrupted(self) -> int:
         dead = [run for run in self._running() if self._watch.is_dead(run.info.run_id, run.data.tags)]
         for run in dead:
             self._terminate(run.info.run_id, "KILLED")
@@ -147,32 +230,47 @@ class Recorder:
 
     # Writing -----------------------------------------------------------------------------------------------------
 
-    @_tells_of_the_store
     def start_parent(self, plan: Mapping[str, Any], *, name: str, tags: Mapping[str, str]) -> str:
         """Open the run that holds the plan of this invocation and its aggregates."""
-        run = self.connection.client.create_run(
-            self.connection.experiment_id, run_name=name, tags={**self._common_tags(), **tags, "kind": "plan"}
+        opening = Opening(
+            name, _now(), _redacted({**self._common_tags(), **tags, "kind": "plan"}), files={"plan.json": _json(plan)}
         )
-        self.parent_id = str(run.info.run_id)
-        self._heart.beat_for(self.parent_id)
-        self._log_files(self.parent_id, {"plan.json": _json(plan)})
+        run_id = self._unless_away(lambda: self._start_parent(opening), None)
+        self.parent_id = run_id or new_run_id()
+        self._opened[self.parent_id] = _Open(opening, None, again=True, written=run_id is not None)
         return self.parent_id
 
     @_tells_of_the_store
+    def _start_parent(self, opening: Opening) -> str:
+        run_id = self._create(opening)
+        self._heart.beat_for(run_id)
+        write_files(self.connection.client, run_id, opening.files)
+        return run_id
+
     def add_to_parent(self, folder: Path, *, into: str) -> None:
-        """A folder's files, as artifacts of the parent run in a folder of their own."""
-        if self.parent_id is not None:
-            self.connection.client.log_artifacts(self.parent_id, str(folder), into)
+        """A folder's files, as artifacts of the parent run in a folder of their own: at once, or with its end."""
+        parent = self.parent_id
+        if parent is None:
+            return
+        if parent.startswith(SPOOLED) or not self._unless_away(lambda: self._add_files(parent, folder, into), False):
+            shutil.copytree(folder, Path(self._for_parent.name) / into, dirs_exist_ok=True)
 
     @_tells_of_the_store
+    def _add_files(self, run_id: str, folder: Path, into: str) -> bool:
+        self.connection.client.log_artifacts(run_id, str(folder), into)
+        return True
+
     def finish_parent(self, results: Mapping[str, Any], metrics: Mapping[str, float], *, status: str) -> None:
         if self.parent_id is None:
             return
-        self._log_files(self.parent_id, {"results.json": _json(results)})
-        self._log_metrics(self.parent_id, [(name, value, 0) for name, value in metrics.items()])
-        self._terminate(self.parent_id, status)
+        now = _now()
+        points = tuple((name, float(value), now, 0) for name, value in metrics.items())
 
-    @_tells_of_the_store
+        def render(folder: Path) -> None:
+            shutil.copytree(self._for_parent.name, folder, dirs_exist_ok=True)
+
+        self._close(self.parent_id, Closing(status, now, points=points), {"results.json": _json(results)}, render)
+
     def start(
         self,
         spec: RunSpec,
@@ -185,13 +283,25 @@ class Recorder:
         """Open a run, with everything about it that is known before it begins, and `tags` besides, unless another
         process does it or has done it. With `again` it is done whatever others do. Returns the run's id, or who does
         it.
+
+        Where the store is away nobody can be asked: the run is done.
         """
-        from mlflow.entities import Param, RunTag
+        opening = self._opening(spec, inputs, tags or {})
+        run_id = self._unless_away(lambda: self._start(opening, spec.fingerprint, again=again), None)
+        if isinstance(run_id, Held):
+            return run_id
+        written = run_id is not None
+        run_id = run_id or self._open_run or new_run_id()  # it may have gone away when the run was half opened
+        self._open_run = run_id
+        self._opened[run_id] = _Open(opening, spec.fingerprint, again, written)
+        return run_id
+
+    def _opening(self, spec: RunSpec, inputs: RunInputs, more_tags: Mapping[str, str]) -> Opening:
         from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
         plan = spec.freeze_plan
         tags = {
-            **(tags or {}),
+            **more_tags,
             **self._common_tags(),
             "kind": "run",
             FINGERPRINT: spec.fingerprint,
@@ -227,66 +337,120 @@ class Recorder:
         }
         others = {name: value for name, value in asdict(spec.hyper).items() if name not in params}
         tags["hyper"] = json.dumps(others, sort_keys=True)
+        return Opening(
+            spec.label,
+            _now(),
+            _redacted(tags),
+            _redacted({name: str(value) for name, value in params.items()}),
+            _data_used(inputs),
+            {"config.json": _json(spec.as_dict())},
+        )
+
+    @_tells_of_the_store
+    def _start(self, opening: Opening, fingerprint: str, *, again: bool) -> str | Held:
         client = self.connection.client
-        run_id = str(client.create_run(self.connection.experiment_id, run_name=spec.label, tags=tags).info.run_id)
+        self._open_run = None
+        run_id = self._create(opening)
         self._open_run = run_id
-        held = None if again else settle(self.connection, self._watch, run_id, spec.fingerprint)
+        held = None if again else settle(self.connection, self._watch, run_id, fingerprint)
         if held is not None:
             withdraw(self.connection, run_id)
             self._open_run = None
             return held
-        client.log_batch(
-            run_id,
-            params=[Param(name, str(value)) for name, value in params.items()],
-            tags=[RunTag(STAGE, "training")],
-        )
+        client.set_tag(run_id, STAGE, "training")
         self._heart.beat_for(run_id)
-        self._log_inputs(run_id, spec, inputs)
-        self._log_files(run_id, {"config.json": _json(spec.as_dict())})
+        write_opening(client, run_id, opening, tags=False)
         return run_id
 
-    @_tells_of_the_store
+    def _create(self, opening: Opening) -> str:
+        run = self.connection.client.create_run(
+            self.connection.experiment_id, start_time=opening.started, tags=dict(opening.tags), run_name=opening.name
+        )
+        return str(run.info.run_id)
+
     def finish(self, run_id: str, spec: RunSpec, result: RunResult, labels: Labels) -> None:
         """Close a run with what was measured; only then does it count as finished.
 
         Raises ClaimLost where it was closed by another process meanwhile, and leaves it so.
         """
         self._heart.rest(run_id)
-        if self.connection.client.get_run(run_id).info.status != "RUNNING":
-            self._open_run = None
-            raise ClaimLost(run_id)
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(scratch)
+        now = _now()
+        final = [(name, float(value), now, 0) for name, value in result.metrics.items()]
+        curves = [(point.metric, float(point.value), now, point.step) for point in result.curves]
+        # A run that could not be done in the format it was meant for was done in another one.
+        tags = {"precision": result.environment["engine"]["precision"], STAGE: "done"}
+        files = {"environment.json": _json(result.environment)}
+        if result.notes:
+            files["notes.txt"] = redact("\n".join(result.notes)) + "\n"
+
+        def render(folder: Path) -> None:
             write_predictions(folder / "predictions.csv", result.predictions)
             write_predictions(folder / "dev_predictions.csv", result.dev_predictions)
             if result.submission_predictions is not None:
                 write_predictions(folder / SUBMISSION_FILE, result.submission_predictions)
             draw_predictions(folder / "confusion_matrix.png", result.predictions, labels, title=spec.label)
-            (folder / "environment.json").write_text(_json(result.environment), encoding="utf-8")
             if result.freezing:
                 write_freezing(folder / "freezing.csv", result.freezing)
-            if result.notes:
-                (folder / "notes.txt").write_text("\n".join(result.notes) + "\n", encoding="utf-8")
-            self.connection.client.log_artifacts(run_id, str(folder))
-        final = [(name, value, 0) for name, value in result.metrics.items()]
-        self._log_metrics(run_id, final + [(p.metric, p.value, p.step) for p in result.curves])
-        # A run that could not be done in the format it was meant for was done in another one.
-        self.connection.client.set_tag(run_id, "precision", result.environment["engine"]["precision"])
-        self.connection.client.set_tag(run_id, STAGE, "done")
-        self._terminate(run_id, "FINISHED")
 
-    @_tells_of_the_store
+        self._close(run_id, Closing("FINISHED", now, tags, (*final, *curves)), files, render)
+
     def fail(self, run_id: str, cause: str, trace: str) -> None:
         """Close a run that raised: status FAILED, the cause as a tag, the traceback as an artifact."""
-        self.connection.client.set_tag(run_id, FAILURE, cause[:5000])
-        self._log_files(run_id, {TRACEBACK_FILE: trace})
-        self._terminate(run_id, "FAILED")
+        self._heart.rest(run_id)
+        tags = {FAILURE: redact(cause)[:5000]}
+        self._close(run_id, Closing("FAILED", _now(), tags), {TRACEBACK_FILE: redact(trace)})
 
-    @_tells_of_the_store
     def kill_open(self) -> None:
         """Close the run at hand, if there is one, as interrupted by the user."""
-        if self._open_run is not None:
-            self._terminate(self._open_run, "KILLED")
+        run_id = self._open_run
+        if run_id is not None and not run_id.startswith(SPOOLED):
+            self._unless_away(lambda: self._terminate(run_id, "KILLED"), None)
+
+    def _close(
+        self,
+        run_id: str,
+        closing: Closing,
+        files: Mapping[str, str],
+        render: Callable[[Path], None] = lambda folder: None,
+    ) -> None:
+        """Write how a run ended: to the store, or else to the spool."""
+        self._heart.rest(run_id)
+        opened = self._opened.get(run_id)
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            render(folder)
+            for name, content in files.items():
+                (folder / name).write_text(content, encoding="utf-8")
+            taken = not run_id.startswith(SPOOLED) and self._unless_away(
+                lambda: self._write_closing(run_id, closing, folder), otherwise=False
+            )
+            if not taken:
+                if opened is None:
+                    raise StoreUnavailableError(f"run {run_id} cannot be recorded: the tracking store is away")
+                self.spool.add(
+                    folder,
+                    run_id=run_id,
+                    fingerprint=opened.fingerprint,
+                    again=opened.again,
+                    opening=opened.opening,
+                    closing=closing,
+                )
+        self._opened.pop(run_id, None)
+        if run_id == self._open_run:
+            self._open_run = None
+        self.send_spooled()
+
+    @_tells_of_the_store
+    def _write_closing(self, run_id: str, closing: Closing, folder: Path) -> bool:
+        if self.connection.client.get_run(run_id).info.status != "RUNNING":
+            if run_id == self._open_run:
+                self._open_run = None
+            raise ClaimLost(run_id)
+        opened = self._opened.get(run_id)
+        if opened is not None and not opened.written:
+            write_opening(self.connection.client, run_id, opened.opening)
+        write_closing(self.connection.client, run_id, closing, folder)
+        return True
 
     # How ---------------------------------------------------------------------------------------------------------
 
@@ -307,46 +471,11 @@ class Recorder:
             tags |= {MLFLOW_GIT_COMMIT: git["commit"], "git.dirty": git["dirty"]}
         return tags
 
-    def _log_inputs(self, run_id: str, spec: RunSpec, inputs: RunInputs) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-        from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
-
-        entries = []
-        parts = [
-            ("train", inputs.train_task, inputs.train_rows, "training"),
-            ("dev", inputs.train_task, inputs.train_rows, "validation"),
-            ("test", inputs.task, inputs.rows, "testing"),
-        ]
-        for split, task, rows, context in parts:
-            data = rows.splits[split]
-            dataset = Dataset(
-                name=f"{task.name}-{split}",
-                digest=data.digest,
-                source_type="local",
-                source=json.dumps({"publisher": task.source[:400], "kind": rows.folder.kind}, ensure_ascii=False),
-                profile=json.dumps({"rows": len(data.examples), "protocol": task.splits.protocol[:400]}),
-            )
-            entries.append(DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, context)]))
-        self.connection.client.log_inputs(run_id, entries)
-
-    def _log_metrics(self, run_id: str, values: Iterable[tuple[str, float, int]]) -> None:
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        points = [Metric(name, float(value), now, step) for name, value, step in values]
-        for start in range(0, len(points), METRICS_PER_BATCH):
-            self.connection.client.log_batch(run_id, metrics=points[start : start + METRICS_PER_BATCH])
-
-    def _log_files(self, run_id: str, files: Mapping[str, str]) -> None:
-        with tempfile.TemporaryDirectory() as scratch:
-            for name, content in files.items():
-                (Path(scratch) / name).write_text(content, encoding="utf-8")
-            self.connection.client.log_artifacts(run_id, scratch)
-
     def advanced(self, run_id: str, done: int, total: int) -> None:
         """How far a run is, for whoever reads its heartbeat. Writes nothing now."""
         self._heart.tell(run_id, f"{done}/{total}")
 
+    @_tells_of_the_store
     def _terminate(self, run_id: str, status: str) -> None:
         self._heart.rest(run_id)
         self.connection.client.set_terminated(run_id, status)
@@ -374,6 +503,24 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
             writer.writerow([identifier, gold, predicted, *(f"{score:.6g}" for score in scores)])
 
 
+def _data_used(inputs: RunInputs) -> tuple[DataUsed, ...]:
+    parts = [
+        ("train", inputs.train_task, inputs.train_rows, "training"),
+        ("dev", inputs.train_task, inputs.train_rows, "validation"),
+        ("test", inputs.task, inputs.rows, "testing"),
+    ]
+    return tuple(
+        DataUsed(
+            name=f"{task.name}-{split}",
+            digest=rows.splits[split].digest,
+            source=json.dumps({"publisher": task.source[:400], "kind": rows.folder.kind}, ensure_ascii=False),
+            profile=json.dumps({"rows": len(rows.splits[split].examples), "protocol": task.splits.protocol[:400]}),
+            context=context,
+        )
+        for split, task, rows, context in parts
+    )
+
+
 def _description(spec: RunSpec, inputs: RunInputs) -> str:
     sample = (
         "**Embedded sample data**, written for demonstration: scores say nothing about the real task.\n\n"
@@ -393,4 +540,16 @@ def _versions(spec: RunSpec) -> dict[str, str]:
 
 
 def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n"
+    return redact(json.dumps(value, ensure_ascii=False, indent=2, default=str)) + "\n"
+
+
+def _redacted(values: Mapping[str, str]) -> dict[str, str]:
+    return {name: redact(str(value)) for name, value in values.items()}
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

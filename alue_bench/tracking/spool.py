@@ -1,0 +1,320 @@
+"""Results that the store could not take: kept on this machine, whole, until it does.
+
+    STORE/ENTRY/record.json     what is to be written (see record.py), and a checksum of it
+    STORE/ENTRY/files/          the run's artifacts
+    STORE/.scratch-*            an entry that is being written, or what a dead process left of one
+    STORE/.lock                 held while entries are written to the store
+
+STORE is a digest of the store's address and the experiment. An entry is written beside its place, flushed to the disk
+and renamed: it is there whole or not at all. It goes when the store has taken it. That may happen twice where a process
+dies in between: the entry's id is a tag of its run, by which the second time finds what the first has written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import uuid4
+
+import platformdirs
+
+from alue_bench.errors import StoreUnavailableError, UnavailableError
+from alue_bench.tracking.record import Closing, DataUsed, Opening, write_closing, write_opening
+
+if TYPE_CHECKING:
+    from alue_bench.tracking.connection import Connection
+
+FORMAT = 1
+VARIABLE = "ALUE_BENCH_STATE"
+SPOOLED = "spool-"
+"""Ids of runs that could not even be opened in the store begin with this."""
+SPOOL_TAG = "spool"
+RECORD, FILES, SCRATCH = "record.json", "files", ".scratch-"
+
+
+def spool_folder() -> Path:
+    """Where entries are kept: not with the cache, for they cannot be computed again for free."""
+    given = os.environ.get(VARIABLE)
+    return (Path(given) if given else platformdirs.user_state_path("alue-bench")) / "spool"
+
+
+def new_run_id() -> str:
+    """For a run that the store does not know."""
+    return f"{SPOOLED}{uuid4().hex}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run whose result waits for its store."""
+
+    id: str
+    store: str
+    """The store's address, without credentials."""
+    experiment: str
+    run_id: str | None
+    """In the store; None where the store never knew the run."""
+    fingerprint: str | None
+    again: bool
+    """Whether it was done although a finished run with its fingerprint may exist."""
+    opening: Opening
+    closing: Closing
+    folder: Path
+    """Of the entry; its artifacts lie below."""
+
+    @property
+    def files(self) -> Path:
+        return self.folder / FILES
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What became of an entry: a run in the store, or nothing because an equal one is finished there."""
+
+    entry: Entry
+    how: Literal["written", "there already", "refused"]
+    why: str = ""
+
+
+class Spool:
+    """The entries of one store and experiment."""
+
+    def __init__(self, store: str, experiment: str, folder: Path | None = None) -> None:
+        self.store, self.experiment = store, experiment
+        key = hashlib.sha256(json.dumps([store, experiment]).encode()).hexdigest()[:16]
+        self.folder = (folder or spool_folder()) / key
+
+    def add(
+        self,
+        files: Path,
+        *,
+        run_id: str,
+        fingerprint: str | None,
+        again: bool,
+        opening: Opening,
+        closing: Closing,
+    ) -> Entry:
+        """Keep these values, and copies of the artifacts in a folder.
+
+        Raises StoreUnavailableError where the disk does not take it: then there is no place left for a result.
+        """
+        known = None if run_id.startswith(SPOOLED) else run_id
+        identifier = new_run_id() if known else run_id
+        content = {
+            "format": FORMAT,
+            "id": identifier,
+            "store": self.store,
+            "experiment": self.experiment,
+            "run_id": known,
+            "fingerprint": fingerprint,
+            "again": again,
+            "opening": asdict(opening),
+            "closing": asdict(closing),
+        }
+        target = self.folder / identifier
+        scratch: Path | None = None
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(dir=self.folder, prefix=SCRATCH))
+            shutil.copytree(files, scratch / FILES)
+            _write_json(scratch / RECORD, content)
+            for path in scratch.rglob("*"):
+                _flush(path)
+            os.replace(scratch, target)
+            _flush(self.folder)
+        except OSError as error:
+            if scratch is not None:
+                shutil.rmtree(scratch, ignore_errors=True)
+            raise StoreUnavailableError(
+                f"the tracking store does not take the result of a run, and it cannot be kept in {self.folder} either "
+                f"({error.strerror or error}); make room, or choose another folder with {VARIABLE}"
+            ) from error
+        return _read(target)
+
+    def entries(self) -> list[Entry]:
+        """The oldest first. What cannot be read is left where it is."""
+        read = [entry for path in self._places() if (entry := _try_read(path)) is not None]
+        return sorted(read, key=lambda entry: entry.closing.ended)
+
+    def finished(self, fingerprint: str) -> Entry | None:
+        """The newest finished run with this fingerprint."""
+        found = [e for e in self.entries() if e.fingerprint == fingerprint and e.closing.status == "FINISHED"]
+        return found[-1] if found else None
+
+    def send(self, connection: Connection) -> list[Sent]:
+        """Write every entry to its store, and remove those that it has. Several processes may do so at once.
+
+        Raises what MLflow raises where the store goes away; what was written by then is written.
+        """
+        from mlflow.exceptions import MlflowException
+
+        if not self._places():
+            return []
+        sent = []
+        with self._locked():
+            # A plan's run before the runs that name it as their parent.
+            entries = sorted(self.entries(), key=lambda entry: (entry.fingerprint is not None, entry.closing.ended))
+            for entry in entries:
+                try:
+                    how = _send(connection, entry)
+                except MlflowException as error:
+                    if error.error_code not in REFUSALS:
+                        raise
+                    why = next(iter(str(error).splitlines()), type(error).__name__)
+                    sent.append(Sent(entry, "refused", why))
+                    continue
+                shutil.rmtree(entry.folder)
+                sent.append(Sent(entry, how))
+            self._sweep()
+        return sent
+
+    def _places(self) -> list[Path]:
+        try:
+            return sorted(path for path in self.folder.iterdir() if path.name.startswith(SPOOLED))
+        except OSError:
+            return []
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        from filelock import FileLock
+
+        with FileLock(self.folder / ".lock"):
+            yield
+
+    def _sweep(self) -> None:
+        """Remove what dead processes left half-written, once it is a day old, and the folder where it is empty."""
+        import time
+
+        for path in self.folder.glob(f"{SCRATCH}*"):
+            try:
+                if time.time() - path.stat().st_mtime > 86_400:
+                    shutil.rmtree(path)
+            except OSError:  # another process was faster
+                continue
+
+
+REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "PERMISSION_DENIED", "RESOURCE_CONFLICT")
+"""What MLflow says of a run that it will not take, today or tomorrow; others must not wait behind it."""
+
+
+def all_spools() -> list[Spool]:
+    """Of every store that has entries on this machine."""
+    found: dict[tuple[str, str], Spool] = {}
+    root = spool_folder()
+    for path in sorted(root.glob(f"*/{SPOOLED}*")):
+        entry = _try_read(path)
+        if entry is not None:
+            found.setdefault((entry.store, entry.experiment), Spool(entry.store, entry.experiment))
+    return list(found.values())
+
+
+def damaged_entries() -> list[Path]:
+    """Of every store: what cannot be read."""
+    return [path for path in sorted(spool_folder().glob(f"*/{SPOOLED}*")) if _try_read(path) is None]
+
+
+def _send(connection: Connection, entry: Entry) -> Literal["written", "there already"]:
+    client, experiment_id = connection.client, connection.experiment_id
+    run = _known(connection, entry)
+    if run is not None and run.info.status == "FINISHED":
+        return "there already"
+    if entry.fingerprint and entry.closing.status == "FINISHED" and not entry.again:
+        equal = client.search_runs(
+            [experiment_id],
+            f"attributes.status = 'FINISHED' and tags.fingerprint = '{entry.fingerprint}'",
+            max_results=1,
+        )
+        if equal:  # done elsewhere while the store was away: the same result
+            if run is not None and run.info.status == "RUNNING":
+                client.set_terminated(run.info.run_id, "KILLED")
+            return "there already"
+    tags = {**entry.opening.tags, SPOOL_TAG: entry.id}
+    parent = tags.get("mlflow.parentRunId", "")
+    if parent.startswith(SPOOLED):
+        real = _by_spool_id(connection, parent)
+        if real is None:
+            del tags["mlflow.parentRunId"]
+        else:
+            tags["mlflow.parentRunId"] = real.info.run_id
+    opening = replace(entry.opening, tags=tags)
+    if run is None:
+        run = client.create_run(experiment_id, start_time=opening.started, tags=tags, run_name=opening.name)
+    write_opening(client, run.info.run_id, opening)
+    write_closing(client, run.info.run_id, entry.closing, entry.files)
+    return "written"
+
+
+def _known(connection: Connection, entry: Entry) -> Any | None:
+    """The entry's run in the store: opened there before the store went away, or by an upload that was cut off."""
+    from mlflow.exceptions import MlflowException
+
+    if entry.run_id is None:
+        return _by_spool_id(connection, entry.id)
+    try:
+        run = connection.client.get_run(entry.run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return _by_spool_id(connection, entry.id)  # the store itself was lost, and is a new one
+    return run if run.info.lifecycle_stage == "active" else _by_spool_id(connection, entry.id)
+
+
+def _by_spool_id(connection: Connection, identifier: str) -> Any | None:
+    found = connection.client.search_runs(
+        [connection.experiment_id], f"tags.{SPOOL_TAG} = '{identifier}'", max_results=1
+    )
+    return found[0] if found else None
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    text = json.dumps(content, ensure_ascii=False)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    path.write_text(f"{digest}\n{text}\n", encoding="utf-8")
+
+
+def _try_read(folder: Path) -> Entry | None:
+    try:
+        return _read(folder)
+    except UnavailableError:
+        return None
+
+
+def _read(folder: Path) -> Entry:
+    """Raises UnavailableError where the entry is not what was once written."""
+    try:
+        digest, text, *_ = (folder / RECORD).read_text(encoding="utf-8").split("\n", 2)
+        if hashlib.sha256(text.encode()).hexdigest() != digest:
+            raise ValueError("its checksum does not fit")
+        content = json.loads(text)
+        if content["format"] != FORMAT:
+            raise ValueError(f"its format is {content['format']}")
+        opening, closing = content["opening"], content["closing"]
+        return Entry(
+            id=content["id"],
+            store=content["store"],
+            experiment=content["experiment"],
+            run_id=content["run_id"],
+            fingerprint=content["fingerprint"],
+            again=content["again"],
+            opening=Opening(**{**opening, "data": tuple(DataUsed(**used) for used in opening["data"])}),
+            closing=Closing(**{**closing, "points": tuple(tuple(point) for point in closing["points"])}),
+            folder=folder,
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UnavailableError(f"{folder} is no kept result: {error}") from error
+
+
+def _flush(path: Path) -> None:
+    """To the disk: a result must survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

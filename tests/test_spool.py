@@ -1,0 +1,424 @@
+"""A result is in the store, or kept whole on this machine until it is; never lost, never doubled."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from conftest import CommandLine
+
+from alue_bench.errors import StoreUnavailableError
+from alue_bench.tracking import patience, recording
+from alue_bench.tracking.connection import Connection, connect, store_name
+from alue_bench.tracking.record import Closing, DataUsed, Opening
+from alue_bench.tracking.spool import RECORD, SPOOL_TAG, Spool, all_spools, damaged_entries
+from benchmarks.servers import binaries, running_mlflow, running_postgresql
+
+Runs = Callable[..., list[Any]]
+
+OPENING = Opening(
+    "anger/m/full/seed1", 1_000, {"kind": "run", "fingerprint": "f" * 32, "stage": "claiming"}, {"lr": "0.1"},
+    (DataUsed("anger-train", "d", "{}", "{}", "training"),), {"config.json": "{}"},
+)  # fmt: skip
+CLOSING = Closing("FINISHED", 9_000, {"stage": "done"}, (("test/score", 0.5, 9_000, 0), ("dev/score", 0.4, 8_000, 3)))
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ALUE_BENCH_STATE", str(tmp_path / "state"))
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def connection(store: str, experiment: str) -> Connection:
+    return connect(store, experiment)
+
+
+@pytest.fixture
+def spool(connection: Connection) -> Spool:
+    return Spool(store_name(connection.uri), connection.experiment)
+
+
+@pytest.fixture
+def keep(spool: Spool, tmp_path: Path) -> Callable[..., None]:
+    """Puts a run into the spool."""
+
+    def add(run_id: str = "spool-1", fingerprint: str | None = "f" * 32, **options: Any) -> None:
+        folder = tmp_path / "files"
+        folder.mkdir(exist_ok=True)
+        (folder / "predictions.csv").write_text("id,gold\n1,نعم\n", encoding="utf-8")
+        given = {"again": False, "opening": OPENING, "closing": CLOSING, **options}
+        spool.add(folder, run_id=run_id, fingerprint=fingerprint, **given)
+
+    return add
+
+
+class TestSpool:
+    def test_what_is_kept_is_written_once_and_then_gone(
+        self, spool: Spool, keep: Callable[..., None], connection: Connection, runs: Runs, client: Any
+    ) -> None:
+        keep()
+        assert [sent.how for sent in spool.send(connection)] == ["written"]
+        assert spool.entries() == []
+        assert spool.send(connection) == []
+        (run,) = runs()
+        assert (run.info.status, run.info.run_name) == ("FINISHED", "anger/m/full/seed1")
+        assert (run.info.start_time, run.info.end_time) == (1_000, 9_000)
+        assert run.data.params == {"lr": "0.1"}
+        assert run.data.tags["stage"] == "done"
+        assert run.data.metrics == {"test/score": 0.5, "dev/score": 0.4}
+        assert [entry.dataset.name for entry in run.inputs.dataset_inputs] == ["anger-train"]
+        assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"config.json", "predictions.csv"}
+
+    @pytest.mark.parametrize("dies_after", ["create_run", "log_batch", "log_inputs", "log_artifacts", "set_terminated"])
+    def test_an_upload_that_is_cut_off_goes_on_and_doubles_nothing(
+        self, spool: Spool, keep: Callable[..., None], connection: Connection, runs: Runs, dies_after: str
+    ) -> None:
+        class Dying:
+            """The real client, cut off after one call."""
+
+            def __getattr__(self, name: str) -> Any:
+                found = getattr(connection.client, name)
+
+                def call(*args: Any, **kwargs: Any) -> Any:
+                    result = found(*args, **kwargs)
+                    if name == dies_after:
+                        raise KeyboardInterrupt
+                    return result
+
+                return call
+
+        keep()
+        with pytest.raises(KeyboardInterrupt):
+            spool.send(Connection(Dying(), connection.uri, connection.experiment, connection.experiment_id))  # type: ignore[arg-type]
+        assert len(spool.entries()) == 1
+        spool.send(connection)
+        (run,) = runs()
+        assert run.info.status == "FINISHED"
+        history = connection.client.get_metric_history(run.info.run_id, "test/score")
+        assert len(history) == 1
+
+    def test_a_run_that_another_process_finished_meanwhile_is_not_written(
+        self, spool: Spool, keep: Callable[..., None], connection: Connection, runs: Runs
+    ) -> None:
+        theirs = connection.client.create_run(connection.experiment_id, tags={"fingerprint": "f" * 32})
+        connection.client.set_terminated(theirs.info.run_id, "FINISHED")
+        mine = connection.client.create_run(connection.experiment_id, tags={"fingerprint": "f" * 32})
+        keep(run_id=mine.info.run_id)
+        assert [sent.how for sent in spool.send(connection)] == ["there already"]
+        assert Counter(run.info.status for run in runs()) == {"FINISHED": 1, "KILLED": 1}
+
+    def test_unless_it_was_to_be_done_again(
+        self, spool: Spool, keep: Callable[..., None], connection: Connection, runs: Runs
+    ) -> None:
+        theirs = connection.client.create_run(connection.experiment_id, tags={"fingerprint": "f" * 32})
+        connection.client.set_terminated(theirs.info.run_id, "FINISHED")
+        keep(again=True)
+        spool.send(connection)
+        assert len(runs("attributes.status = 'FINISHED'")) == 2
+
+    def test_a_run_that_was_opened_before_the_store_went_away_is_closed(
+        self, spool: Spool, keep: Callable[..., None], connection: Connection, runs: Runs
+    ) -> None:
+        opened = connection.client.create_run(connection.experiment_id, tags=dict(OPENING.tags))
+        keep(run_id=opened.info.run_id)
+        spool.send(connection)
+        (run,) = runs()
+        assert (run.info.run_id, run.info.status) == (opened.info.run_id, "FINISHED")
+
+    def test_a_plan_comes_before_its_runs(
+        self, spool: Spool, keep: Callable[..., None], connection: Connection, runs: Runs
+    ) -> None:
+        child = Opening("child", 2_000, {"fingerprint": "f" * 32, "mlflow.parentRunId": "spool-9"})
+        keep(run_id="spool-1", opening=child)
+        plan = Opening("plan", 1_000, {"kind": "plan"})
+        keep(run_id="spool-9", fingerprint=None, again=True, opening=plan, closing=Closing("FINISHED", 9_500))
+        spool.send(connection)
+        parent, written = runs()
+        assert written.data.tags["mlflow.parentRunId"] == parent.info.run_id
+
+    def test_one_that_the_store_refuses_does_not_hold_up_the_others(
+        self, spool: Spool, keep: Callable[..., None], connection: Connection, runs: Runs
+    ) -> None:
+        keep(run_id="spool-1", opening=Opening("x", 1, {"a\0": "b"}, {"p" * 300: "1"}))
+        keep(run_id="spool-2", fingerprint="e" * 32)
+        assert sorted(sent.how for sent in spool.send(connection)) == ["refused", "written"]
+        assert len(spool.entries()) == 1
+
+    def test_a_damaged_entry_is_told_and_left(self, spool: Spool, keep: Callable[..., None], state: Path) -> None:
+        keep()
+        (record,) = state.rglob(RECORD)
+        record.write_text(record.read_text().replace("0.5", "0.9"))
+        assert spool.entries() == []
+        assert spool.finished("f" * 32) is None
+        assert damaged_entries() == [record.parent]
+        assert all_spools() == []
+
+    def test_half_an_entry_is_none(self, spool: Spool, keep: Callable[..., None], state: Path) -> None:
+        keep()
+        (entry,) = spool.folder.glob("spool-*")
+        shutil.move(entry, spool.folder / ".scratch-x")  # as a process that is killed in the middle leaves it
+        assert spool.entries() == []
+
+    def test_a_disk_that_takes_nothing_is_a_sentence(self, keep: Callable[..., None], state: Path) -> None:
+        state.write_text("")  # a file where the folder should be
+        with pytest.raises(StoreUnavailableError, match=r"cannot be kept in .* either .*ALUE_BENCH_STATE"):
+            keep()
+
+    def test_several_processes_write_an_entry_once(
+        self, spool: Spool, keep: Callable[..., None], connection: Connection, runs: Runs
+    ) -> None:
+        for number in range(6):
+            keep(run_id=f"spool-{number}", fingerprint=f"{number:032d}")
+        threads = [threading.Thread(target=spool.send, args=(connection,)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(runs()) == 6
+
+
+class TestABusyDatabase:
+    @pytest.fixture
+    def locked(self, own_store: str) -> Callable[[float], threading.Thread]:
+        """Another process's writing, for so many seconds."""
+
+        def hold(seconds: float) -> threading.Thread:
+            taken = threading.Event()
+
+            def write() -> None:
+                with sqlite3.connect(own_store.removeprefix("sqlite:///"), timeout=30) as database:
+                    database.execute("begin exclusive")
+                    taken.set()
+                    time.sleep(seconds)
+                    database.rollback()
+
+            thread = threading.Thread(target=write)
+            thread.start()
+            taken.wait()
+            return thread
+
+        return hold
+
+    def test_is_waited_for(self, locked: Callable[[float], threading.Thread], own_store: str) -> None:
+        connection = connect(own_store, "busy")
+        thread = locked(1.5)
+        started = time.monotonic()
+        connection.client.create_run(connection.experiment_id)
+        assert time.monotonic() - started > 1
+        thread.join()
+
+    def test_what_fails_because_of_it_is_tried_again(self) -> None:
+        calls = []
+
+        def write(value: int) -> int:
+            calls.append(value)
+            if len(calls) < 4:
+                raise RuntimeError("(sqlite3.OperationalError) database is locked")
+            return value
+
+        assert patience.patiently(write)(7) == 7
+        assert calls == [7] * 4
+
+    def test_and_given_up_in_the_end(self) -> None:
+        def write() -> None:
+            raise RuntimeError("database is locked")
+
+        with pytest.raises(RuntimeError, match="locked"):
+            patience.patiently(write, patience_s=0.3)()
+
+    def test_what_fails_otherwise_is_not(self) -> None:
+        calls = []
+
+        def write() -> None:
+            calls.append(1)
+            raise RuntimeError("no such table")
+
+        with pytest.raises(RuntimeError):
+            patience.patiently(write)()
+        assert calls == [1]
+
+
+# Does between runs what a test tells it to.
+SWITCH = """
+import sys
+from alue_bench import hookimpl
+
+@hookimpl
+def alue_bench_run_started(spec):
+    sys.modules["fault_switch"].before(spec)
+"""
+
+Before = Callable[[Callable[[int], None]], None]
+
+
+@pytest.fixture
+def before_runs(install: Any, monkeypatch: pytest.MonkeyPatch) -> Before:
+    """Calls a function with the number of each run, from 1, when it begins."""
+    install("alue-bench-switch", SWITCH)
+
+    def tell(act: Callable[[int], None]) -> None:
+        counted = iter(range(1, 1000))
+        switch = ModuleType("fault_switch")
+        switch.before = lambda spec: act(next(counted))  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "fault_switch", switch)
+
+    return tell
+
+
+FOUR = ("-s", "full", "-s", "bottom1", "-s", "bottom2", "-s", "bottom3", "--json")
+
+
+class TestAStoreThatVanishes:
+    @pytest.fixture
+    def away(self, own_store: str) -> Callable[[], None]:
+        """Takes the database away, and leaves a folder in its place."""
+        database = Path(own_store.removeprefix("sqlite:///"))
+
+        def take() -> None:
+            database.rename(database.with_suffix(".away"))
+            database.mkdir()
+
+        return take
+
+    def back(self, own_store: str) -> None:
+        database = Path(own_store.removeprefix("sqlite:///"))
+        database.rmdir()
+        database.with_suffix(".away").rename(database)
+
+    def test_does_not_end_the_plan_and_gets_everything_from_the_next_run(
+        self, run: CommandLine, before_runs: Before, away: Callable[[], None], own_store: str, experiment: str
+    ) -> None:
+        before_runs(lambda number: away() if number == 2 else None)
+        said = run(*FOUR, "--tracking-uri", own_store)
+        assert said.code == 0, said.err
+        assert [done["status"] for done in json.loads(said.out)["runs"]] == ["finished"] * 4
+        assert "the tracking store stopped answering" in said.err
+        assert "did not take 4 results" in said.err  # three runs, and the plan's own
+        assert "alue-bench sync --tracking-uri" in said.err
+
+        self.back(own_store)
+        again = run(*FOUR, "--tracking-uri", own_store)
+        assert "4 results that were kept on this machine are in the tracking store now" in again.err
+        assert [done["status"] for done in json.loads(again.out)["runs"]] == ["reused"] * 4
+        connection = connect(own_store, experiment)
+        found = connection.client.search_runs([connection.experiment_id], "tags.kind = 'run'")
+        assert Counter(one.info.status for one in found) == {"FINISHED": 4}
+        parents = {one.data.tags["mlflow.parentRunId"] for one in found}
+        assert len(parents) == 1
+        kept = next(one for one in found if SPOOL_TAG in one.data.tags)
+        artifacts = {file.path for file in connection.client.list_artifacts(kept.info.run_id)}
+        assert artifacts >= {"predictions.csv", "config.json", "environment.json", "confusion_matrix.png"}
+        assert all_spools() == []
+
+    def test_what_is_kept_counts_as_finished(
+        self, run: CommandLine, before_runs: Before, away: Callable[[], None], own_store: str, alue_bench: CommandLine
+    ) -> None:
+        before_runs(lambda number: away() if number == 1 else None)
+        assert run("-s", "full", "--tracking-uri", own_store).code == 0
+        self.back(own_store)
+        (spool,) = all_spools()
+        (entry,) = spool.entries()
+        connection = connect(own_store, spool.experiment)
+        recorder = recording.Recorder(connection)
+        assert recorder.finished(entry.fingerprint or "").metrics["test/score"] is not None  # type: ignore[union-attr]
+
+        sent = alue_bench("sync", "--tracking-uri", own_store)
+        assert sent.code == 0, sent.err
+        assert "1 results that were kept on this machine are in the tracking store now" in sent.err
+        assert "Nothing is kept" in alue_bench("sync", "--tracking-uri", own_store).err
+
+    def test_results_of_another_store_are_named(
+        self, alue_bench: CommandLine, keep: Callable[..., None], own_store: str, store: str
+    ) -> None:
+        keep()
+        said = alue_bench("sync", "--tracking-uri", own_store)
+        assert f"alue-bench sync --tracking-uri {store_name(store)}" in " ".join(said.err.split())
+
+
+@pytest.mark.slow
+def test_a_server_that_is_stopped_in_the_middle_of_a_plan_and_started_again_has_every_run(
+    run: CommandLine, before_runs: Before, tmp_path: Path, store: str, experiment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    monkeypatch.setattr(recording, "ASK_AGAIN_S", 1.0)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    folder = tmp_path / "server"
+    folder.mkdir()
+    shutil.copy(store.removeprefix("sqlite:///"), folder / "mlflow.db")
+    with running_mlflow(folder) as server:
+
+        def act(number: int) -> None:
+            if number == 2:
+                server.stop()
+            if number == 4:
+                server.start()
+                time.sleep(1.5)
+
+        before_runs(act)
+        said = run(*FOUR, "--tracking-uri", server.address)
+        assert said.code == 0, said.err
+        assert "the tracking store stopped answering" in said.err
+        assert "did not take" not in said.err  # it was back before the end, and was given all
+        client = MlflowClient(tracking_uri=server.address)
+        found = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+        assert Counter(one.info.status for one in found) == {"FINISHED": 5}
+        fingerprints = [one.data.tags["fingerprint"] for one in found if one.data.tags["kind"] == "run"]
+        assert len(set(fingerprints)) == len(fingerprints) == 4
+        kept = [one for one in found if SPOOL_TAG in one.data.tags]
+        assert kept
+        assert {file.path for file in client.list_artifacts(kept[0].info.run_id)} >= {"predictions.csv"}
+
+
+@pytest.mark.slow
+class TestPostgreSQL:
+    @pytest.fixture(scope="class")
+    def database(self) -> Iterator[Any]:
+        pytest.importorskip("psycopg2", reason="PostgreSQL's driver psycopg2 is not installed")
+        if binaries() is None:
+            pytest.skip("PostgreSQL's server programs (initdb, postgres) are not installed")
+        with running_postgresql() as server:
+            yield server
+
+    def test_behind_it_a_plan_runs_is_reused_and_survives_a_restart(
+        self, run: CommandLine, before_runs: Before, database: Any, experiment: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(recording, "ASK_AGAIN_S", 0.5)
+
+        def act(number: int) -> None:
+            if number == 2:
+                database.stop()
+            if number == 4:
+                database.start()
+                time.sleep(1)
+
+        before_runs(act)
+        first = run(*FOUR, "--tracking-uri", database.uri)
+        assert first.code == 0, first.err
+        assert "secret-of-a-test" not in first.everything
+        assert json.loads(first.out)["tracking_uri"] == f"postgresql+psycopg2://***@127.0.0.1:{database.port}/postgres"
+        assert "did not take" not in first.err
+        again = run(*FOUR, "--tracking-uri", database.uri)
+        assert [done["status"] for done in json.loads(again.out)["runs"]] == ["reused"] * 4
+        connection = connect(database.uri, experiment)
+        found = connection.client.search_runs([connection.experiment_id], "tags.kind = 'run'")
+        assert Counter(one.info.status for one in found) == {"FINISHED": 4}
+
+    def test_a_wrong_password_is_a_sentence_without_it(self, database: Any, alue_bench: CommandLine) -> None:
+        uri = database.uri.replace("secret-of-a-test", "guessed-at-random")
+        said = alue_bench("run", "-t", "anger", "-m", "mini", "-s", "full", "--tracking-uri", uri)
+        assert said.code == 2
+        assert "cannot be used" in said.err
+        assert "password authentication failed" in said.err
+        assert "guessed-at-random" not in said.everything
