@@ -16,17 +16,21 @@ from hypothesis import strategies as st
 from simulated_scores import World, candidates, question, search, world
 
 from alue_bench.errors import UsageError
+from alue_bench.evaluation.additive import additive
+from alue_bench.evaluation.metrics import metrics
 from alue_bench.search.candidates import Amount, parse_amount, parse_share
 from alue_bench.search.evidence import (
     Evaluation,
     SeedNoise,
     by_replicate,
+    left_out_by_sums,
     left_out_scores,
     paired_loss,
     seed_noise,
 )
 from alue_bench.search.policy import Decision, Question, Step, decide
 from alue_bench.search.surface import fit
+from alue_bench.task import Labels
 
 WORLDS = range(40)
 
@@ -178,6 +182,16 @@ class TestLoss:
         loss = paired_loss(base, own, SeedNoise(0.0, 4))
         assert loss is not None
         assert loss.standard_error == pytest.approx(np.sqrt(0.7 * 0.3 / 4000), rel=0.25)
+
+    def test_a_metric_of_sums_gives_the_same_scores(self) -> None:
+        rng = np.random.default_rng(4)
+        gold, predicted = rng.integers(0, 3, (2, 157))
+        labels = Labels.multiclass("a", "b", "c")
+        sums = additive("f1_macro", gold, predicted, labels)
+        assert sums is not None
+        slowly = left_out_scores(157, lambda kept: metrics(gold[kept], predicted[kept], labels)["f1_macro"])
+        assert left_out_by_sums(sums.parts, sums.value) == pytest.approx(slowly)
+        assert len(slowly) == 20
 
     def test_what_both_get_wrong_makes_no_difference_uncertain(self) -> None:
         shared = tuple(np.random.default_rng(2).normal(0.7, 0.01, 40))

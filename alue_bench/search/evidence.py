@@ -92,6 +92,17 @@ def left_out_scores(
     return tuple(defined(score(np.flatnonzero(group != left))) for left in range(min(groups, count)))
 
 
+def left_out_by_sums(
+    parts: np.ndarray[Any, Any], value: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]], groups: int = GROUPS
+) -> tuple[float, ...]:
+    """The same for a metric of sums over examples: `parts` [n, p], and `value` from sums [..., p] to scores [...]."""
+    import numpy as np
+
+    groups = min(groups, len(parts))
+    kept = parts.sum(axis=0) - np.stack([parts[group::groups].sum(axis=0) for group in range(groups)])
+    return tuple(defined(float(score)) for score in value(kept))
+
+
 def defined(score: float) -> float:
     """A score that is not a number (a constant prediction has no correlation) explains nothing: it counts as 0."""
     return score if math.isfinite(score) else 0.0

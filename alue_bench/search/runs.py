@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from alue_bench.errors import UsageError
+from alue_bench.evaluation.additive import additive
 from alue_bench.evaluation.metrics import metrics
 from alue_bench.evaluation.predictions import targets_of
 from alue_bench.forecast import forecast_flops
 from alue_bench.grid import Cell, cell_of
 from alue_bench.plan import LARGEST_SEED, PlannedRun
 from alue_bench.search.candidates import Candidate
-from alue_bench.search.evidence import Evaluation, defined, left_out_scores
+from alue_bench.search.evidence import Evaluation, defined, left_out_by_sums, left_out_scores
 from alue_bench.search.policy import Step
 from alue_bench.spec import RunSpec
 from alue_bench.task import Labels, TargetKind
@@ -116,5 +117,9 @@ def evaluation_of(step: Step, table: pd.DataFrame, labels: Labels, primary: str,
     again = metrics(gold, predicted, labels)[primary]
     if not math.isclose(defined(again), defined(recorded), rel_tol=1e-4, abs_tol=1e-6):
         raise ValueError(f"{primary} of the recorded predictions is {again:.6f}, but the run tells {recorded:.6f}")
-    left_out = left_out_scores(len(gold), lambda kept: metrics(gold[kept], predicted[kept], labels)[primary])
+    sums = additive(primary, gold, predicted, labels)
+    if sums is not None:
+        left_out = left_out_by_sums(sums.parts, sums.value)
+    else:
+        left_out = left_out_scores(len(gold), lambda kept: metrics(gold[kept], predicted[kept], labels)[primary])
     return Evaluation(step.candidate.name, step.replicate, defined(again), left_out, step.short)
