@@ -4,6 +4,7 @@ This module is what a plugin author imports. It loads neither torch nor transfor
 """
 
 from alue_bench.errors import AlueBenchError, DataError, DoesNotFit, UnavailableError, UsageError
+from alue_bench.executor import Executor
 from alue_bench.formats import BadRow, Delimited, Example, Reader
 from alue_bench.hookspecs import hookimpl
 from alue_bench.model import Model
@@ -32,6 +33,7 @@ __all__ = [
     "DoesNotFit",
     "EncoderShape",
     "Example",
+    "Executor",
     "FreezePlan",
     "HeldOut",
     "Labels",

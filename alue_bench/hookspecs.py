@@ -15,6 +15,7 @@ import pluggy
 if TYPE_CHECKING:
     import typer
 
+    from alue_bench.executor import Executor
     from alue_bench.model import Model
     from alue_bench.spec import RunResult, RunSpec
     from alue_bench.strategy import StrategyFamily
@@ -50,6 +51,16 @@ def alue_bench_strategies() -> Iterable[StrategyFamily]:
 def alue_bench_studies() -> Iterable[Path]:
     """Called when studies are needed; returns the study files this plugin ships, each found by its name without
     `.toml`."""
+    raise NotImplementedError
+
+
+# Where runs are done ---------------------------------------------------------------------------------------------
+
+
+@hookspec
+def alue_bench_executors() -> Iterable[Executor]:
+    """Called when executors are needed; returns those this plugin adds: ways to have runs done in other processes, each
+    chosen by its name with `--executor`."""
     raise NotImplementedError
 
 

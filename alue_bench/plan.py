@@ -23,7 +23,7 @@ from alue_bench.plugins import Origin, Registry
 from alue_bench.run import RunInputs
 from alue_bench.spec import DataDigests, Resolved, RunSpec, digest_of, resolve_hyper_parameters
 from alue_bench.strategy import Outline, Strategy, outline
-from alue_bench.task import Task
+from alue_bench.task import Labels, Task
 from alue_bench.training.checkpoint import Checkpoint, encoder_shape, load_config, locate_checkpoint
 from alue_bench.training.encoder_stack import check_layers_can_be_told_apart
 from alue_bench.training.fresh_models import FreshModels
@@ -144,7 +144,18 @@ class _ReadyModel:
         return self.outlines[strategy.name]
 
 
-def build_plan(request: PlanRequest, registry: Registry) -> Plan:
+@dataclass
+class Shelf:
+    """What was read for one plan and may serve the next one in the same process: rows, weights, and where those lie."""
+
+    rows: dict[tuple[object, ...], TaskRows] = field(default_factory=dict)
+    checkpoints: dict[tuple[object, ...], Checkpoint] = field(default_factory=dict)
+    models: FreshModels = field(default_factory=FreshModels)
+    more_expected: list[tuple[Checkpoint, Labels]] = field(default_factory=list)
+    """Which of those models a further plan is likely to begin with."""
+
+
+def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = None) -> Plan:
     """Resolve names, check data and checkpoints, and lay out the runs: task by task, then model, seed and strategy.
 
     What the user named must be there, unless the request says otherwise: raises a subclass of AlueBenchError if not.
@@ -157,11 +168,11 @@ def build_plan(request: PlanRequest, registry: Registry) -> Plan:
     device = resolve_device(request.device)
     precision = resolve_precision(request.precision, device)
     plan = Plan()
-    tasks = _ready_tasks(request, registry, plan)
-    models = _ready_models(request, registry, plan)
+    shelf = shelf or Shelf()
+    tasks = _ready_tasks(request, registry, plan, shelf)
+    models = _ready_models(request, registry, plan, shelf)
     tokens = TokenCache(cache_folder())
     prefixes = PrefixStore(prefix_folder(), parse_size(request.cache_size), warnings.warn)
-    models_loaded = FreshModels()
     depths: defaultdict[tuple[object, ...], PlannedDepths] = defaultdict(PlannedDepths)
     seen: set[str] = set()
     for ready in tasks:
@@ -224,10 +235,10 @@ def build_plan(request: PlanRequest, registry: Registry) -> Plan:
                         checkpoint=ready_model.checkpoint,
                         tokens=tokens,
                         prefixes=prefixes,
-                        models=models_loaded,
+                        models=shelf.models,
                         depths=depths[start],
                     )
-                    models_loaded.expect(inputs.checkpoint, inputs.train_task.labels)
+                    shelf.models.expect(inputs.checkpoint, inputs.train_task.labels)
                     if spec.freeze_plan.prefix_layers and strategy.keeps_prefix:
                         inputs.depths.depths.add(spec.freeze_plan.prefix_layers)
                     plan.runs.append(PlannedRun(spec, inputs, hyper))
@@ -281,23 +292,24 @@ def _check_numbers(request: PlanRequest) -> None:
         raise UsageError(f"--seed is {wrong}; it must be at least 0 and at most {LARGEST_SEED}")
 
 
-def _ready_tasks(request: PlanRequest, registry: Registry, plan: Plan) -> list[_ReadyTask]:
+def _ready_tasks(request: PlanRequest, registry: Registry, plan: Plan, shelf: Shelf) -> list[_ReadyTask]:
     if request.tasks and not registry.tasks:
         registry.task(request.tasks[0])
     given = given_data_folder(request.data_dir)
-    rows_of: dict[str, TaskRows] = {}
+    options = (given, request.sample, request.drop_bad, request.limit_train, request.limit_eval)
 
     def rows(task: Task) -> TaskRows:
-        if task.name not in rows_of:
+        key = (task.name, *options)
+        if key not in shelf.rows:
             folder: DataFolder = locate(task, given=given, sample=request.sample)
-            rows_of[task.name] = load_rows(
+            shelf.rows[key] = load_rows(
                 task,
                 folder,
                 drop_bad=request.drop_bad,
                 limit_train=request.limit_train,
                 limit_eval=request.limit_eval,
             )
-        return rows_of[task.name]
+        return shelf.rows[key]
 
     def ready(name: str) -> _ReadyTask:
         task = registry.task(name)
@@ -314,12 +326,15 @@ def _ready_tasks(request: PlanRequest, registry: Registry, plan: Plan) -> list[_
     )
 
 
-def _ready_models(request: PlanRequest, registry: Registry, plan: Plan) -> list[_ReadyModel]:
+def _ready_models(request: PlanRequest, registry: Registry, plan: Plan, shelf: Shelf) -> list[_ReadyModel]:
     named_before: dict[str, str] = {}
 
     def ready(name: str) -> _ReadyModel:
         model = resolve_model(name, registry)
-        checkpoint = locate_checkpoint(model, download=request.download and bool(request.models))
+        key = (model.name, model.checkpoint, model.revision)
+        if key not in shelf.checkpoints:
+            shelf.checkpoints[key] = locate_checkpoint(model, download=request.download and bool(request.models))
+        checkpoint = shelf.checkpoints[key]
         config = load_config(checkpoint)
         check_layers_can_be_told_apart(config, checkpoint.folder)
         if named_before.setdefault(model.name, checkpoint.digest) != checkpoint.digest:

@@ -14,6 +14,7 @@ import pluggy
 
 from alue_bench import hookspecs
 from alue_bench.errors import AlueBenchError, PluginError, UsageError
+from alue_bench.executor import Executor
 from alue_bench.formats import shown
 from alue_bench.model import Model
 from alue_bench.strategy import Strategy, StrategyFamily
@@ -22,7 +23,9 @@ from alue_bench.task import NAME, Task
 DISABLE_VARIABLE = "ALUE_BENCH_DISABLE_PLUGINS"
 """Names of plugins not to load, separated by commas: entry-point names or distribution names."""
 
-T = TypeVar("T", Task, Model, StrategyFamily, Path)
+RESERVED_EXECUTORS = ("local", "ray")
+
+T = TypeVar("T", Task, Model, StrategyFamily, Path, Executor)
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class PluginReport:
     models: list[str] = field(default_factory=list)
     strategies: list[str] = field(default_factory=list)
     studies: list[str] = field(default_factory=list)
+    executors: list[str] = field(default_factory=list)
     hooks: list[str] = field(default_factory=list)
     """Every hook that it implements, observers and commands included."""
 
@@ -76,6 +80,7 @@ class Registry:
     families: tuple[Declared[StrategyFamily], ...]
     studies: Mapping[str, Declared[Path]] = field(default_factory=dict)
     """Study files by name."""
+    executors: Mapping[str, Declared[Executor]] = field(default_factory=dict)
 
     def task(self, name: str) -> Task:
         """Raises UsageError with the nearest name where there is none."""
@@ -211,6 +216,7 @@ def load_registry(*, disable: Iterable[str] = (), strict: bool = False) -> Regis
     models: dict[str, Declared[Model]] = {}
     families: dict[str, Declared[StrategyFamily]] = {}
     studies: dict[str, Declared[Path]] = {}
+    executors: dict[str, Declared[Executor]] = {}
     for report, plugin in loaded:
         for task in _declared(plugin, report, "alue_bench_tasks", Task):
             _claim("task", task.name, Declared(task, report.origin), tasks)
@@ -227,7 +233,13 @@ def load_registry(*, disable: Iterable[str] = (), strict: bool = False) -> Regis
                 continue
             _claim("study", study.stem, Declared(study, report.origin), studies)
             report.studies.append(study.stem)
-    registry = Registry(manager, tuple(reports), tasks, models, tuple(families.values()), studies)
+        for executor in _declared(plugin, report, "alue_bench_executors", Executor):
+            if executor.name in RESERVED_EXECUTORS:
+                report.fail(f"alue_bench_executors() returned {executor.name!r}, which is the name of a built-in one")
+                continue
+            _claim("executor", executor.name, Declared(executor, report.origin), executors)
+            report.executors.append(executor.name)
+    registry = Registry(manager, tuple(reports), tasks, models, tuple(families.values()), studies, executors)
     if strict and registry.failures():
         report = registry.failures()[0]
         raise PluginError(f"plugin {report.origin} failed: {report.problems[0]} (--strict makes this fatal)")

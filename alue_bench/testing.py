@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from alue_bench.errors import AlueBenchError, DataError, DoesNotFit, UnavailableError, UsageError
+from alue_bench.executor import Executor, Resources
 from alue_bench.formats import BadRow, Delimited, Example, Target
 from alue_bench.model import Model
 from alue_bench.strategy import EncoderShape, FreezePlan, Strategy, StrategyFamily
@@ -63,7 +64,7 @@ FOREIGN_NAMES = ("", " ", "no-such-strategy", "no-such-strategy7", "7", "غير-
 _PLACEHOLDER = re.compile(r"(?i)\W*(todo|tbd|fixme|xxx|\?+|n/?a|none)?\W*")
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 
-Declaration = TypeVar("Declaration", Task, Model, StrategyFamily)
+Declaration = TypeVar("Declaration", Task, Model, StrategyFamily, Executor)
 Check = Callable[[Declaration], Iterable[str]]
 
 
@@ -122,6 +123,17 @@ def check_strategy(family: StrategyFamily) -> None:
     Raises ConformanceError with a sentence for each violation.
     """
     _raise_if_any(family, StrategyFamily, [_family_metadata, _family_examples, _family_foreign_names])
+
+
+def check_executor(executor: Executor) -> None:
+    """Check an executor's declaration, and that a crew can be hired and dismissed; nothing is handed out.
+
+    Where hiring raises UsageError or UnavailableError, as where there is no cluster, that is a warning: it cannot be
+    checked here.
+
+    Raises ConformanceError with a sentence for each violation.
+    """
+    _raise_if_any(executor, Executor, [_executor_metadata, _executor_crew])
 
 
 def _raise_if_any(declaration: Declaration, kind: type[Declaration], checks: Iterable[Check[Declaration]]) -> None:
@@ -600,3 +612,36 @@ def _family_foreign_names(family: StrategyFamily) -> Iterator[str]:
                 f"strategy family {family.grammar!r}: parse({name!r}) {_told(outcome)}; return None, or raise "
                 "UsageError with what was expected"
             )
+
+
+def _executor_metadata(executor: Executor) -> Iterator[str]:
+    subject = f"executor {executor.name!r}"
+    if not isinstance(executor.name, str) or not NAME.fullmatch(executor.name):
+        yield f"{subject}: the name must match {NAME.pattern}; rename it"
+    if not isinstance(executor.title, str) or not executor.title.strip():
+        yield f"{subject}: the title is empty; say where it has runs done"
+
+
+def _executor_crew(executor: Executor) -> Iterator[str]:
+    subject = f"executor {executor.name!r}"
+    try:
+        crew: Any = executor.hire(Resources(device="cpu", jobs=1))
+    except (UsageError, UnavailableError) as error:
+        warnings.warn(f"{subject} was not tried: {error}", ConformanceWarning, stacklevel=4)
+        return
+    except Exception as error:  # a stranger's function
+        yield f"{subject}: hire raises {_cause(error)}; raise UnavailableError with what is missing and what to do"
+        return
+    missing = [name for name in ("has_room", "hand_out", "events", "stop") if not callable(getattr(crew, name, None))]
+    if missing:
+        yield f"{subject}: its crew lacks {', '.join(missing)}; see alue_bench.executor.Crew"
+        return
+    try:
+        if not crew.has_room():
+            yield f"{subject}: a crew that has nothing to do has no room; let has_room return True"
+        if list(crew.events(0)):
+            yield f"{subject}: there are events before anything was handed out; return none"
+    except Exception as error:  # as above
+        yield f"{subject}: its crew raises {_cause(error)} before anything was handed out"
+    finally:
+        crew.stop()

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from alue_bench import __version__
-from alue_bench.cli.termination import code_of_stop, stop_on_sigterm
 from alue_bench.errors import UsageError
 from alue_bench.spec import digest_of
+from alue_bench.termination import code_of_stop, stop_on_sigterm
 from benchmarks.cells import Cell
 from benchmarks.machine import described
 from benchmarks.measuring import REPOSITORY, Measurement

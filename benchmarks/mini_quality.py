@@ -22,10 +22,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.cli.termination import code_of_stop, stop_on_sigterm
 from alue_bench.errors import AlueBenchError, UsageError
 from alue_bench.model import Model
 from alue_bench.plugins import load_registry
+from alue_bench.termination import code_of_stop, stop_on_sigterm
 from benchmarks.command_line import Parser, check_written_files, shown_command, told
 from benchmarks.mini_quality_models import BUNDLED, chosen_models, with_models
 from benchmarks.mini_quality_report import all_sheets, closing_lines, document, measured_under, origin

@@ -25,12 +25,15 @@ from typing import Any, Protocol, TextIO
 import typer
 from rich.console import Console, RenderableType
 
-from alue_bench.cli.termination import code_of_stop
 from alue_bench.data.location import check_cache_folder
 from alue_bench.errors import UsageError
+from alue_bench.executor import Resources
+from alue_bench.executors.choice import chosen_executor
+from alue_bench.executors.coordination import execute_with
 from alue_bench.executors.local import Interrupted, Observer, Outcome, aggregate, execute_plan, result_document
 from alue_bench.plan import Plan
 from alue_bench.plugins import Registry
+from alue_bench.termination import code_of_stop
 from alue_bench.tracking.connection import connect, public, tracking_uri
 from alue_bench.tracking.recording import Recorder
 from alue_bench.tracking.spool import Sent
@@ -116,6 +119,7 @@ class Invocation:
         self._registry, self._settings, self._streams = registry, settings, streams
         self.experiment: str = settings.get("experiment", DEFAULT_EXPERIMENT)
         self.uri = tracking_uri(settings.get("tracking_uri"))
+        self._executor = chosen_executor(settings.get("executor"), settings.get("jobs"), registry)
         self._recorder: Recorder | None = None
 
     @property
@@ -157,16 +161,19 @@ class Invocation:
     def execute(self, plan: Plan, progress: Progress, *, rerun: bool = False) -> Execution:
         """Do what is not yet done of a plan; with `rerun`, or where the settings say so, what is done too. Ctrl-C and
         SIGTERM end it cleanly: the result says so."""
+        rerun, fail_fast = rerun or self._settings.get("rerun", False), self._settings.get("fail_fast", False)
+        common = (plan, self.recorder, self._registry, progress)
         try:
             with progress:
-                outcomes = execute_plan(
-                    plan,
-                    self.recorder,
-                    self._registry,
-                    progress,
-                    rerun=rerun or self._settings.get("rerun", False),
-                    fail_fast=self._settings.get("fail_fast", False),
-                )
+                if self._executor is None:
+                    outcomes = execute_plan(*common, rerun=rerun, fail_fast=fail_fast)
+                else:
+                    allowed = Resources(
+                        device=plan.runs[0].spec.device,
+                        jobs=self._settings.get("jobs"),
+                        gpus_per_run=self._settings.get("gpus_per_run"),
+                    )
+                    outcomes = execute_with(self._executor, allowed, *common, rerun=rerun, fail_fast=fail_fast)
         except Interrupted as stop:
             return Execution(plan, stop.outcomes, stop)
         return Execution(plan, outcomes)

@@ -13,11 +13,11 @@ from typing import Annotated, Any
 import typer
 
 from alue_bench.cli import cache, data, doctor, list_, new_plugin, plugins, run, search, submit, sweep, sync, ui
-from alue_bench.cli.termination import code_of_stop
 from alue_bench.errors import AlueBenchError
 from alue_bench.formats import printable
 from alue_bench.plugins import DISABLE_VARIABLE, add_commands, load_registry
 from alue_bench.redaction import redact
+from alue_bench.termination import code_of_stop
 
 # Newer releases of typer bring a click of their own: its errors are not those of the package click.
 CLICK_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")

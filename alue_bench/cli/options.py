@@ -99,6 +99,25 @@ CacheSize = Annotated[
         "0 to compute them at every step. Default: 20GB."
     ),
 ]
+Executor = Annotated[
+    str | None,
+    control(
+        help="Where runs are done: local (in this process, or with --jobs in worker processes), ray (on a Ray "
+        "cluster), or one that a plugin adds. Default: local."
+    ),
+]
+Jobs = Annotated[
+    int | None,
+    control(
+        "--jobs",
+        "-j",
+        help="Runs under way at once. local spreads them over this machine's GPUs, or over its cores. Default: 1 for "
+        "local, what the cluster has room for with ray.",
+    ),
+]
+GpusPerRun = Annotated[
+    float | None, control(help="With ray: GPUs, or the part of one, that a run takes. Default: 1 where it needs one.")
+]
 Rerun = Annotated[bool | None, control("--rerun", help="Do finished runs again.")]
 FailFast = Annotated[bool | None, control("--fail-fast", help="Stop at the first run that fails.")]
 DryRun = Annotated[bool, control("--dry-run", help="Show the plan and stop.")]

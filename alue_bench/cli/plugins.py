@@ -41,7 +41,13 @@ def plugins(
             console.print(f"failed: {report.origin}: {problem}", style="red", markup=False, soft_wrap=True)
 
 
-DECLARATIONS = ("alue_bench_tasks", "alue_bench_models", "alue_bench_strategies", "alue_bench_studies")
+DECLARATIONS = (
+    "alue_bench_tasks",
+    "alue_bench_models",
+    "alue_bench_strategies",
+    "alue_bench_studies",
+    "alue_bench_executors",
+)
 """Hooks whose declarations are listed one by one."""
 
 
@@ -52,6 +58,7 @@ def _provides(report: PluginReport) -> str:
         ("models", report.models),
         ("strategies", report.strategies),
         ("studies", report.studies),
+        ("executors", report.executors),
         ("hooks", others),
     )
     return "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds if names) or "–"

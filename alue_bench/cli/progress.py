@@ -30,11 +30,23 @@ def describe(outcome: Outcome) -> str:
     )
 
 
+class _Numbers:
+    """Each run's place among those that were begun: the same when it starts and when it ends, though others start and
+    end between."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._places: dict[str, int] = {}
+
+    def of(self, planned: PlannedRun) -> str:
+        return f"{self._places.setdefault(planned.spec.fingerprint, len(self._places) + 1)}/{self._total}"
+
+
 class PlainProgress:
     """One line when a run starts and one when it ends: for logs and pipes."""
 
     def __init__(self, plan: Plan, console: Console) -> None:
-        self._total, self._console, self._count = len(plan.runs), console, 0
+        self._console, self._numbers = console, _Numbers(len(plan.runs))
 
     def __enter__(self) -> PlainProgress:
         return self
@@ -45,14 +57,13 @@ class PlainProgress:
         pass
 
     def started(self, planned: PlannedRun) -> None:
-        self._print(f"run {self._count + 1}/{self._total} {planned.spec.label}: started")
+        self._print(f"run {self._numbers.of(planned)} {planned.spec.label}: started")
 
     def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
         pass
 
     def ended(self, outcome: Outcome) -> None:
-        self._count += 1
-        self._print(f"run {self._count}/{self._total} {describe(outcome)}")
+        self._print(f"run {self._numbers.of(outcome.planned)} {describe(outcome)}")
 
     def warned(self, message: str) -> None:
         self._print(f"warning: {message}")
@@ -89,9 +100,10 @@ class LiveProgress:
             console=console,
         )
         self._progress.above = self.above
-        self._total = len(plan.runs)
+        self._numbers = _Numbers(len(plan.runs))
         self._bar = self._progress.add_task("planning", total=sum(run.cost for run in plan.runs))
-        self._count, self._done, self._last = 0, 0.0, 0.0
+        self._done, self._last = 0.0, 0.0
+        self._under_way: dict[str, float] = {}
 
     def above(self) -> RenderableType | None:
         """What stands above the bar."""
@@ -107,21 +119,26 @@ class LiveProgress:
         self._progress.stop()
 
     def started(self, planned: PlannedRun) -> None:
-        label = escape(f"{self._count + 1}/{self._total} {planned.spec.label}")
+        label = escape(f"{self._numbers.of(planned)} {planned.spec.label}")
         self._progress.update(self._bar, description=label)
 
     def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
+        # The last tenth is scoring and recording.
+        self._under_way[planned.spec.fingerprint] = 0.9 * planned.cost * done / total
         now = time.monotonic()
         if now - self._last >= self.REFRESH_S:
             self._last = now
-            # The last tenth is scoring and recording.
-            self._progress.update(self._bar, completed=self._done + 0.9 * planned.cost * done / total)
+            self._show()
 
     def ended(self, outcome: Outcome) -> None:
-        self._count += 1
+        self._numbers.of(outcome.planned)
+        self._under_way.pop(outcome.spec.fingerprint, None)
         self._done += outcome.planned.cost
-        self._progress.update(self._bar, completed=self._done)
+        self._show()
         self._progress.console.print(escape(describe(outcome)), highlight=False)
 
     def warned(self, message: str) -> None:
         self._progress.console.print(escape(f"warning: {message}"), style="yellow")
+
+    def _show(self) -> None:
+        self._progress.update(self._bar, completed=self._done + sum(self._under_way.values()))

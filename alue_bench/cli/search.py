@@ -11,10 +11,10 @@ import typer
 
 from alue_bench.cli import options
 from alue_bench.cli.settings import Overrides, given_options, merge_study, plan_request
-from alue_bench.cli.termination import stop_on_sigterm
 from alue_bench.errors import UsageError
 from alue_bench.grid import WHOLE, cell_name, parse_grid
 from alue_bench.plugins import Registry
+from alue_bench.termination import stop_on_sigterm
 
 if TYPE_CHECKING:
     from alue_bench.cli.invocation import Invocation

@@ -69,6 +69,9 @@ def study_schema() -> type[BaseModel]:
         drop_bad: bool | None = None
         skip_missing: bool | None = None
         cache_size: str | None = None
+        executor: str | None = None
+        jobs: int | None = Field(None, ge=1)
+        gpus_per_run: float | None = Field(None, gt=0)
         rerun: bool | None = None
         fail_fast: bool | None = None
 

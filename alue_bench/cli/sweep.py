@@ -12,9 +12,9 @@ import typer
 
 from alue_bench.cli import options
 from alue_bench.cli.settings import Overrides, given_options, merge_study, parse_tolerance, plan_request
-from alue_bench.cli.termination import stop_on_sigterm
 from alue_bench.errors import UsageError
 from alue_bench.plugins import Registry
+from alue_bench.termination import stop_on_sigterm
 
 if TYPE_CHECKING:
     from alue_bench.grid import Grid
@@ -58,6 +58,9 @@ def sweep(
     experiment: options.Experiment = None,
     tracking_uri: options.TrackingUri = None,
     cache_size: options.CacheSize = None,
+    executor: options.Executor = None,
+    jobs: options.Jobs = None,
+    gpus_per_run: options.GpusPerRun = None,
     rerun: options.Rerun = None,
     fail_fast: options.FailFast = None,
     dry_run: options.DryRun = False,

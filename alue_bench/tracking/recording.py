@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
+from uuid import uuid4
 
 from alue_bench import __version__
 from alue_bench.errors import StoreUnavailableError
@@ -33,6 +34,7 @@ from alue_bench.tracking.record import Closing, DataUsed, Opening, write_closing
 from alue_bench.tracking.spool import SPOOLED, Sent, Spool, new_run_id
 
 FAILURE = "failure"
+INVOCATION = "invocation"
 SUBMISSION_FILE = "submission_predictions.csv"
 TRACEBACK_FILE = "traceback.txt"
 CURVES = ("train/", "dev/")
@@ -127,10 +129,13 @@ class Recorder:
         connection: Connection,
         *,
         parent_id: str | None = None,
+        invocation: str | None = None,
         on_problem: Callable[[str], None] = lambda message: None,
     ) -> None:
         self.connection = connection
         self.parent_id = parent_id
+        self.invocation = invocation or uuid4().hex
+        """Told to the workers of a plan: the runs of all of them are known by it."""
         self.spool = Spool(store_name(connection.uri), connection.experiment)
         self.away: Away | None = None
         self._on_problem = on_problem
@@ -400,6 +405,36 @@ class Recorder:
         tags = {FAILURE: redact(cause)[:5000]}
         self._close(run_id, Closing("FAILED", _now(), tags), {TRACEBACK_FILE: redact(trace)})
 
+    def close_lost(self, fingerprint: str, *, failure: str = "") -> str | None:
+        """Close what a dead worker of this invocation left of a run: as KILLED, to be done again, or as FAILED with
+        this cause. Returns the run's id, None where the worker had not come to begin it.
+        """
+        return self._unless_away(lambda: self._close_lost(fingerprint, failure), None)
+
+    @_tells_of_the_store
+    def _close_lost(self, fingerprint: str, failure: str) -> str | None:
+        run_id: str | None = None
+        for run in competitors(self.connection, fingerprint):
+            if run.info.status == "RUNNING" and run.data.tags.get(INVOCATION) == self.invocation:
+                run_id = str(run.info.run_id)
+                if failure:
+                    self.connection.client.set_tag(run_id, FAILURE, redact(failure)[:5000])
+                self._terminate(run_id, "FAILED" if failure else "KILLED")
+        return run_id
+
+    def close_workers(self) -> int:
+        """Close as KILLED whatever the workers of this invocation left open when they were stopped. Returns how many
+        runs that were."""
+        return self._unless_away(self._close_workers, 0)
+
+    @_tells_of_the_store
+    def _close_workers(self) -> int:
+        mine = [run for run in self._running() if run.data.tags.get(INVOCATION) == self.invocation]
+        left = [str(run.info.run_id) for run in mine if run.info.run_id != self.parent_id]
+        for run_id in left:
+            self._terminate(run_id, "KILLED")
+        return len(left)
+
     def kill_open(self) -> None:
         """Close the run at hand, if there is one, as interrupted by the user."""
         run_id = self._open_run
@@ -465,6 +500,7 @@ class Recorder:
             MACHINE: this_machine(),
             PROCESS: this_process(),
             HEARTBEAT: a_beat(),
+            INVOCATION: self.invocation,
         }
         git = git_state(Path.cwd())
         if git:

@@ -1,0 +1,50 @@
+"""Which executor does a plan: those that come with the harness, and those of plugins."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+
+from alue_bench.errors import UsageError
+from alue_bench.executor import Crew, Executor, Resources
+from alue_bench.plugins import Registry
+
+DEFAULT = "local"
+
+
+def _processes(resources: Resources) -> Crew:
+    from alue_bench.executors.processes import hire
+
+    return hire(resources)
+
+
+def _ray(resources: Resources) -> Crew:
+    from alue_bench.executors.ray_cluster import hire
+
+    return hire(resources)
+
+
+BUILT_IN = (
+    Executor(name=DEFAULT, title="in this process; with --jobs, in worker processes on this machine", hire=_processes),
+    Executor(name="ray", title="on a Ray cluster", hire=_ray),
+)
+
+
+def known_executors(registry: Registry) -> Mapping[str, Executor]:
+    """By name. A plugin cannot take the name of one that comes with the harness."""
+    others = {name: declared.value for name, declared in registry.executors.items()}
+    return others | {executor.name: executor for executor in BUILT_IN}
+
+
+def chosen_executor(name: str | None, jobs: int | None, registry: Registry) -> Executor | None:
+    """None for runs in this process, one after the other. Raises UsageError where there is none of this name, or the
+    number of jobs makes no sense."""
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"--jobs is {jobs}; it must be at least 1")
+    known = known_executors(registry)
+    name = name or DEFAULT
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise UsageError(f"--executor {name!r} is unknown{hint}; known are {', '.join(sorted(known))}")
+    return None if name == DEFAULT and (jobs or 1) == 1 else known[name]

@@ -1,0 +1,253 @@
+"""A plan done by workers: handed out longest first, followed, and brought to an end whatever happens to them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from alue_bench.errors import AlueBenchError, PluginError
+from alue_bench.executor import Advanced, Assignment, Crew, Ended, Event, Executor, Lost, Resources, Returned, Started
+from alue_bench.executors.local import RETURN_S, units, waiting_for
+from alue_bench.executors.outcome import Interrupted, Observer, Outcome, in_order
+from alue_bench.executors.rebuilding import source_of
+from alue_bench.plan import Plan, PlannedRun
+from alue_bench.plugins import Registry
+from alue_bench.termination import heed_termination
+from alue_bench.tracking.claims import Held
+from alue_bench.tracking.recording import Recorder
+
+TRIES = 2
+"""Of a run whose worker dies: what kills two workers is likely to be the run."""
+TRIES_BLAMELESS = 4
+"""Of one whose machines are lost."""
+LOOK_S = 0.5
+
+
+def execute_with(
+    executor: Executor,
+    resources: Resources,
+    plan: Plan,
+    recorder: Recorder,
+    registry: Registry,
+    observer: Observer,
+    *,
+    rerun: bool = False,
+    fail_fast: bool = False,
+) -> list[Outcome]:
+    """As `local.execute_plan`, by workers. With `fail_fast`, runs that are under way when one fails are finished."""
+    coordination = _Coordination(plan, recorder, registry, observer, resources, rerun)
+    try:
+        waiting = coordination.reuse()
+        if waiting:
+            crew = _hired(executor, resources)
+            try:
+                coordination.lead(crew, waiting, fail_fast=fail_fast)
+            finally:
+                crew.stop()
+    except KeyboardInterrupt as stop:
+        recorder.close_workers()
+        raise Interrupted(coordination.outcomes()) from stop
+    return coordination.outcomes()
+
+
+def _hired(executor: Executor, resources: Resources) -> Crew:
+    try:
+        return executor.hire(resources)
+    except AlueBenchError:
+        raise
+    except Exception as error:  # a stranger's executor
+        raise PluginError(f"executor {executor.name!r} failed: {type(error).__name__}: {error}") from error
+
+
+@dataclass
+class _Unit:
+    """Runs that go to one worker."""
+
+    runs: list[PlannedRun]
+    lost: dict[str, int] = field(default_factory=dict)
+    """How many workers each run, by fingerprint, has cost; blameless ones apart."""
+    blameless: int = 0
+
+    @property
+    def cost(self) -> float:
+        return sum(planned.cost for planned in self.runs)
+
+
+class _Coordination:
+    """What of a plan is waiting, handed out, held by others, and done."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        recorder: Recorder,
+        registry: Registry,
+        observer: Observer,
+        resources: Resources,
+        rerun: bool,
+    ) -> None:
+        self._plan, self._recorder, self._registry, self._observer = plan, recorder, registry, observer
+        self._resources, self._rerun = resources, rerun
+        self._planned = {planned.spec.fingerprint: planned for planned in plan.runs}
+        self._outcomes: dict[str, Outcome] = {}
+        self._out: dict[int, _Unit] = {}
+        self._started: set[str] = set()
+        self._held: list[tuple[_Unit, Held]] = []
+        self._count = 0
+
+    def outcomes(self) -> list[Outcome]:
+        return in_order(self._plan, list(self._outcomes.values()))
+
+    def reuse(self) -> list[_Unit]:
+        """Takes what is finished from the store. Returns the rest, the longest first."""
+        waiting = []
+        for unit in units(self._plan):
+            left = [planned for planned in unit if not self._reused(planned)]
+            if left:
+                waiting.append(_Unit(left))
+        return sorted(waiting, key=lambda unit: -unit.cost)
+
+    def lead(self, crew: Crew, waiting: list[_Unit], *, fail_fast: bool) -> None:
+        """Until everything is done; with `fail_fast`, until a run has failed and those under way are done."""
+        told = False
+        while waiting or self._out or self._held:
+            heed_termination()
+            if fail_fast and any(outcome.status == "failed" for outcome in self._outcomes.values()):
+                waiting, self._held = [], []
+            while waiting and crew.has_room():
+                self._hand_out(crew, waiting.pop(0))
+            if self._out:
+                for event in crew.events(LOOK_S):
+                    waiting = self._heard(event) + waiting
+            elif self._held and not waiting:
+                if not told:
+                    self._observer.warned(waiting_for([unit.runs for unit, _ in self._held]))
+                    told = True
+                waiting = self._released()
+                if not waiting and self._held:
+                    time.sleep(RETURN_S)
+
+    def _hand_out(self, crew: Crew, unit: _Unit) -> None:
+        self._count += 1
+        self._out[self._count] = unit
+        crew.hand_out(
+            Assignment(
+                number=self._count,
+                runs=tuple((planned.spec, source_of(planned, self._registry)) for planned in unit.runs),
+                tracking_uri=self._recorder.connection.uri,
+                experiment=self._recorder.connection.experiment,
+                parent_id=self._recorder.parent_id,
+                invocation=self._recorder.invocation,
+                disabled_plugins=tuple(
+                    report.origin.entry_point for report in self._registry.reports if report.status == "disabled"
+                ),
+                rerun=self._rerun,
+                device=self._resources.device,
+            )
+        )
+
+    def _heard(self, event: Event) -> list[_Unit]:
+        """Returns what is to be handed out again, before all else."""
+        match event:
+            case Started(fingerprint):
+                self._started.add(fingerprint)
+                self._observer.started(self._planned[fingerprint])
+            case Advanced(fingerprint, done, total):
+                self._observer.advanced(self._planned[fingerprint], done, total)
+            case Ended(fingerprint, "held", run_id):
+                unit = next(unit for unit in self._out.values() if fingerprint in _fingerprints(unit.runs))
+                unit.runs = [planned for planned in unit.runs if planned.spec.fingerprint != fingerprint]
+                self._held.append((replace(unit, runs=[self._planned[fingerprint]]), Held(run_id)))
+            case Ended(fingerprint, status, run_id, metrics, cause):
+                assert status != "held"
+                planned = self._planned[fingerprint]
+                if status == "failed" and not run_id:
+                    run_id = self._record_failure(planned, cause)
+                self._end(Outcome(planned, status, run_id, metrics, next(iter(cause.splitlines()), "")))
+            case Returned(number):
+                del self._out[number]
+            case Lost():
+                return self._lost(event)
+            case warned:
+                self._observer.warned(warned.message)
+        return []
+
+    def _lost(self, event: Lost) -> list[_Unit]:
+        """Its worker's run is done again, or has failed where that was tried before; the others of the unit go on."""
+        unit = self._out.pop(event.number)
+        left = [planned for planned in unit.runs if planned.spec.fingerprint not in self._outcomes]
+        left = [planned for planned in left if not self._reused(planned)]  # recorded, but not told any more
+        if not left:
+            return []
+        at_hand = next((run for run in left if run.spec.fingerprint in self._started), left[0])
+        fingerprint = at_hand.spec.fingerprint
+        if event.blameless:
+            unit = replace(unit, blameless=unit.blameless + 1)
+            again = unit.blameless < TRIES_BLAMELESS
+        else:
+            unit = replace(unit, lost={**unit.lost, fingerprint: unit.lost.get(fingerprint, 0) + 1})
+            again = unit.lost[fingerprint] < TRIES
+        self._started.discard(fingerprint)
+        if again:
+            self._recorder.close_lost(fingerprint)
+            self._observer.warned(f"{at_hand.spec.label}: {event.cause}; it is done again")
+        else:
+            run_id = self._recorder.close_lost(fingerprint, failure=event.cause)
+            run_id = run_id or self._record_failure(at_hand, event.cause)
+            self._end(Outcome(at_hand, "failed", run_id, cause=event.cause))
+            left = [planned for planned in left if planned is not at_hand]
+        return [replace(unit, runs=left)] if left else []
+
+    def _released(self) -> list[_Unit]:
+        """Of the runs that others did: those that nobody does any more, to be handed out; ended ones are taken in."""
+        free: list[_Unit] = []
+        kept: list[tuple[_Unit, Held]] = []
+        self._recorder.close_interrupted()
+        for unit, held in self._held:
+            (planned,) = unit.runs
+            if self._reused(planned):
+                continue
+            ended = self._recorder.ended(held)
+            if ended.status == "FAILED":  # while this plan waited: it would only fail again
+                cause = next(iter(ended.cause.splitlines()), "")
+                self._end(Outcome(planned, "failed", held.run_id, cause=cause))
+                continue
+            holder = self._recorder.holder(planned.spec.fingerprint)
+            if holder is None:
+                free.append(unit)
+            else:
+                kept.append((unit, holder))
+        self._held = kept
+        return list(_together(free))
+
+    def _reused(self, planned: PlannedRun) -> bool:
+        done = None if self._rerun else self._recorder.finished(planned.spec.fingerprint)
+        if done is None:
+            return False
+        status = "finished" if planned.spec.fingerprint in self._started else "reused"
+        self._end(Outcome(planned, "finished" if status == "finished" else "reused", done.run_id, done.metrics))
+        return True
+
+    def _record_failure(self, planned: PlannedRun, cause: str) -> str:
+        """Of a run that its worker could not even begin to record."""
+        run_id = self._recorder.start(planned.spec, planned.inputs, planned.inputs.task.labels, again=True)
+        assert isinstance(run_id, str)
+        self._recorder.fail(run_id, cause, cause + "\n")
+        return run_id
+
+    def _end(self, outcome: Outcome) -> None:
+        self._outcomes[outcome.spec.fingerprint] = outcome
+        self._observer.ended(outcome)
+
+
+def _fingerprints(runs: Iterable[PlannedRun]) -> set[str]:
+    return {planned.spec.fingerprint for planned in runs}
+
+
+def _together(free: list[_Unit]) -> list[_Unit]:
+    """Runs that share a training, in one unit again."""
+    found: dict[str, _Unit] = {}
+    for unit in free:
+        key = unit.runs[0].spec.training_key
+        found[key] = replace(found[key], runs=found[key].runs + unit.runs) if key in found else unit
+    return list(found.values())

@@ -1,0 +1,103 @@
+"""What a worker does with an assignment, whichever executor brought it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cache
+
+from alue_bench.errors import AlueBenchError
+from alue_bench.executor import Advanced, Assignment, Ended, Report, Started, Warned
+from alue_bench.executors.bench import Workbench
+from alue_bench.executors.outcome import Outcome
+from alue_bench.executors.rebuilding import rebuilt
+from alue_bench.plan import PlannedRun, Shelf
+from alue_bench.plugins import Registry, load_registry
+from alue_bench.tracking.claims import Held
+from alue_bench.tracking.connection import Connection, connect
+from alue_bench.tracking.recording import Recorder
+
+Tell = Callable[[Report], None]
+
+TELL_S = 0.2
+"""Between two reports of how far a run is."""
+
+
+def carry_out(assignment: Assignment, tell: Tell) -> None:
+    """Do the runs of an assignment, record them, and tell of each.
+
+    A KeyboardInterrupt, which SIGTERM becomes in a worker that uses `stop_on_sigterm`, closes the run at hand as KILLED
+    and goes on to the caller. Raises AlueBenchError where the store cannot be had.
+    """
+    registry = _registry(assignment.disabled_plugins)
+    recorder = Recorder(
+        _connection(assignment.tracking_uri, assignment.experiment),
+        parent_id=assignment.parent_id,
+        invocation=assignment.invocation,
+        on_problem=lambda message: tell(Warned(message)),
+    )
+    bench = Workbench(recorder, registry, _Teller(tell), rerun=assignment.rerun)
+    held: Held | None = None
+    try:
+        for spec, source in assignment.runs:
+            if held is not None:  # what comes after may use the model that another process is training
+                tell(Ended(spec.fingerprint, "held", held.run_id))
+                continue
+            try:
+                planned = rebuilt(spec, source, registry, _shelf())
+            except AlueBenchError as error:
+                tell(Ended(spec.fingerprint, "failed", "", cause=str(error)))
+                continue
+            outcome = bench.do(planned)
+            if isinstance(outcome, Held):
+                held = outcome
+                tell(Ended(spec.fingerprint, "held", held.run_id))
+            else:
+                tell(ended(outcome))
+    except KeyboardInterrupt:
+        recorder.kill_open()
+        raise
+
+
+def ended(outcome: Outcome) -> Ended:
+    """An outcome as it travels."""
+    return Ended(
+        outcome.spec.fingerprint, outcome.status, outcome.run_id, metrics=dict(outcome.metrics), cause=outcome.cause
+    )
+
+
+@cache
+def _registry(disabled: tuple[str, ...]) -> Registry:
+    return load_registry(disable=disabled)
+
+
+@cache
+def _connection(uri: str, experiment: str) -> Connection:
+    return connect(uri, experiment)
+
+
+@cache
+def _shelf() -> Shelf:
+    return Shelf()
+
+
+class _Teller:
+    """Tells of a run as an observer of one plan is told."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell, self._told = tell, 0.0
+
+    def started(self, planned: PlannedRun) -> None:
+        self._tell(Started(planned.spec.fingerprint))
+
+    def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._told >= TELL_S:
+            self._told = now
+            self._tell(Advanced(planned.spec.fingerprint, done, total))
+
+    def ended(self, outcome: Outcome) -> None:
+        self._tell(ended(outcome))
+
+    def warned(self, message: str) -> None:
+        self._tell(Warned(message))

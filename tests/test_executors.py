@@ -1,0 +1,280 @@
+"""A plan ends the same wherever its runs are done, and whatever becomes of those who do them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import CommandLine
+
+from alue_bench.errors import UnavailableError
+from alue_bench.executor import Assignment, Event, Executor, Lost, Resources, Returned
+from alue_bench.testing import ConformanceError, ConformanceWarning, check_executor
+
+GUIDE = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text(encoding="utf-8")
+(HERE,) = (b for b in re.findall(r"^```python\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL) if "cafes-here" in b)
+"""The guide's executor: its one worker is the main process."""
+
+TWO = ("-s", "full", "-s", "bottom2")
+
+
+def scores(said: Any) -> dict[str, dict[str, float]]:
+    """Everything that was scored and counted, by fingerprint; not what was timed."""
+    timed = ("runtime/", "memory/", "throughput/", "energy/")
+    return {
+        done["fingerprint"]: {name: v for name, v in done["metrics"].items() if not name.startswith(timed)}
+        for done in json.loads(said.out)["runs"]
+    }
+
+
+def statuses(said: Any) -> list[str]:
+    return [done["status"] for done in json.loads(said.out)["runs"]]
+
+
+@pytest.fixture
+def here(install: Callable[..., Path]) -> None:
+    install("alue-bench-here", HERE)
+
+
+FAULTY = """
+import os
+from alue_bench import Executor, hookimpl
+from alue_bench.executor import Assignment, Lost, Returned, Started
+
+class Faulty:
+    \"\"\"Loses what FAULTS says, before or after the work, as workers and machines are lost.\"\"\"
+    def __init__(self):
+        self._events, self._faults = [], os.environ["FAULTS"].split()
+
+    def has_room(self):
+        return not self._events
+
+    def hand_out(self, assignment):
+        from alue_bench.executors.worker import carry_out
+
+        fault = self._faults.pop(0) if self._faults else "none"
+        if fault in ("none", "after"):
+            carry_out(assignment, self._events.append if fault == "none" else lambda report: None)
+        if fault == "none":
+            self._events.append(Returned(assignment.number))
+        else:
+            self._events.append(Lost(assignment.number, "struck by lightning", blameless=fault == "machine"))
+
+    def events(self, timeout_s):
+        found, self._events = self._events, []
+        return found
+
+    def stop(self):
+        pass
+
+@hookimpl
+def alue_bench_executors():
+    return [Executor(name="faulty", title="t", hire=lambda resources: Faulty())]
+"""
+
+
+class TestAPluginsExecutor:
+    @pytest.mark.usefixtures("here")
+    def test_the_guides_gives_the_results_of_the_main_process(
+        self, run: CommandLine, runs: Callable[..., list[Any]]
+    ) -> None:
+        alone = run(*TWO, "--json")
+        handed_out = run(*TWO, "--json", "--rerun", "--executor", "cafes-here")
+        assert handed_out.code == 0, handed_out.err
+        assert scores(handed_out) == scores(alone)
+        assert statuses(run(*TWO, "--json", "--executor", "cafes-here")) == ["reused", "reused"]
+        parents = {r.data.tags["mlflow.parentRunId"] for r in runs("tags.kind = 'run'")}
+        assert parents == {r.info.run_id for r in runs("tags.kind = 'plan'")[:2]}
+
+    @pytest.mark.usefixtures("here")
+    def test_a_diagnostic_set_is_scored_with_the_model_that_its_worker_trained_just_before(
+        self, run: CommandLine
+    ) -> None:
+        said = run("-t", "xnli", "-t", "diag", "-s", "full", "--json", "--executor", "cafes-here", task=None)
+        assert said.code == 0, said.err
+        trained, reused = json.loads(said.out)["runs"]
+        assert (trained["metrics"]["runtime/train_reused"], reused["metrics"]["runtime/train_reused"]) == (0, 1)
+
+    @pytest.mark.parametrize(
+        ("faults", "expected", "code"),
+        [
+            ("worker", ["finished", "finished"], 0),  # done again
+            ("after", ["reused", "finished"], 0),  # it was recorded before its worker died
+            ("worker worker", ["failed", "finished"], 1),
+            ("machine machine machine", ["finished", "finished"], 0),  # it had no part in that
+            ("machine machine machine machine", ["failed", "finished"], 1),  # but something is wrong
+        ],
+    )
+    def test_what_a_lost_worker_had_is_done_again_but_not_for_ever(
+        self,
+        install: Any,
+        run: CommandLine,
+        runs: Any,
+        monkeypatch: pytest.MonkeyPatch,
+        faults: str,
+        expected: list[str],
+        code: int,
+    ) -> None:
+        install("alue-bench-faulty", FAULTY)
+        monkeypatch.setenv("FAULTS", faults)
+        said = run(*TWO, "--json", "--executor", "faulty")
+        assert said.code == code, said.err
+        assert statuses(said) == expected
+        assert not runs("attributes.status = 'RUNNING'")
+        if code:
+            assert "failed anger/tiny-bert/full/seed42: struck by lightning" in said.err
+            (failed,) = runs("attributes.status = 'FAILED' and tags.kind = 'run'")
+            assert failed.data.tags["failure"] == "struck by lightning"
+
+    def test_fail_fast_hands_out_nothing_more(
+        self, install: Any, run: CommandLine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        install("alue-bench-faulty", FAULTY)
+        monkeypatch.setenv("FAULTS", "worker worker")
+        said = run(*TWO, "--json", "--executor", "faulty", "--fail-fast")
+        assert (said.code, statuses(said)) == (1, ["failed"])
+
+    @pytest.mark.parametrize(
+        ("source", "said"),
+        [
+            ("raise OSError('the queue is closed')", "executor 'own' failed: OSError: the queue is closed"),
+            ("raise UnavailableError('there is no queue; make one')", "there is no queue; make one"),
+        ],
+    )
+    def test_one_that_cannot_be_had_says_why(self, install: Any, run: CommandLine, source: str, said: str) -> None:
+        install(
+            "alue-bench-own",
+            "from alue_bench import Executor, UnavailableError, hookimpl\n"
+            f"def hire(resources):\n    {source}\n"
+            "@hookimpl\ndef alue_bench_executors():\n    return [Executor(name='own', title='t', hire=hire)]\n",
+        )
+        answer = run("-s", "full", "--executor", "own")
+        assert answer.code == 2
+        assert f"alue-bench: {said}" in answer.err
+        assert "Traceback" not in answer.everything
+
+
+class TestOptions:
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (("--executor", "rai"), "--executor 'rai' is unknown (did you mean 'ray'?); known are local, ray"),
+            (("--jobs", "0"), "--jobs is 0; it must be at least 1"),
+            (("--jobs", "2", "--gpus-per-run", "1"), "--gpus-per-run is for --executor ray"),
+        ],
+    )
+    def test_what_makes_no_sense_is_said(self, run: CommandLine, arguments: Sequence[str], said: str) -> None:
+        answer = run("-s", "full", *arguments)
+        assert answer.code == 2
+        assert said in answer.err
+
+    def test_the_name_of_a_built_in_one_is_taken(self, install: Any, run: CommandLine) -> None:
+        install("alue-bench-here", HERE.replace("cafes-here", "ray"))
+        said = run("-s", "full", "--dry-run")
+        assert "alue_bench_executors() returned 'ray', which is the name of a built-in one" in " ".join(
+            said.err.split()
+        )
+
+
+class TestConformance:
+    def test_the_guides_passes(self) -> None:
+        namespace: dict[str, Any] = {}
+        exec(compile(HERE, "docs/plugins.md", "exec", dont_inherit=True), namespace)
+        (executor,) = namespace["alue_bench_executors"]()
+        check_executor(executor)
+
+    def test_what_is_wrong_is_said(self) -> None:
+        class Busy:
+            def has_room(self) -> bool:
+                return False
+
+            def hand_out(self, assignment: Assignment) -> None: ...
+
+            def events(self, timeout_s: float) -> Sequence[Event]:
+                return [Returned(1), Lost(2, "")]
+
+            def stop(self) -> None: ...
+
+        with pytest.raises(ConformanceError) as found:
+            check_executor(Executor(name="No Name", title="", hire=lambda resources: Busy()))
+        for part in ("the name must match", "the title is empty", "has no room", "events before anything"):
+            assert part in str(found.value)
+
+    def test_what_is_not_there_is_not_checked(self) -> None:
+        def hire(resources: Resources) -> Any:
+            raise UnavailableError("there is no cluster; start one")
+
+        with pytest.warns(ConformanceWarning, match="there is no cluster"):
+            check_executor(Executor(name="cluster", title="on a cluster", hire=hire))
+
+
+DEADLY = """
+import os, signal
+from pathlib import Path
+from alue_bench import Model, hookimpl
+
+def normalise(text):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+@hookimpl
+def alue_bench_models():
+    return [Model(name="deadly", title="t", checkpoint=Path({folder!r}), normalise=normalise, normalisation="n")]
+"""
+
+
+@pytest.mark.slow
+class TestWorkerProcesses:
+    def test_two_give_the_scores_of_one_and_survive_a_run_that_kills_them(
+        self, install: Any, run: CommandLine, runs: Any, tiny_bert: Path
+    ) -> None:
+        alone = run(*TWO, "--seeds", "2", "--json")
+        install("alue-bench-deadly", DEADLY.format(folder=str(tiny_bert)))
+        said = run(*TWO, "--seeds", "2", "--json", "--rerun", "--jobs", "2")
+        assert said.code == 0, said.err
+        assert scores(said) == scores(alone)
+        assert len({r.data.tags["process"] for r in runs("tags.kind = 'run'")}) == 3
+
+        said = run("-m", tiny_bert, "-s", "full", "--seed", "7", "--json", "--jobs", "2", model="deadly")
+        assert said.code == 1, said.err
+        failed, fine = json.loads(said.out)["runs"]
+        assert (failed["status"], fine["status"]) == ("failed", "finished")
+        assert failed["cause"].startswith("the worker process was killed by SIGKILL")
+        assert [r.info.status for r in runs("tags.kind = 'run' and params.model = 'deadly'")] == ["KILLED", "FAILED"]
+
+    def test_interrupted_they_close_their_runs(
+        self, start_process: Any, own_store: str, tiny_bert: Path, tmp_path: Path
+    ) -> None:
+        from mlflow import MlflowClient
+
+        process = start_process(
+            "run", "-t", "anger", "-m", tiny_bert, *TWO, "--epochs", "400", "--limit-train", "120", "--max-length",
+            "64", "--batch-size", "4", "--tracking-uri", own_store, "--experiment", "stopped", "--jobs", "2", "--json",
+        )  # fmt: skip
+        client = MlflowClient(tracking_uri=own_store)
+
+        def found(where: str) -> list[Any]:
+            experiment = client.get_experiment_by_name("stopped")
+            return list(client.search_runs([experiment.experiment_id], where)) if experiment else []
+
+        for _ in range(1200):
+            if len(found("tags.stage = 'training' and attributes.status = 'RUNNING'")) == 2:
+                break
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 130, err
+        assert "interrupted: 2 runs are left" in err
+        assert "Traceback" not in err
+        assert json.loads(out)["runs"] == []
+        assert [r.info.status for r in found("tags.kind = 'run'")] == ["KILLED", "KILLED"]
+        for run in found("tags.kind = 'run'"):
+            number = int(run.data.tags["process"].partition("@")[0])
+            assert not Path(f"/proc/{number}").exists() or number == os.getpid()
