@@ -31,6 +31,9 @@ class Model:
     """Applied to each text before tokenisation, as the model's authors prescribe. Import what it needs inside it."""
     normalisation: str = "none beyond the tokeniser's own"
     """What `normalise` does and who prescribes it, in a sentence; recorded with each run."""
+    architecture: Mapping[str, object] = field(default_factory=dict)
+    """The published `model_type` and those fields of config.json that decide the cost of a layer, so that a plan can be
+    estimated before the checkpoint is downloaded; a run never reads it."""
     requires: tuple[str, ...] = ()
     """Importable packages that `normalise` needs; where one is missing the model is unavailable, with a reason."""
     defaults: Mapping[str, object] = field(default_factory=dict)
@@ -44,7 +47,7 @@ class Model:
             raise ValueError(f"model {self.name!r} must state its title and its checkpoint")
         kinds: dict[str, Kind] = {
             "title": str, "checkpoint": (Path, str), "revision": (str, type(None)), "licence": str, "citation": str,
-            "normalisation": str, "defaults": Mapping,
+            "normalisation": str, "defaults": Mapping, "architecture": Mapping,
         }  # fmt: skip
         check_types(f"model {self.name!r}", vars(self), kinds)
         check_texts(f"model {self.name!r}", vars(self), ("languages", "requires"))

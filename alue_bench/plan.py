@@ -21,13 +21,13 @@ from alue_bench.grid import Grid
 from alue_bench.model import Model
 from alue_bench.plugins import Origin, Registry
 from alue_bench.run import RunInputs
-from alue_bench.spec import DataDigests, Resolved, RunSpec, digest_of, resolve_hyper_parameters
+from alue_bench.spec import DataDigests, HyperParameters, Resolved, RunSpec, digest_of, resolve_hyper_parameters
 from alue_bench.strategy import Outline, Strategy, outline
 from alue_bench.task import Labels, Task
-from alue_bench.training.checkpoint import Checkpoint, encoder_shape, load_config, locate_checkpoint
+from alue_bench.training.checkpoint import Checkpoint, declared_config, encoder_shape, load_config, locate_checkpoint
 from alue_bench.training.encoder_stack import check_layers_can_be_told_apart
 from alue_bench.training.fresh_models import FreshModels
-from alue_bench.training.precision import resolve_device, resolve_precision
+from alue_bench.training.precision import Precision, resolve_device, resolve_precision
 from alue_bench.training.prefix import PlannedDepths
 from alue_bench.training.prefix_store import DEFAULT_LIMIT, PrefixStore, parse_size, prefix_folder
 from alue_bench.training.surgery import model_in_outline
@@ -107,12 +107,35 @@ class Skipped:
     reason: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class AbsentRun:
+    """A run that would be done if its model's files were here."""
+
+    task: Task
+    rows: TaskRows
+    train_task: Task
+    train_rows: TaskRows
+    model: Model
+    strategy: Strategy
+    outline: Outline
+    seed: int
+    hyper: HyperParameters
+    device: str
+    precision: Precision
+
+
 @dataclass
 class Plan:
     """An ordered list of runs, plus what was left out and why."""
 
     runs: list[PlannedRun] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    absent: list[AbsentRun] = field(default_factory=list)
+    """Runs of models that the user named and that are not here, where their shape is declared."""
+    without_data: int = 0
+    """How many runs are left out because what the user named has no data here."""
+    keeps_prefixes: bool = True
+    """Whether outputs of frozen layers are computed once and kept."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +206,8 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
             }
             try:
                 variants = [
-                    _hyper_parameters(request, ready.train_task, ready_model, variant) for variant in grid.variants()
+                    _hyper_parameters(request, ready.train_task, ready_model.model, ready_model.positions, variant)
+                    for variant in grid.variants()
                 ]
             except UsageError as error:
                 if request.models:
@@ -243,7 +267,81 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
                         inputs.depths.depths.add(spec.freeze_plan.prefix_layers)
                     plan.runs.append(PlannedRun(spec, inputs, hyper))
     plan.runs.sort(key=_shared_trainings_together(plan.runs))
+    plan.keeps_prefixes = prefixes.limit_bytes > 0
+    if request.skip_missing:
+        absent = _absent_models(request, registry)
+        plan.absent = _absent_runs(request, registry, tasks, absent, device, precision)
+        gone = set(request.tasks) - {ready.task.name for ready in tasks}
+        configs = [*(ready_model.config for ready_model in models), *(config for _, config in absent)]
+        each = sum(len(_strategies_for(request, registry, encoder_shape(config).layers)) for config in configs)
+        plan.without_data = len(gone) * each * len(grid.variants()) * len(request.seeds)
     return plan
+
+
+def _strategies_for(request: PlanRequest, registry: Registry, layers: int) -> dict[str, tuple[Strategy, Origin]]:
+    """By name: those that were asked for, and the cells of the grid that a model with so many layers has."""
+    grid = request.grid or Grid()
+    named = request.strategies or (() if request.grid else DEFAULT_STRATEGIES)
+    return _strategies([*named, *grid.strategy_names(layers)], registry)
+
+
+def _absent_models(request: PlanRequest, registry: Registry) -> list[tuple[Model, Any]]:
+    """Models that the user named and that are not here, with the configuration that their plugins declare."""
+    found = []
+    for name in dict.fromkeys(request.models):
+        model = resolve_model(name, registry)
+        if model.architecture and not _is_here(model):
+            try:
+                found.append((model, declared_config(model)))
+            except UnavailableError:  # the plugin's mistake costs no more than the estimate
+                continue
+    return found
+
+
+def _absent_runs(
+    request: PlanRequest,
+    registry: Registry,
+    tasks: list[_ReadyTask],
+    models: list[tuple[Model, Any]],
+    device: str,
+    precision: Precision,
+) -> list[AbsentRun]:
+    """What those models would run if they were here."""
+    found = []
+    variants = (request.grid or Grid()).variants()
+    for ready, (model, config) in product(tasks, models):
+        shape = encoder_shape(config)
+        for variant, seed in product(variants, request.seeds):
+            hyper = _hyper_parameters(request, ready.train_task, model, _positions(config), variant)
+            for strategy, _ in _strategies_for(request, registry, shape.layers).values():
+                try:
+                    outlined = outline(strategy, shape)
+                except DoesNotFit:
+                    continue
+                found.append(
+                    AbsentRun(
+                        task=ready.task,
+                        rows=ready.rows,
+                        train_task=ready.train_task,
+                        train_rows=ready.train_rows,
+                        model=model,
+                        strategy=strategy,
+                        outline=outlined,
+                        seed=seed,
+                        hyper=hyper.values,
+                        device=device,
+                        precision=precision,
+                    )
+                )
+    return found
+
+
+def _is_here(model: Model) -> bool:
+    try:
+        locate_checkpoint(model, download=False)
+    except UnavailableError:
+        return False
+    return True
 
 
 def resolve_model(name: str, registry: Registry) -> Model:
@@ -383,16 +481,18 @@ def _positions(config: Any) -> int | None:
     return limit - 2 if config.model_type in OFFSET_POSITIONS else limit
 
 
-def _hyper_parameters(request: PlanRequest, task: Task, ready: _ReadyModel, variant: Mapping[str, object]) -> Resolved:
-    layers = [(f"task {task.name}", task.defaults), (f"model {ready.model.name}", ready.model.defaults)]
+def _hyper_parameters(
+    request: PlanRequest, task: Task, model: Model, limit: int | None, variant: Mapping[str, object]
+) -> Resolved:
+    """limit: the most tokens the model can take; None where it has no such limit. variant: of the grid."""
+    layers = [(f"task {task.name}", task.defaults), (f"model {model.name}", model.defaults)]
     overrides = [*request.overrides, *([("grid", variant)] if variant else [])]
     resolved = resolve_hyper_parameters([*layers, *overrides])
-    limit = ready.positions
     if limit is not None and resolved.values.max_length > limit:
         asked_by = resolved.origins["max_length"]
         if asked_by in dict(overrides):
             raise UsageError(
-                f"{asked_by}: max_length is {resolved.values.max_length}, but model {ready.model.name!r} takes at most "
+                f"{asked_by}: max_length is {resolved.values.max_length}, but model {model.name!r} takes at most "
                 f"{limit} tokens"
             )
         origins = {**resolved.origins, "max_length": f"the model's limit of {limit} tokens"}

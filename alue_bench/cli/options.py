@@ -120,6 +120,6 @@ GpusPerRun = Annotated[
 ]
 Rerun = Annotated[bool | None, control("--rerun", help="Do finished runs again.")]
 FailFast = Annotated[bool | None, control("--fail-fast", help="Stop at the first run that fails.")]
-DryRun = Annotated[bool, control("--dry-run", help="Show the plan and stop.")]
+DryRun = Annotated[bool, control("--dry-run", help="Show the plan, what it would cost here, and stop.")]
 Yes = Annotated[bool, control("--yes", "-y", help="Do not ask before a long plan.")]
 AsJson = Annotated[bool, control("--json", help="Print one JSON document on stdout, all else on stderr.")]

@@ -77,6 +77,7 @@ def run_plan(
     as_json: bool,
 ) -> int:
     """Plan, execute, show. Returns the exit code."""
+    from alue_bench.cli.dry_run import show_plan
     from alue_bench.cli.invocation import Invocation, Streams
     from alue_bench.cli.progress import progress_of
     from alue_bench.cli.tables import plan_view, result_view
@@ -89,10 +90,9 @@ def run_plan(
     plan = build_plan(replace(request, download=not (dry_run and request.skip_missing)), registry)
     streams.talk.print(plan_view(plan))
     invocation = Invocation(registry, settings, streams)
-    invocation.check(plan)
     if dry_run:
-        streams.document(invocation.planned_document(plan))
-        return 0
+        return show_plan(plan, registry, invocation, streams)
+    invocation.check(plan)
     streams.confirm(len(plan.runs), yes=yes)
 
     invocation.open()

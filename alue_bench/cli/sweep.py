@@ -92,6 +92,7 @@ def run_sweep(
     as_json: bool,
 ) -> int:
     """Plan, execute, draw, recommend. Returns the exit code."""
+    from alue_bench.cli.dry_run import show_plan
     from alue_bench.cli.grid_view import grid_progress_of, grid_result
     from alue_bench.cli.invocation import Invocation, Streams
     from alue_bench.cli.tables import plan_view, result_view
@@ -108,10 +109,9 @@ def run_sweep(
     streams.talk.print(plan_view(plan))
     streams.talk.print(f"order: {order.describe()}", highlight=False)
     invocation = Invocation(registry, settings, streams)
-    invocation.check(plan)
     if dry_run:
-        streams.document(invocation.planned_document(plan) | {"sweep": _described(order, tolerance, [])})
-        return 0
+        return show_plan(plan, registry, invocation, streams, {"sweep": _described(order, tolerance, [])})
+    invocation.check(plan)
     streams.confirm(len(plan.runs), yes=yes)
 
     invocation.open()

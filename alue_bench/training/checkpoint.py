@@ -285,15 +285,49 @@ def _check_encoder_was_loaded(model: Any, drawn: set[str], checkpoint: Checkpoin
         )
 
 
+def declared_config(model: Model) -> Any:
+    """The configuration that a model's plugin declares, for counting before its files are here.
+
+    Raises UnavailableError where it declares none or one that the library does not take.
+    """
+    from transformers import AutoConfig
+
+    fields = dict(model.architecture)
+    if not fields:
+        raise UnavailableError(f"model {model.name!r} is not here and its plugin does not declare its architecture")
+    try:
+        with quiet_transformers():
+            return AutoConfig.for_model(str(fields.pop("model_type", "")), **fields)
+    except Exception as error:  # an unknown architecture, a field of a wrong type: no base in common
+        raise UnavailableError(
+            f"model {model.name!r}: its plugin's architecture cannot be used: {next(iter(str(error).splitlines()), '')}"
+        ) from error
+
+
 def empty_model(config: Any, labels: Labels) -> Any:
     """The same architecture without memory for weights: enough to count parameters and FLOPs."""
+    import torch
+
+    with torch.device("meta"):
+        return _from_config(config, labels)
+
+
+def random_model(config: Any, labels: Labels, *, seed: int) -> Any:
+    """The same architecture with random weights: enough to take the time of a step."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _from_config(config, labels)
+
+
+def _from_config(config: Any, labels: Labels) -> Any:
     import copy
 
-    import torch
     from transformers import AutoModelForSequenceClassification
 
     config = copy.deepcopy(config)
     for name, value in head_options(labels).items():
         setattr(config, name, value)
-    with torch.device("meta"), quiet_transformers():
+    with quiet_transformers():
         return AutoModelForSequenceClassification.from_config(config)

@@ -6,6 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from alue_bench import Model
+from alue_bench_models.shapes import BERT_BASE
 
 if TYPE_CHECKING:
     from arabert import ArabertPreprocessor
@@ -28,6 +29,7 @@ MODEL = Model(
     name="arabertv02",
     title="AraBERTv0.2 (base)",
     checkpoint="aubmindlab/bert-base-arabertv02",
+    architecture=BERT_BASE,
     languages=("ar",),
     licence="AraBERT software licence agreement (American University of Beirut), in the authors' repository",
     citation="Wissam Antoun, Fady Baly and Hazem Hajj. 2020. AraBERT: Transformer-based Model for Arabic "

@@ -6,6 +6,7 @@ they need different versions of `emoji`; so PyArabic does the same here.
 
 from alue_bench import Model
 from alue_bench_models.diacritics import without_diacritics
+from alue_bench_models.shapes import BERT_BASE
 
 
 def normalise(text: str) -> str:
@@ -20,6 +21,7 @@ MODEL = Model(
     name="camelbert",
     title="CAMeLBERT-Mix (base)",
     checkpoint="CAMeL-Lab/bert-base-arabic-camelbert-mix",
+    architecture=BERT_BASE,
     languages=("ar",),
     licence="Apache-2.0",
     citation="Go Inoue, Bashar Alhafni, Nurpeiis Baimukan, Houda Bouamor and Nizar Habash. 2021. The "

@@ -4,6 +4,7 @@ import re
 
 from alue_bench import Model
 from alue_bench_models.diacritics import without_diacritics
+from alue_bench_models.shapes import BERT_BASE
 
 # In this order: a link may hold @ and #. Placeholders of a publisher (@USER, URL) become the same tokens; a
 # link ends before the placeholder <LF>.
@@ -26,6 +27,7 @@ MODEL = Model(
     name="marbert",
     title="MARBERT (base)",
     checkpoint="UBC-NLP/MARBERT",
+    architecture=BERT_BASE,
     languages=("ar",),
     licence="not stated on the model's page",
     citation="Muhammad Abdul-Mageed, AbdelRahim Elmadany and El Moatez Billah Nagoudi. 2021. ARBERT & "

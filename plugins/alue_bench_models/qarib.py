@@ -7,6 +7,7 @@ the vocabulary. Vowel signs are no word characters to it, so a vocalised word fa
 import re
 
 from alue_bench import Model
+from alue_bench_models.shapes import BERT_BASE
 
 _EMOJI = "\U0001f300-\U0001f64f\U0001f680-\U0001f6ff\u2600-\u27bf"
 _ONE_EMOJI = re.compile(f"([{_EMOJI}])")
@@ -23,6 +24,7 @@ MODEL = Model(
     name="qarib",
     title="QARiB (base)",
     checkpoint="qarib/bert-base-qarib",
+    architecture=BERT_BASE,
     languages=("ar",),
     licence="research use; other use on request from QCRI",
     citation="Ahmed Abdelali, Sabit Hassan, Hamdy Mubarak, Kareem Darwish and Younes Samih. 2021. Pre-"
