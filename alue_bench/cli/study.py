@@ -38,8 +38,6 @@ def study_schema() -> type[BaseModel]:
     class Study(BaseModel):
         model_config = ConfigDict(extra="forbid", strict=True)
 
-        title: str | None = None
-        command: Literal["run", "sweep"] | None = None
         task: names | None = None
         model: names | None = None
         grid: names | None = None
@@ -74,6 +72,8 @@ def study_schema() -> type[BaseModel]:
         gpus_per_run: float | None = Field(None, gt=0)
         rerun: bool | None = None
         fail_fast: bool | None = None
+        title: str | None = None
+        command: Literal["run", "sweep"] | None = None
 
     return Study
 
