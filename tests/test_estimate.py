@@ -20,7 +20,7 @@ from alue_bench.training.checkpoint import declared_config, empty_model
 from alue_bench.training.encoder_stack import view_as_stack
 from alue_bench.training.precision import Device
 
-STRATEGIES = ("full", "bottom2", "bottom1top1", "head-only", "bottom2-trainemb")
+STRATEGIES = ("full", "bottom2", "bottom1top1", "head-only", "bottom2-trainemb", "drop-top1", "bitfit")
 
 
 def estimate_of(run: CommandLine, *arguments: object, **options: Any) -> dict[str, Any]:
