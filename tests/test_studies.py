@@ -11,9 +11,10 @@ from conftest import CommandLine
 
 from alue_bench.cli.study import find_study, read_study, study_schema
 from alue_bench.errors import UsageError
+from alue_bench.grid import parse_grid
 from alue_bench.report.published import published_results
 
-SHIPPED = ("paper-tables", "paper-tables-mini")
+SHIPPED = ("paper-figure1", "paper-figure1-mini", "paper-tables", "paper-tables-mini")
 PLUGIN = """
 from pathlib import Path
 from alue_bench import hookimpl
@@ -47,9 +48,10 @@ class TestShipped:
         assert study["strategy"] == ["full", "bottom3top4"]
         assert (study["seed"], study.get("seeds")) == ([42], None)
 
-    def test_what_the_paper_does_not_state_is_said_where_it_is_chosen(self, registry: Any) -> None:
-        text = registry.study("paper-tables").read_text(encoding="utf-8")
-        for choice in ("embeddings", "seeds", "Hyper-parameters", "Which F1", "Splits"):
+    @pytest.mark.parametrize("name", ["paper-tables", "paper-figure1"])
+    def test_what_the_paper_does_not_state_is_said_where_it_is_chosen(self, registry: Any, name: str) -> None:
+        text = registry.study(name).read_text(encoding="utf-8")
+        for choice in ("embeddings", "seeds", "Hyper-parameters", "Which F1", "split"):
             lines = [line for line in text.splitlines() if choice.lower() in line.lower() and line.startswith("#")]
             assert any("not stated" in line for line in lines), choice
 
@@ -61,6 +63,21 @@ class TestShipped:
         assert {run["strategy"] for run in planned} == {"full", "bottom3top4"}
         assert {run["model"] for run in planned} == {"mini"}
         assert len(planned) == 14
+
+    def test_the_figure_is_every_pair_of_twelve_layers(self, registry: Any) -> None:
+        study = read_study(registry.study("paper-figure1"))
+        assert (study["command"], study["task"]) == ("sweep", ["mdd"])
+        assert len(parse_grid(study["grid"]).cells(12)) == 91
+
+    def test_the_mini_figure_plans_a_part_of_the_same_grid(self, alue_bench: CommandLine) -> None:
+        said = alue_bench("sweep", "--config", "paper-figure1-mini", "--dry-run", "--json")
+        assert said.code == 0, said.err
+        document = json.loads(said.out)
+        planned = {run["strategy"] for run in document["planned"]}
+        whole = set(parse_grid(["bottom-top"]).strategy_names(12))
+        assert planned < whole
+        assert {"full", "bottom12", "top12", "bottom2top4"} <= planned
+        assert len(document["planned"]) == document["estimate"]["here"]["runs"] == len(planned) == 28
 
     @pytest.mark.real_data
     def test_on_real_files_tasks_without_them_are_left_out_with_where_to_get_them(
