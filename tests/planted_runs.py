@@ -7,6 +7,7 @@ import sqlite3
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -129,29 +130,33 @@ def multiply(source: Path, target: Path, times: int) -> None:
     source, target: sqlite files.
     """
     shutil.copy(source, target)
-    with sqlite3.connect(target) as database:
-        names = [name for (name,) in database.execute("SELECT run_uuid FROM runs WHERE status = 'FINISHED'")]
-        columns = {
-            table: [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
-            for table in ("runs", "params", "tags", "latest_metrics", "metrics", "inputs")
+    with closing(sqlite3.connect(target)) as database, database:
+        finished = [name for (name,) in database.execute("SELECT run_uuid FROM runs WHERE status = 'FINISHED'")]
+        database.execute("CREATE TEMP TABLE copies (old TEXT, new TEXT, number INTEGER)")
+        copies = [(name, uuid.uuid4().hex, number) for number in range(1, times) for name in finished]
+        database.executemany("INSERT INTO copies VALUES (?, ?, ?)", copies)
+        # An input's tags hang on the input, so its id is made of the run's.
+        changed = {
+            "runs": ("run_uuid", {"run_uuid": "new"}),
+            "params": ("run_uuid", {"run_uuid": "new", "value": VARIANT}),
+            "tags": ("run_uuid", {"run_uuid": "new", "value": "CASE key WHEN 'fingerprint' THEN new ELSE value END"}),
+            "latest_metrics": ("run_uuid", {"run_uuid": "new"}),
+            "inputs": (
+                "destination_id",
+                {"destination_id": "new", "input_uuid": "substr(new, 1, 12) || substr(input_uuid, 1, 20)"},
+            ),
         }
-        for number in range(1, times):
-            for name in names:
-                new = uuid.uuid4().hex
-                for table, key in {**dict.fromkeys(columns, "run_uuid"), "inputs": "destination_id"}.items():
-                    values = {column: f'"{column}"' for column in columns[table]} | {key: "?"}
-                    if table == "inputs":
-                        values["input_uuid"] = "lower(hex(randomblob(16)))"
-                    wanted = ", ".join(f'"{column}"' for column in values)
-                    database.execute(
-                        f"INSERT INTO {table} ({wanted}) SELECT {', '.join(values.values())} FROM {table} "
-                        f'WHERE "{key}" = ?',
-                        (new, name),
-                    )
-                database.execute(
-                    "UPDATE params SET value = value || ? WHERE run_uuid = ? AND key = 'strategy'", (f"-v{number}", new)
-                )
-                database.execute("UPDATE tags SET value = ? WHERE run_uuid = ? AND key = 'fingerprint'", (new, new))
+        for table, (key, values) in changed.items():
+            names = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
+            wanted = ", ".join(values.get(name, f'"{name}"') for name in names)
+            database.execute(f"INSERT INTO {table} SELECT {wanted} FROM copies JOIN {table} ON {key} = old")
+        database.execute(
+            "INSERT INTO input_tags SELECT substr(new, 1, 12) || substr(input_uuid, 1, 20), name, value FROM copies "
+            "JOIN inputs ON destination_id = old JOIN input_tags USING (input_uuid)"
+        )
+
+
+VARIANT = "CASE key WHEN 'strategy' THEN value || '-v' || number ELSE value END"
 
 
 def _task(planted: RunSpec, labels: Labels) -> tuple[Task, TaskRows]:

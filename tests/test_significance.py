@@ -103,7 +103,7 @@ class TestNothingIsFoundWhereNothingIs:
             ours, theirs = (seeded_runs(rng, gold, "accuracy", BINARY, seeds=3, seed_sd=0.5) for _ in range(2))
             fooled += approximate_randomisation(ours, theirs, resamples=200) < 0.05
             rejected += crossed_test(ours, theirs).p_value < 0.05
-        assert fooled / 200 > 0.3
+        assert fooled / 200 > 0.6
         assert rejected / 200 < 0.12
 
     @pytest.mark.parametrize("metric", ["accuracy", "f1_macro"])

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 import typer
 from rich.console import Console, RenderableType
@@ -54,8 +54,10 @@ class Streams:
 
     @classmethod
     def of_command(cls, *, as_json: bool) -> Streams:
+        from alue_bench.cli.tables import log_width
+
         return cls(
-            Console(stderr=True, width=_log_width(sys.stderr)), Console(width=_log_width(sys.stdout)), as_json=as_json
+            Console(stderr=True, width=log_width(sys.stderr)), Console(width=log_width(sys.stdout)), as_json=as_json
         )
 
     def warn_of_plugins(self, registry: Registry) -> None:
@@ -230,8 +232,3 @@ def report_sent(sent: Sequence[Sent], talk: Console) -> None:
                 f"{one.entry.opening.name}, kept in {one.entry.folder}, is refused by the tracking store: {one.why}",
                 style="yellow", markup=False, highlight=False, soft_wrap=True,
             )  # fmt: skip
-
-
-def _log_width(stream: TextIO) -> int | None:
-    """Logs and pipes have no width of their own; 120 characters keep the tables whole."""
-    return None if stream.isatty() else 120

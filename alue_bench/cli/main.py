@@ -12,7 +12,22 @@ from typing import Annotated, Any
 
 import typer
 
-from alue_bench.cli import cache, data, doctor, list_, new_plugin, plugins, run, search, submit, sweep, sync, ui
+from alue_bench.cli import (
+    cache,
+    compare,
+    data,
+    doctor,
+    export,
+    list_,
+    new_plugin,
+    plugins,
+    run,
+    search,
+    submit,
+    sweep,
+    sync,
+    ui,
+)
 from alue_bench.errors import AlueBenchError
 from alue_bench.formats import printable
 from alue_bench.plugins import DISABLE_VARIABLE, add_commands, load_registry
@@ -40,6 +55,8 @@ app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")
 app.command("submit")(submit.submit)
 app.command("sync")(sync.sync)
+app.command("compare")(compare.compare)
+app.command("export")(export.export)
 app.command("ui")(ui.ui)
 app.command("doctor")(doctor.doctor)
 app.command("new-plugin")(new_plugin.new_plugin)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -13,6 +14,9 @@ from rich.text import Text
 from alue_bench.executors.local import Outcome
 from alue_bench.plan import Plan
 from alue_bench.spec import Resolved
+
+if TYPE_CHECKING:
+    from alue_bench.report.comparison import Comparison
 
 SAMPLE_NOTE = (
     "sample: embedded data written for demonstration; these scores say nothing about the real tasks. "
@@ -134,6 +138,30 @@ def _measured(good: list[Outcome], reference: list[Outcome]) -> list[str]:
         f"{statistics.fmean(_values(good, 'params/trainable_share')):.0%}",
         f"{statistics.fmean(_values(good, 'flops/train_vs_full')):.0%}",
     ]
+
+
+def comparison_view(comparison: Comparison, *, sort: str) -> RenderableType:
+    """A table a block, what must be known of its rows below it, and at the end what the signs mean."""
+    from alue_bench.report.comparison_table import explain, text_tables
+
+    parts: list[RenderableType] = []
+    for block, shown in zip(comparison.blocks, text_tables(comparison, sort=sort), strict=True):
+        title = Text(f"{shown.title}\n", style="bold") + Text(shown.subtitle, style="dim")
+        table = Table(title=title, title_justify="left", title_style="")
+        for place, column in enumerate(shown.columns):
+            table.add_column(column, justify="right" if place else "left", no_wrap=place > 0, overflow="fold")
+        for row in shown.rows:
+            table.add_row(*(Text(cell) for cell in row))
+        parts += [table, *(Text(f"  {note}", style="dim") for note in shown.notes)]
+        if block.sample:
+            parts.append(Text(SAMPLE_NOTE, style="yellow"))
+        parts.append(Text(""))
+    return Group(*parts, *(Text(line, style="dim") for line in explain(comparison)))
+
+
+def log_width(stream: TextIO) -> int | None:
+    """Logs and pipes have no width of their own; 120 characters keep the tables whole."""
+    return None if stream.isatty() else 120
 
 
 def print_table(

@@ -32,7 +32,7 @@ class Estimate:
 def estimate(values: Sequence[float]) -> Estimate | None:
     """The mean of the finite values with its t-interval (LEVEL); None where there are none."""
     import numpy as np
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     finite = np.asarray([value for value in values if math.isfinite(value)], dtype="float64")
     if not len(finite):
@@ -41,7 +41,7 @@ def estimate(values: Sequence[float]) -> Estimate | None:
     if len(finite) == 1:
         return Estimate(mean, None, 1)
     error = float(finite.std(ddof=1)) / math.sqrt(len(finite))
-    return Estimate(mean, float(t.ppf((1 + LEVEL) / 2, len(finite) - 1)) * error, len(finite))
+    return Estimate(mean, float(stdtrit(len(finite) - 1, (1 + LEVEL) / 2)) * error, len(finite))
 
 
 def cohens_d(differences: Sequence[float]) -> float | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -75,23 +74,31 @@ def targets_of(table: pd.DataFrame, *, multilabel: bool = False) -> Targets:
     if names == ("value",):
         gold, predicted = (np.asarray(table[side], dtype="float64") for side in ("gold", "prediction"))
         return Targets(ids, gold, predicted, Labels.regression(-math.inf, math.inf))
-    index = {name: place for place, name in enumerate(names)}
-    try:
-        gold, predicted = (
-            _marks(table[side], index) if multilabel else np.array([index[name] for name in table[side]], dtype="int64")
-            for side in ("gold", "prediction")
-        )
-    except KeyError as error:
-        raise DataError(f"the predictions name a label {error.args[0]!r} that is none of {', '.join(names)}") from error
+    read = _marks if multilabel else _places
+    gold, predicted = (read(table[side], names) for side in ("gold", "prediction"))
     return Targets(ids, gold, predicted, Labels.multilabel(*names) if multilabel else Labels.multiclass(*names))
 
 
-def _marks(cells: Any, index: Mapping[str, int]) -> np.ndarray[Any, Any]:
+def _places(cells: Any, names: tuple[str, ...]) -> np.ndarray[Any, Any]:
+    import pandas as pd
+
+    places = pd.Index(list(names), dtype=object).get_indexer(cells.to_numpy(dtype=object))
+    if (places < 0).any():
+        raise DataError(
+            f"the predictions name a label {cells[places < 0].iloc[0]!r} that is none of {', '.join(names)}"
+        )
+    return places  # type: ignore[no-any-return]
+
+
+def _marks(cells: Any, names: tuple[str, ...]) -> np.ndarray[Any, Any]:
     import numpy as np
 
+    index = {name: place for place, name in enumerate(names)}
     marks = np.zeros((len(cells), len(index)), dtype="int64")
-    for row, cell in enumerate(cells):
+    for row, cell in enumerate(cells.to_numpy(dtype=object)):
         for name in cell.split():
+            if name not in index:
+                raise DataError(f"the predictions name a label {name!r} that is none of {', '.join(names)}")
             marks[row, index[name]] = 1
     return marks
 

@@ -36,7 +36,7 @@ POWER = 0.8
 """The chance to find a difference that is there, in what is said of the number of seeds (Card et al. 2020)."""
 FEWEST_SEEDS = 3
 """For a verdict. With two, the seeds' variance is known so badly that the test finds differences where there are none
-up to twice as often as it should; with three and more it does not (tests/test_significance.py)."""
+about twice as often as it should; with three and more it does not (tests/test_significance.py)."""
 MOST_SEEDS = 200
 """Beyond which no number of seeds is proposed."""
 CHUNK = 2**21
@@ -81,7 +81,7 @@ def crossed_test(values: Sequence[Additive], base: Sequence[Additive]) -> Crosse
 
 def crossed_test_of(scores: Array, table: Array) -> Crossed:
     """The same from the differences of each seed [S] and their pseudo-values by example [S, n]."""
-    from scipy.stats import t
+    from scipy.special import stdtr, stdtrit  # scipy.stats asks more questions, and takes a hundred times as long
 
     seeds, examples = table.shape
     if seeds < 2 or examples < 2:
@@ -99,10 +99,10 @@ def crossed_test_of(scores: Array, table: Array) -> Crossed:
     error = math.sqrt(squares / (seeds * examples))
     degrees = _satterthwaite(of_seeds, of_examples, of_rest, squares, seeds, examples)
     certain = math.nan if difference else 1.0
-    p_value = float(2 * t.sf(abs(difference) / error, degrees)) if error > 0 else certain
+    p_value = float(2 * stdtr(degrees, -abs(difference) / error)) if error > 0 else certain
     return Crossed(
         difference=difference,
-        half_width=float(t.ppf((1 + LEVEL) / 2, degrees)) * error,
+        half_width=float(stdtrit(degrees, (1 + LEVEL) / 2)) * error,
         p_value=p_value,
         degrees=degrees,
         seeds=seeds,
@@ -129,44 +129,54 @@ def power(found: Crossed, difference: float, seeds: int, *, tests: int = 1) -> f
     """The chance that the crossed test finds a true difference of this size with this many seeds, given the variance
     components that were found, and as one of so many tests. Components estimated from few seeds are rough, and so is
     this."""
-    from scipy.stats import nct, t
+    import numpy as np
 
-    by_seed = found.seed_variance + found.rest_variance / found.examples
-    of_examples = found.example_variance / found.examples
-    variance = by_seed / seeds + of_examples
-    if variance == 0:
-        return 1.0
-    # Degrees of freedom as Satterthwaite would have them: those of the seeds, and more where examples vary more.
-    below = (by_seed / seeds) ** 2 / (seeds - 1) + of_examples**2 / (found.examples - 1)
-    degrees = max(seeds - 1.0, variance**2 / below)
-    bound = float(t.isf((1 - LEVEL) / tests / 2, degrees))
-    return float(nct.sf(bound, degrees, abs(difference) / math.sqrt(variance)))
+    return float(_powers(found, difference, np.array([seeds]), tests)[0])
 
 
 def seeds_needed(found: Crossed, difference: float, *, tests: int = 1) -> int | None:
     """The least number of seeds, beyond those there are, that finds a difference of this size with POWER; None where
     none up to MOST_SEEDS does: the test set is too small for it, or the difference too close to zero."""
-    low, high = max(FEWEST_SEEDS, found.seeds + 1), MOST_SEEDS
-    if not difference or power(found, difference, high, tests=tests) < POWER:
+    import numpy as np
+
+    numbers = np.arange(max(FEWEST_SEEDS, found.seeds + 1), MOST_SEEDS + 1)
+    if not difference:
         return None
-    while low < high:
-        middle = (low + high) // 2
-        if power(found, difference, middle, tests=tests) >= POWER:
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    enough = numbers[_powers(found, difference, numbers, tests) >= POWER]
+    return int(enough[0]) if len(enough) else None
 
 
 def detectable(found: Crossed, *, tests: int = 1) -> float:
     """The smallest difference that the test finds with POWER, with the seeds there are."""
-    low, high = 0.0, found.half_width
-    while power(found, high, found.seeds, tests=tests) < POWER:
-        high *= 2
-    for _ in range(30):
-        middle = (low + high) / 2
-        low, high = (low, middle) if power(found, middle, found.seeds, tests=tests) >= POWER else (middle, high)
-    return high
+    import numpy as np
+    from scipy.special import nctdtrinc
+
+    error, degrees, bound = _expected(found, np.array([found.seeds]), tests)
+    return float(nctdtrinc(degrees[0], 1 - POWER, bound[0]) * error[0]) if error[0] > 0 else 0.0
+
+
+def _powers(found: Crossed, difference: float, seeds: Array, tests: int) -> Array:
+    """By the noncentral t distribution, for each number of seeds."""
+    import numpy as np
+    from scipy.special import nctdtr
+
+    error, degrees, bound = _expected(found, seeds, tests)
+    with np.errstate(divide="ignore"):
+        return np.where(error > 0, 1 - nctdtr(degrees, abs(difference) / error, bound), 1.0)
+
+
+def _expected(found: Crossed, seeds: Array, tests: int) -> tuple[Array, Array, Array]:
+    """Standard error, degrees of freedom and the bound that t must exceed, with each number of seeds."""
+    import numpy as np
+    from scipy.special import stdtrit
+
+    by_seed = (found.seed_variance + found.rest_variance / found.examples) / seeds
+    of_examples = found.example_variance / found.examples
+    variance = by_seed + of_examples
+    # Degrees of freedom as Satterthwaite would have them: those of the seeds, and more where examples vary more.
+    below = by_seed**2 / (seeds - 1) + of_examples**2 / (found.examples - 1)
+    degrees = np.maximum(seeds - 1.0, np.divide(variance**2, below, out=np.zeros_like(below), where=below > 0))
+    return np.sqrt(variance), degrees, stdtrit(degrees, 1 - (1 - LEVEL) / tests / 2)
 
 
 # Over examples, by resampling --------------------------------------------------------------------------------------

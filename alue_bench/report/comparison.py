@@ -9,7 +9,7 @@ hyper-parameters, hardware, number format, version of alue-bench. Every such set
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -55,6 +55,10 @@ CONDITIONS = (
 
 Load = Callable[[str], "pd.DataFrame"]
 """The test predictions of a run, by its id: `tracking.reading.read_predictions`."""
+
+
+Run = dict[Any, Any]
+"""A row of the frame, by column."""
 
 
 class Verdict(StrEnum):
@@ -241,8 +245,8 @@ def all_rows(comparison: Comparison) -> Iterator[tuple[Block, Row]]:
 # How ---------------------------------------------------------------------------------------------------------------
 
 
-def _plain(values: Any) -> tuple[Any, ...]:
-    """Group keys with None for what is missing: pandas' NA equals nothing."""
+def _plain(values: Iterable[Any]) -> tuple[Any, ...]:
+    """Values with None for what is missing: pandas' NA equals nothing."""
     import pandas as pd
 
     return tuple(None if pd.isna(value) else value for value in values)
@@ -297,18 +301,19 @@ def _block(
 ) -> Block:
     notes = []
     # Another version of a plugin gives another fingerprint, and may have given another score.
-    runs = part.drop_duplicates(["strategy", "init_seed", "data_seed"], keep="last")
-    if len(runs) < len(part):
-        notes.append(f"{len(part) - len(runs)} runs of an older version of a plugin are left out")
-    versions = sorted(set(runs["versions"].dropna()))
+    kept = part.drop_duplicates(["strategy", "init_seed", "data_seed"], keep="last").sort_values("seed")
+    if len(kept) < len(part):
+        notes.append(f"{len(part) - len(kept)} runs of an older version of a plugin are left out")
+    versions = sorted(set(kept["versions"].dropna()))
     if len(versions) > 1 and (varying := _varying(versions)):
         notes.append(f"runs with different versions stand together: {varying}")
-    by_strategy = {str(name): rows.sort_values("seed") for name, rows in runs.groupby("strategy", sort=True)}
+    by_strategy: dict[str, list[Run]] = {}
+    for run in kept.to_dict("records"):
+        by_strategy.setdefault(str(run["strategy"]), []).append(run)
     base = by_strategy.get(baseline)
     if base is None:
         notes.append(f"no run of {baseline} under these conditions, so no change against it")
     multilabel = "test/jaccard_samples" in part.columns and bool(part["test/jaccard_samples"].notna().any())
-    names = sorted(by_strategy, key=lambda name: (name != baseline, name))
     rows = tuple(
         _row(
             name,
@@ -318,10 +323,10 @@ def _block(
             lambda run_id: influences.of(run_id, metric, multilabel),
             resamples,
         )
-        for name in names
+        for name in sorted(by_strategy, key=lambda name: (name != baseline, name))
     )
     influences.found.clear()
-    trivial = _column(part, "test/trivial_score") if primary else []
+    trivial = _column(kept.to_dict("records")[:1], "test/trivial_score") if primary else []
     return Block(
         task=task,
         model=model,
@@ -347,22 +352,21 @@ def _varying(versions: Sequence[str]) -> str:
 
 def _row(
     strategy: str,
-    runs: pd.DataFrame,
-    base: pd.DataFrame | None,
+    runs: Sequence[Run],
+    base: Sequence[Run] | None,
     metric: str,
     influence: Callable[[str], _Influence | str],
     resamples: int,
 ) -> Row:
-    times, base_times = _column(runs, "runtime/train_s"), _column(base, "runtime/train_s")
-    pairs = _pairs(runs, base) if base is not None else []
+    times, base_times = _column(runs, "runtime/train_s"), _column(base or (), "runtime/train_s")
+    pairs = _pairs(runs, base or ())
     changes = [_change(a.get("runtime/train_s"), b.get("runtime/train_s")) for a, b in pairs]
     time_change = estimate([change for change in changes if change is not None])
-    first = runs.iloc[0]
-    freeze = tuple(first[name] for name in ("freeze_bottom", "freeze_top", "freeze_embeddings"))
+    bottom, top, embeddings = _plain(runs[0][name] for name in ("freeze_bottom", "freeze_top", "freeze_embeddings"))
     return Row(
         strategy=strategy,
-        seeds=tuple(int(seed) for seed in runs["seed"]),
-        run_ids=tuple(runs["run_id"]),
+        seeds=tuple(int(run["seed"]) for run in runs),
+        run_ids=tuple(run["run_id"] for run in runs),
         score=estimate(_column(runs, metric)),
         difference=None if base is None else _difference(pairs, runs, base, metric, influence, resamples),
         train_s=estimate(times),
@@ -372,17 +376,13 @@ def _row(
         flops_share=_mean(_column(runs, "flops/train_vs_full")),
         memory_mib=_mean(_column(runs, "memory/device_peak_mib") or _column(runs, "memory/process_peak_mib")),
         energy_j=_mean(_column(runs, "energy/gpu_j") or _column(runs, "energy/cpu_j")),
-        freeze=None
-        if any(value is None for value in _plain(freeze))
-        else (int(freeze[0]), int(freeze[1]), int(freeze[2])),
+        freeze=None if None in (bottom, top, embeddings) else (int(bottom), int(top), int(embeddings)),
     )
 
 
-def _column(runs: pd.DataFrame | None, name: str) -> list[float]:
+def _column(runs: Sequence[Run], name: str) -> list[float]:
     """The finite values."""
-    if runs is None or name not in runs.columns:
-        return []
-    return [float(value) for value in runs[name] if math.isfinite(value)]
+    return [float(run[name]) for run in runs if name in run and math.isfinite(run[name])]
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -395,17 +395,16 @@ def _change(value: float | None, base: float | None) -> float | None:
     return value / base - 1
 
 
-def _pairs(runs: pd.DataFrame, base: pd.DataFrame) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def _pairs(runs: Sequence[Run], base: Sequence[Run]) -> list[tuple[Run, Run]]:
     """Runs with the same seeds, in order of the seed."""
-    keyed = {(row["init_seed"], row["data_seed"]): row for row in base.to_dict("records")}
-    found = runs.to_dict("records")
-    return [(row, keyed[key]) for row in found if (key := (row["init_seed"], row["data_seed"])) in keyed]
+    keyed = {(run["init_seed"], run["data_seed"]): run for run in base}
+    return [(run, keyed[key]) for run in runs if (key := (run["init_seed"], run["data_seed"])) in keyed]
 
 
 def _difference(
-    pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]],
-    runs: pd.DataFrame,
-    base: pd.DataFrame,
+    pairs: Sequence[tuple[Run, Run]],
+    runs: Sequence[Run],
+    base: Sequence[Run],
     metric: str,
     influence: Callable[[str], _Influence | str],
     resamples: int,

@@ -472,7 +472,10 @@ def _load_predictions(path: Path) -> pd.DataFrame:
     # The first three columns are texts whatever they look like: a label may be called 1, or nan.
     text = dict.fromkeys(("id", "gold", "prediction"), pa.string())
     options = csv.ConvertOptions(column_types=text, strings_can_be_null=False, null_values=["nan"])
-    table = csv.read_csv(path, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=options)
+    one_thread = csv.ReadOptions(use_threads=False)  # the files are small, and many
+    table = csv.read_csv(
+        path, one_thread, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=options
+    )
     frame = table.to_pandas()
     if [name for name in frame.columns if name.startswith("score_")] == ["score_value"]:
         frame = frame.astype({"gold": "float64", "prediction": "float64"})

@@ -1,0 +1,91 @@
+"""`alue-bench compare`: what each strategy scores and costs beside a baseline, and whether that is more than chance."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from alue_bench.cli import reading_options as reading
+from alue_bench.errors import UsageError
+
+FORMATS = ("table", "markdown", "csv", "json", "latex")
+
+
+def compare(
+    task: reading.Tasks = None,
+    model: reading.Models = None,
+    strategy: reading.Strategies = None,
+    experiment: reading.Experiment = reading.DEFAULT_EXPERIMENT,
+    parent: reading.Parent = None,
+    data_source: reading.DataSource = None,
+    tracking_uri: reading.TrackingUri = None,
+    baseline: Annotated[str, typer.Option(help="The strategy that the others are compared with.")] = "full",
+    metric: Annotated[
+        str | None, typer.Option(help="A metric such as f1_micro. Default: each task's primary one.")
+    ] = None,
+    sort: Annotated[
+        str,
+        typer.Option(help="strategy, score, delta, time, speed-up, trainable, flops, memory or energy."),
+    ] = "strategy",
+    format_: Annotated[str, typer.Option("--format", help="table, markdown, csv, json or latex.")] = "table",
+    resamples: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Test, besides, over examples alone, by so many resamples: for these trained models, not for other "
+            "seeds. In csv and json.",
+        ),
+    ] = 0,
+) -> None:
+    """Compare strategies: score, change, significance, runtime, parameters, FLOPs, memory, energy.
+
+    A table for each task and model, and for each set of conditions: runs on different hardware, data or settings never
+    stand in one.
+
+    `alue-bench compare`  (everything in the store)
+
+    `alue-bench compare -t anger --sort score --format markdown`
+    """
+    from rich.console import Console
+
+    from alue_bench.report import comparison_table
+    from alue_bench.report.comparison import compare as compare_runs
+    from alue_bench.tracking.reading import read_predictions, say_counts
+
+    if format_ not in FORMATS:
+        raise UsageError(f"--format is {format_!r}; it must be one of {', '.join(FORMATS)}")
+    keys = (comparison_table.DEFAULT_SORT, *comparison_table.SORT_KEYS)
+    if sort not in keys:
+        raise UsageError(f"--sort is {sort!r}; it must be one of {', '.join(keys)}")
+    results = reading.open_results(
+        tracking_uri=tracking_uri,
+        experiment=experiment,
+        parent=parent,
+        tasks=task,
+        models=model,
+        strategies=[*strategy, baseline] if strategy else None,
+        data_source=data_source,
+    )
+    if results.frame.empty:
+        print(f"alue-bench: {reading.say_nothing_found(results, experiment)}", file=sys.stderr)
+        raise typer.Exit(1)
+    comparison = compare_runs(
+        results.frame,
+        lambda run_id: read_predictions(results, run_id),
+        baseline=baseline,
+        metric=metric,
+        resamples=resamples,
+    )
+    if format_ == "table":
+        from alue_bench.cli.tables import comparison_view, log_width
+
+        Console(width=log_width(sys.stdout)).print(comparison_view(comparison, sort=sort))
+    elif format_ in ("markdown", "latex"):
+        write = comparison_table.as_markdown if format_ == "markdown" else comparison_table.as_latex
+        print(write(comparison, sort=sort), end="")
+    else:
+        print((comparison_table.as_csv if format_ == "csv" else comparison_table.as_json)(comparison).rstrip("\n"))
+    for sentence in say_counts(results.counts):
+        print(sentence, file=sys.stderr)

@@ -1,0 +1,67 @@
+"""The options of the commands that read results, and opening what they name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from alue_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from alue_bench.tracking.reading import Results
+
+which = partial(typer.Option, rich_help_panel="Which runs")
+
+DEFAULT_EXPERIMENT = "alue-bench"
+SOURCES = ("real", "sample")
+
+Tasks = Annotated[list[str] | None, which("--task", "-t", help="A task; repeatable. Default: all.")]
+Models = Annotated[list[str] | None, which("--model", "-m", help="A model; repeatable. Default: all.")]
+Strategies = Annotated[list[str] | None, which("--strategy", "-s", help="A strategy; repeatable. Default: all.")]
+Experiment = Annotated[str, which(help="MLflow experiment.")]
+Parent = Annotated[
+    str | None, which(help="The run id of a plan: only its runs, those included that it found finished.")
+]
+DataSource = Annotated[str | None, which(help="real or sample. Default: both, apart from each other.")]
+TrackingUri = Annotated[
+    str | None, which(help="MLflow store. Default: MLFLOW_TRACKING_URI, else sqlite below mlruns/.")
+]
+
+
+def open_results(
+    *,
+    tracking_uri: str | None,
+    experiment: str,
+    parent: str | None = None,
+    tasks: Sequence[str] | None = None,
+    models: Sequence[str] | None = None,
+    strategies: Sequence[str] | None = None,
+    data_source: str | None = None,
+) -> Results:
+    """The runs that the options name; raises UsageError, with what there is instead, where they name none."""
+    from alue_bench.tracking.connection import open_store
+    from alue_bench.tracking.connection import tracking_uri as resolve_uri
+    from alue_bench.tracking.reading import read_results
+
+    if data_source is not None and data_source not in SOURCES:
+        raise UsageError(f"--data-source is {data_source!r}; it must be real or sample")
+    connection = open_store(resolve_uri(tracking_uri), experiment)
+    return read_results(
+        connection,
+        parent_id=parent,
+        tasks=tasks or (),
+        models=models or (),
+        strategies=strategies or (),
+        data_source=data_source,
+    )
+
+
+def say_nothing_found(results: Results, experiment: str) -> str:
+    """A sentence on what there is instead of finished runs."""
+    from alue_bench.tracking.reading import say_counts
+
+    others = "".join(f"; {sentence}" for sentence in say_counts(results.counts))
+    return f"no finished run in experiment {experiment!r} is among those asked for{others}. alue-bench run makes some"

@@ -1,0 +1,337 @@
+"""A comparison as text: the same rows for the terminal, Markdown and LaTeX, and flat records for CSV and JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from alue_bench.evaluation.intervals import LEVEL, Estimate
+from alue_bench.evaluation.significance import FEWEST_SEEDS
+from alue_bench.report.comparison import Block, Comparison, Difference, Row, Verdict, all_rows, describe_conditions
+from alue_bench.report.numbers import percent, plain, seconds, signed, signed_percent
+
+FEW, UNTESTED = "†", "‡"
+Key = Callable[[Row], float | None]
+
+SORT_KEYS: dict[str, tuple[Key, bool]] = {
+    # what is sorted by, and whether the largest comes first
+    "score": (lambda row: row.score.mean if row.score else None, True),
+    "delta": (lambda row: row.difference.mean if row.difference else 0.0, True),
+    "time": (lambda row: row.train_s.mean if row.train_s else None, False),
+    "speed-up": (lambda row: row.speed_up, True),
+    "trainable": (lambda row: row.trainable_share, False),
+    "flops": (lambda row: row.flops_share, False),
+    "memory": (lambda row: row.memory_mib, False),
+    "energy": (lambda row: row.energy_j, False),
+}
+DEFAULT_SORT = "strategy"
+"""The baseline first, then by name, numbers in names by their size."""
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A block in words."""
+
+    title: str
+    subtitle: str
+    """What tells the block from others of its task and model, and what is the same in all its rows."""
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+
+
+def text_tables(comparison: Comparison, *, sort: str = DEFAULT_SORT) -> list[TextTable]:
+    return [_text_table(block, sorted_rows(block, sort)) for block in comparison.blocks]
+
+
+def sorted_rows(block: Block, sort: str = DEFAULT_SORT) -> list[Row]:
+    """A row without the number that is sorted by comes last."""
+    natural = sorted(block.rows, key=lambda row: (row.strategy != block.baseline, natural_order(row.strategy)))
+    if sort == DEFAULT_SORT:
+        return natural
+    read, largest_first = SORT_KEYS[sort]
+
+    def place(row: Row) -> tuple[bool, float]:
+        value = read(row)
+        return (value is None, 0.0 if value is None else -value if largest_first else value)
+
+    return sorted(natural, key=place)
+
+
+def natural_order(name: str) -> list[tuple[int, int, str]]:
+    """bottom3 before bottom10."""
+    parts = re.findall(r"\d+|\D+", name)
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
+
+
+def explain(comparison: Comparison) -> list[str]:
+    """What the numbers and signs of the tables mean, a line each; only those that occur."""
+    if not comparison.blocks:
+        return []
+    rows = [row for _, row in all_rows(comparison)]
+    marks = {_mark(row.difference) for row in rows if row.difference}
+    lines = [
+        f"Score: mean over seeds ± t-interval ({LEVEL:.0%}). Δ: over the seeds that both have, ± interval over seeds "
+        "and test examples. FLOPs: of full fine-tuning."
+    ]
+    if comparison.tested:
+        lines.append(
+            f"* p < 0.05, ** p < 0.01, *** p < 0.001, corrected (Holm) for {comparison.tested} "
+            f"comparison{'s' if comparison.tested > 1 else ''}. No star: not shown to differ, nor to be the same."
+        )
+    if FEW in marks:
+        lines.append(f"{FEW} fewer than {FEWEST_SEEDS} seeds: no verdict. --seeds 5 tells more.")
+    if UNTESTED in marks:
+        lines.append(f"{UNTESTED} not tested; the reason stands below the table.")
+    return lines
+
+
+def records(comparison: Comparison) -> list[dict[str, Any]]:
+    """One flat record a row of the tables, of numbers and texts; None where there is none."""
+    return [_record(block, row) for block, row in all_rows(comparison)]
+
+
+def as_json(comparison: Comparison) -> str:
+    """Blocks with their conditions, and their rows' records."""
+    own = ("task", "model", "metric", "baseline", "trivial_score")
+    blocks = [
+        {name: getattr(block, name) for name in own}
+        | {"conditions": {name: _simple(value) for name, value in block.conditions.items()}}
+        | {"differing": list(block.differing), "notes": list(block.notes)}
+        | {"rows": [_record(block, row) for row in block.rows]}
+        for block in comparison.blocks
+    ]
+    document = {"level": LEVEL, "tested": comparison.tested, "blocks": blocks}
+    return json.dumps(_finite(document), ensure_ascii=False, indent=2)
+
+
+def as_csv(comparison: Comparison) -> str:
+    import pandas as pd
+
+    return str(pd.DataFrame(records(comparison)).to_csv(index=False))
+
+
+def as_markdown(comparison: Comparison, *, sort: str = DEFAULT_SORT) -> str:
+    parts = []
+    for table in text_tables(comparison, sort=sort):
+        parts.append(f"### {_markdown(table.title)}\n\n{_markdown(table.subtitle)}\n")
+        lines = [table.columns, ["---"] + ["---:"] * (len(table.columns) - 1), *table.rows]
+        parts.append(
+            "\n".join(
+                f"| {' | '.join(cell if i == 1 else _markdown(cell) for cell in line)} |"
+                for i, line in enumerate(lines)
+            )
+        )
+        parts.append("\n".join(f"- {_markdown(note)}" for note in table.notes))
+    parts.append("\n".join(_markdown(line) + "  " for line in explain(comparison)))
+    return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
+
+
+def as_latex(comparison: Comparison, *, sort: str = DEFAULT_SORT) -> str:
+    """A table environment a block, for \\usepackage{booktabs}; everything that is text is escaped."""
+    parts = ["% Needs \\usepackage{booktabs}, and UTF-8."]
+    for table in text_tables(comparison, sort=sort):
+        width = len(table.columns)
+        lines = [" & ".join(latex(cell) for cell in line) + r" \\" for line in (table.columns, *table.rows)]
+        caption = ". ".join(latex(text.rstrip(".")) for text in (table.title, table.subtitle, *table.notes) if text)
+        parts.append(
+            "\n".join(
+                [
+                    r"\begin{table}",
+                    r"\centering",
+                    r"\caption{" + caption + ".}",
+                    r"\begin{tabular}{l" + "r" * (width - 1) + "}",
+                    r"\toprule",
+                    lines[0],
+                    r"\midrule",
+                    *lines[1:],
+                    r"\bottomrule",
+                    r"\end{tabular}",
+                    r"\end{table}",
+                ]
+            )
+        )
+    parts += ["% " + line for line in explain(comparison)]
+    return "\n".join(parts) + "\n"
+
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "−": r"$-$",
+    "×": r"$\times$",
+    "Δ": r"$\Delta$",
+    "†": r"\textdagger{}",
+    "‡": r"\textdaggerdbl{}",
+    "–": "--",
+    "·": r"$\cdot$",
+    "\n": " ",
+    "\r": " ",
+}
+
+
+def latex(text: str) -> str:
+    """Text that LaTeX sets as it stands."""
+    return "".join(LATEX.get(character, character) for character in text)
+
+
+# Cells -------------------------------------------------------------------------------------------------------------
+
+
+def _text_table(block: Block, rows: Sequence[Row]) -> TextTable:
+    columns: list[tuple[str, Callable[[Row], str]]] = [
+        ("strategy", lambda row: row.strategy),
+        ("score", lambda row: score_text(row.score)),
+        (f"Δ {block.baseline}", lambda row: difference_text(row.difference)),
+        ("train", lambda row: seconds(row.train_s.mean) if row.train_s else seconds(None)),
+        ("Δ time", lambda row: change_text(row.time_change)),
+        ("speed-up", lambda row: f"{plain(row.speed_up, 2)}×" if row.speed_up else ""),
+        ("trained", lambda row: percent(row.trainable_share)),
+        ("FLOPs", lambda row: percent(row.flops_share)),
+        ("MiB", lambda row: plain(row.memory_mib, 0)),
+    ]
+    if any(row.energy_j is not None for row in rows):
+        columns.append(("joules", lambda row: plain(row.energy_j, 0)))
+    seeds = {row.seeds for row in rows}
+    if len(seeds) > 1:
+        columns.insert(1, ("seeds", lambda row: str(len(row.seeds))))
+    told = [f"{block.conditions['data_source'] or 'unknown'} data"]
+    if len(seeds) == 1:
+        number = len(next(iter(seeds)))
+        told.append(f"{number} seed{'s' if number > 1 else ''}")
+    if block.trivial_score is not None:
+        told.append(f"{plain(block.trivial_score)} without reading the text")
+    if block.differing:
+        told.append(describe_conditions(block))
+    return TextTable(
+        title=f"{block.task}, {block.model}: {block.metric.removeprefix('test/')}",
+        subtitle="; ".join(told),
+        columns=tuple(name for name, _ in columns),
+        rows=tuple(tuple(read(row) for _, read in columns) for row in rows),
+        notes=(*block.notes, *(note for row in rows for note in _row_notes(row))),
+    )
+
+
+def score_text(score: Estimate | None) -> str:
+    if score is None:
+        return "undefined"
+    return plain(score.mean) + (f" ± {plain(score.half_width)}" if score.half_width is not None else "")
+
+
+def difference_text(found: Difference | None) -> str:
+    """Empty for the baseline."""
+    if found is None:
+        return ""
+    interval = f" ± {plain(found.test.half_width)}" if found.test else ""
+    mark = found.stars or _mark(found)
+    return f"{signed(found.mean)}{interval}" + (f" {mark}" if mark else "")
+
+
+def change_text(change: Estimate | None) -> str:
+    """Empty for the baseline."""
+    if change is None:
+        return ""
+    interval = f" ± {plain(100 * change.half_width, 0)}" if change.half_width is not None else ""
+    return f"{signed_percent(change.mean)}{interval}"
+
+
+def _mark(found: Difference | None) -> str:
+    if found is None:
+        return ""
+    return {Verdict.TOO_FEW_SEEDS: FEW, Verdict.NOT_TESTED: UNTESTED}.get(found.verdict, "")
+
+
+def _row_notes(row: Row) -> Iterable[str]:
+    found = row.difference
+    if found is None:
+        return
+    if found.verdict is Verdict.NOT_TESTED:
+        yield f"{row.strategy}: {found.reason}"
+    elif found.verdict is Verdict.UNDECIDED and found.test and found.detectable is not None and found.detectable > 0:
+        if found.detectable < 1:
+            said = f"{row.strategy}: {found.seeds} seeds would show a difference of {plain(found.detectable)}"
+        else:  # no score differs by so much
+            said = f"{row.strategy}: {found.seeds} seeds are too few to show a difference of any size"
+        if found.seeds_needed is not None:
+            said += f"; one of {plain(abs(found.mean))} needs about {found.seeds_needed}"
+        elif found.mean:
+            said += f"; one of {plain(abs(found.mean))} needs more test examples, not seeds"
+        yield said
+
+
+def _record(block: Block, row: Row) -> dict[str, Any]:
+    found, test = row.difference, row.difference.test if row.difference else None
+    score, time, change = row.score, row.train_s, row.time_change
+    record = {
+        "task": block.task,
+        "model": block.model,
+        "strategy": row.strategy,
+        "metric": block.metric.removeprefix("test/"),
+        "score": score.mean if score else None,
+        "score_half_width": score.half_width if score else None,
+        "seeds": len(row.seeds),
+        "baseline": block.baseline,
+        "difference": found.mean if found else None,
+        "difference_half_width": test.half_width if test else None,
+        "p_value": test.p_value if test else None,
+        "p_corrected": found.p_corrected if found else None,
+        "verdict": str(found.verdict) if found else None,
+        "reason": found.reason or None if found else None,
+        "common_seeds": found.seeds if found else None,
+        "cohens_d": found.cohens_d if found else None,
+        "probability_of_improvement": found.improvement if found else None,
+        "seed_share_of_variance": test.seed_share if test else None,
+        "detectable_difference": found.detectable if found else None,
+        "seeds_needed": found.seeds_needed if found else None,
+        "p_examples_only": found.p_examples if found else None,
+        "bootstrap_low": found.bootstrap[0] if found and found.bootstrap else None,
+        "bootstrap_high": found.bootstrap[1] if found and found.bootstrap else None,
+        "train_s": time.mean if time else None,
+        "train_s_half_width": time.half_width if time else None,
+        "time_change": change.mean if change else None,
+        "time_change_half_width": change.half_width if change else None,
+        "speed_up": row.speed_up,
+        "trainable_share": row.trainable_share,
+        "flops_share": row.flops_share,
+        "memory_mib": row.memory_mib,
+        "energy_j": row.energy_j,
+        "freeze_bottom": row.freeze[0] if row.freeze else None,
+        "freeze_top": row.freeze[1] if row.freeze else None,
+        "freeze_embeddings": row.freeze[2] if row.freeze else None,
+        "run_ids": " ".join(row.run_ids),
+    }
+    return record | {name: _simple(value) for name, value in block.conditions.items()}
+
+
+def _simple(value: Any) -> Any:
+    """numpy's numbers as Python's."""
+    return value.item() if hasattr(value, "item") else value
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no nan."""
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _markdown(text: str) -> str:
+    return re.sub(r"([\\`*_{}\[\]<>|])", r"\\\1", text).replace("\n", " ")
