@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -80,12 +80,23 @@ def plant(
     keep_predictions: bool = True,
 ) -> str:
     """One run as `alue-bench run` leaves it, without its figure. Targets as in `evaluation.metrics`. Returns its id."""
+    from mlflow.entities import Metric
+
     task, rows = _task(planted, labels)
     recorder = Recorder(connection)
     recorder.parent_id = parent_id
-    inputs: Any = RunInputs(
-        task, rows, task, rows, Model(name="mini", title="Mini", checkpoint=Path("x")), None, None, None
-    )  # type: ignore[arg-type]
+    model, nothing = Model(name="mini", title="Mini", checkpoint=Path("x")), cast(Any, None)
+    inputs = RunInputs(
+        task=task,
+        rows=rows,
+        train_task=task,
+        train_rows=rows,
+        model=model,
+        strategy=nothing,
+        checkpoint=nothing,
+        tokens=nothing,
+        prefixes=nothing,
+    )
     run_id = recorder.start(planted, inputs, labels, again=True)
     assert isinstance(run_id, str)
     for name, value in (tags or {}).items():
@@ -112,8 +123,9 @@ def plant(
             write_predictions(Path(scratch) / "predictions.csv", _table(labels, gold, predicted))
         (Path(scratch) / "environment.json").write_text('{"python": "3.11", "libraries": {"torch": "2.13.0"}}')
         connection.client.log_artifacts(run_id, scratch)
-    recorder._log_metrics(run_id, [(name, value, 0) for name, value in (values | dict(more or {})).items()])
-    recorder._terminate(run_id, status)
+    points = [Metric(name, value, 0, 0) for name, value in (values | dict(more or {})).items()]
+    connection.client.log_batch(run_id, metrics=points)
+    connection.client.set_terminated(run_id, status)
     return run_id
 
 

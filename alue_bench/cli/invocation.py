@@ -33,6 +33,7 @@ from alue_bench.executors.coordination import execute_with
 from alue_bench.executors.local import Interrupted, Observer, Outcome, aggregate, execute_plan, result_document
 from alue_bench.plan import Plan
 from alue_bench.plugins import Registry
+from alue_bench.redaction import redact
 from alue_bench.termination import code_of_stop
 from alue_bench.tracking.connection import connect, public, tracking_uri
 from alue_bench.tracking.recording import Recorder
@@ -123,6 +124,8 @@ class Invocation:
         self.uri = tracking_uri(settings.get("tracking_uri"))
         self._executor = chosen_executor(settings.get("executor"), settings.get("jobs"), registry)
         self._recorder: Recorder | None = None
+        self._recorded: list[str] = []
+        """Runs that the parent run has results of."""
 
     @property
     def recorder(self) -> Recorder:
@@ -188,6 +191,7 @@ class Invocation:
         self, document: Mapping[str, Any], execution: Execution, metrics: Mapping[str, float] | None = None
     ) -> None:
         """Close the parent run, where there is one, with the results, the aggregates, and `metrics` besides."""
+        self._recorded = [outcome.run_id for outcome in execution.outcomes if outcome.run_id]
         found = {**aggregate(execution.outcomes), **(metrics or {})}
         self.recorder.finish_parent(document, found, status=execution.status)
 
@@ -203,13 +207,33 @@ class Invocation:
         document["planned"] = [planned.spec.as_dict() for planned in plan.runs]
         return document
 
+    def _keep_page(self) -> None:
+        """With the parent run, the report of its runs. Nothing that goes wrong here takes back what was done."""
+        parent_id = self.recorder.parent_id
+        if parent_id is None:
+            return
+        from alue_bench.report.parent_page import log_parent_page
+
+        try:
+            log_parent_page(self.recorder.connection, parent_id, self._recorded)
+        except Exception as error:
+            cause = next(iter(str(error).splitlines()), "")
+            self._streams.talk.print(
+                f"warning: no report was kept with the plan's run ({type(error).__name__}: {redact(cause)}); "
+                f"alue-bench report --parent {parent_id} writes one",
+                style="yellow",
+                markup=False,
+            )
+
     def farewell(self, document: Mapping[str, Any], execution: Execution) -> int:
         """Say how to look at the results, and what is left; with --json, the document. Returns the exit code."""
         talk, uri = self._streams.talk, self._settings.get("tracking_uri")
         option = f" --tracking-uri {public(uri)}" if uri else ""
+        kept = len(self.recorder.spool.entries())
+        if not execution.stop and not kept:
+            self._keep_page()
         talk.print(f"Compare in the browser: alue-bench ui{option}", markup=False, highlight=False)
         self._streams.document(document)
-        kept = len(self.recorder.spool.entries())
         if kept:
             talk.print(
                 f"The tracking store did not take {kept} results: they are kept in {self.recorder.spool.folder}, and "

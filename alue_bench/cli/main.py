@@ -21,6 +21,7 @@ from alue_bench.cli import (
     list_,
     new_plugin,
     plugins,
+    report,
     run,
     search,
     submit,
@@ -57,6 +58,7 @@ app.command("submit")(submit.submit)
 app.command("sync")(sync.sync)
 app.command("compare")(compare.compare)
 app.command("export")(export.export)
+app.command("report")(report.report)
 app.command("ui")(ui.ui)
 app.command("doctor")(doctor.doctor)
 app.command("new-plugin")(new_plugin.new_plugin)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alue_bench.errors import UsageError
 
@@ -99,10 +99,10 @@ def beside_published(runs: pd.DataFrame, metric: str | None = None) -> pd.DataFr
     return pd.DataFrame(rows)
 
 
-def measured(runs: pd.DataFrame, metric: str | None) -> dict[str, object]:
+def measured(runs: pd.DataFrame, metric: str | None) -> dict[str, Any]:
     """Our side of a row: means over the runs of one task and model in both settings, and the changes between them; nan
     where there is no run."""
-    found: dict[str, object] = {"metric": metric}
+    found: dict[str, Any] = {"metric": metric}
     means: dict[str, float] = {}
     for side, strategy in (("full", FULL), ("frozen", FROZEN)):
         of_side = runs[runs["strategy"] == strategy]

@@ -1,0 +1,136 @@
+"""Under which conditions results came about: what a reader needs to trust them, and to repeat them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.report.content import Cell, Column, Facts, Folded, Item, Row, RowGroup, Table
+from alue_bench.report.numbers import count, plain, seconds, several
+from alue_bench.tracking.reading import Results, distinct, read_environment, read_notes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LISTED = 200
+"""Most runs that the page lists one by one."""
+NOTED = 60
+"""Most runs whose notes are looked at."""
+HYPER = ("epochs", "batch_size", "lr", "max_length", "other_hyper")
+
+SOURCES = {
+    "real": "the official files",
+    "sample": "embedded sample, written for demonstration: says nothing of the task",
+}
+
+
+def conditions(results: Results, runs: pd.DataFrame) -> list[Item]:
+    """Facts about runs that compare with each other, and the runs themselves."""
+    environment = read_environment(results, str(runs["run_id"].iloc[-1])) if len(runs) else None
+    facts = [
+        ("data", "; ".join(f"{source}: {SOURCES.get(source, '')}" for source in distinct(runs["data_source"]))),
+        ("protocol", "; ".join(_by_task(runs, "protocol"))),
+        ("hardware", "; ".join(distinct(runs["hardware"]))),
+        ("device, precision", "; ".join(_pairs(runs, "device", "precision"))),
+        ("versions", "; ".join(distinct(runs["versions"]))),
+        ("system", _system(environment)),
+        ("code", "; ".join(f"git {commit[:10]}" for commit in distinct(runs["git_commit"]))),
+        ("metric", "; ".join(_by_task(runs, "primary_metric"))),
+        ("training", "; ".join(_settings(runs))),
+        ("rows", "; ".join(_rows(runs))),
+        ("seeds", ", ".join(str(seed) for seed in sorted(distinct(runs["seed"])))),
+        ("models", "; ".join(f"{model} ({digest[:10]})" for model, digest in _models(runs))),
+        ("when", _when(runs)),
+        ("remarks", "; ".join(_notes(results, runs))),
+    ]
+    return [Facts([(name, value) for name, value in facts if value]), _listed(runs)]
+
+
+def _by_task(runs: pd.DataFrame, column: str) -> Iterable[str]:
+    """Each value once, with the tasks that it holds for where there are several."""
+    by_value: dict[str, list[str]] = {}
+    for (task, value), _ in runs.groupby(["task", column], sort=False):
+        by_value.setdefault(str(value), []).append(str(task))
+    alone = len(by_value) == 1
+    return [value if alone else f"{', '.join(dict.fromkeys(tasks))}: {value}" for value, tasks in by_value.items()]
+
+
+def _pairs(runs: pd.DataFrame, *columns: str) -> list[str]:
+    unique = runs[list(columns)].drop_duplicates().itertuples(index=False, name=None)
+    return [", ".join(str(value) for value in row) for row in unique]
+
+
+def _models(runs: pd.DataFrame) -> list[tuple[str, str]]:
+    unique = runs[["model", "model_digest"]].drop_duplicates().itertuples(index=False, name=None)
+    return [(str(model), str(digest)) for model, digest in unique if isinstance(digest, str)]
+
+
+def _settings(runs: pd.DataFrame) -> list[str]:
+    """Hyper-parameters that runs were made with; of very many the first."""
+    import pandas as pd
+
+    found = []
+    for values in runs[list(HYPER)].drop_duplicates().to_dict("records"):
+        other = values.pop("other_hyper")
+        named = [f"{name} {value:g}" for name, value in values.items() if pd.notna(value)]
+        found.append(", ".join([*named, *([other] if isinstance(other, str) else [])]))
+    return found if len(found) <= 6 else [*found[:6], f"and {len(found) - 6} more"]
+
+
+def _rows(runs: pd.DataFrame) -> list[str]:
+    columns = [name for name in ("data/train_rows", "data/test_rows") if name in runs]
+    if len(columns) < 2:
+        return []
+    unique = runs[["task", *columns]].dropna().drop_duplicates().itertuples(index=False, name=None)
+    return [f"{task} {train:.0f} train, {test:.0f} test" for task, train, test in unique][:40]
+
+
+def _system(environment: dict[str, Any] | None) -> str:
+    if not environment:
+        return ""
+    libraries = environment.get("libraries")
+    named = [f"{name} {version}" for name, version in libraries.items()] if isinstance(libraries, dict) else []
+    parts = [environment.get("system"), f"Python {environment['python']}" if environment.get("python") else None]
+    return ", ".join(str(part) for part in [*parts, *named] if part)
+
+
+def _when(runs: pd.DataFrame) -> str:
+    times = runs["start_time"].dropna()
+    if times.empty:
+        return ""
+    first, last = (f"{time:%Y-%m-%d %H:%M} UTC" for time in (times.min(), times.max()))
+    return first if first == last else f"{first} to {last}"
+
+
+def _notes(results: Results, runs: pd.DataFrame) -> list[str]:
+    """What runs remarked, and how many did; of the first of very many."""
+    counted: dict[str, int] = {}
+    for run_id in runs["run_id"].head(NOTED):
+        for note in read_notes(results, str(run_id)):
+            counted[note] = counted.get(note, 0) + 1
+    return [f"{note} ({several(number, 'run')})" for note, number in list(counted.items())[:12]]
+
+
+def _listed(runs: pd.DataFrame) -> Folded:
+    """Run by run, to find them in MLflow."""
+    shown = runs.head(LISTED)
+
+    def value(row: dict[str, Any], name: str) -> float | None:
+        return row.get(name)
+
+    rows = [
+        Row(
+            f"{row['task']}/{row['model']}/{row['strategy']}",
+            [
+                Cell(str(row["seed"])),
+                Cell(plain(row["score"])),
+                Cell(seconds(value(row, "runtime/train_s"))),
+                Cell(count(value(row, "flops/train"))),
+                Cell(str(row["run_id"]), tone="muted"),
+            ],
+        )
+        for row in shown.to_dict("records")
+    ]
+    columns = [Column("seed"), Column("score"), Column("training"), Column("FLOPs"), Column("run id", number=False)]
+    left = f", the first {LISTED} of {len(runs)}" if len(runs) > LISTED else f" ({len(runs)})"
+    return Folded(f"Every run{left}", [Table("Runs", "run", columns, [RowGroup("", rows)])])

@@ -1,0 +1,310 @@
+"""What a comparison says, in sentences and in tables. Every number is taken from it; none is computed here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from alue_bench.evaluation.intervals import Estimate
+from alue_bench.report import comparison, grid
+from alue_bench.report.comparison import Verdict
+from alue_bench.report.content import Cell, Column, Findings, Item, Paragraph, Row, RowGroup, Sentence, Table, Tone
+from alue_bench.report.numbers import (
+    NONE,
+    count,
+    percent,
+    plain,
+    seconds,
+    several,
+    signed,
+    signed_percent,
+)
+from alue_bench.report.subjects import Subject
+
+SAID = 3
+"""Strategies that a sentence speaks of; of more, it speaks of the one that the dev split recommends."""
+MOST_ROWS = 100
+"""Strategies of a subject that the tables list; of more, those with the best scores."""
+UNITS = {
+    "accuracy": "accuracy points",
+    "pearson": "points of Pearson's correlation",
+    "spearman": "points of Spearman's correlation",
+    "mcc": "points of Matthews' coefficient",
+    "jaccard_samples": "Jaccard points",
+}
+
+
+# Sentences ---------------------------------------------------------------------------------------------------------
+
+
+def sentences(subjects: Sequence[Subject]) -> list[Item]:
+    """One for each subject."""
+    return [Findings([_sentence(subject) for subject in subjects])] if subjects else []
+
+
+def _sentence(subject: Subject) -> Sentence:
+    block = subject.compared
+    base = next((row for row in block.rows if row.strategy == block.baseline), None)
+    others = [row for row in block.rows if row.strategy != block.baseline]
+    if base is None:
+        text = f"No run of {block.baseline} under these conditions, so nothing to hold {_listed(others)} against."
+        return Sentence(subject.label, text)
+    if not others:
+        text = f"Only {block.baseline} was run: {subject.metric} {_estimate(base.score)}. There is nothing to compare."
+        return Sentence(subject.label, text)
+    spoken, before = others, ""
+    if len(others) > SAID:
+        chosen = _recommended(subject)
+        spoken = [row for row in others if row.strategy == chosen]
+        before = f"Of {several(len(block.rows), 'setting')} the dev split recommends {chosen}: "
+        if not spoken:
+            within = f"{100 * grid.DEFAULT_TOLERANCE:.0f} %"
+            text = (
+                f"Of {len(block.rows)} settings none is cheaper than {chosen} with a dev score within {within} of its."
+            )
+            return Sentence(subject.label, text)
+    clauses = [_clause(row, subject, against=place == 0) for place, row in enumerate(spoken)]
+    tones = {_tone(row.difference) for row in spoken}
+    text = "; ".join(clauses)
+    text = before + (text.removeprefix(f"{spoken[0].strategy} ") if before else text)
+    return Sentence(subject.label, f"{text}.", tones.pop() if len(tones) == 1 else "")
+
+
+def _recommended(subject: Subject) -> str:
+    """The cheapest setting whose dev score is close to the baseline's: test scores take no part in the choice."""
+    found = grid.recommend(grid.cells(subject.runs)) if grid.DEV in subject.runs else None
+    return found.strategy if found else subject.compared.baseline
+
+
+def _clause(row: comparison.Row, subject: Subject, *, against: bool) -> str:
+    """bottom3top4 saves 38 % ± 2 of the time and costs 0.4 ± 0.9 F1 points against full: no significant loss"""
+    baseline = f" against {subject.compared.baseline}" if against else ""
+    found = row.difference
+    if found is None:
+        return f"{row.strategy} {_time(row.time_change)}{baseline}; a score is undefined, so scores do not compare"
+    half = found.test.half_width if found.test else None
+    return (
+        f"{row.strategy} {_time(row.time_change)} and {_points(found.mean, half, subject.metric)}{baseline}: "
+        f"{_verdict(found)}"
+    )
+
+
+def _time(change: Estimate | None) -> str:
+    if change is None:
+        return "has no time to compare"
+    half = "" if change.half_width is None else f" ± {_few_digits(100 * change.half_width)}"
+    if change.half_width is not None and abs(change.mean) <= change.half_width:
+        return f"shows no clear change of time ({signed_percent(change.mean)}{half})"
+    size = f"{abs(100 * change.mean):.0f} %{half}"
+    return f"saves {size} of the time" if change.mean < 0 else f"takes {size} more time"
+
+
+def _points(mean: float, half: float | None, metric: str) -> str:
+    """A difference of scores in hundredths, which is what tables of scores are printed in."""
+    unit = UNITS.get(metric, "F1 points" if metric.startswith("f1_") else f"points of {metric}")
+    size = f"{abs(100 * mean):.1f}{'' if half is None else f' ± {100 * half:.1f}'} {unit}"
+    if _is_nothing(mean):
+        return f"changes the score by {size}"
+    return f"costs {size}" if mean < 0 else f"gains {size}"
+
+
+def _is_nothing(mean: float) -> bool:
+    """Whether a difference is zero as far as it is written."""
+    return abs(100 * mean) < 0.05
+
+
+def _few_digits(value: float) -> str:
+    """Half-widths: 12, 2, 0.3."""
+    return f"{value:.0f}" if value >= 1 else f"{value:.1f}"
+
+
+def _verdict(found: comparison.Difference) -> str:
+    p = "" if found.p_corrected is None else f" ({_p(found.p_corrected)})"
+    if found.verdict is Verdict.BETTER:
+        return f"a significant gain{p}"
+    if found.verdict is Verdict.WORSE:
+        return f"a significant loss{p}"
+    if found.verdict is Verdict.UNDECIDED:
+        what = "change" if _is_nothing(found.mean) else "loss" if found.mean < 0 else "gain"
+        return f"no significant {what}"
+    if found.verdict is Verdict.TOO_FEW_SEEDS:
+        return "one seed, which may be chance" if found.seeds == 1 else f"{found.seeds} seeds, too few for a verdict"
+    return f"not tested, since {found.reason}" if found.reason else "not tested"
+
+
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def _tone(found: comparison.Difference | None) -> Tone:
+    if found is None:
+        return ""
+    tones: dict[Verdict, Tone] = {Verdict.BETTER: "good", Verdict.WORSE: "bad"}
+    return tones.get(found.verdict, "")
+
+
+def _listed(rows: Sequence[comparison.Row]) -> str:
+    names = [row.strategy for row in rows[:SAID]]
+    more = f" and {len(rows) - SAID} more" if len(rows) > SAID else ""
+    return ", ".join(names) + more
+
+
+# Tables ------------------------------------------------------------------------------------------------------------
+
+
+def score_table(subjects: Sequence[Subject]) -> list[Item]:
+    """Score, change, verdict and time of each strategy."""
+    if not subjects:
+        return []
+    columns = [
+        Column("score", explained="mean over seeds; ± half of its 95 % t-interval"),
+        Column("Δ score", explained="against the baseline, over the seeds that both have; ± half of its 95 % interval"),
+        Column("training", explained="seconds as a user waits for them, the frozen prefix charged"),
+        Column("Δ time", explained="against the baseline, seed by seed"),
+        Column("speed-up"),
+        Column("seeds"),
+        Column(
+            "verdict", number=False, explained="of the difference, after Holm's correction over all that are tested"
+        ),
+    ]
+    groups = [
+        RowGroup(subject.label, [_score_row(row, subject) for row in _shown(subject)], _remark(subject))
+        for subject in subjects
+    ]
+    return [Table("Scores and times", "task and model, strategy", columns, groups), *_notes(subjects)]
+
+
+def _score_row(row: comparison.Row, subject: Subject) -> Row:
+    found = row.difference
+    baseline = row.strategy == subject.compared.baseline
+    change = Cell("baseline" if baseline else NONE, tone="muted")
+    verdict = Cell("", tone="muted")
+    if found is not None:
+        half = found.test.half_width if found.test else None
+        change = Cell(signed(found.mean), _tone(found), _half(half, 3))
+        verdict = Cell(_short_verdict(found), _tone(found), _explained(found))
+    time = row.time_change
+    return Row(
+        row.strategy,
+        [
+            _estimated(row.score, lambda value: plain(value)),
+            change,
+            _estimated(row.train_s, seconds),
+            Cell(NONE if baseline or time is None else signed_percent(time.mean), detail=_half_percent(time)),
+            Cell(NONE if row.speed_up is None else f"{row.speed_up:.2f}×"),
+            Cell(str(len(row.seeds))),
+            verdict,
+        ],
+    )
+
+
+def _short_verdict(found: comparison.Difference) -> str:
+    words = {
+        Verdict.BETTER: f"significant gain {found.stars}",
+        Verdict.WORSE: f"significant loss {found.stars}",
+        Verdict.UNDECIDED: "not significant",
+        Verdict.TOO_FEW_SEEDS: "one seed" if found.seeds == 1 else f"{found.seeds} seeds: too few",
+        Verdict.NOT_TESTED: "not tested",
+    }
+    return words[found.verdict].strip()
+
+
+def _explained(found: comparison.Difference) -> str:
+    """The p-value; where nothing was found, what could have been, and how many seeds would decide."""
+    if found.verdict is Verdict.NOT_TESTED:
+        return found.reason
+    parts = [] if found.p_corrected is None else [_p(found.p_corrected)]
+    if found.verdict is Verdict.UNDECIDED:
+        if found.detectable is not None:
+            parts.append(f"{plain(found.detectable)} would show")
+        if found.seeds_needed is not None:
+            parts.append(f"{found.seeds_needed} seeds may decide")
+    return "; ".join(parts)
+
+
+def _remark(subject: Subject) -> str:
+    trivial = subject.compared.trivial_score
+    said = f"{subject.metric}" + ("" if trivial is None else f"; without reading the text: {plain(trivial)}")
+    return f"{said}; {_cut(subject)}" if len(subject.compared.rows) > MOST_ROWS else said
+
+
+def _cut(subject: Subject) -> str:
+    return f"the best {MOST_ROWS} of {several(len(subject.compared.rows), 'strategy', 'strategies')}"
+
+
+def _shown(subject: Subject) -> Sequence[comparison.Row]:
+    """The baseline, and of very many strategies those with the best scores, in the comparison's order."""
+    rows = subject.compared.rows
+    if len(rows) <= MOST_ROWS:
+        return rows
+    scored = [row for row in rows if row.score is not None]
+    best = sorted(scored, key=lambda row: -row.score.mean if row.score else 0.0)[: MOST_ROWS - 1]
+    kept = {row.strategy for row in best} | {subject.compared.baseline}
+    return [row for row in rows if row.strategy in kept]
+
+
+def _notes(subjects: Sequence[Subject]) -> list[Item]:
+    said = [f"{subject.label}: {note}." for subject in subjects for note in subject.compared.notes]
+    return [Paragraph(" ".join(said[:8]) + (f" And {len(said) - 8} more." if len(said) > 8 else ""))] if said else []
+
+
+def cost_table(subjects: Sequence[Subject]) -> list[Item]:
+    """What each strategy costs: parameters, operations, time, memory, energy."""
+    if not subjects:
+        return []
+    columns = [
+        Column("trained", explained="parameters that train"),
+        Column("share", explained="of all parameters"),
+        Column("FLOPs", explained="of the training steps, counted from the shapes"),
+        Column("of full"),
+        Column("training"),
+        Column("peak memory", explained="of the GPU where there is one, else of the process"),
+        Column("energy", explained="of the GPU where there is one, else of the processor; empty without a counter"),
+    ]
+    groups = [
+        RowGroup(
+            subject.label,
+            [_cost_row(row, subject) for row in _shown(subject)],
+            _cut(subject) if len(subject.compared.rows) > MOST_ROWS else "",
+        )
+        for subject in subjects
+    ]
+    return [Table("Costs", "task and model, strategy", columns, groups)]
+
+
+def _cost_row(row: comparison.Row, subject: Subject) -> Row:
+    runs = subject.runs
+    # The same in every seed: a strategy decides them, not chance.
+    first = runs[runs["run_id"] == row.run_ids[0]].iloc[0]
+    return Row(
+        row.strategy,
+        [
+            Cell(count(first.get("params/trainable"))),
+            Cell(percent(row.trainable_share)),
+            Cell(count(first.get("flops/train"))),
+            Cell(percent(row.flops_share)),
+            _estimated(row.train_s, seconds),
+            Cell(NONE if row.memory_mib is None else f"{row.memory_mib:.0f} MiB"),
+            Cell(NONE if row.energy_j is None else f"{row.energy_j:.0f} J"),
+        ],
+    )
+
+
+def _estimated(value: Estimate | None, written: Callable[[float], str]) -> Cell:
+    if value is None:
+        return Cell("undefined", tone="muted")
+    half = value.half_width
+    return Cell(written(value.mean), detail="" if half is None else f"± {written(half)}")
+
+
+def _half(value: float | None, digits: int) -> str:
+    return "" if value is None else f"± {plain(value, digits)}"
+
+
+def _half_percent(value: Estimate | None) -> str:
+    return "" if value is None or value.half_width is None else f"± {_few_digits(100 * value.half_width)}"
+
+
+def _estimate(value: Estimate | None) -> str:
+    if value is None:
+        return "undefined"
+    return plain(value.mean) + ("" if value.half_width is None else f" ± {plain(value.half_width)}")

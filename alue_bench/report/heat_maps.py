@@ -1,0 +1,61 @@
+"""The paper's figure 1 and its twin in time, for runs that make a grid of frozen bottom and top layers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from alue_bench.report import grid
+from alue_bench.report.content import Gallery, Item, Paragraph
+from alue_bench.report.drawing import Picture, style, to_svg
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LEAST_CELLS = 6
+"""Fewer cells, or cells in one row or column only, are a table and no map."""
+MOST_MAPS = 8
+"""Grids that are drawn; more are left out, and it is said."""
+COMMAND = "alue-bench sweep -t mdd --grid bottom-top"
+
+
+def heat_maps(runs: pd.DataFrame, prefix: str) -> list[Item]:
+    """Maps of score and time for each grid in runs that compare with each other; empty where there is none."""
+    found = [group for group in grid.groups(runs) if _is_map(group)] if grid.DEV in runs else []
+    items: list[Item] = []
+    for number, group in enumerate(found[:MOST_MAPS]):
+        recommended = grid.recommend(group.cells)
+        with style():
+            drawn = [
+                Picture(
+                    name=f"{prefix}-{number + 1}-{kind}",
+                    svg=to_svg(draw(group, recommended), f"{prefix}-{number + 1}-{kind}"),
+                    alt=f"Heat map of {what} by frozen bottom layers (upwards) and frozen top layers (to the right) "
+                    f"for {group.title}, {len(group.cells)} settings. {_extremes(group, column)}",
+                    wide=True,
+                )
+                for kind, draw, what, column in (
+                    ("score", grid.score_map, f"test {group.metric}", "test_score"),
+                    ("time", grid.runtime_map, "training time in seconds", "train_s"),
+                )
+            ]
+        items.append(Gallery(drawn))
+        if recommended is not None:
+            items.append(Paragraph(f"Recommended for {group.title}: {recommended.sentence()}."))
+    if len(found) > MOST_MAPS:
+        items.append(
+            Paragraph(f"Drawn are {MOST_MAPS} of {len(found)} grids; --task and --model choose others.", warning=True)
+        )
+    return items
+
+
+def _is_map(group: grid.Group) -> bool:
+    placed = group.cells[group.cells["bottom"].notna()]
+    return len(placed) >= LEAST_CELLS and placed["bottom"].nunique() > 1 and placed["top"].nunique() > 1
+
+
+def _extremes(group: grid.Group, column: str) -> str:
+    placed = group.cells[group.cells["bottom"].notna() & group.cells[column].notna()]
+    if placed.empty:
+        return ""
+    high, low = placed.loc[placed[column].idxmax()], placed.loc[placed[column].idxmin()]
+    return f"Highest: {high['strategy']} {high[column]:.3f}; lowest: {low['strategy']} {low[column]:.3f}."

@@ -1,0 +1,119 @@
+"""Scores and costs of strategies as figures: each task's trade, and averages across tasks (the paper's figure 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from alue_bench.report import comparison
+from alue_bench.report.charts import Point, averages, pareto
+from alue_bench.report.content import Gallery, Item, Paragraph
+from alue_bench.report.grid import pareto_front
+from alue_bench.report.numbers import several
+from alue_bench.report.subjects import Subject
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_BARS = 16
+"""Strategies of a bar chart."""
+
+
+def trades(subjects: Sequence[Subject], most: int, prefix: str) -> list[Item]:
+    """Score against time, for each subject with more than one strategy."""
+    several_strategies = [subject for subject in subjects if len(_measured(subject)) > 1]
+    drawn = []
+    for number, subject in enumerate(several_strategies[:most], start=1):
+        points = _measured(subject)
+        front = pareto_front(_as_cells(points), "test_score")["strategy"]
+        drawn.append(pareto(points, list(front), name=f"{prefix}-{number}", metric=subject.metric, of=subject.label))
+    items: list[Item] = [Gallery(drawn)] if drawn else []
+    if len(several_strategies) > most:
+        items.append(
+            Paragraph(
+                f"Drawn are {most} of {several(len(several_strategies), 'task and model', 'tasks and models')}; "
+                "--task and --model choose others.",
+                warning=True,
+            )
+        )
+    return items
+
+
+def _measured(subject: Subject) -> list[Point]:
+    return [
+        Point(row.strategy, row.score.mean, row.train_s.mean, row.score.half_width, row.train_s.half_width)
+        for row in subject.compared.rows
+        if row.score is not None and row.train_s is not None
+    ]
+
+
+def _as_cells(points: Sequence[Point]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(
+        [(point.name, point.score, point.time) for point in points], columns=["strategy", "test_score", "train_s"]
+    )
+
+
+def across_tasks(subjects: Sequence[Subject], prefix: str) -> list[Item]:
+    """Means over tasks, for each model that has at least two of them with the same strategies."""
+    items: list[Item] = []
+    for number, model in enumerate(dict.fromkeys(subject.model for subject in subjects), start=1):
+        of_model = _one_each([subject for subject in subjects if subject.model == model])
+        by_task = {
+            subject.task: {row.strategy: row for row in subject.compared.rows if row.score and row.train_s}
+            for subject in of_model
+        }
+        with_baseline = {task: rows for task, rows in by_task.items() if comparison.BASELINE in rows and len(rows) > 1}
+        if len(with_baseline) < 2:
+            continue
+        common = [
+            strategy
+            for strategy in next(iter(with_baseline.values()))
+            if all(strategy in rows for rows in with_baseline.values())
+        ]
+        if len(common) > 1:
+            items += _averaged(
+                model, {t: [rows[s] for s in common] for t, rows in with_baseline.items()}, f"{prefix}-{number}"
+            )
+            metrics = dict.fromkeys(subject.metric for subject in of_model if subject.task in with_baseline)
+            items.append(
+                Paragraph(
+                    f"{model}: mean over {', '.join(with_baseline)}, each by {' or '.join(metrics)}"
+                    + (
+                        " as is its own; different metrics in one mean only show a tendency."
+                        if len(metrics) > 1
+                        else "."
+                    )
+                    + " A long task weighs more in the mean time than a short one."
+                )
+            )
+    return items
+
+
+def _averaged(model: str, by_task: dict[str, list[comparison.Row]], name: str) -> list[Item]:
+    tasks = len(by_task)
+    strategies = [row.strategy for row in next(iter(by_task.values()))][:MOST_BARS]
+    score, time = [], []
+    for place, strategy in enumerate(strategies):
+        rows = [rows[place] for rows in by_task.values()]
+        score.append((strategy, sum(row.score.mean for row in rows if row.score) / tasks))
+        time.append((strategy, sum(row.train_s.mean for row in rows if row.train_s) / tasks))
+    of = f"{model}, {several(tasks, 'task')}"
+    return [
+        Gallery(
+            [
+                averages(score, name=f"{name}-score", of=of, unit="mean test score", digits=3),
+                averages(time, name=f"{name}-time", of=of, unit="mean training time in seconds", digits=1),
+            ]
+        )
+    ]
+
+
+def _one_each(subjects: Sequence[Subject]) -> list[Subject]:
+    """Of each task the subject with the most strategies, so that no task counts twice."""
+    best: dict[str, Subject] = {}
+    for subject in subjects:
+        if subject.task not in best or len(subject.strategies) > len(best[subject.task].strategies):
+            best[subject.task] = subject
+    return list(best.values())

@@ -1,0 +1,231 @@
+"""Which sections a page has, and what goes into each: from the results of a store to a `Page`.
+
+Runs compare only where data source and hardware are the same: each such set of runs is a block of its own in every
+section, and no figure or average is of two of them. Within a block, each task and model is compared under one protocol
+and one recipe (`comparison`). What a section lacks runs for, it says with the command that makes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from alue_bench import __version__
+from alue_bench.evaluation.significance import FEWEST_SEEDS
+from alue_bench.report import findings, heat_maps, overview
+from alue_bench.report.comparison import compare
+from alue_bench.report.conditions import conditions
+from alue_bench.report.content import Block, Item, Missing, Page, Section
+from alue_bench.report.evidence import Shown, confusion, learning
+from alue_bench.report.numbers import several
+from alue_bench.report.papers_tables import papers_tables
+from alue_bench.report.subjects import Comparable, arrange
+from alue_bench.tracking.reading import Results, read_predictions, say_counts
+
+TITLE = "Which layers should I train?"
+MORE_SEEDS = "alue-bench run --strategy full --strategy bottom3top4 --strategy head-only --seeds 3"
+"""The command for a page that has something in most of its sections."""
+SAMPLE_NOTICE = (
+    "Some of these results come from the embedded sample data, which were written for demonstration: such scores say "
+    "nothing about the real tasks."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageRequest:
+    """What to put on a page."""
+
+    metric: str | None = None
+    """Compare by this metric, such as f1_micro; None: by each task's primary one."""
+    shown: Shown = field(default_factory=Shown)
+
+
+def build_page(results: Results, request: PageRequest | None = None, *, now: datetime | None = None) -> Page:
+    """The page of these results. Raises UsageError where no run has `request.metric`."""
+    request = request or PageRequest()
+    runs = results.frame
+    compared = compare(runs, lambda run_id: read_predictions(results, run_id), metric=request.metric)
+    blocks = arrange(compared, runs)
+    return Page(
+        title=TITLE,
+        lead=_lead(results),
+        notices=_notices(results, blocks),
+        sections=[make(results, blocks, request) for make in SECTIONS],
+        footer=f"Written by alue-bench {__version__}, {now or datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
+    )
+
+
+def _lead(results: Results) -> str:
+    runs = results.frame
+    plan = f", plan {results.parent_id}" if results.parent_id else ""
+    if runs.empty:
+        return f"Experiment {results.connection.experiment}{plan}: no finished run."
+    counted = (
+        several(len(runs), "finished run"),
+        several(runs["task"].nunique(), "task"),
+        several(runs["model"].nunique(), "model"),
+        several(runs["strategy"].nunique(), "strategy", "strategies"),
+        several(runs["seed"].nunique(), "seed"),
+    )
+    return f"Experiment {results.connection.experiment}{plan}: {', '.join(counted)}."
+
+
+def _notices(results: Results, blocks: Sequence[Comparable]) -> list[str]:
+    """What a reader must know before the first number."""
+    said = []
+    if (results.frame["data_source"] == "sample").any():
+        said.append(SAMPLE_NOTICE)
+    if len(blocks) > 1:
+        said.append(
+            f"The runs are of {len(blocks)} kinds that do not compare, by data source or hardware. Each kind stands by "
+            "itself in every section; nothing is computed across them."
+        )
+    seeds = max((len(row.seeds) for b in blocks for s in b.subjects for row in s.compared.rows), default=0)
+    if 0 < seeds < FEWEST_SEEDS:
+        said.append(
+            f"No strategy has more than {several(seeds, 'seed')}: a difference may be chance, and none is called "
+            f"significant. --seeds {FEWEST_SEEDS} is the least for a verdict."
+        )
+    return said + [f"{sentence}." for sentence in say_counts(results.counts)]
+
+
+# Sections ----------------------------------------------------------------------------------------------------------
+
+
+def _each_block(
+    blocks: Sequence[Comparable], make: Callable[[Comparable, str], Sequence[Item]], missing: Missing
+) -> list[Block]:
+    """What `make` finds in each block, given a prefix for names of figures; `missing` where it finds nothing in any."""
+    made = [(block, make(block, str(number))) for number, block in enumerate(blocks, start=1)]
+    return [Block(block.heading, items) for block, items in made if items] or [Block("", [missing])]
+
+
+def _summary(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
+    return Section(
+        "summary",
+        "In a sentence",
+        _each_block(
+            blocks,
+            lambda block, prefix: findings.sentences(block.subjects),
+            Missing("No run has finished yet. This makes some:", MORE_SEEDS),
+        ),
+    )
+
+
+def _scores(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
+    return Section(
+        "scores",
+        "Scores and times",
+        _each_block(
+            blocks,
+            lambda block, prefix: findings.score_table(block.subjects),
+            Missing("No run has finished yet. This makes some:", MORE_SEEDS),
+        ),
+        intro="Means over seeds; ± half a 95 % interval. A verdict takes seeds and test examples as both random, and "
+        "is corrected for how many there are; “not significant” does not say that two strategies are the same.",
+    )
+
+
+def _trades(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
+    return Section(
+        "trade",
+        "Score against time",
+        _each_block(
+            blocks,
+            lambda block, prefix: overview.trades(block.subjects, request.shown.subjects, f"trade-{prefix}"),
+            Missing("No task has runs of two strategies under the same conditions. This makes some:", MORE_SEEDS),
+        ),
+        intro="Up and to the left is better. The dashed line joins those that no other strategy beats in both.",
+    )
+
+
+def _averages(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
+    return Section(
+        "averages",
+        "Averages across tasks",
+        _each_block(
+            blocks,
+            lambda block, prefix: overview.across_tasks(block.subjects, f"averages-{prefix}"),
+            Missing("No model has the same strategies on two tasks. This makes some:", MORE_SEEDS),
+        ),
+        intro="As the paper's figure 2: means over the tasks for which every strategy shown has been run.",
+    )
+
+
+def _grid(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
+    return Section(
+        "grid",
+        "Every pair of frozen layers",
+        _each_block(
+            blocks,
+            lambda block, prefix: heat_maps.heat_maps(block.runs, f"grid-{prefix}"),
+            Missing(
+                "No sweep over frozen bottom and top layers is among these runs. This makes one:", heat_maps.COMMAND
+            ),
+        ),
+        intro="The paper's figure 1 and its twin in time: test score and training time of each setting. Settings are "
+        "recommended by their dev score; the test score takes no part in the choice.",
+    )
+
+
+def _learning(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
+    return Section(
+        "curves",
+        "Learning curves",
+        _each_block(
+            blocks,
+            lambda block, prefix: learning(results, block.subjects, request.shown, f"curves-{prefix}"),
+            Missing("No run of more than one epoch is among these. This makes some:", f"{MORE_SEEDS} --epochs 3"),
+        ),
+        intro="Dev score after each epoch: thin lines are seeds, thick ones their mean.",
+    )
+
+
+def _confusion(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
+    return Section(
+        "confusion",
+        "What is taken for what",
+        _each_block(
+            blocks,
+            lambda block, prefix: confusion(results, block.subjects, request.shown, f"predicted-{prefix}"),
+            Missing("No run with predictions is among these. This makes some:", MORE_SEEDS),
+        ),
+        intro="Test predictions of all seeds together. Rows are gold labels; the darker a cell, the larger its part of "
+        "the row.",
+    )
+
+
+def _costs(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
+    return Section(
+        "costs",
+        "Costs",
+        _each_block(
+            blocks,
+            lambda block, prefix: findings.cost_table(block.subjects),
+            Missing("No run has finished yet. This makes some:", MORE_SEEDS),
+        ),
+        intro="Few trained parameters are not speed: time follows how deep the backward pass goes.",
+    )
+
+
+def _paper(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
+    found = [Block(block.heading, papers_tables(block.subjects, request.metric)) for block in blocks]
+    return Section("paper", "The paper's tables 1 to 7", found or [Block("", papers_tables([], request.metric))])
+
+
+def _conditions(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
+    return Section(
+        "conditions",
+        "Conditions",
+        _each_block(
+            blocks,
+            lambda block, prefix: conditions(results, block.runs),
+            Missing("No run has finished yet. This makes some:", MORE_SEEDS),
+        ),
+    )
+
+
+SECTIONS = (
+    _summary, _scores, _trades, _averages, _grid, _learning, _confusion, _costs, _paper, _conditions,
+)  # fmt: skip

@@ -1,0 +1,51 @@
+"""The report of one invocation, kept with its parent run in MLflow, whose description leads to it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from alue_bench.report.evidence import Shown
+from alue_bench.report.page import PageRequest, build_page
+from alue_bench.report.rendering import pictures, write_page
+from alue_bench.tracking.connection import Connection
+from alue_bench.tracking.reading import read_runs
+
+PAGE_FILE = "report.html"
+FIGURES = "figures"
+MOST_RUNS = 400
+"""Of a plan with more runs no report is written at its end: it would keep the user waiting."""
+SHOWN = Shown(subjects=4, strategies=3, seeds=3)
+"""Less than `alue-bench report` shows, so that an invocation takes no second or two longer."""
+
+
+def log_parent_page(connection: Connection, parent_id: str, run_ids: Sequence[str]) -> bool:
+    """Write the report of these runs, and log it with its figures to their parent run, whose description then leads to
+    it. Says whether there was anything to write. Asks the store for these runs only."""
+    if not 1 < len(run_ids) <= MOST_RUNS:
+        return False
+    results = read_runs(connection, run_ids, parent_id=parent_id)
+    if results.frame.empty:
+        return False
+    from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+
+    page = build_page(results, PageRequest(shown=SHOWN))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        write_page(page, folder / PAGE_FILE)
+        (folder / FIGURES).mkdir()
+        for picture in pictures(page):
+            (folder / FIGURES / f"{picture.name}.svg").write_text(picture.standalone, encoding="utf-8")
+        connection.client.log_artifacts(parent_id, scratch)
+    connection.client.set_tag(parent_id, MLFLOW_RUN_NOTE, _description(connection, parent_id, page.lead))
+    return True
+
+
+def _description(connection: Connection, parent_id: str, lead: str) -> str:
+    """For MLflow's page of the run, in Markdown."""
+    run = f"#/experiments/{connection.experiment_id}/runs/{parent_id}"
+    return (
+        f"{lead}\n\n[The report of these runs]({run}/artifacts/{PAGE_FILE}); figures, `plan.json` and `results.json` "
+        f"are beside it. Written again, with everything in it: `alue-bench report --parent {parent_id}`"
+    )
