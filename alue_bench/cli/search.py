@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from alue_bench.search.evidence import Evaluation
     from alue_bench.search.policy import Step
 
-SEARCH_OPTIONS = ("tolerance", "margin", "level", "budget", "short_runs", "grid")
+DEFAULT_TOLERANCE, DEFAULT_MARGIN, DEFAULT_LEVEL, DEFAULT_BUDGET = "1%", "2%", 0.1, "25%"
 
 
 def search(
@@ -33,33 +33,44 @@ def search(
     task: options.Task = None,
     model: options.Model = None,
     tolerance: Annotated[
-        str,
-        options.what(help="The loss that is accepted: a part of full fine-tuning's score (1%), or absolute (0.01)."),
-    ] = "1%",
+        str | None,
+        options.what(
+            help="The loss that is accepted: a part of full fine-tuning's score (1%), or absolute (0.01). Default: 1%."
+        ),
+    ] = None,
     margin: Annotated[
-        str,
+        str | None,
         options.what(
             help="How far beyond the tolerance the loss may still lie, for all that the runs can tell. The smaller, "
-            "the more seeds it takes."
+            "the more seeds it takes. Default: 2%."
         ),
-    ] = "2%",
+    ] = None,
     level: Annotated[
-        float,
-        options.what(help="How often, at most, a setting may be returned that loses more than tolerance and margin."),
-    ] = 0.1,
+        float | None,
+        options.what(
+            help="How often, at most, a setting may be returned that loses more than tolerance and margin. "
+            "Default: 0.1."
+        ),
+    ] = None,
     budget: Annotated[
-        str, options.what(help="The most that may be spent, as a part of what running every cell once costs.")
-    ] = "25%",
+        str | None,
+        options.what(help="The most that may be spent, as a part of what running every cell once costs. Default: 25%."),
+    ] = None,
     grid: Annotated[
         list[str] | None,
         options.what(
-            help="The settings in question: bottom-top, or ranges such as bottom=0..9,top=0..4; see alue-bench sweep. "
-            "Default: bottom-top, every pair."
+            "--grid",
+            "-g",
+            help="The settings in question: bottom-top for every pair of frozen bottom and top layers, or ranges such "
+            "as bottom=0..9,top=0..4; see alue-bench sweep. Default: bottom-top.",
         ),
     ] = None,
     short_runs: Annotated[
-        bool, options.what("--short-runs/--no-short-runs", help="Begin with a few runs of a third of the epochs.")
-    ] = True,
+        bool | None,
+        options.what(
+            "--short-runs/--no-short-runs", help="Begin with a few runs of a third of the epochs. Default: yes."
+        ),
+    ] = None,
     seed: Annotated[int | None, options.what(help="The first seed; further ones count up. Default: 42.")] = None,
     config: options.Config = None,
     epochs: options.Epochs = None,
@@ -96,9 +107,8 @@ def search(
 
     `alue-bench search -t mdd -m UBC-NLP/MARBERT --budget 15% --grid bottom=0..12,top=0..4`
     """
-    given = given_options({k: v for k, v in context.params.items() if k not in SEARCH_OPTIONS})
-    settings, overrides = merge_study(given, config, context.obj, command="search")
-    rules = _rules(tolerance, margin, level, budget, grid or [WHOLE], short_runs=short_runs)
+    settings, overrides = merge_study(given_options(context.params), config, context.obj, command="search")
+    rules = _rules(settings)
     with stop_on_sigterm():
         raise typer.Exit(run_search(context.obj, settings, overrides, rules, dry_run=dry_run, as_json=as_json))
 
@@ -116,21 +126,23 @@ class Rules:
     short_runs: bool
 
 
-def _rules(tolerance: str, margin: str, level: float, budget: str, grid: list[str], *, short_runs: bool) -> Rules:
+def _rules(settings: Mapping[str, Any]) -> Rules:
+    """Raises UsageError naming the option that makes no sense."""
     from alue_bench.search.candidates import parse_amount, parse_share
 
+    level = settings.get("level", DEFAULT_LEVEL)
     if not 0 < level < 0.5:
         raise UsageError(f"--level is {level}; it must lie between 0 and 0.5, such as 0.1")
-    parsed = parse_grid(grid)
-    if parsed.strategies or parsed.settings or parsed.seeds:
+    grid = parse_grid(settings.get("grid") or [WHOLE])
+    if grid.strategies or grid.settings or grid.seeds:
         raise UsageError("--grid of a search has the axes bottom and top alone; alue-bench sweep takes the others too")
     return Rules(
-        parse_amount("--tolerance", tolerance),
-        parse_amount("--margin", margin),
+        parse_amount("--tolerance", settings.get("tolerance", DEFAULT_TOLERANCE)),
+        parse_amount("--margin", settings.get("margin", DEFAULT_MARGIN)),
         level,
-        parse_share("--budget", budget),
-        parsed,
-        short_runs,
+        parse_share("--budget", settings.get("budget", DEFAULT_BUDGET)),
+        grid,
+        settings.get("short_runs", True),
     )
 
 
@@ -199,13 +211,12 @@ def _courses(request: PlanRequest, rules: Rules, registry: Registry) -> tuple[Pl
     from alue_bench.search.policy import Question
     from alue_bench.search.runs import grid_of
 
-    whole = build_plan(replace(request, strategies=(cell_name((0, 0)),)), registry)
-    if not whole.runs:
-        reasons = "; ".join(dict.fromkeys(skipped.reason for skipped in whole.skipped))
+    full = cell_name((0, 0))
+    cells = build_plan(replace(request, strategies=(full,), grid=rules.grid), registry)
+    whole = [run for run in cells.runs if run.spec.strategy == full]
+    if not whole:
+        reasons = "; ".join(dict.fromkeys(skipped.reason for skipped in cells.skipped))
         raise UsageError(f"nothing to search: {reasons or 'no task and model go together'}")
-    most = max(run.spec.freeze_plan.shape.layers for run in whole.runs)
-    names = dict.fromkeys([cell_name((0, 0)), *rules.grid.strategy_names(most)])
-    cells = build_plan(replace(request, strategies=tuple(names)), registry)
     groups: dict[tuple[str, str], list[PlannedRun]] = {}
     for run in cells.runs:
         groups.setdefault((run.spec.task, run.spec.model), []).append(run)
@@ -222,7 +233,7 @@ def _courses(request: PlanRequest, rules: Rules, registry: Registry) -> tuple[Pl
             short_runs=rules.short_runs and field.short_epochs is not None,
         )
         courses.append(Course(task, model, runs[0].inputs.task.primary, field, question))
-    return Plan(whole.runs, whole.skipped), courses
+    return Plan(whole, cells.skipped), courses
 
 
 def _follow(

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 SWEEP_KEYS = ("grid", "tolerance")
 """Keys of a study that say nothing to other commands."""
+SEARCH_KEYS = ("margin", "level", "budget", "short_runs")
+"""Those that only a search takes."""
 MOST_SEEDS = 10_000
 """More is a slip of the finger, and its plan alone would fill the memory."""
 
@@ -50,6 +52,8 @@ def merge_study(
     study.pop("title", None)
     if command == "run" and (only := next((key for key in SWEEP_KEYS if key in study), None)):
         raise UsageError(f"--config {config}: {only} is an option of: alue-bench sweep")
+    if command != "search" and (only := next((key for key in SEARCH_KEYS if key in study), None)):
+        raise UsageError(f"--config {config}: {only} is an option of: alue-bench search")
     if "seed" in given or "seeds" in given:  # two ways to say the same thing: one from the file gives way
         study.pop("seed", None)
         study.pop("seeds", None)

@@ -1,4 +1,4 @@
-"""Studies: the options of `run` or `sweep`, written down once and shared, found by path or by name.
+"""Studies: the options of `run`, `sweep` or `search`, written down once and shared, found by path or by name.
 
     title = "Dialects, five seeds"
     task = ["mdd", "oold"]
@@ -38,10 +38,19 @@ def study_schema() -> type[BaseModel]:
     class Study(BaseModel):
         model_config = ConfigDict(extra="forbid", strict=True)
 
+<<<<<<< HEAD
+=======
+        title: str | None = None
+        command: Literal["run", "sweep", "search"] | None = None
+>>>>>>> e4fe712 (Let a study hold a search's options, and lay out its grid as a sweep's)
         task: names | None = None
         model: names | None = None
         grid: names | None = None
         tolerance: str | None = None
+        margin: str | None = None
+        level: float | None = Field(None, gt=0, lt=0.5)
+        budget: str | None = None
+        short_runs: bool | None = None
         strategy: names | None = None
         seed: numbers | None = None
         seeds: int | None = Field(None, ge=1)
