@@ -1,8 +1,9 @@
 """Measurements that back what the documentation claims; not part of the wheel.
 
-Three commands, each of which reads as options → measure → report, with its tables in a module beside it:
+Commands, each of which reads as options → measure → report, the first three with their tables in a module beside them:
 
     engine, engine_report               fine-tuning by our engine and by the library's `Trainer`
     sweep, sweep_report                 a sweep over frozen layers that shares one store of frozen prefixes
     mini_quality, mini_quality_report   the bundled encoder, random weights, and a linear model
+    search                              what a search finds, held against a finished sweep
 """

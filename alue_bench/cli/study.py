@@ -38,11 +38,6 @@ def study_schema() -> type[BaseModel]:
     class Study(BaseModel):
         model_config = ConfigDict(extra="forbid", strict=True)
 
-<<<<<<< HEAD
-=======
-        title: str | None = None
-        command: Literal["run", "sweep", "search"] | None = None
->>>>>>> e4fe712 (Let a study hold a search's options, and lay out its grid as a sweep's)
         task: names | None = None
         model: names | None = None
         grid: names | None = None
@@ -82,7 +77,7 @@ def study_schema() -> type[BaseModel]:
         rerun: bool | None = None
         fail_fast: bool | None = None
         title: str | None = None
-        command: Literal["run", "sweep"] | None = None
+        command: Literal["run", "sweep", "search"] | None = None
 
     return Study
 

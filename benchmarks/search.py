@@ -1,0 +1,264 @@
+"""Does a search find what the whole sweep finds, and for which part of its cost?
+
+    python -m benchmarks.search --sweep-uri URI --task oold --model mini --data-dir DIR --json FILE
+
+The store at URI holds a finished sweep of every (bottom, top) cell of a task and a model. The same settings (rows,
+epochs, rate, first seed …), as the sweep recorded them, are searched in a fresh store, so that every run of the search
+is trained anew. Then the sweep is asked about the answer:
+
+- measured: how much the cell loses against full fine-tuning in the sweep itself, on test and on dev;
+- smoothed: the same of a surface fitted to all cells of the sweep: where a cell was run with one seed, its own score is
+  mostly the chance of that seed, and its neighbours know better.
+
+Exit codes: 0 the sweep confirms that the answer is within the tolerance on test, measured, and the budget was kept; 1
+it does not; 2 misuse.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from alue_bench.errors import AlueBenchError, TrainingError, UsageError
+from benchmarks.command_line import Parser, check_written_files, shown_command, told
+from benchmarks.tables import Sheet, number, show, write_page
+
+BENCHMARK = "search"
+HYPER = ("epochs", "batch_size", "lr", "max_length", "warmup", "weight_decay", "clip", "clip_by", "select")
+DEV, TEST = "selection/dev_score", "test/score"
+
+Search = Callable[[list[str]], dict[str, Any]]
+"""From the arguments of `alue-bench search` to the document it prints."""
+
+
+def main(arguments: Sequence[str] | None = None, *, search: Search | None = None) -> int:
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        options = _parser().parse_args(given)
+        check_written_files(options)
+        return benchmark(options, shown_command(BENCHMARK, given), search or searched_here)
+    except AlueBenchError as error:
+        return told(error)
+
+
+def benchmark(options: argparse.Namespace, command: str, search: Search) -> int:
+    """Read the sweep, search, hold the answer against the sweep. Returns the exit code."""
+    sweep = read_sweep(options)
+    with tempfile.TemporaryDirectory() as folder:
+        store = f"sqlite:///{Path(folder) / 'mlflow.db'}" if options.store is None else options.store
+        document = search(search_arguments(options, sweep.config, store))
+    (found,) = document["searches"]
+    readings = [
+        reading(sweep, found["answer"], metric, smoothed=smoothed)
+        for metric in (TEST, DEV)
+        for smoothed in (False, True)
+    ]
+    tolerance = _part(options.tolerance)
+    kept = found["compute"]["spent_share"] <= _part(options.budget) + 1e-9
+    confirmed = readings[0].loss <= tolerance * abs(readings[0].full)
+    sheet = _sheet(options, found, readings, tolerance)
+    cheapest = [cheapest_within(sweep, metric, tolerance) for metric in (TEST, DEV)]
+    seeds, compute = len(set(sweep.frame["seed"])), found["compute"]
+    lines = [
+        f"answer: {found['answer']} ({'supported' if found['supported'] else 'nothing supported'}; {found['why']}), at "
+        f"{found['cost_of_full']:.0%} of full fine-tuning's FLOPs",
+        f"compute: {compute['spent_share']:.1%} of the grid's FLOPs (budget {options.budget}), {compute['runs']} runs, "
+        f"{compute['train_s']:.0f} s of training; the sweep's {len(sweep.frame)} runs took "
+        f"{sweep.frame['runtime/train_s'].sum():.0f} s with {seeds} seed{'s' if seeds > 1 else ''}: "
+        f"{compute['train_s'] * seeds / sweep.frame['runtime/train_s'].sum():.1%} for as many seeds",
+        f"cheapest cell of the sweep within the tolerance: {cheapest[0]} by test, {cheapest[1]} by dev",
+        f"the sweep {'confirms' if confirmed else 'does not confirm'} that the answer loses at most "
+        f"{options.tolerance} on test; the budget was {'kept' if kept else 'exceeded'}",
+    ]
+    show([sheet], lines)
+    if options.json is not None:
+        content = {
+            "benchmark": BENCHMARK,
+            "command": command,
+            "confirmed": bool(confirmed),
+            "budget_kept": bool(kept),
+            "readings": [vars(r) for r in readings],
+            "cheapest_in_sweep": {"test": cheapest[0], "dev": cheapest[1]},
+            "sweep": {"runs": len(sweep.frame), "seeds": seeds, "config": sweep.config},
+            "search": found,
+        }
+        options.json.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_page(options.markdown, [sheet], lines)
+    return 0 if confirmed and kept else 1
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The finished cells of one task and model."""
+
+    frame: Any
+    """One row a run: strategy, seed, and metrics."""
+    config: dict[str, Any]
+    """Of one of its runs."""
+    layers: int
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the sweep says of a setting."""
+
+    metric: str
+    smoothed: bool
+    full: float
+    loss: float
+    sd: float | None
+    """Of the smoothed loss."""
+
+
+def read_sweep(options: argparse.Namespace) -> Sweep:
+    """Raises UsageError where the store holds no whole sweep, or several with different settings."""
+    from alue_bench.grid import cell_name, cell_of
+    from alue_bench.plan import resolve_model
+    from alue_bench.plugins import load_registry
+    from alue_bench.tracking.connection import connect
+    from alue_bench.tracking.reading import read_config, read_results
+
+    model = resolve_model(options.model, load_registry()).name
+    results = read_results(connect(options.sweep_uri, options.sweep_experiment), tasks=[options.task], models=[model])
+    frame = results.frame
+    where = f"{options.sweep_uri}, experiment {options.sweep_experiment!r}"
+    cells = frame[frame["strategy"].map(lambda name: cell_of(name) is not None).astype(bool)]
+    full = cells[cells["strategy"] == cell_name((0, 0))]
+    if full.empty:
+        raise UsageError(f"{where} has no finished run of full fine-tuning for {options.task} and {model}")
+    same = ["epochs", "lr", "batch_size", "max_length", "train_digest", "test_digest"]
+    if len(cells[same].drop_duplicates()) > 1:
+        raise UsageError(f"{where} has runs with different {', '.join(same)}; give a store or experiment of one sweep")
+    config = read_config(results, str(full["run_id"].iloc[0]))
+    if config is None:
+        raise UsageError(f"config.json of run {full['run_id'].iloc[0]} is gone")
+    layers = int(config["freeze_plan"]["layers"])
+    wanted = {cell_name((b, t)) for b in range(layers + 1) for t in range(layers + 1 - b)}
+    missing = sorted(wanted - set(cells["strategy"]))
+    if missing:
+        raise UsageError(
+            f"{where} lacks {len(missing)} of {len(wanted)} cells ({missing[0]}, …); finish the sweep with: alue-bench "
+            "sweep"
+        )
+    return Sweep(cells, config, layers)
+
+
+def search_arguments(options: argparse.Namespace, config: dict[str, Any], store: str) -> list[str]:
+    """The search for the same rows and settings as the sweep's."""
+    given = ["--task", options.task, "--model", options.model, "--tolerance", options.tolerance]
+    given += ["--budget", options.budget, "--seed", str(config["seed"]), "--tracking-uri", store, "--json"]
+    given += [part for name in HYPER for part in (f"--{name.replace('_', '-')}", str(config["hyper"][name]))]
+    given += ["--device", config["device"], "--precision", config["precision"]]
+    for name in ("limit_train", "limit_eval"):
+        given += [f"--{name.replace('_', '-')}", str(config[name])] if config[name] is not None else []
+    given += ["--drop-bad"] if config["drop_bad"] else []
+    given += ["--sample"] if config["data"]["source"] == "sample" else []
+    return given + (["--data-dir", str(options.data_dir)] if options.data_dir else [])
+
+
+def searched_here(arguments: list[str]) -> dict[str, Any]:
+    """`alue-bench search` in this process. Raises TrainingError where it ends otherwise than well."""
+    from alue_bench.cli import main as command
+
+    said, given = StringIO(), sys.argv
+    sys.argv = ["alue-bench", "search", *arguments]
+    try:
+        with redirect_stdout(said):
+            command.main()
+    except SystemExit as end:
+        if end.code:
+            raise TrainingError(f"the search ended with exit code {end.code}") from end
+    finally:
+        sys.argv = given
+    document: dict[str, Any] = json.loads(said.getvalue())
+    return document
+
+
+def reading(sweep: Sweep, setting: str, metric: str, *, smoothed: bool) -> Reading:
+    """The loss of a setting in the sweep: of its own runs, or of a surface fitted to all of them."""
+    means = sweep.frame.groupby("strategy")[metric].mean()
+    full = float(means["full"])
+    if not smoothed:
+        return Reading(metric, False, full, full - float(means[setting]), None)
+    losses = smoothed_losses(sweep, metric)
+    return Reading(metric, True, full, *losses[setting])
+
+
+def smoothed_losses(sweep: Sweep, metric: str) -> dict[str, tuple[float, float]]:
+    """The loss of each cell, and its standard deviation, by the search's own surface with the noise of one run."""
+    from alue_bench.grid import cell_of
+    from alue_bench.search.candidates import Candidate
+    from alue_bench.search.evidence import PRIOR_SD, Evaluation
+    from alue_bench.search.surface import fit
+
+    names = sorted(set(sweep.frame["strategy"]), key=lambda name: (name != "full", name))
+    candidates = [Candidate(name, *(cell_of(name) or (0, 0)), 1.0, 1.0) for name in names]
+    first = int(sweep.frame["seed"].min())
+    runs = [
+        Evaluation(str(row.strategy), int(row.seed) - first, float(value))
+        for row, value in zip(sweep.frame.itertuples(), sweep.frame[metric], strict=True)
+    ]
+    scale = abs(float(sweep.frame.loc[sweep.frame["strategy"] == "full", metric].mean()))
+    surface = fit(candidates, sweep.layers, runs, scale=scale, noise_variance=(PRIOR_SD * scale) ** 2)
+    return {name: (float(m), float(s)) for name, m, s in zip(names, surface.mean, surface.sd, strict=True)}
+
+
+def cheapest_within(sweep: Sweep, metric: str, tolerance: float) -> str:
+    """By the sweep's own scores, which are what a user would go by who had run it."""
+    means = sweep.frame.groupby("strategy")[[metric, "flops/train_vs_full"]].mean()
+    full = float(means.loc["full", metric])
+    good = means[means[metric] >= full - tolerance * abs(full)].sort_values("flops/train_vs_full")
+    return f"{good.index[0]} ({good['flops/train_vs_full'].iloc[0]:.0%} of FLOPs, {metric} {good[metric].iloc[0]:.4f})"
+
+
+def _sheet(options: argparse.Namespace, found: dict[str, Any], readings: Sequence[Reading], tolerance: float) -> Sheet:
+    rows = tuple(
+        (
+            r.metric,
+            "smoothed over all cells" if r.smoothed else "measured",
+            number(r.full, ".4f"),
+            number(r.loss, "+.4f"),
+            number(r.loss / abs(r.full) if r.full else None, "+.1%"),
+            number(r.sd, ".4f"),
+            "yes" if r.loss <= tolerance * abs(r.full) else "no",
+        )
+        for r in readings
+    )
+    columns = ("score", "of the sweep", "full", f"loss of {found['answer']}", "relative", "sd", "within tolerance")
+    return Sheet(f"{options.task}/{options.model}: the sweep about the search's answer", columns, rows)
+
+
+def _part(text: str) -> float:
+    from alue_bench.search.candidates import parse_share
+
+    return parse_share("--tolerance or --budget", text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="python -m benchmarks.search", description="Hold a search against a finished sweep.", allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("--sweep-uri", required=True, metavar="URI", help="the store with the sweep; it is only read")
+    add("--sweep-experiment", default="alue-bench", metavar="NAME", help="(default: alue-bench)")
+    add("--task", required=True)
+    add("--model", default="mini", help="(default: mini)")
+    add("--tolerance", default="1%", help="a part of the score (default: 1%%)")
+    add("--budget", default="25%", help="(default: 25%%)")
+    add("--store", metavar="URI", help="keep the search's runs here (default: a store that is thrown away)")
+    add("--data-dir", type=Path, metavar="DIR", help="the official files (default: the variable ALUE_BENCH_DATA)")
+    add("--json", type=Path, metavar="FILE")
+    add("--markdown", type=Path, metavar="FILE")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
