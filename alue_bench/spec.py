@@ -31,9 +31,9 @@ class HyperParameters:
     lr: float = 2e-5
     """Peak learning rate of AdamW; it decays linearly to zero."""
     llrd: float = 1.0
-    """Layer-wise decay of the learning rate (Sun et al. 2019, section 5.4.3; Howard & Ruder 2018, section 3.2): the top
-    layer has `lr`, as pooler and head have, and each layer this part of the rate of the one above it; the embeddings,
-    that of the lowest layer."""
+    """Layer-wise decay of the learning rate (Howard & Ruder 2018, section 3.2; Sun et al. 2019): the top layer has
+    `lr`, as pooler and head have, and each layer this part of the rate of the one above it. The embeddings are one more
+    layer at the bottom."""
     warmup: float = 0.0
     """The part of all steps in which the learning rate rises linearly from zero."""
     weight_decay: float = 0.0

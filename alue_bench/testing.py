@@ -16,10 +16,13 @@ checkpoint that was never downloaded, is told by a `ConformanceWarning`. The bui
 
 from __future__ import annotations
 
+import random
 import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,7 +30,17 @@ from alue_bench.errors import AlueBenchError, DataError, DoesNotFit, Unavailable
 from alue_bench.executor import Executor, Resources
 from alue_bench.formats import BadRow, Delimited, Example, Target
 from alue_bench.model import Model
-from alue_bench.strategy import EncoderShape, FreezePlan, Strategy, StrategyFamily
+from alue_bench.strategy import (
+    Adapter,
+    BlockNorms,
+    EncoderShape,
+    FreezePlan,
+    Outline,
+    Revisions,
+    Strategy,
+    StrategyFamily,
+    TrainingProgress,
+)
 from alue_bench.task import METRICS, NAME, DataFile, HeldOut, Labels, Splits, TargetKind, Task
 
 if TYPE_CHECKING:
@@ -114,8 +127,10 @@ def check_strategy(family: StrategyFamily) -> None:
     """Check a family of strategies by its examples, on encoders of 1 to 24 layers.
 
     Each example parses to a strategy; `parse(strategy.name)` gives an equal one back; equal names are equal, hashable
-    values; `freeze_plan` is deterministic and either within the encoder or refused with DoesNotFit and a reason; a
-    name of no family gives None.
+    values; `kept_layers` names layers of the encoder from low to high; `freeze_plan` is deterministic and either within
+    what is kept of the encoder or refused with DoesNotFit and a reason; an adapter goes with a plan that trains
+    adapters, and fits into a BERT; `revise`, taken through a training of two epochs, gives plans like the first one,
+    keeps what `revisions` promises, and depends on its arguments alone; a name of no family gives None.
 
         def test_my_strategy() -> None:
             check_strategy(my_plugin.FAMILY)
@@ -518,7 +533,11 @@ def _family_examples(family: StrategyFamily) -> Iterator[str]:
         yield from violations
         if not violations and by_name.setdefault(strategy.name, strategy) != strategy:
             yield f"{subject} has the name of an earlier example, but is not equal to it; let equal names be equal"
-        yield from _freezing(family, example, strategy)
+        violations = list(_freezing(family, example, strategy))
+        yield from violations
+        if not violations:
+            yield from _adapting(example, strategy)
+            yield from _revising(family, example, strategy)
 
 
 def _parsed(family: StrategyFamily, name: str) -> object:
@@ -558,7 +577,17 @@ def _freezing(family: StrategyFamily, example: str, strategy: Strategy) -> Itera
     subject = f"strategy {example!r}"
     fits = False
     for layers in LAYERS:
-        shape = EncoderShape(layers, hidden_size=64)
+        whole = EncoderShape(layers, hidden_size=64)
+        kept = _kept(strategy, whole)
+        if isinstance(kept, DoesNotFit) and str(kept).strip():
+            continue
+        if not _are_layers(kept, whole):
+            yield (
+                f"{subject} on {layers} layer{'s' if layers > 1 else ''}: kept_layers {_told(kept)}; return a tuple of "
+                "layers from low to high, or raise DoesNotFit with a reason"
+            )
+            return
+        shape = EncoderShape(len(kept), hidden_size=64)  # type: ignore[arg-type]
         plan = _frozen(strategy, shape)
         where = f"{subject} on {layers} layer{'s' if layers > 1 else ''}"
         if isinstance(plan, DoesNotFit):
@@ -579,6 +608,117 @@ def _freezing(family: StrategyFamily, example: str, strategy: Strategy) -> Itera
             return
     if not fits:
         yield f"{subject} fits no encoder of {LAYERS[0]} to {LAYERS[-1]} layers; give a smaller example"
+
+
+def _kept(strategy: Strategy, shape: EncoderShape) -> object:
+    """The layers, or the exception in their place."""
+    try:
+        return strategy.kept_layers(shape)
+    except Exception as error:  # a stranger's method
+        return error
+
+
+def _are_layers(kept: object, shape: EncoderShape) -> bool:
+    if not isinstance(kept, tuple) or not kept or not all(isinstance(layer, int) for layer in kept):
+        return False
+    return list(kept) == sorted(set(kept)) and kept[0] >= 0 and kept[-1] < shape.layers
+
+
+def _fitting(strategy: Strategy) -> Iterator[Outline]:
+    """What the strategy makes of the encoders that it fits, whatever it says of adapters."""
+    for layers in LAYERS:
+        with suppress(DoesNotFit):
+            kept = strategy.kept_layers(EncoderShape(layers, hidden_size=64))
+            plan = strategy.freeze_plan(EncoderShape(len(kept), hidden_size=64))
+            yield Outline(plan, kept if len(kept) < layers else None, None)
+
+
+def _adapting(example: str, strategy: Strategy) -> Iterator[str]:
+    subject = f"strategy {example!r}"
+    try:
+        adapter = strategy.adapter()
+    except Exception as error:  # a stranger's method
+        yield f"{subject}: adapter raises {_cause(error)}; return an Adapter or None"
+        return
+    if adapter is not None and not isinstance(adapter, Adapter):
+        yield f"{subject}: adapter returns {adapter!r:.60}; return an Adapter or None"
+        return
+    fitting = list(_fitting(strategy))
+    wrong = next((o.freeze_plan for o in fitting if (adapter is None) == (o.freeze_plan.trained == "adapters")), None)
+    if wrong is not None:
+        yield (
+            f"{subject}: freeze_plan says trained={wrong.trained!r}, but adapter returns {adapter!r:.60}; let both "
+            "speak of adapters, or neither"
+        )
+    elif adapter is not None:
+        yield from _injection(subject, replace(fitting[-1], adapter=adapter))
+
+
+def _injection(subject: str, outline: Outline) -> Iterator[str]:
+    from transformers import BertConfig
+
+    from alue_bench.training.surgery import model_in_outline
+
+    whole = outline.freeze_plan.shape.layers if outline.kept_layers is None else LAYERS[-1]
+    config = BertConfig(hidden_size=64, num_hidden_layers=whole, num_attention_heads=2, intermediate_size=128)
+    try:
+        model_in_outline(config, outline)
+    except UnavailableError as error:
+        warnings.warn(f"{subject}: its adapter was not checked: {error}", ConformanceWarning, stacklevel=2)
+    except DoesNotFit as error:
+        yield f"{subject}: on a BERT, {error}; mend the kind or the options of its Adapter"
+
+
+def _revising(family: StrategyFamily, example: str, strategy: Strategy) -> Iterator[str]:
+    subject = f"strategy {example!r}"
+    try:
+        revisions = strategy.revisions()
+    except Exception as error:  # a stranger's method
+        yield f"{subject}: revisions raises {_cause(error)}; return a Revisions or None"
+        return
+    if revisions is None:
+        if type(strategy).revise is not Strategy.revise:
+            yield f"{subject}: revise is never called, since revisions returns None; return when it is to be called"
+        return
+    if not isinstance(revisions, Revisions):
+        yield f"{subject}: revisions returns {revisions!r:.60}; return a Revisions or None"
+        return
+    for outlined in _fitting(strategy):
+        violation = _revision(family, example, strategy, revisions, outlined.freeze_plan)
+        if violation is not None:
+            layers = outlined.freeze_plan.shape.layers
+            yield f"{subject} on {layers} layer{'s' if layers > 1 else ''}: {violation}"
+            return
+
+
+def _revision(
+    family: StrategyFamily, example: str, strategy: Strategy, revisions: Revisions, plan: FreezePlan
+) -> str | None:
+    """Take a plan through a training of two epochs, with norms drawn by lot; what is wrong, or None."""
+    epochs, steps = 2, 10 * revisions.per_epoch
+    drawn = random.Random(0)
+    norms: list[BlockNorms] = []
+    for point in range(1, epochs * revisions.per_epoch):
+        epoch = -(-point // revisions.per_epoch)
+        ended = epoch if point % revisions.per_epoch == 0 else epoch - 1
+        if revisions.gradient_norms:
+            layers = (None if k in plan.frozen_layers else drawn.uniform(1, 2) for k in range(plan.shape.layers))
+            norms.append(BlockNorms(None if plan.embeddings else drawn.uniform(1, 2), tuple(layers)))
+        progress = TrainingProgress(epoch, epochs, 10 * point, epochs * steps, (0.5,) * ended, tuple(norms))
+        twin = _parsed(family, example)
+        assert isinstance(twin, Strategy)
+        try:
+            revised, again = strategy.revise(plan, progress), twin.revise(plan, progress)
+        except Exception as error:  # a stranger's method
+            return f"revise raises {_cause(error)}; return a FreezePlan"
+        if revised != again:
+            return "revise gives different plans; let it depend on its arguments alone"
+        if not isinstance(revised, FreezePlan) or revised.shape != plan.shape or revised.trained != plan.trained:
+            return f"revise returns {revised!r:.80}; return a FreezePlan of the same shape and `trained`"
+        if revisions.prefix_only_grows and (revised.prefix_layers or 0) < (plan.prefix_layers or 0):
+            return "the frozen prefix shrinks, but revisions says prefix_only_grows; mend one of them"
+        plan = revised
+    return None
 
 
 def _frozen(strategy: object, shape: EncoderShape) -> object:

@@ -19,6 +19,7 @@ import alue_bench_tasks
 import pytest
 
 from alue_bench import (
+    Adapter,
     BadRow,
     DataFile,
     Delimited,
@@ -29,10 +30,12 @@ from alue_bench import (
     HeldOut,
     Labels,
     Model,
+    Revisions,
     Splits,
     Strategy,
     StrategyFamily,
     Task,
+    TrainingProgress,
     UsageError,
 )
 from alue_bench.testing import ConformanceError, ConformanceWarning, check_model, check_strategy, check_task
@@ -386,6 +389,69 @@ class Deep(First):
         raise DoesNotFit("freezes layer 99")
 
 
+class KeepsUpsideDown(First):
+    def kept_layers(self, shape: EncoderShape) -> tuple[int, ...]:
+        return tuple(reversed(range(shape.layers)))
+
+
+class CountsDroppedLayers(First):
+    """Plans for the whole model, though one layer is gone."""
+
+    def kept_layers(self, shape: EncoderShape) -> tuple[int, ...]:
+        if shape.layers < 2:
+            raise DoesNotFit("drops 1 of 1 layers")
+        return tuple(range(shape.layers - 1))
+
+    def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
+        return FreezePlan(EncoderShape(shape.layers + 1, shape.hidden_size))
+
+
+class AdapterBesideWeights(First):
+    def adapter(self) -> Adapter:
+        return Adapter("LORA")
+
+
+class AdapterOfNoKind(First):
+    def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
+        return FreezePlan(shape, embeddings=True, trained="adapters")
+
+    def adapter(self) -> Adapter:
+        return Adapter("LORRA")
+
+
+class NeverAsked(First):
+    def revise(self, plan: FreezePlan, progress: TrainingProgress) -> FreezePlan:
+        return FreezePlan(plan.shape)
+
+
+class Asked(NeverAsked):
+    def revisions(self) -> Revisions:
+        return Revisions(per_epoch=2)
+
+
+class Moody(Asked):
+    def revise(self, plan: FreezePlan, progress: TrainingProgress) -> FreezePlan:
+        return FreezePlan(plan.shape, frozenset({random.randrange(plan.shape.layers)}))
+
+
+class Forgetful(Asked):
+    def revise(self, plan: FreezePlan, progress: TrainingProgress) -> Any:
+        return frozenset({0})
+
+
+class BreaksPromise(Asked):
+    def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
+        return FreezePlan(shape, frozenset({0}), embeddings=True)
+
+    def revisions(self) -> Revisions:
+        return Revisions(prefix_only_grows=True)
+
+
+class ReadsNormsItDidNotAskFor(Asked):
+    def revise(self, plan: FreezePlan, progress: TrainingProgress) -> FreezePlan:
+        return FreezePlan(plan.shape, embeddings=progress.norms[-1].layers[0] is None)
+
+
 def claims_everything(name: str) -> First:
     return First(2)
 
@@ -401,7 +467,9 @@ def explains_near_misses(name: str) -> First | None:
 
 
 class TestStrategy:
-    @pytest.mark.parametrize("good", [family(), family(explains_near_misses)], ids=["plain", "explains"])
+    @pytest.mark.parametrize(
+        "good", [family(), family(explains_near_misses), family_of(Asked)], ids=["plain", "explains", "is asked"]
+    )
     def test_good(self, good: StrategyFamily) -> None:
         check_strategy(good)
 
@@ -422,6 +490,15 @@ class TestStrategy:
             (family_of(Unexplained), "raises DoesNotFit without a reason"),
             (family_of(Fickle), "freeze_plan gives different plans"),
             (family_of(OfAnotherShape), "return a FreezePlan of the shape it is given"),
+            (family_of(KeepsUpsideDown), "return a tuple of layers from low to high"),
+            (family_of(CountsDroppedLayers), "return a FreezePlan of the shape it is given"),
+            (family_of(AdapterBesideWeights), "let both speak of adapters, or neither"),
+            (family_of(AdapterOfNoKind), "mend the kind or the options of its Adapter"),
+            (family_of(NeverAsked), "revise is never called"),
+            (family_of(Moody), "revise gives different plans"),
+            (family_of(Forgetful), "return a FreezePlan of the same shape"),
+            (family_of(BreaksPromise), "the frozen prefix shrinks"),
+            (family_of(ReadsNormsItDidNotAskFor), "revise raises IndexError"),
             (family_of(Deep), "fits no encoder of 1 to 24 layers"),
         ],
         ids=itertools.count(),

@@ -19,7 +19,17 @@ import typer
 from conftest import CommandLine
 from typer.testing import CliRunner
 
-from alue_bench import DataFile, HeldOut, Labels, Splits, Task, hookspecs
+from alue_bench import (
+    DataFile,
+    EncoderShape,
+    HeldOut,
+    Labels,
+    Splits,
+    StrategyFamily,
+    Task,
+    TrainingProgress,
+    hookspecs,
+)
 from alue_bench.plugins import load_registry
 from alue_bench.testing import ConformanceWarning, check_model, check_strategy, check_task
 
@@ -142,6 +152,23 @@ class TestOtherBlocks:
         check_strategy(family)
         for name in re.findall(r"-s (cafes-\w+)", GUIDE):
             assert family.parse(name).name == name
+
+    def test_a_strategy_that_changes_its_mind(self) -> None:
+        rising = executed("class Rising")["Rising"]
+        family = StrategyFamily(
+            grammar="cafes-rising",
+            title="as in the guide",
+            source="the guide",
+            examples=("cafes-rising",),
+            parse=lambda name: rising() if name == "cafes-rising" else None,
+        )
+        check_strategy(family)
+        plan = rising().freeze_plan(EncoderShape(4))
+        frozen = []
+        for epoch, scores in enumerate([(0.5,), (0.5, 0.6), (0.5, 0.6, 0.6), (0.5, 0.6, 0.6, 0.4)], start=1):
+            plan = rising().revise(plan, TrainingProgress(epoch, 9, 10 * epoch, 90, scores))
+            frozen.append(plan.prefix_layers)
+        assert frozen == [None, None, 1, 2]
 
     def test_a_reader_of_one_s_own(self, tmp_path: Path) -> None:
         read = executed("def read_json_lines")["read_json_lines"]

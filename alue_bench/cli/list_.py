@@ -1,4 +1,4 @@
-"""`alue-bench list tasks|models|strategies|studies`."""
+"""`alue-bench list tasks|models|strategies|recipes|studies`."""
 
 from __future__ import annotations
 
@@ -113,6 +113,26 @@ def models(context: typer.Context, as_json: Json = False) -> None:
         return
     rows = [(str(m["name"]), str(m["title"]), str(m["checkpoint"]), str(m["available"])) for m in found]
     _print_table(("model", "what", "checkpoint", "available"), rows)
+
+
+@app.command("recipes")
+def recipes(as_json: Json = False) -> None:
+    """List recipes: hyper-parameters that publications recommend together, for --recipe."""
+    from alue_bench.recipes import RECIPES
+
+    if as_json:
+        _print_json(
+            [
+                {"name": name, "title": recipe.title, "source": recipe.source, "values": dict(recipe.values)}
+                for name, recipe in RECIPES.items()
+            ]
+        )
+        return
+    rows = [
+        (name, recipe.title, ", ".join(f"{key} {value}" for key, value in recipe.values.items()), recipe.source)
+        for name, recipe in RECIPES.items()
+    ]
+    _print_table(("recipe", "what", "sets", "source"), rows)
 
 
 @app.command("strategies")

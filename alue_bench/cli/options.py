@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-HYPER_OPTIONS = ("epochs", "batch_size", "lr", "max_length", "warmup", "weight_decay", "clip", "clip_by", "select")
+HYPER_OPTIONS = (
+    "epochs",
+    "batch_size",
+    "lr",
+    "llrd",
+    "max_length",
+    "warmup",
+    "weight_decay",
+    "clip",
+    "clip_by",
+    "select",
+)
 """Those that set hyper-parameters."""
 
 what = partial(typer.Option, rich_help_panel="What to compare")
@@ -66,9 +77,19 @@ Config = Annotated[
         "alue-bench list studies); an option given here wins.",
     ),
 ]
+Recipe = Annotated[
+    str | None,
+    how(
+        help="Settings that a publication recommends: alue, devlin, mosbach or sun (see alue-bench list recipes). "
+        "Other options win over it."
+    ),
+]
 Epochs = Annotated[int | None, how(help="Passes over the train split.")]
 BatchSize = Annotated[int | None, how(help="Examples in a step.")]
 Lr = Annotated[float | None, how(help="Peak learning rate.")]
+Llrd = Annotated[
+    float | None, how(help="Rate of each layer as a part of that of the layer above it, such as 0.95; 1: all the same.")
+]
 MaxLength = Annotated[int | None, how(help="Tokens of an example; longer ones are cut.")]
 Warmup = Annotated[float | None, how(help="Part of all steps in which the rate rises, 0 to 1.")]
 WeightDecay = Annotated[float | None, how(help="Decay of weight matrices.")]

@@ -11,6 +11,7 @@ from alue_bench.cli.options import HYPER_OPTIONS
 from alue_bench.errors import UsageError
 from alue_bench.formats import shown
 from alue_bench.plugins import Registry
+from alue_bench.recipes import recipe
 
 if TYPE_CHECKING:
     from alue_bench.plan import PlanRequest
@@ -39,7 +40,8 @@ def given_options(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def merge_study(
     given: dict[str, Any], config: str | None, registry: Registry, *, command: str = "run"
 ) -> tuple[dict[str, Any], Overrides]:
-    """Settings from options and study, options first; hyper-parameters apart, with where they come from.
+    """Settings from options and study, options first; hyper-parameters apart, with where they come from, those of a
+    recipe before both.
 
     Raises UsageError where `command` is not the one that the study is for.
     """
@@ -64,7 +66,12 @@ def merge_study(
     def hyper(values: Mapping[str, Any]) -> dict[str, object]:
         return {name: values[name] for name in HYPER_OPTIONS if name in values}
 
-    overrides = ((f"study {config}", hyper(study)), ("command line", hyper(given)))
+    preset = merged.pop("recipe", None)
+    overrides = (
+        *([(f"recipe {preset}", recipe(preset).values)] if preset else []),
+        (f"study {config}", hyper(study)),
+        ("command line", hyper(given)),
+    )
     return {name: value for name, value in merged.items() if name not in HYPER_OPTIONS}, overrides
 
 

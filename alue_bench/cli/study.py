@@ -51,9 +51,11 @@ def study_schema() -> type[BaseModel]:
         seeds: int | None = Field(None, ge=1)
         init_seed: int | None = Field(None, ge=0)
         data_seed: int | None = Field(None, ge=0)
+        recipe: str | None = None
         epochs: int | None = Field(None, ge=1)
         batch_size: int | None = Field(None, ge=1)
         lr: float | None = Field(None, gt=0)
+        llrd: float | None = Field(None, gt=0, le=1)
         max_length: int | None = Field(None, ge=4)
         warmup: float | None = Field(None, ge=0, lt=1)
         weight_decay: float | None = Field(None, ge=0)

@@ -44,6 +44,12 @@ def build_optimiser(stack: EncoderStack, hyper: HyperParameters, before: Any = N
     return optimiser
 
 
+def set_rate(optimiser: Any, lr: float) -> None:
+    """The learning rate of the next step; of it each group has its part."""
+    for group in optimiser.param_groups:
+        group["lr"] = lr * group["rate"]
+
+
 def _rates(stack: EncoderStack, factor: float) -> dict[int, float]:
     """By parameter, where it is not 1; a parameter that several layers share has the rate of the lowest."""
     if factor == 1:

@@ -13,6 +13,7 @@ from alue_bench.training.forward import Forward
 from alue_bench.training.memory_limit import is_out_of_memory, release
 from alue_bench.training.precision import Device, autocast
 from alue_bench.training.prefix import Examples
+from alue_bench.training.recipe import set_rate
 from alue_bench.training.revision import GradientWatch
 
 if TYPE_CHECKING:
@@ -62,8 +63,7 @@ class Updater:
 
         Raises TrainingError where the memory does not hold a single example.
         """
-        for group in self.optimiser.param_groups:
-            group["lr"] = lr * group["rate"]
+        set_rate(self.optimiser, lr)
         loss = self._gradients(batch)
         self._scaler.unscale_(self.optimiser)
         if self._watch is not None:
