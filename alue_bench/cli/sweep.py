@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,11 @@ from alue_bench.plugins import Registry
 from alue_bench.termination import stop_on_sigterm
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from alue_bench.cli.invocation import Progress
     from alue_bench.grid import Grid
-    from alue_bench.plan import PlanRequest
+    from alue_bench.plan import Plan, PlanRequest
     from alue_bench.report.grid import Group, Recommendation
     from alue_bench.sweep_order import Order
 
@@ -90,8 +93,12 @@ def run_sweep(
     dry_run: bool,
     yes: bool,
     as_json: bool,
+    progress_of: Callable[[Plan, Console], Progress] | None = None,
 ) -> int:
-    """Plan, execute, draw, recommend. Returns the exit code."""
+    """Plan, execute, draw, recommend. Returns the exit code.
+
+    progress_of: what is told how the sweep goes along, in place of the view on the terminal.
+    """
     from alue_bench.cli.dry_run import show_plan
     from alue_bench.cli.grid_view import grid_progress_of, grid_result
     from alue_bench.cli.invocation import Invocation, Streams
@@ -116,7 +123,7 @@ def run_sweep(
 
     invocation.open()
     invocation.start_parent(plan, name=f"sweep of {len(plan.runs)} runs", tags={"sweep.order": order.describe()})
-    execution = invocation.execute(plan, grid_progress_of(plan, streams.talk))
+    execution = invocation.execute(plan, (progress_of or grid_progress_of)(plan, streams.talk))
     found = [] if execution.stop else list(_concluded(execution.outcomes, tolerance))
     document = invocation.document(execution) | {"sweep": _described(order, tolerance, found)}
     with tempfile.TemporaryDirectory() as scratch:
