@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.errors import AlueBenchError
-from alue_bench.measure.calibration import measure_speed, shape_key
+from alue_bench.measure.calibration import shape_key, speed_of
 from alue_bench.measure.environment import hardware_fingerprint
 from alue_bench.measure.flops import training_flops
 from alue_bench.model import Model
@@ -134,7 +134,7 @@ class _Estimator:
             alike = [w for w in work if shape_key(w.config) == key]
             lengths = np.concatenate([w.lengths["train"] for w in {id(w.lengths): w for w in alike}.values()])
             try:
-                self.speeds[key] = measure_speed(one.config, lengths, one.run.hyper, self.device)
+                self.speeds[key] = speed_of(one.config, lengths, one.run.hyper, self.device)
             except Exception as error:  # an architecture that resists: the plan is no worse for it
                 self.speeds[key] = None
                 cause = next(iter(str(error).splitlines()), type(error).__name__)

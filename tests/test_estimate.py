@@ -14,7 +14,7 @@ from tiny_models import ARCHITECTURES, tiny_config
 
 from alue_bench import Labels
 from alue_bench.cli.dry_run import duration
-from alue_bench.measure.calibration import measure_speed, shape_key
+from alue_bench.measure.calibration import measure_speed, shape_key, speed_of
 from alue_bench.spec import HyperParameters
 from alue_bench.training.checkpoint import declared_config, empty_model
 from alue_bench.training.encoder_stack import view_as_stack
@@ -156,7 +156,14 @@ class TestCalibration:
         measure_speed(tiny_config("bert"), self.lengths, self.hyper, Device("cpu", "fp32"))
         assert torch.equal(before, torch.random.get_rng_state())
 
+    def test_a_batch_larger_than_any_memory_is_no_trouble(self) -> None:
+        huge = HyperParameters(batch_size=10**9, epochs=1)
+        assert measure_speed(tiny_config("bert"), self.lengths, huge, Device("cpu", "fp32")) > 0
+
     def test_models_of_one_shape_are_timed_once(self) -> None:
+        device = Device("cpu", "fp32")
+        first = speed_of(tiny_config("bert"), self.lengths, self.hyper, device)
+        assert speed_of(tiny_config("bert", vocab_size=5000), self.lengths, self.hyper, device) == first
         wide = tiny_config("bert", vocab_size=5000)
         assert shape_key(wide) == shape_key(tiny_config("bert"))
         assert shape_key(tiny_config("bert", layers=6)) != shape_key(tiny_config("bert"))

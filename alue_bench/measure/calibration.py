@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 STEPS = 4
 """Timed, after an untimed warm-up on the longest examples."""
+MOST_EXAMPLES = 64
+"""In a step: from here on a larger batch is hardly faster by the example, and takes memory and time."""
 LAYERS = 2
 """Of a model that is too large to be timed whole: its layers are alike, so few of them tell the speed of all."""
 WHOLE_BELOW = 256
@@ -41,6 +43,18 @@ def shape_key(config: Any) -> tuple[object, ...]:
     return tuple(getattr(config, name, None) for name in names)
 
 
+_measured: dict[tuple[object, ...], float] = {}
+"""What was found in this process."""
+
+
+def speed_of(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParameters, device: Device) -> float:
+    """As `measure_speed`, measured once in a process for each shape of layers, device and number format."""
+    key = (*shape_key(config), device)
+    if key not in _measured:
+        _measured[key] = measure_speed(config, lengths, hyper, device)
+    return _measured[key]
+
+
 def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParameters, device: Device) -> float:
     """FLOPs per second, counted as `measure.flops` does, over the seconds of whole training steps: optimiser, batch
     assembly and overheads too.
@@ -54,7 +68,8 @@ def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParame
     import torch
 
     generator = np.random.default_rng(0)
-    wanted = STEPS * hyper.batch_size
+    batch_size = min(hyper.batch_size, MOST_EXAMPLES)
+    wanted = STEPS * batch_size
     chosen = generator.choice(lengths, size=wanted, replace=len(lengths) < wanted)
     with torch.random.fork_rng():
         small = _in_small(config)
@@ -67,7 +82,7 @@ def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParame
             Examples(_random_split(chosen, small.vocab_size, generator)),
             Examples(_random_split(chosen[:1], small.vocab_size, generator)),
             labels=LABELS,
-            hyper=replace(hyper, epochs=1, select="last"),
+            hyper=replace(hyper, epochs=1, batch_size=batch_size, select="last"),
             data_seed=0,
             device=device,
             pad_id=0,
