@@ -80,14 +80,13 @@ def targets_of(table: pd.DataFrame, *, multilabel: bool = False) -> Targets:
 
 
 def _places(cells: Any, names: tuple[str, ...]) -> np.ndarray[Any, Any]:
-    import pandas as pd
+    import numpy as np
 
-    places = pd.Index(list(names), dtype=object).get_indexer(cells.to_numpy(dtype=object))
-    if (places < 0).any():
-        raise DataError(
-            f"the predictions name a label {cells[places < 0].iloc[0]!r} that is none of {', '.join(names)}"
-        )
-    return places  # type: ignore[no-any-return]
+    index = {name: place for place, name in enumerate(names)}
+    try:
+        return np.array([index[cell] for cell in cells.tolist()], dtype="int64")
+    except KeyError as error:
+        raise DataError(f"the predictions name a label {error.args[0]!r} that is none of {', '.join(names)}") from error
 
 
 def _marks(cells: Any, names: tuple[str, ...]) -> np.ndarray[Any, Any]:
@@ -95,7 +94,7 @@ def _marks(cells: Any, names: tuple[str, ...]) -> np.ndarray[Any, Any]:
 
     index = {name: place for place, name in enumerate(names)}
     marks = np.zeros((len(cells), len(index)), dtype="int64")
-    for row, cell in enumerate(cells.to_numpy(dtype=object)):
+    for row, cell in enumerate(cells.tolist()):
         for name in cell.split():
             if name not in index:
                 raise DataError(f"the predictions name a label {name!r} that is none of {', '.join(names)}")
