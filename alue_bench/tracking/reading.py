@@ -476,10 +476,10 @@ def _load_predictions(path: Path) -> pd.DataFrame:
     table = csv.read_csv(
         path, one_thread, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=options
     )
-    frame = table.to_pandas()
-    if [name for name in frame.columns if name.startswith("score_")] == ["score_value"]:
-        frame = frame.astype({"gold": "float64", "prediction": "float64"})
-    return frame
+    if [name for name in table.column_names if name.startswith("score_")] == ["score_value"]:
+        for place, name in ((1, "gold"), (2, "prediction")):
+            table = table.set_column(place, name, table.column(name).cast(pa.float64()))
+    return table.to_pandas(use_threads=False)
 
 
 def _load_unlabelled(path: Path) -> pd.DataFrame:
