@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections import defaultdict
@@ -30,6 +31,7 @@ from alue_bench.training.fresh_models import FreshModels
 from alue_bench.training.precision import Precision, resolve_device, resolve_precision
 from alue_bench.training.prefix import PlannedDepths
 from alue_bench.training.prefix_store import DEFAULT_LIMIT, PrefixStore, parse_size, prefix_folder
+from alue_bench.training.resumption import Checkpointing, checkpoint_folder
 from alue_bench.training.surgery import model_in_outline
 
 DEFAULT_STRATEGIES = ("full", "bottom3top4")
@@ -70,6 +72,8 @@ class PlanRequest:
     """Whether models that the user named may be fetched from the hub."""
     cache_size: str = DEFAULT_LIMIT
     """The most that outputs of frozen prefixes may take on disk; "0" keeps none."""
+    checkpoint_every: float | None = None
+    """Minutes between two checkpoints of a training; None for none."""
 
 
 @dataclass(frozen=True)
@@ -195,6 +199,7 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
     tasks = _ready_tasks(request, registry, plan, shelf)
     models = _ready_models(request, registry, plan, shelf)
     tokens = TokenCache(cache_folder())
+    checkpointing = _checkpointing(request.checkpoint_every)
     prefixes = PrefixStore(prefix_folder(), parse_size(request.cache_size), warnings.warn)
     depths: defaultdict[tuple[object, ...], PlannedDepths] = defaultdict(PlannedDepths)
     seen: set[str] = set()
@@ -260,6 +265,7 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
                         tokens=tokens,
                         prefixes=prefixes,
                         models=shelf.models,
+                        checkpointing=checkpointing,
                         depths=depths[start],
                     )
                     shelf.models.expect(inputs.checkpoint, inputs.train_task.labels)
@@ -342,6 +348,14 @@ def _is_here(model: Model) -> bool:
     except UnavailableError:
         return False
     return True
+
+
+def _checkpointing(minutes: float | None) -> Checkpointing | None:
+    if minutes is None:
+        return None
+    if not 0 <= minutes < math.inf:
+        raise UsageError(f"--checkpoint-every is {minutes}; it must be a number of minutes, at least 0")
+    return Checkpointing(checkpoint_folder(), 60 * minutes)
 
 
 def resolve_model(name: str, registry: Registry) -> Model:

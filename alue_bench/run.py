@@ -33,6 +33,7 @@ from alue_bench.training.memory_limit import release
 from alue_bench.training.precision import Device
 from alue_bench.training.prefix import Examples, FrozenPrefix, PlannedDepths
 from alue_bench.training.prefix_store import PrefixStore
+from alue_bench.training.resumption import CheckpointFile, Checkpointing
 from alue_bench.training.revision import Course
 from alue_bench.training.surgery import operate, seeded
 
@@ -51,6 +52,8 @@ class RunInputs:
     tokens: TokenCache
     prefixes: PrefixStore
     models: FreshModels = field(default_factory=FreshModels)
+    checkpointing: Checkpointing | None = None
+    """Whether trainings can be cut off and go on."""
     depths: PlannedDepths = field(default_factory=PlannedDepths)
     """Of the frozen prefixes of all runs that share this model and this training data."""
 
@@ -60,6 +63,7 @@ class Trained:
     """A model after fine-tuning, with what the training cost: all that scoring it on another test set needs."""
 
     key: str
+    file: CheckpointFile | None
     stack: EncoderStack
     forward: Forward
     device: Device
@@ -127,7 +131,7 @@ def execute(
         "runtime/prepare_s": trained.prepare_s,
         "runtime/dev_s": training.dev_s + _build_s(trained.prefixes["dev"]),
         "runtime/test_s": test_s,
-        "runtime/total_s": time.perf_counter() - started,
+        "runtime/total_s": time.perf_counter() - started + (0.0 if reused else training.earlier_s),
         "runtime/train_reused": float(reused),
         "throughput/train_samples_per_s": training.samples / train_s,
         "throughput/train_tokens_per_s": training.tokens / train_s,
@@ -153,6 +157,8 @@ def execute(
         notes.append(f"{test.truncated} of {len(test)} test texts cut to {spec.hyper.max_length} tokens")
     if not math.isfinite(result["test/score"]):
         notes.append(f"test/{inputs.task.primary} is undefined: the predictions are constant")
+    if trained.file is not None:
+        trained.file.remove()
     return (
         RunResult(
             metrics=result,
@@ -210,6 +216,9 @@ def train(spec: RunSpec, inputs: RunInputs, *, on_step: Progress = lambda done, 
 def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) -> Trained:
     notes: list[str] = []
     inputs.prefixes.on_problem = notes.append
+    file = None
+    if inputs.checkpointing is not None:
+        file = inputs.checkpointing.of(f"{spec.training_key}-{device.precision}", notes.append)
     task = inputs.train_task
     tokenizer = inputs.models.tokenizer(inputs.checkpoint)
     splits = {name: _tokenised(inputs.train_rows, name, spec, inputs, tokenizer) for name in ("train", "dev")}
@@ -240,10 +249,8 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
         prefix.prepare(all_splits, tokenizer.pad_token_id, described, inputs.depths)
         prepare_s = time.perf_counter() - began
     dev_targets = splits["dev"].targets.numpy()
-    dev_logits: list[Any] = []  # of each epoch
 
     def score(logits: Any) -> dict[str, float]:
-        dev_logits.append(logits)
         found = metrics(dev_targets, decide(logits, task.labels), task.labels)
         return {**found, "score": found[task.primary]}
 
@@ -264,6 +271,11 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
             on_step=on_step,
             strategy=inputs.strategy,
             growing=growing,
+            file=file,
+        )
+    if file is not None and file.resumed_at is not None:
+        notes.append(
+            f"the training was cut off and went on from step {file.resumed_at}: energy and peak memory count from there"
         )
     notes += [
         f"{split.truncated} of {len(split)} {name} texts cut to {spec.hyper.max_length} tokens"
@@ -281,13 +293,14 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
         notes.append("the checkpoint has pickled weights only (read without running code from them)")
     return Trained(
         key=spec.training_key,
+        file=file,
         stack=stack,
         forward=forward,
         device=device,
         tokenizer=tokenizer,
         training=training,
         dev_predictions=predictions_table(
-            splits["dev"].ids, dev_targets, dev_logits[training.selected_epoch - 1], task.labels
+            splits["dev"].ids, dev_targets, training.dev_logits[training.selected_epoch - 1], task.labels
         ),
         # The selected epoch's weights may be of a time when less was frozen: no stored states for the test split then.
         prefix=prefix if inputs.strategy.revisions() is None else behind(None),

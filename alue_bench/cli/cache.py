@@ -34,6 +34,7 @@ def status() -> None:
         f"Outputs of frozen layers: {readable(sum(entry.bytes for entry in entries))}, entries: {len(entries)}; "
         f"a run keeps up to {DEFAULT_LIMIT} unless told otherwise",
         f"Token ids: {readable(_size_of(_tokens_folder()))}",
+        f"Checkpoints of trainings that were cut off: {readable(_size_of(_checkpoint_folder()))}",
         f"Cache folder: {cache_folder()}",
     ):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -41,7 +42,9 @@ def status() -> None:
 
 @app.command("clear")
 def clear(
-    everything: Annotated[bool, typer.Option("--all", help="The token ids, too.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="The token ids and the checkpoints of trainings that were cut off, too.")
+    ] = False,
 ) -> None:
     """Remove the stored outputs of frozen layers. What is needed again is computed again."""
     from alue_bench.errors import UnavailableError
@@ -50,13 +53,13 @@ def clear(
     problems: list[str] = []
     freed = PrefixStore(prefix_folder(), parse_size(DEFAULT_LIMIT), problems.append).clear()
     if everything:
-        tokens = _tokens_folder()
-        before = _size_of(tokens)
-        shutil.rmtree(tokens, ignore_errors=True)
-        left = _size_of(tokens)
-        freed += before - left
-        if left:
-            problems.append(f"{tokens} cannot be removed: {readable(left)} are left")
+        for folder in (_tokens_folder(), _checkpoint_folder()):
+            before = _size_of(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+            left = _size_of(folder)
+            freed += before - left
+            if left:
+                problems.append(f"{folder} cannot be removed: {readable(left)} are left")
     typer.echo(f"Freed {readable(freed)}")
     if problems:
         raise UnavailableError("; ".join(problems))
@@ -64,6 +67,12 @@ def clear(
 
 def _complain(problem: str) -> None:
     typer.echo(f"alue-bench: {problem}", err=True)
+
+
+def _checkpoint_folder() -> Path:
+    from alue_bench.training.resumption import checkpoint_folder as folder
+
+    return folder()
 
 
 def _tokens_folder() -> Path:

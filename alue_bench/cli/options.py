@@ -139,6 +139,13 @@ Jobs = Annotated[
 GpusPerRun = Annotated[
     float | None, control(help="With ray: GPUs, or the part of one, that a run takes. Default: 1 where it needs one.")
 ]
+CheckpointEvery = Annotated[
+    float | None,
+    control(
+        help="Minutes between two checkpoints of a training: one that is cut off goes on from the last, with the same "
+        "result. Default: none are written."
+    ),
+]
 Rerun = Annotated[bool | None, control("--rerun", help="Do finished runs again.")]
 FailFast = Annotated[bool | None, control("--fail-fast", help="Stop at the first run that fails.")]
 DryRun = Annotated[bool, control("--dry-run", help="Show the plan, what it would cost here, and stop.")]

@@ -49,6 +49,7 @@ def run(
     executor: options.Executor = None,
     jobs: options.Jobs = None,
     gpus_per_run: options.GpusPerRun = None,
+    checkpoint_every: options.CheckpointEvery = None,
     rerun: options.Rerun = None,
     fail_fast: options.FailFast = None,
     dry_run: options.DryRun = False,

@@ -95,6 +95,7 @@ def search(
     experiment: options.Experiment = None,
     tracking_uri: options.TrackingUri = None,
     cache_size: options.CacheSize = None,
+    checkpoint_every: options.CheckpointEvery = None,
     rerun: options.Rerun = None,
     fail_fast: options.FailFast = None,
     dry_run: options.DryRun = False,

@@ -64,6 +64,7 @@ def sweep(
     executor: options.Executor = None,
     jobs: options.Jobs = None,
     gpus_per_run: options.GpusPerRun = None,
+    checkpoint_every: options.CheckpointEvery = None,
     rerun: options.Rerun = None,
     fail_fast: options.FailFast = None,
     dry_run: options.DryRun = False,

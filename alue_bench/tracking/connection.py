@@ -67,6 +67,7 @@ def connect(uri: str, experiment: str) -> Connection:
         with FileLock(folder / ".mlflow.lock"):
             return _open(uri, experiment, artifacts=(folder / "artifacts").resolve().as_uri())
     _check_kind(uri)
+    _check_database(uri)
     return _open(uri, experiment, artifacts=None)
 
 
@@ -76,6 +77,22 @@ def _check_kind(uri: str) -> None:
             f"--tracking-uri '{public(uri)}': MLflow keeps runs in a database or behind a server; "
             "use sqlite:///path/to/mlflow.db or http://host:port"
         )
+
+
+def _check_database(uri: str) -> None:
+    """Raises UnavailableError where a database cannot be reached: MLflow would try for minutes."""
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import SQLAlchemyError
+
+    waits = re.match(r"(postgresql|mysql)(\+(psycopg2?|pymysql|mysqldb))?://", uri)
+    try:
+        engine = create_engine(uri, connect_args={"connect_timeout": int(SERVER_TIMEOUT_S)} if waits else {})
+        with engine.connect():
+            pass
+        engine.dispose()
+    except (SQLAlchemyError, ImportError, ValueError) as error:
+        reason = public(next(iter(str(error).splitlines()), type(error).__name__))
+        raise UnavailableError(f"tracking store {public(uri)} cannot be used: {reason}") from error
 
 
 def open_store(uri: str, experiment: str) -> Connection:
@@ -88,8 +105,9 @@ def open_store(uri: str, experiment: str) -> Connection:
         _check_server(uri)
     elif uri.startswith("sqlite:") and not sqlite_path(uri).is_file():
         raise UsageError(f"there is no store at {public(uri)} yet; alue-bench run creates one")
-    else:
+    elif not uri.startswith("sqlite:"):
         _check_kind(uri)
+        _check_database(uri)
     return _open(uri, experiment, artifacts=None, create=False)
 
 

@@ -8,6 +8,7 @@ values, against 0.1 ms for a GELU's backward pass over four times as many. Drawn
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -38,6 +39,19 @@ class DropoutMasks:
             left = self._fresh(max(count, CHUNK), p)
         self._left[p] = left[count:]
         return left[:count].view(shape)
+
+    def state(self) -> dict[str, Tensor]:
+        """Where the sequence is: the generator's state, and what was drawn and not yet used."""
+        return {"generator": self._generator.get_state()} | {f"left/{p!r}": left for p, left in self._left.items()}
+
+    def go_to(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from there."""
+        self._generator.set_state(state["generator"])
+        self._left = {
+            float(name.removeprefix("left/")): left.to(self._generator.device)
+            for name, left in state.items()
+            if name.startswith("left/")
+        }
 
     def _fresh(self, count: int, p: float) -> Tensor:
         import torch

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -41,6 +41,14 @@ class Forward(Protocol):
         """Begin the sequence of dropout masks that belongs to a seed."""
         ...
 
+    def random_state(self) -> dict[str, Tensor]:
+        """Where the sequences of random numbers are that this way draws from, by name."""
+        ...
+
+    def set_random_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from there."""
+        ...
+
     def follow(self) -> None:
         """What trains has changed, or weights were put in place of others: take note."""
         ...
@@ -58,6 +66,22 @@ def choose_forward(stack: EncoderStack, compute: torch.dtype) -> Forward:
     from alue_bench.training.lean_forward import LeanForward
 
     return LeanForward(stack, compute) if LeanForward.fits(stack) else LibraryForward(stack)
+
+
+def torch_random_state() -> dict[str, Tensor]:
+    """Of the global generators: the CPU's, and the GPU's where there is one."""
+    import torch
+
+    found = {"cpu": torch.get_rng_state()}
+    return found | {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else found
+
+
+def set_torch_random_state(state: Mapping[str, Tensor]) -> None:
+    import torch
+
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
 
 
 class LibraryForward:
@@ -110,6 +134,12 @@ class LibraryForward:
         import torch
 
         torch.manual_seed(seed)
+
+    def random_state(self) -> dict[str, Tensor]:
+        return torch_random_state()
+
+    def set_random_state(self, state: Mapping[str, Tensor]) -> None:
+        set_torch_random_state(state)
 
     def follow(self) -> None:
         """Nothing is remembered here."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from alue_bench.data.batches import Batch
 from alue_bench.training.bert_layer import BatchShape, LayerWeights, encoder_layer, first_token_layer, is_bert_layer
 from alue_bench.training.dropout import DropoutMasks
 from alue_bench.training.encoder_stack import EncoderStack
+from alue_bench.training.forward import set_torch_random_state, torch_random_state
 
 HEADS = (
     "BertForSequenceClassification",
@@ -64,6 +66,15 @@ class LeanForward:
         torch.manual_seed(seed)  # dropout of embeddings and head, by the library's modules
         # Of another seed: on a GPU, generators of one seed give the same numbers.
         self._masks = DropoutMasks(seed + LAYERS_SEED, self._device)
+
+    def random_state(self) -> dict[str, Tensor]:
+        masks = {f"masks/{name}": value for name, value in self._masks.state().items()}
+        return torch_random_state() | masks
+
+    def set_random_state(self, state: Mapping[str, Tensor]) -> None:
+        set_torch_random_state(state)
+        masks = {name: value for name, value in state.items() if name.startswith("masks/")}
+        self._masks.go_to({name.removeprefix("masks/"): value for name, value in masks.items()})
 
     def follow(self) -> None:
         for weights in self._layers:

@@ -36,6 +36,7 @@ from alue_bench.training.memory_limit import is_out_of_memory, release
 from alue_bench.training.precision import Device, autocast
 from alue_bench.training.prefix import Examples
 from alue_bench.training.recipe import build_optimiser, learning_rate, loss_function
+from alue_bench.training.resumption import CheckpointFile, Position, restore, save
 from alue_bench.training.revision import Course
 from alue_bench.training.update import Updater
 
@@ -64,8 +65,12 @@ class Training:
     """Updates left out because a gradient was not finite, as happens in fp16."""
     curves: list[CurvePoint] = field(default_factory=list)
     dev_scores: list[float] = field(default_factory=list)
+    dev_logits: list[np.ndarray[Any, Any]] = field(default_factory=list)
+    """Of each epoch: [n, outputs] in the split's order."""
     selected_epoch: int = 0
     """The epoch, from 1, whose weights the model has now."""
+    earlier_s: float = 0.0
+    """Wall-clock of processes that were cut off, up to the checkpoint that this one went on from."""
     course: Course | None = None
     """What was frozen when, and which examples were trained on in the meantime."""
 
@@ -90,11 +95,13 @@ def fine_tune(
     on_step: Callable[[int, int], None] = lambda done, total: None,
     strategy: Strategy | None = None,
     growing: GrowingPrefix | None = None,
+    file: CheckpointFile | None = None,
 ) -> Training:
     """Train the model in place.
 
     strategy: is asked again as the model trains, where it says so. growing: gives, in place of `train` and `dev`, the
-    splits behind a prefix that became deeper.
+    splits behind a prefix that became deeper. file: the training goes on from what it holds, and is written to it
+    from time to time.
 
     The result depends on the weights given, the data, `hyper`, `data_seed` and `device`, and on nothing that ran
     before in this process. Raises NonFiniteLossError where the loss is not finite.
@@ -117,14 +124,21 @@ def fine_tune(
 
     training = Training(course=course)
     ask = partial(_ask, course, training, updater, forward, hyper, total_steps, growing, train)
-    best: tuple[float, dict[str, Any]] | None = None
-    for epoch in range(1, hyper.epochs + 1):
+    follow = partial(_follow, course, updater, hyper, growing, train)
+    resumed = restore(file, training, stack, forward, updater, follow) if file else None
+    best = resumed.best if resumed else None
+    for epoch in range(resumed.epoch if resumed else 1, hyper.epochs + 1):
         training_mode(stack, course.plan)
-        losses, norms = [], []
+        losses, norms, done = [], [], 0
+        if resumed is not None:
+            losses, norms, done = resumed.losses, resumed.norms, resumed.place
+            rng.bit_generator.state = resumed.order_state
+            resumed = None
         device.synchronise()
         started = time.perf_counter()
+        order_state = rng.bit_generator.state
         order = training_order(split.lengths, hyper.batch_size, rng)
-        for place, batch in enumerate(batches(split, order, pad_id, few_lengths=device.few_lengths), 1):
+        for place, batch in enumerate(batches(split, order[done:], pad_id, few_lengths=device.few_lengths), done + 1):
             loss, norm = updater.update(batch, learning_rate(training.steps, total_steps, hyper))
             losses.append(loss)
             norms.append(norm)
@@ -141,6 +155,12 @@ def fine_tune(
                 training.loop_s += time.perf_counter() - started
                 ask(epoch)
                 started = time.perf_counter()
+            if file is not None and file.is_due():
+                device.synchronise()
+                training.loop_s += time.perf_counter() - started
+                position = Position(epoch, place, dict(order_state), losses, norms, best)
+                save(file, position, training, stack, forward, updater)
+                started = time.perf_counter()
         device.synchronise()
         training.loop_s += time.perf_counter() - started
         training.micro_batch = updater.micro_batch
@@ -149,7 +169,8 @@ def fine_tune(
         _record(training, found[0], found[1], total_steps, hyper)
         started = time.perf_counter()
         dev_examples = growing.examples("dev") if growing else dev
-        metrics = score(predict_logits(stack, forward, dev_examples, device=device, pad_id=pad_id))
+        training.dev_logits.append(predict_logits(stack, forward, dev_examples, device=device, pad_id=pad_id))
+        metrics = score(training.dev_logits[-1])
         training.dev_s += time.perf_counter() - started
         training.dev_scores.append(metrics["score"])
         training.curves += [CurvePoint(f"dev/{name}", value, training.steps) for name, value in metrics.items()]
@@ -169,6 +190,7 @@ def fine_tune(
                 if name in best[1]:
                     parameter.copy_(best[1][name])
         forward.follow()
+    training.earlier_s = file.earlier_s if file else 0.0
     return training
 
 
@@ -206,6 +228,18 @@ def _ask(
         course.begin_segment(train.depth)
     training_mode(course.stack, course.plan)
     training.loop_s += time.perf_counter() - started
+
+
+def _follow(
+    course: Course, updater: Updater, hyper: HyperParameters, growing: GrowingPrefix | None, train: Examples
+) -> None:
+    """Go on with what the plan of a training that was cut off lets train."""
+    if growing:
+        growing.follow(course.plan)
+        train = growing.examples("train")
+    updater.go_on_with(train, build_optimiser(course.stack, hyper))
+    if train.depth != course.segments[-1].depth:  # there is less room for its outputs than there was
+        course.begin_segment(train.depth)
 
 
 def predict_logits(

@@ -22,19 +22,20 @@ class GradientWatch:
     def __init__(self, stack: EncoderStack) -> None:
         self._blocks = [[p for m in stack.embeddings for p in m.parameters()]]
         self._blocks += [list(layer.parameters()) for layer in stack.layers]
-        self._sums: dict[nn.Parameter, Tensor] = {}
+        self.sums: dict[nn.Parameter, Tensor] = {}
+        """Since the last time they were taken."""
 
     def add(self) -> None:
         """The gradients at hand. Those of frozen parameters are not there, and count as nothing."""
         import torch
 
         found = [p for block in self._blocks for p in block if p.grad is not None]
-        known = [p for p in found if p in self._sums]
+        known = [p for p in found if p in self.sums]
         for parameter in found:
-            if parameter not in self._sums:
-                self._sums[parameter] = parameter.grad.detach().clone()  # type: ignore[union-attr]
+            if parameter not in self.sums:
+                self.sums[parameter] = parameter.grad.detach().clone()  # type: ignore[union-attr]
         if known:
-            torch._foreach_add_([self._sums[p] for p in known], [p.grad for p in known])  # type: ignore[misc]
+            torch._foreach_add_([self.sums[p] for p in known], [p.grad for p in known])  # type: ignore[misc]
 
     def take(self) -> BlockNorms:
         """The norms since the last time, and begin again. Waits for the device."""
@@ -42,9 +43,9 @@ class GradientWatch:
 
         norms: list[Tensor | None] = []
         for block in self._blocks:
-            sums = [self._sums[p] for p in block if p in self._sums]
+            sums = [self.sums[p] for p in block if p in self.sums]
             norms.append(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(sums))) if sums else None)
-        self._sums.clear()
+        self.sums.clear()
         embeddings, *layers = (None if norm is None else float(norm) for norm in norms)
         return BlockNorms(embeddings, tuple(layers))
 

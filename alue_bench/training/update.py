@@ -48,7 +48,7 @@ class Updater:
         self._loss_of = loss_of
         self._hyper = hyper
         self._device = device
-        self._scaler = torch.amp.GradScaler(device.name, enabled=device.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(device.name, enabled=device.precision == "fp16")
         self.micro_batch = hyper.batch_size
         self.go_on_with(examples, optimiser)
 
@@ -65,12 +65,12 @@ class Updater:
         """
         set_rate(self.optimiser, lr)
         loss = self._gradients(batch)
-        self._scaler.unscale_(self.optimiser)
+        self.scaler.unscale_(self.optimiser)
         if self._watch is not None:
             self._watch.add()
         norm = self._clip()
-        self._scaler.step(self.optimiser)
-        self._scaler.update()
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
         return loss, norm
 
@@ -115,7 +115,7 @@ class Updater:
         with autocast(self._device):
             logits = self._examples.logits(self._forward, moved)
         loss = self._loss_of(logits, moved.targets) * (len(part.indices) / len(whole.indices))
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
     def _clip(self) -> Tensor:

@@ -1,0 +1,162 @@
+"""A training that was cut off, however often, ends as one that never was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import CommandLine
+
+from alue_bench.plan import PlannedRun, PlanRequest, build_plan
+from alue_bench.run import Trained, execute
+from alue_bench.spec import RunResult
+from alue_bench.training.resumption import Checkpointing, checkpoint_folder
+
+pytestmark = pytest.mark.usefixtures("folders_of_its_own")
+
+STEPS = 12  # three epochs of four
+OPTIONS = {"epochs": 3, "batch_size": 12, "max_length": 24, "lr": 1e-3}
+CASES = [
+    ("bert", "full"),
+    ("bert", "bottom2"),
+    ("bert", "autofreeze"),
+    ("bert", "gradual-unfreeze"),
+    ("bert", "bitfit"),
+    ("distilbert", "bottom1top1"),
+]
+
+
+@pytest.fixture
+def planned(tiny: Callable[[str], Path], registry: Any) -> Callable[..., PlannedRun]:
+    def plan(architecture: str, strategy: str, **options: Any) -> PlannedRun:
+        request = PlanRequest(
+            tasks=("anger",), models=(str(tiny(architecture)),), strategies=(strategy,), sample=True, device="cpu",
+            limit_train=48, limit_eval=24, overrides=(("test", OPTIONS | options),),
+        )  # fmt: skip
+        (run,) = build_plan(request, registry).runs
+        return run
+
+    return plan
+
+
+def cut_off_at(planned: PlannedRun, *steps: int, every_s: float = 0.0) -> tuple[RunResult, Trained]:
+    """The run, begun again after each of these steps."""
+    for step in steps:
+        cut_off(planned, step, every_s=every_s)
+    inputs = replace(planned.inputs, checkpointing=Checkpointing(checkpoint_folder(), every_s))
+    return execute(planned.spec, inputs)
+
+
+def cut_off(planned: PlannedRun, step: int, *, every_s: float = 0.0) -> None:
+    """Begins the run, or goes on with it, and leaves it after this step."""
+    inputs = replace(planned.inputs, checkpointing=Checkpointing(checkpoint_folder(), every_s))
+
+    def stop(done: int, total: int) -> None:
+        if done == step:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(planned.spec, inputs, on_step=stop)
+
+
+def measured(result: RunResult) -> dict[str, float]:
+    """All that does not depend on the clock or on the memory of the machine."""
+    circumstances = ("runtime/", "throughput/", "energy/", "memory/")
+    return {n: v for n, v in result.metrics.items() if not n.startswith(circumstances) or n.endswith("padding_share")}
+
+
+def assert_same(one: tuple[RunResult, Trained], other: tuple[RunResult, Trained]) -> None:
+    weights, others = one[1].stack.model.state_dict(), other[1].stack.model.state_dict()
+    assert weights.keys() == others.keys()
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    assert measured(one[0]) == measured(other[0])
+    assert one[0].curves == other[0].curves
+    assert one[0].freezing == other[0].freezing
+    assert (one[0].predictions.scores == other[0].predictions.scores).all()
+    assert (one[0].dev_predictions.scores == other[0].dev_predictions.scores).all()
+
+
+@pytest.mark.parametrize(("architecture", "strategy"), CASES)
+def test_cut_off_in_the_middle_and_at_the_end_of_epochs(
+    planned: Callable[..., PlannedRun], architecture: str, strategy: str
+) -> None:
+    run = planned(architecture, strategy)
+    undisturbed = execute(run.spec, run.inputs)
+    # Step 2 is in the first epoch; step 5 the first of the second, whose checkpoint is the first epoch's last; 9 and 12
+    # likewise.
+    resumed = cut_off_at(run, 2, 5, 7, 9, 12)
+    assert_same(resumed, undisturbed)
+    assert any("went on from step 11" in note for note in resumed[0].notes)
+    if run.inputs.strategy.revisions() is not None:  # else it would show nothing of such strategies
+        assert len(undisturbed[1].training.course.segments) > 1
+    assert not any("went on" in note for note in undisturbed[0].notes)
+
+
+def test_checkpoints_now_and_then_lose_steps_but_change_nothing(planned: Callable[..., PlannedRun]) -> None:
+    run = planned("bert", "bottom1")
+    assert_same(cut_off_at(run, 6, 10, every_s=0.05), execute(run.spec, run.inputs))
+
+
+def test_the_last_epoch_can_be_the_selected_one(planned: Callable[..., PlannedRun]) -> None:
+    run = planned("bert", "full", select="last")
+    assert_same(cut_off_at(run, 6), execute(run.spec, run.inputs))
+
+
+def test_times_add_up(planned: Callable[..., PlannedRun]) -> None:
+    run = planned("bert", "full")
+    result, trained = cut_off_at(run, 11)
+    assert trained.training.loop_s > 0
+    assert trained.training.earlier_s > 0
+    assert result.metrics["runtime/total_s"] > trained.training.earlier_s + result.metrics["runtime/test_s"]
+    assert trained.training.steps == STEPS
+
+
+def test_a_finished_run_leaves_no_checkpoint(planned: Callable[..., PlannedRun]) -> None:
+    run = planned("bert", "full")
+    cut_off(run, 3)
+    assert len(list(checkpoint_folder().iterdir())) == 1
+    cut_off_at(run)
+    assert list(checkpoint_folder().iterdir()) == []
+
+
+class TestADamagedCheckpoint:
+    @pytest.mark.parametrize("where", ["beginning", "middle", "end", "emptied", "cut"])
+    def test_is_discarded_with_a_note(self, planned: Callable[..., PlannedRun], where: str) -> None:
+        run = planned("bert", "full")
+        inputs = replace(run.inputs, checkpointing=Checkpointing(checkpoint_folder(), 0.0))
+        cut_off(run, 5)
+        (path,) = checkpoint_folder().iterdir()
+        content = bytearray(path.read_bytes())
+        if where in ("emptied", "cut"):
+            content = content[: 0 if where == "emptied" else len(content) // 2]
+        else:
+            content[{"beginning": 3, "middle": len(content) // 2, "end": -1}[where]] ^= 0xFF
+        path.write_bytes(content)
+        result, trained = execute(run.spec, inputs)
+        assert any("is damaged" in note and "began anew" in note for note in result.notes)
+        assert_same((result, trained), execute(run.spec, run.inputs))
+
+    def test_of_another_training_is_not_taken(self, planned: Callable[..., PlannedRun]) -> None:
+        run, other = planned("bert", "full"), planned("bert", "full", lr=2e-3)
+        cut_off(run, 5)
+        result, _ = cut_off_at(other)
+        assert not any("went on" in note for note in result.notes)
+
+
+def test_a_folder_that_takes_no_checkpoint_is_noted_and_the_run_goes_on(planned: Callable[..., PlannedRun]) -> None:
+    run = planned("bert", "full")
+    checkpoint_folder().parent.mkdir(parents=True, exist_ok=True)
+    checkpoint_folder().write_text("")
+    result, _ = cut_off_at(run)
+    assert any("no checkpoint was written" in note for note in result.notes)
+
+
+def test_by_the_command_line(run: CommandLine, runs: Callable[..., list[Any]]) -> None:
+    said = run("-s", "full", "--checkpoint-every", "0")
+    assert said.code == 0, said.err
+    assert runs()[0].info.status == "FINISHED"
+    assert "--checkpoint-every is -1.0; it must be a number of minutes" in run("--checkpoint-every", "-1").err
