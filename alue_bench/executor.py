@@ -43,6 +43,8 @@ class Source:
     data_dir: Path | None
     sample: bool
     cache_size: str
+    checkpoint_every: float | None
+    """Minutes."""
     depths: tuple[int, ...]
     """Of the frozen prefixes of all runs of the plan that begin as this one does: computed in one pass."""
     tags: Mapping[str, str]
