@@ -18,6 +18,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,6 +91,7 @@ class CheckpointFile:
     earlier_s: float = 0.0
     """Seconds that earlier processes took, up to the checkpoint that this one went on from."""
     _began: float = field(default_factory=time.monotonic)
+    _told: bool = False
 
     def is_due(self) -> bool:
         return time.monotonic() - self._last >= self.every_s
@@ -97,7 +99,8 @@ class CheckpointFile:
     def remove(self) -> None:
         """The training is over."""
         for path in (self.path, self._scratch):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
 
     @property
     def _scratch(self) -> Path:
@@ -116,8 +119,11 @@ class CheckpointFile:
                 os.fsync(file.fileno())
             os.replace(self._scratch, self.path)
         except Exception as error:  # the library's own error and OSError: a full disk, a folder that is not writable
-            self._scratch.unlink(missing_ok=True)
-            self.on_problem(f"no checkpoint was written to {self.path.parent}: {error}")
+            with suppress(OSError):
+                self._scratch.unlink()
+            if not self._told:
+                self._told = True
+                self.on_problem(f"no checkpoint was written to {self.path.parent}: {error}")
         self._last = time.monotonic()
 
     def read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -138,7 +144,8 @@ class CheckpointFile:
                 raise ValueError(f"its format is {state['format']}")
         except Exception as error:  # whatever a damaged file makes the library raise
             self.on_problem(f"the checkpoint {self.path} is damaged ({error}): the training began anew")
-            self.path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.path.unlink()
             return None
         return tensors, state
 
