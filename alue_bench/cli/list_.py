@@ -202,15 +202,16 @@ def studies(context: typer.Context, as_json: Json = False) -> None:
         except UsageError as error:
             entry["problem"] = str(error)
         else:
-            command = content.pop("command", "run")
-            entry |= {"command": f"alue-bench {command} --config {name}", "title": content.pop("title", "")}
+            entry["for"] = content.pop("command", "run")
+            entry |= {"command": f"alue-bench {entry['for']} --config {name}", "title": content.pop("title", "")}
             entry["options"] = content
         found.append(entry)
     if as_json:
         _print_json(found)
         return
-    rows = [(e["name"], e.get("title") or e.get("problem", ""), e.get("command", "–"), e["from"]) for e in found]
-    _print_table(("study", "what", "run it with", "from"), rows)
+    # Where each comes from stands in the JSON: a name that is cut in two cannot be copied.
+    rows = [(entry["name"], entry.get("for", "–"), entry.get("title") or entry.get("problem", "")) for entry in found]
+    _print_table(("study", "for", "what"), rows)
 
 
 def _effect(registry: Registry, name: str, model: Model, tokens: int) -> dict[str, Any]:
