@@ -6,4 +6,8 @@ Commands, each of which reads as options → measure → report, the first three
     sweep, sweep_report                 a sweep over frozen layers that shares one store of frozen prefixes
     mini_quality, mini_quality_report   the bundled encoder, random weights, and a linear model
     search                              what a search finds, held against a finished sweep
+
+One destroys:
+
+    faults, fault_processes, fault_store    a plan that is killed at random moments ends as one that was left alone
 """

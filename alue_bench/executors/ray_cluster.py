@@ -7,8 +7,10 @@ Ray places tasks and tells of dead workers and nodes; what then becomes of a run
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,9 @@ class RayCrew:
 
     def __init__(self, ray: Any, *, gpus: float, jobs: int | None, ours: bool) -> None:
         self._ray, self._gpus, self._jobs, self._ours = ray, gpus, jobs, ours
+        # Ray prints what befalls its nodes on stdout, which belongs to the result.
+        self._kept_off_stdout = ExitStack()
+        self._kept_off_stdout.enter_context(redirect_stdout(sys.stderr))
         cpus = int(ray.cluster_resources().get("CPU", 1))
         self._cpus = 1 if jobs is None or gpus else max(1, cpus // jobs)
         # Retries are the harness's: it must close what the dead left first. A worker's memory and CUDA context go with
@@ -106,6 +111,7 @@ class RayCrew:
         self._tasks.clear()
         if self._ours:
             self._ray.shutdown()
+        self._kept_off_stdout.close()
 
     def _ended(self, reference: Any, number: int) -> list[Event]:
         from ray import exceptions

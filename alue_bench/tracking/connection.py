@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
+from uuid import uuid4
 
 from alue_bench.errors import UnavailableError, UsageError
 from alue_bench.formats import shown
@@ -65,6 +66,8 @@ def connect(uri: str, experiment: str) -> Connection:
 
         # Two processes that create one store at once break each other's migration.
         with FileLock(folder / ".mlflow.lock"):
+            if not database.exists():
+                _create_database(database)
             return _open(uri, experiment, artifacts=(folder / "artifacts").resolve().as_uri())
     _check_kind(uri)
     _check_database(uri)
@@ -150,6 +153,21 @@ def _open(uri: str, experiment: str, artifacts: str | None, *, create: bool = Tr
         first_line = public(next(iter(str(error).splitlines()), type(error).__name__))
         raise UnavailableError(f"tracking store {public(uri)} cannot be used: {first_line}") from error
     return Connection(client, uri, experiment, str(experiment_id))
+
+
+def _create_database(database: Path) -> None:
+    """Made aside and moved to its place whole: MLflow makes a database in some fifty steps, and does not go on from one
+    that a process left half made when it died."""
+    from mlflow import MlflowClient
+
+    for left in database.parent.glob(f".new-*-{database.name}*"):
+        left.unlink(missing_ok=True)
+    aside = database.with_name(f".new-{uuid4().hex}-{database.name}")
+    try:
+        MlflowClient(tracking_uri=f"sqlite:///{aside}").search_experiments(max_results=1)
+        os.replace(aside, database)
+    except Exception:  # what is wrong shows again, and is told, where the store is opened in its place
+        aside.unlink(missing_ok=True)
 
 
 def _create_experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:

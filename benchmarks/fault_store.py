@@ -1,0 +1,93 @@
+"""What a sqlite store holds after a campaign, read without MLflow: no connection is left open to be copied."""
+
+from __future__ import annotations
+
+import sqlite3
+import statistics
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run, or a parent run, that was not withdrawn."""
+
+    kind: str
+    status: str
+    fingerprint: str
+    process: str
+    start_ms: int
+    end_ms: int | None
+
+
+def stored_runs(database: Path) -> list[StoredRun]:
+    with sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30) as store:
+        rows = store.execute(
+            "SELECT run_uuid, status, start_time, end_time FROM runs WHERE lifecycle_stage = 'active'"
+        ).fetchall()
+        tags: dict[str, dict[str, str]] = defaultdict(dict)
+        for run_id, key, value in store.execute(
+            "SELECT run_uuid, key, value FROM tags WHERE key IN ('kind', 'fingerprint', 'process')"
+        ):
+            tags[run_id][key] = value
+    store.close()
+    return [
+        StoredRun(
+            tags[run_id].get("kind", ""),
+            status,
+            tags[run_id].get("fingerprint", ""),
+            tags[run_id].get("process", ""),
+            start,
+            end,
+        )
+        for run_id, status, start, end in rows
+    ]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a campaign must not leave."""
+
+    finished: int
+    lost: int
+    """Runs of the plan that are not finished."""
+    doubled: int
+    """Runs that are finished more than once."""
+    running: int
+    """Runs and parent runs that nobody does any more."""
+
+    @property
+    def good(self) -> bool:
+        return not (self.lost or self.doubled or self.running)
+
+
+def verdict(runs: list[StoredRun], planned: set[str]) -> Verdict:
+    finished = Counter(run.fingerprint for run in runs if run.kind == "run" and run.status == "FINISHED")
+    return Verdict(
+        finished=len(finished),
+        lost=len(planned - finished.keys()),
+        doubled=sum(count > 1 for count in finished.values()),
+        running=sum(run.status == "RUNNING" for run in runs),
+    )
+
+
+def gap_ms(runs: list[StoredRun]) -> float | None:
+    """The median time between the end of a run and the beginning of the next in the same process."""
+    by_process: dict[str, list[StoredRun]] = defaultdict(list)
+    for run in runs:
+        if run.kind == "run" and run.status == "FINISHED":
+            by_process[run.process].append(run)
+    gaps = []
+    for mine in by_process.values():
+        mine.sort(key=lambda run: run.start_ms)
+        gaps += [later.start_ms - (run.end_ms or later.start_ms) for run, later in pairwise(mine)]
+    return statistics.median(gaps) if gaps else None
+
+
+def first_start_ms(runs: list[StoredRun]) -> int | None:
+    """From the beginning of the plan to that of its first run."""
+    plans = [run.start_ms for run in runs if run.kind == "plan"]
+    starts = [run.start_ms for run in runs if run.kind == "run"]
+    return min(starts) - min(plans) if plans and starts else None
