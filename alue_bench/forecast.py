@@ -9,6 +9,7 @@ from alue_bench.measure.flops import training_flops
 from alue_bench.plan import PlannedRun
 from alue_bench.training.checkpoint import empty_model, load_config, load_tokenizer
 from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.training.surgery import operate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 def forecast_flops(runs: Sequence[PlannedRun]) -> list[float]:
     """FLOPs of training, run by run, as `flops/train` records them. Token ids are computed once and kept.
 
-    It is assumed that the outputs of frozen prefixes can be kept; a model that cannot start from them costs more.
+    It is assumed that the outputs of frozen prefixes can be kept; a model that cannot start from them costs more. Of a
+    strategy that changes its mind, the cost is what it would be if it did not.
     """
     stacks: dict[tuple[str, ...], tuple[EncoderStack, bool]] = {}
     lengths: dict[tuple[str, ...], np.ndarray[Any, Any]] = {}
@@ -25,7 +27,7 @@ def forecast_flops(runs: Sequence[PlannedRun]) -> list[float]:
     for run in runs:
         spec, labels = run.spec, run.inputs.train_task.labels
         model = (spec.model, spec.model_digest)
-        head = (*model, spec.train_task)
+        head = (*model, spec.train_task, str(spec.kept_layers), spec.strategy if spec.adapter else "")
         if head not in stacks:
             stacks[head] = _empty_stack(run)
         stack, first = stacks[head]
@@ -45,7 +47,7 @@ def forecast_flops(runs: Sequence[PlannedRun]) -> list[float]:
                 spec.freeze_plan,
                 lengths[rows],
                 spec.hyper.epochs,
-                prefix_cached=bool(run.inputs.prefixes.limit_bytes and spec.freeze_plan.prefix_layers),
+                prefix_cached=bool(run.inputs.prefixes.limit_bytes and run.inputs.strategy.keeps_prefix),
                 head_reads_first=first,
             )
         )
@@ -58,4 +60,5 @@ def _empty_stack(run: PlannedRun) -> tuple[EncoderStack, bool]:
     from alue_bench.training.lean_forward import LeanForward
 
     stack = view_as_stack(empty_model(load_config(run.inputs.checkpoint), run.inputs.train_task.labels))
+    stack = operate(stack, run.spec.kept_layers, run.spec.adapter)
     return stack, LeanForward.head_reads_first if LeanForward.fits(stack) else LibraryForward.head_reads_first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from alue_bench import (
     Strategy,
     TrainingProgress,
 )
+from alue_bench.data.batches import Batch
 from alue_bench.errors import TrainingError
 from alue_bench.measure.flops import prefix_flops, step_flops, training_flops
 from alue_bench.plan import Plan, PlannedRun, PlanRequest, build_plan
@@ -32,12 +34,12 @@ from alue_bench.spec import HyperParameters, RunResult
 from alue_bench.strategy import outline
 from alue_bench.training.checkpoint import load_model
 from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.training.forward import choose_forward
 from alue_bench.training.freezing import apply_plan, count_parameters
 from alue_bench.training.recipe import build_optimiser
 from alue_bench.training.surgery import model_in_outline
 
 PlanRuns = Callable[..., Plan]
-DYNAMIC = ("gradual-unfreeze", "gradual-unfreeze-3", "autofreeze", "autofreeze-p75")
 
 
 @pytest.fixture
@@ -114,14 +116,6 @@ class TestGradualUnfreezing:
         for epoch in range(1, epochs):
             plan = strategy.revise(plan, TrainingProgress(epoch, epochs, 10 * epoch, 10 * epochs, (0.0,) * epoch))
         assert plan.prefix_layers == frozen
-
-    def test_best_epoch_brings_back_what_began_to_train_later(self, plan_runs: PlanRuns) -> None:
-        """The weights of epoch 1, layer 2 among them, though layer 2 trained in epoch 2."""
-        planned = one(plan_runs("gradual-unfreeze", hyper={"epochs": 2, "select": "best", "lr": 0.02}))
-        _, trained = do(planned)
-        if trained.training.selected_epoch == 2:
-            pytest.skip("epoch 2 was better")
-        assert blocks(changed(planned, trained)) == {"3", "pooler", "classifier"}
 
 
 class TestAutoFreeze:
@@ -212,8 +206,9 @@ class TestAutoFreeze:
 
 
 class TestChangesOfMind:
-    @pytest.mark.parametrize("strategy", DYNAMIC)
-    @pytest.mark.parametrize("architecture", ["bert", "distilbert"])
+    @pytest.mark.parametrize(
+        ("architecture", "strategy"), [("bert", "autofreeze"), ("bert", "autofreeze-p75"), ("distilbert", "autofreeze")]
+    )
     def test_losses_and_predictions_are_those_without_a_cache(
         self, architecture: str, strategy: str, plan_runs: PlanRuns
     ) -> None:
@@ -221,15 +216,36 @@ class TestChangesOfMind:
             do(one(plan_runs(strategy, architecture=architecture, cache_size=size))) for size in ("1GB", "0")
         )
         np.testing.assert_allclose(curve(cached[0]), curve(recomputed[0]), rtol=2e-4)
-        for name in ("scores",):
-            ours, theirs = (np.asarray(getattr(r.predictions, name)) for r, _ in (cached, recomputed))
-            np.testing.assert_allclose(ours, theirs, rtol=1e-2, atol=1e-4)
+        assert cached[1].prefixes["train"].depth > recomputed[1].prefixes["train"].depth == 0
+        ours, theirs = (np.asarray(result.predictions.scores) for result, _ in (cached, recomputed))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-2, atol=1e-4)
 
-    @pytest.mark.parametrize("strategy", ["gradual-unfreeze", "autofreeze"])
-    def test_in_bf16_too(self, strategy: str, plan_runs: PlanRuns) -> None:
-        """Layers in a narrow format are copies of the weights: they follow what begins or ceases to train."""
-        narrow, wide = (do(one(plan_runs(strategy, precision=p, cache_size="0")))[0] for p in ("bf16", "fp32"))
-        np.testing.assert_allclose(curve(narrow)[:5], curve(wide)[:5], rtol=2e-2)
+    def test_a_narrow_copy_of_the_weights_follows_what_begins_and_ceases_to_train(self, tiny_bert: Path) -> None:
+        """Layers in bf16 compute with copies: those of weights that trained until now, or will from now on."""
+        stack = view_as_stack(_model(tiny_bert))
+        apply_plan(stack, FreezePlan(stack.shape, frozenset({1})))
+        forward = choose_forward(stack, torch.bfloat16)
+        ids = torch.randint(10, 60, (3, 9))
+        batch = Batch(ids, torch.ones_like(ids), None, torch.zeros(3).long(), torch.arange(3), ids.numel())
+        stack.model.eval()
+
+        def gap() -> float:
+            """Between what is computed and what a new way through an equal model computes."""
+            with torch.no_grad():
+                fresh = choose_forward(view_as_stack(copy.deepcopy(stack.model)), torch.bfloat16)
+                return float((forward.logits(batch) - fresh.logits(batch)).abs().max())
+
+        def train(layer: int) -> None:
+            with torch.no_grad():
+                for parameter in stack.layers[layer].parameters():
+                    parameter.mul_(1.5)
+
+        train(0)  # a last step, and then it is frozen, while layer 1 begins
+        apply_plan(stack, FreezePlan(stack.shape, frozenset({0})))
+        forward.follow()
+        assert gap() == 0
+        train(1)
+        assert gap() == 0
 
     def test_the_same_whatever_is_in_the_cache(self, plan_runs: PlanRuns) -> None:
         first, second = (do(one(plan_runs("autofreeze")))[0] for _ in range(2))
@@ -383,8 +399,10 @@ class TestBitFit:
 
 
 class TestAdapters:
-    @pytest.mark.parametrize("strategy", ["lora-r4", "ia3"])
-    @pytest.mark.parametrize("architecture", ["bert", "roberta", "electra", "deberta-v2", "distilbert"])
+    @pytest.mark.parametrize(
+        ("strategy", "architecture"),
+        [("lora-r4", "bert"), ("lora-r4", "deberta-v2"), ("ia3", "roberta"), ("ia3", "distilbert")],
+    )
     def test_the_pre_trained_weights_stay_to_the_last_bit(
         self, strategy: str, architecture: str, plan_runs: PlanRuns
     ) -> None:
@@ -496,7 +514,7 @@ class TestCounts:
         found = _analytic(registry, "modernbert", "bottom2")
         assert found == pytest.approx(_counted(registry, "modernbert", "bottom2"), rel=0.005)
 
-    @pytest.mark.parametrize("strategy", DYNAMIC)
+    @pytest.mark.parametrize("strategy", ["gradual-unfreeze-3", "autofreeze"])
     def test_a_changing_plan_is_counted_segment_by_segment(self, strategy: str, plan_runs: PlanRuns) -> None:
         result, trained = do(one(plan_runs(strategy)))
         stack, course = trained.stack, trained.training.course

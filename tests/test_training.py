@@ -19,7 +19,7 @@ from alue_bench.errors import TrainingError
 from alue_bench.plan import Plan, PlannedRun, PlanRequest, build_plan
 from alue_bench.run import execute
 from alue_bench.spec import HyperParameters
-from alue_bench.strategy import FreezePlan
+from alue_bench.strategy import FreezePlan, Strategy
 from alue_bench.training.checkpoint import load_model, load_tokenizer
 from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.forward import choose_forward
@@ -96,13 +96,21 @@ class Bench:
         apply_plan(stack, plan or FreezePlan(stack.shape))
         return stack
 
-    def tune(self, stack: EncoderStack, scores: list[float] | None = None, **options: Any) -> Training:
+    def tune(
+        self,
+        stack: EncoderStack,
+        scores: list[float] | None = None,
+        strategy: Strategy | None = None,
+        **options: Any,
+    ) -> Training:
         """Fine-tune; `scores` are what the dev split is said to give, epoch by epoch."""
+        plan = strategy.freeze_plan(stack.shape) if strategy else FreezePlan(stack.shape)
+        apply_plan(stack, plan)
         given = iter(scores or [0.0] * 100)
         hyper = HyperParameters(**{"epochs": 1, "lr": 1e-3, "batch_size": 8, "max_length": 24} | options)
         return fine_tune(
             stack,
-            FreezePlan(stack.shape),
+            plan,
             choose_forward(stack, torch.float32),
             Examples(self.splits["train"]),
             Examples(self.splits["dev"]),
@@ -112,6 +120,7 @@ class Bench:
             device=CPU,
             pad_id=self.tokenizer.pad_token_id,
             score=lambda logits: {"score": next(given)},
+            strategy=strategy,
         )
 
 
@@ -200,7 +209,9 @@ class TestEpochSelection:
         training = bench.tune(stack, scores, select=select, epochs=3)
         return training, weights(stack)
 
-    def test_best_takes_back_the_weights_of_the_best_epoch(self, bench: Bench) -> None:
+    @pytest.mark.parametrize("strategy", ["full", "bottom2", "gradual-unfreeze", "autofreeze"])
+    def test_best_takes_back_the_weights_of_the_best_epoch(self, bench: Bench, registry: Any, strategy: str) -> None:
+        """Those of layers that began or ceased to train afterwards too."""
         stack, after_epoch = bench.stack(), []
 
         class Scores(list[float]):
@@ -209,7 +220,7 @@ class TestEpochSelection:
                     after_epoch.append(weights(stack))
                     yield value
 
-        training = bench.tune(stack, Scores([1.0]), epochs=3)
+        training = bench.tune(stack, Scores([1.0]), registry.strategy(strategy)[0], epochs=3)
         assert training.selected_epoch == 2
         assert training.dev_scores == [0.1, 0.9, 0.5]
         assert same(weights(stack), after_epoch[1])

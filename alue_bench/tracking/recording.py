@@ -25,6 +25,7 @@ from alue_bench.measure.environment import git_state, hardware_fingerprint
 from alue_bench.redaction import redact
 from alue_bench.run import RunInputs
 from alue_bench.spec import FreezeEvent, Predictions, RunResult, RunSpec
+from alue_bench.strategy import Outline
 from alue_bench.task import Labels
 from alue_bench.tracking.claims import CLAIMING, FINGERPRINT, STAGE, Held, competitors, settle, withdraw
 from alue_bench.tracking.connection import Connection, public, store_name
@@ -564,8 +565,9 @@ def _description(spec: RunSpec, inputs: RunInputs) -> str:
         else ""
     )
     trained_on = f", trained on {spec.train_task}" if spec.train_task != spec.task else ""
+    outlined = Outline(spec.freeze_plan, spec.kept_layers, spec.adapter)
     return (
-        f"{sample}{inputs.task.title}{trained_on}; {inputs.model.title}; frozen: {spec.freeze_plan.describe()}.\n\n"
+        f"{sample}{inputs.task.title}{trained_on}; {inputs.model.title}; frozen: {outlined.describe()}.\n\n"
         f"Splits: {spec.data.protocol}. Text normalisation: {inputs.model.normalisation}."
     )
 
