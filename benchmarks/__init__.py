@@ -6,6 +6,7 @@ Commands, each of which reads as options → measure → report, the first three
     sweep, sweep_report                 a sweep over frozen layers that shares one store of frozen prefixes
     mini_quality, mini_quality_report   the bundled encoder, random weights, and a linear model
     search                              what a search finds, held against a finished sweep
+    large_store                         how long ten thousand runs take to be read, compared, exported, reported
 
 One destroys:
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import sqlite3
 import tempfile
-import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -134,42 +130,6 @@ def classes(rng: np.random.Generator, gold: np.ndarray[Any, Any], accuracy: floa
     """Predictions that are right for about this part of the examples."""
     wrong = (gold + rng.integers(1, number, len(gold))) % number
     return np.where(rng.random(len(gold)) < accuracy, gold, wrong)
-
-
-def multiply(source: Path, target: Path, times: int) -> None:
-    """A store with each finished run of `source` this many times, as further strategies. Through the database, since
-    MLflow takes a tenth of a second a run; the copies share the files of the run they come from.
-
-    source, target: sqlite files.
-    """
-    shutil.copy(source, target)
-    with closing(sqlite3.connect(target)) as database, database:
-        finished = [name for (name,) in database.execute("SELECT run_uuid FROM runs WHERE status = 'FINISHED'")]
-        database.execute("CREATE TEMP TABLE copies (old TEXT, new TEXT, number INTEGER)")
-        copies = [(name, uuid.uuid4().hex, number) for number in range(1, times) for name in finished]
-        database.executemany("INSERT INTO copies VALUES (?, ?, ?)", copies)
-        # An input's tags hang on the input, so its id is made of the run's.
-        changed = {
-            "runs": ("run_uuid", {"run_uuid": "new"}),
-            "params": ("run_uuid", {"run_uuid": "new", "value": VARIANT}),
-            "tags": ("run_uuid", {"run_uuid": "new", "value": "CASE key WHEN 'fingerprint' THEN new ELSE value END"}),
-            "latest_metrics": ("run_uuid", {"run_uuid": "new"}),
-            "inputs": (
-                "destination_id",
-                {"destination_id": "new", "input_uuid": "substr(new, 1, 12) || substr(input_uuid, 1, 20)"},
-            ),
-        }
-        for table, (key, values) in changed.items():
-            names = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
-            wanted = ", ".join(values.get(name, f'"{name}"') for name in names)
-            database.execute(f"INSERT INTO {table} SELECT {wanted} FROM copies JOIN {table} ON {key} = old")
-        database.execute(
-            "INSERT INTO input_tags SELECT substr(new, 1, 12) || substr(input_uuid, 1, 20), name, value FROM copies "
-            "JOIN inputs ON destination_id = old JOIN input_tags USING (input_uuid)"
-        )
-
-
-VARIANT = "CASE key WHEN 'strategy' THEN value || '-v' || number ELSE value END"
 
 
 def _task(planted: RunSpec, labels: Labels) -> tuple[Task, TaskRows]:

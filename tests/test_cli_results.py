@@ -16,12 +16,13 @@ import pytest
 from conftest import CommandLine, Finished
 from hypothesis import given
 from hypothesis import strategies as st
-from planted_runs import classes, multiply, plant, spec
+from planted_runs import classes, plant, spec
 
 from alue_bench.report.comparison_table import LATEX, latex, natural_order
 from alue_bench.task import Labels
 from alue_bench.tracking.connection import Connection, connect
 from alue_bench.tracking.reading import read_results
+from benchmarks.large_store import multiply
 
 BINARY = Labels.binary("NOT_OFF", "OFF")
 GOLD = np.random.default_rng(0).integers(0, 2, 120)
