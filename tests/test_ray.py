@@ -28,6 +28,23 @@ def cluster(folders_of_its_own: None, monkeypatch: pytest.MonkeyPatch) -> Iterat
     found.shutdown()
 
 
+@pytest.mark.parametrize(
+    ("nodes", "jobs", "cores"),
+    [
+        ({"a": 8}, 2, 4),
+        ({"a": 8, "b": 8}, 2, 8),
+        ({"a": 1, "b": 1}, 1, 1),
+        ({"a": 16, "b": 4}, 4, 2),
+        ({"a": 2}, 8, 1),
+        ({}, 1, 1),
+    ],
+)
+def test_a_runs_cores_fit_on_every_node(nodes: dict[str, int], jobs: int, cores: int) -> None:
+    from alue_bench.executors.ray_cluster import cores_per_run
+
+    assert cores_per_run(nodes, jobs) == cores
+
+
 def test_the_plan_completes_on_the_node_that_is_left(
     cluster: Any, run: CommandLine, runs: Callable[..., list[Any]], tmp_path: Any
 ) -> None:

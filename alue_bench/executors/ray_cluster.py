@@ -7,7 +7,9 @@ Ray places tasks and tells of dead workers and nodes; what then becomes of a run
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, redirect_stdout
@@ -42,6 +44,7 @@ def hire(resources: Resources) -> RayCrew:
         # Without this, Ray takes GPUs from tasks that ask for none, and its own warning about that.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anybody
+        on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(log_to_driver=False, logging_level="error", include_dashboard=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -51,6 +54,8 @@ def hire(resources: Resources) -> RayCrew:
                 f"the Ray cluster at {where} cannot be used ({first_line}); start one with ray start --head, or set "
                 "RAY_ADDRESS"
             ) from error
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler would end the process at once
     gpus = 0.0
     if resources.device == "cuda":
         gpus = 1.0 if resources.gpus_per_run is None else resources.gpus_per_run
@@ -71,15 +76,14 @@ class RayCrew:
         # Ray prints what befalls its nodes on stdout, which belongs to the result.
         self._kept_off_stdout = ExitStack()
         self._kept_off_stdout.enter_context(redirect_stdout(sys.stderr))
-        cpus = int(ray.cluster_resources().get("CPU", 1))
-        self._cpus = 1 if jobs is None or gpus else max(1, cpus // jobs)
+        self._cpus = 1 if jobs is None or gpus else cores_per_run(self._nodes(), jobs)
         # Retries are the harness's: it must close what the dead left first. A worker's memory and CUDA context go with
         # it: a process a task.
         self._task = ray.remote(num_cpus=self._cpus, num_gpus=gpus, max_calls=1, max_retries=0)(_carry_out)
         self._tasks: dict[Any, int] = {}
         self._news: News | None = None
         self._looked = 0.0
-        self._alive = self._nodes()
+        self._alive = set(self._nodes())
 
     def has_room(self) -> bool:
         return len(self._tasks) < (self._jobs or self._capacity())
@@ -124,14 +128,15 @@ class RayCrew:
             return [Lost(number, "the worker was killed by Ray: its machine ran out of memory")]
         except exceptions.RayError as error:
             crashed = isinstance(error, exceptions.WorkerCrashedError)
-            nodes = self._nodes()
+            nodes = set(self._nodes())
             node_lost, self._alive = bool(self._alive - nodes), nodes
             if crashed and not node_lost:
                 return [Lost(number, "the worker process died")]
             return [Lost(number, "the machine of its worker was lost", blameless=True)]
 
-    def _nodes(self) -> set[str]:
-        return {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
+    def _nodes(self) -> dict[str, int]:
+        """The cores of each node that lives."""
+        return {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in self._ray.nodes() if node["Alive"]}
 
     def _capacity(self) -> int:
         """How many tasks the cluster, as it is at this moment, can do at once; one where it may yet grow."""
@@ -140,6 +145,12 @@ class RayCrew:
         if self._gpus:
             fits = min(fits, found.get("GPU", 0) // self._gpus)
         return max(1, int(fits))
+
+
+def cores_per_run(nodes: Mapping[str, int], jobs: int) -> int:
+    """As many as let so many runs be under way at once, and fit on every node: any may be the one that is left."""
+    on_each = -(-jobs // max(1, len(nodes)))
+    return max(1, min(nodes.values(), default=1) // on_each)
 
 
 def _carry_out(assignment: Assignment, environment: Mapping[str, str], folder: str) -> list[Report]:

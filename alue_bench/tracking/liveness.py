@@ -59,7 +59,8 @@ class Heart:
             self._runs[run_id] = news
 
     def rest(self, run_id: str) -> None:
-        """No beat is written after this returns."""
+        """No further beat is begun. One on its way may still arrive: to wait for it could take as long as a store is
+        away, and it does no harm to a closed run."""
         with self._changed:
             self._runs.pop(run_id, None)
             self._changed.notify()
@@ -72,16 +73,13 @@ class Heart:
                 if not self._runs:
                     self._thread = None
                     return
-                held = list(self._runs)
-            for run_id in held:
+                held = dict(self._runs)
+            for run_id, news in held.items():
                 count += 1
-                with self._changed:  # a run that is closed meanwhile must not be written to
-                    if run_id not in self._runs:
-                        continue
-                    try:
-                        self._client.set_tag(run_id, HEARTBEAT, a_beat(count, self._runs[run_id]))
-                    except Exception:  # whatever a store that is away raises; the run itself will meet it
-                        self.missed += 1
+                try:
+                    self._client.set_tag(run_id, HEARTBEAT, a_beat(count, news))
+                except Exception:  # whatever a store that is away raises; the run itself will meet it
+                    self.missed += 1
 
 
 def a_beat(count: int = 0, news: str = "") -> str:
