@@ -43,6 +43,7 @@ class Source:
     data_dir: Path | None
     sample: bool
     cache_size: str
+    allow_pickles: bool
     checkpoint_every: float | None
     """Minutes."""
     depths: tuple[int, ...]

@@ -72,6 +72,8 @@ class PlanRequest:
     """Whether models that the user named may be fetched from the hub."""
     cache_size: str = DEFAULT_LIMIT
     """The most that outputs of frozen prefixes may take on disk; "0" keeps none."""
+    allow_pickles: bool = False
+    """Whether weights may be read from pickles where a checkpoint has no others."""
     checkpoint_every: float | None = None
     """Minutes between two checkpoints of a training; None for none."""
 
@@ -447,6 +449,11 @@ def _ready_models(request: PlanRequest, registry: Registry, plan: Plan, shelf: S
         if key not in shelf.checkpoints:
             shelf.checkpoints[key] = locate_checkpoint(model, download=request.download and bool(request.models))
         checkpoint = shelf.checkpoints[key]
+        if checkpoint.pickled and not request.allow_pickles:
+            raise UnavailableError(
+                f"model {model.name!r} has pickled weights only (pytorch_model.bin): a pickle can hold a program. Take "
+                "a revision with safetensors, or, where you trust its authors, say --allow-pickles"
+            )
         config = load_config(checkpoint)
         check_layers_can_be_told_apart(config, checkpoint.folder)
         if named_before.setdefault(model.name, checkpoint.digest) != checkpoint.digest:

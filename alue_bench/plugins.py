@@ -17,6 +17,7 @@ from alue_bench.errors import AlueBenchError, PluginError, UsageError
 from alue_bench.executor import Executor
 from alue_bench.formats import shown
 from alue_bench.model import Model
+from alue_bench.redaction import redact
 from alue_bench.strategy import Strategy, StrategyFamily
 from alue_bench.task import NAME, Task
 
@@ -276,7 +277,7 @@ def _claim(kind: str, name: str, declared: Declared[T], taken: dict[str, Declare
 
 
 def _cause(error: BaseException) -> str:
-    message = " ".join(str(error).split())  # pluggy says what is wrong in the last of several lines
+    message = " ".join(redact(str(error)).split())  # pluggy says what is wrong in the last of several lines
     return f"{type(error).__name__}: {message:.300}" if message else type(error).__name__
 
 

@@ -367,7 +367,10 @@ def test_a_server_that_is_stopped_in_the_middle_of_a_plan_and_started_again_has_
                 time.sleep(1.5)
 
         before_runs(act)
-        said = run(*FOUR, "--tracking-uri", server.address)
+        address = server.address.replace("://", "://me:secret-of-a-test@")
+        said = run(*FOUR, "--tracking-uri", address)
+        assert "secret-of-a-test" not in said.everything
+        assert not [p for p in tmp_path.rglob("*") if p.is_file() and b"secret-of-a-test" in p.read_bytes()]
         assert said.code == 0, said.err
         assert "the tracking store stopped answering" in said.err
         assert "did not take" not in said.err  # it was back before the end, and was given all

@@ -113,6 +113,12 @@ Experiment = Annotated[str | None, where(help="MLflow experiment. Default: alue-
 TrackingUri = Annotated[
     str | None, where(help="MLflow store. Default: MLFLOW_TRACKING_URI, else sqlite below mlruns/.")
 ]
+AllowPickles = Annotated[
+    bool | None,
+    how(
+        "--allow-pickles", help="Read pickled weights where a checkpoint has no others: only if you trust its authors."
+    ),
+]
 CacheSize = Annotated[
     str | None,
     control(

@@ -45,6 +45,7 @@ def run(
     skip_missing: options.SkipMissing = None,
     experiment: options.Experiment = None,
     tracking_uri: options.TrackingUri = None,
+    allow_pickles: options.AllowPickles = None,
     cache_size: options.CacheSize = None,
     executor: options.Executor = None,
     jobs: options.Jobs = None,

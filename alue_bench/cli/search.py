@@ -94,6 +94,7 @@ def search(
     skip_missing: options.SkipMissing = None,
     experiment: options.Experiment = None,
     tracking_uri: options.TrackingUri = None,
+    allow_pickles: options.AllowPickles = None,
     cache_size: options.CacheSize = None,
     checkpoint_every: options.CheckpointEvery = None,
     rerun: options.Rerun = None,

@@ -101,6 +101,7 @@ def plan_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanReque
         data_dir=Path(settings["data_dir"]) if "data_dir" in settings else None,
         sample=settings.get("sample", False),
         cache_size=settings.get("cache_size", DEFAULT_LIMIT),
+        allow_pickles=settings.get("allow_pickles", False),
         checkpoint_every=settings.get("checkpoint_every"),
     )
 

@@ -76,6 +76,7 @@ def study_schema() -> type[BaseModel]:
         executor: str | None = None
         jobs: int | None = Field(None, ge=1)
         gpus_per_run: float | None = Field(None, gt=0)
+        allow_pickles: bool | None = None
         checkpoint_every: float | None = Field(None, ge=0)
         rerun: bool | None = None
         fail_fast: bool | None = None

@@ -62,6 +62,7 @@ def sweep(
     skip_missing: options.SkipMissing = None,
     experiment: options.Experiment = None,
     tracking_uri: options.TrackingUri = None,
+    allow_pickles: options.AllowPickles = None,
     cache_size: options.CacheSize = None,
     executor: options.Executor = None,
     jobs: options.Jobs = None,

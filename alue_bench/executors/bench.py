@@ -9,6 +9,7 @@ from alue_bench.errors import AlueBenchError, StoreUnavailableError
 from alue_bench.executors.outcome import Observer, Outcome
 from alue_bench.plan import PlannedRun
 from alue_bench.plugins import Registry, notify
+from alue_bench.redaction import redact
 from alue_bench.run import Trained, execute
 from alue_bench.termination import heed_termination
 from alue_bench.tracking.claims import Held
@@ -79,7 +80,7 @@ class Workbench:
             return Held(run_id)
         except Exception as error:  # one run's failure must not cost the others
             self._trained = None
-            cause = str(error) if isinstance(error, AlueBenchError) else f"{type(error).__name__}: {error}"
+            cause = redact(str(error) if isinstance(error, AlueBenchError) else f"{type(error).__name__}: {error}")
             self._recorder.fail(run_id, cause, traceback.format_exc())
             return Outcome(planned, "failed", run_id, cause=next(iter(cause.splitlines()), ""))
         notify(self._registry, "alue_bench_run_finished", self._observer.warned, spec=spec, result=result)

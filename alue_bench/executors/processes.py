@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection, wait
 
 from alue_bench.errors import AlueBenchError, UsageError
 from alue_bench.executor import Assignment, Event, Lost, Resources, Returned
+from alue_bench.redaction import redact
 
 GRACE_S = 15.0
 """For a worker to close its run before it is killed."""
@@ -168,7 +169,7 @@ def _work(connection: Connection, environment: Mapping[str, str]) -> None:
                 except Exception as error:  # such as a store that is away: the plan must hear of it
                     message = next(iter(str(error).splitlines()), "")
                     cause = message if isinstance(error, AlueBenchError) else f"{type(error).__name__}: {message}"
-                    connection.send(Lost(assignment.number, cause))
+                    connection.send(Lost(assignment.number, redact(cause)))
                 else:
                     connection.send(Returned(assignment.number))
         except KeyboardInterrupt:

@@ -31,6 +31,7 @@ def source_of(planned: PlannedRun, registry: Registry) -> Source:
         data_dir=next(iter(folders)).path.absolute() if kinds == {"real"} and len(folders) == 1 else None,
         sample=kinds == {"sample"},
         cache_size=f"{inputs.prefixes.limit_bytes}B",
+        allow_pickles=inputs.checkpoint.pickled,
         checkpoint_every=inputs.checkpointing.every_s / 60 if inputs.checkpointing else None,
         depths=tuple(sorted(inputs.depths.depths)),
         tags=dict(planned.tags),
@@ -69,6 +70,7 @@ def rebuilt(spec: RunSpec, source: Source, registry: Registry, shelf: Shelf) -> 
         data_dir=source.data_dir,
         sample=source.sample,
         cache_size=source.cache_size,
+        allow_pickles=source.allow_pickles,
         checkpoint_every=source.checkpoint_every,
     )
     plan = build_plan(request, registry, shelf)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import pickle
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -256,7 +257,7 @@ def load_model_with_report(checkpoint: Checkpoint, labels: Labels, *, init_seed:
                 ignore_mismatched_sizes=True,
                 **head_options(labels),
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             raise UnavailableError(
                 f"{checkpoint.folder}: the weights cannot be loaded: {next(iter(str(error).splitlines()), error)}"
             ) from error
