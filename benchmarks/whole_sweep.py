@@ -219,6 +219,7 @@ def full_again(plan: Plan) -> float:
     from alue_bench.run import train
 
     planned = full_of(plan)
+    planned.inputs.models.expect(planned.inputs.checkpoint, planned.inputs.train_task.labels)
     trained = train(planned.spec, planned.inputs)
     return trained.training.loop_s
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import traceback
+import weakref
 
 from alue_bench.errors import AlueBenchError, StoreUnavailableError
 from alue_bench.executors.outcome import Observer, Outcome
@@ -31,8 +32,7 @@ class Workbench:
         if outcome is not None:
             return outcome
         if self._trained is not None and self._trained.key != spec.training_key:
-            self._trained = None  # frees the last model before the next one is loaded
-            gc.collect()
+            self._let_go()
         run_id = self._recorder.start(
             spec, planned.inputs, planned.inputs.task.labels, again=self._rerun, tags=planned.tags
         )
@@ -42,6 +42,13 @@ class Workbench:
             return self._elsewhere(planned) or run_id
         self._observer.started(planned)
         return self._execute(planned, run_id)
+
+    def _let_go(self) -> None:
+        """Frees the last model before the next one is loaded."""
+        model = weakref.ref(self._trained.stack.model) if self._trained is not None else lambda: None
+        self._trained = None
+        if model() is not None:  # a circle of references: a plugin's, since ours make none; collecting takes long
+            gc.collect()
 
     def _elsewhere(self, planned: PlannedRun) -> Outcome | Held | None:
         """What another process, or an earlier invocation, has made of the run; None where it is to be done."""
