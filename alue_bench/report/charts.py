@@ -45,25 +45,22 @@ def pareto(points: Sequence[Point], front: Sequence[str], *, name: str, metric: 
     with style():
         figure = new_figure(WIDTH, 3.1)
         axes = figure.add_subplot()
-        shown = looks([point.name for point in points])
-        if len(best) > 1:
-            axes.plot(
-                [p.time for p in best], [p.score for p in best], color=MUTED, linewidth=1, linestyle="--", zorder=1
-            )
-        for point in points:
-            look = shown[point.name] if len(points) <= LABELLED else {"color": SERIES[0], "marker": "o"}
-            axes.errorbar(
-                point.time,
-                point.score,
-                xerr=point.time_half,
-                yerr=point.score_half,
-                fmt=look["marker"],
-                color=look["color"],
-                markersize=6.5 if len(points) <= LABELLED else 4,
-                elinewidth=0.9,
-                capsize=2,
-                zorder=2 + (point.name in front),
-            )
+        if len(points) > LABELLED:
+            axes.scatter([p.time for p in points], [p.score for p in points], s=12, color=SERIES[0], linewidths=0)
+        else:
+            for point, look in zip(points, looks([point.name for point in points]).values(), strict=True):
+                axes.errorbar(
+                    point.time,
+                    point.score,
+                    xerr=point.time_half,
+                    yerr=point.score_half,
+                    fmt=look["marker"],
+                    color=look["color"],
+                    markersize=6.5,
+                    elinewidth=0.9,
+                    capsize=2,
+                    zorder=2 + (point.name in front),
+                )
         axes.set_xlim(left=0)
         axes.margins(x=0.22, y=0.18)
         axes.set_xlim(left=0)

@@ -58,7 +58,7 @@ def learning(results: Results, subjects: Sequence[Subject], shown: Shown, prefix
         curves: dict[str, list[list[tuple[float, float]]]] = {}
         for strategy in subject.strategies[: shown.strategies]:
             for run_id in subject.run_ids(strategy)[: shown.seeds]:
-                points = _dev_scores(read_curves(results, run_id), subject.metric)
+                points = _dev_scores(read_curves(results, run_id, [f"dev/{subject.metric}"]), subject.metric)
                 if points:
                     curves.setdefault(strategy, []).append(points)
         if any(len(points) > 1 for seeds in curves.values() for points in seeds):

@@ -71,7 +71,17 @@ def _sentence(subject: Subject) -> Sentence:
 
 def _recommended(subject: Subject) -> str:
     """The cheapest setting whose dev score is close to the baseline's: test scores take no part in the choice."""
-    found = grid.recommend(grid.cells(subject.runs)) if grid.DEV in subject.runs else None
+    runs = subject.runs
+    if grid.DEV not in runs:
+        return subject.compared.baseline
+    kept = runs[runs[[grid.DEV, grid.TEST, grid.SECONDS]].notna().all(axis="columns")]
+    means = kept.groupby("strategy", sort=False).agg(
+        dev_score=(grid.DEV, "mean"),
+        test_score=(grid.TEST, "mean"),
+        train_s=(grid.SECONDS, "mean"),
+        seeds=("seed", "nunique"),
+    )
+    found = grid.recommend(means.reset_index())
     return found.strategy if found else subject.compared.baseline
 
 
@@ -274,7 +284,7 @@ def cost_table(subjects: Sequence[Subject]) -> list[Item]:
 def _cost_row(row: comparison.Row, subject: Subject) -> Row:
     runs = subject.runs
     # The same in every seed: a strategy decides them, not chance.
-    first = runs[runs["run_id"] == row.run_ids[0]].iloc[0]
+    first = runs.iloc[int((runs["run_id"] == row.run_ids[0]).to_numpy().argmax())]
     return Row(
         row.strategy,
         [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from alue_bench.grid import cell_of
 from alue_bench.report import grid
 from alue_bench.report.content import Gallery, Item, Paragraph
 from alue_bench.report.drawing import Picture, style, to_svg
@@ -20,7 +21,9 @@ COMMAND = "alue-bench sweep -t mdd --grid bottom-top"
 
 def heat_maps(runs: pd.DataFrame, prefix: str) -> list[Item]:
     """Maps of score and time for each grid in runs that compare with each other; empty where there is none."""
-    found = [group for group in grid.groups(runs) if _is_map(group)] if grid.DEV in runs else []
+    # Others have no place on a map, and of very many of them it would take long to find that out.
+    placed = runs[runs["strategy"].map(lambda name: cell_of(str(name)) is not None)]
+    found = [group for group in grid.groups(placed) if _is_map(group)] if grid.DEV in runs else []
     items: list[Item] = []
     for number, group in enumerate(found[:MOST_MAPS]):
         recommended = grid.recommend(group.cells)

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from alue_bench import __version__
+from alue_bench.errors import UnavailableError
 from alue_bench.evaluation.significance import FEWEST_SEEDS
 from alue_bench.report import findings, heat_maps, overview
-from alue_bench.report.comparison import compare
+from alue_bench.report.comparison import Load, compare
 from alue_bench.report.conditions import conditions
 from alue_bench.report.content import Block, Item, Missing, Page, Section
 from alue_bench.report.evidence import Shown, confusion, learning
@@ -23,9 +25,14 @@ from alue_bench.report.papers_tables import papers_tables
 from alue_bench.report.subjects import Comparable, arrange
 from alue_bench.tracking.reading import Results, read_predictions, say_counts
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 TITLE = "Which layers should I train?"
 MORE_SEEDS = "alue-bench run --strategy full --strategy bottom3top4 --strategy head-only --seeds 3"
 """The command for a page that has something in most of its sections."""
+MOST_TESTED = 1000
+"""Runs whose predictions are read for the tests. A file takes milliseconds; of ten thousand runs, a minute."""
 SAMPLE_NOTICE = (
     "Some of these results come from the embedded sample data, which were written for demonstration: such scores say "
     "nothing about the real tasks."
@@ -45,7 +52,7 @@ def build_page(results: Results, request: PageRequest | None = None, *, now: dat
     """The page of these results. Raises UsageError where no run has `request.metric`."""
     request = request or PageRequest()
     runs = results.frame
-    compared = compare(runs, lambda run_id: read_predictions(results, run_id), metric=request.metric)
+    compared = compare(runs, _reader(results), metric=request.metric)
     blocks = arrange(compared, runs)
     return Page(
         title=TITLE,
@@ -54,6 +61,23 @@ def build_page(results: Results, request: PageRequest | None = None, *, now: dat
         sections=[make(results, blocks, request) for make in SECTIONS],
         footer=f"Written by alue-bench {__version__}, {now or datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
     )
+
+
+def _reader(results: Results) -> Load:
+    """Reads predictions for the tests, of so many runs that the reader of a large store is not kept waiting."""
+    read = 0
+
+    def load(run_id: str) -> pd.DataFrame:
+        nonlocal read
+        read += 1
+        if read > MOST_TESTED:
+            raise UnavailableError(
+                f"the page reads the predictions of {MOST_TESTED} runs at most; alue-bench compare tests all, and "
+                "--task, --model and --strategy choose"
+            )
+        return read_predictions(results, run_id)
+
+    return load
 
 
 def _lead(results: Results) -> str:
@@ -80,6 +104,11 @@ def _notices(results: Results, blocks: Sequence[Comparable]) -> list[str]:
         said.append(
             f"The runs are of {len(blocks)} kinds that do not compare, by data source or hardware. Each kind stands by "
             "itself in every section; nothing is computed across them."
+        )
+    if len(results.frame) > MOST_TESTED:
+        said.append(
+            f"Differences are tested for the first {MOST_TESTED} runs of {several(len(results.frame), 'run')} whose "
+            "predictions a test needs; alue-bench compare tests all, and --task, --model and --strategy choose."
         )
     seeds = max((len(row.seeds) for b in blocks for s in b.subjects for row in s.compared.rows), default=0)
     if 0 < seeds < FEWEST_SEEDS:

@@ -240,14 +240,17 @@ def read_submission_predictions(results: Results, run_id: str) -> pd.DataFrame |
     return table
 
 
-def read_curves(results: Results, run_id: str) -> pd.DataFrame:
-    """What was logged over the course of training: columns metric, step, value; sorted by metric, then step."""
+def read_curves(results: Results, run_id: str, metrics: Sequence[str] | None = None) -> pd.DataFrame:
+    """What was logged over the course of training: columns metric, step, value; sorted by metric, then step.
+
+    metrics: only these, such as "dev/f1_macro": a question to the store for each; None: all that there are.
+    """
     import pandas as pd
 
     client = results.connection.client
     points: list[tuple[str, int, float]] = []
     with _store_told(results.connection):
-        for name in sorted(client.get_run(run_id).data.metrics):
+        for name in sorted(client.get_run(run_id).data.metrics if metrics is None else metrics):
             if name.startswith(CURVES):
                 history = client.get_metric_history(run_id, name)
                 points += [(name, point.step, point.value) for point in history]
