@@ -136,6 +136,20 @@ class TestEnds:
             assert of.evaluation(step) == evaluations[done]
         assert decide(asked, evaluations) == whole
 
+    def test_where_seeds_differ_too_much_it_stops_early_and_says_so(self) -> None:
+        reasons = []
+        for draw in range(10):
+            of = world(draw)
+            of = replace(of, score=dict.fromkeys(of.score, of.full), seed_sd=0.15 * of.full)
+            decision, _ = search(of, question(of))
+            if "seeds differ so much" in decision.why:
+                reasons.append(decision)
+        assert len(reasons) >= 3
+        for decision in reasons:
+            assert decision.best.candidate.name == "full"
+            assert not decision.exhausted
+            assert decision.spent < 11  # of twelve
+
     def test_candidates_whose_training_fails_are_left_out_and_paid_for(self) -> None:
         of = world(5)
         asked = question(of)

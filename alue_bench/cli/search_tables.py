@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 WHY = {
     "open": "not settled",
     "supported": "within the tolerance, and not beyond the margin",
-    "given up": "loses more than the tolerance",
+    "given up": "its loss is above the tolerance",
     "undecided": "too close to tell with as many seeds",
     "failed": "failed",
 }

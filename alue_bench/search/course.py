@@ -94,7 +94,7 @@ class Course:
                     f"The budget ended before a cheaper setting was supported: {decision.why}. Most was hoped of "
                     f"{decision.hoped_for.name}."
                     if decision.hoped_for
-                    else "No cheaper setting stayed within the tolerance as far as this search can tell."
+                    else f"No cheaper setting was supported: {decision.why}."
                 )
             )
         else:

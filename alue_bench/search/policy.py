@@ -17,18 +17,20 @@ show that a loss of 1 % is not exceeded would take dozens of seeds. A candidate 
 of its loss is above the tolerance; the other error, to give up a good one, costs savings and no score. Supported
 decides by the candidate's own runs alone; the surface only says where to look.
 
-The search ends when nothing cheaper than what is supported promises a saving worth having, or when the budget does not
-pay for the next run.
+The search ends when nothing cheaper than what is supported promises a saving worth having, when the budget does not pay
+for the next run, or when seeds differ so much that nothing could be supported.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from alue_bench.search.candidates import Amount, Candidate
 from alue_bench.search.evidence import (
+    PRIOR_WEIGHT,
     SMALLEST_SCORE,
     Evaluation,
     Loss,
@@ -43,6 +45,10 @@ State = Literal["open", "supported", "given up", "undecided", "failed"]
 
 SHORT_CELLS = ((1 / 4, 0), (1 / 2, 0), (3 / 4, 0), (1, 0), (1 / 4, 1 / 3), (1 / 2, 1 / 3))
 """What the short runs look at: how many layers are frozen at the bottom and at the top, as parts of all."""
+
+
+HOPELESS_AFTER = 4
+"""Degrees of freedom, from runs with several seeds, before the noise is believed to be too large for an answer."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +161,8 @@ def decide(question: Question, evaluations: Sequence[Evaluation], broken: Sequen
             return decision(None, "the budget does not pay for full fine-tuning", full)
         return decision(step, "a first look with fewer epochs" if step.short else "what the others are held against")
 
+    if best.loss is None and _is_hopeless(question, evaluations):
+        return decision(None, "seeds differ so much that no setting could be shown to lose as little as was asked for")
     prospects = _prospects(question, evaluations, standings, best.candidate, failed)
     if not prospects:
         return decision(None, f"nothing cheaper than {best.candidate.name} is likely to stay within the tolerance")
@@ -190,6 +198,16 @@ def _prospects(
             own = by_replicate(evaluations, candidate.name)
             found.append(_Prospect(candidate, saving, tuple(_steps_to_support(question, candidate, base, own))))
     return found
+
+
+def _is_hopeless(question: Question, evaluations: Sequence[Evaluation]) -> bool:
+    """Whether not even a setting that loses nothing would be supported after the most seeds it may have."""
+    noise = seed_noise(evaluations, question.full.name)
+    if noise.degrees < PRIOR_WEIGHT + HOPELESS_AFTER:
+        return False
+    score = mean_score(by_replicate(evaluations, question.full.name))
+    best_case = Loss(0.0, math.sqrt(noise.variance / question.max_pairs), noise.degrees, question.max_pairs)
+    return best_case.upper(question.level) > question.tolerance.of(score) + question.margin.of(score)
 
 
 def _steps_to_support(
