@@ -16,7 +16,7 @@ from conftest import CommandLine
 
 from alue_bench.errors import UnavailableError
 from alue_bench.executor import Assignment, Event, Executor, Lost, Resources, Returned
-from alue_bench.executors.processes import cause_of_death
+from alue_bench.executors.processes import cause_of_death, environment_of, hire, visible_gpus
 from alue_bench.testing import ConformanceError, ConformanceWarning, check_executor
 
 GUIDE = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text(encoding="utf-8")
@@ -232,6 +232,28 @@ def normalise(text):
 def alue_bench_models():
     return [Model(name="deadly", title="t", checkpoint=Path({folder!r}), normalise=normalise, normalisation="n")]
 """
+
+
+class TestWorkersEnvironment:
+    """Set before a worker loads torch."""
+
+    def test_each_has_a_gpu_of_those_that_may_be_used(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-5ab3,7")
+        given = [environment_of(device, 3)["CUDA_VISIBLE_DEVICES"] for device in visible_gpus()]
+        assert given == ["2", "GPU-5ab3", "7"]
+
+    def test_more_workers_than_gpus_share_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+        crew = hire(Resources(device="cuda", jobs=5))
+        assert [given["CUDA_VISIBLE_DEVICES"] for given in crew.environments] == ["0", "1", "0", "1", "0"]
+
+    def test_the_cores_are_divided_unless_the_user_has_chosen(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        cores = len(os.sched_getaffinity(0))
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        assert environment_of(None, 1) == {"OMP_NUM_THREADS": str(cores), "RAYON_NUM_THREADS": str(cores)}
+        assert environment_of(None, 10 * cores)["OMP_NUM_THREADS"] == "1"
+        monkeypatch.setenv("OMP_NUM_THREADS", "3")
+        assert environment_of(None, 2)["OMP_NUM_THREADS"] == "3"
 
 
 @pytest.mark.slow

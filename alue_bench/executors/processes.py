@@ -64,7 +64,7 @@ class ProcessCrew:
     """One process for each environment, started when there is work for it, and anew when it has died."""
 
     def __init__(self, environments: Sequence[Mapping[str, str]]) -> None:
-        self._environments = environments
+        self.environments = environments
         self._workers: dict[int, _Worker] = {}
 
     def has_room(self) -> bool:
@@ -75,7 +75,7 @@ class ProcessCrew:
         assert place is not None
         worker = self._workers.get(place)
         if worker is None or not worker.process.is_alive():
-            worker = self._workers[place] = _start(self._environments[place])
+            worker = self._workers[place] = _start(self.environments[place])
         worker.assignment = assignment.number
         with suppress(BrokenPipeError):  # it died this moment: its end of the connection tells
             worker.connection.send(assignment)
@@ -103,7 +103,7 @@ class ProcessCrew:
         self._workers.clear()
 
     def _idle_place(self) -> int | None:
-        for place in range(len(self._environments)):
+        for place in range(len(self.environments)):
             worker = self._workers.get(place)
             if worker is None or worker.assignment is None:
                 return place
