@@ -177,7 +177,7 @@ def execute(
                 }
             },
             freezing=tuple(_course(training).events),
-            notes=tuple(notes),
+            notes=tuple(dict.fromkeys(notes)),
         ),
         trained,
     )

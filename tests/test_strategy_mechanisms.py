@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -247,6 +247,30 @@ class TestChangesOfMind:
         train(1)
         assert gap() == 0
 
+    def test_where_there_is_no_room_for_a_deeper_prefix_the_shallower_one_stays_in_use(
+        self, plan_runs: PlanRuns
+    ) -> None:
+        tight, roomy = (do(one(plan_runs("autofreeze", cache_size=size))) for size in ("250KB", "1GB"))
+        course = tight[1].training.course
+        assert course is not None
+        assert 0 < course.segments[-1].depth < course.segments[-1].plan.bottom
+        np.testing.assert_allclose(curve(tight[0]), curve(roomy[0]), rtol=2e-4)
+        assert tight[0].metrics["flops/train"] > roomy[0].metrics["flops/train"]
+        # Told once for each of the two splits, however often it was tried.
+        assert ["are not kept" in note for note in tight[0].notes].count(True) == 2
+
+    def test_when_a_strategy_is_asked_and_what_it_is_told(self, plan_runs: PlanRuns) -> None:
+        """Three times in an epoch of five steps, the last time when it is scored; not when nothing is left to train."""
+        planned = one(plan_runs("bottom2", hyper={"epochs": 2}))
+        told: list[TrainingProgress] = []
+        inputs = replace(planned.inputs, strategy=Hesitant(told=told))
+        result, _ = execute(planned.spec, inputs)
+        assert [(p.epoch, p.step, p.ends_epoch) for p in told] == [
+            (1, 2, False), (1, 4, False), (1, 5, True), (2, 7, False), (2, 9, False),
+        ]  # fmt: skip
+        assert {(p.epochs, p.steps, p.norms) for p in told} == {(2, 10, ())}
+        assert told[-1].dev_scores == (curve(result, "dev/score")[0],)
+
     def test_the_same_whatever_is_in_the_cache(self, plan_runs: PlanRuns) -> None:
         first, second = (do(one(plan_runs("autofreeze")))[0] for _ in range(2))
         assert curve(first) == curve(second)
@@ -273,7 +297,7 @@ class TestChangesOfMind:
 
     def test_a_strategy_that_never_changes_its_mind_gives_what_static_freezing_gives(self, plan_runs: PlanRuns) -> None:
         static = one(plan_runs("bottom2"))
-        hesitant = type(static.inputs)(**{**vars(static.inputs), "strategy": Hesitant()})
+        hesitant = replace(static.inputs, strategy=Hesitant())
         (ours, _), (theirs, _) = execute(static.spec, hesitant), do(static)
         assert curve(ours) == curve(theirs)
         assert np.array_equal(np.asarray(ours.predictions.scores), np.asarray(theirs.predictions.scores))
@@ -297,7 +321,7 @@ class TestChangesOfMind:
         self, answer: Any, complaint: str, plan_runs: PlanRuns
     ) -> None:
         static = one(plan_runs("bottom2"))
-        inputs = type(static.inputs)(**{**vars(static.inputs), "strategy": Hesitant(answer, answers=True)})
+        inputs = replace(static.inputs, strategy=Hesitant(answer, answers=True))
         with pytest.raises(TrainingError, match=complaint):
             execute(static.spec, inputs)
 
@@ -308,6 +332,7 @@ class Hesitant(Strategy):
 
     answer: Any = None
     answers: bool = False
+    told: Any = None
 
     @property
     def name(self) -> str:
@@ -320,6 +345,8 @@ class Hesitant(Strategy):
         return Revisions(per_epoch=3, prefix_only_grows=True)
 
     def revise(self, plan: FreezePlan, progress: TrainingProgress) -> Any:
+        if self.told is not None:
+            self.told.append(progress)
         return self.answer if self.answers else plan
 
 
@@ -481,6 +508,9 @@ class TestCounts:
             ("autofreeze", lambda d, a, n: 12 * (36 * d + 3 * a)),
             ("drop-top4", lambda d, a, n: 8 * (36 * d + 3 * a)),
             ("drop-alternate", lambda d, a, n: 6 * (36 * d + 3 * a)),
+            ("drop-symmetric4", lambda d, a, n: 8 * (36 * d + 3 * a)),
+            # Layer 0 is the prefix, 1, 5, 8, 9 and 10 train, the other six are crossed.
+            ("random-7-seed0", lambda d, a, n: 12 * d + a + 5 * (36 * d + 3 * a) - 3 * d + 6 * (24 * d + 3 * a)),
             # Biases: every layer is crossed but for the projections of the lowest one.
             ("bitfit", lambda d, a, n: 12 * (24 * d + 3 * a) - 3 * d),
             # Rank 8: beside two projections a pair of 768 x 8 matrices, three passes each, but for the gradient of the
