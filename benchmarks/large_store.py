@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -70,9 +70,8 @@ def finished_runs(database: Path) -> int:
         return int(opened.execute("SELECT count(*) FROM runs WHERE status = 'FINISHED'").fetchone()[0])
 
 
-def time_commands(database: Path, experiment: str, folder: Path) -> list[tuple[str, float, int]]:
-    """Command, seconds, exit code."""
-    found = []
+def time_commands(database: Path, experiment: str, folder: Path) -> Iterator[tuple[str, float, int]]:
+    """Command, seconds, exit code; one after the other."""
     for command in COMMANDS:
         arguments = [*command, "--tracking-uri", f"sqlite:///{database}", "--experiment", experiment]
         started = time.perf_counter()
@@ -83,8 +82,7 @@ def time_commands(database: Path, experiment: str, folder: Path) -> list[tuple[s
             stdout=subprocess.DEVNULL,
             check=False,
         )
-        found.append((" ".join(command), time.perf_counter() - started, done.returncode))
-    return found
+        yield " ".join(command), time.perf_counter() - started, done.returncode
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -103,11 +101,13 @@ def main(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         large = Path(scratch) / "large.db"
         multiply(source, large, -(-options.runs // few))
-        print(f"{finished_runs(large)} finished runs")
-        timed = time_commands(large, options.experiment, Path(scratch))
-    for command, seconds, code in timed:
-        print(f"{seconds:6.1f} s  alue-bench {command}" + (f"  (exit code {code})" if code else ""))
-    return 0 if all(code == 0 and seconds <= LIMIT_S for _, seconds, code in timed) else 1
+        print(f"{finished_runs(large)} finished runs", flush=True)
+        in_time = True
+        for command, seconds, code in time_commands(large, options.experiment, Path(scratch)):
+            said = f"  (exit code {code})" if code else ""
+            print(f"{seconds:6.1f} s  alue-bench {command}{said}", flush=True)
+            in_time &= code == 0 and seconds <= LIMIT_S
+    return 0 if in_time else 1
 
 
 if __name__ == "__main__":
