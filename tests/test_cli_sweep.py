@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ from conftest import SHORT, CommandLine, Finished
 from rich.console import Console
 
 from alue_bench.cli.grid_view import RUNNING, GridProgress
+from alue_bench.cli.run import run as run_command
+from alue_bench.cli.sweep import sweep as sweep_command
 from alue_bench.executors.local import Outcome
 from alue_bench.grid import parse_grid
 from alue_bench.plan import PlanRequest, build_plan
@@ -156,3 +159,9 @@ def test_a_terminal_shows_the_grid_filling_in(tiny_bert: Path, registry: Any, fo
     rows = {line.split()[0]: line.split()[1:] for line in shown.splitlines() if line.strip()[:2].strip().isdigit()}
     assert rows["0"] == [".432", RUNNING, "·", "·", "·"]
     assert rows["4"] == ["·"]
+
+
+def test_it_takes_every_option_of_run() -> None:
+    taken, offered = (set(inspect.signature(command).parameters) for command in (run_command, sweep_command))
+    assert offered - taken == {"grid", "tolerance"}
+    assert taken <= offered

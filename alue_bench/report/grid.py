@@ -288,7 +288,7 @@ def _heat_map(
     image = axes.imshow(values, origin="lower", aspect="auto", cmap=COLOUR_MAP if best_is_high else f"{COLOUR_MAP}_r")
     axes.set_xticks(range(len(tops)), [str(n) for n in tops])
     axes.set_yticks(range(len(bottoms)), [str(n) for n in bottoms])
-    axes.set(xlabel="frozen top layers", ylabel="frozen bottom layers (with the embeddings, from 1)")
+    axes.set(xlabel="frozen top layers", ylabel="frozen bottom layers")
     axes.set_title(f"{group.title}: {label}{_seeds(group.cells)}", fontsize=11)
     axes.spines[:].set_visible(False)
     figure.colorbar(image, ax=axes, label=label, shrink=0.9)
