@@ -43,6 +43,7 @@ def load_libraries() -> None:
     import sklearn.metrics
     import transformers.models.bert.modeling_bert
 
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # read when it is imported
     import alue_bench.executors.coordination
     import alue_bench.executors.worker
     from alue_bench.cli import invocation, main, progress, tables
