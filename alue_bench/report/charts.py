@@ -10,7 +10,9 @@ from alue_bench.report.drawing import MUTED, SERIES, Picture, looks, new_figure,
 WIDTH = 4.3
 """Inches of a figure of which two stand side by side; about 310 units, so that text stays readable on a phone."""
 LABELLED = 12
-"""Points of a plot that carry their names; beyond, only those that no other point beats do."""
+"""Points of a plot that carry their names; of more, a few of those that no other point beats do."""
+NAMED = 5
+"""That few."""
 
 
 LONGEST_NAME = 28
@@ -65,7 +67,7 @@ def pareto(points: Sequence[Point], front: Sequence[str], *, name: str, metric: 
         axes.margins(x=0.22, y=0.18)
         axes.set_xlim(left=0)
         left, right = axes.get_xlim()
-        for point in points if len(points) <= LABELLED else best:
+        for point in points if len(points) <= LABELLED else _some(best):
             to_the_left = point.time > left + 0.66 * (right - left)
             axes.annotate(
                 short(point.name),
@@ -85,6 +87,16 @@ def pareto(points: Sequence[Point], front: Sequence[str], *, name: str, metric: 
         svg,
         alt=f"Scatter plot for {of}: {metric} against training time. {listed}{more}. "
         f"Not beaten in both by any other: {', '.join(p.name for p in best) or 'none'}.",
+    )
+
+
+def _some(points: Sequence[Point]) -> list[Point]:
+    """The first, the last, and a few between them: as many as there is room for names."""
+    last = len(points) - 1
+    return (
+        [points[place] for place in sorted({round(last * part / (NAMED - 1)) for part in range(NAMED)})]
+        if points
+        else []
     )
 
 

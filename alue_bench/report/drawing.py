@@ -73,6 +73,8 @@ class Picture:
     caption: str = ""
     wide: bool = False
     """Takes the page's whole width where there is room."""
+    themed: bool = True
+    """Takes the page's colours; otherwise it stays as it was drawn, on white, in the dark as well."""
 
     @property
     def standalone(self) -> str:
@@ -83,17 +85,19 @@ class Picture:
     def inline(self) -> str:
         """The SVG element with the page's colours."""
         svg = self.svg
+        if not self.themed:
+            return svg
         for colour, variable in VARIABLES.items():
             svg = re.sub(re.escape(colour), f"var({variable})", svg, flags=re.IGNORECASE)
         return svg
 
 
 @contextmanager
-def style() -> Iterator[None]:
+def style(*, grid: bool = True) -> Iterator[None]:
     """Within it figures take the report's settings."""
     import matplotlib as mpl
 
-    with mpl.rc_context(SETTINGS):
+    with mpl.rc_context({**SETTINGS, "axes.grid": grid}):
         yield
 
 

@@ -27,7 +27,7 @@ def heat_maps(runs: pd.DataFrame, prefix: str) -> list[Item]:
     items: list[Item] = []
     for number, group in enumerate(found[:MOST_MAPS]):
         recommended = grid.recommend(group.cells)
-        with style():
+        with style(grid=False):
             drawn = [
                 Picture(
                     name=f"{prefix}-{number + 1}-{kind}",
@@ -35,6 +35,7 @@ def heat_maps(runs: pd.DataFrame, prefix: str) -> list[Item]:
                     alt=f"Heat map of {what} by frozen bottom layers (upwards) and frozen top layers (to the right) "
                     f"for {group.title}, {len(group.cells)} settings. {_extremes(group, column)}",
                     wide=True,
+                    themed=False,
                 )
                 for kind, draw, what, column in (
                     ("score", grid.score_map, f"test {group.metric}", "test_score"),

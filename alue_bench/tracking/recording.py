@@ -327,6 +327,8 @@ class Recorder:
         }
         if self.parent_id:
             tags[MLFLOW_PARENT_RUN_ID] = self.parent_id
+            plan_page = f"#/experiments/{self.connection.experiment_id}/runs/{self.parent_id}"
+            tags[MLFLOW_RUN_NOTE] += f"\n\nPart of [a plan]({plan_page}), with whose run the report is kept."
         params = {
             "task": spec.task,
             "model": spec.model,
