@@ -204,7 +204,8 @@ class Watch:
             self._ledger.write()
         self.last = time.perf_counter()
         limit = self._options.stop_after
-        if limit and self.last - self._began > 60 * limit and outcome.planned is not self.plan.runs[-1]:
+        late = limit and self.last - self._began > 60 * limit
+        if late and outcome.status == "finished" and outcome.planned is not self.plan.runs[-1]:
             self.stopped = True
             raise KeyboardInterrupt
 
