@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.data.location import CACHE_VARIABLE
 from alue_bench.data.splits import SplitRows
-from alue_bench.errors import UnavailableError
 from alue_bench.model import Model
 from alue_bench.spec import digest_of
 from alue_bench.task import Labels, TargetKind
@@ -153,15 +153,22 @@ def _load(folder: Path) -> Any | None:
 
 
 def _save(tokens: Any, folder: Path) -> None:
-    """Written beside its place and moved there whole, so that a reader never sees half an entry."""
+    """Written beside its place and moved there whole, so that a reader never sees half an entry. A disk that is full
+    costs the next run some seconds, and is told of; a folder that cannot be written at all was refused before."""
+    scratch: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=folder.parent))
+        tokens.save_to_disk(str(scratch))
     except OSError as error:
-        raise UnavailableError(
-            f"the cache folder {folder.parent} is not writable ({error.strerror}); choose another with {CACHE_VARIABLE}"
-        ) from error
-    tokens.save_to_disk(str(scratch))
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+        warnings.warn(
+            f"token ids are not kept in {folder.parent} ({error.strerror or error}); make room, or choose another "
+            f"cache folder with {CACHE_VARIABLE}",
+            stacklevel=2,
+        )
+        return
     try:
         os.replace(scratch, folder)
     except OSError:  # another process was faster: its entry is equal to ours

@@ -1,0 +1,121 @@
+"""A disk that is full is named, loses no result, and the plan goes on once there is room."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import CommandLine
+
+from alue_bench.tracking.connection import connect
+
+TWO = ("-s", "full", "-s", "bottom2", "--json")
+
+SmallDisk = Callable[[str, int], Path]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """A disk of so many kilobytes, mounted below the test's folder."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a small disk")
+    mounted: list[Path] = []
+
+    def mount(name: str, kilobytes: int) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        made = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", folder], capture_output=True, check=False
+        )
+        if made.returncode:
+            pytest.skip(f"a small disk cannot be mounted here: {made.stderr.decode()}")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Takes all the room there is."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        block = 1 << 16
+        while block:
+            try:
+                file.write(b"x" * block)
+            except OSError:
+                block //= 2
+    return filler
+
+
+@pytest.fixture
+def store_on(small_disk: SmallDisk, store: str) -> str:
+    """A store on a small disk, artifacts included."""
+    database = Path(store.removeprefix("sqlite:///"))
+    disk = small_disk("disk", database.stat().st_size // 1024 + 400)
+    shutil.copy(database, disk / "mlflow.db")
+    return f"sqlite:///{disk / 'mlflow.db'}"
+
+
+def statuses(uri: str, experiment: str) -> Counter[str]:
+    connection = connect(uri, experiment)
+    found = connection.client.search_runs([connection.experiment_id], "tags.kind = 'run'")
+    return Counter(run.info.status for run in found)
+
+
+def test_a_full_store_keeps_the_results_elsewhere_until_there_is_room(
+    run: CommandLine, store_on: str, tmp_path: Path, experiment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALUE_BENCH_STATE", str(tmp_path / "state"))
+    connect(store_on, experiment)
+    filler = fill(tmp_path / "disk")
+    said = run(*TWO, "--tracking-uri", store_on)
+    assert said.code == 0, said.err
+    assert "the tracking store stopped answering" in said.err
+    assert "disk is full" in said.err or "No space left on device" in said.err
+    assert "did not take" in said.err
+
+    filler.unlink()
+    again = run(*TWO, "--tracking-uri", store_on)
+    assert [done["status"] for done in json.loads(again.out)["runs"]] == ["reused"] * 2
+    assert statuses(store_on, experiment) == {"FINISHED": 2}
+
+
+def test_where_nothing_is_left_anywhere_the_plan_ends_with_a_sentence_and_goes_on_once_there_is_room(
+    run: CommandLine, store_on: str, tmp_path: Path, experiment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALUE_BENCH_STATE", str(tmp_path / "disk" / "state"))
+    connect(store_on, experiment)
+    filler = fill(tmp_path / "disk")
+    said = run(*TWO, "--tracking-uri", store_on)
+    assert said.code == 2, said.err
+    sentence = said.err.rpartition("alue-bench: ")[2]
+    assert "No space left on device" in sentence
+    assert "make room" in sentence
+    assert "ALUE_BENCH_STATE" in sentence
+    assert "Traceback" not in said.everything
+
+    filler.unlink()
+    again = run(*TWO, "--tracking-uri", store_on)
+    assert again.code == 0, again.err
+    assert statuses(store_on, experiment)["FINISHED"] == 2
+
+
+def test_a_full_cache_costs_time_and_nothing_else(
+    run: CommandLine, small_disk: SmallDisk, experiment: str, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = small_disk("cache", 64)
+    fill(disk)
+    monkeypatch.setenv("ALUE_BENCH_CACHE", str(disk))
+    with pytest.warns(UserWarning, match="token ids are not kept in .* make room"):
+        said = run(*TWO, "--checkpoint-every", "0")
+    assert said.code == 0, said.err
+    assert statuses(store, experiment) == {"FINISHED": 2}
