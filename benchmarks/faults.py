@@ -4,12 +4,15 @@
     python -m benchmarks.faults --executor jobs --kills 50
     python -m benchmarks.faults --executor ray --kills 50
     python -m benchmarks.faults --together 8
+    python -m benchmarks.faults --server-away 30
+    python -m benchmarks.faults --disk-full
 
 A campaign kills the same small plan (SIGKILL) at random moments and starts it again, until it was killed so often; a
 plan that completes meanwhile is begun anew in an empty store. Killed are the main process, it and all its workers at
 once as when the power fails, or a worker. Whenever a plan completes, every score must be that of the plan left alone,
 no run may be missing, none RUNNING, none done twice. `--together N` starts N invocations at once on one store that does
-not exist yet. Without any option, all of this is done.
+not exist yet. `--server-away S` kills `mlflow server` in the middle of the plan and starts it again S seconds later;
+`--disk-full` gives the plan a disk that is too small for it, and then room. Without any option, all of this is done.
 
 Exit codes: 0 all held, 1 something did not, 2 misuse. Needs a POSIX system.
 """
@@ -27,11 +30,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from alue_bench.errors import AlueBenchError, UsageError
 from benchmarks.command_line import Parser, shown_command, told
+from benchmarks.fault_places import AWAY_S, Invoke, fill_the_disk, stop_the_server
 from benchmarks.fault_processes import Started, Victim, in_a_copy, load_libraries, ray_cluster, start
 from benchmarks.fault_store import Verdict, first_start_ms, gap_ms, stored_runs, verdict
 from benchmarks.tables import NONE, Sheet, number, show
@@ -124,7 +129,9 @@ class Bench:
         strategies = [part for strategy in STRATEGIES for part in ("--strategy", strategy)]
         where = ["--tracking-uri", f"sqlite:///{store / 'mlflow.db'}", "--experiment", EXPERIMENT]
         what = ["--task", "anger", "--sample", "--model", str(self.model), *strategies, "--seeds", str(self.seeds)]
-        environment = {"ALUE_BENCH_CACHE": str(store / "cache"), "OMP_NUM_THREADS": "1"}
+        environment = {
+            "ALUE_BENCH_CACHE": str(store / "cache"), "ALUE_BENCH_STATE": str(store / "state"), "OMP_NUM_THREADS": "1"
+        }  # fmt: skip
         helpers = []
         if cluster is not None:
             environment["RAY_ADDRESS"], helper = cluster
@@ -237,6 +244,28 @@ def together_campaign(bench: Bench, together: int, alone: Alone) -> Campaign:
     return found
 
 
+def place_campaign(
+    bench: Bench,
+    name: str,
+    disturb: Callable[[Invoke, Path, set[str]], tuple[Verdict, list[str], Started]],
+    alone: Alone,
+) -> Campaign:
+    """A plan whose store goes away or has no room."""
+    found = Campaign(name, plans=1)
+    began = time.monotonic()
+
+    def invoke(store: Path, options: tuple[str, ...]) -> Started:
+        return bench.invoke(store, Way("local", options, (), 0.0))
+
+    last, problems, process = disturb(invoke, bench.begin(), set(alone.scores))
+    found.verdicts.append(last)
+    found.problems += problems
+    if not problems:
+        found.other_scores = _differing(scores(process.document), alone.scores)
+    found.seconds = time.monotonic() - began
+    return found
+
+
 def _judge(found: Campaign, store: Path, process: Started, expected: Mapping[str, Mapping[str, float]]) -> None:
     found.plans += 1
     found.verdicts.append(verdict(stored_runs(store / "mlflow.db"), set(expected)))
@@ -260,8 +289,10 @@ def benchmark(options: argparse.Namespace, *, command: str) -> int:
     """Every campaign that is asked for, then the table. Returns the exit code."""
     if not hasattr(os, "fork"):
         raise UsageError("the fault campaign copies processes, which this system cannot")
-    ways = [WAYS[name] for name in options.executor or ([] if options.together else WAYS)]
-    together = options.together or (0 if options.executor else TOGETHER)
+    chosen = options.executor or options.together or options.server_away or options.disk_full
+    ways = [WAYS[name] for name in options.executor or ([] if chosen else WAYS)]
+    together = options.together or (0 if chosen else TOGETHER)
+    away_s = options.server_away or (0.0 if chosen else AWAY_S)
     load_libraries()
     campaigns: list[Campaign] = []
     undisturbed: dict[str, Alone] = {}
@@ -280,6 +311,11 @@ def benchmark(options: argparse.Namespace, *, command: str) -> int:
             campaigns.append(found)
         if together:
             campaigns.append(together_campaign(bench, together, reference))
+        if away_s:
+            stop = partial(stop_the_server, away_s=away_s)
+            campaigns.append(place_campaign(bench, f"server away for {away_s:.0f} s", stop, reference))
+        if options.disk_full or not chosen:
+            campaigns.append(place_campaign(bench, "disk full", fill_the_disk, reference))
     show([campaign_sheet(campaigns), alone_sheet(undisturbed)], [problem for c in campaigns for problem in c.problems])
     if options.json is not None:
         content = {
@@ -342,6 +378,8 @@ def _parser() -> Parser:
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"the plan has {len(STRATEGIES)} runs for each")
     parser.add_argument("--seed", type=int, default=SEED, help="draws victims and moments")
     parser.add_argument("--together", type=int, default=0, help=f"invocations at once; default: {TOGETHER}")
+    parser.add_argument("--server-away", type=float, default=0.0, help=f"seconds; default: {AWAY_S:.0f}")
+    parser.add_argument("--disk-full", action="store_true", help="needs root, to mount a small disk")
     parser.add_argument("--json", type=Path, help="a file for the numbers")
     return parser
 
