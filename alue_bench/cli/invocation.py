@@ -146,7 +146,9 @@ class Invocation:
         talk = self._streams.talk
         self._recorder = Recorder(
             connect(self.uri, self.experiment),
-            on_problem=lambda message: talk.print(message, style="yellow", markup=False, highlight=False),
+            on_problem=lambda message: talk.print(
+                message, style="yellow", markup=False, highlight=False, soft_wrap=True
+            ),
         )
         report_sent(self._recorder.send_spooled(), talk)
         closed = self._recorder.close_interrupted()

@@ -592,4 +592,6 @@ def _now() -> int:
 
 
 def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    """That says what happened: sqlalchemy may begin with a word on how it came about."""
+    lines = [line for line in str(error).splitlines() if line and "(raised as a result of" not in line]
+    return next(iter(lines), type(error).__name__)
