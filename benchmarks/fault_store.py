@@ -57,6 +57,8 @@ class Verdict:
     """Runs that are finished more than once."""
     running: int
     """Runs and parent runs that nobody does any more."""
+    cut_short: int
+    """Runs that a kill met, each closed as KILLED and done again."""
 
     @property
     def good(self) -> bool:
@@ -70,6 +72,7 @@ def verdict(runs: list[StoredRun], planned: set[str]) -> Verdict:
         lost=len(planned - finished.keys()),
         doubled=sum(count > 1 for count in finished.values()),
         running=sum(run.status == "RUNNING" for run in runs),
+        cut_short=sum(run.kind == "run" and run.status == "KILLED" for run in runs),
     )
 
 
