@@ -56,6 +56,7 @@ def environment_of(folder: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in OURS}
     return kept | {
         "ALUE_BENCH_CACHE": str(folder / "cache"),
+        "ALUE_BENCH_STATE": str(folder / "state"),
         "XDG_DATA_HOME": str(folder / "data-home"),
         "NO_COLOR": "1",
         "COLUMNS": "200",
