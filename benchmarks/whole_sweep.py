@@ -8,6 +8,10 @@ behind ours and in the same process: batches padded to their longest example, de
 split at the end. The sum over all cells is estimated from these (a stratified random sample), and said to be an
 estimate. Our `full` run is repeated now and then, for the ratio that the numbers of operations predict.
 
+With `--jobs N` the sweep is done by as many worker processes, which share the cores. Nothing can stand between its runs
+then: one half of Trainer's cells comes before the sweep, the other after it, and `full` is repeated behind it, by as
+many workers at once.
+
 At the end some cells are run again apart: fresh process, empty cache, `alue-bench run`; their scores must be equal.
 
 All is kept in `--folder`. Stopped at any time, the same command goes on; `--stop-after MINUTES` stops by itself. Only
@@ -89,6 +93,9 @@ def benchmark(options: argparse.Namespace, command: str, started: float) -> int:
     ledger.content["finish_s"] = time.perf_counter() - watcher.last
     ledger.content["sweep"] = document["sweep"]
     ledger.write()
+    if options.jobs > 1:
+        watcher.fit_by_trainer(1)
+        repeat_full(options, folder, ledger)
     apart = compared_apart(document, options, folder, ledger)
     found = concluded(ledger.content, watcher.plan) | {"apart": apart}
     ledger.content["conclusion"] = found
@@ -107,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--limit-train", type=int, default=2000, help="(default: 2000)")
     add("--limit-eval", type=int, default=1000, help="(default: 1000)")
     add("--epochs", type=int, default=2, help="at least 2 (default: 2)")
+    add("--jobs", type=int, default=1, help="as of alue-bench sweep (default: 1)")
     add("--stop-after", type=float, metavar="MINUTES", help="stop by itself, to go on later")
     return parser
 
@@ -125,6 +133,7 @@ def swept(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], An
         "device": "cpu",
         "experiment": EXPERIMENT,
         "tracking_uri": f"sqlite:///{folder / 'mlflow.db'}",
+        "jobs": options.jobs,
     }
     if options.data_dir:
         settings["data_dir"] = str(options.data_dir)
@@ -158,6 +167,7 @@ class Watch:
     def __init__(self, plan: Plan, ledger: Ledger, started: float, options: argparse.Namespace) -> None:
         self.plan, self._ledger, self._options = plan, ledger, options
         self._began = self.last = started
+        self._aside = 0.0
         self.stopped = self._working = False
         self._sample = trainer_cells(costs(plan))
         self._baseline: Baseline | None = None
@@ -165,6 +175,8 @@ class Watch:
         self._repeat_full = {run.spec.strategy for place, run in enumerate(plan.runs) if place % every == every // 2}
 
     def __enter__(self) -> Watch:
+        if self._options.jobs > 1:
+            self.fit_by_trainer(0)
         return self
 
     def __exit__(
@@ -175,7 +187,7 @@ class Watch:
     def started(self, planned: PlannedRun) -> None:
         if not self._working:
             self._working = True
-            self._ledger.content.setdefault("startup_s", time.perf_counter() - self._began)
+            self._ledger.content.setdefault("startup_s", time.perf_counter() - self._began - self._aside)
             self.last = time.perf_counter()
 
     def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
@@ -193,21 +205,35 @@ class Watch:
             content["ours"][strategy] = {"wall_s": spent, "metrics": dict(outcome.metrics)}
             self._ledger.write()
             _say(f"[{len(content['ours'])}/{len(self.plan.runs)}] {strategy}: {spent:.1f} s in all")
-        if strategy in self._sample and strategy not in content["trainer"]:
-            if self._baseline is None:
-                self._baseline = Baseline(outcome.planned)
-            content["trainer"][strategy] = found = self._baseline.fit(outcome.planned)
-            self._ledger.write()
-            _say(f"    by Trainer: {found['whole_s']:.1f} s in all")
-        if strategy in self._repeat_full and strategy not in {at for at, _ in content["full_s"]}:
-            content["full_s"].append([strategy, full_again(self.plan)])
-            self._ledger.write()
+        if self._options.jobs == 1:
+            self._by_trainer(outcome.planned)
+            if strategy in self._repeat_full and strategy not in {at for at, _ in content["full_s"]}:
+                content["full_s"].append([strategy, full_again(self.plan)])
+                self._ledger.write()
         self.last = time.perf_counter()
         limit = self._options.stop_after
         late = limit and self.last - self._began > 60 * limit
         if late and outcome.status == "finished" and outcome.planned is not self.plan.runs[-1]:
             self.stopped = True
             raise KeyboardInterrupt
+
+    def fit_by_trainer(self, half: int) -> None:
+        """One half of Trainer's cells, every second one in the order of the plan, for a sweep in several processes."""
+        started = time.perf_counter()
+        cells = [run for run in self.plan.runs if run.spec.strategy in self._sample]
+        for planned in cells[half::2]:
+            self._by_trainer(planned)
+        self._aside += time.perf_counter() - started
+
+    def _by_trainer(self, planned: PlannedRun) -> None:
+        strategy, done = planned.spec.strategy, self._ledger.content["trainer"]
+        if strategy not in self._sample or strategy in done:
+            return
+        if self._baseline is None:
+            self._baseline = Baseline(planned)
+        done[strategy] = found = self._baseline.fit(planned)
+        self._ledger.write()
+        _say(f"    {strategy} by Trainer: {found['whole_s']:.1f} s in all")
 
 
 def costs(plan: Plan) -> dict[str, float]:
@@ -328,29 +354,12 @@ def compared_apart(
     done = {one["strategy"]: one["metrics"] for one in document["runs"]}
     chosen = random.Random(1).sample(sorted(done), min(SEPARATE, len(done)))
     known = {one["strategy"]: one for one in ledger.content.get("apart", [])}
+    # A sweep in several processes gives each its share of the cores; so must these.
+    threads = max(1, (os.cpu_count() or 1) // options.jobs)
     for strategy in chosen:
         if strategy in known:
             continue
-        data = ["--sample"] if options.sample else ["--data-dir", str(options.data_dir)] if options.data_dir else []
-        given = ["run", "--task", TASK, "--model", MODEL, "--strategy", strategy, "--json", "--precision", "fp32"]
-        given += ["--device", "cpu", "--epochs", str(options.epochs), *data]
-        given += ["--limit-train", str(options.limit_train), "--limit-eval", str(options.limit_eval)]
-        given += ["--tracking-uri", f"sqlite:///{folder / 'apart' / strategy / 'mlflow.db'}"]
-        paths = [str(REPOSITORY), str(REPOSITORY / "plugins"), os.environ.get("PYTHONPATH", "")]
-        finished = subprocess.run(
-            [sys.executable, "-c", "from alue_bench.cli.main import main; main()", *given],
-            env=os.environ
-            | {
-                "ALUE_BENCH_CACHE": str(folder / "apart" / strategy / "cache"),
-                "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if finished.returncode:
-            raise UsageError(f"{strategy} apart: {finished.stderr.strip().splitlines()[-1:]}")
-        (alone,) = json.loads(finished.stdout)["runs"]
+        (alone,) = run_apart(["--strategy", strategy], options, folder / "apart" / strategy, threads)
         scores = {name: value for name, value in done[strategy].items() if name.startswith(("test/", "selection/"))}
         gap = max(
             (abs(value - alone["metrics"][name]) for name, value in scores.items() if value is not None), default=0.0
@@ -360,6 +369,41 @@ def compared_apart(
         ledger.write()
         _say(f"{strategy} apart: {'equal' if gap == 0 else f'differs by {gap:.2g}'}")
     return list(known.values())
+
+
+def run_apart(
+    given: Sequence[str], options: argparse.Namespace, folder: Path, threads: int | None = None
+) -> list[dict[str, Any]]:
+    """What `alue-bench run` does of the same rows in a fresh process, with a cache and a store of its own."""
+    data = ["--sample"] if options.sample else ["--data-dir", str(options.data_dir)] if options.data_dir else []
+    said = ["run", "--task", TASK, "--model", MODEL, *given, "--json", "--precision", "fp32", "--device", "cpu"]
+    said += ["--epochs", str(options.epochs), *data]
+    said += ["--limit-train", str(options.limit_train), "--limit-eval", str(options.limit_eval)]
+    said += ["--tracking-uri", f"sqlite:///{folder / 'mlflow.db'}"]
+    paths = [str(REPOSITORY), str(REPOSITORY / "plugins"), os.environ.get("PYTHONPATH", "")]
+    finished = subprocess.run(
+        [sys.executable, "-c", "from alue_bench.cli.main import main; main()", *said],
+        env=os.environ
+        | {"ALUE_BENCH_CACHE": str(folder / "cache"), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        | ({"OMP_NUM_THREADS": str(threads)} if threads else {}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if finished.returncode:
+        raise UsageError(f"alue-bench {' '.join(said)}: {finished.stderr.strip().splitlines()[-1:]}")
+    runs: list[dict[str, Any]] = json.loads(finished.stdout)["runs"]
+    return runs
+
+
+def repeat_full(options: argparse.Namespace, folder: Path, ledger: Ledger) -> None:
+    """Our `full` with other seeds, as many at once as the sweep did."""
+    if len(ledger.content["full_s"]) >= FULLS:
+        return
+    seeds = [option for seed in range(FULLS) for option in ("--seed", str(43 + seed))]
+    runs = run_apart(["--strategy", "full", *seeds, "--jobs", str(options.jobs), "--rerun"], options, folder / "fulls")
+    ledger.content["full_s"] = [[f"seed {one['seed']}", one["metrics"]["runtime/loop_s"]] for one in runs]
+    ledger.write()
 
 
 def concluded(content: Mapping[str, Any], plan: Plan) -> dict[str, Any]:

@@ -43,9 +43,6 @@ from alue_bench.training.update import Updater
 if TYPE_CHECKING:
     import numpy as np
 
-EVALUATION_TOKENS = 8192
-"""Padded tokens in one evaluation batch: enough to keep the device busy, little enough for its memory."""
-
 
 @dataclass
 class Training:
@@ -253,7 +250,7 @@ def predict_logits(
     import numpy as np
 
     stack.model.eval()
-    tokens = EVALUATION_TOKENS
+    tokens = device.tokens_at_once
     while True:
         order = evaluation_order(examples.split.lengths, tokens)
         try:

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 """Increase when what is stored under a key changes."""
-TOKENS_PER_BATCH = 8192
-"""Padded tokens computed at a time. The batches, and with them the last bits of the states, depend on nothing else."""
 SPLIT_TOLERANCE = 1e-3
 """How far outputs may differ, relative to the largest, when the model starts from stored states."""
 NOT_THE_ENCODERS = ("num_labels", "id2label", "label2id", "problem_type", "classifier_dropout", "_name_or_path")
@@ -200,7 +198,7 @@ class FrozenPrefix:
         drafts: dict[int, Draft] = {}
         self._stack.model.eval()
         with ExitStack() as stack, torch.no_grad(), autocast(self._device):
-            order = evaluation_order(split.lengths, TOKENS_PER_BATCH)
+            order = evaluation_order(split.lengths, self._device.tokens_at_once)
             last = time.perf_counter()
             for batch in batches(split, order, pad_id, few_lengths=self._device.few_lengths):
                 moved = batch.to(self._device.name)
@@ -259,7 +257,8 @@ class FrozenPrefix:
             if not is_out_of_memory(error):
                 raise
             self._store.on_problem(
-                f"the memory does not hold {TOKENS_PER_BATCH} tokens: frozen layers are computed at every step"
+                f"the memory does not hold {self._device.tokens_at_once} tokens: "
+                "frozen layers are computed at every step"
             )
         release(self._device.name)
         return None
@@ -294,7 +293,7 @@ class FrozenPrefix:
         self, split: TokenisedSplit, pad_id: int, below: PrefixStates | None
     ) -> Iterator[tuple[Batch, Tensor]]:
         """Batches and their states [b, s, d] or [b, 1, d], on the CPU."""
-        order = evaluation_order(split.lengths, TOKENS_PER_BATCH)
+        order = evaluation_order(split.lengths, self._device.tokens_at_once)
         for batch in batches(split, order, pad_id, few_lengths=self._device.few_lengths):
             moved = batch.to(self._device.name)
             given, start = (below.of(moved), below.depth) if below else (None, 0)
@@ -376,7 +375,7 @@ class FrozenPrefix:
         made_by = (
             FORMAT,
             __version__,
-            TOKENS_PER_BATCH,
+            device.tokens_at_once,
             self._forward.name,
             device.name,
             device.make,
