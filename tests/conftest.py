@@ -21,12 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from tiny_models import ARCHITECTURES, save_tiny_model
 
 # Models this small gain nothing from a second thread, and lose much where another process wants the core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Read by the hub's client when it is imported: no test sees what this machine's user has downloaded.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="alue-bench-hub-")
+# What else the machine does decides on no test.
+settings.register_profile("alue-bench", deadline=None)
+settings.load_profile("alue-bench")
 REPOSITORY = Path(__file__).parents[1]
 OFFICIAL_DATA = os.environ.get("ALUE_BENCH_DATA", "")  # before fixtures take it out of the environment
 OURS = ("ALUE_BENCH_DATA", "ALUE_BENCH_DISABLE_PLUGINS", "MLFLOW_TRACKING_URI")

@@ -32,7 +32,7 @@ anything = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), texts, st.binary(), st.lists(texts, max_size=2),
     st.tuples(texts), st.dictionaries(texts, texts, max_size=2), st.just(print), st.just(Path("x")),
 )  # fmt: skip
-relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 
 
 def sentence(error: BaseException) -> None:

@@ -97,7 +97,7 @@ class TestWithTheNoiseOfSeedsAndExamples:
 
 
 class TestEnds:
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(
         draw=st.integers(0, 10_000),
         layers=st.sampled_from([2, 4, 6]),

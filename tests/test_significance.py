@@ -283,7 +283,7 @@ def classified(draw: st.DrawFn) -> tuple[Any, Any]:
 
 
 @given(classified())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_equals_scikit_learn_with_labels_that_never_occur(case: tuple[Any, Any]) -> None:
     expected = metrics(*case, THREE)
     for name in CLASS_METRICS:
@@ -293,7 +293,7 @@ def test_equals_scikit_learn_with_labels_that_never_occur(case: tuple[Any, Any])
 
 
 @given(st.lists(st.tuples(*[st.booleans()] * 6), min_size=1, max_size=30))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_equals_scikit_learn_with_several_labels(rows: list[tuple[bool, ...]]) -> None:
     marks = np.array(rows, dtype="int64")
     labels = Labels.multilabel("a", "b", "c")

@@ -69,7 +69,7 @@ class TestHeldOut:
         np.random.seed(1)
         assert (np.random.get_state()[1] == state).all()
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(
         number=st.integers(60, 300),
         texts=st.integers(30, 300),
