@@ -408,7 +408,7 @@ def repeat_full(options: argparse.Namespace, folder: Path, ledger: Ledger) -> No
 
 def concluded(content: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     """Sums, estimates and ratios."""
-    ours, trainer, cells = content["ours"], content["trainer"], costs(plan)
+    ours, trainer, cells, jobs = content["ours"], content["trainer"], costs(plan), content["settings"]["jobs"]
     missing = [strategy for strategy in cells if strategy not in ours]
     if missing:
         raise UsageError(f"{missing[0]} was done without being measured; begin again with an empty --folder")
@@ -431,14 +431,15 @@ def concluded(content: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
         "cells": len(cells),
         "trainer_cells": len(trainer),
         "hardware": described(hardware("cpu")),
+        "jobs": jobs,
         "ours_whole_s": our_whole,
-        "ours_training_s": loops + prefixes,
-        "ours_overhead_s_per_run": (our_whole - loops - prefixes - scoring(metrics)) / len(cells),
+        "ours_training_s": (loops + prefixes) / jobs,
+        "ours_beside_training_s_per_run": (our_whole - (loops + prefixes) / jobs) / len(cells),
         "ours_scoring_s": scoring(metrics),
         "trainer_whole_s": whole._asdict(),
         "trainer_training_s": alone._asdict(),
         "whole_ratio": our_whole / whole.total,
-        "training_ratio": (loops + prefixes) / alone.total,
+        "training_ratio": (loops + prefixes) / jobs / alone.total,
         "our_full_s": full,
         "of_so_many_fulls": measured,
         "predicted": predicted,
@@ -490,7 +491,7 @@ def report(found: Mapping[str, Any], document: Mapping[str, Any]) -> None:
                 number(found["whole_ratio"], ".3f"),
             ),
             (
-                *("training alone", "prefixes included"),
+                *("training alone", "prefixes included" + ("; of a worker" if found["jobs"] > 1 else "")),
                 *(number(found["ours_training_s"], ".0f"), f"{alone.total:.0f} ± {alone.error:.0f}"),
                 number(found["training_ratio"], ".3f"),
             ),
@@ -504,7 +505,7 @@ def report(found: Mapping[str, Any], document: Mapping[str, Any]) -> None:
         f"({found['our_full_s']:.2f} s each, mean of repetitions over the sweep); operations predict "
         f"{predicted['shared']:.3f} with shared prefixes ({found['against_prediction']:+.1%}), "
         f"{predicted['charged']:.3f} where each pays its own, {predicted['uncached']:.3f} without a cache.",
-        f"Beside training and scoring, a run took {found['ours_overhead_s_per_run']:.2f} s.",
+        f"Beside training, scoring among it, a run took {found['ours_beside_training_s_per_run']:.2f} s.",
         *(
             f"{one['strategy']} apart, in a fresh process with an empty cache: "
             f"{'equal' if one['equal'] else 'largest difference ' + format(one['largest_difference'], '.2g')}."
