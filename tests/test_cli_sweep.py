@@ -80,9 +80,9 @@ def test_a_grid_is_run_drawn_and_concluded(
 def test_broken_off_and_repeated_it_ends_with_the_same_table(
     sweep: CommandLine, runs: Callable[..., list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from alue_bench.executors import local
+    from alue_bench.executors import bench
 
-    whole, count = local.execute, iter(range(1))
+    whole, count = bench.execute, iter(range(1))
 
     def until_interrupted(*arguments: Any, **options: Any) -> Any:
         if next(count, None) is None:
@@ -90,12 +90,12 @@ def test_broken_off_and_repeated_it_ends_with_the_same_table(
         return whole(*arguments, **options)
 
     column = ("--grid", "bottom=0..4/2", "--json")
-    monkeypatch.setattr(local, "execute", until_interrupted)
+    monkeypatch.setattr(bench, "execute", until_interrupted)
     broken = sweep(*column)
     assert broken.code == 130
     assert len(json.loads(broken.out)["runs"]) == 1
     assert json.loads(broken.out)["sweep"]["grids"] == []
-    monkeypatch.setattr(local, "execute", whole)
+    monkeypatch.setattr(bench, "execute", whole)
     resumed = json.loads(sweep(*column).out)
     assert sorted(done["status"] for done in resumed["runs"]) == ["finished"] * 2 + ["reused"]
     at_once = json.loads(sweep(*column, "--rerun").out)
