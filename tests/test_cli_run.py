@@ -109,7 +109,7 @@ class TestForPeople:
         assert said.code == 0
         assert said.err.index("Plan: 4 runs") < said.err.index("run 1/4 anger/tiny-bert/full/seed42: started")
         assert "run 4/4 anger/tiny-bert/bottom2/seed43 [sample data]: finished, f1_macro" in said.err
-        assert "Test scores (sample, tiny-bert, finished, mean ± standard deviation of 2 seeds)" in said.out
+        assert "Test scores (sample, tiny-bert, finished, mean of 2 seeds ± 95 % t-interval)" in said.out
         lines = {line.split("│")[1].strip(): line.split("│") for line in said.out.splitlines() if "│" in line}
         assert "trivial" in lines["anger: f1_macro"][2]
         assert lines["full"][3].strip() == ""

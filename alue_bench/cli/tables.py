@@ -11,6 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from alue_bench.evaluation.intervals import LEVEL, estimate
 from alue_bench.executors.local import Outcome
 from alue_bench.plan import Plan
 from alue_bench.spec import Resolved
@@ -84,7 +85,7 @@ def result_view(outcomes: Sequence[Outcome]) -> RenderableType:
     constant = [{read(o) for o in outcomes}.pop() for read in varying.values() if len({read(o) for o in outcomes}) == 1]
     varying = {name: read for name, read in varying.items() if len({read(o) for o in outcomes}) > 1}
     seeds = len({outcome.spec.seed for outcome in outcomes})
-    constant.append(f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed")
+    constant.append(f"mean of {seeds} seeds ± {100 * LEVEL:.0f} % t-interval" if seeds > 1 else "one seed")
     table = Table(title=f"Test scores ({', '.join(constant)})", title_justify="left", title_style="bold")
     table.add_column("task: metric, strategy", overflow="fold", min_width=18)
     for name in varying:
@@ -189,11 +190,9 @@ def _values(outcomes: Iterable[Outcome], metric: str) -> list[float]:
 
 
 def _score(values: list[float]) -> str:
-    finite = [value for value in values if math.isfinite(value)]
-    if not finite:
-        return "undefined"
-    spread = f" ± {statistics.stdev(finite):.3f}" if len(finite) > 1 else ""
-    return f"{statistics.fmean(finite):.3f}{spread}"
+    from alue_bench.report.comparison_table import score_text
+
+    return score_text(estimate(values))
 
 
 def _difference(values: list[float], base: list[float]) -> str:
