@@ -285,6 +285,17 @@ class TestAStoreWith:
         names = [picture.name for picture in pictures(page())]
         assert [name for name in names if name.startswith("grid-")] == ["grid-1-1-score", "grid-1-1-time"]
 
+    def test_grids_on_other_rows_or_by_another_recipe_draws_a_map_of_each(
+        self, put: Put, page: Callable[..., Page]
+    ) -> None:
+        ways: list[dict[str, Any]] = [{}, {"test_rows": "a part of them"}, {"hyper": {"warmup": 0.1}}]
+        for cell in ("full", "bottom1", "bottom2", "top1", "top2", "bottom1top1"):
+            for way in ways:
+                put("mdd", cell, **way)
+        drawn = [picture for picture in pictures(page()) if re.fullmatch(r"grid-.*-score", picture.name)]
+        assert len(drawn) == 3
+        assert len({picture.alt.split(", 6 settings")[0] for picture in drawn}) == 3
+
     def test_regression_and_several_labels(self, put: Put, page: Callable[..., Page]) -> None:
         rng = np.random.default_rng(3)
         plant_regression(put, rng)

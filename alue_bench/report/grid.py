@@ -18,6 +18,7 @@ the choice. The chosen setting's dev score is flattered by having been chosen am
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,8 @@ DEV, TEST, SECONDS, FLOPS = "selection/dev_score", "test/score", "runtime/train_
 # Okabe and Ito's colours: told apart without full colour vision.
 MARK, FRONT, OTHERS, REFERENCE_COLOUR = "#D55E00", "#0072B2", "#9A9A9A", "#000000"
 COLOUR_MAP = "cividis"
+CHARACTER = 0.1
+"""Inches that one takes in a title."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,14 @@ class Group:
     cells: pd.DataFrame
     metric: str = "score"
     sample: bool = False
+    conditions: str = ""
+    """Whatever else tells it from another grid of the same task and model, in words."""
 
     @property
     def title(self) -> str:
         settings = "".join(f", {name} {value:g}" for name, value in self.settings.items())
-        return f"{self.task}, {self.model}{settings}{' [sample data]' if self.sample else ''}"
+        said = f", {self.conditions}" if self.conditions else ""
+        return f"{self.task}, {self.model}{settings}{said}{' [sample data]' if self.sample else ''}"
 
     @property
     def name(self) -> str:
@@ -289,7 +295,8 @@ def _heat_map(
     axes.set_xticks(range(len(tops)), [str(n) for n in tops])
     axes.set_yticks(range(len(bottoms)), [str(n) for n in bottoms])
     axes.set(xlabel="frozen top layers", ylabel="frozen bottom layers")
-    axes.set_title(f"{group.title}: {label}{_seeds(group.cells)}", fontsize=11)
+    title = f"{group.title}: {label}{_seeds(group.cells)}"
+    axes.set_title(textwrap.fill(title, int(width / CHARACTER)), fontsize=11)
     axes.spines[:].set_visible(False)
     figure.colorbar(image, ax=axes, label=label, shrink=0.9)
     _write_numbers(axes, values, image)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import replace
 
 from alue_bench.grid import cell_of
 from alue_bench.report import grid
 from alue_bench.report.content import Gallery, Item, Paragraph
 from alue_bench.report.drawing import Picture, style, to_svg
-
-if TYPE_CHECKING:
-    import pandas as pd
+from alue_bench.report.subjects import Subject
 
 LEAST_CELLS = 6
 """Fewer cells, or cells in one row or column only, are a table and no map."""
@@ -19,11 +18,9 @@ MOST_MAPS = 8
 COMMAND = "alue-bench sweep -t mdd --grid bottom-top"
 
 
-def heat_maps(runs: pd.DataFrame, prefix: str) -> list[Item]:
-    """Maps of score and time for each grid in runs that compare with each other; empty where there is none."""
-    # Others have no place on a map, and of very many of them it would take long to find that out.
-    placed = runs[runs["strategy"].map(lambda name: cell_of(str(name)) is not None)]
-    found = [group for group in grid.groups(placed) if _is_map(group)] if grid.DEV in runs else []
+def heat_maps(subjects: Sequence[Subject], prefix: str) -> list[Item]:
+    """Maps of score and time for each subject whose runs make a grid; empty where none do."""
+    found = [group for subject in subjects for group in _groups(subject) if _is_map(group)]
     items: list[Item] = []
     for number, group in enumerate(found[:MOST_MAPS]):
         recommended = grid.recommend(group.cells)
@@ -50,6 +47,16 @@ def heat_maps(runs: pd.DataFrame, prefix: str) -> list[Item]:
             Paragraph(f"Drawn are {MOST_MAPS} of {len(found)} grids; --task and --model choose others.", warning=True)
         )
     return items
+
+
+def _groups(subject: Subject) -> list[grid.Group]:
+    """The grid of a subject, whose settings are the same in all its runs; none without cells."""
+    runs = subject.runs
+    if grid.DEV not in runs:
+        return []
+    # Others have no place on a map, and of very many of them it would take long to find that out.
+    placed = runs[runs["strategy"].map(lambda name: cell_of(str(name)) is not None)]
+    return [replace(group, conditions=subject.conditions) for group in grid.groups(placed)]
 
 
 def _is_map(group: grid.Group) -> bool:

@@ -188,7 +188,7 @@ def _grid(results: Results, blocks: Sequence[Comparable], request: PageRequest) 
         "Every pair of frozen layers",
         _each_block(
             blocks,
-            lambda block, prefix: heat_maps.heat_maps(block.runs, f"grid-{prefix}"),
+            lambda block, prefix: heat_maps.heat_maps(block.subjects, f"grid-{prefix}"),
             Missing(
                 "No sweep over frozen bottom and top layers is among these runs. This makes one:", heat_maps.COMMAND
             ),

@@ -36,12 +36,15 @@ class Subject:
         return self.compared.metric.removeprefix("test/")
 
     @property
-    def label(self) -> str:
-        """Task, model, and the conditions that tell this subject from another of the same two; not those that part the
-        page."""
+    def conditions(self) -> str:
+        """Those that tell this subject from another of the same task and model; not those that part the page."""
         within = tuple(name for name in self.compared.differing if name not in APART)
-        said = comparison.describe_conditions(replace(self.compared, differing=within))
-        return " · ".join([self.task, self.model, *([said] if said else [])])
+        return comparison.describe_conditions(replace(self.compared, differing=within))
+
+    @property
+    def label(self) -> str:
+        """Task, model, and the conditions that tell this subject from another of the same two."""
+        return " · ".join(said for said in (self.task, self.model, self.conditions) if said)
 
     @property
     def strategies(self) -> list[str]:
