@@ -218,6 +218,17 @@ class TestWhatIsSaidOf:
         (sentence,) = said(page())
         assert sentence.text.startswith("Of 6 settings the dev split recommends bottom3: saves 30 % of the time")
 
+    @pytest.mark.parametrize("undefined", ["selection/dev_score", "test/score"])
+    def test_more_strategies_without_a_score_to_choose_by(
+        self, undefined: str, put: Put, page: Callable[..., Page]
+    ) -> None:
+        for cell in ("full", "bottom1", "bottom2", "top1", "top2", "bottom1top1"):
+            put(strategy=cell, more={undefined: float("nan")})
+        shown = page()
+        (sentence,) = said(shown)
+        assert sentence.text == "6 settings, none of them with the scores to recommend it by."
+        assert isinstance(items(shown, "grid")[0], Missing)
+
     def test_an_undefined_score(self, put: Put, page: Callable[..., Page]) -> None:
         put(strategy="full")
         put(strategy="bottom3top4", more={"test/f1_macro": float("nan"), "test/score": float("nan")})

@@ -54,6 +54,9 @@ def _sentence(subject: Subject) -> Sentence:
     spoken, before = others, ""
     if len(others) > SAID:
         chosen = _recommended(subject)
+        if chosen is None:
+            text = f"{several(len(block.rows), 'setting')}, none of them with the scores to recommend it by."
+            return Sentence(subject.label, text)
         spoken = [row for row in others if row.strategy == chosen]
         before = f"Of {several(len(block.rows), 'setting')} the dev split recommends {chosen}: "
         if not spoken:
@@ -69,20 +72,20 @@ def _sentence(subject: Subject) -> Sentence:
     return Sentence(subject.label, f"{text}.", tones.pop() if len(tones) == 1 else "")
 
 
-def _recommended(subject: Subject) -> str:
-    """The cheapest setting whose dev score is close to the baseline's: test scores take no part in the choice."""
-    runs = subject.runs
-    if grid.DEV not in runs:
-        return subject.compared.baseline
-    kept = runs[runs[[grid.DEV, grid.TEST, grid.SECONDS]].notna().all(axis="columns")]
-    means = kept.groupby("strategy", sort=False).agg(
+def _recommended(subject: Subject) -> str | None:
+    """The cheapest setting whose dev score is close to the baseline's: test scores take no part in the choice. None
+    where no run has a dev score, and a test score and a time to tell of."""
+    runs = grid.measured(subject.runs)
+    if runs.empty:
+        return None
+    means = runs.groupby("strategy", sort=False).agg(
         dev_score=(grid.DEV, "mean"),
         test_score=(grid.TEST, "mean"),
         train_s=(grid.SECONDS, "mean"),
         seeds=("seed", "nunique"),
     )
     found = grid.recommend(means.reset_index())
-    return found.strategy if found else subject.compared.baseline
+    return found.strategy if found else None
 
 
 def _clause(row: comparison.Row, subject: Subject, *, against: bool) -> str:

@@ -130,6 +130,12 @@ def groups(runs: pd.DataFrame) -> Iterator[Group]:
         )
 
 
+def measured(runs: pd.DataFrame) -> pd.DataFrame:
+    """Those of the runs that have both scores and a time; none where a column is not there, as where all are nan."""
+    columns = [DEV, TEST, SECONDS]
+    return runs[runs[columns].notna().all(axis="columns")] if set(columns) <= set(runs) else runs.iloc[:0]
+
+
 def cells(runs: pd.DataFrame) -> pd.DataFrame:
     """One row for each strategy of one grid: means over seeds.
 
@@ -140,7 +146,7 @@ def cells(runs: pd.DataFrame) -> pd.DataFrame:
 
     rows = []
     for strategy, part in runs.groupby("strategy", sort=False):
-        good = part[part[[DEV, TEST, SECONDS]].notna().all(axis=1)]
+        good = measured(part)
         if good.empty:
             continue
         cell = cell_of(str(strategy))

@@ -51,11 +51,8 @@ def heat_maps(subjects: Sequence[Subject], prefix: str) -> list[Item]:
 
 def _groups(subject: Subject) -> list[grid.Group]:
     """The grid of a subject, whose settings are the same in all its runs; none without cells."""
-    runs = subject.runs
-    if grid.DEV not in runs:
-        return []
     # Others have no place on a map, and of very many of them it would take long to find that out.
-    placed = runs[runs["strategy"].map(lambda name: cell_of(str(name)) is not None)]
+    placed = subject.runs[subject.runs["strategy"].map(lambda name: cell_of(str(name)) is not None)]
     return [replace(group, conditions=subject.conditions) for group in grid.groups(placed)]
 
 
