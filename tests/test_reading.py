@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import numpy as np
 import pytest
@@ -146,6 +147,19 @@ class TestWhatIsNoResult:
             read_predictions(results, run_id)
         assert read_dev_predictions(results, run_id) is None
         assert read_notes(results, run_id) == []
+
+
+    @pytest.mark.parametrize("content", ["", "id,gold\n1,a,b\n", "no,columns\n1,2\n"])
+    def test_files_that_are_damaged(self, content: str, connection: Connection) -> None:
+        run_id = planted(connection)
+        results = read_results(connection)
+        folder = Path(urlparse(results.frame["artifact_uri"].iloc[0]).path)
+        (folder / "predictions.csv").write_text(content)
+        with pytest.raises(UnavailableError, match=rf"predictions.csv of run {run_id} is damaged .*--rerun"):
+            read_predictions(results, run_id)
+        (folder / "environment.json").write_text("{")
+        with pytest.raises(UnavailableError, match=rf"environment.json of run {run_id} is damaged"):
+            read_environment(results, run_id)
 
 
 class TestFilters:

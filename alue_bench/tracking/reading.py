@@ -217,7 +217,7 @@ def read_predictions(results: Results, run_id: str) -> pd.DataFrame:
     """Test predictions: id, gold and prediction (label names as text, several in a cell apart by spaces; numbers for
     a regression), and score_LABEL for each label, or score_value for a regression. In the order of the test file.
 
-    Raises UnavailableError where the file is gone.
+    Raises UnavailableError where the file is gone or damaged.
     """
     table = _predictions(results, run_id, "predictions.csv")
     if table is None:
@@ -455,8 +455,11 @@ def _planned(connection: Connection, parent_id: str) -> list[str]:
     return [spec["fingerprint"] for spec in (plan or {}).get("planned", []) if "fingerprint" in spec]
 
 
-def _load_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _load_json(path: Path) -> dict[str, Any]:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(found, dict):
+        raise ValueError("no JSON object")
+    return found
 
 
 def _json(results: Results, run_id: str, name: str) -> dict[str, Any] | None:
@@ -479,6 +482,8 @@ def _load_predictions(path: Path) -> pd.DataFrame:
     table = csv.read_csv(
         path, one_thread, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=options
     )
+    if table.column_names[:3] != list(text):
+        raise ValueError(f"its columns do not begin with {', '.join(text)}")
     if [name for name in table.column_names if name.startswith("score_")] == ["score_value"]:
         for place, name in ((1, "gold"), (2, "prediction")):
             table = table.set_column(place, name, table.column(name).cast(pa.float64()))
@@ -500,11 +505,24 @@ def _fetch(results: Results, run_id: str, name: str, load: Callable[[Path], Any]
 def _fetch_from(
     connection: Connection, run_id: str, artifact_uri: str | None, name: str, load: Callable[[Path], Any]
 ) -> Any:
-    """What `load` makes of an artifact, read in place where it lies on this machine; None where it is not there."""
+    """What `load` makes of an artifact, read in place where it lies on this machine; None where it is not there.
+
+    Raises UnavailableError where it is there and cannot be made sense of.
+    """
+
+    def loaded(path: Path) -> Any:
+        try:
+            return load(path)
+        except (ValueError, KeyError, OSError) as error:  # those of json, pyarrow and pandas among them
+            first_line = next(iter(str(error).splitlines()), type(error).__name__)
+            raise UnavailableError(
+                f"{name} of run {run_id} is damaged ({first_line:.120}); put it back, or do the run again with --rerun"
+            ) from error
+
     local = _local(artifact_uri)
     if local is not None:
         path = local / name
-        return load(path) if path.is_file() else None
+        return loaded(path) if path.is_file() else None
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
 
@@ -513,7 +531,7 @@ def _fetch_from(
             path = Path(connection.client.download_artifacts(run_id, name, scratch))
         except (MlflowException, RequestException, OSError):
             return None
-        return load(path)
+        return loaded(path)
 
 
 def _local(artifact_uri: str | None) -> Path | None:
