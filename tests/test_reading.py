@@ -148,7 +148,6 @@ class TestWhatIsNoResult:
         assert read_dev_predictions(results, run_id) is None
         assert read_notes(results, run_id) == []
 
-
     @pytest.mark.parametrize("content", ["", "id,gold\n1,a,b\n", "no,columns\n1,2\n"])
     def test_files_that_are_damaged(self, content: str, connection: Connection) -> None:
         run_id = planted(connection)

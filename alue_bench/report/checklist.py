@@ -157,7 +157,7 @@ def _environment(frame: pd.DataFrame, environments: Sequence[Mapping[str, Any]])
     for hardware, part in frame.groupby("hardware", dropna=False):
         devices = ", ".join(
             f"{device} {precision}"
-            for device, precision in sorted(set(zip(part["device"], part["precision"], strict=True)))
+            for device, precision in sorted(set(zip(part["device"], part["precision"], strict=True)), key=str)
         )
         entries.append((isinstance(hardware, str), f"{hardware} ({devices}): {several(len(part), 'run')}"))
     for environment in environments:
@@ -210,4 +210,4 @@ def _or_missing(values: Sequence[Any], what: str, between: str = ", ") -> str:
 
 
 def _line(text: str) -> str:
-    return text.replace("\n", " ").replace("<NA>", "not recorded")
+    return text.replace("\n", " ").replace("<NA>", "not recorded").replace("<", "&lt;")

@@ -13,6 +13,7 @@ from alue_bench.evaluation.intervals import LEVEL, Estimate
 from alue_bench.evaluation.significance import FEWEST_SEEDS
 from alue_bench.report.comparison import Block, Comparison, Difference, Row, Verdict, all_rows, describe_conditions
 from alue_bench.report.numbers import percent, plain, seconds, signed, signed_percent
+from alue_bench.report.rendering import escape_markdown
 
 FEW, UNTESTED = "†", "‡"
 Key = Callable[[Row], float | None]
@@ -118,16 +119,16 @@ def as_csv(comparison: Comparison) -> str:
 def as_markdown(comparison: Comparison, *, sort: str = DEFAULT_SORT) -> str:
     parts = []
     for table in text_tables(comparison, sort=sort):
-        parts.append(f"### {_markdown(table.title)}\n\n{_markdown(table.subtitle)}\n")
+        parts.append(f"### {escape_markdown(table.title)}\n\n{escape_markdown(table.subtitle)}\n")
         lines = [table.columns, ["---"] + ["---:"] * (len(table.columns) - 1), *table.rows]
         parts.append(
             "\n".join(
-                f"| {' | '.join(cell if i == 1 else _markdown(cell) for cell in line)} |"
+                f"| {' | '.join(cell if i == 1 else escape_markdown(cell) for cell in line)} |"
                 for i, line in enumerate(lines)
             )
         )
-        parts.append("\n".join(f"- {_markdown(note)}" for note in table.notes))
-    parts.append("\n".join(_markdown(line) + "  " for line in explain(comparison)))
+        parts.append("\n".join(f"- {escape_markdown(note)}" for note in table.notes))
+    parts.append("\n".join(escape_markdown(line) + "  " for line in explain(comparison)))
     return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
 
 
@@ -331,7 +332,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _markdown(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]<>|])", r"\\\1", text).replace("\n", " ")
