@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from alue_bench.cli import reading_options as reading
+from alue_bench.cli.options import DEFAULT_EXPERIMENT
 from alue_bench.errors import UsageError
 
 FORMATS = ("table", "markdown", "csv", "json", "latex")
@@ -17,7 +18,7 @@ def compare(
     task: reading.Tasks = None,
     model: reading.Models = None,
     strategy: reading.Strategies = None,
-    experiment: reading.Experiment = reading.DEFAULT_EXPERIMENT,
+    experiment: reading.Experiment = DEFAULT_EXPERIMENT,
     parent: reading.Parent = None,
     data_source: reading.DataSource = None,
     tracking_uri: reading.TrackingUri = None,

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from alue_bench.cli.options import DEFAULT_EXPERIMENT
 from alue_bench.errors import AlueBenchError
 from alue_bench.plugins import Registry
 
@@ -102,7 +103,7 @@ def _tracking(option: str | None) -> Finding:
 
                 raise UnavailableError(f"{existing} is not writable; choose another store with --tracking-uri")
             return f"{public(uri)} will be created by the first run"
-        connect(uri, "alue-bench")
+        connect(uri, DEFAULT_EXPERIMENT)
         return f"{public(uri)} answers"
 
     return _checked("tracking", check)

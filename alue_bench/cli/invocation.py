@@ -25,6 +25,7 @@ from typing import Any, Protocol
 import typer
 from rich.console import Console, RenderableType
 
+from alue_bench.cli.options import DEFAULT_EXPERIMENT
 from alue_bench.data.location import check_cache_folder
 from alue_bench.errors import UsageError
 from alue_bench.executor import Resources
@@ -39,7 +40,6 @@ from alue_bench.tracking.connection import connect, public, tracking_uri
 from alue_bench.tracking.recording import Recorder
 from alue_bench.tracking.spool import Sent
 
-DEFAULT_EXPERIMENT = "alue-bench"
 CONFIRM_ABOVE = 50
 """Plans with more runs than this ask before they start, on a terminal and without --yes."""
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 which = partial(typer.Option, rich_help_panel="Which runs")
 
-DEFAULT_EXPERIMENT = "alue-bench"
 SOURCES = ("real", "sample")
 
 Tasks = Annotated[list[str] | None, which("--task", "-t", help="A task; repeatable. Default: all.")]

@@ -6,12 +6,14 @@ import hashlib
 import shlex
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from alue_bench.cli import options
+from alue_bench.cli import reading_options as reading
 from alue_bench.errors import UnavailableError, UsageError
 from alue_bench.plugins import Registry
 
@@ -58,12 +60,9 @@ def submit(
 
     `alue-bench submit to-alue -m marbert -s bottom3top4 --seed 42`
     """
-    from alue_bench.cli.invocation import DEFAULT_EXPERIMENT, Streams
+    from alue_bench.cli.invocation import Streams
     from alue_bench.data.location import given_data_folder, locate
     from alue_bench.report.submission import collect
-    from alue_bench.tracking.connection import open_store
-    from alue_bench.tracking.connection import tracking_uri as resolve_uri
-    from alue_bench.tracking.reading import read_results
 
     registry: Registry = context.obj
     streams = Streams.of_command(as_json=as_json)
@@ -74,16 +73,17 @@ def submit(
             raise UsageError(f"{there} exists; name a new folder, so that nothing is overwritten")
     tasks = _with_leaderboard(task, registry)
     given = given_data_folder(data_dir)
-    results = read_results(
-        open_store(resolve_uri(tracking_uri), experiment or DEFAULT_EXPERIMENT),
-        parent_id=parent,
+    results = reading.open_results(
+        tracking_uri=tracking_uri,
+        experiment=experiment or options.DEFAULT_EXPERIMENT,
+        parent=parent,
         tasks=[one.name for one in tasks],
-        models=model or (),
-        strategies=strategy or (),
+        models=model,
+        strategies=strategy,
         data_source="sample" if sample else "real",
     )
     if seed:
-        results.frame.drop(results.frame.index[~results.frame["seed"].isin(seed)], inplace=True)
+        results = replace(results, frame=results.frame[results.frame["seed"].isin(seed)])
     chosen, missing = collect(results, tasks, lambda one: locate(one, given=given, sample=sample))
     asked: dict[str, Sequence[object]] = {"-m": model or (), "-s": strategy or (), "--seed": seed or ()}
     for option, value in (("--data-dir", data_dir), ("--tracking-uri", tracking_uri), ("--experiment", experiment)):
@@ -177,8 +177,11 @@ def _show(
 ) -> None:
     from rich.table import Table
 
+    from alue_bench.report.numbers import several
+
     if chosen:
-        title = f"{len(chosen)} files in {output} and {archive}" + (" (embedded sample: a rehearsal)" if sample else "")
+        rehearsal = " (embedded sample: a rehearsal)" if sample else ""
+        title = f"{several(len(chosen), 'file')} in {output} and {archive}{rehearsal}"
         table = Table(title=title, title_justify="left", title_style="bold")
         for column in ("file", "task", "rows", "best on dev", "of run"):
             table.add_column(column, overflow="fold")

@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 
 import typer
 
+from alue_bench.cli.options import DEFAULT_EXPERIMENT
 from alue_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ COMPARISON_COLUMNS = "freeze.bottom, freeze.top, test/score, test/f1_macro, runt
 def ui(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
-    experiment: Annotated[str, typer.Option(help="The experiment to link to.")] = "alue-bench",
+    experiment: Annotated[str, typer.Option(help="The experiment to link to.")] = DEFAULT_EXPERIMENT,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow store; as for run.")] = None,
 ) -> None:
     """Open the MLflow comparison of all runs in the browser."""
