@@ -2,8 +2,8 @@
 
 FLOPs are those that the runs will record: from the models' shapes and the real lengths of the examples. Seconds are
 these over the speed of a few training steps, taken now; dev and test scoring and frozen prefixes, which the runs of a
-plan share, are added. Loading, what is finished or cached already, and strategies that change their mind are not
-considered.
+plan share, are added. Loading, runs beside each other, what is finished or cached already, and strategies that change
+their mind are not considered.
 
 Runs whose model is not on this machine are counted too where its authors' shape is declared: then the examples' lengths
 are those of another model's tokeniser.

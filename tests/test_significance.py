@@ -246,6 +246,7 @@ class TestIntervals:
         assert cohens_d([1.0, 2.0, 3.0]) == pytest.approx(2.0)
         assert cohens_d([1.0]) is None
         assert cohens_d([1.0, 1.0]) is None
+        assert cohens_d([0.3 - 0.2, 0.4 - 0.3, 0.9 - 0.8]) is None
         assert probability_of_improvement([2, 3], [1, 1]) == 1
         assert probability_of_improvement([1, 3], [2, 2]) == 0.5
         assert probability_of_improvement([1], [1]) == 0.5

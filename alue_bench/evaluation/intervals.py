@@ -54,7 +54,8 @@ def cohens_d(differences: Sequence[float]) -> float | None:
     if len(differences) < 2:
         return None
     deviation = float(np.std(differences, ddof=1))
-    return float(np.mean(differences)) / deviation if deviation > 0 else None
+    # Equal differences of scores that are not equal are so up to the last bits of a subtraction.
+    return float(np.mean(differences)) / deviation if deviation > 1e-12 else None
 
 
 def probability_of_improvement(values: Sequence[float], base: Sequence[float]) -> float:

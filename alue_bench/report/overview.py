@@ -59,7 +59,9 @@ def across_tasks(subjects: Sequence[Subject], prefix: str) -> list[Item]:
     """Means over tasks, for each model that has at least two of them with the same strategies."""
     items: list[Item] = []
     for number, model in enumerate(dict.fromkeys(subject.model for subject in subjects), start=1):
-        of_model = _one_each([subject for subject in subjects if subject.model == model])
+        every = [subject for subject in subjects if subject.model == model]
+        of_model = _one_each(every)
+        left_out = len(every) - len(of_model)
         by_task = {
             subject.task: {row.strategy: row for row in subject.compared.rows if row.score and row.train_s}
             for subject in of_model
@@ -86,6 +88,7 @@ def across_tasks(subjects: Sequence[Subject], prefix: str) -> list[Item]:
                         else "."
                     )
                     + " A long task weighs more in the mean time than a short one."
+                    + (f" {several(left_out, 'set')} of runs with other settings took no part." if left_out else "")
                 )
             )
     return items
