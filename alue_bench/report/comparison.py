@@ -179,7 +179,6 @@ def compare(
     if column and not (column in frame.columns and frame[column].notna().any()) and len(frame):
         known = ", ".join(sorted(name.removeprefix("test/") for name in frame.columns if name.startswith("test/")))
         raise UsageError(f"--metric {metric}: no run has it; there are {known}")
-    influences = _Influences(load)
     blocks: list[Block] = []
     for (task, model), of_both in frame.groupby(["task", "model"], sort=True):
         if column and not of_both[column].notna().any():
@@ -194,7 +193,7 @@ def compare(
             blocks.append(
                 _block(
                     part,
-                    influences,
+                    load,
                     task=str(task),
                     model=str(model),
                     metric=used,
@@ -262,33 +261,33 @@ class _Influence:
 
 
 class _Influences:
-    """Each run's predictions, read and turned into contributions once, and kept while its block is at work."""
+    """The predictions of a block's runs, turned into contributions to its metric. A run of the baseline is met again
+    with every strategy and is kept; of any other nothing is: together they need not fit the memory."""
 
-    def __init__(self, load: Load) -> None:
-        self.load = load
-        self.found: dict[tuple[str, str], _Influence | str] = {}
+    def __init__(self, load: Load, metric: str, *, multilabel: bool) -> None:
+        self._load, self._metric, self._multilabel = load, metric.removeprefix("test/"), multilabel
+        self._kept: dict[str, _Influence | str] = {}
 
-    def of(self, run_id: str, metric: str, multilabel: bool) -> _Influence | str:
+    def of(self, run_id: str) -> _Influence | str:
         """Or why there is none."""
-        key = (run_id, metric)
-        if key not in self.found:
-            self.found[key] = self._read(run_id, metric, multilabel)
-        return self.found[key]
-
-    def _read(self, run_id: str, metric: str, multilabel: bool) -> _Influence | str:
         try:
-            targets: Targets = targets_of(self.load(run_id), multilabel=multilabel)
+            targets: Targets = targets_of(self._load(run_id), multilabel=self._multilabel)
         except AlueBenchError as error:
             return str(error)
-        system = additive(metric.removeprefix("test/"), targets.gold, targets.predicted, targets.labels)
+        system = additive(self._metric, targets.gold, targets.predicted, targets.labels)
         if system is None:
-            return f"there is no test of {metric.removeprefix('test/')} over examples"
+            return f"there is no test of {self._metric} over examples"
         return _Influence(system, system.pseudo_values(), targets.ids)
+
+    def of_baseline(self, run_id: str) -> _Influence | str:
+        if run_id not in self._kept:
+            self._kept[run_id] = self.of(run_id)
+        return self._kept[run_id]
 
 
 def _block(
     part: pd.DataFrame,
-    influences: _Influences,
+    load: Load,
     *,
     task: str,
     model: str,
@@ -314,18 +313,11 @@ def _block(
     if base is None:
         notes.append(f"no run of {baseline} under these conditions, so no change against it")
     multilabel = "test/jaccard_samples" in part.columns and bool(part["test/jaccard_samples"].notna().any())
+    influences = _Influences(load, metric, multilabel=multilabel)
     rows = tuple(
-        _row(
-            name,
-            by_strategy[name],
-            None if name == baseline else base,
-            metric,
-            lambda run_id: influences.of(run_id, metric, multilabel),
-            resamples,
-        )
+        _row(name, by_strategy[name], None if name == baseline else base, metric, influences, resamples)
         for name in sorted(by_strategy, key=lambda name: (name != baseline, name))
     )
-    influences.found.clear()
     trivial = _column(kept.to_dict("records")[:1], "test/trivial_score") if primary else []
     return Block(
         task=task,
@@ -355,7 +347,7 @@ def _row(
     runs: Sequence[Run],
     base: Sequence[Run] | None,
     metric: str,
-    influence: Callable[[str], _Influence | str],
+    influences: _Influences,
     resamples: int,
 ) -> Row:
     times, base_times = _column(runs, "runtime/train_s"), _column(base or (), "runtime/train_s")
@@ -368,7 +360,7 @@ def _row(
         seeds=tuple(int(run["seed"]) for run in runs),
         run_ids=tuple(run["run_id"] for run in runs),
         score=estimate(_column(runs, metric)),
-        difference=None if base is None else _difference(pairs, runs, base, metric, influence, resamples),
+        difference=None if base is None else _difference(pairs, runs, base, metric, influences, resamples),
         train_s=estimate(times),
         time_change=time_change,
         speed_up=_mean(base_times) / _mean(times) if times and base_times and _mean(times) else None,  # type: ignore[operator]
@@ -406,7 +398,7 @@ def _difference(
     runs: Sequence[Run],
     base: Sequence[Run],
     metric: str,
-    influence: Callable[[str], _Influence | str],
+    influences: _Influences,
     resamples: int,
 ) -> Difference | None:
     values, theirs = _column(runs, metric), _column(base, metric)
@@ -430,8 +422,8 @@ def _difference(
     )
     if len(finite) == 1 and not resamples:
         return replace(found, verdict=Verdict.TOO_FEW_SEEDS, reason=_few(1))
-    ours = [influence(a["run_id"]) for a, _ in finite]
-    others = [influence(b["run_id"]) for _, b in finite]
+    ours = [influences.of(a["run_id"]) for a, _ in finite]
+    others = [influences.of_baseline(b["run_id"]) for _, b in finite]
     problem = _problem([*ours, *others])
     if problem:
         return replace(found, reason=problem)
