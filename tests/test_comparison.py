@@ -244,6 +244,17 @@ class TestOtherKindsOfTask:
         assert (found.verdict, found.reason) == (Verdict.NOT_TESTED, "there is no test of spearman over examples")
 
 
+def test_a_mean_that_leaves_undefined_scores_out_says_so(connection: Connection, compared: Any) -> None:
+    gold = np.linspace(0, 1, 20)
+    for seed in SEEDS:
+        guessed = np.zeros(20) if seed == 44 else gold**2
+        plant(connection, spec("svreg", "full", seed), Labels.regression(0, 1), gold, guessed)
+    block = only(compared())
+    assert block.notes == ("full: left out as undefined: 1 of 3 scores",)
+    assert block.rows[0].score is not None
+    assert block.rows[0].score.values == 2
+
+
 def test_an_empty_store(compared: Any) -> None:
     assert compared() == Comparison(blocks=(), tested=0)
     assert compared(metric="f1_macro") == Comparison(blocks=(), tested=0)

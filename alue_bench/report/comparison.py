@@ -318,6 +318,11 @@ def _block(
         _row(name, by_strategy[name], None if name == baseline else base, metric, influences, resamples)
         for name in sorted(by_strategy, key=lambda name: (name != baseline, name))
     )
+    notes += [
+        f"{row.strategy}: left out as undefined: {len(row.seeds) - row.score.values} of {len(row.seeds)} scores"
+        for row in rows
+        if row.score and row.score.values < len(row.seeds)
+    ]
     trivial = _column(kept.to_dict("records")[:1], "test/trivial_score") if primary else []
     return Block(
         task=task,
