@@ -90,6 +90,12 @@ class TestCompare:
         assert shown("-t", "oold", "--sort", "score") == ["strategy", "full", "head-only"]
         assert shown("-t", "oold", "--baseline", "head-only") == ["strategy", "head-only", "full"]
 
+    def test_a_name_that_no_run_bears_is_said(self, ask: Any) -> None:
+        said = ask("compare", "-t", "ohsd", "-s", "bottom3top4", "-s", "bottom3top5")
+        assert said.code == 0
+        assert "--strategy bottom3top5: no finished run of it is among these" in said.err
+        assert "bottom3top4:" not in said.err
+
     def test_json_and_csv_hold_numbers(self, ask: Any, filled: Connection) -> None:
         document = json.loads(ask("compare", "--format", "json", "--resamples", "200").out)
         (block,) = [block for block in document["blocks"] if block["task"] == "oold"]
@@ -157,6 +163,12 @@ class TestExport:
         assert environment["runs"] == len(frame)
         assert {run["environment"] for run in document["runs"]} == {0}
         assert len(pd.read_csv(folder / "comparison.csv")) == 5
+
+    def test_the_baseline_comes_along(self, ask: Any, tmp_path: Path) -> None:
+        assert ask("export", tmp_path, "-t", "ohsd", "-s", "bottom3top4").code == 0
+        compared = pd.read_csv(tmp_path / "comparison.csv")
+        assert list(compared["strategy"]) == ["full", "bottom3top4"]
+        assert compared["difference"].notna().tolist() == [False, True]
 
     def test_parquet_keeps_types(self, ask: Any, filled: Connection, tmp_path: Path) -> None:
         assert ask("export", tmp_path, "--format", "parquet", "-t", "oold").code == 0

@@ -385,6 +385,18 @@ class TestTheCommand:
         assert of_plan.code == 0, of_plan.err
         assert "accuracy" in (tmp_path / "p.md").read_text(encoding="utf-8")
 
+    def test_the_baseline_comes_along_with_a_strategy(
+        self, alue_bench: CommandLine, put: Put, store: str, experiment: str
+    ) -> None:
+        for strategy in STRATEGIES:
+            put(strategy=strategy)
+        where = ("--tracking-uri", store, "--experiment", experiment)
+        done = alue_bench("report", *where, "-s", "bottom3top4", "-o", "page.md")
+        assert done.code == 0, done.err
+        shown = Path("page.md").read_text(encoding="utf-8")
+        assert "against full" in shown
+        assert "2 strategies" in shown
+
     @pytest.mark.parametrize(
         ("arguments", "what"),
         [

@@ -66,8 +66,9 @@ def compare(
         parent=parent,
         tasks=task,
         models=model,
-        strategies=[*strategy, baseline] if strategy else None,
+        strategies=strategy,
         data_source=data_source,
+        baseline=baseline,
     )
     if results.frame.empty:
         print(f"alue-bench: {reading.say_nothing_found(results, experiment)}", file=sys.stderr)

@@ -33,6 +33,7 @@ def export(
 
     `alue-bench export appendix --data-source real`
     """
+    from alue_bench.report.comparison import BASELINE
     from alue_bench.report.export import export as write
     from alue_bench.tracking.reading import say_counts
 
@@ -48,6 +49,7 @@ def export(
         models=model,
         strategies=strategy,
         data_source=data_source,
+        baseline=BASELINE,
     )
     if results.frame.empty:
         print(f"alue-bench: {reading.say_nothing_found(results, experiment)}", file=sys.stderr)

@@ -39,8 +39,13 @@ def open_results(
     models: Sequence[str] | None = None,
     strategies: Sequence[str] | None = None,
     data_source: str | None = None,
+    baseline: str | None = None,
 ) -> Results:
-    """The runs that the options name; raises UsageError, with what there is instead, where they name none."""
+    """The runs that the options name, and with the strategies that they name the one to compare them with. A name that
+    none of them bears is said on stderr, unless there are no runs at all.
+
+    Raises UsageError where there is no such store, experiment or parent.
+    """
     from alue_bench.tracking.connection import open_store
     from alue_bench.tracking.connection import tracking_uri as resolve_uri
     from alue_bench.tracking.reading import read_results
@@ -48,14 +53,20 @@ def open_results(
     if data_source is not None and data_source not in SOURCES:
         raise UsageError(f"--data-source is {data_source!r}; it must be real or sample")
     connection = open_store(resolve_uri(tracking_uri), experiment)
-    return read_results(
+    results = read_results(
         connection,
         parent_id=parent,
         tasks=tasks or (),
         models=models or (),
-        strategies=strategies or (),
+        strategies=[*strategies, *([baseline] if baseline else [])] if strategies else (),
         data_source=data_source,
     )
+    for option, names in (("task", tasks), ("model", models), ("strategy", strategies)):
+        there = set(results.frame[option]) or set(names or ())
+        for name in dict.fromkeys(names or ()):
+            if name not in there:
+                typer.echo(f"--{option} {name}: no finished run of it is among these", err=True)
+    return results
 
 
 def say_nothing_found(results: Results, experiment: str) -> str:

@@ -39,6 +39,7 @@ def report(
     """
     if output.suffix.lower() not in FORMATS:
         raise UsageError(f"--output {output}: the name must end in .html or .md, which says what to write")
+    from alue_bench.report.comparison import BASELINE
     from alue_bench.report.page import PageRequest, build_page
     from alue_bench.report.rendering import write_page
 
@@ -50,6 +51,7 @@ def report(
         models=model,
         strategies=strategy,
         data_source=data_source,
+        baseline=BASELINE,
     )
     page = build_page(results, PageRequest(metric=metric))
     write_page(page, output)

@@ -77,7 +77,6 @@ def submit(
         tracking_uri=tracking_uri,
         experiment=experiment or options.DEFAULT_EXPERIMENT,
         parent=parent,
-        tasks=[one.name for one in tasks],
         models=model,
         strategies=strategy,
         data_source="sample" if sample else "real",
