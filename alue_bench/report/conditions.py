@@ -41,7 +41,7 @@ def conditions(results: Results, runs: pd.DataFrame) -> list[Item]:
         ("seeds", ", ".join(str(seed) for seed in sorted(distinct(runs["seed"])))),
         ("models", "; ".join(f"{model} ({digest[:10]})" for model, digest in _models(runs))),
         ("when", _when(runs)),
-        ("remarks", "; ".join(_notes(results, runs))),
+        (f"remarks of {NOTED} runs" if len(runs) > NOTED else "remarks", "; ".join(_notes(results, runs))),
     ]
     return [Facts([(name, value) for name, value in facts if value]), _listed(runs)]
 
@@ -74,7 +74,7 @@ def _settings(runs: pd.DataFrame) -> list[str]:
         other = values.pop("other_hyper")
         named = [f"{name} {value:g}" for name, value in values.items() if pd.notna(value)]
         found.append(", ".join([*named, *([other] if isinstance(other, str) else [])]))
-    return found if len(found) <= 6 else [*found[:6], f"and {len(found) - 6} more"]
+    return _some(found, 6)
 
 
 def _rows(runs: pd.DataFrame) -> list[str]:
@@ -82,7 +82,7 @@ def _rows(runs: pd.DataFrame) -> list[str]:
     if len(columns) < 2:
         return []
     unique = runs[["task", *columns]].dropna().drop_duplicates().itertuples(index=False, name=None)
-    return [f"{task} {train:.0f} train, {test:.0f} test" for task, train, test in unique][:40]
+    return _some([f"{task} {train:.0f} train, {test:.0f} test" for task, train, test in unique], 40)
 
 
 def _system(environment: dict[str, Any] | None) -> str:
@@ -103,12 +103,16 @@ def _when(runs: pd.DataFrame) -> str:
 
 
 def _notes(results: Results, runs: pd.DataFrame) -> list[str]:
-    """What runs remarked, and how many did; of the first of very many."""
+    """What runs remarked, and how many did; of very many runs, the first NOTED."""
     counted: dict[str, int] = {}
     for run_id in runs["run_id"].head(NOTED):
         for note in read_notes(results, str(run_id)):
             counted[note] = counted.get(note, 0) + 1
-    return [f"{note} ({several(number, 'run')})" for note, number in list(counted.items())[:12]]
+    return _some([f"{note} ({several(number, 'run')})" for note, number in counted.items()], 12)
+
+
+def _some(said: list[str], most: int) -> list[str]:
+    return said if len(said) <= most else [*said[:most], f"and {len(said) - most} more"]
 
 
 def _listed(runs: pd.DataFrame) -> Folded:
