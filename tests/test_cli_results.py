@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planted_runs import classes, plant, spec
 
-from alue_bench.report.comparison_table import LATEX, latex, natural_order
+from alue_bench.report.comparison import natural_order
+from alue_bench.report.comparison_table import LATEX, latex
 from alue_bench.task import Labels
 from alue_bench.tracking.connection import Connection, connect
 from alue_bench.tracking.reading import read_results

@@ -9,6 +9,7 @@ hyper-parameters, hardware, number format, version of alue-bench. Every such set
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -147,7 +148,7 @@ class Block:
     trivial_score: float | None
     """Of a predictor that does not read the text; None for another metric than the primary one."""
     rows: tuple[Row, ...]
-    """The baseline first."""
+    """The baseline first, then by name, numbers in names by their size."""
     notes: tuple[str, ...]
 
     @property
@@ -237,6 +238,12 @@ WORDS = {
 }
 
 
+def natural_order(name: str) -> list[tuple[int, int, str]]:
+    """bottom3 before bottom10."""
+    parts = re.findall(r"\d+|\D+", name)
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+
+
 def all_rows(comparison: Comparison) -> Iterator[tuple[Block, Row]]:
     return ((block, row) for block in comparison.blocks for row in block.rows)
 
@@ -316,7 +323,7 @@ def _block(
     influences = _Influences(load, metric, multilabel=multilabel)
     rows = tuple(
         _row(name, by_strategy[name], None if name == baseline else base, metric, influences, resamples)
-        for name in sorted(by_strategy, key=lambda name: (name != baseline, name))
+        for name in sorted(by_strategy, key=lambda name: (name != baseline, natural_order(name)))
     )
     notes += [
         f"{row.strategy}: left out as undefined: {len(row.seeds) - row.score.values} of {len(row.seeds)} scores"

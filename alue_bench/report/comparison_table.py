@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,22 +50,15 @@ def text_tables(comparison: Comparison, *, sort: str = DEFAULT_SORT) -> list[Tex
 
 def sorted_rows(block: Block, sort: str = DEFAULT_SORT) -> list[Row]:
     """A row without the number that is sorted by comes last."""
-    natural = sorted(block.rows, key=lambda row: (row.strategy != block.baseline, natural_order(row.strategy)))
     if sort == DEFAULT_SORT:
-        return natural
+        return list(block.rows)
     read, largest_first = SORT_KEYS[sort]
 
     def place(row: Row) -> tuple[bool, float]:
         value = read(row)
         return (value is None, 0.0 if value is None else -value if largest_first else value)
 
-    return sorted(natural, key=place)
-
-
-def natural_order(name: str) -> list[tuple[int, int, str]]:
-    """bottom3 before bottom10."""
-    parts = re.findall(r"\d+|\D+", name)
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
+    return sorted(block.rows, key=place)
 
 
 def explain(comparison: Comparison) -> list[str]:

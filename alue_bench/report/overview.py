@@ -88,6 +88,7 @@ def across_tasks(subjects: Sequence[Subject], prefix: str) -> list[Item]:
                         else "."
                     )
                     + " A long task weighs more in the mean time than a short one."
+                    + (f" Drawn are {MOST_BARS} of {len(common)} strategies." if len(common) > MOST_BARS else "")
                     + (f" {several(left_out, 'set')} of runs with other settings took no part." if left_out else "")
                 )
             )
