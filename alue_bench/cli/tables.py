@@ -129,16 +129,21 @@ def _good(group: Iterable[Outcome]) -> list[Outcome]:
 
 
 def _measured(good: list[Outcome], reference: list[Outcome]) -> list[str]:
-    score, base_score = _values(good, "test/score"), _values(reference, "test/score")
-    time, base_time = _values(good, "runtime/train_s"), _values(reference, "runtime/train_s")
+    # Where runs failed, changes are over the seeds that both still have.
+    common = {_seeds_of(outcome) for outcome in good} & {_seeds_of(outcome) for outcome in reference}
+    ours, base = ([one for one in part if _seeds_of(one) in common] for part in (good, reference))
     return [
-        _score(score),
-        _difference(score, base_score),
-        f"{statistics.fmean(time):.1f}",
-        _percentage(time, base_time),
+        _score(_values(good, "test/score")),
+        _difference(_values(ours, "test/score"), _values(base, "test/score")),
+        f"{statistics.fmean(_values(good, 'runtime/train_s')):.1f}",
+        _percentage(_values(ours, "runtime/train_s"), _values(base, "runtime/train_s")),
         f"{statistics.fmean(_values(good, 'params/trainable_share')):.0%}",
         f"{statistics.fmean(_values(good, 'flops/train_vs_full')):.0%}",
     ]
+
+
+def _seeds_of(outcome: Outcome) -> tuple[int, int]:
+    return outcome.spec.init_seed, outcome.spec.data_seed
 
 
 def comparison_view(comparison: Comparison, *, sort: str) -> RenderableType:
