@@ -1,1 +1,1 @@
-"""Doing the runs of a plan. Today: one after the other, in this process."""
+"""Doing the runs of a plan: one after the other in this process, or handed out to workers in others."""
