@@ -94,6 +94,18 @@ class Examples:
         return forward.logits(batch, self.prefix.depth, self.prefix.of(batch))
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """States of a split that are to be stored."""
+
+    split: TokenisedSplit
+    pad_id: int
+    keys: Sequence[str]
+    """By the number of layers, from 0."""
+    description: Mapping[str, str]
+    """For people, of the entries."""
+
+
 @dataclass
 class PlannedDepths:
     """How deep the frozen prefixes of a plan's runs are that start from one model and train on one task."""
@@ -130,14 +142,14 @@ class FrozenPrefix:
             return Examples(split)
         started = time.perf_counter()
         keys = self._keys(split, self._depth)
-        places = self._places(split, self._depth)
         entry = self._store.open(keys[-1])
         reused = entry is not None and keys[-1] not in self._computed_here
         if entry is None:
-            entry = self._built(split, keys, places, pad_id, description, started)
+            entry = self._built(_Wanted(split, pad_id, keys, description), started)
         if entry is None:
             return Examples(split)
-        return Examples(split, PrefixStates(self._depth, entry, _placed(entry.states, self._device), *places, reused))
+        states, places = _placed(entry.states, self._device), self._places(split, self._depth)
+        return Examples(split, PrefixStates(self._depth, entry, states, *places, reused))
 
     def prepare(
         self,
@@ -168,23 +180,15 @@ class FrozenPrefix:
         if sum(self._bytes(splits[name], depth) for name in missing for depth in missing[name]) > self._store.room():
             return
         try:
-            for name, wanted in missing.items():
-                self._pass(splits[name], keys[name], wanted, pad_id, descriptions[name], keys_s)
+            for name, of_split in missing.items():
+                self._pass(_Wanted(splits[name], pad_id, keys[name], descriptions[name]), of_split, keys_s)
             return
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
         release(self._device.name)  # each run tries its own part, and says what does not fit
 
-    def _pass(
-        self,
-        split: TokenisedSplit,
-        keys: Sequence[str],
-        depths: Sequence[int],
-        pad_id: int,
-        description: Mapping[str, str],
-        keys_s: float,
-    ) -> None:
+    def _pass(self, wanted: _Wanted, depths: Sequence[int], keys_s: float) -> None:
         """One pass over a split that stores the states at each of these depths, in ascending order.
 
         The cost of an entry is that of the layers below it and of storing it, as if it were the only one, and the
@@ -192,6 +196,7 @@ class FrozenPrefix:
         """
         import torch
 
+        split, keys = wanted.split, wanted.keys
         below = self._deepest(split, keys[: depths[0]])
         base_s = keys_s + (below.entry.build_s if below else 0.0)
         spent = dict.fromkeys(depths, 0.0)
@@ -200,7 +205,7 @@ class FrozenPrefix:
         with ExitStack() as stack, torch.no_grad(), autocast(self._device):
             order = evaluation_order(split.lengths, self._device.tokens_at_once)
             last = time.perf_counter()
-            for batch in batches(split, order, pad_id, few_lengths=self._device.few_lengths):
+            for batch in batches(split, order, wanted.pad_id, few_lengths=self._device.few_lengths):
                 moved = batch.to(self._device.name)
                 states, start = (below.of(moved), below.depth) if below else (None, 0)
                 so_far = 0.0
@@ -220,7 +225,7 @@ class FrozenPrefix:
                     spent[depth] += so_far + now - last
                     last = now
             for depth, draft in drafts.items():
-                draft.commit(base_s + spent[depth], {**description, "depth": str(depth)})
+                draft.commit(base_s + spent[depth], {**wanted.description, "depth": str(depth)})
                 self._computed_here.add(keys[depth])
 
     def _bytes(self, split: TokenisedSplit, depth: int) -> int:
@@ -236,22 +241,14 @@ class FrozenPrefix:
             return torch.arange(len(split)), torch.ones(len(split), dtype=torch.int64)
         return split.offsets[:-1], torch.from_numpy(split.lengths)
 
-    def _built(
-        self,
-        split: TokenisedSplit,
-        keys: list[str],
-        places: tuple[Tensor, Tensor],
-        pad_id: int,
-        description: Mapping[str, str],
-        started: float,
-    ) -> Entry | None:
+    def _built(self, wanted: _Wanted, started: float) -> Entry | None:
         """From the deepest shallower prefix that is there, or, where that one takes the room, from the texts."""
         try:
-            below = self._deepest(split, keys[:-1])
-            entry = self._filled(split, keys[-1], places, pad_id, description, started, below)
+            below = self._deepest(wanted.split, wanted.keys[:-1])
+            entry = self._filled(wanted, below, started)
             if entry is None and below is not None:
                 below = None  # lets go of it: the store may evict it
-                entry = self._filled(split, keys[-1], places, pad_id, description, started, None)
+                entry = self._filled(wanted, None, started)
             return entry
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -263,38 +260,29 @@ class FrozenPrefix:
         release(self._device.name)
         return None
 
-    def _filled(
-        self,
-        split: TokenisedSplit,
-        key: str,
-        places: tuple[Tensor, Tensor],
-        pad_id: int,
-        description: Mapping[str, str],
-        started: float,
-        below: PrefixStates | None,
-    ) -> Entry | None:
+    def _filled(self, wanted: _Wanted, below: PrefixStates | None, started: float) -> Entry | None:
+        """None where the store has no room. started: when the clock of the entry's cost began."""
         import torch
 
         self._stack.model.eval()
+        places = self._places(wanted.split, self._depth)
         with torch.no_grad(), autocast(self._device):
-            found = self._computed(split, pad_id, below)
+            found = self._computed(wanted, below)
             first = next(found)
-            draft = self._store.create(key, int(places[1].sum()), first[1].shape[-1], first[1].dtype)
+            draft = self._store.create(wanted.keys[-1], int(places[1].sum()), first[1].shape[-1], first[1].dtype)
             if draft is None:
                 return None
             with draft:
                 for batch, states in chain([first], found):
                     _put(states, batch, places, draft.states)
                 spent = time.perf_counter() - started + (below.entry.build_s if below else 0.0)
-                entry: Entry = draft.commit(spent, {**description, "depth": str(self._depth)})
+                entry: Entry = draft.commit(spent, {**wanted.description, "depth": str(self._depth)})
                 return entry
 
-    def _computed(
-        self, split: TokenisedSplit, pad_id: int, below: PrefixStates | None
-    ) -> Iterator[tuple[Batch, Tensor]]:
+    def _computed(self, wanted: _Wanted, below: PrefixStates | None) -> Iterator[tuple[Batch, Tensor]]:
         """Batches and their states [b, s, d] or [b, 1, d], on the CPU."""
-        order = evaluation_order(split.lengths, self._device.tokens_at_once)
-        for batch in batches(split, order, pad_id, few_lengths=self._device.few_lengths):
+        order = evaluation_order(wanted.split.lengths, self._device.tokens_at_once)
+        for batch in batches(wanted.split, order, wanted.pad_id, few_lengths=self._device.few_lengths):
             moved = batch.to(self._device.name)
             given, start = (below.of(moved), below.depth) if below else (None, 0)
             yield batch, self._forward.prefix(moved, self._depth, given, start).cpu()
