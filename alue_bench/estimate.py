@@ -17,26 +17,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from alue_bench.data.splits import TaskRows
 from alue_bench.errors import AlueBenchError
+from alue_bench.forecast import EmptyModels
 from alue_bench.measure.calibration import shape_key, speed_of
 from alue_bench.measure.environment import hardware_fingerprint
-from alue_bench.measure.flops import training_flops
 from alue_bench.model import Model
 from alue_bench.plan import AbsentRun, Plan
 from alue_bench.plugins import Registry
-from alue_bench.strategy import FreezePlan, Outline
-from alue_bench.task import Labels
-from alue_bench.training.checkpoint import (
-    declared_config,
-    empty_model,
-    load_config,
-    load_tokenizer,
-    locate_checkpoint,
-)
-from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
-from alue_bench.training.forward import reads_first_only
+from alue_bench.run import tokenised
+from alue_bench.strategy import Outline
+from alue_bench.training.checkpoint import declared_config, load_config, load_tokenizer, locate_checkpoint
 from alue_bench.training.precision import Device
-from alue_bench.training.surgery import operate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,11 +111,10 @@ class _Work:
 
 @dataclass
 class _Estimator:
-    cached: bool
+    models: EmptyModels
     device: Device
     problems: dict[str, None] = field(default_factory=dict)
     speeds: dict[tuple[object, ...], float | None] = field(default_factory=dict)
-    stacks: dict[tuple[object, ...], EncoderStack] = field(default_factory=dict)
 
     def speed(self, work: list[_Work], one: _Work) -> float | None:
         """Measured once for each shape, on lengths of all the work of that shape."""
@@ -141,23 +132,12 @@ class _Estimator:
                 self.problems[f"no time for models like {one.run.model.name}: {cause:.200}"] = None
         return self.speeds[key]
 
-    def stack(self, one: _Work) -> EncoderStack:
-        """The model as the strategy would have it, without memory for weights."""
-        labels: Labels = one.run.train_task.labels
-        outline = one.run.outline
-        changed = outline.kept_layers is not None or outline.adapter is not None
-        key = (*shape_key(one.config), labels.outputs, one.run.strategy.name if changed else None)
-        if key not in self.stacks:
-            stack = view_as_stack(empty_model(one.config, labels))
-            self.stacks[key] = operate(stack, outline.kept_layers, outline.adapter)
-        return self.stacks[key]
-
 
 def estimate_plan(plan: Plan, registry: Registry) -> Estimate:
     """Count the runs of a plan that has any, here or absent, and guess their time."""
     first = plan.runs[0].spec if plan.runs else plan.absent[0]
     device = Device(first.device, first.precision)
-    estimator = _Estimator(plan.keeps_prefixes, device)
+    estimator = _Estimator(EmptyModels(keeps_prefixes=plan.keeps_prefixes), device)
     work, lengths_of = _present(plan, estimator), None
     if plan.absent:
         absent, lengths_of = _absent(plan, registry, estimator)
@@ -200,25 +180,17 @@ class _Counted:
 
 def _count(one: _Work, estimator: _Estimator, speed: float | None, *, shares_training: bool) -> _Counted:
     """FLOPs as the run will record them; seconds of its steps, and of scoring above its frozen prefix."""
-    stack, plan, epochs = estimator.stack(one), one.run.outline.freeze_plan, one.run.hyper.epochs
-    first = reads_first_only(stack)
-
-    def training(lengths: Any, freeze_plan: FreezePlan, epochs: int, cached: bool = False) -> float:
-        return training_flops(stack, freeze_plan, lengths, epochs, prefix_cached=cached, head_reads_first=first)
-
-    layers = plan.shape.layers
-    depth = (plan.prefix_layers or 0) if estimator.cached and one.run.strategy.keeps_prefix else 0
-    flops = training(one.lengths["train"], plan, epochs, cached=depth > 0)
+    run, train = one.run, one.lengths["train"]
+    model, epochs = estimator.models.of(one.config, run.train_task.labels, run.strategy, run.outline), run.hyper.epochs
+    flops, depth = model.training(train, epochs), model.kept_layers
     if speed is None:
         return _Counted(flops, None, 0, 0.0)
-    once_and_each = training(one.lengths["train"], plan, 1, cached=depth > 0)
-    each_epoch = training(one.lengths["train"], plan, 2, cached=depth > 0) - once_and_each
-    nothing_trains = FreezePlan(plan.shape, frozenset(range(layers)), embeddings=True, pooler=True)
-    forward = {name: training(lengths, nothing_trains, 1) for name, lengths in one.lengths.items()}
-    above = 1 - depth / layers
-    steps = 0.0 if shares_training else each_epoch * epochs + above * forward["dev"] * epochs
-    prefix = depth / layers * sum(forward.values())
-    return _Counted(flops, (steps + above * forward["test"]) / speed, depth, prefix / speed)
+    each_epoch = model.training(train, 2) - model.training(train, 1)
+    forward = {name: model.scoring(lengths) for name, lengths in one.lengths.items()}
+    below = depth / model.plan.shape.layers
+    steps = 0.0 if shares_training else (each_epoch + (1 - below) * forward["dev"]) * epochs
+    prefix = below * sum(forward.values())
+    return _Counted(flops, (steps + (1 - below) * forward["test"]) / speed, depth, prefix / speed)
 
 
 def _present(plan: Plan, estimator: _Estimator) -> list[_Work]:
@@ -237,13 +209,7 @@ def _present(plan: Plan, estimator: _Estimator) -> list[_Work]:
         )  # fmt: skip
         try:
             tokenizer = inputs.models.tokenizer(inputs.checkpoint)
-            lengths = {
-                name: inputs.tokens.tokenised(
-                    rows.splits[name], labels=task.labels, model=inputs.model, model_digest=spec.model_digest,
-                    tokenizer=tokenizer, max_length=spec.hyper.max_length,
-                ).lengths
-                for name, task, rows in _splits(run)
-            }  # fmt: skip
+            lengths = {name: tokenised(rows, name, spec, inputs, tokenizer).lengths for name, rows in _splits(run)}
         except AlueBenchError as error:
             estimator.problems[str(error)] = None
             continue
@@ -271,7 +237,7 @@ def _absent(plan: Plan, registry: Registry, estimator: _Estimator) -> tuple[list
     for run in plan.absent:
         config = declared_config(run.model)
         lengths = {}
-        for split, _, rows in _splits(run):
+        for split, rows in _splits(run):
             key = (rows.splits[split].digest, run.hyper.max_length)
             if key not in kept:
                 kept[key] = _lengths(rows.splits[split].examples, normalise, tokenizer, run.hyper.max_length)
@@ -286,12 +252,8 @@ def _start(data: str, model: str, run: AbsentRun) -> tuple[object, ...]:
     return data, model, run.outline.kept_layers, run.outline.adapter and run.strategy.name
 
 
-def _splits(run: AbsentRun) -> tuple[tuple[str, Any, Any], ...]:
-    return (
-        ("train", run.train_task, run.train_rows),
-        ("dev", run.train_task, run.train_rows),
-        ("test", run.task, run.rows),
-    )
+def _splits(run: AbsentRun) -> tuple[tuple[str, TaskRows], ...]:
+    return ("train", run.train_rows), ("dev", run.train_rows), ("test", run.rows)
 
 
 def _stand_in(plan: Plan, registry: Registry) -> tuple[str, Any, Any] | None:

@@ -1,64 +1,94 @@
-"""What planned runs will cost, before any of them is done: FLOPs from shapes and lengths, no weights loaded."""
+"""What trainings will cost, before any of them is done: FLOPs from shapes and lengths, no weights loaded.
+
+It is assumed that the outputs of frozen prefixes can be kept; a model that cannot start from them costs more. Of a
+strategy that changes its mind, the cost is what it would be if it did not.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from alue_bench.measure.calibration import shape_key
 from alue_bench.measure.flops import training_flops
 from alue_bench.plan import PlannedRun
-from alue_bench.training.checkpoint import empty_model, load_config, load_tokenizer
-from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
-from alue_bench.training.surgery import operate
+from alue_bench.run import tokenised
+from alue_bench.strategy import FreezePlan, Outline, Strategy
+from alue_bench.task import Labels
+from alue_bench.training.checkpoint import load_config
+from alue_bench.training.encoder_stack import EncoderStack
+from alue_bench.training.forward import reads_first_only
+from alue_bench.training.surgery import model_in_outline
 
 if TYPE_CHECKING:
     import numpy as np
 
 
-def forecast_flops(runs: Sequence[PlannedRun]) -> list[float]:
-    """FLOPs of training, run by run, as `flops/train` records them. Token ids are computed once and kept.
+@dataclass(frozen=True)
+class EmptyModel:
+    """A model as a strategy would have it, without memory for its weights."""
 
-    It is assumed that the outputs of frozen prefixes can be kept; a model that cannot start from them costs more. Of a
-    strategy that changes its mind, the cost is what it would be if it did not.
-    """
-    stacks: dict[tuple[str, ...], tuple[EncoderStack, bool]] = {}
+    stack: EncoderStack
+    plan: FreezePlan
+    kept_layers: int
+    """How many frozen layers are computed once for each example, their outputs kept."""
+    head_reads_first: bool
+    """Whether its last layer is computed for the first token of each example alone."""
+
+    def training(self, lengths: np.ndarray[Any, Any], epochs: int) -> float:
+        """FLOPs over examples of these lengths (int64 [n]), as `flops/train` will record them."""
+        return training_flops(
+            self.stack,
+            self.plan,
+            lengths,
+            epochs,
+            prefix_cached=self.kept_layers > 0,
+            head_reads_first=self.head_reads_first,
+        )
+
+    def scoring(self, lengths: np.ndarray[Any, Any]) -> float:
+        """FLOPs of a forward pass over examples of these lengths (int64 [n])."""
+        shape = self.plan.shape
+        nothing_trains = FreezePlan(shape, frozenset(range(shape.layers)), embeddings=True, pooler=True)
+        return training_flops(self.stack, nothing_trains, lengths, 1, head_reads_first=self.head_reads_first)
+
+
+class EmptyModels:
+    """Gives the models of a plan; what several runs have in common is made once."""
+
+    def __init__(self, *, keeps_prefixes: bool) -> None:
+        """keeps_prefixes: whether the plan keeps what frozen prefixes put out."""
+        self._keeps_prefixes = keeps_prefixes
+        self._stacks: dict[tuple[object, ...], EncoderStack] = {}
+
+    def of(self, config: Any, labels: Labels, strategy: Strategy, outline: Outline) -> EmptyModel:
+        """config: the library's configuration of the pre-trained model. outline: what the strategy makes of it."""
+        changed = outline.kept_layers is not None or outline.adapter is not None
+        key = (*shape_key(config), labels.outputs, strategy.name if changed else None)
+        if key not in self._stacks:
+            self._stacks[key] = model_in_outline(config, outline, labels)
+        stack, plan = self._stacks[key], outline.freeze_plan
+        kept = (plan.prefix_layers or 0) if self._keeps_prefixes and strategy.keeps_prefix else 0
+        return EmptyModel(stack, plan, kept, reads_first_only(stack))
+
+
+def forecast_flops(runs: Sequence[PlannedRun]) -> list[float]:
+    """FLOPs of training, run by run of one plan, as `flops/train` records them. Texts are tokenised, where they are
+    not yet."""
+    models = EmptyModels(keeps_prefixes=all(run.inputs.prefixes.limit_bytes > 0 for run in runs))
+    configs: dict[str, Any] = {}
     lengths: dict[tuple[str, ...], np.ndarray[Any, Any]] = {}
     found = []
     for run in runs:
-        spec, labels = run.spec, run.inputs.train_task.labels
-        model = (spec.model, spec.model_digest)
-        head = (*model, spec.train_task, str(spec.kept_layers), spec.strategy if spec.adapter else "")
-        if head not in stacks:
-            stacks[head] = _empty_stack(run)
-        stack, first = stacks[head]
-        rows = (*model, spec.data.train, str(spec.hyper.max_length))
+        spec, inputs = run.spec, run.inputs
+        if spec.model_digest not in configs:
+            configs[spec.model_digest] = load_config(inputs.checkpoint)
+        rows = (spec.model, spec.model_digest, spec.data.train, str(spec.hyper.max_length))
         if rows not in lengths:
-            lengths[rows] = run.inputs.tokens.tokenised(
-                run.inputs.train_rows.splits["train"],
-                labels=labels,
-                model=run.inputs.model,
-                model_digest=spec.model_digest,
-                tokenizer=load_tokenizer(run.inputs.checkpoint),
-                max_length=spec.hyper.max_length,
-            ).lengths
-        found.append(
-            training_flops(
-                stack,
-                spec.freeze_plan,
-                lengths[rows],
-                spec.hyper.epochs,
-                prefix_cached=bool(run.inputs.prefixes.limit_bytes and run.inputs.strategy.keeps_prefix),
-                head_reads_first=first,
-            )
-        )
+            tokenizer = inputs.models.tokenizer(inputs.checkpoint)
+            lengths[rows] = tokenised(inputs.train_rows, "train", spec, inputs, tokenizer).lengths
+        outline = Outline(spec.freeze_plan, spec.kept_layers, spec.adapter)
+        model = models.of(configs[spec.model_digest], inputs.train_task.labels, inputs.strategy, outline)
+        found.append(model.training(lengths[rows], spec.hyper.epochs))
     return found
-
-
-def _empty_stack(run: PlannedRun) -> tuple[EncoderStack, bool]:
-    """The model without memory for weights, and whether its last layer is computed for the first token alone."""
-    from alue_bench.training.forward import LibraryForward
-    from alue_bench.training.lean_forward import LeanForward
-
-    stack = view_as_stack(empty_model(load_config(run.inputs.checkpoint), run.inputs.train_task.labels))
-    stack = operate(stack, run.spec.kept_layers, run.spec.adapter)
-    return stack, LeanForward.head_reads_first if LeanForward.fits(stack) else LibraryForward.head_reads_first

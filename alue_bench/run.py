@@ -103,7 +103,7 @@ def execute(
     notes = list(trained.notes)
     inputs.prefixes.on_problem = notes.append
     labels, device, pad_id = inputs.task.labels, trained.device, trained.tokenizer.pad_token_id
-    test = _tokenised(inputs.rows, "test", spec, inputs, trained.tokenizer)
+    test = tokenised(inputs.rows, "test", spec, inputs, trained.tokenizer)
     examples = trained.prefix.examples(test, pad_id, _description(spec, "test"))
     test_started = time.perf_counter()
     logits = predict_logits(trained.stack, trained.forward, examples, device=device, pad_id=pad_id)
@@ -189,7 +189,7 @@ def _of_submission(spec: RunSpec, inputs: RunInputs, trained: Trained, notes: li
     notes.extend(inputs.rows.notes)
     if "submission" not in inputs.rows.splits:
         return None
-    split = _tokenised(inputs.rows, "submission", spec, inputs, trained.tokenizer)
+    split = tokenised(inputs.rows, "submission", spec, inputs, trained.tokenizer)
     pad_id = trained.tokenizer.pad_token_id
     try:
         logits = predict_logits(trained.stack, trained.forward, Examples(split), device=trained.device, pad_id=pad_id)
@@ -221,7 +221,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
         file = inputs.checkpointing.of(f"{spec.training_key}-{device.precision}", notes.append)
     task = inputs.train_task
     tokenizer = inputs.models.tokenizer(inputs.checkpoint)
-    splits = {name: _tokenised(inputs.train_rows, name, spec, inputs, tokenizer) for name in ("train", "dev")}
+    splits = {name: tokenised(inputs.train_rows, name, spec, inputs, tokenizer) for name in ("train", "dev")}
     lengths = splits["train"].lengths
     stack = view_as_stack(inputs.models.model(inputs.checkpoint, task.labels, init_seed=spec.init_seed))
     flops_full = training_flops(
@@ -243,7 +243,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
     prefix = behind(spec.freeze_plan.prefix_layers)
     prepare_s = 0.0
     if len(inputs.depths.depths) > 1:  # before the clock: every run is charged what its own prefix costs alone
-        all_splits = splits | {"test": _tokenised(inputs.rows, "test", spec, inputs, tokenizer)}
+        all_splits = splits | {"test": tokenised(inputs.rows, "test", spec, inputs, tokenizer)}
         described = {name: _description(spec, name) for name in all_splits}
         began = time.perf_counter()
         prefix.prepare(all_splits, tokenizer.pad_token_id, described, inputs.depths)
@@ -354,7 +354,8 @@ def _reused(examples: Examples) -> bool:
     return examples.prefix is not None and examples.prefix.reused
 
 
-def _tokenised(rows: TaskRows, split: str, spec: RunSpec, inputs: RunInputs, tokenizer: Any) -> TokenisedSplit:
+def tokenised(rows: TaskRows, split: str, spec: RunSpec, inputs: RunInputs, tokenizer: Any) -> TokenisedSplit:
+    """A split of `inputs.rows`, or of `inputs.train_rows`, as the run's model reads it; computed once and kept."""
     task = inputs.task if rows is inputs.rows else inputs.train_task
     return inputs.tokens.tokenised(
         rows.splits[split],

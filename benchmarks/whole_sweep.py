@@ -336,15 +336,10 @@ class Baseline:
 
 def tokens_of(planned: PlannedRun, split: str) -> Any:
     """The split as token ids, as our run has it."""
+    from alue_bench.run import tokenised
+
     inputs = planned.inputs
-    return inputs.tokens.tokenised(
-        inputs.rows.splits[split],
-        labels=inputs.task.labels,
-        model=inputs.model,
-        model_digest=planned.spec.model_digest,
-        tokenizer=inputs.models.tokenizer(inputs.checkpoint),
-        max_length=planned.spec.hyper.max_length,
-    )
+    return tokenised(inputs.rows, split, planned.spec, inputs, inputs.models.tokenizer(inputs.checkpoint))
 
 
 def compared_apart(

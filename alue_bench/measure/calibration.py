@@ -39,8 +39,10 @@ LABELS = Labels.binary("no", "yes")
 
 def shape_key(config: Any) -> tuple[object, ...]:
     """Equal for configurations whose layers cost the same."""
-    names = ("model_type", "hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers")
-    return tuple(getattr(config, name, None) for name in names)
+    size = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers")
+    reach = ("layer_types", "local_attention", "sliding_window")
+    names = ("model_type", *size, *reach)
+    return tuple(repr(getattr(config, name, None)) for name in names)
 
 
 _measured: dict[tuple[object, ...], float] = {}

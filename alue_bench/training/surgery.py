@@ -13,16 +13,17 @@ from alue_bench.training.checkpoint import empty_model
 from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.freezing import trainable_parameters
 
+BINARY = Labels.binary("no", "yes")
 PER_LAYER = ("layer_types",)
 """Fields of a configuration with one entry for each layer."""
 
 
-def model_in_outline(config: Any, outline: Outline) -> EncoderStack:
+def model_in_outline(config: Any, outline: Outline, labels: Labels = BINARY) -> EncoderStack:
     """A model on the meta device as the strategy would have it: enough to count parameters and FLOPs.
 
     Raises DoesNotFit and UnavailableError as `operate` and `trainable_parameters` do.
     """
-    stack = view_as_stack(empty_model(config, Labels.binary("no", "yes")))
+    stack = view_as_stack(empty_model(config, labels))
     stack = operate(stack, outline.kept_layers, outline.adapter)
     trainable_parameters(stack, outline.freeze_plan)
     return stack
