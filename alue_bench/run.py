@@ -322,9 +322,9 @@ def _most_parameters(training: Training, stack: EncoderStack) -> ParameterCounts
 
 
 def _flops(training: Training, stack: EncoderStack, lengths: Any, epochs: int, *, head_reads_first: bool) -> float:
-    """Segment by segment where what is frozen changed. Each layer of a growing prefix is computed once."""
+    """Segment by segment where what is frozen, or kept, changed. Each layer of a growing prefix is computed once."""
     segments = _course(training).segments
-    depth = segments[-1].depth
+    depth = max(segment.depth for segment in segments)
     if len(segments) == 1:
         each_epoch = step_flops(stack, segments[0].plan, lengths, start=depth, head_reads_first=head_reads_first)
         steps = each_epoch * epochs

@@ -14,6 +14,7 @@ from conftest import CommandLine
 from alue_bench.plan import PlannedRun, PlanRequest, build_plan
 from alue_bench.run import Trained, execute
 from alue_bench.spec import RunResult
+from alue_bench.training.prefix_store import PrefixStore
 from alue_bench.training.resumption import Checkpointing, checkpoint_folder
 
 pytestmark = pytest.mark.usefixtures("folders_of_its_own")
@@ -104,6 +105,19 @@ def test_checkpoints_now_and_then_lose_steps_but_change_nothing(planned: Callabl
 def test_the_last_epoch_can_be_the_selected_one(planned: Callable[..., PlannedRun]) -> None:
     run = planned("bert", "full", select="last")
     assert_same(cut_off_at(run, 6), execute(run.spec, run.inputs))
+
+
+def test_what_is_kept_may_change_in_between_and_is_counted_as_it_was(planned: Callable[..., PlannedRun]) -> None:
+    """Cut off with stored states of the prefix, gone on with where nothing is stored."""
+    run = planned("bert", "bottom2")
+    cut_off(run, 6)
+    nothing_kept = replace(run, inputs=replace(run.inputs, prefixes=PrefixStore(Path("nowhere"), 0, print)))
+    result, trained = cut_off_at(nothing_kept)
+    course = trained.training.course
+    assert course is not None
+    assert [(segment.depth, len(segment.batches)) for segment in course.segments] == [(2, 5), (0, STEPS - 5)]
+    always, never = (execute(one.spec, one.inputs)[0].metrics["flops/train"] for one in (run, nothing_kept))
+    assert always < result.metrics["flops/train"] < never
 
 
 def test_times_add_up(planned: Callable[..., PlannedRun]) -> None:

@@ -237,7 +237,7 @@ def _follow(
         growing.follow(course.plan)
         train = growing.examples("train")
     updater.go_on_with(train, build_optimiser(course.stack, hyper))
-    if train.depth != course.segments[-1].depth:  # there is less room for its outputs than there was
+    if train.depth != course.segments[-1].depth:  # there is more or less room for its outputs than there was
         course.begin_segment(train.depth)
 
 

@@ -211,7 +211,7 @@ def restore(
 ) -> Position | None:
     """Put a training back to where its last checkpoint was written; None, and nothing changed, where there is none.
 
-    follow: makes optimiser and prefix fit what the course's plan says.
+    follow: makes optimiser and prefix fit what the course says.
     """
     import torch
 
@@ -235,7 +235,7 @@ def restore(
     course.norms = [BlockNorms(embeddings, tuple(layers)) for embeddings, layers in kept["norms"]]
     if course.plan != before:
         apply_plan(stack, course.plan)
-        follow()
+    follow()
     forward.follow()
     parameters = dict(stack.model.named_parameters())
     updater.optimiser.state.clear()
