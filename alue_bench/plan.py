@@ -207,10 +207,12 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
     seen: set[str] = set()
     for ready in tasks:
         for ready_model in models:
-            strategies = {
-                **named,
-                **_strategies(grid.strategy_names(encoder_shape(ready_model.config).layers), registry),
-            }
+            layers = encoder_shape(ready_model.config).layers
+            strategies = {**named, **_strategies(grid.strategy_names(layers), registry)}
+            if (grid.bottom or grid.top) and not grid.cells(layers):
+                name = ready_model.model.name
+                reason = f"--grid freezes more layers than the {layers} of {name}; take smaller numbers"
+                plan.skipped.append(Skipped(ready.task.name, name, "*", None, reason))
             try:
                 variants = [
                     _hyper_parameters(request, ready.train_task, ready_model.model, ready_model.positions, variant)

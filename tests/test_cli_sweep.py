@@ -129,6 +129,8 @@ def test_a_study_may_hold_the_grid(sweep: CommandLine, run: CommandLine, tmp_pat
         (("--grid", "lr=1e-4,1e-3", "--lr", "1e-5"), "--lr and --grid lr=… both say it"),
         (("--grid", "bottom-top,seed=1..3", "--seeds", "2"), "--seeds and --grid seed=… both say it"),
         (("--grid", "bottom=0,lr=0"), "grid: lr"),
+        (("--grid", "lr=1e-4,1e-3"), "--grid does not say what to freeze; add bottom-top"),
+        (("--grid", "bottom=9..11"), "--grid freezes more layers than the 4 of tiny-bert; take smaller numbers"),
         (("--grid", "strategy=nonsense"), "nonsense"),
         (("--tolerance", "a little"), "'a little' is no part of full fine-tuning's score; say it as 1%"),
         (("--tolerance", "0.01"), "is no part of full fine-tuning's score"),

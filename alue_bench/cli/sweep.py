@@ -150,6 +150,8 @@ def sweep_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequ
     grid = parse_grid(settings.get("grid") or [WHOLE])
     request = plan_request(settings, overrides)
     _check_said_once(grid, settings, overrides)
+    if not (grid.bottom or grid.top or grid.strategies or request.strategies):
+        raise UsageError(f"--grid does not say what to freeze; add {WHOLE}, axes such as bottom=0..12/3, or --strategy")
     return replace(request, grid=grid, seeds=grid.seeds or request.seeds)
 
 
