@@ -188,7 +188,8 @@ def run_search(
     searched = [(course, course.decision()) for course in courses if course.done or course.failed]
     document = invocation.document(execution)
     document["searches"] = [course.as_dict(decision) for course, decision in searched]
-    whole = [o for o in outcomes if o.spec.hyper == first.runs[0].spec.hyper]
+    asked = {(run.spec.task, run.spec.model): run.spec.hyper for run in first.runs}
+    whole = [o for o in outcomes if o.spec.hyper == asked[o.spec.task, o.spec.model]]  # not the short runs
     invocation.finish_parent(document, replace(execution, outcomes=whole), _metrics(searched))
     for course, decision in searched:
         if decision.step is None:
@@ -294,7 +295,11 @@ def _done(course: Course, step: Step, outcome: Outcome, invocation: Invocation, 
     inputs, results = outcome.planned.inputs, _results(invocation, outcome.run_id)
     dev_table = read_dev_predictions(results, outcome.run_id)
     if dev_table is None:
-        raise UnavailableError(f"run {outcome.run_id} has just been recorded, but its dev predictions cannot be read")
+        raise UnavailableError(
+            f"the dev predictions of run {outcome.run_id} cannot be read back from the tracking store, and the search "
+            "goes by them; when the store answers again, alue-bench sync sends what was kept on this machine, and the "
+            "same command goes on from here"
+        )
     metrics, trained_on = outcome.metrics, inputs.train_task
 
     @cache
@@ -315,15 +320,10 @@ def _done(course: Course, step: Step, outcome: Outcome, invocation: Invocation, 
 
 
 def _results(invocation: Invocation, run_id: str) -> Any:
-    """To read the files of one run from."""
-    import pandas as pd
+    """To read the files of one run from. Raises UnavailableError where the store does not answer."""
+    from alue_bench.tracking.reading import read_runs
 
-    from alue_bench.tracking.reading import Counts, Results
-
-    connection = invocation.recorder.connection
-    uri = connection.client.get_run(run_id).info.artifact_uri
-    frame = pd.DataFrame({"run_id": [run_id], "artifact_uri": [uri]})
-    return Results(connection=connection, frame=frame, counts=Counts())
+    return read_runs(invocation.recorder.connection, [run_id])
 
 
 def _metrics(searched: Iterable[tuple[Course, Any]]) -> dict[str, float]:
