@@ -133,7 +133,7 @@ def read_sweep(options: argparse.Namespace) -> Sweep:
     full = cells[cells["strategy"] == cell_name((0, 0))]
     if full.empty:
         raise UsageError(f"{where} has no finished run of full fine-tuning for {options.task} and {model}")
-    same = ["epochs", "lr", "batch_size", "max_length", "train_digest", "test_digest"]
+    same = ["epochs", "lr", "batch_size", "max_length", "other_hyper", "precision", "train_digest", "test_digest"]
     if len(cells[same].drop_duplicates()) > 1:
         raise UsageError(f"{where} has runs with different {', '.join(same)}; give a store or experiment of one sweep")
     config = read_config(results, str(full["run_id"].iloc[0]))
