@@ -254,7 +254,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
         found = metrics(dev_targets, decide(logits, task.labels), task.labels)
         return {**found, "score": found[task.primary]}
 
-    with PeakMemory(spec.device) as memory, Energy(spec.device) as energy:
+    with PeakMemory(spec.device, inputs.models.kept_bytes) as memory, Energy(spec.device) as energy:
         growing = GrowingPrefix(prefix, spec.freeze_plan, splits, behind, states_of)
         training = fine_tune(
             stack,

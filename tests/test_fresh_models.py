@@ -11,6 +11,7 @@ import pytest
 import torch
 from tiny_models import ARCHITECTURES
 
+from alue_bench.measure.memory import MIB, PeakMemory
 from alue_bench.model import Model
 from alue_bench.plan import PlanRequest, build_plan
 from alue_bench.run import execute
@@ -72,6 +73,22 @@ def test_what_travels_to_another_process_holds_no_weights(tiny_bert: Path) -> No
     sent = pickle.dumps(models)
     assert len(sent) < 5000
     assert_equal(pickle.loads(sent).model(checkpoint, LABELS, init_seed=1), load_model(checkpoint, LABELS, init_seed=1))
+
+
+def test_the_copy_for_later_runs_is_no_memory_of_the_run_at_hand(tiny_bert: Path) -> None:
+    """Else the first run of a plan, which keeps it, would take one model more than the last one, which has it."""
+    checkpoint, models = checkpoint_of(tiny_bert), FreshModels()
+    models.expect(checkpoint, LABELS)
+    models.expect(checkpoint, LABELS)
+    kept = []
+    for _ in range(2):
+        model = models.model(checkpoint, LABELS, init_seed=1)
+        kept.append(models.kept_bytes)
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    assert kept == [sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()), 0]
+    with PeakMemory("cpu") as all_of_it, PeakMemory("cpu", beside_bytes=64 * MIB) as without:
+        pass
+    assert all_of_it.process_mib - without.process_mib == pytest.approx(64, abs=4)
 
 
 @pytest.mark.usefixtures("folders_of_its_own")

@@ -17,8 +17,10 @@ class PeakMemory:
 
     INTERVAL_S = 0.02
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, beside_bytes: int = 0) -> None:
+        """beside_bytes: what the process holds all the while for other work, and is not counted."""
         self.device = device
+        self._beside_mib = beside_bytes / MIB
         self.process_mib = 0.0
         self.device_mib: float | None = None
 
@@ -40,6 +42,7 @@ class PeakMemory:
     ) -> None:
         self._stop.set()
         self._thread.join()
+        self.process_mib -= self._beside_mib
         if self.device == "cuda":
             import torch
 

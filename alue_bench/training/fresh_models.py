@@ -54,6 +54,14 @@ class FreshModels:
             self._tokenizers[checkpoint] = load_tokenizer(checkpoint)
         return self._tokenizers[checkpoint]
 
+    @property
+    def kept_bytes(self) -> int:
+        """What the model takes that is kept for later runs."""
+        if self._template is None:
+            return 0
+        model = self._template.model
+        return sum(tensor.nbytes for tensors in (model.parameters(), model.buffers()) for tensor in tensors)
+
     def model(self, checkpoint: Checkpoint, labels: Labels, *, init_seed: int) -> Any:
         """As `load_model` gives it. Raises UnavailableError as that does."""
         key = (checkpoint, labels)
