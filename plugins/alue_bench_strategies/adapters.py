@@ -8,7 +8,7 @@
 
 Embeddings and the layers' weights stay as they were to the last bit; pooler and head train, as with every strategy.
 
-Cost: of BERT-base's layers 0.3 % as many parameters (LoRA, R = 8), or 0.05 % (IA3). But as with BitFit the gradient
+Cost: of BERT-base's layers 0.3 % as many parameters (LoRA, R = 8), or 0.07 % (IA3). But as with BitFit the gradient
 crosses every layer, there is no frozen prefix, and the model takes the library's way through it instead of ours: of the
 compute a third is saved at best, of the time less. Such modules want a learning rate far above that of weights, 1e-4 to
 1e-3.
