@@ -122,6 +122,19 @@ def test_a_study_may_hold_the_grid(sweep: CommandLine, run: CommandLine, tmp_pat
     assert "grid is an option of: alue-bench sweep" in refused.err
 
 
+def test_an_axis_wins_over_a_recipe_and_is_said_once_otherwise(sweep: CommandLine, tmp_path: Path) -> None:
+    axis = ("--grid", "bottom=0..1,lr=1e-4,1e-3", "--dry-run", "--json")
+    planned = json.loads(sweep(*axis, "--recipe", "devlin").out)["planned"]
+    assert [one["hyper"]["lr"] for one in planned].count(1e-4) == 2
+    assert {one["hyper"]["lr"] for one in planned} == {1e-4, 1e-3}
+    assert {one["hyper"]["warmup"] for one in planned} == {0.1}
+    study = tmp_path / "study.toml"
+    study.write_text("lr = 1e-5\n")
+    refused = sweep(*axis, "--config", study)
+    assert refused.code == 2
+    assert f"lr of study {study} and --grid lr=… both say it" in refused.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -26,6 +26,9 @@ MOST_SEEDS = 10_000
 Overrides = tuple[tuple[str, Mapping[str, object]], ...]
 """Hyper-parameters by origin, weakest first."""
 
+RECIPE_ORIGIN = "recipe "
+"""What origins begin with that are recipes."""
+
 NOT_SETTINGS = ("config", "dry_run", "yes", "as_json")
 """Parameters of commands that say nothing about the runs; a study file may not hold them."""
 
@@ -68,7 +71,7 @@ def merge_study(
 
     preset = merged.pop("recipe", None)
     overrides = (
-        *([(f"recipe {preset}", recipe(preset).values)] if preset else []),
+        *([(f"{RECIPE_ORIGIN}{preset}", recipe(preset).values)] if preset else []),
         (f"study {config}", hyper(study)),
         ("command line", hyper(given)),
     )

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from alue_bench.cli import options
-from alue_bench.cli.settings import Overrides, given_options, merge_study, parse_tolerance, plan_request
+from alue_bench.cli.settings import (
+    RECIPE_ORIGIN,
+    Overrides,
+    given_options,
+    merge_study,
+    parse_tolerance,
+    plan_request,
+)
 from alue_bench.errors import UsageError
 from alue_bench.plugins import Registry
 from alue_bench.termination import stop_on_sigterm
@@ -156,13 +163,19 @@ def sweep_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequ
 
 
 def _check_said_once(grid: Grid, settings: Mapping[str, Any], overrides: Overrides) -> None:
-    given = {name for _, values in overrides for name in values}
+    given = {
+        name: origin
+        for origin, values in overrides
+        if not origin.startswith(RECIPE_ORIGIN)  # a recipe gives way to whatever else was said
+        for name in values
+    }
     twice = [name for name in grid.settings if name in given]
     twice += [name for name in ("seed", "seeds") if grid.seeds and name in settings]
     if twice:
-        option = twice[0].replace("_", "-")
-        axis = "seed" if twice[0] == "seeds" else twice[0]
-        raise UsageError(f"--{option} and --grid {axis}=… both say it; give one of them")
+        name, origin = twice[0].replace("_", "-"), given.get(twice[0], "command line")
+        said = f"--{name}" if origin == "command line" else f"{name} of {origin}"
+        axis = "seed" if twice[0] == "seeds" else name
+        raise UsageError(f"{said} and --grid {axis}=… both say it; give one of them")
 
 
 Found = list["tuple[Group, Recommendation | None]"]
