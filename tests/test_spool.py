@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from conftest import CommandLine
+from conftest import SHORT, CommandLine
 
 from alue_bench.errors import StoreUnavailableError
 from alue_bench.tracking import patience, recording
@@ -337,6 +337,29 @@ class TestAStoreThatVanishes:
         assert sent.code == 0, sent.err
         assert "1 results that were kept on this machine are in the tracking store now" in sent.err
         assert "Nothing is kept" in alue_bench("sync", "--tracking-uri", own_store).err
+
+    def test_ends_a_search_which_goes_by_what_it_reads_there_and_no_run_is_lost(
+        self,
+        alue_bench: CommandLine,
+        before_runs: Before,
+        away: Callable[[], None],
+        own_store: str,
+        experiment: str,
+        tiny_bert: Path,
+    ) -> None:
+        what = ("--task", "anger", "--model", tiny_bert, *SHORT, "--grid", "bottom=0..2/2")
+        wide = ("--tolerance", "0.3", "--margin", "0.5", "--budget", "400%")
+        given = ("search", *what, *wide, "--tracking-uri", own_store, "--experiment", experiment, "--json")
+        before_runs(lambda number: away() if number == 2 else None)
+        said = alue_bench(*given)
+        assert (said.code, said.out) == (2, "")
+        assert "No run is lost: when the store answers again, the same command goes on" in said.err
+
+        self.back(own_store)
+        again = alue_bench(*given)
+        assert again.code == 0, again.err
+        (found,) = json.loads(again.out)["searches"]
+        assert [step["reused"] for step in found["steps"]][:3] == [True, True, False]
 
     def test_results_of_another_store_are_named(
         self, alue_bench: CommandLine, keep: Callable[..., None], own_store: str, store: str

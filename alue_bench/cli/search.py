@@ -11,7 +11,7 @@ import typer
 
 from alue_bench.cli import options
 from alue_bench.cli.settings import Overrides, given_options, merge_study, plan_request
-from alue_bench.errors import UsageError
+from alue_bench.errors import UnavailableError, UsageError
 from alue_bench.grid import WHOLE, cell_name, parse_grid
 from alue_bench.plugins import Registry
 from alue_bench.termination import stop_on_sigterm
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from alue_bench.search.evidence import Evaluation
     from alue_bench.search.policy import Step
 
+GO_ON = "; the search goes by it. No run is lost: when the store answers again, the same command goes on"
 DEFAULT_TOLERANCE, DEFAULT_MARGIN, DEFAULT_LEVEL, DEFAULT_BUDGET = "1%", "2%", 0.1, "25%"
 
 
@@ -287,7 +288,6 @@ def _lacks_predictions(outcome: Outcome, invocation: Invocation) -> bool:
 
 def _done(course: Course, step: Step, outcome: Outcome, invocation: Invocation, why: str) -> Any:
     """The run as evidence: its scores on dev and test, example by example."""
-    from alue_bench.errors import UnavailableError
     from alue_bench.search.course import Done
     from alue_bench.search.runs import evaluation_of
     from alue_bench.tracking.reading import read_dev_predictions, read_predictions
@@ -295,11 +295,7 @@ def _done(course: Course, step: Step, outcome: Outcome, invocation: Invocation, 
     inputs, results = outcome.planned.inputs, _results(invocation, outcome.run_id)
     dev_table = read_dev_predictions(results, outcome.run_id)
     if dev_table is None:
-        raise UnavailableError(
-            f"the dev predictions of run {outcome.run_id} cannot be read back from the tracking store, and the search "
-            "goes by them; when the store answers again, alue-bench sync sends what was kept on this machine, and the "
-            "same command goes on from here"
-        )
+        raise UnavailableError(f"the tracking store does not give the dev predictions of {outcome.run_id} back{GO_ON}")
     metrics, trained_on = outcome.metrics, inputs.train_task
 
     @cache
@@ -323,7 +319,10 @@ def _results(invocation: Invocation, run_id: str) -> Any:
     """To read the files of one run from. Raises UnavailableError where the store does not answer."""
     from alue_bench.tracking.reading import read_runs
 
-    return read_runs(invocation.recorder.connection, [run_id])
+    try:
+        return read_runs(invocation.recorder.connection, [run_id])
+    except UnavailableError as error:
+        raise UnavailableError(f"{error}{GO_ON}") from error
 
 
 def _metrics(searched: Iterable[tuple[Course, Any]]) -> dict[str, float]:
