@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from conftest import SHORT, CommandLine, Finished
 
@@ -113,6 +114,19 @@ def test_runs_of_other_commands_are_taken_unless_they_have_no_dev_predictions(
     assert found["steps"][0]["run_id"] != full.info.run_id
     assert [step["run_id"] for step in found["steps"] if step["reused"]] == [deep.info.run_id]
     assert not any(step["short"] for step in found["steps"])  # one epoch cannot be shortened
+
+
+def test_predictions_that_are_not_their_runs_are_told(search: CommandLine, run: CommandLine, runs: Runs) -> None:
+    run("-s", "full", "-s", "bottom4")
+    _, full, _ = runs()
+    file = Path(full.info.artifact_uri.removeprefix("file://")) / "dev_predictions.csv"
+    table = pd.read_csv(file, dtype=str)
+    table["prediction"] = table["gold"]
+    table.to_csv(file, index=False)
+    said = search("--json")
+    assert (said.code, said.out) == (2, "")
+    assert "the recorded predictions of full are not those of its run" in said.err
+    assert "do it again with --rerun" in said.err
 
 
 def test_a_dry_run_computes_what_the_grid_costs_and_starts_nothing(search: CommandLine, runs: Runs) -> None:

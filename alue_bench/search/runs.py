@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from alue_bench.errors import UsageError
+from alue_bench.errors import UnavailableError, UsageError
 from alue_bench.evaluation.additive import additive
 from alue_bench.evaluation.metrics import metrics
 from alue_bench.evaluation.predictions import targets_of
@@ -109,14 +109,17 @@ def _with_epochs(run: PlannedRun, epochs: int | None) -> PlannedRun:
 def evaluation_of(step: Step, table: pd.DataFrame, labels: Labels, primary: str, recorded: float) -> Evaluation:
     """A run's score, and the scores without each group of examples, from its predictions.
 
-    `recorded` is the score that the run told. Raises ValueError where the predictions give another one: they are then
-    not those of this run.
+    `recorded` is the score that the run told. Raises UnavailableError where the predictions give another one: they are
+    then not those of this run.
     """
     targets = targets_of(table, multilabel=labels.kind is TargetKind.MULTILABEL)
     gold, predicted = targets.gold, targets.predicted
     again = metrics(gold, predicted, labels)[primary]
     if not math.isclose(defined(again), defined(recorded), rel_tol=1e-4, abs_tol=1e-6):
-        raise ValueError(f"{primary} of the recorded predictions is {again:.6f}, but the run tells {recorded:.6f}")
+        raise UnavailableError(
+            f"the recorded predictions of {step.candidate.name} are not those of its run: their {primary} is "
+            f"{again:.6f}, but the run tells {recorded:.6f}; do it again with --rerun"
+        )
     sums = additive(primary, gold, predicted, labels)
     if sums is not None:
         left_out = left_out_by_sums(sums.parts, sums.value)
