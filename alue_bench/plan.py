@@ -20,10 +20,10 @@ from alue_bench.errors import AlueBenchError, DataError, DoesNotFit, Unavailable
 from alue_bench.formats import shown
 from alue_bench.grid import Grid
 from alue_bench.model import Model
-from alue_bench.plugins import Origin, Registry
+from alue_bench.plugins import Origin, Registry, outline_of
 from alue_bench.run import RunInputs
 from alue_bench.spec import DataDigests, HyperParameters, Resolved, RunSpec, digest_of, resolve_hyper_parameters
-from alue_bench.strategy import Outline, Strategy, outline
+from alue_bench.strategy import Outline, Strategy
 from alue_bench.task import Labels, Task
 from alue_bench.training.checkpoint import Checkpoint, declared_config, encoder_shape, load_config, locate_checkpoint
 from alue_bench.training.encoder_stack import check_layers_can_be_told_apart
@@ -163,10 +163,10 @@ class _ReadyModel:
     outlines: dict[str, Outline] = field(default_factory=dict)
     """By strategy."""
 
-    def outline(self, strategy: Strategy) -> Outline:
-        """What a strategy makes of the model. Raises DoesNotFit where it does not fit."""
+    def outline(self, strategy: Strategy, origin: Origin) -> Outline:
+        """What a strategy makes of the model. Raises DoesNotFit where it does not fit, PluginError where it fails."""
         if strategy.name not in self.outlines:
-            found = outline(strategy, encoder_shape(self.config))
+            found = outline_of(strategy, origin, encoder_shape(self.config))
             if found.freeze_plan.trained != "weights":  # whether there is any of it, only the modules tell
                 model_in_outline(self.config, found)
             self.outlines[strategy.name] = found
@@ -226,7 +226,7 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
             for hyper, seed in product(variants, request.seeds):
                 for strategy, origin in strategies.values():
                     try:
-                        outlined = ready_model.outline(strategy)
+                        outlined = ready_model.outline(strategy, origin)
                     except DoesNotFit as error:
                         plan.skipped.append(
                             Skipped(ready.task.name, ready_model.model.name, strategy.name, seed, str(error))
@@ -323,9 +323,9 @@ def _absent_runs(
         shape = encoder_shape(config)
         for variant, seed in product(variants, request.seeds):
             hyper = _hyper_parameters(request, ready.train_task, model, _positions(config), variant)
-            for strategy, _ in _strategies_for(request, registry, shape.layers).values():
+            for strategy, origin in _strategies_for(request, registry, shape.layers).values():
                 try:
-                    outlined = outline(strategy, shape)
+                    outlined = outline_of(strategy, origin, shape)
                 except DoesNotFit:
                     continue
                 found.append(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import Distribution, EntryPoint, distributions
 from pathlib import Path
@@ -18,7 +19,7 @@ from alue_bench.executor import Executor
 from alue_bench.formats import shown
 from alue_bench.model import Model
 from alue_bench.redaction import redact
-from alue_bench.strategy import Strategy, StrategyFamily
+from alue_bench.strategy import EncoderShape, Outline, Strategy, StrategyFamily, outline
 from alue_bench.task import NAME, Task
 
 DISABLE_VARIABLE = "ALUE_BENCH_DISABLE_PLUGINS"
@@ -134,8 +135,17 @@ class Registry:
         return f". A plugin that failed to load may have provided it: {causes}"
 
 
+def outline_of(strategy: Strategy, origin: Origin, shape: EncoderShape) -> Outline:
+    """As `strategy.outline`. Raises PluginError where the strategy raises something else than it may, or gives
+    something else than an outline is made of; also where its `revisions` would, in the middle of a run."""
+    with _blaming(origin, strategy.name):
+        found = outline(strategy, shape)
+        strategy.revisions()
+    return found
+
+
 def _parse(declared: Declared[StrategyFamily], name: str) -> Strategy | None:
-    try:
+    with _blaming(declared.origin, name):
         strategy = declared.value.parse(name)
         if strategy is None:
             return None
@@ -144,10 +154,19 @@ def _parse(declared: Declared[StrategyFamily], name: str) -> Strategy | None:
         if not isinstance(strategy.name, str):
             raise TypeError(f"its name is {strategy.name!r:.60}, which is no text")
         return strategy
+
+
+@contextmanager
+def _blaming(origin: Origin, strategy: str) -> Iterator[None]:
+    """Whatever a stranger's strategy raises inside is that plugin's failure, in a sentence."""
+    try:
+        yield
     except AlueBenchError:
         raise
-    except Exception as error:  # a stranger's grammar
-        raise PluginError(f"plugin {declared.origin} failed on strategy {shown(name)}: {_cause(error)}") from error
+    except Exception as error:
+        raise PluginError(
+            f"plugin {origin} failed on strategy {shown(strategy)}: {_cause(error)}; mend it, or leave the strategy out"
+        ) from error
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

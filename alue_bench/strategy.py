@@ -212,11 +212,14 @@ class Outline:
 
 
 def outline(strategy: Strategy, shape: EncoderShape) -> Outline:
-    """Raises DoesNotFit where the strategy does not fit the model, or names layers that are not there."""
+    """Raises DoesNotFit where the strategy does not fit the model, or names layers that are not there; TypeError where
+    it gives no freeze plan, and whatever else the strategy raises (see `plugins.outline_of`)."""
     kept = strategy.kept_layers(shape)
     if not kept or list(kept) != sorted(set(kept)) or not 0 <= kept[0] <= kept[-1] < shape.layers:
         raise DoesNotFit(f"keeps layers {kept!r:.60} of a model that has 0 to {shape.layers - 1}")
     plan = strategy.freeze_plan(EncoderShape(len(kept), shape.hidden_size))
+    if not isinstance(plan, FreezePlan) or plan.shape.layers != len(kept):
+        raise TypeError(f"freeze_plan() returned {plan!r:.60} where a FreezePlan of {len(kept)} layers was expected")
     adapter = strategy.adapter()
     if (adapter is not None) != (plan.trained == "adapters"):
         raise DoesNotFit(f"its freeze plan trains {plan.trained}, but it has {'an' if adapter else 'no'} adapter")

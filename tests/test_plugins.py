@@ -209,6 +209,28 @@ class TestAPluginAtWork:
         with pytest.raises(PluginError, match=r"plugin alue-bench-odd 1.0 .* failed on strategy 'odd-layers'"):
             load_registry().strategy("odd-layers")
 
+    @pytest.mark.parametrize(
+        ("line", "cause"),
+        [
+            ("    def freeze_plan(self, shape):\n        return 1 / 0", "ZeroDivisionError: division by zero"),
+            ("    def freeze_plan(self, shape):\n        return None", "TypeError: freeze_plan() returned None where"),
+            ("    def kept_layers(self, shape):\n        return 3", "TypeError: object of type 'int'"),
+            ("    def adapter(self):\n        return {}[0]", "KeyError: 0"),
+            ("    def revisions(self):\n        return self.none", "AttributeError"),
+        ],
+    )
+    def test_whatever_its_strategy_raises_while_a_plan_is_made_is_named(
+        self, install: Install, run: CommandLine, line: str, cause: str
+    ) -> None:
+        source = FAMILY.format(name="odd-layers", grammar="odd-layers")
+        install("alue-bench-odd", source.replace("@hookimpl", f"{line}\n\n@hookimpl", 1))
+        said = run("-s", "odd-layers", "--dry-run")
+        assert said.code == 2
+        assert "Traceback" not in said.everything
+        assert "alue-bench: plugin alue-bench-odd 1.0 (alue_bench_odd) failed on strategy 'odd-layers'" in said.err
+        assert cause in said.err
+        assert "leave the strategy out" in said.err
+
     def test_its_command_is_a_command(self, install: Install, alue_bench: CommandLine) -> None:
         source = "from alue_bench import hookimpl\n\n@hookimpl\ndef alue_bench_commands(app):\n"
         source += "    @app.command('greet')\n    def greet():\n        print('good morning')\n"

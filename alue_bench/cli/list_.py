@@ -218,20 +218,23 @@ def _effect(registry: Registry, name: str, model: Model, tokens: int) -> dict[st
     """What a strategy would do to a model, or why it does not fit."""
     import numpy as np
 
-    from alue_bench.errors import AlueBenchError
+    from alue_bench.errors import AlueBenchError, PluginError
     from alue_bench.measure.flops import training_flops
-    from alue_bench.strategy import FreezePlan, Outline, outline
+    from alue_bench.plugins import outline_of
+    from alue_bench.strategy import FreezePlan, Outline
     from alue_bench.training.checkpoint import encoder_shape, fetch_config
     from alue_bench.training.freezing import count_parameters
     from alue_bench.training.surgery import model_in_outline
 
-    strategy, _ = registry.strategy(name)
+    strategy, origin = registry.strategy(name)
     config = fetch_config(model)
     shape = encoder_shape(config)
     whole = model_in_outline(config, Outline(FreezePlan(shape), None, None))
     try:
-        outlined = outline(strategy, shape)
+        outlined = outline_of(strategy, origin, shape)
         stack = model_in_outline(config, outlined)
+    except PluginError:
+        raise
     except AlueBenchError as error:  # of a strategy that does not fit, or a package that is missing
         return {"strategy": strategy.name, "reason": f"does not fit: {error}"}
     lengths = np.array([tokens])
