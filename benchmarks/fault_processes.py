@@ -38,12 +38,13 @@ RAY_WORKER = "ray::_carry_out"
 def load_libraries() -> None:
     """Everything that an invocation imports. Nothing is computed and no store opened: what is copied holds no threads
     and no connections."""
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # these two are read when it is imported
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     import matplotlib.backends.backend_agg
     import mlflow.store.tracking.sqlalchemy_store
     import sklearn.metrics
     import transformers.models.bert.modeling_bert
 
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # read when it is imported
     import alue_bench.executors.coordination
     import alue_bench.executors.worker
     from alue_bench.cli import invocation, main, progress, tables

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import pickle
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from conftest import CommandLine
+from huggingface_hub.hf_api import BlobLfsInfo, RepoSibling
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alue_bench.redaction import REMOVED, has_credentials, redact
+from alue_bench.redaction import REMOVED, has_credentials, redact, redacted
+from alue_bench.tracking.connection import connect
+from alue_bench.training.checkpoint import removed_if_altered
 
 ROOT = Path(__file__).parents[1]
 SECRETS = {
@@ -21,6 +26,7 @@ SECRETS = {
     "MLFLOW_TRACKING_PASSWORD": "planted-password-of-a-test",
     "MLFLOW_TRACKING_TOKEN": "planted-token-of-a-test",
     "SOME_SERVICE_API_KEY": "planted-key-of-a-test",
+    "PGPASSWORD": 'planted-"quoted"-\\of-a-test',
 }
 
 # A model whose normalisation shouts out all that it knows.
@@ -55,7 +61,13 @@ class TestSecrets:
         assert said.code == 1
         failed = next(done for done in json.loads(said.out)["runs"] if done["status"] == "failed")
         assert failed["cause"].startswith("RuntimeError: no luck with ***")
-        planted = [*SECRETS.values(), "planted-in-an-address", "planted-in-a-query", "a1a1a1a1"]
+        planted = [
+            *SECRETS.values(),
+            json.dumps(SECRETS["PGPASSWORD"])[1:-1],
+            "planted-in-an-address",
+            "planted-in-a-query",
+            "a1a1a1a1",
+        ]
         files = [path for path in tmp_path.rglob("*") if path.is_file() and "site-packages" not in path.parts]
         assert len(files) > 5
         for secret in planted:
@@ -92,7 +104,28 @@ class TestSecrets:
         monkeypatch.setenv("MY_ACCESS_KEY", "value-of-a-key")
         monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")  # no secret, though it begins like one
         monkeypatch.setenv("X_TOKEN", "abc")  # too short to be told from a word
+        monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "true")  # says that there is none
         assert redact("value-of-a-key true abc") == "*** true abc"
+
+    def test_what_becomes_json_stays_json(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MY_TOKEN", 'wi"ld')
+        monkeypatch.setenv("MY_PASSWORD", "1024")
+        content = {"cause": ['no wi"ld here', ("1024",)], "rows": 1024, "done": True}
+        assert redacted(content) == {"cause": ["no *** here", ["***"]], "rows": 1024, "done": True}
+
+    def test_nor_in_the_traceback_of_a_mistake_of_ours(
+        self, alue_bench: CommandLine, install: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HF_TOKEN", SECRETS["HF_TOKEN"])
+        install(
+            "alue-bench-clumsy",
+            "import os\nfrom alue_bench import hookimpl\n\n@hookimpl\ndef alue_bench_commands(app):\n"
+            "    @app.command('stumble')\n    def stumble():\n        raise KeyError(os.environ['HF_TOKEN'])\n",
+        )
+        said = alue_bench("stumble")
+        assert said.code == 1
+        assert "KeyError: '***'" in said.err
+        assert SECRETS["HF_TOKEN"] not in said.everything
 
 
 class Marks:
@@ -153,6 +186,52 @@ class TestCheckpoints:
         assert not (tmp_path / "mark").exists()
 
 
+class TestDownloads:
+    """As the hub's client leaves them: links to files that are named after what the hub tells of them."""
+
+    CONTENT: ClassVar = {"config.json": b"{}", "model.safetensors": b"weights " * 1000, "vocab.txt": "كلمة".encode()}
+
+    @pytest.fixture
+    def told(self) -> list[RepoSibling]:
+        large, small = self.CONTENT["model.safetensors"], self.CONTENT["config.json"]
+        lfs = BlobLfsInfo(size=len(large), sha256=hashlib.sha256(large).hexdigest(), pointer_size=1)
+        git = "9e26dfeeb6e641a33dae4961196235bdb965b21b"  # git hash-object of {}
+        assert git == hashlib.sha1(b"blob 2\0" + small).hexdigest()
+        return [
+            RepoSibling("config.json", size=2, blob_id=git),
+            RepoSibling("model.safetensors", size=len(large), blob_id="0" * 40, lfs=lfs),
+            RepoSibling("vocab.txt"),
+            RepoSibling("../../outside", blob_id="0" * 40),
+        ]
+
+    @pytest.fixture
+    def snapshot(self, tmp_path: Path) -> Path:
+        folder, blobs = tmp_path / "snapshots" / "c0ffee", tmp_path / "blobs"
+        folder.mkdir(parents=True)
+        blobs.mkdir()
+        (tmp_path / "outside").write_bytes(b"not of the hub")
+        for name, content in self.CONTENT.items():
+            (blobs / name).write_bytes(content)
+            (folder / name).symlink_to(blobs / name)
+        return folder
+
+    def test_as_the_hub_tells_are_kept(self, snapshot: Path, told: list[RepoSibling]) -> None:
+        assert removed_if_altered(snapshot, told) == []
+        assert {path.name for path in snapshot.iterdir()} == set(self.CONTENT)
+
+    @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+    def test_with_one_bit_changed_are_removed_and_nothing_else(
+        self, snapshot: Path, told: list[RepoSibling], name: str
+    ) -> None:
+        content = bytearray(self.CONTENT[name])
+        content[-1] ^= 1
+        (snapshot / name).write_bytes(content)  # the size, which the hub's client checks, is the same
+        assert removed_if_altered(snapshot, told) == [name]
+        assert {path.name for path in snapshot.iterdir()} == set(self.CONTENT) - {name}
+        assert {path.name for path in (snapshot.parents[1] / "blobs").iterdir()} == set(self.CONTENT) - {name}
+        assert (snapshot.parents[1] / "outside").exists()
+
+
 class TestTheSource:
     SOURCES = (*(ROOT / "alue_bench").rglob("*.py"), *(ROOT / "plugins").rglob("*.py"))
 
@@ -184,3 +263,18 @@ def test_the_user_interface_listens_on_this_machine_alone_unless_told_otherwise(
     from alue_bench.cli.ui import ui
 
     assert inspect.signature(ui).parameters["host"].default == "127.0.0.1"
+
+
+@pytest.mark.parametrize(("set_by_the_user", "disabled"), [(None, True), ("false", False)])
+def test_mlflow_reports_to_nobody_unless_told_otherwise(
+    store: str, monkeypatch: pytest.MonkeyPatch, set_by_the_user: str | None, disabled: bool
+) -> None:
+    from mlflow.environment_variables import MLFLOW_DISABLE_TELEMETRY
+
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "")
+    if set_by_the_user is None:
+        del os.environ["MLFLOW_DISABLE_TELEMETRY"]
+    else:
+        os.environ["MLFLOW_DISABLE_TELEMETRY"] = set_by_the_user
+    connect(store, "first")
+    assert MLFLOW_DISABLE_TELEMETRY.get() is disabled

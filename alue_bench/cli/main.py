@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from typing import Annotated, Any
 
 import typer
@@ -113,4 +114,7 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output left: alue-bench list tasks | head -1
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the interpreter's own flush at exit
         code = 0
+    except Exception:  # a mistake of ours: nothing secret in its traceback either
+        print(redact(traceback.format_exc()), end="", file=sys.stderr)
+        code = 1
     sys.exit(code)

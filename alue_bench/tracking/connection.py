@@ -241,7 +241,8 @@ def _writable(folder: Path) -> Path:
 
 
 def _quiet() -> None:
-    """Schema migrations and tips are MLflow's business, not the user's."""
+    """Schema migrations and tips are MLflow's business, not the user's; what the user does is not MLflow's."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # read when mlflow is imported
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout is for --json
     logging.getLogger("alembic").setLevel(logging.WARNING)

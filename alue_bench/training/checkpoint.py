@@ -9,16 +9,19 @@ import hashlib
 import importlib.util
 import pickle
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alue_bench.errors import UnavailableError
 from alue_bench.model import Model
 from alue_bench.strategy import EncoderShape
 from alue_bench.task import Labels
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import RepoSibling
 
 HUB_TIMEOUT = 5.0
 """Seconds to wait for the hub to answer at all before calling it unreachable."""
@@ -106,17 +109,48 @@ def _downloaded(model: Model) -> Path:
     if constants.HF_HUB_OFFLINE:
         raise UnavailableError(f"{named} is not in the hub cache, and HF_HUB_OFFLINE forbids asking the hub")
     try:
-        info = HfApi().model_info(hub_id, revision=model.revision, timeout=HUB_TIMEOUT)
+        info = HfApi().model_info(hub_id, revision=model.revision, timeout=HUB_TIMEOUT, files_metadata=True)
     except Exception as error:  # the hub client's errors share no base: network, HTTP and validation errors
         raise UnavailableError(f"{named} cannot be had from the hub: {_reason(error)}") from error
     names = [sibling.rfilename for sibling in info.siblings or ()]
     patterns = [*WANTED, *([] if any(n.endswith(".safetensors") for n in names) else [PICKLED_WEIGHTS])]
     try:
-        return Path(snapshot_download(hub_id, revision=info.sha, allow_patterns=patterns))
+        folder = Path(snapshot_download(hub_id, revision=info.sha, allow_patterns=patterns))
     except Exception as error:  # as above
         raise UnavailableError(
             f"{named}: the download broke off ({_reason(error)}); the same command goes on"
         ) from error
+    if altered := removed_if_altered(folder, info.siblings or ()):
+        raise UnavailableError(
+            f"{named}: {', '.join(altered)} arrived with another digest than the hub tells, and was removed; the same "
+            "command downloads it again"
+        )
+    return folder
+
+
+def removed_if_altered(folder: Path, siblings: Iterable[RepoSibling]) -> list[str]:
+    """Compare downloaded files with the digests that the hub tells of them (its client compares sizes alone), and
+    remove those that differ from the cache. Returns their names."""
+    told = {sibling.rfilename: sibling for sibling in siblings}
+    altered = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder).as_posix()
+        sibling = told.get(name)
+        if sibling is not None and not _is_intact(path, sibling):
+            path.resolve().unlink()  # a snapshot is made of links
+            path.unlink(missing_ok=True)
+            altered.append(name)
+    return altered
+
+
+def _is_intact(path: Path, sibling: RepoSibling) -> bool:
+    with path.open("rb") as file:
+        if sibling.lfs is not None:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sibling.lfs.sha256
+        if sibling.blob_id is None:  # a mirror that tells no digests
+            return True
+        content = file.read()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == sibling.blob_id
 
 
 def _reason(error: Exception) -> str:
