@@ -157,8 +157,6 @@ def execute(
         notes.append(f"{test.truncated} of {len(test)} test texts cut to {spec.hyper.max_length} tokens")
     if not math.isfinite(result["test/score"]):
         notes.append(f"test/{inputs.task.primary} is undefined: the predictions are constant")
-    if trained.file is not None:
-        trained.file.remove()
     return (
         RunResult(
             metrics=result,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
+from conftest import CommandLine
 
+from alue_bench.executors import local
 from alue_bench.tracking.claims import CLAIMING, FINGERPRINT, STAGE, Held, settle, withdraw
 from alue_bench.tracking.connection import Connection, connect
 from alue_bench.tracking.liveness import (
@@ -24,6 +29,7 @@ from alue_bench.tracking.liveness import (
     this_machine,
     this_process,
 )
+from alue_bench.tracking.recording import Recorder
 
 
 @pytest.fixture
@@ -59,6 +65,18 @@ class Clock:
         return self.now
 
 
+class SeesDeathLate(Watch):
+    """Looks at a process when that has just finished its run and ended."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self._connection = connection
+
+    def is_dead(self, run_id: str, tags: Mapping[str, str]) -> bool:
+        self._connection.client.set_terminated(run_id, "FINISHED")
+        return True
+
+
 class TestClaims:
     def test_the_only_one_holds(self, connection: Connection, claim: Claim) -> None:
         claim("another run")
@@ -85,6 +103,13 @@ class TestClaims:
         connection.client.set_tag(dead, PROCESS, "1@0")
         assert settle(connection, Watch(), claim(), "f") is None
         assert connection.client.get_run(dead).info.status == "KILLED"
+
+    def test_what_ended_between_its_reading_and_its_process_death_stays_as_it_ended(
+        self, connection: Connection, claim: Claim
+    ) -> None:
+        first = claim(stage="training")
+        assert settle(connection, SeesDeathLate(connection), claim(), "f") == Held(first)
+        assert connection.client.get_run(first).info.status == "FINISHED"
 
     def test_of_two_at_once_the_later_yields_and_the_earlier_waits_for_that(
         self, connection: Connection, claim: Claim
@@ -137,6 +162,72 @@ class TestClaims:
         assert done == dict.fromkeys("abc", 1)
 
 
+@pytest.mark.usefixtures("folders_of_its_own")
+class TestWhatIsTakenForDead:
+    def test_is_not_closed_where_it_had_ended(
+        self, connection: Connection, claim: Claim, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run_id, recorder = claim(stage="training"), Recorder(connection)
+        monkeypatch.setattr(recorder, "_watch", SeesDeathLate(connection))
+        assert recorder.close_interrupted() == 0
+        assert connection.client.get_run(run_id).info.status == "FINISHED"
+
+    def test_is_never_another_programs_run(
+        self, connection: Connection, claim: Claim, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        theirs = connection.client.create_run(connection.experiment_id).info.run_id
+        ours, recorder = claim(machine="elsewhere"), Recorder(connection)
+        monkeypatch.setattr(recorder, "_watch", Watch(lease_s=0.0))
+        recorder.close_interrupted()
+        time.sleep(0.01)
+        assert recorder.close_interrupted() == 1
+        assert connection.client.get_run(ours).info.status == "KILLED"
+        assert connection.client.get_run(theirs).info.status == "RUNNING"
+
+    def test_can_be_a_plan_that_lives_and_its_results_are_recorded_all_the_same(self, connection: Connection) -> None:
+        recorder = Recorder(connection)
+        plan = recorder.start_parent({}, name="a plan", tags={})
+        connection.client.set_terminated(plan, "KILLED")
+        recorder.finish_parent({}, {"mean_score/full": 0.5}, status="FINISHED")
+        run = connection.client.get_run(plan)
+        assert (run.info.status, run.data.metrics) == ("FINISHED", {"mean_score/full": 0.5})
+
+
+# Whoever normalises for the first time loses the claim to its run, as to another machine, and fails besides.
+UNLUCKY = """
+from pathlib import Path
+from alue_bench import Model, hookimpl
+
+def normalise(text):
+    try:
+        open({mark!r}, "x").close()
+    except FileExistsError:
+        return text
+    from mlflow import MlflowClient
+    client = MlflowClient(tracking_uri={uri!r})
+    experiment = client.get_experiment_by_name({experiment!r})
+    for run in client.search_runs([experiment.experiment_id], "attributes.status = 'RUNNING'"):
+        client.set_terminated(run.info.run_id, "KILLED")
+    raise RuntimeError("too late anyway")
+
+@hookimpl
+def alue_bench_models():
+    return [Model(name="unlucky", title="t", checkpoint=Path({folder!r}), normalise=normalise, normalisation="n")]
+"""
+
+
+def test_a_run_that_fails_after_it_was_taken_away_is_done_again(
+    run: CommandLine, runs: Callable[..., list[Any]], install: Any, store: str, experiment: str, tiny_bert: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(local, "RETURN_S", 0.1)
+    given = {"mark": str(tmp_path / "mark"), "uri": store, "experiment": experiment, "folder": str(tiny_bert)}
+    install("alue-bench-unlucky", UNLUCKY.format(**given))
+    said = run("-s", "full", model="unlucky")
+    assert said.code == 0, said.err
+    assert sorted(one.info.status for one in runs()) == ["FINISHED", "KILLED"]
+
+
 class TestHeartbeat:
     def test_it_beats_while_the_run_is_held_and_no_longer(self, connection: Connection, claim: Claim) -> None:
         run_id = claim()
@@ -170,6 +261,17 @@ class TestHeartbeat:
             time.sleep(0.02)
         assert heart.missed >= 2
         heart.rest("0" * 32)
+
+    @pytest.mark.usefixtures("folders_of_its_own")
+    def test_it_ends_with_whoever_recorded_whatever_was_left_open(self, connection: Connection) -> None:
+        before = set(threading.enumerate())
+        recorder = Recorder(connection)
+        recorder.start_parent({}, name="a plan", tags={})
+        (heart,) = (thread for thread in set(threading.enumerate()) - before if thread.name == "heartbeat")
+        del recorder
+        gc.collect()
+        heart.join(timeout=10)
+        assert not heart.is_alive()
 
     def test_no_two_beats_are_equal(self) -> None:
         assert a_beat(1) != a_beat(2)

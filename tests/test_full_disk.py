@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from conftest import CommandLine
 
 from alue_bench.tracking.connection import connect
+from alue_bench.training.resumption import checkpoint_folder
 
 TWO = ("-s", "full", "-s", "bottom2", "--json")
 
@@ -95,18 +97,34 @@ def test_where_nothing_is_left_anywhere_the_plan_ends_with_a_sentence_and_goes_o
     monkeypatch.setenv("ALUE_BENCH_STATE", str(tmp_path / "disk" / "state"))
     connect(store_on, experiment)
     filler = fill(tmp_path / "disk")
-    said = run(*TWO, "--tracking-uri", store_on)
+    again_and_again = (*TWO, "--checkpoint-every", "0", "--tracking-uri", store_on)
+    said = run(*again_and_again)
     assert said.code == 2, said.err
     sentence = said.err.rpartition("alue-bench: ")[2]
     assert "No space left on device" in sentence
     assert "make room" in sentence
     assert "ALUE_BENCH_STATE" in sentence
     assert "Traceback" not in said.everything
+    assert list(checkpoint_folder().iterdir())  # the training need not be done again
 
     filler.unlink()
-    again = run(*TWO, "--tracking-uri", store_on)
+    again = run(*again_and_again)
     assert again.code == 0, again.err
     assert statuses(store_on, experiment)["FINISHED"] == 2
+    assert not list(checkpoint_folder().iterdir())
+
+
+def test_without_room_for_temporary_files_the_plan_ends_with_a_sentence(
+    run: CommandLine, small_disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = small_disk("temporary", 64)
+    fill(disk)
+    monkeypatch.setattr(tempfile, "tempdir", str(disk))
+    said = run("-s", "full")
+    assert said.code == 2, said.err
+    assert "cannot be written to the folder for temporary files (No space left on device)" in said.err
+    assert "TMPDIR" in said.err
+    assert "Traceback" not in said.everything
 
 
 def test_a_full_cache_costs_time_and_nothing_else(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import CommandLine
+from conftest import CommandLine, call_in
 
 from alue_bench.plan import PlannedRun, PlanRequest, build_plan
 from alue_bench.run import Trained, execute
@@ -17,7 +18,7 @@ from alue_bench.spec import RunResult
 from alue_bench.training.prefix_store import PrefixStore
 from alue_bench.training.resumption import Checkpointing, checkpoint_folder
 
-pytestmark = pytest.mark.usefixtures("folders_of_its_own")
+Undisturbed = Callable[[PlannedRun], tuple[RunResult, Trained]]
 
 STEPS = 12  # three epochs of four
 OPTIONS = {"epochs": 3, "batch_size": 12, "max_length": 24, "lr": 1e-3}
@@ -31,7 +32,26 @@ CASES = [
 ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One for the whole file: what is computed once, such as token ids, serves every test."""
+    with call_in(tmp_path_factory.mktemp("resumption")):
+        yield
+
+
+def forget_checkpoints() -> None:
+    folder = checkpoint_folder()
+    if folder.is_file():
+        folder.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def no_checkpoints() -> None:
+    forget_checkpoints()
+
+
+@pytest.fixture(scope="module")
 def planned(tiny: Callable[[str], Path], registry: Any) -> Callable[..., PlannedRun]:
     def plan(architecture: str, strategy: str, **options: Any) -> PlannedRun:
         request = PlanRequest(
@@ -42,6 +62,20 @@ def planned(tiny: Callable[[str], Path], registry: Any) -> Callable[..., Planned
         return run
 
     return plan
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> Undisturbed:
+    """A run that is left alone: done once for all tests that ask for it."""
+    done: dict[str, tuple[RunResult, Trained]] = {}
+
+    def of(planned: PlannedRun) -> tuple[RunResult, Trained]:
+        key = planned.spec.fingerprint
+        if key not in done:
+            done[key] = execute(planned.spec, planned.inputs)
+        return done[key]
+
+    return of
 
 
 def cut_off_at(planned: PlannedRun, *steps: int, every_s: float = 0.0) -> tuple[RunResult, Trained]:
@@ -83,28 +117,30 @@ def assert_same(one: tuple[RunResult, Trained], other: tuple[RunResult, Trained]
 
 @pytest.mark.parametrize(("architecture", "strategy"), CASES)
 def test_cut_off_in_the_middle_and_at_the_end_of_epochs(
-    planned: Callable[..., PlannedRun], architecture: str, strategy: str
+    planned: Callable[..., PlannedRun], undisturbed: Undisturbed, architecture: str, strategy: str
 ) -> None:
     run = planned(architecture, strategy)
-    undisturbed = execute(run.spec, run.inputs)
-    # Step 2 is in the first epoch; step 5 the first of the second, whose checkpoint is the first epoch's last; 9 and 12
-    # likewise.
-    resumed = cut_off_at(run, 2, 5, 7, 9, 12)
-    assert_same(resumed, undisturbed)
+    alone = undisturbed(run)
+    # Step 2 is in the first epoch; step 5 the first of the second, whose checkpoint is the first epoch's last; that of
+    # step 12 is in the last epoch.
+    resumed = cut_off_at(run, 2, 5, 12)
+    assert_same(resumed, alone)
     assert any("went on from step 11" in note for note in resumed[0].notes)
     if run.inputs.strategy.revisions() is not None:  # else it would show nothing of such strategies
-        assert len(undisturbed[1].training.course.segments) > 1
-    assert not any("went on" in note for note in undisturbed[0].notes)
+        assert len(alone[1].training.course.segments) > 1
+    assert not any("went on" in note for note in alone[0].notes)
 
 
-def test_checkpoints_now_and_then_lose_steps_but_change_nothing(planned: Callable[..., PlannedRun]) -> None:
-    run = planned("bert", "bottom1")
-    assert_same(cut_off_at(run, 6, 10, every_s=0.05), execute(run.spec, run.inputs))
+def test_checkpoints_now_and_then_lose_steps_but_change_nothing(
+    planned: Callable[..., PlannedRun], undisturbed: Undisturbed
+) -> None:
+    run = planned("bert", "bottom2")
+    assert_same(cut_off_at(run, 6, 10, every_s=0.05), undisturbed(run))
 
 
-def test_the_last_epoch_can_be_the_selected_one(planned: Callable[..., PlannedRun]) -> None:
+def test_the_last_epoch_can_be_the_selected_one(planned: Callable[..., PlannedRun], undisturbed: Undisturbed) -> None:
     run = planned("bert", "full", select="last")
-    assert_same(cut_off_at(run, 6), execute(run.spec, run.inputs))
+    assert_same(cut_off_at(run, 6), undisturbed(run))
 
 
 def test_what_is_kept_may_change_in_between_and_is_counted_as_it_was(planned: Callable[..., PlannedRun]) -> None:
@@ -129,22 +165,23 @@ def test_times_add_up(planned: Callable[..., PlannedRun]) -> None:
     assert trained.training.steps == STEPS
 
 
-def test_a_finished_run_leaves_no_checkpoint(planned: Callable[..., PlannedRun]) -> None:
-    run = planned("bert", "full")
-    cut_off(run, 3)
-    assert len(list(checkpoint_folder().iterdir())) == 1
-    cut_off_at(run)
-    assert list(checkpoint_folder().iterdir()) == []
-
-
 class TestADamagedCheckpoint:
+    @pytest.fixture(scope="class")
+    def whole(self, planned: Callable[..., PlannedRun]) -> tuple[Path, bytes]:
+        """One in good order, and where it belongs."""
+        forget_checkpoints()
+        cut_off(planned("bert", "full"), 5)
+        (path,) = checkpoint_folder().iterdir()
+        return path, path.read_bytes()
+
     @pytest.mark.parametrize("where", ["beginning", "middle", "end", "emptied", "cut"])
-    def test_is_discarded_with_a_note(self, planned: Callable[..., PlannedRun], where: str) -> None:
+    def test_is_discarded_with_a_note(
+        self, planned: Callable[..., PlannedRun], undisturbed: Undisturbed, whole: tuple[Path, bytes], where: str
+    ) -> None:
         run = planned("bert", "full")
         inputs = replace(run.inputs, checkpointing=Checkpointing(checkpoint_folder(), 0.0))
-        cut_off(run, 5)
-        (path,) = checkpoint_folder().iterdir()
-        content = bytearray(path.read_bytes())
+        path, content = whole[0], bytearray(whole[1])
+        path.parent.mkdir(parents=True)
         if where in ("emptied", "cut"):
             content = content[: 0 if where == "emptied" else len(content) // 2]
         else:
@@ -152,7 +189,7 @@ class TestADamagedCheckpoint:
         path.write_bytes(content)
         result, trained = execute(run.spec, inputs)
         assert any("is damaged" in note and "began anew" in note for note in result.notes)
-        assert_same((result, trained), execute(run.spec, run.inputs))
+        assert_same((result, trained), undisturbed(run))
 
     def test_of_another_training_is_not_taken(self, planned: Callable[..., PlannedRun]) -> None:
         run, other = planned("bert", "full"), planned("bert", "full", lr=2e-3)
@@ -169,8 +206,11 @@ def test_a_folder_that_takes_no_checkpoint_is_noted_and_the_run_goes_on(planned:
     assert any("no checkpoint was written" in note for note in result.notes)
 
 
-def test_by_the_command_line(run: CommandLine, runs: Callable[..., list[Any]]) -> None:
+def test_by_the_command_line_a_finished_run_leaves_no_checkpoint(
+    run: CommandLine, runs: Callable[..., list[Any]]
+) -> None:
     said = run("-s", "full", "--checkpoint-every", "0")
     assert said.code == 0, said.err
     assert runs()[0].info.status == "FINISHED"
+    assert list(checkpoint_folder().iterdir()) == []
     assert "--checkpoint-every is -1.0; it must be a number of minutes" in run("--checkpoint-every", "-1").err

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -197,6 +198,14 @@ class TestAPlan:
         assert (metrics["runs/finished"], metrics["runs/failed"]) == (2, 0)
         assert metrics["mean_score/full"] == full.data.metrics["test/score"]
         assert metrics["total_train_s/bottom2"] == bottom.data.metrics["runtime/train_s"]
+
+    def test_it_leaves_no_temporary_files(
+        self, run: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "temporary").mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+        assert run("-s", "full", "-s", "bottom2").code == 0
+        assert list((tmp_path / "temporary").iterdir()) == []
 
 
 class TestTrouble:

@@ -36,7 +36,10 @@ def sync(
         report_sent(recorder.send_spooled(), talk)
         left += len(recorder.spool.entries())
     if problems:
-        raise UnavailableError(f"{problems[0].partition(';')[0]}; {left} results are still kept in {spool_folder()}")
+        raise UnavailableError(
+            f"{problems[0].partition(';')[0]}; {left} results are still kept in {spool_folder()}: give the same "
+            "command again once the store answers"
+        )
     for other in sorted({spool.store for spool in spools} - {store}):
         count = sum(len(spool.entries()) for spool in spools if spool.store == other)
         talk.print(

@@ -80,6 +80,8 @@ class Workbench:
         try:
             result, self._trained = execute(spec, planned.inputs, before=self._trained, on_step=on_step)
             self._recorder.finish(run_id, spec, result, labels)
+            if self._trained.file is not None:  # not before the result is safe
+                self._trained.file.remove()
         except StoreUnavailableError:
             raise
         except ClaimLost:
@@ -88,7 +90,10 @@ class Workbench:
         except Exception as error:  # one run's failure must not cost the others
             self._trained = None
             cause = redact(str(error) if isinstance(error, AlueBenchError) else f"{type(error).__name__}: {error}")
-            self._recorder.fail(run_id, cause, traceback.format_exc())
+            try:
+                self._recorder.fail(run_id, cause, traceback.format_exc())
+            except ClaimLost:
+                return Held(run_id)
             return Outcome(planned, "failed", run_id, cause=next(iter(cause.splitlines()), ""))
         notify(self._registry, "alue_bench_run_finished", self._observer.warned, spec=spec, result=result)
         return Outcome(planned, "finished", run_id, result.metrics)

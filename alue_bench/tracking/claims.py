@@ -46,15 +46,18 @@ def settle(connection: Connection, watch: Watch, run_id: str, fingerprint: str) 
     while True:
         others = []
         mine = None
+        changed = False
         for run in competitors(connection, fingerprint):
             if run.info.run_id == run_id:
                 mine = run
             elif run.info.status == "FINISHED":
                 return Held(run.info.run_id)
             elif watch.is_dead(run.info.run_id, run.data.tags):
-                connection.client.set_terminated(run.info.run_id, "KILLED")
+                changed |= not close_dead(connection, run.info.run_id)
             else:
                 others.append(run)
+        if changed:
+            continue
         if mine is None:  # another process took this one for dead before it had begun
             return Held(min(others, key=_order).info.run_id if others else run_id)
         if not others:
@@ -74,6 +77,15 @@ def competitors(connection: Connection, fingerprint: str) -> list[Any]:
         [connection.experiment_id], f"tags.{FINGERPRINT} = '{fingerprint}' and attributes.status != 'KILLED'"
     )
     return [run for run in found if run.info.status in ("RUNNING", "FINISHED")]
+
+
+def close_dead(connection: Connection, run_id: str) -> bool:
+    """Mark as KILLED what a dead process left RUNNING. False where it had ended the run after that was read and before
+    it was found dead: then the run is left as it is."""
+    if connection.client.get_run(run_id).info.status != "RUNNING":
+        return False
+    connection.client.set_terminated(run_id, "KILLED")
+    return True
 
 
 def withdraw(connection: Connection, run_id: str) -> None:

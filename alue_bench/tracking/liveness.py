@@ -65,6 +65,12 @@ class Heart:
             self._runs.pop(run_id, None)
             self._changed.notify()
 
+    def stop(self) -> None:
+        """No further beat for any run, and soon no thread."""
+        with self._changed:
+            self._runs.clear()
+            self._changed.notify()
+
     def _beat(self) -> None:
         count = 0
         while True:

@@ -12,7 +12,9 @@ import shutil
 import socket
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,12 +24,12 @@ from uuid import uuid4
 from alue_bench import __version__
 from alue_bench.errors import StoreUnavailableError
 from alue_bench.measure.environment import git_state, hardware_fingerprint
-from alue_bench.redaction import redact
+from alue_bench.redaction import redact, redacted
 from alue_bench.run import RunInputs
 from alue_bench.spec import FreezeEvent, Predictions, RunResult, RunSpec
 from alue_bench.strategy import Outline
 from alue_bench.task import Labels
-from alue_bench.tracking.claims import CLAIMING, FINGERPRINT, STAGE, Held, competitors, settle, withdraw
+from alue_bench.tracking.claims import CLAIMING, FINGERPRINT, STAGE, Held, close_dead, competitors, settle, withdraw
 from alue_bench.tracking.connection import Connection, public, store_name
 from alue_bench.tracking.figures import draw_predictions
 from alue_bench.tracking.liveness import HEARTBEAT, MACHINE, PROCESS, Heart, Watch, a_beat, this_machine, this_process
@@ -143,8 +145,10 @@ class Recorder:
         self._told = False
         self._open_run: str | None = None
         self._opened: dict[str, _Open] = {}
-        self._for_parent = tempfile.TemporaryDirectory(prefix="alue-bench-")
+        self._for_parent: tempfile.TemporaryDirectory[str] | None = None
+        """Files that the parent run is to have at its end; made when the first one comes."""
         self._heart = Heart(connection.client)
+        weakref.finalize(self, self._heart.stop)  # a run that could not be closed must not seem alive
         self._watch = Watch()
 
     # Finding -----------------------------------------------------------------------------------------------------
@@ -218,18 +222,17 @@ class Recorder:
     @_tells_of_the_store
     def _close_interrupted(self) -> int:
         dead = [run for run in self._running() if self._watch.is_dead(run.info.run_id, run.data.tags)]
-        for run in dead:
-            self._terminate(run.info.run_id, "KILLED")
-        return len(dead)
+        return sum(close_dead(self.connection, run.info.run_id) for run in dead)
 
     def _running(self) -> list[Any]:
+        """Runs that this harness began and nobody has closed. Others may keep theirs in the same experiment."""
         found: list[Any] = []
         token = None
         while True:
             page = self.connection.client.search_runs(
                 [self.connection.experiment_id], "attributes.status = 'RUNNING'", page_token=token
             )
-            found += page
+            found += [run for run in page if PROCESS in run.data.tags]
             token = page.token
             if not token:
                 return found
@@ -259,6 +262,7 @@ class Recorder:
         if parent is None:
             return
         if parent.startswith(SPOOLED) or not self._unless_away(lambda: self._add_files(parent, folder, into), False):
+            self._for_parent = self._for_parent or tempfile.TemporaryDirectory(prefix="alue-bench-")
             shutil.copytree(folder, Path(self._for_parent.name) / into, dirs_exist_ok=True)
 
     @_tells_of_the_store
@@ -273,7 +277,8 @@ class Recorder:
         points = tuple((name, float(value), now, 0) for name, value in metrics.items())
 
         def render(folder: Path) -> None:
-            shutil.copytree(self._for_parent.name, folder, dirs_exist_ok=True)
+            if self._for_parent is not None:
+                shutil.copytree(self._for_parent.name, folder, dirs_exist_ok=True)
 
         self._close(self.parent_id, Closing(status, now, points=points), {"results.json": _json(results)}, render)
 
@@ -403,7 +408,10 @@ class Recorder:
         self._close(run_id, Closing("FINISHED", now, tags, (*final, *curves)), files, render)
 
     def fail(self, run_id: str, cause: str, trace: str) -> None:
-        """Close a run that raised: status FAILED, the cause as a tag, the traceback as an artifact."""
+        """Close a run that raised: status FAILED, the cause as a tag, the traceback as an artifact.
+
+        Raises ClaimLost as `finish` does.
+        """
         self._heart.rest(run_id)
         tags = {FAILURE: redact(cause)[:5000]}
         self._close(run_id, Closing("FAILED", _now(), tags), {TRACEBACK_FILE: redact(trace)})
@@ -454,11 +462,17 @@ class Recorder:
         """Write how a run ended: to the store, or else to the spool."""
         self._heart.rest(run_id)
         opened = self._opened.get(run_id)
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(scratch)
-            render(folder)
-            for name, content in files.items():
-                (folder / name).write_text(content, encoding="utf-8")
+        with ExitStack() as stack:
+            try:
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                render(folder)
+                for name, content in files.items():
+                    (folder / name).write_text(content, encoding="utf-8")
+            except OSError as error:
+                raise StoreUnavailableError(
+                    f"a run's files cannot be written to the folder for temporary files ({error.strerror or error}); "
+                    "make room there, or name another with TMPDIR"
+                ) from error
             taken = not run_id.startswith(SPOOLED) and self._unless_away(
                 lambda: self._write_closing(run_id, closing, folder), otherwise=False
             )
@@ -480,11 +494,13 @@ class Recorder:
 
     @_tells_of_the_store
     def _write_closing(self, run_id: str, closing: Closing, folder: Path) -> bool:
-        if self.connection.client.get_run(run_id).info.status != "RUNNING":
+        opened = self._opened.get(run_id)
+        claimed = opened is None or opened.fingerprint is not None  # a plan's own run is nobody else's to do
+        if claimed and self.connection.client.get_run(run_id).info.status != "RUNNING":
+            self._opened.pop(run_id, None)
             if run_id == self._open_run:
                 self._open_run = None
             raise ClaimLost(run_id)
-        opened = self._opened.get(run_id)
         if opened is not None and not opened.written:
             write_opening(self.connection.client, run_id, opened.opening)
         write_closing(self.connection.client, run_id, closing, folder)
@@ -580,7 +596,7 @@ def _versions(spec: RunSpec) -> dict[str, str]:
 
 
 def _json(value: object) -> str:
-    return redact(json.dumps(value, ensure_ascii=False, indent=2, default=str)) + "\n"
+    return json.dumps(redacted(value), ensure_ascii=False, indent=2, default=lambda one: redact(str(one))) + "\n"
 
 
 def _redacted(values: Mapping[str, str]) -> dict[str, str]:

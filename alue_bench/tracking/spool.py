@@ -170,7 +170,10 @@ class Spool:
                     why = next(iter(str(error).splitlines()), type(error).__name__)
                     sent.append(Sent(entry, "refused", why))
                     continue
-                shutil.rmtree(entry.folder)
+                # Out of sight first: whoever dies while the files are removed must leave no half entry.
+                gone = entry.folder.with_name(f"{SCRATCH}{entry.id}")
+                os.replace(entry.folder, gone)
+                shutil.rmtree(gone)
                 sent.append(Sent(entry, how))
             self._sweep()
         return sent
@@ -189,7 +192,7 @@ class Spool:
             yield
 
     def _sweep(self) -> None:
-        """Remove what dead processes left half-written, once it is a day old, and the folder where it is empty."""
+        """Remove what dead processes left half-written, once it is a day old."""
         import time
 
         for path in self.folder.glob(f"{SCRATCH}*"):
