@@ -15,7 +15,9 @@ import pytest
 from conftest import CommandLine
 
 from alue_bench.errors import UnavailableError
-from alue_bench.executor import Assignment, Event, Executor, Lost, Resources, Returned
+from alue_bench.executor import Assignment, Event, Executor, Lost, Report, Resources, Returned, Warned
+from alue_bench.executors import worker
+from alue_bench.executors.news import News
 from alue_bench.executors.processes import cause_of_death, environment_of, hire, visible_gpus
 from alue_bench.testing import ConformanceError, ConformanceWarning, check_executor
 
@@ -161,6 +163,61 @@ class TestAPluginsExecutor:
         assert f"alue-bench: {said}" in answer.err
         assert "Traceback" not in answer.everything
 
+    @pytest.mark.parametrize("method", ["has_room", "hand_out", "events", "stop"])
+    def test_one_that_breaks_in_the_middle_is_named_and_leaves_nothing_open(
+        self, install: Any, run: CommandLine, runs: Any, method: str
+    ) -> None:
+        install("alue-bench-here", f"{HERE}\nHere.{method} = lambda self, *given: 1 / 0\n")
+        said = run(*TWO, "--executor", "cafes-here")
+        assert said.code == 2
+        assert "executor 'cafes-here' failed: ZeroDivisionError: division by zero; what is finished is" in said.err
+        assert "Traceback" not in said.everything
+        assert not runs("attributes.status = 'RUNNING' and tags.kind = 'run'")
+        assert run(*TWO).code == 0
+
+
+def test_an_executor_that_asks_the_store_for_news_goes_on_while_it_is_away() -> None:
+    assignment = Assignment(
+        number=1, runs=(), tracking_uri="http://127.0.0.1:9", experiment="x", parent_id=None, invocation="i",
+        disabled_plugins=(), rerun=False, device="cpu",
+    )  # fmt: skip
+    assert News(assignment).reports() == []
+
+
+class TestAWorkerThatBeginsWhileTheStoreIsAway:
+    @pytest.fixture
+    def assignment(self, tmp_path: Path) -> Assignment:
+        """Nothing to do; the store's folder is none yet."""
+        (tmp_path / "none").write_text("")
+        (tmp_path / "folder").symlink_to(tmp_path / "none")
+        uri = f"sqlite:///{tmp_path / 'folder' / 'mlflow.db'}"
+        return Assignment(
+            number=1, runs=(), tracking_uri=uri, experiment="x", parent_id=None, invocation="i", disabled_plugins=(),
+            rerun=False, device="cpu",
+        )  # fmt: skip
+
+    def test_waits_for_it(
+        self, assignment: Assignment, own_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(worker, "AGAIN_S", 0.05)
+        told: list[Report] = []
+
+        def tell(report: Report) -> None:
+            told.append(report)
+            (tmp_path / "back").symlink_to(Path(own_store.removeprefix("sqlite:///")).parent)
+            os.replace(tmp_path / "back", tmp_path / "folder")
+
+        worker.carry_out(assignment, tell)
+        assert len(told) == 1
+        assert isinstance(told[0], Warned)
+        assert "a worker waits for the store: tracking folder" in told[0].message
+
+    def test_but_not_for_ever(self, assignment: Assignment, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(worker, "AGAIN_S", 0.05)
+        monkeypatch.setattr(worker, "PATIENCE_S", 0.2)
+        with pytest.raises(UnavailableError, match="tracking folder"):
+            worker.carry_out(assignment, lambda report: None)
+
 
 class TestOptions:
     @pytest.mark.parametrize(
@@ -169,6 +226,8 @@ class TestOptions:
             (("--executor", "rai"), "--executor 'rai' is unknown (did you mean 'ray'?); known are local, ray"),
             (("--jobs", "0"), "--jobs is 0; it must be at least 1"),
             (("--jobs", "2", "--gpus-per-run", "1"), "--gpus-per-run is for --executor ray"),
+            (("--gpus-per-run", "1"), "--gpus-per-run is for --executor ray"),
+            (("--executor", "ray", "--gpus-per-run", "0"), "--gpus-per-run is 0; it must be more than 0"),
         ],
     )
     def test_what_makes_no_sense_is_said(self, run: CommandLine, arguments: Sequence[str], said: str) -> None:

@@ -34,7 +34,7 @@ from alue_bench.executors.coordination import execute_with
 from alue_bench.executors.local import Interrupted, Observer, Outcome, aggregate, execute_plan, result_document
 from alue_bench.plan import Plan
 from alue_bench.plugins import Registry
-from alue_bench.redaction import redact
+from alue_bench.redaction import redact, redacted
 from alue_bench.termination import code_of_stop
 from alue_bench.tracking.connection import connect, public, tracking_uri
 from alue_bench.tracking.recording import Recorder
@@ -78,7 +78,7 @@ class Streams:
     def document(self, document: Mapping[str, Any]) -> None:
         """With --json, the one document on stdout."""
         if self.as_json:
-            print(json.dumps(document, ensure_ascii=False, indent=2))
+            print(json.dumps(redacted(dict(document)), ensure_ascii=False, indent=2))
 
 
 class Progress(Observer, AbstractContextManager[Any], Protocol):
@@ -122,7 +122,9 @@ class Invocation:
         self._registry, self._settings, self._streams = registry, settings, streams
         self.experiment: str = settings.get("experiment", DEFAULT_EXPERIMENT)
         self.uri = tracking_uri(settings.get("tracking_uri"))
-        self._executor = chosen_executor(settings.get("executor"), settings.get("jobs"), registry)
+        self._executor = chosen_executor(
+            settings.get("executor"), settings.get("jobs"), settings.get("gpus_per_run"), registry
+        )
         self._recorder: Recorder | None = None
         self._recorded: list[str] = []
         """Runs that the parent run has results of."""

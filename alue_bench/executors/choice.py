@@ -36,15 +36,21 @@ def known_executors(registry: Registry) -> Mapping[str, Executor]:
     return others | {executor.name: executor for executor in BUILT_IN}
 
 
-def chosen_executor(name: str | None, jobs: int | None, registry: Registry) -> Executor | None:
+def chosen_executor(
+    name: str | None, jobs: int | None, gpus_per_run: float | None, registry: Registry
+) -> Executor | None:
     """None for runs in this process, one after the other. Raises UsageError where there is none of this name, or the
-    number of jobs makes no sense."""
+    numbers make no sense."""
     if jobs is not None and jobs < 1:
         raise UsageError(f"--jobs is {jobs}; it must be at least 1")
+    if gpus_per_run is not None and not gpus_per_run > 0:
+        raise UsageError(f"--gpus-per-run is {gpus_per_run:g}; it must be more than 0")
     known = known_executors(registry)
     name = name or DEFAULT
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise UsageError(f"--executor {name!r} is unknown{hint}; known are {', '.join(sorted(known))}")
+    if name == DEFAULT and gpus_per_run is not None:
+        raise UsageError("--gpus-per-run is for --executor ray; with local, --jobs workers share this machine's GPUs")
     return None if name == DEFAULT and (jobs or 1) == 1 else known[name]

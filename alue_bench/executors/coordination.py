@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from alue_bench.errors import AlueBenchError, PluginError
 from alue_bench.executor import Advanced, Assignment, Crew, Ended, Event, Executor, Lost, Resources, Returned, Started
@@ -13,9 +14,12 @@ from alue_bench.executors.outcome import Interrupted, Observer, Outcome, in_orde
 from alue_bench.executors.rebuilding import source_of
 from alue_bench.plan import Plan, PlannedRun
 from alue_bench.plugins import Registry
+from alue_bench.redaction import redact
 from alue_bench.termination import heed_termination
 from alue_bench.tracking.claims import Held
 from alue_bench.tracking.recording import Recorder
+
+T = TypeVar("T")
 
 TRIES = 2
 """Of a run whose worker dies: what kills two workers is likely to be the run."""
@@ -40,7 +44,7 @@ def execute_with(
     try:
         waiting = coordination.reuse()
         if waiting:
-            crew = _hired(executor, resources)
+            crew = _Crew(executor, resources)
             try:
                 coordination.lead(crew, waiting, fail_fast=fail_fast)
             finally:
@@ -48,16 +52,41 @@ def execute_with(
     except KeyboardInterrupt as stop:
         recorder.close_workers()
         raise Interrupted(coordination.outcomes()) from stop
+    except AlueBenchError:  # such as an executor that failed
+        recorder.close_workers()
+        raise
     return coordination.outcomes()
 
 
-def _hired(executor: Executor, resources: Resources) -> Crew:
-    try:
-        return executor.hire(resources)
-    except AlueBenchError:
-        raise
-    except Exception as error:  # a stranger's executor
-        raise PluginError(f"executor {executor.name!r} failed: {type(error).__name__}: {error}") from error
+class _Crew:
+    """A crew whose failures are told as those of its executor: it may be a stranger's, or stand on a cluster."""
+
+    def __init__(self, executor: Executor, resources: Resources) -> None:
+        self._name = executor.name
+        self._crew: Crew = self._ask(executor.hire, resources)
+
+    def has_room(self) -> bool:
+        return self._ask(self._crew.has_room)
+
+    def hand_out(self, assignment: Assignment) -> None:
+        self._ask(self._crew.hand_out, assignment)
+
+    def events(self, timeout_s: float) -> Sequence[Event]:
+        return self._ask(self._crew.events, timeout_s)
+
+    def stop(self) -> None:
+        self._ask(self._crew.stop)
+
+    def _ask(self, call: Callable[..., T], *arguments: object) -> T:
+        try:
+            return call(*arguments)
+        except AlueBenchError:
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"executor {self._name!r} failed: {type(error).__name__}: {error}; what is finished is recorded, and "
+                "the same command goes on, with this executor or another (--executor)"
+            ) from error
 
 
 @dataclass
@@ -175,6 +204,7 @@ class _Coordination:
     def _lost(self, event: Lost) -> list[_Unit]:
         """Its worker's run is done again, or has failed where that was tried before; the others of the unit go on."""
         unit = self._out.pop(event.number)
+        event = replace(event, cause=redact(event.cause))
         left = [planned for planned in unit.runs if planned.spec.fingerprint not in self._outcomes]
         left = [planned for planned in left if not self._reused(planned)]  # recorded, but not told any more
         if not left:
@@ -203,6 +233,8 @@ class _Coordination:
         free: list[_Unit] = []
         kept: list[tuple[_Unit, Held]] = []
         self._recorder.close_interrupted()
+        # Nothing of ours is under way now: what a worker that lives could not close would be waited for without end.
+        self._recorder.close_workers()
         for unit, held in self._held:
             (planned,) = unit.runs
             if self._reused(planned):

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 
-from alue_bench.errors import AlueBenchError, UsageError
+from alue_bench.errors import AlueBenchError
 from alue_bench.executor import Assignment, Event, Lost, Resources, Returned
 from alue_bench.redaction import redact
 
@@ -26,10 +26,8 @@ GRACE_S = 15.0
 
 
 def hire(resources: Resources) -> ProcessCrew:
-    """Raises UsageError where the number of workers makes no sense."""
+    """As many workers as there are to be runs at once; they share the GPUs."""
     jobs = resources.jobs or 1
-    if resources.gpus_per_run is not None:
-        raise UsageError("--gpus-per-run is for --executor ray; with local, --jobs workers share this machine's GPUs")
     devices = visible_gpus() if resources.device == "cuda" else [None]
     return ProcessCrew([environment_of(devices[place % len(devices)], jobs) for place in range(jobs)])
 
@@ -155,7 +153,13 @@ def _work(connection: Connection, environment: Mapping[str, str]) -> None:
     threading.Thread(target=_end_with_parent, name="parent watch", daemon=True).start()
 
     from alue_bench.executors.worker import carry_out
-    from alue_bench.termination import stop_on_sigterm
+    from alue_bench.termination import Terminated, stop_on_sigterm
+
+    def tell(event: Event) -> None:
+        try:
+            connection.send(event)
+        except BrokenPipeError:  # the main process is gone: the run at hand is cut short by that, and has not failed
+            raise Terminated from None
 
     with stop_on_sigterm():
         try:
@@ -165,17 +169,15 @@ def _work(connection: Connection, environment: Mapping[str, str]) -> None:
                 except EOFError:
                     return
                 try:
-                    carry_out(assignment, connection.send)
+                    carry_out(assignment, tell)
                 except Exception as error:  # such as a store that is away: the plan must hear of it
                     message = next(iter(str(error).splitlines()), "")
                     cause = message if isinstance(error, AlueBenchError) else f"{type(error).__name__}: {message}"
-                    connection.send(Lost(assignment.number, redact(cause)))
+                    tell(Lost(assignment.number, redact(cause)))
                 else:
-                    connection.send(Returned(assignment.number))
+                    tell(Returned(assignment.number))
         except KeyboardInterrupt:
             sys.exit(143)
-        except BrokenPipeError:  # the main process is gone
-            sys.exit(1)
 
 
 def _end_with_parent() -> None:

@@ -19,6 +19,7 @@ from typing import Any
 from alue_bench.errors import UnavailableError, UsageError
 from alue_bench.executor import Advanced, Assignment, Ended, Event, Lost, Report, Resources, Returned, Started, Warned
 from alue_bench.executors.news import News
+from alue_bench.redaction import redact
 
 GRACE_S = 15.0
 """For a worker to close its run before it is killed."""
@@ -106,16 +107,18 @@ class RayCrew:
         return found
 
     def stop(self) -> None:
-        for reference in self._tasks:
-            self._ray.cancel(reference, force=False)
-        if self._tasks:
-            _, left = self._ray.wait(list(self._tasks), num_returns=len(self._tasks), timeout=GRACE_S)
-            for reference in left:
-                self._ray.cancel(reference, force=True)
-        self._tasks.clear()
-        if self._ours:
-            self._ray.shutdown()
-        self._kept_off_stdout.close()
+        try:
+            for reference in self._tasks:
+                self._ray.cancel(reference, force=False)
+            if self._tasks:
+                _, left = self._ray.wait(list(self._tasks), num_returns=len(self._tasks), timeout=GRACE_S)
+                for reference in left:
+                    self._ray.cancel(reference, force=True)
+        finally:  # whoever presses Ctrl-C again here still gets the result on stdout
+            self._tasks.clear()
+            if self._ours:
+                self._ray.shutdown()
+            self._kept_off_stdout.close()
 
     def _ended(self, reference: Any, number: int) -> list[Event]:
         from ray import exceptions
@@ -123,7 +126,7 @@ class RayCrew:
         try:
             return [*self._ray.get(reference), Returned(number)]
         except exceptions.RayTaskError as error:
-            return [Lost(number, next(iter(str(error.cause).splitlines()), type(error.cause).__name__))]
+            return [Lost(number, redact(next(iter(str(error.cause).splitlines()), type(error.cause).__name__)))]
         except exceptions.OutOfMemoryError:
             return [Lost(number, "the worker was killed by Ray: its machine ran out of memory")]
         except exceptions.RayError as error:

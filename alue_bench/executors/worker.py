@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable
 from functools import cache
 
-from alue_bench.errors import AlueBenchError
+from alue_bench.errors import AlueBenchError, UnavailableError
 from alue_bench.executor import Advanced, Assignment, Ended, Report, Started, Warned
 from alue_bench.executors.bench import Workbench
 from alue_bench.executors.outcome import Outcome
 from alue_bench.executors.rebuilding import rebuilt
 from alue_bench.plan import PlannedRun, Shelf
 from alue_bench.plugins import Registry, load_registry
+from alue_bench.redaction import redact
 from alue_bench.tracking.claims import Held
 from alue_bench.tracking.connection import Connection, connect
 from alue_bench.tracking.recording import Recorder
@@ -21,17 +22,20 @@ Tell = Callable[[Report], None]
 
 TELL_S = 0.2
 """Between two reports of how far a run is."""
+PATIENCE_S, AGAIN_S = 120.0, 2.0
+"""For a store that is away when a worker begins, and between two attempts."""
 
 
 def carry_out(assignment: Assignment, tell: Tell) -> None:
     """Do the runs of an assignment, record them, and tell of each.
 
     A KeyboardInterrupt, which SIGTERM becomes in a worker that uses `stop_on_sigterm`, closes the run at hand as KILLED
-    and goes on to the caller. Raises AlueBenchError where the store cannot be had.
+    and goes on to the caller. Raises AlueBenchError where the store cannot be had for two minutes: the plan began with
+    it, so that it is likely to come back.
     """
     registry = _registry(assignment.disabled_plugins)
     recorder = Recorder(
-        _connection(assignment.tracking_uri, assignment.experiment),
+        _connected(assignment, tell),
         parent_id=assignment.parent_id,
         invocation=assignment.invocation,
         on_problem=lambda message: tell(Warned(message)),
@@ -46,7 +50,7 @@ def carry_out(assignment: Assignment, tell: Tell) -> None:
             try:
                 planned = rebuilt(spec, source, registry, _shelf())
             except AlueBenchError as error:
-                tell(Ended(spec.fingerprint, "failed", "", cause=str(error)))
+                tell(Ended(spec.fingerprint, "failed", "", cause=redact(str(error))))
                 continue
             outcome = bench.do(planned)
             if isinstance(outcome, Held):
@@ -64,6 +68,20 @@ def ended(outcome: Outcome) -> Ended:
     return Ended(
         outcome.spec.fingerprint, outcome.status, outcome.run_id, metrics=dict(outcome.metrics), cause=outcome.cause
     )
+
+
+def _connected(assignment: Assignment, tell: Tell) -> Connection:
+    deadline, told = time.monotonic() + PATIENCE_S, False
+    while True:
+        try:
+            return _connection(assignment.tracking_uri, assignment.experiment)
+        except UnavailableError as error:
+            if time.monotonic() > deadline:
+                raise
+            if not told:
+                told = True
+                tell(Warned(f"a worker waits for the store: {redact(str(error))}"))
+        time.sleep(AGAIN_S)
 
 
 @cache
