@@ -6,6 +6,7 @@ data are the embedded samples. A test that needs a process of its own starts one
 
 from __future__ import annotations
 
+import atexit
 import io
 import os
 import shutil
@@ -28,6 +29,7 @@ from tiny_models import ARCHITECTURES, save_tiny_model
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Read by the hub's client when it is imported: no test sees what this machine's user has downloaded.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="alue-bench-hub-")
+atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 # What else the machine does decides on no test.
 settings.register_profile("alue-bench", deadline=None)
 settings.load_profile("alue-bench")

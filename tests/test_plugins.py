@@ -214,7 +214,7 @@ class TestAPluginAtWork:
         [
             ("    def freeze_plan(self, shape):\n        return 1 / 0", "ZeroDivisionError: division by zero"),
             ("    def freeze_plan(self, shape):\n        return None", "TypeError: freeze_plan() returned None where"),
-            ("    def kept_layers(self, shape):\n        return 3", "TypeError: object of type 'int'"),
+            ("    def kept_layers(self, shape):\n        return 3", "TypeError: 'int' object is not iterable"),
             ("    def adapter(self):\n        return {}[0]", "KeyError: 0"),
             ("    def revisions(self):\n        return self.none", "AttributeError"),
         ],
