@@ -130,9 +130,7 @@ def start_process(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str
 
     def start(*arguments: object, **variables: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "alue_bench.cli", *map(str, arguments)]
-            if (REPOSITORY / "alue_bench" / "cli" / "__main__.py").exists()
-            else [sys.executable, "-c", "from alue_bench.cli.main import main; main()", *map(str, arguments)],
+            [sys.executable, "-c", "from alue_bench.cli.main import main; main()", *map(str, arguments)],
             cwd=work,
             env=environment_of(tmp_path) | variables,
             stdout=subprocess.PIPE,

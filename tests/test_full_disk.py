@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from conftest import CommandLine
 
+from alue_bench.errors import UnavailableError
 from alue_bench.tracking.connection import connect
 from alue_bench.training.resumption import checkpoint_folder
+from benchmarks.fault_places import small_disk as mounted
 
 TWO = ("-s", "full", "-s", "bottom2", "--json")
 
@@ -25,24 +26,15 @@ SmallDisk = Callable[[str, int], Path]
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
     """A disk of so many kilobytes, mounted below the test's folder."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a small disk")
-    mounted: list[Path] = []
+    with ExitStack() as stack:
 
-    def mount(name: str, kilobytes: int) -> Path:
-        folder = tmp_path / name
-        folder.mkdir()
-        made = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", folder], capture_output=True, check=False
-        )
-        if made.returncode:
-            pytest.skip(f"a small disk cannot be mounted here: {made.stderr.decode()}")
-        mounted.append(folder)
-        return folder
+        def mount(name: str, kilobytes: int) -> Path:
+            try:
+                return stack.enter_context(mounted(tmp_path / name, 1024 * kilobytes))
+            except UnavailableError as error:
+                pytest.skip(str(error))
 
-    yield mount
-    for folder in mounted:
-        subprocess.run(["umount", "--lazy", folder], check=True)
+        yield mount
 
 
 def fill(disk: Path) -> Path:
