@@ -146,11 +146,12 @@ def removed_if_altered(folder: Path, siblings: Iterable[RepoSibling]) -> list[st
 def _is_intact(path: Path, sibling: RepoSibling) -> bool:
     with path.open("rb") as file:
         if sibling.lfs is not None:
-            return hashlib.file_digest(file, "sha256").hexdigest() == sibling.lfs.sha256
+            return bool(hashlib.file_digest(file, "sha256").hexdigest() == sibling.lfs.sha256)
         if sibling.blob_id is None:  # a mirror that tells no digests
             return True
         content = file.read()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == sibling.blob_id
+    git = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    return bool(git == sibling.blob_id)
 
 
 def _reason(error: Exception) -> str:
