@@ -50,12 +50,20 @@ def fill(disk: Path) -> Path:
     return filler
 
 
+@pytest.fixture(scope="module")
+def new_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a store without runs: the larger a store, the more room it takes to write a run to it, and the one
+    that all tests share has grown by what ran before."""
+    database = tmp_path_factory.mktemp("new-store") / "mlflow.db"
+    connect(f"sqlite:///{database}", "first")
+    return database
+
+
 @pytest.fixture
-def store_on(small_disk: SmallDisk, store: str) -> str:
+def store_on(small_disk: SmallDisk, new_store: Path) -> str:
     """A store on a small disk, artifacts included."""
-    database = Path(store.removeprefix("sqlite:///"))
-    disk = small_disk("disk", database.stat().st_size // 1024 + 400)
-    shutil.copy(database, disk / "mlflow.db")
+    disk = small_disk("disk", new_store.stat().st_size // 1024 + 400)
+    shutil.copy(new_store, disk / "mlflow.db")
     return f"sqlite:///{disk / 'mlflow.db'}"
 
 
