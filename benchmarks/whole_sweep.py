@@ -349,12 +349,14 @@ def compared_apart(
     done = {one["strategy"]: one["metrics"] for one in document["runs"]}
     chosen = random.Random(1).sample(sorted(done), min(SEPARATE, len(done)))
     known = {one["strategy"]: one for one in ledger.content.get("apart", [])}
+    from alue_bench.executors.processes import environment_of
+
     # A sweep in several processes gives each its share of the cores; so must these.
-    threads = max(1, (os.cpu_count() or 1) // options.jobs)
+    share = environment_of(None, options.jobs)
     for strategy in chosen:
         if strategy in known:
             continue
-        (alone,) = run_apart(["--strategy", strategy], options, folder / "apart" / strategy, threads)
+        (alone,) = run_apart(["--strategy", strategy], options, folder / "apart" / strategy, share)
         scores = {name: value for name, value in done[strategy].items() if name.startswith(("test/", "selection/"))}
         gap = max(
             (abs(value - alone["metrics"][name]) for name, value in scores.items() if value is not None), default=0.0
@@ -367,7 +369,7 @@ def compared_apart(
 
 
 def run_apart(
-    given: Sequence[str], options: argparse.Namespace, folder: Path, threads: int | None = None
+    given: Sequence[str], options: argparse.Namespace, folder: Path, environment: Mapping[str, str] | None = None
 ) -> list[dict[str, Any]]:
     """What `alue-bench run` does of the same rows in a fresh process, with a cache and a store of its own."""
     data = ["--sample"] if options.sample else ["--data-dir", str(options.data_dir)] if options.data_dir else []
@@ -380,7 +382,7 @@ def run_apart(
         [sys.executable, "-c", "from alue_bench.cli.main import main; main()", *said],
         env=os.environ
         | {"ALUE_BENCH_CACHE": str(folder / "cache"), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-        | ({"OMP_NUM_THREADS": str(threads)} if threads else {}),
+        | dict(environment or {}),
         capture_output=True,
         text=True,
         check=False,

@@ -44,20 +44,26 @@ def parse_amount(option: str, text: str) -> Amount:
 
     Raises UsageError, naming the option, where the text is neither, or the amount is negative or 100 % and more.
     """
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(%?)\s*", text)
-    value = float(match.group(1)) / (100 if match.group(2) else 1) if match else math.nan
-    if match is None or not value < 1:
+    value, in_per_cent = _number(text)
+    if not value < 1:
         raise UsageError(
             f"{option} is {text!r}; it must be a part of full fine-tuning's score, such as 1%, or a difference of "
             "scores below 1, such as 0.01"
         )
-    return Amount(value, relative=bool(match.group(2)))
+    return Amount(value, relative=in_per_cent)
 
 
 def parse_share(option: str, text: str) -> float:
     """`25%`, or `0.25`. Raises UsageError, naming the option, where the text is neither or not above 0."""
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(%?)\s*", text)
-    value = float(match.group(1)) / (100 if match.group(2) else 1) if match else math.nan
-    if match is None or not value > 0:
+    value, _ = _number(text)
+    if not value > 0:
         raise UsageError(f"{option} is {text!r}; it must be a share above 0, such as 25% or 0.25")
     return value
+
+
+def _number(text: str) -> tuple[float, bool]:
+    """The value of `25%` or `0.25`, and whether it was written in per cent; nan where it is neither."""
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(%?)\s*", text)
+    if match is None:
+        return math.nan, False
+    return float(match.group(1)) / (100 if match.group(2) else 1), bool(match.group(2))
