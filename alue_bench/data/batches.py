@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 WINDOW = 50
 """Batches in a window: large enough for even lengths, small enough to keep the order random."""
-JITTER = 2.0
-"""Lengths are compared with up to so many tokens of noise: where a window holds the whole of a small data set, every
-epoch would else have the same batches. No example is padded by more tokens than that for it."""
+JITTER, LEAST_JITTER = 1 / 25, 1.0
+"""Lengths are compared with noise of up to such a part of each, one token at least: where a window holds the whole of a
+small data set, every epoch would else have the same batches. No example is padded by more than that for it. A token
+is enough for short texts, many of which are of one length; of long texts no two may be."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def training_order(
     import numpy as np
 
     order = rng.permutation(len(lengths))
-    noisy = lengths + rng.uniform(0, JITTER, len(lengths))
+    noisy = lengths + rng.uniform(0, 1, len(lengths)) * np.maximum(LEAST_JITTER, JITTER * lengths)
     size = WINDOW * batch_size
     batches: list[np.ndarray[Any, Any]] = []
     for start in range(0, len(order), size):

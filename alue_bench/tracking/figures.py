@@ -71,7 +71,7 @@ class _Matrix:
         self._image = self._axes.imshow(zeros, cmap="cividis", vmin=0, vmax=1)
         self.figure.colorbar(self._image, ax=self._axes, label="part of the gold label's examples", shrink=0.9)
         self.figure.draw_without_rendering()
-        self.figure.set_layout_engine("none")
+        self.figure.set_layout_engine(None)  # with one, be it "none", every figure is drawn twice
 
     def show(self, predictions: Predictions, title: str) -> None:
         """Put the numbers of these predictions in."""
