@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import gc
+import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
-from conftest import CommandLine
+from conftest import REPOSITORY, CommandLine
+from mlflow.exceptions import MlflowException
 
 from alue_bench.executors import local
+from alue_bench.tracking import recording
 from alue_bench.tracking.claims import CLAIMING, FINGERPRINT, STAGE, Held, settle, withdraw
 from alue_bench.tracking.connection import Connection, connect
 from alue_bench.tracking.liveness import (
@@ -45,9 +52,14 @@ def claim(connection: Connection) -> Claim:
     """Creates one, of this process unless told otherwise, and settles nothing."""
 
     def create(
-        fingerprint: str = "f", *, start_time: int | None = None, machine: str | None = None, stage: str = CLAIMING
+        fingerprint: str = "f",
+        *,
+        start_time: int | None = None,
+        machine: str | None = None,
+        stage: str = CLAIMING,
+        **more: str,
     ) -> str:
-        tags = {FINGERPRINT: fingerprint, STAGE: stage, HEARTBEAT: a_beat()}
+        tags = {FINGERPRINT: fingerprint, STAGE: stage, HEARTBEAT: a_beat(), **more}
         tags |= {MACHINE: machine or this_machine(), PROCESS: this_process()}
         run = connection.client.create_run(connection.experiment_id, start_time=start_time, tags=tags)
         return str(run.info.run_id)
@@ -122,6 +134,22 @@ class TestClaims:
             assert not waits.done()
             withdraw(connection, late)
             assert waits.result() is None
+
+    def test_one_made_twice_because_the_stores_answer_was_lost_is_one(
+        self, connection: Connection, claim: Claim
+    ) -> None:
+        claim(start_time=1, invocation="i")
+        mine = claim(start_time=2, invocation="i")
+        assert settle(connection, Watch(), mine, "f") is None
+        (left,) = connection.client.search_runs([connection.experiment_id])
+        assert left.info.run_id == mine
+
+    @pytest.mark.parametrize("other", [{"invocation": "j"}, {"machine": "elsewhere"}])
+    def test_but_not_one_of_another_invocation_or_machine(
+        self, connection: Connection, claim: Claim, other: dict[str, str]
+    ) -> None:
+        first = claim(**{"start_time": 1, "stage": "training", "invocation": "i", **other})
+        assert settle(connection, Watch(), claim(start_time=2, invocation="i"), "f") == Held(first)
 
     def test_a_withdrawn_one_is_not_to_be_seen(self, connection: Connection, claim: Claim) -> None:
         withdraw(connection, claim())
@@ -228,6 +256,39 @@ def test_a_run_that_fails_after_it_was_taken_away_is_done_again(
     assert sorted(one.info.status for one in runs()) == ["FINISHED", "KILLED"]
 
 
+def test_a_run_whose_claim_could_not_be_settled_beats_and_gives_way_to_a_result(
+    run: CommandLine, runs: Callable[..., list[Any]], install: Any, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("-s", "full")
+    (theirs,) = runs()
+    client.set_terminated(theirs.info.run_id, "KILLED")
+    beating: list[bool] = []
+
+    def they_finish(spec: Any) -> None:
+        beating.append(any(thread.name == "heartbeat" for thread in threading.enumerate()))
+        client.set_terminated(theirs.info.run_id, "FINISHED")
+
+    switch = ModuleType("their_switch")
+    switch.finish = they_finish  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "their_switch", switch)
+    install(
+        "alue-bench-others",
+        "import sys\nfrom alue_bench import hookimpl\n@hookimpl\ndef alue_bench_run_started(spec):\n"
+        "    sys.modules['their_switch'].finish(spec)\n",
+    )
+
+    def goes_away(*given: Any) -> None:
+        raise MlflowException("the connection was closed")
+
+    monkeypatch.setattr(recording, "settle", goes_away)
+    monkeypatch.setattr(recording, "ASK_AGAIN_S", 0.0)
+    monkeypatch.setattr(local, "RETURN_S", 0.0)
+    said = run("-s", "full", "--json")
+    assert [done["run_id"] for done in json.loads(said.out)["runs"]] == [theirs.info.run_id], said.err
+    assert beating == [True]
+    assert [one.info.status for one in runs()] == ["FINISHED"]
+
+
 class TestHeartbeat:
     def test_it_beats_while_the_run_is_held_and_no_longer(self, connection: Connection, claim: Claim) -> None:
         run_id = claim()
@@ -309,3 +370,23 @@ class TestWatch:
         assert not watch.is_dead("r", THERE)
         clock.now += LEASE_S + 1
         assert watch.is_dead("r", THERE)
+
+    def test_of_a_process_that_this_machine_hides_only_the_heart_tells(self) -> None:
+        # As on a cluster whose /proc shows each user their own processes alone.
+        script = (
+            "import sys\n"
+            "from alue_bench.tracking.liveness import *\n"
+            "def dead(process): return watch.is_dead(process, {MACHINE: this_machine(), PROCESS: process})\n"
+            "watch = Watch(lease_s=-1)\n"
+            "print(dead(sys.argv[1]), dead(sys.argv[1]), dead(this_process()), dead('4194304@1'))\n"
+        )
+        hidden = "mount -t proc -o hidepid=2 proc /proc && exec setpriv --reuid 65534 --regid 65534 --clear-groups"
+        said = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", f'{hidden} "$@"', "sh", sys.executable, "-c", script, this_process()],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        )
+        if not said.stdout:
+            pytest.skip(f"this user may not mount /proc anew, or is not root: {said.stderr[-200:]}")
+        assert said.stdout.split() == ["False", "True", "False", "True"]

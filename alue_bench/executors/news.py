@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from alue_bench.executor import Advanced, Assignment, Report, Started
-from alue_bench.tracking.claims import CLAIMING, FINGERPRINT, STAGE
+from alue_bench.tracking.claims import CLAIMING, FINGERPRINT, INVOCATION, STAGE
 from alue_bench.tracking.connection import Connection, connect
 from alue_bench.tracking.liveness import HEARTBEAT, steps_of
-from alue_bench.tracking.recording import INVOCATION
 
 
 class News:

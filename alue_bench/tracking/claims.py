@@ -23,9 +23,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from alue_bench.tracking.connection import Connection
-from alue_bench.tracking.liveness import Watch
+from alue_bench.tracking.liveness import MACHINE, PROCESS, Watch
 
 FINGERPRINT = "fingerprint"
+INVOCATION = "invocation"
+"""Of which command, whichever of its processes does the run."""
 STAGE = "stage"
 CLAIMING = "claiming"
 LOOK_S = 0.1
@@ -45,15 +47,18 @@ def settle(connection: Connection, watch: Watch, run_id: str, fingerprint: str) 
     deadline = time.monotonic() + PATIENCE_S
     while True:
         others = []
-        mine = None
         changed = False
-        for run in competitors(connection, fingerprint):
-            if run.info.run_id == run_id:
-                mine = run
-            elif run.info.status == "FINISHED":
+        found = competitors(connection, fingerprint)
+        mine = next((run for run in found if run.info.run_id == run_id), None)
+        for run in found:
+            if run is mine:
+                continue
+            if run.info.status == "FINISHED":
                 return Held(run.info.run_id)
+            if mine is not None and _is_an_echo(run, mine):
+                withdraw(connection, run.info.run_id)
             elif watch.is_dead(run.info.run_id, run.data.tags):
-                changed |= not close_dead(connection, run.info.run_id)
+                changed |= not close_running(connection, run.info.run_id)
             else:
                 others.append(run)
         if changed:
@@ -79,12 +84,12 @@ def competitors(connection: Connection, fingerprint: str) -> list[Any]:
     return [run for run in found if run.info.status in ("RUNNING", "FINISHED")]
 
 
-def close_dead(connection: Connection, run_id: str) -> bool:
-    """Mark as KILLED what a dead process left RUNNING. False where it had ended the run after that was read and before
-    it was found dead: then the run is left as it is."""
+def close_running(connection: Connection, run_id: str, status: str = "KILLED") -> bool:
+    """Close what is RUNNING and will not be ended by its process. False where it had ended all the same, as after it
+    was read and before its process was found dead, or when an interruption met it: then the run is left as it is."""
     if connection.client.get_run(run_id).info.status != "RUNNING":
         return False
-    connection.client.set_terminated(run_id, "KILLED")
+    connection.client.set_terminated(run_id, status)
     return True
 
 
@@ -92,6 +97,14 @@ def withdraw(connection: Connection, run_id: str) -> None:
     """Leaves nothing to be seen of a claim that does not hold."""
     connection.client.set_terminated(run_id, "KILLED")
     connection.client.delete_run(run_id)
+
+
+def _is_an_echo(run: Any, mine: Any) -> bool:
+    """Whether a claim is one of this process that it does not know of. Where a server's answer is lost, MLflow's client
+    asks for the run a second time; and a process does one run after the other."""
+    return INVOCATION in mine.data.tags and all(
+        run.data.tags.get(name) == mine.data.tags.get(name) for name in (INVOCATION, MACHINE, PROCESS)
+    )
 
 
 def _order(run: Any) -> tuple[int, str]:

@@ -1,9 +1,9 @@
 """Whether the process behind a RUNNING run lives: MLflow never finds out by itself.
 
-On one machine the process table answers, at once. Of another machine only the run's heartbeat is seen: a tag that the
-holder writes anew every BEAT_S seconds. A heartbeat that has not changed for LEASE_S seconds, on the clock of whoever
-watches it, is that of a dead holder. No two machines' clocks are ever compared, and no clock that can be set is read:
-wrong clocks and clocks that jump do no harm.
+On one machine the process table answers, at once, unless it hides what other users run. Of what is hidden, and of
+another machine, only the run's heartbeat is seen: a tag that the holder writes anew every BEAT_S seconds. A heartbeat
+that has not changed for LEASE_S seconds, on the clock of whoever watches it, is that of a dead holder. No two machines'
+clocks are ever compared, and no clock that can be set is read: wrong clocks and clocks that jump do no harm.
 """
 
 from __future__ import annotations
@@ -108,10 +108,12 @@ class Watch:
         self._seen: dict[str, tuple[str, float]] = {}
 
     def is_dead(self, run_id: str, tags: Mapping[str, str]) -> bool:
-        """tags: as just read from the store. A machine's own dead are known at once; another machine's when their
-        heartbeat has not changed between two looks that are at least a lease apart."""
+        """tags: as just read from the store. A machine's own dead are known at once; another machine's, and those that
+        this one hides, when their heartbeat has not changed between two looks that are at least a lease apart."""
         if tags.get(MACHINE) == this_machine():
-            return not is_alive(tags.get(PROCESS, ""))
+            alive = is_alive(tags.get(PROCESS, ""))
+            if alive is not None:
+                return not alive
         now, beat = self._clock(), tags.get(HEARTBEAT, "")
         seen, since = self._seen.get(run_id, (None, now))
         if beat != seen:
@@ -143,10 +145,29 @@ def this_process() -> str:
     return f"{os.getpid()}@{began}"
 
 
-def is_alive(process: str) -> bool:
-    """Whether the process of this machine that wrote this tag still runs."""
+def is_alive(process: str) -> bool | None:
+    """Whether the process of this machine that wrote this tag still runs; None where the system does not say."""
     number, _, began = process.partition("@")
-    return number.isdigit() and _began(int(number)) == began
+    if not number.isdigit():
+        return False
+    seen = _began(int(number))
+    if seen is None and _is_hidden(int(number)):
+        return None
+    return seen == began
+
+
+def _is_hidden(number: int) -> bool:
+    """Whether there is a process of this number, of another user, and no more is to be known: /proc may be mounted with
+    `hidepid`, as on many clusters."""
+    if os.name != "posix" or Path(f"/proc/{number}").exists():
+        return False
+    try:
+        os.kill(number, 0)  # asks whether it could be sent a signal, and sends none
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return False
 
 
 def _began(number: int) -> str | None:

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
 from uuid import uuid4
 
 from alue_bench import __version__
@@ -29,7 +29,17 @@ from alue_bench.run import RunInputs
 from alue_bench.spec import FreezeEvent, Predictions, RunResult, RunSpec
 from alue_bench.strategy import Outline
 from alue_bench.task import Labels
-from alue_bench.tracking.claims import CLAIMING, FINGERPRINT, STAGE, Held, close_dead, competitors, settle, withdraw
+from alue_bench.tracking.claims import (
+    CLAIMING,
+    FINGERPRINT,
+    INVOCATION,
+    STAGE,
+    Held,
+    close_running,
+    competitors,
+    settle,
+    withdraw,
+)
 from alue_bench.tracking.connection import Connection, public, store_name
 from alue_bench.tracking.figures import draw_predictions
 from alue_bench.tracking.liveness import HEARTBEAT, MACHINE, PROCESS, Heart, Watch, a_beat, this_machine, this_process
@@ -37,7 +47,6 @@ from alue_bench.tracking.record import Closing, DataUsed, Opening, write_closing
 from alue_bench.tracking.spool import SPOOLED, Sent, Spool, new_run_id
 
 FAILURE = "failure"
-INVOCATION = "invocation"
 SUBMISSION_FILE = "submission_predictions.csv"
 TRACEBACK_FILE = "traceback.txt"
 CURVES = ("train/", "dev/")
@@ -97,7 +106,8 @@ class Ended:
 
 
 class ClaimLost(Exception):
-    """A run was taken for dead while it was being done, by a process of another machine that saw no sign of life."""
+    """A run was taken for dead while it was being done, by a process of another machine that saw no sign of life; or it
+    was done elsewhere while the store could not be asked."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +232,7 @@ class Recorder:
     @_tells_of_the_store
     def _close_interrupted(self) -> int:
         dead = [run for run in self._running() if self._watch.is_dead(run.info.run_id, run.data.tags)]
-        return sum(close_dead(self.connection, run.info.run_id) for run in dead)
+        return sum(close_running(self.connection, run.info.run_id) for run in dead)
 
     def _running(self) -> list[Any]:
         """Runs that this harness began and nobody has closed. Others may keep theirs in the same experiment."""
@@ -303,6 +313,8 @@ class Recorder:
             return run_id
         written = run_id is not None
         run_id = run_id or self._open_run or new_run_id()  # it may have gone away when the run was half opened
+        if not written and not run_id.startswith(SPOOLED):
+            self._heart.beat_for(run_id)
         self._open_run = run_id
         self._opened[run_id] = _Open(opening, spec.fingerprint, again, written)
         return run_id
@@ -384,7 +396,8 @@ class Recorder:
     def finish(self, run_id: str, spec: RunSpec, result: RunResult, labels: Labels) -> None:
         """Close a run with what was measured; only then does it count as finished.
 
-        Raises ClaimLost where it was closed by another process meanwhile, and leaves it so.
+        Raises ClaimLost where it was closed by another process meanwhile, and leaves it so; or where another process,
+        unseen because the store was away, has finished it.
         """
         self._heart.rest(run_id)
         now = _now()
@@ -497,14 +510,21 @@ class Recorder:
         opened = self._opened.get(run_id)
         claimed = opened is None or opened.fingerprint is not None  # a plan's own run is nobody else's to do
         if claimed and self.connection.client.get_run(run_id).info.status != "RUNNING":
-            self._opened.pop(run_id, None)
-            if run_id == self._open_run:
-                self._open_run = None
-            raise ClaimLost(run_id)
+            self._lost(run_id)
         if opened is not None and not opened.written:
+            # The store went away before the claim was settled: another process may have had it.
+            if opened.fingerprint is not None and not opened.again and self._finished(opened.fingerprint):
+                withdraw(self.connection, run_id)
+                self._lost(run_id)
             write_opening(self.connection.client, run_id, opened.opening)
         write_closing(self.connection.client, run_id, closing, folder)
         return True
+
+    def _lost(self, run_id: str) -> NoReturn:
+        self._opened.pop(run_id, None)
+        if run_id == self._open_run:
+            self._open_run = None
+        raise ClaimLost(run_id)
 
     # How ---------------------------------------------------------------------------------------------------------
 
