@@ -92,7 +92,7 @@ def test_an_interrupted_search_goes_on_and_ends_with_the_same_answer(
     )
     stopped = search("--json")
     assert stopped.code == 130
-    assert "the same command goes on from here" in stopped.err
+    assert "interrupted: the same command goes on from here" in stopped.err
     assert [r.info.status for r in runs()].count("KILLED") >= 1  # the parent
     finished = {r.info.run_id for r in runs("tags.kind = 'run' and attributes.status = 'FINISHED'")}
     document = document_of(search("--json"))

@@ -2,14 +2,15 @@
 
     streams = Streams.of_command(as_json=as_json)
     invocation = Invocation(registry, settings, streams)
-    invocation.open()                                   the store; runs that died are marked
-    invocation.start_parent(plan, name="...")           holds the plan and the aggregates
-    execution = invocation.execute(plan, progress)      never raises for a failed run or Ctrl-C
-    document = invocation.document(execution)
-    invocation.finish_parent(document, execution)
-    return invocation.farewell(document, execution)     says what is left; the exit code
+    with invocation:                                        the store is open; runs that died are marked
+        invocation.start_parent(plan, name="...")           holds the plan and the aggregates
+        execution = invocation.execute(plan, progress)      never raises for a failed run or Ctrl-C
+        document = invocation.document(execution)
+        invocation.finish_parent(document, execution)
+        return invocation.farewell(document, execution)     says what is left; the exit code
 
-Several plans may be executed one after the other below one parent run.
+Several plans may be executed one after the other below one parent run. Whatever ends the block before its end, such as
+Ctrl-C between two plans, leaves no run open.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import typer
 from rich.console import Console, RenderableType
@@ -142,7 +143,7 @@ class Invocation:
             reasons = "; ".join(dict.fromkeys(skipped.reason for skipped in plan.skipped))
             raise UsageError(f"nothing to run: {reasons or 'no task, model and strategy go together'}")
 
-    def open(self) -> None:
+    def __enter__(self) -> Self:
         """Open the store, creating it where it is not there; close what an earlier invocation left open in it."""
         check_cache_folder()
         talk = self._streams.talk
@@ -158,6 +159,11 @@ class Invocation:
             talk.print(
                 f"{closed} runs of an earlier invocation were interrupted; they are marked KILLED and done again"
             )
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *others: object) -> None:
+        if kind is not None:
+            self.recorder.abandon()
 
     def start_parent(self, plan: Plan, *, name: str, tags: Mapping[str, str] | None = None) -> str:
         """A run that holds the plan and, later, its results; runs executed from now on stand below it. Returns its
@@ -245,7 +251,8 @@ class Invocation:
                 style="yellow", markup=False, highlight=False, soft_wrap=True,
             )  # fmt: skip
         if execution.stop:
-            talk.print(f"interrupted: {execution.left} runs are left; the same command goes on from here")
+            left = f"{execution.left} runs are left; " if execution.left else ""  # a search has no number of runs
+            talk.print(f"interrupted: {left}the same command goes on from here")
         return execution.code
 
 

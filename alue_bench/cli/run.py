@@ -10,8 +10,8 @@ import typer
 
 from alue_bench.cli import options
 from alue_bench.cli.settings import Overrides, given_options, merge_study, plan_request
+from alue_bench.cli.stopping import stoppable
 from alue_bench.plugins import Registry
-from alue_bench.termination import stop_on_sigterm
 
 
 def run(
@@ -67,7 +67,7 @@ def run(
     `alue-bench run -t mdd -m UBC-NLP/MARBERT -s full -s bottom3top4 --seeds 5 --data-dir DIR`
     """
     settings, overrides = merge_study(given_options(context.params), config, context.obj)
-    with stop_on_sigterm():
+    with stoppable():
         raise typer.Exit(run_plan(context.obj, settings, overrides, dry_run=dry_run, yes=yes, as_json=as_json))
 
 
@@ -99,12 +99,12 @@ def run_plan(
     invocation.check(plan)
     streams.confirm(len(plan.runs), yes=yes)
 
-    invocation.open()
-    if len(plan.runs) > 1:
-        invocation.start_parent(plan, name=f"plan of {len(plan.runs)} runs")
-    execution = invocation.execute(plan, progress_of(plan, streams.talk))
-    document = invocation.document(execution)
-    invocation.finish_parent(document, execution)
-    if execution.outcomes:
-        streams.result(result_view(execution.outcomes))
-    return invocation.farewell(document, execution)
+    with invocation:
+        if len(plan.runs) > 1:
+            invocation.start_parent(plan, name=f"plan of {len(plan.runs)} runs")
+        execution = invocation.execute(plan, progress_of(plan, streams.talk))
+        document = invocation.document(execution)
+        invocation.finish_parent(document, execution)
+        if execution.outcomes:
+            streams.result(result_view(execution.outcomes))
+        return invocation.farewell(document, execution)

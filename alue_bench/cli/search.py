@@ -11,10 +11,10 @@ import typer
 
 from alue_bench.cli import options
 from alue_bench.cli.settings import Overrides, given_options, merge_study, plan_request
+from alue_bench.cli.stopping import stoppable
 from alue_bench.errors import UnavailableError, UsageError
 from alue_bench.grid import WHOLE, cell_name, parse_grid
 from alue_bench.plugins import Registry
-from alue_bench.termination import stop_on_sigterm
 
 if TYPE_CHECKING:
     from alue_bench.cli.invocation import Invocation
@@ -114,7 +114,7 @@ def search(
     """
     settings, overrides = merge_study(given_options(context.params), config, context.obj, command="search")
     rules = _rules(settings)
-    with stop_on_sigterm():
+    with stoppable():
         raise typer.Exit(run_search(context.obj, settings, overrides, rules, dry_run=dry_run, as_json=as_json))
 
 
@@ -175,27 +175,27 @@ def run_search(
         streams.document({"searches": [course.as_dict(course.decision()) for course in courses]})
         return 0
 
-    invocation.open()
-    first = Plan([course.grid.runs[course.question.full.name] for course in courses], plan.skipped)
-    invocation.start_parent(first, name=f"search in {_counted(courses)}", tags={"command": "search"})
-    outcomes: list[Outcome] = []
-    stop: Interrupted | None = None
-    with SearchProgress(streams.talk) as progress:
-        for course in courses:
-            stop = _follow(course, invocation, progress, outcomes, fail_fast=settings.get("fail_fast", False))
-            if stop or (settings.get("fail_fast") and course.failed):
-                break
-    execution = Execution(Plan([outcome.planned for outcome in outcomes], plan.skipped), outcomes, stop)
-    searched = [(course, course.decision()) for course in courses if course.done or course.failed]
-    document = invocation.document(execution)
-    document["searches"] = [course.as_dict(decision) for course, decision in searched]
-    asked = {(run.spec.task, run.spec.model): run.spec.hyper for run in first.runs}
-    whole = [o for o in outcomes if o.spec.hyper == asked[o.spec.task, o.spec.model]]  # not the short runs
-    invocation.finish_parent(document, replace(execution, outcomes=whole), _metrics(searched))
-    for course, decision in searched:
-        if decision.step is None:
-            streams.result(search_view(course, decision))
-    return invocation.farewell(document, execution)
+    with invocation:
+        first = Plan([course.grid.runs[course.question.full.name] for course in courses], plan.skipped)
+        invocation.start_parent(first, name=f"search in {_counted(courses)}", tags={"command": "search"})
+        outcomes: list[Outcome] = []
+        stop: Interrupted | None = None
+        with SearchProgress(streams.talk) as progress:
+            for course in courses:
+                stop = _follow(course, invocation, progress, outcomes, fail_fast=settings.get("fail_fast", False))
+                if stop or (settings.get("fail_fast") and course.failed):
+                    break
+        execution = Execution(Plan([outcome.planned for outcome in outcomes], plan.skipped), outcomes, stop)
+        searched = [(course, course.decision()) for course in courses if course.done or course.failed]
+        document = invocation.document(execution)
+        document["searches"] = [course.as_dict(decision) for course, decision in searched]
+        asked = {(run.spec.task, run.spec.model): run.spec.hyper for run in first.runs}
+        whole = [o for o in outcomes if o.spec.hyper == asked[o.spec.task, o.spec.model]]  # not the short runs
+        invocation.finish_parent(document, replace(execution, outcomes=whole), _metrics(searched))
+        for course, decision in searched:
+            if decision.step is None:
+                streams.result(search_view(course, decision))
+        return invocation.farewell(document, execution)
 
 
 def _request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequest:

@@ -19,9 +19,9 @@ from alue_bench.cli.settings import (
     parse_tolerance,
     plan_request,
 )
+from alue_bench.cli.stopping import stoppable
 from alue_bench.errors import UsageError
 from alue_bench.plugins import Registry
-from alue_bench.termination import stop_on_sigterm
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -92,7 +92,7 @@ def sweep(
     `alue-bench sweep -t mdd -m mini --grid bottom=0..12/3,top=0..4 --grid lr=2e-5,5e-5 --seeds 3`
     """
     settings, overrides = merge_study(given_options(context.params), config, context.obj, command="sweep")
-    with stop_on_sigterm():
+    with stoppable():
         raise typer.Exit(run_sweep(context.obj, settings, overrides, dry_run=dry_run, yes=yes, as_json=as_json))
 
 
@@ -132,22 +132,22 @@ def run_sweep(
     invocation.check(plan)
     streams.confirm(len(plan.runs), yes=yes)
 
-    invocation.open()
-    invocation.start_parent(plan, name=f"sweep of {len(plan.runs)} runs", tags={"sweep.order": order.describe()})
-    execution = invocation.execute(plan, (progress_of or grid_progress_of)(plan, streams.talk))
-    found = [] if execution.stop else list(_concluded(execution.outcomes, tolerance))
-    document = invocation.document(execution) | {"sweep": _described(order, tolerance, found)}
-    with tempfile.TemporaryDirectory() as scratch:
+    with invocation:
+        invocation.start_parent(plan, name=f"sweep of {len(plan.runs)} runs", tags={"sweep.order": order.describe()})
+        execution = invocation.execute(plan, (progress_of or grid_progress_of)(plan, streams.talk))
+        found = [] if execution.stop else list(_concluded(execution.outcomes, tolerance))
+        document = invocation.document(execution) | {"sweep": _described(order, tolerance, found)}
+        with tempfile.TemporaryDirectory() as scratch:
+            if found:
+                _draw(found, Path(scratch))
+                invocation.add_to_parent(Path(scratch), into=FOLDER)
+        invocation.finish_parent(document, execution, _headline(found))
         if found:
-            _draw(found, Path(scratch))
-            invocation.add_to_parent(Path(scratch), into=FOLDER)
-    invocation.finish_parent(document, execution, _headline(found))
-    if found:
-        for group, recommendation in found:
-            streams.result(grid_result(group, recommendation))
-    elif execution.outcomes:
-        streams.result(result_view(execution.outcomes))
-    return invocation.farewell(document, execution)
+            for group, recommendation in found:
+                streams.result(grid_result(group, recommendation))
+        elif execution.outcomes:
+            streams.result(result_view(execution.outcomes))
+        return invocation.farewell(document, execution)
 
 
 def sweep_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequest:

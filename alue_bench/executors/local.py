@@ -16,6 +16,7 @@ from alue_bench.executors.outcome import (
 )
 from alue_bench.plan import Plan, PlannedRun
 from alue_bench.plugins import Registry
+from alue_bench.termination import heed_termination
 from alue_bench.tracking.claims import Held
 from alue_bench.tracking.recording import Recorder
 
@@ -46,6 +47,7 @@ def execute_plan(
     waiting, told = units(plan), False
     try:
         while waiting:
+            heed_termination()
             later = []
             before = len(outcomes)
             for unit in waiting:

@@ -447,8 +447,8 @@ class Recorder:
         return run_id
 
     def close_workers(self) -> int:
-        """Close as KILLED whatever the workers of this invocation left open when they were stopped. Returns how many
-        runs that were."""
+        """Close as KILLED whatever the workers of this invocation, this process among them, left open when they were
+        stopped. Returns how many runs that were."""
         return self._unless_away(self._close_workers, 0)
 
     @_tells_of_the_store
@@ -464,6 +464,13 @@ class Recorder:
         run_id = self._open_run
         if run_id is not None and not run_id.startswith(SPOOLED):
             self._unless_away(lambda: self._terminate(run_id, "KILLED"), None)
+
+    def abandon(self) -> None:
+        """Close as KILLED whatever this invocation has open, the run that holds its plan included."""
+        self.close_workers()
+        parent = self.parent_id
+        if parent is not None and parent in self._opened and not parent.startswith(SPOOLED):
+            self._unless_away(lambda: self._terminate(parent, "KILLED"), None)
 
     def _close(
         self,
@@ -486,24 +493,32 @@ class Recorder:
                     f"a run's files cannot be written to the folder for temporary files ({error.strerror or error}); "
                     "make room there, or name another with TMPDIR"
                 ) from error
-            taken = not run_id.startswith(SPOOLED) and self._unless_away(
-                lambda: self._write_closing(run_id, closing, folder), otherwise=False
-            )
+            try:
+                taken = not run_id.startswith(SPOOLED) and self._unless_away(
+                    lambda: self._write_closing(run_id, closing, folder), otherwise=False
+                )
+            except KeyboardInterrupt:  # what was computed is not lost; if the store has all of it, it will be seen then
+                if opened is not None:
+                    self._keep(run_id, opened, closing, folder)
+                raise
             if not taken:
                 if opened is None:
                     raise StoreUnavailableError(f"run {run_id} cannot be recorded: the tracking store is away")
-                self.spool.add(
-                    folder,
-                    run_id=run_id,
-                    fingerprint=opened.fingerprint,
-                    again=opened.again,
-                    opening=opened.opening,
-                    closing=closing,
-                )
+                self._keep(run_id, opened, closing, folder)
         self._opened.pop(run_id, None)
         if run_id == self._open_run:
             self._open_run = None
         self.send_spooled()
+
+    def _keep(self, run_id: str, opened: _Open, closing: Closing, files: Path) -> None:
+        self.spool.add(
+            files,
+            run_id=run_id,
+            fingerprint=opened.fingerprint,
+            again=opened.again,
+            opening=opened.opening,
+            closing=closing,
+        )
 
     @_tells_of_the_store
     def _write_closing(self, run_id: str, closing: Closing, folder: Path) -> bool:
@@ -553,7 +568,7 @@ class Recorder:
     @_tells_of_the_store
     def _terminate(self, run_id: str, status: str) -> None:
         self._heart.rest(run_id)
-        self.connection.client.set_terminated(run_id, status)
+        close_running(self.connection, run_id, status)
         if run_id == self._open_run:
             self._open_run = None
 
