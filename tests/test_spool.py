@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +19,8 @@ import pytest
 from conftest import SHORT, CommandLine
 
 from alue_bench.errors import StoreUnavailableError
+from alue_bench.executor import Assignment
+from alue_bench.executors.worker import carry_out
 from alue_bench.tracking import patience, recording
 from alue_bench.tracking.connection import Connection, connect, store_name
 from alue_bench.tracking.record import Closing, DataUsed, Opening
@@ -163,6 +166,23 @@ class TestSpool:
         assert spool.finished("f" * 32) is None
         assert damaged_entries() == [record.parent]
         assert all_spools() == []
+
+    def test_what_is_not_asked_for_is_hardly_looked_at(self, spool: Spool, keep: Callable[..., None]) -> None:
+        points = tuple(("train/loss", 1 / step, 9_000, step) for step in range(1, 3_000))
+        for number in range(8):
+            closing = replace(CLOSING, points=points, ended=number)
+            opening = replace(OPENING, tags=OPENING.tags | {"invocation": f"i{number // 2}"})
+            keep(f"spool-{number}", f"{number % 2:032d}", closing=closing, opening=opening)
+
+        def seconds(call: Callable[[], object]) -> float:
+            started = time.perf_counter()
+            call()
+            return time.perf_counter() - started
+
+        whole = min(seconds(spool.entries) for _ in range(3))
+        assert min(seconds(lambda: spool.finished("a" * 32)) for _ in range(3)) < whole / 5
+        newest, ours = spool.finished(f"{1:032d}"), spool.finished(f"{1:032d}", invocation="i1")
+        assert (newest and newest.id, ours and ours.id) == ("spool-7", "spool-3")
 
     def test_half_an_entry_is_none(self, spool: Spool, keep: Callable[..., None], state: Path) -> None:
         keep()
@@ -369,6 +389,37 @@ class TestAStoreThatVanishes:
         done = len(begun) - sum(not step["reused"] for step in found["steps"])
         assert done >= 2
         assert [step["reused"] for step in found["steps"]] == [n < done for n in range(len(found["steps"]))]
+
+    def test_a_worker_that_begins_writes_what_one_before_it_had_to_leave(
+        self, keep: Callable[..., None], spool: Spool, store: str, experiment: str, runs: Runs
+    ) -> None:
+        keep()
+        nothing = Assignment(
+            number=1, runs=(), tracking_uri=store, experiment=experiment, parent_id=None, invocation="i",
+            disabled_plugins=(), rerun=False, device="cpu",
+        )  # fmt: skip
+        carry_out(nothing, lambda report: None)
+        assert spool.entries() == []
+        assert [run.info.status for run in runs()] == ["FINISHED"]
+
+    def test_those_of_a_deleted_experiment_do_not_hold_up_others(
+        self, alue_bench: CommandLine, keep: Callable[..., None], spool: Spool, store: str, experiment: str,
+        client: Any, tmp_path: Path,
+    ) -> None:  # fmt: skip
+        keep()
+        gone = connect(store, f"{experiment} gone")
+        others = Spool(spool.store, gone.experiment)
+        others.add(
+            tmp_path / "files", run_id="spool-2", fingerprint="e" * 32, again=False, opening=OPENING, closing=CLOSING
+        )
+        client.delete_experiment(gone.experiment_id)
+        said = alue_bench("sync", "--tracking-uri", store)
+        assert said.code == 1
+        assert (len(spool.entries()), len(others.entries())) == (0, 1)
+        assert f"1 results are still kept in {others.folder}" in said.err
+        assert "was deleted in" in said.err
+        assert "restore it in MLflow, and give the same command again" in said.err
+        assert "--experiment" not in said.err  # sync has no such option
 
     def test_results_of_another_store_are_named(
         self, alue_bench: CommandLine, keep: Callable[..., None], own_store: str, store: str

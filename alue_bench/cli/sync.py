@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from alue_bench.errors import UnavailableError
+from alue_bench.errors import UnavailableError, UsageError
 
 
 def sync(
@@ -32,7 +32,18 @@ def sync(
     spools = all_spools()
     left = 0
     for spool in (spool for spool in spools if spool.store == store):
-        recorder = Recorder(connect(uri, spool.experiment), on_problem=problems.append)
+        try:
+            connection = connect(uri, spool.experiment)
+        except UsageError as error:  # the experiment was deleted: others do not wait for it
+            count = len(spool.entries())
+            left += count
+            talk.print(
+                f"{count} results are still kept in {spool.folder}: {str(error).partition(';')[0]}; restore it in "
+                "MLflow, and give the same command again",
+                style="yellow", markup=False, highlight=False, soft_wrap=True,
+            )  # fmt: skip
+            continue
+        recorder = Recorder(connection, on_problem=problems.append)
         report_sent(recorder.send_spooled(), talk)
         left += len(recorder.spool.entries())
     if problems:

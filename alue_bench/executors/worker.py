@@ -40,6 +40,7 @@ def carry_out(assignment: Assignment, tell: Tell) -> None:
         invocation=assignment.invocation,
         on_problem=lambda message: tell(Warned(message)),
     )
+    recorder.send_spooled()  # what an earlier worker had to leave on this machine
     bench = Workbench(recorder, registry, _Teller(tell), rerun=assignment.rerun)
     held: Held | None = None
     try:

@@ -27,6 +27,7 @@ from uuid import uuid4
 import platformdirs
 
 from alue_bench.errors import StoreUnavailableError, UnavailableError
+from alue_bench.tracking.claims import INVOCATION
 from alue_bench.tracking.record import Closing, DataUsed, Opening, write_closing, write_opening
 
 if TYPE_CHECKING:
@@ -143,10 +144,22 @@ class Spool:
         read = [entry for path in self._places() if (entry := _try_read(path)) is not None]
         return sorted(read, key=lambda entry: entry.closing.ended)
 
-    def finished(self, fingerprint: str) -> Entry | None:
-        """The newest finished run with this fingerprint."""
-        found = [e for e in self.entries() if e.fingerprint == fingerprint and e.closing.status == "FINISHED"]
-        return found[-1] if found else None
+    def finished(self, fingerprint: str, *, invocation: str | None = None) -> Entry | None:
+        """The newest finished run with this fingerprint, of this invocation where one is given.
+
+        It is asked for before every run of a plan. So an entry is made sense of only where its text has the
+        fingerprint: to look for that takes a small part of the time.
+        """
+        mentioned = [path for path in self._places() if _mentions(path, fingerprint)]
+        read = [entry for path in mentioned if (entry := _try_read(path)) is not None]
+        found = [
+            entry
+            for entry in read
+            if entry.fingerprint == fingerprint
+            and entry.closing.status == "FINISHED"
+            and invocation in (None, entry.opening.tags.get(INVOCATION))
+        ]
+        return max(found, key=lambda entry: entry.closing.ended, default=None)
 
     def send(self, connection: Connection) -> list[Sent]:
         """Write every entry to its store, and remove those that it has. Several processes may do so at once.
@@ -280,6 +293,13 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     text = json.dumps(content, ensure_ascii=False)
     digest = hashlib.sha256(text.encode()).hexdigest()
     path.write_text(f"{digest}\n{text}\n", encoding="utf-8")
+
+
+def _mentions(folder: Path, fingerprint: str) -> bool:
+    try:
+        return fingerprint.encode() in (folder / RECORD).read_bytes()
+    except OSError:
+        return False
 
 
 def _try_read(folder: Path) -> Entry | None:
