@@ -16,10 +16,13 @@ from conftest import CommandLine
 
 from alue_bench.errors import UnavailableError
 from alue_bench.executor import Assignment, Event, Executor, Lost, Report, Resources, Returned, Warned
-from alue_bench.executors import worker
+from alue_bench.executors import coordination, local, worker
 from alue_bench.executors.news import News
 from alue_bench.executors.processes import cause_of_death, environment_of, hire, visible_gpus
 from alue_bench.testing import ConformanceError, ConformanceWarning, check_executor
+from alue_bench.tracking.claims import FINGERPRINT, STAGE
+from alue_bench.tracking.connection import connect
+from alue_bench.tracking.liveness import MACHINE, PROCESS, this_machine, this_process
 
 GUIDE = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text(encoding="utf-8")
 (HERE,) = (b for b in re.findall(r"^```python\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL) if "cafes-here" in b)
@@ -135,6 +138,41 @@ class TestAPluginsExecutor:
             assert "failed anger/tiny-bert/full/seed42: struck by lightning" in said.err
             (failed,) = runs("attributes.status = 'FAILED' and tags.kind = 'run'")
             assert failed.data.tags["failure"] == "struck by lightning"
+
+    def test_what_it_recorded_counts_also_where_everything_is_done_again(
+        self, install: Any, run: CommandLine, runs: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        install("alue-bench-faulty", FAULTY)
+        run("-s", "full")
+        monkeypatch.setenv("FAULTS", "after")
+        said = run("-s", "full", "--json", "--executor", "faulty", "--rerun")
+        assert statuses(said) == ["finished"]
+        older, newer = runs("tags.kind = 'run'")
+        assert json.loads(said.out)["runs"][0]["run_id"] == newer.info.run_id != older.info.run_id
+
+    @pytest.mark.usefixtures("here")
+    def test_what_waits_for_another_invocations_model_is_done_where_that_one_fails(
+        self, run: CommandLine, store: str, experiment: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(coordination, "RETURN_S", 0.0)
+        given = ("-t", "xnli", "-t", "diag", "-s", "full", "--json")
+        planned = json.loads(run(*given, "--dry-run", task=None).out)["planned"]
+        (fingerprint,) = (one["fingerprint"] for one in planned if one["task"] == "xnli")
+        connection = connect(store, experiment)
+        tags = {FINGERPRINT: fingerprint, STAGE: "training", MACHINE: this_machine(), PROCESS: this_process()}
+        theirs = connection.client.create_run(connection.experiment_id, tags=tags).info.run_id
+
+        def fails(later: Any) -> str:
+            connection.client.set_tag(theirs, "failure", "RuntimeError: not theirs either")
+            connection.client.set_terminated(theirs, "FAILED")
+            return local.waiting_for(later)
+
+        monkeypatch.setattr(coordination, "waiting_for", fails)
+        said = run(*given, "--executor", "cafes-here", task=None)
+        assert [(done["task"], done["status"]) for done in json.loads(said.out)["runs"]] == [
+            ("xnli", "failed"),
+            ("diag", "finished"),
+        ]
 
     def test_fail_fast_hands_out_nothing_more(
         self, install: Any, run: CommandLine, monkeypatch: pytest.MonkeyPatch

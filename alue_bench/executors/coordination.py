@@ -206,7 +206,7 @@ class _Coordination:
         unit = self._out.pop(event.number)
         event = replace(event, cause=redact(event.cause))
         left = [planned for planned in unit.runs if planned.spec.fingerprint not in self._outcomes]
-        left = [planned for planned in left if not self._reused(planned)]  # recorded, but not told any more
+        left = [planned for planned in left if not self._recorded(planned)]  # but not told any more
         if not left:
             return []
         at_hand = next((run for run in left if run.spec.fingerprint in self._started), left[0])
@@ -237,10 +237,11 @@ class _Coordination:
         self._recorder.close_workers()
         for unit, held in self._held:
             (planned,) = unit.runs
-            if self._reused(planned):
+            if self._recorded(planned):
                 continue
             ended = self._recorder.ended(held)
-            if ended.status == "FAILED":  # while this plan waited: it would only fail again
+            # While this plan waited: it would only fail again. What was left with it for its model's sake may not.
+            if ended.status == "FAILED" and ended.fingerprint == planned.spec.fingerprint:
                 cause = next(iter(ended.cause.splitlines()), "")
                 self._end(Outcome(planned, "failed", held.run_id, cause=cause))
                 continue
@@ -253,16 +254,22 @@ class _Coordination:
         return list(_together(free))
 
     def _reused(self, planned: PlannedRun) -> bool:
-        done = None if self._rerun else self._recorder.finished(planned.spec.fingerprint)
+        return not self._rerun and self._recorded(planned)
+
+    def _recorded(self, planned: PlannedRun) -> bool:
+        """Takes a finished run from the store; of a plan that is done again, one that was done for it."""
+        done = self._recorder.finished(planned.spec.fingerprint, by_us=self._rerun)
         if done is None:
             return False
-        status = "finished" if planned.spec.fingerprint in self._started else "reused"
-        self._end(Outcome(planned, "finished" if status == "finished" else "reused", done.run_id, done.metrics))
+        ours = self._rerun or planned.spec.fingerprint in self._started
+        self._end(Outcome(planned, "finished" if ours else "reused", done.run_id, done.metrics))
         return True
 
     def _record_failure(self, planned: PlannedRun, cause: str) -> str:
         """Of a run that its worker could not even begin to record."""
-        run_id = self._recorder.start(planned.spec, planned.inputs, planned.inputs.task.labels, again=True)
+        run_id = self._recorder.start(
+            planned.spec, planned.inputs, planned.inputs.task.labels, again=True, tags=planned.tags
+        )
         assert isinstance(run_id, str)
         self._recorder.fail(run_id, cause, cause + "\n")
         return run_id

@@ -103,6 +103,7 @@ class Ended:
     """In MLflow's words; RUNNING where it has not ended."""
     cause: str
     """Of a failure."""
+    fingerprint: str = ""
 
 
 class ClaimLost(Exception):
@@ -163,21 +164,22 @@ class Recorder:
 
     # Finding -----------------------------------------------------------------------------------------------------
 
-    def finished(self, fingerprint: str) -> Recorded | None:
-        """The newest finished run with this fingerprint in the experiment, or in the spool."""
-        kept = self.spool.finished(fingerprint)
+    def finished(self, fingerprint: str, *, by_us: bool = False) -> Recorded | None:
+        """The newest finished run with this fingerprint in the experiment, or in the spool; with `by_us`, of those that
+        this invocation or a worker of it has done."""
+        invocation = self.invocation if by_us else None
+        kept = self.spool.finished(fingerprint, invocation=invocation)
         if kept is not None:
             metrics = {name: value for name, value, *_ in kept.closing.points if not name.startswith(CURVES)}
             return Recorded(kept.run_id or kept.id, metrics, kept.opening.params)
-        return self._unless_away(lambda: self._finished(fingerprint), None)
+        return self._unless_away(lambda: self._finished(fingerprint, invocation), None)
 
     @_tells_of_the_store
-    def _finished(self, fingerprint: str) -> Recorded | None:
-        runs = self.connection.client.search_runs(
-            [self.connection.experiment_id],
-            f"attributes.status = 'FINISHED' and tags.{FINGERPRINT} = '{fingerprint}'",
-            max_results=1,
-        )
+    def _finished(self, fingerprint: str, invocation: str | None = None) -> Recorded | None:
+        wanted = f"attributes.status = 'FINISHED' and tags.{FINGERPRINT} = '{fingerprint}'"
+        if invocation is not None:
+            wanted += f" and tags.{INVOCATION} = '{invocation}'"
+        runs = self.connection.client.search_runs([self.connection.experiment_id], wanted, max_results=1)
         if not runs:
             return None
         # A curve's last point is no final scalar: a reused run tells the same metrics as a finished one.
@@ -202,7 +204,7 @@ class Recorder:
     @_tells_of_the_store
     def _ended(self, held: Held) -> Ended:
         run = self.connection.client.get_run(held.run_id)
-        return Ended(run.info.status, run.data.tags.get(FAILURE, ""))
+        return Ended(run.info.status, run.data.tags.get(FAILURE, ""), run.data.tags.get(FINGERPRINT, ""))
 
     def close_interrupted(self) -> int:
         """Mark as KILLED the runs that a dead process left RUNNING: MLflow never does so itself. Returns their number.
