@@ -175,13 +175,15 @@ class _ReadyModel:
 
 @dataclass
 class Shelf:
-    """What was read for one plan and may serve the next one in the same process: rows, weights, and where those lie."""
+    """What one plan has read, or found out, and may serve the next one in the same process."""
 
     rows: dict[tuple[object, ...], TaskRows] = field(default_factory=dict)
     checkpoints: dict[tuple[object, ...], Checkpoint] = field(default_factory=dict)
     models: FreshModels = field(default_factory=FreshModels)
     more_expected: list[tuple[Checkpoint, Labels]] = field(default_factory=list)
     """Which of those models a further plan is likely to begin with."""
+    depths: defaultdict[tuple[object, ...], PlannedDepths] = field(default_factory=lambda: defaultdict(PlannedDepths))
+    """Of frozen prefixes, by what training begins with: the same model over the same texts."""
 
 
 def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = None) -> Plan:
@@ -203,7 +205,6 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
     tokens = TokenCache(cache_folder())
     checkpointing = _checkpointing(request.checkpoint_every)
     prefixes = PrefixStore(prefix_folder(), parse_size(request.cache_size), warnings.warn)
-    depths: defaultdict[tuple[object, ...], PlannedDepths] = defaultdict(PlannedDepths)
     seen: set[str] = set()
     for ready in tasks:
         for ready_model in models:
@@ -256,7 +257,6 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
                     if spec.fingerprint in seen:  # two names of one strategy
                         continue
                     seen.add(spec.fingerprint)
-                    # What training begins with: the same model over the same texts.
                     start = (spec.data.train, spec.model_digest, spec.kept_layers, spec.adapter and spec.strategy)
                     inputs = RunInputs(
                         task=ready.task,
@@ -270,7 +270,7 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
                         prefixes=prefixes,
                         models=shelf.models,
                         checkpointing=checkpointing,
-                        depths=depths[start],
+                        depths=shelf.depths[start],
                     )
                     shelf.models.expect(inputs.checkpoint, inputs.train_task.labels)
                     if spec.freeze_plan.prefix_layers and strategy.keeps_prefix:

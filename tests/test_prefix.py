@@ -13,7 +13,8 @@ import torch
 from tiny_models import ARCHITECTURES
 
 from alue_bench.data.tokenisation import TokenisedSplit
-from alue_bench.plan import Plan, PlannedRun, PlanRequest, build_plan
+from alue_bench.executors.rebuilding import rebuilt, source_of
+from alue_bench.plan import Plan, PlannedRun, PlanRequest, Shelf, build_plan
 from alue_bench.run import Trained, execute, train
 from alue_bench.spec import RunResult
 from alue_bench.training.encoder_stack import view_as_stack
@@ -180,6 +181,16 @@ def test_where_the_store_has_no_room_for_every_depth_each_run_computes_its_own(p
     results = [do(planned)[0] for planned in plan.runs]
     assert all(result.metrics["runtime/prefix_reused"] == 0 for result in results)
     assert sum(entry.bytes for entry in entries(plan.runs[0])) <= 5 * size
+
+
+def test_a_worker_tries_to_store_every_depth_once(plan_runs: PlanRuns, registry: Any) -> None:
+    plan, shelf = plan_runs("bottom1", "bottom2", "bottom3"), Shelf()
+    first, second = (rebuilt(run.spec, source_of(run, registry), registry, shelf) for run in plan.runs[:2])
+    do(first)
+    assert len(entries(first)) == 3 * 3  # depths, splits
+    first.inputs.prefixes.clear()  # as other plans may, where there is little room
+    do(second)
+    assert len(entries(second)) == 3
 
 
 def test_other_weights_texts_or_formats_have_entries_of_their_own(plan_runs: PlanRuns) -> None:
