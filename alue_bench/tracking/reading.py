@@ -41,7 +41,7 @@ COLUMNS: Mapping[str, str] = {
     "run_name": "string",
     "experiment": "string",
     "parent_id": "string",
-    "status": "string",  # FINISHED in `frame`; anything in `read_attempts`
+    "status": "string",
     "start_time": "datetime64[ms, UTC]",
     "end_time": "datetime64[ms, UTC]",
     "artifact_uri": "string",
@@ -189,11 +189,6 @@ def read_runs(connection: Connection, run_ids: Sequence[str], *, parent_id: str 
     return _results(connection, attempts, Counts(unreadable=unreadable), parent_id)
 
 
-def read_attempts(connection: Connection) -> pd.DataFrame:
-    """Every run of ours in the experiment, whatever became of it, oldest first; columns as in `Results.frame`."""
-    return _read(connection)[0]
-
-
 def say_counts(counts: Counts) -> list[str]:
     """What a reader of the results should know of what is not in them; a sentence each."""
     said = [
@@ -273,22 +268,6 @@ def read_notes(results: Results, run_id: str) -> list[str]:
     """What a reader of the run should know, such as how many texts were cut."""
     text = _fetch(results, run_id, "notes.txt", lambda path: path.read_text(encoding="utf-8"))
     return text.splitlines() if text else []
-
-
-def read_parents(connection: Connection) -> pd.DataFrame:
-    """The invocations with more than one run, newest first: columns run_id, run_name, status, start_time."""
-    import pandas as pd
-
-    found = [
-        {"run_id": run.info.run_id, "run_name": run.info.run_name, "status": run.info.status}
-        | {"start_time": run.info.start_time}
-        for run in _pages(connection)
-        if _is_ours(run) and run.data.tags.get("kind") != "run"
-    ]
-    frame = pd.DataFrame(found, columns=["run_id", "run_name", "status", "start_time"])
-    frame["start_time"] = pd.to_datetime(frame["start_time"], unit="ms", utc=True).astype("datetime64[ms, UTC]")
-    texts = dict.fromkeys(("run_id", "run_name", "status"), "string")
-    return frame.astype(texts).iloc[::-1].reset_index(drop=True)
 
 
 # How ---------------------------------------------------------------------------------------------------------------
