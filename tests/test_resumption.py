@@ -206,6 +206,17 @@ def test_a_folder_that_takes_no_checkpoint_is_noted_and_the_run_goes_on(planned:
     assert any("no checkpoint was written" in note for note in result.notes)
 
 
+def test_what_was_half_written_when_its_process_was_killed_does_not_stay(tmp_path: Path) -> None:
+    file = Checkpointing(tmp_path, 0.0).of("key", lambda problem: None)
+    half = tmp_path / f".{file.path.name}.1"
+    for over in (file.read, file.remove):
+        file.write({"weights/x": torch.zeros(2)}, {})
+        half.write_bytes(b"half")
+        over()
+        assert not half.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_by_the_command_line_a_finished_run_leaves_no_checkpoint(
     run: CommandLine, runs: Callable[..., list[Any]]
 ) -> None:

@@ -98,7 +98,13 @@ class CheckpointFile:
 
     def remove(self) -> None:
         """The training is over."""
-        for path in (self.path, self._scratch):
+        self._sweep()
+        with suppress(OSError):
+            self.path.unlink()
+
+    def _sweep(self) -> None:
+        """Remove what a process that was killed as it wrote has left of this training: it may take gigabytes."""
+        for path in self.path.parent.glob(f".{self.path.name}.*"):
             with suppress(OSError):
                 path.unlink()
 
@@ -130,6 +136,7 @@ class CheckpointFile:
         """The last checkpoint; None where there is none. A damaged one is told to `on_problem` and removed."""
         from safetensors import safe_open
 
+        self._sweep()
         if not self.path.exists():
             return None
         try:
