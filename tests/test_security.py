@@ -74,6 +74,13 @@ class TestSecrets:
             assert secret not in said.everything
             assert not [path for path in files if secret.encode() in path.read_bytes()]
 
+    @pytest.mark.parametrize("before", [(), ("run",)])
+    def test_nor_in_what_is_said_of_a_command_line(self, alue_bench: CommandLine, before: tuple[str, ...]) -> None:
+        said = alue_bench(*before, "postgresql://me:planted@db.example/x")
+        assert said.code == 2
+        assert "postgresql://***@db.example/x" in said.err
+        assert "planted" not in said.everything
+
     @pytest.mark.parametrize(
         ("text", "public"),
         [

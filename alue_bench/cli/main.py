@@ -104,6 +104,7 @@ def main() -> None:
         print(f"alue-bench: {printable(redact(str(error)))}", file=sys.stderr)
         code = 2
     except CLICK_ERROR as error:
+        error.message = redact(error.message)  # it may repeat an argument, such as a store's address
         error.show()
         code = 0 if type(error).__name__ == "NoArgsIsHelpError" else error.exit_code
     except typer.Exit as error:
