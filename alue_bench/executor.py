@@ -1,7 +1,7 @@
 """What an executor is: a way to have the runs of a plan done in other processes, here or on other machines.
 
-The harness cuts a plan into assignments and hands them out, the longest first; an executor brings each to a worker and
-brings back what is said of it. All that a worker must do with an assignment is
+The harness cuts a plan into assignments and hands them out, the longest first, or those of a sweep in its order; an
+executor brings each to a worker and brings back what is said of it. All that a worker must do with an assignment is
 
     from alue_bench.executors.worker import carry_out
     carry_out(assignment, tell)      # tell: called with a Started, Advanced, Ended or Warned, in the worker

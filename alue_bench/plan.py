@@ -142,6 +142,8 @@ class Plan:
     """How many runs are left out because what the user named has no data here."""
     keeps_prefixes: bool = True
     """Whether outputs of frozen layers are computed once and kept."""
+    order_matters: bool = False
+    """Whether workers are to begin its runs in this order, rather than the longest first."""
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def _least_biased(runs: Sequence[PlannedRun], seed: int) -> tuple[list[int], flo
     draw = random.Random(seed)
     best: tuple[float, list[int]] | None = None
     for _ in range(DRAWS):
-        order = _dealt(list(blocks.values()), draw)
+        order = _dealt([blocks[depth] for depth in sorted(blocks)], draw)
         bias = float(np.abs(drifts @ standard[order]).max(initial=0.0))
         if best is None or bias < best[0]:
             best = (bias, order)
@@ -113,7 +113,11 @@ def _settings(run: PlannedRun) -> tuple[float, ...]:
 
 
 def _dealt(blocks: Sequence[Sequence[int]], draw: random.Random) -> list[int]:
-    """Each block's members over the rounds, as evenly as may be; in a round, block by block in random order."""
+    """Each block's members over the rounds, as evenly as may be; in a round, block by block in random order.
+
+    Blocks are given from shallow to deep. The last round ends with its deepest one: these runs are the shortest, so
+    that workers who share the sweep come to its end together.
+    """
     rounds: list[list[list[int]]] = [[] for _ in range(ROUNDS)]
     for block in blocks:
         members, first = draw.sample(block, len(block)), draw.randrange(ROUNDS)
@@ -121,4 +125,7 @@ def _dealt(blocks: Sequence[Sequence[int]], draw: random.Random) -> list[int]:
             part = members[(number - first) % ROUNDS :: ROUNDS]
             if part:
                 content.append(part)
-    return [place for content in rounds for part in draw.sample(content, len(content)) for place in part]
+    deepest = rounds[-1][-1] if rounds[-1] else []
+    shuffled = [draw.sample(content, len(content)) for content in rounds]
+    shuffled[-1].sort(key=lambda part: part is deepest)
+    return [place for content in shuffled for part in content for place in part]

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CommandLine
+from conftest import SHORT, CommandLine
 
 from alue_bench.errors import UnavailableError
 from alue_bench.executor import Assignment, Event, Executor, Lost, Report, Resources, Returned, Warned
 from alue_bench.executors import coordination, local, worker
 from alue_bench.executors.news import News
 from alue_bench.executors.processes import cause_of_death, environment_of, hire, visible_gpus
+from alue_bench.sweep_order import TAG
 from alue_bench.testing import ConformanceError, ConformanceWarning, check_executor
 from alue_bench.tracking.claims import FINGERPRINT, STAGE
 from alue_bench.tracking.connection import connect
@@ -98,6 +99,16 @@ class TestAPluginsExecutor:
         assert statuses(run(*TWO, "--json", "--executor", "cafes-here")) == ["reused", "reused"]
         parents = {r.data.tags["mlflow.parentRunId"] for r in runs("tags.kind = 'run'")}
         assert parents == {r.info.run_id for r in runs("tags.kind = 'plan'")[:2]}
+
+    @pytest.mark.usefixtures("here")
+    def test_the_runs_of_a_sweep_begin_in_its_order(
+        self, alue_bench: CommandLine, store: str, experiment: str, tiny_bert: Path, runs: Callable[..., list[Any]]
+    ) -> None:
+        """The longest first would put one corner of the grid at the beginning and another one at the end."""
+        what = ("-t", "anger", "-m", tiny_bert, *SHORT, "--grid", "bottom=0..4/2,top=0..2/2")
+        where = ("--tracking-uri", store, "--experiment", experiment)
+        assert alue_bench("sweep", *what, *where, "--executor", "cafes-here").code == 0
+        assert [r.data.tags[TAG] for r in runs("tags.kind = 'run'")] == [f"{place}/5" for place in range(1, 6)]
 
     @pytest.mark.usefixtures("here")
     def test_a_diagnostic_set_is_scored_with_the_model_that_its_worker_trained_just_before(

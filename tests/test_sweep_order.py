@@ -62,6 +62,13 @@ def test_in_each_round_the_runs_of_one_depth_follow_each_other(planned: Planned)
     assert max(Counter(blocks).values()) <= ROUNDS
 
 
+def test_it_ends_with_short_runs_so_that_workers_end_together(planned: Planned) -> None:
+    runs = spread_out(planned("bottom-top")).runs
+    costs = [run.cost for run in runs]
+    assert costs[-1] < np.median(costs)
+    assert depth(runs[-1]) == max(depth(run) for run in runs[-10:])
+
+
 def test_it_is_the_same_whenever_it_is_asked_for_and_another_with_another_seed(planned: Planned) -> None:
     runs = planned("bottom-top")
 

@@ -123,7 +123,7 @@ def run_sweep(
     request = sweep_request(settings, overrides)
     plan = build_plan(replace(request, download=not (dry_run and request.skip_missing)), registry)
     order = spread_out(plan.runs)
-    plan.runs = order.runs
+    plan.runs, plan.order_matters = order.runs, True
     streams.talk.print(plan_view(plan))
     streams.talk.print(f"order: {order.describe()}", highlight=False)
     invocation = Invocation(registry, settings, streams)

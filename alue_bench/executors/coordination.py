@@ -1,4 +1,4 @@
-"""A plan done by workers: handed out longest first, followed, and brought to an end whatever happens to them."""
+"""A plan done by workers: handed out, followed, and brought to an end whatever happens to them."""
 
 from __future__ import annotations
 
@@ -128,13 +128,13 @@ class _Coordination:
         return in_order(self._plan, list(self._outcomes.values()))
 
     def reuse(self) -> list[_Unit]:
-        """Takes what is finished from the store. Returns the rest, the longest first."""
+        """Takes what is finished from the store. Returns the rest, the longest first unless their order matters."""
         waiting = []
         for unit in units(self._plan):
             left = [planned for planned in unit if not self._reused(planned)]
             if left:
                 waiting.append(_Unit(left))
-        return sorted(waiting, key=lambda unit: -unit.cost)
+        return waiting if self._plan.order_matters else sorted(waiting, key=lambda unit: -unit.cost)
 
     def lead(self, crew: Crew, waiting: list[_Unit], *, fail_fast: bool) -> None:
         """Until everything is done; with `fail_fast`, until a run has failed and those under way are done."""
