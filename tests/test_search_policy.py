@@ -19,6 +19,7 @@ from alue_bench.errors import UsageError
 from alue_bench.evaluation.additive import additive
 from alue_bench.evaluation.metrics import metrics
 from alue_bench.search.candidates import Amount, parse_amount, parse_share
+from alue_bench.search.course import Course, Done
 from alue_bench.search.evidence import (
     Evaluation,
     SeedNoise,
@@ -29,6 +30,7 @@ from alue_bench.search.evidence import (
     seed_noise,
 )
 from alue_bench.search.policy import Decision, Question, Step, decide
+from alue_bench.search.runs import SearchGrid
 from alue_bench.search.surface import fit
 from alue_bench.task import Labels
 
@@ -163,6 +165,43 @@ class TestEnds:
         assert after.spent == pytest.approx(decide(asked, evaluations[:before]).spent + broken.cost)
         full = Step(asked.full, 0)
         assert decide(asked, [], [full]).step is None
+
+
+class TestConclusion:
+    @staticmethod
+    def course(of: World) -> Course:
+        asked = question(of)
+        return Course("oold", "mini", "f1_macro", SearchGrid(of.options, {}, asked.layers, 1.0, 1), asked)
+
+    @staticmethod
+    def go_on(course: Course, of: World) -> None:
+        """The next run."""
+        step = course.decision().step
+        assert step is not None
+        found = of.evaluation(step)
+        course.done.append(Done(step, "id", False, "", found, lambda: found, step.cost, 1.0))
+
+    def test_where_full_fails_with_a_further_seed_what_was_found_stands(self) -> None:
+        of = world(1, noise=0.3)
+        course = self.course(of)
+        while course.decision().best.loss is None:
+            self.go_on(course, of)
+        found = course.decision()
+        assert found.step is not None  # something cheaper is hoped for
+        course.failed[Step(course.question.full, 5)] = "out of memory"
+        ended = course.decision()
+        assert (ended.step, ended.best) == (None, found.best)
+        said = course.conclusion(ended)
+        assert said[0].startswith(f"Answer: {found.best.candidate.name}, at ")
+        assert "a cheaper setting may do as well: full failed with a further seed" in said[1]
+        assert course.as_dict(ended)["supported"]
+
+    def test_where_full_fails_with_the_first_one_there_is_no_answer(self) -> None:
+        course = self.course(world(5))
+        course.failed[Step(course.question.full, 0)] = "out of memory"
+        assert course.conclusion(course.decision()) == [
+            "No answer: full failed (out of memory), and there is nothing to hold settings against."
+        ]
 
 
 class TestLoss:

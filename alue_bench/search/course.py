@@ -48,7 +48,10 @@ class Course:
 
     @property
     def broken(self) -> str | None:
-        """Why there is nothing to hold candidates against."""
+        """Why there is nothing to hold candidates against. Not so where full fine-tuning failed with a later seed
+        alone: that ends the search, and what it has found by then stands."""
+        if self.full_score is not None:
+            return None
         return next((why for step, why in self.failed.items() if step.candidate == self.question.full), None)
 
     @property
@@ -103,6 +106,8 @@ class Course:
                 said.append(
                     f"The budget ended before the search did: {decision.why}, which is cheaper and may do as well."
                 )
+            elif any(step.candidate == full for step in self.failed):
+                said.append(f"The search ended early, and a cheaper setting may do as well: {decision.why}.")
         if (on_test := self._told_by_test(best)) is not None:
             said.append(on_test)
         return said

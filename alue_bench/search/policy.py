@@ -151,7 +151,7 @@ def decide(question: Question, evaluations: Sequence[Evaluation], broken: Sequen
         return Decision(step, why, spent, best, known, hoped_for)
 
     if full.name in failed:
-        return decision(None, f"{full.name} failed")
+        return decision(None, f"{full.name} failed" + (" with a further seed" if base else ""))
     if not base:
         short = [step for step in _short_steps(question, evaluations) if step.candidate.name not in failed]
         step = short[0] if short else Step(full, 0)
