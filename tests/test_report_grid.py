@@ -115,6 +115,29 @@ class TestRecommendation:
         assert chosen is not None
         assert (chosen.strategy, chosen.reference) == ("bottom3", "top1")
 
+    def test_a_setting_that_failed_with_some_seed_is_not_recommended_for_the_others(self) -> None:
+        runs = [
+            row(name, dev, dev, seconds, seed=seed)
+            for name, dev, seconds in (("full", 0.5, 10.0), ("bottom3", 0.5, 7.0), ("bottom6", 0.5, 5.0))
+            for seed in (42, 43)
+        ]
+        collapsed = row("bottom6", math.nan, math.nan, 5.0, seed=44)
+        chosen = recommend(grid_of(*runs, collapsed))
+        assert chosen is not None
+        assert (chosen.strategy, chosen.candidates, chosen.settings, chosen.left_out) == ("bottom3", 2, 2, 1)
+        assert chosen.sentence().endswith("; one setting was left out, for runs that failed or have no score")
+        without = recommend(grid_of(*runs))
+        assert without is not None
+        assert (without.strategy, without.left_out) == ("bottom6", 0)
+
+    def test_full_is_the_reference_even_if_it_failed_with_some_seed(self) -> None:
+        found = grid_of(
+            row("full", 0.5, 0.5, 10.0), row("full", math.nan, 0.1, 10.0, seed=43), row("top1", 0.6, 0.6, 9.0)
+        )
+        chosen = recommend(found)
+        assert chosen is not None
+        assert (chosen.reference, chosen.strategy, chosen.left_out) == ("full", "top1", 0)
+
     def test_of_nothing_there_is_none(self) -> None:
         assert recommend(grid_of(row("full", math.nan, 0.1, 1.0))) is None
 

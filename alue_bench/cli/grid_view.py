@@ -24,7 +24,7 @@ WAITING, RUNNING, FAILED = "·", "▶", "✗"
 
 
 def table_of(outcomes: Sequence[Outcome]) -> pd.DataFrame:
-    """As `alue_bench.report.grid` reads it; runs that failed are left out."""
+    """As `alue_bench.report.grid` reads it; runs that failed have no score."""
     import pandas as pd
 
     rows = [
@@ -39,7 +39,6 @@ def table_of(outcomes: Sequence[Outcome]) -> pd.DataFrame:
             "data_source": outcome.spec.data.source,
         }
         for outcome in outcomes
-        if outcome.status != "failed"
     ]
     return pd.DataFrame(rows)
 

@@ -83,7 +83,9 @@ def _recommended(subject: Subject) -> str | None:
         test_score=(grid.TEST, "mean"),
         train_s=(grid.SECONDS, "mean"),
         seeds=("seed", "nunique"),
+        scored=("seed", "size"),
     )
+    means["scoreless"] = subject.runs.groupby("strategy").size() - means["scored"]
     found = grid.recommend(means.reset_index())
     return found.strategy if found else None
 

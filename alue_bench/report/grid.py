@@ -90,6 +90,8 @@ class Recommendation:
     settings: int
     """How many there were to choose from."""
     seeds: int
+    left_out: int = 0
+    """How many more there are with runs that failed or have no score."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, in which there is no nan."""
@@ -105,14 +107,20 @@ class Recommendation:
             f"{self.strategy}: test score {self.test_score:.3f}, {_change(self.test_change)} against {self.reference}; "
             f"{self.train_s:.1f} s of training, {self.saving:.0%} less. The cheapest of {self.candidates} settings "
             f"(of {self.settings}) whose dev score is within {self.tolerance * 100:g}% of {self.reference}'s; "
-            f"chosen by dev score, reported on test, {seeds}"
+            f"chosen by dev score, reported on test, {seeds}" + self._left_out()
         )
+
+    def _left_out(self) -> str:
+        if not self.left_out:
+            return ""
+        some = "one setting was" if self.left_out == 1 else f"{self.left_out} settings were"
+        return f"; {some} left out, for runs that failed or have no score"
 
 
 def groups(runs: pd.DataFrame) -> Iterator[Group]:
     """The grids of a table, in its order.
 
-    runs: see the module. Runs without a score (constant predictions have no correlation) take no part.
+    runs: see the module. Runs without a score (constant predictions have no correlation) take no part in means.
     """
     if runs.empty:
         return
@@ -140,7 +148,8 @@ def cells(runs: pd.DataFrame) -> pd.DataFrame:
     """One row for each strategy of one grid: means over seeds.
 
     Columns: strategy, bottom and top (missing where the strategy is no cell of the grid), dev_score, test_score,
-    test_spread (standard deviation over seeds; nan of one), train_s, flops_share (nan where not recorded), seeds.
+    test_spread (standard deviation over seeds; nan of one), train_s, flops_share (nan where not recorded), seeds,
+    scoreless (how many of its runs have no score or no time, and are not in the means).
     """
     import pandas as pd
 
@@ -161,9 +170,11 @@ def cells(runs: pd.DataFrame) -> pd.DataFrame:
                 "train_s": good[SECONDS].mean(),
                 "flops_share": good[FLOPS].mean() if FLOPS in good else math.nan,
                 "seeds": good["seed"].nunique(),
+                "scoreless": len(part) - len(good),
             }
         )
     columns = ["strategy", "bottom", "top", "dev_score", "test_score", "test_spread", "train_s", "flops_share", "seeds"]
+    columns += ["scoreless"]
     found = pd.DataFrame(rows, columns=columns)
     return found.astype({"bottom": "Int64", "top": "Int64"})
 
@@ -190,9 +201,12 @@ def within_tolerance(score: float, reference: float, tolerance: float) -> bool:
 def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Recommendation | None:
     """The cheapest setting within the tolerance, by dev score; of equally cheap ones the better. None of no cells.
 
-    With one seed and many settings, some are within the tolerance by chance: that is what `test_change` is for.
+    A setting that came to no score with some seed is not recommended for how it did with the others; only `full` is
+    what the others are held against even so. With one seed and many settings, some are within the tolerance by chance:
+    that is what `test_change` is for.
     """
-    scored = cells[cells["dev_score"].notna()]
+    known = cells[cells["dev_score"].notna()]
+    scored = known[(known["scoreless"] == 0) | (known["strategy"] == REFERENCE)]
     if scored.empty:
         return None
     full = scored[scored["strategy"] == REFERENCE]
@@ -212,6 +226,7 @@ def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Reco
         candidates=len(good),
         settings=len(scored),
         seeds=int(chosen["seeds"]),
+        left_out=len(known) - len(scored),
     )
 
 
