@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.measure.calibration import shape_key
-from alue_bench.measure.flops import training_flops
+from alue_bench.measure.flops import head_forward, prefix_flops, training_flops
 from alue_bench.plan import PlannedRun
 from alue_bench.run import tokenised
 from alue_bench.strategy import FreezePlan, Outline, Strategy
@@ -49,9 +49,8 @@ class EmptyModel:
 
     def scoring(self, lengths: np.ndarray[Any, Any]) -> float:
         """FLOPs of a forward pass over examples of these lengths (int64 [n])."""
-        shape = self.plan.shape
-        nothing_trains = FreezePlan(shape, frozenset(range(shape.layers)), embeddings=True, pooler=True)
-        return training_flops(self.stack, nothing_trains, lengths, 1, head_reads_first=self.head_reads_first)
+        layers = prefix_flops(self.stack, self.plan.shape.layers, lengths, head_reads_first=self.head_reads_first)
+        return layers + head_forward(self.stack, len(lengths))
 
 
 class EmptyModels:

@@ -174,13 +174,31 @@ def _products(part: nn.Module, trained: set[int], follows: bool, of_all_tokens: 
         yield Product(module.weight.numel(), id(module.weight) in trained, before, of_all_tokens)
 
 
+def head_flops(stack: EncoderStack, plan: FreezePlan, examples: int, *, trains_below: bool) -> int:
+    """FLOPs of training steps of pooler and head, which read one vector of each example."""
+    trained = {id(parameter) for parameter in trainable_parameters(stack, plan)}
+    found, before = 0, trains_below
+    for module, linear in _behind_layers(stack):
+        if linear is not None:
+            found += 2 * examples * linear.weight.numel() * (1 + before + (id(linear.weight) in trained))
+        before = before or any(id(parameter) in trained for parameter in module.parameters(recurse=False))
+    return found
+
+
 def head_forward(stack: EncoderStack, examples: int) -> int:
-    """FLOPs of pooler and head, which read one vector of each example."""
+    """FLOPs of pooler and head, forward."""
+    return 2 * examples * sum(linear.weight.numel() for _, linear in _behind_layers(stack) if linear is not None)
+
+
+def _behind_layers(stack: EncoderStack) -> Iterator[tuple[nn.Module, nn.Linear | None]]:
+    """Each module that is neither in the embeddings nor in a layer, in the order of their use; and, where it is linear,
+    again as such."""
     from torch import nn
 
     inside = {id(m) for part in (*stack.embeddings, *stack.layers) for m in part.modules()}
-    linear = [m for m in stack.model.modules() if isinstance(m, nn.Linear) and id(m) not in inside]
-    return 2 * examples * sum(m.weight.numel() for m in linear)
+    for module in stack.model.modules():
+        if id(module) not in inside:
+            yield module, module if isinstance(module, nn.Linear) else None
 
 
 def step_flops(
@@ -198,8 +216,10 @@ def step_flops(
 
     Embeddings are looked up, not multiplied; the small projection that some architectures put behind them is left out.
     """
-    found = 3 * head_forward(stack, len(lengths))
-    trains_below = not plan.embeddings and plan.trained == "weights"
+    found = 0
+    trained = {id(parameter) for parameter in trainable_parameters(stack, plan)}
+    # Of embeddings that are not frozen, biases or adapters may train as well as weights.
+    trains_below = any(id(parameter) in trained for part in stack.embeddings for parameter in part.parameters())
     layers = layers_of(stack, plan)
     for index, layer in enumerate(layers):
         if index >= start:
@@ -210,7 +230,7 @@ def step_flops(
                 first_only=head_reads_first and index == len(layers) - 1,
             )
         trains_below = trains_below or layer.trains
-    return float(found)
+    return float(found + head_flops(stack, plan, len(lengths), trains_below=trains_below))
 
 
 def prefix_flops(
