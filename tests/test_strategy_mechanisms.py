@@ -456,6 +456,21 @@ class TestAdapters:
                 stack = operate(view_as_stack(_model(tiny_bert)), None, adapter)
                 assert torch.allclose(stack.model.eval()(input_ids=ids).logits, plain, atol=1e-6)
 
+    def test_matrices_decay_and_factors_do_not(self, tiny_bert: Path, registry: Any) -> None:
+        """A factor that decays would go to zero, where nothing passes, and not to one."""
+        from alue_bench.training.surgery import operate
+
+        for name, decays in (("ia3", False), ("lora-r1", True)):
+            strategy = registry.strategy(name)[0]
+            stack = operate(view_as_stack(_model(tiny_bert)), None, strategy.adapter())
+            apply_plan(stack, strategy.freeze_plan(stack.shape))
+            inside = {id(p) for layer in stack.layers for p in layer.parameters() if p.requires_grad}
+            groups = build_optimiser(stack, HyperParameters(weight_decay=0.1)).param_groups
+            found = {id(p): group["weight_decay"] > 0 for group in groups for p in group["params"]}
+            assert inside
+            assert {found[parameter] for parameter in inside} == {decays}
+            assert found[id(stack.model.classifier.weight)]
+
     def test_the_seed_decides_where_they_begin(self, plan_runs: PlanRuns) -> None:
         once, again, other = (do(one(plan_runs("lora-r4", init_seed=seed)))[0] for seed in (1, 1, 2))
         assert curve(once) == curve(again) != curve(other)

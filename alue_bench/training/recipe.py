@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 def build_optimiser(stack: EncoderStack, hyper: HyperParameters, before: Any = None) -> Any:
-    """AdamW over the trainable parameters only; biases and norm weights do not decay (Devlin et al. 2019).
+    """AdamW over the trainable parameters only; biases and norm weights do not decay (Devlin et al. 2019), nor do the
+    factors of adapters: one, and not zero, is where they change nothing.
 
     Built after freezing: a frozen parameter in an optimiser would still decay. Each group's `rate` is the part of the
     learning rate that it gets. before: an optimiser of the same model; what it knows of parameters that still train is
@@ -26,9 +27,10 @@ def build_optimiser(stack: EncoderStack, hyper: HyperParameters, before: Any = N
     rates = _rates(stack, hyper.llrd)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     trainable = [parameter for parameter in stack.model.parameters() if parameter.requires_grad]
+    factors = _factors(stack)
     for decays in (True, False):
         for parameter in trainable:
-            if (parameter.ndim > 1) == decays:
+            if (parameter.ndim > 1 and id(parameter) not in factors) == decays:
                 groups.setdefault((rates.get(id(parameter), 1.0), decays), []).append(parameter)
     optimiser = torch.optim.AdamW(
         [
@@ -42,6 +44,15 @@ def build_optimiser(stack: EncoderStack, hyper: HyperParameters, before: Any = N
     if before is not None:
         optimiser.state.update({p: state for p, state in before.state.items() if p.requires_grad})
     return optimiser
+
+
+def _factors(stack: EncoderStack) -> set[int]:
+    """Vectors that scale what a module reads or gives (IA3). `peft` writes them as matrices of one row or column, and
+    keeps them outside of any module that multiplies matrices."""
+    from torch import nn
+
+    dictionaries = (module for module in stack.model.modules() if isinstance(module, nn.ParameterDict))
+    return {id(p) for dictionary in dictionaries for p in dictionary.parameters() if p.numel() == max(p.shape)}
 
 
 def set_rate(optimiser: Any, lr: float) -> None:
