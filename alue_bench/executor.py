@@ -126,7 +126,7 @@ Event = Report | Returned | Lost
 
 
 class Crew(Protocol):
-    """The workers of one plan. Used by one thread."""
+    """The workers of one invocation: of its plan, or of several after each other. Used by one thread."""
 
     def has_room(self) -> bool:
         """Whether one more assignment would be begun soon. At first it must be true."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SHORT, CommandLine
+from conftest import HERE, SHORT, CommandLine
 
 from alue_bench.errors import UnavailableError
 from alue_bench.executor import Assignment, Event, Executor, Lost, Report, Resources, Returned, Warned
@@ -24,10 +23,6 @@ from alue_bench.testing import ConformanceError, ConformanceWarning, check_execu
 from alue_bench.tracking.claims import FINGERPRINT, STAGE
 from alue_bench.tracking.connection import connect
 from alue_bench.tracking.liveness import MACHINE, PROCESS, this_machine, this_process
-
-GUIDE = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text(encoding="utf-8")
-(HERE,) = (b for b in re.findall(r"^```python\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL) if "cafes-here" in b)
-"""The guide's executor: its one worker is the main process."""
 
 TWO = ("-s", "full", "-s", "bottom2")
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import SHORT, CommandLine, Finished
+from conftest import HERE, SHORT, CommandLine, Finished
 
 Runs = Callable[..., list[Any]]
 # A tiny model learns little of a few rows: what is searched for is wide enough to be found.
@@ -75,6 +76,33 @@ class TestASearch:
         assert (found["answer"], found["supported"], found["budget_ended"]) == ("full", False, True)
         assert found["compute"]["spent_share"] <= 0.8
         assert "The budget ended before a cheaper setting was supported" in said.err
+
+
+def test_searches_side_by_side_ask_for_the_runs_of_one_after_the_other_and_come_to_the_same_answers(
+    search: CommandLine, runs: Runs, install: Callable[..., Path]
+) -> None:
+    what = ("--task", "oold", "--epochs", "2", *WIDE[:-1], "bottom=0..4/4", "--json")
+    install("alue-bench-here", HERE.replace("Here())", "hired.append(Here()) or hired[-1])") + "hired = []\n")
+    said = search(*what, "--executor", "cafes-here", wide=False)
+    together = document_of(said)["searches"]
+    assert [found["task"] for found in together] == ["anger", "oold"]
+    assert all(found["supported"] for found in together)
+    assert len(sys.modules["alue_bench_here"].hired) == 1  # the workers stay from one round to the next
+    assert "oold/tiny-bert: bottom4, seed 1, short: a first look with fewer epochs" in said.err
+    # The first looks of both, and full, come before all that depends on them.
+    begun = [(r.data.params["task"], r.data.params["strategy"], r.data.params["epochs"]) for r in runs()[1:]]
+    first_look = {("full", "1"), ("bottom4", "1"), ("full", "2")}
+    assert set(begun[:6]) == {(task, *run) for task in ("anger", "oold") for run in first_look}
+
+    alone = document_of(search(*what, wide=False))["searches"]
+    for one, other in zip(alone, together, strict=True):
+        assert all(step.pop("reused") for step in one["steps"])
+        assert not any(step.pop("reused") for step in other["steps"])
+        compute, before = one.pop("compute"), other.pop("compute")
+        assert compute["reused_runs"] == before["runs"]
+        assert compute["spent_flops"] == before["spent_flops"]
+        assert one == other
+    assert len(begun) == sum(len(found["steps"]) for found in together)
 
 
 def test_an_interrupted_search_goes_on_and_ends_with_the_same_answer(
@@ -146,6 +174,7 @@ def test_a_dry_run_computes_what_the_grid_costs_and_starts_nothing(search: Comma
         (("--level", "0.7"), "--level is 0.7"),
         (("--grid", "strategy=full,head-only"), "--grid of a search has the axes bottom and top alone"),
         (("--grid", "bottom=0"), "--grid leaves nothing to search"),
+        (("--seed", "4294967292"), "seeds count up from --seed 4294967292, and there is none above 4294967295"),
     ],
 )
 def test_what_makes_no_sense_is_refused(search: CommandLine, arguments: tuple[str, str], told: str) -> None:

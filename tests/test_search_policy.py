@@ -29,7 +29,7 @@ from alue_bench.search.evidence import (
     paired_loss,
     seed_noise,
 )
-from alue_bench.search.policy import Decision, Question, Step, decide
+from alue_bench.search.policy import Decision, Question, Step, ahead, decide
 from alue_bench.search.runs import SearchGrid
 from alue_bench.search.surface import fit
 from alue_bench.task import Labels
@@ -165,6 +165,43 @@ class TestEnds:
         assert after.spent == pytest.approx(decide(asked, evaluations[:before]).spent + broken.cost)
         full = Step(asked.full, 0)
         assert decide(asked, [], [full]).step is None
+
+
+class TestAhead:
+    """What may be done at once."""
+
+    @settings(max_examples=15)
+    @given(
+        draw=st.integers(0, 10_000),
+        layers=st.sampled_from([2, 4, 6]),
+        share=st.floats(0.01, 1.0),
+        short_runs=st.booleans(),
+    )
+    def test_it_is_what_one_run_after_the_other_asks_for(
+        self, draw: int, layers: int, share: float, short_runs: bool
+    ) -> None:
+        of = world(draw, layers=layers)
+        asked = question(of, budget=share * sum(c.cost for c in of.options), short_runs=short_runs)
+        decision, evaluations = search(of, asked)
+        for done in range(len(evaluations)):
+            foreseen = [of.evaluation(d.step) for d in ahead(asked, evaluations[:done]) if d.step]
+            assert foreseen == evaluations[done : done + len(foreseen)]
+            assert foreseen
+        assert ahead(asked, evaluations) == ()
+        assert decision.step is None
+
+    def test_the_whole_first_look_and_full_behind_it(self) -> None:
+        of = world(5)
+        asked = question(of)
+        steps = [decision.step for decision in ahead(asked, [])]
+        assert len(steps) == 8
+        assert [step.short for step in steps if step] == [True] * 7 + [False]
+        assert steps[-1] == Step(asked.full, 0)
+        # A candidate that fails in it changes nothing for the others; later runs are asked for one by one.
+        broken = steps[2]
+        assert broken is not None
+        assert [d.step for d in ahead(asked, [], [broken])] == [step for step in steps if step != broken]
+        assert len(ahead(asked, [of.evaluation(step) for step in steps if step])) == 1
 
 
 class TestConclusion:

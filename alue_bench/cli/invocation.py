@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -31,7 +31,7 @@ from alue_bench.data.location import check_cache_folder
 from alue_bench.errors import UsageError
 from alue_bench.executor import Resources
 from alue_bench.executors.choice import chosen_executor
-from alue_bench.executors.coordination import execute_with
+from alue_bench.executors.coordination import Staff, execute_with
 from alue_bench.executors.local import Interrupted, Observer, Outcome, aggregate, execute_plan, result_document
 from alue_bench.plan import Plan
 from alue_bench.plugins import Registry
@@ -126,6 +126,8 @@ class Invocation:
         self._executor = chosen_executor(
             settings.get("executor"), settings.get("jobs"), settings.get("gpus_per_run"), registry
         )
+        self._staff: Staff | None = None
+        self._keeps_staff = False
         self._recorder: Recorder | None = None
         self._recorded: list[str] = []
         """Runs that the parent run has results of."""
@@ -136,6 +138,22 @@ class Invocation:
         if self._recorder is None:
             raise RuntimeError("the store is not open yet")
         return self._recorder
+
+    @property
+    def uses_workers(self) -> bool:
+        """Whether several runs may be under way at once."""
+        return self._executor is not None
+
+    @contextmanager
+    def keeping_workers(self) -> Iterator[None]:
+        """Inside, one plan's workers go on with the next one: to start them takes seconds."""
+        self._keeps_staff = True
+        try:
+            yield
+        finally:
+            self._keeps_staff = False
+            if self._staff is not None:
+                self._staff.dismiss()
 
     def check(self, plan: Plan) -> None:
         """Raises UsageError where there is nothing to run."""
@@ -183,15 +201,18 @@ class Invocation:
                 if self._executor is None:
                     outcomes = execute_plan(*common, rerun=rerun, fail_fast=fail_fast)
                 else:
-                    allowed = Resources(
-                        device=plan.runs[0].spec.device,
-                        jobs=self._settings.get("jobs"),
-                        gpus_per_run=self._settings.get("gpus_per_run"),
+                    self._staff = self._staff or Staff(self._executor, self._allowed(plan.runs[0].spec.device))
+                    outcomes = execute_with(
+                        self._staff, *common, rerun=rerun, fail_fast=fail_fast, keep_staff=self._keeps_staff
                     )
-                    outcomes = execute_with(self._executor, allowed, *common, rerun=rerun, fail_fast=fail_fast)
         except Interrupted as stop:
             return Execution(plan, stop.outcomes, stop)
         return Execution(plan, outcomes)
+
+    def _allowed(self, device: str) -> Resources:
+        return Resources(
+            device=device, jobs=self._settings.get("jobs"), gpus_per_run=self._settings.get("gpus_per_run")
+        )
 
     def add_to_parent(self, folder: Path, *, into: str) -> None:
         """A folder's files, as artifacts of the parent run, where there is one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,13 +17,12 @@ from alue_bench.grid import WHOLE, cell_name, parse_grid
 from alue_bench.plugins import Registry
 
 if TYPE_CHECKING:
-    from alue_bench.cli.invocation import Invocation
+    from alue_bench.cli.invocation import Execution, Invocation
     from alue_bench.cli.search_progress import SearchProgress
     from alue_bench.executors.local import Interrupted, Outcome
     from alue_bench.plan import Plan, PlannedRun, PlanRequest
-    from alue_bench.search.course import Course
+    from alue_bench.search.course import Asked, Course, Done
     from alue_bench.search.evidence import Evaluation
-    from alue_bench.search.policy import Step
 
 GO_ON = "; the search goes by it. No run is lost: when the store answers again, the same command goes on"
 DEFAULT_TOLERANCE, DEFAULT_MARGIN, DEFAULT_LEVEL, DEFAULT_BUDGET = "1%", "2%", 0.1, "25%"
@@ -97,6 +96,9 @@ def search(
     tracking_uri: options.TrackingUri = None,
     allow_pickles: options.AllowPickles = None,
     cache_size: options.CacheSize = None,
+    executor: options.Executor = None,
+    jobs: options.Jobs = None,
+    gpus_per_run: options.GpusPerRun = None,
     checkpoint_every: options.CheckpointEvery = None,
     rerun: options.Rerun = None,
     fail_fast: options.FailFast = None,
@@ -106,7 +108,8 @@ def search(
     """Find the cheapest layers to freeze that keep the score, without running the whole grid.
 
     Runs are chosen one by one, by what the ones before tell. Settings are chosen by the dev split; the test split
-    reports. Finished runs, also those of a sweep, are not repeated, but count as spent.
+    reports. Finished runs, also those of a sweep, are not repeated, but count as spent. With --jobs the searches of
+    several tasks and models go on side by side, and so do the runs of each one's first look; the answers are the same.
 
     `alue-bench search -t oold -m mini --tolerance 1%`
 
@@ -180,10 +183,11 @@ def run_search(
         invocation.start_parent(first, name=f"search in {_counted(courses)}", tags={"command": "search"})
         outcomes: list[Outcome] = []
         stop: Interrupted | None = None
-        with SearchProgress(streams.talk) as progress:
-            for course in courses:
-                stop = _follow(course, invocation, progress, outcomes, fail_fast=settings.get("fail_fast", False))
-                if stop or (settings.get("fail_fast") and course.failed):
+        fail_fast = settings.get("fail_fast", False)
+        with SearchProgress(streams.talk) as progress, invocation.keeping_workers():
+            for side_by_side in [courses] if invocation.uses_workers else [[course] for course in courses]:
+                stop = _follow(side_by_side, invocation, progress, outcomes, fail_fast=fail_fast)
+                if stop or (fail_fast and any(outcome.status == "failed" for outcome in outcomes)):
                     break
         execution = Execution(Plan([outcome.planned for outcome in outcomes], plan.skipped), outcomes, stop)
         searched = [(course, course.decision()) for course in courses if course.done or course.failed]
@@ -214,7 +218,7 @@ def _courses(request: PlanRequest, rules: Rules, registry: Registry) -> tuple[Pl
     """A search for each task and model. Raises UsageError where there is nothing to search."""
     from alue_bench.plan import Plan, build_plan
     from alue_bench.search.course import Course
-    from alue_bench.search.policy import Question
+    from alue_bench.search.policy import Question, Step
     from alue_bench.search.runs import grid_of
 
     full = cell_name((0, 0))
@@ -238,43 +242,69 @@ def _courses(request: PlanRequest, rules: Rules, registry: Registry) -> tuple[Pl
             level=rules.level,
             short_runs=rules.short_runs and field.short_epochs is not None,
         )
+        field.run_of(Step(question.full, question.max_pairs - 1))  # are there as many seeds?
         courses.append(Course(task, model, runs[0].inputs.task.primary, field, question))
     return Plan(whole, cells.skipped), courses
 
 
 def _follow(
-    course: Course,
+    courses: Sequence[Course],
     invocation: Invocation,
     progress: SearchProgress,
     outcomes: list[Outcome],
     *,
     fail_fast: bool,
 ) -> Interrupted | None:
-    """One run after the other until the search is over. Returns what stopped it from outside."""
+    """Round after round until these searches are over. A round has the next run of each; with workers, also the runs
+    that will be asked for whatever those give. Returns what stopped it from outside."""
     from alue_bench.plan import Plan
 
-    decision = course.decision()
-    while (step := decision.step) is not None:
-        progress.begin(course, decision)
-        execution = invocation.execute(Plan([course.grid.run_of(step)]), progress)
-        if execution.stop is None and _lacks_predictions(execution.outcomes[0], invocation):
-            progress.warned(
-                f"{execution.outcomes[0].spec.label} was recorded without dev predictions; it is done again"
-            )
-            execution = invocation.execute(execution.plan, progress, rerun=True)
+    def asked() -> list[Asked]:
+        return [one for course in courses for one in course.asked(all_certain=invocation.uses_workers)]
+
+    progress.follow(courses)
+    while now := asked():
+        progress.begin(now)
+        execution = invocation.execute(Plan([one.planned for one in now]), progress)
+        execution = _with_predictions(execution, invocation, progress)
+        outcomes += execution.outcomes
         if execution.stop is not None:
             return execution.stop
-        (outcome,) = execution.outcomes
-        outcomes.append(outcome)
-        if outcome.status == "failed":
-            course.failed[step] = outcome.cause
-            if fail_fast:
-                return None
-        else:
-            course.done.append(_done(course, step, outcome, invocation, decision.why))
-        decision = course.decision()
-        progress.settle(course, decision)
+        _take_in(now, execution.outcomes, invocation, progress)
+        if fail_fast and execution.failed:
+            return None
     return None
+
+
+def _with_predictions(execution: Execution, invocation: Invocation, progress: SearchProgress) -> Execution:
+    """Runs of other commands that were recorded without dev predictions are done again."""
+    from alue_bench.plan import Plan
+
+    lacking = [outcome for outcome in execution.outcomes if _lacks_predictions(outcome, invocation)]
+    if execution.stop is not None or not lacking:
+        return execution
+    for outcome in lacking:
+        progress.warned(f"{outcome.spec.label} was recorded without dev predictions; it is done again")
+    again = invocation.execute(Plan([outcome.planned for outcome in lacking]), progress, rerun=True)
+    kept = [outcome for outcome in execution.outcomes if all(outcome is not one for one in lacking)]
+    return replace(execution, outcomes=kept + again.outcomes, stop=again.stop)
+
+
+def _take_in(
+    asked: Sequence[Asked], outcomes: Sequence[Outcome], invocation: Invocation, progress: SearchProgress
+) -> None:
+    """In the order in which the searches ask for them. What one of them does not ask for any more, since full
+    fine-tuning failed, was done in vain; it stays in the store."""
+    ended = {outcome.spec.fingerprint: outcome for outcome in outcomes}
+    for one in asked:
+        course, outcome = one.course, ended.get(one.planned.spec.fingerprint)
+        if outcome is None or course.decision().step != one.step:
+            continue
+        if outcome.status == "failed":
+            course.failed[one.step] = outcome.cause
+        else:
+            course.done.append(_done(one, outcome, invocation))
+        progress.settle(one, course.decision())
 
 
 def _lacks_predictions(outcome: Outcome, invocation: Invocation) -> bool:
@@ -286,13 +316,13 @@ def _lacks_predictions(outcome: Outcome, invocation: Invocation) -> bool:
     )
 
 
-def _done(course: Course, step: Step, outcome: Outcome, invocation: Invocation, why: str) -> Any:
+def _done(asked: Asked, outcome: Outcome, invocation: Invocation) -> Done:
     """The run as evidence: its scores on dev and test, example by example."""
     from alue_bench.search.course import Done
     from alue_bench.search.runs import evaluation_of
     from alue_bench.tracking.reading import read_dev_predictions, read_predictions
 
-    inputs, results = outcome.planned.inputs, _results(invocation, outcome.run_id)
+    step, inputs, results = asked.step, outcome.planned.inputs, _results(invocation, outcome.run_id)
     dev_table = read_dev_predictions(results, outcome.run_id)
     if dev_table is None:
         raise UnavailableError(f"the tracking store does not give the dev predictions of {outcome.run_id} back{GO_ON}")
@@ -307,7 +337,7 @@ def _done(course: Course, step: Step, outcome: Outcome, invocation: Invocation, 
         step,
         outcome.run_id,
         outcome.status == "reused",
-        why,
+        asked.decision.why,
         evaluation_of(step, dev_table, trained_on.labels, trained_on.primary, metrics["selection/dev_score"]),
         on_test,
         metrics["flops/train"],

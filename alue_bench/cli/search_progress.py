@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -15,12 +16,12 @@ from alue_bench.cli.progress import describe
 if TYPE_CHECKING:
     from alue_bench.executors.local import Outcome
     from alue_bench.plan import PlannedRun
-    from alue_bench.search.course import Course
+    from alue_bench.search.course import Asked, Course
     from alue_bench.search.policy import Decision
 
 
 class SearchProgress:
-    """Told of each decision, of the run that follows, and of how things stand afterwards.
+    """Told of the runs that are asked for, of how they go along, and of how things stand afterwards.
 
     It is entered once for the whole search; plans that are executed meanwhile may enter it again.
     """
@@ -41,7 +42,15 @@ class SearchProgress:
             else None
         )
         self._task = self._bar.add_task("planning", total=None) if self._bar else None
-        self._entered, self._spent, self._cost, self._last = 0, 0.0, 0.0, 0.0
+        self._entered, self._last = 0, 0.0
+        self._budget = 0.0
+        """FLOPs; of all searches that go on side by side."""
+        self._spent: dict[str, float] = {}
+        """FLOPs, by search."""
+        self._costs: dict[str, float] = {}
+        """FLOPs of the runs of this round, by fingerprint."""
+        self._parts: dict[str, float] = {}
+        """How far those are that are under way."""
 
     def __enter__(self) -> SearchProgress:
         self._entered += 1
@@ -56,39 +65,46 @@ class SearchProgress:
         if self._bar and self._entered == 0:
             self._bar.stop()
 
-    def begin(self, course: Course, decision: Decision) -> None:
-        """Before a run."""
-        assert decision.step is not None
-        self._spent, self._cost = decision.spent, decision.step.cost
-        if self._bar and self._task is not None:
-            description = f"{course.task}/{course.model} {decision.step.candidate.name}"
-            self._bar.update(
-                self._task, description=escape(description), completed=self._spent, total=course.question.budget
-            )
-        short = ", short" if decision.step.short else ""
-        self._print(f"{decision.step.candidate.name}, seed {decision.step.replicate + 1}{short}: {decision.why}")
+    def follow(self, courses: Sequence[Course]) -> None:
+        """Before the first run of these searches, which go on side by side."""
+        self._spent = dict.fromkeys(map(_name, courses), 0.0)
+        self._budget = sum(course.question.budget * course.grid.full_flops for course in courses)
 
-    def settle(self, course: Course, decision: Decision) -> None:
+    def begin(self, asked: Sequence[Asked]) -> None:
+        """Before the runs of a round."""
+        self._costs = {one.planned.spec.fingerprint: one.step.cost * one.course.grid.full_flops for one in asked}
+        self._parts.clear()
+        one = asked[0]
+        self._show(f"{_name(one.course)} {one.step.candidate.name}" if len(asked) == 1 else f"{len(asked)} runs")
+        for one in asked:
+            short = ", short" if one.step.short else ""
+            self._say(
+                one.course, f"{one.step.candidate.name}, seed {one.step.replicate + 1}{short}: {one.decision.why}"
+            )
+
+    def settle(self, asked: Asked, decision: Decision) -> None:
         """After a run: what is spent, and what the candidate's loss is now known to be."""
-        if self._bar and self._task is not None:
-            self._bar.update(self._task, completed=decision.spent)
-        last = course.done[-1].step.candidate if course.done else None
-        standing = next((s for s in decision.standings if s.candidate == last and s.loss), None)
+        course = asked.course
+        self._spent[_name(course)] = decision.spent * course.grid.full_flops
+        self._parts.pop(asked.planned.spec.fingerprint, None)
+        self._show()
+        standing = next((s for s in decision.standings if s.candidate == asked.step.candidate), None)
         known = ""
         if standing is not None and standing.loss is not None:
             loss = standing.loss
             known = f"; {standing.candidate.name} loses {loss.mean:.4f} ± {loss.standard_error:.4f}: {standing.state}"
         budget = course.share(course.question.budget)
-        self._print(f"spent {course.share(decision.spent):.1%} of the grid (of {budget:.0%}){known}")
+        self._say(course, f"spent {course.share(decision.spent):.1%} of the grid (of {budget:.0%}){known}")
 
     def started(self, planned: PlannedRun) -> None:
         pass
 
     def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
+        self._parts[planned.spec.fingerprint] = done / total
         now = time.monotonic()
-        if self._bar and self._task is not None and now - self._last >= self.REFRESH_S:
+        if now - self._last >= self.REFRESH_S:
             self._last = now
-            self._bar.update(self._task, completed=self._spent + self._cost * done / total)
+            self._show()
 
     def ended(self, outcome: Outcome) -> None:
         self._print(f"  {describe(outcome)}")
@@ -96,5 +112,23 @@ class SearchProgress:
     def warned(self, message: str) -> None:
         self._print(f"warning: {message}")
 
+    def _show(self, description: str | None = None) -> None:
+        """On the bar: what is spent, and the runs under way as far as they are."""
+        if self._bar is not None and self._task is not None:
+            under_way = sum(self._costs.get(fingerprint, 0.0) * part for fingerprint, part in self._parts.items())
+            self._bar.update(
+                self._task,
+                total=self._budget,
+                completed=sum(self._spent.values()) + under_way,
+                description=None if description is None else escape(description),
+            )
+
+    def _say(self, course: Course, line: str) -> None:
+        self._print(f"{_name(course)}: {line}" if len(self._spent) > 1 else line)
+
     def _print(self, line: str) -> None:
         self._console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def _name(course: Course) -> str:
+    return f"{course.task}/{course.model}"

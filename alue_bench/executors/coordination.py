@@ -28,54 +28,45 @@ TRIES_BLAMELESS = 4
 LOOK_S = 0.5
 
 
-def execute_with(
-    executor: Executor,
-    resources: Resources,
-    plan: Plan,
-    recorder: Recorder,
-    registry: Registry,
-    observer: Observer,
-    *,
-    rerun: bool = False,
-    fail_fast: bool = False,
-) -> list[Outcome]:
-    """As `local.execute_plan`, by workers. With `fail_fast`, runs that are under way when one fails are finished."""
-    coordination = _Coordination(plan, recorder, registry, observer, resources, rerun)
-    try:
-        waiting = coordination.reuse()
-        if waiting:
-            crew = _Crew(executor, resources)
-            try:
-                coordination.lead(crew, waiting, fail_fast=fail_fast)
-            finally:
-                crew.stop()
-    except KeyboardInterrupt as stop:
-        recorder.close_workers()
-        raise Interrupted(coordination.outcomes()) from stop
-    except AlueBenchError:  # such as an executor that failed
-        recorder.close_workers()
-        raise
-    return coordination.outcomes()
+class Staff:
+    """The workers of one plan, or of several after each other: hired when there is first something to do.
 
-
-class _Crew:
-    """A crew whose failures are told as those of its executor: it may be a stranger's, or stand on a cluster."""
+    Failures of the crew are told as those of its executor: it may be a stranger's, or stand on a cluster.
+    """
 
     def __init__(self, executor: Executor, resources: Resources) -> None:
-        self._name = executor.name
-        self._crew: Crew = self._ask(executor.hire, resources)
+        self._executor, self.resources = executor, resources
+        self._crew: Crew | None = None
+        self._count = 0
+
+    def hire(self) -> None:
+        if self._crew is None:
+            self._crew = self._ask(self._executor.hire, self.resources)
 
     def has_room(self) -> bool:
-        return self._ask(self._crew.has_room)
+        return self._ask(self._hired.has_room)
+
+    def next_number(self) -> int:
+        """Of an assignment: none has that of another one."""
+        self._count += 1
+        return self._count
 
     def hand_out(self, assignment: Assignment) -> None:
-        self._ask(self._crew.hand_out, assignment)
+        self._ask(self._hired.hand_out, assignment)
 
     def events(self, timeout_s: float) -> Sequence[Event]:
-        return self._ask(self._crew.events, timeout_s)
+        return self._ask(self._hired.events, timeout_s)
 
-    def stop(self) -> None:
-        self._ask(self._crew.stop)
+    def dismiss(self) -> None:
+        """Where there is a crew, end its workers."""
+        if self._crew is not None:
+            crew, self._crew = self._crew, None
+            self._ask(crew.stop)
+
+    @property
+    def _hired(self) -> Crew:
+        assert self._crew is not None
+        return self._crew
 
     def _ask(self, call: Callable[..., T], *arguments: object) -> T:
         try:
@@ -84,9 +75,45 @@ class _Crew:
             raise
         except Exception as error:
             raise PluginError(
-                f"executor {self._name!r} failed: {type(error).__name__}: {error}; what is finished is recorded, and "
-                "the same command goes on, with this executor or another (--executor)"
+                f"executor {self._executor.name!r} failed: {type(error).__name__}: {error}; what is finished is "
+                "recorded, and the same command goes on, with this executor or another (--executor)"
             ) from error
+
+
+def execute_with(
+    staff: Staff,
+    plan: Plan,
+    recorder: Recorder,
+    registry: Registry,
+    observer: Observer,
+    *,
+    rerun: bool = False,
+    fail_fast: bool = False,
+    keep_staff: bool = False,
+) -> list[Outcome]:
+    """As `local.execute_plan`, by workers. With `fail_fast`, runs that are under way when one fails are finished.
+
+    keep_staff: the workers stay for a further plan, unless this one was broken off.
+    """
+    coordination = _Coordination(plan, recorder, registry, observer, staff.resources, rerun)
+    try:
+        waiting = coordination.reuse()
+        if waiting:
+            whole = False
+            try:
+                staff.hire()
+                coordination.lead(staff, waiting, fail_fast=fail_fast)
+                whole = True
+            finally:
+                if not (whole and keep_staff):
+                    staff.dismiss()
+    except KeyboardInterrupt as stop:
+        recorder.close_workers()
+        raise Interrupted(coordination.outcomes()) from stop
+    except AlueBenchError:  # such as an executor that failed
+        recorder.close_workers()
+        raise
+    return coordination.outcomes()
 
 
 @dataclass
@@ -122,7 +149,6 @@ class _Coordination:
         self._out: dict[int, _Unit] = {}
         self._started: set[str] = set()
         self._held: list[tuple[_Unit, Held]] = []
-        self._count = 0
 
     def outcomes(self) -> list[Outcome]:
         return in_order(self._plan, list(self._outcomes.values()))
@@ -136,17 +162,17 @@ class _Coordination:
                 waiting.append(_Unit(left))
         return waiting if self._plan.order_matters else sorted(waiting, key=lambda unit: -unit.cost)
 
-    def lead(self, crew: Crew, waiting: list[_Unit], *, fail_fast: bool) -> None:
+    def lead(self, staff: Staff, waiting: list[_Unit], *, fail_fast: bool) -> None:
         """Until everything is done; with `fail_fast`, until a run has failed and those under way are done."""
         told = False
         while waiting or self._out or self._held:
             heed_termination()
             if fail_fast and any(outcome.status == "failed" for outcome in self._outcomes.values()):
                 waiting, self._held = [], []
-            while waiting and crew.has_room():
-                self._hand_out(crew, waiting.pop(0))
+            while waiting and staff.has_room():
+                self._hand_out(staff, waiting.pop(0))
             if self._out:
-                for event in crew.events(LOOK_S):
+                for event in staff.events(LOOK_S):
                     waiting = self._heard(event) + waiting
             elif self._held and not waiting:
                 if not told:
@@ -156,12 +182,12 @@ class _Coordination:
                 if not waiting and self._held:
                     time.sleep(RETURN_S)
 
-    def _hand_out(self, crew: Crew, unit: _Unit) -> None:
-        self._count += 1
-        self._out[self._count] = unit
-        crew.hand_out(
+    def _hand_out(self, staff: Staff, unit: _Unit) -> None:
+        number = staff.next_number()
+        self._out[number] = unit
+        staff.hand_out(
             Assignment(
-                number=self._count,
+                number=number,
                 runs=tuple((planned.spec, source_of(planned, self._registry)) for planned in unit.runs),
                 tracking_uri=self._recorder.connection.uri,
                 experiment=self._recorder.connection.experiment,

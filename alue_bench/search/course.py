@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from alue_bench.plan import PlannedRun
 from alue_bench.search.candidates import Candidate
 from alue_bench.search.evidence import Evaluation, Loss, by_replicate, mean_score, paired_loss, seed_noise
-from alue_bench.search.policy import Decision, Question, Standing, Step, decide
+from alue_bench.search.policy import Decision, Question, Standing, Step, ahead, decide
 from alue_bench.search.runs import SearchGrid
 
 TEST_LEVEL = 0.025
@@ -45,6 +46,15 @@ class Course:
 
     def decision(self) -> Decision:
         return decide(self.question, [done.dev for done in self.done], tuple(self.failed))
+
+    def asked(self, *, all_certain: bool) -> list[Asked]:
+        """The next run; with `all_certain` also those that will be asked for whatever it gives. None at the end."""
+        found = ahead(self.question, [done.dev for done in self.done], tuple(self.failed))
+        return [
+            Asked(self, decision, decision.step, self.grid.run_of(decision.step))
+            for decision in (found if all_certain else found[:1])
+            if decision.step is not None
+        ]
 
     @property
     def broken(self) -> str | None:
@@ -194,6 +204,17 @@ class Course:
             ],
             "failed": [{"setting": step.candidate.name, "why": why} for step, why in self.failed.items()],
         }
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A run that a search asks for."""
+
+    course: Course
+    decision: Decision
+    """By which it is asked for."""
+    step: Step
+    planned: PlannedRun
 
 
 def _loss(loss: Loss | None, level: float) -> dict[str, float] | None:

@@ -174,6 +174,24 @@ def decide(question: Question, evaluations: Sequence[Evaluation], broken: Sequen
     return decision(chosen.steps[0], f"{chosen.candidate.name} promises most")
 
 
+def ahead(question: Question, evaluations: Sequence[Evaluation], broken: Sequence[Step] = ()) -> tuple[Decision, ...]:
+    """The next decision, and those behind it that are certain whatever the runs before them give; none at the end.
+
+    Several while the first look lasts, and full fine-tuning's whole run behind it: these follow from costs alone. Every
+    later run depends on the score of the one before. Only a failure of full fine-tuning ends the search among them.
+    """
+    found: list[Decision] = []
+    known = list(evaluations)
+    while (decision := decide(question, known, broken)).step is not None:
+        found.append(decision)
+        step = decision.step
+        if not step.short:
+            break
+        # Nothing that follows asks for its score.
+        known.append(Evaluation(step.candidate.name, step.replicate, math.nan, short=True))
+    return tuple(found)
+
+
 def _prospects(
     question: Question,
     evaluations: Sequence[Evaluation],
