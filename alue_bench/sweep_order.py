@@ -115,8 +115,9 @@ def _settings(run: PlannedRun) -> tuple[float, ...]:
 def _dealt(blocks: Sequence[Sequence[int]], draw: random.Random) -> list[int]:
     """Each block's members over the rounds, as evenly as may be; in a round, block by block in random order.
 
-    Blocks are given from shallow to deep. The last round ends with its deepest one: these runs are the shortest, so
-    that workers who share the sweep come to its end together.
+    Blocks are given from shallow to deep. The first round begins with its shallowest one: workers who share the sweep
+    would else begin with computing the same prefixes. The last one ends with its deepest: these runs are the shortest,
+    so that the workers come to the end together.
     """
     rounds: list[list[list[int]]] = [[] for _ in range(ROUNDS)]
     for block in blocks:
@@ -125,7 +126,9 @@ def _dealt(blocks: Sequence[Sequence[int]], draw: random.Random) -> list[int]:
             part = members[(number - first) % ROUNDS :: ROUNDS]
             if part:
                 content.append(part)
-    deepest = rounds[-1][-1] if rounds[-1] else []
+    rounds = [content for content in rounds if content]
+    shallowest, deepest = rounds[0][0], rounds[-1][-1]
     shuffled = [draw.sample(content, len(content)) for content in rounds]
+    shuffled[0].sort(key=lambda part: part is not shallowest)
     shuffled[-1].sort(key=lambda part: part is deepest)
     return [place for content in shuffled for part in content for place in part]

@@ -62,6 +62,10 @@ def test_in_each_round_the_runs_of_one_depth_follow_each_other(planned: Planned)
     assert max(Counter(blocks).values()) <= ROUNDS
 
 
+def test_it_begins_without_a_prefix_so_that_no_two_workers_compute_the_same_one(planned: Planned) -> None:
+    assert [depth(run) for run in spread_out(planned("bottom-top")).runs[:2]] == [0, 0]
+
+
 def test_it_ends_with_short_runs_so_that_workers_end_together(planned: Planned) -> None:
     runs = spread_out(planned("bottom-top")).runs
     costs = [run.cost for run in runs]
@@ -83,8 +87,9 @@ def test_grids_that_are_not_compared_stay_apart_and_seeds_and_rates_are_mixed(pl
     ordered = spread_out(runs)
     tasks = [run.spec.task for run in ordered.runs]
     assert tasks == ["anger"] * 30 + ["oold"] * 30
+    # By chance alone, one in three orders would have more than 0.18.
     for values in ([run.spec.seed for run in ordered.runs[:30]], [run.spec.hyper.lr for run in ordered.runs[:30]]):
-        assert abs(np.corrcoef(np.arange(30), values)[0, 1]) < 0.1
+        assert abs(np.corrcoef(np.arange(30), values)[0, 1]) < 0.15
 
 
 def test_what_uses_the_model_of_another_run_comes_right_behind_it(planned: Planned) -> None:
