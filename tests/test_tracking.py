@@ -20,8 +20,10 @@ from conftest import CommandLine, environment_of
 from sklearn.metrics import f1_score
 
 from alue_bench.errors import UnavailableError
+from alue_bench.spec import Predictions
 from alue_bench.tracking import liveness
 from alue_bench.tracking.connection import connect, sqlite_path, tracking_uri
+from alue_bench.tracking.figures import draw_predictions
 
 Runs = Callable[..., list[Any]]
 
@@ -181,6 +183,23 @@ class TestARun:
         assert (folder / "confusion_matrix.png").stat().st_size > 1000
         with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
             assert {len(row) for row in csv.reader(file)} == {columns}
+
+
+@pytest.mark.parametrize("task", ["anger", "mdd"])
+def test_a_matrix_shows_its_own_predictions_whatever_was_drawn_before(registry: Any, tmp_path: Path, task: str) -> None:
+    labels = registry.tasks[task].value.labels
+    gold = list(labels.names) * 3
+
+    def drawn(title: str, predicted: list[str]) -> bytes:
+        ids = [str(number) for number in range(len(gold))]
+        predictions = Predictions(ids=ids, gold=gold, predicted=predicted, scores=None, columns=())
+        draw_predictions(tmp_path / "matrix.png", predictions, labels, title=title)
+        return (tmp_path / "matrix.png").read_bytes()
+
+    right, wrong = drawn("one", gold), drawn("one", gold[::-1])
+    assert right != wrong
+    assert drawn("two", gold) != right
+    assert drawn("one", gold) == right
 
 
 class TestAPlan:

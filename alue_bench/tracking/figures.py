@@ -22,8 +22,7 @@ def draw_predictions(path: Path, predictions: Predictions, labels: Labels, *, ti
     predicted against gold numbers."""
     if labels.kind in (TargetKind.BINARY, TargetKind.MULTICLASS):
         matrix = _matrix_of(labels)
-        matrix.show(predictions, title)
-        matrix.figure.savefig(path, dpi=DPI, pil_kwargs=QUICK)
+        matrix.draw(path, predictions, title)
         return
     figure = _figure(labels)
     axes = figure.add_subplot()
@@ -54,40 +53,47 @@ def _matrix_of(labels: Labels) -> _Matrix:
 
 
 class _Matrix:
-    """A confusion matrix whose labels are laid out once: that takes longer than all the rest, and the runs of a plan
-    have the same ones."""
+    """A confusion matrix whose axes and labels are drawn once: that takes longer than all the rest, and the runs of a
+    plan have the same ones."""
 
     def __init__(self, labels: Labels) -> None:
-        self.figure = _figure(labels)
+        figure = _figure(labels)
+        figure.set_dpi(DPI)
         self._names, self._with_numbers = list(labels.names), labels.outputs <= 12
-        self._axes = self.figure.add_subplot()
-        self._axes.set_title("title", fontsize=9)
+        self._axes = figure.add_subplot()
+        self._title = self._axes.set_title("title", fontsize=9, animated=True)
         places = range(len(self._names))
         self._axes.set_xticks(places, self._names, rotation="vertical" if len(self._names) > 3 else "horizontal")
         self._axes.set_yticks(places, self._names)
         self._axes.set(xlabel="predicted", ylabel="gold")
         zeros = [[0.0] * len(self._names) for _ in self._names]
         # Readable without colour vision, and in print. Rows add up to 1: rare labels show as well as frequent ones.
-        self._image = self._axes.imshow(zeros, cmap="cividis", vmin=0, vmax=1)
-        self.figure.colorbar(self._image, ax=self._axes, label="part of the gold label's examples", shrink=0.9)
-        self.figure.draw_without_rendering()
-        self.figure.set_layout_engine(None)  # with one, be it "none", every figure is drawn twice
+        self._image = self._axes.imshow(zeros, cmap="cividis", vmin=0, vmax=1, animated=True)
+        figure.colorbar(self._image, ax=self._axes, label="part of the gold label's examples", shrink=0.9)
+        canvas: Any = figure.canvas
+        canvas.draw()  # all but what is animated
+        self._canvas, self._rest = canvas, canvas.copy_from_bbox(figure.bbox)
 
-    def show(self, predictions: Predictions, title: str) -> None:
-        """Put the numbers of these predictions in."""
+    def draw(self, path: Path, predictions: Predictions, title: str) -> None:
+        """PNG of these predictions."""
         import numpy as np
+        from PIL import Image
         from sklearn.metrics import confusion_matrix
 
         counts = confusion_matrix(predictions.gold, predictions.predicted, labels=self._names)
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        self._axes.set_title(title, fontsize=9)
         self._image.set_data(shares)
-        for text in list(self._axes.texts):
-            text.remove()
+        self._title.set_text(title)
+        self._canvas.restore_region(self._rest)
+        for artist in (self._image, self._title, *self._axes.spines.values()):
+            self._axes.draw_artist(artist)
         if self._with_numbers:
             for (row, column), count in np.ndenumerate(counts):
                 colour = "black" if shares[row, column] > 0.5 else "white"
-                self._axes.text(column, row, str(count), ha="center", va="center", color=colour)
+                text = self._axes.text(column, row, str(count), ha="center", va="center", color=colour)
+                self._axes.draw_artist(text)
+                text.remove()
+        Image.fromarray(np.asarray(self._canvas.buffer_rgba())).save(path, dpi=(DPI, DPI), **QUICK)
 
 
 def _draw_hits(axes: object, predictions: Predictions, labels: Labels) -> None:
