@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -52,9 +51,10 @@ def test_the_plan_completes_on_the_node_that_is_left(
 
     long = ("-s", "full", "--seeds", "2", "--epochs", "60", "--json")
     both_at_work: list[bool] = []
+    over = threading.Event()
 
     def lose_a_node() -> None:
-        for _ in range(600):
+        while not over.wait(0.1):
             try:
                 under_way = runs("attributes.status = 'RUNNING' and tags.stage = 'training'")
             except AttributeError:  # the experiment is not there yet
@@ -63,11 +63,11 @@ def test_the_plan_completes_on_the_node_that_is_left(
                 both_at_work.append(True)
                 cluster.remove_node(cluster.second, allow_graceful=False)
                 return
-            time.sleep(0.1)
 
     lightning = threading.Thread(target=lose_a_node)
     lightning.start()
     said = run(*long, "--executor", "ray")
+    over.set()
     lightning.join()
     assert both_at_work
     assert said.code == 0, said.err
