@@ -75,18 +75,7 @@ def _sentence(subject: Subject) -> Sentence:
 def _recommended(subject: Subject) -> str | None:
     """The cheapest setting whose dev score is close to the baseline's: test scores take no part in the choice. None
     where no run has a dev score, and a test score and a time to tell of."""
-    runs = grid.measured(subject.runs)
-    if runs.empty:
-        return None
-    means = runs.groupby("strategy", sort=False).agg(
-        dev_score=(grid.DEV, "mean"),
-        test_score=(grid.TEST, "mean"),
-        train_s=(grid.SECONDS, "mean"),
-        seeds=("seed", "nunique"),
-        scored=("seed", "size"),
-    )
-    means["scoreless"] = subject.runs.groupby("strategy").size() - means["scored"]
-    found = grid.recommend(means.reset_index())
+    found = grid.recommend(grid.cells(subject.runs))
     return found.strategy if found else None
 
 
