@@ -91,13 +91,15 @@ class Layer:
         return 2 + query + key + value + (query or key)
 
 
-def layers_of(stack: EncoderStack, plan: FreezePlan) -> list[Layer]:
-    """From the linear modules of each layer and the width of its attention. The model may be on the meta device."""
+def layers_of(stack: EncoderStack, trained: set[int]) -> list[Layer]:
+    """From the linear modules of each layer and the width of its attention. The model may be on the meta device.
+
+    trained: the ids of the parameters that train; for the cost of forward passes there may as well be none.
+    """
     config: Any = stack.model.config
     hidden = int(config.hidden_size)
     kinds = getattr(config, "layer_types", None) or ["full_attention"] * len(stack.layers)
     window = getattr(config, "local_attention", None) or getattr(config, "sliding_window", None)
-    trained = {id(parameter) for parameter in trainable_parameters(stack, plan)}
     found = []
     for module, kind in zip(stack.layers, kinds, strict=True):
         products: list[Product] = []
@@ -174,31 +176,32 @@ def _products(part: nn.Module, trained: set[int], follows: bool, of_all_tokens: 
         yield Product(module.weight.numel(), id(module.weight) in trained, before, of_all_tokens)
 
 
-def head_flops(stack: EncoderStack, plan: FreezePlan, examples: int, *, trains_below: bool) -> int:
+def head_flops(stack: EncoderStack, trained: set[int], examples: int, *, trains_below: bool) -> int:
     """FLOPs of training steps of pooler and head, which read one vector of each example."""
-    trained = {id(parameter) for parameter in trainable_parameters(stack, plan)}
+    from torch import nn
+
     found, before = 0, trains_below
-    for module, linear in _behind_layers(stack):
-        if linear is not None:
-            found += 2 * examples * linear.weight.numel() * (1 + before + (id(linear.weight) in trained))
+    for module in _behind_layers(stack):
+        if isinstance(module, nn.Linear):
+            found += 2 * examples * module.weight.numel() * (1 + before + (id(module.weight) in trained))
         before = before or any(id(parameter) in trained for parameter in module.parameters(recurse=False))
     return found
 
 
 def head_forward(stack: EncoderStack, examples: int) -> int:
     """FLOPs of pooler and head, forward."""
-    return 2 * examples * sum(linear.weight.numel() for _, linear in _behind_layers(stack) if linear is not None)
-
-
-def _behind_layers(stack: EncoderStack) -> Iterator[tuple[nn.Module, nn.Linear | None]]:
-    """Each module that is neither in the embeddings nor in a layer, in the order of their use; and, where it is linear,
-    again as such."""
     from torch import nn
 
+    linear = (module for module in _behind_layers(stack) if isinstance(module, nn.Linear))
+    return 2 * examples * sum(module.weight.numel() for module in linear)
+
+
+def _behind_layers(stack: EncoderStack) -> Iterator[nn.Module]:
+    """Each module that is neither in the embeddings nor in a layer, in the order of their use."""
     inside = {id(m) for part in (*stack.embeddings, *stack.layers) for m in part.modules()}
     for module in stack.model.modules():
         if id(module) not in inside:
-            yield module, module if isinstance(module, nn.Linear) else None
+            yield module
 
 
 def step_flops(
@@ -220,7 +223,7 @@ def step_flops(
     trained = {id(parameter) for parameter in trainable_parameters(stack, plan)}
     # Of embeddings that are not frozen, biases or adapters may train as well as weights.
     trains_below = any(id(parameter) in trained for part in stack.embeddings for parameter in part.parameters())
-    layers = layers_of(stack, plan)
+    layers = layers_of(stack, trained)
     for index, layer in enumerate(layers):
         if index >= start:
             found += layer.cost(
@@ -230,14 +233,14 @@ def step_flops(
                 first_only=head_reads_first and index == len(layers) - 1,
             )
         trains_below = trains_below or layer.trains
-    return float(found + head_flops(stack, plan, len(lengths), trains_below=trains_below))
+    return float(found + head_flops(stack, trained, len(lengths), trains_below=trains_below))
 
 
 def prefix_flops(
     stack: EncoderStack, depth: int, lengths: np.ndarray[Any, Any], *, head_reads_first: bool = False
 ) -> float:
     """FLOPs of the lowest `depth` layers over examples of these lengths, forward."""
-    layers = layers_of(stack, FreezePlan(stack.shape))
+    layers = layers_of(stack, trained=set())
     return float(
         sum(
             layer.cost(
