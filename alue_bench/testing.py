@@ -506,7 +506,7 @@ def _loadable(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
             f"{subject}: the tokeniser gives the id {beyond[0]}, but the model has {config.vocab_size} embeddings; "
             "take the tokeniser that belongs to the weights"
         )
-    stack = view_as_stack(empty_model(config, Labels.binary("no", "yes")))
+    stack = view_as_stack(empty_model(config))
     if stack.shape != shape:
         yield f"{subject}: config.json says {shape}, but the model has {stack.shape}; mend config.json"
 

@@ -13,8 +13,7 @@ from alue_bench.data.tokenisation import TokenisedSplit
 from alue_bench.measure.flops import training_flops
 from alue_bench.spec import HyperParameters
 from alue_bench.strategy import FreezePlan
-from alue_bench.task import Labels
-from alue_bench.training.checkpoint import random_model
+from alue_bench.training.checkpoint import BINARY, random_model
 from alue_bench.training.encoder_stack import view_as_stack
 from alue_bench.training.forward import choose_forward
 from alue_bench.training.loop import fine_tune
@@ -34,7 +33,6 @@ WHOLE_BELOW = 256
 """Models of up to this hidden size are timed whole: a step of theirs takes little, and overheads are a part of it."""
 VOCABULARY = 1000
 """Embeddings are looked up; how many there are matters little."""
-LABELS = Labels.binary("no", "yes")
 
 
 def shape_key(config: Any) -> tuple[object, ...]:
@@ -75,7 +73,7 @@ def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParame
     chosen = generator.choice(lengths, size=wanted, replace=len(lengths) < wanted)
     with torch.random.fork_rng():
         small = _in_small(config)
-        stack = view_as_stack(random_model(small, LABELS, seed=0).to(device.name))
+        stack = view_as_stack(random_model(small, BINARY, seed=0).to(device.name))
         forward = choose_forward(stack, device.compute)
         training = fine_tune(
             stack,
@@ -83,7 +81,7 @@ def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParame
             forward,
             Examples(_random_split(chosen, small.vocab_size, generator)),
             Examples(_random_split(chosen[:1], small.vocab_size, generator)),
-            labels=LABELS,
+            labels=BINARY,
             hyper=replace(hyper, epochs=1, batch_size=batch_size, select="last"),
             data_seed=0,
             device=device,

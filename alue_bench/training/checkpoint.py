@@ -23,6 +23,8 @@ from alue_bench.task import Labels
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
 
+BINARY = Labels.binary("no", "yes")
+"""For models of which nothing but the shape is asked."""
 HUB_TIMEOUT = 5.0
 """Seconds to wait for the hub to answer at all before calling it unreachable."""
 
@@ -340,7 +342,7 @@ def declared_config(model: Model) -> Any:
         ) from error
 
 
-def empty_model(config: Any, labels: Labels) -> Any:
+def empty_model(config: Any, labels: Labels = BINARY) -> Any:
     """The same architecture without memory for weights: enough to count parameters and FLOPs."""
     import torch
 

@@ -9,11 +9,10 @@ from typing import Any
 from alue_bench.errors import DoesNotFit, UnavailableError
 from alue_bench.strategy import Adapter, Outline
 from alue_bench.task import Labels
-from alue_bench.training.checkpoint import empty_model
+from alue_bench.training.checkpoint import BINARY, empty_model
 from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.freezing import trainable_parameters
 
-BINARY = Labels.binary("no", "yes")
 PER_LAYER = ("layer_types",)
 """Fields of a configuration with one entry for each layer."""
 
