@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import io
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -40,11 +39,6 @@ OURS = ("ALUE_BENCH_DATA", "ALUE_BENCH_DISABLE_PLUGINS", "MLFLOW_TRACKING_URI")
 
 # Small enough to train in a second, with every flag that costs time set low.
 SHORT = ("--epochs", "1", "--limit-train", "48", "--limit-eval", "32", "--max-length", "24", "--batch-size", "16")
-
-
-GUIDE = (REPOSITORY / "docs" / "plugins.md").read_text(encoding="utf-8")
-(HERE,) = (b for b in re.findall(r"^```python\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL) if "cafes-here" in b)
-"""The guide's executor: its one worker is the main process."""
 
 
 @dataclass(frozen=True)

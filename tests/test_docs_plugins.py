@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import typer
 from conftest import CommandLine
+from guide import GUIDE, block_with
 from typer.testing import CliRunner
 
 from alue_bench import (
@@ -33,16 +34,9 @@ from alue_bench import (
 from alue_bench.plugins import load_registry
 from alue_bench.testing import ConformanceWarning, check_model, check_strategy, check_task
 
-GUIDE = (Path(__file__).parents[1] / "docs" / "plugins.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^`([\w./-]+)`\n\n```\w+\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL))
 """The tutorial's files by path: each is printed below its path."""
 TASK_FILE = "alue_bench_cafes/__init__.py"
-
-
-def block_with(words: str) -> str:
-    """The one Python block that contains the words."""
-    (block,) = (b for b in re.findall(r"^```python\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL) if words in b)
-    return str(block)
 
 
 def executed(words: str) -> dict[str, Any]:

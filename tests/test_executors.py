@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import HERE, SHORT, CommandLine
+from conftest import SHORT, CommandLine
+from guide import HERE
 
 from alue_bench.errors import UnavailableError
 from alue_bench.executor import Assignment, Event, Executor, Lost, Report, Resources, Returned, Warned

@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import HERE, SHORT, CommandLine, Finished
+from conftest import SHORT, CommandLine, Finished
+from guide import HERE
 
 Runs = Callable[..., list[Any]]
 # A tiny model learns little of a few rows: what is searched for is wide enough to be found.
