@@ -132,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--limit-train", type=_limit, default=2000, metavar="ROWS", help="a number or all (default: 2000)")
     add("--limit-eval", type=_limit, metavar="ROWS", help="dev and test rows, a number or all (default: all)")
     add("--epochs", type=int, default=3, help="(default: 3)")
+    add("--batch-size", type=int, help="(default: each model's own)")
     add("--lr", type=float, help="peak learning rate (default: each model's own)")
     add("--store", metavar="URI", help="MLflow store (default: $MLFLOW_TRACKING_URI, else sqlite below mlruns/)")
     add("--json", type=Path, metavar="FILE", help="write all numbers here")
@@ -156,7 +157,7 @@ def plan_request(options: argparse.Namespace, models: Sequence[Model]) -> PlanRe
         models=tuple(model.name for model in models),
         strategies=tuple(options.strategy or STRATEGIES),
         seeds=tuple(range(DEFAULT_SEED, DEFAULT_SEED + options.seeds)),
-        overrides=(("command line", {"epochs": options.epochs, "lr": options.lr}),),
+        overrides=(("command line", {"epochs": options.epochs, "batch_size": options.batch_size, "lr": options.lr}),),
         limit_train=options.limit_train,
         limit_eval=options.limit_eval,
         data_dir=options.data_dir,

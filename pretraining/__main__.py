@@ -36,7 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     step.add_argument("--no-overlap-check", action="store_true", help="go on without the tasks' files")
     step.add_argument("--out", type=Path, required=True)
-    step.add_argument("--vocabulary", type=int, default=14_000)
+    step.add_argument("--vocabulary", type=int, default=14_000, help="pieces to learn (default: 14000)")
+    step.add_argument("--tokenizer", type=Path, help="keep the vocabulary of this tokenizer.json, to train a model on")
     step.set_defaults(step=_prepare)
 
     step = steps.add_parser("train", help="train, or go on from the newest checkpoint in --run")
@@ -80,7 +81,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
     if arguments.tasks is None and not arguments.no_overlap_check:
         raise SystemExit("name the tasks' files with --tasks or ALUE_BENCH_DATA, or pass --no-overlap-check")
     tasks = None if arguments.no_overlap_check else arguments.tasks
-    prepare(arguments.corpus, tasks, arguments.out, arguments.vocabulary)
+    prepare(arguments.corpus, tasks, arguments.out, arguments.vocabulary, arguments.tokenizer)
 
 
 def _train(arguments: argparse.Namespace) -> None:

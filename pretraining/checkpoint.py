@@ -23,6 +23,7 @@ class Checkpoint:
     """Tokens at the start or at the last change of depth."""
     recipe: dict[str, Any]
     model: dict[str, Tensor]
+    heads: dict[str, Tensor]
     average: dict[str, Tensor]
     optimiser: dict[str, Any]
     tracking_run: str | None = None

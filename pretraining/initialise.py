@@ -40,12 +40,19 @@ def transplant(folder: Path, tokenizer: Tokenizer, unigrams: Floats, seed: int) 
     """The checkpoint in `folder` (config.json, model.safetensors, tokenizer.json) moved to `tokenizer`'s
     pieces.
 
-    Positions that it never trained repeat the first 64; its token types become equal, so that they start
-    neutral.
+    One with the same pieces is taken as it is. Otherwise positions beyond the first 64, which the first version never
+    trained, repeat those; token types become equal, so that they start neutral.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     old_vocab = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
     old = {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
+    model = new_model(tokenizer.get_vocab_size(), config["num_hidden_layers"], config["hidden_size"], seed)
+    if old_vocab == tokenizer.get_vocab():
+        found = model.load_state_dict(old, strict=False)
+        model.tie_weights()
+        if lacking := set(found.missing_keys) - {f"cls.predictions.decoder.{name}" for name in ("weight", "bias")}:
+            raise SystemExit(f"{folder} lacks weights: {', '.join(sorted(lacking))}")
+        return model
     table = old["bert.embeddings.word_embeddings.weight"]
     bias = old["cls.predictions.bias"]
 
@@ -62,7 +69,6 @@ def transplant(folder: Path, tokenizer: Tokenizer, unigrams: Floats, seed: int) 
     biases += (bias[old_rows] - biases[new_rows]).mean()
     biases[new_rows] = bias[old_rows]
 
-    model = new_model(vocabulary, config["num_hidden_layers"], config["hidden_size"], seed)
     state = model.state_dict()
     state.update({name: tensor for name, tensor in old.items() if name in state})
     positions = old["bert.embeddings.position_embeddings.weight"]

@@ -5,6 +5,9 @@ the harness runs them (``alue_bench.training.bert_layer``): no attention mask, a
 and value in one product; forward and backward written out. What follows the last layer's attention is computed
 for the predicted positions only. Same numbers as the standard forward, tested in ``pretraining/tests``.
 
+Beside the masked words, the pooled state of ``[CLS]`` is trained to know which words stand in the text and how two
+segments relate (`SequenceHeads`), since that state is all that a classifier is given.
+
 Shapes: b sequences, s positions, d hidden size, h heads, n predicted positions, v pieces.
 """
 
@@ -19,6 +22,7 @@ from transformers import BertConfig, BertForPreTraining
 
 from alue_bench.training.bert_layer import BatchShape, LayerWeights, encoder_layer
 from alue_bench.training.dropout import DropoutMasks
+from pretraining.relations import Relation
 
 
 def new_model(vocabulary: int, layers: int, hidden: int, seed: int) -> BertForPreTraining:
@@ -37,6 +41,27 @@ def new_model(vocabulary: int, layers: int, hidden: int, seed: int) -> BertForPr
     return BertForPreTraining(config).train()
 
 
+class SequenceHeads(nn.Module):
+    """What is asked of the pooled states [b, d] in pre-training only; not exported.
+
+    The bag of words, as in Gao & Callan 2021 ("Condenser") asked of the sequence's state so that it sums up the text;
+    and the relation of the two segments (`pretraining.relations`).
+    """
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.bag = nn.Linear(hidden, hidden)
+        self.relation = nn.Linear(hidden, len(Relation))
+
+    def bag_loss(self, pooled: Tensor, decoder: nn.Linear, ids: Tensor, shares: Tensor) -> Tensor:
+        """The mean cross-entropy between the pieces predicted, by a share of the whole vocabulary each, and the pieces
+        that are there; `ids`, `shares` [b, s]: see `Batch.bags`.
+        """
+        logits: Tensor = decoder(self.bag(pooled))
+        logs = logits.float().log_softmax(-1)
+        return -(logs.gather(1, ids) * shares).sum(1).mean()
+
+
 class LeanModel:
     """A ``BertForPreTraining`` and its layers as products want them. Build it anew when the model is exchanged."""
 
@@ -47,7 +72,7 @@ class LeanModel:
         self._masks = DropoutMasks(0, model.device.type)  # never drawn from: nothing is dropped
 
     def forward(self, ids: Tensor, types: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of the `wanted` [n] positions of the flattened `ids` [b·s]: ([n, v], next-sentence [b, 2])."""
+        """Logits [n, v] of the `wanted` positions of the flattened `ids` [b·s], and the pooled states [b, d]."""
         model = self.model
         shape = BatchShape(*ids.shape, padding=None)
         states = model.bert.embeddings(input_ids=ids, token_type_ids=types).flatten(0, 1)  # [b·s, d]
@@ -61,7 +86,7 @@ class LeanModel:
             attended = _attend(last.layer, states.view(*ids.shape, -1)).flatten(0, 1)
             final = _rest(last.layer, states[rows], attended[rows])  # [b + n, d]
             pooled = torch.tanh(model.bert.pooler.dense(final[: len(first)]))
-            return model.cls.predictions(final[len(first) :]), model.cls.seq_relationship(pooled)
+            return model.cls.predictions(final[len(first) :]), pooled
 
 
 def _attend(layer: Any, states: Tensor) -> Tensor:

@@ -20,13 +20,18 @@ HELD_OUT_PIECES = 16_000
 that a warm start from it has not seen them."""
 
 
-def prepare(corpus: Path, tasks: Path | None, out: Path, vocabulary: int) -> None:
-    """Clean, learn the vocabulary, encode. `tasks` None skips the overlap check."""
+def prepare(corpus: Path, tasks: Path | None, out: Path, vocabulary: int, learnt: Path | None = None) -> None:
+    """Clean, learn the vocabulary, encode. `tasks` None skips the overlap check; with `learnt`, a tokenizer.json, its
+    vocabulary is kept: what is learnt anew numbers pieces of equal rank differently each time.
+    """
     out.mkdir(parents=True, exist_ok=True)
     overlap = Overlap(task_texts(tasks) if tasks else ())
     counts = {source.name: Counts() for source in SOURCES}
     lines = {source.name: list(clean(read_lines(corpus, source), overlap, counts[source.name])) for source in SOURCES}
-    tokenizer = tokeniser.learn(vocabulary_lines(SOURCES, lines), vocabulary)
+    if learnt:
+        tokenizer = Tokenizer.from_file(str(learnt))
+    else:
+        tokenizer = tokeniser.learn(vocabulary_lines(SOURCES, lines), vocabulary)
     tokenizer.save(str(out / "tokenizer.json"))
     train, held_out = {}, {}
     for source in SOURCES:

@@ -29,9 +29,13 @@ class Recipe:
     hidden: int = 192
     batch_tokens: int = 4096
     mask_rate: float = 0.2
-    pair_rate: float = 0.5
-    pair_loss: float = 0.3
-    """Weight of the next-sentence loss beside the masked-word loss."""
+    pair_rate: float = 0.55
+    relation_loss: float = 0.5
+    """Weight of telling the relation of two segments beside the masked-word loss."""
+    follows_loss: float = 0.1
+    """Weight of the next-sentence loss, so that the exported head for it is a trained one."""
+    bag_loss: float = 0.5
+    """Weight of predicting from the pooled state which words are in the text."""
     peak_lr: float = 1e-3
     warmup_tokens: float = 1e6
     """At the start and after each change of depth."""
@@ -79,10 +83,10 @@ class Recipe:
         return Recipe(**{**values, "stages": stages, "betas": tuple(values["betas"])})
 
 
-MIXED = {64: 0.75, 128: 0.2, 256: 0.05}
+MIXED = {32: 0.3, 64: 0.5, 128: 0.15, 256: 0.05}
 """Mostly short sequences, fastest and most like posts; enough long ones to train all positions."""
 
-WARM = Recipe(stages=(Stage(12, 4e6), Stage(12, 1e12, MIXED)))
+WARM = Recipe(stages=(Stage(12, 1e12, MIXED),))
 """From a 12-layer checkpoint, for as long as one likes; then `anneal`."""
 
 FRESH = Recipe(stages=(Stage(3, 17e6), Stage(6, 10e6), Stage(12, 10e6), Stage(12, 1e12, MIXED)))

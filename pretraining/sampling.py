@@ -1,10 +1,8 @@
 """Packed training sequences, drawn from token streams by source.
 
 A stream is all lines of a source as piece numbers, each line closed by ``[SEP]``. A sequence is full: no
-padding, so no attention mask. Half of them are one segment, ``[CLS] text [SEP]``; half are two, ``[CLS] a
-[SEP] b [SEP]`` with token types 0 and 1, where b continues a, or comes from elsewhere in the same source.
-Telling which trains the pooler and the token types (next-sentence prediction of Devlin et al. 2019; same
-source, so that topic alone does not tell).
+padding, so no attention mask. Some are one segment, ``[CLS] text [SEP]``; the others are two, ``[CLS] a [SEP] b
+[SEP]`` with token types 0 and 1, in one of four relations (`pretraining.relations`) that the model is to tell.
 
 Everything random about step n is drawn from a generator seeded with (seed, n): resuming needs no random
 state.
@@ -20,20 +18,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretraining.masking import Flags, Ids, mask_words
-from pretraining.tokeniser import CLS, SEP
+from pretraining.relations import Relation, altered, rewritten
+from pretraining.tokeniser import CLS, SEP, SPECIAL
 
 NO_LABEL = -100
+RELATION_SHARES = (0.2, 0.2, 0.3, 0.3)
+"""How often each `Relation` is drawn."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`ids`, `types`, `targets`, `chosen` [b, s]; `follows` [b]: 1, 0, or `NO_LABEL` for single segments."""
+    """`ids`, `types`, `targets`, `chosen` [b, s]; `relations` [b]: a `Relation`, or `NO_LABEL` for single segments."""
 
     ids: Ids
     types: Ids
     targets: Ids
     chosen: Flags
-    follows: Ids
+    relations: Ids
+
+    def bags(self) -> NDArray[np.float32]:
+        """[b, s]: one share of 1 for each different piece of a row's uncorrupted text, where it occurs first."""
+        order = np.argsort(self.targets, axis=1, kind="stable")
+        ordered = np.take_along_axis(self.targets, order, axis=1)
+        new = np.ones_like(ordered, bool)
+        new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+        first = np.empty_like(new)
+        np.put_along_axis(first, order, new & (ordered >= len(SPECIAL)), axis=1)
+        return (first / np.maximum(1, first.sum(1, keepdims=True))).astype(np.float32)
 
 
 class Stream:
@@ -41,7 +52,7 @@ class Stream:
 
     def __init__(self, pieces: NDArray[np.uint16], continues: Flags) -> None:
         self.pieces = pieces
-        self._continues = continues
+        self.continues = continues
         starts = np.flatnonzero(pieces == SEP) + 1
         self._starts = np.concatenate([[0], starts[:-1]])
 
@@ -61,9 +72,20 @@ class Stream:
         """The first position from `position` on that starts a word in the middle of a line."""
         for at in range(position, min(position + 100, len(self.pieces))):
             piece = self.pieces[at]
-            if piece != SEP and not self._continues[piece] and self.pieces[at - 1] != SEP:
+            if piece != SEP and not self.continues[piece] and self.pieces[at - 1] != SEP:
                 return at
         return position
+
+    def words(self, start: int, size: int) -> list[NDArray[np.uint16]]:
+        """The words of `size` pieces from `start` on, without the ends of lines."""
+        pieces = self.pieces[start : start + size]
+        pieces = pieces[pieces != SEP]
+        return np.split(pieces, np.flatnonzero(~self.continues[pieces[1:]]) + 1)
+
+    def random_words(self, count: int, rng: np.random.Generator) -> list[NDArray[np.uint16]]:
+        """`count` words that stand together somewhere else."""
+        start = self.inside_line(8 * count, rng)
+        return self.words(start, 8 * count)[:count]
 
 
 class Sampler:
@@ -92,15 +114,16 @@ class Sampler:
         rng = np.random.default_rng([self._seed, step])
         ids = np.empty((rows, length), np.int64)
         types = np.zeros((rows, length), np.int64)
-        follows = np.full(rows, NO_LABEL, np.int64)
+        relations = np.full(rows, NO_LABEL, np.int64)
         for row, which in enumerate(rng.choice(len(self._streams), rows, p=self._shares)):
             stream = self._streams[which]
             if rng.random() < self._pair_rate:
-                ids[row], types[row], follows[row] = pair(stream, length, rng)
+                relations[row] = rng.choice(list(Relation), p=RELATION_SHARES)
+                ids[row], types[row] = pair(stream, length, Relation(relations[row]), rng)
             else:
                 ids[row] = single(stream, length, rng)
         corrupted, chosen = mask_words(ids, self._continues, self._mask_rate, rng)
-        return Batch(corrupted, types, ids, chosen, follows)
+        return Batch(corrupted, types, ids, chosen, relations)
 
 
 def single(stream: Stream, length: int, rng: np.random.Generator) -> Ids:
@@ -112,25 +135,34 @@ def single(stream: Stream, length: int, rng: np.random.Generator) -> Ids:
     return ids
 
 
-def pair(stream: Stream, length: int, rng: np.random.Generator) -> tuple[Ids, Ids, int]:
-    """``[CLS] a [SEP] b [SEP]``, its token types, and whether b continues a.
-
-    Either way b starts in the middle of a line: how it starts must not give the answer away.
-    """
-    start = _start(stream, length + 100, rng)
-    second = stream.next_inside(start + int(rng.integers(length // 5, length - length // 5)))
-    size = min(second - start, length - 8)
-    second = start + size
-    follows = int(rng.random() < 0.5)
-    if not follows:
-        second = stream.inside_line(length, rng)
-    ids = np.full(length, SEP, np.int64)
-    ids[0] = CLS
-    ids[1 : size + 1] = stream.pieces[start : start + size]
-    ids[size + 2 : -1] = stream.pieces[second : second + length - size - 3]
+def pair(stream: Stream, length: int, relation: Relation, rng: np.random.Generator) -> tuple[Ids, Ids]:
+    """``[CLS] a [SEP] b [SEP]`` in the given relation, and its token types."""
+    room = length - 3
+    if relation in (Relation.FOLLOWS, Relation.UNRELATED):
+        first, second = _neighbours(stream, room, relation is Relation.FOLLOWS, rng)
+    else:
+        size = int(rng.integers(room // 2, 2 * room // 3)) + 1
+        start = _start(stream, size, rng)
+        first = stream.pieces[start : start + size]
+        second = rewritten(stream.words(start, size), room - size, stream.random_words, rng)
+        if relation is Relation.ALTERED:
+            second = altered(second, stream.continues, stream.random_words, rng)
+        if rng.random() < 0.5:
+            first, second = second, first
     types = np.zeros(length, np.int64)
-    types[size + 2 :] = 1
-    return ids, types, follows
+    types[len(first) + 2 :] = 1
+    return np.concatenate([[CLS], first, [SEP], second, [SEP]]).astype(np.int64), types
+
+
+def _neighbours(stream: Stream, room: int, follows: bool, rng: np.random.Generator) -> tuple[Ids, Ids]:
+    """A text and its continuation, or another one of its source: either way the second starts in the middle of a line,
+    so that how it starts does not give the answer away.
+    """
+    start = _start(stream, room + 200, rng)
+    second = stream.next_inside(start + int(rng.integers(room // 5, room - room // 5)))
+    size = min(second - start, room - 5)
+    second = start + size if follows else stream.inside_line(room, rng)
+    return stream.pieces[start : start + size], stream.pieces[second : second + room - size]
 
 
 def _start(stream: Stream, room: int, rng: np.random.Generator) -> int:

@@ -3,7 +3,7 @@
     while tokens < recipe.tokens and nobody asked to stop:
         deepen the model if a new stage asks for more layers
         batch = sampler.batch(step)             # a function of (seed, step)
-        loss = masked words + 0.3 × next sentence
+        loss = masked words + a share of each loss of the pooled state
         AdamW step at recipe.lr(tokens), weight average
         now and then: held-out evaluation, checkpoint
 
@@ -33,9 +33,10 @@ from pretraining.checkpoint import Checkpoint
 from pretraining.corpus import SOURCES
 from pretraining.evaluate import evaluate
 from pretraining.initialise import from_statistics, log_unigrams, transplant
-from pretraining.model import LeanModel, new_model, stacked
+from pretraining.model import LeanModel, SequenceHeads, new_model, stacked
 from pretraining.prepare import continues
 from pretraining.recipe import Recipe
+from pretraining.relations import Relation
 from pretraining.sampling import NO_LABEL, Batch, Sampler, Stream, load_streams
 from pretraining.tracking import Tracker
 
@@ -81,6 +82,8 @@ class Run:
         self.device = torch.device(device)
         self.bf16 = has_fast_bf16(self.device.type)
         self.sampler = text.sampler(recipe)
+        torch.manual_seed(recipe.seed)
+        self.heads = SequenceHeads(recipe.hidden).to(self.device)
         self.step = self.tokens = self.changed_at = 0
         self.stopping = False
 
@@ -101,6 +104,7 @@ class Run:
         layers = 1 + max(int(name.split(".layer.")[1].split(".")[0]) for name in saved.model if ".layer." in name)
         model = new_model(self.text.tokenizer.get_vocab_size(), layers, self.recipe.hidden, self.recipe.seed)
         model.load_state_dict(saved.model)
+        self.heads.load_state_dict(saved.heads)
         self._adopt(model)
         self.average = {name: tensor.to(self.device) for name, tensor in saved.average.items()}
         self.optimiser.load_state_dict(saved.optimiser)
@@ -114,6 +118,7 @@ class Run:
             self.changed_at,
             self.recipe.as_dict(),
             self.model.state_dict(),
+            self.heads.state_dict(),
             self.average,
             self.optimiser.state_dict(),
             tracking_run,
@@ -133,8 +138,13 @@ class Run:
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.lr(self.tokens, done - self.changed_at)
         losses = self._losses(batch)
-        (losses["train/masked_loss"] + self.recipe.pair_loss * losses["train/pair_loss"]).backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        weights = {
+            "train/relation_loss": self.recipe.relation_loss,
+            "train/follows_loss": self.recipe.follows_loss,
+            "train/bag_loss": self.recipe.bag_loss,
+        }
+        torch.stack([weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum().backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._parameters(), self.recipe.clip)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.step += 1
@@ -154,8 +164,8 @@ class Run:
         self.model = model.to(self.device).train()
         self.lean = LeanModel(self.model, torch.bfloat16 if self.bf16 else torch.float32)
         self.average = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-        matrices = [p for p in self.model.parameters() if p.ndim > 1]
-        vectors = [p for p in self.model.parameters() if p.ndim <= 1]
+        matrices = [p for p in self._parameters() if p.ndim > 1]
+        vectors = [p for p in self._parameters() if p.ndim <= 1]
         self.optimiser = torch.optim.AdamW(
             [
                 {"params": matrices, "weight_decay": self.recipe.weight_decay},
@@ -165,23 +175,32 @@ class Run:
             fused=True,
         )
 
+    def _parameters(self) -> list[Tensor]:
+        return [*self.model.parameters(), *self.heads.parameters()]
+
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
-        ids, types, targets, follows = (
+        # The exported next-sentence head has 0 for a continuation, as Devlin et al. have it.
+        follows = np.where(batch.relations <= Relation.UNRELATED, batch.relations, NO_LABEL)
+        ids, types, targets, relations, followed, shares = (
             torch.from_numpy(part).to(self.device, non_blocking=True)
-            for part in (batch.ids, batch.types, batch.targets, batch.follows)
+            for part in (batch.ids, batch.types, batch.targets, batch.relations, follows, batch.bags())
         )
         places = np.flatnonzero(batch.chosen)
         # Few different numbers of them: the library prepares its products anew for every shape, and keeps them.
         idle = -len(places) % PREDICTED_STEP
         wanted = torch.from_numpy(np.pad(places, (0, idle))).to(self.device, non_blocking=True)
-        words, pairs = self.lean.forward(ids, types, wanted)
+        words, pooled = self.lean.forward(ids, types, wanted)
         expected = targets.flatten()[wanted]
         expected[len(places) :] = NO_LABEL
-        masked = functional.cross_entropy(words.float(), expected, ignore_index=NO_LABEL)
-        paired = functional.cross_entropy(pairs.float(), follows, ignore_index=NO_LABEL, reduction="sum")
+        heads = self.model.cls
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            related, following = self.heads.relation(pooled), heads.seq_relationship(pooled)
+            bag = self.heads.bag_loss(pooled, heads.predictions.decoder, targets, shares)
         return {
-            "train/masked_loss": masked,
-            "train/pair_loss": paired / max(1, int((batch.follows != NO_LABEL).sum())),
+            "train/masked_loss": functional.cross_entropy(words.float(), expected, ignore_index=NO_LABEL),
+            "train/relation_loss": _mean_loss(related, relations, batch.relations),
+            "train/follows_loss": _mean_loss(following, followed, follows),
+            "train/bag_loss": bag,
         }
 
     @torch.no_grad()
@@ -191,6 +210,12 @@ class Run:
         state = self.model.state_dict()
         names = [name for name, tensor in state.items() if tensor.is_floating_point()]
         torch._foreach_lerp_([self.average[n] for n in names], [state[n] for n in names], 1 - keep)
+
+
+def _mean_loss(logits: Tensor, labels: Tensor, counted: NDArray[np.int64]) -> Tensor:
+    """Cross-entropy over the labelled rows, 0 where there are none; `counted` are the labels on the host."""
+    total = functional.cross_entropy(logits.float(), labels, ignore_index=NO_LABEL, reduction="sum")
+    return total / max(1, int((counted != NO_LABEL).sum()))
 
 
 def train(

@@ -21,12 +21,13 @@ from pretraining import recipe as recipes
 from pretraining import tokeniser
 from pretraining.corpus import Counts, Overlap, clean, with_mentions
 from pretraining.export import export
-from pretraining.initialise import split
+from pretraining.initialise import split, transplant
 from pretraining.masking import mask_words
-from pretraining.model import LeanModel, new_model, stacked
+from pretraining.model import LeanModel, SequenceHeads, new_model, stacked
 from pretraining.prepare import HELD_OUT_PIECES, continues, encode, held_out_start
 from pretraining.recipe import Recipe, Stage, annealing, ending
-from pretraining.sampling import NO_LABEL
+from pretraining.relations import Relation, altered, rewritten
+from pretraining.sampling import NO_LABEL, Batch, Stream, pair
 from pretraining.train import Run, Text
 
 TEXT = """
@@ -130,7 +131,7 @@ def test_batches_are_full_and_a_function_of_the_step(text: Text, recipe: Recipe)
     assert np.array_equal(first.ids, again.ids)
     assert (first.targets[:, 0] == tokeniser.CLS).all()
     assert (first.targets[:, -1] == tokeniser.SEP).all()
-    paired = first.follows != NO_LABEL
+    paired = first.relations != NO_LABEL
     assert 0 < paired.sum() < 32
     assert (first.types.max(1) == paired).all()
     for row, types in zip(first.targets[paired], first.types[paired], strict=True):
@@ -142,10 +143,97 @@ def test_the_lean_forward_equals_the_standard_one() -> None:
     ids = torch.randint(5, 50, (4, 16))
     types = torch.randint(0, 2, (4, 16))
     wanted = torch.tensor([3, 17, 40, 63])
-    words, pairs = LeanModel(model, torch.float32).forward(ids, types, wanted)
+    words, pooled = LeanModel(model, torch.float32).forward(ids, types, wanted)
     standard = model(input_ids=ids, token_type_ids=types)
     assert torch.allclose(words, standard.prediction_logits.flatten(0, 1)[wanted], atol=1e-5)
-    assert torch.allclose(pairs, standard.seq_relationship_logits, atol=1e-5)
+    assert torch.allclose(model.cls.seq_relationship(pooled), standard.seq_relationship_logits, atol=1e-5)
+
+
+def test_a_bag_shares_one_among_the_different_pieces_of_a_row() -> None:
+    targets = np.array([[tokeniser.CLS, 7, 9, 7, tokeniser.SEP], [tokeniser.CLS, 8, 8, 8, tokeniser.SEP]])
+    batch = Batch(targets, targets * 0, targets, targets > 5, np.zeros(2, np.int64))
+    assert batch.bags().tolist() == [[0, 0.5, 0.5, 0, 0], [0, 1, 0, 0, 0]]
+
+
+def test_the_bag_loss_is_least_where_the_text_is_predicted() -> None:
+    heads, decoder = SequenceHeads(4), torch.nn.Linear(4, 10)
+    torch.nn.init.zeros_(decoder.weight)
+    ids, shares = torch.tensor([[2, 7, 9, 3]]), torch.tensor([[0, 0.5, 0.5, 0]])
+    losses = []
+    for wanted in ([7, 9], [5, 6]):
+        torch.nn.init.zeros_(decoder.bias)
+        decoder.bias.data[wanted] = 20.0
+        losses.append(float(heads.bag_loss(torch.zeros(1, 4), decoder, ids, shares).detach()))
+    assert losses[0] == pytest.approx(np.log(2), abs=1e-3)
+    assert losses[1] > 10
+
+
+def shared(one: np.ndarray, other: np.ndarray) -> float:
+    """The share of `one`'s pieces that `other` has."""
+    return float(np.isin(one, other).mean())
+
+
+def test_a_text_told_again_shares_more_than_an_altered_one_and_fills_the_same_room() -> None:
+    flags = np.zeros(3000, bool)
+    rng = np.random.default_rng(0)
+
+    def others(count: int, rng: np.random.Generator) -> list[np.ndarray]:
+        return [np.array([piece], np.uint16) for piece in rng.integers(1000, 3000, count)]
+
+    told, changed = [], []
+    for _ in range(300):
+        words = [np.array([piece], np.uint16) for piece in rng.choice(np.arange(5, 1000), 30, replace=False)]
+        again = rewritten(words, 22, others, rng)
+        other = altered(again, flags, others, rng)
+        assert len(again) == len(other) == 22
+        told.append(shared(again, np.concatenate(words)))
+        changed.append(shared(other, np.concatenate(words)))
+    assert np.mean(told) > 0.9
+    assert np.mean(changed) < 0.7
+    assert np.mean(np.array(told) > np.array(changed)) > 0.95
+
+
+def test_altering_exchanges_whole_words() -> None:
+    flags = np.zeros(100, bool)
+    flags[50:] = True  # pieces that continue a word
+    pieces = np.array([5, 60, 61, 6, 70, 7, 80], np.uint16)
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        result = altered(pieces, flags, lambda count, rng: [np.array([9, 90], np.uint16)] * count, rng)
+        text = " ".join("+" * int(flags[piece]) + str(piece) for piece in result).replace(" +", "+")
+        assert set(text.split()[:-1]) <= {"5+60+61", "6+70", "7+80", "9+90"}  # the last one may be cut
+
+
+@pytest.mark.parametrize("relation", Relation)
+def test_pairs_are_full_in_every_relation(text: Text, relation: Relation) -> None:
+    stream = Stream(text.train["books"], text.continues)
+    rng = np.random.default_rng(0)
+    for length in (32, 64, 128):
+        for _ in range(50):
+            ids, types = pair(stream, length, relation, rng)
+            assert len(ids) == len(types) == length
+            assert ids[0] == tokeniser.CLS
+            assert ids[-1] == ids[np.argmax(types) - 1] == tokeniser.SEP
+
+
+def test_a_continuation_is_what_stands_next(text: Text) -> None:
+    stream = Stream(text.train["books"], text.continues)
+    ids, types = pair(stream, 64, Relation.FOLLOWS, np.random.default_rng(0))
+    joined = np.concatenate([ids[1 : np.argmax(types) - 1], ids[np.argmax(types) : -1]])
+    windows = np.lib.stride_tricks.sliding_window_view(stream.pieces, len(joined))
+    assert (windows == joined).all(1).any()
+
+
+def test_a_checkpoint_with_the_same_pieces_is_taken_whole(text: Text, recipe: Recipe, tmp_path: Path) -> None:
+    run = Run(text, recipe, tmp_path, "cpu")
+    run.start(None)
+    run.advance()
+    run.checkpoint(None).save(tmp_path)
+    text.tokenizer.save(str(tmp_path / "tokenizer.json"))
+    export(tmp_path, tmp_path / "out")
+    again = transplant(tmp_path / "out", text.tokenizer, np.zeros(text.tokenizer.get_vocab_size()), seed=1)
+    for name, tensor in again.state_dict().items():
+        assert torch.equal(tensor, run.average[name].half().float()), name
 
 
 def test_stacking_repeats_the_layers() -> None:
