@@ -83,12 +83,16 @@ class Advanced:
     total: int
 
 
+Status = Literal["finished", "reused", "failed", "held"]
+"""Of a run: "held" is one that another invocation does at this moment."""
+
+
 @dataclass(frozen=True)
 class Ended:
-    """What became of a run; it is in the store. "held" is one that another invocation does at this moment."""
+    """What became of a run; it is in the store."""
 
     fingerprint: str
-    status: Literal["finished", "reused", "failed", "held"]
+    status: Status
     run_id: str
     metrics: Mapping[str, float] = field(default_factory=dict)
     cause: str = ""

@@ -36,8 +36,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     step.add_argument("--no-overlap-check", action="store_true", help="go on without the tasks' files")
     step.add_argument("--out", type=Path, required=True)
-    step.add_argument("--vocabulary", type=int, default=14_000, help="pieces to learn (default: 14000)")
-    step.add_argument("--tokenizer", type=Path, help="keep the vocabulary of this tokenizer.json, to train a model on")
+    words = step.add_mutually_exclusive_group()
+    words.add_argument("--vocabulary", type=int, default=14_000, help="pieces to learn (default: 14000)")
+    words.add_argument("--tokenizer", type=Path, help="keep the vocabulary of this tokenizer.json, to train a model on")
     step.set_defaults(step=_prepare)
 
     step = steps.add_parser("train", help="train, or go on from the newest checkpoint in --run")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from pretraining.recipe import Recipe
 
 KEPT = 2
 
@@ -46,5 +48,12 @@ def newest(folder: Path) -> Path | None:
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint."""
-    return Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
+    """Read a checkpoint; ends the process with a message where another version of the recipe wrote it."""
+    found = torch.load(path, map_location="cpu", weights_only=True)
+    expected = {field.name for field in fields(Checkpoint)}
+    if found.keys() != expected or found["recipe"].keys() != {field.name for field in fields(Recipe)}:
+        raise SystemExit(
+            f"{path} is of another version of the recipe; export it with that one, then go on from what it exports "
+            "(--warm-start)"
+        )
+    return Checkpoint(**found)

@@ -1,7 +1,7 @@
 """From a checkpoint to a folder that `transformers` loads offline, with any ``AutoModelFor...``.
 
 The averaged weights as fp16 safetensors, tokeniser files beside them. It is a ``BertForPreTraining``:
-masked-word head, next-sentence head and pooler are trained.
+masked-word head and pooler are trained, the next-sentence head is not.
 """
 
 from __future__ import annotations

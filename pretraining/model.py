@@ -44,20 +44,25 @@ def new_model(vocabulary: int, layers: int, hidden: int, seed: int) -> BertForPr
 class SequenceHeads(nn.Module):
     """What is asked of the pooled states [b, d] in pre-training only; not exported.
 
-    The bag of words, as in Gao & Callan 2021 ("Condenser") asked of the sequence's state so that it sums up the text;
-    and the relation of the two segments (`pretraining.relations`).
+    The bag of words, as Ma et al. 2024 ("Drop your Decoder: Pre-training with Bag-of-Word Prediction for Dense Passage
+    Retrieval") ask of the sequence's state so that it sums up the text; and the relation of the two segments
+    (`pretraining.relations`).
     """
 
-    def __init__(self, hidden: int) -> None:
+    def __init__(self, hidden: int, vocabulary: int) -> None:
         super().__init__()
-        self.bag = nn.Linear(hidden, hidden)
+        self.bag = nn.Sequential(nn.Linear(hidden, hidden), nn.LayerNorm(hidden))  # as long as the masked words' states
+        self.bag_bias = nn.Parameter(torch.zeros(vocabulary))
         self.relation = nn.Linear(hidden, len(Relation))
 
     def bag_loss(self, pooled: Tensor, decoder: nn.Linear, ids: Tensor, shares: Tensor) -> Tensor:
         """The mean cross-entropy between the pieces predicted, by a share of the whole vocabulary each, and the pieces
         that are there; `ids`, `shares` [b, s]: see `Batch.bags`.
+
+        The decoder is that of the masked words. How often a word is missing differs from how often a text has it: so
+        its bias is a start only.
         """
-        logits: Tensor = decoder(self.bag(pooled))
+        logits = functional.linear(self.bag(pooled), decoder.weight, decoder.bias.detach() + self.bag_bias)
         logs = logits.float().log_softmax(-1)
         return -(logs.gather(1, ids) * shares).sum(1).mean()
 

@@ -28,10 +28,7 @@ def prepare(corpus: Path, tasks: Path | None, out: Path, vocabulary: int, learnt
     overlap = Overlap(task_texts(tasks) if tasks else ())
     counts = {source.name: Counts() for source in SOURCES}
     lines = {source.name: list(clean(read_lines(corpus, source), overlap, counts[source.name])) for source in SOURCES}
-    if learnt:
-        tokenizer = Tokenizer.from_file(str(learnt))
-    else:
-        tokenizer = tokeniser.learn(vocabulary_lines(SOURCES, lines), vocabulary)
+    tokenizer = tokeniser.load(learnt) if learnt else tokeniser.learn(vocabulary_lines(SOURCES, lines), vocabulary)
     tokenizer.save(str(out / "tokenizer.json"))
     train, held_out = {}, {}
     for source in SOURCES:

@@ -29,15 +29,15 @@ class Recipe:
     hidden: int = 192
     batch_tokens: int = 4096
     mask_rate: float = 0.2
-    pair_rate: float = 0.55
-    relation_loss: float = 0.5
+    pair_rate: float = 0.6
+    relations: tuple[float, ...] = (0.35, 0.3, 0.35)
+    """How often the segments of a pair are in each `pretraining.relations.Relation`."""
+    relation_loss: float = 1.0
     """Weight of telling the relation of two segments beside the masked-word loss."""
-    follows_loss: float = 0.1
-    """Weight of the next-sentence loss, so that the exported head for it is a trained one."""
-    bag_loss: float = 0.5
+    bag_loss: float = 1.0
     """Weight of predicting from the pooled state which words are in the text."""
-    peak_lr: float = 1e-3
-    warmup_tokens: float = 1e6
+    peak_lr: float = 8e-4
+    warmup_tokens: float = 0.3e6
     """At the start and after each change of depth."""
     decay_tokens: float = 0.0
     """The last tokens of the run, over which the learning rate falls to zero. Before them it is constant: a
@@ -80,7 +80,9 @@ class Recipe:
             Stage(stage["layers"], stage["tokens"], {int(k): v for k, v in stage["lengths"].items()})
             for stage in values["stages"]
         )
-        return Recipe(**{**values, "stages": stages, "betas": tuple(values["betas"])})
+        return Recipe(
+            **{**values, "stages": stages, "betas": tuple(values["betas"]), "relations": tuple(values["relations"])}
+        )
 
 
 MIXED = {32: 0.3, 64: 0.5, 128: 0.15, 256: 0.05}

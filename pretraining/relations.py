@@ -1,10 +1,10 @@
-"""How the two segments of a pair stand to each other, and how one is made from the other.
+"""How the two segments of a pair stand to each other, and how they are made.
 
-Next-sentence pairs (Devlin et al. 2019) teach a model of this size little that questions or inference need: whether
-two texts say the same. So in most pairs the second segment is the first one told again. Words are left out, parts
-change places, a few words come in; what is left of the meaning is to be recognised (`REWRITTEN`), and told from a
-text that went through the same but had a part of its words exchanged (`ALTERED`), so that shared words alone
-do not decide. Besides, a masked word can be looked up in the other segment, which trains attention between the two.
+Next-sentence pairs (Devlin et al. 2019) taught a model of this size nothing: it stayed at chance. Questions and
+inference ask whether two texts say the same. So one segment is made of words of the other (`SAME`), of words of another
+text of the source (`OTHER`), or of both (`ALTERED`). All three go through the same: some words left out, two parts
+exchanged, lengths drawn alike, no ends of lines. Only comparing the segments tells them apart. Besides, a masked word
+can be looked up in the other segment, which trains attention between the two.
 """
 
 from __future__ import annotations
@@ -18,41 +18,55 @@ from numpy.typing import NDArray
 from pretraining.masking import Flags
 
 Pieces = NDArray[np.uint16]
-WordSource = Callable[[int, np.random.Generator], list[Pieces]]
+TextSource = Callable[[int, np.random.Generator], Pieces]
+"""Some text of so many pieces."""
 
 
 class Relation(IntEnum):
-    """Of the second segment to the first; the two that are told again are symmetric."""
+    """What the shorter segment is made of, against the longer one."""
 
-    FOLLOWS = 0
-    UNRELATED = 1
-    REWRITTEN = 2
-    ALTERED = 3
+    SAME = 0
+    """Its words."""
+    ALTERED = 1
+    """Its words, but for a third to two thirds, which are those of another text."""
+    OTHER = 2
+    """Words of another text."""
 
 
-def rewritten(words: Sequence[Pieces], size: int, others: WordSource, rng: np.random.Generator) -> Pieces:
-    """`words` told again in exactly `size` pieces: up to a third left out, two parts exchanged in half of the cases,
-    and a few from elsewhere where room is left.
+def related(
+    text: Pieces, size: int, relation: Relation, elsewhere: TextSource, continues: Flags, rng: np.random.Generator
+) -> Pieces:
+    """A segment of exactly `size` pieces, at most as many as `text` has, in the given relation to it."""
+    span = min(len(text), round(1.2 * size))
+    start = int(rng.integers(len(text) - span + 1))
+    told = retold(split_words(text[start : start + span], continues), size, rng)
+    if relation is not Relation.SAME:
+        others = retold(split_words(elsewhere(span, rng), continues), size, rng)
+        if relation is Relation.OTHER:
+            told = others
+        else:
+            exchanged = rng.choice(len(told), round(len(told) * rng.uniform(1 / 3, 2 / 3)), replace=False)
+            for place in exchanged:
+                told[place] = others[place % len(others)]
+    pieces = np.concatenate(told)
+    if len(pieces) < size:
+        pieces = np.concatenate([pieces, elsewhere(size - len(pieces), rng)])
+    return pieces[:size]
+
+
+def retold(words: Sequence[Pieces], size: int, rng: np.random.Generator) -> list[Pieces]:
+    """`words` without some of them, so that at most `size` pieces are left, and in half of the cases with two parts
+    exchanged.
     """
-    stays = rng.random(len(words)) >= rng.uniform(0, 0.33)
-    kept = [word for word, stay in zip(words, stays, strict=True) if stay]
-    if len(kept) > 3 and rng.random() < 0.5:
-        first, second, third = sorted(rng.choice(len(kept) + 1, 3, replace=False))
-        kept = kept[:first] + kept[second:third] + kept[first:second] + kept[third:]
+    kept = list(words)
     while len(kept) > 1 and sum(map(len, kept)) > size:
         del kept[int(rng.integers(len(kept)))]
-    while (lacking := size - sum(map(len, kept))) > 0:
-        for word in others(1 + lacking // 3, rng):
-            kept.insert(int(rng.integers(len(kept) + 1)), word)
-    return np.concatenate(kept)[:size]
+    if len(kept) > 2 and rng.random() < 0.5:
+        first, second, third = sorted(rng.choice(len(kept) + 1, 3, replace=False))
+        kept = kept[:first] + kept[second:third] + kept[first:second] + kept[third:]
+    return kept
 
 
-def altered(pieces: Pieces, continues: Flags, others: WordSource, rng: np.random.Generator) -> Pieces:
-    """`pieces` with a fifth to a half of its words exchanged for others, in the same number of pieces."""
-    words = np.split(pieces, np.flatnonzero(~continues[pieces[1:]]) + 1)
-    count = max(1, round(len(words) * rng.uniform(0.2, 0.5)))
-    for place, word in zip(rng.choice(len(words), count, replace=False), others(count, rng), strict=False):
-        words[place] = word
-    while (lacking := len(pieces) - sum(map(len, words))) > 0:
-        words += others(1 + lacking // 3, rng)
-    return np.concatenate(words)[: len(pieces)]
+def split_words(pieces: Pieces, continues: Flags) -> list[Pieces]:
+    """`pieces` as words; the first one may have begun before."""
+    return np.split(pieces, np.flatnonzero(~continues[pieces[1:]]) + 1)

@@ -2,7 +2,7 @@
 
 A stream is all lines of a source as piece numbers, each line closed by ``[SEP]``. A sequence is full: no
 padding, so no attention mask. Some are one segment, ``[CLS] text [SEP]``; the others are two, ``[CLS] a [SEP] b
-[SEP]`` with token types 0 and 1, in one of four relations (`pretraining.relations`) that the model is to tell.
+[SEP]`` with token types 0 and 1, in a relation (`pretraining.relations`) that the model is to tell.
 
 Everything random about step n is drawn from a generator seeded with (seed, n): resuming needs no random
 state.
@@ -10,7 +10,7 @@ state.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretraining.masking import Flags, Ids, mask_words
-from pretraining.relations import Relation, altered, rewritten
+from pretraining.relations import Pieces, Relation, related
 from pretraining.tokeniser import CLS, SEP, SPECIAL
 
 NO_LABEL = -100
-RELATION_SHARES = (0.2, 0.2, 0.3, 0.3)
-"""How often each `Relation` is drawn."""
 
 
 @dataclass(frozen=True)
@@ -76,16 +74,14 @@ class Stream:
                 return at
         return position
 
-    def words(self, start: int, size: int) -> list[NDArray[np.uint16]]:
-        """The words of `size` pieces from `start` on, without the ends of lines."""
-        pieces = self.pieces[start : start + size]
-        pieces = pieces[pieces != SEP]
-        return np.split(pieces, np.flatnonzero(~self.continues[pieces[1:]]) + 1)
+    def text(self, start: int, size: int) -> Pieces:
+        """`size` pieces from `start` on, ends of lines left out."""
+        pieces = self.pieces[start : start + 2 * size]
+        return pieces[pieces != SEP][:size]
 
-    def random_words(self, count: int, rng: np.random.Generator) -> list[NDArray[np.uint16]]:
-        """`count` words that stand together somewhere else."""
-        start = self.inside_line(8 * count, rng)
-        return self.words(start, 8 * count)[:count]
+    def elsewhere(self, size: int, rng: np.random.Generator) -> Pieces:
+        """A text of `size` pieces from a random word on."""
+        return self.text(self.inside_line(2 * size, rng), size)
 
 
 class Sampler:
@@ -99,6 +95,7 @@ class Sampler:
         *,
         mask_rate: float,
         pair_rate: float,
+        relations: Sequence[float],
         seed: int,
     ) -> None:
         self._streams = [streams[name] for name in weights]
@@ -107,6 +104,7 @@ class Sampler:
         self._continues = continues
         self._mask_rate = mask_rate
         self._pair_rate = pair_rate
+        self._relations = list(relations)
         self._seed = seed
 
     def batch(self, step: int, rows: int, length: int) -> Batch:
@@ -118,7 +116,7 @@ class Sampler:
         for row, which in enumerate(rng.choice(len(self._streams), rows, p=self._shares)):
             stream = self._streams[which]
             if rng.random() < self._pair_rate:
-                relations[row] = rng.choice(list(Relation), p=RELATION_SHARES)
+                relations[row] = rng.choice(len(Relation), p=self._relations)
                 ids[row], types[row] = pair(stream, length, Relation(relations[row]), rng)
             else:
                 ids[row] = single(stream, length, rng)
@@ -136,33 +134,18 @@ def single(stream: Stream, length: int, rng: np.random.Generator) -> Ids:
 
 
 def pair(stream: Stream, length: int, relation: Relation, rng: np.random.Generator) -> tuple[Ids, Ids]:
-    """``[CLS] a [SEP] b [SEP]`` in the given relation, and its token types."""
+    """``[CLS] a [SEP] b [SEP]`` in the given relation, and its token types. The longer segment, up to twice as long as
+    the other, comes first in half of the cases.
+    """
     room = length - 3
-    if relation in (Relation.FOLLOWS, Relation.UNRELATED):
-        first, second = _neighbours(stream, room, relation is Relation.FOLLOWS, rng)
-    else:
-        size = int(rng.integers(room // 2, 2 * room // 3)) + 1
-        start = _start(stream, size, rng)
-        first = stream.pieces[start : start + size]
-        second = rewritten(stream.words(start, size), room - size, stream.random_words, rng)
-        if relation is Relation.ALTERED:
-            second = altered(second, stream.continues, stream.random_words, rng)
-        if rng.random() < 0.5:
-            first, second = second, first
+    size = int(rng.integers(room // 2, 2 * room // 3)) + 1
+    first = stream.text(_start(stream, 2 * size, rng), size)
+    second = related(first, room - size, relation, stream.elsewhere, stream.continues, rng)
+    if rng.random() < 0.5:
+        first, second = second, first
     types = np.zeros(length, np.int64)
     types[len(first) + 2 :] = 1
     return np.concatenate([[CLS], first, [SEP], second, [SEP]]).astype(np.int64), types
-
-
-def _neighbours(stream: Stream, room: int, follows: bool, rng: np.random.Generator) -> tuple[Ids, Ids]:
-    """A text and its continuation, or another one of its source: either way the second starts in the middle of a line,
-    so that how it starts does not give the answer away.
-    """
-    start = _start(stream, room + 200, rng)
-    second = stream.next_inside(start + int(rng.integers(room // 5, room - room // 5)))
-    size = min(second - start, room - 5)
-    second = start + size if follows else stream.inside_line(room, rng)
-    return stream.pieces[start : start + size], stream.pieces[second : second + room - size]
 
 
 def _start(stream: Stream, room: int, rng: np.random.Generator) -> int:

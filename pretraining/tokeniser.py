@@ -14,11 +14,14 @@ So whoever loads the model gives it raw text. The steps, in order:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PAD, UNK, CLS, SEP, MASK = range(5)
+LARGEST = 65_536
+"""Pieces of a vocabulary: they are stored in two bytes."""
 
 _REMOVED = (
     r"[\x{0610}-\x{061A}\x{0640}\x{064B}-\x{065F}\x{0670}\x{06D6}-\x{06DC}\x{06DF}-\x{06E8}\x{06EA}-\x{06ED}"
@@ -76,6 +79,17 @@ def learn(lines: Iterable[str], vocabulary: int, alphabet: int = 850) -> Tokeniz
         show_progress=False,
     )
     tokenizer.train_from_iterator(lines, trainer)
+    return tokenizer
+
+
+def load(path: Path) -> Tokenizer:
+    """What `learn` learnt and somebody kept; ends the process with a message where it is another kind of tokeniser."""
+    tokenizer = Tokenizer.from_file(str(path))
+    numbers = tuple(tokenizer.token_to_id(piece) for piece in SPECIAL)
+    if numbers != tuple(range(len(SPECIAL))) or tokenizer.get_vocab_size() > LARGEST:
+        raise SystemExit(
+            f"{path}: a tokeniser for this recipe has the pieces {' '.join(SPECIAL)} first and at most {LARGEST} in all"
+        )
     return tokenizer
 
 

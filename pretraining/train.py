@@ -36,7 +36,6 @@ from pretraining.initialise import from_statistics, log_unigrams, transplant
 from pretraining.model import LeanModel, SequenceHeads, new_model, stacked
 from pretraining.prepare import continues
 from pretraining.recipe import Recipe
-from pretraining.relations import Relation
 from pretraining.sampling import NO_LABEL, Batch, Sampler, Stream, load_streams
 from pretraining.tracking import Tracker
 
@@ -68,6 +67,7 @@ class Text:
             self.continues,
             mask_rate=recipe.mask_rate,
             pair_rate=recipe.pair_rate,
+            relations=recipe.relations,
             seed=recipe.seed,
         )
 
@@ -83,7 +83,7 @@ class Run:
         self.bf16 = has_fast_bf16(self.device.type)
         self.sampler = text.sampler(recipe)
         torch.manual_seed(recipe.seed)
-        self.heads = SequenceHeads(recipe.hidden).to(self.device)
+        self.heads = SequenceHeads(recipe.hidden, text.tokenizer.get_vocab_size()).to(self.device)
         self.step = self.tokens = self.changed_at = 0
         self.stopping = False
 
@@ -138,12 +138,12 @@ class Run:
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.lr(self.tokens, done - self.changed_at)
         losses = self._losses(batch)
-        weights = {
-            "train/relation_loss": self.recipe.relation_loss,
-            "train/follows_loss": self.recipe.follows_loss,
-            "train/bag_loss": self.recipe.bag_loss,
-        }
-        torch.stack([weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum().backward()  # type: ignore[no-untyped-call]
+        loss = (
+            losses["train/masked_loss"]
+            + self.recipe.relation_loss * losses["train/relation_loss"]
+            + self.recipe.bag_loss * losses["train/bag_loss"]
+        )
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._parameters(), self.recipe.clip)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
@@ -179,11 +179,9 @@ class Run:
         return [*self.model.parameters(), *self.heads.parameters()]
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
-        # The exported next-sentence head has 0 for a continuation, as Devlin et al. have it.
-        follows = np.where(batch.relations <= Relation.UNRELATED, batch.relations, NO_LABEL)
-        ids, types, targets, relations, followed, shares = (
+        ids, types, targets, relations, shares = (
             torch.from_numpy(part).to(self.device, non_blocking=True)
-            for part in (batch.ids, batch.types, batch.targets, batch.relations, follows, batch.bags())
+            for part in (batch.ids, batch.types, batch.targets, batch.relations, batch.bags())
         )
         places = np.flatnonzero(batch.chosen)
         # Few different numbers of them: the library prepares its products anew for every shape, and keeps them.
@@ -192,14 +190,13 @@ class Run:
         words, pooled = self.lean.forward(ids, types, wanted)
         expected = targets.flatten()[wanted]
         expected[len(places) :] = NO_LABEL
-        heads = self.model.cls
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            related, following = self.heads.relation(pooled), heads.seq_relationship(pooled)
-            bag = self.heads.bag_loss(pooled, heads.predictions.decoder, targets, shares)
+            related = self.heads.relation(pooled)
+            bag = self.heads.bag_loss(pooled, self.model.cls.predictions.decoder, targets, shares)
+        told = functional.cross_entropy(related.float(), relations, ignore_index=NO_LABEL, reduction="sum")
         return {
             "train/masked_loss": functional.cross_entropy(words.float(), expected, ignore_index=NO_LABEL),
-            "train/relation_loss": _mean_loss(related, relations, batch.relations),
-            "train/follows_loss": _mean_loss(following, followed, follows),
+            "train/relation_loss": told / (relations != NO_LABEL).sum().clamp(min=1),
             "train/bag_loss": bag,
         }
 
@@ -210,12 +207,6 @@ class Run:
         state = self.model.state_dict()
         names = [name for name, tensor in state.items() if tensor.is_floating_point()]
         torch._foreach_lerp_([self.average[n] for n in names], [state[n] for n in names], 1 - keep)
-
-
-def _mean_loss(logits: Tensor, labels: Tensor, counted: NDArray[np.int64]) -> Tensor:
-    """Cross-entropy over the labelled rows, 0 where there are none; `counted` are the labels on the host."""
-    total = functional.cross_entropy(logits.float(), labels, ignore_index=NO_LABEL, reduction="sum")
-    return total / max(1, int((counted != NO_LABEL).sum()))
 
 
 def train(

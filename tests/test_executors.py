@@ -220,6 +220,32 @@ class TestAPluginsExecutor:
         assert not runs("attributes.status = 'RUNNING' and tags.kind = 'run'")
         assert run(*TWO).code == 0
 
+    @pytest.mark.parametrize(
+        ("event", "objection"),
+        [
+            ("executor.Started('f00')", "told of run 'f00', which is not in the plan"),
+            ("executor.Ended('f00', 'finished', 'r1')", "told of run 'f00', which is not in the plan"),
+            ("executor.Advanced('f00', 1, 2)", "told of run 'f00', which is not in the plan"),
+            ("executor.Ended('f00', 'done', 'r1')", "told of status 'done', which is none of finished, reused, failed"),
+            ("executor.Ended('f00', 'held', 'r1')", "told of run 'f00', which no worker has"),
+            ("executor.Returned(99)", "told of assignment 99, which no worker has"),
+            ("executor.Returned(1)", "told of assignment 1 as done, but not of anger/tiny-bert/full/seed42"),
+            ("executor.Lost(99, 'gone')", "told of assignment 99, which no worker has"),
+            ("{'run': 'f00'}", "told of dict {'run': 'f00'}, which is none of alue_bench.executor's events"),
+        ],
+    )
+    def test_one_that_tells_of_what_it_was_not_given_is_named_and_leaves_nothing_open(
+        self, install: Any, run: CommandLine, runs: Any, event: str, objection: str
+    ) -> None:
+        confused = f"from alue_bench import executor\nHere.events = lambda self, timeout_s: [{event}]\n"
+        install("alue-bench-here", f"{HERE}\n{confused}")
+        said = run("-s", "full", "--executor", "cafes-here")
+        assert said.code == 2
+        assert f"executor 'cafes-here' {objection}" in said.err
+        assert "; what is finished is recorded" in said.err
+        assert "Traceback" not in said.everything
+        assert not runs("attributes.status = 'RUNNING' and tags.kind = 'run'")
+
 
 def test_an_executor_that_asks_the_store_for_news_goes_on_while_it_is_away() -> None:
     assignment = Assignment(

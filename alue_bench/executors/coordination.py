@@ -5,10 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from alue_bench.errors import AlueBenchError, PluginError
-from alue_bench.executor import Advanced, Assignment, Crew, Ended, Event, Executor, Lost, Resources, Returned, Started
+from alue_bench.executor import (
+    Advanced,
+    Assignment,
+    Crew,
+    Ended,
+    Event,
+    Executor,
+    Lost,
+    Resources,
+    Returned,
+    Started,
+    Status,
+    Warned,
+)
 from alue_bench.executors.local import RETURN_S, units, waiting_for
 from alue_bench.executors.outcome import Interrupted, Observer, Outcome, in_order
 from alue_bench.executors.rebuilding import source_of
@@ -55,7 +68,7 @@ class Staff:
         self._ask(self._hired.hand_out, assignment)
 
     def events(self, timeout_s: float) -> Sequence[Event]:
-        return self._ask(self._hired.events, timeout_s)
+        return self._ask(lambda: list(self._hired.events(timeout_s)))
 
     def dismiss(self) -> None:
         """Where there is a crew, end its workers."""
@@ -74,10 +87,14 @@ class Staff:
         except AlueBenchError:
             raise
         except Exception as error:
-            raise PluginError(
-                f"executor {self._executor.name!r} failed: {type(error).__name__}: {error}; what is finished is "
-                "recorded, and the same command goes on, with this executor or another (--executor)"
-            ) from error
+            raise self.at_fault(f"failed: {type(error).__name__}: {error}") from error
+
+    def at_fault(self, what: str) -> PluginError:
+        """The error to raise where the executor did `what`."""
+        return PluginError(
+            f"executor {self._executor.name!r} {what}; what is finished is recorded, and the same command goes on, "
+            "with this executor or another (--executor)"
+        )
 
 
 def execute_with(
@@ -173,6 +190,8 @@ class _Coordination:
                 self._hand_out(staff, waiting.pop(0))
             if self._out:
                 for event in staff.events(LOOK_S):
+                    if objection := self._objection(event):
+                        raise staff.at_fault(objection)
                     waiting = self._heard(event) + waiting
             elif self._held and not waiting:
                 if not told:
@@ -200,6 +219,29 @@ class _Coordination:
                 device=self._resources.device,
             )
         )
+
+    def _objection(self, event: object) -> str | None:
+        """Why an event cannot be one of this plan's."""
+        match event:
+            case Ended(_, status) if status not in get_args(Status):
+                known, what = False, f"status {status!r}, which is none of {', '.join(get_args(Status))}"
+            case Ended(fingerprint, "held"):
+                known = any(fingerprint in _fingerprints(unit.runs) for unit in self._out.values())
+                what = f"run {fingerprint!r}, which no worker has"
+            case Started(fingerprint) | Advanced(fingerprint) | Ended(fingerprint):
+                known, what = fingerprint in self._planned, f"run {fingerprint!r}, which is not in the plan"
+            case Returned(number) if number in self._out and (left := self._untold(self._out[number])):
+                known, what = False, f"assignment {number!r} as done, but not of {left[0].spec.label}"
+            case Returned(number) | Lost(number):
+                known, what = number in self._out, f"assignment {number!r}, which no worker has"
+            case Warned():
+                return None
+            case _:
+                known, what = False, f"{type(event).__name__} {event!r}, which is none of alue_bench.executor's events"
+        return None if known else f"told of {what}"
+
+    def _untold(self, unit: _Unit) -> list[PlannedRun]:
+        return [planned for planned in unit.runs if planned.spec.fingerprint not in self._outcomes]
 
     def _heard(self, event: Event) -> list[_Unit]:
         """Returns what is to be handed out again, before all else."""
@@ -231,8 +273,7 @@ class _Coordination:
         """Its worker's run is done again, or has failed where that was tried before; the others of the unit go on."""
         unit = self._out.pop(event.number)
         event = replace(event, cause=redact(event.cause))
-        left = [planned for planned in unit.runs if planned.spec.fingerprint not in self._outcomes]
-        left = [planned for planned in left if not self._recorded(planned)]  # but not told any more
+        left = [planned for planned in self._untold(unit) if not self._recorded(planned)]  # but not told any more
         if not left:
             return []
         at_hand = next((run for run in left if run.spec.fingerprint in self._started), left[0])

@@ -26,7 +26,7 @@ from pretraining.masking import mask_words
 from pretraining.model import LeanModel, SequenceHeads, new_model, stacked
 from pretraining.prepare import HELD_OUT_PIECES, continues, encode, held_out_start
 from pretraining.recipe import Recipe, Stage, annealing, ending
-from pretraining.relations import Relation, altered, rewritten
+from pretraining.relations import Relation, related, retold
 from pretraining.sampling import NO_LABEL, Batch, Stream, pair
 from pretraining.train import Run, Text
 
@@ -155,73 +155,78 @@ def test_a_bag_shares_one_among_the_different_pieces_of_a_row() -> None:
     assert batch.bags().tolist() == [[0, 0.5, 0.5, 0, 0], [0, 1, 0, 0, 0]]
 
 
-def test_the_bag_loss_is_least_where_the_text_is_predicted() -> None:
-    heads, decoder = SequenceHeads(4), torch.nn.Linear(4, 10)
-    torch.nn.init.zeros_(decoder.weight)
-    ids, shares = torch.tensor([[2, 7, 9, 3]]), torch.tensor([[0, 0.5, 0.5, 0]])
-    losses = []
-    for wanted in ([7, 9], [5, 6]):
-        torch.nn.init.zeros_(decoder.bias)
-        decoder.bias.data[wanted] = 20.0
-        losses.append(float(heads.bag_loss(torch.zeros(1, 4), decoder, ids, shares).detach()))
-    assert losses[0] == pytest.approx(np.log(2), abs=1e-3)
-    assert losses[1] > 10
-
-
-def shared(one: np.ndarray, other: np.ndarray) -> float:
-    """The share of `one`'s pieces that `other` has."""
-    return float(np.isin(one, other).mean())
-
-
-def test_a_text_told_again_shares_more_than_an_altered_one_and_fills_the_same_room() -> None:
-    flags = np.zeros(3000, bool)
-    rng = np.random.default_rng(0)
-
-    def others(count: int, rng: np.random.Generator) -> list[np.ndarray]:
-        return [np.array([piece], np.uint16) for piece in rng.integers(1000, 3000, count)]
-
-    told, changed = [], []
+def test_the_bag_loss_is_least_where_the_pooled_state_tells_the_text() -> None:
+    torch.manual_seed(0)
+    heads, decoder = SequenceHeads(8, 20), torch.nn.Linear(8, 20)
+    pooled = torch.randn(3, 8)
+    ids, shares = torch.tensor([[2, 7, 9, 3], [2, 5, 5, 3], [2, 11, 12, 3]]), torch.zeros(3, 4)
+    shares[:, 1] = shares[:, 2] = 0.5
+    optimiser = torch.optim.Adam([*heads.parameters(), decoder.weight], lr=0.05)
     for _ in range(300):
-        words = [np.array([piece], np.uint16) for piece in rng.choice(np.arange(5, 1000), 30, replace=False)]
-        again = rewritten(words, 22, others, rng)
-        other = altered(again, flags, others, rng)
-        assert len(again) == len(other) == 22
-        told.append(shared(again, np.concatenate(words)))
-        changed.append(shared(other, np.concatenate(words)))
-    assert np.mean(told) > 0.9
-    assert np.mean(changed) < 0.7
-    assert np.mean(np.array(told) > np.array(changed)) > 0.95
+        loss = heads.bag_loss(pooled, decoder, ids, shares)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert float(loss.detach()) == pytest.approx(2 / 3 * np.log(2), abs=0.05)  # two rows of two pieces, one of one
+    assert float(heads.bag_loss(pooled.flip(0), decoder, ids, shares).detach()) > 3
+    assert decoder.bias.grad is None  # the masked words' own
 
 
-def test_altering_exchanges_whole_words() -> None:
-    flags = np.zeros(100, bool)
-    flags[50:] = True  # pieces that continue a word
-    pieces = np.array([5, 60, 61, 6, 70, 7, 80], np.uint16)
+COUNTING = np.arange(5, 5005, dtype=np.uint16)
+WHOLE = np.zeros(5005, bool)
+
+
+def elsewhere(size: int, rng: np.random.Generator) -> np.ndarray:
+    """Pieces that no text of `COUNTING` below 4000 has."""
+    return rng.choice(np.arange(4000, 5000, dtype=np.uint16), size, replace=False)
+
+
+@pytest.mark.parametrize(("size", "parts"), [(30, 1), (15, 2)])
+def test_a_segment_is_made_of_the_words_its_relation_says(size: int, parts: int) -> None:
     rng = np.random.default_rng(0)
-    for _ in range(50):
-        result = altered(pieces, flags, lambda count, rng: [np.array([9, 90], np.uint16)] * count, rng)
-        text = " ".join("+" * int(flags[piece]) + str(piece) for piece in result).replace(" +", "+")
-        assert set(text.split()[:-1]) <= {"5+60+61", "6+70", "7+80", "9+90"}  # the last one may be cut
+    shares: dict[Relation, list[float]] = {relation: [] for relation in Relation}
+    for _ in range(200):
+        text = COUNTING[: size * parts]
+        for relation in Relation:
+            segment = related(text, size, relation, elsewhere, WHOLE, rng)
+            assert len(segment) == size
+            shares[relation].append(float(np.isin(segment, text).mean()))
+    assert set(shares[Relation.SAME]) == {1.0}
+    assert set(shares[Relation.OTHER]) == {0.0}
+    assert 0.3 <= min(shares[Relation.ALTERED]) < 0.4
+    assert 0.6 < max(shares[Relation.ALTERED]) <= 0.7
+
+
+def test_words_stay_whole_where_a_text_is_told_again() -> None:
+    words = [np.array(word, np.uint16) for word in ([5, 60, 61], [6, 70], [7], [8, 80], [9])]
+    rng = np.random.default_rng(0)
+    orders = set()
+    for _ in range(100):
+        kept = retold(words, 6, rng)
+        assert sum(map(len, kept)) <= 6
+        assert {tuple(word) for word in kept} < {tuple(word) for word in words}
+        orders.add(tuple(word[0] for word in kept) == tuple(sorted(word[0] for word in kept)))
+    assert orders == {True, False}
 
 
 @pytest.mark.parametrize("relation", Relation)
-def test_pairs_are_full_in_every_relation(text: Text, relation: Relation) -> None:
-    stream = Stream(text.train["books"], text.continues)
+def test_pairs_are_full_and_in_the_relation_asked_for(relation: Relation) -> None:
+    pieces = COUNTING.copy()
+    pieces[20::20] = tokeniser.SEP
+    stream = Stream(pieces, WHOLE)
     rng = np.random.default_rng(0)
-    for length in (32, 64, 128):
-        for _ in range(50):
-            ids, types = pair(stream, length, relation, rng)
-            assert len(ids) == len(types) == length
-            assert ids[0] == tokeniser.CLS
-            assert ids[-1] == ids[np.argmax(types) - 1] == tokeniser.SEP
-
-
-def test_a_continuation_is_what_stands_next(text: Text) -> None:
-    stream = Stream(text.train["books"], text.continues)
-    ids, types = pair(stream, 64, Relation.FOLLOWS, np.random.default_rng(0))
-    joined = np.concatenate([ids[1 : np.argmax(types) - 1], ids[np.argmax(types) : -1]])
-    windows = np.lib.stride_tricks.sliding_window_view(stream.pieces, len(joined))
-    assert (windows == joined).all(1).any()
+    longer, shares = set(), []
+    for _ in range(100):
+        ids, types = pair(stream, 64, relation, rng)
+        middle = int(np.argmax(types))
+        assert len(ids) == len(types) == 64
+        assert np.flatnonzero(ids == tokeniser.SEP).tolist() == [middle - 1, 63]
+        first, second = ids[1 : middle - 1], ids[middle:-1]
+        longer.add(len(first) > len(second))
+        shares.append(np.isin(min(first, second, key=len), max(first, second, key=len)).mean())
+    assert longer == {True, False}
+    low, high = {Relation.SAME: (0.99, 1), Relation.ALTERED: (0.4, 0.6), Relation.OTHER: (0, 0.1)}[relation]
+    assert low <= np.mean(shares) <= high
 
 
 def test_a_checkpoint_with_the_same_pieces_is_taken_whole(text: Text, recipe: Recipe, tmp_path: Path) -> None:
@@ -258,8 +263,28 @@ def test_a_resumed_run_ends_with_the_same_weights(text: Text, recipe: Recipe, tm
         parts = Run(text, Recipe.from_dict(saved.recipe), tmp_path, "cpu")
         parts.resume(saved)
     assert whole.model.config.num_hidden_layers == parts.model.config.num_hidden_layers == 4
-    for one, other in zip(whole.model.state_dict().values(), parts.model.state_dict().values(), strict=True):
-        assert torch.allclose(one, other, atol=1e-6)
+    for states in (
+        (whole.model.state_dict(), parts.model.state_dict()),
+        (whole.heads.state_dict(), parts.heads.state_dict()),
+        (whole.average, parts.average),
+    ):
+        for one, other in zip(*(state.values() for state in states), strict=True):
+            assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_a_checkpoint_of_another_version_says_so(tmp_path: Path) -> None:
+    torch.save({"step": 1, "model": {}}, tmp_path / "checkpoint-00000001.pt")
+    with pytest.raises(SystemExit, match="another version of the recipe"):
+        checkpoints.load(tmp_path / "checkpoint-00000001.pt")
+
+
+def test_a_tokeniser_of_another_kind_is_not_taken(text: Text, tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    text.tokenizer.save(str(path))
+    assert tokeniser.load(path).get_vocab() == text.tokenizer.get_vocab()
+    path.write_text(path.read_text(encoding="utf-8").replace("[MASK]", "<mask>"), encoding="utf-8")
+    with pytest.raises(SystemExit, match="has the pieces"):
+        tokeniser.load(path)
 
 
 def test_what_is_exported_loads_offline(text: Text, recipe: Recipe, tmp_path: Path) -> None:
