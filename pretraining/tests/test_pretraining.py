@@ -229,13 +229,19 @@ def test_pairs_are_full_and_in_the_relation_asked_for(relation: Relation) -> Non
     assert low <= np.mean(shares) <= high
 
 
-def test_a_checkpoint_with_the_same_pieces_is_taken_whole(text: Text, recipe: Recipe, tmp_path: Path) -> None:
-    run = Run(text, recipe, tmp_path, "cpu")
+def exported_run(text: Text, recipe: Recipe, folder: Path) -> Run:
+    """A run of one step, exported to the folder's `out`."""
+    run = Run(text, recipe, folder, "cpu")
     run.start(None)
     run.advance()
-    run.checkpoint(None).save(tmp_path)
-    text.tokenizer.save(str(tmp_path / "tokenizer.json"))
-    export(tmp_path, tmp_path / "out")
+    run.checkpoint(None).save(folder)
+    text.tokenizer.save(str(folder / "tokenizer.json"))
+    export(folder, folder / "out")
+    return run
+
+
+def test_a_checkpoint_with_the_same_pieces_is_taken_whole(text: Text, recipe: Recipe, tmp_path: Path) -> None:
+    run = exported_run(text, recipe, tmp_path)
     again = transplant(tmp_path / "out", text.tokenizer, np.zeros(text.tokenizer.get_vocab_size()), seed=1)
     for name, tensor in again.state_dict().items():
         assert torch.equal(tensor, run.average[name].half().float()), name
@@ -288,12 +294,7 @@ def test_a_tokeniser_of_another_kind_is_not_taken(text: Text, tmp_path: Path) ->
 
 
 def test_what_is_exported_loads_offline(text: Text, recipe: Recipe, tmp_path: Path) -> None:
-    run = Run(text, recipe, tmp_path, "cpu")
-    run.start(None)
-    run.advance()
-    run.checkpoint(None).save(tmp_path)
-    text.tokenizer.save(str(tmp_path / "tokenizer.json"))
-    export(tmp_path, tmp_path / "out")
+    exported_run(text, recipe, tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert tokenizer("كَتَبَ", "الى")["input_ids"] == text.tokenizer.encode("كتب", "الي").ids
     encoded = tokenizer("كتب الولد", "رسالة", return_tensors="pt")
