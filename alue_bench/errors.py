@@ -29,6 +29,10 @@ class StoreUnavailableError(UnavailableError):
     """The tracking store stopped answering in the middle of a plan; the same command goes on where it stopped."""
 
 
+class DeviceLostError(UnavailableError):
+    """This process can no longer use its GPU, another one can; what is recorded stays."""
+
+
 class DoesNotFit(AlueBenchError):
     """A strategy cannot be applied to a model; the plan skips the run and shows the message as the reason."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from alue_bench.data.splits import TaskRows
 from alue_bench.data.tokenisation import TokenCache, TokenisedSplit, encode_targets
-from alue_bench.errors import NonFiniteLossError
+from alue_bench.errors import NonFiniteLossError, TrainingError
 from alue_bench.evaluation.metrics import metrics, trivial_metrics
 from alue_bench.evaluation.predictions import decide, predictions_table
 from alue_bench.measure.energy import Energy
@@ -23,13 +23,13 @@ from alue_bench.spec import Predictions, RunResult, RunSpec
 from alue_bench.strategy import FreezePlan, Strategy
 from alue_bench.task import Task
 from alue_bench.training.checkpoint import Checkpoint
-from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.training.device_errors import release
+from alue_bench.training.encoder_stack import EncoderStack, check_ids, view_as_stack
 from alue_bench.training.forward import Forward, choose_forward, reads_first_only
 from alue_bench.training.freezing import ParameterCounts, apply_plan, count_parameters
 from alue_bench.training.fresh_models import FreshModels
 from alue_bench.training.growing_prefix import GrowingPrefix
 from alue_bench.training.loop import Training, fine_tune, predict_logits
-from alue_bench.training.memory_limit import release
 from alue_bench.training.precision import Device
 from alue_bench.training.prefix import Examples, FrozenPrefix, PlannedDepths
 from alue_bench.training.prefix_store import PrefixStore
@@ -104,6 +104,7 @@ def execute(
     inputs.prefixes.on_problem = notes.append
     labels, device, pad_id = inputs.task.labels, trained.device, trained.tokenizer.pad_token_id
     test = tokenised(inputs.rows, "test", spec, inputs, trained.tokenizer)
+    check_ids(trained.stack, test, f"model {spec.model!r}")
     examples = trained.prefix.examples(test, pad_id, _description(spec, "test"))
     test_started = time.perf_counter()
     logits = predict_logits(trained.stack, trained.forward, examples, device=device, pad_id=pad_id)
@@ -190,8 +191,9 @@ def _of_submission(spec: RunSpec, inputs: RunInputs, trained: Trained, notes: li
     split = tokenised(inputs.rows, "submission", spec, inputs, trained.tokenizer)
     pad_id = trained.tokenizer.pad_token_id
     try:
+        check_ids(trained.stack, split, f"model {spec.model!r}")
         logits = predict_logits(trained.stack, trained.forward, Examples(split), device=trained.device, pad_id=pad_id)
-    except NonFiniteLossError as error:
+    except TrainingError as error:
         notes.append(f"no predictions for a submission: {error}")
         return None
     return predictions_table(split.ids, None, logits, inputs.task.labels)
@@ -222,6 +224,8 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
     splits = {name: tokenised(inputs.train_rows, name, spec, inputs, tokenizer) for name in ("train", "dev")}
     lengths = splits["train"].lengths
     stack = view_as_stack(inputs.models.model(inputs.checkpoint, task.labels, init_seed=spec.init_seed))
+    for split in splits.values():
+        check_ids(stack, split, f"model {spec.model!r}")
     flops_full = training_flops(
         stack, FreezePlan(stack.shape), lengths, spec.hyper.epochs, head_reads_first=reads_first_only(stack)
     )
@@ -242,6 +246,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
     prepare_s = 0.0
     if len(inputs.depths.depths) > 1:  # before the clock: every run is charged what its own prefix costs alone
         all_splits = splits | {"test": tokenised(inputs.rows, "test", spec, inputs, tokenizer)}
+        check_ids(stack, all_splits["test"], f"model {spec.model!r}")
         described = {name: _description(spec, name) for name in all_splits}
         began = time.perf_counter()
         prefix.prepare(all_splits, tokenizer.pad_token_id, described, inputs.depths)
@@ -345,7 +350,8 @@ def _description(spec: RunSpec, split: str) -> dict[str, str]:
 
 
 def _build_s(examples: Examples) -> float:
-    return examples.prefix.entry.build_s if examples.prefix else 0.0
+    """Seconds that a split's prefix took: computed, stored, and brought to the device."""
+    return examples.prefix.entry.build_s + examples.prefix.placed_s if examples.prefix else 0.0
 
 
 def _reused(examples: Examples) -> bool:

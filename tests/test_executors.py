@@ -19,6 +19,7 @@ from alue_bench.executor import Assignment, Event, Executor, Lost, Report, Resou
 from alue_bench.executors import coordination, local, worker
 from alue_bench.executors.news import News
 from alue_bench.executors.processes import cause_of_death, environment_of, hire, visible_gpus
+from alue_bench.measure.environment import RUNS_PER_GPU
 from alue_bench.sweep_order import TAG
 from alue_bench.testing import ConformanceError, ConformanceWarning, check_executor
 from alue_bench.tracking.claims import FINGERPRINT, STAGE
@@ -364,18 +365,74 @@ def alue_bench_models():
 """
 
 
+LOSES_ITS_GPU = """
+from pathlib import Path
+from alue_bench import Model, hookimpl
+from alue_bench.executors import bench
+
+lost = []
+bench.device_is_lost = lambda device: bool(lost)  # of this process, as with CUDA
+
+def normalise(text):
+    try:
+        open({mark!r}, "x").close()
+    except FileExistsError:
+        return text
+    lost.append(True)
+    raise RuntimeError("CUDA error: device-side assert triggered")
+
+@hookimpl
+def alue_bench_models():
+    return [Model(name="asserting", title="t", checkpoint=Path({folder!r}), normalise=normalise, normalisation="n")]
+"""
+
+
+class TestALostGpu:
+    """After some errors CUDA answers every later call of a process with the same one."""
+
+    @pytest.fixture(autouse=True)
+    def plugin(self, install: Any, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from alue_bench.executors import bench
+
+        monkeypatch.setattr(bench, "device_is_lost", bench.device_is_lost)  # puts the true one back afterwards
+        install("alue-bench-asserting", LOSES_ITS_GPU.format(folder=str(tiny_bert), mark=str(tmp_path / "asserted")))
+
+    def test_the_next_run_is_not_tried_in_this_process(self, run: CommandLine, runs: Any) -> None:
+        said = run(*TWO, model="asserting")
+        assert said.code == 2
+        assert "left the GPU useless for this process; the same command goes on" in said.err
+        assert "Traceback" not in said.err
+        assert [r.info.status for r in runs("tags.kind = 'run'")] == ["FAILED"]
+
+    @pytest.mark.slow
+    def test_another_worker_takes_the_place_of_one_that_lost_it(self, run: CommandLine) -> None:
+        said = run(*TWO, "--seeds", "3", "--jobs", "2", "--json", model="asserting")
+        assert sorted(statuses(said)) == ["failed", *["finished"] * 5], said.err
+        assert "could no longer use its GPU, after an earlier run had failed; it is done again" in said.err
+
+
 class TestWorkersEnvironment:
     """Set before a worker loads torch."""
 
     def test_each_has_a_gpu_of_those_that_may_be_used(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-5ab3,7")
+        monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
         given = [environment_of(device, 3)["CUDA_VISIBLE_DEVICES"] for device in visible_gpus()]
         assert given == ["2", "GPU-5ab3", "7"]
 
+    def test_none_is_given_one_that_is_named_and_not_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As where a container's image names four, and the machine has one: CUDA stops at the first that it lacks."""
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+        monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+        assert visible_gpus() == ["0"]
+
     def test_more_workers_than_gpus_share_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+        monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
         crew = hire(Resources(device="cuda", jobs=5))
         assert [given["CUDA_VISIBLE_DEVICES"] for given in crew.environments] == ["0", "1", "0", "1", "0"]
+        assert {given[RUNS_PER_GPU] for given in crew.environments} == {"3"}
+        assert all(RUNS_PER_GPU not in given for given in hire(Resources(device="cuda", jobs=2)).environments)
 
     def test_the_cores_are_divided_unless_the_user_has_chosen(self, monkeypatch: pytest.MonkeyPatch) -> None:
         cores = len(os.sched_getaffinity(0))

@@ -192,6 +192,26 @@ class TestAutoFreeze:
         assert (taken.embeddings, taken.layers[0]) == (None, None)
         assert watch.take().layers[1] is None
 
+    def test_an_update_that_is_left_out_counts_in_no_norm(self, tiny_bert: Path) -> None:
+        """In fp16 the first updates often are, until the scale of the loss fits: their gradients are not finite."""
+        from alue_bench.training.revision import GradientWatch
+
+        stack = view_as_stack(_model(tiny_bert))
+        watch = GradientWatch(stack)
+        for value in (float("inf"), 2.0, float("nan"), 1.0):
+            for layer in stack.layers[:2]:
+                for parameter in layer.parameters():
+                    parameter.grad = torch.full_like(parameter, 1.0)
+            next(stack.layers[1].parameters()).grad.fill_(value)
+            watch.add(skipping_overflows=True)
+        taken = watch.take()
+        for layer, of_first in zip(stack.layers, (2.0, 3.0), strict=False):
+            first, *others = layer.parameters()
+            entries = sum(parameter.numel() for parameter in others)
+            assert taken.layers[stack.layers.index(layer)] == pytest.approx(
+                (first.numel() * of_first**2 + entries * 2.0**2) ** 0.5
+            )
+
     def test_the_event_log_is_an_artifact(self, run: Any, runs: Any, client: Any, tmp_path: Path) -> None:
         assert run("-s", "autofreeze", "-s", "full", "--epochs", "2").code == 0
         found = {r.data.params["strategy"]: r.info.run_id for r in runs("tags.kind = 'run'")}

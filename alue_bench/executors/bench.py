@@ -6,7 +6,7 @@ import gc
 import traceback
 import weakref
 
-from alue_bench.errors import AlueBenchError, StoreUnavailableError
+from alue_bench.errors import AlueBenchError, DeviceLostError, StoreUnavailableError
 from alue_bench.executors.outcome import Observer, Outcome
 from alue_bench.plan import PlannedRun
 from alue_bench.plugins import Registry, notify
@@ -15,6 +15,7 @@ from alue_bench.run import Trained, execute
 from alue_bench.termination import heed_termination
 from alue_bench.tracking.claims import Held
 from alue_bench.tracking.recording import ClaimLost, Recorder
+from alue_bench.training.device_errors import device_is_lost, give_back
 
 
 class Workbench:
@@ -26,11 +27,19 @@ class Workbench:
         self._held: dict[str, Held] = {}
 
     def do(self, planned: PlannedRun) -> Outcome | Held:
-        """Reuse or do one run; Held where another process does it."""
+        """Reuse or do one run; Held where another process does it.
+
+        Raises DeviceLostError where an earlier run has made the GPU useless for this process.
+        """
         spec = planned.spec
         outcome = self._elsewhere(planned)
         if outcome is not None:
             return outcome
+        if device_is_lost(spec.device):
+            raise DeviceLostError(
+                "a run that failed has left the GPU useless for this process; the same command goes on, and with "
+                "--jobs 2 a worker process to which that happens is replaced"
+            )
         if self._trained is not None and self._trained.key != spec.training_key:
             self._let_go()
         run_id = self._recorder.start(
@@ -45,10 +54,13 @@ class Workbench:
 
     def _let_go(self) -> None:
         """Frees the last model before the next one is loaded."""
-        model = weakref.ref(self._trained.stack.model) if self._trained is not None else lambda: None
+        if self._trained is None:
+            return
+        device, model = self._trained.device.name, weakref.ref(self._trained.stack.model)
         self._trained = None
         if model() is not None:  # a circle of references: a plugin's, since ours make none; collecting takes long
             gc.collect()
+        give_back(device)
 
     def _elsewhere(self, planned: PlannedRun) -> Outcome | Held | None:
         """What another process, or an earlier invocation, has made of the run; None where it is to be done."""

@@ -17,29 +17,37 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 
-from alue_bench.errors import AlueBenchError
+from alue_bench.errors import AlueBenchError, DeviceLostError
 from alue_bench.executor import Assignment, Event, Lost, Resources, Returned
+from alue_bench.measure.environment import RUNS_PER_GPU
 from alue_bench.redaction import redact
 
 GRACE_S = 15.0
 """For a worker to close its run before it is killed."""
+DEVICE_LOST = 75
+"""Exit code of a worker that can no longer use its GPU, as no other process of the same GPU need be."""
 
 
 def hire(resources: Resources) -> ProcessCrew:
     """As many workers as there are to be runs at once; they share the GPUs."""
     jobs = resources.jobs or 1
-    devices = visible_gpus() if resources.device == "cuda" else [None]
-    return ProcessCrew([environment_of(devices[place % len(devices)], jobs) for place in range(jobs)])
+    if resources.device != "cuda":
+        return ProcessCrew([environment_of(None, jobs)] * jobs)
+    gpus = visible_gpus()
+    shares = {RUNS_PER_GPU: str(-(-jobs // len(gpus)))} if jobs > len(gpus) else {}
+    return ProcessCrew([environment_of(gpus[place % len(gpus)], jobs) | shares for place in range(jobs)])
 
 
-def visible_gpus() -> list[str | None]:
+def visible_gpus() -> list[str]:
     """As CUDA_VISIBLE_DEVICES would name each."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        return [name.strip() for name in given.split(",") if name.strip()]
     import torch
 
-    return [str(number) for number in range(torch.cuda.device_count())]
+    there = torch.cuda.device_count()
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is None:
+        return [str(number) for number in range(there)]
+    # CUDA stops at the first that is not there, as where a container's image names more than its machine has.
+    return [name.strip() for name in given.split(",") if name.strip()][:there]
 
 
 def environment_of(device: str | None, jobs: int) -> dict[str, str]:
@@ -123,7 +131,8 @@ def _received(worker: _Worker) -> list[Event]:
         worker.process.join()
         worker.connection.close()
         worker.assignment = None
-        found.append(Lost(number, cause_of_death(worker.process.exitcode)))
+        code = worker.process.exitcode
+        found.append(Lost(number, cause_of_death(code), blameless=code == DEVICE_LOST))
     return found
 
 
@@ -133,6 +142,8 @@ def cause_of_death(code: int | None) -> str:
         name = signal.Signals(-code).name
         hint = ", as the system does where memory runs out" if name == "SIGKILL" else ""
         return f"the worker process was killed by {name}{hint}"
+    if code == DEVICE_LOST:
+        return "the worker process could no longer use its GPU, after an earlier run had failed"
     return f"the worker process ended with exit code {code}"
 
 
@@ -170,6 +181,8 @@ def _work(connection: Connection, environment: Mapping[str, str]) -> None:
                     return
                 try:
                     carry_out(assignment, tell)
+                except DeviceLostError:  # and so is this process: another takes its place
+                    sys.exit(DEVICE_LOST)
                 except Exception as error:  # such as a store that is away: the plan must hear of it
                     message = next(iter(str(error).splitlines()), "")
                     cause = message if isinstance(error, AlueBenchError) else f"{type(error).__name__}: {message}"

@@ -19,6 +19,7 @@ from typing import Any
 from alue_bench.errors import UnavailableError, UsageError
 from alue_bench.executor import Advanced, Assignment, Ended, Event, Lost, Report, Resources, Returned, Started, Warned
 from alue_bench.executors.news import News
+from alue_bench.measure.environment import RUNS_PER_GPU
 from alue_bench.redaction import redact
 
 GRACE_S = 15.0
@@ -80,6 +81,7 @@ class RayCrew:
         self._cpus = 1 if jobs is None or gpus else cores_per_run(self._nodes(), jobs)
         # Retries are the harness's: it must close what the dead left first. A worker's memory and CUDA context go with
         # it: a process a task.
+        self._shares = {RUNS_PER_GPU: f"{1 / gpus:.3g}"} if 0 < gpus < 1 else {}
         self._task = ray.remote(num_cpus=self._cpus, num_gpus=gpus, max_calls=1, max_retries=0)(_carry_out)
         self._tasks: dict[Any, int] = {}
         self._news: News | None = None
@@ -90,7 +92,7 @@ class RayCrew:
         return len(self._tasks) < (self._jobs or self._capacity())
 
     def hand_out(self, assignment: Assignment) -> None:
-        environment = {name: value for name, value in os.environ.items() if name.startswith(TRAVELS)}
+        environment = {name: value for name, value in os.environ.items() if name.startswith(TRAVELS)} | self._shares
         self._tasks[self._task.remote(assignment, environment, str(Path.cwd()))] = assignment.number
         if self._news is None:
             self._news = News(assignment)

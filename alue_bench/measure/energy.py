@@ -9,10 +9,13 @@ Two counters, both of energy since some start, so that two readings bracket the 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+
+from alue_bench.measure.environment import RUNS_PER_GPU
 
 POWERCAP = Path("/sys/class/powercap")
 MILLI, MICRO = 1e-3, 1e-6
@@ -47,7 +50,10 @@ class Energy:
 
 
 def _nvml_counter() -> Callable[[], float] | None:
-    """Joules of the GPU that torch uses, or None without the package, the driver, or a counter in the device."""
+    """Joules of the GPU that torch uses, or None without the package, the driver, or a counter in the device, and where
+    several runs share it, since it counts them together."""
+    if os.environ.get(RUNS_PER_GPU):
+        return None
     try:
         import pynvml
     except ImportError:

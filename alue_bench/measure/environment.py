@@ -22,6 +22,8 @@ LIBRARIES = (
     "numpy",
     "pluggy",
 )
+RUNS_PER_GPU = "ALUE_BENCH_RUNS_PER_GPU"
+"""Environment variable by which an executor tells its workers how many runs share a GPU, where more than one does."""
 
 
 def hardware(device: str) -> dict[str, Any]:
@@ -42,6 +44,8 @@ def hardware(device: str) -> dict[str, Any]:
             "accelerator_memory_gib": round(properties.total_memory / 2**30),
             "cuda": torch.version.cuda,
         }
+        if runs := os.environ.get(RUNS_PER_GPU):
+            found["runs_per_gpu"] = runs
     return found
 
 
@@ -49,6 +53,8 @@ def hardware_fingerprint(device: str) -> str:
     """Short and readable, equal on machines whose runtimes may be compared."""
     found = hardware(device)
     name = str(found.get("accelerator") or found["processor"])
+    if runs := found.get("runs_per_gpu"):
+        name += f" shared by {runs} runs"
     return f"{name} · {found['threads']} threads · {digest_of(found)[:8]}"
 
 

@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.errors import DoesNotFit, UnavailableError
+from alue_bench.errors import DoesNotFit, TrainingError, UnavailableError
 from alue_bench.formats import shown
 from alue_bench.strategy import EncoderShape
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from alue_bench.data.tokenisation import TokenisedSplit
 
 # Shared by all layers and learnt with the embeddings: with these frozen, a layer's output depends on nothing else.
 POSITION_MODULES = ("rel_embeddings", "relative_attention_bias")
@@ -90,6 +92,24 @@ def view_as_stack(model: Any) -> EncoderStack:
             joins_first_layer = (beside["conv"],) if "conv" in beside else ()
     pooler = getattr(base, "pooler", None)
     return EncoderStack(model, tuple(embeddings), tuple(layer_list), pooler, inputs_only, joins_first_layer)
+
+
+def check_ids(stack: EncoderStack, split: TokenisedSplit, subject: str) -> None:
+    """Raises TrainingError where a split has an id for which the model has no embedding: on a GPU to look one up that
+    is not there ends not only the run but all use of the GPU by this process."""
+    config: Any = stack.model.config
+    ids = (
+        ("id", split.input_ids, int(stack.model.get_input_embeddings().num_embeddings)),  # type: ignore[operator]
+        ("segment number", split.token_type_ids, int(getattr(config, "type_vocab_size", 0) or 0)),
+    )
+    for what, given, count in ids:
+        # Without embeddings of segments, no model reads their numbers.
+        highest = int(given.max()) if given is not None and len(given) else -1
+        if count and highest >= count:
+            raise TrainingError(
+                f"{subject}: the tokeniser gives the {what} {highest}, but the model has only {count} embeddings of "
+                f"{what}s; take the tokeniser that belongs to the weights"
+            )
 
 
 def check_layers_can_be_told_apart(config: Any, folder: Path) -> None:

@@ -68,19 +68,19 @@ def choose_forward(stack: EncoderStack, compute: torch.dtype) -> Forward:
     return LeanForward(stack, compute) if LeanForward.fits(stack) else LibraryForward(stack)
 
 
-def torch_random_state() -> dict[str, Tensor]:
-    """Of the global generators: the CPU's, and the GPU's where there is one."""
+def torch_random_state(device: str) -> dict[str, Tensor]:
+    """Of the global generators: the CPU's, and the GPU's where the model is there."""
     import torch
 
     found = {"cpu": torch.get_rng_state()}
-    return found | {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else found
+    return found | {"cuda": torch.cuda.get_rng_state()} if device == "cuda" else found
 
 
 def set_torch_random_state(state: Mapping[str, Tensor]) -> None:
     import torch
 
     torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
+    if "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"])
 
 
@@ -136,7 +136,7 @@ class LibraryForward:
         torch.manual_seed(seed)
 
     def random_state(self) -> dict[str, Tensor]:
-        return torch_random_state()
+        return torch_random_state(next(self.stack.model.parameters()).device.type)
 
     def set_random_state(self, state: Mapping[str, Tensor]) -> None:
         set_torch_random_state(state)

@@ -69,7 +69,7 @@ class LeanForward:
 
     def random_state(self) -> dict[str, Tensor]:
         masks = {f"masks/{name}": value for name, value in self._masks.state().items()}
-        return torch_random_state() | masks
+        return torch_random_state(self._device) | masks
 
     def set_random_state(self, state: Mapping[str, Tensor]) -> None:
         set_torch_random_state(state)

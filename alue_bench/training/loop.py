@@ -28,11 +28,11 @@ from alue_bench.errors import NonFiniteLossError
 from alue_bench.spec import CurvePoint, HyperParameters
 from alue_bench.strategy import FreezePlan, Strategy
 from alue_bench.task import Labels
+from alue_bench.training.device_errors import is_out_of_memory, release
 from alue_bench.training.encoder_stack import EncoderStack
 from alue_bench.training.forward import Forward
 from alue_bench.training.freezing import apply_plan, training_mode
 from alue_bench.training.growing_prefix import GrowingPrefix
-from alue_bench.training.memory_limit import is_out_of_memory, release
 from alue_bench.training.precision import Device, autocast
 from alue_bench.training.prefix import Examples
 from alue_bench.training.recipe import build_optimiser, learning_rate, loss_function
@@ -113,6 +113,8 @@ def fine_tune(
     course = Course(stack, plan, strategy)
     course.begin_segment(train.depth)
     updater = Updater(forward, train, optimiser, loss_function(labels), hyper, device, course.watch)
+    if growing is not None:
+        train = dev = Examples(split)  # the states are its own, to let go of when it has deeper ones
     training_mode(stack, plan)
     # On a GPU the longest examples, so that the clock sees neither one-off costs nor the search for a batch that fits.
     # On a CPU nothing is found out by trying, and the shortest ones pay the one-off costs as well.

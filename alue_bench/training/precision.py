@@ -93,6 +93,13 @@ class Device:
 
         return torch.cuda.get_device_name() if self.name == "cuda" else torch.backends.cpu.get_cpu_capability()
 
+    def forget_peak(self) -> None:
+        """Begin anew to watch how much of the device's memory is in use at most."""
+        if self.name == "cuda":
+            import torch
+
+            torch.cuda.reset_peak_memory_stats()
+
     def synchronise(self) -> None:
         """Wait for the device, so that a clock read next tells the truth."""
         if self.name == "cuda":

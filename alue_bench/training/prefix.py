@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 from alue_bench import __version__
 from alue_bench.data.batches import Batch, batches, collate, evaluation_order
 from alue_bench.data.tokenisation import TokenisedSplit
+from alue_bench.training.device_errors import is_out_of_memory, release
 from alue_bench.training.encoder_stack import EncoderStack
 from alue_bench.training.forward import Forward
-from alue_bench.training.memory_limit import is_out_of_memory, release
 from alue_bench.training.precision import Device, autocast
 from alue_bench.training.prefix_store import Draft, Entry, PrefixStore
 
@@ -56,6 +56,8 @@ class PrefixStates:
     lengths: Tensor
     reused: bool
     """Whether they were there already."""
+    placed_s: float = 0.0
+    """Seconds that went into copying them to the device."""
 
     def of(self, batch: Batch) -> Tensor:
         """[b, s, d], or [b, 1, d] of first tokens, on the batch's device. Padding has the states of some token: finite,
@@ -148,8 +150,11 @@ class FrozenPrefix:
             entry = self._built(_Wanted(split, pad_id, keys, description), started)
         if entry is None:
             return Examples(split)
-        states, places = _placed(entry.states, self._device), self._places(split, self._depth)
-        return Examples(split, PrefixStates(self._depth, entry, states, *places, reused))
+        began = time.perf_counter()
+        states = _placed(entry.states, self._device)
+        placed_s = time.perf_counter() - began if states is not entry.states else 0.0
+        places = self._places(split, self._depth)
+        return Examples(split, PrefixStates(self._depth, entry, states, *places, reused, placed_s))
 
     def prepare(
         self,
@@ -369,7 +374,8 @@ class FrozenPrefix:
             device.make,
             device.precision,
         )
-        computed_with = (torch.__version__, torch.get_num_threads())
+        # Sums are added up in another order with another number of threads.
+        computed_with = (torch.__version__, torch.get_num_threads() if device.name == "cpu" else 0)
         described = (*made_by, *computed_with, len(self._stack.layers), sorted(config.items(), key=str))
         digest.update(repr(described).encode())
         _add_values(digest, self._stack.embeddings)
@@ -386,8 +392,13 @@ def _placed(states: Tensor, device: Device) -> Tensor:
         import torch
 
         free, _ = torch.cuda.mem_get_info()
+        free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # kept by torch, but in nobody's use
         if states.nbytes < free / 2:
-            return states.to("cuda")
+            try:
+                return states.to("cuda")
+            except RuntimeError as error:  # another process took it in the meantime
+                if not is_out_of_memory(error):
+                    raise
     return states
 
 

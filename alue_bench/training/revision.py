@@ -25,17 +25,21 @@ class GradientWatch:
         self.sums: dict[nn.Parameter, Tensor] = {}
         """Since the last time they were taken."""
 
-    def add(self) -> None:
-        """The gradients at hand. Those of frozen parameters are not there, and count as nothing."""
+    def add(self, *, skipping_overflows: bool = False) -> None:
+        """The gradients at hand. Those of frozen parameters are not there, and count as nothing.
+
+        skipping_overflows: where one of them is not finite, none counts, since the update is left out (fp16).
+        """
         import torch
 
-        found = [p for block in self._blocks for p in block if p.grad is not None]
+        found = {p: p.grad.detach() for block in self._blocks for p in block if p.grad is not None}
+        if skipping_overflows and found:
+            finite = torch.isfinite(torch.stack(torch._foreach_norm(list(found.values())))).all()
+            found = {p: torch.where(finite, gradient, 0.0) for p, gradient in found.items()}
         known = [p for p in found if p in self.sums]
-        for parameter in found:
-            if parameter not in self.sums:
-                self.sums[parameter] = parameter.grad.detach().clone()  # type: ignore[union-attr]
         if known:
-            torch._foreach_add_([self.sums[p] for p in known], [p.grad for p in known])  # type: ignore[misc]
+            torch._foreach_add_([self.sums[p] for p in known], [found[p] for p in known])
+        self.sums |= {p: gradient.clone() for p, gradient in found.items() if p not in self.sums}
 
     def take(self) -> BlockNorms:
         """The norms since the last time, and begin again. Waits for the device."""

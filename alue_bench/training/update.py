@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from alue_bench.data.batches import Batch
 from alue_bench.errors import TrainingError
 from alue_bench.spec import HyperParameters
+from alue_bench.training.device_errors import is_out_of_memory, release
 from alue_bench.training.forward import Forward
-from alue_bench.training.memory_limit import is_out_of_memory, release
 from alue_bench.training.precision import Device, autocast
 from alue_bench.training.prefix import Examples
 from alue_bench.training.recipe import set_rate
@@ -67,7 +67,7 @@ class Updater:
         loss = self._gradients(batch)
         self.scaler.unscale_(self.optimiser)
         if self._watch is not None:
-            self._watch.add()
+            self._watch.add(skipping_overflows=self.scaler.is_enabled())
         norm = self._clip()
         self.scaler.step(self.optimiser)
         self.scaler.update()
@@ -90,6 +90,7 @@ class Updater:
             state["step"].zero_()
         self.optimiser.zero_grad(set_to_none=True)
         self._gradients(batch)
+        self._clip()
         self.optimiser.zero_grad(set_to_none=True)
 
     def _gradients(self, batch: Batch) -> Tensor:
@@ -109,6 +110,7 @@ class Updater:
             self.optimiser.zero_grad(set_to_none=True)
             self.micro_batch = math.ceil(min(self.micro_batch, len(batch.indices)) / 2)
             release(self._device.name)
+            self._device.forget_peak()  # that of the attempt
 
     def _backward(self, part: Batch, whole: Batch) -> Tensor:
         moved = part.to(self._device.name)
