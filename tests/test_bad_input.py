@@ -352,3 +352,23 @@ def test_a_model_without_a_tokeniser_fails_its_runs_with_a_reason(
     assert said.code in (1, 2)
     assert "the tokeniser cannot be loaded" in " ".join(said.err.split())
     assert "Traceback" not in said.everything
+
+
+@pytest.mark.parametrize(
+    ("task", "fewer", "named"),
+    [
+        ("anger", {"vocab_size": 40}, "but the model has only 40 embeddings of ids"),
+        ("mq2q", {"type_vocab_size": 1}, "the segment number 1, but the model has only 1 embeddings of segment numbers"),
+    ],
+)
+def test_a_tokeniser_of_another_model_fails_its_runs_with_a_reason(
+    run: CommandLine, tmp_path: Path, task: str, fewer: dict[str, int], named: str
+) -> None:
+    save_tiny_model("bert", tmp_path / "mixed", **fewer)
+    said = run("-s", "full", model=tmp_path / "mixed", task=task)
+    assert said.code == 1
+    seen = " ".join(said.err.split())
+    assert "model 'mixed': the tokeniser gives the" in seen
+    assert named in seen
+    assert "take the tokeniser that belongs to the weights" in seen
+    assert "Traceback" not in said.everything
