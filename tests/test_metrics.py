@@ -110,10 +110,11 @@ class TestTrivialPredictor:
         assert found["accuracy"] == pytest.approx(1 / 4)
         assert found["f1_macro"] == pytest.approx((2 * 1 / (2 + 3)) / 2)
 
-    def test_for_several_labels_it_says_those_that_most_train_examples_have(self) -> None:
-        train = np.array([[1, 0], [1, 0], [0, 1]])
-        found = trivial_metrics(train, np.array([[1, 0], [0, 1]]), SEVERAL)
-        assert found["jaccard_samples"] == pytest.approx(1 / 2)
+    def test_for_several_labels_it_says_those_more_frequent_than_the_tasks_threshold(self) -> None:
+        """A label that two train examples of five have is said: above a quarter, though most do not have it."""
+        train = np.array([[1, 0], [1, 0], [0, 1], [0, 0], [0, 0]])
+        found = trivial_metrics(train, np.array([[1, 0], [0, 1], [1, 1]]), SEVERAL)
+        assert found["jaccard_samples"] == pytest.approx((1 + 0 + 1 / 2) / 3)
 
     def test_it_explains_nothing_of_a_number(self) -> None:
         train, gold = np.array([0.1, 0.9]), np.array([0.1, 0.5, 0.9])

@@ -39,11 +39,15 @@ def metrics(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], labels:
 
 
 def trivial_metrics(train: np.ndarray[Any, Any], gold: np.ndarray[Any, Any], labels: Labels) -> dict[str, float]:
-    """The same metrics for the best predictor that does not look at the text: the most frequent label, or, for a
-    multi-label task, each label that most train examples have; the mean for a regression."""
+    """The same metrics for a predictor that does not look at the text: the most frequent label; the mean for a
+    regression; for a multi-label task each label whose share of the train examples is above the task's threshold, which
+    is what a model decides that has learnt how frequent labels are and nothing else."""
     import numpy as np
     from sklearn.dummy import DummyClassifier, DummyRegressor
 
+    if labels.kind is TargetKind.MULTILABEL:
+        frequent = (train.mean(0) > labels.threshold).astype(gold.dtype)
+        return metrics(gold, np.tile(frequent, (len(gold), 1)), labels)
     nothing = np.zeros((len(train), 1))
     regression = labels.kind is TargetKind.REGRESSION
     dummy = DummyRegressor(strategy="mean") if regression else DummyClassifier(strategy="most_frequent")

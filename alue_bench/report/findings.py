@@ -73,7 +73,7 @@ def _sentence(subject: Subject) -> Sentence:
 
 
 def _recommended(subject: Subject) -> str | None:
-    """The cheapest setting whose dev score is close to the baseline's: test scores take no part in the choice. None
+    """The fastest setting whose dev score is close to the baseline's: test scores take no part in the choice. None
     where no run has a dev score, and a test score and a time to tell of."""
     found = grid.recommend(grid.cells(subject.runs))
     return found.strategy if found else None

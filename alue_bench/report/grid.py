@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 REFERENCE = "full"
 DEFAULT_TOLERANCE = 0.01
+CLEARLY = 0.1
+"""Part of the operations by which another setting must need fewer for the clock to be doubted."""
 """Of the reference's score: how much less counts as the same."""
 DEV, TEST, SECONDS, FLOPS = "selection/dev_score", "test/score", "runtime/train_s", "flops/train_vs_full"
 
@@ -70,7 +72,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The cheapest setting whose dev score is within the tolerance of the reference's."""
+    """The fastest setting, as measured, whose dev score is within the tolerance of the reference's."""
 
     strategy: str
     reference: str
@@ -92,6 +94,12 @@ class Recommendation:
     seeds: int
     left_out: int = 0
     """How many more there are with runs that failed or have no score."""
+    flops_share: float = math.nan
+    """Operations of training, as a part of full fine-tuning's; nan where not recorded."""
+    fewest_flops: str = ""
+    """The setting within the tolerance that does with clearly fewer operations than this one, where there is one: then
+    the clock and the count disagree."""
+    fewest_flops_share: float = math.nan
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, in which there is no nan."""
@@ -105,9 +113,17 @@ class Recommendation:
         seeds = "one seed" if self.seeds == 1 else f"mean of {self.seeds} seeds"
         return (
             f"{self.strategy}: test score {self.test_score:.3f}, {_change(self.test_change)} against {self.reference}; "
-            f"{self.train_s:.1f} s of training, {self.saving:.0%} less. The cheapest of {self.candidates} settings "
+            f"{self.train_s:.1f} s of training, {self.saving:.0%} less. The fastest of {self.candidates} settings "
             f"(of {self.settings}) whose dev score is within {self.tolerance * 100:g}% of {self.reference}'s; "
-            f"chosen by dev score, reported on test, {seeds}" + self._left_out()
+            f"chosen by dev score, reported on test, {seeds}" + self._left_out() + self._doubt()
+        )
+
+    def _doubt(self) -> str:
+        if not self.fewest_flops:
+            return ""
+        return (
+            f"; but {self.fewest_flops} needs fewer operations, {self.fewest_flops_share:.0%} of full's against "
+            f"{self.flops_share:.0%}: times taken on a busy machine, or of short runs, may mislead"
         )
 
     def _left_out(self) -> str:
@@ -199,7 +215,7 @@ def within_tolerance(score: float, reference: float, tolerance: float) -> bool:
 
 
 def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Recommendation | None:
-    """The cheapest setting within the tolerance, by dev score; of equally cheap ones the better. None of no cells.
+    """The fastest setting within the tolerance, by dev score; of equally fast ones the better. None of no cells.
 
     A setting that came to no score with some seed is not recommended for how it did with the others; only `full` is
     what the others are held against even so. With one seed and many settings, some are within the tolerance by chance:
@@ -213,6 +229,8 @@ def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Reco
     reference = full.iloc[0] if len(full) else scored.loc[scored["dev_score"].idxmax()]
     good = scored[[within_tolerance(score, reference["dev_score"], tolerance) for score in scored["dev_score"]]]
     chosen = good.sort_values(["train_s", "dev_score"], ascending=[True, False], kind="stable").iloc[0]
+    fewest = good.sort_values(["flops_share", "dev_score"], ascending=[True, False], kind="stable").iloc[0]
+    disagree = bool(fewest["flops_share"] < (1 - CLEARLY) * chosen["flops_share"])
     return Recommendation(
         strategy=str(chosen["strategy"]),
         reference=str(reference["strategy"]),
@@ -227,6 +245,9 @@ def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Reco
         settings=len(scored),
         seeds=int(chosen["seeds"]),
         left_out=len(known) - len(scored),
+        flops_share=float(chosen["flops_share"]),
+        fewest_flops=str(fewest["strategy"]) if disagree else "",
+        fewest_flops_share=float(fewest["flops_share"]) if disagree else math.nan,
     )
 
 
