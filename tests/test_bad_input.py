@@ -358,7 +358,11 @@ def test_a_model_without_a_tokeniser_fails_its_runs_with_a_reason(
     ("task", "fewer", "named"),
     [
         ("anger", {"vocab_size": 40}, "but the model has only 40 embeddings of ids"),
-        ("mq2q", {"type_vocab_size": 1}, "the segment number 1, but the model has only 1 embeddings of segment numbers"),
+        (
+            "mq2q",
+            {"type_vocab_size": 1},
+            "the segment number 1, but the model has only 1 embeddings of segment numbers",
+        ),
     ],
 )
 def test_a_tokeniser_of_another_model_fails_its_runs_with_a_reason(
