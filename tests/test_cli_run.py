@@ -113,8 +113,8 @@ class TestForPeople:
         lines = {line.split("│")[1].strip(): line.split("│") for line in said.out.splitlines() if "│" in line}
         assert "trivial" in lines["anger: f1_macro"][2]
         assert lines["full"][3].strip() == ""
-        assert lines["bottom2"][3].strip()[0] in "+-"
-        assert lines["full"][6].strip() == "100%"
+        assert lines["bottom2"][3].strip()[0] in "+−0"
+        assert lines["full"][6].strip() == "100 %"
         assert "alue-bench ui --tracking-uri" in said.err
 
     def test_every_view_of_sample_data_says_so(self, run: CommandLine) -> None:

@@ -25,14 +25,14 @@ def doctor(
     from rich.console import Console
     from rich.table import Table
 
+    from alue_bench.cli.fitting import Fitted
+
     styles = {"ok": "green", "note": "yellow", "problem": "red"}
-    table = Table()
-    for column in ("what", "state", "details"):
-        table.add_column(column, overflow="fold")
+    table = Table("what", "state", "details")
     findings = list(_findings(context.obj, tracking_uri, data_dir))
     for what, state, details in findings:
         table.add_row(what, f"[{styles[state]}]{state}[/]", details.replace("[", r"\["))
-    Console().print(table)
+    Console().print(Fitted(table))
     raise typer.Exit(1 if any(state == "problem" for _, state, _ in findings) else 0)
 
 

@@ -10,12 +10,14 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from alue_bench.cli.fitting import Fitted
 from alue_bench.cli.progress import LiveProgress, PlainProgress
 from alue_bench.cli.tables import SAMPLE_NOTE
 from alue_bench.executors.local import Outcome
 from alue_bench.grid import SETTINGS, Cell, cell_of
 from alue_bench.plan import Plan, PlannedRun
 from alue_bench.report import grid
+from alue_bench.report.numbers import percent, plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,14 +116,17 @@ def grid_result(group: grid.Group, recommendation: grid.Recommendation | None) -
 
 def _front(group: grid.Group) -> RenderableType:
     table = Table()
-    table.add_column("strategy")
+    table.add_column("strategy", no_wrap=True)
     for column in ("dev", "test", "train s", "FLOPs ÷ full"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for _, row in grid.pareto_front(group.cells).iterrows():
-        share = "" if row["flops_share"] != row["flops_share"] else f"{row['flops_share']:.0%}"
-        scores = (f"{row['dev_score']:.3f}", f"{row['test_score']:.3f}")
-        table.add_row(row["strategy"], *scores, f"{row['train_s']:.1f}", share)
-    return Group(Text(f"{group.title}: no setting is better on dev and faster than one of these", style="bold"), table)
+        share = "" if row["flops_share"] != row["flops_share"] else percent(row["flops_share"])
+        table.add_row(
+            row["strategy"], plain(row["dev_score"]), plain(row["test_score"]), plain(row["train_s"], 1), share
+        )
+    return Group(
+        Text(f"{group.title}: no setting is better on dev and faster than one of these", style="bold"), Fitted(table)
+    )
 
 
 def _drawn(title: str, cells: dict[Cell, Text]) -> RenderableType:
@@ -133,13 +138,13 @@ def _drawn(title: str, cells: dict[Cell, Text]) -> RenderableType:
         table.add_column(str(top), justify="right", no_wrap=True, header_style="dim")
     for bottom in sorted({bottom for bottom, _ in cells}, reverse=True):
         table.add_row(str(bottom), *(cells.get((bottom, top), Text()) for top in tops))
-    return Group(Text(title, style="bold"), table)
+    return Group(Text(title, style="bold"), Fitted(table))
 
 
 def _number(value: float) -> str:
     if value != value:
         return "?"
-    return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.2f}" if value < 10 else f"{value:.0f}"
+    return plain(value).replace("0.", ".", 1) if abs(value) < 1 else plain(value, 2 if value < 10 else 0)
 
 
 def _grid_of(planned: PlannedRun) -> tuple[str, str]:

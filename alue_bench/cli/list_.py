@@ -165,6 +165,7 @@ def strategies(
         _print_table(("grammar", "what", "for example", "source"), rows)
         return
     from alue_bench.plan import resolve_model
+    from alue_bench.report.numbers import percent
 
     names = strategy or [example for declared in registry.families for example in declared.value.examples]
     found = [_effect(registry, name, resolve_model(model, registry), tokens) for name in names]
@@ -178,8 +179,8 @@ def strategies(
             e["strategy"],
             e["frozen"],
             f"{e['trainable']:,}",
-            f"{e['trainable'] / e['total']:.1%}",
-            f"{e['flops_saved']:.1%}",
+            percent(e["trainable"] / e["total"], 1),
+            percent(e["flops_saved"], 1),
         )
         for e in found
     ]

@@ -9,7 +9,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from alue_bench.cli.fitting import Fitted
 from alue_bench.cli.tables import SAMPLE_NOTE, plan_view
+from alue_bench.report.numbers import percent, plain, signed
 from alue_bench.search.candidates import Candidate
 from alue_bench.search.evidence import Loss, by_replicate, mean_score
 
@@ -49,7 +51,7 @@ def search_view(course: Course, decision: Decision) -> RenderableType:
     table = Table(
         title=f"Search {course.task}/{course.model}: {course.metric} on dev", title_justify="left", title_style="bold"
     )
-    table.add_column("setting")
+    table.add_column("setting", no_wrap=True)
     columns = (
         "FLOPs",
         "first look",
@@ -66,7 +68,11 @@ def search_view(course: Course, decision: Decision) -> RenderableType:
     for candidate, loss, why in sorted(rows, key=lambda row: -row[0].cost):
         chosen = candidate == decision.best.candidate
         table.add_row(*_cells(course, candidate, loss), why, style="bold" if chosen else None)
-    lines: list[RenderableType] = [table, *map(Text, course.conclusion(decision)), Text(_compute(course, decision))]
+    lines: list[RenderableType] = [
+        Fitted(table),
+        *map(Text, course.conclusion(decision)),
+        Text(_compute(course, decision)),
+    ]
     if any(run.spec.data.source == "sample" for run in course.grid.runs.values()):
         lines.append(Text(SAMPLE_NOTE, style="yellow"))
     return Group(*lines)
@@ -83,12 +89,12 @@ def _cells(course: Course, candidate: Candidate, loss: Loss | None) -> list[str]
     level = course.question.level
     return [
         candidate.name,
-        f"{candidate.cost:.0%}",
-        "" if short is None else f"{short:.3f}",
+        percent(candidate.cost),
+        "" if short is None else plain(short),
         str(len(own) or ""),
-        f"{mean_score(own):.3f}" if own else "",
-        f"{loss.mean:+.3f}" if loss else "",
-        f"{loss.lower(level):+.3f} to {loss.upper(level):+.3f}" if loss else "",
+        plain(mean_score(own)) if own else "",
+        signed(loss.mean) if loss else "",
+        f"{signed(loss.lower(level))} to {signed(loss.upper(level))}" if loss else "",
     ]
 
 

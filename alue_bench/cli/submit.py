@@ -176,17 +176,18 @@ def _show(
 ) -> None:
     from rich.table import Table
 
-    from alue_bench.report.numbers import several
+    from alue_bench.cli.fitting import Fitted
+    from alue_bench.report.numbers import plain, several
 
     if chosen:
         rehearsal = " (embedded sample: a rehearsal)" if sample else ""
         title = f"{several(len(chosen), 'file')} in {output} and {archive}{rehearsal}"
         table = Table(title=title, title_justify="left", title_style="bold")
         for column in ("file", "task", "rows", "best on dev", "of run"):
-            table.add_column(column, overflow="fold")
+            table.add_column(column)
         for one in chosen:
-            table.add_row(one.submission.file, one.task.name, str(one.rows), f"{one.dev_score:.3f}", one.run_name)
-        streams.result(table)
+            table.add_row(one.submission.file, one.task.name, str(one.rows), plain(one.dev_score), one.run_name)
+        streams.result(Fitted(table))
     for one in chosen:
         for reason in one.passed_over:
             streams.talk.print(f"{one.submission.file}: passed over {reason}", style="yellow", markup=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TextIO
@@ -11,9 +10,11 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from alue_bench.cli.fitting import Fitted
 from alue_bench.evaluation.intervals import LEVEL, estimate
 from alue_bench.executors.local import Outcome
 from alue_bench.plan import Plan
+from alue_bench.report.numbers import NONE, percent, plain, signed, signed_percent
 from alue_bench.spec import Resolved
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def plan_view(plan: Plan) -> RenderableType:
     """What will run, with which settings, and what is left out and why."""
     table = Table(title=f"Plan: {len(plan.runs)} runs", title_justify="left", title_style="bold")
     for column in ("task", "data", "rows train/dev/test", "model", "strategies", "seeds"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column)
     groups: dict[tuple[str, str], list[int]] = {}
     for index, run in enumerate(plan.runs):
         groups.setdefault((run.spec.task, run.spec.model), []).append(index)
@@ -44,7 +45,7 @@ def plan_view(plan: Plan) -> RenderableType:
         shown = task if inputs.task is inputs.train_task else f"{task} (trained on {inputs.train_task.name})"
         table.add_row(shown, runs[0].spec.data.source, rows, model, _strategies(strategies), _seeds(seeds))
         settings.setdefault(describe_settings(runs[0].hyper), []).append(f"{task}/{model}")
-    parts: list[RenderableType] = [table]
+    parts: list[RenderableType] = [Fitted(table)]
     for description, used_by in settings.items():
         who = "" if len(settings) == 1 else f" ({', '.join(used_by)})"
         parts.append(Text(f"settings{who}: {description}"))
@@ -87,10 +88,10 @@ def result_view(outcomes: Sequence[Outcome]) -> RenderableType:
     seeds = len({outcome.spec.seed for outcome in outcomes})
     constant.append(f"mean of {seeds} seeds ± {100 * LEVEL:.0f} % t-interval" if seeds > 1 else "one seed")
     table = Table(title=f"Test scores ({', '.join(constant)})", title_justify="left", title_style="bold")
-    table.add_column("task: metric, strategy", overflow="fold", min_width=18)
+    table.add_column("task: metric, strategy", no_wrap=True)
     for name in varying:
-        table.add_column(name, overflow="fold")
-    for column in ("score", "Δ full", "train s", "Δ full", "trained", "FLOPs"):
+        table.add_column(name)
+    for column in ("score", "Δ full", "train s", "Δ time", "trained", "FLOPs"):
         table.add_column(column, justify="right", no_wrap=True)
     previous = None
     for (task, model, strategy), group in groups.items():
@@ -103,9 +104,9 @@ def result_view(outcomes: Sequence[Outcome]) -> RenderableType:
             table.add_row(heading, *[""] * len(varying), f"[dim]{trivial} trivial[/]")
         described = [", ".join(dict.fromkeys(read(outcome) for outcome in group)) for read in varying.values()]
         reference = _good(groups.get((task, model, "full"), [])) if strategy != "full" else []
-        numbers = _measured(good, reference) if good else ["–"] * 6
+        numbers = _measured(good, reference) if good else [NONE] * 6
         table.add_row(f"  {strategy}", *described, *numbers, style=None if good else "red")
-    notes: list[RenderableType] = [table]
+    notes: list[RenderableType] = [Fitted(table)]
     if any(outcome.spec.data.source == "sample" for outcome in outcomes):
         notes.append(Text(SAMPLE_NOTE, style="yellow"))
     if seeds == 1 and len(groups) > 1:
@@ -130,15 +131,15 @@ def _good(group: Iterable[Outcome]) -> list[Outcome]:
 
 def _measured(good: list[Outcome], reference: list[Outcome]) -> list[str]:
     # Where runs failed, changes are over the seeds that both still have.
-    common = {_seeds_of(outcome) for outcome in good} & {_seeds_of(outcome) for outcome in reference}
-    ours, base = ([one for one in part if _seeds_of(one) in common] for part in (good, reference))
+    by_seed = {_seeds_of(outcome): outcome for outcome in reference}
+    pairs = [(one, by_seed[seeds]) for one in good if (seeds := _seeds_of(one)) in by_seed]
     return [
         _score(_values(good, "test/score")),
-        _difference(_values(ours, "test/score"), _values(base, "test/score")),
-        f"{statistics.fmean(_values(good, 'runtime/train_s')):.1f}",
-        _percentage(_values(ours, "runtime/train_s"), _values(base, "runtime/train_s")),
-        f"{statistics.fmean(_values(good, 'params/trainable_share')):.0%}",
-        f"{statistics.fmean(_values(good, 'flops/train_vs_full')):.0%}",
+        _difference(pairs),
+        plain(_mean(good, "runtime/train_s"), 1),
+        _time_change(pairs),
+        percent(_mean(good, "params/trainable_share")),
+        percent(_mean(good, "flops/train_vs_full")),
     ]
 
 
@@ -155,10 +156,10 @@ def comparison_view(comparison: Comparison, *, sort: str) -> RenderableType:
         title = Text(f"{shown.title}\n", style="bold") + Text(shown.subtitle, style="dim")
         table = Table(title=title, title_justify="left", title_style="")
         for place, column in enumerate(shown.columns):
-            table.add_column(column, justify="right" if place else "left", no_wrap=place > 0, overflow="fold")
+            table.add_column(column, justify="right" if place else "left", no_wrap=True)
         for row in shown.rows:
             table.add_row(*(Text(cell) for cell in row))
-        parts += [table, *(Text(f"  {note}", style="dim") for note in shown.notes)]
+        parts += [Fitted(table), *(Text(f"  {note}", style="dim") for note in shown.notes)]
         if block.sample:
             parts.append(Text(SAMPLE_NOTE, style="yellow"))
         parts.append(Text(""))
@@ -166,7 +167,7 @@ def comparison_view(comparison: Comparison, *, sort: str) -> RenderableType:
 
 
 def log_width(stream: TextIO) -> int | None:
-    """Logs and pipes have no width of their own; 120 characters keep the tables whole."""
+    """Logs and pipes have no width of their own; in 120 characters most tables stay in one piece."""
     return None if stream.isatty() else 120
 
 
@@ -174,12 +175,10 @@ def print_table(
     console: Console, columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None
 ) -> None:
     """A plain table for the listing commands."""
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    table = Table(*columns, title=title, title_justify="left", title_style="bold")
     for row in rows:
         table.add_row(*row)
-    console.print(table)
+    console.print(Fitted(table))
 
 
 def _strategies(names: list[str]) -> str:
@@ -200,10 +199,21 @@ def _score(values: list[float]) -> str:
     return score_text(estimate(values))
 
 
-def _difference(values: list[float], base: list[float]) -> str:
-    values, base = ([v for v in part if math.isfinite(v)] for part in (values, base))
-    return f"{statistics.fmean(values) - statistics.fmean(base):+.3f}" if values and base else ""
+def _mean(outcomes: Iterable[Outcome], metric: str) -> float:
+    return statistics.fmean(_values(outcomes, metric))
 
 
-def _percentage(values: list[float], base: list[float]) -> str:
-    return f"{statistics.fmean(values) / statistics.fmean(base) - 1:+.0%}" if values and base else ""
+def _difference(pairs: Iterable[tuple[Outcome, Outcome]]) -> str:
+    """Empty where nothing can be subtracted."""
+    changes = [a.metrics["test/score"] - b.metrics["test/score"] for a, b in pairs]
+    found = estimate(changes)
+    return signed(found.mean) if found else ""
+
+
+def _time_change(pairs: Iterable[tuple[Outcome, Outcome]]) -> str:
+    """As `alue-bench compare` has it, without the interval. Empty for the baseline."""
+    from alue_bench.report.comparison import mean_change
+
+    metric = "runtime/train_s"
+    found = mean_change((ours.metrics.get(metric), base.metrics.get(metric)) for ours, base in pairs)
+    return signed_percent(found.mean) if found else ""

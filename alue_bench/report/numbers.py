@@ -26,8 +26,13 @@ def signed(value: float | None, digits: int = 3) -> str:
 
 
 def percent(value: float | None, digits: int = 0) -> str:
-    """Of a part: 0.68 is 68 %."""
-    return NONE if value is None or not math.isfinite(value) else _minus(f"{100 * value:.{digits}f} %")
+    """Of a part: 0.68 is 68 %. Below one percent two digits that mean something: 0.46 %."""
+    if value is None or not math.isfinite(value):
+        return NONE
+    shown = 100 * value
+    if 0 < abs(shown) < 1:
+        digits = 1 - math.floor(math.log10(abs(shown)))
+    return _minus(f"{shown:.{digits}f} %")
 
 
 def signed_percent(value: float | None, digits: int = 0) -> str:

@@ -1,0 +1,108 @@
+"""Tables that lose nothing on a narrow terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.table import Column, Table
+
+LONG_WORD = 40
+"""Longer words, such as paths, may be cut over two lines, except in the first column."""
+
+ENDLESS = 10_000
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A table with words wrapped between words; where that is too wide still, in parts below each other.
+
+    Each part repeats the first column. rich crops what does not fit into a column that must not wrap, and a number
+    that has lost a digit looks like another number. Here a column with `no_wrap` is kept whole instead.
+    """
+
+    table: Table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        columns = [_Needs.of(column, console, options, first=not n) for n, column in enumerate(self.table.columns)]
+        for number, places in enumerate(self._groups(columns, console, options)):
+            room = options.max_width - self._frame(places, console, options)
+            part = self._empty(places, _shared_out(room, [columns[place] for place in places]), titled=not number)
+            cells = zip(*(self.table.columns[place].cells for place in places), strict=True)
+            for row, shown in zip(self.table.rows, cells, strict=True):
+                part.add_row(*shown, style=row.style, end_section=row.end_section)
+            yield part
+
+    def _groups(self, columns: Sequence[_Needs], console: Console, options: ConsoleOptions) -> list[list[int]]:
+        """Places of columns that fit beside each other, the first one in each group."""
+        groups = [[0]] if columns else []
+        for place in range(1, len(columns)):
+            wider = [*groups[-1], place]
+            needed = sum(columns[at].least for at in wider) + self._frame(wider, console, options)
+            if needed > options.max_width and len(wider) > 2:
+                groups.append([0, place])
+            else:
+                groups[-1] = wider
+        return groups
+
+    def _frame(self, places: Sequence[int], console: Console, options: ConsoleOptions) -> int:
+        """The width of lines and padding."""
+        bare = self._empty(places, [1] * len(places), titled=False)
+        return Measurement.get(console, options.update(width=ENDLESS), bare).maximum - len(places)
+
+    def _empty(self, places: Sequence[int], widths: Sequence[int], *, titled: bool) -> Table:
+        whole = self.table
+        columns = []
+        for place, width in zip(places, widths, strict=True):
+            column = whole.columns[place].copy()
+            column.width, column.min_width, column.no_wrap, column.overflow = width, None, False, "fold"
+            columns.append(column)
+        return Table(
+            *columns,
+            title=whole.title if titled else None,
+            title_justify=whole.title_justify,
+            title_style=whole.title_style,
+            box=whole.box,
+            padding=whole.padding,
+            show_edge=whole.show_edge,
+        )
+
+
+@dataclass(frozen=True)
+class _Needs:
+    """The widths, without padding, in which a column loses no word, and in which no line of it wraps."""
+
+    least: int
+    natural: int
+
+    @classmethod
+    def of(cls, column: Column, console: Console, options: ConsoleOptions, *, first: bool) -> _Needs:
+        def measure(text: RenderableType) -> Measurement:
+            return Measurement.get(console, options.update(width=ENDLESS), text)
+
+        header, cells = measure(column.header), [measure(cell) for cell in column.cells]
+        natural = max([header.maximum, *(cell.maximum for cell in cells)])
+        if column.no_wrap:
+            least = max([header.minimum, *(cell.maximum for cell in cells)])
+        else:
+            longest = max([header.minimum, *(cell.minimum for cell in cells)])
+            least = longest if first else min(longest, LONG_WORD)
+        return cls(max(least, 1), max(natural, 1))
+
+
+def _shared_out(room: int, columns: Sequence[_Needs]) -> list[int]:
+    """What is left over the least goes to the narrowest columns that still wrap.
+
+    Where there is less than the least, the widest give, and their cells are folded.
+    """
+    widths = [column.least for column in columns]
+    while sum(widths) > room and max(widths) > 1:
+        widths[widths.index(max(widths))] -= 1
+    while sum(widths) < room:
+        wrapping = [n for n, column in enumerate(columns) if widths[n] < column.natural]
+        if not wrapping:
+            break
+        widths[min(wrapping, key=widths.__getitem__)] += 1
+    return widths
