@@ -192,8 +192,8 @@ def read_runs(connection: Connection, run_ids: Sequence[str], *, parent_id: str 
 def say_counts(counts: Counts) -> list[str]:
     """What a reader of the results should know of what is not in them; a sentence each."""
     said = [
-        (counts.failed, "{} {runs} failed and {is_} left out; the same `alue-bench run` tries again"),
-        (counts.interrupted, "{} {runs} {was} interrupted; the same `alue-bench run` goes on from there"),
+        (counts.failed, "{} {runs} failed and {is_} left out; the same command tries again"),
+        (counts.interrupted, "{} {runs} {was} interrupted; the same command goes on from there"),
         (counts.unfinished, "{} {runs} {is_} still at work, or {was} left so by a process that died"),
         (counts.foreign, "{} {runs} in the experiment {is_} not alue-bench's and {is_} left out"),
         (counts.unreadable, "{} {runs} of alue-bench {lack} a task, model, strategy or seed and {is_} left out"),
