@@ -226,14 +226,17 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
                     raise
                 plan.skipped.append(Skipped(ready.task.name, ready_model.model.name, "*", None, str(error)))
                 continue
+            unfit: set[str] = set()
             for hyper, seed in product(variants, request.seeds):
                 for strategy, origin in strategies.values():
                     try:
                         outlined = ready_model.outline(strategy, origin)
                     except DoesNotFit as error:
-                        plan.skipped.append(
-                            Skipped(ready.task.name, ready_model.model.name, strategy.name, seed, str(error))
-                        )
+                        if strategy.name not in unfit:  # whatever the seed: said once, with the first
+                            unfit.add(strategy.name)
+                            plan.skipped.append(
+                                Skipped(ready.task.name, ready_model.model.name, strategy.name, seed, str(error))
+                            )
                         continue
                     spec = RunSpec(
                         task=ready.task.name,

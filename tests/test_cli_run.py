@@ -137,6 +137,11 @@ class TestForPeople:
         assert said.code == 0
         assert "skipped anger/tiny-bert/bottom3top4: bottom3top4 freezes 7 layers, but the model has only 4" in said.err
 
+    def test_what_does_not_fit_is_said_once_however_many_seeds(self, run: CommandLine) -> None:
+        said = run("-s", "bottom2", "-s", "bottom3top4", "--seeds", "2", "--dry-run")
+        assert said.code == 0
+        assert said.err.count("skipped anger/tiny-bert/bottom3top4") == 1
+
     def test_everything_available_is_the_default(self, alue_bench: CommandLine) -> None:
         said = alue_bench("run", "--dry-run", "--json")
         document = json.loads(said.out)
