@@ -186,6 +186,26 @@ def alue_bench_models():
         assert said.code == 2
         assert "nothing to run: bottom9 freezes 9 layers, but the model has only 4" in said.err
 
+    @pytest.mark.parametrize(
+        ("arguments", "told"),
+        [
+            (("run", "--warmup", "2"), "command line: warmup is 2.0; it must be at least 0 and below 1"),
+            (("run", "--select", "worst"), "command line: select is 'worst'; it must be best or last"),
+            (("sweep", "--grid", "lr=-1", "-s", "full"), "lr"),
+            (("run", "-s", "full", "--jobs", "0"), "--jobs is 0; it must be at least 1"),
+            (("run", "-s", "full", "--executor", "nope"), "--executor 'nope' is unknown"),
+            (("sweep", "-t", "anger", "--jobs", "0"), "--jobs is 0; it must be at least 1"),
+            (("search", "-t", "anger", "--jobs", "0"), "--jobs is 0; it must be at least 1"),
+        ],
+    )
+    def test_2_and_one_line_for_a_value_that_is_wrong_whatever_the_task_and_model(
+        self, alue_bench: CommandLine, arguments: tuple[str, ...], told: str
+    ) -> None:
+        said = alue_bench(*arguments)
+        assert said.code == 2
+        (line,) = said.err.splitlines()
+        assert told in line
+
     @pytest.mark.parametrize("arguments", [(), ("--help",), ("run", "--help"), ("--version",)])
     def test_0_for_help(self, alue_bench: CommandLine, arguments: tuple[str, ...]) -> None:
         said = alue_bench(*arguments)

@@ -171,8 +171,8 @@ def run_search(
 
     streams = Streams.of_command(as_json=as_json)
     streams.warn_of_plugins(registry)
+    invocation = Invocation(registry, settings, streams)  # a wrong executor is told before the plan is made
     plan, courses = _courses(_request(settings, overrides), rules, registry)
-    invocation = Invocation(registry, settings, streams)
     streams.talk.print(question_view(plan, courses))
     if dry_run:
         streams.document({"searches": [course.as_dict(course.decision()) for course in courses]})
