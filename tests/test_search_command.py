@@ -162,6 +162,9 @@ def test_a_dry_run_computes_what_the_grid_costs_and_starts_nothing(search: Comma
     said = search("--dry-run", "--json")
     (planned,) = document_of(said)["searches"]
     assert planned["compute"]["runs"] == 0
+    assert (planned["answer"], planned["supported"], planned["cost_of_full"], planned["said"]) == (None, None, None, [])
+    assert "The search begins with this and chooses its further runs." in said.err
+    assert "Answer:" not in said.err
     assert planned["compute"]["budget_flops"] == pytest.approx(4 * planned["compute"]["grid_flops"])
     with pytest.raises(AttributeError):
         runs()  # not even the experiment

@@ -102,7 +102,9 @@ def search(
     checkpoint_every: options.CheckpointEvery = None,
     rerun: options.Rerun = None,
     fail_fast: options.FailFast = None,
-    dry_run: options.DryRun = False,
+    dry_run: Annotated[
+        bool, options.control("--dry-run", help="Show the question, what it may cost in FLOPs, and stop.")
+    ] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Find the cheapest layers to freeze that keep the score, without running the whole grid.
