@@ -64,6 +64,8 @@ class TestASearch:
         epochs = {step["run_id"]: 1 if step["short"] else 2 for step in found["steps"]}
         assert {child.info.run_id: int(child.data.params["epochs"]) for child in children} == epochs
         assert 1 in epochs.values()
+        looks = {child.info.run_id for child in children if "search.first_look" in child.data.tags}
+        assert looks == {step["run_id"] for step in found["steps"] if step["short"]}
 
         again = document_of(search("--epochs", "2", "--json"))["searches"][0]
         assert again["compute"]["reused_runs"] == again["compute"]["runs"] == len(children)

@@ -151,6 +151,8 @@ class Block:
     rows: tuple[Row, ...]
     """The baseline first, then by name, numbers in names by their size."""
     notes: tuple[str, ...]
+    first_look: bool = False
+    """Whether all are short runs that a search began with, by which nothing is to be recommended."""
     rows_told: Mapping[str, str] = field(default_factory=dict)
     """By split's digest among the conditions: how many rows, and which set where the number does not tell."""
 
@@ -215,11 +217,11 @@ def compare(
 
 
 def describe_conditions(block: Block) -> str:
-    """The conditions that tell this block from others of its task and model, in words; empty where it is the only
-    one."""
+    """What tells this block from others of its task and model, in words; empty where it is the only one, unless it is
+    a search's first look."""
     import json
 
-    said = []
+    said = ["a search's first look, which no decision rests on"] if block.first_look else []
     for name in block.differing:
         value = block.conditions[name]
         if name == "other_hyper" and isinstance(value, str):
@@ -367,6 +369,7 @@ def _block(
         trivial_score=trivial[0] if trivial else None,
         rows=rows,
         notes=tuple(notes),
+        first_look=bool(kept["first_look"].notna().all()),
         rows_told=rows_told,
     )
 
