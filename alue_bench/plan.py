@@ -197,6 +197,7 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
     """
     _check_numbers(request)
     grid = request.grid or Grid()
+    _check_hyper_parameters(request, grid)
     named = _strategies(request.strategies or (() if request.grid else DEFAULT_STRATEGIES), registry)
     device = resolve_device(request.device)
     precision = resolve_precision(request.precision, device)
@@ -226,14 +227,17 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
                     raise
                 plan.skipped.append(Skipped(ready.task.name, ready_model.model.name, "*", None, str(error)))
                 continue
+            unfit: set[str] = set()
             for hyper, seed in product(variants, request.seeds):
                 for strategy, origin in strategies.values():
                     try:
                         outlined = ready_model.outline(strategy, origin)
                     except DoesNotFit as error:
-                        plan.skipped.append(
-                            Skipped(ready.task.name, ready_model.model.name, strategy.name, seed, str(error))
-                        )
+                        if strategy.name not in unfit:  # whatever the seed: said once, with the first
+                            unfit.add(strategy.name)
+                            plan.skipped.append(
+                                Skipped(ready.task.name, ready_model.model.name, strategy.name, seed, str(error))
+                            )
                         continue
                     spec = RunSpec(
                         task=ready.task.name,
@@ -408,6 +412,13 @@ def _check_numbers(request: PlanRequest) -> None:
     wrong = next((seed for seed in request.seeds if not 0 <= seed <= LARGEST_SEED), None)
     if wrong is not None:
         raise UsageError(f"--seed is {wrong}; it must be at least 0 and at most {LARGEST_SEED}")
+
+
+def _check_hyper_parameters(request: PlanRequest, grid: Grid) -> None:
+    """Refuse what is wrong whatever the task and model, once and before anything is looked for: otherwise each pair
+    would be skipped for it."""
+    for variant in grid.variants():
+        resolve_hyper_parameters([*request.overrides, *([("grid", variant)] if variant else [])])
 
 
 def _ready_tasks(request: PlanRequest, registry: Registry, plan: Plan, shelf: Shelf) -> list[_ReadyTask]:

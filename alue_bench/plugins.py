@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import Distribution, EntryPoint, distributions
@@ -111,6 +111,12 @@ class Registry:
                 f"{self._failures_hint()}"
             )
         return found[0]
+
+    def families_of(self, names: Sequence[str]) -> list[StrategyFamily]:
+        """The families that know these names, each once. Raises as `strategy` does."""
+        for name in names:
+            self.strategy(name)
+        return [d.value for d in self.families if any(_parse(d, name) is not None for name in names)]
 
     def study(self, name: str) -> Path:
         """The file of a study that a plugin ships. Raises UsageError with the nearest name where there is none."""

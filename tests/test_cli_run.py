@@ -137,6 +137,11 @@ class TestForPeople:
         assert said.code == 0
         assert "skipped anger/tiny-bert/bottom3top4: bottom3top4 freezes 7 layers, but the model has only 4" in said.err
 
+    def test_what_does_not_fit_is_said_once_however_many_seeds(self, run: CommandLine) -> None:
+        said = run("-s", "bottom2", "-s", "bottom3top4", "--seeds", "2", "--dry-run")
+        assert said.code == 0
+        assert said.err.count("skipped anger/tiny-bert/bottom3top4") == 1
+
     def test_everything_available_is_the_default(self, alue_bench: CommandLine) -> None:
         said = alue_bench("run", "--dry-run", "--json")
         document = json.loads(said.out)
@@ -180,6 +185,26 @@ def alue_bench_models():
         said = run("-s", "bottom9")
         assert said.code == 2
         assert "nothing to run: bottom9 freezes 9 layers, but the model has only 4" in said.err
+
+    @pytest.mark.parametrize(
+        ("arguments", "told"),
+        [
+            (("run", "--warmup", "2"), "command line: warmup is 2.0; it must be at least 0 and below 1"),
+            (("run", "--select", "worst"), "command line: select is 'worst'; it must be best or last"),
+            (("sweep", "--grid", "lr=-1", "-s", "full"), "lr"),
+            (("run", "-s", "full", "--jobs", "0"), "--jobs is 0; it must be at least 1"),
+            (("run", "-s", "full", "--executor", "nope"), "--executor 'nope' is unknown"),
+            (("sweep", "-t", "anger", "--jobs", "0"), "--jobs is 0; it must be at least 1"),
+            (("search", "-t", "anger", "--jobs", "0"), "--jobs is 0; it must be at least 1"),
+        ],
+    )
+    def test_2_and_one_line_for_a_value_that_is_wrong_whatever_the_task_and_model(
+        self, alue_bench: CommandLine, arguments: tuple[str, ...], told: str
+    ) -> None:
+        said = alue_bench(*arguments)
+        assert said.code == 2
+        (line,) = said.err.splitlines()
+        assert told in line
 
     @pytest.mark.parametrize("arguments", [(), ("--help",), ("run", "--help"), ("--version",)])
     def test_0_for_help(self, alue_bench: CommandLine, arguments: tuple[str, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -202,6 +203,29 @@ class TestWhatIsKeptApart:
             assert len(block.rows) == 1
             assert describe_conditions(block)
         assert describe_conditions(blocks[0]) != describe_conditions(blocks[1])
+
+    @pytest.mark.parametrize(
+        ("numbers", "told"),
+        [
+            ((64, 200), [r"test rows 64", r"test rows 200"]),
+            ((64, 64), [r"test rows 64 \(set [0-9a-f]{6}\)"] * 2),
+            ((None, 64), [r"test rows \(set [0-9a-f]{6}\)", r"test rows 64"]),
+        ],
+    )
+    def test_rows_are_told_by_their_number_and_by_their_set_where_the_number_is_the_same(
+        self, numbers: tuple[float | None, float], told: list[str], put: Any, compared: Any
+    ) -> None:
+        for place, number in enumerate(numbers):
+            recorded = {"data/test_rows": float("nan") if number is None else number}
+            put("full", test_rows=f"set {place}", more=recorded)
+        said = [describe_conditions(block) for block in compared().blocks]
+        assert all(any(re.fullmatch(pattern, one) for one in said) for pattern in told)
+        assert len(set(said)) == 2
+
+    def test_the_first_look_of_a_search_is_named_in_its_heading(self, put: Any, compared: Any) -> None:
+        put("full"), put("full", hyper={"epochs": 1}, tags={"search.first_look": "yes"})
+        said = sorted(describe_conditions(block) for block in compared().blocks)
+        assert said == ["a search's first look, which no decision rests on; epochs 1", "epochs 10"]
 
     def test_tasks_and_models(self, put: Any, compared: Any) -> None:
         put("full"), put("full", task="ohsd"), put("full", model="other")

@@ -232,6 +232,21 @@ class TestList:
         assert bottom["trainable"] < bottom["total"]
         assert "bottom9 freezes 9 layers, but the model has only 4" in unfit["reason"]
 
+    def test_without_a_model_names_choose_families_and_wrong_ones_are_refused(self, alue_bench: Any) -> None:
+        import json
+
+        said = alue_bench("list", "strategies", "-s", "bottom3top4", "-s", "bottom2top1", "-s", "full", "--json")
+        found = [family["grammar"] for family in json.loads(said.out)]
+        assert any("bottom" in grammar for grammar in found)
+        assert 1 <= len(found) <= 2
+        for arguments, told in (
+            (("-s", "nosuch"), "unknown strategy 'nosuch'"),
+            (("--tokens", "9"), "--tokens is the length for which a model's FLOPs are counted; add --model"),
+        ):
+            said = alue_bench("list", "strategies", *arguments)
+            assert (said.code, said.out) == (2, "")
+            assert told in said.err
+
     def test_weights_are_not_read(self, alue_bench: Any, tiny_bert: Path, tmp_path: Path) -> None:
         import shutil
 

@@ -67,7 +67,8 @@ class TestARunThatWasDone:
         assert row["score"] == row["test/score"] == row["test/f1_macro"] == stored.data.metrics["test/f1_macro"]
         assert row["fingerprint"] == stored.data.tags["fingerprint"]
         assert not any(name.startswith(("train/", "dev/")) for name in frame.columns)
-        assert not frame[[name for name in COLUMNS if name not in ("git_commit", "failure")]].isna().any(axis=None)
+        always = [name for name in COLUMNS if name not in ("git_commit", "failure", "first_look")]
+        assert not frame[always].isna().any(axis=None)
         assert "torch 2" in row["versions"]
         assert '"warmup": 0.0' in row["other_hyper"]
 
@@ -118,7 +119,11 @@ class TestWhatIsNoResult:
         results = read_results(connection)
         assert list(results.frame["strategy"]) == ["full"]
         assert results.counts == Counts(failed=1, interrupted=1, unfinished=1, foreign=1, unreadable=1)
-        assert len(say_counts(results.counts)) == 5
+        said = say_counts(results.counts)
+        assert len(said) == 5
+        # Of whatever command: a search and a sweep leave such runs too.
+        assert said[0].endswith("the same command tries again")
+        assert said[1].endswith("the same command goes on from there")
 
     def test_one_row_a_fingerprint_the_newest(self, connection: Connection) -> None:
         planted(connection, more={"runtime/train_s": 1})

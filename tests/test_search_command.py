@@ -64,6 +64,8 @@ class TestASearch:
         epochs = {step["run_id"]: 1 if step["short"] else 2 for step in found["steps"]}
         assert {child.info.run_id: int(child.data.params["epochs"]) for child in children} == epochs
         assert 1 in epochs.values()
+        looks = {child.info.run_id for child in children if "search.first_look" in child.data.tags}
+        assert looks == {step["run_id"] for step in found["steps"] if step["short"]}
 
         again = document_of(search("--epochs", "2", "--json"))["searches"][0]
         assert again["compute"]["reused_runs"] == again["compute"]["runs"] == len(children)
@@ -162,6 +164,9 @@ def test_a_dry_run_computes_what_the_grid_costs_and_starts_nothing(search: Comma
     said = search("--dry-run", "--json")
     (planned,) = document_of(said)["searches"]
     assert planned["compute"]["runs"] == 0
+    assert (planned["answer"], planned["supported"], planned["cost_of_full"], planned["said"]) == (None, None, None, [])
+    assert "The search begins with this and chooses its further runs." in said.err
+    assert "Answer:" not in said.err
     assert planned["compute"]["budget_flops"] == pytest.approx(4 * planned["compute"]["grid_flops"])
     with pytest.raises(AttributeError):
         runs()  # not even the experiment

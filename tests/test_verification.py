@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,15 @@ class TestBadRows:
             assert f"{folder}/osact4/OSACT2020-sharedTask-train.txt:{line}: {reason}" in said.err
         assert "--drop-bad" in said.err
         assert "Traceback" not in said.everything
+
+    def test_the_hint_names_the_same_folder_as_the_run(
+        self, run: CommandLine, alue_bench: CommandLine, osact: Osact, tmp_path: Path
+    ) -> None:
+        folder = osact(train=self.BAD).rename(tmp_path / "my files")
+        said = run("--data-dir", folder, task="oold")
+        hint = said.err.partition("(all of them: ")[2].partition(")")[0]
+        assert hint == f"alue-bench data verify oold --data-dir '{folder}'"
+        assert alue_bench(*shlex.split(hint)[1:]).code == 1  # the bad rows are found
 
     def test_many_are_counted_not_all_shown(self, oold: Any, osact: Osact) -> None:
         with pytest.raises(DataError, match=r"train.txt:61: .*train.txt:65: .*; and 3 more\. Mend"):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from alue_bench.errors import UsageError
 from alue_bench.plugins import Registry
 
 if TYPE_CHECKING:
@@ -142,17 +143,20 @@ def strategies(
         str | None, typer.Option("--model", "-m", help="Show what each strategy would do to this model.")
     ] = None,
     strategy: Annotated[
-        list[str] | None, typer.Option("--strategy", "-s", help="Strategies to show; repeatable.")
+        list[str] | None,
+        typer.Option("--strategy", "-s", help="Strategies to show; without --model, how they are written; repeatable."),
     ] = None,
     tokens: Annotated[
-        int, typer.Option(min=1, help="Length of examples for which FLOPs are counted.")
+        int, typer.Option(min=1, help="With --model: length of examples for which FLOPs are counted.")
     ] = NOMINAL_TOKENS,
     as_json: Json = False,
 ) -> None:
     """List strategies; with --model, what is frozen, what trains, and the compute saved, without loading weights."""
     registry: Registry = context.obj
     if model is None:
-        families = [declared.value for declared in registry.families]
+        if _was_given(context, "tokens"):
+            raise UsageError("--tokens is the length for which a model's FLOPs are counted; add --model")
+        families = registry.families_of(strategy) if strategy else [declared.value for declared in registry.families]
         if as_json:
             _print_json(
                 [
@@ -192,7 +196,6 @@ def strategies(
 def studies(context: typer.Context, as_json: Json = False) -> None:
     """List the studies that --config knows by name: which command runs each, and what it compares."""
     from alue_bench.cli.study import read_study
-    from alue_bench.errors import UsageError
 
     registry: Registry = context.obj
     found = []
@@ -250,6 +253,11 @@ def _effect(registry: Registry, name: str, model: Model, tokens: int) -> dict[st
         "left": counts.total,
         "flops_saved": 1 - training_flops(stack, outlined.freeze_plan, lengths, epochs=1) / full,
     }
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
 
 
 def _print_json(value: object) -> None:

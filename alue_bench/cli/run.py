@@ -89,11 +89,11 @@ def run_plan(
 
     streams = Streams.of_command(as_json=as_json)
     streams.warn_of_plugins(registry)
+    invocation = Invocation(registry, settings, streams)  # a wrong executor is told before the plan is made
     request = plan_request(settings, overrides)
     # A plan that may leave out what is missing is shown as things are: nothing is fetched for it.
     plan = build_plan(replace(request, download=not (dry_run and request.skip_missing)), registry)
     streams.talk.print(plan_view(plan))
-    invocation = Invocation(registry, settings, streams)
     if dry_run:
         return show_plan(plan, registry, invocation, streams)
     invocation.check(plan)

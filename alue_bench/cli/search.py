@@ -102,7 +102,9 @@ def search(
     checkpoint_every: options.CheckpointEvery = None,
     rerun: options.Rerun = None,
     fail_fast: options.FailFast = None,
-    dry_run: options.DryRun = False,
+    dry_run: Annotated[
+        bool, options.control("--dry-run", help="Show the question, what it may cost in FLOPs, and stop.")
+    ] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Find the cheapest layers to freeze that keep the score, without running the whole grid.
@@ -171,8 +173,8 @@ def run_search(
 
     streams = Streams.of_command(as_json=as_json)
     streams.warn_of_plugins(registry)
+    invocation = Invocation(registry, settings, streams)  # a wrong executor is told before the plan is made
     plan, courses = _courses(_request(settings, overrides), rules, registry)
-    invocation = Invocation(registry, settings, streams)
     streams.talk.print(question_view(plan, courses))
     if dry_run:
         streams.document({"searches": [course.as_dict(course.decision()) for course in courses]})

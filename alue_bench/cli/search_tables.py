@@ -31,7 +31,7 @@ WHY = {
 
 def question_view(plan: Plan, courses: Sequence[Course]) -> RenderableType:
     """Data and settings, and for each task and model what is looked for and what it may cost."""
-    lines: list[RenderableType] = [plan_view(plan)]
+    lines: list[RenderableType] = [plan_view(plan), Text("The search begins with this and chooses its further runs.")]
     for course in courses:
         question, grid = course.question, course.grid
         short = f", after a first look with {grid.short_epochs} epochs" if question.short_runs else ""

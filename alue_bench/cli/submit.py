@@ -83,7 +83,7 @@ def submit(
     )
     if seed:
         results = replace(results, frame=results.frame[results.frame["seed"].isin(seed)])
-    chosen, missing = collect(results, tasks, lambda one: locate(one, given=given, sample=sample))
+    chosen, missing = collect(results, tasks, lambda one: locate(one, given=given, sample=sample), rehearsal=sample)
     asked: dict[str, Sequence[object]] = {"-m": model or (), "-s": strategy or (), "--seed": seed or ()}
     for option, value in (("--data-dir", data_dir), ("--tracking-uri", tracking_uri), ("--experiment", experiment)):
         asked[option] = [value] if value else []

@@ -120,13 +120,13 @@ def run_sweep(
     streams = Streams.of_command(as_json=as_json)
     streams.warn_of_plugins(registry)
     tolerance = parse_tolerance(settings.get("tolerance"))
+    invocation = Invocation(registry, settings, streams)  # a wrong executor is told before the plan is made
     request = sweep_request(settings, overrides)
     plan = build_plan(replace(request, download=not (dry_run and request.skip_missing)), registry)
     order = spread_out(plan.runs)
     plan.runs, plan.order_matters = order.runs, True
     streams.talk.print(plan_view(plan))
     streams.talk.print(f"order: {order.describe()}", highlight=False)
-    invocation = Invocation(registry, settings, streams)
     if dry_run:
         return show_plan(plan, registry, invocation, streams, {"sweep": _described(order, tolerance, [])})
     invocation.check(plan)

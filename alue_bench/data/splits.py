@@ -53,7 +53,7 @@ def load_rows(
         part = getattr(task.splits, split)
         if isinstance(part, DataFile):
             read[split] = read_file(part, folder.file(part), task.labels)
-            reject_bad_rows(task, read[split], drop=drop_bad)
+            reject_bad_rows(task, folder, read[split], drop=drop_bad)
             rows[split] = read[split].examples
     for split in (
         "test",
@@ -95,7 +95,7 @@ def submission_rows(task: Task, folder: DataFolder) -> SplitRows | None:
     if not isinstance(file, DataFile) or not folder.file(file).is_file():
         return None
     found = read_file(file, folder.file(file), task.labels)
-    reject_bad_rows(task, found, drop=False)
+    reject_bad_rows(task, folder, found, drop=False)
     return SplitRows(found.examples, digest_of([[e.id, e.text, e.text_pair] for e in found.examples]))
 
 

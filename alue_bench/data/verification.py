@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from alue_bench.data.location import DataFolder
+from alue_bench.data.location import DataFolder, user_data_folder
 from alue_bench.errors import AlueBenchError, DataError
 from alue_bench.formats import BadRow, Example, Target, shown
 from alue_bench.task import DataFile, Labels, TargetKind, Task
@@ -172,7 +173,7 @@ def _overlaps(texts: Mapping[str, Counter[Texts]]) -> dict[str, int]:
     return found
 
 
-def reject_bad_rows(task: Task, read: ReadFile, *, drop: bool, most: int = 5) -> None:
+def reject_bad_rows(task: Task, folder: DataFolder, read: ReadFile, *, drop: bool, most: int = 5) -> None:
     """Raises DataError naming the first bad rows, unless they are to be dropped."""
     if not read.bad or drop:
         return
@@ -180,5 +181,14 @@ def reject_bad_rows(task: Task, read: ReadFile, *, drop: bool, most: int = 5) ->
     more = f"; and {len(read.bad) - most} more" if len(read.bad) > most else ""
     raise DataError(
         f"{shown}{more}. Mend the file or go on without bad rows: --drop-bad "
-        f"(all of them: alue-bench data verify {task.name})"
+        f"(all of them: alue-bench data verify {task.name}{_options_for(folder)})"
     )
+
+
+def _options_for(folder: DataFolder) -> str:
+    """What makes `alue-bench data verify` read this folder, and none that comes before it."""
+    if folder.kind == "sample":
+        return " --sample"
+    if folder.path == user_data_folder():
+        return ""
+    return f" --data-dir {shlex.quote(str(folder.path))}"

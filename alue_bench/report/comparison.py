@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +151,10 @@ class Block:
     rows: tuple[Row, ...]
     """The baseline first, then by name, numbers in names by their size."""
     notes: tuple[str, ...]
+    first_look: bool = False
+    """Whether all are short runs that a search began with, by which nothing is to be recommended."""
+    rows_told: Mapping[str, str] = field(default_factory=dict)
+    """By split's digest among the conditions: how many rows, and which set where the number does not tell."""
 
     @property
     def sample(self) -> bool:
@@ -188,7 +193,9 @@ def compare(
         differing = tuple(
             name for place, name in enumerate(CONDITIONS) if len({values[place] for values, _ in groups}) > 1
         )
+        rows_told = {name: _told_rows(of_both, name) for name in ("train_digest", "dev_digest", "test_digest")}
         for values, part in groups:
+            conditions = dict(zip(CONDITIONS, values, strict=True))
             primary = f"test/{part['primary_metric'].iloc[-1]}" if pd.notna(part["primary_metric"].iloc[-1]) else ""
             used = column or primary or "test/score"
             blocks.append(
@@ -200,8 +207,9 @@ def compare(
                     metric=used,
                     primary=used in (primary, "test/score"),
                     baseline=baseline,
-                    conditions=dict(zip(CONDITIONS, values, strict=True)),
+                    conditions=conditions,
                     differing=differing,
+                    rows_told={name: told[conditions[name]] for name, told in rows_told.items() if conditions[name]},
                     resamples=resamples,
                 )
             )
@@ -215,15 +223,17 @@ def mean_change(pairs: Iterable[tuple[float | None, float | None]]) -> Estimate 
 
 
 def describe_conditions(block: Block) -> str:
-    """The conditions that tell this block from others of its task and model, in words; empty where it is the only
-    one."""
+    """What tells this block from others of its task and model, in words; empty where it is the only one, unless it is
+    a search's first look."""
     import json
 
-    said = []
+    said = ["a search's first look, which no decision rests on"] if block.first_look else []
     for name in block.differing:
         value = block.conditions[name]
         if name == "other_hyper" and isinstance(value, str):
             said.append(", ".join(f"{key} {setting}" for key, setting in json.loads(value).items()))
+        elif name in block.rows_told:
+            said.append(f"{WORDS[name]} {block.rows_told[name]}")
         elif name.endswith("_digest"):
             said.append(f"{WORDS[name]} {str(value)[:6] if value else 'not recorded'}")
         else:
@@ -262,6 +272,23 @@ def _plain(values: Iterable[Any]) -> tuple[Any, ...]:
     import pandas as pd
 
     return tuple(None if pd.isna(value) else value for value in values)
+
+
+def _told_rows(of_both: pd.DataFrame, digest_name: str) -> dict[str, str]:
+    """By digest, what tells one set of rows from the others of a task and model: how many there are, or, where that is
+    the same or was not recorded, its digest's first digits besides."""
+    column = f"data/{digest_name.removesuffix('_digest')}_rows"
+    if column not in of_both.columns:
+        return {digest: f"(set {digest[:6]})" for digest in of_both[digest_name].dropna().unique()}
+    numbers = {str(digest): number for digest, number in of_both.groupby(digest_name)[column].max().items()}
+    often = Counter(numbers.values())
+    told = {}
+    for digest, number in numbers.items():
+        words = [] if math.isnan(number) else [f"{number:.0f}"]
+        if not words or often[number] > 1:
+            words.append(f"(set {digest[:6]})")
+        told[digest] = " ".join(words)
+    return told
 
 
 @dataclass(frozen=True)
@@ -309,6 +336,7 @@ def _block(
     baseline: str,
     conditions: Mapping[str, Any],
     differing: tuple[str, ...],
+    rows_told: Mapping[str, str],
     resamples: int,
 ) -> Block:
     notes = []
@@ -347,6 +375,8 @@ def _block(
         trivial_score=trivial[0] if trivial else None,
         rows=rows,
         notes=tuple(notes),
+        first_look=bool(kept["first_look"].notna().all()),
+        rows_told=rows_told,
     )
 
 

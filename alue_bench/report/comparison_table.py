@@ -210,8 +210,8 @@ def _text_table(block: Block, rows: Sequence[Row]) -> TextTable:
         told.append(f"{number} seed{'s' if number > 1 else ''}")
     if block.trivial_score is not None:
         told.append(f"{plain(block.trivial_score)} without reading the text")
-    if block.differing:
-        told.append(describe_conditions(block))
+    if conditions := describe_conditions(block):
+        told.append(conditions)
     return TextTable(
         title=f"{block.task}, {block.model}: {block.metric.removeprefix('test/')}",
         subtitle="; ".join(told),

@@ -49,10 +49,10 @@ class Missing:
 
 
 def collect(
-    results: Results, tasks: list[Task], locate: Callable[[Task], DataFolder]
+    results: Results, tasks: list[Task], locate: Callable[[Task], DataFolder], *, rehearsal: bool = False
 ) -> tuple[list[Chosen], list[Missing]]:
     """For each task with a leaderboard, its file or why there is none. `locate` gives the folder of a task's official
-    files, against which every row is checked, and may raise DataError.
+    files, against which every row is checked, and may raise DataError. Only a rehearsal is checked against the sample.
 
     A run that cannot be used (limited, or done before the official file was there) gives way to the next best.
     """
@@ -62,9 +62,13 @@ def collect(
         if task.submission is None:
             continue
         try:
-            rows = submission_rows(task, locate(task))
+            folder = locate(task)
+            rows = submission_rows(task, folder)
         except DataError as error:
             missing.append(Missing(task=task, submission=task.submission, reason=str(error), can_be_run=False))
+            continue
+        if folder.kind == "sample" and not rehearsal:
+            missing.append(Missing(task=task, submission=task.submission, reason=_no_files(task), can_be_run=False))
             continue
         if rows is None:
             file = (task.splits.submission or task.splits.test).path  # type: ignore[union-attr]
@@ -74,6 +78,14 @@ def collect(
         found = _best(results, task, task.submission, rows.examples)
         (chosen if isinstance(found, Chosen) else missing).append(found)  # type: ignore[arg-type]
     return chosen, missing
+
+
+def _no_files(task: Task) -> str:
+    """Without them the command that fills other gaps would do one more run on the sample, which is never taken."""
+    return (
+        "the official files are not at hand, and runs on the embedded sample are not submitted; get them from "
+        f"{task.source} and give their folder with --data-dir, to alue-bench run too (or rehearse with --sample)"
+    )
 
 
 def _best(results: Results, task: Task, submission: Submission, rows: tuple[Example, ...]) -> Chosen | Missing:

@@ -147,8 +147,9 @@ class Course:
         )
 
     def as_dict(self, decision: Decision) -> dict[str, Any]:
-        """JSON-like, for `--json` and the parent run. Losses and scores in units of the metric."""
-        question, best = self.question, decision.best
+        """JSON-like, for `--json` and the parent run. Losses and scores in units of the metric. Before the first run
+        there is no answer."""
+        question, best, begun = self.question, decision.best, bool(self.done or self.failed)
         full_flops = self.grid.full_flops
         return {
             "task": self.task,
@@ -157,12 +158,12 @@ class Course:
             "tolerance": str(question.tolerance),
             "margin": str(question.margin),
             "level": question.level,
-            "answer": best.candidate.name,
-            "supported": best.loss is not None,
+            "answer": best.candidate.name if begun else None,
+            "supported": best.loss is not None if begun else None,
             "budget_ended": decision.exhausted,
             "why": decision.why,
-            "said": self.conclusion(decision),
-            "cost_of_full": best.candidate.cost,
+            "said": self.conclusion(decision) if begun else [],
+            "cost_of_full": best.candidate.cost if begun else None,
             "dev": _loss(best.loss, question.level),
             "dev_score_of_full": self.full_score,
             "test": _loss(self.on_test(best.candidate), TEST_LEVEL),

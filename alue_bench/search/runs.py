@@ -19,6 +19,7 @@ from alue_bench.search.evidence import Evaluation, defined, left_out_by_sums, le
 from alue_bench.search.policy import Step
 from alue_bench.spec import RunSpec
 from alue_bench.task import Labels, TargetKind
+from alue_bench.tracking.recording import FIRST_LOOK
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +54,9 @@ class SearchGrid:
         if seed > LARGEST_SEED:
             raise UsageError(f"seeds count up from --seed {run.spec.seed}, and there is none above {LARGEST_SEED}")
         spec = replace(run.spec, seed=seed, init_seed=seed, data_seed=seed)
-        return _with_epochs(replace(run, spec=spec), self.short_epochs) if step.short else replace(run, spec=spec)
+        if not step.short:
+            return replace(run, spec=spec)
+        return _with_epochs(replace(run, spec=spec, tags={**run.tags, FIRST_LOOK: "yes"}), self.short_epochs)
 
 
 def grid_of(runs: Sequence[PlannedRun]) -> SearchGrid:

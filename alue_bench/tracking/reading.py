@@ -25,7 +25,7 @@ from urllib.parse import unquote, urlparse
 from alue_bench.errors import UnavailableError, UsageError
 from alue_bench.tracking.claims import FINGERPRINT
 from alue_bench.tracking.connection import Connection
-from alue_bench.tracking.recording import CURVES, SUBMISSION_FILE
+from alue_bench.tracking.recording import CURVES, FIRST_LOOK, SUBMISSION_FILE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,6 +78,7 @@ COLUMNS: Mapping[str, str] = {
     # What came out
     "primary_metric": "string",
     "failure": "string",  # the cause, for a run that failed
+    "first_look": "string",  # "yes" for a search's short runs, else missing
     "score": "float64",
 }
 """Columns that a frame always has, with their dtypes. After them comes every final metric under its own name in MLflow
@@ -114,6 +115,7 @@ TAGS = {
     "primary_metric": "primary_metric",
     "mlflow.source.git.commit": "git_commit",
     "failure": "failure",
+    FIRST_LOOK: "first_look",
 }
 SPLITS = {"training": "train_digest", "validation": "dev_digest", "testing": "test_digest"}
 NEEDED = ("task", "model", "strategy", "seed", "fingerprint")
@@ -192,8 +194,8 @@ def read_runs(connection: Connection, run_ids: Sequence[str], *, parent_id: str 
 def say_counts(counts: Counts) -> list[str]:
     """What a reader of the results should know of what is not in them; a sentence each."""
     said = [
-        (counts.failed, "{} {runs} failed and {is_} left out; the same `alue-bench run` tries again"),
-        (counts.interrupted, "{} {runs} {was} interrupted; the same `alue-bench run` goes on from there"),
+        (counts.failed, "{} {runs} failed and {is_} left out; the same command tries again"),
+        (counts.interrupted, "{} {runs} {was} interrupted; the same command goes on from there"),
         (counts.unfinished, "{} {runs} {is_} still at work, or {was} left so by a process that died"),
         (counts.foreign, "{} {runs} in the experiment {is_} not alue-bench's and {is_} left out"),
         (counts.unreadable, "{} {runs} of alue-bench {lack} a task, model, strategy or seed and {is_} left out"),

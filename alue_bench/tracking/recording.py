@@ -47,6 +47,8 @@ from alue_bench.tracking.record import Closing, DataUsed, Opening, write_closing
 from alue_bench.tracking.spool import SPOOLED, Sent, Spool, new_run_id
 
 FAILURE = "failure"
+FIRST_LOOK = "search.first_look"
+"""A tag of short runs that a search began with: no decision rests on their scores."""
 SUBMISSION_FILE = "submission_predictions.csv"
 TRACEBACK_FILE = "traceback.txt"
 CURVES = ("train/", "dev/")
