@@ -14,7 +14,7 @@ from alue_bench.cli.fitting import Fitted
 from alue_bench.evaluation.intervals import LEVEL, estimate
 from alue_bench.executors.local import Outcome
 from alue_bench.plan import Plan
-from alue_bench.report.numbers import NONE, percent, plain, signed, signed_percent
+from alue_bench.report.numbers import NONE, percent, plain, several, signed, signed_percent
 from alue_bench.spec import Resolved
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ SAMPLE_NOTE = (
 
 def plan_view(plan: Plan) -> RenderableType:
     """What will run, with which settings, and what is left out and why."""
-    table = Table(title=f"Plan: {len(plan.runs)} runs", title_justify="left", title_style="bold")
+    table = Table(title=f"Plan: {several(len(plan.runs), 'run')}", title_justify="left", title_style="bold")
     for column in ("task", "data", "rows train/dev/test", "model", "strategies", "seeds"):
         table.add_column(column)
     groups: dict[tuple[str, str], list[int]] = {}
