@@ -225,7 +225,7 @@ class TestWhatIsKeptApart:
     def test_the_first_look_of_a_search_is_named_in_its_heading(self, put: Any, compared: Any) -> None:
         put("full"), put("full", hyper={"epochs": 1}, tags={"search.first_look": "yes"})
         said = sorted(describe_conditions(block) for block in compared().blocks)
-        assert said == ["a search's first look, which no decision rests on; epochs 1", "epochs 10"]
+        assert said == ["a search's first look, on which no answer rests; epochs 1", "epochs 10"]
 
     def test_tasks_and_models(self, put: Any, compared: Any) -> None:
         put("full"), put("full", task="ohsd"), put("full", model="other")

@@ -227,7 +227,7 @@ def describe_conditions(block: Block) -> str:
     a search's first look."""
     import json
 
-    said = ["a search's first look, which no decision rests on"] if block.first_look else []
+    said = ["a search's first look, on which no answer rests"] if block.first_look else []
     for name in block.differing:
         value = block.conditions[name]
         if name == "other_hyper" and isinstance(value, str):
