@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from alue_bench.data.batches import Batch
 from alue_bench.training.encoder_stack import EncoderStack
+from alue_bench.training.random_state import set_torch_random_state, torch_random_state
 
 if TYPE_CHECKING:
     import torch
@@ -66,22 +67,6 @@ def choose_forward(stack: EncoderStack, compute: torch.dtype) -> Forward:
     from alue_bench.training.lean_forward import LeanForward
 
     return LeanForward(stack, compute) if LeanForward.fits(stack) else LibraryForward(stack)
-
-
-def torch_random_state(device: str) -> dict[str, Tensor]:
-    """Of the global generators: the CPU's, and the GPU's where the model is there."""
-    import torch
-
-    found = {"cpu": torch.get_rng_state()}
-    return found | {"cuda": torch.cuda.get_rng_state()} if device == "cuda" else found
-
-
-def set_torch_random_state(state: Mapping[str, Tensor]) -> None:
-    import torch
-
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"])
 
 
 class LibraryForward:

@@ -12,7 +12,7 @@ from alue_bench.data.batches import Batch
 from alue_bench.training.bert_layer import BatchShape, LayerWeights, encoder_layer, first_token_layer, is_bert_layer
 from alue_bench.training.dropout import DropoutMasks
 from alue_bench.training.encoder_stack import EncoderStack
-from alue_bench.training.forward import set_torch_random_state, torch_random_state
+from alue_bench.training.random_state import set_torch_random_state, torch_random_state
 
 HEADS = (
     "BertForSequenceClassification",
