@@ -103,8 +103,7 @@ def execute(
     notes = list(trained.notes)
     inputs.prefixes.on_problem = notes.append
     labels, device, pad_id = inputs.task.labels, trained.device, trained.tokenizer.pad_token_id
-    test = tokenised(inputs.rows, "test", spec, inputs, trained.tokenizer)
-    check_ids(trained.stack, test, f"model {spec.model!r}")
+    test = _known_to(trained.stack, inputs.rows, "test", spec, inputs, trained.tokenizer)
     examples = trained.prefix.examples(test, pad_id, _description(spec, "test"))
     test_started = time.perf_counter()
     logits = predict_logits(trained.stack, trained.forward, examples, device=device, pad_id=pad_id)
@@ -188,10 +187,9 @@ def _of_submission(spec: RunSpec, inputs: RunInputs, trained: Trained, notes: li
     notes.extend(inputs.rows.notes)
     if "submission" not in inputs.rows.splits:
         return None
-    split = tokenised(inputs.rows, "submission", spec, inputs, trained.tokenizer)
     pad_id = trained.tokenizer.pad_token_id
     try:
-        check_ids(trained.stack, split, f"model {spec.model!r}")
+        split = _known_to(trained.stack, inputs.rows, "submission", spec, inputs, trained.tokenizer)
         logits = predict_logits(trained.stack, trained.forward, Examples(split), device=trained.device, pad_id=pad_id)
     except TrainingError as error:
         notes.append(f"no predictions for a submission: {error}")
@@ -221,11 +219,9 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
         file = inputs.checkpointing.of(f"{spec.training_key}-{device.precision}", notes.append)
     task = inputs.train_task
     tokenizer = inputs.models.tokenizer(inputs.checkpoint)
-    splits = {name: tokenised(inputs.train_rows, name, spec, inputs, tokenizer) for name in ("train", "dev")}
-    lengths = splits["train"].lengths
     stack = view_as_stack(inputs.models.model(inputs.checkpoint, task.labels, init_seed=spec.init_seed))
-    for split in splits.values():
-        check_ids(stack, split, f"model {spec.model!r}")
+    splits = {name: _known_to(stack, inputs.train_rows, name, spec, inputs, tokenizer) for name in ("train", "dev")}
+    lengths = splits["train"].lengths
     flops_full = training_flops(
         stack, FreezePlan(stack.shape), lengths, spec.hyper.epochs, head_reads_first=reads_first_only(stack)
     )
@@ -245,8 +241,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
     prefix = behind(spec.freeze_plan.prefix_layers)
     prepare_s = 0.0
     if len(inputs.depths.depths) > 1:  # before the clock: every run is charged what its own prefix costs alone
-        all_splits = splits | {"test": tokenised(inputs.rows, "test", spec, inputs, tokenizer)}
-        check_ids(stack, all_splits["test"], f"model {spec.model!r}")
+        all_splits = splits | {"test": _known_to(stack, inputs.rows, "test", spec, inputs, tokenizer)}
         described = {name: _description(spec, name) for name in all_splits}
         began = time.perf_counter()
         prefix.prepare(all_splits, tokenizer.pad_token_id, described, inputs.depths)
@@ -356,6 +351,18 @@ def _build_s(examples: Examples) -> float:
 
 def _reused(examples: Examples) -> bool:
     return examples.prefix is not None and examples.prefix.reused
+
+
+def _known_to(
+    stack: EncoderStack, rows: TaskRows, split: str, spec: RunSpec, inputs: RunInputs, tokenizer: Any
+) -> TokenisedSplit:
+    """As `tokenised`, for a model at hand.
+
+    Raises TrainingError where it has no embedding for what the tokeniser gives.
+    """
+    found = tokenised(rows, split, spec, inputs, tokenizer)
+    check_ids(stack, found, f"model {spec.model!r}")
+    return found
 
 
 def tokenised(rows: TaskRows, split: str, spec: RunSpec, inputs: RunInputs, tokenizer: Any) -> TokenisedSplit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ class TestForPeople:
         lines = {line.split("│")[1].strip(): line.split("│") for line in said.out.splitlines() if "│" in line}
         assert "trivial" in lines["anger: f1_macro"][2]
         assert lines["full"][3].strip() == ""
-        assert lines["bottom2"][3].strip()[0] in "+−0"
+        assert re.fullmatch(r"[+−]\d\.\d{3}|0\.000", lines["bottom2"][3].strip())
         assert lines["full"][6].strip() == "100 %"
         assert "alue-bench ui --tracking-uri" in said.err
 

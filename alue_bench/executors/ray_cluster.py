@@ -78,10 +78,10 @@ class RayCrew:
         # Ray prints what befalls its nodes on stdout, which belongs to the result.
         self._kept_off_stdout = ExitStack()
         self._kept_off_stdout.enter_context(redirect_stdout(sys.stderr))
+        self._shares = {RUNS_PER_GPU: f"{1 / gpus:.3g}"} if 0 < gpus < 1 else {}
         self._cpus = 1 if jobs is None or gpus else cores_per_run(self._nodes(), jobs)
         # Retries are the harness's: it must close what the dead left first. A worker's memory and CUDA context go with
         # it: a process a task.
-        self._shares = {RUNS_PER_GPU: f"{1 / gpus:.3g}"} if 0 < gpus < 1 else {}
         self._task = ray.remote(num_cpus=self._cpus, num_gpus=gpus, max_calls=1, max_retries=0)(_carry_out)
         self._tasks: dict[Any, int] = {}
         self._news: News | None = None

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 REFERENCE = "full"
 DEFAULT_TOLERANCE = 0.01
+"""Of the reference's score: how much less counts as the same."""
 CLEARLY = 0.1
 """Part of the operations by which another setting must need fewer for the clock to be doubted."""
-"""Of the reference's score: how much less counts as the same."""
 DEV, TEST, SECONDS, FLOPS = "selection/dev_score", "test/score", "runtime/train_s", "flops/train_vs_full"
 
 # Okabe and Ito's colours: told apart without full colour vision.
