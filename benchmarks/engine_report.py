@@ -116,6 +116,8 @@ def closing_lines(found: Sequence[Measurement]) -> list[str]:
         f"Ratios are of medians; below 1 is faster than {BASE}. Final loss: mean over the last quarter of the last "
         "epoch's steps. The Trainer leaves dropout on in frozen layers, the engine does not."
     ]
+    if found:
+        lines.append(f"{found[0].tokens / found[0].samples:.1f} tokens on average in a text.")
     for cell in (cell for cell in _cells(found) if cell.way == ENGINE):
         compared = _loss_comparison(found, cell)
         named = f"{cell.strategy}, {cell.precision}: "

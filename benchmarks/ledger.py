@@ -17,11 +17,11 @@ from alue_bench.errors import UsageError
 from alue_bench.spec import digest_of
 from alue_bench.termination import code_of_stop, stop_on_sigterm
 from benchmarks.cells import Cell
+from benchmarks.checkpoint import checkpoint_in
 from benchmarks.machine import described
 from benchmarks.measuring import REPOSITORY, Measurement
 from benchmarks.rows import Rows
 from benchmarks.settings import Setup
-from benchmarks.starting_point import checkpoint_in
 
 SOURCES = ("alue_bench/training/*.py", "benchmarks/trainer_baseline.py")
 """What trains; measurements by different versions of it do not stand in one table."""

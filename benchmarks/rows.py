@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from alue_bench.errors import DataError, UsageError
 from alue_bench.task import Labels
+from benchmarks.checkpoint import tokenizer_of
 from benchmarks.settings import Setup, chosen_setup
 
 TASK = "oold"
@@ -42,6 +43,8 @@ def chosen_rows(options: argparse.Namespace) -> tuple[Rows, Setup]:
     """The rows that the options ask for, and the set-up with as many of them as there are."""
     setup = chosen_setup(options)
     rows = read_rows(options.rows_json, setup.rows, setup.eval_rows) if options.rows_json else task_rows(options)
+    if setup.longest:
+        rows = without_long_ones(rows, tokenizer_of(setup), setup.longest)
     return rows, replace(setup, rows=len(rows.train), eval_rows=len(rows.held_out))
 
 
@@ -81,6 +84,22 @@ def task_rows(options: argparse.Namespace) -> Rows:
     splits = load_rows(task, folder, drop_bad=False, limit_train=options.rows, limit_eval=options.eval_rows).splits
     train, dev = (tuple(Row(e.text, str(e.target)) for e in splits[name].examples) for name in ("train", "dev"))
     return Rows(train, dev, f"{TASK} ({folder.kind})")
+
+
+def without_long_ones(rows: Rows, tokenizer: Any, longest: int) -> Rows:
+    """The rows whose texts have at most this many tokens, those that frame a text among them.
+
+    Raises DataError where fewer than two labels are left.
+    """
+
+    def short(given: tuple[Row, ...]) -> tuple[Row, ...]:
+        encoded = tokenizer([row.text for row in given])["input_ids"]
+        return tuple(row for row, ids in zip(given, encoded, strict=True) if len(ids) <= longest)
+
+    left = replace(rows, train=short(rows.train), held_out=short(rows.held_out))
+    if not left.held_out or len({row.label for row in left.train}) < 2:
+        raise DataError(f"too few rows have at most {longest} tokens; allow more with --longest")
+    return left
 
 
 def write_rows(rows: Rows, file: Path) -> None:

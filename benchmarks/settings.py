@@ -20,6 +20,8 @@ class Setup:
     batch_size: int
     lr: float
     max_length: int
+    longest: int | None
+    """Tokens of the longest text that is taken, where longer ones are left out."""
     layers: int
     hidden: int
     heads: int
@@ -71,6 +73,7 @@ def add_shared_options(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=_count, default=16, help="(default: 16)")
     add("--lr", type=float, default=5e-5, help="peak learning rate (default: 5e-5)")
     add("--max-length", type=_count, default=128, help="tokens of an example at most (default: 128)")
+    add("--longest", type=_count, metavar="TOKENS", help="leave out texts of more tokens than this")
     add("--layers", type=_count, default=12, help="of a BERT with random weights (default: 12)")
     add("--hidden", type=_count, default=256, help="(default: 256)")
     add("--heads", type=_count, default=4, help="(default: 4)")

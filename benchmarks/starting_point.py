@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.errors import UsageError
 from alue_bench.strategy import EncoderShape, FreezePlan
 from alue_bench.task import Labels
+from benchmarks.checkpoint import checkpoint_in, tokenizer_of
 from benchmarks.rows import Row, Rows
 from benchmarks.settings import Setup
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import torch
 
     from alue_bench.data.tokenisation import TokenisedSplit
-    from alue_bench.training.checkpoint import Checkpoint
     from alue_bench.training.encoder_stack import EncoderStack
 
 MODEL_SEED = 20_201_124
@@ -53,11 +52,10 @@ def prepared(setup: Setup, rows: Rows) -> StartingPoint:
     """Raises UnavailableError where the device or the checkpoint is not there."""
     import numpy as np
 
-    from alue_bench.training.checkpoint import load_tokenizer
     from alue_bench.training.precision import resolve_device
 
     resolve_device(setup.device)  # a device that is not there is better said before anything is loaded
-    tokenizer = load_tokenizer(checkpoint_in(setup.checkpoint or _mini()))
+    tokenizer = tokenizer_of(setup)
     split = partial(tokenised, tokenizer=tokenizer, max_length=setup.max_length, names=rows.labels.names)
     train = split(rows.train)
     longest = np.argsort(train.lengths, kind="stable")[-setup.batch_size :]
@@ -88,13 +86,6 @@ def tokenised(rows: Sequence[Row], tokenizer: Any, max_length: int, names: Seque
     )
 
 
-def checkpoint_in(folder: Path) -> Checkpoint:
-    from alue_bench.model import Model
-    from alue_bench.training.checkpoint import locate_checkpoint
-
-    return locate_checkpoint(Model(name="checkpoint", title=str(folder), checkpoint=folder))
-
-
 def encoder_shape(setup: Setup) -> EncoderShape:
     """Without loading the model."""
     if setup.checkpoint is None:
@@ -112,13 +103,6 @@ def freeze_plan(strategy: str, shape: EncoderShape) -> FreezePlan:
     if found is None:
         raise UsageError(f"unknown strategy {strategy!r}; they are written {'; '.join(f.grammar for f in FAMILIES)}")
     return found.freeze_plan(shape)
-
-
-def _mini() -> Path:
-    """The bundled model, whose tokeniser the random model takes."""
-    from alue_bench_models.mini import MODEL
-
-    return Path(MODEL.checkpoint)
 
 
 def _initial_model(setup: Setup, tokenizer: Any, labels: Labels) -> Any:

@@ -25,6 +25,7 @@ from benchmarks.fitting import fit_by_engine, fit_by_trainer
 from benchmarks.machine import peaks
 from benchmarks.measuring import Measurement, MeasurementFailed, measured_apart, measured_here
 from benchmarks.profiling import kind_of
+from benchmarks.checkpoint import tokenizer_of
 from benchmarks.rows import Row, read_rows
 from benchmarks.settings import Setup
 from benchmarks.starting_point import StartingPoint, encoder_shape, freeze_plan, prepared
@@ -49,7 +50,7 @@ def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
 
 
 def setup(**other: Any) -> Setup:
-    small = {"rows": 40, "eval_rows": 16, "epochs": 1, "batch_size": 16, "lr": 5e-5, "max_length": 128}
+    small = {"rows": 40, "eval_rows": 16, "epochs": 1, "batch_size": 16, "lr": 5e-5, "max_length": 128, "longest": None}
     model = {"layers": 2, "hidden": 32, "heads": 2, "checkpoint": None, "device": "cpu"}
     return Setup(**{**small, **model, **other})
 
@@ -228,6 +229,15 @@ class TestRows:
         assert (len(rows.train), len(rows.held_out)) == (40, 16)
         assert rows.labels.names == ("NOT_OFF", "OFF")
 
+    def test_long_ones_are_left_out(self, call: Any, tmp_path: Path) -> None:
+        file = tmp_path / "short.json"
+        assert call(engine.main, "--write-rows", file, *SMALL, "--longest", 12).code == 0
+        rows = read_rows(file, 40, 4)
+        tokenizer = tokenizer_of(setup())
+        lengths = [len(tokenizer(row.text)["input_ids"]) for row in (*rows.train, *rows.held_out)]
+        assert 0 < len(lengths) < 56
+        assert max(lengths) <= 12
+
     def test_a_file_that_holds_none(self, tmp_path: Path) -> None:
         (tmp_path / "rows.json").write_text('{"text": 1}')
         with pytest.raises(DataError, match="is not a list of"):
@@ -247,6 +257,7 @@ class TestMisuse:
             (("--strategy", "sideways"), "unknown strategy 'sideways'"),
             (("--way", "by-hand"), "invalid choice"),
             (("--epochs", "0"), "not a whole number above 0"),
+            (("--longest", "2"), "too few rows"),
             (("--heads", "3"), "does not divide"),
             (("--json", "nowhere/out.json"), "no such folder"),
         ],

@@ -37,8 +37,9 @@ class Product:
     """Whether the matrix trains."""
     follows_trained: bool
     """Whether something of the same layer that trains comes before it."""
-    of_all_tokens: bool
-    """Whether it is wanted of every token even where the head reads the first one only: keys and values."""
+    behind_query: bool
+    """Whether, where the head reads the first token only, it reads what the first token's query, or the attention
+    weights, have made of the tokens, and not the tokens: keys and values (see `bert_layer.first_token_layer`)."""
 
     def cost(self, tokens: int, *, backward: bool, trains_below: bool) -> int:
         passes = 1
@@ -56,6 +57,7 @@ class Layer:
     """Whether anything of it does."""
     width: int
     """Of attention over all heads."""
+    heads: int
     window: int | None
     """How many tokens a query sees, where attention is local."""
     attended: tuple[bool, bool, bool]
@@ -63,17 +65,20 @@ class Layer:
 
     def cost(self, lengths: np.ndarray[Any, Any], *, backward: bool, trains_below: bool, first_only: bool) -> int:
         """Over examples of these lengths (int64 [n])."""
-        tokens, examples = int(lengths.sum()), len(lengths)
+        tokens = len(lengths) if first_only else int(lengths.sum())
+        query_trains = any(self.attended[:2])
         found = sum(
             product.cost(
-                examples if first_only and not product.of_all_tokens else tokens,
+                tokens,
                 backward=backward,
-                trains_below=trains_below,
+                trains_below=trains_below or (first_only and product.behind_query and query_trains),
             )
             for product in self.products
         )
-        return found + 2 * self.width * self._pairs(lengths, first_only) * self._attention_products(
-            backward, trains_below
+        # Each head's query, taken back through the keys' matrix, meets whole tokens.
+        width = self.width * self.heads if first_only else self.width
+        return found + 2 * width * self._pairs(lengths, first_only) * self._attention_products(
+            backward, trains_below, first_only
         )
 
     def _pairs(self, lengths: np.ndarray[Any, Any], first_only: bool) -> int:
@@ -83,11 +88,13 @@ class Layer:
         seen = lengths if self.window is None else np.minimum(lengths, self.window)
         return int(seen.sum()) if first_only else int((lengths * seen).sum())
 
-    def _attention_products(self, backward: bool, trains_below: bool) -> int:
+    def _attention_products(self, backward: bool, trains_below: bool, first_only: bool) -> int:
         """Scores, and their product with the values; backward, the gradients of both factors of each."""
         if not backward:
             return 2
         query, key, value = (trains_below or before for before in self.attended)
+        if first_only:  # the one factor of either is the layer's input
+            key = value = trains_below
         return 2 + query + key + value + (query or key)
 
 
@@ -122,8 +129,8 @@ def layers_of(stack: EncoderStack, trained: set[int]) -> list[Layer]:
                 projected += linear.weight.numel()
                 matrices = max(1, round(linear.weight.numel() / (hidden * hidden)))
                 attended += [before_projections or own] * min(matrices, 3 - len(attended))
-            whole = is_projection and len(attended) > 1
-            products += _products(part, trained, follows, whole)
+            behind_query = is_projection and len(attended) > 1
+            products += _products(part, trained, follows, behind_query)
             before = before or own
         attended += [before] * (3 - len(attended))
         query, key, value = attended
@@ -132,6 +139,7 @@ def layers_of(stack: EncoderStack, trained: set[int]) -> list[Layer]:
                 products=tuple(products),
                 trains=any(id(parameter) in trained for parameter in module.parameters()),
                 width=hidden,
+                heads=int(config.num_attention_heads),
                 window=window if "full" not in kind else None,
                 attended=(query, key, value),
             )
@@ -157,7 +165,7 @@ def _linear(module: nn.Module) -> nn.Linear | None:
     return inner if isinstance(inner, nn.Linear) else None
 
 
-def _products(part: nn.Module, trained: set[int], follows: bool, of_all_tokens: bool) -> Iterator[Product]:
+def _products(part: nn.Module, trained: set[int], follows: bool, behind_query: bool) -> Iterator[Product]:
     """Of a linear module, and of the adapter around it: a pair of thin matrices, one behind the other (LoRA)."""
     from torch import nn
 
@@ -173,7 +181,7 @@ def _products(part: nn.Module, trained: set[int], follows: bool, of_all_tokens: 
         else:
             first = module.in_features == base.in_features and module.out_features != base.out_features  # type: ignore[union-attr]
             before = follows or not first
-        yield Product(module.weight.numel(), id(module.weight) in trained, before, of_all_tokens)
+        yield Product(module.weight.numel(), id(module.weight) in trained, before, behind_query)
 
 
 def head_flops(stack: EncoderStack, trained: set[int], examples: int, *, trains_below: bool) -> int:
@@ -215,7 +223,7 @@ def step_flops(
     """FLOPs of training steps over examples of these lengths (int64 [n]), without dev evaluation.
 
     start: how many layers are not computed, since their outputs are at hand.
-    head_reads_first: the last layer is computed for the first token of each example, its keys and values for all.
+    head_reads_first: the last layer is computed for the first token of each example alone.
 
     Embeddings are looked up, not multiplied; the small projection that some architectures put behind them is left out.
     """

@@ -162,11 +162,16 @@ def encoder_layer(states: Tensor, weights: LayerWeights, shape: BatchShape, mask
 def first_token_layer(states: Tensor, weights: LayerWeights, shape: BatchShape, masks: DropoutMasks) -> Tensor:
     """As `encoder_layer`, for the first token of each example alone: states [n, d] to [b, d].
 
-    A head that reads no other token needs no other query, and nothing of the other tokens after attention. By autograd:
-    it is a small part of the work.
+    A head that reads no other token needs no other query, and nothing of the other tokens after attention. Nor are keys
+    and values needed of each token, since products with one query may be taken in another order, head by head:
+
+        q . (Wk x + bk) = (q Wk) . x + q . bk        sum of p (Wv x + bv) = Wv (sum of p x) + bv (sum of p)
+
+    so that Wk and Wv are multiplied with one vector an example. By autograd: it is a small part of the work.
     """
     b, s, d = shape.examples, shape.tokens, states.shape[1]
     h = weights.heads
+    e = d // h
     dtype = weights.dtype
     wq, wk, wv, bq, bk, bv, wo, bo, g1, c1, wi, bi, wd, bd, g2, c2 = weights.parameters
     drop_probs, drop_attended, drop_fed = weights.dropout
@@ -177,14 +182,20 @@ def first_token_layer(states: Tensor, weights: LayerWeights, shape: BatchShape, 
     def product(tensor: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return functional.linear(tensor.to(dtype), weight.to(dtype), bias.to(dtype))
 
-    first = states.view(b, s, d)[:, 0]  # [b, d]
-    query = product(first, wq, bq).view(b * h, 1, d // h)
-    seen = product(states, torch.cat([wk, wv]), torch.cat([bk, bv]))  # [n, 2 d]
-    key, value = seen.view(b, s, 2, h, d // h).permute(2, 0, 3, 1, 4).reshape(2, b * h, s, d // h).unbind(0)
-    scores = torch.bmm(query, key.transpose(1, 2)).float() * weights.scale  # [b h, 1, s]
-    bias = shape.bias(h)
-    probs = torch.softmax(scores if bias is None else scores + bias, -1)
-    attended = torch.bmm(dropped(probs, drop_probs).to(dtype), value).view(b, d)
+    def by_head(vectors: Tensor, matrices: Tensor) -> Tensor:
+        """[b, h, i] and [h, i, j] to [b, h, j]."""
+        return torch.bmm(vectors.transpose(0, 1), matrices.to(dtype)).transpose(0, 1)
+
+    seen = states.to(dtype).view(b, s, d)
+    first = states.view(b, s, d)[:, 0]
+    query = product(first, wq, bq).view(b, h, e)
+    scores = torch.bmm(by_head(query, wk.view(h, e, d)), seen.transpose(1, 2)).float()  # [b, h, s]
+    # The same for all tokens, so that softmax does not see it: there for its gradient, which is noise around zero.
+    scores = (scores + (query.float() * bk.view(h, e)).sum(-1, keepdim=True)) * weights.scale
+    probs = torch.softmax(scores if shape.padding is None else scores + shape.padding.view(b, 1, s), -1)
+    used = dropped(probs, drop_probs)
+    value = by_head(torch.bmm(used.to(dtype), seen), wv.view(h, e, d).transpose(1, 2))  # [b, h, e]
+    attended = (value.float() + used.sum(-1, keepdim=True) * bv.view(h, e)).reshape(b, d)
     middle = dropped(product(attended, wo, bo).float(), drop_attended) + first
     middle = functional.layer_norm(middle, (d,), g1, c1, weights.norms[0].eps)
     fed = product(functional.gelu(product(middle, wi, bi)), wd, bd)
@@ -292,7 +303,8 @@ class _EncoderLayer(torch.autograd.Function):
         dsum2, found[14], found[15] = _norm_backward(grad, sum2, mean2, scale2, weights.norms[1], needs[14:16])
         dfed = (dsum2 if mask_fed is None else dsum2 * mask_fed).to(dtype)
         of_product(12, dfed, after)
-        dbefore = torch.ops.aten.gelu_backward(dfed @ wd, before)
+        dbefore = dfed @ wd
+        torch.ops.aten.gelu_backward.grad_input(dbefore, before, grad_input=dbefore)  # in place
         of_product(10, dbefore, narrow)
         dmiddle = _add_product(dsum2, dbefore, wi)
         dsum1, found[8], found[9] = _norm_backward(dmiddle, sum1, mean1, scale1, weights.norms[0], needs[8:10])
@@ -321,7 +333,7 @@ class _EncoderLayer(torch.autograd.Function):
 def _add_dropped(kept: Tensor, added: Tensor, mask: Tensor | None) -> Tensor:
     """kept + dropout(added), fp32."""
     added = added.float()
-    return added.add_(kept) if mask is None else torch.addcmul(kept, added, mask)
+    return added.add_(kept) if mask is None else torch.addcmul(kept, added, mask, out=added)
 
 
 def _add_product(kept: Tensor, left: Tensor, right: Tensor) -> Tensor:
