@@ -18,6 +18,7 @@ from conftest import REPOSITORY, Finished
 from alue_bench.errors import DataError
 from benchmarks import engine, sweep, sweep_report
 from benchmarks.cells import WAYS, Cell, schedule
+from benchmarks.checkpoint import tokenizer_of
 from benchmarks.command_line import shown_command
 from benchmarks.comparison import Comparison, Summary, comparison, ratio, summary, tail_mean
 from benchmarks.engine_report import closing_lines, summaries
@@ -25,7 +26,6 @@ from benchmarks.fitting import fit_by_engine, fit_by_trainer
 from benchmarks.machine import peaks
 from benchmarks.measuring import Measurement, MeasurementFailed, measured_apart, measured_here
 from benchmarks.profiling import kind_of
-from benchmarks.checkpoint import tokenizer_of
 from benchmarks.rows import Row, read_rows
 from benchmarks.settings import Setup
 from benchmarks.starting_point import StartingPoint, encoder_shape, freeze_plan, prepared
