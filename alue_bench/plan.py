@@ -28,7 +28,7 @@ from alue_bench.task import Labels, Task
 from alue_bench.training.checkpoint import Checkpoint, declared_config, encoder_shape, load_config, locate_checkpoint
 from alue_bench.training.encoder_stack import check_layers_can_be_told_apart
 from alue_bench.training.fresh_models import FreshModels
-from alue_bench.training.precision import Precision, resolve_device, resolve_precision
+from alue_bench.training.precision import Precision, resolve_device, resolve_graphs, resolve_precision
 from alue_bench.training.prefix import PlannedDepths
 from alue_bench.training.prefix_store import DEFAULT_LIMIT, PrefixStore, parse_size, prefix_folder
 from alue_bench.training.resumption import Checkpointing, checkpoint_folder
@@ -61,6 +61,7 @@ class PlanRequest:
     """Hyper-parameters by origin, weakest first: the study file's, then the options'."""
     device: str = "auto"
     precision: str = "auto"
+    cuda_graphs: bool = False
     limit_train: int | None = None
     limit_eval: int | None = None
     drop_bad: bool = False
@@ -201,6 +202,7 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
     named = _strategies(request.strategies or (() if request.grid else DEFAULT_STRATEGIES), registry)
     device = resolve_device(request.device)
     precision = resolve_precision(request.precision, device)
+    cuda_graphs = resolve_graphs(request.cuda_graphs, device)
     plan = Plan()
     shelf = shelf or Shelf()
     tasks = _ready_tasks(request, registry, plan, shelf)
@@ -255,6 +257,7 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
                         data=_digests(ready),
                         device=device,
                         precision=precision,
+                        cuda_graphs=cuda_graphs,
                         limit_train=request.limit_train,
                         limit_eval=request.limit_eval,
                         drop_bad=request.drop_bad,

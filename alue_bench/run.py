@@ -171,6 +171,7 @@ def execute(
                     "precision": device.precision,
                     "prefix_layers_cached": trained.prefixes["train"].depth,
                     "micro_batch": training.micro_batch,
+                    "recorded_shapes": training.recorded_shapes,
                     "attainable_flops_per_s": attainable,
                 }
             },
@@ -201,13 +202,13 @@ def train(spec: RunSpec, inputs: RunInputs, *, on_step: Progress = lambda done, 
     """Load, freeze, fine-tune, select the epoch. A loss that is not finite in a narrow number format gets a second
     chance in fp32."""
     try:
-        return _train(spec, inputs, Device(spec.device, spec.precision), on_step)
+        return _train(spec, inputs, Device(spec.device, spec.precision, spec.cuda_graphs), on_step)
     except NonFiniteLossError as error:
         if spec.precision == "fp32":
             raise
         failure = str(error)
     release(spec.device)  # outside the handler, whose traceback holds the first model
-    trained = _train(spec, inputs, Device(spec.device, "fp32"), on_step)
+    trained = _train(spec, inputs, Device(spec.device, "fp32", spec.cuda_graphs), on_step)
     return replace(trained, notes=(f"trained in fp32, after {spec.precision} failed: {failure}", *trained.notes))
 
 
@@ -229,7 +230,9 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
         stack = operate(stack, spec.kept_layers, spec.adapter)
     stack.model.to(spec.device)
     apply_plan(stack, spec.freeze_plan)
-    forward = choose_forward(stack, device.compute)
+    forward = choose_forward(stack, device.compute, recorded=device.graphs)
+    if device.graphs and not forward.recordable:
+        notes.append("trained without CUDA graphs: only layers of the BERT family can be recorded")
     keeps_prefix = inputs.strategy.keeps_prefix
 
     def behind(depth: int | None) -> FrozenPrefix:

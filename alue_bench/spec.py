@@ -134,6 +134,8 @@ class RunSpec:
     device: str
     """"cpu" or "cuda"; the device's make is recorded with the result."""
     precision: Literal["fp32", "bf16", "fp16"]
+    cuda_graphs: bool = False
+    """Whether training steps are recorded and replayed."""
     limit_train: int | None = None
     limit_eval: int | None = None
     drop_bad: bool = False
@@ -167,6 +169,7 @@ class RunSpec:
                 "device": self.device,
                 "precision": self.precision,
                 "providers": dict(self.providers),
+                **({"cuda_graphs": True} if self.cuda_graphs else {}),
             }
         )
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 TRAINER_WAYS = ("trainer-128", "trainer", "trainer-grouped")
 ENGINE, BASE = "engine", "trainer"
 """What is in question, and what it is held against."""
-WAYS = (*TRAINER_WAYS, "engine-uncached", ENGINE)
+GRAPHS = "engine-graphs"
+WAYS = (*TRAINER_WAYS, "engine-uncached", ENGINE, GRAPHS)
 SHARED, SEPARATE = "sweep", "separate"
 """Our engine's ways in a comparison of sweeps."""
 STRATEGIES = ("full", "bottom3top4", "bottom6", "head-only")

@@ -2,13 +2,14 @@
 
     python -m benchmarks.engine --data-dir DIR --json FILE
 
-The same initial weights, rows and hyper-parameters, in five ways:
+The same initial weights, rows and hyper-parameters, in these ways:
 
     trainer-128       Trainer, every example padded to the maximal length, as the library's example for GLUE does it
     trainer           Trainer, each batch padded to its longest example: what the others are held against
     trainer-grouped   Trainer, and batches of examples of similar length
     engine-uncached   our `fine_tune`, the frozen prefix computed at every step
     engine            our `fine_tune`, the frozen prefix computed once, into an empty store: its cost always counts
+    engine-graphs     and training steps recorded as CUDA graphs; on a GPU only
 
 Each measurement is a training in a process of its own, after a warm-up that is not counted. One repetition goes through
 all of them in random order before the next one begins, so that a machine's changing load falls on all alike. With
@@ -30,7 +31,8 @@ from pathlib import Path
 
 from alue_bench.errors import AlueBenchError
 from alue_bench.strategy import EncoderShape
-from benchmarks.cells import PRECISIONS, STRATEGIES, WAYS, Cell, schedule
+from alue_bench.training.precision import resolve_graphs
+from benchmarks.cells import GRAPHS, PRECISIONS, STRATEGIES, WAYS, Cell, schedule
 from benchmarks.command_line import Parser, check_written_files, shown_command, told
 from benchmarks.engine_report import all_sheets, closing_lines, summaries
 from benchmarks.ledger import Ledger, common_settings
@@ -95,7 +97,10 @@ def chosen_cells(options: argparse.Namespace, shape: EncoderShape) -> list[Cell]
     strategies = tuple(dict.fromkeys(options.strategy or STRATEGIES))
     for strategy in strategies:
         freeze_plan(strategy, shape)
-    ways, precisions = (dict.fromkeys(given) for given in (options.way or WAYS, options.precision or PRECISIONS))
+    possible = [way for way in WAYS if way != GRAPHS or options.device == "cuda"]
+    if GRAPHS in (options.way or ()):
+        resolve_graphs(True, options.device)
+    ways, precisions = (dict.fromkeys(given) for given in (options.way or possible, options.precision or PRECISIONS))
     return [Cell(way, strategy, precision) for precision in precisions for strategy in strategies for way in ways]
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.errors import TrainingError
-from benchmarks.cells import ENGINE, TRAINER_WAYS, Cell
+from benchmarks.cells import ENGINE, GRAPHS, TRAINER_WAYS, Cell
 from benchmarks.comparison import tail_mean
 from benchmarks.fitting import Fitted, fit_by_engine, fit_by_trainer
 from benchmarks.machine import hardware
@@ -118,12 +118,12 @@ def measured_here(setup: Setup, rows: Path, cell: Cell, repetition: int, store: 
     from alue_bench.training.precision import Device
 
     start = prepared(setup, read_rows(rows, setup.rows, setup.eval_rows))
-    device = Device(setup.device, cell.precision)  # type: ignore[arg-type]
+    device = Device(setup.device, cell.precision, graphs=cell.way == GRAPHS)  # type: ignore[arg-type]
     plan = freeze_plan(cell.strategy, encoder_shape(setup))
     if cell.way in TRAINER_WAYS:
         fitted = fit_by_trainer(start, plan, cell.way, repetition, device)
     else:
-        fitted = fit_by_engine(start, plan, repetition, device, cached=cell.way == ENGINE, store=store)
+        fitted = fit_by_engine(start, plan, repetition, device, cached=cell.way in (ENGINE, GRAPHS), store=store)
     samples = len(start.train) * setup.epochs
     return Measurement(
         **cell._asdict(),

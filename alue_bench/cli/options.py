@@ -101,6 +101,9 @@ ClipBy = Annotated[
 Select = Annotated[str | None, how(help="Which epoch is tested: best (by dev score) or last.")]
 Precision = Annotated[str | None, how(help="auto, fp32, bf16 or fp16.")]
 Device = Annotated[str | None, how(help="auto, cpu or cuda.")]
+CudaGraphs = Annotated[
+    bool | None, how("--cuda-graphs", help="On a GPU, record training steps and replay them (BERT family).")
+]
 DataDir = Annotated[Path | None, which(help="Folder with the official files; also the variable ALUE_BENCH_DATA.")]
 Sample = Annotated[bool | None, which("--sample", help="Use the embedded sample data.")]
 LimitTrain = Annotated[int | None, which(help="Train on this many rows (a fixed random subset).")]

@@ -86,6 +86,7 @@ def search(
     select: options.Select = None,
     precision: options.Precision = None,
     device: options.Device = None,
+    cuda_graphs: options.CudaGraphs = None,
     data_dir: options.DataDir = None,
     sample: options.Sample = None,
     limit_train: options.LimitTrain = None,

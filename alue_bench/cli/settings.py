@@ -97,6 +97,7 @@ def plan_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanReque
         overrides=overrides,
         device=settings.get("device", "auto"),
         precision=settings.get("precision", "auto"),
+        cuda_graphs=settings.get("cuda_graphs", False),
         limit_train=settings.get("limit_train"),
         limit_eval=settings.get("limit_eval"),
         drop_bad=settings.get("drop_bad", False),

@@ -61,6 +61,7 @@ def sweep(
     select: options.Select = None,
     precision: options.Precision = None,
     device: options.Device = None,
+    cuda_graphs: options.CudaGraphs = None,
     data_dir: options.DataDir = None,
     sample: options.Sample = None,
     limit_train: options.LimitTrain = None,

@@ -64,6 +64,7 @@ def rebuilt(spec: RunSpec, source: Source, registry: Registry, shelf: Shelf) -> 
         overrides=(("the plan", asdict(spec.hyper)),),
         device=spec.device,
         precision=spec.precision,
+        cuda_graphs=spec.cuda_graphs,
         limit_train=spec.limit_train,
         limit_eval=spec.limit_eval,
         drop_bad=spec.drop_bad,

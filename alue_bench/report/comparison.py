@@ -46,6 +46,7 @@ CONDITIONS = (
     "hardware",
     "device",
     "precision",
+    "cuda_graphs",
     "epochs",
     "batch_size",
     "lr",

@@ -72,6 +72,7 @@ COLUMNS: Mapping[str, str] = {
     "hardware": "string",
     "device": "string",
     "precision": "string",
+    "cuda_graphs": "string",  # "yes" where training steps were recorded, else missing
     "version": "string",  # of alue-bench
     "versions": "string",  # "alue-bench 0.1.0, torch 2.13.0, …"
     "git_commit": "string",
@@ -112,6 +113,7 @@ TAGS = {
     "hardware": "hardware",
     "device": "device",
     "precision": "precision",
+    "cuda_graphs": "cuda_graphs",
     "primary_metric": "primary_metric",
     "mlflow.source.git.commit": "git_commit",
     "failure": "failure",

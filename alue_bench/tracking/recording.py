@@ -338,6 +338,7 @@ class Recorder:
             "hardware": hardware_fingerprint(spec.device),
             "device": spec.device,
             "precision": spec.precision,
+            **({"cuda_graphs": "yes"} if spec.cuda_graphs else {}),
             "primary_metric": inputs.task.primary,
             # What is not a param because it seldom varies, and must be known before two runs are compared.
             "model.digest": spec.model_digest,

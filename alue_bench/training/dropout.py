@@ -25,15 +25,19 @@ class DropoutMasks:
     p is rounded to a 65,536th, and the factor to fit, so that the mean stays exact.
     """
 
-    def __init__(self, seed: int, device: str) -> None:
+    def __init__(self, seed: int, device: str, *, in_bulk: bool = True) -> None:
+        """in_bulk: otherwise each mask is drawn by itself, so that a recorded step can draw it (see cuda_graphs.py)."""
         import torch
 
-        self._generator = torch.Generator(device).manual_seed(seed)
+        self._in_bulk = in_bulk
+        self.generator = torch.Generator(device).manual_seed(seed)
         self._left: dict[float, Tensor] = {}
 
     def draw(self, shape: tuple[int, ...], p: float) -> Tensor:
         """Factors, float32, of the given shape. The sequence depends on the seed and on the calls made, only."""
         count = math.prod(shape)
+        if not self._in_bulk:
+            return self._fresh(count, p)[:count].view(shape)
         left = self._left.get(p)
         if left is None or len(left) < count:
             left = self._fresh(max(count, CHUNK), p)
@@ -42,13 +46,13 @@ class DropoutMasks:
 
     def state(self) -> dict[str, Tensor]:
         """Where the sequence is: the generator's state, and what was drawn and not yet used."""
-        return {"generator": self._generator.get_state()} | {f"left/{p!r}": left for p, left in self._left.items()}
+        return {"generator": self.generator.get_state()} | {f"left/{p!r}": left for p, left in self._left.items()}
 
     def go_to(self, state: Mapping[str, Tensor]) -> None:
         """Go on from there."""
-        self._generator.set_state(state["generator"])
+        self.generator.set_state(state["generator"])
         self._left = {
-            float(name.removeprefix("left/")): left.to(self._generator.device)
+            float(name.removeprefix("left/")): left.to(self.generator.device)
             for name, left in state.items()
             if name.startswith("left/")
         }
@@ -58,9 +62,9 @@ class DropoutMasks:
 
         dropped = round(p * LEVELS)
         if dropped >= LEVELS:
-            return torch.zeros(count, device=self._generator.device)
-        numbers = torch.empty(-(-count // LANES), dtype=torch.int64, device=self._generator.device)
-        numbers.random_(-(1 << 63), (1 << 63) - 1, generator=self._generator)
+            return torch.zeros(count, device=self.generator.device)
+        numbers = torch.empty(-(-count // LANES), dtype=torch.int64, device=self.generator.device)
+        numbers.random_(-(1 << 63), (1 << 63) - 1, generator=self.generator)
         lanes = numbers.view(torch.int16)
         kept = torch.empty(len(lanes), device=lanes.device)
         # Straight into fp32: a fifth of the time that it takes by way of bool.

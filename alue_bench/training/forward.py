@@ -29,6 +29,8 @@ class Forward(Protocol):
     """Recorded with every run."""
     head_reads_first: bool
     """Whether the head reads the first token only: the states behind the last layer are then [b, 1, d]."""
+    recordable: bool
+    """Whether a training step through it can be recorded and replayed: it waits for no value of the device's."""
 
     def prefix(self, batch: Batch, depth: int, states: Tensor | None = None, start: int = 0) -> Tensor:
         """The states that layer `depth` reads, from the texts, or from the states that layer `start` reads."""
@@ -40,6 +42,10 @@ class Forward(Protocol):
 
     def seed(self, seed: int) -> None:
         """Begin the sequence of dropout masks that belongs to a seed."""
+        ...
+
+    def generators(self) -> list[torch.Generator]:
+        """Those that it draws from now, beside the device's default one."""
         ...
 
     def random_state(self) -> dict[str, Tensor]:
@@ -62,11 +68,14 @@ def reads_first_only(stack: EncoderStack) -> bool:
     return LeanForward.fits(stack) and LeanForward.head_reads_first
 
 
-def choose_forward(stack: EncoderStack, compute: torch.dtype) -> Forward:
-    """The lean way where the model is of the BERT family and nothing in it was exchanged, else the library's."""
+def choose_forward(stack: EncoderStack, compute: torch.dtype, *, recorded: bool = False) -> Forward:
+    """The lean way where the model is of the BERT family and nothing in it was exchanged, else the library's.
+
+    recorded: whether its training steps are to be recorded, where they can be.
+    """
     from alue_bench.training.lean_forward import LeanForward
 
-    return LeanForward(stack, compute) if LeanForward.fits(stack) else LibraryForward(stack)
+    return LeanForward(stack, compute, recorded=recorded) if LeanForward.fits(stack) else LibraryForward(stack)
 
 
 class LibraryForward:
@@ -74,11 +83,15 @@ class LibraryForward:
 
     name = "library"
     head_reads_first = False
+    recordable = False  # its attention looks whether anything is padded
 
     def __init__(self, stack: EncoderStack) -> None:
         self.stack = stack
         self._tuples: bool | None = None
         """Whether layers hand on a tuple, its first element the states."""
+
+    def generators(self) -> list[torch.Generator]:
+        return []
 
     def logits(self, batch: Batch, depth: int = 0, states: Tensor | None = None) -> Tensor:
         if states is None:

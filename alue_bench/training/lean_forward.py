@@ -27,18 +27,21 @@ LAYERS_SEED = 1 << 40
 class LeanForward:
     """See `forward.Forward`.
 
-    compute: the number format of products; the model's parameters stay fp32.
+    compute: the number format of products; the model's parameters stay fp32. recorded: whether steps through it are to
+    be recorded.
     """
 
     name = "lean"
     head_reads_first = True
+    recordable = True
 
-    def __init__(self, stack: EncoderStack, compute: torch.dtype) -> None:
+    def __init__(self, stack: EncoderStack, compute: torch.dtype, *, recorded: bool = False) -> None:
         self.stack = stack
         self._model: Any = stack.model
         self._base: Any = getattr(stack.model, str(self._model.base_model_prefix))
         self._layers = [LayerWeights(layer, compute) for layer in stack.layers]
         self._device = next(stack.model.parameters()).device.type
+        self._recorded = recorded
         self.seed(0)
 
     @staticmethod
@@ -65,7 +68,10 @@ class LeanForward:
     def seed(self, seed: int) -> None:
         torch.manual_seed(seed)  # dropout of embeddings and head, by the library's modules
         # Of another seed: on a GPU, generators of one seed give the same numbers.
-        self._masks = DropoutMasks(seed + LAYERS_SEED, self._device)
+        self._masks = DropoutMasks(seed + LAYERS_SEED, self._device, in_bulk=not self._recorded)
+
+    def generators(self) -> list[torch.Generator]:
+        return [self._masks.generator]
 
     def random_state(self) -> dict[str, Tensor]:
         masks = {f"masks/{name}": value for name, value in self._masks.state().items()}

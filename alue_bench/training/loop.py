@@ -28,6 +28,7 @@ from alue_bench.errors import NonFiniteLossError
 from alue_bench.spec import CurvePoint, HyperParameters
 from alue_bench.strategy import FreezePlan, Strategy
 from alue_bench.task import Labels
+from alue_bench.training.cuda_graphs import CudaRecorder, Recorder
 from alue_bench.training.device_errors import is_out_of_memory, release
 from alue_bench.training.encoder_stack import EncoderStack
 from alue_bench.training.forward import Forward
@@ -58,6 +59,8 @@ class Training:
     padded_tokens: int = 0
     micro_batch: int = 0
     """Examples that were held in memory at a time: the batch size, or less where the memory was too small for it."""
+    recorded_shapes: int = 0
+    """Of how many shapes of batch a step was recorded and replayed."""
     skipped_updates: int = 0
     """Updates left out because a gradient was not finite, as happens in fp16."""
     curves: list[CurvePoint] = field(default_factory=list)
@@ -93,12 +96,13 @@ def fine_tune(
     strategy: Strategy | None = None,
     growing: GrowingPrefix | None = None,
     file: CheckpointFile | None = None,
+    recorder: Recorder | None = None,
 ) -> Training:
     """Train the model in place.
 
     strategy: is asked again as the model trains, where it says so. growing: gives, in place of `train` and `dev`, the
     splits behind a prefix that became deeper. file: the training goes on from what it holds, and is written to it
-    from time to time.
+    from time to time. recorder: what records the steps where the device has graphs; CUDA's where none is given.
 
     The result depends on the weights given, the data, `hyper`, `data_seed` and `device`, and on nothing that ran
     before in this process. Raises NonFiniteLossError where the loss is not finite.
@@ -112,7 +116,9 @@ def fine_tune(
     optimiser = build_optimiser(stack, hyper)
     course = Course(stack, plan, strategy)
     course.begin_segment(train.depth)
-    updater = Updater(forward, train, optimiser, loss_function(labels), hyper, device, course.watch)
+    if recorder is None and device.graphs and forward.recordable:
+        recorder = CudaRecorder(forward.generators)
+    updater = Updater(forward, train, optimiser, loss_function(labels), hyper, device, course.watch, recorder)
     if growing is not None:
         train = dev = Examples(split)  # the states are its own, to let go of when it has deeper ones
     training_mode(stack, plan)
@@ -165,6 +171,7 @@ def fine_tune(
         device.synchronise()
         training.loop_s += time.perf_counter() - started
         training.micro_batch = updater.micro_batch
+        training.recorded_shapes = updater.recorded_shapes
 
         found = torch.stack([torch.stack(losses), torch.stack(norms)]).float().cpu().tolist()
         _record(training, found[0], found[1], total_steps, hyper)

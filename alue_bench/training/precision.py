@@ -52,6 +52,13 @@ def resolve_precision(wanted: str, device: str) -> Precision:
     return wanted  # type: ignore[return-value]
 
 
+def resolve_graphs(wanted: bool, device: str) -> bool:
+    """Raises UsageError where they are wanted and the device has none."""
+    if wanted and device != "cuda":
+        raise UsageError("--cuda-graphs needs a CUDA device; leave it out on the CPU")
+    return wanted
+
+
 @dataclass(frozen=True)
 class Device:
     """Where and in which number format to compute."""
@@ -59,6 +66,8 @@ class Device:
     name: str
     """"cpu" or "cuda"."""
     precision: Precision
+    graphs: bool = False
+    """Whether training steps are recorded as CUDA graphs, where the way through the model allows it."""
 
     @property
     def compute(self) -> torch.dtype:
@@ -73,9 +82,9 @@ class Device:
 
         On a CPU, the library prepares narrow products anew for every shape: 1 to 2 ms and about a megabyte each, a
         dozen for each length, kept until a thousand newer ones have come. With a hundred lengths that is seconds and
-        gigabytes; a few per cent of padding is cheaper.
+        gigabytes; a few per cent of padding is cheaper. And a CUDA graph is recorded for each shape.
         """
-        return self.name == "cpu" and self.precision != "fp32"
+        return self.graphs or (self.name == "cpu" and self.precision != "fp32")
 
     @property
     def tokens_at_once(self) -> int:

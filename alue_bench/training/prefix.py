@@ -89,11 +89,13 @@ class Examples:
         """How many layers need not be computed."""
         return self.prefix.depth if self.prefix else 0
 
+    def states(self, batch: Batch) -> Tensor | None:
+        """Those behind the prefix, where they are at hand: see `PrefixStates.of`."""
+        return None if self.prefix is None else self.prefix.of(batch)
+
     def logits(self, forward: Forward, batch: Batch) -> Tensor:
         """[b, outputs]."""
-        if self.prefix is None:
-            return forward.logits(batch)
-        return forward.logits(batch, self.prefix.depth, self.prefix.of(batch))
+        return forward.logits(batch, self.depth, self.states(batch))
 
 
 @dataclass(frozen=True)

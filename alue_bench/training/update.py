@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from alue_bench.data.batches import Batch
 from alue_bench.errors import TrainingError
 from alue_bench.spec import HyperParameters
+from alue_bench.training.cuda_graphs import RecordedBackward, Recorder
 from alue_bench.training.device_errors import is_out_of_memory, release
 from alue_bench.training.forward import Forward
 from alue_bench.training.precision import Device, autocast
@@ -39,8 +40,9 @@ class Updater:
         hyper: HyperParameters,
         device: Device,
         watch: GradientWatch | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
-        """watch: is shown the gradients of each update."""
+        """watch: is shown the gradients of each update. recorder: records steps, one for each shape of batch."""
         import torch
 
         self._forward = forward
@@ -48,6 +50,8 @@ class Updater:
         self._loss_of = loss_of
         self._hyper = hyper
         self._device = device
+        self._recorder = recorder
+        self._recorded: RecordedBackward | None = None
         self.scaler = torch.amp.GradScaler(device.name, enabled=device.precision == "fp16")
         self.micro_batch = hyper.batch_size
         self.go_on_with(examples, optimiser)
@@ -57,6 +61,15 @@ class Updater:
         self._examples = examples
         self.optimiser = optimiser
         self._trained = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        if self._recorded is not None:
+            self._recorded.let_go()
+        if self._recorder is not None:
+            self._recorded = RecordedBackward(self._backward, self._trained, self._recorder)
+
+    @property
+    def recorded_shapes(self) -> int:
+        """Of how many shapes a step is recorded."""
+        return self._recorded.recorded if self._recorded else 0
 
     def update(self, batch: Batch, lr: float) -> tuple[Tensor, Tensor]:
         """Train on a batch; returns its mean loss and the norm of its gradient before clipping, both on the device.
@@ -71,7 +84,7 @@ class Updater:
         norm = self._clip()
         self.scaler.step(self.optimiser)
         self.scaler.update()
-        self.optimiser.zero_grad(set_to_none=True)
+        self._clear_gradients()
         return loss, norm
 
     def warm_up(self, batch: Batch) -> None:
@@ -82,22 +95,23 @@ class Updater:
         import torch
 
         for parameter in self._trained:
-            parameter.grad = torch.zeros_like(parameter)
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
         for group in self.optimiser.param_groups:
             group["lr"] = 0.0
         self.optimiser.step()
         for state in self.optimiser.state.values():
             state["step"].zero_()
-        self.optimiser.zero_grad(set_to_none=True)
+        self._clear_gradients()
         self._gradients(batch)
         self._clip()
-        self.optimiser.zero_grad(set_to_none=True)
+        self._clear_gradients()
 
     def _gradients(self, batch: Batch) -> Tensor:
         """Add up the gradients of a batch's mean loss over its parts."""
         while True:
             try:
-                return sum(self._backward(part, batch) for part in _parts(batch, self.micro_batch))  # type: ignore[return-value]
+                return sum(self._backward_of(part, batch) for part in _parts(batch, self.micro_batch))  # type: ignore[return-value]
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -107,18 +121,34 @@ class Updater:
                         "try a smaller --max-length, or freeze more layers"
                     ) from error
             # Outside the handler: the error's traceback holds on to the tensors that filled the memory.
-            self.optimiser.zero_grad(set_to_none=True)
+            if self._recorded is not None:  # what is cut in parts is not recorded
+                self._recorded.let_go()
+                self._recorder = self._recorded = None
+            self._clear_gradients()
             self.micro_batch = math.ceil(min(self.micro_batch, len(batch.indices)) / 2)
             release(self._device.name)
             self._device.forget_peak()  # that of the attempt
 
-    def _backward(self, part: Batch, whole: Batch) -> Tensor:
+    def _backward_of(self, part: Batch, whole: Batch) -> Tensor:
         moved = part.to(self._device.name)
+        states = self._examples.states(moved)
+        if self._recorded is not None:
+            return self._recorded(moved, states)
+        return self._backward(moved, states, len(part.indices) / len(whole.indices))
+
+    def _backward(self, batch: Batch, states: Tensor | None, share: float = 1.0) -> Tensor:
+        """share: the part of the loss that counts, where the batch is a part of one."""
         with autocast(self._device):
-            logits = self._examples.logits(self._forward, moved)
-        loss = self._loss_of(logits, moved.targets) * (len(part.indices) / len(whole.indices))
+            logits = self._forward.logits(batch, self._examples.depth, states)
+        loss = self._loss_of(logits, batch.targets) * share
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
+
+    def _clear_gradients(self) -> None:
+        if self._recorded is not None:
+            self._recorded.clear_gradients()
+        else:
+            self.optimiser.zero_grad(set_to_none=True)
 
     def _clip(self) -> Tensor:
         """Scale gradients that are too long; returns the global norm before that."""
@@ -131,6 +161,8 @@ class Updater:
             # Of all gradients together, or of each parameter's alone (Yang & Ma 2022, section 3).
             lengths = norms if self._hyper.clip_by == "component" else norm
             factors = (self._hyper.clip / (lengths + 1e-6)).clamp(max=1.0)
+            if self._device.name == "cpu" and bool((factors == 1).all()):
+                return norm  # on a GPU, to look would cost more than to multiply
             if factors.ndim:
                 torch._foreach_mul_(gradients, list(factors.unbind()))
             else:
