@@ -232,6 +232,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
     apply_plan(stack, spec.freeze_plan)
     forward = choose_forward(stack, device.compute, recorded=device.graphs)
     if device.graphs and not forward.recordable:
+        device = replace(device, graphs=False)
         notes.append("trained without CUDA graphs: only layers of the BERT family can be recorded")
     keeps_prefix = inputs.strategy.keeps_prefix
 
@@ -283,6 +284,8 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
         for name, split in splits.items()
         if split.truncated
     ]
+    if device.graphs and not training.recorded_shapes:
+        notes.append("trained without CUDA graphs: no step was recorded, for want of memory or of a second one like it")
     if training.skipped_updates:
         notes.append(f"{training.skipped_updates} of {training.steps} updates were skipped: gradients overflowed")
     if training.micro_batch < spec.hyper.batch_size:

@@ -93,13 +93,19 @@ def trained(tmp_path: Any) -> Callable[..., tuple[Training, dict[str, torch.Tens
     """A training of three epochs, and the weights behind it. Dropout is on, masks are drawn one by one."""
 
     def train(
-        plan: str = "bottom1top1", recorder: Any = None, device: Device = CPU, **more: Any
+        plan: str = "bottom1top1",
+        recorder: Any = None,
+        device: Device = CPU,
+        kept: list[Any] | None = None,
+        **more: Any,
     ) -> tuple[Training, dict[str, torch.Tensor]]:
         from transformers import AutoModelForSequenceClassification
 
         torch.manual_seed(3)
         model = AutoModelForSequenceClassification.from_config(tiny_config("bert")).to(device.name)
         stack: EncoderStack = view_as_stack(model)
+        if kept is not None:
+            kept.append(model)
         layers, embeddings = PLANS[plan]
         freeze = FreezePlan(stack.shape, layers, embeddings=embeddings)
         apply_plan(stack, freeze)
@@ -119,7 +125,7 @@ def trained(tmp_path: Any) -> Callable[..., tuple[Training, dict[str, torch.Tens
             device=device,
             pad_id=0,
             score=lambda logits: {"score": 0.0},
-            recorder=recorder,
+            recorder=recorder and (lambda: recorder),
         )
         return training, {name: p.detach().cpu().clone() for name, p in stack.model.named_parameters()}
 
@@ -135,7 +141,7 @@ class TestAReplayedTraining:
         recorded, found = trained(plan, recorder, device)
         assert plain.recorded_shapes == 0
         assert 0 < recorder.recorded == recorded.recorded_shapes < recorder.replayed
-        assert recorder.replayed + recorder.run_at_once == 1 + recorded.steps  # one to warm up on
+        assert recorder.replayed + recorder.run_at_once == 2 + recorded.steps  # two to warm up on
         assert all(torch.equal(found[name], value) for name, value in expected.items())
         assert losses(recorded) == losses(plain)
 
@@ -148,10 +154,18 @@ class TestAReplayedTraining:
         with pytest.raises(TrainingError, match=r"operation not permitted.*leave out --cuda-graphs"):
             trained(recorder=Refusing("operation not permitted when stream is capturing"))
 
-    def test_goes_on_in_parts_and_unrecorded_where_the_memory_is_too_small(self, trained: Any) -> None:
+    def test_goes_on_unrecorded_where_the_memory_holds_a_step_but_no_recording(self, trained: Any) -> None:
+        (_, expected) = trained(recorder=Again())
         training, found = trained(recorder=Refusing("CUDA error: out of memory"))
-        assert (training.micro_batch, training.recorded_shapes) == (2, 0)
-        assert all(value.isfinite().all() for value in found.values())
+        assert (training.micro_batch, training.recorded_shapes) == (HYPER.batch_size, 0)
+        assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+    def test_leaves_no_gradients_behind(self, trained: Any) -> None:
+        """Nor anything that only the collector of garbage frees."""
+        kept: list[Any] = []
+        trained(recorder=Again(), kept=kept)
+        (model,) = kept
+        assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def losses(training: Training) -> list[float]:
@@ -171,7 +185,7 @@ def test_where_something_else_trains_steps_are_recorded_anew() -> None:
         loss_function(LABELS),
         HYPER,
         CPU,
-        recorder=recorder,
+        recorder=lambda: recorder,
     )
     batch = next(batches(SPLIT, [np.arange(4)], 0))
     for _ in range(3):
@@ -206,13 +220,36 @@ def test_a_cpu_has_none(run: CommandLine) -> None:
     assert (done.code, "--cuda-graphs needs a CUDA device" in done.err) == (2, True)
 
 
+def test_parts_of_a_batch_are_not_recorded() -> None:
+    """As after a checkpoint of a training whose memory did not hold the batch: each part counts for its share."""
+    from transformers import AutoModelForSequenceClassification
+
+    batch, found = next(batches(SPLIT, [np.arange(4)], 0)), []
+    for recorder in (None, Again):
+        torch.manual_seed(3)
+        stack = view_as_stack(AutoModelForSequenceClassification.from_config(tiny_config("bert")))
+        apply_plan(stack, FreezePlan(stack.shape))
+        forward = choose_forward(stack, torch.float32, recorded=True)
+        optimiser, loss_of = build_optimiser(stack, HYPER), loss_function(LABELS)
+        updater = Updater(forward, Examples(SPLIT), optimiser, loss_of, HYPER, CPU, recorder=recorder)
+        updater.micro_batch = 2
+        for _ in range(3):
+            loss, norm = updater.update(batch, 1e-3)
+        found.append((float(loss), float(norm), updater.recorded_shapes))
+    assert found[0] == found[1]
+
+
 @GPU
 class TestOnAGpu:
     @pytest.mark.parametrize("plan", PLANS)
     @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-    def test_a_recorded_training_ends_near_the_plain_one(self, trained: Any, plan: str, precision: Any) -> None:
-        """Sums within one kernel may take another order; random numbers are the same."""
-        plain, _ = trained(plan, Again(), Device("cuda", precision, graphs=True))
-        recorded, _ = trained(plan, None, Device("cuda", precision, graphs=True))
-        assert recorded.recorded_shapes > 0
-        assert losses(recorded) == pytest.approx(losses(plain), rel=0.05)
+    def test_a_recorded_training_ends_where_the_plain_one_does(self, trained: Any, plan: str, precision: Any) -> None:
+        """Twice in one process. Random numbers are the same; sums within one kernel may take another order."""
+        tolerance = {"fp32": 1e-3, "bf16": 3e-2, "fp16": 3e-2}[precision]
+        device = Device("cuda", precision, graphs=True)
+        _, expected = trained(plan, Again(), device)
+        for _ in range(2):
+            recorded, found = trained(plan, None, device)
+            assert recorded.recorded_shapes > 0
+            for name, value in expected.items():
+                torch.testing.assert_close(found[name], value, rtol=tolerance, atol=tolerance)

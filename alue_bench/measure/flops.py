@@ -139,7 +139,7 @@ def layers_of(stack: EncoderStack, trained: set[int]) -> list[Layer]:
                 products=tuple(products),
                 trains=any(id(parameter) in trained for parameter in module.parameters()),
                 width=hidden,
-                heads=int(config.num_attention_heads),
+                heads=int(getattr(config, "num_attention_heads", 1)),  # some architectures have no attention
                 window=window if "full" not in kind else None,
                 attended=(query, key, value),
             )

@@ -338,7 +338,6 @@ class Recorder:
             "hardware": hardware_fingerprint(spec.device),
             "device": spec.device,
             "precision": spec.precision,
-            **({"cuda_graphs": "yes"} if spec.cuda_graphs else {}),
             "primary_metric": inputs.task.primary,
             # What is not a param because it seldom varies, and must be known before two runs are compared.
             "model.digest": spec.model_digest,
@@ -409,7 +408,9 @@ class Recorder:
         final = [(name, float(value), now, 0) for name, value in result.metrics.items()]
         curves = [(point.metric, float(point.value), now, point.step) for point in result.curves]
         # A run that could not be done in the format it was meant for was done in another one.
-        tags = {"precision": result.environment["engine"]["precision"], STAGE: "done"}
+        engine = result.environment["engine"]
+        tags = {"precision": engine["precision"], STAGE: "done"}
+        tags |= {"cuda_graphs": "yes"} if engine["recorded_shapes"] else {}
         files = {"environment.json": _json(result.environment)}
         if result.notes:
             files["notes.txt"] = redact("\n".join(result.notes)) + "\n"

@@ -339,7 +339,7 @@ def _add_dropped(kept: Tensor, added: Tensor, mask: Tensor | None) -> Tensor:
 def _add_product(kept: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """kept + left @ right, fp32; in fp32 written over `kept`."""
     if left.dtype == torch.float32:
-        return kept.addmm_(left, right)
+        return torch.addmm(kept, left, right, out=kept)
     return (left @ right).float().add_(kept)
 
 

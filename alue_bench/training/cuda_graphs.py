@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from alue_bench.data.batches import Batch
@@ -93,7 +94,7 @@ class RecordedBackward:
         if recording.states is not None and states is not None:
             recording.states.copy_(states, non_blocking=True)
         recording.replay()
-        return recording.loss[0].clone()
+        return recording.loss[0].clone()  # the next replay, of whatever shape, may write over it
 
     def clear_gradients(self) -> None:
         """To zero, where they are."""
@@ -125,10 +126,12 @@ class RecordedBackward:
         try:
             return Recording(stays, states_stay, self._recorder.record(work), loss)
         except RuntimeError as error:
-            if is_out_of_memory(error):
-                raise
+            # What goes wrong within a recording is followed by an error of its end.
+            first = error.__context__ if isinstance(error.__context__, RuntimeError) else error
+            if is_out_of_memory(first):
+                raise first from None
             raise TrainingError(
-                f"a training step cannot be recorded as a CUDA graph ({error}); leave out --cuda-graphs"
+                f"a training step cannot be recorded as a CUDA graph ({first}); leave out --cuda-graphs"
             ) from error
 
 
@@ -141,16 +144,17 @@ class CudaRecorder:
 
         self._generators = generators
         self._pool: Any = torch.cuda.graph_pool_handle()
-        # Not the default stream: nodes of autograd's graph that belong to that one cannot be recorded.
-        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._stream = _recording_stream()
 
     def run(self, work: Work) -> None:
         import torch
 
         self._stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._stream):
-            work()
-        torch.cuda.current_stream().wait_stream(self._stream)
+        try:
+            with torch.cuda.stream(self._stream):
+                work()
+        finally:
+            torch.cuda.current_stream().wait_stream(self._stream)
 
     def record(self, work: Work) -> Work:
         import torch
@@ -158,6 +162,19 @@ class CudaRecorder:
         graph = torch.cuda.CUDAGraph()
         for generator in self._generators():
             graph.register_generator_state(generator)
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
-            work()
+        before = torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+                work()
+        finally:
+            torch.cuda.set_stream(before)  # a recording that fails leaves its own
         return graph.replay
+
+
+@cache
+def _recording_stream() -> Any:
+    """Not the default stream: nodes of autograd's graph that belong to that one cannot be recorded. One for the whole
+    process: the libraries keep workspaces for each."""
+    import torch
+
+    return torch.cuda.Stream()  # type: ignore[no-untyped-call]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from alue_bench.training.host_memory import give_back_freed
+
 PHRASES = (
     "can't allocate memory",
     "CUDA error: out of memory",
@@ -28,7 +30,8 @@ def release(device: str) -> None:
 
 
 def give_back(device: str) -> None:
-    """To the GPU, for others, what torch keeps of it for later."""
+    """To the system and to the GPU, for others, what is kept of their memory for later."""
+    give_back_freed()
     if device == "cuda":
         import torch
 

@@ -33,6 +33,11 @@ class DropoutMasks:
         self.generator = torch.Generator(device).manual_seed(seed)
         self._left: dict[float, Tensor] = {}
 
+    def seed(self, seed: int) -> None:
+        """Begin anew, with the same generator: a recorded step goes on drawing from it."""
+        self.generator.manual_seed(seed)
+        self._left.clear()
+
     def draw(self, shape: tuple[int, ...], p: float) -> Tensor:
         """Factors, float32, of the given shape. The sequence depends on the seed and on the calls made, only."""
         count = math.prod(shape)

@@ -41,7 +41,7 @@ class LeanForward:
         self._base: Any = getattr(stack.model, str(self._model.base_model_prefix))
         self._layers = [LayerWeights(layer, compute) for layer in stack.layers]
         self._device = next(stack.model.parameters()).device.type
-        self._recorded = recorded
+        self._masks = DropoutMasks(LAYERS_SEED, self._device, in_bulk=not recorded)
         self.seed(0)
 
     @staticmethod
@@ -68,7 +68,7 @@ class LeanForward:
     def seed(self, seed: int) -> None:
         torch.manual_seed(seed)  # dropout of embeddings and head, by the library's modules
         # Of another seed: on a GPU, generators of one seed give the same numbers.
-        self._masks = DropoutMasks(seed + LAYERS_SEED, self._device, in_bulk=not self._recorded)
+        self._masks.seed(seed + LAYERS_SEED)
 
     def generators(self) -> list[torch.Generator]:
         return [self._masks.generator]

@@ -10,8 +10,9 @@
     take back the selected epoch's weights
 
 Nothing inside the timed region logs, touches the tracking store, or reads a value back from a GPU (the library's own
-attention does, to see whether anything is padded). Only a strategy that looks at gradients waits for them, at its
-evaluation points; its own work is timed as training is, that of a deeper frozen prefix as that of any prefix.
+attention does, to see whether anything is padded, and recording a CUDA graph waits for it, once for each shape). Only a
+strategy that looks at gradients waits for them, at its evaluation points; its own work is timed as training is, that of
+a deeper frozen prefix as that of any prefix.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from alue_bench.training.encoder_stack import EncoderStack
 from alue_bench.training.forward import Forward
 from alue_bench.training.freezing import apply_plan, training_mode
 from alue_bench.training.growing_prefix import GrowingPrefix
+from alue_bench.training.host_memory import keep_freed
 from alue_bench.training.precision import Device, autocast
 from alue_bench.training.prefix import Examples
 from alue_bench.training.recipe import build_optimiser, learning_rate, loss_function
@@ -96,13 +98,14 @@ def fine_tune(
     strategy: Strategy | None = None,
     growing: GrowingPrefix | None = None,
     file: CheckpointFile | None = None,
-    recorder: Recorder | None = None,
+    recorder: Callable[[], Recorder] | None = None,
 ) -> Training:
     """Train the model in place.
 
     strategy: is asked again as the model trains, where it says so. growing: gives, in place of `train` and `dev`, the
     splits behind a prefix that became deeper. file: the training goes on from what it holds, and is written to it
-    from time to time. recorder: what records the steps where the device has graphs; CUDA's where none is given.
+    from time to time. recorder: gives what the steps are recorded with; by default CUDA's, where `device` wants
+    graphs and the way through the model can be recorded.
 
     The result depends on the weights given, the data, `hyper`, `data_seed` and `device`, and on nothing that ran
     before in this process. Raises NonFiniteLossError where the loss is not finite.
@@ -110,6 +113,7 @@ def fine_tune(
     import numpy as np
     import torch
 
+    keep_freed()
     rng = np.random.default_rng(data_seed)
     split = train.split
     total_steps = steps_per_epoch(len(split), hyper.batch_size) * hyper.epochs
@@ -117,7 +121,8 @@ def fine_tune(
     course = Course(stack, plan, strategy)
     course.begin_segment(train.depth)
     if recorder is None and device.graphs and forward.recordable:
-        recorder = CudaRecorder(forward.generators)
+        recorder = partial(CudaRecorder, forward.generators)
+    few_lengths = device.few_lengths or device.graphs  # each shape is recorded
     updater = Updater(forward, train, optimiser, loss_function(labels), hyper, device, course.watch, recorder)
     if growing is not None:
         train = dev = Examples(split)  # the states are its own, to let go of when it has deeper ones
@@ -126,7 +131,7 @@ def fine_tune(
     # On a CPU nothing is found out by trying, and the shortest ones pay the one-off costs as well.
     by_length = np.argsort(split.lengths, kind="stable")
     first = by_length[-hyper.batch_size :] if device.name == "cuda" else by_length[: hyper.batch_size]
-    updater.warm_up(next(batches(split, [first], pad_id, few_lengths=device.few_lengths)))
+    updater.warm_up(next(batches(split, [first], pad_id, few_lengths=few_lengths)))
     forward.seed(data_seed)  # dropout; the order of the data has the generator above
 
     training = Training(course=course)
@@ -145,7 +150,7 @@ def fine_tune(
         started = time.perf_counter()
         order_state = rng.bit_generator.state
         order = training_order(split.lengths, hyper.batch_size, rng)
-        for place, batch in enumerate(batches(split, order[done:], pad_id, few_lengths=device.few_lengths), done + 1):
+        for place, batch in enumerate(batches(split, order[done:], pad_id, few_lengths=few_lengths), done + 1):
             loss, norm = updater.update(batch, learning_rate(training.steps, total_steps, hyper))
             losses.append(loss)
             norms.append(norm)
@@ -198,6 +203,7 @@ def fine_tune(
                 if name in best[1]:
                     parameter.copy_(best[1][name])
         forward.follow()
+    updater.let_go()
     training.earlier_s = file.earlier_s if file else 0.0
     return training
 

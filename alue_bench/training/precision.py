@@ -82,9 +82,9 @@ class Device:
 
         On a CPU, the library prepares narrow products anew for every shape: 1 to 2 ms and about a megabyte each, a
         dozen for each length, kept until a thousand newer ones have come. With a hundred lengths that is seconds and
-        gigabytes; a few per cent of padding is cheaper. And a CUDA graph is recorded for each shape.
+        gigabytes; a few per cent of padding is cheaper.
         """
-        return self.graphs or (self.name == "cpu" and self.precision != "fp32")
+        return self.name == "cpu" and self.precision != "fp32"
 
     @property
     def tokens_at_once(self) -> int:

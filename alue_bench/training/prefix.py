@@ -27,6 +27,7 @@ from alue_bench.data.tokenisation import TokenisedSplit
 from alue_bench.training.device_errors import is_out_of_memory, release
 from alue_bench.training.encoder_stack import EncoderStack
 from alue_bench.training.forward import Forward
+from alue_bench.training.host_memory import keep_freed
 from alue_bench.training.precision import Device, autocast
 from alue_bench.training.prefix_store import Draft, Entry, PrefixStore
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-FORMAT = 2
+FORMAT = 3
 """Increase when what is stored under a key changes."""
 SPLIT_TOLERANCE = 1e-3
 """How far outputs may differ, relative to the largest, when the model starts from stored states."""
@@ -144,6 +145,7 @@ class FrozenPrefix:
         """
         if not self._depth or not self._can_start_from_states(split, pad_id):
             return Examples(split)
+        keep_freed()
         started = time.perf_counter()
         keys = self._keys(split, self._depth)
         entry = self._store.open(keys[-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.data.batches import Batch
@@ -40,9 +41,10 @@ class Updater:
         hyper: HyperParameters,
         device: Device,
         watch: GradientWatch | None = None,
-        recorder: Recorder | None = None,
+        recorder: Callable[[], Recorder] | None = None,
     ) -> None:
-        """watch: is shown the gradients of each update. recorder: records steps, one for each shape of batch."""
+        """watch: is shown the gradients of each update. recorder: gives what records steps, one for each shape of
+        batch, of what trains at a time."""
         import torch
 
         self._forward = forward
@@ -61,10 +63,21 @@ class Updater:
         self._examples = examples
         self.optimiser = optimiser
         self._trained = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        # No method of this object's: recordings would hold it, and it them, for as long as nobody collects garbage.
+        self._backward = partial(_backward, self._forward, examples.depth, self._loss_of, self.scaler, self._device)
+        self._forget_recordings()
+        if self._recorder is not None:
+            self._recorded = RecordedBackward(self._backward, self._trained, self._recorder())
+
+    def let_go(self) -> None:
+        """Of recordings and gradients."""
+        self._forget_recordings()
+        self.optimiser.zero_grad(set_to_none=True)
+
+    def _forget_recordings(self) -> None:
         if self._recorded is not None:
             self._recorded.let_go()
-        if self._recorder is not None:
-            self._recorded = RecordedBackward(self._backward, self._trained, self._recorder)
+        self._recorded = None
 
     @property
     def recorded_shapes(self) -> int:
@@ -104,6 +117,8 @@ class Updater:
             state["step"].zero_()
         self._clear_gradients()
         self._gradients(batch)
+        if self._recorded is not None:  # now, the longest first: smaller recordings fit into its memory
+            self._gradients(batch)
         self._clip()
         self._clear_gradients()
 
@@ -115,34 +130,27 @@ class Updater:
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                if self.micro_batch == 1:
+                if self.micro_batch == 1 and self._recorded is None:
                     raise TrainingError(
                         f"one example of {batch.attention_mask.shape[1]} tokens does not fit the memory; "
                         "try a smaller --max-length, or freeze more layers"
                     ) from error
             # Outside the handler: the error's traceback holds on to the tensors that filled the memory.
-            if self._recorded is not None:  # what is cut in parts is not recorded
-                self._recorded.let_go()
-                self._recorder = self._recorded = None
+            if self._recorded is not None:  # a recording takes more than a step
+                self._forget_recordings()
+                self._recorder = None
+            else:
+                self.micro_batch = math.ceil(min(self.micro_batch, len(batch.indices)) / 2)
             self._clear_gradients()
-            self.micro_batch = math.ceil(min(self.micro_batch, len(batch.indices)) / 2)
             release(self._device.name)
             self._device.forget_peak()  # that of the attempt
 
     def _backward_of(self, part: Batch, whole: Batch) -> Tensor:
         moved = part.to(self._device.name)
         states = self._examples.states(moved)
-        if self._recorded is not None:
+        if self._recorded is not None and part is whole:
             return self._recorded(moved, states)
         return self._backward(moved, states, len(part.indices) / len(whole.indices))
-
-    def _backward(self, batch: Batch, states: Tensor | None, share: float = 1.0) -> Tensor:
-        """share: the part of the loss that counts, where the batch is a part of one."""
-        with autocast(self._device):
-            logits = self._forward.logits(batch, self._examples.depth, states)
-        loss = self._loss_of(logits, batch.targets) * share
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
 
     def _clear_gradients(self) -> None:
         if self._recorded is not None:
@@ -168,6 +176,24 @@ class Updater:
             else:
                 torch._foreach_mul_(gradients, factors)
         return norm
+
+
+def _backward(
+    forward: Forward,
+    depth: int,
+    loss_of: LossOf,
+    scaler: Any,
+    device: Device,
+    batch: Batch,
+    states: Tensor | None,
+    share: float = 1.0,
+) -> Tensor:
+    """Mean loss of a batch; adds to the gradients. share: the part of it that counts, for a part of a batch."""
+    with autocast(device):
+        logits = forward.logits(batch, depth, states)
+    loss = loss_of(logits, batch.targets) * share
+    scaler.scale(loss).backward()
+    return loss.detach()
 
 
 def _parts(batch: Batch, size: int) -> Iterator[Batch]:
