@@ -168,8 +168,8 @@ class RunSpec:
                 "data": self.data.train,
                 "device": self.device,
                 "precision": self.precision,
+                "cuda_graphs": self.cuda_graphs,
                 "providers": dict(self.providers),
-                **({"cuda_graphs": True} if self.cuda_graphs else {}),
             }
         )
 

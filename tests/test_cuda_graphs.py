@@ -24,7 +24,7 @@ from alue_bench.spec import HyperParameters
 from alue_bench.training.cuda_graphs import Work
 from alue_bench.training.dropout import DropoutMasks
 from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
-from alue_bench.training.forward import choose_forward
+from alue_bench.training.forward import Forward, choose_forward
 from alue_bench.training.freezing import apply_plan
 from alue_bench.training.loop import Training, fine_tune
 from alue_bench.training.precision import Device, resolve_graphs
@@ -161,7 +161,6 @@ class TestAReplayedTraining:
         assert all(torch.equal(found[name], value) for name, value in expected.items())
 
     def test_leaves_no_gradients_behind(self, trained: Any) -> None:
-        """Nor anything that only the collector of garbage frees."""
         kept: list[Any] = []
         trained(recorder=Again(), kept=kept)
         (model,) = kept
@@ -172,21 +171,21 @@ def losses(training: Training) -> list[float]:
     return [point.value for point in training.curves if point.metric == "train/loss"]
 
 
-def test_where_something_else_trains_steps_are_recorded_anew() -> None:
+def whole_model(recorder: Any) -> tuple[EncoderStack, Forward, Updater]:
+    """All of a model trains."""
     from transformers import AutoModelForSequenceClassification
 
+    torch.manual_seed(3)
     stack = view_as_stack(AutoModelForSequenceClassification.from_config(tiny_config("bert")))
-    forward, recorder = choose_forward(stack, torch.float32, recorded=True), Again()
     apply_plan(stack, FreezePlan(stack.shape))
-    updater = Updater(
-        forward,
-        Examples(SPLIT),
-        build_optimiser(stack, HYPER),
-        loss_function(LABELS),
-        HYPER,
-        CPU,
-        recorder=lambda: recorder,
-    )
+    forward = choose_forward(stack, torch.float32, recorded=True)
+    optimiser, loss_of = build_optimiser(stack, HYPER), loss_function(LABELS)
+    return stack, forward, Updater(forward, Examples(SPLIT), optimiser, loss_of, HYPER, CPU, recorder=recorder)
+
+
+def test_where_something_else_trains_steps_are_recorded_anew() -> None:
+    recorder = Again()
+    stack, forward, updater = whole_model(lambda: recorder)
     batch = next(batches(SPLIT, [np.arange(4)], 0))
     for _ in range(3):
         updater.update(batch, 1e-3)
@@ -222,16 +221,9 @@ def test_a_cpu_has_none(run: CommandLine) -> None:
 
 def test_parts_of_a_batch_are_not_recorded() -> None:
     """As after a checkpoint of a training whose memory did not hold the batch: each part counts for its share."""
-    from transformers import AutoModelForSequenceClassification
-
     batch, found = next(batches(SPLIT, [np.arange(4)], 0)), []
     for recorder in (None, Again):
-        torch.manual_seed(3)
-        stack = view_as_stack(AutoModelForSequenceClassification.from_config(tiny_config("bert")))
-        apply_plan(stack, FreezePlan(stack.shape))
-        forward = choose_forward(stack, torch.float32, recorded=True)
-        optimiser, loss_of = build_optimiser(stack, HYPER), loss_function(LABELS)
-        updater = Updater(forward, Examples(SPLIT), optimiser, loss_of, HYPER, CPU, recorder=recorder)
+        *_, updater = whole_model(recorder)
         updater.micro_batch = 2
         for _ in range(3):
             loss, norm = updater.update(batch, 1e-3)

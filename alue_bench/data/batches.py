@@ -8,8 +8,8 @@ shuffling; padding is not. Each example occurs once an epoch.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.data.tokenisation import TokenisedSplit
@@ -44,13 +44,16 @@ class Batch:
                 tensor = tensor.pin_memory()  # else the copy would wait for what the GPU is at
             return tensor.to(device, non_blocking=True)
 
-        return Batch(
-            input_ids=moved(self.input_ids),
-            attention_mask=moved(self.attention_mask),
-            token_type_ids=None if self.token_type_ids is None else moved(self.token_type_ids),
-            targets=moved(self.targets),
-            indices=self.indices,
-            tokens=self.tokens,
+        return self.with_each(moved)
+
+    def with_each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same with what a model reads of it, and its targets, changed one by one."""
+        return replace(
+            self,
+            input_ids=change(self.input_ids),
+            attention_mask=change(self.attention_mask),
+            token_type_ids=None if self.token_type_ids is None else change(self.token_type_ids),
+            targets=change(self.targets),
         )
 
     def rows(self, chosen: slice) -> Batch:

@@ -109,14 +109,7 @@ class RecordedBackward:
             parameter.grad = None
 
     def _recording_of(self, batch: Batch, states: Tensor | None) -> Recording:
-        stays = Batch(
-            input_ids=batch.input_ids.clone(),
-            attention_mask=batch.attention_mask.clone(),
-            token_type_ids=None if batch.token_type_ids is None else batch.token_type_ids.clone(),
-            targets=batch.targets.clone(),
-            indices=batch.indices,
-            tokens=batch.tokens,
-        )
+        stays = batch.with_each(lambda tensor: tensor.clone())
         states_stay = None if states is None else states.clone()
         loss: list[Tensor] = []
 
