@@ -18,6 +18,11 @@ PRECISIONS = ("fp32", "bf16")
 ORDER_SEED = 1
 
 
+def possible_ways(device: str) -> list[str]:
+    """Steps are recorded on a GPU only."""
+    return [way for way in WAYS if way != GRAPHS or device == "cuda"]
+
+
 class Cell(NamedTuple):
     """What is measured, once in each repetition."""
 

@@ -32,7 +32,7 @@ from pathlib import Path
 from alue_bench.errors import AlueBenchError
 from alue_bench.strategy import EncoderShape
 from alue_bench.training.precision import resolve_graphs
-from benchmarks.cells import GRAPHS, PRECISIONS, STRATEGIES, WAYS, Cell, schedule
+from benchmarks.cells import GRAPHS, PRECISIONS, STRATEGIES, WAYS, Cell, possible_ways, schedule
 from benchmarks.command_line import Parser, check_written_files, shown_command, told
 from benchmarks.engine_report import all_sheets, closing_lines, summaries
 from benchmarks.ledger import Ledger, common_settings
@@ -97,10 +97,10 @@ def chosen_cells(options: argparse.Namespace, shape: EncoderShape) -> list[Cell]
     strategies = tuple(dict.fromkeys(options.strategy or STRATEGIES))
     for strategy in strategies:
         freeze_plan(strategy, shape)
-    possible = [way for way in WAYS if way != GRAPHS or options.device == "cuda"]
     if GRAPHS in (options.way or ()):
         resolve_graphs(True, options.device)
-    ways, precisions = (dict.fromkeys(given) for given in (options.way or possible, options.precision or PRECISIONS))
+    ways = dict.fromkeys(options.way or possible_ways(options.device))
+    precisions = dict.fromkeys(options.precision or PRECISIONS)
     return [Cell(way, strategy, precision) for precision in precisions for strategy in strategies for way in ways]
 
 
