@@ -13,7 +13,7 @@ from alue_bench.errors import UsageError
 from alue_bench.strategy import Adapter, FreezePlan
 
 # Increase when the meaning of a recorded result changes, so that older results are not reused for newer specs.
-RESULT_VERSION = 4
+RESULT_VERSION = 5
 
 
 def digest_of(value: object) -> str:

@@ -17,7 +17,7 @@ from alue_bench.data.batches import Batch
 from alue_bench.strategy import EncoderShape
 from alue_bench.training.bert_layer import FLASH_FROM
 from alue_bench.training.checkpoint import load_model, locate_checkpoint
-from alue_bench.training.dropout import LEVELS, DropoutMasks
+from alue_bench.training.dropout import CHUNK, LEVELS, DropoutMasks
 from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.forward import LibraryForward, choose_forward
 from alue_bench.training.freezing import apply_plan, training_mode
@@ -257,6 +257,13 @@ class TestDropout:
         torch.manual_seed(6)
         assert all(torch.equal(a, other.draw(shape, 0.3)) for a, shape in zip(drawn, shapes, strict=True))
         assert not torch.equal(drawn[1], third.draw((1 << 20, 2), 0.3))
+
+    def test_the_sequence_goes_on_from_where_it_was(self) -> None:
+        masks, resumed = DropoutMasks(1, "cpu"), DropoutMasks(2, "cpu")
+        masks.draw((CHUNK // 2 + 3,), 0.3)
+        resumed.go_to({name: value.clone() for name, value in masks.state().items()})
+        for shape, p in (((CHUNK // 4,), 0.3), ((5,), 0.1), ((CHUNK, 2), 0.3)):
+            assert torch.equal(masks.draw(shape, p), resumed.draw(shape, p))
 
     def test_is_on_in_trained_layers_and_off_in_frozen_ones(self, tiny: Callable[[str], Path]) -> None:
         stack = load(tiny("bert"))

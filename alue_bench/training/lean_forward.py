@@ -71,7 +71,7 @@ class LeanForward:
         self._masks.seed(seed + LAYERS_SEED)
 
     def generators(self) -> list[torch.Generator]:
-        return [self._masks.generator]
+        return self._masks.generators()
 
     def random_state(self) -> dict[str, Tensor]:
         masks = {f"masks/{name}": value for name, value in self._masks.state().items()}
