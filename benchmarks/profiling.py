@@ -32,7 +32,7 @@ KINDS: Mapping[str, str] = {
     "softmax": r"_?(log_)?softmax(_backward_data)?",
     "dropout masks": r"random_|bernoulli_?|ge|(native_)?dropout(_backward)?",
     "copies and casts": r"copy_|_?to(_copy)?|clone|contiguous|cat|_foreach_copy_|_local_scalar_dense|pin_memory",
-    "optimiser and clipping": r"_fused_adamw?_|_foreach_(norm|mul_)|linalg_vector_norm|_amp_\w+",
+    "optimiser and clipping": r"_fused_adamw?_|_foreach_(norm|mul_)|linalg_vector_norm|dot|sqrt_|_amp_\w+",
     "embedding and look-up": r"embedding\w*|index_select\w*|index",
     "sums and elementwise products": r"(add|sub|mul|div|addcmul|sum|neg|where)_?",
     "allocating and filling": r"(fill|zero)_|(new_)?(zeros|ones|empty|full)\w*|resize_",

@@ -389,6 +389,7 @@ class TestProfile:
             ("aten::random_", "dropout masks"),
             ("aten::_to_copy", "copies and casts"),
             ("aten::_fused_adamw_", "optimiser and clipping"),
+            ("aten::dot", "optimiser and clipping"),
             ("Optimizer.step#AdamW.step", "optimiser and clipping"),
             ("aten::embedding_dense_backward", "embedding and look-up"),
             ("aten::sum", "sums and elementwise products"),

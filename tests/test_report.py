@@ -280,6 +280,14 @@ class TestAStoreWith:
         (averages,) = [section for section in shown.sections if section.anchor == "averages"]
         assert len(averages.blocks) == 1  # only real data on the first kind of hardware have two tasks
 
+    def test_recorded_steps_says_so_under_their_conditions(self, put: Put, page: Callable[..., Page]) -> None:
+        put()
+        put(seed=43, tags={"cuda_graphs": "yes", "device": "cuda", "precision": "bf16"})
+        shown = render_html(page())
+        assert "cuda, bf16, CUDA graphs" in shown
+        assert "cpu, fp32" in shown
+        assert "cpu, fp32, CUDA graphs" not in shown
+
     def test_two_recipes_keeps_them_apart_within_a_block(self, put: Put, page: Callable[..., Page]) -> None:
         for lr in (1e-5, 2e-5):
             for strategy in ("full", "bottom3top4"):

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from alue_bench.report.conditions import devices
 from alue_bench.report.numbers import count, several
 from alue_bench.tracking.reading import Counts, distinct, say_counts
 
@@ -155,11 +156,8 @@ def _selection(frame: pd.DataFrame) -> list[Entry]:
 def _environment(frame: pd.DataFrame, environments: Sequence[Mapping[str, Any]]) -> list[Entry]:
     entries: list[Entry] = []
     for hardware, part in frame.groupby("hardware", dropna=False):
-        devices = ", ".join(
-            f"{device} {precision}"
-            for device, precision in sorted(set(zip(part["device"], part["precision"], strict=True)), key=str)
-        )
-        entries.append((isinstance(hardware, str), f"{hardware} ({devices}): {several(len(part), 'run')}"))
+        used = "; ".join(devices(part))
+        entries.append((isinstance(hardware, str), f"{hardware} ({used}): {several(len(part), 'run')}"))
     for environment in environments:
         libraries = environment.get("libraries") or {}
         shown = ", ".join(f"{name} {version}" for name, version in libraries.items())

@@ -31,7 +31,7 @@ def conditions(results: Results, runs: pd.DataFrame) -> list[Item]:
         ("data", "; ".join(f"{source}: {SOURCES.get(source, '')}" for source in distinct(runs["data_source"]))),
         ("protocol", "; ".join(_by_task(runs, "protocol"))),
         ("hardware", "; ".join(distinct(runs["hardware"]))),
-        ("device, precision", "; ".join(_pairs(runs, "device", "precision"))),
+        ("device, precision", "; ".join(devices(runs))),
         ("versions", "; ".join(distinct(runs["versions"]))),
         ("system", _system(environment)),
         ("code", "; ".join(f"git {commit[:10]}" for commit in distinct(runs["git_commit"]))),
@@ -55,9 +55,13 @@ def _by_task(runs: pd.DataFrame, column: str) -> Iterable[str]:
     return [value if alone else f"{', '.join(dict.fromkeys(tasks))}: {value}" for value, tasks in by_value.items()]
 
 
-def _pairs(runs: pd.DataFrame, *columns: str) -> list[str]:
-    unique = runs[list(columns)].drop_duplicates().itertuples(index=False, name=None)
-    return [", ".join(str(value) for value in row) for row in unique]
+def devices(runs: pd.DataFrame) -> list[str]:
+    """On what and in which number format runs were computed, and whether their steps were recorded."""
+    unique = runs[["device", "precision", "cuda_graphs"]].drop_duplicates().sort_values(["device", "precision"])
+    return [
+        f"{device}, {precision}{', CUDA graphs' if graphs == 'yes' else ''}"
+        for device, precision, graphs in unique.fillna("not recorded").itertuples(index=False, name=None)
+    ]
 
 
 def _models(runs: pd.DataFrame) -> list[tuple[str, str]]:

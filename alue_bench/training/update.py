@@ -163,7 +163,7 @@ class Updater:
         import torch
 
         gradients = [parameter.grad for parameter in self._trained if parameter.grad is not None]
-        norms = torch.stack(torch._foreach_norm(gradients))
+        norms = _norms(gradients, self._device.name)
         norm: Tensor = torch.linalg.vector_norm(norms)
         if self._hyper.clip:
             # Of all gradients together, or of each parameter's alone (Yang & Ma 2022, section 3).
@@ -176,6 +176,16 @@ class Updater:
             else:
                 torch._foreach_mul_(gradients, factors)
         return norm
+
+
+def _norms(gradients: list[Tensor], device: str) -> Tensor:
+    """Of each."""
+    import torch
+
+    if device == "cpu":  # where the library's norm takes twice as long, on one core, and is less exact
+        flat = [gradient.flatten() for gradient in gradients]
+        return torch.stack([torch.dot(gradient, gradient) for gradient in flat]).sqrt_()
+    return torch.stack(torch._foreach_norm(gradients))
 
 
 def _backward(

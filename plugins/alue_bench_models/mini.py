@@ -9,7 +9,7 @@ from alue_bench import Model
 
 MODEL = Model(
     name="mini",
-    title="Mini Arabic BERT (bundled, 12 layers, 8.2 M parameters)",
+    title="Mini Arabic BERT (bundled, 12 layers, 8.1 M parameters)",
     checkpoint=Path(__file__).parent / "mini",
     languages=("ar",),
     licence="Apache-2.0",
