@@ -30,7 +30,7 @@ KINDS: Mapping[str, str] = {
     "normalisation": r"(native_)?layer_norm(_backward)?",
     "GELU": r"gelu(_backward)?",
     "softmax": r"_?(log_)?softmax(_backward_data)?",
-    "dropout masks": r"random_|bernoulli_?|ge|(native_)?dropout(_backward)?",
+    "dropout masks": r"random_|bernoulli_?|ge_?|(native_)?dropout(_backward)?",
     "copies and casts": r"copy_|_?to(_copy)?|clone|contiguous|cat|_foreach_copy_|_local_scalar_dense|pin_memory",
     "optimiser and clipping": r"_fused_adamw?_|_foreach_(norm|mul_)|linalg_vector_norm|dot|sqrt_|_amp_\w+",
     "embedding and look-up": r"embedding\w*|index_select\w*|index",

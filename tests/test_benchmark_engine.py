@@ -387,6 +387,7 @@ class TestProfile:
             ("aten::gelu_backward", "GELU"),
             ("aten::_softmax_backward_data", "softmax"),
             ("aten::random_", "dropout masks"),
+            ("aten::ge_", "dropout masks"),
             ("aten::_to_copy", "copies and casts"),
             ("aten::_fused_adamw_", "optimiser and clipping"),
             ("aten::dot", "optimiser and clipping"),
