@@ -115,12 +115,12 @@ class _OnHost:
         import numpy as np
         import torch
 
-        return torch.from_numpy(self._generator.state["state"]["state"].view(np.int64).copy())
+        return torch.from_numpy(self._generator.state["state"]["state"].view(np.int64))
 
     def go_to(self, state: Tensor) -> None:
         import numpy as np
 
-        whole: Any = dict(self._generator.state)
+        whole: Any = self._generator.state
         self._generator.state = whole | {"state": {"state": state.cpu().numpy().view(np.uint64)}}
 
 
