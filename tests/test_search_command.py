@@ -168,8 +168,25 @@ def test_a_dry_run_computes_what_the_grid_costs_and_starts_nothing(search: Comma
     assert "The search begins with this and chooses its further runs." in said.err
     assert "Answer:" not in said.err
     assert planned["compute"]["budget_flops"] == pytest.approx(4 * planned["compute"]["grid_flops"])
+    assert "estimate: at most about " in said.err
+    assert "a guess from" in said.err
     with pytest.raises(AttributeError):
         runs()  # not even the experiment
+
+
+def test_a_dry_run_guesses_the_time_that_the_budget_pays_for(search: CommandLine, run: CommandLine) -> None:
+    cells = ("--grid", "bottom=0..4", "--dry-run", "--json")
+    guessed = document_of(search("--budget", "50%", *cells, wide=False))["estimate"]
+    twice = document_of(search("--budget", "100%", *cells, wide=False))["estimate"]
+    whole = document_of(run(*(f"-sbottom{n}" for n in range(1, 5)), "-s", "full", "--dry-run", "--json"))["estimate"]
+
+    def work(estimate: Any, seconds: float) -> float:
+        """In FLOPs: the speed is measured anew each time."""
+        return float(seconds * estimate["speeds_flops_per_s"][0])
+
+    half = work(guessed, guessed["seconds_at_most"])
+    assert half < work(twice, twice["seconds_at_most"]) < 2 * half  # what prefixes take together does not double
+    assert work(twice, twice["seconds_at_most"]) == pytest.approx(work(whole, whole["here"]["seconds"]))
 
 
 @pytest.mark.parametrize(

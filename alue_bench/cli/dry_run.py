@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from alue_bench.cli.invocation import Invocation, Streams
 from alue_bench.estimate import Estimate, estimate_plan
 from alue_bench.plan import Plan
 from alue_bench.plugins import Registry
+
+if TYPE_CHECKING:
+    from alue_bench.search.course import Course
 
 
 def show_plan(
@@ -20,12 +24,45 @@ def show_plan(
     """
     if not plan.absent:
         invocation.check(plan)
-    streams.talk.print("timing a few training steps, to estimate ...", style="dim", markup=False)
-    estimate = estimate_plan(plan, registry)
-    for line in describe(estimate):
-        streams.talk.print(line, markup=False, highlight=False, soft_wrap=True)
+    estimate = _estimate(plan, registry, streams)
+    _tell(describe(estimate), streams)
     streams.document({**invocation.planned_document(plan), **(more or {}), "estimate": estimate.as_dict()})
     return 0
+
+
+def show_question(courses: Sequence[Course], registry: Registry, streams: Streams, *, keeps_prefixes: bool) -> int:
+    """As `show_plan`, for searches that have not begun: the time of what their budgets pay for. Returns the exit code.
+
+    keeps_prefixes: whether outputs of frozen layers are computed once and kept.
+    """
+    runs = [run for course in courses for run in course.grid.runs.values()]
+    estimate = _estimate(Plan(runs, keeps_prefixes=keeps_prefixes), registry, streams)
+    shares = {(course.task, course.model): course.share(course.question.budget) for course in courses}
+    parts = [None if run.seconds is None else shares[run.task, run.model] * run.seconds for run in estimate.runs]
+    known = [part for part in parts if part is not None]
+    # Each prefix is charged to every run that uses it, and computed once.
+    at_most = math.fsum([*known, estimate.shared_s.get(True, 0.0)]) if len(known) == len(parts) == len(runs) else None
+    time = "unknown time" if at_most is None else f"at most about {duration(at_most)}"
+    _tell([f"estimate: {time}, one run after the other ({estimate.hardware})", *_grounds(estimate)], streams)
+    document = estimate.as_dict()
+    told = {name: document[name] for name in ("note", "hardware", "speeds_flops_per_s", "problems")}
+    streams.document(
+        {
+            "searches": [course.as_dict(course.decision()) for course in courses],
+            "estimate": told | {"seconds_at_most": at_most},
+        }
+    )
+    return 0
+
+
+def _estimate(plan: Plan, registry: Registry, streams: Streams) -> Estimate:
+    streams.talk.print("timing a few training steps, to estimate ...", style="dim", markup=False)
+    return estimate_plan(plan, registry)
+
+
+def _tell(lines: Sequence[str], streams: Streams) -> None:
+    for line in lines:
+        streams.talk.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def describe(estimate: Estimate) -> list[str]:
@@ -45,6 +82,12 @@ def describe(estimate: Estimate) -> list[str]:
         lines.append(
             f"  {estimate.without_data} {_runs(estimate.without_data)} of tasks whose data is missing: cost unknown"
         )
+    return [*lines, *_grounds(estimate)]
+
+
+def _grounds(estimate: Estimate) -> list[str]:
+    """What it rests on, and why something is unknown."""
+    lines = []
     if estimate.speeds:
         speeds = ", ".join(f"{speed / 1e9:,.1f}" for speed in estimate.speeds)
         lines.append(

@@ -104,7 +104,8 @@ def search(
     rerun: options.Rerun = None,
     fail_fast: options.FailFast = None,
     dry_run: Annotated[
-        bool, options.control("--dry-run", help="Show the question, what it may cost in FLOPs, and stop.")
+        bool,
+        options.control("--dry-run", help="Show the question, what it may cost in FLOPs and in time here, and stop."),
     ] = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -167,6 +168,7 @@ def run_search(
     as_json: bool,
 ) -> int:
     """Search task by task, model by model. Returns the exit code: as of `run`."""
+    from alue_bench.cli.dry_run import show_question
     from alue_bench.cli.invocation import Execution, Invocation, Streams
     from alue_bench.cli.search_progress import SearchProgress
     from alue_bench.cli.search_tables import question_view, search_view
@@ -178,8 +180,7 @@ def run_search(
     plan, courses = _courses(_request(settings, overrides), rules, registry)
     streams.talk.print(question_view(plan, courses))
     if dry_run:
-        streams.document({"searches": [course.as_dict(course.decision()) for course in courses]})
-        return 0
+        return show_question(courses, registry, streams, keeps_prefixes=plan.keeps_prefixes)
 
     with invocation:
         first = Plan([course.grid.runs[course.question.full.name] for course in courses], plan.skipped)
@@ -247,7 +248,7 @@ def _courses(request: PlanRequest, rules: Rules, registry: Registry) -> tuple[Pl
         )
         field.run_of(Step(question.full, question.max_pairs - 1))  # are there as many seeds?
         courses.append(Course(task, model, runs[0].inputs.task.primary, field, question))
-    return Plan(whole, cells.skipped), courses
+    return Plan(whole, cells.skipped, keeps_prefixes=cells.keeps_prefixes), courses
 
 
 def _follow(
