@@ -146,6 +146,7 @@ def execute(
         "params/trainable": trained.parameters.trainable,
         "params/trainable_share": trained.parameters.trainable / trained.parameters.total,
         "data/train_rows": training.samples // spec.hyper.epochs,
+        "data/dev_rows": len(trained.prefixes["dev"].split),
         "data/test_rows": len(test),
         "data/dropped_rows": inputs.rows.dropped
         + (0 if inputs.task is inputs.train_task else inputs.train_rows.dropped),

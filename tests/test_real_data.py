@@ -34,7 +34,7 @@ def test_the_bundled_model_on_anger(
     assert [(run["status"], run["data_source"]) for run in document["runs"]] == [("finished", "real")] * 2
     for run in document["runs"]:
         assert run["metrics"]["data/train_rows"] == 300
-        assert run["metrics"]["data/test_rows"] == 200
+        assert run["metrics"]["data/dev_rows"] == run["metrics"]["data/test_rows"] == 200
         assert 0 < run["metrics"]["test/score"] <= 1
     assert "embedded data" not in said.err
     assert {run.data.tags["data.source"] for run in runs()} == {"real"}

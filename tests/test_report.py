@@ -288,6 +288,13 @@ class TestAStoreWith:
         assert "cpu, fp32" in shown
         assert "cpu, fp32, CUDA graphs" not in shown
 
+    def test_rows_of_some_splits_tells_those_that_are_known(self, put: Put, page: Callable[..., Page]) -> None:
+        put("mdd", "full", more={"data/train_rows": 500, "data/dev_rows": 60})
+        put("mdd", "head-only", more={"data/train_rows": 500})
+        shown = render_html(page())
+        assert re.search(r"mdd 500 train, 60 dev, \d+ test", shown)
+        assert re.search(r"mdd 500 train, \d+ test", shown)
+
     def test_two_recipes_keeps_them_apart_within_a_block(self, put: Put, page: Callable[..., Page]) -> None:
         for lr in (1e-5, 2e-5):
             for strategy in ("full", "bottom3top4"):

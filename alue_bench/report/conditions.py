@@ -82,11 +82,20 @@ def _settings(runs: pd.DataFrame) -> list[str]:
 
 
 def _rows(runs: pd.DataFrame) -> list[str]:
-    columns = [name for name in ("data/train_rows", "data/test_rows") if name in runs]
-    if len(columns) < 2:
-        return []
-    unique = runs[["task", *columns]].dropna().drop_duplicates().itertuples(index=False, name=None)
-    return _some([f"{task} {train:.0f} train, {test:.0f} test" for task, train, test in unique], 40)
+    import pandas as pd
+
+    columns = [name for name in ("data/train_rows", "data/dev_rows", "data/test_rows") if name in runs]
+    said = []
+    for counts in runs[["task", *columns]].drop_duplicates().to_dict("records"):
+        task = counts.pop("task")
+        known = [
+            f"{rows:.0f} {str(name).removeprefix('data/').removesuffix('_rows')}"
+            for name, rows in counts.items()
+            if pd.notna(rows)
+        ]
+        if known:
+            said.append(f"{task} {', '.join(known)}")
+    return _some(said, 40)
 
 
 def _system(environment: dict[str, Any] | None) -> str:
