@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulated_scores import World, candidates, question, search, world
+from simulated_scores import World, candidates, measured_world, question, search, world
 
 from alue_bench.errors import UsageError
 from alue_bench.evaluation.additive import additive
@@ -88,6 +88,18 @@ class TestWithTheNoiseOfSeedsAndExamples:
         # A quarter of the grid suffices most of the time to come to an end.
         assert np.mean([decision.exhausted for _, _, decision in searched]) < 0.7
 
+    def test_short_runs_that_mislead_do_not_end_it(self) -> None:
+        """On a real task, with a third of the epochs, freezing seemed to cost what it does not."""
+        worlds = [measured_world(draw) for draw in range(40)]
+        ends = [search(of, question(of)) for of in worlds]
+        for _, evaluations in ends:
+            assert any(not e.short and e.candidate != "full" for e in evaluations)
+        budget = question(worlds[0]).budget
+        assert np.mean([decision.spent for decision, _ in ends]) > 0.6 * budget
+        answers = [decision.best.candidate.name for decision, _ in ends]
+        assert np.mean([answer != "full" for answer in answers]) > 0.2
+        assert np.mean([of.loss(answer) > 0.03 * of.full for of, answer in zip(worlds, answers, strict=True)]) <= 0.1
+
     def test_scores_that_do_not_fall_short_are_never_given_up_all(self) -> None:
         """Where freezing costs nothing, the search ends far below full fine-tuning's cost."""
         found = []
@@ -140,7 +152,7 @@ class TestEnds:
 
     def test_where_seeds_differ_too_much_it_stops_early_and_says_so(self) -> None:
         reasons = []
-        for draw in range(10):
+        for draw in range(20):
             of = world(draw)
             of = replace(of, score=dict.fromkeys(of.score, of.full), seed_sd=0.15 * of.full)
             decision, _ = search(of, question(of))
@@ -150,7 +162,7 @@ class TestEnds:
         for decision in reasons:
             assert decision.best.candidate.name == "full"
             assert not decision.exhausted
-            assert decision.spent < 11  # of twelve
+        assert np.mean([decision.spent for decision in reasons]) < 11  # of twelve
 
     def test_candidates_whose_training_fails_are_left_out_and_paid_for(self) -> None:
         of = world(5)
