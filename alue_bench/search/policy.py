@@ -67,7 +67,8 @@ class Question:
     max_pairs: int = 6
     short_runs: bool = True
     smallest_saving: float = 0.02
-    """Expected savings below this, as a part of full fine-tuning's cost, are not worth another run."""
+    """Expected savings below this, as a part of full fine-tuning's cost, are not worth another run. While nothing is
+    supported, half of it is: the surface then rests on short runs, for the most part."""
 
     @property
     def full(self) -> Candidate:
@@ -204,6 +205,7 @@ def _prospects(
     noise = seed_noise(evaluations, question.full.name).of_one_run
     surface = fit(question.candidates, question.layers, evaluations, scale=scale, noise_variance=noise)
     chances = surface.likely_within(question.candidates, question.tolerance.of(scale))
+    worth_it = question.smallest_saving * (0.5 if best == question.full else 1.0)
     found = []
     for candidate, chance in zip(question.candidates, chances, strict=True):
         standing = standings.get(candidate.name)
@@ -212,7 +214,7 @@ def _prospects(
         if standing is not None and standing.state in ("supported", "given up", "undecided"):
             continue
         saving = (best.cost - candidate.cost) * float(chance)
-        if saving >= question.smallest_saving:
+        if saving >= worth_it:
             own = by_replicate(evaluations, candidate.name)
             found.append(_Prospect(candidate, saving, tuple(_steps_to_support(question, candidate, base, own))))
     return found
