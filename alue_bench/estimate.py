@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -71,8 +71,10 @@ class Estimate:
         """Together, of the runs that can be done here or of the others; None where one is unknown."""
         return _sum(run.flops for run in self.runs if run.here == here)
 
-    def seconds(self, *, here: bool) -> float | None:
-        found = _sum(run.seconds for run in self.runs if run.here == here)
+    def seconds(self, *, here: bool, part: Callable[[RunEstimate], float] = lambda run: 1.0) -> float | None:
+        """part: of each run's time, that counts; frozen prefixes count whole."""
+        runs = [run for run in self.runs if run.here == here]
+        found = _sum(None if run.seconds is None else part(run) * run.seconds for run in runs)
         return None if found is None else found + self.shared_s.get(here, 0.0)
 
     def as_dict(self) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.cli.invocation import Invocation, Streams
@@ -30,18 +30,17 @@ def show_plan(
     return 0
 
 
-def show_question(courses: Sequence[Course], registry: Registry, streams: Streams, *, keeps_prefixes: bool) -> int:
+def show_question(plan: Plan, courses: Sequence[Course], registry: Registry, streams: Streams) -> int:
     """As `show_plan`, for searches that have not begun: the time of what their budgets pay for. Returns the exit code.
 
-    keeps_prefixes: whether outputs of frozen layers are computed once and kept.
+    plan: what the searches begin with.
     """
     runs = [run for course in courses for run in course.grid.runs.values()]
-    estimate = _estimate(Plan(runs, keeps_prefixes=keeps_prefixes), registry, streams)
+    estimate = _estimate(replace(plan, runs=runs), registry, streams)
     shares = {(course.task, course.model): course.share(course.question.budget) for course in courses}
-    parts = [None if run.seconds is None else shares[run.task, run.model] * run.seconds for run in estimate.runs]
-    known = [part for part in parts if part is not None]
-    # Each prefix is charged to every run that uses it, and computed once.
-    at_most = math.fsum([*known, estimate.shared_s.get(True, 0.0)]) if len(known) == len(parts) == len(runs) else None
+    at_most = None
+    if len(estimate.runs) == len(runs):
+        at_most = estimate.seconds(here=True, part=lambda run: shares[run.task, run.model])
     time = "unknown time" if at_most is None else f"at most about {duration(at_most)}"
     _tell([f"estimate: {time}, one run after the other ({estimate.hardware})", *_grounds(estimate)], streams)
     document = estimate.as_dict()

@@ -180,7 +180,7 @@ def run_search(
     plan, courses = _courses(_request(settings, overrides), rules, registry)
     streams.talk.print(question_view(plan, courses))
     if dry_run:
-        return show_question(courses, registry, streams, keeps_prefixes=plan.keeps_prefixes)
+        return show_question(plan, courses, registry, streams)
 
     with invocation:
         first = Plan([course.grid.runs[course.question.full.name] for course in courses], plan.skipped)

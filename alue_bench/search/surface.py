@@ -86,17 +86,19 @@ def fit(
     means_apart = (short[:, None] == short[None, :]) * (CONSTANT * scale) ** 2
     noise = (noise_variance + (1e-4 * scale) ** 2) * np.eye(len(scores))
     likelihoods, means, sds = [], [], []
-    for spread, reach, of_short in product(SPREADS, REACHES, OF_SHORT if short.any() else OF_SHORT[:1]):
+    for spread, reach in product(SPREADS, REACHES):
         kernel = (spread * scale) ** 2 * np.exp(-distances / (2 * reach**2))
         seen = kernel[np.ix_(where, where)]
-        factor = np.linalg.cholesky(seen + both_short * of_short**2 * seen + means_apart + noise)
-        weights = np.linalg.solve(factor, scores)
-        likelihoods.append(-0.5 * weights @ weights - np.log(np.diag(factor)).sum())
         # The loss is a difference of two values of the function: a constant mean falls out of it.
-        difference = np.linalg.solve(factor, (kernel[where][:, [0]] - kernel[where]))  # [seen, n]
-        variance = kernel[0, 0] + np.diag(kernel) - 2 * kernel[0] - np.square(difference).sum(0)
-        means.append(difference.T @ weights)
-        sds.append(np.sqrt(np.maximum(variance, 0.0)))
+        with_losses = kernel[where][:, [0]] - kernel[where]  # [seen, n]
+        unseen = kernel[0, 0] + np.diag(kernel) - 2 * kernel[0]
+        for of_short in OF_SHORT if short.any() else OF_SHORT[:1]:
+            factor = np.linalg.cholesky(seen + both_short * of_short**2 * seen + means_apart + noise)
+            weights = np.linalg.solve(factor, scores)
+            likelihoods.append(-0.5 * weights @ weights - np.log(np.diag(factor)).sum())
+            difference = np.linalg.solve(factor, with_losses)
+            means.append(difference.T @ weights)
+            sds.append(np.sqrt(np.maximum(unseen - np.square(difference).sum(0), 0.0)))
     likely = np.exp(np.array(likelihoods) - max(likelihoods))
     return Surface(likely / likely.sum(), np.array(means), np.array(sds))
 
