@@ -184,10 +184,11 @@ def _count(one: _Work, estimator: _Estimator, speed: float | None, *, shares_tra
     """FLOPs as the run will record them; seconds of its steps, and of scoring above its frozen prefix."""
     run, train = one.run, one.lengths["train"]
     model, epochs = estimator.models.of(one.config, run.train_task.labels, run.strategy, run.outline), run.hyper.epochs
-    flops, depth = model.training(train, epochs), model.kept_layers
+    size = run.hyper.batch_size
+    flops, depth = model.training(train, epochs, size), model.kept_layers
     if speed is None:
         return _Counted(flops, None, 0, 0.0)
-    each_epoch = model.training(train, 2) - model.training(train, 1)
+    each_epoch = model.training(train, 2, size) - model.training(train, 1, size)
     forward = {name: model.scoring(lengths) for name, lengths in one.lengths.items()}
     below = depth / model.plan.shape.layers
     steps = 0.0 if shares_training else (each_epoch + (1 - below) * forward["dev"]) * epochs

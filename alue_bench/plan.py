@@ -33,6 +33,7 @@ from alue_bench.training.prefix import PlannedDepths
 from alue_bench.training.prefix_store import DEFAULT_LIMIT, PrefixStore, parse_size, prefix_folder
 from alue_bench.training.resumption import Checkpointing, checkpoint_folder
 from alue_bench.training.surgery import model_in_outline
+from alue_bench.training.trial import Trial, positions_of, try_model
 
 DEFAULT_STRATEGIES = ("full", "bottom3top4")
 DEFAULT_SEED = 42
@@ -40,9 +41,6 @@ LARGEST_SEED = 2**32 - 1
 """What every generator of random numbers takes."""
 
 R = TypeVar("R")
-
-# These architectures keep two rows of their position table for padding.
-OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +141,8 @@ class Plan:
     """How many runs are left out because what the user named has no data here."""
     keeps_prefixes: bool = True
     """Whether outputs of frozen layers are computed once and kept."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader should know of the models before anything runs."""
     order_matters: bool = False
     """Whether workers are to begin its runs in this order, rather than the longest first."""
 
@@ -161,8 +161,8 @@ class _ReadyModel:
     checkpoint: Checkpoint
     config: Any
     """The library's configuration."""
-    positions: int | None
-    """The most tokens the model can take; None where it has no such limit."""
+    trial: Trial
+    """What it can do with its tokenizer, in the number format asked for or in one that it can compute in."""
     outlines: dict[str, Outline] = field(default_factory=dict)
     """By strategy."""
 
@@ -206,7 +206,8 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
     plan = Plan()
     shelf = shelf or Shelf()
     tasks = _ready_tasks(request, registry, plan, shelf)
-    models = _ready_models(request, registry, plan, shelf)
+    models = _ready_models(request, registry, plan, shelf, precision, device)
+    plan.notes += [f"{ready.model.name}: {note}" for ready in models for note in ready.trial.notes]
     tokens = TokenCache(cache_folder())
     checkpointing = _checkpointing(request.checkpoint_every)
     prefixes = PrefixStore(prefix_folder(), parse_size(request.cache_size), warnings.warn)
@@ -221,7 +222,9 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
                 plan.skipped.append(Skipped(ready.task.name, name, "*", None, reason))
             try:
                 variants = [
-                    _hyper_parameters(request, ready.train_task, ready_model.model, ready_model.positions, variant)
+                    _hyper_parameters(
+                        request, ready.train_task, ready_model.model, ready_model.trial.positions, variant
+                    )
                     for variant in grid.variants()
                 ]
             except UsageError as error:
@@ -256,7 +259,7 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
                         hyper=hyper.values,
                         data=_digests(ready),
                         device=device,
-                        precision=precision,
+                        precision=ready_model.trial.precision,
                         cuda_graphs=cuda_graphs,
                         limit_train=request.limit_train,
                         limit_eval=request.limit_eval,
@@ -275,6 +278,7 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
                         model=ready_model.model,
                         strategy=strategy,
                         checkpoint=ready_model.checkpoint,
+                        trial=ready_model.trial,
                         tokens=tokens,
                         prefixes=prefixes,
                         models=shelf.models,
@@ -331,7 +335,7 @@ def _absent_runs(
     for ready, (model, config) in product(tasks, models):
         shape = encoder_shape(config)
         for variant, seed in product(variants, request.seeds):
-            hyper = _hyper_parameters(request, ready.train_task, model, _positions(config), variant)
+            hyper = _hyper_parameters(request, ready.train_task, model, positions_of(config), variant)
             for strategy, origin in _strategies_for(request, registry, shape.layers).values():
                 try:
                     outlined = outline_of(strategy, origin, shape)
@@ -458,7 +462,9 @@ def _ready_tasks(request: PlanRequest, registry: Registry, plan: Plan, shelf: Sh
     )
 
 
-def _ready_models(request: PlanRequest, registry: Registry, plan: Plan, shelf: Shelf) -> list[_ReadyModel]:
+def _ready_models(
+    request: PlanRequest, registry: Registry, plan: Plan, shelf: Shelf, precision: Precision, device: str
+) -> list[_ReadyModel]:
     named_before: dict[str, str] = {}
 
     def ready(name: str) -> _ReadyModel:
@@ -477,7 +483,8 @@ def _ready_models(request: PlanRequest, registry: Registry, plan: Plan, shelf: S
         if named_before.setdefault(model.name, checkpoint.digest) != checkpoint.digest:
             model = replace(model, name=f"{model.name}-{checkpoint.digest[:6]}")  # two folders of one name
         encoder_shape(config)  # refuses what has no layers
-        return _ReadyModel(model, checkpoint, config, _positions(config))
+        tokenizer = shelf.models.tokenizer(checkpoint)
+        return _ReadyModel(model, checkpoint, config, try_model(config, tokenizer, precision, device))
 
     names = list(dict.fromkeys(request.models)) or sorted(registry.models)
     return _available(
@@ -511,13 +518,6 @@ def _available(
         except forgiven as error:
             plan.skipped.append(skip(name, str(error)))
     return found
-
-
-def _positions(config: Any) -> int | None:
-    limit = getattr(config, "max_position_embeddings", None)
-    if not isinstance(limit, int) or limit < 1:
-        return None
-    return limit - 2 if config.model_type in OFFSET_POSITIONS else limit
 
 
 def _hyper_parameters(

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from alue_bench.data.splits import TaskRows
@@ -15,18 +16,18 @@ from alue_bench.evaluation.metrics import metrics, trivial_metrics
 from alue_bench.evaluation.predictions import decide, predictions_table
 from alue_bench.measure.energy import Energy
 from alue_bench.measure.environment import environment
-from alue_bench.measure.flops import prefix_flops, step_flops, training_flops
+from alue_bench.measure.flops import Method, method_of, prefix_flops, step_flops, training_flops
 from alue_bench.measure.memory import PeakMemory
 from alue_bench.measure.peak import attainable_flops_per_s
 from alue_bench.model import Model
-from alue_bench.spec import Predictions, RunResult, RunSpec
+from alue_bench.spec import HyperParameters, Predictions, RunResult, RunSpec
 from alue_bench.strategy import FreezePlan, Strategy
 from alue_bench.task import Task
 from alue_bench.training.checkpoint import Checkpoint
 from alue_bench.training.device_errors import release
 from alue_bench.training.encoder_stack import EncoderStack, check_ids, view_as_stack
 from alue_bench.training.forward import Forward, choose_forward, reads_first_only
-from alue_bench.training.freezing import ParameterCounts, apply_plan, count_parameters
+from alue_bench.training.freezing import ParameterCounts, apply_plan, check_frozen, count_parameters, frozen_weights
 from alue_bench.training.fresh_models import FreshModels
 from alue_bench.training.growing_prefix import GrowingPrefix
 from alue_bench.training.loop import Training, fine_tune, predict_logits
@@ -36,6 +37,7 @@ from alue_bench.training.prefix_store import PrefixStore
 from alue_bench.training.resumption import CheckpointFile, Checkpointing
 from alue_bench.training.revision import Course
 from alue_bench.training.surgery import operate, seeded
+from alue_bench.training.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class RunInputs:
     model: Model
     strategy: Strategy
     checkpoint: Checkpoint
+    trial: Trial
+    """What the model can do with its tokenizer."""
     tokens: TokenCache
     prefixes: PrefixStore
     models: FreshModels = field(default_factory=FreshModels)
@@ -79,6 +83,7 @@ class Trained:
     parameters: ParameterCounts
     flops: float
     flops_full: float
+    flops_method: Method
     prepare_s: float
     """Seconds that went into prefixes for all runs of the plan, this one's among them."""
     notes: tuple[str, ...]
@@ -102,11 +107,11 @@ def execute(
 
     notes = list(trained.notes)
     inputs.prefixes.on_problem = notes.append
-    labels, device, pad_id = inputs.task.labels, trained.device, trained.tokenizer.pad_token_id
+    labels, device, padding = inputs.task.labels, trained.device, inputs.trial.padding
     test = _known_to(trained.stack, inputs.rows, "test", spec, inputs, trained.tokenizer)
-    examples = trained.prefix.examples(test, pad_id, _description(spec, "test"))
+    examples = trained.prefix.examples(test, padding, _description(spec, "test"))
     test_started = time.perf_counter()
-    logits = predict_logits(trained.stack, trained.forward, examples, device=device, pad_id=pad_id)
+    logits = predict_logits(trained.stack, trained.forward, examples, device=device, padding=padding)
     test_s = time.perf_counter() - test_started + _build_s(examples)
 
     gold = test.targets.numpy()
@@ -174,6 +179,7 @@ def execute(
                     "micro_batch": training.micro_batch,
                     "recorded_shapes": training.recorded_shapes,
                     "attainable_flops_per_s": attainable,
+                    "flops_by": trained.flops_method.name,
                 }
             },
             freezing=tuple(_course(training).events),
@@ -189,10 +195,10 @@ def _of_submission(spec: RunSpec, inputs: RunInputs, trained: Trained, notes: li
     notes.extend(inputs.rows.notes)
     if "submission" not in inputs.rows.splits:
         return None
-    pad_id = trained.tokenizer.pad_token_id
+    padding = inputs.trial.padding
     try:
         split = _known_to(trained.stack, inputs.rows, "submission", spec, inputs, trained.tokenizer)
-        logits = predict_logits(trained.stack, trained.forward, Examples(split), device=trained.device, pad_id=pad_id)
+        logits = predict_logits(trained.stack, trained.forward, Examples(split), device=trained.device, padding=padding)
     except TrainingError as error:
         notes.append(f"no predictions for a submission: {error}")
         return None
@@ -214,7 +220,7 @@ def train(spec: RunSpec, inputs: RunInputs, *, on_step: Progress = lambda done, 
 
 
 def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) -> Trained:
-    notes: list[str] = []
+    notes = list(inputs.trial.notes)
     inputs.prefixes.on_problem = notes.append
     file = None
     if inputs.checkpointing is not None:
@@ -225,8 +231,16 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
     splits = {name: _known_to(stack, inputs.train_rows, name, spec, inputs, tokenizer) for name in ("train", "dev")}
     lengths = splits["train"].lengths
     flops_full = training_flops(
-        stack, FreezePlan(stack.shape), lengths, spec.hyper.epochs, head_reads_first=reads_first_only(stack)
+        stack,
+        FreezePlan(stack.shape),
+        lengths,
+        spec.hyper.epochs,
+        head_reads_first=reads_first_only(stack),
+        batch_size=spec.hyper.batch_size,
     )
+    method = method_of(stack)
+    if method.problem:
+        notes.append(f"FLOPs by formulas that could not be compared with torch's counter: {method.problem}")
     with seeded(spec.init_seed):
         stack = operate(stack, spec.kept_layers, spec.adapter)
     stack.model.to(spec.device)
@@ -241,7 +255,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
         return FrozenPrefix(stack, forward, depth if keeps_prefix else None, store=inputs.prefixes, device=device)
 
     def states_of(prefix: FrozenPrefix, name: str, split: TokenisedSplit) -> Examples:
-        return prefix.examples(split, tokenizer.pad_token_id, _description(spec, name))
+        return prefix.examples(split, inputs.trial.padding, _description(spec, name))
 
     prefix = behind(spec.freeze_plan.prefix_layers)
     prepare_s = 0.0
@@ -249,9 +263,10 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
         all_splits = splits | {"test": _known_to(stack, inputs.rows, "test", spec, inputs, tokenizer)}
         described = {name: _description(spec, name) for name in all_splits}
         began = time.perf_counter()
-        prefix.prepare(all_splits, tokenizer.pad_token_id, described, inputs.depths)
+        prefix.prepare(all_splits, inputs.trial.padding, described, inputs.depths)
         prepare_s = time.perf_counter() - began
     dev_targets = splits["dev"].targets.numpy()
+    frozen = frozen_weights(stack, spec.freeze_plan)
 
     def score(logits: Any) -> dict[str, float]:
         found = metrics(dev_targets, decide(logits, task.labels), task.labels)
@@ -269,13 +284,14 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
             hyper=spec.hyper,
             data_seed=spec.data_seed,
             device=device,
-            pad_id=tokenizer.pad_token_id,
+            padding=inputs.trial.padding,
             score=score,
             on_step=on_step,
             strategy=inputs.strategy,
             growing=growing,
             file=file,
         )
+    check_frozen(stack, frozen, (segment.plan for segment in _course(training).segments))
     if file is not None and file.resumed_at is not None:
         notes.append(
             f"the training was cut off and went on from step {file.resumed_at}: energy and peak memory count from there"
@@ -313,8 +329,9 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
         memory=memory,
         energy=energy,
         parameters=_most_parameters(training, stack),
-        flops=_flops(training, stack, lengths, spec.hyper.epochs, head_reads_first=forward.head_reads_first),
+        flops=_flops(training, stack, lengths, spec.hyper, head_reads_first=forward.head_reads_first),
         flops_full=flops_full,
+        flops_method=method,
         prepare_s=prepare_s,
         notes=tuple(notes),
     )
@@ -326,19 +343,19 @@ def _most_parameters(training: Training, stack: EncoderStack) -> ParameterCounts
     return max(counts, key=lambda count: count.trainable)
 
 
-def _flops(training: Training, stack: EncoderStack, lengths: Any, epochs: int, *, head_reads_first: bool) -> float:
+def _flops(
+    training: Training, stack: EncoderStack, lengths: Any, hyper: HyperParameters, *, head_reads_first: bool
+) -> float:
     """Segment by segment where what is frozen, or kept, changed. Each layer of a growing prefix is computed once."""
     segments = _course(training).segments
     depth = max(segment.depth for segment in segments)
+    counted = partial(step_flops, stack, head_reads_first=head_reads_first, batch_size=hyper.batch_size)
     if len(segments) == 1:
-        each_epoch = step_flops(stack, segments[0].plan, lengths, start=depth, head_reads_first=head_reads_first)
-        steps = each_epoch * epochs
+        steps = counted(segments[0].plan, lengths, start=depth) * hyper.epochs
     else:
-        steps = sum(
-            step_flops(stack, part.plan, lengths[part.indices], start=part.depth, head_reads_first=head_reads_first)
-            for part in segments
-        )
-    return prefix_flops(stack, depth, lengths, head_reads_first=head_reads_first) + steps
+        steps = sum(counted(part.plan, lengths[part.indices], start=part.depth) for part in segments)
+    below = prefix_flops(stack, depth, lengths, head_reads_first=head_reads_first, batch_size=hyper.batch_size)
+    return below + steps
 
 
 def _course(training: Training) -> Course:

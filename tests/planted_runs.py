@@ -90,6 +90,7 @@ def plant(
         model=model,
         strategy=nothing,
         checkpoint=nothing,
+        trial=nothing,
         tokens=nothing,
         prefixes=nothing,
     )

@@ -218,6 +218,10 @@ def studies(context: typer.Context, as_json: Json = False) -> None:
     _print_table(("study", "for", "what"), rows)
 
 
+TEXTS = 16
+"""In the batch for which operations are counted."""
+
+
 def _effect(registry: Registry, name: str, model: Model, tokens: int) -> dict[str, Any]:
     """What a strategy would do to a model, or why it does not fit."""
     import numpy as np
@@ -241,7 +245,7 @@ def _effect(registry: Registry, name: str, model: Model, tokens: int) -> dict[st
         raise
     except AlueBenchError as error:  # of a strategy that does not fit, or a package that is missing
         return {"strategy": strategy.name, "reason": f"does not fit: {error}"}
-    lengths = np.array([tokens])
+    lengths = np.full(TEXTS, tokens)
     counts = count_parameters(stack, outlined.freeze_plan)
     full = training_flops(whole, FreezePlan(shape), lengths, epochs=1)
     return {
