@@ -20,12 +20,21 @@ from alue_bench.errors import AlueBenchError, DataError, DoesNotFit, Unavailable
 from alue_bench.formats import shown
 from alue_bench.grid import Grid
 from alue_bench.model import Model
+from alue_bench.naming import model_name
 from alue_bench.plugins import Origin, Registry, outline_of
 from alue_bench.run import RunInputs
 from alue_bench.spec import DataDigests, HyperParameters, Resolved, RunSpec, digest_of, resolve_hyper_parameters
 from alue_bench.strategy import Outline, Strategy
 from alue_bench.task import Labels, Task
-from alue_bench.training.checkpoint import Checkpoint, declared_config, encoder_shape, load_config, locate_checkpoint
+from alue_bench.training.checkpoint import (
+    Checkpoint,
+    check_keeps_head,
+    declared_config,
+    encoder_shape,
+    head_note,
+    load_config,
+    locate_checkpoint,
+)
 from alue_bench.training.encoder_stack import check_layers_can_be_told_apart
 from alue_bench.training.fresh_models import FreshModels
 from alue_bench.training.precision import Precision, resolve_device, resolve_graphs, resolve_precision
@@ -33,6 +42,7 @@ from alue_bench.training.prefix import PlannedDepths
 from alue_bench.training.prefix_store import DEFAULT_LIMIT, PrefixStore, parse_size, prefix_folder
 from alue_bench.training.resumption import Checkpointing, checkpoint_folder
 from alue_bench.training.surgery import model_in_outline
+from alue_bench.training.tokenizer import pads_with
 
 DEFAULT_STRATEGIES = ("full", "bottom3top4")
 DEFAULT_SEED = 42
@@ -75,6 +85,8 @@ class PlanRequest:
     """The most that outputs of frozen prefixes may take on disk; "0" keeps none."""
     allow_pickles: bool = False
     """Whether weights may be read from pickles where a checkpoint has no others."""
+    keep_head: bool = False
+    """Whether training starts from the fine-tuned head that a checkpoint has, instead of a fresh one."""
     checkpoint_every: float | None = None
     """Minutes between two checkpoints of a training; None for none."""
 
@@ -137,6 +149,8 @@ class Plan:
 
     runs: list[PlannedRun] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What one should know of models and texts before the runs begin."""
     absent: list[AbsentRun] = field(default_factory=list)
     """Runs of models that the user named and that are not here, where their shape is declared."""
     without_data: int = 0
@@ -224,6 +238,8 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
                     _hyper_parameters(request, ready.train_task, ready_model.model, ready_model.positions, variant)
                     for variant in grid.variants()
                 ]
+                if request.keep_head:
+                    _check_keeps_head(ready_model, ready.train_task)
             except UsageError as error:
                 if request.models:
                     raise
@@ -250,6 +266,7 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
                         freeze_plan=outlined.freeze_plan,
                         kept_layers=outlined.kept_layers,
                         adapter=outlined.adapter,
+                        keep_head=request.keep_head,
                         seed=seed,
                         init_seed=request.init_seed if request.init_seed is not None else seed,
                         data_seed=request.data_seed if request.data_seed is not None else seed,
@@ -287,6 +304,11 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
                     plan.runs.append(PlannedRun(spec, inputs, hyper))
     plan.runs.sort(key=_shared_trainings_together(plan.runs))
     plan.keeps_prefixes = prefixes.limit_bytes > 0
+    plan.notes += [
+        f"model {ready_model.model.name}: {note}"
+        for ready_model in models
+        for note in shelf.models.notes(ready_model.checkpoint)
+    ]
     if request.skip_missing:
         absent = _absent_models(request, registry)
         plan.absent = _absent_runs(request, registry, tasks, absent, device, precision)
@@ -381,20 +403,16 @@ def resolve_model(name: str, registry: Registry) -> Model:
     path = Path(name).expanduser()
     if path.is_dir():
         path = path.resolve()
-        return Model(name=_slug(path.name), title=f"local folder {path.name}", checkpoint=path)
+        return Model(name=model_name(path.name), title=f"local folder {path.name}", checkpoint=path)
     if name.startswith((".", "/", "~")):
         raise UsageError(f"--model {shown(name, quote=False, most=300)}: there is no such folder")
     hub_id, _, revision = name.partition("@")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id):
-        return Model(name=_slug(hub_id), title=f"hub {name}", checkpoint=hub_id, revision=revision or None)
+        return Model(name=model_name(hub_id), title=f"hub {name}", checkpoint=hub_id, revision=revision or None)
     try:
         return registry.model(name)
     except UsageError as error:
         raise UsageError(f"{error}; --model also takes a local folder or hub/id@revision") from None
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._") or "model"
 
 
 def _strategies(names: Iterable[str], registry: Registry) -> dict[str, tuple[Strategy, Origin]]:
@@ -459,14 +477,12 @@ def _ready_tasks(request: PlanRequest, registry: Registry, plan: Plan, shelf: Sh
 
 
 def _ready_models(request: PlanRequest, registry: Registry, plan: Plan, shelf: Shelf) -> list[_ReadyModel]:
-    named_before: dict[str, str] = {}
-
     def ready(name: str) -> _ReadyModel:
         model = resolve_model(name, registry)
-        key = (model.name, model.checkpoint, model.revision)
-        if key not in shelf.checkpoints:
-            shelf.checkpoints[key] = locate_checkpoint(model, download=request.download and bool(request.models))
-        checkpoint = shelf.checkpoints[key]
+        key = (model.name, model.checkpoint, model.revision, request.keep_head)
+        if (checkpoint := shelf.checkpoints.get(key)) is None:
+            checkpoint = locate_checkpoint(model, download=request.download and bool(request.models))
+            checkpoint = replace(checkpoint, keep_head=request.keep_head)
         if checkpoint.pickled and not request.allow_pickles:
             raise UnavailableError(
                 f"model {model.name!r} has pickled weights only (pytorch_model.bin): a pickle can hold a program. Take "
@@ -474,19 +490,41 @@ def _ready_models(request: PlanRequest, registry: Registry, plan: Plan, shelf: S
             )
         config = load_config(checkpoint)
         check_layers_can_be_told_apart(config, checkpoint.folder)
-        if named_before.setdefault(model.name, checkpoint.digest) != checkpoint.digest:
-            model = replace(model, name=f"{model.name}-{checkpoint.digest[:6]}")  # two folders of one name
         encoder_shape(config)  # refuses what has no layers
+        if key not in shelf.checkpoints:
+            if not request.keep_head and (note := head_note(checkpoint, config)):
+                checkpoint = replace(checkpoint, notes=(*checkpoint.notes, note))
+            shelf.checkpoints[key] = checkpoint
+        pads_with(config, shelf.models.tokenizer(checkpoint).pad_token_id)
         return _ReadyModel(model, checkpoint, config, _positions(config))
 
     names = list(dict.fromkeys(request.models)) or sorted(registry.models)
-    return _available(
+    found = _available(
         names,
         ready,
         forgiven=_forgiven(request, named=bool(request.models)),
         skip=lambda name, why: Skipped("*", name, "*", None, why),
         plan=plan,
     )
+    return _told_apart(found, registry)
+
+
+def _told_apart(models: list[_ReadyModel], registry: Registry) -> list[_ReadyModel]:
+    """Tell models of one name apart by digests of their files, whatever their order. Declared models keep their names,
+    also before a folder that is called like one of them."""
+    digests: defaultdict[str, set[str]] = defaultdict(set)
+    for ready in models:
+        digests[ready.model.name].add(ready.checkpoint.digest)
+
+    def named(ready: _ReadyModel) -> _ReadyModel:
+        name = ready.model.name
+        declared = registry.models.get(name)
+        is_declared = declared is not None and declared.value == ready.model
+        if is_declared or (declared is None and len(digests[name]) == 1):
+            return ready
+        return replace(ready, model=replace(ready.model, name=f"{name}-{ready.checkpoint.digest[:6]}"))
+
+    return [named(ready) for ready in models]
 
 
 def _forgiven(request: PlanRequest, *, named: bool) -> type[AlueBenchError] | tuple[type[AlueBenchError], ...]:
@@ -518,6 +556,12 @@ def _positions(config: Any) -> int | None:
     if not isinstance(limit, int) or limit < 1:
         return None
     return limit - 2 if config.model_type in OFFSET_POSITIONS else limit
+
+
+def _check_keeps_head(ready: _ReadyModel, task: Task) -> None:
+    """Raises UsageError where the model has no fine-tuned head for the task's labels."""
+    name = ready.model.name
+    check_keeps_head(f"model {name!r}", ready.checkpoint, load_config(ready.checkpoint), task.labels)
 
 
 def _hyper_parameters(

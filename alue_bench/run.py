@@ -214,7 +214,7 @@ def train(spec: RunSpec, inputs: RunInputs, *, on_step: Progress = lambda done, 
 
 
 def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) -> Trained:
-    notes: list[str] = []
+    notes = list(inputs.models.notes(inputs.checkpoint))
     inputs.prefixes.on_problem = notes.append
     file = None
     if inputs.checkpointing is not None:
