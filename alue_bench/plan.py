@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from alue_bench import __version__
 from alue_bench.data.location import DataFolder, cache_folder, given_data_folder, locate
 from alue_bench.data.splits import TaskRows, load_rows
-from alue_bench.data.tokenisation import TokenCache
+from alue_bench.data.tokenisation import TokenCache, first_texts_notes
 from alue_bench.errors import AlueBenchError, DataError, DoesNotFit, UnavailableError, UsageError
 from alue_bench.formats import shown
 from alue_bench.grid import Grid
@@ -197,6 +197,8 @@ class Shelf:
     rows: dict[tuple[object, ...], TaskRows] = field(default_factory=dict)
     checkpoints: dict[tuple[object, ...], Checkpoint] = field(default_factory=dict)
     models: FreshModels = field(default_factory=FreshModels)
+    text_notes: dict[tuple[object, ...], list[str]] = field(default_factory=dict)
+    """What the models' tokenisers make of the first texts of a task, by texts and model."""
     more_expected: list[tuple[Checkpoint, Labels]] = field(default_factory=list)
     """Which of those models a further plan is likely to begin with."""
     depths: defaultdict[tuple[object, ...], PlannedDepths] = field(default_factory=lambda: defaultdict(PlannedDepths))
@@ -304,11 +306,12 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
                     plan.runs.append(PlannedRun(spec, inputs, hyper))
     plan.runs.sort(key=_shared_trainings_together(plan.runs))
     plan.keeps_prefixes = prefixes.limit_bytes > 0
-    plan.notes += [
-        f"model {ready_model.model.name}: {note}"
-        for ready_model in models
-        for note in shelf.models.notes(ready_model.checkpoint)
-    ]
+    for ready_model in models:
+        notes = list(shelf.models.notes(ready_model.checkpoint))
+        notes += [
+            f"task {ready.task.name}: {note}" for ready in tasks for note in _text_notes(ready, ready_model, shelf)
+        ]
+        plan.notes += [f"model {ready_model.model.name}: {note}" for note in notes]
     if request.skip_missing:
         absent = _absent_models(request, registry)
         plan.absent = _absent_runs(request, registry, tasks, absent, device, precision)
@@ -556,6 +559,19 @@ def _positions(config: Any) -> int | None:
     if not isinstance(limit, int) or limit < 1:
         return None
     return limit - 2 if config.model_type in OFFSET_POSITIONS else limit
+
+
+def _text_notes(ready: _ReadyTask, ready_model: _ReadyModel, shelf: Shelf) -> list[str]:
+    """What the model's tokeniser makes of the first texts that it would be trained on."""
+    rows, model = ready.train_rows.splits["train"], ready_model.model
+    key = (rows.digest, model.name, ready_model.checkpoint)
+    if key not in shelf.text_notes:
+        tokenizer = shelf.models.tokenizer(ready_model.checkpoint)
+        try:
+            shelf.text_notes[key] = first_texts_notes(rows, model, tokenizer, "train")
+        except Exception:  # of a plugin's normalisation: its runs fail with the reason
+            shelf.text_notes[key] = []
+    return shelf.text_notes[key]
 
 
 def _check_keeps_head(ready: _ReadyModel, task: Task) -> None:

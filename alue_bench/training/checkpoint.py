@@ -106,15 +106,22 @@ def _checkpoint_in(folder: Path, name: str, commit: str | None) -> Checkpoint:
 def load_config(checkpoint: Checkpoint) -> Any:
     """The library's configuration object.
 
-    Raises UnavailableError where config.json names an architecture that the library does not know.
+    Raises UnavailableError where config.json names an architecture that the library does not know, or weights are
+    quantised.
     """
     from transformers import AutoConfig
 
     try:
         with quiet_transformers():
-            return AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
+            config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # broken JSON, an unknown architecture, a field of a wrong type: no base in common
         raise UnavailableError(f"{checkpoint.folder}: config.json cannot be used: {first_line(error)}") from error
+    if getattr(config, "quantization_config", None):
+        raise UnavailableError(
+            f"{checkpoint.folder}: config.json says that the weights are quantised, and such cannot be trained; take the "
+            "checkpoint that was quantised, or save what the model's dequantize() returns"
+        )
+    return config
 
 
 def fetch_config(model: Model) -> Any:
@@ -355,10 +362,12 @@ def random_model(config: Any, labels: Labels, *, seed: int) -> Any:
 
 
 def _from_config(config: Any, labels: Labels) -> Any:
+    """Build a model in fp32, as runs load theirs: a configuration names the format that its checkpoint is saved in."""
+    import torch
     from transformers import AutoModelForSequenceClassification
 
     with quiet_transformers():
-        return AutoModelForSequenceClassification.from_config(_with_labels(config, labels))
+        return AutoModelForSequenceClassification.from_config(_with_labels(config, labels), dtype=torch.float32)
 
 
 def _with_labels(config: Any, labels: Labels) -> Any:
