@@ -20,6 +20,7 @@ from alue_bench.training.checkpoint_files import (
     Weights,
     adapter_alone_in,
     adapter_files,
+    check_fetched,
     find_weights,
     folder_digest,
     has_tokenizer_files,
@@ -86,6 +87,7 @@ def _checkpoint_in(folder: Path, name: str, commit: str | None) -> Checkpoint:
                 raise UnavailableError(adapter_alone_in(folder))
             what = "is not a folder" if not folder.is_dir() else "has no config.json"
             raise UnavailableError(f"{folder} {what}; name a folder saved with save_pretrained")
+        check_fetched(folder)
         weights = find_weights(folder)
         if not weights.pickled:
             stored_tensors(weights)  # refuses files that are cut off
@@ -118,8 +120,8 @@ def load_config(checkpoint: Checkpoint) -> Any:
         raise UnavailableError(f"{checkpoint.folder}: config.json cannot be used: {first_line(error)}") from error
     if getattr(config, "quantization_config", None):
         raise UnavailableError(
-            f"{checkpoint.folder}: config.json says that the weights are quantised, and such cannot be trained; take the "
-            "checkpoint that was quantised, or save what the model's dequantize() returns"
+            f"{checkpoint.folder}: config.json says that the weights are quantised, and such cannot be trained; take "
+            "the checkpoint that was quantised, or save what the model's dequantize() returns"
         )
     return config
 

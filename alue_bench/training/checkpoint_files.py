@@ -61,6 +61,20 @@ class StoredTensor:
     shape: tuple[int, ...]
 
 
+def check_fetched(folder: Path) -> None:
+    """Refuse a folder in which Git LFS left pointers: a vocabulary would be one of three words.
+
+    Raises:
+        UnavailableError: names the file and the command that fetches it.
+    """
+    for path in sorted(path for path in _files(folder) if is_read(path.name) or _is_weights(path.name)):
+        with path.open("rb") as stream:
+            if stream.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise UnavailableError(
+                    f"{path} is a pointer of Git LFS, not the file itself; fetch it with: git lfs pull"
+                )
+
+
 def find_weights(folder: Path) -> Weights:
     """Return the files that model.safetensors or its index name; pickles only where there is neither.
 
@@ -97,6 +111,10 @@ def _shards(index: Path) -> tuple[Path, ...]:
             f"({len(missing)} of the {len(names)} files of weights that {index.name} names); copy what is missing there"
         )
     return tuple(index.parent / name for name in names)
+
+
+def _is_weights(name: str) -> bool:
+    return _matches(name, ("model*.safetensors", "pytorch_model*.bin"))
 
 
 def _is_other_weights(name: str) -> bool:
@@ -150,10 +168,6 @@ def safetensors_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     try:
         with file.open("rb") as stream:
             start = stream.read(8)
-            if LFS_POINTER.startswith(start) and start:
-                raise UnavailableError(
-                    f"{file} is a pointer of Git LFS, not the weights themselves; fetch them with: git lfs pull"
-                )
             length = int.from_bytes(start, "little")
             if not 0 < length <= min(size - 8, LARGEST_HEADER):
                 raise ValueError("its header is cut off")

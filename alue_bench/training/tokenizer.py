@@ -9,7 +9,6 @@ from typing import Any
 
 from alue_bench.errors import UnavailableError
 from alue_bench.formats import shown
-from alue_bench.training.checkpoint_files import LFS_POINTER
 from alue_bench.training.library import first_line, quiet_transformers
 
 READS_SENTENCEPIECE = ("sentencepiece", "google.protobuf")
@@ -53,19 +52,13 @@ def pads_with(config: Any, pad_id: int) -> None:
 
 def _cause(folder: Path, config: Any, error: Exception) -> str:
     """Say why the library could not load a tokeniser, and what helps."""
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    for path in files:
-        if path.suffix != ".safetensors":
-            with path.open("rb") as stream:
-                if stream.read(len(LFS_POINTER)) == LFS_POINTER:
-                    return f"{path.name} is a pointer of Git LFS, not the file itself; fetch it with: git lfs pull"
     for name in JSON_FILES:
         try:
             json.loads((folder / name).read_text(encoding="utf-8") if (folder / name).is_file() else "null")
         except (ValueError, RecursionError) as wrong:
             return f"{name} is not valid JSON ({first_line(wrong)}); copy it there again"
     missing = [name for name in READS_SENTENCEPIECE if not _is_installed(name)]
-    if missing and not (folder / "tokenizer.json").is_file() and any(path.suffix == ".model" for path in files):
+    if missing and not (folder / "tokenizer.json").is_file() and any(folder.glob("*.model")):
         names = [DISTRIBUTIONS.get(name, name) for name in missing]
         packages = "package" if len(names) == 1 else "packages"
         return (
@@ -132,6 +125,13 @@ def _check_vocabulary(folder: Path, tokenizer: Any) -> None:
             f"{folder}: the tokeniser's vocabulary consists of special tokens only, so that every word would be "
             f"unknown; take the tokeniser that belongs to the weights, and {SAVE_IT}"
         )
+    try:
+        tokenizer("ا a 1")
+    except Exception as error:  # of the library, or of Rust: a vocabulary without a token for unknown words, say
+        raise UnavailableError(
+            f"{folder}: the tokeniser cannot read a text: {first_line(error)}; take the tokeniser that belongs to the "
+            f"weights, and {SAVE_IT}"
+        ) from error
 
 
 def _words(tokenizer: Any) -> set[str]:
