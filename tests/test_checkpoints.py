@@ -328,7 +328,11 @@ class TestTokenizer:
                 with_files(vocab__txt="[UNK]\nword"),
                 "has no tokeniser (merges.txt or tokenizer.json or vocab",
             ),
-            ("roberta", with_files(vocab__json='{"<s>": 0, "h": 1}'), "cannot be loaded: merges.txt is missing; save"),
+            (
+                "roberta",
+                with_files(vocab__json='{"<s>": 0, "h": 1}'),
+                "tokenizer.json is missing, and so is merges.txt; save",
+            ),
             ("bert", with_files(tokenizer__json="{"), "cannot be loaded: tokenizer.json is not valid JSON (Expecting"),
             ("bert", with_files(vocab__txt="version https://git-lfs.github.com/spec/v1\noid"), "git lfs pull"),
             ("bert", with_files(vocab__txt="[PAD]\na\nb"), "cannot read a text: WordPiece error: Missing [UNK] token"),

@@ -14,6 +14,8 @@ from alue_bench.training.library import first_line, quiet_transformers
 READS_SENTENCEPIECE = ("sentencepiece", "google.protobuf")
 """Packages that transformers needs to read the vocabulary of a SentencePiece tokeniser."""
 JSON_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json")
+WHOLE = "tokenizer.json"
+"""The file that holds a whole tokeniser, in place of a vocabulary."""
 DISTRIBUTIONS = {"google.protobuf": "protobuf"}
 
 
@@ -58,7 +60,7 @@ def _cause(folder: Path, config: Any, error: Exception) -> str:
         except (ValueError, RecursionError) as wrong:
             return f"{name} is not valid JSON ({first_line(wrong)}); copy it there again"
     missing = [name for name in READS_SENTENCEPIECE if not _is_installed(name)]
-    if missing and not (folder / "tokenizer.json").is_file() and any(folder.glob("*.model")):
+    if missing and not (folder / WHOLE).is_file() and any(folder.glob("*.model")):
         names = [DISTRIBUTIONS.get(name, name) for name in missing]
         packages = "package" if len(names) == 1 else "packages"
         return (
@@ -67,8 +69,11 @@ def _cause(folder: Path, config: Any, error: Exception) -> str:
         )
     if isinstance(error, ImportError):  # a package that the tokeniser's class asks for: the library names it
         return first_line(error)
-    absent = [name for name in _files_of_class(folder, config) if not (folder / name).is_file()]
-    if absent and not (folder / "tokenizer.json").is_file():
+    names = _files_of_class(folder, config)
+    absent = [name for name in names if not (folder / name).is_file() and name != WHOLE]
+    if absent and not (folder / WHOLE).is_file():
+        if WHOLE in names:
+            return f"{WHOLE} is missing, and so is {' and '.join(absent)}; {SAVE_IT}"
         return f"{' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing; {SAVE_IT}"
     return f"{first_line(error).rstrip(': ')}; {SAVE_IT}"
 
@@ -93,7 +98,7 @@ def _files_of_class(folder: Path, config: Any) -> list[str]:
         stated = None
     name = stated or getattr(config, "tokenizer_class", None) or TOKENIZER_MAPPING_NAMES.get(config.model_type)
     found = tokenizer_class_from_name(name) if isinstance(name, str) else None
-    return [file for file in _vocabulary_files(found).values() if file != "tokenizer.json"]
+    return list(_vocabulary_files(found).values())
 
 
 def _vocabulary_files(tokenizer: Any) -> dict[str, str]:
