@@ -311,7 +311,7 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
         notes += [
             f"task {ready.task.name}: {note}" for ready in tasks for note in _text_notes(ready, ready_model, shelf)
         ]
-        plan.notes += [f"model {ready_model.model.name}: {note}" for note in notes]
+        plan.notes += [f"{ready_model.model.name}: {note}" for note in notes]
     if request.skip_missing:
         absent = _absent_models(request, registry)
         plan.absent = _absent_runs(request, registry, tasks, absent, device, precision)

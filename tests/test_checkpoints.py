@@ -108,7 +108,7 @@ class TestHead:
         tuned = save_with_head("bert", tiny_bert, tmp_path / "tuned", "no_anger", "anger")
         plain, keeping = planned(registry, tuned), planned(registry, tuned, keep_head=True)
         (note,) = plain.notes
-        assert note.startswith("model tuned: the checkpoint has a fine-tuned head (classifier.bias, classifier.weight)")
+        assert note.startswith("tuned: the checkpoint has a fine-tuned head (classifier.bias, classifier.weight)")
         assert note.endswith("--keep-head keeps it")
         assert not keeping.notes
         fresh, kept = plain.runs[0].spec, keeping.runs[0].spec
@@ -540,7 +540,7 @@ def test_what_is_said_of_a_checkpoint_stands_in_the_plan_and_with_the_run(
     folder = save_with_head("bert", tiny_bert, tmp_path / "نموذج", "x", "y")
     said = run("-s", "head-only", model=folder)
     assert said.code == 0
-    assert "note: model نموذج: the checkpoint has a fine-tuned head" in " ".join(said.err.split())
+    assert "note: نموذج: the checkpoint has a fine-tuned head" in " ".join(said.err.split())
     (recorded,) = runs()
     assert recorded.data.params["model"] == "نموذج"
     notes = Path(recorded.info.artifact_uri.removeprefix("file://")) / "notes.txt"
