@@ -291,6 +291,26 @@ class TestDigest:
         assert wanted_names(["pytorch_model.bin", "pytorch_model.bin.index.json"])[0] == "pytorch_model.bin"
 
 
+class TestCache:
+    def test_a_snapshot_counts_where_all_its_weights_are_there(self, tiny_bert: Path) -> None:
+        from huggingface_hub import constants
+
+        repository, commit = Path(constants.HF_HUB_CACHE) / "models--owner--tiny", "c0ffee" * 6 + "c0ff"
+        snapshot = repository / "snapshots" / commit
+        for folder in (snapshot, repository / "blobs", repository / "refs"):
+            folder.mkdir(parents=True)
+        (repository / "refs" / "main").write_text(commit)
+        for path in tiny_bert.iterdir():
+            shutil.copy(path, repository / "blobs" / path.name)
+            (snapshot / path.name).symlink_to(repository / "blobs" / path.name)
+        model = Model(name="t", title="t", checkpoint="owner/tiny", revision="main")
+        assert locate_checkpoint(model) == Checkpoint(snapshot, commit, pickled=False)  # without asking the hub
+        (snapshot / "model.safetensors").rename(snapshot / "adapter_model.safetensors")
+        with pytest.raises(UnavailableError, match="is not in the hub cache"):
+            locate_checkpoint(model, download=False)
+        shutil.rmtree(repository)
+
+
 SPECIAL_ONLY = {piece: place for piece, place in vocabulary("bert").items() if piece.startswith("[") and len(piece) > 1}
 
 
