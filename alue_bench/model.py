@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from alue_bench.declaration import Kind, check_callable, check_texts, check_types
+from alue_bench.naming import is_model_name
 from alue_bench.task import NAME
 
 
@@ -41,7 +42,7 @@ class Model:
 
     def __post_init__(self) -> None:
         check_types("model", vars(self), {"name": str})
-        if not NAME.fullmatch(self.name):
+        if not NAME.fullmatch(self.name) and not is_model_name(self.name):
             raise ValueError(f"model name {self.name!r} must match {NAME.pattern}")
         if not self.title or not str(self.checkpoint):
             raise ValueError(f"model {self.name!r} must state its title and its checkpoint")

@@ -15,17 +15,26 @@ from typing import Any, TypeVar
 from alue_bench import __version__
 from alue_bench.data.location import DataFolder, cache_folder, given_data_folder, locate
 from alue_bench.data.splits import TaskRows, load_rows
-from alue_bench.data.tokenisation import TokenCache
+from alue_bench.data.tokenisation import TokenCache, first_texts_notes
 from alue_bench.errors import AlueBenchError, DataError, DoesNotFit, UnavailableError, UsageError
 from alue_bench.formats import shown
 from alue_bench.grid import Grid
 from alue_bench.model import Model
+from alue_bench.naming import model_name
 from alue_bench.plugins import Origin, Registry, outline_of
 from alue_bench.run import RunInputs
 from alue_bench.spec import DataDigests, HyperParameters, Resolved, RunSpec, digest_of, resolve_hyper_parameters
 from alue_bench.strategy import Outline, Strategy
 from alue_bench.task import Labels, Task
-from alue_bench.training.checkpoint import Checkpoint, declared_config, encoder_shape, load_config, locate_checkpoint
+from alue_bench.training.checkpoint import (
+    Checkpoint,
+    check_keeps_head,
+    declared_config,
+    encoder_shape,
+    head_note,
+    load_config,
+    locate_checkpoint,
+)
 from alue_bench.training.encoder_stack import check_layers_can_be_told_apart
 from alue_bench.training.fresh_models import FreshModels
 from alue_bench.training.precision import Precision, resolve_device, resolve_graphs, resolve_precision
@@ -33,6 +42,7 @@ from alue_bench.training.prefix import PlannedDepths
 from alue_bench.training.prefix_store import DEFAULT_LIMIT, PrefixStore, parse_size, prefix_folder
 from alue_bench.training.resumption import Checkpointing, checkpoint_folder
 from alue_bench.training.surgery import model_in_outline
+from alue_bench.training.tokenizer import pads_with
 from alue_bench.training.trial import Trial, positions_of, try_model
 
 DEFAULT_STRATEGIES = ("full", "bottom3top4")
@@ -73,6 +83,8 @@ class PlanRequest:
     """The most that outputs of frozen prefixes may take on disk; "0" keeps none."""
     allow_pickles: bool = False
     """Whether weights may be read from pickles where a checkpoint has no others."""
+    keep_head: bool = False
+    """Whether training starts from the fine-tuned head that a checkpoint has, instead of a fresh one."""
     checkpoint_every: float | None = None
     """Minutes between two checkpoints of a training; None for none."""
 
@@ -135,14 +147,14 @@ class Plan:
 
     runs: list[PlannedRun] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What one should know of models and texts before the runs begin."""
     absent: list[AbsentRun] = field(default_factory=list)
     """Runs of models that the user named and that are not here, where their shape is declared."""
     without_data: int = 0
     """How many runs are left out because what the user named has no data here."""
     keeps_prefixes: bool = True
     """Whether outputs of frozen layers are computed once and kept."""
-    notes: list[str] = field(default_factory=list)
-    """What a reader should know of the models before anything runs."""
     order_matters: bool = False
     """Whether workers are to begin its runs in this order, rather than the longest first."""
 
@@ -183,6 +195,8 @@ class Shelf:
     rows: dict[tuple[object, ...], TaskRows] = field(default_factory=dict)
     checkpoints: dict[tuple[object, ...], Checkpoint] = field(default_factory=dict)
     models: FreshModels = field(default_factory=FreshModels)
+    text_notes: dict[tuple[object, ...], list[str]] = field(default_factory=dict)
+    """What the models' tokenisers make of the first texts of a task, by texts and model."""
     more_expected: list[tuple[Checkpoint, Labels]] = field(default_factory=list)
     """Which of those models a further plan is likely to begin with."""
     depths: defaultdict[tuple[object, ...], PlannedDepths] = field(default_factory=lambda: defaultdict(PlannedDepths))
@@ -207,7 +221,6 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
     shelf = shelf or Shelf()
     tasks = _ready_tasks(request, registry, plan, shelf)
     models = _ready_models(request, registry, plan, shelf, precision, device)
-    plan.notes += [f"{ready.model.name}: {note}" for ready in models for note in ready.trial.notes]
     tokens = TokenCache(cache_folder())
     checkpointing = _checkpointing(request.checkpoint_every)
     prefixes = PrefixStore(prefix_folder(), parse_size(request.cache_size), warnings.warn)
@@ -227,6 +240,8 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
                     )
                     for variant in grid.variants()
                 ]
+                if request.keep_head:
+                    _check_keeps_head(ready_model, ready.train_task)
             except UsageError as error:
                 if request.models:
                     raise
@@ -253,6 +268,7 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
                         freeze_plan=outlined.freeze_plan,
                         kept_layers=outlined.kept_layers,
                         adapter=outlined.adapter,
+                        keep_head=request.keep_head,
                         seed=seed,
                         init_seed=request.init_seed if request.init_seed is not None else seed,
                         data_seed=request.data_seed if request.data_seed is not None else seed,
@@ -291,6 +307,12 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
                     plan.runs.append(PlannedRun(spec, inputs, hyper))
     plan.runs.sort(key=_shared_trainings_together(plan.runs))
     plan.keeps_prefixes = prefixes.limit_bytes > 0
+    for ready_model in models:
+        notes = [*shelf.models.notes(ready_model.checkpoint), *ready_model.trial.notes]
+        notes += [
+            f"task {ready.task.name}: {note}" for ready in tasks for note in _text_notes(ready, ready_model, shelf)
+        ]
+        plan.notes += [f"{ready_model.model.name}: {note}" for note in notes]
     if request.skip_missing:
         absent = _absent_models(request, registry)
         plan.absent = _absent_runs(request, registry, tasks, absent, device, precision)
@@ -385,20 +407,16 @@ def resolve_model(name: str, registry: Registry) -> Model:
     path = Path(name).expanduser()
     if path.is_dir():
         path = path.resolve()
-        return Model(name=_slug(path.name), title=f"local folder {path.name}", checkpoint=path)
+        return Model(name=model_name(path.name), title=f"local folder {path.name}", checkpoint=path)
     if name.startswith((".", "/", "~")):
         raise UsageError(f"--model {shown(name, quote=False, most=300)}: there is no such folder")
     hub_id, _, revision = name.partition("@")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id):
-        return Model(name=_slug(hub_id), title=f"hub {name}", checkpoint=hub_id, revision=revision or None)
+        return Model(name=model_name(hub_id), title=f"hub {name}", checkpoint=hub_id, revision=revision or None)
     try:
         return registry.model(name)
     except UsageError as error:
         raise UsageError(f"{error}; --model also takes a local folder or hub/id@revision") from None
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._") or "model"
 
 
 def _strategies(names: Iterable[str], registry: Registry) -> dict[str, tuple[Strategy, Origin]]:
@@ -465,14 +483,12 @@ def _ready_tasks(request: PlanRequest, registry: Registry, plan: Plan, shelf: Sh
 def _ready_models(
     request: PlanRequest, registry: Registry, plan: Plan, shelf: Shelf, precision: Precision, device: str
 ) -> list[_ReadyModel]:
-    named_before: dict[str, str] = {}
-
     def ready(name: str) -> _ReadyModel:
         model = resolve_model(name, registry)
-        key = (model.name, model.checkpoint, model.revision)
-        if key not in shelf.checkpoints:
-            shelf.checkpoints[key] = locate_checkpoint(model, download=request.download and bool(request.models))
-        checkpoint = shelf.checkpoints[key]
+        key = (model.name, model.checkpoint, model.revision, request.keep_head)
+        if (checkpoint := shelf.checkpoints.get(key)) is None:
+            checkpoint = locate_checkpoint(model, download=request.download and bool(request.models))
+            checkpoint = replace(checkpoint, keep_head=request.keep_head)
         if checkpoint.pickled and not request.allow_pickles:
             raise UnavailableError(
                 f"model {model.name!r} has pickled weights only (pytorch_model.bin): a pickle can hold a program. Take "
@@ -480,20 +496,42 @@ def _ready_models(
             )
         config = load_config(checkpoint)
         check_layers_can_be_told_apart(config, checkpoint.folder)
-        if named_before.setdefault(model.name, checkpoint.digest) != checkpoint.digest:
-            model = replace(model, name=f"{model.name}-{checkpoint.digest[:6]}")  # two folders of one name
         encoder_shape(config)  # refuses what has no layers
+        if key not in shelf.checkpoints:
+            if not request.keep_head and (note := head_note(checkpoint, config)):
+                checkpoint = replace(checkpoint, notes=(*checkpoint.notes, note))
+            shelf.checkpoints[key] = checkpoint
         tokenizer = shelf.models.tokenizer(checkpoint)
+        pads_with(config, tokenizer.pad_token_id)
         return _ReadyModel(model, checkpoint, config, try_model(config, tokenizer, precision, device))
 
     names = list(dict.fromkeys(request.models)) or sorted(registry.models)
-    return _available(
+    found = _available(
         names,
         ready,
         forgiven=_forgiven(request, named=bool(request.models)),
         skip=lambda name, why: Skipped("*", name, "*", None, why),
         plan=plan,
     )
+    return _told_apart(found, registry)
+
+
+def _told_apart(models: list[_ReadyModel], registry: Registry) -> list[_ReadyModel]:
+    """Tell models of one name apart by digests of their files, whatever their order. Declared models keep their names,
+    also before a folder that is called like one of them."""
+    digests: defaultdict[str, set[str]] = defaultdict(set)
+    for ready in models:
+        digests[ready.model.name].add(ready.checkpoint.digest)
+
+    def named(ready: _ReadyModel) -> _ReadyModel:
+        name = ready.model.name
+        declared = registry.models.get(name)
+        is_declared = declared is not None and declared.value == ready.model
+        if is_declared or (declared is None and len(digests[name]) == 1):
+            return ready
+        return replace(ready, model=replace(ready.model, name=f"{name}-{ready.checkpoint.digest[:6]}"))
+
+    return [named(ready) for ready in models]
 
 
 def _forgiven(request: PlanRequest, *, named: bool) -> type[AlueBenchError] | tuple[type[AlueBenchError], ...]:
@@ -518,6 +556,25 @@ def _available(
         except forgiven as error:
             plan.skipped.append(skip(name, str(error)))
     return found
+
+
+def _text_notes(ready: _ReadyTask, ready_model: _ReadyModel, shelf: Shelf) -> list[str]:
+    """What the model's tokeniser makes of the first texts that it would be trained on."""
+    rows, model = ready.train_rows.splits["train"], ready_model.model
+    key = (rows.digest, model.name, ready_model.checkpoint)
+    if key not in shelf.text_notes:
+        tokenizer = shelf.models.tokenizer(ready_model.checkpoint)
+        try:
+            shelf.text_notes[key] = first_texts_notes(rows, model, tokenizer, "train")
+        except Exception:  # of a plugin's normalisation: its runs fail with the reason
+            shelf.text_notes[key] = []
+    return shelf.text_notes[key]
+
+
+def _check_keeps_head(ready: _ReadyModel, task: Task) -> None:
+    """Raises UsageError where the model has no fine-tuned head for the task's labels."""
+    name = ready.model.name
+    check_keeps_head(f"model {name!r}", ready.checkpoint, load_config(ready.checkpoint), task.labels)
 
 
 def _hyper_parameters(

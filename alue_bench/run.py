@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from alue_bench.data.splits import TaskRows
-from alue_bench.data.tokenisation import TokenCache, TokenisedSplit, encode_targets
+from alue_bench.data.tokenisation import TokenCache, TokenisedSplit, encode_targets, unread_notes
 from alue_bench.errors import NonFiniteLossError, TrainingError
 from alue_bench.evaluation.metrics import metrics, trivial_metrics
 from alue_bench.evaluation.predictions import decide, predictions_table
@@ -159,6 +159,7 @@ def execute(
     result |= {f"energy/{part}_j": joules for part, joules in trained.energy.joules.items()}
     if trained.memory.device_mib is not None:
         result["memory/device_peak_mib"] = trained.memory.device_mib
+    notes += unread_notes(test, "test")
     if test.truncated:
         notes.append(f"{test.truncated} of {len(test)} test texts cut to {spec.hyper.max_length} tokens")
     if not math.isfinite(result["test/score"]):
@@ -220,7 +221,7 @@ def train(spec: RunSpec, inputs: RunInputs, *, on_step: Progress = lambda done, 
 
 
 def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) -> Trained:
-    notes = list(inputs.trial.notes)
+    notes = [*inputs.models.notes(inputs.checkpoint), *inputs.trial.notes]
     inputs.prefixes.on_problem = notes.append
     file = None
     if inputs.checkpointing is not None:
@@ -296,6 +297,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
         notes.append(
             f"the training was cut off and went on from step {file.resumed_at}: energy and peak memory count from there"
         )
+    notes += [note for name, split in splits.items() for note in unread_notes(split, name)]
     notes += [
         f"{split.truncated} of {len(split)} {name} texts cut to {spec.hyper.max_length} tokens"
         for name, split in splits.items()

@@ -143,6 +143,8 @@ class RunSpec:
     """Those of the pre-trained model's layers that stay in it; None for all. `freeze_plan` counts the kept ones."""
     adapter: Adapter | None = None
     """What is put into the model to train in its stead."""
+    keep_head: bool = False
+    """Whether training starts from the fine-tuned head that the checkpoint has, instead of a fresh one."""
     providers: Mapping[str, str] = field(default_factory=dict)
     """The distributions, with versions, that provide harness, task, model and strategy."""
 
@@ -170,6 +172,7 @@ class RunSpec:
                 "precision": self.precision,
                 "cuda_graphs": self.cuda_graphs,
                 "providers": dict(self.providers),
+                **({"keep_head": True} if self.keep_head else {}),
             }
         )
 

@@ -104,6 +104,14 @@ Device = Annotated[str | None, how(help="auto, cpu or cuda.")]
 CudaGraphs = Annotated[
     bool | None, how("--cuda-graphs", help="On a GPU, record training steps and replay them (BERT family).")
 ]
+KeepHead = Annotated[
+    bool | None,
+    how(
+        "--keep-head",
+        help="Start from the fine-tuned head of a checkpoint, whose labels must be the task's, in the same order; "
+        "otherwise a fresh one is drawn from the seed.",
+    ),
+]
 DataDir = Annotated[Path | None, which(help="Folder with the official files; also the variable ALUE_BENCH_DATA.")]
 Sample = Annotated[bool | None, which("--sample", help="Use the embedded sample data.")]
 LimitTrain = Annotated[int | None, which(help="Train on this many rows (a fixed random subset).")]

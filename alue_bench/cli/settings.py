@@ -106,6 +106,7 @@ def plan_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanReque
         sample=settings.get("sample", False),
         cache_size=settings.get("cache_size", DEFAULT_LIMIT),
         allow_pickles=settings.get("allow_pickles", False),
+        keep_head=settings.get("keep_head", False),
         checkpoint_every=settings.get("checkpoint_every"),
     )
 

@@ -62,6 +62,7 @@ def sweep(
     precision: options.Precision = None,
     device: options.Device = None,
     cuda_graphs: options.CudaGraphs = None,
+    keep_head: options.KeepHead = None,
     data_dir: options.DataDir = None,
     sample: options.Sample = None,
     limit_train: options.LimitTrain = None,

@@ -54,6 +54,7 @@ def plan_view(plan: Plan) -> RenderableType:
         parts.append(Text(f"device: {spec.device}, precision: {spec.precision}"))
     if any(run.spec.data.source == "sample" for run in plan.runs):
         parts.append(Text(SAMPLE_NOTE, style="yellow"))
+    parts += [Text(f"note: {note}", style="yellow") for note in plan.notes]
     for skipped in plan.skipped:
         what = "/".join(part for part in (skipped.task, skipped.model, skipped.strategy) if part != "*")
         parts.append(Text(f"skipped {what}: {skipped.reason}", style="dim"))

@@ -73,6 +73,7 @@ def rebuilt(spec: RunSpec, source: Source, registry: Registry, shelf: Shelf) -> 
         sample=source.sample,
         cache_size=source.cache_size,
         allow_pickles=source.allow_pickles,
+        keep_head=spec.keep_head,
         checkpoint_every=source.checkpoint_every,
     )
     plan = build_plan(request, registry, shelf)

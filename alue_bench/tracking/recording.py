@@ -365,6 +365,7 @@ class Recorder:
             "max_length": spec.hyper.max_length,
         }
         others = {name: value for name, value in asdict(spec.hyper).items() if name not in params}
+        others |= {"keep_head": True} if spec.keep_head else {}
         tags["hyper"] = json.dumps(others, sort_keys=True)
         return Opening(
             spec.label,
