@@ -214,16 +214,17 @@ def say_counts(counts: Counts) -> list[str]:
 
 
 def read_predictions(results: Results, run_id: str) -> pd.DataFrame:
-    """Test predictions: id, gold and prediction (label names as text, several in a cell apart by spaces; numbers for
-    a regression), and score_LABEL for each label, or score_value for a regression. In the order of the test file.
+    """Test predictions: id, gold and prediction (label names as text, several in a cell as `evaluation.label_cells`
+    joins them; numbers for a regression), and score_LABEL for each label, or score_value for a regression. In the order
+    of the test file.
 
     Raises UnavailableError where the file is gone or damaged.
     """
     table = _predictions(results, run_id, "predictions.csv")
     if table is None:
         raise UnavailableError(
-            f"predictions.csv of run {run_id} is not where the store says; do the run again with --rerun, or move the "
-            "artifacts back"
+            f"predictions.csv of run {run_id} is not where the store says; where it is kept on this machine "
+            "alue-bench sync writes it; else do the run again with --rerun, or move the artifacts back"
         )
     return table
 
