@@ -181,6 +181,7 @@ class TestSpool:
         self, spool: Spool, keep: Callable[..., None], connection: Connection
     ) -> None:
         from mlflow.exceptions import MlflowException
+        from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
         class Gone:
             """The real client, whose database is gone when the metrics come: MLflow then says BAD_REQUEST too."""
@@ -191,7 +192,7 @@ class TestSpool:
 
                 def call(run_id: str, *, metrics: Any = (), **others: Any) -> None:
                     if metrics:
-                        raise MlflowException("connection already closed", error_code=3)  # BAD_REQUEST
+                        raise MlflowException("connection already closed", error_code=BAD_REQUEST)
                     connection.client.log_batch(run_id, **others)
 
                 return call
