@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from alue_bench import Labels, TargetKind
-from alue_bench.evaluation.metrics import metric_name, metrics, trivial_metrics
+from alue_bench.evaluation.metrics import metrics, trivial_metrics
 from alue_bench.evaluation.predictions import decide, predictions_table, probabilities
 from alue_bench.task import METRICS
 
@@ -56,9 +56,10 @@ class TestClassification:
         for labels in (BINARY, THREE):
             assert set(METRICS[labels.kind]) <= metrics(GOLD, PREDICTED, labels).keys()
 
-    def test_labels_become_names_that_mlflow_takes(self) -> None:
-        assert metric_name("NOT_HS") == "NOT_HS"
-        assert metric_name("a+b/c:د") == "a_b_c_د"
+    def test_each_label_has_an_f1_of_its_own_under_its_name(self) -> None:
+        labels = Labels.multiclass("C+", "C#", "a/b:د")
+        found = metrics(np.array([0, 1, 2, 1]), np.array([0, 1, 2, 2]), labels)
+        assert [round(found[f"f1_class_{name}"], 3) for name in labels.names] == [1.0, 0.667, 0.667]
 
 
 class TestSeveralLabels:

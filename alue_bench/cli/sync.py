@@ -43,8 +43,14 @@ def sync(
                 style="yellow", markup=False, highlight=False, soft_wrap=True,
             )  # fmt: skip
             continue
-        recorder = Recorder(connection, on_problem=problems.append)
+        told: list[str] = []
+        recorder = Recorder(connection, on_problem=told.append)
         report_sent(recorder.send_spooled(), talk)
+        if recorder.away is not None:
+            problems += told
+        else:
+            for sentence in told:
+                talk.print(sentence, style="yellow", markup=False, highlight=False, soft_wrap=True)
         left += len(recorder.spool.entries())
     if problems:
         raise UnavailableError(
