@@ -36,6 +36,7 @@ from alue_bench.training.prefix_store import PrefixStore
 from alue_bench.training.resumption import CheckpointFile, Checkpointing
 from alue_bench.training.revision import Course
 from alue_bench.training.surgery import operate, seeded
+from alue_bench.transfer import told, transferred_logits, transferred_targets
 
 
 @dataclass(frozen=True)
@@ -101,18 +102,22 @@ def execute(
     trained = before if before is not None and reused else train(spec, inputs, on_step=on_step)
 
     notes = list(trained.notes)
+    if (mapped := told(inputs.task, inputs.train_task)) is not None:
+        notes.append(mapped)
     inputs.prefixes.on_problem = notes.append
     labels, device, pad_id = inputs.task.labels, trained.device, trained.tokenizer.pad_token_id
     test = _known_to(trained.stack, inputs.rows, "test", spec, inputs, trained.tokenizer)
     examples = trained.prefix.examples(test, pad_id, _description(spec, "test"))
     test_started = time.perf_counter()
     logits = predict_logits(trained.stack, trained.forward, examples, device=device, pad_id=pad_id)
+    logits = transferred_logits(logits, inputs.task, inputs.train_task)
     test_s = time.perf_counter() - test_started + _build_s(examples)
 
     gold = test.targets.numpy()
     found = metrics(gold, decide(logits, labels), labels)
     train_targets = encode_targets(inputs.train_rows.splits["train"], inputs.train_task.labels).numpy()
-    trivial = trivial_metrics(train_targets, gold, labels)
+    known_targets = transferred_targets(train_targets, inputs.task, inputs.train_task)
+    trivial = trivial_metrics(known_targets, gold, labels)
     training = trained.training
     prefix_s = _build_s(trained.prefixes["train"])
     train_s = training.loop_s + prefix_s
@@ -193,6 +198,7 @@ def _of_submission(spec: RunSpec, inputs: RunInputs, trained: Trained, notes: li
     try:
         split = _known_to(trained.stack, inputs.rows, "submission", spec, inputs, trained.tokenizer)
         logits = predict_logits(trained.stack, trained.forward, Examples(split), device=trained.device, pad_id=pad_id)
+        logits = transferred_logits(logits, inputs.task, inputs.train_task)
     except TrainingError as error:
         notes.append(f"no predictions for a submission: {error}")
         return None
