@@ -10,6 +10,7 @@ from typing import Any
 
 from alue_bench.data.splits import TaskRows
 from alue_bench.data.tokenisation import TokenCache, TokenisedSplit, encode_targets
+from alue_bench.data.verification import gaps
 from alue_bench.errors import NonFiniteLossError, TrainingError
 from alue_bench.evaluation.metrics import metrics, trivial_metrics
 from alue_bench.evaluation.predictions import decide, predictions_table
@@ -21,7 +22,7 @@ from alue_bench.measure.peak import attainable_flops_per_s
 from alue_bench.model import Model
 from alue_bench.spec import Predictions, RunResult, RunSpec
 from alue_bench.strategy import FreezePlan, Strategy
-from alue_bench.task import Task
+from alue_bench.task import Labels, TargetKind, Task
 from alue_bench.training.checkpoint import Checkpoint
 from alue_bench.training.device_errors import release
 from alue_bench.training.encoder_stack import EncoderStack, check_ids, view_as_stack
@@ -159,10 +160,11 @@ def execute(
     result |= {f"energy/{part}_j": joules for part, joules in trained.energy.joules.items()}
     if trained.memory.device_mib is not None:
         result["memory/device_peak_mib"] = trained.memory.device_mib
+    notes += _gaps(inputs)
     if test.truncated:
         notes.append(f"{test.truncated} of {len(test)} test texts cut to {spec.hyper.max_length} tokens")
     if not math.isfinite(result["test/score"]):
-        notes.append(f"test/{inputs.task.primary} is undefined: the predictions are constant")
+        notes.append(f"test/{inputs.task.primary} is undefined: {_why_undefined(labels)}")
     return (
         RunResult(
             metrics=result,
@@ -186,6 +188,23 @@ def execute(
         ),
         trained,
     )
+
+
+def _gaps(inputs: RunInputs) -> list[str]:
+    """Labels that the rows, as used, cannot teach or test."""
+    parts = [(split, inputs.train_rows, inputs.train_task) for split in ("train", "dev")]
+    parts.append(("test", inputs.rows, inputs.task))
+    return [
+        sentence
+        for split, rows, task in parts
+        for sentence in gaps(split, [example.target for example in rows.splits[split].examples], task.labels)
+    ]
+
+
+def _why_undefined(labels: Labels) -> str:
+    if labels.kind is TargetKind.REGRESSION:
+        return "the predictions or the gold values are constant"
+    return "no test row has a label, and none is predicted"
 
 
 def _of_submission(spec: RunSpec, inputs: RunInputs, trained: Trained, notes: list[str]) -> Predictions | None:
