@@ -12,7 +12,8 @@ from alue_bench.data.splits import TaskRows
 from alue_bench.data.tokenisation import TokenCache, TokenisedSplit, encode_targets
 from alue_bench.data.verification import gaps
 from alue_bench.errors import NonFiniteLossError, TrainingError
-from alue_bench.evaluation.metrics import metrics, trivial_metrics
+from alue_bench.evaluation.learning import Trivial, trivial
+from alue_bench.evaluation.metrics import metrics
 from alue_bench.evaluation.predictions import decide, predictions_table
 from alue_bench.measure.energy import Energy
 from alue_bench.measure.environment import environment
@@ -118,7 +119,8 @@ def execute(
     found = metrics(gold, decide(logits, labels), labels)
     train_targets = encode_targets(inputs.train_rows.splits["train"], inputs.train_task.labels).numpy()
     known_targets = transferred_targets(train_targets, inputs.task, inputs.train_task)
-    trivial = trivial_metrics(known_targets, gold, labels)
+    on_test = trivial(known_targets, gold, decide(logits, labels), labels, inputs.task.primary)
+    on_dev = _trivial_on_dev(inputs, train_targets, trained.training)
     training = trained.training
     prefix_s = _build_s(trained.prefixes["train"])
     train_s = training.loop_s + prefix_s
@@ -126,8 +128,9 @@ def execute(
     result: dict[str, float] = {
         **{f"test/{name}": value for name, value in found.items()},
         "test/score": found[inputs.task.primary],
-        "test/trivial_score": trivial[inputs.task.primary],
+        "test/trivial_score": on_test.score,
         "selection/dev_score": training.dev_scores[training.selected_epoch - 1],
+        "selection/trivial_score": on_dev.score,
         "selection/epoch": training.selected_epoch,
         "data/train_steps": training.steps,
         "runtime/train_s": train_s,
@@ -157,6 +160,9 @@ def execute(
         "data/dropped_rows": inputs.rows.dropped
         + (0 if inputs.task is inputs.train_task else inputs.train_rows.dropped),
     }
+    for name, standard_error in (("test", on_test.error), ("selection", on_dev.error)):
+        if math.isfinite(standard_error):
+            result[f"{name}/above_trivial_error"] = standard_error
     result |= {f"energy/{part}_j": joules for part, joules in trained.energy.joules.items()}
     if trained.memory.device_mib is not None:
         result["memory/device_peak_mib"] = trained.memory.device_mib
@@ -188,6 +194,14 @@ def execute(
         ),
         trained,
     )
+
+
+def _trivial_on_dev(inputs: RunInputs, train_targets: Any, training: Training) -> Trivial:
+    """By the dev split's own gold labels, against the predictions of the selected epoch."""
+    task = inputs.train_task
+    gold = encode_targets(inputs.train_rows.splits["dev"], task.labels).numpy()
+    predicted = decide(training.dev_logits[training.selected_epoch - 1], task.labels)
+    return trivial(train_targets, gold, predicted, task.labels, task.primary)
 
 
 def _gaps(inputs: RunInputs) -> list[str]:
