@@ -1,16 +1,21 @@
 """Whether a model has learnt anything: its score against that of a predictor that ignores the text.
 
 To keep the score of a model that has learnt nothing is no merit, so that nothing is recommended, and no setting is said
-to keep the score, unless the score that the others are held against lies above the trivial one by more than chance
-explains. Chance has two sources. Other examples would give another difference of the two scores; its standard error is
-the jackknife's, on the same examples (Efron & Tibshirani 1993, chapter 11), and is recorded with each run. Other seeds
-would give another score; their variance is that of the runs at hand, and unknown with one. Both variances add up, and
-the bound is the one-sided 95 % bound of Student's t with Satterthwaite's degrees of freedom.
+to keep the score, unless the models that the others are held against have learnt something. A model has, where its
+score lies above the trivial one by more than other examples could explain: the one-sided 95 % bound of the difference
+between the two predictors, by the jackknife's standard error on the same examples (Efron & Tibshirani 1993, chapter
+11), which is recorded with each run. Several seeds share their examples, so that their mean is no surer; at least half
+of the seeds must be above. An interval of the mean over seeds would ask something else: where one seed of three fails
+altogether, it reaches down to the trivial score, though two have learnt.
+
+The trivial predictor is a constant. Where classes are rare, guesses may have a higher macro-F1 than it: that a score is
+above it is necessary for having learnt, not sufficient.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -68,44 +73,53 @@ def _error(train: Array, gold: Array, predicted: Array, labels: Labels, metric: 
 
 @dataclass(frozen=True)
 class Learning:
-    """A mean score over seeds against the trivial one."""
+    """Scores of one setting, by seed, against the trivial one."""
 
     score: float
+    """Mean over seeds."""
     trivial: float
     bound: float
-    """How far the score may lie above the trivial one by chance."""
+    """How far a score may lie above the trivial one by chance; mean over seeds."""
+    above: int
+    """How many seeds are above it by more than that."""
     seeds: int
 
     @property
     def shown(self) -> bool:
-        """Whether the score is above the trivial one by more than chance."""
-        return self.score - self.trivial > self.bound
+        """Whether something was learnt: with at least half of the seeds."""
+        return 2 * self.above >= self.seeds
 
     def sentence(self, strategy: str, split: str) -> str:
-        """Say of a score that is not above the trivial one that it is not."""
+        """Say of a setting that has learnt nothing that it has not."""
+        said = f"{strategy} did not learn: its {split} score {self.score:.3f} is"
+        trivial = f"above the trivial score {self.trivial:.3f}"
+        if self.above:
+            return f"{said} {trivial} by more than chance with {self.above} of {self.seeds} seeds only"
         chance = f" by more than chance (by up to {self.bound:.3f})" if self.score > self.trivial else ""
-        return (
-            f"{strategy} did not learn: its {split} score {self.score:.3f} is not above the trivial score "
-            f"{self.trivial:.3f}{chance}"
-        )
+        return f"{said} not {trivial}{chance}"
 
     def as_dict(self) -> dict[str, float]:
         """JSON-like."""
-        return {"score": self.score, "trivial_score": self.trivial, "by_chance": self.bound, "seeds": self.seeds}
+        return {
+            "score": self.score,
+            "trivial_score": self.trivial,
+            "by_chance": self.bound,
+            "seeds_above": self.above,
+            "seeds": self.seeds,
+        }
 
 
 REMEDY = "try more data, more epochs or another --lr"
 
 
 def learning(scores: Sequence[float], trivials: Sequence[float], errors: Sequence[float]) -> Learning | None:
-    """Return how a mean score lies against the trivial one; None where that was not recorded.
+    """Return how scores lie against the trivial one; None where that was not recorded.
 
     All three by seed. A score that is undefined, as the correlation of constant predictions, counts as the trivial one.
     A standard error that is undefined, or was not recorded, counts as 0: a score below the trivial one is not above it
     by whatever error.
     """
-    import numpy as np
-    from scipy.special import stdtrit
+    from scipy.special import ndtri
 
     known = [
         (score if math.isfinite(score) else base, base, error if math.isfinite(error) else 0.0)
@@ -114,12 +128,11 @@ def learning(scores: Sequence[float], trivials: Sequence[float], errors: Sequenc
     ]
     if not known:
         return None
-    own, base, error = (np.array(column) for column in zip(*known, strict=True))
-    seeds = len(own)
-    of_examples = float(np.square(error).mean())
-    of_seeds = float((own - base).var(ddof=1)) / seeds if seeds > 1 else 0.0
-    variance = of_examples + of_seeds
-    # That of examples is known well: there are many.
-    degrees = variance**2 / (of_seeds**2 / (seeds - 1)) if of_seeds else math.inf
-    bound = float(stdtrit(degrees, LEVEL)) * math.sqrt(variance) if variance else 0.0
-    return Learning(float(own.mean()), float(base.mean()), bound, seeds)
+    sure = float(ndtri(LEVEL))
+    return Learning(
+        score=statistics.fmean(score for score, _, _ in known),
+        trivial=statistics.fmean(base for _, base, _ in known),
+        bound=sure * statistics.fmean(error for _, _, error in known),
+        above=sum(score - base > sure * error for score, base, error in known),
+        seeds=len(known),
+    )
