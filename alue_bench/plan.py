@@ -16,7 +16,7 @@ from alue_bench import __version__
 from alue_bench.data.location import DataFolder, cache_folder, given_data_folder, locate
 from alue_bench.data.splits import TaskRows, load_rows
 from alue_bench.data.tokenisation import TokenCache, first_texts_notes
-from alue_bench.errors import AlueBenchError, DataError, DoesNotFit, UnavailableError, UsageError
+from alue_bench.errors import AlueBenchError, DataError, DoesNotFit, PluginError, UnavailableError, UsageError
 from alue_bench.formats import shown
 from alue_bench.grid import Grid
 from alue_bench.model import Model
@@ -44,6 +44,7 @@ from alue_bench.training.resumption import Checkpointing, checkpoint_folder
 from alue_bench.training.surgery import model_in_outline
 from alue_bench.training.tokenizer import pads_with
 from alue_bench.training.trial import Trial, positions_of, try_model
+from alue_bench.transfer import misfit
 
 DEFAULT_STRATEGIES = ("full", "bottom3top4")
 DEFAULT_SEED = 42
@@ -467,7 +468,7 @@ def _ready_tasks(request: PlanRequest, registry: Registry, plan: Plan, shelf: Sh
 
     def ready(name: str) -> _ReadyTask:
         task = registry.task(name)
-        train_task = registry.task(task.trained_on) if task.trained_on else task
+        train_task = _training_task(task, registry)
         return _ReadyTask(task, rows(task), train_task, rows(train_task))
 
     names = list(dict.fromkeys(request.tasks)) or sorted(registry.tasks)
@@ -478,6 +479,22 @@ def _ready_tasks(request: PlanRequest, registry: Registry, plan: Plan, shelf: Sh
         skip=lambda name, why: Skipped(name, "*", "*", None, why),
         plan=plan,
     )
+
+
+def _training_task(task: Task, registry: Registry) -> Task:
+    """The task that trains the model of `task`. Raises PluginError where none is declared or its labels do not fit."""
+    if task.trained_on is None:
+        return task
+    origin = registry.tasks[task.name].origin
+    if task.trained_on not in registry.tasks:
+        raise PluginError(
+            f"plugin {origin}: task {task.name!r} is trained on {task.trained_on!r}, which no plugin here declares; "
+            "install the plugin that does, or mend trained_on"
+        )
+    train_task = registry.task(task.trained_on)
+    if (problem := misfit(task, train_task)) is not None:
+        raise PluginError(f"plugin {origin}: {problem}")
+    return train_task
 
 
 def _ready_models(
@@ -603,7 +620,7 @@ def _digests(ready: _ReadyTask) -> DataDigests:
         source="sample" if any(folder.kind == "sample" for folder in folders) else "real",
         protocol=ready.task.splits.protocol,
         train=digest_of([train["train"].digest, train["dev"].digest, list(ready.train_task.labels.names)]),
-        test=test.digest,
+        test=digest_of([test.digest, dict(ready.task.label_map)]) if ready.task.label_map else test.digest,
     )
 
 

@@ -12,8 +12,10 @@ from typing import Any
 from alue_bench.best_effort import best_effort
 from alue_bench.data.splits import TaskRows
 from alue_bench.data.tokenisation import TokenCache, TokenisedSplit, encode_targets, unread_notes
+from alue_bench.data.verification import gaps
 from alue_bench.errors import NonFiniteLossError
-from alue_bench.evaluation.metrics import metrics, trivial_metrics
+from alue_bench.evaluation.learning import Trivial, trivial
+from alue_bench.evaluation.metrics import metrics
 from alue_bench.evaluation.predictions import decide, predictions_table
 from alue_bench.measure.energy import Energy
 from alue_bench.measure.environment import environment
@@ -23,7 +25,7 @@ from alue_bench.measure.peak import attainable_flops_per_s
 from alue_bench.model import Model
 from alue_bench.spec import HyperParameters, Predictions, RunResult, RunSpec
 from alue_bench.strategy import FreezePlan, Strategy
-from alue_bench.task import Task
+from alue_bench.task import Labels, TargetKind, Task
 from alue_bench.training.checkpoint import Checkpoint
 from alue_bench.training.device_errors import release
 from alue_bench.training.encoder_stack import EncoderStack, check_ids, view_as_stack
@@ -39,6 +41,7 @@ from alue_bench.training.resumption import CheckpointFile, Checkpointing
 from alue_bench.training.revision import Course
 from alue_bench.training.surgery import operate, seeded
 from alue_bench.training.trial import Trial
+from alue_bench.transfer import told, transferred_logits, transferred_targets
 
 
 @dataclass(frozen=True)
@@ -107,21 +110,34 @@ def execute(
     trained = before if before is not None and reused else train(spec, inputs, on_step=on_step)
 
     notes = list(trained.notes)
+    if (mapped := told(inputs.task, inputs.train_task)) is not None:
+        notes.append(mapped)
     inputs.prefixes.on_problem = notes.append
     labels, device, padding = inputs.task.labels, trained.device, inputs.trial.padding
     test = _known_to(trained.stack, inputs.rows, "test", spec, inputs, trained.tokenizer)
     examples = trained.prefix.examples(test, padding, _description(spec, "test"))
     test_started = time.perf_counter()
     logits = predict_logits(trained.stack, trained.forward, examples, device=device, padding=padding)
+    logits = transferred_logits(logits, inputs.task, inputs.train_task)
     test_s = time.perf_counter() - test_started + _build_s(examples)
 
     gold = test.targets.numpy()
     found = metrics(gold, decide(logits, labels), labels)
     train_targets = encode_targets(inputs.train_rows.splits["train"], inputs.train_task.labels).numpy()
     problems = [*trained.memory.problems, *trained.energy.problems]
-    trivial = best_effort(
-        "no test/trivial_score", lambda: trivial_metrics(train_targets, gold, labels), problems.append
-    )
+    known_targets = transferred_targets(train_targets, inputs.task, inputs.train_task)
+    trivially = {
+        "test": best_effort(
+            "no test/trivial_score",
+            lambda: trivial(known_targets, gold, decide(logits, labels), labels, inputs.task.primary),
+            problems.append,
+        ),
+        "selection": best_effort(
+            "no selection/trivial_score",
+            lambda: _trivial_on_dev(inputs, train_targets, trained.training),
+            problems.append,
+        ),
+    }
     training = trained.training
     prefix_s = _build_s(trained.prefixes["train"])
     train_s = training.loop_s + prefix_s
@@ -161,10 +177,14 @@ def execute(
         "data/dropped_rows": inputs.rows.dropped
         + (0 if inputs.task is inputs.train_task else inputs.train_rows.dropped),
     }
+    for name, found_trivially in trivially.items():
+        if found_trivially is not None:
+            result[f"{name}/trivial_score"] = found_trivially.score
+            if math.isfinite(found_trivially.error):
+                result[f"{name}/above_trivial_error"] = found_trivially.error
     result |= {f"energy/{part}_j": joules for part, joules in trained.energy.joules.items()}
-    notes += unread_notes(test, "test")
+    notes += [*_gaps(inputs), *unread_notes(test, "test")]
     optional = {
-        "test/trivial_score": trivial[inputs.task.primary] if trivial else None,
         "throughput/flops_utilisation": trained.flops / train_s / attainable if attainable else None,
         "memory/process_peak_mib": trained.memory.process_mib,
         "memory/device_peak_mib": trained.memory.device_mib,
@@ -173,7 +193,7 @@ def execute(
     if test.truncated:
         notes.append(f"{test.truncated} of {len(test)} test texts cut to {spec.hyper.max_length} tokens")
     if not math.isfinite(result["test/score"]):
-        notes.append(f"test/{inputs.task.primary} is undefined: the predictions are constant")
+        notes.append(f"test/{inputs.task.primary} is undefined: {_why_undefined(labels)}")
     submission_predictions = _of_submission(spec, inputs, trained, notes, problems)
     circumstances = best_effort(
         "no description of the hardware and libraries", lambda: environment(spec.device), problems.append
@@ -205,6 +225,31 @@ def execute(
     )
 
 
+def _trivial_on_dev(inputs: RunInputs, train_targets: Any, training: Training) -> Trivial:
+    """By the dev split's own gold labels, against the predictions of the selected epoch."""
+    task = inputs.train_task
+    gold = encode_targets(inputs.train_rows.splits["dev"], task.labels).numpy()
+    predicted = decide(training.dev_logits[training.selected_epoch - 1], task.labels)
+    return trivial(train_targets, gold, predicted, task.labels, task.primary)
+
+
+def _gaps(inputs: RunInputs) -> list[str]:
+    """Labels that the rows, as used, cannot teach or test."""
+    parts = [(split, inputs.train_rows, inputs.train_task) for split in ("train", "dev")]
+    parts.append(("test", inputs.rows, inputs.task))
+    return [
+        sentence
+        for split, rows, task in parts
+        for sentence in gaps(split, [example.target for example in rows.splits[split].examples], task.labels)
+    ]
+
+
+def _why_undefined(labels: Labels) -> str:
+    if labels.kind is TargetKind.REGRESSION:
+        return "the predictions or the gold values are constant"
+    return "no test row has a label, and none is predicted"
+
+
 def _of_submission(
     spec: RunSpec, inputs: RunInputs, trained: Trained, notes: list[str], problems: list[str]
 ) -> Predictions | None:
@@ -218,6 +263,7 @@ def _of_submission(
     def predictions() -> Predictions:
         split = _known_to(trained.stack, inputs.rows, "submission", spec, inputs, trained.tokenizer)
         logits = predict_logits(trained.stack, trained.forward, Examples(split), device=trained.device, padding=padding)
+        logits = transferred_logits(logits, inputs.task, inputs.train_task)
         return predictions_table(split.ids, None, logits, inputs.task.labels)
 
     return best_effort("no predictions for a submission", predictions, problems.append)

@@ -197,7 +197,13 @@ class Task:
     official_metric: str = ""
     """The metric of the shared task or leaderboard, in its own words."""
     trained_on: str | None = None
-    """The task whose train and dev splits train the model; None: this one's own."""
+    """The task whose train and dev splits train the model; None: this one's own. Its labels must be the same, in the
+    same order, with the same threshold or range, unless `label_map` says otherwise."""
+    label_map: Mapping[str, str | None] = field(default_factory=dict)
+    """For each label of the task in `trained_on`, the label of this one that it counts as. Several may count as one:
+    their probabilities add up (with several labels for an example, the largest counts). None: never predicted; the
+    model decides among the others, so that a task may have some of the labels only. Empty where both have the same
+    labels in the same order."""
     defaults: Mapping[str, object] = field(default_factory=dict)
     """Hyper-parameters this task prefers to the general defaults, by their names in `HyperParameters`."""
     submission: Submission | None = None
@@ -215,7 +221,7 @@ class Task:
         texts = dict.fromkeys(("title", "source", "licence", "citation", "primary", "official_metric"), str)
         others: dict[str, Kind] = {
             "labels": Labels, "splits": Splits, "trained_on": (str, type(None)), "defaults": Mapping,
-            "sample": (Path, type(None)),
+            "sample": (Path, type(None)), "label_map": Mapping,
         }  # fmt: skip
         check_types(f"task {self.name!r}", vars(self), {**texts, **others})
         check_texts(f"task {self.name!r}", vars(self), ("languages",))
@@ -230,6 +236,8 @@ class Task:
             raise ValueError(f"task {self.name!r} needs a dev split; HeldOut(0.1) takes one from train")
         if self.submission is not None:
             _check_submission(self, self.submission)
+        if self.label_map:
+            _check_label_map(self)
         object.__setattr__(self, "splits", _with_label_space(self.splits, self.labels))
 
     @property
@@ -250,6 +258,24 @@ def _check_submission(task: Task, submission: Submission) -> None:
         raise ValueError(f"task {task.name!r}: the submission encodes {unknown[0]!r}, which is not one of its labels")
     if not isinstance(task.splits.submission or task.splits.test, DataFile):
         raise ValueError(f"task {task.name!r} has no official test file to submit predictions of")
+
+
+def _check_label_map(task: Task) -> None:
+    """What can be checked without the training task; `alue_bench.transfer` checks the rest."""
+    if task.trained_on is None:
+        raise ValueError(f"task {task.name!r} has a label_map, but no other task in trained_on to map the labels of")
+    if task.labels.kind is TargetKind.REGRESSION:
+        raise ValueError(f"task {task.name!r}: a regression has no labels to map; leave label_map out")
+    for name, own in task.label_map.items():
+        if not isinstance(name, str) or not isinstance(own, str | None):
+            raise TypeError(
+                f"task {task.name!r}: label_map holds {name!r}: {own!r}; both must be names, or the second None"
+            )
+        if own is not None and own not in task.labels.names:
+            raise ValueError(
+                f"task {task.name!r}: label_map maps {name!r} to {own!r}, which is not one of its labels "
+                f"{', '.join(task.labels.names)}"
+            )
 
 
 def _with_label_space(splits: Splits, labels: Labels) -> Splits:

@@ -93,19 +93,22 @@ class ConformanceWarning(UserWarning):
     """A part of a declaration could not be checked on this machine."""
 
 
-def check_task(task: Task, *, data: Path | None = None) -> None:
+def check_task(task: Task, *, data: Path | None = None, trained_on: Task | None = None) -> None:
     """Check a task's declaration and the files it reads: its sample, or those in the folder `data`.
 
     The metadata are complete; every file is there and read without a bad row; a row with a wrong number of columns is
     reported at its line; every split has rows; every label occurs in train; no text of the sample is both in train and
-    in test; gold labels fit the label space; `is_pair` tells what the rows are; `defaults` are hyper-parameters.
+    in test; gold labels fit the label space; `is_pair` tells what the rows are; `defaults` are hyper-parameters; the
+    labels fit those of the task in `trained_on`, which is looked for among the installed plugins unless it is given.
 
         def test_my_task() -> None:
             check_task(my_plugin.TASK)
 
     Raises ConformanceError with a sentence for each violation.
     """
-    _raise_if_any(task, Task, [_task_metadata, lambda task: _task_data(task, data)])
+    _raise_if_any(
+        task, Task, [_task_metadata, lambda task: _task_data(task, data), lambda task: _task_labels(task, trained_on)]
+    )
 
 
 def check_model(model: Model) -> None:
@@ -209,6 +212,28 @@ def _task_metadata(task: Task) -> Iterator[str]:
             f"{task.splits.protocol!r}; describe the splits in splits.protocol"
         )
     yield from _bad_defaults(subject, task.defaults)
+
+
+def _task_labels(task: Task, train_task: Task | None) -> Iterator[str]:
+    """Labels that the model to be scored was not trained to tell apart."""
+    from alue_bench.plugins import load_registry
+    from alue_bench.transfer import misfit
+
+    if task.trained_on is None:
+        return
+    if train_task is None:
+        declared = load_registry().tasks.get(task.trained_on)
+        if declared is None:
+            warnings.warn(
+                f"task {task.name!r}: whether its labels fit those of {task.trained_on!r} was not checked, since no "
+                "installed plugin declares that task; install it, or give the check trained_on=",
+                ConformanceWarning,
+                stacklevel=5,
+            )
+            return
+        train_task = declared.value
+    if (problem := misfit(task, train_task)) is not None:
+        yield problem
 
 
 def _task_data(task: Task, data: Path | None) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,12 @@ CELLS = {"full", "top2", "bottom2", "bottom2top2", "bottom4"}
 
 
 @pytest.fixture
-def sweep(alue_bench: CommandLine, store: str, experiment: str, tiny_bert: Path) -> CommandLine:
-    """`alue-bench sweep` on the sample of `anger` with a tiny BERT, in an experiment of the test's own."""
+def sweep(alue_bench: CommandLine, store: str, experiment: str, tiny_bert: Path, easy: tuple[str, str]) -> CommandLine:
+    """`alue-bench sweep` on an easy task with a tiny BERT, in an experiment of the test's own."""
 
     def call(*arguments: object) -> Finished:
         where = ("--tracking-uri", store, "--experiment", experiment)
-        return alue_bench("sweep", *where, "--task", "anger", "--model", tiny_bert, *SHORT, *arguments)
+        return alue_bench("sweep", *where, "--task", easy[0], "--model", tiny_bert, *SHORT, *arguments)
 
     return call
 
@@ -42,6 +43,7 @@ def scores(document: dict[str, Any]) -> dict[str, float]:
 def test_a_grid_is_run_drawn_and_concluded(
     sweep: CommandLine, run: CommandLine, runs: Callable[..., list[Any]], client: Any, tmp_path: Path
 ) -> None:
+    run = partial(run, task="easy")
     said = sweep(*GRID, "--json", "--tolerance", "2%")
     assert said.code == 0, said.err
     document = json.loads(said.out)
@@ -58,11 +60,11 @@ def test_a_grid_is_run_drawn_and_concluded(
     assert parent.info.status == "FINISHED"
     assert parent.data.tags["sweep.order"] == document["sweep"]["order"]["description"]
     names = [file.path for file in client.list_artifacts(parent.info.run_id, "sweep")]
-    assert names == [f"sweep/anger-tiny-bert-{figure}.png" for figure in ("pareto", "runtime", "score")]
+    assert names == [f"sweep/easy-tiny-bert-{figure}.png" for figure in ("pareto", "runtime", "score")]
     for name in names:
         file = Path(client.download_artifacts(parent.info.run_id, name, str(tmp_path)))
         assert file.read_bytes().startswith(b"\x89PNG")
-    assert parent.data.metrics["recommended_saving/anger-tiny-bert"] == pytest.approx(recommended["saving"])
+    assert parent.data.metrics["recommended_saving/easy-tiny-bert"] == pytest.approx(recommended["saving"])
     positions = {done.data.tags[TAG] for done in runs("tags.kind = 'run'")}
     assert positions == {f"{place}/5" for place in range(1, 6)}
 
@@ -75,6 +77,29 @@ def test_a_grid_is_run_drawn_and_concluded(
     again = json.loads(sweep(*GRID, "--json").out)
     assert {done["status"] for done in again["runs"]} == {"reused"}
     assert scores(again) == scores(document)
+
+
+def test_where_full_learnt_nothing_no_setting_is_recommended(
+    sweep: CommandLine, runs: Callable[..., list[Any]]
+) -> None:
+    """At such a rate every setting ends where it began: one score for all, and freezing all saves most."""
+    idle = ("--grid", "bottom=0..4/2,lr=1e-9", "--json")
+    said = sweep(*idle)
+    assert said.code == 3
+    (grid,) = json.loads(said.out)["sweep"]["grids"]
+    assert grid["recommendation"] is None
+    assert grid["nothing_learnt"]["reference"] == "full"
+    assert "Nothing learnt: full did not learn: its dev score 0.333 is not above the trivial score" in said.err
+    assert "no setting can be recommended; try more data, more epochs or another --lr" in said.err
+    assert "Recommended" not in said.err
+    (parent,) = runs("tags.kind = 'plan'")
+    assert not [name for name in parent.data.metrics if name.startswith("recommended")]
+    # A grid in which something was learnt is an answer, whatever the others say.
+    both = sweep("--grid", "bottom=0..4/2,lr=1e-9,1e-2", "--json")
+    assert both.code == 0
+    told = {grid["settings"]["lr"]: grid["recommendation"] for grid in json.loads(both.out)["sweep"]["grids"]}
+    assert told[1e-9] is None
+    assert told[1e-2] is not None
 
 
 def test_broken_off_and_repeated_it_ends_with_the_same_table(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,20 @@ class TestInEightyColumns:
         headings = {"task: metric, strategy", "train s", "Δ time"}  # which may take two lines
         assert wide - narrow <= headings
         assert {"full", "bottom2", "head-only", "anger: f1_macro", "0.451 trivial"} <= narrow
+
+
+class TestNothingLearnt:
+    @pytest.mark.parametrize("trivial", [0.8, 0.79])
+    def test_run_says_that_full_did_not_learn(self, outcomes: list[Outcome], trivial: float) -> None:
+        told = " ".join(lines(result_view(outcomes)))
+        assert "did not learn" not in told
+        as_trivial = [
+            replace(o, metrics={**o.metrics, "test/trivial_score": trivial, "test/above_trivial_error": 0.02})
+            for o in outcomes
+        ]
+        told = " ".join(" ".join(lines(result_view(as_trivial))).split())
+        assert "anger/tiny-bert: full did not learn: its test score 0.800 is not above the trivial score 0." in told
+        assert "try more data, more epochs or another --lr" in told
 
 
 class TestFigures:

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from conftest import CommandLine
 
-from alue_bench import DataError
+from alue_bench import DataError, Labels
 from alue_bench.data.location import DataFolder
 from alue_bench.data.splits import load_rows
-from alue_bench.data.verification import verify
+from alue_bench.data.verification import gaps, verify
+from alue_bench.plan import PlanRequest, build_plan
+from alue_bench.run import execute
 
 Osact = Callable[..., Path]
 
@@ -67,6 +69,81 @@ class TestReport:
         report = report_of(registry.task("xnli"), tmp_path)
         assert [file.duplicates for file in report.files] == [1, 0]
         assert report.overlaps == {}
+
+
+class TestGaps:
+    """Labels that the rows can neither teach nor test."""
+
+    def test_a_file_with_every_label_has_none(self, oold: Any, osact: Osact) -> None:
+        assert all(file.gaps == () for file in report_of(oold, osact()).files)
+
+    @pytest.mark.parametrize(
+        ("labels", "targets", "split", "expected"),
+        [
+            (
+                Labels.multiclass(*"abcd"),
+                ["a", "b", "a"],
+                "test",
+                ["labels of no test row: 'c', 'd' (of 4); macro-F1 leaves out those that are not predicted either"],
+            ),
+            (
+                Labels.binary("no", "yes"),
+                ["no", "no"],
+                "train",
+                [
+                    "labels of no train row: 'yes' (of 2); they cannot be learnt",
+                    "all 2 train rows have no label but 'no': there is nothing to learn about it",
+                ],
+            ),
+            (
+                Labels.multilabel(*"abc"),
+                [("a", "b"), ("a",), ("a", "b")],
+                "dev",
+                [
+                    "labels of no dev row: 'c' (of 3); macro-F1 leaves out those that are not predicted either",
+                    "all 3 dev rows have the label 'a': scores do not tell whether it was learnt",
+                ],
+            ),
+            (
+                Labels.multilabel(*"abcdefg"),
+                [(), ()],
+                "test",
+                [
+                    "labels of no test row: 'a', 'b', 'c', 'd', 'e' and 2 more (of 7); macro-F1 leaves out those that "
+                    "are not predicted either"
+                ],
+            ),
+            (Labels.regression(0, 1), [0.5, 0.5], "test", ["all 2 test rows have the value 0.5: a correlation with "]),
+            (Labels.regression(0, 1), [0.5, 0.6], "test", []),
+            (Labels.binary("no", "yes"), [None, None], "submission", []),
+        ],
+    )
+    def test_each_kind_of_gap_is_a_sentence(
+        self, labels: Labels, targets: list[Any], split: str, expected: list[str]
+    ) -> None:
+        found = gaps(split, targets, labels)
+        assert len(found) == len(expected)
+        assert all(sentence.startswith(words) for sentence, words in zip(found, expected, strict=True))
+
+    def test_they_are_told_by_verify_and_by_the_notes_of_a_run(
+        self, alue_bench: CommandLine, osact: Osact, registry: Any, tiny_bert: Path, folders_of_its_own: None
+    ) -> None:
+        folder = osact()
+        said = alue_bench("data", "verify", "ohsd", "--data-dir", folder, "--json")
+        (report,) = json.loads(said.out)
+        told = {file["split"]: file["gaps"] for file in report["files"]}
+        assert [gap.partition(":")[0] for gap in told["train"]] == ["labels of no train row", "all 60 train rows have "
+            "no label but 'NOT_HS'"]  # fmt: skip
+        assert "OSACT2020-sharedTask-train.txt: labels of no train row: 'HS' (of 2); they cannot" in said.err
+        request = PlanRequest(
+            tasks=("ohsd",), models=(str(tiny_bert),), strategies=("full",), data_dir=folder, device="cpu",
+            overrides=(("test", {"epochs": 1}),),
+        )  # fmt: skip
+        (planned,) = build_plan(request, registry).runs
+        result, _ = execute(planned.spec, planned.inputs)
+        for split in ("train", "dev", "test"):
+            assert any(note.startswith(f"labels of no {split} row: 'HS'") for note in result.notes)
+        assert result.metrics["test/f1_macro"] in (1.0, 0.0) or "test/f1_class_HS" in result.metrics
 
 
 class TestBadRows:

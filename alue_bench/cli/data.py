@@ -202,6 +202,9 @@ def _show(console: Console, report: VerificationReport, kind: str) -> None:
     for overlap, count in report.overlaps.items():
         console.print(f"overlap: {count} rows of {overlap}", style="yellow", markup=False, soft_wrap=True)
     for file in report.files:
+        for gap in file.gaps:
+            console.print(f"{file.path.name}: {gap}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    for file in report.files:
         for bad in file.bad:
             console.print(
                 f"{file.path}:{bad.line}: {bad.reason}",
@@ -222,6 +225,7 @@ def _as_json(report: VerificationReport) -> dict[str, Any]:
                 "rows": file.rows,
                 "labels": file.labels,
                 "repeated_texts": file.duplicates,
+                "gaps": list(file.gaps),
                 "bad_rows": [{"line": bad.line, "reason": bad.reason} for bad in file.bad],
             }
             for file in report.files

@@ -22,6 +22,7 @@ from alue_bench.report.numbers import percent, plain
 if TYPE_CHECKING:
     import pandas as pd
 
+MEASURES = (grid.DEV, grid.TEST, grid.SECONDS, grid.FLOPS, grid.TRIVIAL, grid.TRIVIAL_ERROR)
 WAITING, RUNNING, FAILED = "·", "▶", "✗"
 
 
@@ -36,7 +37,7 @@ def table_of(outcomes: Sequence[Outcome]) -> pd.DataFrame:
             "strategy": outcome.spec.strategy,
             "seed": outcome.spec.seed,
             **{name: getattr(outcome.spec.hyper, name) for name in SETTINGS},
-            **{name: outcome.metrics.get(name) for name in (grid.DEV, grid.TEST, grid.SECONDS, grid.FLOPS)},
+            **{name: outcome.metrics.get(name) for name in MEASURES},
             "primary_metric": outcome.planned.inputs.task.primary,
             "data_source": outcome.spec.data.source,
         }
@@ -109,6 +110,8 @@ def grid_result(group: grid.Group, recommendation: grid.Recommendation | None) -
     parts.append(_front(group))
     if recommendation is not None:
         parts.append(Text(f"Recommended: {recommendation.sentence()}.", style="bold"))
+    elif (why := grid.nothing_learnt(group.cells)) is not None:
+        parts.append(Text(f"Nothing learnt: {why.sentence()}.", style="bold yellow"))
     if group.sample:
         parts.append(Text(SAMPLE_NOTE, style="yellow"))
     return Group(*parts)

@@ -54,6 +54,7 @@ def tasks(
                 "languages": list(task.languages),
                 "data": data,
                 "trained_on": task.trained_on,
+                "label_map": dict(task.label_map),
                 "protocol": task.splits.protocol,
                 "source": task.source,
                 "licence": task.licence,

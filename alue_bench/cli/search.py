@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -168,9 +169,10 @@ def run_search(
     dry_run: bool,
     as_json: bool,
 ) -> int:
-    """Search task by task, model by model. Returns the exit code: as of `run`."""
+    """Search task by task, model by model. Returns the exit code: as of `run`, and NO_ANSWER where all searches end
+    since nothing was learnt."""
     from alue_bench.cli.dry_run import show_question
-    from alue_bench.cli.invocation import Execution, Invocation, Streams
+    from alue_bench.cli.invocation import NO_ANSWER, Execution, Invocation, Streams
     from alue_bench.cli.search_progress import SearchProgress
     from alue_bench.cli.search_tables import question_view, search_view
     from alue_bench.plan import Plan
@@ -204,7 +206,8 @@ def run_search(
         for course, decision in searched:
             if decision.step is None:
                 streams.result(search_view(course, decision))
-        return invocation.farewell(document, execution)
+        code = invocation.farewell(document, execution)
+        return code or (NO_ANSWER if searched and all(decision.unlearnt for _, decision in searched) else 0)
 
 
 def _request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequest:
@@ -343,7 +346,11 @@ def _done(asked: Asked, outcome: Outcome, invocation: Invocation) -> Done:
         outcome.run_id,
         outcome.status == "reused",
         asked.decision.why,
-        evaluation_of(step, dev_table, trained_on.labels, trained_on.primary, metrics["selection/dev_score"]),
+        replace(
+            evaluation_of(step, dev_table, trained_on.labels, trained_on.primary, metrics["selection/dev_score"]),
+            trivial=metrics.get("selection/trivial_score", math.nan),
+            trivial_error=metrics.get("selection/above_trivial_error", math.nan),
+        ),
         on_test,
         metrics["flops/train"],
         metrics["runtime/train_s"],
@@ -365,7 +372,8 @@ def _metrics(searched: Iterable[tuple[Course, Any]]) -> dict[str, float]:
     found = {}
     for course, decision in searched:
         found[f"search/{course.task}/{course.model}/compute_share"] = course.share(decision.spent)
-        found[f"search/{course.task}/{course.model}/cost_of_full"] = decision.best.candidate.cost
+        if decision.unlearnt is None:
+            found[f"search/{course.task}/{course.model}/cost_of_full"] = decision.best.candidate.cost
     return found
 
 

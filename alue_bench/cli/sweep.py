@@ -111,15 +111,17 @@ def run_sweep(
     as_json: bool,
     progress_of: Callable[[Plan, Console], Progress] | None = None,
 ) -> int:
-    """Plan, execute, draw, recommend. Returns the exit code.
+    """Plan, execute, draw, recommend. Returns the exit code: as of `run`, and NO_ANSWER where nothing was learnt in
+    any of its grids.
 
     progress_of: what is told how the sweep goes along, in place of the view on the terminal.
     """
     from alue_bench.cli.dry_run import show_plan
     from alue_bench.cli.grid_view import grid_progress_of, grid_result
-    from alue_bench.cli.invocation import Invocation, Streams
+    from alue_bench.cli.invocation import NO_ANSWER, Invocation, Streams
     from alue_bench.cli.tables import plan_view, result_view
     from alue_bench.plan import build_plan
+    from alue_bench.report.grid import nothing_learnt
     from alue_bench.sweep_order import spread_out
 
     streams = Streams.of_command(as_json=as_json)
@@ -150,7 +152,8 @@ def run_sweep(
                 streams.result(grid_result(group, recommendation))
         elif execution.outcomes:
             streams.result(result_view(execution.outcomes))
-        return invocation.farewell(document, execution)
+        code = invocation.farewell(document, execution)
+        return code or (NO_ANSWER if found and all(nothing_learnt(group.cells) for group, _ in found) else 0)
 
 
 def sweep_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequest:
@@ -236,7 +239,7 @@ def _headline(found: Found) -> dict[str, float]:
 
 def _described(order: Order, tolerance: float, found: Found) -> dict[str, Any]:
     """The part of the document that a sweep adds."""
-    from alue_bench.report.grid import pareto_front
+    from alue_bench.report.grid import nothing_learnt, pareto_front
 
     return {
         "tolerance": tolerance,
@@ -248,6 +251,7 @@ def _described(order: Order, tolerance: float, found: Found) -> dict[str, Any]:
                 "settings": group.settings,
                 "metric": group.metric,
                 "recommendation": recommendation.as_dict() if recommendation else None,
+                "nothing_learnt": why.as_dict() if (why := nothing_learnt(group.cells)) else None,
                 "front": [
                     {name: row[name] for name in ("strategy", "dev_score", "test_score", "train_s")}
                     for row in pareto_front(group.cells).to_dict("records")

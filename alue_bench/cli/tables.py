@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TextIO
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from alue_bench.cli.fitting import Fitted
 from alue_bench.evaluation.intervals import LEVEL, estimate
+from alue_bench.evaluation.learning import REMEDY, Learning, learning
 from alue_bench.executors.local import Outcome
 from alue_bench.plan import Plan
 from alue_bench.report.numbers import NONE, percent, plain, several, signed, signed_percent
@@ -20,6 +22,7 @@ from alue_bench.spec import Resolved
 if TYPE_CHECKING:
     from alue_bench.report.comparison import Comparison
 
+BASELINE = "full"
 SAMPLE_NOTE = (
     "sample: embedded data written for demonstration; these scores say nothing about the real tasks. "
     "Add real files with: alue-bench data add TASK PATH"
@@ -112,6 +115,11 @@ def result_view(outcomes: Sequence[Outcome]) -> RenderableType:
         notes.append(Text(SAMPLE_NOTE, style="yellow"))
     if seeds == 1 and len(groups) > 1:
         notes.append(Text("One seed: a difference may be chance. --seeds 5 tells more.", style="dim"))
+    for (task, model, strategy), group in groups.items():
+        learnt = _learning(_good(group)) if strategy == BASELINE else None
+        if learnt is not None and not learnt.shown:
+            said = f"{task}/{model}: {learnt.sentence(strategy, 'test')}; {REMEDY}. A change from it means nothing."
+            notes.append(Text(said, style="yellow"))
     for outcome in outcomes:
         if outcome.status == "failed":
             notes.append(Text(f"failed {outcome.spec.label}: {outcome.cause} (run {outcome.run_id})", style="red"))
@@ -142,6 +150,12 @@ def _measured(good: list[Outcome], reference: list[Outcome]) -> list[str]:
         percent(_mean(good, "params/trainable_share")),
         percent(_mean(good, "flops/train_vs_full")),
     ]
+
+
+def _learning(good: Sequence[Outcome]) -> Learning | None:
+    """Of runs with a score; None where none tells what ignoring the text scores."""
+    columns = ("test/score", "test/trivial_score", "test/above_trivial_error")
+    return learning(*([outcome.metrics.get(name, math.nan) for outcome in good] for name in columns))
 
 
 def _seeds_of(outcome: Outcome) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import hashlib
 import math
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from alue_bench.formats import BadRow, Example, Target, shown
 from alue_bench.task import DataFile, Labels, TargetKind, Task
 
 Texts = tuple[str, str | None]
+NAMED = 5
+"""Of many labels, so many are named."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class FileReport:
     bad: tuple[BadRow, ...]
     duplicates: int
     """Rows whose texts occurred in an earlier row of the same file."""
+    gaps: tuple[str, ...] = ()
+    """Sentences about labels that do not occur, or that every row has."""
 
 
 @dataclass
@@ -130,6 +134,35 @@ def label_counts(targets: list[Target]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
+def gaps(split: str, targets: Sequence[Target], labels: Labels) -> list[str]:
+    """Return a sentence for each thing that a split's gold labels can neither teach nor test; none where each label
+    occurs, and none for rows without gold labels.
+
+    `split` is train, dev or test.
+    """
+    gold = [target for target in targets if target is not None]
+    if not gold:
+        return []
+    trains = split == "train"
+    if labels.kind is TargetKind.REGRESSION:
+        effect = "there is nothing to learn" if trains else "a correlation with them is undefined"
+        return [f"all {len(gold)} {split} rows have the value {gold[0]}: {effect}"] if len(set(gold)) == 1 else []
+    counts = label_counts(gold)
+    found = []
+    absent = [name for name in labels.names if name not in counts]
+    if absent:
+        named = ", ".join(shown(name) for name in absent[:NAMED])
+        more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
+        effect = "they cannot be learnt" if trains else "macro-F1 leaves out those that are not predicted either"
+        found.append(f"labels of no {split} row: {named}{more} (of {len(labels.names)}); {effect}")
+    of_all = [name for name, count in counts.items() if count == len(gold)]
+    if of_all:
+        what = "the label" if labels.kind is TargetKind.MULTILABEL else "no label but"
+        effect = "there is nothing to learn about it" if trains else "scores do not tell whether it was learnt"
+        found += [f"all {len(gold)} {split} rows have {what} {shown(name)}: {effect}" for name in of_all[:NAMED]]
+    return found
+
+
 def verify(task: Task, folder: DataFolder) -> VerificationReport:
     """Read all files of a task, the leaderboard's test file included, and report on them.
 
@@ -156,6 +189,7 @@ def verify(task: Task, folder: DataFolder) -> VerificationReport:
                 labels=label_counts([example.target for example in read.examples]),
                 bad=read.bad,
                 duplicates=len(read.examples) - len(texts[split]),
+                gaps=tuple(gaps(split, [example.target for example in read.examples], task.labels)),
             )
         )
     report.overlaps = _overlaps(texts)
