@@ -188,10 +188,26 @@ class Delimited:
                 return None
             target = self.decode.get(written, None if self.decode else written)
             if target is None or (self.labels is not None and target not in self.labels):
-                known = sorted(self.decode) if self.decode else sorted(self.labels or ())
-                return BadRow(line, f"unknown label {shown(written)} (expected {_listed(known)})")
+                return BadRow(line, self._unknown_label(written, target))
         identifier = cell(self.id) if self.id is not None else str(row_number)
         return Example(identifier, text, pair, target, line)
+
+    def undeclared(self) -> dict[str, str]:
+        """Return what `decode` makes of codes that are not ignored and that is none of `labels`: slips of the pen."""
+        known = self.decode.values() if self.labels is None else self.labels
+        return {code: label for code, label in self.decode.items() if label not in known and code not in self.ignore}
+
+    def _unknown_label(self, written: str, decoded: str | None) -> str:
+        """Say what is wrong with a label, and what the file may hold instead: codes with what each means."""
+        labels = sorted(self.labels or ())
+        if self.decode and decoded is not None:  # the reader's mistake, not the file's
+            return (
+                f"label {shown(written)} is read as {shown(decoded)}, which is not one of the labels "
+                f"{_listed(labels)}; mend decode in the task's declaration"
+            )
+        meanings = sorted(self.decode.items())
+        codes = [f"{shown(code, quote=False)} for {shown(label, quote=False)}" for code, label in meanings]
+        return f"unknown label {shown(written)} (expected {_listed(codes or labels)})"
 
 
 def _as_tuple(columns: Column | tuple[str, ...] | None) -> tuple[Column, ...]:

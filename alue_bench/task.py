@@ -231,6 +231,7 @@ class Task:
         if self.submission is not None:
             _check_submission(self, self.submission)
         object.__setattr__(self, "splits", _with_label_space(self.splits, self.labels))
+        _check_decoded_labels(self)
 
     @property
     def is_pair(self) -> bool:
@@ -247,9 +248,21 @@ def _check_submission(task: Task, submission: Submission) -> None:
         )
     unknown = sorted(set(submission.encode) - set(task.labels.names))
     if unknown:
-        raise ValueError(f"task {task.name!r}: the submission encodes {unknown[0]!r}, which is not one of its labels")
+        raise ValueError(
+            f"task {task.name!r}: the submission encodes {unknown[0]!r}, which is not one of its labels: "
+            f"{', '.join(task.labels.names)}"
+        )
     if not isinstance(task.splits.submission or task.splits.test, DataFile):
         raise ValueError(f"task {task.name!r} has no official test file to submit predictions of")
+
+
+def _check_decoded_labels(task: Task) -> None:
+    for split, file in task.splits.files().items():
+        for code, label in file.read.undeclared().items() if isinstance(file.read, Delimited) else ():
+            raise ValueError(
+                f"task {task.name!r}: the {split} file decodes {code!r} to {label!r}, which is not one of its labels: "
+                f"{', '.join(task.labels.names)}"
+            )
 
 
 def _with_label_space(splits: Splits, labels: Labels) -> Splits:

@@ -96,8 +96,18 @@ class TestBadRows:
             pytest.param(
                 Delimited(columns=2, text=0, target=1, decode={"0": "no", "1": "yes"}),
                 "نص\tyes\n",
-                BadRow(1, "unknown label 'yes' (expected 0, 1)"),
+                BadRow(1, "unknown label 'yes' (expected 0 for no, 1 for yes)"),
                 id="label already renamed",
+            ),
+            pytest.param(
+                Delimited(columns=2, text=0, target=1, decode={"0": "no", "1": "yse"}, labels=("no", "yes")),
+                "نص\t1\n",
+                BadRow(
+                    1,
+                    "label '1' is read as 'yse', which is not one of the labels no, yes; mend decode in the task's "
+                    "declaration",
+                ),
+                id="label misspelt in decode",
             ),
             pytest.param(
                 Delimited(header=True, text="t", target=("joy", "fear")),
