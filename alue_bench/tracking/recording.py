@@ -633,7 +633,12 @@ def _description(spec: RunSpec, inputs: RunInputs) -> str:
 
 def _versions(spec: RunSpec) -> dict[str, str]:
     """Of the harness, of the plugins involved, and of the libraries that compute."""
-    return {"alue-bench": __version__, **spec.providers, **{name: version(name) for name in ("torch", "transformers")}}
+    return {
+        "alue-bench": __version__,
+        **spec.providers,
+        **spec.test_providers,
+        **{name: version(name) for name in ("torch", "transformers")},
+    }
 
 
 def _json(value: object) -> str:
