@@ -361,12 +361,14 @@ def random_model(config: Any, labels: Labels, *, seed: int) -> Any:
 
 
 def _from_config(config: Any, labels: Labels) -> Any:
+    """Build a model in fp32, as runs load theirs: a configuration names the format that its checkpoint is saved in."""
     import copy
 
+    import torch
     from transformers import AutoModelForSequenceClassification
 
     config = copy.deepcopy(config)
     for name, value in head_options(labels).items():
         setattr(config, name, value)
     with quiet_transformers():
-        return AutoModelForSequenceClassification.from_config(config)
+        return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
