@@ -27,6 +27,7 @@ import typer
 from rich.console import Console, RenderableType
 
 from alue_bench.cli.options import DEFAULT_EXPERIMENT
+from alue_bench.cli.standard_output import write_document
 from alue_bench.data.location import check_cache_folder
 from alue_bench.errors import UsageError
 from alue_bench.executor import Resources
@@ -79,7 +80,7 @@ class Streams:
     def document(self, document: Mapping[str, Any]) -> None:
         """With --json, the one document on stdout."""
         if self.as_json:
-            print(json.dumps(redacted(dict(document)), ensure_ascii=False, indent=2))
+            write_document(json.dumps(redacted(dict(document)), ensure_ascii=False, indent=2))
 
 
 class Progress(Observer, AbstractContextManager[Any], Protocol):

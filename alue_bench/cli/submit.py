@@ -14,6 +14,7 @@ import typer
 
 from alue_bench.cli import options
 from alue_bench.cli import reading_options as reading
+from alue_bench.cli.standard_output import keep_for_documents
 from alue_bench.errors import UnavailableError, UsageError
 from alue_bench.plugins import Registry
 
@@ -64,6 +65,7 @@ def submit(
     from alue_bench.data.location import given_data_folder, locate
     from alue_bench.report.submission import collect
 
+    keep_for_documents(as_json)
     registry: Registry = context.obj
     streams = Streams.of_command(as_json=as_json)
     streams.warn_of_plugins(registry)

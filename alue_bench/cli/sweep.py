@@ -19,6 +19,7 @@ from alue_bench.cli.settings import (
     parse_tolerance,
     plan_request,
 )
+from alue_bench.cli.standard_output import keep_for_documents
 from alue_bench.cli.stopping import stoppable
 from alue_bench.errors import UsageError
 from alue_bench.plugins import Registry
@@ -92,6 +93,7 @@ def sweep(
 
     `alue-bench sweep -t mdd -m mini --grid bottom=0..12/3,top=0..4 --grid lr=2e-5,5e-5 --seeds 3`
     """
+    keep_for_documents(as_json)
     settings, overrides = merge_study(given_options(context.params), config, context.obj, command="sweep")
     with stoppable():
         raise typer.Exit(run_sweep(context.obj, settings, overrides, dry_run=dry_run, yes=yes, as_json=as_json))
