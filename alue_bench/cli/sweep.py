@@ -117,6 +117,7 @@ def run_sweep(
     from alue_bench.cli.grid_view import grid_progress_of, grid_result
     from alue_bench.cli.invocation import Invocation, Streams
     from alue_bench.cli.tables import plan_view, result_view
+    from alue_bench.executors.outcome import in_reading_order
     from alue_bench.plan import build_plan
     from alue_bench.sweep_order import spread_out
 
@@ -138,7 +139,8 @@ def run_sweep(
     with invocation:
         invocation.start_parent(plan, name=f"sweep of {len(plan.runs)} runs", tags={"sweep.order": order.describe()})
         execution = invocation.execute(plan, (progress_of or grid_progress_of)(plan, streams.talk))
-        found = [] if execution.stop else list(_concluded(execution.outcomes, tolerance))
+        outcomes = in_reading_order(execution.outcomes)
+        found = [] if execution.stop else list(_concluded(outcomes, tolerance))
         document = invocation.document(execution) | {"sweep": _described(order, tolerance, found)}
         with tempfile.TemporaryDirectory() as scratch:
             if found:
@@ -148,8 +150,8 @@ def run_sweep(
         if found:
             for group, recommendation in found:
                 streams.result(grid_result(group, recommendation))
-        elif execution.outcomes:
-            streams.result(result_view(execution.outcomes))
+        elif outcomes:
+            streams.result(result_view(outcomes))
         return invocation.farewell(document, execution)
 
 
