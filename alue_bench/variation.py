@@ -65,4 +65,4 @@ def reading_order(specs: Sequence[RunSpec]) -> Mapping[str, int]:
         values = tuple(value for _, value in settings_of(spec.hyper, names))
         return spec.task, spec.model, cell is None, cell or (0, 0), spec.strategy, values, spec.seed
 
-    return {spec.fingerprint: place for place, spec in enumerate(sorted(specs, key=key))}  # type: ignore[arg-type]
+    return {spec.fingerprint: place for place, spec in enumerate(sorted(specs, key=key))}

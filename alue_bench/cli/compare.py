@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from alue_bench.cli import reading_options as reading
-from alue_bench.cli.options import DEFAULT_EXPERIMENT
 from alue_bench.cli.standard_output import keep_for_documents, write_document
 from alue_bench.errors import UsageError
+from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
 
 FORMATS = ("table", "markdown", "csv", "json", "latex")
 

@@ -21,7 +21,6 @@ HYPER_OPTIONS = (
     "select",
 )
 """Those that set hyper-parameters."""
-DEFAULT_EXPERIMENT = "alue-bench"
 
 what = partial(typer.Option, rich_help_panel="What to compare")
 how = partial(typer.Option, rich_help_panel="How to train")

@@ -8,9 +8,10 @@ from urllib.parse import quote, urlencode
 
 import typer
 
-from alue_bench.cli.options import DEFAULT_EXPERIMENT, options_given
+from alue_bench.cli.options import options_given
 from alue_bench.errors import UnavailableError
 from alue_bench.termination import Terminated, code_of_stop, stop_on_sigterm
+from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
 
 if TYPE_CHECKING:
     from alue_bench.tracking.connection import Connection

@@ -18,6 +18,7 @@ from uuid import uuid4
 from alue_bench.errors import UnavailableError, UsageError
 from alue_bench.formats import shown
 from alue_bench.redaction import redact
+from alue_bench.suggestion import command_line
 from alue_bench.tracking.patience import patient
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ VARIABLE = "MLFLOW_TRACKING_URI"
 SERVER_TIMEOUT_S = 5.0
 BUSY_TIMEOUT_S = 20
 DEFAULT_FOLDER = "mlruns"
+DEFAULT_EXPERIMENT = "alue-bench"
 # Without it MLflow's UI opens an experiment on its pages for language-model traces.
 EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
 
@@ -45,6 +47,14 @@ def tracking_uri(option: str | None) -> str:
     """The option, else the environment variable, else a sqlite store below the working folder."""
     given = option or os.environ.get(VARIABLE)
     return given or f"sqlite:///{Path.cwd() / DEFAULT_FOLDER / 'mlflow.db'}"
+
+
+def where_options(uri: str, experiment: str = DEFAULT_EXPERIMENT) -> dict[str, object]:
+    """Return the options that lead a command to this store and experiment, without those that it needs not."""
+    return {
+        "experiment": None if experiment == DEFAULT_EXPERIMENT else experiment,
+        "tracking_uri": None if uri == tracking_uri(None) else uri,
+    }
 
 
 def connect(uri: str, experiment: str) -> Connection:
@@ -107,7 +117,8 @@ def open_store(uri: str, experiment: str) -> Connection:
     if uri.startswith(("http://", "https://")):
         _check_server(uri)
     elif uri.startswith("sqlite:") and not sqlite_path(uri).is_file():
-        raise UsageError(f"there is no store at {public(uri)} yet; alue-bench run creates one")
+        run = command_line("run", options=where_options(uri, experiment))
+        raise UsageError(f"there is no store at {public(uri)} yet; {run} creates one")
     elif not uri.startswith("sqlite:"):
         _check_kind(uri)
         _check_database(uri)

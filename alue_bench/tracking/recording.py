@@ -341,6 +341,7 @@ class Recorder:
             "primary_metric": inputs.task.primary,
             # What is not a param because it seldom varies, and must be known before two runs are compared.
             "model.digest": spec.model_digest,
+            "model.checkpoint": _checkpoint(inputs),
             "init_seed": str(spec.init_seed),
             "data_seed": str(spec.data_seed),
             "versions": json.dumps(_versions(spec)),
@@ -629,6 +630,12 @@ def _description(spec: RunSpec, inputs: RunInputs) -> str:
         f"{sample}{inputs.task.title}{trained_on}; {inputs.model.title}; frozen: {outlined.describe()}.\n\n"
         f"Splits: {spec.data.protocol}. Text normalisation: {inputs.model.normalisation}."
     )
+
+
+def _checkpoint(inputs: RunInputs) -> str:
+    """The folder, or the hub id with its revision, as --model takes it."""
+    model = inputs.model
+    return f"{model.checkpoint}@{model.revision}" if model.revision else str(model.checkpoint)
 
 
 def _versions(spec: RunSpec) -> dict[str, str]:
