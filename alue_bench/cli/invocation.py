@@ -256,6 +256,7 @@ class Invocation:
                 f"{command_line('report', options={'parent': parent_id, **self._where})} writes one",
                 style="yellow",
                 markup=False,
+                soft_wrap=True,
             )
 
     def farewell(self, document: Mapping[str, Any], execution: Execution) -> int:
@@ -265,7 +266,7 @@ class Invocation:
         kept = len(self.recorder.spool.entries())
         if not execution.stop and not kept:
             self._keep_page()
-        talk.print(f"Compare in the browser: {ui}", markup=False, highlight=False)
+        talk.print(f"Compare in the browser: {ui}", markup=False, highlight=False, soft_wrap=True)
         self._streams.document(document)
         if kept:
             talk.print(
