@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import math
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -238,13 +239,15 @@ def _lines(path: Path) -> tuple[list[str], dict[int, int]]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{path}: the file is UTF-16; save it as UTF-8")
+        raise DataError(
+            f"{path}: the file is UTF-16; save it as UTF-8: {_converting('iconv -f UTF-16 -t UTF-8', path)}"
+        )
     content = content.removeprefix(b"\xef\xbb\xbf")  # a byte-order mark is not text
     if not content.strip():
         raise DataError(f"{path}: the file is empty")
     if b"\n" not in content and b"\r" in content.strip():
         raise DataError(
-            f"{path}: its lines end with carriage returns alone; convert them (for example: tr '\\r' '\\n')"
+            f"{path}: its lines end with carriage returns alone; convert them: {_converting(_LINE_FEEDS, path)}"
         )
     lines: list[str] = []
     undecodable: dict[int, int] = {}
@@ -256,11 +259,22 @@ def _lines(path: Path) -> tuple[list[str], dict[int, int]]:
             undecodable[number] = error.start + 1
             lines.append(raw.decode("utf-8", errors="replace"))
     if len(undecodable) > len(lines) // 2:
-        raise DataError(f"{path}: the file is not UTF-8 text; convert it (for example: iconv -f CP1256 -t UTF-8)")
+        raise DataError(
+            f"{path}: the file is not UTF-8 text; convert it, from Windows' Arabic code page for example: "
+            f"{_converting('iconv -f CP1256 -t UTF-8', path)}"
+        )
     # UTF-16 without its mark is valid UTF-8 where the letters are Arabic or Latin: only the NULs tell.
     if sum("\0" in line for line in lines) > len(lines) // 2:
         raise DataError(f"{path}: the file is UTF-16 or not a text; save it as UTF-8")
     return lines, undecodable
+
+
+_LINE_FEEDS = r"tr '\r' '\n'"
+
+
+def _converting(command: str, path: Path) -> str:
+    """Return a shell line that writes the converted file beside the one that cannot be read."""
+    return f"{command} < {shlex.quote(str(path))} > {shlex.quote(f'{path}.utf8')}"
 
 
 _Row = tuple[int, list[str], int]  # first line, cells, last line

@@ -139,6 +139,23 @@ class TestOfRuns:
             assert said.code == 2
 
 
+class TestOfStores:
+    def test_an_address_that_does_not_answer_is_left_where_it_was_given(
+        self, alue_bench: CommandLine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert alue_bench("compare", "--tracking-uri", "http://127.0.0.1:9").err.endswith("leave out --tracking-uri\n")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        assert alue_bench("compare").err.endswith("or unset MLFLOW_TRACKING_URI\n")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "./mlruns")
+        assert alue_bench("compare").err.startswith("alue-bench: MLFLOW_TRACKING_URI './mlruns': ")
+
+    def test_a_database_whose_driver_is_missing(self, alue_bench: CommandLine) -> None:
+        said = alue_bench("compare", "--tracking-uri", "mysql://me@127.0.0.1/runs")
+        assert said.err.endswith(
+            "needs the driver 'MySQLdb' of its database; install it with: pip install mysqlclient\n"
+        )
+
+
 class TestOfSubmit:
     def command(self, alue_bench: CommandLine, *arguments: object) -> dict[str, Any]:
         said = alue_bench("submit", "out", *arguments, "--json")
