@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import math
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,10 +189,26 @@ class Delimited:
                 return None
             target = self.decode.get(written, None if self.decode else written)
             if target is None or (self.labels is not None and target not in self.labels):
-                known = sorted(self.decode) if self.decode else sorted(self.labels or ())
-                return BadRow(line, f"unknown label {shown(written)} (expected {_listed(known)})")
+                return BadRow(line, self._unknown_label(written, target))
         identifier = cell(self.id) if self.id is not None else str(row_number)
         return Example(identifier, text, pair, target, line)
+
+    def undeclared(self) -> dict[str, str]:
+        """Return what `decode` makes of codes that are not ignored and that is none of `labels`: slips of the pen."""
+        known = self.decode.values() if self.labels is None else self.labels
+        return {code: label for code, label in self.decode.items() if label not in known and code not in self.ignore}
+
+    def _unknown_label(self, written: str, decoded: str | None) -> str:
+        """Say what is wrong with a label, and what the file may hold instead: codes with what each means."""
+        labels = sorted(self.labels or ())
+        if self.decode and decoded is not None:  # the reader's mistake, not the file's
+            return (
+                f"label {shown(written)} is read as {shown(decoded)}, which is not one of the labels "
+                f"{_listed(labels)}; mend decode in the task's declaration"
+            )
+        meanings = sorted(self.decode.items())
+        codes = [f"{shown(code, quote=False)} for {shown(label, quote=False)}" for code, label in meanings]
+        return f"unknown label {shown(written)} (expected {_listed(codes or labels)})"
 
 
 def _as_tuple(columns: Column | tuple[str, ...] | None) -> tuple[Column, ...]:
@@ -222,13 +239,15 @@ def _lines(path: Path) -> tuple[list[str], dict[int, int]]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{path}: the file is UTF-16; save it as UTF-8")
+        raise DataError(
+            f"{path}: the file is UTF-16; save it as UTF-8: {_converting('iconv -f UTF-16 -t UTF-8', path)}"
+        )
     content = content.removeprefix(b"\xef\xbb\xbf")  # a byte-order mark is not text
     if not content.strip():
         raise DataError(f"{path}: the file is empty")
     if b"\n" not in content and b"\r" in content.strip():
         raise DataError(
-            f"{path}: its lines end with carriage returns alone; convert them (for example: tr '\\r' '\\n')"
+            f"{path}: its lines end with carriage returns alone; convert them: {_converting(_LINE_FEEDS, path)}"
         )
     lines: list[str] = []
     undecodable: dict[int, int] = {}
@@ -240,11 +259,22 @@ def _lines(path: Path) -> tuple[list[str], dict[int, int]]:
             undecodable[number] = error.start + 1
             lines.append(raw.decode("utf-8", errors="replace"))
     if len(undecodable) > len(lines) // 2:
-        raise DataError(f"{path}: the file is not UTF-8 text; convert it (for example: iconv -f CP1256 -t UTF-8)")
+        raise DataError(
+            f"{path}: the file is not UTF-8 text; convert it, from Windows' Arabic code page for example: "
+            f"{_converting('iconv -f CP1256 -t UTF-8', path)}"
+        )
     # UTF-16 without its mark is valid UTF-8 where the letters are Arabic or Latin: only the NULs tell.
     if sum("\0" in line for line in lines) > len(lines) // 2:
         raise DataError(f"{path}: the file is UTF-16 or not a text; save it as UTF-8")
     return lines, undecodable
+
+
+_LINE_FEEDS = r"tr '\r' '\n'"
+
+
+def _converting(command: str, path: Path) -> str:
+    """Return a shell line that writes the converted file beside the one that cannot be read."""
+    return f"{command} < {shlex.quote(str(path))} > {shlex.quote(f'{path}.utf8')}"
 
 
 _Row = tuple[int, list[str], int]  # first line, cells, last line

@@ -260,6 +260,7 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
                                 Skipped(ready.task.name, ready_model.model.name, strategy.name, seed, str(error))
                             )
                         continue
+                    providers = _providers(registry, ready.train_task, ready_model.model, origin)
                     spec = RunSpec(
                         task=ready.task.name,
                         train_task=ready.train_task.name,
@@ -281,7 +282,8 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
                         limit_train=request.limit_train,
                         limit_eval=request.limit_eval,
                         drop_bad=request.drop_bad,
-                        providers=_providers(registry, ready, ready_model.model, origin),
+                        providers=providers,
+                        test_providers=_test_providers(registry, ready.task, providers),
                     )
                     if spec.fingerprint in seen:  # two names of one strategy
                         continue
@@ -624,12 +626,18 @@ def _digests(ready: _ReadyTask) -> DataDigests:
     )
 
 
-def _providers(registry: Registry, ready: _ReadyTask, model: Model, strategy: Origin) -> dict[str, str]:
-    """Distributions with versions. A change of one changes the fingerprint: its code is part of the result."""
-    origins = [strategy, *(registry.tasks[task.name].origin for task in (ready.task, ready.train_task))]
+def _providers(registry: Registry, train_task: Task, model: Model, strategy: Origin) -> dict[str, str]:
+    """Return the distributions, with versions, whose code determines a training. A change of one makes it another."""
+    origins = [strategy, registry.tasks[train_task.name].origin]
     if model.name in registry.models:
         origins.append(registry.models[model.name].origin)
     return {"alue-bench": __version__} | {origin.distribution: origin.version for origin in origins}
+
+
+def _test_providers(registry: Registry, task: Task, of_training: Mapping[str, str]) -> dict[str, str]:
+    """Return the distribution of the task that is tested, unless it determines the training too."""
+    origin = registry.tasks[task.name].origin
+    return {} if of_training.get(origin.distribution) == origin.version else {origin.distribution: origin.version}
 
 
 def _shared_trainings_together(runs: list[PlannedRun]) -> Callable[[PlannedRun], int]:

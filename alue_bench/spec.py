@@ -146,7 +146,9 @@ class RunSpec:
     keep_head: bool = False
     """Whether training starts from the fine-tuned head that the checkpoint has, instead of a fresh one."""
     providers: Mapping[str, str] = field(default_factory=dict)
-    """The distributions, with versions, that provide harness, task, model and strategy."""
+    """The distributions, with versions, that provide harness, train task, model and strategy."""
+    test_providers: Mapping[str, str] = field(default_factory=dict)
+    """The distribution that provides `task`, where it is none of these: it takes part in the test alone."""
 
     @property
     def training_key(self) -> str:
@@ -179,7 +181,8 @@ class RunSpec:
     @property
     def fingerprint(self) -> str:
         """A digest of everything that determines the result; the key for resume and for comparison."""
-        return digest_of([self.training_key, self.task, self.data.test])
+        test = [self.task, self.data.test, *([dict(self.test_providers)] if self.test_providers else [])]
+        return digest_of([self.training_key, *test])
 
     @property
     def label(self) -> str:

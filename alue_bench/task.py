@@ -239,6 +239,7 @@ class Task:
         if self.label_map:
             _check_label_map(self)
         object.__setattr__(self, "splits", _with_label_space(self.splits, self.labels))
+        _check_decoded_labels(self)
 
     @property
     def is_pair(self) -> bool:
@@ -255,7 +256,10 @@ def _check_submission(task: Task, submission: Submission) -> None:
         )
     unknown = sorted(set(submission.encode) - set(task.labels.names))
     if unknown:
-        raise ValueError(f"task {task.name!r}: the submission encodes {unknown[0]!r}, which is not one of its labels")
+        raise ValueError(
+            f"task {task.name!r}: the submission encodes {unknown[0]!r}, which is not one of its labels: "
+            f"{', '.join(task.labels.names)}"
+        )
     if not isinstance(task.splits.submission or task.splits.test, DataFile):
         raise ValueError(f"task {task.name!r} has no official test file to submit predictions of")
 
@@ -274,6 +278,15 @@ def _check_label_map(task: Task) -> None:
         if own is not None and own not in task.labels.names:
             raise ValueError(
                 f"task {task.name!r}: label_map maps {name!r} to {own!r}, which is not one of its labels "
+                f"{', '.join(task.labels.names)}"
+            )
+
+
+def _check_decoded_labels(task: Task) -> None:
+    for split, file in task.splits.files().items():
+        for code, label in file.read.undeclared().items() if isinstance(file.read, Delimited) else ():
+            raise ValueError(
+                f"task {task.name!r}: the {split} file decodes {code!r} to {label!r}, which is not one of its labels: "
                 f"{', '.join(task.labels.names)}"
             )
 

@@ -127,7 +127,8 @@ def changes_what_it_should(name: str, plan: FreezePlan) -> bool:
 def _frozen(stack: EncoderStack, plan: FreezePlan) -> set[str]:
     """By name: what lies in a frozen layer's own place in the list of layers, and the table of words where the
     embeddings are frozen. Found from names, not from the stack."""
-    words = {id(p) for p in stack.model.get_input_embeddings().parameters()} if plan.embeddings and _words(stack) else set()  # type: ignore[operator]
+    model: Any = stack.model
+    words = {id(p) for p in model.get_input_embeddings().parameters()} if plan.embeddings and _words(stack) else set()
     return {
         key
         for key, p in stack.model.named_parameters()

@@ -129,6 +129,33 @@ def test_broken_off_and_repeated_it_ends_with_the_same_table(
     assert {done.info.status for done in runs("tags.kind = 'run'")} == {"FINISHED", "KILLED"}
 
 
+def test_each_value_of_a_hyper_parameter_is_told_apart_everywhere(
+    alue_bench: CommandLine, store: str, experiment: str, tiny_bert: Path, runs: Callable[..., list[Any]]
+) -> None:
+    rates, epochs = (1e-4, 1e-3), (1, 2)
+    what = ("--task", "anger", "--model", tiny_bert, "--limit-train", "48", "--limit-eval", "32", "--max-length", "24")
+    where = ("--tracking-uri", store, "--experiment", experiment, "--json")
+    axes = ("--grid", "bottom=0..4/4,lr=1e-3,1e-4,epochs=2,1")
+    planned = alue_bench("sweep", *what, *where, *axes, "--dry-run")
+    assert "lr=0.0001 or 0.001 [grid]" in planned.err
+    assert "epochs=1 or 2 [grid]" in planned.err
+    estimated = [one["settings"] for one in json.loads(planned.out)["estimate"]["runs"]]
+    assert len({tuple(one.items()) for one in estimated}) == 4
+    said = alue_bench("sweep", *what, *where, *axes)
+    document = json.loads(said.out)
+    assert document["varied"] == {"epochs": list(epochs), "lr": list(rates)}
+    listed = [(done["strategy"], done["params"]["epochs"], done["params"]["lr"]) for done in document["runs"]]
+    assert listed == [(name, epoch, rate) for name in ("full", "bottom4") for epoch in epochs for rate in rates]
+    assert [grid["settings"] for grid in document["sweep"]["grids"]] == [
+        {"lr": rate, "epochs": epoch} for rate in rates for epoch in epochs
+    ]
+    assert "/full/seed42, epochs 2, lr 0.0001 [sample data]: finished" in said.err
+    (parent,) = runs("tags.kind = 'plan'")
+    for done in document["runs"]:
+        name = f"mean_score/{done['strategy']}/epochs {done['params']['epochs']}/lr {done['params']['lr']:g}"
+        assert parent.data.metrics[name] == pytest.approx(done["metrics"]["test/score"])
+
+
 def test_without_a_grid_it_is_all_of_it_and_a_plan_is_shown(sweep: CommandLine) -> None:
     said = sweep("--dry-run", "--json")
     assert said.code == 0, said.err

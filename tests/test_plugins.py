@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,16 @@ class Odd(Strategy):
 def alue_bench_strategies():
     parse = lambda name: Odd() if name == {name!r} else None
     return [StrategyFamily(grammar={grammar!r}, title="t", source="s", examples=({name!r},), parse=parse)]
+"""
+OUT_OF_DOMAIN = """
+import dataclasses
+from alue_bench import Splits, hookimpl
+from alue_bench_tasks import anger
+
+@hookimpl
+def alue_bench_tasks():
+    splits = Splits(test=anger.TASK.splits.test, protocol="the same rows again")
+    return [dataclasses.replace(anger.TASK, name="shifted", splits=splits, trained_on="anger")]
 """
 
 BROKEN = {
@@ -200,6 +211,33 @@ class TestAPluginAtWork:
         planned = json.loads(run("-s", "odd-layers", "--json", "--dry-run").out)["planned"]
         assert planned[0]["providers"]["alue-bench-odd"] == "0.3"
         assert planned[0]["freeze_plan"]["frozen_layers"] == [1, 3]
+
+    def test_its_task_out_of_domain_is_scored_with_the_model_that_another_plugins_task_trained(
+        self, install: Install, run: CommandLine
+    ) -> None:
+        install("alue-bench-outside", OUT_OF_DOMAIN, version="0.3")
+        said = run("-t", "shifted", "-s", "full", "--json")
+        assert said.code == 0, said.err
+        here, outside = json.loads(said.out)["runs"]
+        assert (here["metrics"]["runtime/train_reused"], outside["metrics"]["runtime/train_reused"]) == (0, 1)
+        planned = json.loads(run("-t", "shifted", "-s", "full", "--json", "--dry-run").out)["planned"]
+        own, other = (
+            next(spec for spec in planned if spec["task"] == task) for task in (here["task"], outside["task"])
+        )
+        assert own["training_key"] == other["training_key"]
+        assert (own["test_providers"], other["test_providers"]) == ({}, {"alue-bench-outside": "0.3"})
+
+    def test_another_version_of_the_plugin_of_a_test_set_makes_another_result_of_the_same_training(
+        self, install: Install, run: CommandLine, tmp_path: Path
+    ) -> None:
+        specs = []
+        for version in ("0.3", "0.4"):
+            site = install("alue-bench-outside", OUT_OF_DOMAIN, version=version)
+            specs += json.loads(run("-t", "shifted", "-s", "full", "--json", "--dry-run").out)["planned"][-1:]
+            shutil.rmtree(site / f"alue_bench_outside-{version}.dist-info")
+        assert [spec["task"] for spec in specs] == ["shifted", "shifted"]
+        assert len({spec["training_key"] for spec in specs}) == 1
+        assert len({spec["fingerprint"] for spec in specs}) == 2
 
     def test_a_grammar_that_raises_is_named(self, install: Install, registry: Registry) -> None:
         source = FAMILY.format(name="odd-layers", grammar="odd-layers").replace(

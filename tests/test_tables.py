@@ -19,6 +19,7 @@ from rich.table import Table
 from alue_bench.cli.fitting import Fitted
 from alue_bench.cli.tables import comparison_view, print_table, result_view
 from alue_bench.executors.outcome import Outcome
+from alue_bench.grid import Grid
 from alue_bench.plan import PlanRequest, build_plan
 from alue_bench.report.comparison import Comparison, compare, mean_change
 from alue_bench.report.comparison_table import change_text, text_tables
@@ -59,6 +60,28 @@ def numbers(names: Sequence[str], columns: int, number: str = "0.7821 ± 0.0373"
     for name in names:
         table.add_row(name, *[number] * columns)
     return table
+
+
+def test_results_of_several_rates_are_not_averaged_over_them(registry: Any, folders_of_its_own: None) -> None:
+    rates = {"lr": (2e-5, 5e-5)}
+    request = PlanRequest(tasks=("anger",), models=("mini",), strategies=("full", "bottom2"), grid=Grid(settings=rates))
+    metrics = {"params/trainable_share": 1.0, "flops/train_vs_full": 1.0, "runtime/train_s": 1.0}
+    outcomes = [
+        Outcome(planned, "finished", "id", metrics | {"test/score": 1e4 * planned.spec.hyper.lr})
+        for planned in build_plan(request, registry).runs
+    ]
+    outcomes.append(replace(outcomes.pop(), status="failed", cause="why"))
+    shown = lines(result_view(outcomes), width=200)
+    found = {(row[0], row[1]): row[2:] for row in rows_of(shown) if row[0] in ("full", "bottom2")}
+    assert rows_of(shown)[0][1] == "lr"
+    assert {key: row[-6] for key, row in found.items()} == {
+        ("full", "2e-05"): "0.200",
+        ("full", "5e-05"): "0.500",
+        ("bottom2", "2e-05"): "0.200",
+        ("bottom2", "5e-05"): "–",
+    }
+    assert found["bottom2", "2e-05"][-5] == "0.000"  # against full with the same rate
+    assert any("failed anger/mini/bottom2/seed42, lr 5e-05: why" in line for line in shown)
 
 
 class TestATable:

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from alue_bench.cli import reading_options as reading
-from alue_bench.cli.options import DEFAULT_EXPERIMENT
+from alue_bench.cli.standard_output import keep_for_documents, write_document
 from alue_bench.errors import UsageError
+from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
 
 FORMATS = ("table", "markdown", "csv", "json", "latex")
 
@@ -60,6 +61,7 @@ def compare(
     keys = (comparison_table.DEFAULT_SORT, *comparison_table.SORT_KEYS)
     if sort not in keys:
         raise UsageError(f"--sort is {sort!r}; it must be one of {', '.join(keys)}")
+    keep_for_documents(format_ != "table")
     results = reading.open_results(
         tracking_uri=tracking_uri,
         experiment=experiment,
@@ -86,8 +88,9 @@ def compare(
         Console(width=log_width(sys.stdout)).print(comparison_view(comparison, sort=sort))
     elif format_ in ("markdown", "latex"):
         write = comparison_table.as_markdown if format_ == "markdown" else comparison_table.as_latex
-        print(write(comparison, sort=sort), end="")
+        write_document(write(comparison, sort=sort).removesuffix("\n"))
     else:
-        print((comparison_table.as_csv if format_ == "csv" else comparison_table.as_json)(comparison).rstrip("\n"))
+        document = (comparison_table.as_csv if format_ == "csv" else comparison_table.as_json)(comparison)
+        write_document(document.rstrip("\n"))
     for sentence in say_counts(results.counts):
         print(sentence, file=sys.stderr)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from alue_bench.cli.standard_output import keep_for_documents, write_document
 from alue_bench.errors import DataError, UnavailableError
 from alue_bench.plugins import Registry
 
@@ -70,6 +71,7 @@ def verify(
     from alue_bench.data.location import given_data_folder, locate
     from alue_bench.data.verification import verify as verify_task
 
+    keep_for_documents(as_json)
     registry: Registry = context.obj
     given = given_data_folder(data_dir)
     console = Console(stderr=as_json)
@@ -86,7 +88,7 @@ def verify(
         reports.append(report)
         _show(console, report, folder.kind)
     if as_json:
-        print(json.dumps([_as_json(report) for report in reports], ensure_ascii=False, indent=2))
+        write_document(json.dumps([_as_json(report) for report in reports], ensure_ascii=False, indent=2))
     raise typer.Exit(1 if any(report.bad_rows or report.missing or report.unusable for report in reports) else 0)
 
 

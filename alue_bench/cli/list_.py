@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from alue_bench.cli.standard_output import keep_for_documents, write_document
 from alue_bench.errors import UsageError
 from alue_bench.plugins import Registry
 
@@ -30,6 +31,7 @@ def tasks(
     data_dir: Annotated[Path | None, typer.Option(help="Folder with the official files.")] = None,
 ) -> None:
     """List tasks: what they predict, their primary metric, and which data would be used."""
+    keep_for_documents(as_json)
     from alue_bench.data.location import given_data_folder, locate
     from alue_bench.errors import DataError
 
@@ -86,6 +88,7 @@ def tasks(
 @app.command("models")
 def models(context: typer.Context, as_json: Json = False) -> None:
     """List models, and whether they can be used now."""
+    keep_for_documents(as_json)
     from alue_bench.errors import UnavailableError
     from alue_bench.training.checkpoint import locate_checkpoint
 
@@ -120,6 +123,7 @@ def models(context: typer.Context, as_json: Json = False) -> None:
 @app.command("recipes")
 def recipes(as_json: Json = False) -> None:
     """List recipes: hyper-parameters that publications recommend together, for --recipe."""
+    keep_for_documents(as_json)
     from alue_bench.recipes import RECIPES
 
     if as_json:
@@ -153,6 +157,7 @@ def strategies(
     as_json: Json = False,
 ) -> None:
     """List strategies; with --model, what is frozen, what trains, and the compute saved, without loading weights."""
+    keep_for_documents(as_json)
     registry: Registry = context.obj
     if model is None:
         if _was_given(context, "tokens"):
@@ -196,6 +201,7 @@ def strategies(
 @app.command("studies")
 def studies(context: typer.Context, as_json: Json = False) -> None:
     """List the studies that --config knows by name: which command runs each, and what it compares."""
+    keep_for_documents(as_json)
     from alue_bench.cli.study import read_study
 
     registry: Registry = context.obj
@@ -266,7 +272,7 @@ def _was_given(context: typer.Context, name: str) -> bool:
 
 
 def _print_json(value: object) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=2))
+    write_document(json.dumps(value, ensure_ascii=False, indent=2))
 
 
 def _print_table(columns: tuple[str, ...], rows: Sequence[Sequence[str]], title: str | None = None) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from alue_bench.cli.standard_output import keep_for_documents, write_document
 from alue_bench.plugins import PluginReport, Registry
 
 
@@ -16,9 +17,10 @@ def plugins(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List plugins: distribution, version, entry point, what each provides, and what failed with its cause."""
+    keep_for_documents(as_json)
     registry: Registry = context.obj
     if as_json:
-        print(json.dumps([asdict(report) for report in registry.reports], ensure_ascii=False, indent=2))
+        write_document(json.dumps([asdict(report) for report in registry.reports], ensure_ascii=False, indent=2))
         return
     from rich.console import Console
 

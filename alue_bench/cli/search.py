@@ -12,6 +12,7 @@ import typer
 
 from alue_bench.cli import options
 from alue_bench.cli.settings import Overrides, given_options, merge_study, plan_request
+from alue_bench.cli.standard_output import keep_for_documents
 from alue_bench.cli.stopping import stoppable
 from alue_bench.errors import UnavailableError, UsageError
 from alue_bench.grid import WHOLE, cell_name, parse_grid
@@ -121,6 +122,7 @@ def search(
 
     `alue-bench search -t mdd -m UBC-NLP/MARBERT --budget 15% --grid bottom=0..12,top=0..4`
     """
+    keep_for_documents(as_json)
     settings, overrides = merge_study(given_options(context.params), config, context.obj, command="search")
     rules = _rules(settings)
     with stoppable():

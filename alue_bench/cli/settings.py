@@ -12,6 +12,7 @@ from alue_bench.errors import UsageError
 from alue_bench.formats import shown
 from alue_bench.plugins import Registry
 from alue_bench.recipes import recipe
+from alue_bench.suggestion import command_line
 
 if TYPE_CHECKING:
     from alue_bench.plan import PlanRequest
@@ -53,7 +54,7 @@ def merge_study(
     study = read_study(find_study(config, registry)) if config else {}
     meant_for = study.pop("command", command)
     if meant_for != command:
-        raise UsageError(f"--config {config} is a study for: alue-bench {meant_for} --config {config}")
+        raise UsageError(f"--config {config} is a study for: {command_line(meant_for, options={'config': config})}")
     study.pop("title", None)
     if command == "run" and (only := next((key for key in SWEEP_KEYS if key in study), None)):
         raise UsageError(f"--config {config}: {only} is an option of: alue-bench sweep")

@@ -22,6 +22,7 @@ from alue_bench.cli.settings import (
     parse_tolerance,
     plan_request,
 )
+from alue_bench.cli.standard_output import keep_for_documents
 from alue_bench.cli.stopping import stoppable
 from alue_bench.errors import UsageError
 from alue_bench.plugins import Registry
@@ -96,6 +97,7 @@ def sweep(
 
     `alue-bench sweep -t mdd -m mini --grid bottom=0..12/3,top=0..4 --grid lr=2e-5,5e-5 --seeds 3`
     """
+    keep_for_documents(as_json)
     settings, overrides = merge_study(given_options(context.params), config, context.obj, command="sweep")
     with stoppable():
         raise typer.Exit(run_sweep(context.obj, settings, overrides, dry_run=dry_run, yes=yes, as_json=as_json))
@@ -120,6 +122,7 @@ def run_sweep(
     from alue_bench.cli.grid_view import grid_progress_of, grid_result
     from alue_bench.cli.invocation import NO_ANSWER, Invocation, Streams
     from alue_bench.cli.tables import plan_view, result_view
+    from alue_bench.executors.outcome import in_reading_order
     from alue_bench.plan import build_plan
     from alue_bench.report.grid import nothing_learnt
     from alue_bench.sweep_order import spread_out
@@ -142,7 +145,8 @@ def run_sweep(
     with invocation:
         invocation.start_parent(plan, name=f"sweep of {len(plan.runs)} runs", tags={"sweep.order": order.describe()})
         execution = invocation.execute(plan, (progress_of or grid_progress_of)(plan, streams.talk))
-        found = [] if execution.stop else list(_concluded(execution.outcomes, tolerance))
+        outcomes = in_reading_order(execution.outcomes)
+        found = [] if execution.stop else list(_concluded(outcomes, tolerance))
         document = invocation.document(execution) | {"sweep": _described(order, tolerance, found)}
         if found:
             best_effort("no figures of the grid", lambda: _keep_figures(found, invocation, streams.warn), streams.warn)
@@ -150,8 +154,8 @@ def run_sweep(
         if found:
             for group, recommendation in found:
                 streams.result(grid_result(group, recommendation))
-        elif execution.outcomes:
-            streams.result(result_view(execution.outcomes))
+        elif outcomes:
+            streams.result(result_view(outcomes))
         code = invocation.farewell(document, execution)
         return code or (NO_ANSWER if found and all(nothing_learnt(group.cells) for group, _ in found) else 0)
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from alue_bench.errors import UnavailableError, UsageError
+from alue_bench.suggestion import command_line
 
 
 def sync(
@@ -60,7 +61,8 @@ def sync(
     for other in sorted({spool.store for spool in spools} - {store}):
         count = sum(len(spool.entries()) for spool in spools if spool.store == other)
         talk.print(
-            f"{count} results of another store are kept here; write them with: alue-bench sync --tracking-uri {other}",
+            f"{count} results of another store are kept here; write them with: "
+            f"{command_line('sync', options={'tracking_uri': other})}",
             markup=False, highlight=False, soft_wrap=True,
         )  # fmt: skip
     damaged = damaged_entries()

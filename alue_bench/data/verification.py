@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from pathlib import Path
 from alue_bench.data.location import DataFolder, user_data_folder
 from alue_bench.errors import AlueBenchError, DataError
 from alue_bench.formats import BadRow, Example, Target, shown
+from alue_bench.suggestion import command_line
 from alue_bench.task import DataFile, Labels, TargetKind, Task
 
 Texts = tuple[str, str | None]
@@ -123,7 +123,7 @@ def unfit(example: Example, labels: Labels) -> BadRow | None:
     return None
 
 
-def label_counts(targets: list[Target]) -> dict[str, int]:
+def label_counts(targets: Sequence[Target]) -> dict[str, int]:
     """How often each label occurs; an example with several labels counts for each of them. Numbers are not counted."""
     counts: Counter[str] = Counter()
     for target in targets:
@@ -215,14 +215,12 @@ def reject_bad_rows(task: Task, folder: DataFolder, read: ReadFile, *, drop: boo
     more = f"; and {len(read.bad) - most} more" if len(read.bad) > most else ""
     raise DataError(
         f"{shown}{more}. Mend the file or go on without bad rows: --drop-bad "
-        f"(all of them: alue-bench data verify {task.name}{_options_for(folder)})"
+        f"(all of them: {command_line('data', 'verify', task.name, options=_options_for(folder))})"
     )
 
 
-def _options_for(folder: DataFolder) -> str:
+def _options_for(folder: DataFolder) -> dict[str, object]:
     """What makes `alue-bench data verify` read this folder, and none that comes before it."""
     if folder.kind == "sample":
-        return " --sample"
-    if folder.path == user_data_folder():
-        return ""
-    return f" --data-dir {shlex.quote(str(folder.path))}"
+        return {"sample": True}
+    return {"data_dir": None if folder.path == user_data_folder() else folder.path}

@@ -152,7 +152,8 @@ def _pearson(sums: Array) -> Array:
     spread = np.maximum(count * xx - x * x, 0) * np.maximum(count * yy - y * y, 0)
     # Undefined where one side is constant; its contribution to a difference is then nan too, and is said to be.
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(spread > 0, (count * xy - x * y) / np.sqrt(spread), np.nan)
+        correlation: Array = np.where(spread > 0, (count * xy - x * y) / np.sqrt(spread), np.nan)
+    return correlation
 
 
 def _ratio(above: Array, below: Array, undefined: float = 0.0) -> Array:

@@ -141,13 +141,15 @@ class Recommendation:
 
 
 def groups(runs: pd.DataFrame) -> Iterator[Group]:
-    """The grids of a table, in its order.
+    """The grids of a table: tasks and models in its order, then by the values of what varies.
 
     runs: see the module. Runs without a score (constant predictions have no correlation) take no part in means.
     """
     if runs.empty:
         return
     varying = [name for name in SETTINGS if name in runs and runs[name].nunique() > 1]
+    block = runs.groupby(["task", "model"], sort=False).ngroup()
+    runs = runs.assign(block=block).sort_values(["block", *varying], kind="stable")
     for key, part in runs.groupby(["task", "model", *varying], sort=False):
         names = key if isinstance(key, tuple) else (key,)
         metrics = set(part["primary_metric"]) if "primary_metric" in part else set()

@@ -409,6 +409,7 @@ class Recorder:
             "primary_metric": inputs.task.primary,
             # What is not a param because it seldom varies, and must be known before two runs are compared.
             "model.digest": spec.model_digest,
+            "model.checkpoint": _checkpoint(inputs),
             "init_seed": str(spec.init_seed),
             "data_seed": str(spec.data_seed),
             "versions": json.dumps(_versions(spec)),
@@ -786,9 +787,20 @@ def _description(spec: RunSpec, inputs: RunInputs) -> str:
     )
 
 
+def _checkpoint(inputs: RunInputs) -> str:
+    """The folder, or the hub id with its revision, as --model takes it."""
+    model = inputs.model
+    return f"{model.checkpoint}@{model.revision}" if model.revision else str(model.checkpoint)
+
+
 def _versions(spec: RunSpec) -> dict[str, str]:
     """Of the harness, of the plugins involved, and of the libraries that compute."""
-    return {"alue-bench": __version__, **spec.providers, **{name: version(name) for name in ("torch", "transformers")}}
+    return {
+        "alue-bench": __version__,
+        **spec.providers,
+        **spec.test_providers,
+        **{name: version(name) for name in ("torch", "transformers")},
+    }
 
 
 def _json(value: object) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from alue_bench.errors import UnavailableError
+from alue_bench.extras import command_for_module
 from alue_bench.model import Model
 from alue_bench.strategy import EncoderShape
 from alue_bench.task import Labels
@@ -60,7 +61,7 @@ def locate_checkpoint(model: Model, *, download: bool = True) -> Checkpoint:
         if importlib.util.find_spec(package) is None:
             raise UnavailableError(
                 f"model {model.name!r} needs the package {package!r} for its authors' text normalisation; "
-                "install it with: pip install 'alue-bench[arabic]'"
+                f"install it with: {command_for_module(package)}"
             )
     if isinstance(model.checkpoint, Path):
         return _checkpoint_in(model.checkpoint, model.name, None)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from alue_bench.errors import DoesNotFit, UnavailableError
+from alue_bench.extras import install_command
 from alue_bench.strategy import Adapter, Outline
 from alue_bench.task import Labels
 from alue_bench.training.anatomy import anatomy_of, shorten
@@ -69,7 +70,7 @@ def _inject(model: Any, adapter: Adapter) -> None:
         import peft
     except ImportError as error:
         raise UnavailableError(
-            f"adapters ({adapter.kind}) need the package 'peft'; install it with: pip install 'alue-bench[peft]'"
+            f"adapters ({adapter.kind}) need the package 'peft'; install it with: {install_command('peft')}"
         ) from error
     try:
         peft.inject_adapter_in_model(peft.get_peft_config({"peft_type": adapter.kind, **adapter.options}), model)
