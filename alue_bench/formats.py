@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from alue_bench.declaration import check_mapping, check_texts, check_types
+from alue_bench.declaration import Kind, check_mapping, check_texts, check_types
 from alue_bench.errors import DataError
 
 # One label, several labels (multi-label, possibly none), a number (regression), or no gold label at all.
@@ -195,12 +195,12 @@ class Delimited:
 def _check_fields(read: Delimited) -> None:
     """Raises TypeError or ValueError for the first field that is not what it must be."""
     nothing = type(None)
-    check_types(
-        "Delimited", vars(read), {"text": (str, int), "text_pair": (str, int, nothing), "id": (str, int, nothing)}
-    )
-    check_types("Delimited", vars(read), {"delimiter": str, "quoted": bool, "header": bool, "columns": (int, nothing)})
-    check_types("Delimited", vars(read), {"target": (str, int, tuple, nothing), "number": (tuple, nothing)})
-    check_types("Delimited", vars(read), {"labels": (tuple, nothing), "ignore": (frozenset, set)})
+    kinds: dict[str, Kind] = {
+        "text": (str, int), "text_pair": (str, int, nothing), "target": (str, int, tuple, nothing),
+        "id": (str, int, nothing), "delimiter": str, "quoted": bool, "header": bool, "columns": (int, nothing),
+        "labels": (tuple, nothing), "ignore": (frozenset, set), "number": (tuple, nothing),
+    }  # fmt: skip
+    check_types("Delimited", vars(read), kinds)
     check_mapping("Delimited", vars(read), "decode")
     if isinstance(read.target, tuple):
         check_texts("Delimited", vars(read), ("target",))

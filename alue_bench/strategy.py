@@ -269,9 +269,8 @@ class StrategyFamily:
     """
 
     def __post_init__(self) -> None:
-        check_stated(
-            f"strategy family {self.grammar or self.title!r}", vars(self), ("grammar", "title", "source", "examples")
-        )
+        stated = ("grammar", "title", "source", "examples")
+        check_stated(f"strategy family {self.grammar or self.title!r}", vars(self), stated)
         owner = f"strategy family {self.grammar!r}"
         check_types(owner, vars(self), {"grammar": str, "title": str, "source": str})
         check_texts(owner, vars(self), ("examples",))

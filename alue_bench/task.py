@@ -297,14 +297,13 @@ def _check_reader(owner: str, split: str, read: Delimited, labels: Labels) -> No
         if split != "submission":
             raise ValueError(f"{owner} has no target; name the column of the gold labels")
         return
-    several = isinstance(read.target, tuple)
     if labels.kind is TargetKind.MULTILABEL:
-        if not several or set(_names(read.target)) != set(labels.names):
+        if isinstance(read.target, tuple) and set(read.target) != set(labels.names):
             raise ValueError(
                 f"{owner}: target is {read.target!r:.60}; a multi-label task needs one column of 0 and 1 for each "
                 f"label, of its name: target={labels.names!r:.200}"
             )
-    elif several:
+    elif isinstance(read.target, tuple):
         raise ValueError(f"{owner}: target is {read.target!r:.60}; name one column, or declare Labels.multilabel")
     elif labels.kind is TargetKind.REGRESSION:
         if read.decode or read.ignore:
@@ -321,10 +320,6 @@ def _check_decoding(owner: str, read: Delimited, labels: Labels) -> None:
     written = set(read.decode) or set(labels.names)
     if lost := sorted(read.ignore & written):
         raise ValueError(f"{owner} ignores {lost[0]!r}, which is a label of the task; take it out of one of the two")
-
-
-def _names(columns: object) -> tuple[str, ...]:
-    return columns if isinstance(columns, tuple) else ()
 
 
 def _check_pairs(task: Task) -> None:
@@ -357,14 +352,8 @@ def _check_submission(task: Task, submission: Submission) -> None:
     written = {submission.encode.get(name, name) for name in task.labels.names}
     if task.labels.names and task.labels.kind is not TargetKind.MULTILABEL and len(written) == 1:
         raise ValueError(f"{owner} writes {next(iter(written))!r} for every label; mend encode")
-    official = task.splits.submission or task.splits.test
-    if not isinstance(official, DataFile):
+    if not isinstance(task.splits.submission or task.splits.test, DataFile):
         raise ValueError(f"task {task.name!r} has no official test file to submit predictions of")
-    if submission.id == "given" and isinstance(official.read, Delimited) and official.read.id is None:
-        raise ValueError(
-            f"{owner} wants the identifiers that {official.path!r} gives, but its reader names no column of them; "
-            "give the reader id=, or the submission id='row'"
-        )
 
 
 def _with_label_space(splits: Splits, labels: Labels) -> Splits:
