@@ -154,7 +154,7 @@ def _official_files(task: Task, path: Path) -> dict[str, Path]:
         there = [path] if path.is_file() else sorted(path.rglob(place.name))
         # Of two official files with one name, the folder tells which is which.
         needed = 2 if names[place.name] > 1 else 1
-        alike = {one: _parts_alike(one.resolve(), place) for one in there if one.is_file()}
+        alike = {one: _parts_alike(one.absolute(), place) for one in there if one.is_file()}
         most = max(alike.values(), default=0)
         best = [one for one, parts in alike.items() if parts == most >= needed]
         if (path / place).is_file():
