@@ -89,6 +89,8 @@ class Registry:
     studies: Mapping[str, Declared[Path]] = field(default_factory=dict)
     """Study files by name."""
     executors: Mapping[str, Declared[Executor]] = field(default_factory=dict)
+    strict: bool = False
+    """Whether a plugin that fails is fatal, now or when it adds its commands."""
 
     def task(self, name: str) -> Task:
         """Raises UsageError with the nearest name where there is none."""
@@ -274,11 +276,15 @@ def load_registry(*, disable: Iterable[str] = (), strict: bool = False) -> Regis
                 continue
             _claim("executor", executor.name, Declared(executor, report.origin), executors)
             report.executors.append(executor.name)
-    registry = Registry(manager, tuple(reports), tasks, models, tuple(families.values()), studies, executors)
-    if strict and registry.failures():
+    registry = Registry(manager, tuple(reports), tasks, models, tuple(families.values()), studies, executors, strict)
+    _refuse_failures(registry)
+    return registry
+
+
+def _refuse_failures(registry: Registry) -> None:
+    if registry.strict and registry.failures():
         report = registry.failures()[0]
         raise PluginError(f"plugin {report.origin} failed: {report.problems[0]} (--strict makes this fatal)")
-    return registry
 
 
 def _declared(plugin: object, report: PluginReport, hook: str, kind: type[T]) -> list[T]:
@@ -357,7 +363,10 @@ def _told(value: object) -> str:
 
 def add_commands(registry: Registry, app: typer.Typer) -> None:
     """Let every plugin add its commands; one that raises is reported as failed and does not stop the rest. A command
-    of a name that there is already is left out, and its plugin is reported as failed."""
+    of a name that there is already is left out, and its plugin is reported as failed.
+
+    Raises PluginError where one fails and the registry is strict.
+    """
     reports = {str(report.origin): report for report in registry.reports}
     registered: tuple[list[Any], list[Any]] = (app.registered_commands, app.registered_groups)
     for infos in registered:  # of an earlier call in this process
@@ -377,6 +386,7 @@ def add_commands(registry: Registry, app: typer.Typer) -> None:
                         f"alue_bench_commands() adds the command {name!r}, which {owners[name]} has already; rename it"
                     )
                 owners.setdefault(name, plugin)
+    _refuse_failures(registry)
 
 
 _ADDED_BY = "alue_bench_plugin"

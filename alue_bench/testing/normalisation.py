@@ -119,8 +119,8 @@ def _loss(script: str, normalised: dict[str, str]) -> str | None:
         return None
     letters, left = (sum(character.isalpha() for character in texts[-1]) for texts in (before, after))
     example = f"in {script} script: {before[0]!r} becomes {after[0][:40]!r}"
+    if left and len(before) > 1 and len(set(after)) == 1:
+        return f"normalise makes one text of all texts {example}"
     if left < LEAST * letters:
         return f"normalise leaves {left} of {letters} letters of a text {example}"
-    if len(before) > 1 and len(set(after)) == 1:
-        return f"normalise makes one text of all texts {example}"
     return None
