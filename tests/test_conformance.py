@@ -525,8 +525,8 @@ def family(of: Callable[[str], Any] = parse, **changes: object) -> StrategyFamil
     return broken(good, **changes)  # type: ignore[no-any-return]
 
 
-def family_of(kind: type[First]) -> StrategyFamily:
-    return family(lambda name: kind(found.layers) if (found := parse(name)) is not None else None)
+def family_of(kind: type[First], **changes: object) -> StrategyFamily:
+    return family(lambda name: kind(found.layers) if (found := parse(name)) is not None else None, **changes)
 
 
 class Misnamed(First):
@@ -649,6 +649,12 @@ class Idle(First):
         return FreezePlan(shape)
 
 
+class Nameless(First):
+    @property
+    def name(self) -> str:
+        return str(1 / 0)
+
+
 class OneForAll(First):
     """Freezes as many layers whatever its number."""
 
@@ -718,9 +724,10 @@ class TestStrategy:
             family(explains_near_misses),
             family_of(Asked),
             family_of(ActsLate),
-            dataclasses.replace(family_of(Idle), title="Everything trains", examples=("first2",)),
+            dataclasses.replace(family_of(Idle), title="Everything trains (a control)", examples=("first2",)),
+            dataclasses.replace(family_of(Idle), title="Full fine-tuning, by another name", examples=("first2",)),
         ],
-        ids=["plain", "explains", "is asked", "acts late", "trains everything and says so"],
+        ids=["plain", "explains", "is asked", "acts late", "trains everything and says so", "full and says so"],
     )
     def test_good(self, good: StrategyFamily) -> None:
         check_strategy(good)
@@ -753,6 +760,8 @@ class TestStrategy:
             (family_of(ReadsNormsItDidNotAskFor), "revise raises IndexError"),
             (family_of(Deep), "fits no encoder of 1 to 24 layers"),
             (family_of(Idle), "'first2' freezes nothing, leaves out no layer and puts in no adapter"),
+            (family_of(Idle, title="Everything trains but N layers"), "'first2' freezes nothing"),
+            (family_of(Nameless), "'first2': name raises ZeroDivisionError"),
             (family_of(OneForAll), "strategy 'first3' and strategy 'first2' do the same to every encoder"),
             (family_of(NeverActs), "revise froze nothing in 5 trainings"),
             (family_of(AskedInVain), "but there is no revise to call"),

@@ -19,7 +19,13 @@ LAYERS = range(1, 25)
 FOREIGN_NAMES = ("", " ", "no-such-strategy", "no-such-strategy7", "7", "غير-معروف", "x" * 300)
 """Names that no family may claim."""
 
-_EVERYTHING_TRAINS = re.compile(r"(?i)\beverything trains\b(?!\s+(but|except|besides|save|apart))")
+_EVERYTHING_TRAINS = re.compile(
+    r"""(?ix) \s* (?:everything \s (?:is \s)? train
+    | (?:all|every) \s (?:layer|weight|parameter)s? \s (?:is \s|are \s)? train
+    | nothing \s is \s frozen | freezes \s nothing | no \s layers? \s (?:is|are) \s frozen | full \s fine-?tuning)
+    (?!.*\b(?:but|except|besides|save|apart|unless)\b)"""
+)
+"""How a title begins that speaks of full fine-tuning."""
 
 
 def check_strategy(family: StrategyFamily) -> None:
@@ -30,8 +36,8 @@ def check_strategy(family: StrategyFamily) -> None:
     `freeze_plan` is deterministic and either within what is kept of the encoder or refused with DoesNotFit and a
     reason; an adapter goes with a plan that trains adapters, and fits into a BERT; `revise`, taken through trainings,
     gives plans like the first one, keeps what `revisions` promises, and depends on its arguments alone; something is
-    frozen, left out or put in at some time, unless the title says "Everything trains"; a name of no family, or of
-    another one that is installed, gives None.
+    frozen, left out or put in at some time, unless the title begins with "Everything trains"; a name of no family, or
+    of another one that is installed, gives None.
 
         def test_my_strategy() -> None:
             check_strategy(my_plugin.FAMILY)
@@ -107,7 +113,11 @@ def _parsed(family: StrategyFamily, name: str) -> object:
 
 def _name(example: _Example, earlier: list[_Example]) -> Iterator[str]:
     family, strategy, subject = example.family, example.strategy, example.subject
-    name = strategy.name
+    try:
+        name = strategy.name
+    except Exception as error:  # a stranger's property
+        yield f"{subject}: name raises {cause(error)}; return the name that parse takes"
+        return
     if not isinstance(name, str) or not NAME.fullmatch(name):
         yield f"{subject}: its name {name!r} must match {NAME.pattern}; mend the property name"
         return
@@ -236,7 +246,7 @@ def _injection(subject: str, outline: Outline) -> Iterator[str]:
 def _idle(family: StrategyFamily, examples: list[_Example]) -> Iterator[str]:
     """Examples that are full fine-tuning by another name, on every encoder. Revised ones are looked at elsewhere."""
     idle = [example for example in examples if _does_nothing(example)]
-    if not idle or _EVERYTHING_TRAINS.search(family.title):
+    if not idle or _EVERYTHING_TRAINS.match(family.title):
         return
     whole_family = len(idle) == len(examples)
     for example in idle:
@@ -245,7 +255,7 @@ def _idle(family: StrategyFamily, examples: list[_Example]) -> Iterator[str]:
             f"{LAYERS[0]} to {LAYERS[-1]} layers: it is full fine-tuning by another name"
         )
         if whole_family:
-            yield f"{sentence}; mend freeze_plan, or, where that is meant, let the title say 'Everything trains'"
+            yield f"{sentence}; mend freeze_plan, or, where that is meant, let the title begin with 'Everything trains'"
         else:  # such as freeze0 beside freeze3
             yield Remark(f"{sentence}; mend freeze_plan, or let parse refuse the name with a UsageError")
 
