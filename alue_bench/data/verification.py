@@ -19,6 +19,12 @@ Texts = tuple[str, str | None]
 NAMED = 5
 """Of many labels, so many are named."""
 
+SNIFFED = 8192
+"""The first bytes of a file, by which it is told whether it is a text."""
+
+MAGIC = (b"PK\x03\x04", b"PAR1", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"ARROW1")
+"""The first bytes of ZIP (XLSX too), Parquet, gzip, bzip2, xz, zstd and Arrow files."""
+
 
 @dataclass(frozen=True)
 class ReadFile:
@@ -28,6 +34,12 @@ class ReadFile:
     examples: tuple[Example, ...]
     bad: tuple[BadRow, ...]
     sha256: str
+    has_lines: bool
+    """Whether it is a text: of another file, rows are counted instead of lines."""
+
+    def place(self, row: Example | BadRow) -> str:
+        """Where a row stands, for a message."""
+        return place(self.path, row.line, has_lines=self.has_lines)
 
 
 @dataclass
@@ -41,8 +53,14 @@ class FileReport:
     bad: tuple[BadRow, ...]
     duplicates: int
     """Rows whose texts occurred in an earlier row of the same file."""
+    has_lines: bool
+    """As for `ReadFile`."""
     gaps: tuple[str, ...] = ()
     """Sentences about labels that do not occur, or that every row has."""
+
+    def place(self, row: BadRow) -> str:
+        """Where a row stands, for a message."""
+        return place(self.path, row.line, has_lines=self.has_lines)
 
 
 @dataclass
@@ -66,28 +84,64 @@ class VerificationReport:
 def read_file(file: DataFile, path: Path, labels: Labels) -> ReadFile:
     """Read an official file whole.
 
-    A row whose target is not of the label space is a bad row, whoever wrote the reader. Raises DataError where the
-    file as a whole is unusable: missing, empty, in a wrong encoding, without a column.
+    A row whose text or target cannot be used is a bad row, whoever wrote the reader, and so is None in the place of a
+    row. Raises DataError where the file as a whole is unusable: missing, empty, in a wrong encoding, without a column;
+    where the reader fails, with the row after which it did.
     """
     if not path.is_file():
         raise DataError(f"{path}: the file is missing")
+    content = path.read_bytes()
+    has_lines = is_text(content)
     examples: list[Example] = []
     bad: list[BadRow] = []
+    last: Example | BadRow | None = None
     try:
-        for row in file.read(path):
-            if isinstance(row, BadRow):
-                bad.append(row)
-            elif (problem := unfit(row, labels)) is not None:
-                bad.append(problem)
+        rows = file.read(path)
+        if rows is None:
+            raise TypeError("it returned None; let it yield each row")
+        for row in rows:
+            last = _checked(row, labels, last)
+            if isinstance(last, BadRow):
+                bad.append(last)
             else:
-                examples.append(row)
+                examples.append(last)
     except AlueBenchError:
         raise
     except Exception as error:  # a reader of a plugin; name the file, not the stack
+        where = f" after {_unit(has_lines)} {last.line}" if last is not None else ""
         raise DataError(
-            f"{path}: the reader failed: {type(error).__name__}: {shown(str(error), quote=False)}"
+            f"{path}: the reader failed{where}: {type(error).__name__}: {shown(str(error), quote=False, most=200)}"
         ) from error
-    return ReadFile(path, tuple(examples), tuple(bad), hashlib.sha256(path.read_bytes()).hexdigest())
+    return ReadFile(path, tuple(examples), tuple(bad), hashlib.sha256(content).hexdigest(), has_lines)
+
+
+def is_text(content: bytes) -> bool:
+    """Whether a file's rows are lines: no NUL in its beginning, which is UTF-8 but for single bytes (a damaged row,
+    or one of an encoding of single bytes)."""
+    beginning = content[:SNIFFED]
+    if b"\0" in beginning or beginning.startswith(MAGIC):
+        return False
+    decoded = beginning.decode("utf-8", errors="replace")
+    controls = sum(character < " " and character not in "\t\n\r\f" for character in decoded)
+    return controls <= len(decoded) // 100
+
+
+def place(path: Path, line: int, *, has_lines: bool) -> str:
+    """Where a row stands: FILE:LINE, or "FILE, row 7" where a file has no lines."""
+    return f"{path}:{line}" if has_lines else f"{path}, row {line}"
+
+
+def _unit(has_lines: bool) -> str:
+    return "line" if has_lines else "row"
+
+
+def _checked(row: Example | BadRow | None, labels: Labels, last: Example | BadRow | None) -> Example | BadRow:
+    """A row as its reader gave it, or a bad row in its place. `last` is the row before it."""
+    if row is None:
+        return BadRow(last.line + 1 if last is not None else 1, "the reader gave None in the place of this row")
+    if isinstance(row, BadRow):
+        return row
+    return unfit(row, labels) or row
 
 
 def unfit(example: Example, labels: Labels) -> BadRow | None:
@@ -97,9 +151,9 @@ def unfit(example: Example, labels: Labels) -> BadRow | None:
     """
     if not isinstance(example, Example):
         raise TypeError(f"it gave {example!r:.80} where an Example or a BadRow was expected")
-    for text in (example.id, example.text, example.text_pair or ""):
+    for text in (example.id, example.text, "" if example.text_pair is None else example.text_pair):
         if not isinstance(text, str):
-            raise TypeError(f"line {example.line}: {text!r:.80} stands where a text was expected")
+            return BadRow(example.line, f"{shown(repr(text), quote=False)} stands where a text was expected")
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -190,6 +244,7 @@ def verify(task: Task, folder: DataFolder) -> VerificationReport:
                 bad=read.bad,
                 duplicates=len(read.examples) - len(texts[split]),
                 gaps=tuple(gaps(split, [example.target for example in read.examples], task.labels)),
+                has_lines=read.has_lines,
             )
         )
     report.overlaps = _overlaps(texts)
@@ -211,7 +266,7 @@ def reject_bad_rows(task: Task, folder: DataFolder, read: ReadFile, *, drop: boo
     """Raises DataError naming the first bad rows, unless they are to be dropped."""
     if not read.bad or drop:
         return
-    shown = "; ".join(f"{read.path}:{row.line}: {row.reason}" for row in read.bad[:most])
+    shown = "; ".join(f"{read.place(row)}: {row.reason}" for row in read.bad[:most])
     more = f"; and {len(read.bad) - most} more" if len(read.bad) > most else ""
     raise DataError(
         f"{shown}{more}. Mend the file or go on without bad rows: --drop-bad "
