@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 
 from alue_bench import __version__
 from alue_bench.data.location import DataFolder, cache_folder, given_data_folder, locate
-from alue_bench.data.splits import TaskRows, load_rows
+from alue_bench.data.splits import SplitRows, TaskRows, load_rows
 from alue_bench.data.tokenisation import TokenCache, first_texts_notes
+from alue_bench.data.verification import label_counts
 from alue_bench.errors import AlueBenchError, DataError, DoesNotFit, PluginError, UnavailableError, UsageError
 from alue_bench.formats import shown
 from alue_bench.grid import Grid
@@ -25,7 +26,7 @@ from alue_bench.plugins import Origin, Registry, outline_of
 from alue_bench.run import RunInputs
 from alue_bench.spec import DataDigests, HyperParameters, Resolved, RunSpec, digest_of, resolve_hyper_parameters
 from alue_bench.strategy import Outline, Strategy
-from alue_bench.task import Labels, Task
+from alue_bench.task import Labels, TargetKind, Task
 from alue_bench.training.checkpoint import (
     Checkpoint,
     check_keeps_head,
@@ -179,6 +180,12 @@ class _ReadyModel:
     outlines: dict[str, Outline] = field(default_factory=dict)
     """By strategy."""
 
+    def unusual(self) -> dict[str, str]:
+        """As `RunSpec.unusual`."""
+        found = {"parts": self.trial.parts, "head": "fresh" if self.checkpoint.head_left_aside else ""}
+        found["padding"] = "" if self.trial.padding.side == "right" else self.trial.padding.side
+        return {name: value for name, value in found.items() if value}
+
     def outline(self, strategy: Strategy, origin: Origin) -> Outline:
         """What a strategy makes of the model. Raises DoesNotFit where it does not fit, PluginError where it fails."""
         if strategy.name not in self.outlines:
@@ -282,6 +289,7 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
                         limit_train=request.limit_train,
                         limit_eval=request.limit_eval,
                         drop_bad=request.drop_bad,
+                        unusual=ready_model.unusual(),
                         providers=providers,
                         test_providers=_test_providers(registry, ready.task, providers),
                     )
@@ -518,7 +526,7 @@ def _ready_models(
         encoder_shape(config)  # refuses what has no layers
         if key not in shelf.checkpoints:
             if not request.keep_head and (note := head_note(checkpoint, config)):
-                checkpoint = replace(checkpoint, notes=(*checkpoint.notes, note))
+                checkpoint = replace(checkpoint, notes=(*checkpoint.notes, note), head_left_aside=True)
             shelf.checkpoints[key] = checkpoint
         tokenizer = shelf.models.tokenizer(checkpoint)
         pads_with(config, tokenizer.pad_token_id)
@@ -618,12 +626,25 @@ def _hyper_parameters(
 def _digests(ready: _ReadyTask) -> DataDigests:
     train, test = ready.train_rows.splits, ready.rows.splits["test"]
     folders = (ready.rows.folder, ready.train_rows.folder)
+    with_test = [*([dict(ready.task.label_map)] if ready.task.label_map else []), *_never_gold(test, ready.task.labels)]
     return DataDigests(
         source="sample" if any(folder.kind == "sample" for folder in folders) else "real",
         protocol=ready.task.splits.protocol,
-        train=digest_of([train["train"].digest, train["dev"].digest, list(ready.train_task.labels.names)]),
-        test=digest_of([test.digest, dict(ready.task.label_map)]) if ready.task.label_map else test.digest,
+        train=digest_of(
+            [
+                *(train["train"].digest, train["dev"].digest, list(ready.train_task.labels.names)),
+                *_never_gold(train["dev"], ready.train_task.labels),
+            ]
+        ),
+        test=digest_of([test.digest, *with_test]) if with_test else test.digest,
     )
+
+
+def _never_gold(rows: SplitRows, labels: Labels) -> list[list[str]]:
+    """Labels that no row of a split has, in a list of one, where there are any: they are left out of macro averages."""
+    counts = label_counts([example.target for example in rows.examples if example.target is not None])
+    absent = [] if labels.kind is TargetKind.REGRESSION else [name for name in labels.names if name not in counts]
+    return [absent] if absent else []
 
 
 def _providers(registry: Registry, train_task: Task, model: Model, strategy: Origin) -> dict[str, str]:

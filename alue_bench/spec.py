@@ -145,6 +145,9 @@ class RunSpec:
     """What is put into the model to train in its stead."""
     keep_head: bool = False
     """Whether training starts from the fine-tuned head that the checkpoint has, instead of a fresh one."""
+    unusual: Mapping[str, str] = field(default_factory=dict)
+    """What else determines the training, by name, where it is not as usual: parts of the model that stand in another
+    order than they are used in, padding on the left, a fine-tuned head that is left aside."""
     providers: Mapping[str, str] = field(default_factory=dict)
     """The distributions, with versions, that provide harness, train task, model and strategy."""
     test_providers: Mapping[str, str] = field(default_factory=dict)
@@ -175,6 +178,7 @@ class RunSpec:
                 "cuda_graphs": self.cuda_graphs,
                 "providers": dict(self.providers),
                 **({"keep_head": True} if self.keep_head else {}),
+                **({"unusual": dict(self.unusual)} if self.unusual else {}),
             }
         )
 

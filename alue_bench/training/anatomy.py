@@ -65,6 +65,9 @@ class Anatomy:
     """Parameters that have no influence on the logits, or that the library keeps fixed."""
     returns_tuple: bool
     """Whether a layer returns a tuple whose first element is the states."""
+    as_registered: bool
+    """Whether the order in which the encoder registers its modules tells the same: embeddings before the layers, all
+    else behind them."""
 
     @property
     def restartable(self) -> bool:
@@ -256,15 +259,43 @@ def _traced(model: Any) -> Anatomy:
             beside[index] = found
     if not embeddings.modules and not embeddings.parameters:
         raise DoesNotFit(f"{type(model).__name__} has no embeddings before its encoder layers")
+    inputs_only = tuple(name for name in embeddings.modules if _is_states(uses.outputs.get(name)))
+    idle = tuple(sorted({*fixed, *places.idle()}))
     return Anatomy(
         lists=lists,
         embeddings=embeddings,
         beside=beside,
         pooler=places.members(POOLER),
-        inputs_only=tuple(name for name in embeddings.modules if _is_states(uses.outputs.get(name))),
-        idle=tuple(sorted({*fixed, *places.idle()})),
+        inputs_only=inputs_only,
+        idle=idle,
         returns_tuple=isinstance(uses.outputs.get(f"{lists[-1]}.0"), tuple),
+        as_registered=len(lists) == 1
+        and not (beside or idle or embeddings.parameters)
+        and all(_is_on_top(model, name) for name in inputs_only)
+        and _before_layers(model, lists[0])
+        == {name for name in embeddings.modules if _is_on_top(model, name) and _has_parameters(model, name)},
     )
+
+
+def _before_layers(model: Any, layers: str) -> set[str]:
+    """Names of the encoder's own modules with parameters that it registers before the one with the layers."""
+    found: set[str] = set()
+    for name, module in getattr(model, model.base_model_prefix).named_children():
+        whole = f"{model.base_model_prefix}.{name}"
+        if f"{layers}.".startswith(f"{whole}."):
+            break
+        if any(True for _ in module.parameters()):
+            found.add(whole)
+    return found
+
+
+def _is_on_top(model: Any, name: str) -> bool:
+    """Whether a module is one of the encoder's own, and not within one of them."""
+    return name.rpartition(".")[0] == str(model.base_model_prefix)
+
+
+def _has_parameters(model: Any, name: str) -> bool:
+    return any(True for _ in model.get_submodule(name).parameters())
 
 
 def _run(model: Any) -> tuple[_Uses, set[str], set[str]]:

@@ -50,6 +50,8 @@ class Checkpoint:
     """Whether a fine-tuned head that the checkpoint has is where training starts from; else a fresh one is drawn."""
     notes: tuple[str, ...] = ()
     """What in the folder is left aside."""
+    head_left_aside: bool = False
+    """Whether that is a fine-tuned head."""
 
 
 def locate_checkpoint(model: Model, *, download: bool = True) -> Checkpoint:

@@ -52,6 +52,8 @@ class Trial:
     """The number format asked for, or fp32 where the model cannot compute in it."""
     positions: int | None
     """The most tokens the model takes; None where it has no limit."""
+    parts: str = ""
+    """A digest of the model's parts, where the order of registration does not tell them."""
     notes: tuple[str, ...] = ()
     """What a reader of the results should know, in whole sentences."""
 
@@ -75,14 +77,15 @@ def try_model(config: Any, tokenizer: Any, precision: Precision, device: str) ->
     wanted = Padding(int(tokenizer.pad_token_id), side, int(getattr(tokenizer, "pad_token_type_id", 0) or 0))
     key = digest_of([described(config), wanted.token, side, wanted.type_id, precision, device])
     if key not in _known:
-        anatomy_of(empty_model(config))
+        anatomy = anatomy_of(empty_model(config))
         model, positions = _copy(config, wanted), positions_of(config)
         lengths = (min(positions or LONG_TEXT, LONG_TEXT), *LENGTHS)
         usable, cause = _precision(model, wanted.side, precision, device, lengths)
         padding, independent, notes = _padding(model, wanted, lengths)
         if cause:
             notes.append(f"computed in fp32: {type(model).__name__} cannot compute in {precision} ({cause})")
-        _known[key] = Trial(padding, independent, usable, positions, tuple(notes))
+        parts = "" if anatomy.as_registered else digest_of(repr(anatomy))
+        _known[key] = Trial(padding, independent, usable, positions, parts, tuple(notes))
     return _known[key]
 
 
