@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_models import ARCHITECTURES, save_tiny_model, tiny_config
 
 from alue_bench import DoesNotFit, FreezePlan, Labels, Model, UnavailableError
