@@ -1,5 +1,5 @@
-"""The embedded sample is what its generator writes, and the bundled model learns something from it: what a stranger sees
-first must look alive."""
+"""The embedded sample is what its generator writes, and the bundled model learns something from it: what a stranger
+sees first must look alive."""
 
 from __future__ import annotations
 
