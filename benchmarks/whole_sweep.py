@@ -68,7 +68,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def benchmark(options: argparse.Namespace, command: str, started: float) -> int:
     """Do what is left, add up, show. Returns the exit code."""
-    from alue_bench.cli.invocation import NO_ANSWER
     from alue_bench.cli.sweep import run_sweep
     from alue_bench.plugins import load_registry
 
@@ -88,7 +87,7 @@ def benchmark(options: argparse.Namespace, command: str, started: float) -> int:
         code = run_sweep(load_registry(), settings, overrides, dry_run=False, yes=True, as_json=True, progress_of=watch)
     watcher = watchers[0]
     document = json.loads(printed.getvalue())
-    if code not in (0, NO_ANSWER):  # times are measured whatever was learnt
+    if code:
         _say("stopped; the same command goes on from here" if watcher.stopped else "the sweep did not end well")
         return 3 if watcher.stopped else code
     ledger.content["finish_s"] = time.perf_counter() - watcher.last
