@@ -85,7 +85,7 @@ def test_where_full_learnt_nothing_no_setting_is_recommended(
     """At such a rate every setting ends where it began: one score for all, and freezing all saves most."""
     idle = ("--grid", "bottom=0..4/2,lr=1e-9", "--json")
     said = sweep(*idle)
-    assert said.code == 3
+    assert said.code == 0  # every run is done
     (grid,) = json.loads(said.out)["sweep"]["grids"]
     assert grid["recommendation"] is None
     assert grid["nothing_learnt"]["reference"] == "full"
@@ -94,7 +94,7 @@ def test_where_full_learnt_nothing_no_setting_is_recommended(
     assert "Recommended" not in said.err
     (parent,) = runs("tags.kind = 'plan'")
     assert not [name for name in parent.data.metrics if name.startswith("recommended")]
-    # A grid in which something was learnt is an answer, whatever the others say.
+    # Each grid for itself.
     both = sweep("--grid", "bottom=0..4/2,lr=1e-9,1e-2", "--json")
     assert both.code == 0
     told = {grid["settings"]["lr"]: grid["recommendation"] for grid in json.loads(both.out)["sweep"]["grids"]}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_models import ARCHITECTURES, save_tiny_model, tiny_config
 
 from alue_bench import DoesNotFit, FreezePlan, Labels, Model, UnavailableError
@@ -272,12 +273,12 @@ class TestLoading:
         save_tiny_model("bert", tmp_path / "tuned")
         tuned = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "tuned", num_labels=5)
         tuned.save_pretrained(tmp_path / "tuned")
-        assert load(tmp_path / "tuned").model.classifier.out_features == 2
+        assert load(tmp_path / "tuned").model.classifier.out_features == 2  # of the same size: see test_checkpoints.py
 
     def test_weights_in_a_pickle_are_read_and_told(self, tmp_path: Path) -> None:
         save_tiny_model("bert", tmp_path / "old")
         safe = load(tmp_path / "old")
-        torch.save(safe.model.state_dict(), tmp_path / "old" / "pytorch_model.bin")
+        torch.save(load_file(tmp_path / "old" / "model.safetensors"), tmp_path / "old" / "pytorch_model.bin")
         assert not locate_checkpoint(Model(name="o", title="o", checkpoint=tmp_path / "old")).pickled
         (tmp_path / "old" / "model.safetensors").unlink()
         assert locate_checkpoint(Model(name="o", title="o", checkpoint=tmp_path / "old")).pickled

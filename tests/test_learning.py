@@ -29,16 +29,16 @@ class TestOneSeed:
         """Predictions that do not go with the gold labels, right as often as the constant is."""
         rng = np.random.default_rng(3)
         above = 0
-        for _ in range(1000):
+        for _ in range(300):
             gold = (rng.random(60) < 0.5).astype(int)
             above += judged(gold, (rng.random(60) < 0.5).astype(int), BINARY, "accuracy").shown
-        assert 0.02 < above / 1000 < 0.08
+        assert 0.01 < above / 300 < 0.11  # in 999 of 1,000 draws of a rate of 5 %
 
     @pytest.mark.parametrize("metric", ["pearson", "spearman"])
     def test_numbers_that_do_not_go_with_the_gold_ones_are_above_nothing(self, metric: str) -> None:
         rng = np.random.default_rng(4)
-        found = [judged(*rng.random((2, 50)), NUMBER, metric, rng.random(9)) for _ in range(1000)]
-        assert 0.02 < np.mean([one.shown for one in found]) < 0.08
+        found = [judged(*rng.random((2, 50)), NUMBER, metric, rng.random(9)) for _ in range(300)]
+        assert 0.01 < np.mean([one.shown for one in found]) < 0.11
         gold = rng.random(50)
         assert judged(gold, gold + 0.3 * rng.random(50), NUMBER, metric).shown
 

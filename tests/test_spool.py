@@ -412,9 +412,10 @@ class TestAStoreThatVanishes:
         own_store: str,
         experiment: str,
         tiny_bert: Path,
+        easy: tuple[str, str],
     ) -> None:
-        what = ("--task", "anger", "--model", tiny_bert, *SHORT, "--grid", "bottom=0..2/2")
-        wide = ("--tolerance", "0.3", "--margin", "0.5", "--budget", "400%")
+        what = ("--task", easy[0], "--model", tiny_bert, *SHORT, "--grid", "bottom=0..2/2")
+        wide = ("--tolerance", "0.7", "--margin", "0.9", "--budget", "400%")
         given = ("search", *what, *wide, "--tracking-uri", own_store, "--experiment", experiment, "--json")
         begun: list[int] = []
 

@@ -43,7 +43,7 @@ from alue_bench.tracking.recording import Recorder
 from alue_bench.tracking.spool import Sent
 
 NO_ANSWER = 3
-"""Exit code of a sweep or search that is done and has no answer, since nothing was learnt."""
+"""Exit code of a search that is done and has no answer, since nothing was learnt."""
 CONFIRM_ABOVE = 50
 """Plans with more runs than this ask before they start, on a terminal and without --yes."""
 

@@ -113,18 +113,16 @@ def run_sweep(
     as_json: bool,
     progress_of: Callable[[Plan, Console], Progress] | None = None,
 ) -> int:
-    """Plan, execute, draw, recommend. Returns the exit code: as of `run`, and NO_ANSWER where nothing was learnt in
-    any of its grids.
+    """Plan, execute, draw, recommend. Returns the exit code.
 
     progress_of: what is told how the sweep goes along, in place of the view on the terminal.
     """
     from alue_bench.cli.dry_run import show_plan
     from alue_bench.cli.grid_view import grid_progress_of, grid_result
-    from alue_bench.cli.invocation import NO_ANSWER, Invocation, Streams
+    from alue_bench.cli.invocation import Invocation, Streams
     from alue_bench.cli.tables import plan_view, result_view
     from alue_bench.executors.outcome import in_reading_order
     from alue_bench.plan import build_plan
-    from alue_bench.report.grid import nothing_learnt
     from alue_bench.sweep_order import spread_out
 
     streams = Streams.of_command(as_json=as_json)
@@ -156,8 +154,7 @@ def run_sweep(
                 streams.result(grid_result(group, recommendation))
         elif outcomes:
             streams.result(result_view(outcomes))
-        code = invocation.farewell(document, execution)
-        return code or (NO_ANSWER if found and all(nothing_learnt(group.cells) for group, _ in found) else 0)
+        return invocation.farewell(document, execution)
 
 
 def sweep_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequest:
