@@ -28,7 +28,7 @@ TEXTS = (
 )
 """What users' files hold sooner or later; a normaliser must take all of it."""
 
-LEAST = 0.1
+LEAST = 0.25
 """The share of a text's letters that is left at least: far below what any published normalisation takes away."""
 
 
