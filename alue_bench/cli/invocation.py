@@ -15,7 +15,6 @@ Ctrl-C between two plans, leaves no run open.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -24,8 +23,9 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 
+from alue_bench.cli.console import PlainConsole, print_document, remarks, results
 from alue_bench.cli.options import DEFAULT_EXPERIMENT
 from alue_bench.data.location import check_cache_folder
 from alue_bench.errors import UsageError
@@ -50,23 +50,17 @@ class Streams:
     """Where an invocation speaks: progress and remarks on stderr, the result on stdout; with --json nothing but the
     document on stdout."""
 
-    talk: Console
-    show: Console
+    talk: PlainConsole
+    show: PlainConsole
     as_json: bool
 
     @classmethod
     def of_command(cls, *, as_json: bool) -> Streams:
-        from alue_bench.cli.tables import log_width
-
-        return cls(
-            Console(stderr=True, width=log_width(sys.stderr)), Console(width=log_width(sys.stdout)), as_json=as_json
-        )
+        return cls(remarks(), results(), as_json=as_json)
 
     def warn_of_plugins(self, registry: Registry) -> None:
         for report in registry.failures():
-            self.talk.print(
-                f"warning: plugin {report.origin} failed: {report.problems[0]}", style="yellow", markup=False
-            )
+            self.talk.print(f"warning: plugin {report.origin} failed: {report.problems[0]}", style="yellow")
 
     def confirm(self, runs: int, *, yes: bool) -> None:
         """Ask before a long plan, on a terminal."""
@@ -79,7 +73,7 @@ class Streams:
     def document(self, document: Mapping[str, Any]) -> None:
         """With --json, the one document on stdout."""
         if self.as_json:
-            print(json.dumps(redacted(dict(document)), ensure_ascii=False, indent=2))
+            print_document(redacted(dict(document)))
 
 
 class Progress(Observer, AbstractContextManager[Any], Protocol):
@@ -167,9 +161,7 @@ class Invocation:
         talk = self._streams.talk
         self._recorder = Recorder(
             connect(self.uri, self.experiment),
-            on_problem=lambda message: talk.print(
-                message, style="yellow", markup=False, highlight=False, soft_wrap=True
-            ),
+            on_problem=lambda message: talk.print(message, style="yellow"),
         )
         report_sent(self._recorder.send_spooled(), talk)
         closed = self._recorder.close_interrupted()
@@ -253,7 +245,6 @@ class Invocation:
                 f"warning: no report was kept with the plan's run ({type(error).__name__}: {redact(cause)}); "
                 f"alue-bench report --parent {parent_id} writes one",
                 style="yellow",
-                markup=False,
             )
 
     def farewell(self, document: Mapping[str, Any], execution: Execution) -> int:
@@ -263,21 +254,21 @@ class Invocation:
         kept = len(self.recorder.spool.entries())
         if not execution.stop and not kept:
             self._keep_page()
-        talk.print(f"Compare in the browser: alue-bench ui{option}", markup=False, highlight=False)
+        talk.print(f"Compare in the browser: alue-bench ui{option}")
         self._streams.document(document)
         if kept:
             talk.print(
                 f"The tracking store did not take {kept} results: they are kept in {self.recorder.spool.folder}, and "
                 f"go to the store with the next run, or with: alue-bench sync{option}",
-                style="yellow", markup=False, highlight=False, soft_wrap=True,
-            )  # fmt: skip
+                style="yellow",
+            )
         if execution.stop:
             left = f"{execution.left} runs are left; " if execution.left else ""  # a search has no number of runs
             talk.print(f"interrupted: {left}the same command goes on from here")
         return execution.code
 
 
-def report_sent(sent: Sequence[Sent], talk: Console) -> None:
+def report_sent(sent: Sequence[Sent], talk: PlainConsole) -> None:
     """Say what became of results that the store could not take before."""
     arrived = sum(one.how != "refused" for one in sent)
     if arrived:
@@ -286,5 +277,5 @@ def report_sent(sent: Sequence[Sent], talk: Console) -> None:
         if one.how == "refused":
             talk.print(
                 f"{one.entry.opening.name}, kept in {one.entry.folder}, is refused by the tracking store: {one.why}",
-                style="yellow", markup=False, highlight=False, soft_wrap=True,
-            )  # fmt: skip
+                style="yellow",
+            )

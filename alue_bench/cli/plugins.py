@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
@@ -16,15 +15,14 @@ def plugins(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List plugins: distribution, version, entry point, what each provides, and what failed with its cause."""
-    registry: Registry = context.obj
-    if as_json:
-        print(json.dumps([asdict(report) for report in registry.reports], ensure_ascii=False, indent=2))
-        return
-    from rich.console import Console
-
+    from alue_bench.cli.console import print_document, results
     from alue_bench.cli.tables import print_table
 
-    console = Console()
+    registry: Registry = context.obj
+    if as_json:
+        print_document([asdict(report) for report in registry.reports])
+        return
+    console = results()
     rows = [
         (
             report.origin.distribution,
@@ -38,7 +36,7 @@ def plugins(
     print_table(console, ("distribution", "version", "entry point", "status", "provides"), rows)
     for report in registry.failures():
         for problem in report.problems:
-            console.print(f"failed: {report.origin}: {problem}", style="red", markup=False, soft_wrap=True)
+            console.print(f"failed: {report.origin}: {problem}", style="red")
 
 
 DECLARATIONS = (

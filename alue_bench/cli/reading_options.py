@@ -46,6 +46,7 @@ def open_results(
 
     Raises UsageError where there is no such store, experiment or parent.
     """
+    from alue_bench.cli.console import remarks
     from alue_bench.tracking.connection import open_store
     from alue_bench.tracking.connection import tracking_uri as resolve_uri
     from alue_bench.tracking.reading import read_results
@@ -65,7 +66,7 @@ def open_results(
         there = set(results.frame[option]) or set(names or ())
         for name in dict.fromkeys(names or ()):
             if name not in there:
-                typer.echo(f"--{option} {name}: no finished run of it is among these", err=True)
+                remarks().print(f"--{option} {name}: no finished run of it is among these")
     return results
 
 

@@ -190,13 +190,11 @@ def _show(
         streams.result(Fitted(table))
     for one in chosen:
         for reason in one.passed_over:
-            streams.talk.print(f"{one.submission.file}: passed over {reason}", style="yellow", markup=False)
+            streams.talk.print(f"{one.submission.file}: passed over {reason}", style="yellow")
     for lacking in missing:
         command = commands[lacking.task.name]
         then = f"; fill it with: {command}" if command else ""
         streams.talk.print(
             f"missing {lacking.submission.file} ({lacking.task.name}): {lacking.reason}{then}",
             style="yellow",
-            markup=False,
-            soft_wrap=True,
         )

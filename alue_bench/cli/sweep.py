@@ -24,8 +24,7 @@ from alue_bench.errors import UsageError
 from alue_bench.plugins import Registry
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from alue_bench.cli.console import PlainConsole
     from alue_bench.cli.invocation import Progress
     from alue_bench.grid import Grid
     from alue_bench.plan import Plan, PlanRequest
@@ -105,7 +104,7 @@ def run_sweep(
     dry_run: bool,
     yes: bool,
     as_json: bool,
-    progress_of: Callable[[Plan, Console], Progress] | None = None,
+    progress_of: Callable[[Plan, PlainConsole], Progress] | None = None,
 ) -> int:
     """Plan, execute, draw, recommend. Returns the exit code.
 
@@ -127,7 +126,7 @@ def run_sweep(
     order = spread_out(plan.runs)
     plan.runs, plan.order_matters = order.runs, True
     streams.talk.print(plan_view(plan))
-    streams.talk.print(f"order: {order.describe()}", highlight=False)
+    streams.talk.print(f"order: {order.describe()}")
     if dry_run:
         return show_plan(plan, registry, invocation, streams, {"sweep": _described(order, tolerance, [])})
     invocation.check(plan)

@@ -30,6 +30,7 @@ def ui(
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow store; as for run.")] = None,
 ) -> None:
     """Open the MLflow comparison of all runs in the browser."""
+    from alue_bench.cli.console import remarks
     from alue_bench.tracking.connection import connect, public, sqlite_path
     from alue_bench.tracking.connection import tracking_uri as resolve_uri
 
@@ -38,12 +39,12 @@ def ui(
         raise UsageError(f"there is no store at {public(uri)} yet; alue-bench run creates one")
     connection = connect(uri, experiment)
     served = public(uri).rstrip("/") if uri.startswith("http") else f"http://{host}:{port}"
-    typer.echo(f"All runs:         {runs_page(served, connection)}", err=True)
+    remarks().print(f"All runs:         {runs_page(served, connection)}")
     if newest := comparison_page(served, connection):
-        typer.echo(f"The newest plan:  {newest}", err=True)
-    typer.echo(f"Columns and axes worth showing: {COMPARISON_COLUMNS}", err=True)
+        remarks().print(f"The newest plan:  {newest}")
+    remarks().print(f"Columns and axes worth showing: {COMPARISON_COLUMNS}")
     if uri.startswith("http"):
-        typer.echo("This store is a server already: open an address above.", err=True)
+        remarks().print("This store is a server already: open an address above.")
         return
     command = [sys.executable, "-m", "mlflow", "server"]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
