@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -147,7 +148,7 @@ def _official_files(task: Task, path: Path) -> dict[str, Path]:
             if path.name == Path(relative).name:
                 found[relative] = path
             continue
-        candidates = [path / relative, *sorted(path.rglob(Path(relative).name))]
+        candidates = [path / relative, *sorted(path.rglob(glob.escape(Path(relative).name)))]
         existing = [candidate for candidate in candidates if candidate.is_file()]
         if existing:
             found[relative] = existing[0]

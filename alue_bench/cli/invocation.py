@@ -15,6 +15,7 @@ Ctrl-C between two plans, leaves no run open.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -250,7 +251,7 @@ class Invocation:
     def farewell(self, document: Mapping[str, Any], execution: Execution) -> int:
         """Say how to look at the results, and what is left; with --json, the document. Returns the exit code."""
         talk, uri = self._streams.talk, self._settings.get("tracking_uri")
-        option = f" --tracking-uri {public(uri)}" if uri else ""
+        option = f" --tracking-uri {shlex.quote(public(uri))}" if uri else ""
         kept = len(self.recorder.spool.entries())
         if not execution.stop and not kept:
             self._keep_page()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -53,7 +54,8 @@ def sync(
     for other in sorted({spool.store for spool in spools} - {store}):
         count = sum(len(spool.entries()) for spool in spools if spool.store == other)
         talk.print(
-            f"{count} results of another store are kept here; write them with: alue-bench sync --tracking-uri {other}",
+            f"{count} results of another store are kept here; write them with: alue-bench sync --tracking-uri "
+            f"{shlex.quote(other)}",
         )
     damaged = damaged_entries()
     for path in damaged:

@@ -31,7 +31,7 @@ def ui(
 ) -> None:
     """Open the MLflow comparison of all runs in the browser."""
     from alue_bench.cli.console import remarks
-    from alue_bench.tracking.connection import connect, public, sqlite_path
+    from alue_bench.tracking.connection import connect, mlflow_uri, public, sqlite_path
     from alue_bench.tracking.connection import tracking_uri as resolve_uri
 
     uri = resolve_uri(tracking_uri)
@@ -50,7 +50,7 @@ def ui(
     command += ["--host", host, "--port", str(port), "--workers", "1"]
     try:
         # Not as an argument: every user of the machine sees those.
-        environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": uri}
+        environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": mlflow_uri(uri)}
         code = subprocess.run(command, check=False, env=environment).returncode
     except KeyboardInterrupt:
         code = 0
