@@ -75,4 +75,4 @@ def say_nothing_found(results: Results, experiment: str) -> str:
     from alue_bench.tracking.reading import say_counts
 
     others = "".join(f"; {sentence}" for sentence in say_counts(results.counts))
-    return f"no finished run in experiment {experiment!r} is among those asked for{others}. alue-bench run makes some"
+    return f"no finished run in experiment '{experiment}' is among those asked for{others}. alue-bench run makes some"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +54,7 @@ def merge_study(
     study = read_study(find_study(config, registry)) if config else {}
     meant_for = study.pop("command", command)
     if meant_for != command:
-        raise UsageError(f"--config {config} is a study for: alue-bench {meant_for} --config {config}")
+        raise UsageError(f"--config {config} is a study for: alue-bench {meant_for} --config {shlex.quote(config)}")
     study.pop("title", None)
     if command == "run" and (only := next((key for key in SWEEP_KEYS if key in study), None)):
         raise UsageError(f"--config {config}: {only} is an option of: alue-bench sweep")

@@ -191,11 +191,14 @@ def _concluded(outcomes: list[Any], tolerance: float) -> Found:
 
 def _draw(found: Found, folder: Path) -> None:
     """PNG files: three of each grid."""
+    from alue_bench.display import file_name
+    from alue_bench.figure_text import literal_text
     from alue_bench.report.grid import pareto_figure, runtime_map, score_map
 
     for group, recommendation in found:
         for name, draw in (("score", score_map), ("runtime", runtime_map), ("pareto", pareto_figure)):
-            draw(group, recommendation).savefig(folder / f"{group.name}-{name}.png", dpi=110)
+            with literal_text():
+                draw(group, recommendation).savefig(folder / file_name(group.name, f"-{name}.png"), dpi=110)
 
 
 def _headline(found: Found) -> dict[str, float]:

@@ -170,13 +170,13 @@ def _open(uri: str, experiment: str, artifacts: str | None, *, create: bool = Tr
         client = patient(MlflowClient(tracking_uri=mlflow_uri(uri)))
         found = client.get_experiment_by_name(experiment)
         if found is None and not create:
-            there = ", ".join(sorted(repr(one.name) for one in client.search_experiments()))
-            raise UsageError(f"there is no experiment {experiment!r} in {public(uri)}; there are {there}")
+            there = ", ".join(sorted(f"'{one.name}'" for one in client.search_experiments()))
+            raise UsageError(f"there is no experiment '{experiment}' in {public(uri)}; there are {there}")
         if found is None:
             experiment_id = _create_experiment(client, experiment, artifacts)
         elif found.lifecycle_stage != "active":
             raise UsageError(
-                f"experiment {experiment!r} was deleted in {public(uri)}; restore it in MLflow or choose another "
+                f"experiment '{experiment}' was deleted in {public(uri)}; restore it in MLflow or choose another "
                 "--experiment"
             )
         else:
