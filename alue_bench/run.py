@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from alue_bench.best_effort import best_effort
 from alue_bench.data.splits import TaskRows
 from alue_bench.data.tokenisation import TokenCache, TokenisedSplit, encode_targets
-from alue_bench.errors import NonFiniteLossError, TrainingError
+from alue_bench.errors import NonFiniteLossError
 from alue_bench.evaluation.metrics import metrics, trivial_metrics
 from alue_bench.evaluation.predictions import decide, predictions_table
 from alue_bench.measure.energy import Energy
@@ -112,15 +113,21 @@ def execute(
     gold = test.targets.numpy()
     found = metrics(gold, decide(logits, labels), labels)
     train_targets = encode_targets(inputs.train_rows.splits["train"], inputs.train_task.labels).numpy()
-    trivial = trivial_metrics(train_targets, gold, labels)
+    problems = [*trained.memory.problems, *trained.energy.problems]
+    trivial = best_effort(
+        "no test/trivial_score", lambda: trivial_metrics(train_targets, gold, labels), problems.append
+    )
     training = trained.training
     prefix_s = _build_s(trained.prefixes["train"])
     train_s = training.loop_s + prefix_s
-    attainable = attainable_flops_per_s(spec.device, device.compute)
+    attainable = best_effort(
+        "no throughput/flops_utilisation, for want of the hardware's own speed",
+        lambda: attainable_flops_per_s(spec.device, device.compute),
+        problems.append,
+    )
     result: dict[str, float] = {
         **{f"test/{name}": value for name, value in found.items()},
         "test/score": found[inputs.task.primary],
-        "test/trivial_score": trivial[inputs.task.primary],
         "selection/dev_score": training.dev_scores[training.selected_epoch - 1],
         "selection/epoch": training.selected_epoch,
         "data/train_steps": training.steps,
@@ -136,10 +143,8 @@ def execute(
         "throughput/train_samples_per_s": training.samples / train_s,
         "throughput/train_tokens_per_s": training.tokens / train_s,
         "throughput/train_flops_per_s": trained.flops / train_s,
-        "throughput/flops_utilisation": trained.flops / train_s / attainable,
         "throughput/padding_share": 1 - training.tokens / training.padded_tokens,
         "throughput/test_samples_per_s": len(test) / test_s,
-        "memory/process_peak_mib": trained.memory.process_mib,
         "flops/train": trained.flops,
         "flops/train_vs_full": trained.flops / trained.flops_full,
         "params/total": trained.parameters.total,
@@ -152,20 +157,29 @@ def execute(
         + (0 if inputs.task is inputs.train_task else inputs.train_rows.dropped),
     }
     result |= {f"energy/{part}_j": joules for part, joules in trained.energy.joules.items()}
-    if trained.memory.device_mib is not None:
-        result["memory/device_peak_mib"] = trained.memory.device_mib
+    optional = {
+        "test/trivial_score": trivial[inputs.task.primary] if trivial else None,
+        "throughput/flops_utilisation": trained.flops / train_s / attainable if attainable else None,
+        "memory/process_peak_mib": trained.memory.process_mib,
+        "memory/device_peak_mib": trained.memory.device_mib,
+    }
+    result |= {name: value for name, value in optional.items() if value is not None}
     if test.truncated:
         notes.append(f"{test.truncated} of {len(test)} test texts cut to {spec.hyper.max_length} tokens")
     if not math.isfinite(result["test/score"]):
         notes.append(f"test/{inputs.task.primary} is undefined: the predictions are constant")
+    submission_predictions = _of_submission(spec, inputs, trained, notes, problems)
+    circumstances = best_effort(
+        "no description of the hardware and libraries", lambda: environment(spec.device), problems.append
+    )
     return (
         RunResult(
             metrics=result,
             curves=tuple(training.curves),
             predictions=predictions_table(test.ids, gold, logits, labels),
             dev_predictions=trained.dev_predictions,
-            submission_predictions=_of_submission(spec, inputs, trained, notes),
-            environment=environment(spec.device)
+            submission_predictions=submission_predictions,
+            environment=(circumstances or {})
             | {
                 "engine": {
                     "forward": trained.forward.name,
@@ -177,26 +191,29 @@ def execute(
                 }
             },
             freezing=tuple(_course(training).events),
-            notes=tuple(dict.fromkeys(notes)),
+            notes=tuple(dict.fromkeys([*notes, *problems])),
+            problems=tuple(dict.fromkeys(problems)),
         ),
         trained,
     )
 
 
-def _of_submission(spec: RunSpec, inputs: RunInputs, trained: Trained, notes: list[str]) -> Predictions | None:
+def _of_submission(
+    spec: RunSpec, inputs: RunInputs, trained: Trained, notes: list[str], problems: list[str]
+) -> Predictions | None:
     """What the model says of the rows that a leaderboard wants, where they are at hand. Not timed: nothing that is
     measured depends on it, and should it fail the run goes on."""
     notes.extend(inputs.rows.notes)
     if "submission" not in inputs.rows.splits:
         return None
     pad_id = trained.tokenizer.pad_token_id
-    try:
+
+    def predictions() -> Predictions:
         split = _known_to(trained.stack, inputs.rows, "submission", spec, inputs, trained.tokenizer)
         logits = predict_logits(trained.stack, trained.forward, Examples(split), device=trained.device, pad_id=pad_id)
-    except TrainingError as error:
-        notes.append(f"no predictions for a submission: {error}")
-        return None
-    return predictions_table(split.ids, None, logits, inputs.task.labels)
+        return predictions_table(split.ids, None, logits, inputs.task.labels)
+
+    return best_effort("no predictions for a submission", predictions, problems.append)
 
 
 def train(spec: RunSpec, inputs: RunInputs, *, on_step: Progress = lambda done, total: None) -> Trained:

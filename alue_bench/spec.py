@@ -254,3 +254,5 @@ class RunResult:
     """What was frozen when, for strategies that may change it; empty for all others."""
     notes: tuple[str, ...] = ()
     """What a reader should know, such as how many texts were cut."""
+    problems: tuple[str, ...] = ()
+    """Which of the notes tell what could not be measured; they are shown at the end of the run too."""

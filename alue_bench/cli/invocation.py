@@ -68,6 +68,10 @@ class Streams:
         if runs > CONFIRM_ABOVE and not yes and sys.stdin.isatty() and self.talk.is_terminal:
             typer.confirm(f"Start {runs} runs?", default=True, abort=True, err=True)
 
+    def warn(self, message: str) -> None:
+        """Tell of something that did not go well and does not end the invocation."""
+        self.talk.print(f"warning: {redact(message)}", style="yellow")
+
     def result(self, view: RenderableType) -> None:
         (self.talk if self.as_json else self.show).print(view)
 
@@ -252,8 +256,9 @@ class Invocation:
         """Say how to look at the results, and what is left; with --json, the document. Returns the exit code."""
         talk, uri = self._streams.talk, self._settings.get("tracking_uri")
         option = f" --tracking-uri {shlex.quote(public(uri))}" if uri else ""
-        kept = len(self.recorder.spool.entries())
-        if not execution.stop and not kept:
+        entries = self.recorder.spool.entries()
+        kept = sum(not entry.artifacts_only for entry in entries)
+        if not execution.stop and not entries:
             self._keep_page()
         talk.print(f"Compare in the browser: alue-bench ui{option}")
         self._streams.document(document)
@@ -261,6 +266,13 @@ class Invocation:
             talk.print(
                 f"The tracking store did not take {kept} results: they are kept in {self.recorder.spool.folder}, and "
                 f"go to the store with the next run, or with: alue-bench sync{option}",
+                style="yellow",
+            )
+        if len(entries) > kept:
+            talk.print(
+                f"The artifacts of {len(entries) - kept} runs (predictions, figures, the report) could not be written "
+                f"where this experiment keeps them: they are kept in {self.recorder.spool.folder}, and go there with "
+                f"the next run, or with: alue-bench sync{option}",
                 style="yellow",
             )
         if execution.stop:
@@ -271,12 +283,18 @@ class Invocation:
 
 def report_sent(sent: Sequence[Sent], talk: PlainConsole) -> None:
     """Say what became of results that the store could not take before."""
-    arrived = sum(one.how != "refused" for one in sent)
-    if arrived:
-        talk.print(f"{arrived} results that were kept on this machine are in the tracking store now")
+    results = sum(one.how != "refused" and not one.entry.artifacts_only for one in sent)
+    artifacts = sum(one.how == "written" and one.entry.artifacts_only for one in sent)
+    if results:
+        talk.print(f"{results} results that were kept on this machine are in the tracking store now")
+    if artifacts:
+        talk.print(f"the artifacts of {artifacts} runs that were kept on this machine are with their runs now")
     for one in sent:
+        name = one.entry.opening.name
+        said = [f"{name}: {problem}" for problem in one.problems]
         if one.how == "refused":
-            talk.print(
-                f"{one.entry.opening.name}, kept in {one.entry.folder}, is refused by the tracking store: {one.why}",
-                style="yellow",
-            )
+            said.append(f"{name}, kept in {one.entry.folder}, is refused by the tracking store: {one.why}")
+        if one.how == "without artifacts":
+            said.append(f"{name}: its artifacts, kept in {one.entry.folder}, cannot be written to {one.why}")
+        for sentence in said:
+            talk.print(sentence, style="yellow")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from alue_bench.best_effort import best_effort
 from alue_bench.cli import options
 from alue_bench.cli.settings import (
     RECIPE_ORIGIN,
@@ -25,7 +27,7 @@ from alue_bench.plugins import Registry
 
 if TYPE_CHECKING:
     from alue_bench.cli.console import PlainConsole
-    from alue_bench.cli.invocation import Progress
+    from alue_bench.cli.invocation import Invocation, Progress
     from alue_bench.grid import Grid
     from alue_bench.plan import Plan, PlanRequest
     from alue_bench.report.grid import Group, Recommendation
@@ -137,10 +139,8 @@ def run_sweep(
         execution = invocation.execute(plan, (progress_of or grid_progress_of)(plan, streams.talk))
         found = [] if execution.stop else list(_concluded(execution.outcomes, tolerance))
         document = invocation.document(execution) | {"sweep": _described(order, tolerance, found)}
-        with tempfile.TemporaryDirectory() as scratch:
-            if found:
-                _draw(found, Path(scratch))
-                invocation.add_to_parent(Path(scratch), into=FOLDER)
+        if found:
+            best_effort("no figures of the grid", lambda: _keep_figures(found, invocation, streams.warn), streams.warn)
         invocation.finish_parent(document, execution, _headline(found))
         if found:
             for group, recommendation in found:
@@ -189,16 +189,27 @@ def _concluded(outcomes: list[Any], tolerance: float) -> Found:
     return [(group, recommend(group.cells, tolerance)) for group in groups(table_of(outcomes)) if len(group.cells)]
 
 
-def _draw(found: Found, folder: Path) -> None:
-    """PNG files: three of each grid."""
+def _keep_figures(found: Found, invocation: Invocation, warn: Callable[[str], None]) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        _draw(found, Path(scratch), warn)
+        invocation.add_to_parent(Path(scratch), into=FOLDER)
+
+
+def _draw(found: Found, folder: Path, warn: Callable[[str], None]) -> None:
+    """PNG files: three of each grid. One that cannot be drawn is told, and the others are."""
     from alue_bench.display import file_name
     from alue_bench.figure_text import literal_text
     from alue_bench.report.grid import pareto_figure, runtime_map, score_map
 
+    def draw_one(draw: Callable[..., Any], path: Path, group: Any, recommendation: Any) -> None:
+        with literal_text():
+            draw(group, recommendation).savefig(path, dpi=110)
+
     for group, recommendation in found:
         for name, draw in (("score", score_map), ("runtime", runtime_map), ("pareto", pareto_figure)):
-            with literal_text():
-                draw(group, recommendation).savefig(folder / file_name(group.name, f"-{name}.png"), dpi=110)
+            path = folder / file_name(group.name, f"-{name}.png")
+            drawing = partial(draw_one, draw, path, group, recommendation)
+            best_effort(f"no figure {path.name}", drawing, warn)
 
 
 def _headline(found: Found) -> dict[str, float]:

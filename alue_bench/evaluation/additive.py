@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.evaluation.metrics import metric_name
 from alue_bench.task import Labels, TargetKind
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def additive(metric: str, gold: Array, predicted: Array, labels: Labels) -> Addi
     k = len(labels.names)
     counts = _confusion(gold, predicted, k)
     if metric.startswith("f1_class_"):
-        index = [metric_name(name) for name in labels.names].index(metric.removeprefix("f1_class_"))
+        index = labels.names.index(metric.removeprefix("f1_class_"))
         return Additive(counts, lambda sums: _f1(sums, k)[..., index])
     by_name = {
         "f1_macro": lambda sums: _f1(sums, k).mean(axis=-1),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,7 @@ def metrics(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], labels:
         found[f"f1_{average}"] = f1_score(gold, predicted, labels=classes, average=average, zero_division=0.0)
     per_class = f1_score(gold, predicted, labels=classes, average=None, zero_division=0.0)
     for name, value in zip(labels.names, per_class, strict=True):
-        found[f"f1_class_{metric_name(name)}"] = value
+        found[f"f1_class_{name}"] = value
     if labels.kind is TargetKind.MULTILABEL:
         # An example without any label, predicted without any, is right: SemEval-2018 task 1 counts it as 1.
         found["jaccard_samples"] = jaccard_score(gold, predicted, average="samples", zero_division=1.0)
@@ -69,8 +68,3 @@ def _correlations(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any]) -
             "pearson": float(pearsonr(gold, predicted).statistic),
             "spearman": float(spearmanr(gold, predicted).statistic),
         }
-
-
-def metric_name(label: str) -> str:
-    """A label as a part of an MLflow metric name, which allows word characters, dashes, dots and spaces only."""
-    return re.sub(r"[^\w.\- ]", "_", label)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.errors import DataError
+from alue_bench.evaluation.label_cells import join_labels, split_labels
 from alue_bench.spec import Predictions
 from alue_bench.task import Labels, TargetKind
 
@@ -64,8 +65,9 @@ class Targets:
 def targets_of(table: pd.DataFrame, *, multilabel: bool = False) -> Targets:
     """The way back from `predictions_table`, or from a file that it was written to.
 
-    table: columns id, gold, prediction, and score_LABEL for each label. multilabel: a cell holds several label names.
-    Raises DataError where a cell names a label that has no score column.
+    table: columns id, gold, prediction, and score_LABEL for each label. multilabel: a cell holds several label names,
+    as `label_cells` joins them.
+    Raises DataError where a cell names a label that has no score column, or cannot be taken apart.
     """
     import numpy as np
 
@@ -95,7 +97,11 @@ def _marks(cells: Any, names: tuple[str, ...]) -> np.ndarray[Any, Any]:
     index = {name: place for place, name in enumerate(names)}
     marks = np.zeros((len(cells), len(index)), dtype="int64")
     for row, cell in enumerate(cells.tolist()):
-        for name in cell.split():
+        try:
+            marked = split_labels(cell)
+        except ValueError as error:
+            raise DataError(f"the predictions' cell {cell!r:.60} cannot be taken apart: {error}") from error
+        for name in marked:
             if name not in index:
                 raise DataError(f"the predictions name a label {name!r} that is none of {', '.join(names)}")
             marks[row, index[name]] = 1
@@ -106,5 +112,5 @@ def _named(value: Any, labels: Labels) -> Any:
     if labels.kind is TargetKind.REGRESSION:
         return float(value)
     if labels.kind is TargetKind.MULTILABEL:
-        return " ".join(name for name, mark in zip(labels.names, value, strict=True) if mark)
+        return join_labels(name for name, mark in zip(labels.names, value, strict=True) if mark)
     return labels.names[int(value)]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from alue_bench.errors import DataError
+from alue_bench.evaluation.label_cells import split_labels
 from alue_bench.formats import Example
 from alue_bench.task import Labels, Submission, TargetKind, Task
 
@@ -13,9 +14,9 @@ from alue_bench.task import Labels, Submission, TargetKind, Task
 def submission_text(task: Task, ids: Sequence[str], predicted: Sequence[str], rows: Sequence[Example]) -> str:
     """The content of the task's submission file: UTF-8, lines end with a line feed.
 
-    `predicted` are label names (several apart by spaces) or numbers as text, and `ids` the examples they were made of;
-    `rows` is every row of the official file. Raises DataError where the predictions are not of exactly these rows, in
-    their order, or one of them is not a label of the task.
+    `predicted` are label names (several as `label_cells` joins them) or numbers as text, and `ids` the examples they
+    were made of; `rows` is every row of the official file. Raises DataError where the predictions are not
+    of exactly these rows, in their order, or one of them is not a label of the task.
     """
     submission = _declared(task)
     _check_rows(task.name, ids, rows)
@@ -60,11 +61,14 @@ def _cells(value: str, labels: Labels, submission: Submission) -> list[str]:
             raise ValueError(f"{value} is not a finite number")
         return [repr(number)]
     if labels.kind is TargetKind.MULTILABEL:
-        marked = set(value.split())
+        marked = set(split_labels(value))
         unknown = sorted(marked - set(labels.names))
         if unknown:
             raise ValueError(f"{unknown[0]!r} is not one of the labels {', '.join(labels.names)}")
         return ["1" if name in marked else "0" for name in labels.names]
     if value not in labels.names:
         raise ValueError(f"{value!r} is not one of the labels {', '.join(labels.names)}")
-    return [submission.encode.get(value, value)]
+    cell = submission.encode.get(value, value)
+    if any(character in cell for character in "\t\r\n"):
+        raise ValueError(f"{cell!r} cannot stand in a tab-separated file; Submission(encode=...) gives it a code")
+    return [cell]

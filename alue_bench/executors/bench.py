@@ -91,7 +91,7 @@ class Workbench:
 
         try:
             result, self._trained = execute(spec, planned.inputs, before=self._trained, on_step=on_step)
-            self._recorder.finish(run_id, spec, result, labels)
+            problems = (*result.problems, *self._recorder.finish(run_id, spec, result, labels))
             if self._trained.file is not None:  # not before the result is safe
                 self._trained.file.remove()
         except StoreUnavailableError:
@@ -107,5 +107,7 @@ class Workbench:
             except ClaimLost:
                 return Held(run_id)
             return Outcome(planned, "failed", run_id, cause=next(iter(cause.splitlines()), ""))
+        for problem in problems:
+            self._observer.warned(f"{spec.label}: {redact(problem)}")
         notify(self._registry, "alue_bench_run_finished", self._observer.warned, spec=spec, result=result)
         return Outcome(planned, "finished", run_id, result.metrics)

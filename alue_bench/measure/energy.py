@@ -5,6 +5,8 @@ Two counters, both of energy since some start, so that two readings bracket the 
 - the GPU's own (NVML, of the device torch uses; Volta and later), through the package `nvidia-ml-py`;
 - the processor's packages (RAPL), which Linux shows below /sys/class/powercap to those who may read it. It counts the
   whole processor, whoever uses it.
+
+A counter that fails is left out, and why is told: neither the work nor its own error is lost for it.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from alue_bench.best_effort import best_effort
 from alue_bench.measure.environment import RUNS_PER_GPU
 
 POWERCAP = Path("/sys/class/powercap")
@@ -26,27 +29,65 @@ class Energy:
 
     def __init__(self, device: str, powercap: Path = POWERCAP) -> None:
         self.joules: dict[str, float] = {}
-        self._counters: dict[str, Callable[[], float]] = {}
-        if device == "cuda" and (gpu := _nvml_counter()) is not None:
-            self._counters["gpu"] = gpu
-        self._packages = _readable_packages(powercap)
+        self.problems: list[str] = []
+        """Sentences on counters that failed."""
+        self._counters: dict[str, Counter] = {}
+        if device == "cuda":
+            gpu = best_effort("no energy of the GPU", _nvml_counter, self.problems.append)
+            if gpu is not None:
+                self._counters["gpu"] = _advance_of(gpu)
+        packages = best_effort("no energy of the processor", lambda: _readable_packages(powercap), self.problems.append)
+        if packages:
+            self._counters["cpu"] = lambda: _advance_of_packages(packages)
+        self._running: dict[str, Callable[[], float]] = {}
 
     def __enter__(self) -> Energy:
-        self._before = {name: read() for name, read in self._counters.items()}
-        self._packages_before = [_number(package / "energy_uj") for package in self._packages]
+        for name, start in self._counters.items():
+            advance = best_effort(f"no energy/{name}_j", start, self.problems.append)
+            if advance is not None:
+                self._running[name] = advance
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.joules = {name: read() - self._before[name] for name, read in self._counters.items()}
-        if self._packages:
-            spent = 0
-            for package, before in zip(self._packages, self._packages_before, strict=True):
-                after = _number(package / "energy_uj")
-                # The counter starts again at zero when it is full: once in minutes to hours.
-                spent += after - before + (_number(package / "max_energy_range_uj") if after < before else 0)
-            self.joules["cpu"] = spent * MICRO
+        for name, advance in self._running.items():
+            joules = best_effort(f"no energy/{name}_j", advance, self.problems.append)
+            if joules is not None:
+                self.joules[name] = joules
+
+
+Counter = Callable[[], Callable[[], float]]
+"""Reads a counter, and returns a function that says by how many joules it has advanced since."""
+
+
+def _advance_of(read: Callable[[], float]) -> Counter:
+    def start() -> Callable[[], float]:
+        before = read()
+
+        def advance() -> float:
+            joules = read() - before
+            if joules < 0:
+                raise RuntimeError("the counter began again, as after a reset of the driver")
+            return joules
+
+        return advance
+
+    return start
+
+
+def _advance_of_packages(packages: list[Path]) -> Callable[[], float]:
+    before = [_number(package / "energy_uj") for package in packages]
+
+    def advance() -> float:
+        spent = 0
+        for package, start in zip(packages, before, strict=True):
+            end = _number(package / "energy_uj")
+            # The counter starts again at zero when it is full: once in minutes to hours.
+            spent += end - start + (_number(package / "max_energy_range_uj") if end < start else 0)
+        return spent * MICRO
+
+    return advance
 
 
 def _nvml_counter() -> Callable[[], float] | None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import threading
 from types import TracebackType
+from typing import Any
+
+from alue_bench.best_effort import best_effort
 
 MIB = 2**20
 
 
 class PeakMemory:
-    """Context manager; afterwards `process_mib` and, on CUDA, `device_mib` hold the peaks.
+    """Context manager; afterwards `process_mib` and, on CUDA, `device_mib` hold the peaks; None where one could not be
+    measured, and `problems` then says why.
 
     The operating system's own peak never falls again, so a run's peak is sampled: about fifty times a second, at the
     cost of a system call. A spike shorter than that can be missed.
@@ -21,36 +25,60 @@ class PeakMemory:
         """beside_bytes: what the process holds all the while for other work, and is not counted."""
         self.device = device
         self._beside_mib = beside_bytes / MIB
-        self.process_mib = 0.0
+        self.process_mib: float | None = None
         self.device_mib: float | None = None
+        self.problems: list[str] = []
+        self._highest_bytes, self._complete = 0, False
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
 
     def __enter__(self) -> PeakMemory:
-        import psutil
-
-        self._process = psutil.Process()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-        if self.device == "cuda":
-            import torch
-
-            torch.cuda.reset_peak_memory_stats()
-        self._thread.start()
+        best_effort("no memory/process_peak_mib", self._start_sampling, self.problems.append)
+        self._device_counted = self.device == "cuda" and self._reset_device()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._thread.join()
-        self.process_mib -= self._beside_mib
-        if self.device == "cuda":
-            import torch
+        if self._thread is not None:
+            self._thread.join()
+            if self._complete:
+                self.process_mib = self._highest_bytes / MIB - self._beside_mib
+        if self._device_counted:
+            self.device_mib = best_effort("no memory/device_peak_mib", _device_peak_mib, self.problems.append)
 
-            self.device_mib = torch.cuda.max_memory_allocated() / MIB
+    def _start_sampling(self) -> None:
+        import psutil
 
-    def _sample(self) -> None:
-        while True:
-            self.process_mib = max(self.process_mib, self._process.memory_info().rss / MIB)
-            if self._stop.wait(self.INTERVAL_S):
-                self.process_mib = max(self.process_mib, self._process.memory_info().rss / MIB)
-                return
+        process = psutil.Process()
+        thread = threading.Thread(
+            target=lambda: best_effort(
+                "no memory/process_peak_mib", lambda: self._sample(process), self.problems.append
+            ),
+            daemon=True,
+        )
+        thread.start()
+        self._thread = thread
+
+    def _sample(self, process: Any) -> None:
+        while not self._complete:
+            stopped = self._stop.is_set()
+            self._highest_bytes = max(self._highest_bytes, process.memory_info().rss)
+            self._complete = stopped  # and sampled once more since
+            self._stop.wait(self.INTERVAL_S)
+
+    def _reset_device(self) -> bool:
+        import torch
+
+        def reset() -> bool:
+            torch.cuda.reset_peak_memory_stats()
+            return True
+
+        return best_effort("no memory/device_peak_mib", reset, self.problems.append) is not None
+
+
+def _device_peak_mib() -> float:
+    import torch
+
+    return torch.cuda.max_memory_allocated() / MIB

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.errors import UnavailableError
+from alue_bench.evaluation.label_cells import split_labels
 from alue_bench.report.charts import learning_curves, predicted_against_gold
 from alue_bench.report.content import (
     Cell,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 SCATTERED = 300
 """Most points of a scatter plot; of more, every n-th is drawn."""
+JACCARD = "test/jaccard_samples"
 LARGE = 12
 """Labels of a confusion matrix that is shown only on demand when it has more."""
 
@@ -121,12 +123,15 @@ def _left_out(subjects: Sequence[Subject], shown: Shown) -> list[Item]:
 def _predictions(results: Results, run_ids: Sequence[str], label: str, name: str) -> Matrix | Table | Picture | None:
     import pandas as pd
 
-    tables = []
+    tables, multilabel = [], _are_multilabel(results, run_ids)
     for run_id in run_ids:
         try:
-            tables.append(read_predictions(results, run_id))
-        except UnavailableError:
+            table = read_predictions(results, run_id)
+            if multilabel:
+                table = table.assign(**{side: table[side].map(split_labels) for side in ("gold", "prediction")})
+        except (UnavailableError, ValueError):  # gone, or damaged
             continue
+        tables.append(table)
     if not tables:
         return None
     caption = f"{label}, {'1 seed' if len(tables) == 1 else f'{len(tables)} seeds together'}"
@@ -134,10 +139,16 @@ def _predictions(results: Results, run_ids: Sequence[str], label: str, name: str
     labels = [column.removeprefix("score_") for column in everything.columns if column.startswith("score_")]
     if pd.api.types.is_float_dtype(everything["gold"]):
         return _scatter(everything, name, caption)
-    if set(everything["gold"]) | set(everything["prediction"]) <= set(labels):
+    if not multilabel:
         pairs = Counter(zip(everything["gold"], everything["prediction"], strict=True))
         return Matrix(caption, labels, [[pairs[gold, predicted] for predicted in labels] for gold in labels])
     return _hits(everything, labels, caption)
+
+
+def _are_multilabel(results: Results, run_ids: Sequence[str]) -> bool:
+    """Whether these runs are of a task whose examples may have several labels: only those have this metric."""
+    of_runs = results.frame[results.frame["run_id"].isin(list(run_ids))]
+    return JACCARD in of_runs.columns and bool(of_runs[JACCARD].notna().any())
 
 
 def _scatter(everything: pd.DataFrame, name: str, caption: str) -> Picture | None:
@@ -149,9 +160,7 @@ def _scatter(everything: pd.DataFrame, name: str, caption: str) -> Picture | Non
 
 
 def _hits(everything: pd.DataFrame, labels: Sequence[str], caption: str) -> Table:
-    gold = [set(names.split()) for names in everything["gold"]]
-    predicted = [set(names.split()) for names in everything["prediction"]]
-    both = list(zip(gold, predicted, strict=True))
+    both = list(zip(everything["gold"], everything["prediction"], strict=True))
 
     def count(label: str) -> Row:
         right = sum(label in g and label in p for g, p in both)

@@ -42,7 +42,7 @@ TITLES = {
 }
 """What each table is about."""
 
-F1 = re.compile(r"test/(f1_[\w.\- ]+)")
+F1 = re.compile(r"test/(f1_.+)", re.DOTALL)
 ALIKE = ("data_source", "protocol", "hardware")
 """Columns in which runs that are averaged must not differ, where the frame has them."""
 

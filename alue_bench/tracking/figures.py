@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alue_bench.evaluation.label_cells import split_labels
 from alue_bench.figure_text import literal_text, short, short_names
 from alue_bench.spec import Predictions
 from alue_bench.task import Labels, TargetKind
@@ -109,8 +110,8 @@ class _Matrix:
 
 
 def _draw_hits(axes: object, predictions: Predictions, labels: Labels) -> None:
-    gold = [set(names.split()) for names in predictions.gold]
-    predicted = [set(names.split()) for names in predictions.predicted]
+    gold = [set(split_labels(cell)) for cell in predictions.gold]
+    predicted = [set(split_labels(cell)) for cell in predictions.predicted]
     counts = {
         "right": [sum(n in g and n in p for g, p in zip(gold, predicted, strict=True)) for n in labels.names],
         "missed": [sum(n in g and n not in p for g, p in zip(gold, predicted, strict=True)) for n in labels.names],

@@ -25,6 +25,7 @@ from urllib.parse import unquote, urlparse
 from alue_bench.errors import UnavailableError, UsageError
 from alue_bench.tracking.claims import FINGERPRINT
 from alue_bench.tracking.connection import Connection
+from alue_bench.tracking.metric_names import is_stored_as_itself, metrics_by_original, original_name, originals_of
 from alue_bench.tracking.recording import CURVES, FIRST_LOOK, SUBMISSION_FILE
 
 if TYPE_CHECKING:
@@ -249,13 +250,23 @@ def read_curves(results: Results, run_id: str, metrics: Sequence[str] | None = N
     client = results.connection.client
     points: list[tuple[str, int, float]] = []
     with _store_told(results.connection):
-        for name in sorted(client.get_run(run_id).data.metrics if metrics is None else metrics):
-            if name.startswith(CURVES):
-                history = client.get_metric_history(run_id, name)
-                points += [(name, point.step, point.value) for point in history]
+        for name, stored in _stored_curves(client, run_id, metrics).items():
+            history = client.get_metric_history(run_id, stored)
+            points += [(name, point.step, point.value) for point in history]
     frame = pd.DataFrame(points, columns=["metric", "step", "value"])
     frame = frame.astype({"metric": "string", "step": "int64", "value": "float64"})
     return frame.sort_values(["metric", "step"], kind="stable").reset_index(drop=True)
+
+
+def _stored_curves(client: Any, run_id: str, metrics: Sequence[str] | None) -> dict[str, str]:
+    """The curves of a run, or those asked for, with their names in the store. A name that is stored as it is, as nearly
+    all are, is not asked for."""
+    if metrics is not None and all(map(is_stored_as_itself, metrics)):
+        return {name: name for name in metrics if name.startswith(CURVES)}
+    data = client.get_run(run_id).data
+    originals = originals_of(data.tags)
+    found = {original_name(stored, originals): stored for stored in sorted(data.metrics) if stored.startswith(CURVES)}
+    return found if metrics is None else {name: found[name] for name in metrics if name in found}
 
 
 def read_config(results: Results, run_id: str) -> dict[str, Any] | None:
@@ -384,8 +395,8 @@ def _record(run: Any, experiment: str) -> dict[str, Any]:
         context = next((tag.value for tag in entry.tags if tag.key == "mlflow.data.context"), None)
         if context in SPLITS:
             found[SPLITS[context]] = entry.dataset.digest
-    found |= {name: value for name, value in data.metrics.items() if not name.startswith(CURVES)}
-    return found
+    final = {name: value for name, value in data.metrics.items() if not name.startswith(CURVES)}
+    return found | metrics_by_original(final, data.tags)
 
 
 def _versions(tags: Mapping[str, str]) -> str:

@@ -22,6 +22,7 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
 from uuid import uuid4
 
 from alue_bench import __version__
+from alue_bench.best_effort import best_effort
 from alue_bench.display import markdown
 from alue_bench.errors import StoreUnavailableError
 from alue_bench.measure.environment import git_state, hardware_fingerprint
@@ -44,8 +45,32 @@ from alue_bench.tracking.claims import (
 from alue_bench.tracking.connection import Connection, public, store_name
 from alue_bench.tracking.figures import draw_predictions
 from alue_bench.tracking.liveness import HEARTBEAT, MACHINE, PROCESS, Heart, Watch, a_beat, this_machine, this_process
-from alue_bench.tracking.record import Closing, DataUsed, Opening, write_closing, write_files, write_opening
-from alue_bench.tracking.spool import SPOOLED, Sent, Spool, new_run_id
+from alue_bench.tracking.metric_names import (
+    LONGEST,
+    TAG_LENGTH,
+    fitted,
+    metrics_by_original,
+    stored_names,
+    tags_of_originals,
+)
+from alue_bench.tracking.record import (
+    NOTES_FILE,
+    NOTHING_MISSING,
+    REFUSALS,
+    Closing,
+    DataUsed,
+    Opening,
+    Point,
+    Shortfall,
+    end,
+    said_of_refusal,
+    write_closing,
+    write_files,
+    write_folder,
+    write_opening,
+    write_texts,
+)
+from alue_bench.tracking.spool import MISSING_TAG, SCRATCH, SPOOLED, Sent, Spool, new_run_id, said_of_missing
 
 FAILURE = "failure"
 FIRST_LOOK = "search.first_look"
@@ -55,8 +80,12 @@ TRACEBACK_FILE = "traceback.txt"
 CURVES = ("train/", "dev/")
 """Names of metrics that are logged over the course of training begin with these; no final scalar's does."""
 
+PARAM_LENGTH, DATASET_LENGTH = 6000, 500
+"""Characters in a param's value, and in the name of a data set; MLflow's limits."""
+
 ASK_AGAIN_S = 10.0
-"""After the store did not answer: MLflow's own patience would cost a plan of short runs more than the runs."""
+"""After the store, or the place of its artifacts, did not answer: MLflow's own patience would cost a plan of short runs
+more than the runs."""
 
 Arguments = ParamSpec("Arguments")
 Returned = TypeVar("Returned")
@@ -80,7 +109,9 @@ def _tells_of_the_store(
         try:
             found = method(recorder, *args, **kwargs)
         except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
-            why = f"the tracking store stopped answering ({public(_first_line(error))})"
+            refuses = isinstance(error, MlflowException) and error.error_code in REFUSALS
+            how = "refuses what is to be recorded" if refuses else "stopped answering"
+            why = f"the tracking store {how} ({public(_first_line(error))})"
             recorder.away = Away(why, time.monotonic() + ASK_AGAIN_S)
             raise StoreUnavailableError(why) from error
         recorder.away = None
@@ -131,7 +162,8 @@ class _Open:
     fingerprint: str | None
     again: bool
     written: bool
-    """Whether the store has all of the opening."""
+    """Whether the store has all of the opening, apart from what is missing."""
+    missing: Shortfall = NOTHING_MISSING
 
 
 class Recorder:
@@ -155,8 +187,9 @@ class Recorder:
         """Told to the workers of a plan: the runs of all of them are known by it."""
         self.spool = Spool(store_name(connection.uri), connection.experiment)
         self.away: Away | None = None
+        self._artifacts_away: Away | None = None
         self._on_problem = on_problem
-        self._told = False
+        self._told = self._told_of_artifacts = False
         self._open_run: str | None = None
         self._opened: dict[str, _Open] = {}
         self._for_parent: tempfile.TemporaryDirectory[str] | None = None
@@ -173,7 +206,8 @@ class Recorder:
         invocation = self.invocation if by_us else None
         kept = self.spool.finished(fingerprint, invocation=invocation)
         if kept is not None:
-            metrics = {name: value for name, value, *_ in kept.closing.points if not name.startswith(CURVES)}
+            points = {name: value for name, value, *_ in kept.closing.points if not name.startswith(CURVES)}
+            metrics = metrics_by_original(points, kept.closing.tags)
             return Recorded(kept.run_id or kept.id, metrics, kept.opening.params)
         return self._unless_away(lambda: self._finished(fingerprint, invocation), None)
 
@@ -187,7 +221,8 @@ class Recorder:
             return None
         # A curve's last point is no final scalar: a reused run tells the same metrics as a finished one.
         final = {name: v for name, v in runs[0].data.metrics.items() if not name.startswith(CURVES)}
-        return Recorded(runs[0].info.run_id, final, dict(runs[0].data.params))
+        metrics = metrics_by_original(final, runs[0].data.tags)
+        return Recorded(runs[0].info.run_id, metrics, dict(runs[0].data.params))
 
     def holder(self, fingerprint: str) -> Held | None:
         """Who does a run at this moment, in this process or another; None where nobody is seen who does."""
@@ -222,7 +257,28 @@ class Recorder:
 
     @_tells_of_the_store
     def _send_spooled(self) -> list[Sent]:
-        return self.spool.send(self.connection)
+        sent = self.spool.send(self.connection, artifacts_away=self._why_artifacts_away())
+        for one in sent:
+            if one.how == "without artifacts":
+                self._artifacts_are_away(one.why)
+        return sent
+
+    def _why_artifacts_away(self) -> str:
+        """Empty where they may be written."""
+        away = self._artifacts_away
+        return away.why if away is not None and time.monotonic() < away.until else ""
+
+    def _artifacts_are_away(self, missing: str) -> None:
+        """Told once; for a while after that it is not tried to write any."""
+        self._artifacts_away = Away(missing, time.monotonic() + ASK_AGAIN_S)
+        if not self._told_of_artifacts:
+            self._told_of_artifacts = True
+            self._on_problem(
+                f"artifacts cannot be written to {missing}; results are recorded in the tracking store all the same, "
+                f"and their artifacts are kept in {self.spool.folder} until they can be. Make that place writable from "
+                "this machine; or let a server write there: start mlflow server with --artifacts-destination and use a "
+                "new --experiment"
+            )
 
     def _unless_away(self, call: Callable[[], T], otherwise: T) -> T:
         """The call's result, or `otherwise` where the store is away; that is told once."""
@@ -259,17 +315,19 @@ class Recorder:
         opening = Opening(
             name, _now(), _redacted({**self._common_tags(), **tags, "kind": "plan"}), files={"plan.json": _json(plan)}
         )
-        run_id = self._unless_away(lambda: self._start_parent(opening), None)
-        self.parent_id = run_id or new_run_id()
-        self._opened[self.parent_id] = _Open(opening, None, again=True, written=run_id is not None)
+        started = self._unless_away(lambda: self._start_parent(opening), None)
+        self.parent_id, missing = started or (new_run_id(), NOTHING_MISSING)
+        self._opened[self.parent_id] = _Open(opening, None, again=True, written=started is not None, missing=missing)
         return self.parent_id
 
     @_tells_of_the_store
-    def _start_parent(self, opening: Opening) -> str:
+    def _start_parent(self, opening: Opening) -> tuple[str, Shortfall]:
         run_id = self._create(opening)
         self._heart.beat_for(run_id)
-        write_files(self.connection.client, run_id, opening.files)
-        return run_id
+        missing = self._why_artifacts_away() or write_files(self.connection.client, run_id, opening.files)
+        if missing:
+            self._artifacts_are_away(missing)
+        return run_id, Shortfall(artifacts=missing)
 
     def add_to_parent(self, folder: Path, *, into: str) -> None:
         """A folder's files, as artifacts of the parent run in a folder of their own: at once, or with its end."""
@@ -277,25 +335,30 @@ class Recorder:
         if parent is None:
             return
         if parent.startswith(SPOOLED) or not self._unless_away(lambda: self._add_files(parent, folder, into), False):
-            self._for_parent = self._for_parent or tempfile.TemporaryDirectory(prefix="alue-bench-")
-            shutil.copytree(folder, Path(self._for_parent.name) / into, dirs_exist_ok=True)
+            best_effort(f"no {into} with the plan's run", lambda: self._add_at_end(folder, into), self._on_problem)
+
+    def _add_at_end(self, folder: Path, into: str) -> None:
+        self._for_parent = self._for_parent or tempfile.TemporaryDirectory(prefix="alue-bench-")
+        shutil.copytree(folder, Path(self._for_parent.name) / into, dirs_exist_ok=True)
 
     @_tells_of_the_store
     def _add_files(self, run_id: str, folder: Path, into: str) -> bool:
-        self.connection.client.log_artifacts(run_id, str(folder), into)
-        return True
+        missing = self._why_artifacts_away() or write_folder(self.connection.client, run_id, folder, into=into)
+        if missing:
+            self._artifacts_are_away(missing)
+        return not missing
 
     def finish_parent(self, results: Mapping[str, Any], metrics: Mapping[str, float], *, status: str) -> None:
         if self.parent_id is None:
             return
         now = _now()
-        points = tuple((name, float(value), now, 0) for name, value in metrics.items())
+        points, tags = _points([(name, value, 0) for name, value in metrics.items()], now)
 
         def render(folder: Path) -> None:
             if self._for_parent is not None:
                 shutil.copytree(self._for_parent.name, folder, dirs_exist_ok=True)
 
-        self._close(self.parent_id, Closing(status, now, points=points), {"results.json": _json(results)}, render)
+        self._close(self.parent_id, Closing(status, now, tags, points), {"results.json": _json(results)}, render)
 
     def start(
         self,
@@ -313,15 +376,16 @@ class Recorder:
         Where the store is away nobody can be asked: the run is done.
         """
         opening = self._opening(spec, inputs, tags or {})
-        run_id = self._unless_away(lambda: self._start(opening, spec.fingerprint, again=again), None)
-        if isinstance(run_id, Held):
-            return run_id
-        written = run_id is not None
-        run_id = run_id or self._open_run or new_run_id()  # it may have gone away when the run was half opened
+        started = self._unless_away(lambda: self._start(opening, spec.fingerprint, again=again), None)
+        if isinstance(started, Held):
+            return started
+        written = started is not None
+        # The store may have gone away when the run was half opened.
+        run_id, missing = started or (self._open_run or new_run_id(), NOTHING_MISSING)
         if not written and not run_id.startswith(SPOOLED):
             self._heart.beat_for(run_id)
         self._open_run = run_id
-        self._opened[run_id] = _Open(opening, spec.fingerprint, again, written)
+        self._opened[run_id] = _Open(opening, spec.fingerprint, again, written, missing)
         return run_id
 
     def _opening(self, spec: RunSpec, inputs: RunInputs, more_tags: Mapping[str, str]) -> Opening:
@@ -368,16 +432,16 @@ class Recorder:
         others = {name: value for name, value in asdict(spec.hyper).items() if name not in params}
         tags["hyper"] = json.dumps(others, sort_keys=True)
         return Opening(
-            spec.label,
+            fitted(spec.label, LONGEST),
             _now(),
             _redacted(tags),
-            _redacted({name: str(value) for name, value in params.items()}),
+            _redacted({name: str(value) for name, value in params.items()}, PARAM_LENGTH),
             _data_used(inputs),
             {"config.json": _json(spec.as_dict())},
         )
 
     @_tells_of_the_store
-    def _start(self, opening: Opening, fingerprint: str, *, again: bool) -> str | Held:
+    def _start(self, opening: Opening, fingerprint: str, *, again: bool) -> tuple[str, Shortfall] | Held:
         client = self.connection.client
         self._open_run = None
         run_id = self._create(opening)
@@ -389,8 +453,11 @@ class Recorder:
             return held
         client.set_tag(run_id, STAGE, "training")
         self._heart.beat_for(run_id)
-        write_opening(client, run_id, opening, tags=False)
-        return run_id
+        missing = write_opening(client, run_id, opening, tags=False, artifacts_away=self._why_artifacts_away())
+        self._tell_refusals(opening.name, missing)
+        if missing.artifacts:
+            self._artifacts_are_away(missing.artifacts)
+        return run_id, missing
 
     def _create(self, opening: Opening) -> str:
         run = self.connection.client.create_run(
@@ -398,34 +465,40 @@ class Recorder:
         )
         return str(run.info.run_id)
 
-    def finish(self, run_id: str, spec: RunSpec, result: RunResult, labels: Labels) -> None:
-        """Close a run with what was measured; only then does it count as finished.
+    def finish(self, run_id: str, spec: RunSpec, result: RunResult, labels: Labels) -> tuple[str, ...]:
+        """Close a run with what was measured; only then does it count as finished. Returns what went wrong with its
+        pictures, a sentence each: they are noted, and the result is recorded.
 
         Raises ClaimLost where it was closed by another process meanwhile, and leaves it so; or where another process,
         unseen because the store was away, has finished it.
         """
         self._heart.rest(run_id)
         now = _now()
-        final = [(name, float(value), now, 0) for name, value in result.metrics.items()]
-        curves = [(point.metric, float(point.value), now, point.step) for point in result.curves]
+        values = [(name, value, 0) for name, value in result.metrics.items()]
+        values += [(point.metric, point.value, point.step) for point in result.curves]
+        points, originals = _points(values, now)
         # A run that could not be done in the format it was meant for was done in another one.
         engine = result.environment["engine"]
-        tags = {"precision": engine["precision"], STAGE: "done"}
+        tags = {"precision": engine["precision"], STAGE: "done", **originals}
         tags |= {"cuda_graphs": "yes"} if engine["recorded_shapes"] else {}
-        files = {"environment.json": _json(result.environment)}
-        if result.notes:
-            files["notes.txt"] = redact("\n".join(result.notes)) + "\n"
+        problems: list[str] = []
 
         def render(folder: Path) -> None:
             write_predictions(folder / "predictions.csv", result.predictions)
             write_predictions(folder / "dev_predictions.csv", result.dev_predictions)
             if result.submission_predictions is not None:
                 write_predictions(folder / SUBMISSION_FILE, result.submission_predictions)
-            draw_predictions(folder / "confusion_matrix.png", result.predictions, labels, title=spec.label)
             if result.freezing:
                 write_freezing(folder / "freezing.csv", result.freezing)
+            problems.clear()
+            _draw(folder / "confusion_matrix.png", result.predictions, labels, spec.label, problems.append)
+            notes = [*result.notes, *problems]
+            if notes:
+                write_texts(folder, {NOTES_FILE: redact("\n".join(notes)) + "\n"})
 
-        self._close(run_id, Closing("FINISHED", now, tags, (*final, *curves)), files, render)
+        files = {"environment.json": _json(result.environment)}
+        self._close(run_id, Closing("FINISHED", now, tags, points), files, render)
+        return tuple(problems)
 
     def fail(self, run_id: str, cause: str, trace: str) -> None:
         """Close a run that raised: status FAILED, the cause as a tag, the traceback as an artifact.
@@ -489,17 +562,19 @@ class Recorder:
         """Write how a run ended: to the store, or else to the spool."""
         self._heart.rest(run_id)
         opened = self._opened.get(run_id)
+
+        def everything(folder: Path) -> None:
+            render(folder)
+            write_texts(folder, files)
+            if opened is not None and opened.missing.artifacts:
+                write_texts(folder, opened.opening.files)
+            if opened is not None and opened.missing.refused:
+                notes = "\n".join(map(said_of_refusal, opened.missing.refused))
+                with (folder / NOTES_FILE).open("a", encoding="utf-8") as file:
+                    file.write(notes + "\n")
+
         with ExitStack() as stack:
-            try:
-                folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-                render(folder)
-                for name, content in files.items():
-                    (folder / name).write_text(content, encoding="utf-8")
-            except OSError as error:
-                raise StoreUnavailableError(
-                    f"a run's files cannot be written to the folder for temporary files ({error.strerror or error}); "
-                    "make room there, or name another with TMPDIR"
-                ) from error
+            folder = self._rendered(stack, everything)
             try:
                 taken = not run_id.startswith(SPOOLED) and self._unless_away(
                     lambda: self._write_closing(run_id, closing, folder), otherwise=False
@@ -517,7 +592,29 @@ class Recorder:
             self._open_run = None
         self.send_spooled()
 
-    def _keep(self, run_id: str, opened: _Open, closing: Closing, files: Path) -> None:
+    def _rendered(self, stack: ExitStack, render: Callable[[Path], None]) -> Path:
+        """A run's files in a temporary folder, or in the spool's where that has no room for them."""
+        try:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            render(folder)
+            return folder
+        except OSError as error:
+            sentence = (
+                f"a run's files cannot be written to the folder for temporary files ({error.strerror or error}); "
+                "make room there, or name another with TMPDIR"
+            )
+        try:
+            self.spool.folder.mkdir(parents=True, exist_ok=True)
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=self.spool.folder, prefix=SCRATCH)))
+            render(folder)
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"{sentence}. Nor can they be written to {self.spool.folder} ({error.strerror or error})"
+            ) from error
+        self._on_problem(f"{sentence}; they were written to {self.spool.folder} instead")
+        return folder
+
+    def _keep(self, run_id: str, opened: _Open, closing: Closing, files: Path, *, artifacts_only: bool = False) -> None:
         self.spool.add(
             files,
             run_id=run_id,
@@ -525,6 +622,7 @@ class Recorder:
             again=opened.again,
             opening=opened.opening,
             closing=closing,
+            artifacts_only=artifacts_only,
         )
 
     @_tells_of_the_store
@@ -538,9 +636,38 @@ class Recorder:
             if opened.fingerprint is not None and not opened.again and self._finished(opened.fingerprint):
                 withdraw(self.connection, run_id)
                 self._lost(run_id)
-            write_opening(self.connection.client, run_id, opened.opening)
-        write_closing(self.connection.client, run_id, closing, folder)
+            missing = write_opening(
+                self.connection.client, run_id, opened.opening, artifacts_away=self._why_artifacts_away()
+            )
+            self._tell_refusals(opened.opening.name, missing)
+            if missing.artifacts:
+                self._artifacts_are_away(missing.artifacts)
+                write_texts(folder, opened.opening.files)
+        missing = write_closing(
+            self.connection.client, run_id, closing, folder, artifacts_away=self._why_artifacts_away()
+        )
+        self._tell_refusals(opened.opening.name if opened else run_id, missing)
+        if missing.artifacts:
+            self._artifacts_are_away(missing.artifacts)
+            self._keep_artifacts(run_id, opened, closing, folder, missing.artifacts)
+        end(self.connection.client, run_id, closing)
         return True
+
+    def _keep_artifacts(self, run_id: str, opened: _Open | None, closing: Closing, folder: Path, missing: str) -> None:
+        """Those of a run that the store takes without them; it has a tag that says so."""
+        try:
+            if opened is None:
+                raise StoreUnavailableError("the run was not begun by this process")
+            self._keep(run_id, opened, closing, folder, artifacts_only=True)
+            said = said_of_missing(missing, self.spool.folder)
+        except StoreUnavailableError as error:
+            said = f"could not be written to {missing}, and are lost: {error}"
+            self._on_problem(f"the artifacts of run {run_id} {said}")
+        self.connection.client.set_tag(run_id, MISSING_TAG, fitted(redact(said), TAG_LENGTH))
+
+    def _tell_refusals(self, name: str, missing: Shortfall) -> None:
+        for refused in missing.refused:
+            self._on_problem(f"{name}: {said_of_refusal(refused)}")
 
     def _lost(self, run_id: str) -> NoReturn:
         self._opened.pop(run_id, None)
@@ -580,6 +707,25 @@ class Recorder:
             self._open_run = None
 
 
+def _draw(path: Path, predictions: Predictions, labels: Labels, title: str, on_problem: Callable[[str], None]) -> None:
+    """Whatever goes wrong with it, nothing but the figure is lost."""
+
+    def draw() -> bool:
+        draw_predictions(path, predictions, labels, title=title)
+        return True
+
+    if not best_effort(f"no {path.name}", draw, on_problem):
+        path.unlink(missing_ok=True)
+
+
+def _points(values: Iterable[tuple[str, float, int]], now: int) -> tuple[tuple[Point, ...], dict[str, str]]:
+    """Names, values and steps of metrics as the store takes them, and the tags by which the names are read back."""
+    listed = list(values)
+    stored = stored_names(name for name, *_ in listed)
+    points = tuple((stored[name], float(value), now, step) for name, value, step in listed)
+    return points, tags_of_originals(stored)
+
+
 def write_freezing(path: Path, events: Iterable[FreezeEvent]) -> None:
     """CSV: at each evaluation point a row a block, with its gradient's norm and whether it is frozen from then on."""
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -592,7 +738,7 @@ def write_freezing(path: Path, events: Iterable[FreezeEvent]) -> None:
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """One line an example: id, gold, prediction, and the score of each label. No texts: many may not be passed on."""
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "gold", "prediction", *(f"score_{name}" for name in predictions.columns)])
         for row in zip(predictions.ids, predictions.gold, predictions.predicted, predictions.scores, strict=True):
@@ -608,7 +754,7 @@ def _data_used(inputs: RunInputs) -> tuple[DataUsed, ...]:
     ]
     return tuple(
         DataUsed(
-            name=f"{task.name}-{split}",
+            name=fitted(f"{task.name}-{split}", DATASET_LENGTH),
             digest=rows.splits[split].digest,
             source=json.dumps({"publisher": task.source[:400], "kind": rows.folder.kind}, ensure_ascii=False),
             profile=json.dumps({"rows": len(rows.splits[split].examples), "protocol": task.splits.protocol[:400]}),
@@ -641,8 +787,8 @@ def _json(value: object) -> str:
     return json.dumps(redacted(value), ensure_ascii=False, indent=2, default=lambda one: redact(str(one))) + "\n"
 
 
-def _redacted(values: Mapping[str, str]) -> dict[str, str]:
-    return {name: redact(str(value)) for name, value in values.items()}
+def _redacted(values: Mapping[str, str], longest: int = TAG_LENGTH) -> dict[str, str]:
+    return {name: fitted(redact(str(value)), longest) for name, value in values.items()}
 
 
 def _now() -> int:

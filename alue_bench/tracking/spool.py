@@ -8,6 +8,8 @@
 STORE is a digest of the store's address and the experiment. An entry is written beside its place, flushed to the disk
 and renamed: it is there whole or not at all. It goes when the store has taken it. That may happen twice where a process
 dies in between: the entry's id is a tag of its run, by which the second time finds what the first has written.
+
+Where the store has taken a result, and only the place of its artifacts cannot be reached, an entry holds those alone.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,16 +31,29 @@ import platformdirs
 
 from alue_bench.errors import StoreUnavailableError, UnavailableError
 from alue_bench.tracking.claims import INVOCATION
-from alue_bench.tracking.record import Closing, DataUsed, Opening, write_closing, write_opening
+from alue_bench.tracking.record import (
+    REFUSALS,
+    Closing,
+    DataUsed,
+    Opening,
+    end,
+    said_of_refusal,
+    write_closing,
+    write_folder,
+    write_opening,
+    write_texts,
+)
 
 if TYPE_CHECKING:
     from alue_bench.tracking.connection import Connection
 
-FORMAT = 1
+FORMAT = 2
 VARIABLE = "ALUE_BENCH_STATE"
 SPOOLED = "spool-"
 """Ids of runs that could not even be opened in the store begin with this."""
 SPOOL_TAG = "spool"
+MISSING_TAG = "artifacts.missing"
+"""A tag of runs that are recorded without their artifacts: why, and where those are kept."""
 RECORD, FILES, SCRATCH = "record.json", "files", ".scratch-"
 
 
@@ -69,6 +85,8 @@ class Entry:
     closing: Closing
     folder: Path
     """Of the entry; its artifacts lie below."""
+    artifacts_only: bool = False
+    """Whether the store has all the rest."""
 
     @property
     def files(self) -> Path:
@@ -80,8 +98,11 @@ class Sent:
     """What became of an entry: a run in the store, or nothing because an equal one is finished there."""
 
     entry: Entry
-    how: Literal["written", "there already", "refused"]
+    how: Literal["written", "there already", "refused", "without artifacts"]
     why: str = ""
+    """Of a refusal; or where the artifacts, which are still kept, could not be written, and why."""
+    problems: tuple[str, ...] = ()
+    """What of a run that was written the store does not take; a sentence each."""
 
 
 class Spool:
@@ -101,31 +122,34 @@ class Spool:
         again: bool,
         opening: Opening,
         closing: Closing,
+        artifacts_only: bool = False,
     ) -> Entry:
-        """Keep these values, and copies of the artifacts in a folder.
+        """Keep these values, and copies of the artifacts in a folder; with `artifacts_only`, the artifacts of a run
+        of which the store has the values.
 
         Raises StoreUnavailableError where the disk does not take it: then there is no place left for a result.
         """
         known = None if run_id.startswith(SPOOLED) else run_id
         identifier = new_run_id() if known else run_id
-        content = {
-            "format": FORMAT,
-            "id": identifier,
-            "store": self.store,
-            "experiment": self.experiment,
-            "run_id": known,
-            "fingerprint": fingerprint,
-            "again": again,
-            "opening": asdict(opening),
-            "closing": asdict(closing),
-        }
         target = self.folder / identifier
+        entry = Entry(
+            id=identifier,
+            store=self.store,
+            experiment=self.experiment,
+            run_id=known,
+            fingerprint=fingerprint,
+            again=again,
+            opening=opening,
+            closing=closing,
+            folder=target,
+            artifacts_only=artifacts_only,
+        )
         scratch: Path | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             scratch = Path(tempfile.mkdtemp(dir=self.folder, prefix=SCRATCH))
             shutil.copytree(files, scratch / FILES)
-            _write_json(scratch / RECORD, content)
+            _write_json(scratch / RECORD, _content(entry))
             for path in scratch.rglob("*"):
                 _flush(path)
             os.replace(scratch, target)
@@ -156,13 +180,17 @@ class Spool:
             entry
             for entry in read
             if entry.fingerprint == fingerprint
+            and not entry.artifacts_only
             and entry.closing.status == "FINISHED"
             and invocation in (None, entry.opening.tags.get(INVOCATION))
         ]
         return max(found, key=lambda entry: entry.closing.ended, default=None)
 
-    def send(self, connection: Connection) -> list[Sent]:
+    def send(self, connection: Connection, *, artifacts_away: str = "") -> list[Sent]:
         """Write every entry to its store, and remove those that it has. Several processes may do so at once.
+
+        artifacts_away: why no artifacts can be written at this time; those are then kept, and entries that hold nothing
+        else passed over. The first that cannot be written is such a reason too.
 
         Raises what MLflow raises where the store goes away; what was written by then is written.
         """
@@ -175,19 +203,24 @@ class Spool:
             # A plan's run before the runs that name it as their parent.
             entries = sorted(self.entries(), key=lambda entry: (entry.fingerprint is not None, entry.closing.ended))
             for entry in entries:
+                if entry.artifacts_only and artifacts_away:
+                    continue
                 try:
-                    how = _send(connection, entry)
+                    result = _send(connection, entry, artifacts_away)
                 except MlflowException as error:
                     if error.error_code not in REFUSALS:
                         raise
                     why = next(iter(str(error).splitlines()), type(error).__name__)
                     sent.append(Sent(entry, "refused", why))
                     continue
+                sent.append(result)
+                if result.how == "without artifacts":
+                    artifacts_away = result.why
+                    continue
                 # Out of sight first: whoever dies while the files are removed must leave no half entry.
                 gone = entry.folder.with_name(f"{SCRATCH}{entry.id}")
                 os.replace(entry.folder, gone)
                 shutil.rmtree(gone)
-                sent.append(Sent(entry, how))
             self._sweep()
         return sent
 
@@ -216,10 +249,6 @@ class Spool:
                 continue
 
 
-REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "PERMISSION_DENIED", "RESOURCE_CONFLICT")
-"""What MLflow says of a run that it will not take, today or tomorrow; others must not wait behind it."""
-
-
 def all_spools() -> list[Spool]:
     """Of every store that has entries on this machine."""
     found: dict[tuple[str, str], Spool] = {}
@@ -236,11 +265,13 @@ def damaged_entries() -> list[Path]:
     return [path for path in sorted(spool_folder().glob(f"*/{SPOOLED}*")) if _try_read(path) is None]
 
 
-def _send(connection: Connection, entry: Entry) -> Literal["written", "there already"]:
+def _send(connection: Connection, entry: Entry, artifacts_away: str) -> Sent:
     client, experiment_id = connection.client, connection.experiment_id
     run = _known(connection, entry)
+    if entry.artifacts_only:
+        return _send_artifacts(connection, entry, run)
     if run is not None and run.info.status == "FINISHED":
-        return "there already"
+        return Sent(entry, "there already")
     if entry.fingerprint and entry.closing.status == "FINISHED" and not entry.again:
         equal = client.search_runs(
             [experiment_id],
@@ -250,7 +281,7 @@ def _send(connection: Connection, entry: Entry) -> Literal["written", "there alr
         if equal:  # done elsewhere while the store was away: the same result
             if run is not None and run.info.status == "RUNNING":
                 client.set_terminated(run.info.run_id, "KILLED")
-            return "there already"
+            return Sent(entry, "there already")
     tags = {**entry.opening.tags, SPOOL_TAG: entry.id}
     parent = tags.get("mlflow.parentRunId", "")
     if parent.startswith(SPOOLED):
@@ -262,9 +293,45 @@ def _send(connection: Connection, entry: Entry) -> Literal["written", "there alr
     opening = replace(entry.opening, tags=tags)
     if run is None:
         run = client.create_run(experiment_id, start_time=opening.started, tags=tags, run_name=opening.name)
-    write_opening(client, run.info.run_id, opening)
-    write_closing(client, run.info.run_id, entry.closing, entry.files)
-    return "written"
+    run_id = str(run.info.run_id)
+    opened = write_opening(client, run_id, opening, artifacts_away=artifacts_away)
+    closed = write_closing(
+        client, run_id, entry.closing, entry.files, artifacts_away=artifacts_away or opened.artifacts
+    )
+    missing = opened.artifacts or closed.artifacts
+    if missing:  # noted first: a process that dies here must not leave a finished run whose artifacts are forgotten
+        _keep_artifacts(entry, run_id)
+        client.set_tag(run_id, MISSING_TAG, said_of_missing(missing, entry.folder))
+    end(client, run_id, entry.closing)
+    problems = tuple(map(said_of_refusal, (*opened.refused, *closed.refused)))
+    return Sent(entry, "without artifacts" if missing else "written", missing, problems)
+
+
+def _keep_artifacts(entry: Entry, run_id: str) -> None:
+    """Let an entry hold only the artifacts, those of the opening among them."""
+    write_texts(entry.files, entry.opening.files)
+    aside = entry.folder / f"{RECORD}.new"
+    _write_json(aside, _content(replace(entry, run_id=run_id, artifacts_only=True)))
+    _flush(aside)
+    os.replace(aside, entry.folder / RECORD)
+
+
+def _send_artifacts(connection: Connection, entry: Entry, run: Any | None) -> Sent:
+    if run is None:  # deleted: there is nothing that they could belong to
+        return Sent(entry, "there already")
+    missing = write_folder(connection.client, run.info.run_id, entry.files)
+    if missing:
+        return Sent(entry, "without artifacts", missing)
+    if run.info.status != entry.closing.status:  # the store went away just before the run was closed
+        end(connection.client, run.info.run_id, entry.closing)
+    if MISSING_TAG in run.data.tags:
+        connection.client.delete_tag(run.info.run_id, MISSING_TAG)
+    return Sent(entry, "written")
+
+
+def said_of_missing(missing: str, folder: Path) -> str:
+    """missing: where the artifacts could not be written, and why. folder: where they are kept."""
+    return f"could not be written to {missing}; kept on {socket.gethostname()} in {folder}"
 
 
 def _known(connection: Connection, entry: Entry) -> Any | None:
@@ -287,6 +354,21 @@ def _by_spool_id(connection: Connection, identifier: str) -> Any | None:
         [connection.experiment_id], f"tags.{SPOOL_TAG} = '{identifier}'", max_results=1
     )
     return found[0] if found else None
+
+
+def _content(entry: Entry) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "id": entry.id,
+        "store": entry.store,
+        "experiment": entry.experiment,
+        "run_id": entry.run_id,
+        "fingerprint": entry.fingerprint,
+        "again": entry.again,
+        "opening": asdict(entry.opening),
+        "closing": asdict(entry.closing),
+        "artifacts_only": entry.artifacts_only,
+    }
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -329,6 +411,7 @@ def _read(folder: Path) -> Entry:
             opening=Opening(**{**opening, "data": tuple(DataUsed(**used) for used in opening["data"])}),
             closing=Closing(**{**closing, "points": tuple(tuple(point) for point in closing["points"])}),
             folder=folder,
+            artifacts_only=content["artifacts_only"],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UnavailableError(f"{folder} is no kept result: {error}") from error
