@@ -31,8 +31,8 @@ LOG_WIDTH = 120
 class PlainConsole(Console):
     """A console that shows every text as it is written."""
 
-    def __init__(self, *, stderr: bool = False, width: int | None = None) -> None:
-        super().__init__(stderr=stderr, width=width, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    def __init__(self, *, width: int | None = None, **options: Any) -> None:
+        super().__init__(width=width, markup=False, emoji=False, highlight=False, soft_wrap=True, **options)
         if width is None and "COLUMNS" not in os.environ and not self.is_terminal:
             self.width = LOG_WIDTH
 
