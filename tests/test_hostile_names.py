@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from conftest import CommandLine, Finished, call_in
@@ -106,7 +107,7 @@ def write_data(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def command(
-    tmp_path_factory: pytest.TempPathFactory, tiny: Callable[[str], Path], store: str
+    tmp_path_factory: pytest.TempPathFactory, tiny: Callable[[str], Path]
 ) -> Iterator[tuple[CommandLine, Finished]]:
     """The command line in the odd folder, and what the plan of three runs said."""
     folder = tmp_path_factory.mktemp("odd") / FOLDER
@@ -114,8 +115,6 @@ def command(
     write_plugin(folder / "site", "refused_plugin", REFUSED)
     write_data(folder / "d[red]ata")
     shutil.copytree(tiny("bert"), folder / "m[" / "x]")
-    (folder / "mlruns").mkdir()  # a store takes seconds to make
-    shutil.copy(store.removeprefix("sqlite:///"), folder / "mlruns" / "mlflow.db")
     with call_in(folder) as call, pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder / "site"))
         patch.setenv("COLUMNS", "9000")  # no line of a table is to be broken
@@ -221,8 +220,6 @@ def test_a_report_shows_them_as_html_and_as_markdown(command: tuple[CommandLine,
     written = Path(f"{stem}.md").read_text(encoding="utf-8")
     for name in (*NAMES, *LABELS):
         assert markdown(name) in written
-    from urllib.parse import unquote
-
     linked = re.findall(r"\]\(([^)]+\.svg)\)", written)
     assert linked
     assert all(Path(unquote(name)).is_file() for name in linked)

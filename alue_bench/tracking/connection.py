@@ -68,10 +68,11 @@ def connect(uri: str, experiment: str) -> Connection:
         from filelock import FileLock
 
         # Two processes that create one store at once break each other's migration.
+        artifacts = (folder / "artifacts").resolve().as_uri()
         with FileLock(folder / ".mlflow.lock"):
             if not database.exists():
-                _create_database(database)
-            return _open(uri, experiment, artifacts=(folder / "artifacts").resolve().as_uri())
+                _create_database(database, artifacts)
+            return _open(uri, experiment, artifacts=artifacts)
     _check_kind(uri)
     _check_database(uri)
     return _open(uri, experiment, artifacts=None)
@@ -187,10 +188,10 @@ def _open(uri: str, experiment: str, artifacts: str | None, *, create: bool = Tr
     return Connection(client, uri, experiment, str(experiment_id))
 
 
-def _create_database(database: Path) -> None:
+def _create_database(database: Path, artifacts: str) -> None:
     """Made aside and moved to its place whole: MLflow makes a database in some fifty steps, and does not go on from one
     that a process left half made when it died."""
-    from mlflow import MlflowClient
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     # Named by a digest: the name of the file itself may be as long as names may be.
     ending = f"-{hashlib.sha256(os.fsencode(database.name)).hexdigest()[:10]}.db"
@@ -198,7 +199,8 @@ def _create_database(database: Path) -> None:
         left.unlink(missing_ok=True)
     aside = database.with_name(f".new-{uuid4().hex}{ending}")
     try:
-        MlflowClient(tracking_uri=mlflow_uri(sqlite_uri(aside))).search_experiments(max_results=1)
+        # Not through a client, which makes MLflow's default experiment with the working folder's name in its SQL.
+        SqlAlchemyStore(mlflow_uri(sqlite_uri(aside)), artifacts)._dispose_engine()
         os.replace(aside, database)
     except Exception:  # what is wrong shows again, and is told, where the store is opened in its place
         aside.unlink(missing_ok=True)

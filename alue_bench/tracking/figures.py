@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 110
-LONGEST_TITLE = 100
+LONGEST_TITLE = 80
 """Characters of a title, which has the figure's width."""
 WIDE = 12
 """Characters of a label that does not stand beside others."""
