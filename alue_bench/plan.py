@@ -16,6 +16,7 @@ from alue_bench import __version__
 from alue_bench.data.location import DataFolder, cache_folder, given_data_folder, locate
 from alue_bench.data.splits import TaskRows, load_rows
 from alue_bench.data.tokenisation import TokenCache
+from alue_bench.display import one_line
 from alue_bench.errors import AlueBenchError, DataError, DoesNotFit, UnavailableError, UsageError
 from alue_bench.formats import shown
 from alue_bench.grid import Grid
@@ -381,6 +382,10 @@ def resolve_model(name: str, registry: Registry) -> Model:
     path = Path(name).expanduser()
     if path.is_dir():
         path = path.resolve()
+        if (readable := one_line(str(path))) != str(path):
+            raise UsageError(
+                f"--model {readable}: the name holds what is no text, shown with a backslash; rename the folder"
+            )
         return Model(name=_slug(path.name), title=f"local folder {path.name}", checkpoint=path)
     if name.startswith((".", "/", "~")):
         raise UsageError(f"--model {shown(name, quote=False, most=300)}: there is no such folder")

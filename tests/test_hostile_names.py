@@ -11,8 +11,10 @@ import csv
 import html
 import io
 import json
+import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -234,6 +236,19 @@ def test_artifacts_that_mlflow_keeps_can_be_found(command: tuple[CommandLine, Fi
     results = read_results(open_store(tracking_uri(None), "alue-bench"))
     for row in rows:
         assert set(read_predictions(results, row["run_ids"])["gold"]) == set(LABELS)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the file system takes no names that are not UTF-8")
+def test_names_that_are_no_text_are_shown_escaped_or_refused(command: tuple[CommandLine, Finished]) -> None:
+    call, _ = command
+    said = call("submit", os.fsdecode(b"sub\xff\x1b[2J"), *DATA, "--json")
+    assert said.code == 0, said.err
+    assert "sub\\udcff\\x1b[2J" in said.err
+    assert os.fsencode(json.loads(said.out)["folder"]) == b"sub\xff\x1b[2J"
+    os.mkdir(b"n\xff")
+    said = call("run", "-m", os.fsdecode(b"n\xff"))
+    assert said.code == 2
+    assert "n\\udcff: the name holds what is no text" in said.err
 
 
 # The mechanism -----------------------------------------------------------------------------------------------------

@@ -159,7 +159,8 @@ def _write(output: Path, archive: Path, chosen: list[Chosen], document: Mapping[
             for one in chosen:
                 (output / one.submission.file).write_bytes(one.content.encode())
                 packed.writestr(one.submission.file, one.content.encode())
-        (output / RECORD).write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+        (output / RECORD).write_text(text, encoding="utf-8", errors="backslashreplace")  # as JSON escapes
     except OSError as error:
         raise UnavailableError(f"{output} cannot be written: {error.strerror}; name another folder") from error
 
