@@ -17,6 +17,7 @@ from alue_bench.data.location import DataFolder, cache_folder, given_data_folder
 from alue_bench.data.splits import SplitRows, TaskRows, load_rows
 from alue_bench.data.tokenisation import TokenCache, first_texts_notes
 from alue_bench.data.verification import label_counts
+from alue_bench.display import one_line
 from alue_bench.errors import AlueBenchError, DataError, DoesNotFit, PluginError, UnavailableError, UsageError
 from alue_bench.formats import shown
 from alue_bench.grid import Grid
@@ -418,6 +419,10 @@ def resolve_model(name: str, registry: Registry) -> Model:
     path = Path(name).expanduser()
     if path.is_dir():
         path = path.resolve()
+        if (readable := one_line(str(path))) != str(path):
+            raise UsageError(
+                f"--model {readable}: the name holds what is no text, shown with a backslash; rename the folder"
+            )
         return Model(name=model_name(path.name), title=f"local folder {path.name}", checkpoint=path)
     if name.startswith((".", "/", "~")):
         raise UsageError(f"--model {shown(name, quote=False, most=300)}: there is no such folder")

@@ -14,12 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import CommandLine, Finished
-from hypothesis import given
-from hypothesis import strategies as st
 from planted_runs import classes, plant, spec
 
 from alue_bench.report.comparison import natural_order
-from alue_bench.report.comparison_table import LATEX, latex
 from alue_bench.task import Labels
 from alue_bench.tracking.connection import Connection, connect
 from alue_bench.tracking.reading import read_results
@@ -258,13 +255,6 @@ class TestOddStores:
         # Full's own copies too; one strategy with three seeds and its 39 copies, and full's 39.
         assert document["tested"] == 40 + 39
         assert "(Holm) for 79 comparisons" in alue_bench("compare", *where).out
-
-
-@given(st.text())
-def test_text_for_latex_cannot_break_a_table(text: str) -> None:
-    escaped = latex(text)
-    without_commands = re.sub(r"\\text[a-z]+\{\}|\$\\?[a-zA-Z-]+\$|\\[{}&%$#_]", "", escaped)
-    assert not set(without_commands) & (set(LATEX) - set("-\n"))
 
 
 def test_strategies_stand_in_the_order_of_their_numbers() -> None:

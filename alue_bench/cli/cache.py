@@ -14,8 +14,7 @@ app = typer.Typer(help="See and empty the cache: what can be computed again.", n
 @app.command("status")
 def status() -> None:
     """Show the stored outputs of frozen layers, and how much room they and the token ids take."""
-    from rich.console import Console
-
+    from alue_bench.cli.console import results
     from alue_bench.cli.tables import print_table
     from alue_bench.data.location import cache_folder
     from alue_bench.training.prefix_store import DEFAULT_LIMIT, PrefixStore, parse_size, prefix_folder, readable
@@ -27,7 +26,7 @@ def status() -> None:
         depth, split = about.pop("depth", ""), about.pop("split", "")
         what = ", ".join(about.values()) or ("unreadable" if entry.created is None else entry.key)
         rows.append((what, depth, split, readable(entry.bytes), f"{entry.last_used.astimezone():%Y-%m-%d %H:%M}"))
-    console = Console()
+    console = results()
     if rows:
         print_table(console, ("frozen layers of", "depth", "split", "size", "last used"), rows)
     for line in (
@@ -37,7 +36,7 @@ def status() -> None:
         f"Checkpoints of trainings that were cut off: {readable(_size_of(_checkpoint_folder()))}",
         f"Cache folder: {cache_folder()}",
     ):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line)
 
 
 @app.command("clear")
@@ -47,6 +46,7 @@ def clear(
     ] = False,
 ) -> None:
     """Remove the stored outputs of frozen layers. What is needed again is computed again."""
+    from alue_bench.cli.console import results
     from alue_bench.errors import UnavailableError
     from alue_bench.training.prefix_store import DEFAULT_LIMIT, PrefixStore, parse_size, prefix_folder, readable
 
@@ -60,13 +60,15 @@ def clear(
             freed += before - left
             if left:
                 problems.append(f"{folder} cannot be removed: {readable(left)} are left")
-    typer.echo(f"Freed {readable(freed)}")
+    results().print(f"Freed {readable(freed)}")
     if problems:
         raise UnavailableError("; ".join(problems))
 
 
 def _complain(problem: str) -> None:
-    typer.echo(f"alue-bench: {problem}", err=True)
+    from alue_bench.cli.console import remarks
+
+    remarks().print(f"alue-bench: {problem}")
 
 
 def _checkpoint_folder() -> Path:

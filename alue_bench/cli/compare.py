@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from alue_bench.cli import reading_options as reading
-from alue_bench.cli.standard_output import keep_for_documents, write_document
+from alue_bench.cli.standard_output import keep_for_documents
 from alue_bench.errors import UsageError
 from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
 
@@ -50,8 +49,8 @@ def compare(
 
     `alue-bench compare -t anger --sort score --format markdown`
     """
-    from rich.console import Console
-
+    from alue_bench.cli.console import print_exactly, remarks
+    from alue_bench.cli.console import results as shown
     from alue_bench.report import comparison_table
     from alue_bench.report.comparison import compare as compare_runs
     from alue_bench.tracking.reading import read_predictions, say_counts
@@ -73,7 +72,7 @@ def compare(
         baseline=baseline,
     )
     if results.frame.empty:
-        print(f"alue-bench: {reading.say_nothing_found(results, experiment)}", file=sys.stderr)
+        remarks().print(f"alue-bench: {reading.say_nothing_found(results, experiment)}")
         raise typer.Exit(1)
     comparison = compare_runs(
         results.frame,
@@ -83,14 +82,14 @@ def compare(
         resamples=resamples,
     )
     if format_ == "table":
-        from alue_bench.cli.tables import comparison_view, log_width
+        from alue_bench.cli.tables import comparison_view
 
-        Console(width=log_width(sys.stdout)).print(comparison_view(comparison, sort=sort))
+        shown().print(comparison_view(comparison, sort=sort))
     elif format_ in ("markdown", "latex"):
         write = comparison_table.as_markdown if format_ == "markdown" else comparison_table.as_latex
-        write_document(write(comparison, sort=sort).removesuffix("\n"))
+        print_exactly(write(comparison, sort=sort))
     else:
-        document = (comparison_table.as_csv if format_ == "csv" else comparison_table.as_json)(comparison)
-        write_document(document.rstrip("\n"))
+        write_all = comparison_table.as_csv if format_ == "csv" else comparison_table.as_json
+        print_exactly(write_all(comparison).rstrip("\n") + "\n")
     for sentence in say_counts(results.counts):
-        print(sentence, file=sys.stderr)
+        remarks().print(sentence)

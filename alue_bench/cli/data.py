@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -14,13 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from alue_bench.cli.standard_output import keep_for_documents, write_document
+from alue_bench.cli.standard_output import keep_for_documents
 from alue_bench.errors import DataError, UnavailableError
 from alue_bench.plugins import Registry
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from alue_bench.cli.console import PlainConsole
     from alue_bench.data.verification import VerificationReport
     from alue_bench.task import Task
 
@@ -33,8 +33,7 @@ MANIFEST = "alue-bench.json"
 @app.command("status")
 def status(context: typer.Context, data_dir: DataDir = None) -> None:
     """Show where each task's files come from, which are missing, and where to get them."""
-    from rich.console import Console
-
+    from alue_bench.cli.console import results
     from alue_bench.cli.tables import print_table
     from alue_bench.data.location import given_data_folder, locate, user_data_folder
 
@@ -51,9 +50,9 @@ def status(context: typer.Context, data_dir: DataDir = None) -> None:
         missing = [file.path for file in task.splits.files().values() if not folder.file(file).is_file()]
         where = str(folder.path) if folder.kind == "real" else "embedded sample"
         rows.append((name, where, ", ".join(missing) or "none", task.source))
-    console = Console()
+    console = results()
     print_table(console, ("task", "files from", "files missing", "where to get them"), rows)
-    console.print(f"Data folder: {given or user_data_folder()}", markup=False, soft_wrap=True)
+    console.print(f"Data folder: {given or user_data_folder()}")
 
 
 @app.command("verify")
@@ -68,15 +67,14 @@ def verify(
 
     Exit code 1 where a row is bad, or a file is missing or cannot be read.
     """
-    from rich.console import Console
-
+    from alue_bench.cli.console import print_document, remarks, results
     from alue_bench.data.location import given_data_folder, locate
     from alue_bench.data.verification import verify as verify_task
 
     keep_for_documents(as_json)
     registry: Registry = context.obj
     given = given_data_folder(data_dir)
-    console = Console(stderr=as_json)
+    console = remarks() if as_json else results()
     reports = []
     for name in tasks or sorted(registry.tasks):
         task = registry.task(name)
@@ -90,7 +88,7 @@ def verify(
         reports.append(report)
         _show(console, report, folder.kind)
     if as_json:
-        write_document(json.dumps([_as_json(report) for report in reports], ensure_ascii=False, indent=2))
+        print_document([_as_json(report) for report in reports])
     raise typer.Exit(1 if any(report.bad_rows or report.missing or report.unusable for report in reports) else 0)
 
 
@@ -102,8 +100,7 @@ def add(
     drop_bad: Annotated[bool, typer.Option("--drop-bad", help="Add files even if they have bad rows.")] = False,
 ) -> None:
     """Check official files and copy them into the data folder."""
-    from rich.console import Console
-
+    from alue_bench.cli.console import results
     from alue_bench.data.location import DataFolder, user_data_folder
     from alue_bench.data.verification import verify as verify_task
 
@@ -111,7 +108,7 @@ def add(
     task = registry.task(task_name)
     found = _official_files(task, path)
     target = user_data_folder()
-    console = Console()
+    console = results()
     try:
         target.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(dir=target, prefix=".adding-"))
@@ -138,9 +135,9 @@ def add(
         _update_manifest(target, found, report)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    console.print(f"Added {len(found)} files to {target}", markup=False, soft_wrap=True)
+    console.print(f"Added {len(found)} files to {target}")
     if report.missing:
-        console.print(f"Still missing: {', '.join(report.missing)}", style="yellow", markup=False)
+        console.print(f"Still missing: {', '.join(report.missing)}", style="yellow")
 
 
 def _official_files(task: Task, path: Path) -> dict[str, Path]:
@@ -153,7 +150,7 @@ def _official_files(task: Task, path: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for relative in dict.fromkeys(wanted):
         place = Path(relative)
-        there = [path] if path.is_file() else sorted(path.rglob(place.name))
+        there = [path] if path.is_file() else sorted(path.rglob(glob.escape(place.name)))
         # Of two official files with one name, the folder tells which is which.
         needed = 2 if names[place.name] > 1 else 1
         alike = {one: _parts_alike(one.absolute(), place) for one in there if one.is_file()}
@@ -197,7 +194,7 @@ def _update_manifest(folder: Path, added: dict[str, Path], report: VerificationR
     os.replace(scratch, path)
 
 
-def _show(console: Console, report: VerificationReport, kind: str) -> None:
+def _show(console: PlainConsole, report: VerificationReport, kind: str) -> None:
     from alue_bench.cli.tables import print_table
 
     rows = [
@@ -214,23 +211,17 @@ def _show(console: Console, report: VerificationReport, kind: str) -> None:
     title = f"{report.task}{' (embedded sample)' if kind == 'sample' else ''}"
     print_table(console, ("split", "file", "rows", "labels", "repeated texts", "bad rows"), rows, title)
     for missing in report.missing:
-        console.print(f"missing: {missing}", style="yellow", markup=False, soft_wrap=True)
+        console.print(f"missing: {missing}", style="yellow")
     for why in report.unusable.values():
-        console.print(why, style="red", markup=False, highlight=False, soft_wrap=True)
+        console.print(why, style="red")
     for overlap, count in report.overlaps.items():
-        console.print(f"overlap: {count} rows of {overlap}", style="yellow", markup=False, soft_wrap=True)
+        console.print(f"overlap: {count} rows of {overlap}", style="yellow")
     for file in report.files:
         for gap in file.gaps:
-            console.print(f"{file.path.name}: {gap}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"{file.path.name}: {gap}", style="yellow")
     for file in report.files:
         for bad in file.bad:
-            console.print(
-                f"{file.place(bad)}: {bad.reason}",
-                style="red",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+            console.print(f"{file.place(bad)}: {bad.reason}", style="red")
 
 
 def _as_json(report: VerificationReport) -> dict[str, Any]:

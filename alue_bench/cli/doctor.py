@@ -22,17 +22,17 @@ def doctor(
     data_dir: Annotated[Path | None, typer.Option(help="Folder with the official files.")] = None,
 ) -> None:
     """Check versions, device, plugins, data, models and the tracking store. Exit code 1 where something is wrong."""
-    from rich.console import Console
     from rich.table import Table
 
+    from alue_bench.cli.console import results, styled
     from alue_bench.cli.fitting import Fitted
 
     styles = {"ok": "green", "note": "yellow", "problem": "red"}
     table = Table("what", "state", "details")
     findings = list(_findings(context.obj, tracking_uri, data_dir))
     for what, state, details in findings:
-        table.add_row(what, f"[{styles[state]}]{state}[/]", details.replace("[", r"\["))
-    Console().print(Fitted(table))
+        table.add_row(what, styled(state, styles[state]), details)
+    results().print(Fitted(table))
     raise typer.Exit(1 if any(state == "problem" for _, state, _ in findings) else 0)
 
 

@@ -55,13 +55,13 @@ def show_question(plan: Plan, courses: Sequence[Course], registry: Registry, str
 
 
 def _estimate(plan: Plan, registry: Registry, streams: Streams) -> Estimate:
-    streams.talk.print("timing a few training steps, to estimate ...", style="dim", markup=False)
+    streams.talk.print("timing a few training steps, to estimate ...", style="dim")
     return estimate_plan(plan, registry)
 
 
 def _tell(lines: Sequence[str], streams: Streams) -> None:
     for line in lines:
-        streams.talk.print(line, markup=False, highlight=False, soft_wrap=True)
+        streams.talk.print(line)
 
 
 def describe(estimate: Estimate) -> list[str]:

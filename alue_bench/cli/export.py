@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +32,8 @@ def export(
 
     `alue-bench export appendix --data-source real`
     """
+    from alue_bench.cli.console import remarks
+    from alue_bench.cli.console import results as shown
     from alue_bench.report.comparison import BASELINE
     from alue_bench.report.export import export as write
     from alue_bench.tracking.reading import say_counts
@@ -52,9 +53,9 @@ def export(
         baseline=BASELINE,
     )
     if results.frame.empty:
-        print(f"alue-bench: {reading.say_nothing_found(results, experiment)}", file=sys.stderr)
+        remarks().print(f"alue-bench: {reading.say_nothing_found(results, experiment)}")
         raise typer.Exit(1)
     for path in write(results, folder, table_format=format_):
-        print(path)
+        shown().print(str(path))
     for sentence in say_counts(results.counts):
-        print(sentence, file=sys.stderr)
+        remarks().print(sentence)

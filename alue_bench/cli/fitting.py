@@ -10,7 +10,7 @@ from rich.measure import Measurement
 from rich.table import Column, Table
 
 LONG_WORD = 40
-"""Longer words, such as paths, may be cut over two lines, except in the first column."""
+"""Longer words, such as paths, may be cut over two lines; in the first column only those that take half the room."""
 
 ENDLESS = 10_000
 
@@ -89,6 +89,8 @@ class _Needs:
         else:
             longest = max([header.minimum, *(cell.minimum for cell in cells)])
             least = longest if first else min(longest, LONG_WORD)
+        if first:  # it stands before each part: a name of hundreds of letters must leave room for the rest
+            least = min(least, max(LONG_WORD, options.max_width // 2))
         return cls(max(least, 1), max(natural, 1))
 
 

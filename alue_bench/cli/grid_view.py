@@ -6,11 +6,11 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from alue_bench import variation
+from alue_bench.cli.console import PlainConsole, styled
 from alue_bench.cli.fitting import Fitted
 from alue_bench.cli.progress import LiveProgress, PlainProgress
 from alue_bench.cli.tables import SAMPLE_NOTE
@@ -22,6 +22,7 @@ from alue_bench.report.numbers import percent, plain
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.text import Text
 
 MEASURES = (grid.DEV, grid.TEST, grid.SECONDS, grid.FLOPS, grid.TRIVIAL, grid.TRIVIAL_ERROR)
 WAITING, RUNNING, FAILED = "·", "▶", "✗"
@@ -47,14 +48,14 @@ def table_of(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def grid_progress_of(plan: Plan, console: Console) -> PlainProgress | GridProgress:
+def grid_progress_of(plan: Plan, console: PlainConsole) -> PlainProgress | GridProgress:
     return GridProgress(plan, console) if console.is_terminal else PlainProgress(plan, console)
 
 
 class GridProgress(LiveProgress):
     """The grid at hand, each finished cell with its score, over the bar of the whole sweep."""
 
-    def __init__(self, plan: Plan, console: Console) -> None:
+    def __init__(self, plan: Plan, console: PlainConsole) -> None:
         super().__init__(plan, console)
         self._cells: dict[tuple[str, ...], dict[Cell, list[str | float]]] = {}
         for planned in plan.runs:
@@ -96,10 +97,10 @@ class GridProgress(LiveProgress):
     def _shown(self, cell: Cell, values: Sequence[str | float]) -> Text:
         numbers = [value for value in values if not isinstance(value, str)]
         if cell in self._now:
-            return Text(RUNNING, style="bold yellow")
+            return styled(RUNNING, "bold yellow")
         if numbers:
-            return Text(_number(statistics.fmean(numbers)), style="green")
-        return Text(FAILED, style="red") if values else Text(WAITING, style="dim")
+            return styled(_number(statistics.fmean(numbers)), "green")
+        return styled(FAILED, "red") if values else styled(WAITING, "dim")
 
 
 def grid_result(group: grid.Group, recommendation: grid.Recommendation | None) -> RenderableType:
@@ -110,16 +111,16 @@ def grid_result(group: grid.Group, recommendation: grid.Recommendation | None) -
         shown = {}
         for _, row in placed.iterrows():
             chosen = recommendation is not None and row["strategy"] == recommendation.strategy
-            shown[int(row["bottom"]), int(row["top"])] = Text(_number(row[column]), style="reverse" if chosen else "")
+            shown[int(row["bottom"]), int(row["top"])] = styled(_number(row[column]), "reverse" if chosen else "")
         if len(shown) > 1:
             parts.append(_drawn(f"{group.title}: {title}", shown))
     parts.append(_front(group))
     if recommendation is not None:
-        parts.append(Text(f"Recommended: {recommendation.sentence()}.", style="bold"))
+        parts.append(styled(f"Recommended: {recommendation.sentence()}.", "bold"))
     elif (why := grid.nothing_learnt(group.cells)) is not None:
-        parts.append(Text(f"Nothing learnt: {why.sentence()}.", style="bold yellow"))
+        parts.append(styled(f"Nothing learnt: {why.sentence()}.", "bold yellow"))
     if group.sample:
-        parts.append(Text(SAMPLE_NOTE, style="yellow"))
+        parts.append(styled(SAMPLE_NOTE, "yellow"))
     return Group(*parts)
 
 
@@ -134,7 +135,7 @@ def _front(group: grid.Group) -> RenderableType:
             row["strategy"], plain(row["dev_score"]), plain(row["test_score"]), plain(row["train_s"], 1), share
         )
     return Group(
-        Text(f"{group.title}: no setting is better on dev and faster than one of these", style="bold"), Fitted(table)
+        styled(f"{group.title}: no setting is better on dev and faster than one of these", "bold"), Fitted(table)
     )
 
 
@@ -146,8 +147,8 @@ def _drawn(title: str, cells: dict[Cell, Text]) -> RenderableType:
     for top in tops:
         table.add_column(str(top), justify="right", no_wrap=True, header_style="dim")
     for bottom in sorted({bottom for bottom, _ in cells}, reverse=True):
-        table.add_row(str(bottom), *(cells.get((bottom, top), Text()) for top in tops))
-    return Group(Text(title, style="bold"), Fitted(table))
+        table.add_row(str(bottom), *(cells.get((bottom, top), "") for top in tops))
+    return Group(styled(title, "bold"), Fitted(table))
 
 
 def _number(value: float) -> str:

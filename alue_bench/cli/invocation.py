@@ -15,7 +15,6 @@ Ctrl-C between two plans, leaves no run open.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -24,9 +23,9 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 
-from alue_bench.cli.standard_output import write_document
+from alue_bench.cli.console import PlainConsole, print_document, remarks, results
 from alue_bench.data.location import check_cache_folder
 from alue_bench.errors import UsageError
 from alue_bench.executor import Resources
@@ -53,23 +52,17 @@ class Streams:
     """Where an invocation speaks: progress and remarks on stderr, the result on stdout; with --json nothing but the
     document on stdout."""
 
-    talk: Console
-    show: Console
+    talk: PlainConsole
+    show: PlainConsole
     as_json: bool
 
     @classmethod
     def of_command(cls, *, as_json: bool) -> Streams:
-        from alue_bench.cli.tables import log_width
-
-        return cls(
-            Console(stderr=True, width=log_width(sys.stderr)), Console(width=log_width(sys.stdout)), as_json=as_json
-        )
+        return cls(remarks(), results(), as_json=as_json)
 
     def warn_of_plugins(self, registry: Registry) -> None:
         for report in registry.failures():
-            self.talk.print(
-                f"warning: plugin {report.origin} failed: {report.problems[0]}", style="yellow", markup=False
-            )
+            self.talk.print(f"warning: plugin {report.origin} failed: {report.problems[0]}", style="yellow")
 
     def confirm(self, runs: int, *, yes: bool) -> None:
         """Ask before a long plan, on a terminal."""
@@ -78,7 +71,7 @@ class Streams:
 
     def warn(self, message: str) -> None:
         """Tell of something that did not go well and does not end the invocation."""
-        self.talk.print(f"warning: {redact(message)}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        self.talk.print(f"warning: {redact(message)}", style="yellow")
 
     def result(self, view: RenderableType) -> None:
         (self.talk if self.as_json else self.show).print(view)
@@ -86,7 +79,7 @@ class Streams:
     def document(self, document: Mapping[str, Any]) -> None:
         """With --json, the one document on stdout."""
         if self.as_json:
-            write_document(json.dumps(redacted(dict(document)), ensure_ascii=False, indent=2))
+            print_document(redacted(dict(document)))
 
 
 class Progress(Observer, AbstractContextManager[Any], Protocol):
@@ -175,9 +168,7 @@ class Invocation:
         talk = self._streams.talk
         self._recorder = Recorder(
             connect(self.uri, self.experiment),
-            on_problem=lambda message: talk.print(
-                message, style="yellow", markup=False, highlight=False, soft_wrap=True
-            ),
+            on_problem=lambda message: talk.print(message, style="yellow"),
         )
         report_sent(self._recorder.send_spooled(), talk)
         closed = self._recorder.close_interrupted()
@@ -261,8 +252,6 @@ class Invocation:
                 f"warning: no report was kept with the plan's run ({type(error).__name__}: {redact(cause)}); "
                 f"{command_line('report', options={'parent': parent_id, **self._where})} writes one",
                 style="yellow",
-                markup=False,
-                soft_wrap=True,
             )
 
     def farewell(self, document: Mapping[str, Any], execution: Execution) -> int:
@@ -273,28 +262,28 @@ class Invocation:
         kept = sum(not entry.artifacts_only for entry in entries)
         if not execution.stop and not entries:
             self._keep_page()
-        talk.print(f"Compare in the browser: {ui}", markup=False, highlight=False, soft_wrap=True)
+        talk.print(f"Compare in the browser: {ui}")
         self._streams.document(document)
         if kept:
             talk.print(
                 f"The tracking store did not take {kept} results: they are kept in {self.recorder.spool.folder}, and "
                 f"go to the store with the next run, or with: {sync}",
-                style="yellow", markup=False, highlight=False, soft_wrap=True,
-            )  # fmt: skip
+                style="yellow",
+            )
         if len(entries) > kept:
             talk.print(
                 f"The artifacts of {len(entries) - kept} runs (predictions, figures, the report) could not be written "
                 f"where this experiment keeps them: they are kept in {self.recorder.spool.folder}, and go there with "
                 f"the next run, or with: {sync}",
-                style="yellow", markup=False, highlight=False, soft_wrap=True,
-            )  # fmt: skip
+                style="yellow",
+            )
         if execution.stop:
             left = f"{execution.left} runs are left; " if execution.left else ""  # a search has no number of runs
             talk.print(f"interrupted: {left}the same command goes on from here")
         return execution.code
 
 
-def report_sent(sent: Sequence[Sent], talk: Console) -> None:
+def report_sent(sent: Sequence[Sent], talk: PlainConsole) -> None:
     """Say what became of results that the store could not take before."""
     results = sum(one.how != "refused" and not one.entry.artifacts_only for one in sent)
     artifacts = sum(one.how == "written" and one.entry.artifacts_only for one in sent)
@@ -310,4 +299,4 @@ def report_sent(sent: Sequence[Sent], talk: Console) -> None:
         if one.how == "without artifacts":
             said.append(f"{name}: its artifacts, kept in {one.entry.folder}, cannot be written to {one.why}")
         for sentence in said:
-            talk.print(sentence, style="yellow", markup=False, highlight=False, soft_wrap=True)
+            talk.print(sentence, style="yellow")

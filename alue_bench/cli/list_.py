@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from alue_bench.cli.standard_output import keep_for_documents, write_document
+from alue_bench.cli.standard_output import keep_for_documents
 from alue_bench.errors import UsageError
 from alue_bench.plugins import Registry
 
@@ -272,12 +271,13 @@ def _was_given(context: typer.Context, name: str) -> bool:
 
 
 def _print_json(value: object) -> None:
-    write_document(json.dumps(value, ensure_ascii=False, indent=2))
+    from alue_bench.cli.console import print_document
+
+    print_document(value)
 
 
 def _print_table(columns: tuple[str, ...], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
-    from rich.console import Console
-
+    from alue_bench.cli.console import results
     from alue_bench.cli.tables import print_table
 
-    print_table(Console(), columns, rows, title)
+    print_table(results(), columns, rows, title)

@@ -6,6 +6,8 @@ Exit codes: 0 all done, 1 some runs failed or something was found wrong, 2 misus
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import os
 import sys
 import traceback
@@ -31,8 +33,8 @@ from alue_bench.cli import (
     ui,
 )
 from alue_bench.cli.standard_output import prints_to_stderr
+from alue_bench.display import one_line
 from alue_bench.errors import AlueBenchError
-from alue_bench.formats import printable
 from alue_bench.plugins import DISABLE_VARIABLE, add_commands, load_registry
 from alue_bench.redaction import redact
 from alue_bench.termination import code_of_stop
@@ -69,8 +71,9 @@ app.command("new-plugin")(new_plugin.new_plugin)
 def _show_version(value: bool) -> None:
     if value:
         from alue_bench import __version__
+        from alue_bench.cli.console import print_exactly
 
-        typer.echo(f"alue-bench {__version__}")
+        print_exactly(f"alue-bench {__version__}\n")
         raise typer.Exit
 
 
@@ -95,6 +98,8 @@ def main() -> None:
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--disable-plugin", action="append", default=[])
     early.add_argument("--strict", action="store_true")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: no letter may end a command
     try:
         options, arguments = early.parse_known_args()
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -103,21 +108,54 @@ def main() -> None:
             add_commands(registry, app)
         code = app(arguments, standalone_mode=False, obj=registry)
     except AlueBenchError as error:
-        print(f"alue-bench: {printable(redact(str(error)))}", file=sys.stderr)
+        _complain(str(error))
         code = 2
     except CLICK_ERROR as error:
-        error.message = redact(error.message)  # it may repeat an argument, such as a store's address
-        error.show()
+        _show_misuse(error)
         code = 0 if type(error).__name__ == "NoArgsIsHelpError" else error.exit_code
     except typer.Exit as error:
         code = error.exit_code
     except (typer.Abort, KeyboardInterrupt) as stop:
-        print("alue-bench: interrupted", file=sys.stderr)
+        _complain("interrupted")
         code = code_of_stop(stop)
     except BrokenPipeError:  # the reader of our output left: alue-bench list tasks | head -1
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the interpreter's own flush at exit
         code = 0
-    except Exception:  # a mistake of ours: nothing secret in its traceback either
-        print(redact(traceback.format_exc()), end="", file=sys.stderr)
-        code = 1
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            _complain(f"{error.filename}: this is too long for the name of a file or folder; choose a shorter one")
+            code = 2
+        else:
+            code = _show_mistake()
+    except Exception:
+        code = _show_mistake()
     sys.exit(code)
+
+
+def _complain(sentence: str) -> None:
+    from alue_bench.cli.console import remarks
+
+    remarks().print(f"alue-bench: {one_line(redact(sentence))}")
+
+
+def _show_misuse(error: Any) -> None:
+    """What is wrong with the command line, and where to read how it is written."""
+    from alue_bench.cli.console import remarks
+
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return
+    context = getattr(error, "ctx", None)
+    if context is not None:
+        talk = remarks()
+        talk.print(context.get_usage())
+        talk.print(f"Try '{context.command_path} {context.help_option_names[0]}' for help.")
+    _complain(error.format_message())  # it may repeat an argument, such as a store's address
+
+
+def _show_mistake() -> int:
+    """The traceback of a mistake of ours, with nothing secret in it. Returns the exit code."""
+    from alue_bench.cli.console import remarks
+
+    remarks().print(redact(traceback.format_exc()), end="")
+    return 1

@@ -29,6 +29,8 @@ def new_plugin(
     ] = None,
 ) -> None:
     """Create a plugin package with a task, a model, a strategy and tests, ready for pip install."""
+    from alue_bench.cli.console import results
+
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise UsageError(f"plugin name {name!r} must be lower-case letters, digits and single hyphens, such as hotels")
     if name == TEMPLATE_PREFIX:
@@ -49,7 +51,7 @@ def new_plugin(
     except OSError as error:
         raise UnavailableError(f"{target} cannot be written: {error.strerror}") from error
     editable, tests = shlex.quote(f"{target}[test]"), shlex.quote(str(target))
-    typer.echo(f"Created {target}. Next: pip install -e {editable} && alue-bench plugins && pytest {tests}")
+    results().print(f"Created {target}. Next: pip install -e {editable} && alue-bench plugins && pytest {tests}")
 
 
 def renamer(name: str) -> Callable[[str], str]:

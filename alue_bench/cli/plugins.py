@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from alue_bench.cli.standard_output import keep_for_documents, write_document
+from alue_bench.cli.standard_output import keep_for_documents
 from alue_bench.plugins import PluginReport, Registry
 
 
@@ -17,16 +16,15 @@ def plugins(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List plugins: distribution, version, entry point, what each provides, and what failed with its cause."""
+    from alue_bench.cli.console import print_document, results
+    from alue_bench.cli.tables import print_table
+
     keep_for_documents(as_json)
     registry: Registry = context.obj
     if as_json:
-        write_document(json.dumps([asdict(report) for report in registry.reports], ensure_ascii=False, indent=2))
+        print_document([asdict(report) for report in registry.reports])
         return
-    from rich.console import Console
-
-    from alue_bench.cli.tables import print_table
-
-    console = Console()
+    console = results()
     rows = [
         (
             report.origin.distribution,
@@ -40,7 +38,7 @@ def plugins(
     print_table(console, ("distribution", "version", "entry point", "status", "provides"), rows)
     for report in registry.failures():
         for problem in report.problems:
-            console.print(f"failed: {report.origin}: {problem}", style="red", markup=False, soft_wrap=True)
+            console.print(f"failed: {report.origin}: {problem}", style="red")
 
 
 DECLARATIONS = (

@@ -6,16 +6,16 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 
-from rich.console import Console, RenderableType
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import RenderableType
+from rich.progress import BarColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
+from alue_bench.cli.console import PlainColumn, PlainConsole
 from alue_bench.executors.local import Outcome
 from alue_bench.plan import Plan, PlannedRun
 from alue_bench.variation import labelled, varied_by_specs
 
 
-def progress_of(plan: Plan, console: Console) -> PlainProgress | LiveProgress:
+def progress_of(plan: Plan, console: PlainConsole) -> PlainProgress | LiveProgress:
     return LiveProgress(plan, console) if console.is_terminal else PlainProgress(plan, console)
 
 
@@ -47,7 +47,7 @@ class _Numbers:
 class PlainProgress:
     """One line when a run starts and one when it ends: for logs and pipes."""
 
-    def __init__(self, plan: Plan, console: Console) -> None:
+    def __init__(self, plan: Plan, console: PlainConsole) -> None:
         self._console, self._numbers = console, _Numbers(len(plan.runs))
         self._varied = varied_by_specs(run.spec for run in plan.runs)
 
@@ -72,7 +72,7 @@ class PlainProgress:
         self._print(f"warning: {message}")
 
     def _print(self, line: str) -> None:
-        self._console.print(escape(line), highlight=False, soft_wrap=True)
+        self._console.print(line)
 
 
 class _Under(Progress):
@@ -92,13 +92,13 @@ class LiveProgress:
 
     REFRESH_S = 0.2
 
-    def __init__(self, plan: Plan, console: Console) -> None:
+    def __init__(self, plan: Plan, console: PlainConsole) -> None:
         self._progress = _Under(
-            TextColumn("{task.description}"),
+            PlainColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%"),
+            PlainColumn("{task.percentage:>3.0f}%"),
             TimeElapsedColumn(),
-            TextColumn("left:"),
+            PlainColumn("left:"),
             TimeRemainingColumn(),
             console=console,
         )
@@ -123,7 +123,7 @@ class LiveProgress:
         self._progress.stop()
 
     def started(self, planned: PlannedRun) -> None:
-        label = escape(f"{self._numbers.of(planned)} {labelled(planned.spec, self._varied)}")
+        label = f"{self._numbers.of(planned)} {labelled(planned.spec, self._varied)}"
         self._progress.update(self._bar, description=label)
 
     def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
@@ -139,10 +139,10 @@ class LiveProgress:
         self._under_way.pop(outcome.spec.fingerprint, None)
         self._done += outcome.planned.cost
         self._show()
-        self._progress.console.print(escape(describe(outcome, self._varied)), highlight=False)
+        self._progress.console.print(describe(outcome, self._varied))
 
     def warned(self, message: str) -> None:
-        self._progress.console.print(escape(f"warning: {message}"), style="yellow")
+        self._progress.console.print(f"warning: {message}", style="yellow")
 
     def _show(self) -> None:
         self._progress.update(self._bar, completed=self._done + sum(self._under_way.values()))

@@ -46,6 +46,7 @@ def open_results(
 
     Raises UsageError where there is no such store, experiment or parent.
     """
+    from alue_bench.cli.console import remarks
     from alue_bench.tracking.connection import open_store
     from alue_bench.tracking.connection import tracking_uri as resolve_uri
     from alue_bench.tracking.reading import read_results
@@ -65,7 +66,7 @@ def open_results(
         there = set(results.frame[option]) or set(names or ())
         for name in dict.fromkeys(names or ()):
             if name not in there:
-                typer.echo(f"--{option} {name}: no finished run of it is among these", err=True)
+                remarks().print(f"--{option} {name}: no finished run of it is among these")
     return results
 
 
@@ -77,4 +78,4 @@ def say_nothing_found(results: Results, experiment: str) -> str:
 
     others = "".join(f"; {sentence}" for sentence in say_counts(results.counts))
     run = command_line("run", options=where_options(results.connection.uri, experiment))
-    return f"no finished run in experiment {experiment!r} is among those asked for{others}. {run} makes some"
+    return f"no finished run in experiment '{experiment}' is among those asked for{others}. {run} makes some"

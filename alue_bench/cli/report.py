@@ -39,6 +39,7 @@ def report(
     """
     if output.suffix.lower() not in FORMATS:
         raise UsageError(f"--output {output}: the name must end in .html or .md, which says what to write")
+    from alue_bench.cli.console import remarks
     from alue_bench.report.comparison import BASELINE
     from alue_bench.report.page import PageRequest, build_page
     from alue_bench.report.rendering import write_page
@@ -55,4 +56,4 @@ def report(
     )
     page = build_page(results, PageRequest(metric=metric))
     write_page(page, output)
-    typer.echo(f"{output}: {page.lead}", err=True)
+    remarks().print(f"{output}: {page.lead}")

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
+from alue_bench.cli.console import PlainColumn, PlainConsole
 from alue_bench.cli.progress import describe
 
 if TYPE_CHECKING:
@@ -28,13 +27,13 @@ class SearchProgress:
 
     REFRESH_S = 0.2
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: PlainConsole) -> None:
         self._console = console
         self._bar = (
             Progress(
-                TextColumn("{task.description}"),
+                PlainColumn("{task.description}"),
                 BarColumn(),
-                TextColumn("{task.percentage:>3.0f}% of the budget"),
+                PlainColumn("{task.percentage:>3.0f}% of the budget"),
                 TimeElapsedColumn(),
                 console=console,
             )
@@ -120,14 +119,14 @@ class SearchProgress:
                 self._task,
                 total=self._budget,
                 completed=sum(self._spent.values()) + under_way,
-                description=None if description is None else escape(description),
+                description=description,
             )
 
     def _say(self, course: Course, line: str) -> None:
         self._print(f"{_name(course)}: {line}" if len(self._spent) > 1 else line)
 
     def _print(self, line: str) -> None:
-        self._console.print(escape(line), highlight=False, soft_wrap=True)
+        self._console.print(line)
 
 
 def _name(course: Course) -> str:

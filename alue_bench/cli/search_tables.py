@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
+from alue_bench.cli.console import styled
 from alue_bench.cli.fitting import Fitted
 from alue_bench.cli.tables import SAMPLE_NOTE, plan_view
 from alue_bench.report.numbers import percent, plain, signed
@@ -31,12 +31,12 @@ WHY = {
 
 def question_view(plan: Plan, courses: Sequence[Course]) -> RenderableType:
     """Data and settings, and for each task and model what is looked for and what it may cost."""
-    lines: list[RenderableType] = [plan_view(plan), Text("The search begins with this and chooses its further runs.")]
+    lines: list[RenderableType] = [plan_view(plan), styled("The search begins with this and chooses its further runs.")]
     for course in courses:
         question, grid = course.question, course.grid
         short = f", after a first look with {grid.short_epochs} epochs" if question.short_runs else ""
         lines.append(
-            Text(
+            styled(
                 f"{course.task}/{course.model}: the cheapest of {len(question.candidates)} settings that loses at most "
                 f"{question.tolerance}, for {course.share(question.budget):.0%} of what the grid costs "
                 f"({question.budget:.1f} of {grid.cost:.1f} full fine-tunings, "
@@ -70,11 +70,11 @@ def search_view(course: Course, decision: Decision) -> RenderableType:
         table.add_row(*_cells(course, candidate, loss), why, style="bold" if chosen else None)
     lines: list[RenderableType] = [
         Fitted(table),
-        *map(Text, course.conclusion(decision)),
-        Text(_compute(course, decision)),
+        *map(styled, course.conclusion(decision)),
+        styled(_compute(course, decision)),
     ]
     if any(run.spec.data.source == "sample" for run in course.grid.runs.values()):
-        lines.append(Text(SAMPLE_NOTE, style="yellow"))
+        lines.append(styled(SAMPLE_NOTE, "yellow"))
     return Group(*lines)
 
 

@@ -1,7 +1,7 @@
 """Standard output for our documents alone: what plugins and libraries print meanwhile goes to standard error.
 
 A plugin prints through `sys.stdout`, through a logging handler that kept it, or from C to file descriptor 1. All three
-are led to standard error; only `write_document` writes to the real standard output.
+are led to standard error; only `write_exactly` writes to the real standard output.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class KeptOutput(io.TextIOBase):
     """What stands in for `sys.stdout`: hands what is printed to `sys.stderr`, and documents to the real output."""
 
     def __init__(self, real: TextIO) -> None:
-        self._real = real
+        self.real = real
         self._descriptor: int | None = None
         if _descriptor_of(real) == STDOUT:  # in tests and notebooks, sys.stdout is another object
             real.flush()
@@ -49,16 +49,16 @@ class KeptOutput(io.TextIOBase):
     def write_document(self, text: str) -> None:
         """Write to the real standard output, at once and whole: nothing is left in a buffer for the process's end."""
         if self._descriptor is None:
-            self._real.write(text)
-            self._real.flush()
+            self.real.write(text)
+            self.real.flush()
             return
-        left = memoryview(text.encode(self._real.encoding, self._real.errors or "strict"))
+        left = memoryview(text.encode(self.real.encoding, self.real.errors or "strict"))
         while left:
             left = left[os.write(self._descriptor, left) :]
 
     def give_back(self) -> None:
         """Let file descriptor 1 be the real standard output again."""
-        self._real.flush()  # what was printed through the object itself belongs to standard error
+        self.real.flush()  # what was printed through the object itself belongs to standard error
         if self._descriptor is not None:
             os.dup2(self._descriptor, STDOUT)
             os.close(self._descriptor)
@@ -87,12 +87,18 @@ def prints_to_stderr() -> Iterator[None]:
         kept.give_back()
 
 
-def write_document(text: str) -> None:
-    """Write a document and a line feed to standard output, also where that is kept for documents."""
+def write_exactly(text: str) -> None:
+    """Write a text to standard output, character by character, also where that is kept for documents."""
     if isinstance(sys.stdout, KeptOutput):
-        sys.stdout.write_document(text + "\n")
+        sys.stdout.write_document(text)
     else:
-        print(text)
+        sys.stdout.write(text)
+
+
+def takes_any_letter() -> bool:
+    """Return whether the encoding of standard output has all letters."""
+    real = sys.stdout.real if isinstance(sys.stdout, KeptOutput) else sys.stdout
+    return (getattr(real, "encoding", None) or "utf-8").lower().replace("_", "-").startswith("utf")
 
 
 def _descriptor_of(stream: TextIO) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,5 +18,7 @@ def stoppable() -> Iterator[None]:
         with stop_on_sigterm():
             yield
     except KeyboardInterrupt as stop:
-        print("alue-bench: interrupted", file=sys.stderr)
+        from alue_bench.cli.console import remarks
+
+        remarks().print("alue-bench: interrupted")
         raise typer.Exit(code_of_stop(stop)) from None

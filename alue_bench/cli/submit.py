@@ -205,7 +205,8 @@ def _write(output: Path, archive: Path, chosen: list[Chosen], document: Mapping[
             for one in chosen:
                 (output / one.submission.file).write_bytes(one.content.encode())
                 packed.writestr(one.submission.file, one.content.encode())
-        (output / RECORD).write_text(json.dumps(document, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+        (output / RECORD).write_text(text, encoding="utf-8", errors="backslashreplace")  # as JSON escapes
     except OSError as error:
         raise UnavailableError(f"{output} cannot be written: {error.strerror}; name another folder") from error
 
@@ -237,7 +238,7 @@ def _show(
         streams.result(Fitted(table))
     for one in chosen:
         for reason in one.passed_over:
-            streams.talk.print(f"{one.submission.file}: passed over {reason}", style="yellow", markup=False)
+            streams.talk.print(f"{one.submission.file}: passed over {reason}", style="yellow")
     for lacking in missing:
         command = commands[lacking.task.name]
         then = f"; fill it with: {command}" if command else ""
@@ -246,6 +247,4 @@ def _show(
         streams.talk.print(
             f"missing {lacking.submission.file} ({lacking.task.name}): {lacking.reason}{then}",
             style="yellow",
-            markup=False,
-            soft_wrap=True,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -28,8 +27,7 @@ from alue_bench.errors import UsageError
 from alue_bench.plugins import Registry
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from alue_bench.cli.console import PlainConsole
     from alue_bench.cli.invocation import Invocation, Progress
     from alue_bench.grid import Grid
     from alue_bench.plan import Plan, PlanRequest
@@ -111,7 +109,7 @@ def run_sweep(
     dry_run: bool,
     yes: bool,
     as_json: bool,
-    progress_of: Callable[[Plan, Console], Progress] | None = None,
+    progress_of: Callable[[Plan, PlainConsole], Progress] | None = None,
 ) -> int:
     """Plan, execute, draw, recommend. Returns the exit code.
 
@@ -134,7 +132,7 @@ def run_sweep(
     order = spread_out(plan.runs)
     plan.runs, plan.order_matters = order.runs, True
     streams.talk.print(plan_view(plan))
-    streams.talk.print(f"order: {order.describe()}", highlight=False)
+    streams.talk.print(f"order: {order.describe()}")
     if dry_run:
         return show_plan(plan, registry, invocation, streams, {"sweep": _described(order, tolerance, [])})
     invocation.check(plan)
@@ -204,26 +202,19 @@ def _keep_figures(found: Found, invocation: Invocation, warn: Callable[[str], No
 
 def _draw(found: Found, folder: Path, warn: Callable[[str], None]) -> None:
     """PNG files: three of each grid. One that cannot be drawn is told, and the others are."""
+    from alue_bench.display import file_name
+    from alue_bench.figure_text import literal_text
     from alue_bench.report.grid import pareto_figure, runtime_map, score_map
 
     def draw_one(draw: Callable[..., Any], path: Path, group: Any, recommendation: Any) -> None:
-        draw(group, recommendation).savefig(path, dpi=110)
+        with literal_text():
+            draw(group, recommendation).savefig(path, dpi=110)
 
     for group, recommendation in found:
-        file_name = re.sub(r"[^\w.-]", "_", group.name)[:100]  # a model's name may hold a slash
         for name, draw in (("score", score_map), ("runtime", runtime_map), ("pareto", pareto_figure)):
-            path = _free_path(folder, f"{file_name}-{name}", ".png")
+            path = folder / file_name(group.name, f"-{name}.png")
             drawing = partial(draw_one, draw, path, group, recommendation)
             best_effort(f"no figure {path.name}", drawing, warn)
-
-
-def _free_path(folder: Path, stem: str, suffix: str) -> Path:
-    """A path in a folder that no file has."""
-    path, number = folder / f"{stem}{suffix}", 1
-    while path.exists():
-        number += 1
-        path = folder / f"{stem}-{number}{suffix}"
-    return path
 
 
 def _headline(found: Found) -> dict[str, float]:

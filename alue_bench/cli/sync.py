@@ -18,15 +18,14 @@ def sync(
     A run whose store was away, locked or full keeps its result below the state folder. Doing this twice, or from two
     processes at once, doubles nothing. Exit code 1 where a result is left.
     """
-    from rich.console import Console
-
+    from alue_bench.cli.console import remarks
     from alue_bench.cli.invocation import report_sent
     from alue_bench.tracking.connection import connect, store_name
     from alue_bench.tracking.connection import tracking_uri as resolve_uri
     from alue_bench.tracking.recording import Recorder
     from alue_bench.tracking.spool import all_spools, damaged_entries, spool_folder
 
-    talk = Console(stderr=True)
+    talk = remarks()
     uri = resolve_uri(tracking_uri)
     store = store_name(uri)
     problems: list[str] = []
@@ -41,8 +40,8 @@ def sync(
             talk.print(
                 f"{count} results are still kept in {spool.folder}: {str(error).partition(';')[0]}; restore it in "
                 "MLflow, and give the same command again",
-                style="yellow", markup=False, highlight=False, soft_wrap=True,
-            )  # fmt: skip
+                style="yellow",
+            )
             continue
         told: list[str] = []
         recorder = Recorder(connection, on_problem=told.append)
@@ -51,7 +50,7 @@ def sync(
             problems += told
         else:
             for sentence in told:
-                talk.print(sentence, style="yellow", markup=False, highlight=False, soft_wrap=True)
+                talk.print(sentence, style="yellow")
         left += len(recorder.spool.entries())
     if problems:
         raise UnavailableError(
@@ -62,12 +61,11 @@ def sync(
         count = sum(len(spool.entries()) for spool in spools if spool.store == other)
         talk.print(
             f"{count} results of another store are kept here; write them with: "
-            f"{command_line('sync', options={'tracking_uri': other})}",
-            markup=False, highlight=False, soft_wrap=True,
-        )  # fmt: skip
+            f"{command_line('sync', options={'tracking_uri': other})}"
+        )
     damaged = damaged_entries()
     for path in damaged:
-        talk.print(f"{path} is damaged and cannot be written anywhere", style="red", markup=False, soft_wrap=True)
+        talk.print(f"{path} is damaged and cannot be written anywhere", style="red")
     if not spools and not damaged:
         talk.print("Nothing is kept on this machine: every result is in its store")
     raise typer.Exit(1 if left or damaged else 0)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
+from alue_bench.cli.console import PlainConsole, styled
 from alue_bench.cli.fitting import Fitted
 from alue_bench.evaluation.intervals import LEVEL, estimate
 from alue_bench.evaluation.learning import REMEDY, Learning, learning
@@ -51,16 +51,16 @@ def plan_view(plan: Plan) -> RenderableType:
     parts: list[RenderableType] = [Fitted(table)]
     for description, used_by in settings.items():
         who = "" if len(settings) == 1 else f" ({', '.join(used_by)})"
-        parts.append(Text(f"settings{who}: {description}"))
+        parts.append(styled(f"settings{who}: {description}"))
     if plan.runs:
         spec = plan.runs[0].spec
-        parts.append(Text(f"device: {spec.device}, precision: {spec.precision}"))
+        parts.append(styled(f"device: {spec.device}, precision: {spec.precision}"))
     if any(run.spec.data.source == "sample" for run in plan.runs):
-        parts.append(Text(SAMPLE_NOTE, style="yellow"))
-    parts += [Text(f"note: {note}", style="yellow") for note in plan.notes]
+        parts.append(styled(SAMPLE_NOTE, "yellow"))
+    parts += [styled(f"note: {note}", "yellow") for note in plan.notes]
     for skipped in plan.skipped:
         what = "/".join(part for part in (skipped.task, skipped.model, skipped.strategy) if part != "*")
-        parts.append(Text(f"skipped {what}: {skipped.reason}", style="dim"))
+        parts.append(styled(f"skipped {what}: {skipped.reason}", "dim"))
     return Group(*parts)
 
 
@@ -117,8 +117,8 @@ def result_view(outcomes: Sequence[Outcome]) -> RenderableType:
             previous = (task, model)
             table.add_section()
             trivial = _score(_values(good, "test/trivial_score")[:1])
-            heading = f"[bold]{task}[/]: {group[0].planned.inputs.task.primary}"
-            table.add_row(heading, *[""] * (len(names) + len(varying)), f"[dim]{trivial} trivial[/]")
+            heading = styled(task, "bold") + styled(f": {group[0].planned.inputs.task.primary}")
+            table.add_row(heading, *[""] * (len(names) + len(varying)), styled(f"{trivial} trivial", "dim"))
         described = [str(value) for _, value in settings]
         described += [", ".join(dict.fromkeys(read(outcome) for outcome in group)) for read in varying.values()]
         reference = _good(groups.get((task, model, "full", settings), [])) if strategy != "full" else []
@@ -126,19 +126,19 @@ def result_view(outcomes: Sequence[Outcome]) -> RenderableType:
         table.add_row(f"  {strategy}", *described, *numbers, style=None if good else "red")
     notes: list[RenderableType] = [Fitted(table)]
     if any(outcome.spec.data.source == "sample" for outcome in outcomes):
-        notes.append(Text(SAMPLE_NOTE, style="yellow"))
+        notes.append(styled(SAMPLE_NOTE, "yellow"))
     if seeds == 1 and len(groups) > 1:
-        notes.append(Text("One seed: a difference may be chance. --seeds 5 tells more.", style="dim"))
+        notes.append(styled("One seed: a difference may be chance. --seeds 5 tells more.", "dim"))
     for (task, model, strategy, settings), group in groups.items():
         learnt = _learning(_good(group)) if strategy == BASELINE else None
         if learnt is not None and not learnt.shown:
             where = ", ".join([f"{task}/{model}", *(f"{name} {value}" for name, value in settings)])
             said = f"{where}: {learnt.sentence(strategy, 'test')}; {REMEDY}. A change from it means nothing."
-            notes.append(Text(said, style="yellow"))
+            notes.append(styled(said, "yellow"))
     for outcome in outcomes:
         if outcome.status == "failed":
             label = labelled(outcome.spec, names)
-            notes.append(Text(f"failed {label}: {outcome.cause} (run {outcome.run_id})", style="red"))
+            notes.append(styled(f"failed {label}: {outcome.cause} (run {outcome.run_id})", "red"))
     return Group(*notes)
 
 
@@ -184,26 +184,21 @@ def comparison_view(comparison: Comparison, *, sort: str) -> RenderableType:
 
     parts: list[RenderableType] = []
     for block, shown in zip(comparison.blocks, text_tables(comparison, sort=sort), strict=True):
-        title = Text(f"{shown.title}\n", style="bold") + Text(shown.subtitle, style="dim")
+        title = styled(f"{shown.title}\n", "bold") + styled(shown.subtitle, "dim")
         table = Table(title=title, title_justify="left", title_style="")
         for place, column in enumerate(shown.columns):
             table.add_column(column, justify="right" if place else "left", no_wrap=True)
         for row in shown.rows:
-            table.add_row(*(Text(cell) for cell in row))
-        parts += [Fitted(table), *(Text(f"  {note}", style="dim") for note in shown.notes)]
+            table.add_row(*row)
+        parts += [Fitted(table), *(styled(f"  {note}", "dim") for note in shown.notes)]
         if block.sample:
-            parts.append(Text(SAMPLE_NOTE, style="yellow"))
-        parts.append(Text(""))
-    return Group(*parts, *(Text(line, style="dim") for line in explain(comparison)))
-
-
-def log_width(stream: TextIO) -> int | None:
-    """Logs and pipes have no width of their own; in 120 characters most tables stay in one piece."""
-    return None if stream.isatty() else 120
+            parts.append(styled(SAMPLE_NOTE, "yellow"))
+        parts.append(styled(""))
+    return Group(*parts, *(styled(line, "dim") for line in explain(comparison)))
 
 
 def print_table(
-    console: Console, columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None
+    console: PlainConsole, columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None
 ) -> None:
     """A plain table for the listing commands."""
     table = Table(*columns, title=title, title_justify="left", title_style="bold")

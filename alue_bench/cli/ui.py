@@ -33,6 +33,7 @@ def ui(
 
     Serves the store until Ctrl-C, and prints the addresses to open once MLflow's server answers.
     """
+    from alue_bench.cli.console import remarks
     from alue_bench.cli.mlflow_server import MlflowServer, check_place
     from alue_bench.tracking.connection import open_store, public
     from alue_bench.tracking.connection import tracking_uri as resolve_uri
@@ -41,16 +42,16 @@ def ui(
     connection = open_store(uri, experiment)
     if uri.startswith("http"):
         _show_pages(public(uri).rstrip("/"), connection)
-        typer.echo("This store is a server already: open an address above.", err=True)
+        remarks().print("This store is a server already: open an address above.")
         return
     check_place(host, port, options_given(context))
     with stop_on_sigterm():
         try:
             with MlflowServer(uri, host, port) as server:
-                typer.echo("Starting MLflow's server ...", err=True)
+                remarks().print("Starting MLflow's server ...")
                 server.wait_until_it_answers()
                 _show_pages(server.address, connection)
-                typer.echo("Ctrl-C ends the server.", err=True)
+                remarks().print("Ctrl-C ends the server.")
                 code = server.wait()
         except KeyboardInterrupt as stop:
             raise typer.Exit(code_of_stop(stop) if isinstance(stop, Terminated) else 0) from None
@@ -58,10 +59,12 @@ def ui(
 
 
 def _show_pages(served: str, connection: Connection) -> None:
-    typer.echo(f"All runs:         {runs_page(served, connection)}", err=True)
+    from alue_bench.cli.console import remarks
+
+    remarks().print(f"All runs:         {runs_page(served, connection)}")
     if newest := comparison_page(served, connection):
-        typer.echo(f"The newest plan:  {newest}", err=True)
-    typer.echo(f"Columns and axes worth showing: {COMPARISON_COLUMNS}", err=True)
+        remarks().print(f"The newest plan:  {newest}")
+    remarks().print(f"Columns and axes worth showing: {COMPARISON_COLUMNS}")
 
 
 def runs_page(served: str, connection: Connection) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from alue_bench.figure_text import short, short_names, short_title
 from alue_bench.report.drawing import MUTED, SERIES, Picture, looks, new_figure, style, to_svg
 
 WIDTH = 4.3
@@ -13,20 +14,6 @@ LABELLED = 12
 """Points of a plot that carry their names; of more, a few of those that no other point beats do."""
 NAMED = 5
 """That few."""
-
-
-LONGEST_NAME = 28
-"""Characters of a name in a figure; longer ones would leave no room for the figure."""
-
-
-def short(name: str) -> str:
-    """A name as a figure shows it; the text that describes the figure has it in full."""
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
-
-
-def short_title(text: str) -> str:
-    """The same of a title, which has the figure's width."""
-    return text if len(text) <= 2 * LONGEST_NAME else f"{text[: 2 * LONGEST_NAME - 1]}…"
 
 
 @dataclass(frozen=True)
@@ -109,7 +96,7 @@ def averages(values: Sequence[tuple[str, float]], *, name: str, of: str, unit: s
         positions = range(len(values))
         bars = axes.barh(positions, [number for _, number in values], height=0.62, color=SERIES[1 if seconds else 0])
         axes.bar_label(bars, labels=[f"{number:.{digits}f}" for _, number in values], padding=3, fontsize=8.5)
-        axes.set_yticks(list(positions), [short(strategy) for strategy, _ in values])
+        axes.set_yticks(list(positions), short_names([strategy for strategy, _ in values]))
         axes.margins(x=0.18)
         axes.grid(axis="y", visible=False)
         axes.invert_yaxis()
@@ -129,8 +116,8 @@ def learning_curves(
     with style():
         figure = new_figure(WIDTH, 3.0)
         axes = figure.add_subplot()
-        ends = []
-        for strategy, look in looks(list(curves)).items():
+        ends, lines = [], []
+        for name_shown, (strategy, look) in zip(short_names(list(curves)), looks(list(curves)).items(), strict=True):
             seeds = curves[strategy]
             if len(seeds) > 1:
                 for points in seeds:
@@ -138,13 +125,14 @@ def learning_curves(
             mean = _mean_curve(seeds)
             if not mean:
                 continue
-            axes.plot(*zip(*mean, strict=True), label=short(strategy), linewidth=1.8, markersize=4.5, **look)
+            lines += axes.plot(*zip(*mean, strict=True), label=name_shown, linewidth=1.8, markersize=4.5, **look)
             ends.append(f"{strategy} ends at {mean[-1][1]:.3f}")
         axes.set(xlabel="epoch", ylabel=f"dev {short(metric)}")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(short_title(of))
         if ends:
-            axes.legend(loc="best")
+            # Named one by one: of itself a legend leaves out labels that begin with an underscore.
+            axes.legend(lines, [str(line.get_label()) for line in lines], loc="best")
         svg = to_svg(figure, name)
     return Picture(name, svg, alt=f"Dev {metric} by epoch for {of}: {'; '.join(ends) or 'no finite values'}.")
 

@@ -7,9 +7,10 @@ al. (2019, "Show Your Work") ask of experiments: data, models, settings, seeds, 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from alue_bench.display import markdown
 from alue_bench.report.conditions import devices
 from alue_bench.report.numbers import count, several
 from alue_bench.tracking.reading import Counts, distinct, say_counts
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Entry = tuple[bool, str]
-"""Whether it is known, and what."""
+"""Whether it is known, and what, as Markdown: texts from outside are escaped where they are put in."""
 
 
 def checklist(
@@ -30,7 +31,7 @@ def checklist(
     of its runs as "runs".
     """
     if frame.empty:
-        return f"# Reproducibility checklist\n\nExperiment {experiment!r} has no finished run.\n"
+        return f"# Reproducibility checklist\n\nExperiment '{_name(experiment)}' has no finished run.\n"
     sections = [
         ("Data", _data(frame)),
         ("Models", _models(frame)),
@@ -42,33 +43,35 @@ def checklist(
     ]
     lines = ["# Reproducibility checklist", ""]
     lines.append(
-        f"{several(len(frame), 'finished run')} of experiment {experiment!r}. Filled in from what was recorded; "
-        "an empty box is something that was not."
+        f"{several(len(frame), 'finished run')} of experiment '{_name(experiment)}'. Filled in from what was "
+        "recorded; an empty box is something that was not."
     )
     for title, entries in sections:
         lines += ["", f"## {title}", ""]
-        lines += [f"- [{'x' if known else ' '}] {_line(text)}" for known, text in entries]
+        lines += [f"- [{'x' if known else ' '}] {text}" for known, text in entries]
     return "\n".join(lines) + "\n"
 
 
 def _data(frame: pd.DataFrame) -> list[Entry]:
     entries: list[Entry] = []
     if (frame["data_source"] == "sample").any():
-        named = ", ".join(sorted(set(frame.loc[frame["data_source"] == "sample", "task"])))
+        named = _named(sorted(set(frame.loc[frame["data_source"] == "sample", "task"])))
         entries.append((False, f"Real data: **{named} ran on embedded sample data**, whose scores say nothing"))
     for (task, source), part in frame.groupby(["task", "data_source"], dropna=False):
         protocols = distinct(part["protocol"])
-        entries.append((bool(protocols), f"{task} ({source}): {_or_missing(protocols, 'splits', '; ')}"))
+        entries.append((bool(protocols), f"{_name(task)} ({_name(source)}): {_or_missing(protocols, 'splits', '; ')}"))
         for split in ("train", "dev", "test"):
             digests = distinct(part[f"{split}_digest"])
             entries.append(
                 (
                     len(digests) > 0 and not part[f"{split}_digest"].isna().any(),
-                    f"{task}, {split} rows{_rows(part, split)}: {_or_missing(digests, 'digest')}",
+                    f"{_name(task)}, {split} rows{_rows(part, split)}: {_or_missing(digests, 'digest')}",
                 )
             )
         if _total(part, "data/dropped_rows"):
-            entries.append((True, f"{task}: up to {part['data/dropped_rows'].max():.0f} malformed rows were left out"))
+            entries.append(
+                (True, f"{_name(task)}: up to {part['data/dropped_rows'].max():.0f} malformed rows were left out")
+            )
     return entries
 
 
@@ -86,7 +89,7 @@ def _models(frame: pd.DataFrame) -> list[Entry]:
         size = distinct(part["params/total"]) if "params/total" in part.columns else []
         parameters = f", {count(max(size))} parameters" if size else ""
         entries.append(
-            (complete, f"{model}{parameters}; digest of weights and tokeniser: {_or_missing(digests, 'it')}")
+            (complete, f"{_name(model)}{parameters}; digest of weights and tokeniser: {_or_missing(digests, 'it')}")
         )
     return entries
 
@@ -97,14 +100,14 @@ def _settings(frame: pd.DataFrame) -> list[Entry]:
     for values, part in frame.groupby(names, dropna=False):
         own = dict(zip(names, values, strict=True))
         others = own.pop("other_hyper")
-        text = ", ".join(f"{name} {value}" for name, value in own.items())
+        text = _named(f"{name} {value}" for name, value in own.items())
         known = isinstance(others, str)
         if known:
-            text += ", " + ", ".join(f"{name} {value}" for name, value in json.loads(others).items())
+            text += ", " + _named(f"{name} {value}" for name, value in json.loads(others).items())
         else:
             text += "; warm-up, weight decay, clipping and epoch selection: **missing** (see each run's config.json)"
-        entries.append((known, f"{text}: {several(len(part), 'run')} ({', '.join(sorted(set(part['task'])))})"))
-    entries.append((True, f"Strategies: {', '.join(sorted(set(frame['strategy'])))}"))
+        entries.append((known, f"{text}: {several(len(part), 'run')} ({_named(sorted(set(part['task'])))})"))
+    entries.append((True, f"Strategies: {_named(sorted(set(frame['strategy'])))}"))
     return entries
 
 
@@ -127,7 +130,7 @@ def _seeds(frame: pd.DataFrame, counts: Counts) -> list[Entry]:
 def _evaluation(frame: pd.DataFrame) -> list[Entry]:
     metrics = {str(task): distinct(part["primary_metric"]) for task, part in frame.groupby("task")}
     return [
-        (bool(names), f"{task} is scored by {_or_missing(names, 'its primary metric')}")
+        (bool(names), f"{_name(task)} is scored by {_or_missing(names, 'its primary metric')}")
         for task, names in metrics.items()
     ] + [
         *_selection(frame),
@@ -148,7 +151,7 @@ SELECTION = {
 def _selection(frame: pd.DataFrame) -> list[Entry]:
     settings = [json.loads(text) for text in distinct(frame["other_hyper"])]
     ways = sorted({str(setting.get("select")) for setting in settings})
-    entries = [(way in SELECTION, f"Selection: {SELECTION.get(way, way)}") for way in ways]
+    entries = [(way in SELECTION, f"Selection: {_name(SELECTION.get(way, way))}") for way in ways]
     missing = int(frame["other_hyper"].isna().sum())
     return entries + ([(False, f"Selection of the epoch: **missing** in {several(missing, 'run')}")] if missing else [])
 
@@ -157,22 +160,24 @@ def _environment(frame: pd.DataFrame, environments: Sequence[Mapping[str, Any]])
     entries: list[Entry] = []
     for hardware, part in frame.groupby("hardware", dropna=False):
         used = "; ".join(devices(part))
-        entries.append((isinstance(hardware, str), f"{hardware} ({used}): {several(len(part), 'run')}"))
+        entries.append(
+            (isinstance(hardware, str), f"{_name(hardware)} ({markdown(used)}): {several(len(part), 'run')}")
+        )
     for environment in environments:
         libraries = environment.get("libraries") or {}
-        shown = ", ".join(f"{name} {version}" for name, version in libraries.items())
-        machine = f"Python {environment.get('python', '?')}, {environment.get('system', 'unknown system')}"
+        shown = _named(f"{name} {version}" for name, version in libraries.items())
+        machine = markdown(f"Python {environment.get('python', '?')}, {environment.get('system', 'unknown system')}")
         entries.append((bool(libraries), f"{machine}; {shown or '**missing** libraries'}: {environment['runs']} runs"))
     recorded = sum(environment["runs"] for environment in environments)
     if recorded < len(frame):
         entries.append((False, f"**missing** environment of {several(len(frame) - recorded, 'run')}"))
     versions = distinct(frame["version"])
-    entries.append((bool(versions), f"alue-bench {', '.join(versions)}"))
+    entries.append((bool(versions), f"alue-bench {_named(versions)}"))
     commits = {str((e.get("git") or {}).get("commit", "")): (e.get("git") or {}).get("dirty") for e in environments}
     for commit, dirty in commits.items():
         if commit:
             changed = ", with changes that are in no commit" if dirty == "yes" else ""
-            entries.append((dirty != "yes", f"Commit of the working folder: {commit}{changed}"))
+            entries.append((dirty != "yes", f"Commit of the working folder: {markdown(commit)}{changed}"))
         else:
             entries.append((False, "Commit of the working folder: **missing** (it was in no git repository)"))
     return entries
@@ -204,8 +209,13 @@ def _total(frame: pd.DataFrame, column: str) -> float:
 
 
 def _or_missing(values: Sequence[Any], what: str, between: str = ", ") -> str:
-    return between.join(map(str, values)) if values else f"**missing** {what}"
+    return between.join(map(_name, values)) if values else f"**missing** {what}"
 
 
-def _line(text: str) -> str:
-    return text.replace("\n", " ").replace("<NA>", "not recorded").replace("<", "&lt;")
+def _name(value: Any) -> str:
+    """A value of a frame for Markdown."""
+    return markdown("not recorded" if str(value) == "<NA>" else str(value))
+
+
+def _named(values: Iterable[Any]) -> str:
+    return ", ".join(map(_name, values))

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from alue_bench.display import latex, markdown
 from alue_bench.evaluation.intervals import LEVEL, Estimate
 from alue_bench.evaluation.significance import FEWEST_SEEDS
 from alue_bench.report.comparison import Block, Comparison, Difference, Row, Verdict, all_rows, describe_conditions
 from alue_bench.report.numbers import percent, plain, seconds, signed, signed_percent
-from alue_bench.report.rendering import escape_markdown
 
 FEW, UNTESTED = "†", "‡"
 Key = Callable[[Row], float | None]
@@ -112,22 +112,21 @@ def as_csv(comparison: Comparison) -> str:
 def as_markdown(comparison: Comparison, *, sort: str = DEFAULT_SORT) -> str:
     parts = []
     for table in text_tables(comparison, sort=sort):
-        parts.append(f"### {escape_markdown(table.title)}\n\n{escape_markdown(table.subtitle)}\n")
+        parts.append(f"### {markdown(table.title)}\n\n{markdown(table.subtitle)}\n")
         lines = [table.columns, ["---"] + ["---:"] * (len(table.columns) - 1), *table.rows]
         parts.append(
             "\n".join(
-                f"| {' | '.join(cell if i == 1 else escape_markdown(cell) for cell in line)} |"
-                for i, line in enumerate(lines)
+                f"| {' | '.join(cell if i == 1 else markdown(cell) for cell in line)} |" for i, line in enumerate(lines)
             )
         )
-        parts.append("\n".join(f"- {escape_markdown(note)}" for note in table.notes))
-    parts.append("\n".join(escape_markdown(line) + "  " for line in explain(comparison)))
+        parts.append("\n".join(f"- {markdown(note)}" for note in table.notes))
+    parts.append("\n".join(markdown(line) + "  " for line in explain(comparison)))
     return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
 
 
 def as_latex(comparison: Comparison, *, sort: str = DEFAULT_SORT) -> str:
     """A table environment a block, for \\usepackage{booktabs}; everything that is text is escaped."""
-    parts = ["% Needs \\usepackage{booktabs}, and UTF-8."]
+    parts = ["% Needs \\usepackage{booktabs}, UTF-8, and a LaTeX of 2020 or later."]
     for table in text_tables(comparison, sort=sort):
         width = len(table.columns)
         lines = [" & ".join(latex(cell) for cell in line) + r" \\" for line in (table.columns, *table.rows)]
@@ -151,38 +150,6 @@ def as_latex(comparison: Comparison, *, sort: str = DEFAULT_SORT) -> str:
         )
     parts += ["% " + line for line in explain(comparison)]
     return "\n".join(parts) + "\n"
-
-
-LATEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "±": r"$\pm$",
-    "−": r"$-$",
-    "×": r"$\times$",
-    "Δ": r"$\Delta$",
-    "†": r"\textdagger{}",
-    "‡": r"\textdaggerdbl{}",
-    "–": "--",
-    "·": r"$\cdot$",
-    "\n": " ",
-    "\r": " ",
-}
-
-
-def latex(text: str) -> str:
-    """Text that LaTeX sets as it stands."""
-    return "".join(LATEX.get(character, character) for character in text)
 
 
 # Cells -------------------------------------------------------------------------------------------------------------

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from alue_bench.figure_text import literal_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,10 +32,11 @@ VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", PAPER: "--paper"} |
     colour: f"--series-{number}" for number, colour in enumerate(SERIES, start=1)
 }
 """Colours of a drawing, and the CSS variables of the page that stand in their place."""
+TAG = re.compile(r"<[^>]*>")
+"""A tag of an SVG; in its texts and attributes matplotlib has escaped what could look like one."""
 
 SETTINGS = {
     "svg.fonttype": "none",
-    "text.parse_math": False,  # a name with two dollar signs in it is no formula
     "font.size": 9,
     "font.family": "DejaVu Sans",
     "text.color": INK,
@@ -84,20 +87,13 @@ class Picture:
     @property
     def inline(self) -> str:
         """The SVG element with the page's colours."""
-        svg = self.svg
-        if not self.themed:
-            return svg
-        for colour, variable in VARIABLES.items():
-            svg = re.sub(re.escape(colour), f"var({variable})", svg, flags=re.IGNORECASE)
-        return svg
+        return _in_tags(self.svg, _with_variables) if self.themed else self.svg
 
 
 @contextmanager
 def style(*, grid: bool = True) -> Iterator[None]:
     """Within it figures take the report's settings."""
-    import matplotlib as mpl
-
-    with mpl.rc_context({**SETTINGS, "axes.grid": grid}):
+    with literal_text({**SETTINGS, "axes.grid": grid}):
         yield
 
 
@@ -114,9 +110,7 @@ def new_figure(width: float, height: float) -> Figure:
 def to_svg(figure: Figure, name: str) -> str:
     """The figure as one SVG element, the same text for the same drawing; `name` keeps its references apart from those
     of other figures on the page."""
-    import matplotlib as mpl
-
-    with mpl.rc_context({**SETTINGS, "svg.hashsalt": name}):
+    with literal_text({**SETTINGS, "svg.hashsalt": name}):
         written = io.StringIO()
         figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = written.getvalue()
@@ -125,13 +119,29 @@ def to_svg(figure: Figure, name: str) -> str:
     # A style element inside an inline drawing would hold for the whole page.
     svg = re.sub(r"<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
-    referenced = set(re.findall(r'(?:url\(#|href="#)([^")]+)', svg))
-    svg = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in referenced else "", svg)
+    referenced = {name for tag in TAG.findall(svg) for name in re.findall(r'(?:url\(#|href="#)([^")]+)', tag)}
+
+    def cleaned(tag: str) -> str:
+        tag = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in referenced else "", tag)
+        return tag.replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "").replace("xlink:href", "href")
+
+    svg = _in_tags(svg, cleaned)
     svg = svg.replace("<svg ", '<svg style="stroke-linejoin: round; stroke-linecap: butt" ', 1)
     svg = re.sub(r'(<svg [^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg [^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    svg = svg.replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "").replace("xlink:href", "href")
     return re.sub(r"\s*\n\s*", "\n", svg).strip()
+
+
+def _with_variables(tag: str) -> str:
+    for colour, variable in VARIABLES.items():
+        tag = re.sub(re.escape(colour), f"var({variable})", tag, flags=re.IGNORECASE)
+    return tag
+
+
+def _in_tags(svg: str, change: Callable[[str], str]) -> str:
+    """The drawing with each tag changed, and with the texts between them as they are: a label may look like a colour,
+    or like an attribute."""
+    return TAG.sub(lambda found: change(found[0]), svg)
 
 
 def looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:

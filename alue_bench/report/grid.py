@@ -29,6 +29,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.evaluation.learning import REMEDY, Learning, learning
+from alue_bench.figure_text import short
 from alue_bench.grid import SETTINGS, cell_of
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ MARK, FRONT, OTHERS, REFERENCE_COLOUR = "#D55E00", "#0072B2", "#9A9A9A", "#00000
 COLOUR_MAP = "cividis"
 CHARACTER = 0.1
 """Inches that one takes in a title."""
+LONGEST_TITLE = 200
+"""Characters of a title, which may take several lines."""
+PARETO_WIDTH = 11.5
+"""Inches."""
 
 
 @dataclass(frozen=True)
@@ -309,7 +314,7 @@ def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Reco
 
 def score_map(group: Group, recommended: Recommendation | None = None) -> Figure:
     """The test score of each cell: the paper's figure 1."""
-    return _heat_map(group, "test_score", f"{group.metric} on test", recommended, best_is_high=True)
+    return _heat_map(group, "test_score", f"{short(group.metric)} on test", recommended, best_is_high=True)
 
 
 def runtime_map(group: Group, recommended: Recommendation | None = None) -> Figure:
@@ -319,19 +324,22 @@ def runtime_map(group: Group, recommended: Recommendation | None = None) -> Figu
 
 def pareto_figure(group: Group, recommended: Recommendation | None = None) -> Figure:
     """Score against time, by dev score, on which the front is drawn, and beside it the same settings on test."""
-    figure = _figure(11.5, 5.2)
+    figure = _figure(PARETO_WIDTH, 5.2)
     front = pareto_front(group.cells)
     left, right = figure.subplots(1, 2, sharex=True)
     _scatter(left, group, "dev_score", front, recommended)
     left.step(front["train_s"], front["dev_score"], where="post", color=FRONT, linewidth=1.2, zorder=1)
     left.set(
-        title="dev: the front, and what is chosen", xlabel="training time in seconds", ylabel=f"{group.metric}, dev"
+        title="dev: the front, and what is chosen",
+        xlabel="training time in seconds",
+        ylabel=f"{short(group.metric)}, dev",
     )
     _scatter(right, group, "test_score", front, recommended)
-    right.set(title="test: the same settings", xlabel="training time in seconds", ylabel=f"{group.metric}, test")
+    right.set(title="test: the same settings", xlabel="training time in seconds", ylabel=f"{short(group.metric)}, test")
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    figure.suptitle(f"{group.title}: score against training time{_seeds(group.cells)}", fontsize=11)
+    title = f"{group.title}: score against training time{_seeds(group.cells)}"
+    figure.suptitle(_title(title, PARETO_WIDTH), fontsize=11)
     return figure
 
 
@@ -358,7 +366,7 @@ def _scatter(axes: Axes, group: Group, score: str, front: pd.DataFrame, recommen
 def _label_points(axes: Axes, points: pd.DataFrame, score: str, *, above: bool) -> None:
     for _, row in points.iterrows():
         text = axes.annotate(
-            f"{row['strategy']} {row[score]:.3f}",
+            f"{short(row['strategy'])} {row[score]:.3f}",
             (row["train_s"], row[score]),
             xytext=(-8, 12) if above else (0, -18),
             textcoords="offset points",
@@ -379,7 +387,7 @@ def _heat_map(
     placed = group.cells[group.cells["bottom"].notna() & group.cells[column].notna()]
     if placed.empty:
         figure = _figure(5.0, 1.5)
-        figure.text(0.5, 0.5, f"{group.title}: no strategy is a pair of bottom and top layers", ha="center")
+        figure.text(0.5, 0.5, f"{short(group.title)}: no strategy is a pair of bottom and top layers", ha="center")
         return figure
     bottoms, tops = (sorted(int(n) for n in placed[name].unique()) for name in ("bottom", "top"))
     values = np.full((len(bottoms), len(tops)), math.nan)
@@ -393,8 +401,7 @@ def _heat_map(
     axes.set_xticks(range(len(tops)), [str(n) for n in tops])
     axes.set_yticks(range(len(bottoms)), [str(n) for n in bottoms])
     axes.set(xlabel="frozen top layers", ylabel="frozen bottom layers")
-    title = f"{group.title}: {label}{_seeds(group.cells)}"
-    axes.set_title(textwrap.fill(title, int(width / CHARACTER)), fontsize=11)
+    axes.set_title(_title(f"{group.title}: {label}{_seeds(group.cells)}", width), fontsize=11)
     axes.spines[:].set_visible(False)
     figure.colorbar(image, ax=axes, label=label, shrink=0.9)
     _write_numbers(axes, values, image)
@@ -402,7 +409,7 @@ def _heat_map(
     best = placed.loc[placed[column].idxmax() if best_is_high else placed[column].idxmin()]
     marks.append((str(best["strategy"]), FRONT, ":", "highest" if best_is_high else "fastest"))
     if recommended is not None:
-        marks.append((recommended.strategy, MARK, "-", f"recommended: {recommended.strategy} (by dev score)"))
+        marks.append((recommended.strategy, MARK, "-", f"recommended: {short(recommended.strategy)} (by dev score)"))
     _outline(axes, placed, marks, bottoms, tops)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(marks), frameon=False, fontsize=9)
@@ -453,6 +460,11 @@ def _write_numbers(axes: Axes, values: Any, image: Any) -> None:
         text = style.format(value)
         text = text.replace("0.", ".", 1) if largest <= 1 else text
         axes.text(column, row, text, ha="center", va="center", fontsize=8.5, color="black" if bright else "white")
+
+
+def _title(text: str, width: float) -> str:
+    """As many lines as a figure of so many inches needs for it."""
+    return textwrap.fill(short(text, LONGEST_TITLE), int(width / CHARACTER))
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from alue_bench.display import markdown
 from alue_bench.report.evidence import Shown
 from alue_bench.report.page import PageRequest, build_page
 from alue_bench.report.rendering import pictures, write_page
@@ -49,6 +50,6 @@ def _description(connection: Connection, parent_id: str, lead: str) -> str:
     again = command_line("report", options={"parent": parent_id, **where})
     run = f"#/experiments/{connection.experiment_id}/runs/{parent_id}"
     return (
-        f"{lead}\n\n[The report of these runs]({run}/artifacts/{PAGE_FILE}); figures, `plan.json` and `results.json` "
-        f"are beside it. Written again, with everything in it: `{again}`"
+        f"{markdown(lead)}\n\n[The report of these runs]({run}/artifacts/{PAGE_FILE}); figures, `plan.json` and "
+        f"`results.json` are beside it. Written again, with everything in it: `{again}`"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import os
 import re
 from collections.abc import Iterator
@@ -10,15 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alue_bench import __version__
+from alue_bench.display import file_name, markdown, visible
 from alue_bench.errors import UnavailableError
 from alue_bench.report.content import Folded, Gallery, Item, Page
 from alue_bench.report.drawing import Picture
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-
-MARKDOWN = frozenset("\\`*_{}[]<>#|~&$")
-"""Characters that mean something in Markdown, wherever they stand."""
 
 
 def render_html(page: Page) -> str:
@@ -53,21 +50,20 @@ def _environment(*, autoescape: bool) -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("alue_bench.report"), autoescape=autoescape, undefined=StrictUndefined
+        loader=PackageLoader("alue_bench.report"),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        finalize=lambda value: visible(value) if type(value) is str else value,
     )
     environment.filters["kind"] = lambda item: type(item).__name__
-    environment.filters["md"] = escape_markdown
-    environment.filters["fenced"] = lambda text: text.replace("```", "` ` `")
+    environment.filters["md"] = markdown
+    environment.filters["fence"] = _fence
     return environment
 
 
-def escape_markdown(text: str) -> str:
-    """Text that Markdown shows as it is, on one line. Markdown lets HTML through, so that is escaped as well."""
-    line = " ".join(text.split())
-    return "".join(
-        html.escape(character) if character in "<>&" else f"\\{character}" if character in MARKDOWN else character
-        for character in line
-    )
+def _fence(text: str) -> str:
+    """More backticks than stand beside each other anywhere in the text, which is shown between two lines of them."""
+    return "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
 
 
 def write_page(page: Page, output: Path) -> None:
@@ -77,7 +73,7 @@ def write_page(page: Page, output: Path) -> None:
     """
     try:
         if output.suffix.lower() in (".md", ".markdown"):
-            figures = output.with_name(f"{output.stem}-figures")
+            figures = output.with_name(file_name(output.stem, "-figures"))
             drawn = list(pictures(page))
             if drawn:
                 figures.mkdir(parents=True, exist_ok=True)
@@ -92,7 +88,7 @@ def write_page(page: Page, output: Path) -> None:
 
 def _replace(path: Path, content: str) -> None:
     """All of a file or nothing of it."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch = path.with_name(f".alue-bench-{os.getpid()}")  # the name of the file itself may be as long as names may be
     try:
         scratch.write_text(content, encoding="utf-8")
         scratch.replace(path)

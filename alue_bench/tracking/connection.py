@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import http.client
 import logging
 import os
@@ -32,6 +33,8 @@ DEFAULT_FOLDER = "mlruns"
 DEFAULT_EXPERIMENT = "alue-bench"
 DRIVERS = {"psycopg2": "pip install psycopg2-binary", "MySQLdb": "pip install mysqlclient"}
 """What installs the drivers of databases whose packages have other names than their modules."""
+LONGEST_PATH = 4096
+"""Characters of an address that are shown: as many as a path may have, for what is cut cannot be copied."""
 # Without it MLflow's UI opens an experiment on its pages for language-model traces.
 EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
 
@@ -49,7 +52,7 @@ class Connection:
 def tracking_uri(option: str | None) -> str:
     """The option, else the environment variable, else a sqlite store below the working folder."""
     given = option or os.environ.get(VARIABLE)
-    return given or f"sqlite:///{Path.cwd() / DEFAULT_FOLDER / 'mlflow.db'}"
+    return given or sqlite_uri(Path.cwd() / DEFAULT_FOLDER / "mlflow.db")
 
 
 def where_options(uri: str, experiment: str = DEFAULT_EXPERIMENT) -> dict[str, object]:
@@ -78,10 +81,11 @@ def connect(uri: str, experiment: str) -> Connection:
         from filelock import FileLock
 
         # Two processes that create one store at once break each other's migration.
+        artifacts = (folder / "artifacts").resolve().as_uri()
         with FileLock(folder / ".mlflow.lock"):
             if not database.exists():
-                _create_database(database)
-            return _open(uri, experiment, artifacts=(folder / "artifacts").resolve().as_uri())
+                _create_database(database, artifacts)
+            return _open(uri, experiment, artifacts=artifacts)
     _check_kind(uri)
     _check_database(uri)
     return _open(uri, experiment, artifacts=None)
@@ -137,16 +141,45 @@ def open_store(uri: str, experiment: str) -> Connection:
 def store_name(uri: str) -> str:
     """The same for every way to write a store's address, and without credentials."""
     if uri.startswith("sqlite:"):
-        return f"sqlite:///{sqlite_path(uri).resolve()}"
+        return sqlite_uri(sqlite_path(uri).resolve())
     return redact(uri).rstrip("/")
+
+
+def sqlite_uri(path: Path) -> str:
+    """Return the address of a sqlite file; signs of its path that mean something in an address are escaped.
+
+    Raises UsageError where no address says this path to the installed SQLAlchemy.
+    """
+    plain = f"sqlite:///{path}"
+    if not {"%", "?"} & set(plain):
+        return plain
+    escaped = f"sqlite:///{str(path).replace('%', '%25').replace('?', '%3F')}"
+    for uri in (escaped, plain):  # before 2.1 SQLAlchemy takes a path as it stands
+        if _database(uri) == str(path):
+            return uri
+    raise UsageError(
+        f"a store cannot lie at {path}: the installed SQLAlchemy reads its % or ? otherwise; work in a folder without "
+        "them, or name another store with --tracking-uri"
+    )
 
 
 def sqlite_path(uri: str) -> Path:
     """The file of a sqlite URI: three slashes before a relative path, four before an absolute one."""
-    match = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", uri)
-    if match is None:
+    database = _database(uri)
+    if not database:
         raise UsageError(f"--tracking-uri '{public(uri)}' names no file; write it as sqlite:///path/to/mlflow.db")
-    return Path(match.group(1))
+    return Path(database)
+
+
+def _database(uri: str) -> str | None:
+    """The path in a sqlite URI, as SQLAlchemy reads it."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(uri).database
+    except (ArgumentError, ValueError):
+        return None
 
 
 def _open(uri: str, experiment: str, artifacts: str | None, *, create: bool = True) -> Connection:
@@ -155,16 +188,16 @@ def _open(uri: str, experiment: str, artifacts: str | None, *, create: bool = Tr
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        client = patient(MlflowClient(tracking_uri=_with_busy_timeout(uri)))
+        client = patient(MlflowClient(tracking_uri=mlflow_uri(uri)))
         found = client.get_experiment_by_name(experiment)
         if found is None and not create:
-            there = ", ".join(sorted(repr(one.name) for one in client.search_experiments()))
-            raise UsageError(f"there is no experiment {experiment!r} in {public(uri)}; there are {there}")
+            there = ", ".join(sorted(f"'{one.name}'" for one in client.search_experiments()))
+            raise UsageError(f"there is no experiment '{experiment}' in {public(uri)}; there are {there}")
         if found is None:
             experiment_id = _create_experiment(client, experiment, artifacts)
         elif found.lifecycle_stage != "active":
             raise UsageError(
-                f"experiment {experiment!r} was deleted in {public(uri)}; restore it in MLflow or choose another "
+                f"experiment '{experiment}' was deleted in {public(uri)}; restore it in MLflow or choose another "
                 "--experiment"
             )
         else:
@@ -175,16 +208,19 @@ def _open(uri: str, experiment: str, artifacts: str | None, *, create: bool = Tr
     return Connection(client, uri, experiment, str(experiment_id))
 
 
-def _create_database(database: Path) -> None:
+def _create_database(database: Path, artifacts: str) -> None:
     """Made aside and moved to its place whole: MLflow makes a database in some fifty steps, and does not go on from one
     that a process left half made when it died."""
-    from mlflow import MlflowClient
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    for left in database.parent.glob(f".new-*-{database.name}*"):
+    # Named by a digest: the name of the file itself may be as long as names may be.
+    ending = f"-{hashlib.sha256(os.fsencode(database.name)).hexdigest()[:10]}.db"
+    for left in database.parent.glob(f".new-*{ending}*"):
         left.unlink(missing_ok=True)
-    aside = database.with_name(f".new-{uuid4().hex}-{database.name}")
+    aside = database.with_name(f".new-{uuid4().hex}{ending}")
     try:
-        MlflowClient(tracking_uri=f"sqlite:///{aside}").search_experiments(max_results=1)
+        # Not through a client, which makes MLflow's default experiment with the working folder's name in its SQL.
+        SqlAlchemyStore(mlflow_uri(sqlite_uri(aside)), artifacts)._dispose_engine()
         os.replace(aside, database)
     except Exception:  # what is wrong shows again, and is told, where the store is opened in its place
         aside.unlink(missing_ok=True)
@@ -203,11 +239,21 @@ def _create_experiment(client: MlflowClient, name: str, artifacts: str | None) -
         return str(found.experiment_id)
 
 
-def _with_busy_timeout(uri: str) -> str:
-    """sqlite's own waiting for another process that writes; five seconds otherwise."""
-    if not uri.startswith("sqlite:") or "timeout=" in uri:
+def mlflow_uri(uri: str) -> str:
+    """Return a store's address as MLflow is to get it.
+
+    With sqlite's own waiting for another process that writes; five seconds otherwise. And with the driver's name where
+    the address holds an escaped sign: of addresses that begin with `sqlite:///` MLflow makes the folder that stands
+    there, escapes and all.
+    """
+    if not uri.startswith("sqlite:"):
         return uri
-    return f"{uri}{'&' if '?' in uri else '?'}timeout={BUSY_TIMEOUT_S}"
+    address, mark, query = uri.partition("?")
+    if "timeout=" not in query:
+        mark, query = "?", f"{query}{'&' if query else ''}timeout={BUSY_TIMEOUT_S}"
+    if "%" in address:
+        address = f"sqlite+pysqlite:{address.removeprefix('sqlite:')}"
+    return f"{address}{mark}{query}"
 
 
 def _check_server(uri: str) -> None:
@@ -250,7 +296,7 @@ def _version_request(uri: str) -> urllib.request.Request:
 
 def public(text: str) -> str:
     """An address, or what is said of it, for people: without credentials, and on one line."""
-    return shown(redact(text), quote=False, most=300)
+    return shown(redact(text), quote=False, most=LONGEST_PATH)
 
 
 def _writable(folder: Path) -> Path:

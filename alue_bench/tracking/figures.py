@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.evaluation.label_cells import split_labels
+from alue_bench.figure_text import literal_text, short, short_names
 from alue_bench.spec import Predictions
 from alue_bench.task import Labels, TargetKind
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 110
+LONGEST_TITLE = 80
+"""Characters of a title, which has the figure's width."""
+WIDE = 12
+"""Characters of a label that does not stand beside others."""
 QUICK: dict[str, Any] = {"compress_level": 2}
 """Of PNG: twice the size for a fifth of the time."""
 
@@ -21,10 +26,15 @@ QUICK: dict[str, Any] = {"compress_level": 2}
 def draw_predictions(path: Path, predictions: Predictions, labels: Labels, *, title: str) -> None:
     """A confusion matrix; for several labels at once how often each was right, missed or invented; for a regression
     predicted against gold numbers."""
-    if labels.kind in (TargetKind.BINARY, TargetKind.MULTICLASS):
-        matrix = _matrix_of(labels)
-        matrix.draw(path, predictions, title)
-        return
+    title = short(title, LONGEST_TITLE)
+    with literal_text():
+        if labels.kind in (TargetKind.BINARY, TargetKind.MULTICLASS):
+            _matrix_of(labels).draw(path, predictions, title)
+        else:
+            _draw_others(path, predictions, labels, title)
+
+
+def _draw_others(path: Path, predictions: Predictions, labels: Labels, title: str) -> None:
     figure = _figure(labels)
     axes = figure.add_subplot()
     axes.set_title(title, fontsize=9)
@@ -64,8 +74,10 @@ class _Matrix:
         self._axes = figure.add_subplot()
         self._title = self._axes.set_title("title", fontsize=9, animated=True)
         places = range(len(self._names))
-        self._axes.set_xticks(places, self._names, rotation="vertical" if len(self._names) > 3 else "horizontal")
-        self._axes.set_yticks(places, self._names)
+        shown = short_names(self._names)
+        upright = len(shown) > 3 or max(map(len, shown)) > WIDE
+        self._axes.set_xticks(places, shown, rotation="vertical" if upright else "horizontal")
+        self._axes.set_yticks(places, shown)
         self._axes.set(xlabel="predicted", ylabel="gold")
         zeros = [[0.0] * len(self._names) for _ in self._names]
         # Readable without colour vision, and in print. Rows add up to 1: rare labels show as well as frequent ones.
@@ -106,10 +118,12 @@ def _draw_hits(axes: object, predictions: Predictions, labels: Labels) -> None:
         "invented": [sum(n not in g and n in p for g, p in zip(gold, predicted, strict=True)) for n in labels.names],
     }
     left = [0] * len(labels.names)
+    places = range(len(labels.names))
     for (kind, values), colour, hatch in zip(
         counts.items(), ("#0072B2", "#E69F00", "#999999"), ("", "//", ".."), strict=True
     ):
-        axes.barh(labels.names, values, left=left, label=kind, color=colour, hatch=hatch)  # type: ignore[attr-defined]
+        axes.barh(places, values, left=left, label=kind, color=colour, hatch=hatch)  # type: ignore[attr-defined]
         left = [a + b for a, b in zip(left, values, strict=True)]
+    axes.set_yticks(places, short_names(labels.names))  # type: ignore[attr-defined]
     axes.legend(fontsize=8)  # type: ignore[attr-defined]
     axes.set(xlabel="examples")  # type: ignore[attr-defined]

@@ -23,6 +23,7 @@ from uuid import uuid4
 
 from alue_bench import __version__
 from alue_bench.best_effort import best_effort
+from alue_bench.display import markdown
 from alue_bench.errors import StoreUnavailableError
 from alue_bench.measure.environment import git_state, hardware_fingerprint
 from alue_bench.redaction import redact, redacted
@@ -782,8 +783,8 @@ def _description(spec: RunSpec, inputs: RunInputs) -> str:
     trained_on = f", trained on {spec.train_task}" if spec.train_task != spec.task else ""
     outlined = Outline(spec.freeze_plan, spec.kept_layers, spec.adapter)
     return (
-        f"{sample}{inputs.task.title}{trained_on}; {inputs.model.title}; frozen: {outlined.describe()}.\n\n"
-        f"Splits: {spec.data.protocol}. Text normalisation: {inputs.model.normalisation}."
+        f"{sample}{markdown(f'{inputs.task.title}{trained_on}; {inputs.model.title}; frozen: {outlined.describe()}.')}"
+        f"\n\nSplits: {markdown(spec.data.protocol)}. Text normalisation: {markdown(inputs.model.normalisation)}."
     )
 
 
