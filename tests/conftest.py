@@ -275,7 +275,7 @@ def task(name):
 SPLITS = {"train": 48, "dev": 32, "test": 32}
 (HERE / "easy").mkdir(exist_ok=True)
 for split, rows in SPLITS.items():
-    lines = (f"{'abba' if n % 2 else 'zyyz'} {n} {split}\\t{'no' if n % 2 else 'yes'}\\n" for n in range(rows))
+    lines = (f"{'a b ' * 4 if n % 2 else 'z y ' * 4}{n}\\t{'no' if n % 2 else 'yes'}\\n" for n in range(rows))
     (HERE / "easy" / f"{split}.tsv").write_text("".join(lines))
 
 @hookimpl

@@ -173,7 +173,7 @@ def test_predictions_that_are_not_their_runs_are_told(search: CommandLine, run: 
     _, full, _ = runs()
     file = Path(full.info.artifact_uri.removeprefix("file://")) / "dev_predictions.csv"
     table = pd.read_csv(file, dtype=str)
-    table["prediction"] = table["gold"]
+    table["prediction"] = table["gold"].iloc[0]
     table.to_csv(file, index=False)
     said = search("--json")
     assert (said.code, said.out) == (2, "")
