@@ -208,12 +208,13 @@ class TestLengths:
         plan = plan_of("full", 4)
         assert training_flops(stack, plan, np.array([40]), 1) > 2 * training_flops(stack, plan, np.array([20]), 1)
 
-    def test_local_attention_costs_less(self) -> None:
+    def test_local_attention_costs_what_is_computed(self) -> None:
+        """All pairs of tokens, most of them masked."""
         wide, narrow = (
             view_as_stack(empty_model(tiny_config("modernbert", local_attention=width), LABELS)) for width in (64, 8)
         )
         plan, lengths = plan_of("full", 4), np.array([60])
-        assert training_flops(narrow, plan, lengths, 1) < training_flops(wide, plan, lengths, 1)
+        assert training_flops(narrow, plan, lengths, 1) == training_flops(wide, plan, lengths, 1)
 
 
 class TestList:
@@ -252,5 +253,8 @@ class TestList:
 
         folder = tmp_path / "hollow"
         shutil.copytree(tiny_bert, folder)
-        (folder / "model.safetensors").write_bytes(b"not weights")
+        weights = folder / "model.safetensors"
+        content = weights.read_bytes()
+        header = 8 + int.from_bytes(content[:8], "little")  # which says what there is
+        weights.write_bytes(content[:header] + b"\xff" * (len(content) - header))
         assert alue_bench("list", "strategies", "-m", folder).code == 0

@@ -37,6 +37,8 @@ def options_of(run: Mapping[Hashable, Any], registry: Registry) -> dict[str, obj
     for name, value in _others(run).items():
         if name in general and name not in WITHOUT_OPTION:
             options[name] = value
+        if name == "keep_head" and value:
+            options[name] = True
     return options
 
 
