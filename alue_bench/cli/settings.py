@@ -53,7 +53,7 @@ def merge_study(
 
     study = read_study(find_study(config, registry)) if config else {}
     meant_for = study.pop("command", command)
-    if meant_for != command:
+    if config and meant_for != command:
         raise UsageError(f"--config {config} is a study for: alue-bench {meant_for} --config {shlex.quote(config)}")
     study.pop("title", None)
     if command == "run" and (only := next((key for key in SWEEP_KEYS if key in study), None)):

@@ -132,7 +132,7 @@ def learning_curves(
         axes.set_title(short_title(of))
         if ends:
             # Named one by one: of itself a legend leaves out labels that begin with an underscore.
-            axes.legend(lines, [line.get_label() for line in lines], loc="best")
+            axes.legend(lines, [str(line.get_label()) for line in lines], loc="best")
         svg = to_svg(figure, name)
     return Picture(name, svg, alt=f"Dev {metric} by epoch for {of}: {'; '.join(ends) or 'no finite values'}.")
 
