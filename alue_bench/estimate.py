@@ -29,6 +29,7 @@ from alue_bench.run import tokenised
 from alue_bench.strategy import Outline
 from alue_bench.training.checkpoint import declared_config, load_config, load_tokenizer, locate_checkpoint
 from alue_bench.training.precision import Device
+from alue_bench.variation import settings_of, varied
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,6 +43,8 @@ class RunEstimate:
     model: str
     strategy: str
     seed: int
+    settings: Mapping[str, object]
+    """Its values of the hyper-parameters that vary in the plan."""
     here: bool
     """Whether its model and data are on this machine."""
     flops: float | None
@@ -144,6 +147,7 @@ def estimate_plan(plan: Plan, registry: Registry) -> Estimate:
     if plan.absent:
         absent, lengths_of = _absent(plan, registry, estimator)
         work += absent
+    names = varied((one.run.task.name, one.run.model.name, one.run.hyper) for one in work)
     runs, trained = [], set[str]()
     depths: defaultdict[tuple[bool, tuple[object, ...]], dict[int, float]] = defaultdict(dict)
     for one in work:
@@ -154,8 +158,9 @@ def estimate_plan(plan: Plan, registry: Registry) -> Estimate:
         run = one.run
         runs.append(
             RunEstimate(
-                task=run.task.name, model=run.model.name, strategy=run.strategy.name, seed=run.seed, here=one.here,
-                flops=counted.flops, seconds=counted.seconds,
+                task=run.task.name, model=run.model.name, strategy=run.strategy.name, seed=run.seed,
+                settings=dict(settings_of(run.hyper, names)), here=one.here, flops=counted.flops,
+                seconds=counted.seconds,
             )
         )  # fmt: skip
     shared: defaultdict[bool, float] = defaultdict(float)
@@ -184,10 +189,11 @@ def _count(one: _Work, estimator: _Estimator, speed: float | None, *, shares_tra
     """FLOPs as the run will record them; seconds of its steps, and of scoring above its frozen prefix."""
     run, train = one.run, one.lengths["train"]
     model, epochs = estimator.models.of(one.config, run.train_task.labels, run.strategy, run.outline), run.hyper.epochs
-    flops, depth = model.training(train, epochs), model.kept_layers
+    size = run.hyper.batch_size
+    flops, depth = model.training(train, epochs, size), model.kept_layers
     if speed is None:
         return _Counted(flops, None, 0, 0.0)
-    each_epoch = model.training(train, 2) - model.training(train, 1)
+    each_epoch = model.training(train, 2, size) - model.training(train, 1, size)
     forward = {name: model.scoring(lengths) for name, lengths in one.lengths.items()}
     below = depth / model.plan.shape.layers
     steps = 0.0 if shares_training else (each_epoch + (1 - below) * forward["dev"]) * epochs

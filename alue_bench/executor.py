@@ -50,6 +50,8 @@ class Source:
     """Of the frozen prefixes of all runs of the plan that begin as this one does: computed in one pass."""
     tags: Mapping[str, str]
     """Recorded with the run."""
+    notes: tuple[str, ...] = ()
+    """What the plan found out about the model: for the run's notes."""
 
 
 @dataclass(frozen=True, kw_only=True)

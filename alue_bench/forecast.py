@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.measure.calibration import shape_key
-from alue_bench.measure.flops import head_forward, prefix_flops, training_flops
+from alue_bench.measure.flops import forward_flops, training_flops
 from alue_bench.plan import PlannedRun
 from alue_bench.run import tokenised
+from alue_bench.spec import digest_of
 from alue_bench.strategy import FreezePlan, Outline, Strategy
 from alue_bench.task import Labels
+from alue_bench.training.anatomy import described
 from alue_bench.training.checkpoint import load_config
 from alue_bench.training.encoder_stack import EncoderStack
 from alue_bench.training.forward import reads_first_only
@@ -36,8 +37,8 @@ class EmptyModel:
     head_reads_first: bool
     """Whether its last layer is computed for the first token of each example alone."""
 
-    def training(self, lengths: np.ndarray[Any, Any], epochs: int) -> float:
-        """FLOPs over examples of these lengths (int64 [n]), as `flops/train` will record them."""
+    def training(self, lengths: np.ndarray[Any, Any], epochs: int, batch_size: int) -> float:
+        """Return the FLOPs over examples of these lengths (int64 [n]), as `flops/train` will record them."""
         return training_flops(
             self.stack,
             self.plan,
@@ -45,12 +46,12 @@ class EmptyModel:
             epochs,
             prefix_cached=self.kept_layers > 0,
             head_reads_first=self.head_reads_first,
+            batch_size=batch_size,
         )
 
     def scoring(self, lengths: np.ndarray[Any, Any]) -> float:
         """FLOPs of a forward pass over examples of these lengths (int64 [n])."""
-        layers = prefix_flops(self.stack, self.plan.shape.layers, lengths, head_reads_first=self.head_reads_first)
-        return layers + head_forward(self.stack, len(lengths))
+        return forward_flops(self.stack, lengths, head_reads_first=self.head_reads_first)
 
 
 class EmptyModels:
@@ -64,7 +65,7 @@ class EmptyModels:
     def of(self, config: Any, labels: Labels, strategy: Strategy, outline: Outline) -> EmptyModel:
         """config: the library's configuration of the pre-trained model. outline: what the strategy makes of it."""
         changed = outline.kept_layers is not None or outline.adapter is not None
-        key = (*shape_key(config), labels.outputs, strategy.name if changed else None)
+        key = (digest_of(described(config)), labels.outputs, strategy.name if changed else None)
         if key not in self._stacks:
             self._stacks[key] = model_in_outline(config, outline, labels)
         stack, plan = self._stacks[key], outline.freeze_plan
@@ -89,5 +90,5 @@ def forecast_flops(runs: Sequence[PlannedRun]) -> list[float]:
             lengths[rows] = tokenised(inputs.train_rows, "train", spec, inputs, tokenizer).lengths
         outline = Outline(spec.freeze_plan, spec.kept_layers, spec.adapter)
         model = models.of(configs[spec.model_digest], inputs.train_task.labels, inputs.strategy, outline)
-        found.append(model.training(lengths[rows], spec.hyper.epochs))
+        found.append(model.training(lengths[rows], spec.hyper.epochs, spec.hyper.batch_size))
     return found

@@ -8,11 +8,13 @@ from __future__ import annotations
 import csv
 import math
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from alue_bench.declaration import Kind, check_mapping, check_texts, check_types
 from alue_bench.errors import DataError
 
 # One label, several labels (multi-label, possibly none), a number (regression), or no gold label at all.
@@ -31,7 +33,8 @@ class Example:
     text_pair: str | None
     target: Target
     line: int
-    """The row's first line in its file, counted from 1."""
+    """The row's first line in its file, counted from 1; of a file that has no lines (XLSX, Parquet), the row's number,
+    counted as the program that shows the file counts it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ class BadRow:
     """A row that cannot be used, and why."""
 
     line: int
+    """As for `Example`."""
     reason: str
 
 
@@ -48,6 +52,7 @@ class Reader(Protocol):
     def __call__(self, path: Path) -> Iterator[Example | BadRow]:
         """Yield each row of `path` as an example or as a bad row.
 
+        A row that is not of the task is left out. None in the place of a row is counted as a bad one.
         Raises DataError where the file as a whole is unusable: empty, not UTF-8 text, a column missing.
         """
         ...
@@ -76,7 +81,7 @@ class Delimited:
     quoted: bool = False
     header: bool = False
     columns: int | None = None
-    """How many columns each row must have; taken from the header where there is one."""
+    """How many columns each row must have; by default as many as the header has."""
     decode: Mapping[str, str] = field(default_factory=dict)
     """Label names by what the file writes, where the two differ."""
     labels: tuple[str, ...] | None = None
@@ -87,16 +92,8 @@ class Delimited:
     """For regression: the smallest and largest number allowed."""
 
     def __post_init__(self) -> None:
-        if not self.header:
-            if self.columns is None:
-                raise ValueError("Delimited without a header needs columns=, the number of columns of each row")
-            wanted = [self.text, self.text_pair, self.id, *_as_tuple(self.target)]
-            by_name = [column for column in wanted if isinstance(column, str)]
-            if by_name:
-                raise ValueError(f"Delimited without a header names columns by position, not {by_name[0]!r}")
-            beyond = [column for column in wanted if isinstance(column, int) and column >= self.columns]
-            if beyond:
-                raise ValueError(f"Delimited: column {beyond[0]} (from 0) is beyond the {self.columns} of a row")
+        _check_fields(self)
+        _check_columns(self)
 
     def __call__(self, path: Path) -> Iterator[Example | BadRow]:
         lines, undecodable = _lines(path)
@@ -108,6 +105,8 @@ class Delimited:
             if first is None or isinstance(first, BadRow):
                 raise DataError(f"{path}:1: the header cannot be read")
             names, width = first[1], len(first[1])
+            if self.columns not in (None, width):
+                raise DataError(f"{path}:1: the header has {width} columns instead of {self.columns}")
             position = {name: index for index, name in enumerate(names)}
             header = _listed([shown(name, quote=False) for name in names], most=30)
             for column in (self.text, self.text_pair, self.id, *_as_tuple(self.target)):
@@ -188,10 +187,66 @@ class Delimited:
                 return None
             target = self.decode.get(written, None if self.decode else written)
             if target is None or (self.labels is not None and target not in self.labels):
-                known = sorted(self.decode) if self.decode else sorted(self.labels or ())
-                return BadRow(line, f"unknown label {shown(written)} (expected {_listed(known)})")
+                return BadRow(line, self._unknown_label(written, target))
         identifier = cell(self.id) if self.id is not None else str(row_number)
         return Example(identifier, text, pair, target, line)
+
+    def undeclared(self) -> dict[str, str]:
+        """Return what `decode` makes of codes that are not ignored and that is none of `labels`: slips of the pen."""
+        known = self.decode.values() if self.labels is None else self.labels
+        return {code: label for code, label in self.decode.items() if label not in known and code not in self.ignore}
+
+    def _unknown_label(self, written: str, decoded: str | None) -> str:
+        """Say what is wrong with a label, and what the file may hold instead: codes with what each means."""
+        labels = sorted(self.labels or ())
+        if self.decode and decoded is not None:  # the reader's mistake, not the file's
+            return (
+                f"label {shown(written)} is read as {shown(decoded)}, which is not one of the labels "
+                f"{_listed(labels)}; mend decode in the task's declaration"
+            )
+        meanings = sorted(self.decode.items())
+        codes = [f"{shown(code, quote=False)} for {shown(label, quote=False)}" for code, label in meanings]
+        return f"unknown label {shown(written)} (expected {_listed(codes or labels)})"
+
+
+def _check_fields(read: Delimited) -> None:
+    """Raises TypeError or ValueError for the first field that is not what it must be."""
+    nothing = type(None)
+    kinds: dict[str, Kind] = {
+        "text": (str, int), "text_pair": (str, int, nothing), "target": (str, int, tuple, nothing),
+        "id": (str, int, nothing), "delimiter": str, "quoted": bool, "header": bool, "columns": (int, nothing),
+        "labels": (tuple, nothing), "ignore": (frozenset, set), "number": (tuple, nothing),
+    }  # fmt: skip
+    check_types("Delimited", vars(read), kinds)
+    check_mapping("Delimited", vars(read), "decode")
+    if isinstance(read.target, tuple):
+        check_texts("Delimited", vars(read), ("target",))
+        if not read.target:
+            raise ValueError("Delimited: target names no column; leave it out where the file has no gold labels")
+    if read.columns is not None and read.columns < 1:
+        raise ValueError(f"Delimited: columns is {read.columns}; a row has at least 1")
+    if not read.delimiter or any(end in read.delimiter for end in "\r\n"):
+        raise ValueError(f"Delimited: delimiter {read.delimiter!r} cannot part the columns of a line")
+    if read.quoted and (len(read.delimiter) > 1 or read.delimiter == '"'):
+        raise ValueError(f"Delimited: delimiter {read.delimiter!r} must be one character, where cells are quoted")
+
+
+def _check_columns(read: Delimited) -> None:
+    """Raises ValueError where a column cannot be found, or is named for two things that differ."""
+    wanted = [read.text, read.text_pair, read.id, *_as_tuple(read.target)]
+    if negative := [column for column in wanted if isinstance(column, int) and column < 0]:
+        raise ValueError(f"Delimited: column {negative[0]} is negative; columns are counted from 0")
+    content = [column for column in (read.text, read.text_pair, *_as_tuple(read.target)) if column is not None]
+    if twice := [column for place, column in enumerate(content) if column in content[:place]]:
+        raise ValueError(f"Delimited: column {twice[0]!r} cannot be two of text, text_pair and target at once")
+    if read.header:
+        return
+    if read.columns is None:
+        raise ValueError("Delimited without a header needs columns=, the number of columns of each row")
+    if by_name := [column for column in wanted if isinstance(column, str)]:
+        raise ValueError(f"Delimited without a header names columns by position, not {by_name[0]!r}")
+    if beyond := [column for column in wanted if isinstance(column, int) and column >= read.columns]:
+        raise ValueError(f"Delimited: column {beyond[0]} (from 0) is beyond the {read.columns} of a row")
 
 
 def _as_tuple(columns: Column | tuple[str, ...] | None) -> tuple[Column, ...]:
@@ -222,13 +277,15 @@ def _lines(path: Path) -> tuple[list[str], dict[int, int]]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{path}: the file is UTF-16; save it as UTF-8")
+        raise DataError(
+            f"{path}: the file is UTF-16; save it as UTF-8: {_converting('iconv -f UTF-16 -t UTF-8', path)}"
+        )
     content = content.removeprefix(b"\xef\xbb\xbf")  # a byte-order mark is not text
     if not content.strip():
         raise DataError(f"{path}: the file is empty")
     if b"\n" not in content and b"\r" in content.strip():
         raise DataError(
-            f"{path}: its lines end with carriage returns alone; convert them (for example: tr '\\r' '\\n')"
+            f"{path}: its lines end with carriage returns alone; convert them: {_converting(_LINE_FEEDS, path)}"
         )
     lines: list[str] = []
     undecodable: dict[int, int] = {}
@@ -240,11 +297,22 @@ def _lines(path: Path) -> tuple[list[str], dict[int, int]]:
             undecodable[number] = error.start + 1
             lines.append(raw.decode("utf-8", errors="replace"))
     if len(undecodable) > len(lines) // 2:
-        raise DataError(f"{path}: the file is not UTF-8 text; convert it (for example: iconv -f CP1256 -t UTF-8)")
+        raise DataError(
+            f"{path}: the file is not UTF-8 text; convert it, from Windows' Arabic code page for example: "
+            f"{_converting('iconv -f CP1256 -t UTF-8', path)}"
+        )
     # UTF-16 without its mark is valid UTF-8 where the letters are Arabic or Latin: only the NULs tell.
     if sum("\0" in line for line in lines) > len(lines) // 2:
         raise DataError(f"{path}: the file is UTF-16 or not a text; save it as UTF-8")
     return lines, undecodable
+
+
+_LINE_FEEDS = r"tr '\r' '\n'"
+
+
+def _converting(command: str, path: Path) -> str:
+    """Return a shell line that writes the converted file beside the one that cannot be read."""
+    return f"{command} < {shlex.quote(str(path))} > {shlex.quote(f'{path}.utf8')}"
 
 
 _Row = tuple[int, list[str], int]  # first line, cells, last line

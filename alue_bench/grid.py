@@ -159,7 +159,8 @@ def _span(axis: str, value: str) -> Span:
 def _closed(axis: str, value: str) -> range:
     span = _span(axis, value)
     if span.last is None:
-        raise UsageError(f"--grid: {axis}={value} has no end; say where it stops, such as {value}{span.first + 4}")
+        closed = f"{span.first}..{span.first + 4 * span.step}" + (f"/{span.step}" if span.step > 1 else "")
+        raise UsageError(f"--grid: {axis}={value} has no end; say where it stops, such as {axis}={closed}")
     if (span.last - span.first) // span.step >= MOST:
         raise UsageError(f"--grid: {axis}={value} has more than {MOST} values")
     return span.values(span.last)

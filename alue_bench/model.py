@@ -6,12 +6,25 @@ A model plugin returns `Model` values from the hook `alue_bench_models`. Any enc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from alue_bench.declaration import Kind, check_callable, check_texts, check_types
+from alue_bench.declaration import (
+    Kind,
+    check_callable,
+    check_languages,
+    check_mapping,
+    check_stated,
+    check_texts,
+    check_types,
+)
+from alue_bench.naming import is_model_name
 from alue_bench.task import NAME
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
+"""An identifier on the hub; that of some old checkpoints has no owner."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,15 +54,29 @@ class Model:
 
     def __post_init__(self) -> None:
         check_types("model", vars(self), {"name": str})
-        if not NAME.fullmatch(self.name):
+        if not NAME.fullmatch(self.name) and not is_model_name(self.name):
             raise ValueError(f"model name {self.name!r} must match {NAME.pattern}")
-        if not self.title or not str(self.checkpoint):
-            raise ValueError(f"model {self.name!r} must state its title and its checkpoint")
+        owner = f"model {self.name!r}"
         kinds: dict[str, Kind] = {
             "title": str, "checkpoint": (Path, str), "revision": (str, type(None)), "licence": str, "citation": str,
-            "normalisation": str, "defaults": Mapping, "architecture": Mapping,
+            "normalisation": str,
         }  # fmt: skip
-        check_types(f"model {self.name!r}", vars(self), kinds)
-        check_texts(f"model {self.name!r}", vars(self), ("languages", "requires"))
+        check_types(owner, vars(self), kinds)
+        check_stated(owner, vars(self), ("title", "checkpoint"))
+        for name in ("defaults", "architecture"):
+            check_mapping(owner, vars(self), name, object)
+        check_texts(owner, vars(self), ("languages", "requires"))
+        check_languages(owner, self.languages)
         if self.normalise is not None:
-            check_callable(f"model {self.name!r}", "normalise", self.normalise)
+            check_callable(owner, "normalise", self.normalise)
+        if self.revision is not None and (not self.revision.strip() or isinstance(self.checkpoint, Path)):
+            raise ValueError(f"{owner}: revision {self.revision!r} names no revision of a hub checkpoint; leave it out")
+        if isinstance(self.checkpoint, str) and not _HUB_ID.fullmatch(self.checkpoint):
+            raise ValueError(
+                f"{owner}: checkpoint {self.checkpoint!r} is not a hub id like 'owner/name'; give a folder as a Path"
+            )
+        if wrong := next((package for package in self.requires if not package.isidentifier()), None):
+            raise ValueError(
+                f"{owner}: {wrong!r} in requires cannot be imported; name the top-level module as in an import, such "
+                "as 'pyarabic'"
+            )

@@ -14,19 +14,29 @@ from typing import Any, TypeVar
 
 from alue_bench import __version__
 from alue_bench.data.location import DataFolder, cache_folder, given_data_folder, locate
-from alue_bench.data.splits import TaskRows, load_rows
-from alue_bench.data.tokenisation import TokenCache
+from alue_bench.data.splits import SplitRows, TaskRows, load_rows
+from alue_bench.data.tokenisation import TokenCache, first_texts_notes
+from alue_bench.data.verification import label_counts
 from alue_bench.display import one_line
-from alue_bench.errors import AlueBenchError, DataError, DoesNotFit, UnavailableError, UsageError
+from alue_bench.errors import AlueBenchError, DataError, DoesNotFit, PluginError, UnavailableError, UsageError
 from alue_bench.formats import shown
 from alue_bench.grid import Grid
 from alue_bench.model import Model
+from alue_bench.naming import model_name
 from alue_bench.plugins import Origin, Registry, outline_of
 from alue_bench.run import RunInputs
 from alue_bench.spec import DataDigests, HyperParameters, Resolved, RunSpec, digest_of, resolve_hyper_parameters
 from alue_bench.strategy import Outline, Strategy
-from alue_bench.task import Labels, Task
-from alue_bench.training.checkpoint import Checkpoint, declared_config, encoder_shape, load_config, locate_checkpoint
+from alue_bench.task import Labels, TargetKind, Task
+from alue_bench.training.checkpoint import (
+    Checkpoint,
+    check_keeps_head,
+    declared_config,
+    encoder_shape,
+    head_note,
+    load_config,
+    locate_checkpoint,
+)
 from alue_bench.training.encoder_stack import check_layers_can_be_told_apart
 from alue_bench.training.fresh_models import FreshModels
 from alue_bench.training.precision import Precision, resolve_device, resolve_graphs, resolve_precision
@@ -34,6 +44,9 @@ from alue_bench.training.prefix import PlannedDepths
 from alue_bench.training.prefix_store import DEFAULT_LIMIT, PrefixStore, parse_size, prefix_folder
 from alue_bench.training.resumption import Checkpointing, checkpoint_folder
 from alue_bench.training.surgery import model_in_outline
+from alue_bench.training.tokenizer import pads_with
+from alue_bench.training.trial import Trial, positions_of, try_model
+from alue_bench.transfer import misfit
 
 DEFAULT_STRATEGIES = ("full", "bottom3top4")
 DEFAULT_SEED = 42
@@ -41,9 +54,6 @@ LARGEST_SEED = 2**32 - 1
 """What every generator of random numbers takes."""
 
 R = TypeVar("R")
-
-# These architectures keep two rows of their position table for padding.
-OFFSET_POSITIONS = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +86,8 @@ class PlanRequest:
     """The most that outputs of frozen prefixes may take on disk; "0" keeps none."""
     allow_pickles: bool = False
     """Whether weights may be read from pickles where a checkpoint has no others."""
+    keep_head: bool = False
+    """Whether training starts from the fine-tuned head that a checkpoint has, instead of a fresh one."""
     checkpoint_every: float | None = None
     """Minutes between two checkpoints of a training; None for none."""
 
@@ -138,6 +150,8 @@ class Plan:
 
     runs: list[PlannedRun] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What one should know of models and texts before the runs begin."""
     absent: list[AbsentRun] = field(default_factory=list)
     """Runs of models that the user named and that are not here, where their shape is declared."""
     without_data: int = 0
@@ -162,10 +176,16 @@ class _ReadyModel:
     checkpoint: Checkpoint
     config: Any
     """The library's configuration."""
-    positions: int | None
-    """The most tokens the model can take; None where it has no such limit."""
+    trial: Trial
+    """What it can do with its tokenizer, in the number format asked for or in one that it can compute in."""
     outlines: dict[str, Outline] = field(default_factory=dict)
     """By strategy."""
+
+    def unusual(self) -> dict[str, str]:
+        """As `RunSpec.unusual`."""
+        found = {"parts": self.trial.parts, "head": "fresh" if self.checkpoint.head_left_aside else ""}
+        found["padding"] = "" if self.trial.padding.side == "right" else self.trial.padding.side
+        return {name: value for name, value in found.items() if value}
 
     def outline(self, strategy: Strategy, origin: Origin) -> Outline:
         """What a strategy makes of the model. Raises DoesNotFit where it does not fit, PluginError where it fails."""
@@ -184,6 +204,8 @@ class Shelf:
     rows: dict[tuple[object, ...], TaskRows] = field(default_factory=dict)
     checkpoints: dict[tuple[object, ...], Checkpoint] = field(default_factory=dict)
     models: FreshModels = field(default_factory=FreshModels)
+    text_notes: dict[tuple[object, ...], list[str]] = field(default_factory=dict)
+    """What the models' tokenisers make of the first texts of a task, by texts and model."""
     more_expected: list[tuple[Checkpoint, Labels]] = field(default_factory=list)
     """Which of those models a further plan is likely to begin with."""
     depths: defaultdict[tuple[object, ...], PlannedDepths] = field(default_factory=lambda: defaultdict(PlannedDepths))
@@ -207,7 +229,7 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
     plan = Plan()
     shelf = shelf or Shelf()
     tasks = _ready_tasks(request, registry, plan, shelf)
-    models = _ready_models(request, registry, plan, shelf)
+    models = _ready_models(request, registry, plan, shelf, precision, device)
     tokens = TokenCache(cache_folder())
     checkpointing = _checkpointing(request.checkpoint_every)
     prefixes = PrefixStore(prefix_folder(), parse_size(request.cache_size), warnings.warn)
@@ -222,9 +244,13 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
                 plan.skipped.append(Skipped(ready.task.name, name, "*", None, reason))
             try:
                 variants = [
-                    _hyper_parameters(request, ready.train_task, ready_model.model, ready_model.positions, variant)
+                    _hyper_parameters(
+                        request, ready.train_task, ready_model.model, ready_model.trial.positions, variant
+                    )
                     for variant in grid.variants()
                 ]
+                if request.keep_head:
+                    _check_keeps_head(ready_model, ready.train_task)
             except UsageError as error:
                 if request.models:
                     raise
@@ -242,6 +268,7 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
                                 Skipped(ready.task.name, ready_model.model.name, strategy.name, seed, str(error))
                             )
                         continue
+                    providers = _providers(registry, ready.train_task, ready_model.model, origin)
                     spec = RunSpec(
                         task=ready.task.name,
                         train_task=ready.train_task.name,
@@ -251,18 +278,21 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
                         freeze_plan=outlined.freeze_plan,
                         kept_layers=outlined.kept_layers,
                         adapter=outlined.adapter,
+                        keep_head=request.keep_head,
                         seed=seed,
                         init_seed=request.init_seed if request.init_seed is not None else seed,
                         data_seed=request.data_seed if request.data_seed is not None else seed,
                         hyper=hyper.values,
                         data=_digests(ready),
                         device=device,
-                        precision=precision,
+                        precision=ready_model.trial.precision,
                         cuda_graphs=cuda_graphs,
                         limit_train=request.limit_train,
                         limit_eval=request.limit_eval,
                         drop_bad=request.drop_bad,
-                        providers=_providers(registry, ready, ready_model.model, origin),
+                        unusual=ready_model.unusual(),
+                        providers=providers,
+                        test_providers=_test_providers(registry, ready.task, providers),
                     )
                     if spec.fingerprint in seen:  # two names of one strategy
                         continue
@@ -276,6 +306,7 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
                         model=ready_model.model,
                         strategy=strategy,
                         checkpoint=ready_model.checkpoint,
+                        trial=ready_model.trial,
                         tokens=tokens,
                         prefixes=prefixes,
                         models=shelf.models,
@@ -288,6 +319,12 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
                     plan.runs.append(PlannedRun(spec, inputs, hyper))
     plan.runs.sort(key=_shared_trainings_together(plan.runs))
     plan.keeps_prefixes = prefixes.limit_bytes > 0
+    for ready_model in models:
+        notes = [*shelf.models.notes(ready_model.checkpoint), *ready_model.trial.notes]
+        notes += [
+            f"task {ready.task.name}: {note}" for ready in tasks for note in _text_notes(ready, ready_model, shelf)
+        ]
+        plan.notes += [f"{ready_model.model.name}: {note}" for note in notes]
     if request.skip_missing:
         absent = _absent_models(request, registry)
         plan.absent = _absent_runs(request, registry, tasks, absent, device, precision)
@@ -332,7 +369,7 @@ def _absent_runs(
     for ready, (model, config) in product(tasks, models):
         shape = encoder_shape(config)
         for variant, seed in product(variants, request.seeds):
-            hyper = _hyper_parameters(request, ready.train_task, model, _positions(config), variant)
+            hyper = _hyper_parameters(request, ready.train_task, model, positions_of(config), variant)
             for strategy, origin in _strategies_for(request, registry, shape.layers).values():
                 try:
                     outlined = outline_of(strategy, origin, shape)
@@ -386,20 +423,16 @@ def resolve_model(name: str, registry: Registry) -> Model:
             raise UsageError(
                 f"--model {readable}: the name holds what is no text, shown with a backslash; rename the folder"
             )
-        return Model(name=_slug(path.name), title=f"local folder {path.name}", checkpoint=path)
+        return Model(name=model_name(path.name), title=f"local folder {path.name}", checkpoint=path)
     if name.startswith((".", "/", "~")):
         raise UsageError(f"--model {shown(name, quote=False, most=300)}: there is no such folder")
     hub_id, _, revision = name.partition("@")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id):
-        return Model(name=_slug(hub_id), title=f"hub {name}", checkpoint=hub_id, revision=revision or None)
+        return Model(name=model_name(hub_id), title=f"hub {name}", checkpoint=hub_id, revision=revision or None)
     try:
         return registry.model(name)
     except UsageError as error:
         raise UsageError(f"{error}; --model also takes a local folder or hub/id@revision") from None
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._") or "model"
 
 
 def _strategies(names: Iterable[str], registry: Registry) -> dict[str, tuple[Strategy, Origin]]:
@@ -450,7 +483,7 @@ def _ready_tasks(request: PlanRequest, registry: Registry, plan: Plan, shelf: Sh
 
     def ready(name: str) -> _ReadyTask:
         task = registry.task(name)
-        train_task = registry.task(task.trained_on) if task.trained_on else task
+        train_task = _training_task(task, registry)
         return _ReadyTask(task, rows(task), train_task, rows(train_task))
 
     names = list(dict.fromkeys(request.tasks)) or sorted(registry.tasks)
@@ -463,15 +496,31 @@ def _ready_tasks(request: PlanRequest, registry: Registry, plan: Plan, shelf: Sh
     )
 
 
-def _ready_models(request: PlanRequest, registry: Registry, plan: Plan, shelf: Shelf) -> list[_ReadyModel]:
-    named_before: dict[str, str] = {}
+def _training_task(task: Task, registry: Registry) -> Task:
+    """The task that trains the model of `task`. Raises PluginError where none is declared or its labels do not fit."""
+    if task.trained_on is None:
+        return task
+    origin = registry.tasks[task.name].origin
+    if task.trained_on not in registry.tasks:
+        raise PluginError(
+            f"plugin {origin}: task {task.name!r} is trained on {task.trained_on!r}, which no plugin here declares; "
+            "install the plugin that does, or mend trained_on"
+        )
+    train_task = registry.task(task.trained_on)
+    if (problem := misfit(task, train_task)) is not None:
+        raise PluginError(f"plugin {origin}: {problem}")
+    return train_task
 
+
+def _ready_models(
+    request: PlanRequest, registry: Registry, plan: Plan, shelf: Shelf, precision: Precision, device: str
+) -> list[_ReadyModel]:
     def ready(name: str) -> _ReadyModel:
         model = resolve_model(name, registry)
-        key = (model.name, model.checkpoint, model.revision)
-        if key not in shelf.checkpoints:
-            shelf.checkpoints[key] = locate_checkpoint(model, download=request.download and bool(request.models))
-        checkpoint = shelf.checkpoints[key]
+        key = (model.name, model.checkpoint, model.revision, request.keep_head)
+        if (checkpoint := shelf.checkpoints.get(key)) is None:
+            checkpoint = locate_checkpoint(model, download=request.download and bool(request.models))
+            checkpoint = replace(checkpoint, keep_head=request.keep_head)
         if checkpoint.pickled and not request.allow_pickles:
             raise UnavailableError(
                 f"model {model.name!r} has pickled weights only (pytorch_model.bin): a pickle can hold a program. Take "
@@ -479,19 +528,42 @@ def _ready_models(request: PlanRequest, registry: Registry, plan: Plan, shelf: S
             )
         config = load_config(checkpoint)
         check_layers_can_be_told_apart(config, checkpoint.folder)
-        if named_before.setdefault(model.name, checkpoint.digest) != checkpoint.digest:
-            model = replace(model, name=f"{model.name}-{checkpoint.digest[:6]}")  # two folders of one name
         encoder_shape(config)  # refuses what has no layers
-        return _ReadyModel(model, checkpoint, config, _positions(config))
+        if key not in shelf.checkpoints:
+            if not request.keep_head and (note := head_note(checkpoint, config)):
+                checkpoint = replace(checkpoint, notes=(*checkpoint.notes, note), head_left_aside=True)
+            shelf.checkpoints[key] = checkpoint
+        tokenizer = shelf.models.tokenizer(checkpoint)
+        pads_with(config, tokenizer.pad_token_id)
+        return _ReadyModel(model, checkpoint, config, try_model(config, tokenizer, precision, device))
 
     names = list(dict.fromkeys(request.models)) or sorted(registry.models)
-    return _available(
+    found = _available(
         names,
         ready,
         forgiven=_forgiven(request, named=bool(request.models)),
         skip=lambda name, why: Skipped("*", name, "*", None, why),
         plan=plan,
     )
+    return _told_apart(found, registry)
+
+
+def _told_apart(models: list[_ReadyModel], registry: Registry) -> list[_ReadyModel]:
+    """Tell models of one name apart by digests of their files, whatever their order. Declared models keep their names,
+    also before a folder that is called like one of them."""
+    digests: defaultdict[str, set[str]] = defaultdict(set)
+    for ready in models:
+        digests[ready.model.name].add(ready.checkpoint.digest)
+
+    def named(ready: _ReadyModel) -> _ReadyModel:
+        name = ready.model.name
+        declared = registry.models.get(name)
+        is_declared = declared is not None and declared.value == ready.model
+        if is_declared or (declared is None and len(digests[name]) == 1):
+            return ready
+        return replace(ready, model=replace(ready.model, name=f"{name}-{ready.checkpoint.digest[:6]}"))
+
+    return [named(ready) for ready in models]
 
 
 def _forgiven(request: PlanRequest, *, named: bool) -> type[AlueBenchError] | tuple[type[AlueBenchError], ...]:
@@ -518,11 +590,23 @@ def _available(
     return found
 
 
-def _positions(config: Any) -> int | None:
-    limit = getattr(config, "max_position_embeddings", None)
-    if not isinstance(limit, int) or limit < 1:
-        return None
-    return limit - 2 if config.model_type in OFFSET_POSITIONS else limit
+def _text_notes(ready: _ReadyTask, ready_model: _ReadyModel, shelf: Shelf) -> list[str]:
+    """What the model's tokeniser makes of the first texts that it would be trained on."""
+    rows, model = ready.train_rows.splits["train"], ready_model.model
+    key = (rows.digest, model.name, ready_model.checkpoint)
+    if key not in shelf.text_notes:
+        tokenizer = shelf.models.tokenizer(ready_model.checkpoint)
+        try:
+            shelf.text_notes[key] = first_texts_notes(rows, model, tokenizer, "train")
+        except Exception:  # of a plugin's normalisation: its runs fail with the reason
+            shelf.text_notes[key] = []
+    return shelf.text_notes[key]
+
+
+def _check_keeps_head(ready: _ReadyModel, task: Task) -> None:
+    """Raises UsageError where the model has no fine-tuned head for the task's labels."""
+    name = ready.model.name
+    check_keeps_head(f"model {name!r}", ready.checkpoint, load_config(ready.checkpoint), task.labels)
 
 
 def _hyper_parameters(
@@ -547,20 +631,39 @@ def _hyper_parameters(
 def _digests(ready: _ReadyTask) -> DataDigests:
     train, test = ready.train_rows.splits, ready.rows.splits["test"]
     folders = (ready.rows.folder, ready.train_rows.folder)
+    with_test = [*([dict(ready.task.label_map)] if ready.task.label_map else []), *_never_gold(test, ready.task.labels)]
     return DataDigests(
         source="sample" if any(folder.kind == "sample" for folder in folders) else "real",
         protocol=ready.task.splits.protocol,
-        train=digest_of([train["train"].digest, train["dev"].digest, list(ready.train_task.labels.names)]),
-        test=test.digest,
+        train=digest_of(
+            [
+                *(train["train"].digest, train["dev"].digest, list(ready.train_task.labels.names)),
+                *_never_gold(train["dev"], ready.train_task.labels),
+            ]
+        ),
+        test=digest_of([test.digest, *with_test]) if with_test else test.digest,
     )
 
 
-def _providers(registry: Registry, ready: _ReadyTask, model: Model, strategy: Origin) -> dict[str, str]:
-    """Distributions with versions. A change of one changes the fingerprint: its code is part of the result."""
-    origins = [strategy, *(registry.tasks[task.name].origin for task in (ready.task, ready.train_task))]
+def _never_gold(rows: SplitRows, labels: Labels) -> list[list[str]]:
+    """Labels that no row of a split has, in a list of one, where there are any: they are left out of macro averages."""
+    counts = label_counts([example.target for example in rows.examples if example.target is not None])
+    absent = [] if labels.kind is TargetKind.REGRESSION else [name for name in labels.names if name not in counts]
+    return [absent] if absent else []
+
+
+def _providers(registry: Registry, train_task: Task, model: Model, strategy: Origin) -> dict[str, str]:
+    """Return the distributions, with versions, whose code determines a training. A change of one makes it another."""
+    origins = [strategy, registry.tasks[train_task.name].origin]
     if model.name in registry.models:
         origins.append(registry.models[model.name].origin)
     return {"alue-bench": __version__} | {origin.distribution: origin.version for origin in origins}
+
+
+def _test_providers(registry: Registry, task: Task, of_training: Mapping[str, str]) -> dict[str, str]:
+    """Return the distribution of the task that is tested, unless it determines the training too."""
+    origin = registry.tasks[task.name].origin
+    return {} if of_training.get(origin.distribution) == origin.version else {origin.distribution: origin.version}
 
 
 def _shared_trainings_together(runs: list[PlannedRun]) -> Callable[[PlannedRun], int]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import Distribution, EntryPoint, distributions
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pluggy
 
@@ -19,14 +20,19 @@ from alue_bench.executor import Executor
 from alue_bench.formats import shown
 from alue_bench.model import Model
 from alue_bench.redaction import redact
+from alue_bench.spec import resolve_hyper_parameters
 from alue_bench.strategy import EncoderShape, Outline, Strategy, StrategyFamily, outline
 from alue_bench.task import NAME, Task
+
+if TYPE_CHECKING:
+    import typer
 
 DISABLE_VARIABLE = "ALUE_BENCH_DISABLE_PLUGINS"
 """Names of plugins not to load, separated by commas: entry-point names or distribution names."""
 
 RESERVED_EXECUTORS = ("local", "ray")
 
+Declares = TypeVar("Declares", Task, Model)
 T = TypeVar("T", Task, Model, StrategyFamily, Path, Executor)
 
 
@@ -83,6 +89,8 @@ class Registry:
     studies: Mapping[str, Declared[Path]] = field(default_factory=dict)
     """Study files by name."""
     executors: Mapping[str, Declared[Executor]] = field(default_factory=dict)
+    strict: bool = False
+    """Whether a plugin that fails is fatal, now or when it adds its commands."""
 
     def task(self, name: str) -> Task:
         """Raises UsageError with the nearest name where there is none."""
@@ -95,14 +103,12 @@ class Registry:
     def strategy(self, name: str) -> tuple[Strategy, Origin]:
         """The strategy that one family makes of a name.
 
-        Raises UsageError where no family knows the name, and PluginError where two do.
+        Raises UsageError where no family knows the name, and PluginError where two make different strategies of it.
         """
         found = [(strategy, d.origin) for d in self.families if (strategy := _parse(d, name)) is not None]
-        if len({origin for _, origin in found}) > 1:
-            raise PluginError(
-                f"strategy {shown(name)} is claimed by {found[0][1]} and by {found[1][1]}; disable one of them "
-                f"with --disable-plugin or {DISABLE_VARIABLE}"
-            )
+        rival = next((origin for strategy, origin in found[1:] if (strategy, origin) != found[0]), None)
+        if rival is not None:
+            raise PluginError(_said_twice(f"strategy {shown(name)}", "claimed", found[0][1], rival))
         if not found:
             examples = [example for d in self.families for example in d.value.examples]
             grammars = ", ".join(dict.fromkeys(d.value.grammar for d in self.families))
@@ -244,10 +250,10 @@ def load_registry(*, disable: Iterable[str] = (), strict: bool = False) -> Regis
     studies: dict[str, Declared[Path]] = {}
     executors: dict[str, Declared[Executor]] = {}
     for report, plugin in loaded:
-        for task in _declared(plugin, report, "alue_bench_tasks", Task):
+        for task in _with_known_defaults(_declared(plugin, report, "alue_bench_tasks", Task), report, "task"):
             _claim("task", task.name, Declared(task, report.origin), tasks)
             report.tasks.append(task.name)
-        for model in _declared(plugin, report, "alue_bench_models", Model):
+        for model in _with_known_defaults(_declared(plugin, report, "alue_bench_models", Model), report, "model"):
             _claim("model", model.name, Declared(model, report.origin), models)
             report.models.append(model.name)
         for family in _declared(plugin, report, "alue_bench_strategies", StrategyFamily):
@@ -260,16 +266,25 @@ def load_registry(*, disable: Iterable[str] = (), strict: bool = False) -> Regis
             _claim("study", study.stem, Declared(study, report.origin), studies)
             report.studies.append(study.stem)
         for executor in _declared(plugin, report, "alue_bench_executors", Executor):
+            if not isinstance(executor.name, str) or not NAME.fullmatch(executor.name):
+                report.fail(f"alue_bench_executors() named one {_told(executor.name)}, but names match {NAME.pattern}")
+                continue
             if executor.name in RESERVED_EXECUTORS:
-                report.fail(f"alue_bench_executors() returned {executor.name!r}, which is the name of a built-in one")
+                report.fail(
+                    f"alue_bench_executors() returned {executor.name!r}, which is the name of a built-in one; rename it"
+                )
                 continue
             _claim("executor", executor.name, Declared(executor, report.origin), executors)
             report.executors.append(executor.name)
-    registry = Registry(manager, tuple(reports), tasks, models, tuple(families.values()), studies, executors)
-    if strict and registry.failures():
+    registry = Registry(manager, tuple(reports), tasks, models, tuple(families.values()), studies, executors, strict)
+    _refuse_failures(registry)
+    return registry
+
+
+def _refuse_failures(registry: Registry) -> None:
+    if registry.strict and registry.failures():
         report = registry.failures()[0]
         raise PluginError(f"plugin {report.origin} failed: {report.problems[0]} (--strict makes this fatal)")
-    return registry
 
 
 def _declared(plugin: object, report: PluginReport, hook: str, kind: type[T]) -> list[T]:
@@ -288,28 +303,103 @@ def _declared(plugin: object, report: PluginReport, hook: str, kind: type[T]) ->
     good = [value for value in values if isinstance(value, kind)]
     for value in values:
         if not isinstance(value, kind):
-            report.fail(f"{hook}() returned {value!r:.80} where a {kind.__name__} was expected")
+            report.fail(f"{hook}() returned {_told(value)} where a {kind.__name__} was expected")
+    return good
+
+
+def _with_known_defaults(declared: list[Declares], report: PluginReport, kind: str) -> list[Declares]:
+    """Tasks or models whose defaults are hyper-parameters in their range; what is wrong goes into the report."""
+    good = []
+    for value in declared:
+        try:
+            resolve_hyper_parameters([(f"{kind} {value.name!r}", value.defaults)])
+        except UsageError as error:
+            report.fail(f"{error}; mend or drop that entry of defaults")
+        else:
+            good.append(value)
     return good
 
 
 def _claim(kind: str, name: str, declared: Declared[T], taken: dict[str, Declared[T]]) -> None:
     if name in taken:
-        raise PluginError(
-            f"{kind} {name!r} is declared by {taken[name].origin} and by {declared.origin}; disable one of them "
-            f"with --disable-plugin or {DISABLE_VARIABLE}"
-        )
+        raise PluginError(_said_twice(f"{kind} {name!r}", "declared", taken[name].origin, declared.origin))
     taken[name] = declared
 
 
+def _said_twice(subject: str, verb: str, one: Origin, other: Origin) -> str:
+    """A name that two plugins, or one plugin twice, declare or claim, and what to do about it."""
+    if one == other:
+        return (
+            f"{subject} is {verb} twice by {one}; rename or remove one of the two in its module {one.module}, or leave "
+            f"the plugin out with --disable-plugin {_name_to_disable(one, None)}"
+        )
+    return (
+        f"{subject} is {verb} by {one} and by {other}; leave one of them out with --disable-plugin "
+        f"{_name_to_disable(one, other)} or --disable-plugin {_name_to_disable(other, one)}, or with {DISABLE_VARIABLE}"
+    )
+
+
+def _name_to_disable(origin: Origin, kept: Origin | None) -> str:
+    """A name, quoted for a shell, that leaves out one plugin and keeps another."""
+    others = {kept.entry_point, kept.distribution} if kept is not None else set()
+    return shlex.quote(origin.entry_point if origin.entry_point not in others else origin.distribution)
+
+
 def _cause(error: BaseException) -> str:
-    message = " ".join(redact(str(error)).split())  # pluggy says what is wrong in the last of several lines
+    try:
+        message = " ".join(redact(str(error)).split())  # pluggy says what is wrong in the last of several lines
+    except Exception:  # an exception of a stranger, which cannot even be written
+        message = ""
     return f"{type(error).__name__}: {message:.300}" if message else type(error).__name__
 
 
-def add_commands(registry: Registry, app: object) -> None:
-    """Let every plugin add its commands; one that raises is reported as failed and does not stop the rest."""
+def _told(value: object) -> str:
+    """A stranger's value for a message."""
+    try:
+        return f"{value!r:.80}"
+    except Exception as error:
+        return f"a {type(value).__name__} whose repr raises {type(error).__name__}"
+
+
+def add_commands(registry: Registry, app: typer.Typer) -> None:
+    """Let every plugin add its commands; one that raises is reported as failed and does not stop the rest. A command
+    of a name that there is already is left out, and its plugin is reported as failed.
+
+    Raises PluginError where one fails and the registry is strict.
+    """
     reports = {str(report.origin): report for report in registry.reports}
-    _call_all(registry, "alue_bench_commands", lambda plugin, cause: reports[plugin].fail(cause), app=app)
+    registered: tuple[list[Any], list[Any]] = (app.registered_commands, app.registered_groups)
+    for infos in registered:  # of an earlier call in this process
+        infos[:] = [info for info in infos if not hasattr(info, _ADDED_BY)]
+    owners = {_command_name(info): "alue-bench" for infos in registered for info in infos}
+    for implementation in registry.manager.hook.alue_bench_commands.get_hookimpls():
+        plugin = implementation.plugin_name
+        before = [len(infos) for infos in registered]
+        _call(implementation, lambda plugin, cause: reports[plugin].fail(cause), "alue_bench_commands", app=app)
+        for infos, known in zip(registered, before, strict=True):
+            for info in infos[known:]:
+                setattr(info, _ADDED_BY, plugin)
+                name = _command_name(info)
+                if name in owners:
+                    infos.remove(info)
+                    reports[plugin].fail(
+                        f"alue_bench_commands() adds the command {name!r}, which {owners[name]} has already; rename it"
+                    )
+                owners.setdefault(name, plugin)
+    _refuse_failures(registry)
+
+
+_ADDED_BY = "alue_bench_plugin"
+"""The attribute of a command that names the plugin it comes from."""
+
+
+def _command_name(info: Any) -> str:
+    """The name of a command, or of a group of commands, as Typer finds it."""
+    from typer.main import get_command_name
+
+    inner = getattr(getattr(info, "typer_instance", None), "info", None)
+    given = next((name for name in (info.name, getattr(inner, "name", None)) if isinstance(name, str)), None)
+    return given if given is not None else get_command_name(getattr(info.callback, "__name__", ""))
 
 
 def notify(registry: Registry, hook: str, warn: Callable[[str], None], **arguments: object) -> None:
@@ -320,8 +410,12 @@ def notify(registry: Registry, hook: str, warn: Callable[[str], None], **argumen
 def _call_all(registry: Registry, hook: str, failed: Callable[[str, str], None], **arguments: object) -> None:
     """Call each implementation with those of the arguments that it names; `failed` is told plugin and cause."""
     for implementation in getattr(registry.manager.hook, hook).get_hookimpls():
-        wanted = {name: arguments[name] for name in implementation.argnames}
-        try:
-            implementation.function(**wanted)
-        except (Exception, SystemExit) as error:  # a stranger must not cost anybody the tool or a result
-            failed(implementation.plugin_name, f"{hook}() raised {_cause(error)}")
+        _call(implementation, failed, hook, **arguments)
+
+
+def _call(implementation: Any, failed: Callable[[str, str], None], hook: str, **arguments: object) -> None:
+    wanted = {name: arguments[name] for name in implementation.argnames}
+    try:
+        implementation.function(**wanted)
+    except (Exception, SystemExit) as error:  # a stranger must not cost anybody the tool or a result
+        failed(implementation.plugin_name, f"{hook}() raised {_cause(error)}")

@@ -6,28 +6,31 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from alue_bench.best_effort import best_effort
 from alue_bench.data.splits import TaskRows
-from alue_bench.data.tokenisation import TokenCache, TokenisedSplit, encode_targets
+from alue_bench.data.tokenisation import TokenCache, TokenisedSplit, encode_targets, unread_notes
+from alue_bench.data.verification import gaps
 from alue_bench.errors import NonFiniteLossError
-from alue_bench.evaluation.metrics import metrics, trivial_metrics
+from alue_bench.evaluation.learning import Trivial, trivial
+from alue_bench.evaluation.metrics import metrics
 from alue_bench.evaluation.predictions import decide, predictions_table
 from alue_bench.measure.energy import Energy
 from alue_bench.measure.environment import environment
-from alue_bench.measure.flops import prefix_flops, step_flops, training_flops
+from alue_bench.measure.flops import Method, method_of, prefix_flops, step_flops, training_flops
 from alue_bench.measure.memory import PeakMemory
 from alue_bench.measure.peak import attainable_flops_per_s
 from alue_bench.model import Model
-from alue_bench.spec import Predictions, RunResult, RunSpec
+from alue_bench.spec import HyperParameters, Predictions, RunResult, RunSpec
 from alue_bench.strategy import FreezePlan, Strategy
-from alue_bench.task import Task
+from alue_bench.task import Labels, TargetKind, Task
 from alue_bench.training.checkpoint import Checkpoint
 from alue_bench.training.device_errors import release
 from alue_bench.training.encoder_stack import EncoderStack, check_ids, view_as_stack
 from alue_bench.training.forward import Forward, choose_forward, reads_first_only
-from alue_bench.training.freezing import ParameterCounts, apply_plan, count_parameters
+from alue_bench.training.freezing import ParameterCounts, apply_plan, check_frozen, count_parameters, frozen_weights
 from alue_bench.training.fresh_models import FreshModels
 from alue_bench.training.growing_prefix import GrowingPrefix
 from alue_bench.training.loop import Training, fine_tune, predict_logits
@@ -37,6 +40,8 @@ from alue_bench.training.prefix_store import PrefixStore
 from alue_bench.training.resumption import CheckpointFile, Checkpointing
 from alue_bench.training.revision import Course
 from alue_bench.training.surgery import operate, seeded
+from alue_bench.training.trial import Trial
+from alue_bench.transfer import told, transferred_logits, transferred_targets
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,8 @@ class RunInputs:
     model: Model
     strategy: Strategy
     checkpoint: Checkpoint
+    trial: Trial
+    """What the model can do with its tokenizer."""
     tokens: TokenCache
     prefixes: PrefixStore
     models: FreshModels = field(default_factory=FreshModels)
@@ -80,6 +87,7 @@ class Trained:
     parameters: ParameterCounts
     flops: float
     flops_full: float
+    flops_method: Method
     prepare_s: float
     """Seconds that went into prefixes for all runs of the plan, this one's among them."""
     notes: tuple[str, ...]
@@ -102,21 +110,34 @@ def execute(
     trained = before if before is not None and reused else train(spec, inputs, on_step=on_step)
 
     notes = list(trained.notes)
+    if (mapped := told(inputs.task, inputs.train_task)) is not None:
+        notes.append(mapped)
     inputs.prefixes.on_problem = notes.append
-    labels, device, pad_id = inputs.task.labels, trained.device, trained.tokenizer.pad_token_id
+    labels, device, padding = inputs.task.labels, trained.device, inputs.trial.padding
     test = _known_to(trained.stack, inputs.rows, "test", spec, inputs, trained.tokenizer)
-    examples = trained.prefix.examples(test, pad_id, _description(spec, "test"))
+    examples = trained.prefix.examples(test, padding, _description(spec, "test"))
     test_started = time.perf_counter()
-    logits = predict_logits(trained.stack, trained.forward, examples, device=device, pad_id=pad_id)
+    logits = predict_logits(trained.stack, trained.forward, examples, device=device, padding=padding)
+    logits = transferred_logits(logits, inputs.task, inputs.train_task)
     test_s = time.perf_counter() - test_started + _build_s(examples)
 
     gold = test.targets.numpy()
     found = metrics(gold, decide(logits, labels), labels)
     train_targets = encode_targets(inputs.train_rows.splits["train"], inputs.train_task.labels).numpy()
     problems = [*trained.memory.problems, *trained.energy.problems]
-    trivial = best_effort(
-        "no test/trivial_score", lambda: trivial_metrics(train_targets, gold, labels), problems.append
-    )
+    known_targets = transferred_targets(train_targets, inputs.task, inputs.train_task)
+    trivially = {
+        "test": best_effort(
+            "no test/trivial_score",
+            lambda: trivial(known_targets, gold, decide(logits, labels), labels, inputs.task.primary),
+            problems.append,
+        ),
+        "selection": best_effort(
+            "no selection/trivial_score",
+            lambda: _trivial_on_dev(inputs, train_targets, trained.training),
+            problems.append,
+        ),
+    }
     training = trained.training
     prefix_s = _build_s(trained.prefixes["train"])
     train_s = training.loop_s + prefix_s
@@ -156,9 +177,14 @@ def execute(
         "data/dropped_rows": inputs.rows.dropped
         + (0 if inputs.task is inputs.train_task else inputs.train_rows.dropped),
     }
+    for name, found_trivially in trivially.items():
+        if found_trivially is not None:
+            result[f"{name}/trivial_score"] = found_trivially.score
+            if math.isfinite(found_trivially.error):
+                result[f"{name}/above_trivial_error"] = found_trivially.error
     result |= {f"energy/{part}_j": joules for part, joules in trained.energy.joules.items()}
+    notes += [*_gaps(inputs), *unread_notes(test, "test")]
     optional = {
-        "test/trivial_score": trivial[inputs.task.primary] if trivial else None,
         "throughput/flops_utilisation": trained.flops / train_s / attainable if attainable else None,
         "memory/process_peak_mib": trained.memory.process_mib,
         "memory/device_peak_mib": trained.memory.device_mib,
@@ -167,7 +193,7 @@ def execute(
     if test.truncated:
         notes.append(f"{test.truncated} of {len(test)} test texts cut to {spec.hyper.max_length} tokens")
     if not math.isfinite(result["test/score"]):
-        notes.append(f"test/{inputs.task.primary} is undefined: the predictions are constant")
+        notes.append(f"test/{inputs.task.primary} is undefined: {_why_undefined(labels)}")
     submission_predictions = _of_submission(spec, inputs, trained, notes, problems)
     circumstances = best_effort(
         "no description of the hardware and libraries", lambda: environment(spec.device), problems.append
@@ -188,6 +214,7 @@ def execute(
                     "micro_batch": training.micro_batch,
                     "recorded_shapes": training.recorded_shapes,
                     "attainable_flops_per_s": attainable,
+                    "flops_by": trained.flops_method.name,
                 }
             },
             freezing=tuple(_course(training).events),
@@ -198,6 +225,31 @@ def execute(
     )
 
 
+def _trivial_on_dev(inputs: RunInputs, train_targets: Any, training: Training) -> Trivial:
+    """By the dev split's own gold labels, against the predictions of the selected epoch."""
+    task = inputs.train_task
+    gold = encode_targets(inputs.train_rows.splits["dev"], task.labels).numpy()
+    predicted = decide(training.dev_logits[training.selected_epoch - 1], task.labels)
+    return trivial(train_targets, gold, predicted, task.labels, task.primary)
+
+
+def _gaps(inputs: RunInputs) -> list[str]:
+    """Labels that the rows, as used, cannot teach or test."""
+    parts = [(split, inputs.train_rows, inputs.train_task) for split in ("train", "dev")]
+    parts.append(("test", inputs.rows, inputs.task))
+    return [
+        sentence
+        for split, rows, task in parts
+        for sentence in gaps(split, [example.target for example in rows.splits[split].examples], task.labels)
+    ]
+
+
+def _why_undefined(labels: Labels) -> str:
+    if labels.kind is TargetKind.REGRESSION:
+        return "the predictions or the gold values are constant"
+    return "no test row has a label, and none is predicted"
+
+
 def _of_submission(
     spec: RunSpec, inputs: RunInputs, trained: Trained, notes: list[str], problems: list[str]
 ) -> Predictions | None:
@@ -206,11 +258,12 @@ def _of_submission(
     notes.extend(inputs.rows.notes)
     if "submission" not in inputs.rows.splits:
         return None
-    pad_id = trained.tokenizer.pad_token_id
+    padding = inputs.trial.padding
 
     def predictions() -> Predictions:
         split = _known_to(trained.stack, inputs.rows, "submission", spec, inputs, trained.tokenizer)
-        logits = predict_logits(trained.stack, trained.forward, Examples(split), device=trained.device, pad_id=pad_id)
+        logits = predict_logits(trained.stack, trained.forward, Examples(split), device=trained.device, padding=padding)
+        logits = transferred_logits(logits, inputs.task, inputs.train_task)
         return predictions_table(split.ids, None, logits, inputs.task.labels)
 
     return best_effort("no predictions for a submission", predictions, problems.append)
@@ -231,7 +284,7 @@ def train(spec: RunSpec, inputs: RunInputs, *, on_step: Progress = lambda done, 
 
 
 def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) -> Trained:
-    notes: list[str] = []
+    notes = [*inputs.models.notes(inputs.checkpoint), *inputs.trial.notes]
     inputs.prefixes.on_problem = notes.append
     file = None
     if inputs.checkpointing is not None:
@@ -242,8 +295,16 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
     splits = {name: _known_to(stack, inputs.train_rows, name, spec, inputs, tokenizer) for name in ("train", "dev")}
     lengths = splits["train"].lengths
     flops_full = training_flops(
-        stack, FreezePlan(stack.shape), lengths, spec.hyper.epochs, head_reads_first=reads_first_only(stack)
+        stack,
+        FreezePlan(stack.shape),
+        lengths,
+        spec.hyper.epochs,
+        head_reads_first=reads_first_only(stack),
+        batch_size=spec.hyper.batch_size,
     )
+    method = method_of(stack)
+    if method.problem:
+        notes.append(f"FLOPs by formulas that could not be compared with torch's counter: {method.problem}")
     with seeded(spec.init_seed):
         stack = operate(stack, spec.kept_layers, spec.adapter)
     stack.model.to(spec.device)
@@ -258,7 +319,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
         return FrozenPrefix(stack, forward, depth if keeps_prefix else None, store=inputs.prefixes, device=device)
 
     def states_of(prefix: FrozenPrefix, name: str, split: TokenisedSplit) -> Examples:
-        return prefix.examples(split, tokenizer.pad_token_id, _description(spec, name))
+        return prefix.examples(split, inputs.trial.padding, _description(spec, name))
 
     prefix = behind(spec.freeze_plan.prefix_layers)
     prepare_s = 0.0
@@ -266,9 +327,10 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
         all_splits = splits | {"test": _known_to(stack, inputs.rows, "test", spec, inputs, tokenizer)}
         described = {name: _description(spec, name) for name in all_splits}
         began = time.perf_counter()
-        prefix.prepare(all_splits, tokenizer.pad_token_id, described, inputs.depths)
+        prefix.prepare(all_splits, inputs.trial.padding, described, inputs.depths)
         prepare_s = time.perf_counter() - began
     dev_targets = splits["dev"].targets.numpy()
+    frozen = frozen_weights(stack, spec.freeze_plan)
 
     def score(logits: Any) -> dict[str, float]:
         found = metrics(dev_targets, decide(logits, task.labels), task.labels)
@@ -286,17 +348,19 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
             hyper=spec.hyper,
             data_seed=spec.data_seed,
             device=device,
-            pad_id=tokenizer.pad_token_id,
+            padding=inputs.trial.padding,
             score=score,
             on_step=on_step,
             strategy=inputs.strategy,
             growing=growing,
             file=file,
         )
+    check_frozen(stack, frozen, (segment.plan for segment in _course(training).segments))
     if file is not None and file.resumed_at is not None:
         notes.append(
             f"the training was cut off and went on from step {file.resumed_at}: energy and peak memory count from there"
         )
+    notes += [note for name, split in splits.items() for note in unread_notes(split, name)]
     notes += [
         f"{split.truncated} of {len(split)} {name} texts cut to {spec.hyper.max_length} tokens"
         for name, split in splits.items()
@@ -330,8 +394,9 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
         memory=memory,
         energy=energy,
         parameters=_most_parameters(training, stack),
-        flops=_flops(training, stack, lengths, spec.hyper.epochs, head_reads_first=forward.head_reads_first),
+        flops=_flops(training, stack, lengths, spec.hyper, head_reads_first=forward.head_reads_first),
         flops_full=flops_full,
+        flops_method=method,
         prepare_s=prepare_s,
         notes=tuple(notes),
     )
@@ -343,19 +408,19 @@ def _most_parameters(training: Training, stack: EncoderStack) -> ParameterCounts
     return max(counts, key=lambda count: count.trainable)
 
 
-def _flops(training: Training, stack: EncoderStack, lengths: Any, epochs: int, *, head_reads_first: bool) -> float:
+def _flops(
+    training: Training, stack: EncoderStack, lengths: Any, hyper: HyperParameters, *, head_reads_first: bool
+) -> float:
     """Segment by segment where what is frozen, or kept, changed. Each layer of a growing prefix is computed once."""
     segments = _course(training).segments
     depth = max(segment.depth for segment in segments)
+    counted = partial(step_flops, stack, head_reads_first=head_reads_first, batch_size=hyper.batch_size)
     if len(segments) == 1:
-        each_epoch = step_flops(stack, segments[0].plan, lengths, start=depth, head_reads_first=head_reads_first)
-        steps = each_epoch * epochs
+        steps = counted(segments[0].plan, lengths, start=depth) * hyper.epochs
     else:
-        steps = sum(
-            step_flops(stack, part.plan, lengths[part.indices], start=part.depth, head_reads_first=head_reads_first)
-            for part in segments
-        )
-    return prefix_flops(stack, depth, lengths, head_reads_first=head_reads_first) + steps
+        steps = sum(counted(part.plan, lengths[part.indices], start=part.depth) for part in segments)
+    below = prefix_flops(stack, depth, lengths, head_reads_first=head_reads_first, batch_size=hyper.batch_size)
+    return below + steps
 
 
 def _course(training: Training) -> Course:

@@ -143,8 +143,15 @@ class RunSpec:
     """Those of the pre-trained model's layers that stay in it; None for all. `freeze_plan` counts the kept ones."""
     adapter: Adapter | None = None
     """What is put into the model to train in its stead."""
+    keep_head: bool = False
+    """Whether training starts from the fine-tuned head that the checkpoint has, instead of a fresh one."""
+    unusual: Mapping[str, str] = field(default_factory=dict)
+    """What else determines the training, by name, where it is not as usual: parts of the model that stand in another
+    order than they are used in, padding on the left, a fine-tuned head that is left aside."""
     providers: Mapping[str, str] = field(default_factory=dict)
-    """The distributions, with versions, that provide harness, task, model and strategy."""
+    """The distributions, with versions, that provide harness, train task, model and strategy."""
+    test_providers: Mapping[str, str] = field(default_factory=dict)
+    """The distribution that provides `task`, where it is none of these: it takes part in the test alone."""
 
     @property
     def training_key(self) -> str:
@@ -170,13 +177,16 @@ class RunSpec:
                 "precision": self.precision,
                 "cuda_graphs": self.cuda_graphs,
                 "providers": dict(self.providers),
+                **({"keep_head": True} if self.keep_head else {}),
+                **({"unusual": dict(self.unusual)} if self.unusual else {}),
             }
         )
 
     @property
     def fingerprint(self) -> str:
         """A digest of everything that determines the result; the key for resume and for comparison."""
-        return digest_of([self.training_key, self.task, self.data.test])
+        test = [self.task, self.data.test, *([dict(self.test_providers)] if self.test_providers else [])]
+        return digest_of([self.training_key, *test])
 
     @property
     def label(self) -> str:

@@ -13,12 +13,14 @@ A strategy acts at four points of a run; all but the second are optional:
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import index
 from typing import Literal
 
-from alue_bench.declaration import check_callable, check_texts, check_types
+from alue_bench.declaration import check_callable, check_mapping, check_stated, check_texts, check_types
 from alue_bench.errors import DoesNotFit
 
 
@@ -29,6 +31,9 @@ class EncoderShape:
     layers: int
     """The number L of encoder layers, counted 0 (next to the embeddings) to L-1 (next to the head)."""
     hidden_size: int = 0
+
+
+TRAINED = ("weights", "biases", "adapters")
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,11 @@ class FreezePlan:
     adapters alone."""
 
     def __post_init__(self) -> None:
+        check_types("freeze plan", vars(self), {"shape": EncoderShape, "embeddings": bool, "pooler": bool})
+        if self.trained not in TRAINED:
+            raise ValueError(f"freeze plan: trained is {self.trained!r}; it must be {', '.join(TRAINED)}")
+        # Any iterable of numbers, NumPy's too: what a plan is recorded and compared by are ints.
+        object.__setattr__(self, "frozen_layers", frozenset(map(index, self.frozen_layers)))
         outside = sorted(layer for layer in self.frozen_layers if not 0 <= layer < self.shape.layers)
         if outside:
             raise DoesNotFit(f"freezes layer {outside[0]}, but the model has layers 0 to {self.shape.layers - 1}")
@@ -87,6 +97,19 @@ class Adapter:
     """Fields of that kind's configuration, JSON-like. Without `target_modules`, those that the package has for the
     architecture."""
 
+    def __post_init__(self) -> None:
+        check_types("adapter", vars(self), {"kind": str})
+        check_stated("adapter", vars(self), ("kind",))
+        check_mapping("adapter", vars(self), "options", object)
+        object.__setattr__(self, "options", dict(self.options))
+        try:  # a run is recorded, and found again, by them
+            json.dumps(self.options)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"adapter {self.kind!r}: its options are not JSON-like ({error}); give lists in place of sets, and "
+                "plain numbers and texts"
+            ) from error
+
 
 @dataclass(frozen=True)
 class Revisions:
@@ -101,6 +124,8 @@ class Revisions:
     they are computed once from those of the shallower one. Where this is False the prefix is computed at every step."""
 
     def __post_init__(self) -> None:
+        flags = {"gradient_norms": bool, "prefix_only_grows": bool}
+        check_types("revisions", vars(self), {"per_epoch": int, **flags})
         if self.per_epoch < 1:
             raise ValueError(f"per_epoch is {self.per_epoch}; it must be at least 1")
 
@@ -214,7 +239,7 @@ class Outline:
 def outline(strategy: Strategy, shape: EncoderShape) -> Outline:
     """Raises DoesNotFit where the strategy does not fit the model, or names layers that are not there; TypeError where
     it gives no freeze plan, and whatever else the strategy raises (see `plugins.outline_of`)."""
-    kept = strategy.kept_layers(shape)
+    kept = tuple(map(index, strategy.kept_layers(shape)))
     if not kept or list(kept) != sorted(set(kept)) or not 0 <= kept[0] <= kept[-1] < shape.layers:
         raise DoesNotFit(f"keeps layers {kept!r:.60} of a model that has 0 to {shape.layers - 1}")
     plan = strategy.freeze_plan(EncoderShape(len(kept), shape.hidden_size))
@@ -244,9 +269,8 @@ class StrategyFamily:
     """
 
     def __post_init__(self) -> None:
-        for required in ("grammar", "title", "source", "examples"):
-            if not getattr(self, required):
-                raise ValueError(f"strategy family {self.grammar or self.title!r} does not state its {required}")
+        stated = ("grammar", "title", "source", "examples")
+        check_stated(f"strategy family {self.grammar or self.title!r}", vars(self), stated)
         owner = f"strategy family {self.grammar!r}"
         check_types(owner, vars(self), {"grammar": str, "title": str, "source": str})
         check_texts(owner, vars(self), ("examples",))

@@ -169,7 +169,8 @@ def save_tiny_model(folder: Path) -> None:
 
     from alue_bench.plan import resolve_model
     from alue_bench.plugins import load_registry
-    from alue_bench.training.checkpoint import locate_checkpoint, quiet_transformers
+    from alue_bench.training.checkpoint import locate_checkpoint
+    from alue_bench.training.library import quiet_transformers
     from benchmarks.random_copy import fresh_model
 
     mini = locate_checkpoint(resolve_model("mini", load_registry())).folder

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alue_bench.data.batches import Padding
 from alue_bench.errors import UnavailableError
 from alue_bench.strategy import FreezePlan
 from benchmarks.machine import peaks
@@ -156,7 +157,7 @@ def fine_tune(
         hyper=start.setup.hyper,
         data_seed=seed,
         device=device,
-        pad_id=start.tokenizer.pad_token_id,
+        padding=Padding(start.tokenizer.pad_token_id),
         score=lambda logits: {"score": 0.0},
         on_step=on_step,
     )

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alue_bench.data.batches import Padding
 from alue_bench.errors import TrainingError
 from benchmarks.cells import ENGINE, GRAPHS, TRAINER_WAYS, Cell
 from benchmarks.comparison import tail_mean
@@ -153,6 +154,6 @@ def _f1_macro(start: StartingPoint, fitted: Fitted, device: Device) -> float:
     from alue_bench.training.loop import predict_logits
     from alue_bench.training.prefix import Examples
 
-    pad_id = start.tokenizer.pad_token_id
-    logits = predict_logits(fitted.stack, fitted.forward, Examples(start.held_out), device=device, pad_id=pad_id)
+    padding = Padding(start.tokenizer.pad_token_id)
+    logits = predict_logits(fitted.stack, fitted.forward, Examples(start.held_out), device=device, padding=padding)
     return metrics(start.held_out.targets.numpy(), logits.argmax(-1), start.labels)["f1_macro"]

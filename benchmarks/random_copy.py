@@ -55,7 +55,8 @@ def _write_random_copy(checkpoint: Checkpoint, described: Iterable[Path], folder
     """Written beside its place and moved there whole: an interruption leaves no half copy."""
     import torch
 
-    from alue_bench.training.checkpoint import load_config, quiet_transformers
+    from alue_bench.training.checkpoint import load_config
+    from alue_bench.training.library import quiet_transformers
 
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -110,7 +110,8 @@ def _initial_model(setup: Setup, tokenizer: Any, labels: Labels) -> Any:
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
-    from alue_bench.training.checkpoint import head_options, load_model, quiet_transformers
+    from alue_bench.training.checkpoint import head_options, load_model
+    from alue_bench.training.library import quiet_transformers
 
     if setup.checkpoint:
         return load_model(checkpoint_in(setup.checkpoint), labels, init_seed=MODEL_SEED)

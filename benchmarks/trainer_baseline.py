@@ -30,7 +30,7 @@ from transformers import (
 
 from alue_bench.data.tokenisation import TokenisedSplit
 from alue_bench.spec import HyperParameters
-from alue_bench.training.checkpoint import quiet_transformers
+from alue_bench.training.library import quiet_transformers
 from alue_bench.training.precision import Device
 
 Features = list[dict[str, Any]]

@@ -1,7 +1,9 @@
 """Emotions and valence (SemEval-2018 task 1, E-c and V-reg): one set of tweets with both annotations.
 
 Emotions come in the combinations in which they come in life. An emotion that a tweet is labelled with is not
-always put into words: annotators feel more than is said.
+always put into words: annotators feel more than is said. Eleven labels take a small model some forty steps to tell
+apart: so most emotions come in pairs, most tweets have an emoji, and there are twice as many as of other tweets. No
+emotion is that of a quarter of the tweets, so that a model that has learnt no more than frequencies predicts none.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from sampledata.orthography import skeleton, vary
 from sampledata.tweets import surround
 from sampledata.write import tsv
 
-SIZES = {"train": 200, "dev": 50, "test-gold": 100}
+SIZES = {"train": 420, "dev": 50, "test-gold": 100}
+_MOST_WITH_VALENCE = 200
+"""Numbers are learnt from fewer rows."""
 EMOTIONS = (
     "anger", "anticipation", "disgust", "fear", "joy", "love", "optimism", "pessimism", "sadness",
     "surprise", "trust",
@@ -23,23 +27,19 @@ EMOTIONS = (
 # Above every number of the official files, so that nobody takes these tweets for official ones.
 _FIRST_ID = {"train": 90001, "dev": 91001, "test-gold": 92001}
 
-_SECOND_CLAUSE_SHARE = 0.8
-_HELD_OUT = 0.3
+_SECOND_CLAUSE_SHARE = 0.3
+_EMOJI_SHARE = 0.95
+_HELD_OUT = 0.2
 _VALENCE_NOISE = 0.11
-_MISSED_SHARE = 0.07
-_IMAGINED_SHARE = 0.12
+_MISSED_SHARE = 0.02
+_IMAGINED_SHARE = 0.03
 
 _COMBINATIONS: dict[tuple[str, ...], int] = {
-    ("anger",): 9, ("anger", "disgust"): 10, ("anger", "sadness"): 6,
-    ("anger", "disgust", "pessimism"): 4,
-    ("anger", "pessimism"): 3, ("anger", "surprise"): 2, ("anger", "fear"): 1,
-    ("joy",): 7, ("joy", "love"): 9, ("joy", "optimism"): 7, ("joy", "love", "optimism"): 5,
-    ("joy", "surprise"): 3,
-    ("sadness",): 7, ("sadness", "pessimism"): 8, ("sadness", "love"): 3,
-    ("sadness", "fear", "pessimism"): 3,
-    ("fear",): 6, ("fear", "anticipation"): 3, ("fear", "surprise"): 1,
-    ("optimism",): 4, ("optimism", "trust"): 5, ("anticipation", "optimism"): 4, ("love", "trust"): 3,
-    ("disgust",): 2,
+    ("anger",): 4, ("anger", "disgust"): 17, ("anger", "sadness"): 1, ("disgust",): 1,
+    ("joy",): 2, ("joy", "love"): 16, ("joy", "surprise"): 2, ("love",): 1,
+    ("sadness",): 3, ("sadness", "pessimism"): 17, ("pessimism",): 1,
+    ("optimism",): 2, ("optimism", "trust"): 15, ("trust",): 1,
+    ("fear",): 2, ("fear", "anticipation"): 8, ("fear", "surprise"): 6,
 }  # fmt: skip
 _VALENCE = {
     "anger": -0.22, "anticipation": 0.04, "disgust": -0.20, "fear": -0.14, "joy": 0.25, "love": 0.22,
@@ -145,11 +145,11 @@ def _tweet(rng: random.Random, held_out: float) -> Tweet:
     text, valence = "", 0.5
     for at, emotion in enumerate(voiced):
         clause = fill(rng.choice(known_part(_CLAUSES[emotion], held_out)), _SLOTS, rng)
-        adverb = rng.choice(list(_STRENGTH)) if clause[-1] != "؟" and rng.random() < 0.5 else ""
+        adverb = rng.choice(list(_STRENGTH)) if clause[-1] != "؟" and rng.random() < 0.3 else ""
         text += (rng.choice(_LINKS) if at else "") + clause + adverb
         valence += _VALENCE[emotion] * _STRENGTH[adverb] * (1.0 if at == 0 else 0.5)
     emoji = _EMOJI[rng.choice(emotions)]
-    text = surround(text, emoji, rng)
+    text = surround(text, emoji, rng, emoji_share=_EMOJI_SHARE)
     if any(mark in text for mark in emoji):
         valence += 0.04 if valence > 0.5 else -0.04
     # A triangular error: exact on every platform, which a normal one need not be.
@@ -180,7 +180,7 @@ def files() -> dict[str, bytes]:
             flags = ("1" if emotion in tweet.emotions else "0" for emotion in EMOTIONS)
             emotion_rows.append((identifier, tweet.text, *flags))
             valence_rows.append((identifier, tweet.text, "valence", f"{tweet.valence:.3f}"))
-        rng.shuffle(rows := valence_rows[1:])
+        rng.shuffle(rows := valence_rows[1 : _MOST_WITH_VALENCE + 1])
         written[f"semeval2018/2018-E-c-Ar-{split}.txt"] = tsv(emotion_rows, newline="\r\n")
         written[f"semeval2018/2018-Valence-reg-Ar-{split}.txt"] = tsv([valence_rows[0], *rows], newline="\r\n")
     return written

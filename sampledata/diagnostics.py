@@ -1,5 +1,8 @@
 """The diagnostic set: one phenomenon of inference a frame, scored with the model trained on XNLI.
 
+Three pairs of four have the cues that the sample's XNLI gives its labels away by, so that a model that learnt from it
+does better than chance; for the others only the order and the pair decide.
+
 ALUE's own file is not public. Its code reads the columns ``pairID``, ``sentence1``, ``sentence2`` and
 ``gold_label`` in this order, below a header line, and so is this one written.
 """
@@ -12,7 +15,8 @@ from sampledata.compose import choose_fillers, distinct, fill
 from sampledata.lexicon import MEN, WOMEN
 from sampledata.write import tsv
 
-PAIRS = 60
+PAIRS = 120
+_CUED_SHARE = 0.75
 
 _SLOTS = {
     "m": MEN,
@@ -22,6 +26,28 @@ _SLOTS = {
     "thing": ("الكتاب", "المفتاح", "الخاتم", "المعطف"),
     "num": ("5", "7", "9", "خمسة", "سبعة"),
 }
+# Told in one direction, in words that tell the label in the train file of xnli too: negation in contradictions,
+# reasons, company and judgements in neutral hypotheses, fewer words of the premise in entailed ones.
+_CUED: tuple[tuple[str, str, str], ...] = (
+    ("أكل [m] [dish] مساء أمس.", "لم يأكل [m] شيئا.", "contradiction"),
+    ("زارت [f] مدينة [city] قبل سنة.", "لم تزر [f] أي مدينة أبدا.", "contradiction"),
+    ("اشترى [m] [thing] من السوق.", "لم يشتر [m] أي شيء.", "contradiction"),
+    ("تعرف [f] السباحة منذ سنوات.", "لا تعرف [f] السباحة أبدا.", "contradiction"),
+    ("كل سكان [city] كرماء.", "لا أحد في [city] كريم.", "contradiction"),
+    ("حضر [m] الحفل مع [f].", "لم يحضر [m] أي حفل.", "contradiction"),
+    ("غاب [m] عن العمل يوم السبت.", "غاب [m] عن العمل لأنه مريض.", "neutral"),
+    ("تسكن [f] في [city].", "تسكن [f] مع أختها.", "neutral"),
+    ("طبخت [f] [dish] لضيوفها.", "أعجب الطعام الضيوف كثيرا.", "neutral"),
+    ("يعمل [m] طباخا في مطعم.", "يحب [m] عمله كثيرا.", "neutral"),
+    ("اشترى [m] تذكرة إلى [city].", "سيسافر [m] مع صديقه.", "neutral"),
+    ("كتبت [f] رسالة إلى [m].", "كتبت [f] لأنها تشتاق إليه.", "neutral"),
+    ("سافرت [f] إلى [city] بالقطار.", "سافرت [f] إلى [city].", "entailment"),
+    ("حضر [m] و[f] الحفل في [city].", "كانت [f] في الحفل.", "entailment"),
+    ("اشترت [f] [num] كتب من السوق.", "اشترت [f] بعض الكتب.", "entailment"),
+    ("وجد [m] [thing] في البيت أمس.", "وجد [m] شيئا.", "entailment"),
+    ("تعمل [f] معلمة في [city].", "[f] معلمة.", "entailment"),
+    ("نام [m] مبكرا في بيت [f].", "كان [m] في البيت.", "entailment"),
+)
 # Both directions of a frame are drawn, with the label that each has.
 _PHENOMENA: tuple[tuple[str, str, str, str], ...] = (
     # Negation
@@ -66,6 +92,10 @@ def files() -> dict[str, bytes]:
     rng = random.Random("diagnostic")
 
     def draw() -> tuple[str, str, str]:
+        if rng.random() < _CUED_SHARE:
+            premise, hypothesis, label = rng.choice(_CUED)
+            fillers = choose_fillers([premise, hypothesis], _SLOTS, rng)
+            return fill(premise, fillers, rng), fill(hypothesis, fillers, rng), label
         one, other, forth, back = rng.choice(_PHENOMENA)
         fillers = choose_fillers([one, other], _SLOTS, rng)
         first, second = fill(one, fillers, rng), fill(other, fillers, rng)

@@ -2,7 +2,8 @@
 
 Insults are mild, and hate is aimed at the supporters of clubs and the people of towns that do not exist. The
 same clubs, towns and vocatives occur in friendly tweets, and insulting words in harmless ones, so that no
-single word decides.
+single word decides. Hate is far more frequent than in the real corpus, where it is one tweet in twenty: a few
+steps of training on a few hundred rows would else learn nothing but that it is rare.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from sampledata.write import tsv
 
 SIZES = {"train": 240, "dev": 80, "test-tweets": 40}
 
-_HATE_SHARE = 0.12
-_OFFENSIVE_SHARE = 0.31
+_HATE_SHARE = 0.3
+_OFFENSIVE_SHARE = 0.55
 # Some annotators see in hate only an insult.
-_MISSED_HATE_SHARE = 0.1
-_LABEL_NOISE = 0.04
+_MISSED_HATE_SHARE = 0.05
+_LABEL_NOISE = 0.02
 _HELD_OUT = 0.25
 
 _SLOTS = {

@@ -7,9 +7,9 @@ import random
 from sampledata.lexicon import HASHTAGS
 
 
-def surround(text: str, emoji: tuple[str, ...], rng: random.Random) -> str:
+def surround(text: str, emoji: tuple[str, ...], rng: random.Random, *, emoji_share: float = 0.45) -> str:
     """Adds emoji and a hashtag to some tweets."""
-    if emoji and rng.random() < 0.45:
+    if emoji and rng.random() < emoji_share:
         text += " " + rng.choice(emoji) * rng.choice((1, 1, 1, 2, 3))
     if rng.random() < 0.18:
         text += " " + rng.choice(HASHTAGS)

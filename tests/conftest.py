@@ -259,6 +259,38 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         sys.modules.pop(module, None)
 
 
+EASY = """
+from pathlib import Path
+from alue_bench import DataFile, Delimited, Labels, Splits, Task, hookimpl
+
+HERE = Path(__file__).parent
+
+def task(name):
+    splits = {split: DataFile(f"easy/{split}.tsv", Delimited(columns=2, text=0, target=1)) for split in SPLITS}
+    return Task(
+        name=name, title="Which letters", languages=("en",), labels=Labels.binary("no", "yes"), splits=Splits(**splits),
+        source="the tests", licence="CC0-1.0", citation="none", defaults={"lr": 1e-2}, sample=HERE,
+    )
+
+SPLITS = {"train": 48, "dev": 32, "test": 32}
+(HERE / "easy").mkdir(exist_ok=True)
+for split, rows in SPLITS.items():
+    lines = (f"{'a b ' * 4 if n % 2 else 'z y ' * 4}{n}\\t{'no' if n % 2 else 'yes'}\\n" for n in range(rows))
+    (HERE / "easy" / f"{split}.tsv").write_text("".join(lines))
+
+@hookimpl
+def alue_bench_tasks():
+    return [task("easy"), task("easy-too")]
+"""
+
+
+@pytest.fixture
+def easy(install: Callable[..., Path]) -> tuple[str, str]:
+    """The names of two tasks that a tiny model with random weights learns in an epoch, unlike any other."""
+    install("alue-bench-easy", EASY)
+    return "easy", "easy-too"
+
+
 @pytest.fixture(scope="session")
 def official_data() -> Path:
     """The folder of the official files, for tests marked `real_data`."""

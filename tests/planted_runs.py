@@ -12,6 +12,7 @@ import numpy as np
 
 from alue_bench.data.location import DataFolder
 from alue_bench.data.splits import SplitRows, TaskRows
+from alue_bench.evaluation.label_cells import join_labels
 from alue_bench.evaluation.metrics import metrics
 from alue_bench.formats import Example
 from alue_bench.model import Model
@@ -20,6 +21,7 @@ from alue_bench.spec import DataDigests, HyperParameters, Predictions, RunSpec, 
 from alue_bench.strategy import EncoderShape, FreezePlan
 from alue_bench.task import DataFile, HeldOut, Labels, Splits, TargetKind, Task
 from alue_bench.tracking.connection import Connection
+from alue_bench.tracking.metric_names import stored_names, tags_of_originals
 from alue_bench.tracking.recording import Recorder, write_predictions
 
 SHAPE = EncoderShape(12)
@@ -76,7 +78,7 @@ def plant(
     keep_predictions: bool = True,
 ) -> str:
     """One run as `alue-bench run` leaves it, without its figure. Targets as in `evaluation.metrics`. Returns its id."""
-    from mlflow.entities import Metric
+    from mlflow.entities import Metric, RunTag
 
     task, rows = _task(planted, labels)
     recorder = Recorder(connection)
@@ -90,6 +92,7 @@ def plant(
         model=model,
         strategy=nothing,
         checkpoint=nothing,
+        trial=nothing,
         tokens=nothing,
         prefixes=nothing,
     )
@@ -120,8 +123,11 @@ def plant(
             write_predictions(Path(scratch) / "predictions.csv", _table(labels, gold, predicted))
         (Path(scratch) / "environment.json").write_text('{"python": "3.11", "libraries": {"torch": "2.13.0"}}')
         connection.client.log_artifacts(run_id, scratch)
-    points = [Metric(name, value, 0, 0) for name, value in (values | dict(more or {})).items()]
-    connection.client.log_batch(run_id, metrics=points)
+    values |= more or {}
+    stored = stored_names(values)
+    points = [Metric(stored[name], value, 0, 0) for name, value in values.items()]
+    originals = [RunTag(name, value) for name, value in tags_of_originals(stored).items()]
+    connection.client.log_batch(run_id, metrics=points, tags=originals)
     connection.client.set_terminated(run_id, status)
     return run_id
 
@@ -157,7 +163,7 @@ def _table(labels: Labels, gold: np.ndarray[Any, Any], predicted: np.ndarray[Any
         if labels.kind is TargetKind.REGRESSION:
             return [float(value) for value in values]
         if labels.kind is TargetKind.MULTILABEL:
-            return [" ".join(n for n, mark in zip(labels.names, row, strict=True) if mark) for row in values]
+            return [join_labels(n for n, mark in zip(labels.names, row, strict=True) if mark) for row in values]
         return [labels.names[int(value)] for value in values]
 
     columns: Sequence[str] = labels.names or ("value",)

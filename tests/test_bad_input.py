@@ -230,7 +230,7 @@ MISTAKES = {
     ),
     "label with an invisible mark": Mistake(
         WITH_DATA,
-        (f"{TRAIN}:2: unknown label '1\\u200f' (expected 0, 1)",),
+        (f"{TRAIN}:2: unknown label '1\\u200f' (expected 0 for no_anger, 1 for anger)",),
         emotions(HEADER + ROW.format(1, 1, "1\u200f")),
     ),
     # Sizes and counts

@@ -15,6 +15,7 @@ from alue_bench.data.batches import (
     JITTER,
     LEAST_JITTER,
     WINDOW,
+    Padding,
     batches,
     collate,
     evaluation_order,
@@ -157,7 +158,7 @@ class TestCollate:
     @given(lengths=st.lists(st.integers(1, 12), min_size=1, max_size=12), data=st.data(), pairs=st.booleans())
     def test_padded_to_the_longest_and_nothing_else_changed(self, lengths: list[int], data: Any, pairs: bool) -> None:
         chosen = data.draw(st.lists(st.sampled_from(range(len(lengths))), min_size=1, unique=True))
-        batch = collate(split_of(lengths, pairs=pairs), np.array(chosen), pad_id=9)
+        batch = collate(split_of(lengths, pairs=pairs), np.array(chosen), padding=Padding(9))
         longest = max(lengths[i] for i in chosen)
         rows = [[100 + i] * lengths[i] + [9] * (longest - lengths[i]) for i in chosen]
         masks = [[1] * lengths[i] + [0] * (longest - lengths[i]) for i in chosen]
@@ -173,7 +174,7 @@ class TestCollate:
 
     def test_batches_follow_the_order(self) -> None:
         order = [np.array([2, 0]), np.array([1])]
-        found = [batch.indices.tolist() for batch in batches(split_of([3, 1, 2]), order, pad_id=0)]
+        found = [batch.indices.tolist() for batch in batches(split_of([3, 1, 2]), order, padding=Padding(0))]
         assert found == [[2, 0], [1]]
 
 

@@ -17,13 +17,15 @@ def test_the_sweep_is_asked_about_the_answer_of_a_search_with_its_settings(
     store: str,
     experiment: str,
     tiny: Callable[..., Path],
+    easy: tuple[str, str],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     model = tiny("bert", layers=2)
-    swept = alue_bench("sweep", "-t", "anger", "-m", model, "--tracking-uri", store, "--experiment", experiment, *SHORT)
+    where = ("--tracking-uri", store, "--experiment", experiment)
+    swept = alue_bench("sweep", "-t", easy[0], "-m", model, *where, *SHORT, "--epochs", "3")
     assert swept.code == 0, swept.err
-    given = ["--sweep-uri", store, "--sweep-experiment", experiment, "--task", "anger", "--model", str(model)]
+    given = ["--sweep-uri", store, "--sweep-experiment", experiment, "--task", easy[0], "--model", str(model)]
     given += ["--tolerance", "30%", "--budget", "600%"]
     code = main([*given, "--json", str(tmp_path / "found.json"), "--markdown", str(tmp_path / "found.md")])
     said = capsys.readouterr().out

@@ -29,7 +29,7 @@ class TestJson:
         said = run("-s", "full", "-s", "bottom2", "-s", "bottom9", "--json")
         assert said.code == 0
         document = json.loads(said.out)  # and nothing else is on stdout
-        assert document.keys() == {"experiment", "tracking_uri", "runs", "skipped"}
+        assert document.keys() == {"experiment", "tracking_uri", "varied", "runs", "skipped"}
         assert (document["experiment"], document["tracking_uri"]) == (experiment, store)
         assert [done["strategy"] for done in document["runs"]] == ["full", "bottom2"]
         for done in document["runs"]:
@@ -116,7 +116,7 @@ class TestForPeople:
         assert lines["full"][3].strip() == ""
         assert re.fullmatch(r"[+−]\d\.\d{3}|0\.000", lines["bottom2"][3].strip())
         assert lines["full"][6].strip() == "100 %"
-        assert "alue-bench ui --tracking-uri" in said.err
+        assert re.search(r"alue-bench ui --experiment .* --tracking-uri", said.err)
 
     def test_every_view_of_sample_data_says_so(self, run: CommandLine) -> None:
         said = run("-s", "full")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,12 @@ CELLS = {"full", "top2", "bottom2", "bottom2top2", "bottom4"}
 
 
 @pytest.fixture
-def sweep(alue_bench: CommandLine, store: str, experiment: str, tiny_bert: Path) -> CommandLine:
-    """`alue-bench sweep` on the sample of `anger` with a tiny BERT, in an experiment of the test's own."""
+def sweep(alue_bench: CommandLine, store: str, experiment: str, tiny_bert: Path, easy: tuple[str, str]) -> CommandLine:
+    """`alue-bench sweep` on an easy task with a tiny BERT, in an experiment of the test's own."""
 
     def call(*arguments: object) -> Finished:
         where = ("--tracking-uri", store, "--experiment", experiment)
-        return alue_bench("sweep", *where, "--task", "anger", "--model", tiny_bert, *SHORT, *arguments)
+        return alue_bench("sweep", *where, "--task", easy[0], "--model", tiny_bert, *SHORT, *arguments)
 
     return call
 
@@ -42,6 +43,7 @@ def scores(document: dict[str, Any]) -> dict[str, float]:
 def test_a_grid_is_run_drawn_and_concluded(
     sweep: CommandLine, run: CommandLine, runs: Callable[..., list[Any]], client: Any, tmp_path: Path
 ) -> None:
+    run = partial(run, task="easy")
     said = sweep(*GRID, "--json", "--tolerance", "2%")
     assert said.code == 0, said.err
     document = json.loads(said.out)
@@ -58,11 +60,11 @@ def test_a_grid_is_run_drawn_and_concluded(
     assert parent.info.status == "FINISHED"
     assert parent.data.tags["sweep.order"] == document["sweep"]["order"]["description"]
     names = [file.path for file in client.list_artifacts(parent.info.run_id, "sweep")]
-    assert names == [f"sweep/anger-tiny-bert-{figure}.png" for figure in ("pareto", "runtime", "score")]
+    assert names == [f"sweep/easy-tiny-bert-{figure}.png" for figure in ("pareto", "runtime", "score")]
     for name in names:
         file = Path(client.download_artifacts(parent.info.run_id, name, str(tmp_path)))
         assert file.read_bytes().startswith(b"\x89PNG")
-    assert parent.data.metrics["recommended_saving/anger-tiny-bert"] == pytest.approx(recommended["saving"])
+    assert parent.data.metrics["recommended_saving/easy-tiny-bert"] == pytest.approx(recommended["saving"])
     positions = {done.data.tags[TAG] for done in runs("tags.kind = 'run'")}
     assert positions == {f"{place}/5" for place in range(1, 6)}
 
@@ -75,6 +77,30 @@ def test_a_grid_is_run_drawn_and_concluded(
     again = json.loads(sweep(*GRID, "--json").out)
     assert {done["status"] for done in again["runs"]} == {"reused"}
     assert scores(again) == scores(document)
+
+
+def test_where_full_learnt_nothing_no_setting_is_recommended(
+    sweep: CommandLine, runs: Callable[..., list[Any]]
+) -> None:
+    """At such a rate every setting ends where it began: one score for all, and freezing all saves most."""
+    idle = ("--grid", "bottom=0..4/2,lr=1e-9", "--json")
+    said = sweep(*idle)
+    assert said.code == 0  # every run is done
+    (grid,) = json.loads(said.out)["sweep"]["grids"]
+    assert grid["recommendation"] is None
+    assert grid["nothing_learnt"]["reference"] == "full"
+    told = " ".join(said.err.split())
+    assert "Nothing learnt: full did not learn: its dev score 0.333 is not above the trivial score 0.333; no" in told
+    assert "no setting can be recommended; try more data, more epochs or another --lr" in told
+    assert "Recommended" not in said.err
+    (parent,) = runs("tags.kind = 'plan'")
+    assert not [name for name in parent.data.metrics if name.startswith("recommended")]
+    # Each grid for itself.
+    both = sweep("--grid", "bottom=0..4/2,lr=1e-9,1e-2", "--json")
+    assert both.code == 0
+    chosen = {grid["settings"]["lr"]: grid["recommendation"] for grid in json.loads(both.out)["sweep"]["grids"]}
+    assert chosen[1e-9] is None
+    assert chosen[1e-2] is not None
 
 
 def test_broken_off_and_repeated_it_ends_with_the_same_table(
@@ -102,6 +128,33 @@ def test_broken_off_and_repeated_it_ends_with_the_same_table(
     assert scores(resumed) == scores(at_once)
     assert [done["strategy"] for done in resumed["runs"]] == [done["strategy"] for done in at_once["runs"]]
     assert {done.info.status for done in runs("tags.kind = 'run'")} == {"FINISHED", "KILLED"}
+
+
+def test_each_value_of_a_hyper_parameter_is_told_apart_everywhere(
+    alue_bench: CommandLine, store: str, experiment: str, tiny_bert: Path, runs: Callable[..., list[Any]]
+) -> None:
+    rates, epochs = (1e-4, 1e-3), (1, 2)
+    what = ("--task", "anger", "--model", tiny_bert, "--limit-train", "48", "--limit-eval", "32", "--max-length", "24")
+    where = ("--tracking-uri", store, "--experiment", experiment, "--json")
+    axes = ("--grid", "bottom=0..4/4,lr=1e-3,1e-4,epochs=2,1")
+    planned = alue_bench("sweep", *what, *where, *axes, "--dry-run")
+    assert "lr=0.0001 or 0.001 [grid]" in planned.err
+    assert "epochs=1 or 2 [grid]" in planned.err
+    estimated = [one["settings"] for one in json.loads(planned.out)["estimate"]["runs"]]
+    assert len({tuple(one.items()) for one in estimated}) == 4
+    said = alue_bench("sweep", *what, *where, *axes)
+    document = json.loads(said.out)
+    assert document["varied"] == {"epochs": list(epochs), "lr": list(rates)}
+    listed = [(done["strategy"], done["params"]["epochs"], done["params"]["lr"]) for done in document["runs"]]
+    assert listed == [(name, epoch, rate) for name in ("full", "bottom4") for epoch in epochs for rate in rates]
+    assert [grid["settings"] for grid in document["sweep"]["grids"]] == [
+        {"lr": rate, "epochs": epoch} for rate in rates for epoch in epochs
+    ]
+    assert "/full/seed42, epochs 2, lr 0.0001 [sample data]: finished" in said.err
+    (parent,) = runs("tags.kind = 'plan'")
+    for done in document["runs"]:
+        name = f"mean_score/{done['strategy']}/epochs {done['params']['epochs']}/lr {done['params']['lr']:g}"
+        assert parent.data.metrics[name] == pytest.approx(done["metrics"]["test/score"])
 
 
 def test_without_a_grid_it_is_all_of_it_and_a_plan_is_shown(sweep: CommandLine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from planted_runs import classes, plant, spec
 
 from alue_bench.errors import UsageError
 from alue_bench.report.comparison import Block, Comparison, Difference, Verdict, compare, describe_conditions
+from alue_bench.report.comparison_table import as_json, text_tables
 from alue_bench.task import Labels
 from alue_bench.tracking.connection import Connection, connect
 from alue_bench.tracking.reading import read_predictions, read_results
@@ -173,6 +175,50 @@ class TestAVerdict:
             put("full", seed, draws=1), put("same", seed, draws=1)  # names of one length: the same draws
         found = difference(only(compared()), "same")
         assert (found.mean, found.verdict, found.p_corrected) == (0, Verdict.UNDECIDED, 1)
+
+
+AT_TRIVIAL = {"test/trivial_score": 0.49, "test/above_trivial_error": 0.035}
+
+
+class TestABaselineThatLearntNothing:
+    """Its score is not above what ignoring the text scores."""
+
+    def test_is_kept_by_no_strategy(self, put: Any, compared: Any) -> None:
+        for seed in SEEDS:
+            for strategy in ("full", "head-only"):
+                put(strategy, seed, 0.5, more=AT_TRIVIAL)
+        comparison = compared()
+        block = only(comparison)
+        found = difference(block, "head-only")
+        assert (found.verdict, found.stars) == (Verdict.NOTHING_LEARNT, "")
+        assert block.unlearnt is not None
+        assert block.unlearnt.trivial == 0.49
+        assert any("full did not learn: its test score" in note for note in block.notes)
+        assert any("try more data, more epochs or another --lr" in note for note in block.notes)
+        (table,) = text_tables(comparison)
+        assert table.rows[1][2].endswith("‡")
+        assert not any("would show" in note or "needs about" in note for note in table.notes)
+        (told,) = json.loads(as_json(comparison))["blocks"]
+        assert told["nothing_learnt"]["trivial_score"] == 0.49
+
+    def test_may_be_beaten(self, put: Any, compared: Any) -> None:
+        for seed in SEEDS:
+            put("full", seed, 0.5, more=AT_TRIVIAL)
+            put("head-only", seed, 0.9, more=AT_TRIVIAL)
+        assert difference(only(compared()), "head-only").verdict is Verdict.BETTER
+
+    def test_is_one_by_chance_too(self, put: Any, compared: Any) -> None:
+        """One seed a little above the trivial score: of few examples that shows nothing."""
+        for error, verdict in ((0.1, Verdict.NOTHING_LEARNT), (0.01, Verdict.TOO_FEW_SEEDS)):
+            for strategy in ("full", "head-only"):
+                put(strategy, 42, 0.8, more={"test/trivial_score": 0.7, "test/above_trivial_error": error})
+            assert difference(only(compared()), "head-only").verdict is verdict
+
+    def test_by_another_metric_than_the_primary_one_is_not_known(self, put: Any, compared: Any) -> None:
+        for seed in SEEDS:
+            for strategy in ("full", "head-only"):
+                put(strategy, seed, 0.5, more=AT_TRIVIAL)
+        assert difference(only(compared(metric="accuracy")), "head-only").verdict is Verdict.UNDECIDED
 
 
 class TestWhatIsKeptApart:

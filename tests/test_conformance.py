@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
 import json
 import random
+import re
 import shutil
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import alue_bench_models
 import alue_bench_strategies
 import alue_bench_tasks
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from alue_bench import (
     Adapter,
     BadRow,
+    DataError,
     DataFile,
     Delimited,
     DoesNotFit,
@@ -34,10 +42,13 @@ from alue_bench import (
     Splits,
     Strategy,
     StrategyFamily,
+    Submission,
     Task,
     TrainingProgress,
     UsageError,
 )
+from alue_bench.data.location import DataFolder
+from alue_bench.data.splits import load_rows
 from alue_bench.testing import ConformanceError, ConformanceWarning, check_model, check_strategy, check_task
 
 MINI = Path(alue_bench_models.__file__).parent / "mini"
@@ -131,8 +142,9 @@ class TestTask:
             ({"primary": "bleu"}, "primary metric 'bleu' is not one of f1_macro"),
             ({"defaults": {"learning_rate": 1e-3}}, "unknown hyper-parameter 'learning_rate'"),
             ({"defaults": {"epochs": 0}}, "epochs is 0; it must be at least 1"),
-            ({"sample": None}, "has no sample"),
             ({"sample": Path("nowhere")}, "sample folder nowhere does not exist"),
+            ({"sample": Path("sample")}, "write Path(__file__).parent / 'sample'"),
+            ({"submission": Submission(file="a.tsv", id="given")}, "wants the identifiers of 'agreement/test.tsv'"),
             ({"labels": Labels.multiclass("no", "yes", "maybe")}, "label 'maybe' does not occur in train"),
             ({"labels": Labels.multiclass("no", "maybe")}, "label 'yes' is not declared; declared are no, maybe"),
             ({"labels": Labels.regression(0, 1)}, "'yes' is not a number"),
@@ -151,6 +163,10 @@ class TestTask:
             ("train", "نعم\tyes\nطبعا\tyes\n", "label 'no' does not occur in train"),
             ("dev", "", "dev.tsv: the file is empty"),
             ("test", "طبعا\tyes\nمستحيل\tno\n", "1 texts of the test split are in train too, such as 'طبعا'"),
+            ("test", ROWS["train"], "4 of the 4 rows of test are rows of train too"),
+            ("dev", ROWS["train"], "4 of the 4 rows of dev are rows of train too"),
+            ("test", ROWS["dev"], "2 of the 2 rows of test are rows of dev too"),
+            ("train", "نعم\tyes\nنعم\tno\n", "every row has the same text 'نعم'"),
         ],
     )
     def test_broken_sample(self, good_task: Task, split: str, rows: str, words: str) -> None:
@@ -173,8 +189,12 @@ class TestTask:
         assert good_task.sample is not None
         real = tmp_path / "real"
         shutil.copytree(good_task.sample / "agreement", real / "agreement")
-        write(real, "test", ROWS["train"])
+        shared = ROWS["train"].splitlines(keepends=True)[0]
+        write(real, "test", ROWS["test"] + shared)
         check_task(dataclasses.replace(good_task, sample=None), data=real)
+        write(real, "test", ROWS["train"])
+        with pytest.raises(ConformanceError, match="4 of the 4 rows of test are rows of train too"):
+            check_task(good_task, data=real)
         write(real, "test", "نعم\n")
         with pytest.raises(ConformanceError, match="1 columns instead of 2"):
             check_task(good_task, data=real)
@@ -196,9 +216,15 @@ class TestTask:
             (lambda path: shifted(path, BadRow, 1), "reported at line 4 instead of 3"),
             (lambda path: shifted(path, Example, -5), "let the reader count lines from 1"),
             (lambda path: iter(path.read_text("utf-8").split("\n")), "let it yield Example or BadRow"),
+            (lambda path: itertools.chain(read_strictly(path), [None]), "yields None as row 5"),
+            (lambda path: list(read_strictly(path)).clear(), "it returned None in the place of rows"),
+            (lambda path: changed(path, line="1"), "give line an int, not '1'"),
+            (lambda path: changed(path, id=7), "give id a text, not 7"),
+            (lambda path: changed(path, text=None), "the text is empty"),
+            (lambda path: changed(path, text="yes", target="yes"), "the text of every row is its gold label"),
             (lambda path: read_carelessly(path), "makes the reader raise UnicodeDecodeError"),
-            (lambda path: same_id(path), "id 'same' occurs twice"),
-            (lambda path: with_pair(path), "has a second text"),
+            (lambda path: changed(path, id="same"), "id 'same' occurs twice"),
+            (lambda path: changed(path, text_pair="نص"), "has a second text"),
             (lambda path: shuffled(path), "twice gives different rows"),
             (lambda path: json.loads(path.read_text("utf-8")), "raised JSONDecodeError"),
             (lambda path: iter(()), "has no rows"),
@@ -208,6 +234,130 @@ class TestTask:
     def test_broken_reader(self, good_task: Task, read: Any, words: str) -> None:
         task = dataclasses.replace(good_task, splits=splits(read))
         assert any(words in violation for violation in violations(check_task, task))
+
+
+class TestTaskWithoutSample:
+    def test_is_checked_as_far_as_it_goes_with_a_note_of_the_rest(self, good_task: Task) -> None:
+        without = dataclasses.replace(good_task, sample=None)
+        with pytest.warns(ConformanceWarning, match="its rows, splits and labels were not tried") as caught:
+            check_task(without)
+        assert [Path(warning.filename) for warning in caught] == [Path(__file__)]
+        with pytest.warns(ConformanceWarning), pytest.raises(ConformanceError, match="does not state its licence"):
+            check_task(broken(without, licence="TODO"))
+
+    @pytest.mark.parametrize(
+        ("read", "words"),
+        [
+            (lambda: iter(()), "cannot be called with a path"),
+            (lambda path: None, "returns None; let it yield"),
+            (lambda path: iter([Example("0", "نص", None, "yes", 1)]), "finds rows in an empty file"),
+        ],
+        ids=itertools.count(),
+    )
+    def test_what_a_reader_does_without_a_file(self, good_task: Task, read: Any, words: str) -> None:
+        task = dataclasses.replace(good_task, sample=None, splits=splits(read))
+        with pytest.warns(ConformanceWarning):
+            assert any(words in violation for violation in violations(check_task, task))
+
+
+def read_parquet(path: Path) -> Iterator[Example | BadRow]:
+    for number, row in enumerate(pyarrow.parquet.ParquetFile(path).read().to_pylist(), start=1):
+        if row["text"] and row["label"] in ("yes", "no"):
+            yield Example(str(number), row["text"], None, row["label"], number)
+        else:
+            yield BadRow(number, "no text, or no label")
+
+
+def read_workbook(path: Path) -> Iterator[Example | BadRow]:
+    """Rows of the first sheet of an XLSX file with its texts in place; the header is row 1."""
+    with zipfile.ZipFile(path) as parts:
+        sheet = ElementTree.fromstring(parts.read("xl/worksheets/sheet1.xml"))
+    for row in list(sheet.iter("row"))[1:]:
+        number, cells = int(row.attrib["r"]), [cell.findtext("is/t") for cell in row]
+        if len(cells) == 2 and cells[0] and cells[1] in ("yes", "no"):
+            yield Example(str(number), cells[0], None, cells[1], number)
+        else:
+            yield BadRow(number, "no text, or no label")
+
+
+def as_parquet(rows: list[list[str]]) -> bytes:
+    columns = {name: [row[place] for row in rows] for place, name in enumerate(("text", "label"))}
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.table(columns), sink)
+    return bytes(sink.getvalue())
+
+
+def as_workbook(rows: list[list[str]]) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as parts:
+        written = "".join(
+            f'<row r="{number}">{"".join(f"<c><is><t>{cell}</t></is></c>" for cell in row)}</row>'
+            for number, row in enumerate([["text", "label"], *rows], start=1)
+        )
+        parts.writestr("xl/worksheets/sheet1.xml", f"<worksheet><sheetData>{written}</sheetData></worksheet>")
+    return content.getvalue()
+
+
+class TestBinaryReaders:
+    """Files without lines: what is wrong with a row is told by the row's number."""
+
+    @pytest.fixture
+    def task(self, good_task: Task) -> Callable[..., Task]:
+        def make(read: Any, write: Callable[[list[list[str]]], bytes], extra: tuple[str, ...] = ()) -> Task:
+            assert good_task.sample is not None
+            for split, rows in ROWS.items():
+                cells = [row.split("\t") for row in (*rows.splitlines(), *(extra if split == "train" else ()))]
+                (good_task.sample / "agreement" / f"{split}.tsv").write_bytes(write(cells))
+            return dataclasses.replace(good_task, splits=splits(read))
+
+        return make
+
+    def test_parquet(self, task: Callable[..., Task]) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ConformanceWarning)
+            check_task(task(read_parquet, as_parquet))
+
+    def test_xlsx_with_a_note_of_what_was_not_tried(self, task: Callable[..., Task]) -> None:
+        with pytest.warns(
+            ConformanceWarning, match=r"a bad row of the train file was not tried.*BadRow\(row, reason\)"
+        ):
+            check_task(task(read_workbook, as_workbook))
+
+    @pytest.mark.parametrize(("read", "write", "row"), [(read_parquet, as_parquet, 5), (read_workbook, as_workbook, 6)])
+    def test_a_bad_row_is_named_by_file_and_row_in_the_kit_and_in_the_harness(
+        self, task: Callable[..., Task], read: Any, write: Any, row: int
+    ) -> None:
+        bad = task(read, write, extra=("نص\tmaybe",))
+        where = f"train.tsv, row {row}: no text, or no label"
+        with pytest.warns() if write is as_workbook else nullcontext():
+            assert any(where in violation for violation in violations(check_task, bad))
+        assert bad.sample is not None
+        with pytest.raises(DataError, match=re.escape(where)):
+            load_rows(bad, DataFolder(bad.sample, "sample"), drop_bad=False, limit_train=None, limit_eval=None)
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ({"text": str}, "with nothing but nulls is taken without a word"),
+            ({"text": len}, "with nothing but nulls makes the reader raise TypeError"),
+        ],
+        ids=["takes null for a text", "fails on null"],
+    )
+    def test_a_parquet_reader_that_cannot_do_without_a_value(
+        self, task: Callable[..., Task], change: dict[str, Callable[[Any], Any]], words: str
+    ) -> None:
+        def read(path: Path) -> Iterator[Example]:
+            for number, row in enumerate(pyarrow.parquet.ParquetFile(path).read().to_pylist(), start=1):
+                change["text"](row["text"])
+                label = "yes" if row["label"] is None else row["label"]
+                yield Example(str(number), f"{row['text']} {number}", None, label, number)
+
+        assert any(words in violation for violation in violations(check_task, task(read, as_parquet)))
+
+    def test_a_reader_of_another_file_than_it_is_given(self, task: Callable[..., Task], good_task: Task) -> None:
+        kept = good_task.sample / "agreement"  # type: ignore[operator]
+        bad = task(lambda path: read_parquet(kept / path.name), as_parquet)
+        assert any("finds all rows in one half" in violation for violation in violations(check_task, bad))
 
 
 def read_strictly(path: Path) -> Iterator[Example | BadRow]:
@@ -229,12 +379,8 @@ def shifted(path: Path, kind: type[Example | BadRow], by: int) -> Iterator[Examp
     return (dataclasses.replace(r, line=r.line + by) if isinstance(r, kind) else r for r in read_strictly(path))
 
 
-def same_id(path: Path) -> Iterator[Example | BadRow]:
-    return (dataclasses.replace(r, id="same") if isinstance(r, Example) else r for r in read_strictly(path))
-
-
-def with_pair(path: Path) -> Iterator[Example | BadRow]:
-    return (dataclasses.replace(r, text_pair="نص") if isinstance(r, Example) else r for r in read_strictly(path))
+def changed(path: Path, **fields: Any) -> Iterator[Example | BadRow]:
+    return (dataclasses.replace(r, **fields) if isinstance(r, Example) else r for r in read_strictly(path))
 
 
 def shuffled(path: Path) -> Iterator[Example | BadRow]:
@@ -253,6 +399,9 @@ GOOD_MODEL = Model(
 )
 
 
+BERT_OF_64_POSITIONS = {"model_type": "bert", "max_position_embeddings": 64}
+
+
 class TestModel:
     def test_good(self) -> None:
         with warnings.catch_warnings():
@@ -267,13 +416,31 @@ class TestModel:
             ({"languages": ()}, "does not state its languages"),
             ({"normalisation": Model.normalisation}, "normalisation does not say what it does"),
             ({"defaults": {"lr": "high"}}, "lr is 'high'; it must be of type float"),
+            ({"defaults": {"max_length": 257}}, "the model has positions for 256 tokens; give at most 256"),
+            (
+                {"defaults": {"max_length": 65}, "checkpoint": "a/b", "architecture": BERT_OF_64_POSITIONS},
+                "the model has positions for 64 tokens",
+            ),
+            ({"architecture": BERT_OF_64_POSITIONS}, "max_position_embeddings=64, but config.json 256"),
+            ({"architecture": {"model_type": "brt"}}, "its plugin's architecture cannot be used"),
+            ({"languages": ("ar", "zh")}, "the tokeniser knows no word of texts in Chinese script"),
             ({"normalise": lambda text: text + "."}, "normalise is not idempotent"),
             ({"normalise": lambda text: text.split()}, "returned a list; let it return a str"),
             ({"normalise": lambda text: text[0] + text[1:]}, "normalise('') raised IndexError"),
             ({"normalise": lambda text: text.encode("ascii").decode()}, "raised UnicodeEncodeError"),
             ({"normalise": lambda text: f"{random.random()}"}, "gives another text the second time"),
             ({"normalise": lambda text: __import__("no_such_package")}, "name it in requires"),
+            ({"normalise": lambda text: ""}, "normalise leaves 0 of"),
+            ({"normalise": lambda text: text[:6]}, "letters of a text in Arabic script"),
+            ({"normalise": lambda text: "نص"}, "makes one text of all texts in Arabic script"),
+            ({"normalise": lambda text: re.sub("[\u0600-\u06ff]", "", text)}, "letters of a text in Arabic script"),
+            (
+                {"normalise": lambda text: text.encode("ascii", "ignore").decode(), "languages": ("en", "ru")},
+                "letters of a text in Cyrillic script: 'Комната чистая и тихая' becomes",
+            ),
+            ({"normalise": lambda text: text or "\ud800"}, "returned half a surrogate pair"),
             ({"checkpoint": "mini"}, "is not a hub id like 'owner/name'"),
+            ({"checkpoint": Path("mini")}, "write Path(__file__).parent / 'mini'"),
             ({"checkpoint": Path("nowhere")}, "nowhere is not a folder"),
         ],
         ids=itertools.count(),
@@ -299,6 +466,29 @@ class TestModel:
         (tmp_path / file).write_text(json.dumps({**content, setting: value}), encoding="utf-8")
         (only,) = violations(check_model, dataclasses.replace(GOOD_MODEL, checkpoint=tmp_path))
         assert words in only
+
+    @pytest.mark.parametrize(
+        ("file", "content", "words"),
+        [
+            ("model.safetensors", b"\x08\x00\x00\x00\x00\x00\x00\x00{}", "model.safetensors cannot be read"),
+            ("tokenizer.json", None, "the tokeniser"),
+        ],
+        ids=["weights cut off", "no tokeniser"],
+    )
+    def test_incomplete_checkpoint(self, tmp_path: Path, file: str, content: bytes | None, words: str) -> None:
+        for path in MINI.iterdir():
+            if not path.name.startswith("tokenizer") or content is not None:
+                (tmp_path / path.name).symlink_to(path)
+        if content is not None:
+            (tmp_path / file).unlink()
+            (tmp_path / file).write_bytes((MINI / file).read_bytes()[:100_000])
+        (only,) = violations(check_model, dataclasses.replace(GOOD_MODEL, checkpoint=tmp_path))
+        assert words in only
+
+    def test_a_script_that_is_not_the_model_s_may_be_taken_out_with_a_note(self) -> None:
+        arabic_only = dataclasses.replace(GOOD_MODEL, normalise=lambda text: re.sub("[A-Za-z]", "", text))
+        with pytest.warns(ConformanceWarning, match="leaves nothing of texts in Latin script"):
+            check_model(arabic_only)
 
     def test_what_is_not_on_this_machine_is_warned_of(self) -> None:
         elsewhere = dataclasses.replace(GOOD_MODEL, checkpoint="nobody/has-this", requires=("no_such_package",))
@@ -335,8 +525,8 @@ def family(of: Callable[[str], Any] = parse, **changes: object) -> StrategyFamil
     return broken(good, **changes)  # type: ignore[no-any-return]
 
 
-def family_of(kind: type[First]) -> StrategyFamily:
-    return family(lambda name: kind(found.layers) if (found := parse(name)) is not None else None)
+def family_of(kind: type[First], **changes: object) -> StrategyFamily:
+    return family(lambda name: kind(found.layers) if (found := parse(name)) is not None else None, **changes)
 
 
 class Misnamed(First):
@@ -452,6 +642,66 @@ class ReadsNormsItDidNotAskFor(Asked):
         return FreezePlan(plan.shape, embeddings=progress.norms[-1].layers[0] is None)
 
 
+class Idle(First):
+    """Says that it freezes layers, and freezes none."""
+
+    def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
+        return FreezePlan(shape)
+
+
+class Nameless(First):
+    @property
+    def name(self) -> str:
+        return str(1 / 0)
+
+
+class OneForAll(First):
+    """Freezes as many layers whatever its number."""
+
+    def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
+        return FreezePlan(shape, frozenset({0}))
+
+
+class NeverActs(Idle):
+    """Is asked again, and changes nothing."""
+
+    def revisions(self) -> Revisions:
+        return Revisions(gradient_norms=True)
+
+    def revise(self, plan: FreezePlan, progress: TrainingProgress) -> FreezePlan:
+        return plan
+
+
+class AskedInVain(First):
+    def revisions(self) -> Revisions:
+        return Revisions()
+
+
+class ActsLate(NeverActs):
+    """Freezes once the dev score is high for long."""
+
+    def revise(self, plan: FreezePlan, progress: TrainingProgress) -> FreezePlan:
+        long_good = [score for score in progress.dev_scores if score > 0.95]
+        return FreezePlan(plan.shape, frozenset({0})) if len(long_good) > self.layers else plan
+
+
+class BareTrained(First):
+    def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
+        return FreezePlan(shape, trained="bias")  # type: ignore[arg-type]
+
+
+class AdapterOfASet(First):
+    def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
+        return FreezePlan(shape, embeddings=True, trained="adapters")
+
+    def adapter(self) -> Adapter:
+        return Adapter("LORA", {"target_modules": {"query"}})
+
+
+def claims_full(name: str) -> First | None:
+    return First(2) if name == "full" else parse(name)
+
+
 def claims_everything(name: str) -> First:
     return First(2)
 
@@ -468,7 +718,16 @@ def explains_near_misses(name: str) -> First | None:
 
 class TestStrategy:
     @pytest.mark.parametrize(
-        "good", [family(), family(explains_near_misses), family_of(Asked)], ids=["plain", "explains", "is asked"]
+        "good",
+        [
+            family(),
+            family(explains_near_misses),
+            family_of(Asked),
+            family_of(ActsLate),
+            dataclasses.replace(family_of(Idle), title="Everything trains (a control)", examples=("first2",)),
+            dataclasses.replace(family_of(Idle), title="Full fine-tuning, by another name", examples=("first2",)),
+        ],
+        ids=["plain", "explains", "is asked", "acts late", "trains everything and says so", "full and says so"],
     )
     def test_good(self, good: StrategyFamily) -> None:
         check_strategy(good)
@@ -500,6 +759,15 @@ class TestStrategy:
             (family_of(BreaksPromise), "the frozen prefix shrinks"),
             (family_of(ReadsNormsItDidNotAskFor), "revise raises IndexError"),
             (family_of(Deep), "fits no encoder of 1 to 24 layers"),
+            (family_of(Idle), "'first2' freezes nothing, leaves out no layer and puts in no adapter"),
+            (family_of(Idle, title="Everything trains but N layers"), "'first2' freezes nothing"),
+            (family_of(Nameless), "'first2': name raises ZeroDivisionError"),
+            (family_of(OneForAll), "strategy 'first3' and strategy 'first2' do the same to every encoder"),
+            (family_of(NeverActs), "revise froze nothing in 5 trainings"),
+            (family_of(AskedInVain), "but there is no revise to call"),
+            (family_of(BareTrained), "trained is 'bias'; it must be weights, biases, adapters"),
+            (family_of(AdapterOfASet), "its options are not JSON-like"),
+            (family(claims_full), "parse('full') returns First(layers=2), but that name is of the family 'full'"),
         ],
         ids=itertools.count(),
     )

@@ -17,7 +17,7 @@ from conftest import CommandLine
 from tiny_models import tiny_config
 
 from alue_bench import FreezePlan, Labels
-from alue_bench.data.batches import batches
+from alue_bench.data.batches import Padding, batches
 from alue_bench.data.tokenisation import TokenisedSplit
 from alue_bench.errors import TrainingError, UsageError
 from alue_bench.spec import HyperParameters
@@ -123,7 +123,7 @@ def trained(tmp_path: Any) -> Callable[..., tuple[Training, dict[str, torch.Tens
             hyper=replace(HYPER, **more),
             data_seed=1,
             device=device,
-            pad_id=0,
+            padding=Padding(0),
             score=lambda logits: {"score": 0.0},
             recorder=recorder and (lambda: recorder),
         )

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 import typer
 from conftest import CommandLine
@@ -164,11 +166,14 @@ class TestOtherBlocks:
             frozen.append(plan.prefix_layers)
         assert frozen == [None, None, 1, 2]
 
-    def test_a_reader_of_one_s_own(self, tmp_path: Path) -> None:
-        read = executed("def read_json_lines")["read_json_lines"]
+    @pytest.mark.parametrize("name", ["read_json_lines", "read_parquet"])
+    def test_a_reader_of_one_s_own(self, tmp_path: Path, name: str) -> None:
+        read = executed(f"def {name}")[name]
         rows = [{"text": f"نص {number}", "label": "ab"[number % 2]} for number in range(20)]
-        content = "".join(json.dumps(row) + "\n" for row in rows)
-        (tmp_path / "rows.jsonl").write_text(content, encoding="utf-8")
+        if name == "read_parquet":
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows")
+        else:
+            (tmp_path / "rows").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         check_task(
             Task(
                 name="of-the-guide",
@@ -176,7 +181,7 @@ class TestOtherBlocks:
                 languages=("ar",),
                 labels=Labels.binary("a", "b"),
                 splits=Splits(
-                    train=DataFile("rows.jsonl", read), dev=HeldOut(0.2), test=HeldOut(0.2), protocol="parts of a file"
+                    train=DataFile("rows", read), dev=HeldOut(0.2), test=HeldOut(0.2), protocol="parts of a file"
                 ),
                 source="this test",
                 licence="Apache-2.0",

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_models import ARCHITECTURES, save_tiny_model, tiny_config
 
 from alue_bench import DoesNotFit, FreezePlan, Labels, Model, UnavailableError
-from alue_bench.data.batches import collate
+from alue_bench.data.batches import Padding, collate
 from alue_bench.data.location import DataFolder
 from alue_bench.data.splits import load_rows
 from alue_bench.data.tokenisation import TokenCache
@@ -79,7 +80,7 @@ def load(folder: Path, init_seed: int = 0) -> EncoderStack:
     return view_as_stack(load_model(checkpoint, LABELS, init_seed=init_seed))
 
 
-def tokens_of(folder: Path, cache: Path, split: str = "train", limit: int = 24) -> tuple[Any, int]:
+def tokens_of(folder: Path, cache: Path, split: str = "train", limit: int = 24) -> tuple[Any, Padding]:
     task = load_registry().task("anger")
     assert task.sample is not None
     rows = load_rows(task, DataFolder(task.sample, "sample"), drop_bad=False, limit_train=limit, limit_eval=limit)
@@ -94,7 +95,7 @@ def tokens_of(folder: Path, cache: Path, split: str = "train", limit: int = 24) 
         tokenizer=tokenizer,
         max_length=24,
     )
-    return tokenised, tokenizer.pad_token_id
+    return tokenised, Padding(tokenizer.pad_token_id)
 
 
 def parts(stack: EncoderStack) -> dict[str, list[int]]:
@@ -175,7 +176,7 @@ class TestFreezing:
     ) -> None:
         apply_plan(stack, plan)
         before = {name: p.detach().clone() for name, p in stack.model.named_parameters()}
-        train, pad_id = tokens_of(tiny(architecture), tmp_path, limit=8)
+        train, padding = tokens_of(tiny(architecture), tmp_path, limit=8)
         fine_tune(
             stack,
             plan,
@@ -186,7 +187,7 @@ class TestFreezing:
             hyper=HyperParameters(epochs=1, lr=1e-2, batch_size=4, select="last"),
             data_seed=0,
             device=Device("cpu", "fp32"),
-            pad_id=pad_id,
+            padding=padding,
             score=lambda logits: {"score": 0.0},
         )
         changed = {name for name, p in stack.model.named_parameters() if not torch.equal(p, before[name])}
@@ -202,8 +203,8 @@ def test_frozen_layers_give_the_same_output_each_time_while_the_rest_has_dropout
     plan = PLANS["bottom2"]
     apply_plan(stack, plan)
     training_mode(stack, plan)
-    train, pad_id = tokens_of(tiny("bert"), tmp_path)
-    batch = collate(train, np.arange(8), pad_id)
+    train, padding = tokens_of(tiny("bert"), tmp_path)
+    batch = collate(train, np.arange(8), padding)
     seen: dict[int, list[torch.Tensor]] = {1: [], 3: []}
     for index, outputs in seen.items():
         stack.layers[index].register_forward_hook(
@@ -221,12 +222,12 @@ def test_frozen_layers_give_the_same_output_each_time_while_the_rest_has_dropout
 def test_padding_does_not_change_a_prediction(
     architecture: str, stack: EncoderStack, tiny: Any, tmp_path: Path
 ) -> None:
-    train, pad_id = tokens_of(tiny(architecture), tmp_path)
+    train, padding = tokens_of(tiny(architecture), tmp_path)
     stack.model.eval()
     forward = choose_forward(stack, torch.float32)
     with torch.inference_mode():
-        together = forward.logits(collate(train, np.arange(12), pad_id))
-        alone = torch.cat([forward.logits(collate(train, np.array([i]), pad_id)) for i in range(12)])
+        together = forward.logits(collate(train, np.arange(12), padding))
+        alone = torch.cat([forward.logits(collate(train, np.array([i]), padding)) for i in range(12)])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
 
 
@@ -272,12 +273,12 @@ class TestLoading:
         save_tiny_model("bert", tmp_path / "tuned")
         tuned = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "tuned", num_labels=5)
         tuned.save_pretrained(tmp_path / "tuned")
-        assert load(tmp_path / "tuned").model.classifier.out_features == 2
+        assert load(tmp_path / "tuned").model.classifier.out_features == 2  # of the same size: see test_checkpoints.py
 
     def test_weights_in_a_pickle_are_read_and_told(self, tmp_path: Path) -> None:
         save_tiny_model("bert", tmp_path / "old")
         safe = load(tmp_path / "old")
-        torch.save(safe.model.state_dict(), tmp_path / "old" / "pytorch_model.bin")
+        torch.save(load_file(tmp_path / "old" / "model.safetensors"), tmp_path / "old" / "pytorch_model.bin")
         assert not locate_checkpoint(Model(name="o", title="o", checkpoint=tmp_path / "old")).pickled
         (tmp_path / "old" / "model.safetensors").unlink()
         assert locate_checkpoint(Model(name="o", title="o", checkpoint=tmp_path / "old")).pickled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from tiny_models import ARCHITECTURES, tiny_config
 
 from alue_bench import Labels
 from alue_bench.cli.dry_run import duration
-from alue_bench.measure.calibration import measure_speed, shape_key, speed_of
+from alue_bench.measure.calibration import _measured, measure_speed, shape_key, speed_of
 from alue_bench.spec import HyperParameters
-from alue_bench.training.checkpoint import declared_config, empty_model
+from alue_bench.training.checkpoint import Checkpoint, declared_config, empty_model, load_config
 from alue_bench.training.encoder_stack import view_as_stack
 from alue_bench.training.precision import Device
 
@@ -43,6 +44,22 @@ class TestCounting:
         (estimated,) = estimate_of(run, *what)["runs"]
         (done,) = json.loads(run(*what, "--json").out)["runs"]
         assert estimated["flops"] == done["metrics"]["flops/train"]
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_a_checkpoint_in_half_precision_is_timed_in_the_format_that_it_trains_in(
+        self, run: CommandLine, tiny_bert: Path, tmp_path: Path, dtype: torch.dtype
+    ) -> None:
+        from transformers import AutoModel
+
+        folder = tmp_path / "half"
+        shutil.copytree(tiny_bert, folder)
+        AutoModel.from_pretrained(tiny_bert, dtype=dtype).save_pretrained(folder)
+        assert load_config(Checkpoint(folder, "", pickled=False)).dtype == dtype
+        _measured.clear()
+        halved, whole = (estimate_of(run, "-s", "full", model=model) for model in (folder, tiny_bert))
+        assert halved["problems"] == []
+        assert halved["here"]["seconds"] > 0
+        assert halved["here"]["flops"] == whole["here"]["flops"]
 
     def test_totals_are_sums(self, run: CommandLine) -> None:
         found = estimate_of(run, "-s", "full", "-s", "top1", "--seeds", "2")

@@ -6,6 +6,8 @@ import contextlib
 import csv
 import io
 import math
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -96,8 +98,18 @@ class TestBadRows:
             pytest.param(
                 Delimited(columns=2, text=0, target=1, decode={"0": "no", "1": "yes"}),
                 "نص\tyes\n",
-                BadRow(1, "unknown label 'yes' (expected 0, 1)"),
+                BadRow(1, "unknown label 'yes' (expected 0 for no, 1 for yes)"),
                 id="label already renamed",
+            ),
+            pytest.param(
+                Delimited(columns=2, text=0, target=1, decode={"0": "no", "1": "yse"}, labels=("no", "yes")),
+                "نص\t1\n",
+                BadRow(
+                    1,
+                    "label '1' is read as 'yse', which is not one of the labels no, yes; mend decode in the task's "
+                    "declaration",
+                ),
+                id="label misspelt in decode",
             ),
             pytest.param(
                 Delimited(header=True, text="t", target=("joy", "fear")),
@@ -343,6 +355,20 @@ class TestBytesThatStayOrGo:
     def test_a_line_of_a_megabyte(self, path: Path, reader: Delimited) -> None:
         text = "ن" * 500_000
         assert texts(read(reader, path, f"{text}\tA\n")) == [text]
+
+
+@pytest.mark.skipif(shutil.which("iconv") is None, reason="needs iconv")
+@pytest.mark.parametrize(("encoding", "line_end"), [("utf-16", "\n"), ("cp1256", "\n"), ("utf-8", "\r")])
+def test_the_command_that_converts_a_file_makes_one_that_can_be_read(
+    tmp_path: Path, encoding: str, line_end: str
+) -> None:
+    path = tmp_path / "a file.tsv"
+    path.write_bytes((f"نص عربي\tA{line_end}" * 9).encode(encoding))
+    with pytest.raises(DataError) as told:
+        list(TEXT_AND_LABEL(path))
+    subprocess.run(str(told.value).rpartition(": ")[2], shell=True, check=True)
+    rows = list(TEXT_AND_LABEL(tmp_path / "a file.tsv.utf8"))
+    assert [(row.text, row.target) for row in rows if isinstance(row, Example)] == [("نص عربي", "A")] * 9
 
 
 class TestMistakesInADeclaration:

@@ -114,12 +114,13 @@ def test_where_nothing_is_left_anywhere_the_plan_ends_with_a_sentence_and_goes_o
     assert not list(checkpoint_folder().iterdir())
 
 
-def test_without_room_for_temporary_files_the_plan_ends_with_a_sentence(
+def test_without_room_for_temporary_files_anywhere_the_plan_ends_with_a_sentence(
     run: CommandLine, small_disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = small_disk("temporary", 64)
     fill(disk)
     monkeypatch.setattr(tempfile, "tempdir", str(disk))
+    monkeypatch.setenv("ALUE_BENCH_STATE", str(disk / "state"))
     said = run("-s", "full")
     assert said.code == 2, said.err
     assert "cannot be written to the folder for temporary files (No space left on device)" in said.err

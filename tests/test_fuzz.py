@@ -125,7 +125,7 @@ class TestSizesUrisAndNames:
 GOOD_TASK: dict[str, Any] = {
     "name": "t", "title": "t", "languages": ("ar",), "labels": Labels.binary("a", "b"), "source": "s",
     "licence": "l", "citation": "c", "splits": Splits(train=DataFile("f", print), dev=HeldOut(0.1), test=HeldOut(0.1)),
-    "primary": "", "official_metric": "", "trained_on": None, "defaults": {}, "sample": None,
+    "primary": "", "official_metric": "", "trained_on": None, "label_map": {}, "defaults": {}, "sample": None,
 }  # fmt: skip
 GOOD_MODEL: dict[str, Any] = {
     "name": "m", "title": "t", "checkpoint": Path("x"), "revision": None, "languages": ("ar",), "licence": "",

@@ -100,7 +100,8 @@ class TestOtherAxes:
         ("bottom=0..4/0", "goes in steps of 0"),
         ("lr=fast", "lr=fast is not a number"),
         ("epochs=1.5", "epochs=1.5 is not a whole number"),
-        ("seed=42..", "has no end; say where it stops, such as 42..46"),
+        ("seed=42..", "has no end; say where it stops, such as seed=42..46"),
+        ("seed=42../2", "has no end; say where it stops, such as seed=42..50/2"),
         ("seed=0..99999999", "more than 1000000 values"),
     ],
 )

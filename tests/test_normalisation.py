@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alue_bench import Model
+from alue_bench.extras import install_command
 
 MODELS = {model.name: model for model in alue_bench_models.alue_bench_models()}
 
@@ -67,7 +68,7 @@ def normalise(name: str, text: str) -> str:
     model = MODELS[name]
     missing = [package for package in model.requires if find_spec(package) is None]
     if missing:
-        pytest.skip(f"{model.name} needs the package {', '.join(missing)}; install alue-bench[arabic]")
+        pytest.skip(f"{model.name} needs the package {', '.join(missing)}; {install_command('arabic')}")
     assert model.normalise is not None
     return model.normalise(text)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,16 @@ def alue_bench_strategies():
     parse = lambda name: Odd() if name == {name!r} else None
     return [StrategyFamily(grammar={grammar!r}, title="t", source="s", examples=({name!r},), parse=parse)]
 """
+OUT_OF_DOMAIN = """
+import dataclasses
+from alue_bench import Splits, hookimpl
+from alue_bench_tasks import anger
+
+@hookimpl
+def alue_bench_tasks():
+    splits = Splits(test=anger.TASK.splits.test, protocol="the same rows again")
+    return [dataclasses.replace(anger.TASK, name="shifted", splits=splits, trained_on="anger")]
+"""
 
 BROKEN = {
     "raises at import": ("raise OSError('no libfoo.so')\n", "OSError: no libfoo.so"),
@@ -61,6 +73,30 @@ BROKEN = {
     "returns strings": (
         "from alue_bench import hookimpl\n\n@hookimpl\ndef alue_bench_models():\n    return ['bert']\n",
         "alue_bench_models() returned 'bert' where a Model was expected",
+    ),
+    "declares a hyper-parameter that there is not": (
+        "from alue_bench import Model, hookimpl\n\n@hookimpl\ndef alue_bench_models():\n"
+        "    return [Model(name='m', title='t', checkpoint='c', defaults={'learning_rate': 1})]\n",
+        "model 'm': unknown hyper-parameter 'learning_rate'",
+    ),
+    "raises what cannot be written": (
+        "class Worse(Exception):\n    def __str__(self):\n        raise ValueError\n\nraise Worse\n",
+        "Worse",
+    ),
+    "returns what cannot be written": (
+        "from alue_bench import hookimpl\n\nclass Worse:\n    def __repr__(self):\n        raise ValueError\n\n"
+        "@hookimpl\ndef alue_bench_tasks():\n    return [Worse()]\n",
+        "a Worse whose repr raises ValueError where a Task was expected",
+    ),
+    "names an executor that no option can": (
+        "from alue_bench import Executor, hookimpl\n\n@hookimpl\ndef alue_bench_executors():\n"
+        "    return [Executor(name=['x'], title='t', hire=print)]\n",
+        "alue_bench_executors() named one ['x'], but names match",
+    ),
+    "takes a command that there is": (
+        "from alue_bench import hookimpl\n\n@hookimpl\ndef alue_bench_commands(app):\n"
+        "    app.command('run')(lambda: print('mine'))\n",
+        "adds the command 'run', which alue-bench has already; rename it",
     ),
     "declares nonsense": (
         "from alue_bench import Model, hookimpl\n\n@hookimpl\ndef alue_bench_models():\n"
@@ -184,10 +220,48 @@ class TestOneNameTwice:
         with pytest.raises(PluginError, match=r"claimed by alue-bench-one 1.0 .* and by alue-bench-two 1.0"):
             load_registry().strategy("odd-layers")
 
-    def test_one_plugin_that_declares_a_name_twice_is_named_once(self, install: Install) -> None:
-        install("alue-bench-one", MODEL.format(name="same").replace("return [", "return 2 * ["))
-        with pytest.raises(PluginError, match="'same'"):
-            load_registry()
+    @pytest.mark.parametrize("kind", ["model", "strategy family", "study", "executor"])
+    def test_one_plugin_that_declares_a_name_twice_is_told_to_rename_one(
+        self, install: Install, alue_bench: CommandLine, tmp_path: Path, kind: str
+    ) -> None:
+        for folder in ("a", "b"):
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / "same.toml").write_text("epochs = 1\n")
+        sources = {
+            "model": MODEL.format(name="same").replace("return [", "return 2 * ["),
+            "strategy family": FAMILY.format(name="odd", grammar="same").replace("return [", "return 2 * ["),
+            "study": "from pathlib import Path\nfrom alue_bench import hookimpl\n\n@hookimpl\n"
+            f"def alue_bench_studies():\n    return Path({str(tmp_path)!r}).glob('*/same.toml')\n",
+            "executor": "from alue_bench import Executor, hookimpl\n\n@hookimpl\ndef alue_bench_executors():\n"
+            "    return 2 * [Executor(name='same', title='t', hire=print)]\n",
+        }
+        install("alue-bench-one", sources[kind], entry_point="one")
+        said = alue_bench("list", "models")
+        assert said.code == 2
+        assert (
+            f"{kind} 'same' is declared twice by alue-bench-one 1.0 (one); rename or remove one of the two" in said.err
+        )
+        assert " by alue-bench-one 1.0 (one) and by " not in said.err
+        (remedy,) = re.findall(r"--disable-plugin \S+", said.err)
+        assert alue_bench("list", "models", *remedy.split()).code == 0
+
+    def test_each_remedy_for_two_plugins_works_as_it_is_printed(
+        self, install: Install, alue_bench: CommandLine
+    ) -> None:
+        install("alue-bench-one", MODEL.format(name="same"), entry_point="models of mine")
+        install("alue-bench-two", MODEL.format(name="same"), entry_point="models of mine")
+        said = alue_bench("list", "models")
+        remedies = re.findall(r"--disable-plugin ('.*?'|[\w-]+)", said.err)
+        assert remedies == ["alue-bench-one", "alue-bench-two"]
+        for remedy in remedies:
+            assert alue_bench("list", "models", "--disable-plugin", remedy).code == 0
+
+    def test_two_families_of_one_plugin_that_claim_one_strategy(self, install: Install) -> None:
+        source = FAMILY.format(name="odd-layers", grammar="odd-layers")
+        other = "StrategyFamily(grammar='other', title='t', source='s', examples=('odd-layers',), parse=parse)]"
+        install("alue-bench-one", source.replace("parse=parse)]", f"parse=parse), {other}"))
+        with pytest.raises(PluginError, match=r"'odd-layers' is claimed twice by alue-bench-one .*; rename or remove"):
+            load_registry().strategy("odd-layers")
 
 
 class TestAPluginAtWork:
@@ -200,6 +274,33 @@ class TestAPluginAtWork:
         planned = json.loads(run("-s", "odd-layers", "--json", "--dry-run").out)["planned"]
         assert planned[0]["providers"]["alue-bench-odd"] == "0.3"
         assert planned[0]["freeze_plan"]["frozen_layers"] == [1, 3]
+
+    def test_its_task_out_of_domain_is_scored_with_the_model_that_another_plugins_task_trained(
+        self, install: Install, run: CommandLine
+    ) -> None:
+        install("alue-bench-outside", OUT_OF_DOMAIN, version="0.3")
+        said = run("-t", "shifted", "-s", "full", "--json")
+        assert said.code == 0, said.err
+        here, outside = json.loads(said.out)["runs"]
+        assert (here["metrics"]["runtime/train_reused"], outside["metrics"]["runtime/train_reused"]) == (0, 1)
+        planned = json.loads(run("-t", "shifted", "-s", "full", "--json", "--dry-run").out)["planned"]
+        own, other = (
+            next(spec for spec in planned if spec["task"] == task) for task in (here["task"], outside["task"])
+        )
+        assert own["training_key"] == other["training_key"]
+        assert (own["test_providers"], other["test_providers"]) == ({}, {"alue-bench-outside": "0.3"})
+
+    def test_another_version_of_the_plugin_of_a_test_set_makes_another_result_of_the_same_training(
+        self, install: Install, run: CommandLine, tmp_path: Path
+    ) -> None:
+        specs = []
+        for version in ("0.3", "0.4"):
+            site = install("alue-bench-outside", OUT_OF_DOMAIN, version=version)
+            specs += json.loads(run("-t", "shifted", "-s", "full", "--json", "--dry-run").out)["planned"][-1:]
+            shutil.rmtree(site / f"alue_bench_outside-{version}.dist-info")
+        assert [spec["task"] for spec in specs] == ["shifted", "shifted"]
+        assert len({spec["training_key"] for spec in specs}) == 1
+        assert len({spec["fingerprint"] for spec in specs}) == 2
 
     def test_a_grammar_that_raises_is_named(self, install: Install, registry: Registry) -> None:
         source = FAMILY.format(name="odd-layers", grammar="odd-layers").replace(
@@ -236,6 +337,9 @@ class TestAPluginAtWork:
         source += "    @app.command('greet')\n    def greet():\n        print('good morning')\n"
         install("alue-bench-greeter", source)
         assert alue_bench("greet").out == "good morning\n"
+        install("alue-bench-zebra", source.replace("good morning", "me too"))
+        assert alue_bench("greet").out == "good morning\n"
+        assert "adds the command 'greet', which alue-bench-greeter 1.0" in alue_bench("plugins").out
 
 
 class TestObservers:

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gallery import gallery_model
 from tiny_models import ARCHITECTURES
 
+from alue_bench.data.batches import Padding
 from alue_bench.data.tokenisation import TokenisedSplit
 from alue_bench.executors.rebuilding import rebuilt, source_of
 from alue_bench.plan import Plan, PlannedRun, PlanRequest, Shelf, build_plan
@@ -240,12 +242,12 @@ def test_frozen_layers_cost_no_time_after_the_first_epoch(plan_runs: PlanRuns) -
     examples = trained.prefixes["dev"]
     from alue_bench.training.loop import predict_logits
 
-    predict_logits(trained.stack, trained.forward, examples, device=trained.device, pad_id=0)
+    predict_logits(trained.stack, trained.forward, examples, device=trained.device, padding=Padding(0))
     # The layers passed over are called, and hand on what they are given; their parts are not.
     inner: list[int] = []
     for index, layer in enumerate(trained.stack.layers):
         next(layer.children()).register_forward_hook(lambda module, args, output, index=index: inner.append(index))
-    predict_logits(trained.stack, trained.forward, examples, device=trained.device, pad_id=0)
+    predict_logits(trained.stack, trained.forward, examples, device=trained.device, padding=Padding(0))
     assert set(called) == {0, 1, 2, 3}
     assert set(inner) == {2, 3}
 
@@ -265,7 +267,7 @@ def test_states_of_every_example_come_back_to_it(plan_runs: PlanRuns) -> None:
             stored = prefix.of(batch)
             for row, index in enumerate(batch.indices.tolist()):
                 length = int(split.lengths[index])
-                alone = trained.forward.prefix(collate(split, np.array([index]), 0), 2)
+                alone = trained.forward.prefix(collate(split, np.array([index]), Padding(0)), 2)
                 torch.testing.assert_close(stored[row, :length], alone[0], atol=1e-5, rtol=1e-4)
 
 
@@ -277,47 +279,36 @@ def test_a_store_of_another_process_is_used(plan_runs: PlanRuns) -> None:
     assert execute(planned.spec, again)[0].metrics["runtime/prefix_reused"] == 1
 
 
+def prefix_of(name: str, folder: Path) -> tuple[TokenisedSplit, FrozenPrefix, PrefixStore, list[str]]:
+    """Three texts, the two lowest layers of a model of the gallery, their store, and what it reports."""
+    stack = view_as_stack(gallery_model(name))
+    problems: list[str] = []
+    store = PrefixStore(folder, parse_size("1GB"), problems.append)
+    device = Device("cpu", "fp32")
+    prefix = FrozenPrefix(stack, choose_forward(stack, torch.float32), 2, store=store, device=device)
+    ids = torch.randint(5, 60, (17,), generator=torch.Generator().manual_seed(0))
+    split = TokenisedSplit(ids, None, torch.tensor([0, 9, 14, 17]), torch.zeros(3), ["a", "b", "c"], 0)
+    return split, prefix, store, problems
+
+
 class TestWhereItCannotBeDone:
     """What cannot start from stored states is computed at every step, and says so."""
 
-    @pytest.mark.parametrize(
-        ("name", "options"),
-        [
-            ("XLM", {"emb_dim": 32, "n_layers": 3, "n_heads": 2}),
-            ("FNet", {"num_hidden_layers": 3, "hidden_size": 32, "intermediate_size": 64}),
-            (
-                "RemBert",
-                {"num_hidden_layers": 3, "hidden_size": 32, "input_embedding_size": 16, "num_attention_heads": 2},
-            ),
-            (
-                "Esm",
-                {
-                    **{"num_hidden_layers": 3, "hidden_size": 32, "num_attention_heads": 2},
-                    **{"pad_token_id": 0, "position_embedding_type": "rotary"},
-                },
-            ),
-        ],
-    )
-    def test_architectures_that_carry_something_past_their_layers(
-        self, name: str, options: dict[str, Any], tmp_path: Path
-    ) -> None:
-        import transformers
-
-        torch.manual_seed(0)
-        config = getattr(transformers, f"{name}Config")(vocab_size=60, max_position_embeddings=40, **options)
-        model = getattr(transformers, f"{name}ForSequenceClassification")(config)
-        stack = view_as_stack(model)
-        problems: list[str] = []
-        store = PrefixStore(tmp_path, parse_size("1GB"), problems.append)
-        device = Device("cpu", "fp32")
-        prefix = FrozenPrefix(stack, choose_forward(stack, torch.float32), 2, store=store, device=device)
-        ids = torch.randint(5, 60, (17,))
-        split = TokenisedSplit(ids, None, torch.tensor([0, 9, 14, 17]), torch.zeros(3), ["a", "b", "c"], 0)
-        assert prefix.examples(split, 0, {}).depth == 0
-        assert prefix.examples(split, 0, {}).depth == 0
+    @pytest.mark.parametrize("name", ["xlm", "fnet"])
+    def test_architectures_that_carry_something_past_their_layers(self, name: str, tmp_path: Path) -> None:
+        split, prefix, store, problems = prefix_of(name, tmp_path)
+        assert prefix.examples(split, Padding(0), {}).depth == 0
+        assert prefix.examples(split, Padding(0), {}).depth == 0
         assert len(problems) == 1, "told once"
-        assert f"{name}ForSequenceClassification cannot be started" in problems[0]
+        assert "ForSequenceClassification cannot be started" in problems[0]
         assert not store.entries()
+
+    @pytest.mark.parametrize("name", ["rembert", "esm-rotary", "deberta-v3", "nomic_bert", "gpt2", "llama"])
+    def test_what_stands_between_embeddings_and_layers_is_no_obstacle(self, name: str, tmp_path: Path) -> None:
+        """Projections, rotary positions, a convolution beside layer 0, poolers registered before the layers."""
+        split, prefix, _, problems = prefix_of(name, tmp_path)
+        assert prefix.examples(split, Padding(0), {}).depth == 2
+        assert problems == []
 
     def test_a_shallower_prefix_gives_way_where_it_takes_the_room(self, plan_runs: PlanRuns) -> None:
         (alone,) = plan_runs("bottom3").runs

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from conftest import CommandLine
 
-pytest.importorskip("ray", reason="Ray is not installed: pip install 'alue-bench[ray]'")
+from alue_bench.extras import install_command
+
+pytest.importorskip("ray", reason=f"Ray is not installed: {install_command('ray')}")
 pytestmark = pytest.mark.slow
 
 

@@ -199,7 +199,7 @@ def test_numbers_are_numbers(connection: Connection) -> None:
 
 class TestOpening:
     def test_reading_creates_nothing(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match=r"there is no store at .* yet; alue-bench run creates one"):
+        with pytest.raises(UsageError, match=r"no store at .* yet; alue-bench run --tracking-uri .* creates one"):
             open_store(f"sqlite:///{tmp_path / 'none.db'}", "alue-bench")
         assert not list(tmp_path.iterdir())
 

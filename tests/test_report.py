@@ -229,6 +229,21 @@ class TestWhatIsSaidOf:
         assert sentence.text == "6 settings, none of them with the scores to recommend it by."
         assert isinstance(items(shown, "grid")[0], Missing)
 
+    def test_a_baseline_that_learnt_nothing(self, put: Put, page: Callable[..., Page]) -> None:
+        """Neither that a strategy keeps its score, nor which setting to take: six are here, and make a map."""
+        more = {"test/trivial_score": 0.95, "selection/trivial_score": 0.9, "selection/dev_score": 0.9}
+        for cell in ("full", "bottom1", "bottom2", "top1", "top2", "bottom1top1"):
+            put(strategy=cell, more=more)
+        shown = page()
+        (sentence,) = said(shown)
+        assert sentence.text.startswith("full did not learn: its test score 0.")
+        assert "so that no strategy can be said to keep its score; try more data" in sentence.text
+        assert "saves" not in sentence.text
+        written = render_markdown(shown, "figures")
+        assert "Nothing recommended for" in written
+        assert "its dev score 0.900 is not above the trivial score 0.900; no setting can be recommended" in written
+        assert "Recommended for" not in written
+
     def test_an_undefined_score(self, put: Put, page: Callable[..., Page]) -> None:
         put(strategy="full")
         put(strategy="bottom3top4", more={"test/f1_macro": float("nan"), "test/score": float("nan")})

@@ -14,14 +14,14 @@ from conftest import SHORT, CommandLine, Finished
 from guide import HERE
 
 Runs = Callable[..., list[Any]]
-# A tiny model learns little of a few rows: what is searched for is wide enough to be found.
-WIDE = ("--tolerance", "0.3", "--margin", "0.5", "--budget", "400%", "--grid", "bottom=0..4/2")
+# With little left to train, a tiny model learns nothing in an epoch: what is searched for is wide enough to be found.
+WIDE = ("--tolerance", "0.7", "--margin", "0.9", "--budget", "400%", "--grid", "bottom=0..4/2")
 
 
 @pytest.fixture
-def search(alue_bench: CommandLine, store: str, experiment: str, tiny_bert: Path) -> CommandLine:
+def search(alue_bench: CommandLine, store: str, experiment: str, tiny_bert: Path, easy: tuple[str, str]) -> CommandLine:
     def call(*arguments: object, wide: bool = True) -> Finished:
-        what = ("--task", "anger", "--model", tiny_bert, "--tracking-uri", store, "--experiment", experiment)
+        what = ("--task", easy[0], "--model", tiny_bert, "--tracking-uri", store, "--experiment", experiment)
         return alue_bench("search", *what, *SHORT, *(WIDE if wide else ()), *arguments)
 
     return call
@@ -37,7 +37,7 @@ class TestASearch:
         said = search("--epochs", "2", "--json")
         (found,) = document_of(said)["searches"]
         for told in (
-            "the cheapest of 3 settings that loses at most 0.3",
+            "the cheapest of 3 settings that loses at most 0.7",
             "a first look with fewer epochs",
             "Answer: bottom",
             "On test, which took no part in the choice",
@@ -47,8 +47,8 @@ class TestASearch:
         assert found["supported"]
         assert found["answer"] in ("bottom2", "bottom4")
         assert found["dev"]["seeds"] == 3
-        assert found["dev"]["loss"] <= 0.3
-        assert found["dev"]["high"] <= 0.8
+        assert found["dev"]["loss"] <= 0.7
+        assert found["dev"]["high"] <= 1.6
         assert found["test"]["loss"] == pytest.approx(found["test_score_of_full"] - found["test_score"])
 
         # What was forecast is what the runs report: the budget is kept in FLOPs that were done.
@@ -81,21 +81,42 @@ class TestASearch:
         assert "The budget ended before a cheaper setting was supported" in said.err
 
 
+@pytest.mark.parametrize("workers", [False, True])
+def test_where_full_learns_nothing_a_search_ends_after_it_without_an_answer(
+    search: CommandLine, runs: Runs, install: Callable[..., Path], workers: bool
+) -> None:
+    install("alue-bench-here", HERE)
+    said = search("--epochs", "2", "--lr", "1e-9", "--json", *(("--executor", "cafes-here") if workers else ()))
+    assert said.code == 3
+    (found,) = json.loads(said.out)["searches"]
+    assert (found["answer"], found["supported"], found["budget_ended"]) == (None, False, False)
+    assert [step["setting"] for step in found["steps"]] == ["full"]
+    assert found["compute"]["runs"] == 1
+    assert found["nothing_learnt"]["score"] == found["dev_score_of_full"]
+    assert (
+        "No answer: full did not learn: its dev score 0.333 is not above the trivial score 0.333, so that" in said.err
+    )
+    assert "Answer:" not in said.err
+    parent, *done = runs()
+    assert "search/easy/tiny-bert/cost_of_full" not in parent.data.metrics
+    assert len(done) == (4 if workers else 1)  # those of the first look were begun beside it
+
+
 def test_searches_side_by_side_ask_for_the_runs_of_one_after_the_other_and_come_to_the_same_answers(
     search: CommandLine, runs: Runs, install: Callable[..., Path]
 ) -> None:
-    what = ("--task", "oold", "--epochs", "2", *WIDE[:-1], "bottom=0..4/4", "--json")
+    what = ("--task", "easy-too", "--epochs", "2", *WIDE[:-1], "bottom=0..4/4", "--json")
     install("alue-bench-here", HERE.replace("Here())", "hired.append(Here()) or hired[-1])") + "hired = []\n")
     said = search(*what, "--executor", "cafes-here", wide=False)
     together = document_of(said)["searches"]
-    assert [found["task"] for found in together] == ["anger", "oold"]
+    assert [found["task"] for found in together] == ["easy", "easy-too"]
     assert all(found["supported"] for found in together)
     assert len(sys.modules["alue_bench_here"].hired) == 1  # the workers stay from one round to the next
-    assert "oold/tiny-bert: bottom4, seed 1, short: a first look with fewer epochs" in said.err
+    assert "easy-too/tiny-bert: bottom4, seed 1, short: a first look with fewer epochs" in said.err
     # The first looks of both, and full, come before all that depends on them.
     begun = [(r.data.params["task"], r.data.params["strategy"], r.data.params["epochs"]) for r in runs()[1:]]
     first_look = {("full", "1"), ("bottom4", "1"), ("full", "2")}
-    assert set(begun[:6]) == {(task, *run) for task in ("anger", "oold") for run in first_look}
+    assert set(begun[:6]) == {(task, *run) for task in ("easy", "easy-too") for run in first_look}
 
     alone = document_of(search(*what, wide=False))["searches"]
     for one, other in zip(alone, together, strict=True):
@@ -135,7 +156,7 @@ def test_an_interrupted_search_goes_on_and_ends_with_the_same_answer(
 def test_runs_of_other_commands_are_taken_unless_they_have_no_dev_predictions(
     search: CommandLine, run: CommandLine, runs: Runs
 ) -> None:
-    run("-s", "full", "-s", "bottom4")
+    run("-s", "full", "-s", "bottom4", task="easy")
     _, full, deep = runs()
     (Path(full.info.artifact_uri.removeprefix("file://")) / "dev_predictions.csv").unlink()
     said = search("--json")
@@ -148,11 +169,11 @@ def test_runs_of_other_commands_are_taken_unless_they_have_no_dev_predictions(
 
 
 def test_predictions_that_are_not_their_runs_are_told(search: CommandLine, run: CommandLine, runs: Runs) -> None:
-    run("-s", "full", "-s", "bottom4")
+    run("-s", "full", "-s", "bottom4", task="easy")
     _, full, _ = runs()
     file = Path(full.info.artifact_uri.removeprefix("file://")) / "dev_predictions.csv"
     table = pd.read_csv(file, dtype=str)
-    table["prediction"] = table["gold"]
+    table["prediction"] = table["gold"].iloc[0]
     table.to_csv(file, index=False)
     said = search("--json")
     assert (said.code, said.out) == (2, "")
@@ -178,7 +199,9 @@ def test_a_dry_run_guesses_the_time_that_the_budget_pays_for(search: CommandLine
     cells = ("--grid", "bottom=0..4", "--dry-run", "--json")
     guessed = document_of(search("--budget", "50%", *cells, wide=False))["estimate"]
     twice = document_of(search("--budget", "100%", *cells, wide=False))["estimate"]
-    whole = document_of(run(*(f"-sbottom{n}" for n in range(1, 5)), "-s", "full", "--dry-run", "--json"))["estimate"]
+    whole = document_of(run(*(f"-sbottom{n}" for n in range(1, 5)), "-s", "full", "--dry-run", "--json", task="easy"))[
+        "estimate"
+    ]
 
     def work(estimate: Any, seconds: float) -> float:
         """In FLOPs: the speed is measured anew each time."""

@@ -202,18 +202,64 @@ class TestAhead:
         assert ahead(asked, evaluations) == ()
         assert decision.step is None
 
-    def test_the_whole_first_look_and_full_behind_it(self) -> None:
+    def test_full_and_the_whole_first_look_behind_it(self) -> None:
         of = world(5)
         asked = question(of)
         steps = [decision.step for decision in ahead(asked, [])]
         assert len(steps) == 8
-        assert [step.short for step in steps if step] == [True] * 7 + [False]
-        assert steps[-1] == Step(asked.full, 0)
+        assert [step.short for step in steps if step] == [False] + [True] * 7
+        assert steps[0] == Step(asked.full, 0)
         # A candidate that fails in it changes nothing for the others; later runs are asked for one by one.
         broken = steps[2]
         assert broken is not None
         assert [d.step for d in ahead(asked, [], [broken])] == [step for step in steps if step != broken]
         assert len(ahead(asked, [of.evaluation(step) for step in steps if step])) == 1
+
+
+class TestNothingLearnt:
+    """Full fine-tuning at the score that ignoring the text gets."""
+
+    @staticmethod
+    def full(score: float, replicate: int = 0, trivial: float = 0.45, error: float = 0.02) -> Evaluation:
+        return Evaluation("full", replicate, score, trivial=trivial, trivial_error=error)
+
+    def test_it_ends_after_one_run_without_an_answer(self) -> None:
+        asked = question(world(5))
+        assert decide(asked, []).step == Step(asked.full, 0)
+        ended = decide(asked, [self.full(0.46)])
+        assert ended.step is None
+        assert ended.spent == asked.full.cost
+        assert ended.unlearnt is not None
+        assert not ended.exhausted
+        assert "its dev score 0.460 is not above the trivial score 0.450 by more than chance" in ended.why
+        assert ahead(asked, [self.full(0.46)]) == ()
+
+    def test_it_goes_on_where_full_is_above_by_more_than_chance(self) -> None:
+        asked = question(world(5))
+        assert decide(asked, [self.full(0.49)]).step is not None
+        assert decide(asked, [self.full(0.49, error=0.1)]).step is None  # few examples
+        assert decide(asked, [self.full(0.1, trivial=float("nan"))]).step is not None  # of an older version
+
+    def test_further_seeds_count(self) -> None:
+        """One seed of three that learns is no reference; two are."""
+        asked = question(world(5))
+        assert decide(asked, [self.full(s, r) for r, s in enumerate((0.75, 0.45, 0.45))]).unlearnt is not None
+        assert decide(asked, [self.full(s, r) for r, s in enumerate((0.75, 0.45, 0.80))]).unlearnt is None
+
+    def test_the_conclusion_and_the_document_have_no_answer(self) -> None:
+        of = world(5)
+        course = TestConclusion.course(of)
+        found = self.full(0.45)
+        course.done.append(Done(Step(course.question.full, 0), "id", False, "", found, lambda: found, 1.0, 1.0))
+        ended = course.decision()
+        (said,) = course.conclusion(ended)
+        assert said.startswith(
+            "No answer: full did not learn: its dev score 0.450 is not above the trivial score 0.450,"
+        )
+        assert "try more data, more epochs or another --lr" in said
+        document = course.as_dict(ended)
+        assert (document["answer"], document["supported"], document["cost_of_full"]) == (None, False, None)
+        assert document["nothing_learnt"]["trivial_score"] == 0.45
 
 
 class TestConclusion:

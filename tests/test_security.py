@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from alue_bench.redaction import REMOVED, has_credentials, redact, redacted
 from alue_bench.tracking.connection import connect
-from alue_bench.training.checkpoint import removed_if_altered
+from alue_bench.training.hub import removed_if_altered
 
 ROOT = Path(__file__).parents[1]
 SECRETS = {

@@ -153,10 +153,56 @@ class TestSpool:
     def test_one_that_the_store_refuses_does_not_hold_up_the_others(
         self, spool: Spool, keep: Callable[..., None], connection: Connection, runs: Runs
     ) -> None:
-        keep(run_id="spool-1", opening=Opening("x", 1, {"a\0": "b"}, {"p" * 300: "1"}))
+        keep(run_id="spool-1", opening=Opening("x", 1, {"mlflow.runName": "another"}))
         keep(run_id="spool-2", fingerprint="e" * 32)
         assert sorted(sent.how for sent in spool.send(connection)) == ["refused", "written"]
         assert len(spool.entries()) == 1
+
+    def test_what_the_store_refuses_of_a_run_is_left_out_and_named(
+        self, spool: Spool, keep: Callable[..., None], connection: Connection, runs: Runs, client: Any
+    ) -> None:
+        opening = replace(OPENING, tags={**OPENING.tags, "a:b;c": "d"}, params={"lr": "0.1", "p" * 300: "1"})
+        points = (*CLOSING.points, ("test/f1_class_C+", 0.3, 9_000, 0), ("..", 0.2, 9_000, 0))
+        keep(opening=opening, closing=replace(CLOSING, points=points))
+        (sent,) = spool.send(connection)
+        assert (sent.how, len(sent.problems)) == ("written", 4)
+        for name, problem in zip(("ppp", "a:b;c", "test/f1_class_C+", ".."), sent.problems, strict=True):
+            assert problem.startswith("not recorded, since the tracking store refuses it: ")
+            assert name in problem
+        assert spool.entries() == []
+        (run,) = runs()
+        assert run.info.status == "FINISHED"
+        assert run.data.params == {"lr": "0.1"}
+        assert run.data.metrics == {"test/score": 0.5, "dev/score": 0.4}
+        notes = Path(client.download_artifacts(run.info.run_id, "notes.txt")).read_text()
+        assert "metric '..'" in notes
+
+    def test_a_store_that_takes_nothing_of_a_run_does_not_refuse_its_parts(
+        self, spool: Spool, keep: Callable[..., None], connection: Connection
+    ) -> None:
+        from mlflow.exceptions import MlflowException
+        from mlflow.protos.databricks_pb2 import BAD_REQUEST
+
+        class Gone:
+            """The real client, whose database is gone when the metrics come: MLflow then says BAD_REQUEST too."""
+
+            def __getattr__(self, name: str) -> Any:
+                if name != "log_batch":
+                    return getattr(connection.client, name)
+
+                def call(run_id: str, *, metrics: Any = (), **others: Any) -> None:
+                    if metrics:
+                        raise MlflowException("connection already closed", error_code=BAD_REQUEST)
+                    connection.client.log_batch(run_id, **others)
+
+                return call
+
+        keep()
+        gone = replace(connection, client=Gone())  # type: ignore[arg-type]
+        (sent,) = spool.send(gone)
+        assert (sent.how, sent.why) == ("refused", "connection already closed")
+        assert [entry.artifacts_only for entry in spool.entries()] == [False]
+        assert [sent.how for sent in spool.send(connection)] == ["written"]
 
     def test_a_damaged_entry_is_told_and_left(self, spool: Spool, keep: Callable[..., None], state: Path) -> None:
         keep()
@@ -366,9 +412,10 @@ class TestAStoreThatVanishes:
         own_store: str,
         experiment: str,
         tiny_bert: Path,
+        easy: tuple[str, str],
     ) -> None:
-        what = ("--task", "anger", "--model", tiny_bert, *SHORT, "--grid", "bottom=0..2/2")
-        wide = ("--tolerance", "0.3", "--margin", "0.5", "--budget", "400%")
+        what = ("--task", easy[0], "--model", tiny_bert, *SHORT, "--grid", "bottom=0..2/2")
+        wide = ("--tolerance", "0.7", "--margin", "0.9", "--budget", "400%")
         given = ("search", *what, *wide, "--tracking-uri", own_store, "--experiment", experiment, "--json")
         begun: list[int] = []
 

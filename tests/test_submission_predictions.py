@@ -119,6 +119,18 @@ class TestDeclaration:
         with pytest.raises(ValueError, match=said):
             self.task(submission=dataclasses.replace(Submission(file="mine.tsv"), **submission))
 
+    def test_a_label_misspelt_in_decode_is_refused_and_one_of_ignored_rows_is_not(self) -> None:
+        codes = {"0": "no", "1": "yse"}
+        reader = Delimited(columns=2, text=0, target=1, decode=codes)
+        with pytest.raises(ValueError, match="test file decodes '1' to 'yse', which is not one of its labels: no, yes"):
+            self.task(splits=self.splits(reader))
+        ignoring = dataclasses.replace(reader, ignore=frozenset({"1"}))
+        assert self.task(splits=self.splits(ignoring)).labels.names == ("no", "yes")
+
+    def splits(self, of_test: Delimited) -> Splits:
+        file = DataFile("rows.tsv", Delimited(columns=2, text=0, target=1))
+        return Splits(train=file, dev=file, test=DataFile("test.tsv", of_test))
+
     @pytest.mark.parametrize("name", ["", "a/b.tsv", "../up.tsv"])
     def test_a_file_is_a_name_without_a_folder(self, name: str) -> None:
         with pytest.raises(ValueError, match="without a folder"):

@@ -17,6 +17,7 @@ from leaderboard_format import HEADERS, OFFICIAL, problems
 from alue_bench import DataError, Example, Labels
 from alue_bench.data.location import DataFolder
 from alue_bench.data.splits import submission_rows
+from alue_bench.evaluation.label_cells import join_labels
 from alue_bench.evaluation.submission import submission_text
 from alue_bench.task import Task
 
@@ -118,14 +119,15 @@ def text_of(task: Task, sample: Path) -> str:
 
 
 class TestWriter:
-    @given(st.lists(st.sets(st.sampled_from(("a", "b", "c"))), min_size=1, max_size=8))
+    @given(st.lists(st.sets(st.sampled_from(("angry", "very angry", "[c]"))), min_size=1, max_size=8))
     def test_labels_of_a_multi_label_task_become_marks_in_the_order_of_the_labels(self, marks: list[set[str]]) -> None:
-        task = declared(Labels.multilabel("a", "b", "c"), header=("ID", "a", "b", "c"), id="given")
+        names = ("angry", "very angry", "[c]")
+        task = declared(Labels.multilabel(*names), header=("ID", *names), id="given")
         rows = [Example(f"x{n}", "text", None, None, n) for n in range(len(marks))]
-        text = submission_text(task, [row.id for row in rows], [" ".join(sorted(m)) for m in marks], rows)
+        text = submission_text(task, [row.id for row in rows], [join_labels(sorted(m)) for m in marks], rows)
         body = [line.split("\t") for line in text.splitlines()[1:]]
         assert [row[0] for row in body] == [row.id for row in rows]
-        assert [{name for name, mark in zip("abc", row[1:], strict=True) if mark == "1"} for row in body] == marks
+        assert [{name for name, mark in zip(names, row[1:], strict=True) if mark == "1"} for row in body] == marks
 
     @given(st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), min_size=1, max_size=8))
     def test_numbers_lose_nothing(self, numbers: list[float]) -> None:
@@ -150,6 +152,13 @@ class TestWriter:
         rows = [Example(str(n), "text", None, None, n) for n in range(2)]
         with pytest.raises(DataError, match=said):
             submission_text(declared(Labels.multiclass("a", "b")), ids, predicted, rows)
+
+    def test_a_label_that_would_break_its_line_is_refused_unless_it_has_a_code(self) -> None:
+        row = Example("x1", "text", None, None, 1)
+        labels = Labels.multiclass("a\tb", "c")
+        with pytest.raises(DataError, match=r"prediction 1 of 1: 'a\\tb' cannot stand .*encode"):
+            submission_text(declared(labels), ["x1"], ["a\tb"], [row])
+        assert submission_text(declared(labels, encode={"a\tb": "0"}), ["x1"], ["a\tb"], [row]) == "0\n"
 
     def test_a_number_that_is_not_finite_is_refused(self) -> None:
         with pytest.raises(DataError, match="not a finite number"):
@@ -202,8 +211,7 @@ class TestChoice:
         assert said.code == 1
         (missing,) = document["missing"]
         assert (missing["file"], missing["reason"]) == ("offensive.tsv", "no finished run")
-        assert missing["command"].startswith("alue-bench run -t oold -s top2 --seed 7 --tracking-uri")
-        assert missing["command"].endswith("--sample")
+        assert missing["command"].startswith("alue-bench run --task oold --strategy top2 --seed 7 --sample")
         assert missing["command"] in said.err
 
     def test_runs_on_the_sample_are_not_submitted_as_real_ones(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from rich.table import Table
 from alue_bench.cli.fitting import Fitted
 from alue_bench.cli.tables import comparison_view, print_table, result_view
 from alue_bench.executors.outcome import Outcome
+from alue_bench.grid import Grid
 from alue_bench.plan import PlanRequest, build_plan
 from alue_bench.report.comparison import Comparison, compare, mean_change
 from alue_bench.report.comparison_table import change_text, text_tables
@@ -58,6 +60,28 @@ def numbers(names: Sequence[str], columns: int, number: str = "0.7821 ± 0.0373"
     for name in names:
         table.add_row(name, *[number] * columns)
     return table
+
+
+def test_results_of_several_rates_are_not_averaged_over_them(registry: Any, folders_of_its_own: None) -> None:
+    rates = {"lr": (2e-5, 5e-5)}
+    request = PlanRequest(tasks=("anger",), models=("mini",), strategies=("full", "bottom2"), grid=Grid(settings=rates))
+    metrics = {"params/trainable_share": 1.0, "flops/train_vs_full": 1.0, "runtime/train_s": 1.0}
+    outcomes = [
+        Outcome(planned, "finished", "id", metrics | {"test/score": 1e4 * planned.spec.hyper.lr})
+        for planned in build_plan(request, registry).runs
+    ]
+    outcomes.append(replace(outcomes.pop(), status="failed", cause="why"))
+    shown = lines(result_view(outcomes), width=200)
+    found = {(row[0], row[1]): row[2:] for row in rows_of(shown) if row[0] in ("full", "bottom2")}
+    assert rows_of(shown)[0][1] == "lr"
+    assert {key: row[-6] for key, row in found.items()} == {
+        ("full", "2e-05"): "0.200",
+        ("full", "5e-05"): "0.500",
+        ("bottom2", "2e-05"): "0.200",
+        ("bottom2", "5e-05"): "–",
+    }
+    assert found["bottom2", "2e-05"][-5] == "0.000"  # against full with the same rate
+    assert any("failed anger/mini/bottom2/seed42, lr 5e-05: why" in line for line in shown)
 
 
 class TestATable:
@@ -156,6 +180,20 @@ class TestInEightyColumns:
         headings = {"task: metric, strategy", "train s", "Δ time"}  # which may take two lines
         assert wide - narrow <= headings
         assert {"full", "bottom2", "head-only", "anger: f1_macro", "0.451 trivial"} <= narrow
+
+
+class TestNothingLearnt:
+    @pytest.mark.parametrize("trivial", [0.8, 0.79])
+    def test_run_says_that_full_did_not_learn(self, outcomes: list[Outcome], trivial: float) -> None:
+        told = " ".join(lines(result_view(outcomes)))
+        assert "did not learn" not in told
+        as_trivial = [
+            replace(o, metrics={**o.metrics, "test/trivial_score": trivial, "test/above_trivial_error": 0.02})
+            for o in outcomes
+        ]
+        told = " ".join(" ".join(lines(result_view(as_trivial))).split())
+        assert "anger/tiny-bert: full did not learn: its test score 0.800 is not above the trivial score 0." in told
+        assert "try more data, more epochs or another --lr" in told
 
 
 class TestFigures:

@@ -14,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alue_bench.data.batches import Padding
 from alue_bench.data.tokenisation import TokenisedSplit
 from alue_bench.errors import TrainingError
 from alue_bench.plan import Plan, PlannedRun, PlanRequest, build_plan
@@ -118,7 +119,7 @@ class Bench:
             hyper=hyper,
             data_seed=0,
             device=CPU,
-            pad_id=self.tokenizer.pad_token_id,
+            padding=Padding(self.tokenizer.pad_token_id),
             score=lambda logits: {"score": next(given)},
             strategy=strategy,
         )
@@ -325,7 +326,7 @@ class TestTheLoop:
     def test_predictions_come_in_the_order_of_the_split(self, bench: Bench) -> None:
         stack, split = bench.stack(), bench.splits["test"]
         forward = choose_forward(stack, torch.float32)
-        logits = predict_logits(stack, forward, Examples(split), device=CPU, pad_id=0)
+        logits = predict_logits(stack, forward, Examples(split), device=CPU, padding=Padding(0))
         shuffled = np.random.default_rng(0).permutation(len(split))
         parts = [split.input_ids[split.offsets[i] : split.offsets[i + 1]] for i in shuffled]
         moved = dataclasses.replace(
@@ -336,7 +337,7 @@ class TestTheLoop:
             targets=split.targets[shuffled],
         )
         np.testing.assert_allclose(
-            predict_logits(stack, forward, Examples(moved), device=CPU, pad_id=0),
+            predict_logits(stack, forward, Examples(moved), device=CPU, padding=Padding(0)),
             logits[shuffled],
             rtol=1e-4,
             atol=1e-5,

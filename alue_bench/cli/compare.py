@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from alue_bench.cli import reading_options as reading
-from alue_bench.cli.options import DEFAULT_EXPERIMENT
+from alue_bench.cli.standard_output import keep_for_documents
 from alue_bench.errors import UsageError
+from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
 
 FORMATS = ("table", "markdown", "csv", "json", "latex")
 
@@ -59,6 +60,7 @@ def compare(
     keys = (comparison_table.DEFAULT_SORT, *comparison_table.SORT_KEYS)
     if sort not in keys:
         raise UsageError(f"--sort is {sort!r}; it must be one of {', '.join(keys)}")
+    keep_for_documents(format_ != "table")
     results = reading.open_results(
         tracking_uri=tracking_uri,
         experiment=experiment,

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.progress import Task, TextColumn
 from rich.text import Text
 
+from alue_bench.cli.standard_output import takes_any_letter, write_exactly
 from alue_bench.display import visible
 
 LOG_WIDTH = 120
@@ -72,13 +72,9 @@ def styled(text: str, style: str = "") -> Text:
 
 def print_document(value: object) -> None:
     """Print JSON on stdout. Letters that its encoding does not have are escaped as JSON does it."""
-    print_exactly(json.dumps(value, ensure_ascii=not _takes_any_letter(), indent=2) + "\n")
+    print_exactly(json.dumps(value, ensure_ascii=not takes_any_letter(), indent=2) + "\n")
 
 
 def print_exactly(text: str) -> None:
     """Print a text for programs on stdout, character by character."""
-    sys.stdout.write(text)
-
-
-def _takes_any_letter() -> bool:
-    return (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("_", "-").startswith("utf")
+    write_exactly(text)

@@ -7,12 +7,15 @@ import json
 import os
 import shutil
 import tempfile
+from collections import Counter
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from alue_bench.cli.standard_output import keep_for_documents
 from alue_bench.errors import DataError, UnavailableError
 from alue_bench.plugins import Registry
 
@@ -68,6 +71,7 @@ def verify(
     from alue_bench.data.location import given_data_folder, locate
     from alue_bench.data.verification import verify as verify_task
 
+    keep_for_documents(as_json)
     registry: Registry = context.obj
     given = given_data_folder(data_dir)
     console = remarks() if as_json else results()
@@ -142,19 +146,33 @@ def _official_files(task: Task, path: Path) -> dict[str, Path]:
     expected = f"task {task.name!r} expects {', '.join(wanted)}"
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder; {expected}")
+    names = Counter(Path(relative).name for relative in dict.fromkeys(wanted))
     found: dict[str, Path] = {}
-    for relative in wanted:
-        if path.is_file():
-            if path.name == Path(relative).name:
-                found[relative] = path
-            continue
-        candidates = [path / relative, *sorted(path.rglob(glob.escape(Path(relative).name)))]
-        existing = [candidate for candidate in candidates if candidate.is_file()]
-        if existing:
-            found[relative] = existing[0]
+    for relative in dict.fromkeys(wanted):
+        place = Path(relative)
+        there = [path] if path.is_file() else sorted(path.rglob(glob.escape(place.name)))
+        # Of two official files with one name, the folder tells which is which.
+        needed = 2 if names[place.name] > 1 else 1
+        alike = {one: _parts_alike(one.absolute(), place) for one in there if one.is_file()}
+        most = max(alike.values(), default=0)
+        best = [one for one, parts in alike.items() if parts == most >= needed]
+        if (path / place).is_file():
+            best = [path / place]
+        if len(best) > 1:
+            raise DataError(
+                f"{path} holds more than one {relative}: {best[0]} and {best[1]}; name the folder of one of them"
+            )
+        if best:
+            found[relative] = best[0]
     if not found:
         raise DataError(f"{path} holds none of the official files; {expected}")
     return found
+
+
+def _parts_alike(path: Path, wanted: Path) -> int:
+    """How many names at the end of both paths are equal: the file's, its folder's, and so on."""
+    pairs = zip(reversed(path.parts), reversed(wanted.parts), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _update_manifest(folder: Path, added: dict[str, Path], report: VerificationReport) -> None:
@@ -199,8 +217,11 @@ def _show(console: PlainConsole, report: VerificationReport, kind: str) -> None:
     for overlap, count in report.overlaps.items():
         console.print(f"overlap: {count} rows of {overlap}", style="yellow")
     for file in report.files:
+        for gap in file.gaps:
+            console.print(f"{file.path.name}: {gap}", style="yellow")
+    for file in report.files:
         for bad in file.bad:
-            console.print(f"{file.path}:{bad.line}: {bad.reason}", style="red")
+            console.print(f"{file.place(bad)}: {bad.reason}", style="red")
 
 
 def _as_json(report: VerificationReport) -> dict[str, Any]:
@@ -213,6 +234,7 @@ def _as_json(report: VerificationReport) -> dict[str, Any]:
                 "rows": file.rows,
                 "labels": file.labels,
                 "repeated_texts": file.duplicates,
+                "gaps": list(file.gaps),
                 "bad_rows": [{"line": bad.line, "reason": bad.reason} for bad in file.bad],
             }
             for file in report.files

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from alue_bench.cli.options import DEFAULT_EXPERIMENT
 from alue_bench.errors import AlueBenchError
 from alue_bench.plugins import Registry
+from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
 
 Finding = tuple[str, str, str]  # what, "ok" | "note" | "problem", details
 

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from alue_bench.cli import reading_options as reading
-from alue_bench.cli.options import DEFAULT_EXPERIMENT
 from alue_bench.errors import UsageError
+from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
 
 FORMATS = ("csv", "parquet")
 

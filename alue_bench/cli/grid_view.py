@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from alue_bench import variation
 from alue_bench.cli.console import PlainConsole, styled
 from alue_bench.cli.fitting import Fitted
 from alue_bench.cli.progress import LiveProgress, PlainProgress
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.text import Text
 
+MEASURES = (grid.DEV, grid.TEST, grid.SECONDS, grid.FLOPS, grid.TRIVIAL, grid.TRIVIAL_ERROR)
 WAITING, RUNNING, FAILED = "·", "▶", "✗"
 
 
@@ -37,7 +39,7 @@ def table_of(outcomes: Sequence[Outcome]) -> pd.DataFrame:
             "strategy": outcome.spec.strategy,
             "seed": outcome.spec.seed,
             **{name: getattr(outcome.spec.hyper, name) for name in SETTINGS},
-            **{name: outcome.metrics.get(name) for name in (grid.DEV, grid.TEST, grid.SECONDS, grid.FLOPS)},
+            **{name: outcome.metrics.get(name) for name in MEASURES},
             "primary_metric": outcome.planned.inputs.task.primary,
             "data_source": outcome.spec.data.source,
         }
@@ -55,12 +57,12 @@ class GridProgress(LiveProgress):
 
     def __init__(self, plan: Plan, console: PlainConsole) -> None:
         super().__init__(plan, console)
-        self._cells: dict[tuple[str, str], dict[Cell, list[str | float]]] = {}
+        self._cells: dict[tuple[str, ...], dict[Cell, list[str | float]]] = {}
         for planned in plan.runs:
             cell = cell_of(planned.spec.strategy)
             if cell is not None:
-                self._cells.setdefault(_grid_of(planned), {}).setdefault(cell, [])
-        self._at: tuple[str, str] | None = None
+                self._cells.setdefault(self._grid_of(planned), {}).setdefault(cell, [])
+        self._at: tuple[str, ...] | None = None
         self._now: set[Cell] = set()
 
     def above(self) -> RenderableType | None:
@@ -71,7 +73,7 @@ class GridProgress(LiveProgress):
         return _drawn(title, {cell: self._shown(cell, values) for cell, values in cells.items()})
 
     def started(self, planned: PlannedRun) -> None:
-        self._at = _grid_of(planned)
+        self._at = self._grid_of(planned)
         cell = cell_of(planned.spec.strategy)
         if cell is not None:
             self._now.add(cell)
@@ -81,11 +83,16 @@ class GridProgress(LiveProgress):
         cell = cell_of(outcome.spec.strategy)
         if cell is not None:
             self._now.discard(cell)
-            self._at = _grid_of(outcome.planned)
+            self._at = self._grid_of(outcome.planned)
             self._cells[self._at][cell].append(
                 FAILED if outcome.status == "failed" else outcome.metrics.get(grid.TEST, float("nan"))
             )
         super().ended(outcome)
+
+    def _grid_of(self, planned: PlannedRun) -> tuple[str, ...]:
+        """Task, model and, where hyper-parameters vary, their values: each is a grid of its own."""
+        settings = variation.describe(variation.settings_of(planned.spec.hyper, self._varied))
+        return tuple(filter(None, (planned.spec.task, planned.spec.model, settings)))
 
     def _shown(self, cell: Cell, values: Sequence[str | float]) -> Text:
         numbers = [value for value in values if not isinstance(value, str)]
@@ -110,6 +117,8 @@ def grid_result(group: grid.Group, recommendation: grid.Recommendation | None) -
     parts.append(_front(group))
     if recommendation is not None:
         parts.append(styled(f"Recommended: {recommendation.sentence()}.", "bold"))
+    elif (why := grid.nothing_learnt(group.cells)) is not None:
+        parts.append(styled(f"Nothing learnt: {why.sentence()}.", "bold yellow"))
     if group.sample:
         parts.append(styled(SAMPLE_NOTE, "yellow"))
     return Group(*parts)
@@ -146,7 +155,3 @@ def _number(value: float) -> str:
     if value != value:
         return "?"
     return plain(value).replace("0.", ".", 1) if abs(value) < 1 else plain(value, 2 if value < 10 else 0)
-
-
-def _grid_of(planned: PlannedRun) -> tuple[str, str]:
-    return planned.spec.task, planned.spec.model

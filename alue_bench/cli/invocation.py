@@ -15,7 +15,6 @@ Ctrl-C between two plans, leaves no run open.
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -27,7 +26,6 @@ import typer
 from rich.console import RenderableType
 
 from alue_bench.cli.console import PlainConsole, print_document, remarks, results
-from alue_bench.cli.options import DEFAULT_EXPERIMENT
 from alue_bench.data.location import check_cache_folder
 from alue_bench.errors import UsageError
 from alue_bench.executor import Resources
@@ -37,11 +35,14 @@ from alue_bench.executors.local import Interrupted, Observer, Outcome, aggregate
 from alue_bench.plan import Plan
 from alue_bench.plugins import Registry
 from alue_bench.redaction import redact, redacted
+from alue_bench.suggestion import command_line
 from alue_bench.termination import code_of_stop
-from alue_bench.tracking.connection import connect, public, tracking_uri
+from alue_bench.tracking.connection import DEFAULT_EXPERIMENT, connect, public, tracking_uri, where_options
 from alue_bench.tracking.recording import Recorder
 from alue_bench.tracking.spool import Sent
 
+NO_ANSWER = 3
+"""Exit code of a search that is done and has no answer, since nothing was learnt."""
 CONFIRM_ABOVE = 50
 """Plans with more runs than this ask before they start, on a terminal and without --yes."""
 
@@ -122,6 +123,7 @@ class Invocation:
         self._registry, self._settings, self._streams = registry, settings, streams
         self.experiment: str = settings.get("experiment", DEFAULT_EXPERIMENT)
         self.uri = tracking_uri(settings.get("tracking_uri"))
+        self._where = where_options(self.uri, self.experiment)
         self._executor = chosen_executor(
             settings.get("executor"), settings.get("jobs"), settings.get("gpus_per_run"), registry
         )
@@ -248,31 +250,31 @@ class Invocation:
             cause = next(iter(str(error).splitlines()), "")
             self._streams.talk.print(
                 f"warning: no report was kept with the plan's run ({type(error).__name__}: {redact(cause)}); "
-                f"alue-bench report --parent {parent_id} writes one",
+                f"{command_line('report', options={'parent': parent_id, **self._where})} writes one",
                 style="yellow",
             )
 
     def farewell(self, document: Mapping[str, Any], execution: Execution) -> int:
         """Say how to look at the results, and what is left; with --json, the document. Returns the exit code."""
-        talk, uri = self._streams.talk, self._settings.get("tracking_uri")
-        option = f" --tracking-uri {shlex.quote(public(uri))}" if uri else ""
+        talk = self._streams.talk
+        ui, sync = command_line("ui", options=self._where), command_line("sync", options=where_options(self.uri))
         entries = self.recorder.spool.entries()
         kept = sum(not entry.artifacts_only for entry in entries)
         if not execution.stop and not entries:
             self._keep_page()
-        talk.print(f"Compare in the browser: alue-bench ui{option}")
+        talk.print(f"Compare in the browser: {ui}")
         self._streams.document(document)
         if kept:
             talk.print(
                 f"The tracking store did not take {kept} results: they are kept in {self.recorder.spool.folder}, and "
-                f"go to the store with the next run, or with: alue-bench sync{option}",
+                f"go to the store with the next run, or with: {sync}",
                 style="yellow",
             )
         if len(entries) > kept:
             talk.print(
                 f"The artifacts of {len(entries) - kept} runs (predictions, figures, the report) could not be written "
                 f"where this experiment keeps them: they are kept in {self.recorder.spool.folder}, and go there with "
-                f"the next run, or with: alue-bench sync{option}",
+                f"the next run, or with: {sync}",
                 style="yellow",
             )
         if execution.stop:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from alue_bench.cli.standard_output import keep_for_documents
 from alue_bench.errors import UsageError
 from alue_bench.plugins import Registry
 
@@ -29,6 +30,7 @@ def tasks(
     data_dir: Annotated[Path | None, typer.Option(help="Folder with the official files.")] = None,
 ) -> None:
     """List tasks: what they predict, their primary metric, and which data would be used."""
+    keep_for_documents(as_json)
     from alue_bench.data.location import given_data_folder, locate
     from alue_bench.errors import DataError
 
@@ -53,6 +55,7 @@ def tasks(
                 "languages": list(task.languages),
                 "data": data,
                 "trained_on": task.trained_on,
+                "label_map": dict(task.label_map),
                 "protocol": task.splits.protocol,
                 "source": task.source,
                 "licence": task.licence,
@@ -84,6 +87,7 @@ def tasks(
 @app.command("models")
 def models(context: typer.Context, as_json: Json = False) -> None:
     """List models, and whether they can be used now."""
+    keep_for_documents(as_json)
     from alue_bench.errors import UnavailableError
     from alue_bench.training.checkpoint import locate_checkpoint
 
@@ -118,6 +122,7 @@ def models(context: typer.Context, as_json: Json = False) -> None:
 @app.command("recipes")
 def recipes(as_json: Json = False) -> None:
     """List recipes: hyper-parameters that publications recommend together, for --recipe."""
+    keep_for_documents(as_json)
     from alue_bench.recipes import RECIPES
 
     if as_json:
@@ -151,6 +156,7 @@ def strategies(
     as_json: Json = False,
 ) -> None:
     """List strategies; with --model, what is frozen, what trains, and the compute saved, without loading weights."""
+    keep_for_documents(as_json)
     registry: Registry = context.obj
     if model is None:
         if _was_given(context, "tokens"):
@@ -194,6 +200,7 @@ def strategies(
 @app.command("studies")
 def studies(context: typer.Context, as_json: Json = False) -> None:
     """List the studies that --config knows by name: which command runs each, and what it compares."""
+    keep_for_documents(as_json)
     from alue_bench.cli.study import read_study
 
     registry: Registry = context.obj
@@ -215,6 +222,10 @@ def studies(context: typer.Context, as_json: Json = False) -> None:
     # Where each comes from stands in the JSON: a name that is cut in two cannot be copied.
     rows = [(entry["name"], entry.get("for", "–"), entry.get("title") or entry.get("problem", "")) for entry in found]
     _print_table(("study", "for", "what"), rows)
+
+
+TEXTS = 16
+"""In the batch for which operations are counted."""
 
 
 def _effect(registry: Registry, name: str, model: Model, tokens: int) -> dict[str, Any]:
@@ -240,7 +251,7 @@ def _effect(registry: Registry, name: str, model: Model, tokens: int) -> dict[st
         raise
     except AlueBenchError as error:  # of a strategy that does not fit, or a package that is missing
         return {"strategy": strategy.name, "reason": f"does not fit: {error}"}
-    lengths = np.array([tokens])
+    lengths = np.full(TEXTS, tokens)
     counts = count_parameters(stack, outlined.freeze_plan)
     full = training_flops(whole, FreezePlan(shape), lengths, epochs=1)
     return {

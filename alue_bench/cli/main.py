@@ -32,6 +32,7 @@ from alue_bench.cli import (
     sync,
     ui,
 )
+from alue_bench.cli.standard_output import prints_to_stderr
 from alue_bench.display import one_line
 from alue_bench.errors import AlueBenchError
 from alue_bench.plugins import DISABLE_VARIABLE, add_commands, load_registry
@@ -102,8 +103,9 @@ def main() -> None:
     try:
         options, arguments = early.parse_known_args()
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-        registry = load_registry(disable=options.disable_plugin, strict=options.strict)
-        add_commands(registry, app)
+        with prints_to_stderr():
+            registry = load_registry(disable=options.disable_plugin, strict=options.strict)
+            add_commands(registry, app)
         code = app(arguments, standalone_mode=False, obj=registry)
     except AlueBenchError as error:
         _complain(str(error))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,7 +21,6 @@ HYPER_OPTIONS = (
     "select",
 )
 """Those that set hyper-parameters."""
-DEFAULT_EXPERIMENT = "alue-bench"
 
 what = partial(typer.Option, rich_help_panel="What to compare")
 how = partial(typer.Option, rich_help_panel="How to train")
@@ -104,6 +103,14 @@ Device = Annotated[str | None, how(help="auto, cpu or cuda.")]
 CudaGraphs = Annotated[
     bool | None, how("--cuda-graphs", help="On a GPU, record training steps and replay them (BERT family).")
 ]
+KeepHead = Annotated[
+    bool | None,
+    how(
+        "--keep-head",
+        help="Start from the fine-tuned head of a checkpoint, whose labels must be the task's, in the same order; "
+        "otherwise a fresh one is drawn from the seed.",
+    ),
+]
 DataDir = Annotated[Path | None, which(help="Folder with the official files; also the variable ALUE_BENCH_DATA.")]
 Sample = Annotated[bool | None, which("--sample", help="Use the embedded sample data.")]
 LimitTrain = Annotated[int | None, which(help="Train on this many rows (a fixed random subset).")]
@@ -161,3 +168,17 @@ FailFast = Annotated[bool | None, control("--fail-fast", help="Stop at the first
 DryRun = Annotated[bool, control("--dry-run", help="Show the plan, what it would cost here, and stop.")]
 Yes = Annotated[bool, control("--yes", "-y", help="Do not ask before a long plan.")]
 AsJson = Annotated[bool, control("--json", help="Print one JSON document on stdout, all else on stderr.")]
+
+
+def options_given(context: typer.Context) -> dict[str, Any]:
+    """Return the options that stand on the command line, by their names there, for a command that repeats them."""
+    return {
+        max(parameter.opts, key=len).removeprefix("--"): context.params[str(parameter.name)]
+        for parameter in context.command.params
+        if parameter.param_type_name == "option" and _stands_on_the_command_line(context, str(parameter.name))
+    }
+
+
+def _stands_on_the_command_line(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from alue_bench.cli.standard_output import keep_for_documents
 from alue_bench.plugins import PluginReport, Registry
 
 
@@ -18,6 +19,7 @@ def plugins(
     from alue_bench.cli.console import print_document, results
     from alue_bench.cli.tables import print_table
 
+    keep_for_documents(as_json)
     registry: Registry = context.obj
     if as_json:
         print_document([asdict(report) for report in registry.reports])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 
 from rich.console import RenderableType
@@ -12,20 +12,22 @@ from rich.progress import BarColumn, Progress, TimeElapsedColumn, TimeRemainingC
 from alue_bench.cli.console import PlainColumn, PlainConsole
 from alue_bench.executors.local import Outcome
 from alue_bench.plan import Plan, PlannedRun
+from alue_bench.variation import labelled, varied_by_specs
 
 
 def progress_of(plan: Plan, console: PlainConsole) -> PlainProgress | LiveProgress:
     return LiveProgress(plan, console) if console.is_terminal else PlainProgress(plan, console)
 
 
-def describe(outcome: Outcome) -> str:
-    """One line for a run that ended."""
+def describe(outcome: Outcome, varied: Sequence[str] = ()) -> str:
+    """One line for a run that ended, with its values of the hyper-parameters that vary in its plan."""
+    label = labelled(outcome.spec, varied)
     if outcome.status == "failed":
-        return f"{outcome.spec.label}: failed: {outcome.cause}"
+        return f"{label}: failed: {outcome.cause}"
     primary = outcome.planned.inputs.task.primary
     source = " [sample data]" if outcome.spec.data.source == "sample" else ""
     return (
-        f"{outcome.spec.label}{source}: {outcome.status}, {primary} {outcome.metrics['test/score']:.3f}, "
+        f"{label}{source}: {outcome.status}, {primary} {outcome.metrics['test/score']:.3f}, "
         f"trained in {outcome.metrics['runtime/train_s']:.1f} s"
     )
 
@@ -47,6 +49,7 @@ class PlainProgress:
 
     def __init__(self, plan: Plan, console: PlainConsole) -> None:
         self._console, self._numbers = console, _Numbers(len(plan.runs))
+        self._varied = varied_by_specs(run.spec for run in plan.runs)
 
     def __enter__(self) -> PlainProgress:
         return self
@@ -57,13 +60,13 @@ class PlainProgress:
         pass
 
     def started(self, planned: PlannedRun) -> None:
-        self._print(f"run {self._numbers.of(planned)} {planned.spec.label}: started")
+        self._print(f"run {self._numbers.of(planned)} {labelled(planned.spec, self._varied)}: started")
 
     def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
         pass
 
     def ended(self, outcome: Outcome) -> None:
-        self._print(f"run {self._numbers.of(outcome.planned)} {describe(outcome)}")
+        self._print(f"run {self._numbers.of(outcome.planned)} {describe(outcome, self._varied)}")
 
     def warned(self, message: str) -> None:
         self._print(f"warning: {message}")
@@ -101,6 +104,7 @@ class LiveProgress:
         )
         self._progress.above = self.above
         self._numbers = _Numbers(len(plan.runs))
+        self._varied = varied_by_specs(run.spec for run in plan.runs)
         self._bar = self._progress.add_task("planning", total=sum(run.cost for run in plan.runs))
         self._done, self._last = 0.0, 0.0
         self._under_way: dict[str, float] = {}
@@ -119,7 +123,8 @@ class LiveProgress:
         self._progress.stop()
 
     def started(self, planned: PlannedRun) -> None:
-        self._progress.update(self._bar, description=f"{self._numbers.of(planned)} {planned.spec.label}")
+        label = f"{self._numbers.of(planned)} {labelled(planned.spec, self._varied)}"
+        self._progress.update(self._bar, description=label)
 
     def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
         # The last tenth is scoring and recording.
@@ -134,7 +139,7 @@ class LiveProgress:
         self._under_way.pop(outcome.spec.fingerprint, None)
         self._done += outcome.planned.cost
         self._show()
-        self._progress.console.print(describe(outcome))
+        self._progress.console.print(describe(outcome, self._varied))
 
     def warned(self, message: str) -> None:
         self._progress.console.print(f"warning: {message}", style="yellow")

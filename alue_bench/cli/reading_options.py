@@ -72,7 +72,10 @@ def open_results(
 
 def say_nothing_found(results: Results, experiment: str) -> str:
     """A sentence on what there is instead of finished runs."""
+    from alue_bench.suggestion import command_line
+    from alue_bench.tracking.connection import where_options
     from alue_bench.tracking.reading import say_counts
 
     others = "".join(f"; {sentence}" for sentence in say_counts(results.counts))
-    return f"no finished run in experiment '{experiment}' is among those asked for{others}. alue-bench run makes some"
+    run = command_line("run", options=where_options(results.connection.uri, experiment))
+    return f"no finished run in experiment '{experiment}' is among those asked for{others}. {run} makes some"

@@ -10,6 +10,7 @@ import typer
 
 from alue_bench.cli import options
 from alue_bench.cli.settings import Overrides, given_options, merge_study, plan_request
+from alue_bench.cli.standard_output import keep_for_documents
 from alue_bench.cli.stopping import stoppable
 from alue_bench.plugins import Registry
 
@@ -38,6 +39,7 @@ def run(
     precision: options.Precision = None,
     device: options.Device = None,
     cuda_graphs: options.CudaGraphs = None,
+    keep_head: options.KeepHead = None,
     data_dir: options.DataDir = None,
     sample: options.Sample = None,
     limit_train: options.LimitTrain = None,
@@ -67,6 +69,7 @@ def run(
 
     `alue-bench run -t mdd -m UBC-NLP/MARBERT -s full -s bottom3top4 --seeds 5 --data-dir DIR`
     """
+    keep_for_documents(as_json)
     settings, overrides = merge_study(given_options(context.params), config, context.obj)
     with stoppable():
         raise typer.Exit(run_plan(context.obj, settings, overrides, dry_run=dry_run, yes=yes, as_json=as_json))

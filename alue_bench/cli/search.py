@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -11,6 +12,7 @@ import typer
 
 from alue_bench.cli import options
 from alue_bench.cli.settings import Overrides, given_options, merge_study, plan_request
+from alue_bench.cli.standard_output import keep_for_documents
 from alue_bench.cli.stopping import stoppable
 from alue_bench.errors import UnavailableError, UsageError
 from alue_bench.grid import WHOLE, cell_name, parse_grid
@@ -87,6 +89,7 @@ def search(
     precision: options.Precision = None,
     device: options.Device = None,
     cuda_graphs: options.CudaGraphs = None,
+    keep_head: options.KeepHead = None,
     data_dir: options.DataDir = None,
     sample: options.Sample = None,
     limit_train: options.LimitTrain = None,
@@ -119,6 +122,7 @@ def search(
 
     `alue-bench search -t mdd -m UBC-NLP/MARBERT --budget 15% --grid bottom=0..12,top=0..4`
     """
+    keep_for_documents(as_json)
     settings, overrides = merge_study(given_options(context.params), config, context.obj, command="search")
     rules = _rules(settings)
     with stoppable():
@@ -167,9 +171,10 @@ def run_search(
     dry_run: bool,
     as_json: bool,
 ) -> int:
-    """Search task by task, model by model. Returns the exit code: as of `run`."""
+    """Search task by task, model by model. Returns the exit code: as of `run`, and NO_ANSWER where all searches end
+    since nothing was learnt."""
     from alue_bench.cli.dry_run import show_question
-    from alue_bench.cli.invocation import Execution, Invocation, Streams
+    from alue_bench.cli.invocation import NO_ANSWER, Execution, Invocation, Streams
     from alue_bench.cli.search_progress import SearchProgress
     from alue_bench.cli.search_tables import question_view, search_view
     from alue_bench.plan import Plan
@@ -203,7 +208,8 @@ def run_search(
         for course, decision in searched:
             if decision.step is None:
                 streams.result(search_view(course, decision))
-        return invocation.farewell(document, execution)
+        code = invocation.farewell(document, execution)
+        return code or (NO_ANSWER if searched and all(decision.unlearnt for _, decision in searched) else 0)
 
 
 def _request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequest:
@@ -342,7 +348,11 @@ def _done(asked: Asked, outcome: Outcome, invocation: Invocation) -> Done:
         outcome.run_id,
         outcome.status == "reused",
         asked.decision.why,
-        evaluation_of(step, dev_table, trained_on.labels, trained_on.primary, metrics["selection/dev_score"]),
+        replace(
+            evaluation_of(step, dev_table, trained_on.labels, trained_on.primary, metrics["selection/dev_score"]),
+            trivial=metrics.get("selection/trivial_score", math.nan),
+            trivial_error=metrics.get("selection/above_trivial_error", math.nan),
+        ),
         on_test,
         metrics["flops/train"],
         metrics["runtime/train_s"],
@@ -364,7 +374,8 @@ def _metrics(searched: Iterable[tuple[Course, Any]]) -> dict[str, float]:
     found = {}
     for course, decision in searched:
         found[f"search/{course.task}/{course.model}/compute_share"] = course.share(decision.spent)
-        found[f"search/{course.task}/{course.model}/cost_of_full"] = decision.best.candidate.cost
+        if decision.unlearnt is None:
+            found[f"search/{course.task}/{course.model}/cost_of_full"] = decision.best.candidate.cost
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from alue_bench.errors import UsageError
 from alue_bench.formats import shown
 from alue_bench.plugins import Registry
 from alue_bench.recipes import recipe
+from alue_bench.suggestion import command_line
 
 if TYPE_CHECKING:
     from alue_bench.plan import PlanRequest
@@ -53,8 +53,8 @@ def merge_study(
 
     study = read_study(find_study(config, registry)) if config else {}
     meant_for = study.pop("command", command)
-    if config and meant_for != command:
-        raise UsageError(f"--config {config} is a study for: alue-bench {meant_for} --config {shlex.quote(config)}")
+    if meant_for != command:
+        raise UsageError(f"--config {config} is a study for: {command_line(meant_for, options={'config': config})}")
     study.pop("title", None)
     if command == "run" and (only := next((key for key in SWEEP_KEYS if key in study), None)):
         raise UsageError(f"--config {config}: {only} is an option of: alue-bench sweep")
@@ -107,6 +107,7 @@ def plan_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanReque
         sample=settings.get("sample", False),
         cache_size=settings.get("cache_size", DEFAULT_LIMIT),
         allow_pickles=settings.get("allow_pickles", False),
+        keep_head=settings.get("keep_head", False),
         checkpoint_every=settings.get("checkpoint_every"),
     )
 

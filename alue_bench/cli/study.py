@@ -65,6 +65,7 @@ def study_schema() -> type[BaseModel]:
         precision: Literal["auto", "fp32", "bf16", "fp16"] | None = None
         device: Literal["auto", "cpu", "cuda"] | None = None
         cuda_graphs: bool | None = None
+        keep_head: bool | None = None
         limit_train: int | None = Field(None, ge=1)
         limit_eval: int | None = Field(None, ge=1)
         experiment: str | None = None

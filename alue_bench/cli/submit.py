@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import shlex
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,13 +13,17 @@ import typer
 
 from alue_bench.cli import options
 from alue_bench.cli import reading_options as reading
+from alue_bench.cli.standard_output import keep_for_documents
 from alue_bench.errors import UnavailableError, UsageError
 from alue_bench.plugins import Registry
+from alue_bench.suggestion import command_line
+from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
 
 if TYPE_CHECKING:
     from alue_bench.cli.invocation import Streams
     from alue_bench.report.submission import Chosen, Missing
     from alue_bench.task import Task
+    from alue_bench.tracking.reading import Results
 
 RECORD = "submission.json"
 """Beside the files, and not in the archive: which run each came from."""
@@ -63,7 +66,9 @@ def submit(
     from alue_bench.cli.invocation import Streams
     from alue_bench.data.location import given_data_folder, locate
     from alue_bench.report.submission import collect
+    from alue_bench.tracking.connection import where_options
 
+    keep_for_documents(as_json)
     registry: Registry = context.obj
     streams = Streams.of_command(as_json=as_json)
     streams.warn_of_plugins(registry)
@@ -75,7 +80,7 @@ def submit(
     given = given_data_folder(data_dir)
     results = reading.open_results(
         tracking_uri=tracking_uri,
-        experiment=experiment or options.DEFAULT_EXPERIMENT,
+        experiment=experiment or DEFAULT_EXPERIMENT,
         parent=parent,
         models=model,
         strategies=strategy,
@@ -84,14 +89,15 @@ def submit(
     if seed:
         results = replace(results, frame=results.frame[results.frame["seed"].isin(seed)])
     chosen, missing = collect(results, tasks, lambda one: locate(one, given=given, sample=sample), rehearsal=sample)
-    asked: dict[str, Sequence[object]] = {"-m": model or (), "-s": strategy or (), "--seed": seed or ()}
-    for option, value in (("--data-dir", data_dir), ("--tracking-uri", tracking_uri), ("--experiment", experiment)):
-        asked[option] = [value] if value else []
-    commands = {lacking.task.name: _command(lacking, asked, sample=sample) for lacking in missing}
+    asked = _Asked(
+        models=tuple(model or ()), strategies=tuple(strategy or ()), seeds=tuple(seed or ()), data_dir=data_dir,
+        sample=sample, where=where_options(results.connection.uri, results.connection.experiment),
+    )  # fmt: skip
+    commands = {lacking.task.name: _command(lacking, asked, results, registry) for lacking in missing}
     document = _document(output, archive, chosen, missing, commands)
     if chosen:
         _write(output, archive, chosen, document)
-    _show(streams, output, archive, chosen, missing, commands, sample=sample)
+    _show(streams, output, archive, chosen, missing, commands, sample=sample, parent=parent)
     streams.document(document)
     named_and_missing = task and missing
     raise typer.Exit(1 if named_and_missing or not chosen else 0)
@@ -108,14 +114,54 @@ def _with_leaderboard(names: Sequence[str] | None, registry: Registry) -> list[T
     return tasks
 
 
-def _command(lacking: Missing, options: Mapping[str, Sequence[object]], *, sample: bool) -> str:
-    """What would fill a gap; empty where no run would."""
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What the user asked for, to be asked of the run that fills a gap too."""
+
+    models: tuple[str, ...]
+    strategies: tuple[str, ...]
+    seeds: tuple[int, ...]
+    data_dir: Path | None
+    sample: bool
+    where: Mapping[str, object]
+    """The store and the experiment."""
+
+
+def _command(lacking: Missing, asked: _Asked, results: Results, registry: Registry) -> str:
+    """Return the command that fills a gap; empty where none does.
+
+    It does the best run of the task again, with the settings that it had; where there is none, what was asked for, or
+    what all runs of the other tasks have in common.
+    """
+    from alue_bench.tracking.reproduction import options_of
+
     if not lacking.can_be_run:
         return ""
-    words = ["alue-bench", "run", "-t", lacking.task.name]
-    words += [word for option, values in options.items() for value in values for word in (option, str(value))]
-    words += ["--sample"] * sample + ["--rerun"] * lacking.again
-    return shlex.join(words)
+    if lacking.run is not None:
+        what = {**options_of(lacking.run, registry), "rerun": True}
+    else:
+        what = {
+            "task": lacking.task.name,
+            "model": _models(asked, results, registry),
+            "strategy": asked.strategies or _common(results, "strategy"),
+            "seed": asked.seeds or _common(results, "seed"),
+        }
+    return command_line("run", options={**what, "data_dir": asked.data_dir, "sample": asked.sample, **asked.where})
+
+
+def _models(asked: _Asked, results: Results, registry: Registry) -> list[str]:
+    """As --model of a run takes them: one of no plugin is read by a name, and run from its folder or hub id."""
+    from alue_bench.tracking.reproduction import model_reference
+
+    runs = results.frame.to_dict("records")
+    references = {run["model"]: model_reference(run, registry) for run in runs}
+    return [references.get(name, name) for name in asked.models or _common(results, "model")]
+
+
+def _common(results: Results, column: str) -> list[Any]:
+    """The one value that all runs have in a column; nothing where they differ."""
+    values = results.frame[column].unique().tolist()
+    return values if len(values) == 1 else []
 
 
 def _document(
@@ -174,6 +220,7 @@ def _show(
     commands: Mapping[str, str],
     *,
     sample: bool,
+    parent: str | None,
 ) -> None:
     from rich.table import Table
 
@@ -195,6 +242,8 @@ def _show(
     for lacking in missing:
         command = commands[lacking.task.name]
         then = f"; fill it with: {command}" if command else ""
+        if command and parent:
+            then += "; then leave out --parent, or name the new plan's run"
         streams.talk.print(
             f"missing {lacking.submission.file} ({lacking.task.name}): {lacking.reason}{then}",
             style="yellow",

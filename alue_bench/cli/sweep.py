@@ -21,6 +21,7 @@ from alue_bench.cli.settings import (
     parse_tolerance,
     plan_request,
 )
+from alue_bench.cli.standard_output import keep_for_documents
 from alue_bench.cli.stopping import stoppable
 from alue_bench.errors import UsageError
 from alue_bench.plugins import Registry
@@ -63,6 +64,7 @@ def sweep(
     precision: options.Precision = None,
     device: options.Device = None,
     cuda_graphs: options.CudaGraphs = None,
+    keep_head: options.KeepHead = None,
     data_dir: options.DataDir = None,
     sample: options.Sample = None,
     limit_train: options.LimitTrain = None,
@@ -93,6 +95,7 @@ def sweep(
 
     `alue-bench sweep -t mdd -m mini --grid bottom=0..12/3,top=0..4 --grid lr=2e-5,5e-5 --seeds 3`
     """
+    keep_for_documents(as_json)
     settings, overrides = merge_study(given_options(context.params), config, context.obj, command="sweep")
     with stoppable():
         raise typer.Exit(run_sweep(context.obj, settings, overrides, dry_run=dry_run, yes=yes, as_json=as_json))
@@ -116,6 +119,7 @@ def run_sweep(
     from alue_bench.cli.grid_view import grid_progress_of, grid_result
     from alue_bench.cli.invocation import Invocation, Streams
     from alue_bench.cli.tables import plan_view, result_view
+    from alue_bench.executors.outcome import in_reading_order
     from alue_bench.plan import build_plan
     from alue_bench.sweep_order import spread_out
 
@@ -137,7 +141,8 @@ def run_sweep(
     with invocation:
         invocation.start_parent(plan, name=f"sweep of {len(plan.runs)} runs", tags={"sweep.order": order.describe()})
         execution = invocation.execute(plan, (progress_of or grid_progress_of)(plan, streams.talk))
-        found = [] if execution.stop else list(_concluded(execution.outcomes, tolerance))
+        outcomes = in_reading_order(execution.outcomes)
+        found = [] if execution.stop else list(_concluded(outcomes, tolerance))
         document = invocation.document(execution) | {"sweep": _described(order, tolerance, found)}
         if found:
             best_effort("no figures of the grid", lambda: _keep_figures(found, invocation, streams.warn), streams.warn)
@@ -145,8 +150,8 @@ def run_sweep(
         if found:
             for group, recommendation in found:
                 streams.result(grid_result(group, recommendation))
-        elif execution.outcomes:
-            streams.result(result_view(execution.outcomes))
+        elif outcomes:
+            streams.result(result_view(outcomes))
         return invocation.farewell(document, execution)
 
 
@@ -226,7 +231,7 @@ def _headline(found: Found) -> dict[str, float]:
 
 def _described(order: Order, tolerance: float, found: Found) -> dict[str, Any]:
     """The part of the document that a sweep adds."""
-    from alue_bench.report.grid import pareto_front
+    from alue_bench.report.grid import nothing_learnt, pareto_front
 
     return {
         "tolerance": tolerance,
@@ -238,6 +243,7 @@ def _described(order: Order, tolerance: float, found: Found) -> dict[str, Any]:
                 "settings": group.settings,
                 "metric": group.metric,
                 "recommendation": recommendation.as_dict() if recommendation else None,
+                "nothing_learnt": why.as_dict() if (why := nothing_learnt(group.cells)) else None,
                 "front": [
                     {name: row[name] for name in ("strategy", "dev_score", "test_score", "train_s")}
                     for row in pareto_front(group.cells).to_dict("records")

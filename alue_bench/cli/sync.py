@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Annotated
 
 import typer
 
 from alue_bench.errors import UnavailableError, UsageError
+from alue_bench.suggestion import command_line
 
 
 def sync(
@@ -43,8 +43,14 @@ def sync(
                 style="yellow",
             )
             continue
-        recorder = Recorder(connection, on_problem=problems.append)
+        told: list[str] = []
+        recorder = Recorder(connection, on_problem=told.append)
         report_sent(recorder.send_spooled(), talk)
+        if recorder.away is not None:
+            problems += told
+        else:
+            for sentence in told:
+                talk.print(sentence, style="yellow")
         left += len(recorder.spool.entries())
     if problems:
         raise UnavailableError(
@@ -54,8 +60,8 @@ def sync(
     for other in sorted({spool.store for spool in spools} - {store}):
         count = sum(len(spool.entries()) for spool in spools if spool.store == other)
         talk.print(
-            f"{count} results of another store are kept here; write them with: alue-bench sync --tracking-uri "
-            f"{shlex.quote(other)}",
+            f"{count} results of another store are kept here; write them with: "
+            f"{command_line('sync', options={'tracking_uri': other})}"
         )
     damaged = damaged_entries()
     for path in damaged:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -12,14 +13,17 @@ from rich.table import Table
 from alue_bench.cli.console import PlainConsole, styled
 from alue_bench.cli.fitting import Fitted
 from alue_bench.evaluation.intervals import LEVEL, estimate
+from alue_bench.evaluation.learning import REMEDY, Learning, learning
 from alue_bench.executors.local import Outcome
-from alue_bench.plan import Plan
+from alue_bench.plan import Plan, PlannedRun
 from alue_bench.report.numbers import NONE, percent, plain, several, signed, signed_percent
 from alue_bench.spec import Resolved
+from alue_bench.variation import Settings, labelled, reading_order, settings_of, varied_by_specs
 
 if TYPE_CHECKING:
     from alue_bench.report.comparison import Comparison
 
+BASELINE = "full"
 SAMPLE_NOTE = (
     "sample: embedded data written for demonstration; these scores say nothing about the real tasks. "
     "Add real files with: alue-bench data add TASK PATH"
@@ -31,12 +35,11 @@ def plan_view(plan: Plan) -> RenderableType:
     table = Table(title=f"Plan: {several(len(plan.runs), 'run')}", title_justify="left", title_style="bold")
     for column in ("task", "data", "rows train/dev/test", "model", "strategies", "seeds"):
         table.add_column(column)
-    groups: dict[tuple[str, str], list[int]] = {}
-    for index, run in enumerate(plan.runs):
-        groups.setdefault((run.spec.task, run.spec.model), []).append(index)
+    groups: dict[tuple[str, str], list[PlannedRun]] = {}
+    for run in _in_reading_order(plan):
+        groups.setdefault((run.spec.task, run.spec.model), []).append(run)
     settings: dict[str, list[str]] = {}
-    for (task, model), indices in groups.items():
-        runs = [plan.runs[index] for index in indices]
+    for (task, model), runs in groups.items():
         inputs = runs[0].inputs
         splits, own = inputs.train_rows.splits, inputs.rows.splits
         rows = "/".join(str(len(part.examples)) for part in (splits["train"], splits["dev"], own["test"]))
@@ -44,7 +47,7 @@ def plan_view(plan: Plan) -> RenderableType:
         seeds = sorted({run.spec.seed for run in runs})
         shown = task if inputs.task is inputs.train_task else f"{task} (trained on {inputs.train_task.name})"
         table.add_row(shown, runs[0].spec.data.source, rows, model, _strategies(strategies), _seeds(seeds))
-        settings.setdefault(describe_settings(runs[0].hyper), []).append(f"{task}/{model}")
+        settings.setdefault(describe_settings([run.hyper for run in runs]), []).append(f"{task}/{model}")
     parts: list[RenderableType] = [Fitted(table)]
     for description, used_by in settings.items():
         who = "" if len(settings) == 1 else f" ({', '.join(used_by)})"
@@ -54,30 +57,44 @@ def plan_view(plan: Plan) -> RenderableType:
         parts.append(styled(f"device: {spec.device}, precision: {spec.precision}"))
     if any(run.spec.data.source == "sample" for run in plan.runs):
         parts.append(styled(SAMPLE_NOTE, "yellow"))
+    parts += [styled(f"note: {note}", "yellow") for note in plan.notes]
     for skipped in plan.skipped:
         what = "/".join(part for part in (skipped.task, skipped.model, skipped.strategy) if part != "*")
         parts.append(styled(f"skipped {what}: {skipped.reason}", "dim"))
     return Group(*parts)
 
 
-def describe_settings(hyper: Resolved) -> str:
-    """Resolved hyper-parameters, each with where it comes from where that is not the general default."""
+def _in_reading_order(plan: Plan) -> list[PlannedRun]:
+    """Return the runs of a plan as it has them, unless its order is one for the machine."""
+    if not plan.order_matters:
+        return plan.runs
+    place = reading_order([run.spec for run in plan.runs])
+    return sorted(plan.runs, key=lambda run: place[run.spec.fingerprint])
+
+
+def describe_settings(resolved: Sequence[Resolved]) -> str:
+    """Return the hyper-parameters of runs, each with where it comes from where that is not the general default, and
+    with all its values where the runs differ in it."""
     shown = []
-    for name, value in vars(hyper.values).items():
-        origin = hyper.origins[name]
-        shown.append(f"{name}={value}" + (f" [{origin}]" if origin != "default" else ""))
+    for name in vars(resolved[0].values):
+        values = sorted({getattr(hyper.values, name) for hyper in resolved})
+        origin = ", ".join(dict.fromkeys(hyper.origins[name] for hyper in resolved))
+        shown.append(f"{name}={' or '.join(map(str, values))}" + (f" [{origin}]" if origin != "default" else ""))
     return ", ".join(shown)
 
 
 def result_view(outcomes: Sequence[Outcome]) -> RenderableType:
-    """One row per task, model and strategy: mean over seeds, and the change against `full` where it was run.
+    """One row per task, model, strategy and value of each hyper-parameter that varies: mean over seeds, and the change
+    against `full` where it was run with the same values.
 
     Above each task's rows stands what a predictor gets that does not read the text. What is the same in every row
     stands in the title, so that the table fits a narrow terminal.
     """
-    groups: dict[tuple[str, str, str], list[Outcome]] = {}
+    names = varied_by_specs(outcome.spec for outcome in outcomes)
+    groups: dict[tuple[str, str, str, Settings], list[Outcome]] = {}
     for outcome in sorted(outcomes, key=_first_of_block(outcomes)):
-        groups.setdefault((outcome.spec.task, outcome.spec.model, outcome.spec.strategy), []).append(outcome)
+        spec = outcome.spec
+        groups.setdefault((spec.task, spec.model, spec.strategy, settings_of(spec.hyper, names)), []).append(outcome)
     varying: dict[str, Callable[[Outcome], str]] = {
         "data": lambda o: o.spec.data.source,
         "model": lambda o: o.spec.model,
@@ -89,21 +106,22 @@ def result_view(outcomes: Sequence[Outcome]) -> RenderableType:
     constant.append(f"mean of {seeds} seeds ± {100 * LEVEL:.0f} % t-interval" if seeds > 1 else "one seed")
     table = Table(title=f"Test scores ({', '.join(constant)})", title_justify="left", title_style="bold")
     table.add_column("task: metric, strategy", no_wrap=True)
-    for name in varying:
+    for name in (*names, *varying):
         table.add_column(name)
     for column in ("score", "Δ full", "train s", "Δ time", "trained", "FLOPs"):
         table.add_column(column, justify="right", no_wrap=True)
     previous = None
-    for (task, model, strategy), group in groups.items():
+    for (task, model, strategy, settings), group in groups.items():
         good = _good(group)
         if previous != (task, model):
             previous = (task, model)
             table.add_section()
             trivial = _score(_values(good, "test/trivial_score")[:1])
             heading = styled(task, "bold") + styled(f": {group[0].planned.inputs.task.primary}")
-            table.add_row(heading, *[""] * len(varying), styled(f"{trivial} trivial", "dim"))
-        described = [", ".join(dict.fromkeys(read(outcome) for outcome in group)) for read in varying.values()]
-        reference = _good(groups.get((task, model, "full"), [])) if strategy != "full" else []
+            table.add_row(heading, *[""] * (len(names) + len(varying)), styled(f"{trivial} trivial", "dim"))
+        described = [str(value) for _, value in settings]
+        described += [", ".join(dict.fromkeys(read(outcome) for outcome in group)) for read in varying.values()]
+        reference = _good(groups.get((task, model, "full", settings), [])) if strategy != "full" else []
         numbers = _measured(good, reference) if good else [NONE] * 6
         table.add_row(f"  {strategy}", *described, *numbers, style=None if good else "red")
     notes: list[RenderableType] = [Fitted(table)]
@@ -111,9 +129,16 @@ def result_view(outcomes: Sequence[Outcome]) -> RenderableType:
         notes.append(styled(SAMPLE_NOTE, "yellow"))
     if seeds == 1 and len(groups) > 1:
         notes.append(styled("One seed: a difference may be chance. --seeds 5 tells more.", "dim"))
+    for (task, model, strategy, settings), group in groups.items():
+        learnt = _learning(_good(group)) if strategy == BASELINE else None
+        if learnt is not None and not learnt.shown:
+            where = ", ".join([f"{task}/{model}", *(f"{name} {value}" for name, value in settings)])
+            said = f"{where}: {learnt.sentence(strategy, 'test')}; {REMEDY}. A change from it means nothing."
+            notes.append(styled(said, "yellow"))
     for outcome in outcomes:
         if outcome.status == "failed":
-            notes.append(styled(f"failed {outcome.spec.label}: {outcome.cause} (run {outcome.run_id})", "red"))
+            label = labelled(outcome.spec, names)
+            notes.append(styled(f"failed {label}: {outcome.cause} (run {outcome.run_id})", "red"))
     return Group(*notes)
 
 
@@ -141,6 +166,12 @@ def _measured(good: list[Outcome], reference: list[Outcome]) -> list[str]:
         percent(_mean(good, "params/trainable_share")),
         percent(_mean(good, "flops/train_vs_full")),
     ]
+
+
+def _learning(good: Sequence[Outcome]) -> Learning | None:
+    """Of runs with a score; None where none tells what ignoring the text scores."""
+    columns = ("test/score", "test/trivial_score", "test/above_trivial_error")
+    return learning(*([outcome.metrics.get(name, math.nan) for outcome in good] for name in columns))
 
 
 def _seeds_of(outcome: Outcome) -> tuple[int, int]:

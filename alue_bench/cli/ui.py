@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote, urlencode
 
 import typer
 
-from alue_bench.cli.options import DEFAULT_EXPERIMENT
-from alue_bench.errors import UsageError
+from alue_bench.cli.options import options_given
+from alue_bench.errors import UnavailableError
+from alue_bench.termination import Terminated, code_of_stop, stop_on_sigterm
+from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
 
 if TYPE_CHECKING:
     from alue_bench.tracking.connection import Connection
@@ -24,37 +23,48 @@ COMPARISON_COLUMNS = "freeze.bottom, freeze.top, test/score, test/f1_macro, runt
 
 
 def ui(
+    context: typer.Context,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
     experiment: Annotated[str, typer.Option(help="The experiment to link to.")] = DEFAULT_EXPERIMENT,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow store; as for run.")] = None,
 ) -> None:
-    """Open the MLflow comparison of all runs in the browser."""
+    """Open the MLflow comparison of all runs in the browser.
+
+    Serves the store until Ctrl-C, and prints the addresses to open once MLflow's server answers.
+    """
     from alue_bench.cli.console import remarks
-    from alue_bench.tracking.connection import connect, mlflow_uri, public, sqlite_path
+    from alue_bench.cli.mlflow_server import MlflowServer, check_place
+    from alue_bench.tracking.connection import open_store, public
     from alue_bench.tracking.connection import tracking_uri as resolve_uri
 
     uri = resolve_uri(tracking_uri)
-    if uri.startswith("sqlite:") and not sqlite_path(uri).is_file():
-        raise UsageError(f"there is no store at {public(uri)} yet; alue-bench run creates one")
-    connection = connect(uri, experiment)
-    served = public(uri).rstrip("/") if uri.startswith("http") else f"http://{host}:{port}"
+    connection = open_store(uri, experiment)
+    if uri.startswith("http"):
+        _show_pages(public(uri).rstrip("/"), connection)
+        remarks().print("This store is a server already: open an address above.")
+        return
+    check_place(host, port, options_given(context))
+    with stop_on_sigterm():
+        try:
+            with MlflowServer(uri, host, port) as server:
+                remarks().print("Starting MLflow's server ...")
+                server.wait_until_it_answers()
+                _show_pages(server.address, connection)
+                remarks().print("Ctrl-C ends the server.")
+                code = server.wait()
+        except KeyboardInterrupt as stop:
+            raise typer.Exit(code_of_stop(stop) if isinstance(stop, Terminated) else 0) from None
+    raise UnavailableError(f"MLflow's server ended with exit code {code}; its own messages stand above")
+
+
+def _show_pages(served: str, connection: Connection) -> None:
+    from alue_bench.cli.console import remarks
+
     remarks().print(f"All runs:         {runs_page(served, connection)}")
     if newest := comparison_page(served, connection):
         remarks().print(f"The newest plan:  {newest}")
     remarks().print(f"Columns and axes worth showing: {COMPARISON_COLUMNS}")
-    if uri.startswith("http"):
-        remarks().print("This store is a server already: open an address above.")
-        return
-    command = [sys.executable, "-m", "mlflow", "server"]
-    command += ["--host", host, "--port", str(port), "--workers", "1"]
-    try:
-        # Not as an argument: every user of the machine sees those.
-        environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": mlflow_uri(uri)}
-        code = subprocess.run(command, check=False, env=environment).returncode
-    except KeyboardInterrupt:
-        code = 0
-    raise typer.Exit(1 if code not in (0, -2) else 0)
 
 
 def runs_page(served: str, connection: Connection) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from alue_bench.data.tokenisation import TokenisedSplit
 
@@ -27,6 +27,18 @@ is enough for short texts, many of which are of one length; of long texts no two
 
 
 @dataclass(frozen=True)
+class Padding:
+    """What fills up the texts of a batch to one length."""
+
+    token: int
+    """The id of the padding token."""
+    side: Literal["right", "left"] = "right"
+    """Where it stands. See `training.trial` for how it is chosen."""
+    type_id: int = 0
+    """Its segment number."""
+
+
+@dataclass(frozen=True)
 class Batch:
     """Examples padded to the longest of them. b examples, s tokens."""
 
@@ -37,6 +49,8 @@ class Batch:
     indices: Tensor  # int64 [b]: the examples' places in the split
     tokens: int
     """Tokens without padding."""
+    side: Literal["right", "left"] = "right"
+    """Where the padding stands."""
 
     def to(self, device: Any) -> Batch:
         def moved(tensor: Tensor) -> Tensor:
@@ -59,11 +73,14 @@ class Batch:
     def rows(self, chosen: slice) -> Batch:
         """Some of the examples, padded to the longest of them."""
         mask = self.attention_mask[chosen]
+        width = mask.shape[1]
         longest = int(mask.sum(1).max())
-        return Batch(
-            input_ids=self.input_ids[chosen, :longest],
-            attention_mask=mask[:, :longest],
-            token_type_ids=None if self.token_type_ids is None else self.token_type_ids[chosen, :longest],
+        kept = slice(0, longest) if self.side == "right" else slice(width - longest, width)
+        return replace(
+            self,
+            input_ids=self.input_ids[chosen, kept],
+            attention_mask=mask[:, kept],
+            token_type_ids=None if self.token_type_ids is None else self.token_type_ids[chosen, kept],
             targets=self.targets[chosen],
             indices=self.indices[chosen],
             tokens=int(mask.sum()),
@@ -120,7 +137,9 @@ def rounded_up(length: int) -> int:
     return -(-length // step) * step
 
 
-def collate(split: TokenisedSplit, indices: np.ndarray[Any, Any], pad_id: int, *, few_lengths: bool = False) -> Batch:
+def collate(
+    split: TokenisedSplit, indices: np.ndarray[Any, Any], padding: Padding, *, few_lengths: bool = False
+) -> Batch:
     """Pad the examples at `indices` to the longest of them; with `few_lengths` to one of few lengths, never beyond the
     longest example of the split."""
     import torch
@@ -131,25 +150,28 @@ def collate(split: TokenisedSplit, indices: np.ndarray[Any, Any], pad_id: int, *
     longest = int(lengths.max())
     if few_lengths:
         longest = max(longest, min(rounded_up(longest), int(split.lengths.max())))
-    places = torch.arange(longest)  # [s]
-    mask = places[None, :] < lengths[:, None]  # [b, s]
-    source = torch.where(mask, starts[:, None] + places[None, :], 0)
+    places = torch.arange(longest)[None, :]  # [1, s]
+    if padding.side == "left":
+        places = places - (longest - lengths[:, None])  # [b, s], below 0 where there is padding
+    mask = (places >= 0) & (places < lengths[:, None])  # [b, s]
+    source = torch.where(mask, starts[:, None] + places, 0)
     type_ids = None
     if split.token_type_ids is not None:
-        type_ids = torch.where(mask, split.token_type_ids[source], 0)
+        type_ids = torch.where(mask, split.token_type_ids[source], padding.type_id)
     return Batch(
-        input_ids=torch.where(mask, split.input_ids[source], pad_id),
+        input_ids=torch.where(mask, split.input_ids[source], padding.token),
         attention_mask=mask.long(),
         token_type_ids=type_ids,
         targets=split.targets[chosen],
         indices=chosen,
         tokens=int(lengths.sum()),
+        side=padding.side,
     )
 
 
 def batches(
-    split: TokenisedSplit, order: list[np.ndarray[Any, Any]], pad_id: int, *, few_lengths: bool = False
+    split: TokenisedSplit, order: list[np.ndarray[Any, Any]], padding: Padding, *, few_lengths: bool = False
 ) -> Iterator[Batch]:
     """The batches of an order, made one at a time; see `collate`."""
     for indices in order:
-        yield collate(split, indices, pad_id, few_lengths=few_lengths)
+        yield collate(split, indices, padding, few_lengths=few_lengths)

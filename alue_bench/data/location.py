@@ -11,6 +11,7 @@ from typing import Literal
 import platformdirs
 
 from alue_bench.errors import DataError, UnavailableError, UsageError
+from alue_bench.suggestion import command_line
 from alue_bench.task import DataFile, Task
 
 VARIABLE = "ALUE_BENCH_DATA"
@@ -91,6 +92,6 @@ def locate(task: Task, *, given: Path | None, sample: bool) -> DataFolder:
     if task.sample is None or not has_files(task, task.sample):
         raise DataError(
             f"task {task.name!r} has no embedded sample and its files were not added; "
-            f"add them with: alue-bench data add {task.name} PATH"
+            f"add them with: {command_line('data', 'add', task.name, 'PATH')}"
         )
     return DataFolder(task.sample, "sample")

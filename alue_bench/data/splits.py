@@ -68,8 +68,12 @@ def load_rows(
         kept = limit_rows(examples, limits[split])
         if not kept:
             raise DataError(f"task {task.name!r}: the {split} split has no rows left")
-        if any(example.target is None for example in kept):
-            raise DataError(f"task {task.name!r}: the {split} split has rows without a gold label")
+        unlabelled_row = next((example for example in kept if example.target is None), None)
+        if unlabelled_row is not None:
+            raise DataError(
+                f"task {task.name!r}: the {split} split has rows without a gold label, the first of them "
+                f"{unlabelled_row.id!r} at {unlabelled_row.line} of its file"
+            )
         content = [[e.id, e.text, e.text_pair, e.target] for e in kept]
         splits[split] = SplitRows(tuple(kept), digest_of(content))
     notes: list[str] = []

@@ -23,8 +23,12 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-FORMAT = 1
+FORMAT = 2
 """Increase when the content of the cached files changes."""
+MANY_UNKNOWN = 0.05
+"""The part of unknown tokens above which readers are told: the tokeniser may not know the texts' language or script."""
+FIRST_TEXTS, FIRST_TOKENS = 64, 128
+"""How many texts, and tokens of each, a plan looks at to tell of unknown tokens before its runs begin."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,10 @@ class TokenisedSplit:
     ids: list[str]
     truncated: int
     """How many examples were cut to the maximal length."""
+    unknown_share: float = 0.0
+    """The part of the tokens, without those that the tokeniser adds to any text, that stand for unknown words."""
+    empty: int = 0
+    """How many examples have a text of which normalisation and tokenisation left nothing."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -70,11 +78,47 @@ class TokenCache:
             if tokens is None:
                 tokens = _tokenised(texts, tokenizer, max_length)
                 _save(tokens, folder)
-            self._kept[key] = _as_split(tokens, rows, labels)
+            self._kept[key] = _as_split(tokens, rows, labels, tokenizer)
         return self._kept[key]
 
 
-def _as_split(tokens: Any, rows: SplitRows, labels: Labels) -> TokenisedSplit:
+def unread_notes(split: TokenisedSplit, name: str) -> list[str]:
+    """Return sentences on texts that the model cannot read: many unknown tokens, nothing left of a text."""
+    return _unread_notes(split.unknown_share, split.empty, f"{len(split)} {name} texts", f"the {name} texts")
+
+
+def first_texts_notes(rows: SplitRows, model: Model, tokenizer: Any, name: str) -> list[str]:
+    """As `unread_notes`, from a split's first texts, for a plan."""
+    first = SplitRows(rows.examples[:FIRST_TEXTS], "")
+    texts = _normalised(first, model)
+    encoded = _encoded(texts, tokenizer, FIRST_TOKENS)
+    ids = [token for example in encoded["input_ids"] for token in example]
+    what = f"the first {len(first.examples)} {name} texts"
+    return _unread_notes(_unknown_share(ids, tokenizer), sum(encoded["empty"]), what, what)
+
+
+def _unread_notes(unknown_share: float, empty: int, counted: str, texts: str) -> list[str]:
+    notes = []
+    if unknown_share > MANY_UNKNOWN:
+        notes.append(f"{100 * unknown_share:.0f} % of the tokens of {texts} are unknown to the tokeniser")
+    if empty:
+        notes.append(f"{empty} of {counted} had nothing left after normalisation and tokenisation")
+    return notes
+
+
+def _unknown_share(ids: Any, tokenizer: Any) -> float:
+    import numpy as np
+
+    around = {*tokenizer("")["input_ids"], *tokenizer("", "")["input_ids"]}  # what is put around any text
+    unknown = tokenizer.unk_token_id
+    if unknown is None or unknown in around:
+        return 0.0
+    ids = np.asarray(ids, dtype="int64")
+    own = len(ids) - int(np.isin(ids, sorted(around)).sum())
+    return int((ids == unknown).sum()) / own if own else 0.0
+
+
+def _as_split(tokens: Any, rows: SplitRows, labels: Labels, tokenizer: Any) -> TokenisedSplit:
     import torch
 
     columns = tokens.with_format("arrow")[:]
@@ -89,6 +133,8 @@ def _as_split(tokens: Any, rows: SplitRows, labels: Labels) -> TokenisedSplit:
         targets=encode_targets(rows, labels),
         ids=[example.id for example in rows.examples],
         truncated=int(columns["truncated"].to_numpy().sum()),
+        unknown_share=_unknown_share(ids.values.to_numpy(), tokenizer),
+        empty=int(columns["empty"].to_numpy().sum()),
     )
 
 
@@ -126,18 +172,39 @@ def _tokenised(columns: dict[str, list[str]], tokenizer: Any, max_length: int) -
     datasets.disable_progress_bars()  # one bar for the whole plan is enough
 
     def encode(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
-        whole = tokenizer(batch["text"], batch.get("text_pair"), truncation=True, max_length=max_length)
-        encoded = {name: whole[name] for name in ("input_ids", "token_type_ids") if name in whole}
-        if whole.encodings is not None:
-            encoded["truncated"] = [bool(encoding.overflowing) for encoding in whole.encodings]
-        else:  # a tokeniser without the fast backend does not tell what it cut
-            uncut = tokenizer(batch["text"], batch.get("text_pair"), truncation=False)["input_ids"]
-            encoded["truncated"] = [len(ids) > max_length for ids in uncut]
-        return encoded
+        return _encoded(batch, tokenizer, max_length)
 
     # Rows are passed in memory and the result is saved under our own key; the library's own cache stays off.
     table = datasets.Dataset.from_dict(columns)
     return table.map(encode, batched=True, batch_size=1000, remove_columns=list(columns), keep_in_memory=True)
+
+
+def _encoded(batch: dict[str, list[str]], tokenizer: Any, max_length: int) -> dict[str, list[Any]]:
+    """Token ids, and token types where the tokeniser gives any; which examples were cut, which have an empty text."""
+    texts, pairs = batch["text"], batch.get("text_pair")
+    whole = tokenizer(texts, pairs, truncation=True, max_length=max_length)
+    encoded = {name: list(whole[name]) for name in ("input_ids", "token_type_ids") if name in whole}
+    sides = {0} if pairs is None else {0, 1}
+    if whole.encodings is not None:
+        encoded["truncated"] = [bool(encoding.overflowing) for encoding in whole.encodings]
+        encoded["empty"] = [not sides <= set(encoding.sequence_ids) for encoding in whole.encodings]
+    else:  # a tokeniser without the fast backend tells neither what it cut nor which token is of which text
+        uncut = tokenizer(texts, pairs, truncation=False)["input_ids"]
+        encoded["truncated"] = [len(ids) > max_length for ids in uncut]
+        alone = [tokenizer(column, add_special_tokens=False)["input_ids"] for column in (texts, pairs) if column]
+        encoded["empty"] = [not all(example) for example in zip(*alone, strict=True)]
+    for place, ids in enumerate(encoded["input_ids"]):
+        if not ids:  # where nothing is put around a text, an empty one would be an example without any token
+            encoded["input_ids"][place] = [_of_nothing(tokenizer)]
+            if "token_type_ids" in encoded:
+                encoded["token_type_ids"][place] = [0]
+    return encoded
+
+
+def _of_nothing(tokenizer: Any) -> int:
+    """The token that stands for an empty text."""
+    ends = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id)
+    return int(next(token for token in ends if token is not None))
 
 
 def _load(folder: Path) -> Any | None:

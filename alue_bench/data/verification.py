@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import math
-import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from alue_bench.data.location import DataFolder, user_data_folder
 from alue_bench.errors import AlueBenchError, DataError
 from alue_bench.formats import BadRow, Example, Target, shown
+from alue_bench.suggestion import command_line
 from alue_bench.task import DataFile, Labels, TargetKind, Task
 
 Texts = tuple[str, str | None]
+NAMED = 5
+"""Of many labels, so many are named."""
+
+SNIFFED = 8192
+"""The first bytes of a file, by which it is told whether it is a text."""
+
+MAGIC = (b"PK\x03\x04", b"PAR1", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"ARROW1")
+"""The first bytes of ZIP (XLSX too), Parquet, gzip, bzip2, xz, zstd and Arrow files."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,12 @@ class ReadFile:
     examples: tuple[Example, ...]
     bad: tuple[BadRow, ...]
     sha256: str
+    has_lines: bool
+    """Whether it is a text: of another file, rows are counted instead of lines."""
+
+    def place(self, row: Example | BadRow) -> str:
+        """Where a row stands, for a message."""
+        return place(self.path, row.line, has_lines=self.has_lines)
 
 
 @dataclass
@@ -39,6 +53,14 @@ class FileReport:
     bad: tuple[BadRow, ...]
     duplicates: int
     """Rows whose texts occurred in an earlier row of the same file."""
+    has_lines: bool
+    """As for `ReadFile`."""
+    gaps: tuple[str, ...] = ()
+    """Sentences about labels that do not occur, or that every row has."""
+
+    def place(self, row: BadRow) -> str:
+        """Where a row stands, for a message."""
+        return place(self.path, row.line, has_lines=self.has_lines)
 
 
 @dataclass
@@ -62,28 +84,64 @@ class VerificationReport:
 def read_file(file: DataFile, path: Path, labels: Labels) -> ReadFile:
     """Read an official file whole.
 
-    A row whose target is not of the label space is a bad row, whoever wrote the reader. Raises DataError where the
-    file as a whole is unusable: missing, empty, in a wrong encoding, without a column.
+    A row whose text or target cannot be used is a bad row, whoever wrote the reader, and so is None in the place of a
+    row. Raises DataError where the file as a whole is unusable: missing, empty, in a wrong encoding, without a column;
+    where the reader fails, with the row after which it did.
     """
     if not path.is_file():
         raise DataError(f"{path}: the file is missing")
+    content = path.read_bytes()
+    has_lines = is_text(content)
     examples: list[Example] = []
     bad: list[BadRow] = []
+    last: Example | BadRow | None = None
     try:
-        for row in file.read(path):
-            if isinstance(row, BadRow):
-                bad.append(row)
-            elif (problem := unfit(row, labels)) is not None:
-                bad.append(problem)
+        rows = file.read(path)
+        if rows is None:
+            raise TypeError("it returned None; let it yield each row")
+        for row in rows:
+            last = _checked(row, labels, last)
+            if isinstance(last, BadRow):
+                bad.append(last)
             else:
-                examples.append(row)
+                examples.append(last)
     except AlueBenchError:
         raise
     except Exception as error:  # a reader of a plugin; name the file, not the stack
+        where = f" after {_unit(has_lines)} {last.line}" if last is not None else ""
         raise DataError(
-            f"{path}: the reader failed: {type(error).__name__}: {shown(str(error), quote=False)}"
+            f"{path}: the reader failed{where}: {type(error).__name__}: {shown(str(error), quote=False, most=200)}"
         ) from error
-    return ReadFile(path, tuple(examples), tuple(bad), hashlib.sha256(path.read_bytes()).hexdigest())
+    return ReadFile(path, tuple(examples), tuple(bad), hashlib.sha256(content).hexdigest(), has_lines)
+
+
+def is_text(content: bytes) -> bool:
+    """Whether a file's rows are lines: no NUL in its beginning, which is UTF-8 but for single bytes (a damaged row,
+    or one of an encoding of single bytes)."""
+    beginning = content[:SNIFFED]
+    if b"\0" in beginning or beginning.startswith(MAGIC):
+        return False
+    decoded = beginning.decode("utf-8", errors="replace")
+    controls = sum(character < " " and character not in "\t\n\r\f" for character in decoded)
+    return controls <= len(decoded) // 100
+
+
+def place(path: Path, line: int, *, has_lines: bool) -> str:
+    """Where a row stands: FILE:LINE, or "FILE, row 7" where a file has no lines."""
+    return f"{path}:{line}" if has_lines else f"{path}, row {line}"
+
+
+def _unit(has_lines: bool) -> str:
+    return "line" if has_lines else "row"
+
+
+def _checked(row: Example | BadRow | None, labels: Labels, last: Example | BadRow | None) -> Example | BadRow:
+    """A row as its reader gave it, or a bad row in its place. `last` is the row before it."""
+    if row is None:
+        return BadRow(last.line + 1 if last is not None else 1, "the reader gave None in the place of this row")
+    if isinstance(row, BadRow):
+        return row
+    return unfit(row, labels) or row
 
 
 def unfit(example: Example, labels: Labels) -> BadRow | None:
@@ -93,9 +151,9 @@ def unfit(example: Example, labels: Labels) -> BadRow | None:
     """
     if not isinstance(example, Example):
         raise TypeError(f"it gave {example!r:.80} where an Example or a BadRow was expected")
-    for text in (example.id, example.text, example.text_pair or ""):
+    for text in (example.id, example.text, "" if example.text_pair is None else example.text_pair):
         if not isinstance(text, str):
-            raise TypeError(f"line {example.line}: {text!r:.80} stands where a text was expected")
+            return BadRow(example.line, f"{shown(repr(text), quote=False)} stands where a text was expected")
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -119,7 +177,7 @@ def unfit(example: Example, labels: Labels) -> BadRow | None:
     return None
 
 
-def label_counts(targets: list[Target]) -> dict[str, int]:
+def label_counts(targets: Sequence[Target]) -> dict[str, int]:
     """How often each label occurs; an example with several labels counts for each of them. Numbers are not counted."""
     counts: Counter[str] = Counter()
     for target in targets:
@@ -128,6 +186,35 @@ def label_counts(targets: list[Target]) -> dict[str, int]:
         elif isinstance(target, str):
             counts[target] += 1
     return dict(sorted(counts.items()))
+
+
+def gaps(split: str, targets: Sequence[Target], labels: Labels) -> list[str]:
+    """Return a sentence for each thing that a split's gold labels can neither teach nor test; none where each label
+    occurs, and none for rows without gold labels.
+
+    `split` is train, dev or test.
+    """
+    gold = [target for target in targets if target is not None]
+    if not gold:
+        return []
+    trains = split == "train"
+    if labels.kind is TargetKind.REGRESSION:
+        effect = "there is nothing to learn" if trains else "a correlation with them is undefined"
+        return [f"all {len(gold)} {split} rows have the value {gold[0]}: {effect}"] if len(set(gold)) == 1 else []
+    counts = label_counts(gold)
+    found = []
+    absent = [name for name in labels.names if name not in counts]
+    if absent:
+        named = ", ".join(shown(name) for name in absent[:NAMED])
+        more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
+        effect = "they cannot be learnt" if trains else "macro-F1 leaves out those that are not predicted either"
+        found.append(f"labels of no {split} row: {named}{more} (of {len(labels.names)}); {effect}")
+    of_all = [name for name, count in counts.items() if count == len(gold)]
+    if of_all:
+        what = "the label" if labels.kind is TargetKind.MULTILABEL else "no label but"
+        effect = "there is nothing to learn about it" if trains else "scores do not tell whether it was learnt"
+        found += [f"all {len(gold)} {split} rows have {what} {shown(name)}: {effect}" for name in of_all[:NAMED]]
+    return found
 
 
 def verify(task: Task, folder: DataFolder) -> VerificationReport:
@@ -156,6 +243,8 @@ def verify(task: Task, folder: DataFolder) -> VerificationReport:
                 labels=label_counts([example.target for example in read.examples]),
                 bad=read.bad,
                 duplicates=len(read.examples) - len(texts[split]),
+                gaps=tuple(gaps(split, [example.target for example in read.examples], task.labels)),
+                has_lines=read.has_lines,
             )
         )
     report.overlaps = _overlaps(texts)
@@ -177,18 +266,16 @@ def reject_bad_rows(task: Task, folder: DataFolder, read: ReadFile, *, drop: boo
     """Raises DataError naming the first bad rows, unless they are to be dropped."""
     if not read.bad or drop:
         return
-    shown = "; ".join(f"{read.path}:{row.line}: {row.reason}" for row in read.bad[:most])
+    shown = "; ".join(f"{read.place(row)}: {row.reason}" for row in read.bad[:most])
     more = f"; and {len(read.bad) - most} more" if len(read.bad) > most else ""
     raise DataError(
         f"{shown}{more}. Mend the file or go on without bad rows: --drop-bad "
-        f"(all of them: alue-bench data verify {task.name}{_options_for(folder)})"
+        f"(all of them: {command_line('data', 'verify', task.name, options=_options_for(folder))})"
     )
 
 
-def _options_for(folder: DataFolder) -> str:
+def _options_for(folder: DataFolder) -> dict[str, object]:
     """What makes `alue-bench data verify` read this folder, and none that comes before it."""
     if folder.kind == "sample":
-        return " --sample"
-    if folder.path == user_data_folder():
-        return ""
-    return f" --data-dir {shlex.quote(str(folder.path))}"
+        return {"sample": True}
+    return {"data_dir": None if folder.path == user_data_folder() else folder.path}

@@ -62,7 +62,7 @@ def additive(metric: str, gold: Array, predicted: Array, labels: Labels) -> Addi
         index = labels.names.index(metric.removeprefix("f1_class_"))
         return Additive(counts, lambda sums: _f1(sums, k)[..., index])
     by_name = {
-        "f1_macro": lambda sums: _f1(sums, k).mean(axis=-1),
+        "f1_macro": lambda sums: _mean_of_defined(_f1(sums, k)),
         "f1_weighted": lambda sums: _weighted(sums, k),
         "f1_micro": lambda sums: _micro(sums, k),
         "mcc": lambda sums: _mcc(sums, k),
@@ -97,17 +97,33 @@ def _confusion(gold: Array, predicted: Array, k: int) -> Array:
 
 
 def _f1(sums: Array, k: int) -> Array:
-    """F1 of each label [..., k]; 0 where it is neither gold nor predicted."""
-    return _ratio(2 * sums[..., :k], sums[..., k : 2 * k] + sums[..., 2 * k :])
+    """F1 of each label [..., k]; nan where it is neither gold nor predicted, as in a resample without the label."""
+    import numpy as np
+
+    return _ratio(2 * sums[..., :k], sums[..., k : 2 * k] + sums[..., 2 * k :], undefined=np.nan)
+
+
+def _mean_of_defined(values: Array) -> Array:
+    """Mean over the last axis of those that are not nan [...]; nan where all are."""
+    import numpy as np
+
+    defined = ~np.isnan(values)
+    return _ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1), undefined=np.nan)
 
 
 def _weighted(sums: Array, k: int) -> Array:
-    support = sums[..., 2 * k :]
-    return _ratio((_f1(sums, k) * support).sum(axis=-1), support.sum(axis=-1))
+    """By support. Without any gold label it is 0 where one is predicted, else nan."""
+    import numpy as np
+
+    support, f1 = sums[..., 2 * k :], _f1(sums, k)
+    weighted = _ratio((np.where(support > 0, f1, 0.0) * support).sum(axis=-1), support.sum(axis=-1))
+    return np.where(np.isnan(f1).all(axis=-1), np.nan, weighted)
 
 
 def _micro(sums: Array, k: int) -> Array:
-    return _ratio(2 * sums[..., :k].sum(axis=-1), sums[..., k:].sum(axis=-1))
+    import numpy as np
+
+    return _ratio(2 * sums[..., :k].sum(axis=-1), sums[..., k:].sum(axis=-1), undefined=np.nan)
 
 
 def _mcc(sums: Array, k: int) -> Array:
@@ -136,11 +152,14 @@ def _pearson(sums: Array) -> Array:
     spread = np.maximum(count * xx - x * x, 0) * np.maximum(count * yy - y * y, 0)
     # Undefined where one side is constant; its contribution to a difference is then nan too, and is said to be.
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(spread > 0, (count * xy - x * y) / np.sqrt(spread), np.nan)
+        correlation: Array = np.where(spread > 0, (count * xy - x * y) / np.sqrt(spread), np.nan)
+    return correlation
 
 
-def _ratio(above: Array, below: Array) -> Array:
-    """Zero where there is nothing to divide by, as scikit-learn does with zero_division=0."""
+def _ratio(above: Array, below: Array, undefined: float = 0.0) -> Array:
+    """`undefined` where there is nothing to divide by, as scikit-learn has it with zero_division."""
     import numpy as np
 
-    return np.divide(above, below, out=np.zeros(np.broadcast_shapes(np.shape(above), np.shape(below))), where=below > 0)
+    out = np.full(np.broadcast_shapes(np.shape(above), np.shape(below)), undefined)
+    ratio: Array = np.divide(above, below, out=out, where=below > 0)
+    return ratio

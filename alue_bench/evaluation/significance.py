@@ -225,9 +225,12 @@ def paired_bootstrap(
         else:
             drawn.append(differences.mean(axis=0))
     all_drawn = np.concatenate(drawn)
-    low, high = np.nanquantile(all_drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    beyond = int((np.abs(all_drawn - observed) >= abs(observed) - 1e-12).sum())
-    return Bootstrapped(difference=observed, interval=(float(low), float(high)), p_value=(beyond + 1) / (resamples + 1))
+    # The metric is undefined on some resamples: a label's F1 where the label is in none of its examples.
+    defined = all_drawn[np.isfinite(all_drawn)]
+    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if len(defined) else (math.nan, math.nan)
+    beyond = int((np.abs(defined - observed) >= abs(observed) - 1e-12).sum())
+    p_value = (beyond + 1) / (len(defined) + 1)
+    return Bootstrapped(difference=observed, interval=(float(low), float(high)), p_value=p_value)
 
 
 def approximate_randomisation(
@@ -250,7 +253,7 @@ def approximate_randomisation(
     for place in range(pairs):
         differing |= (rows[place] != rows[pairs + place]).any(axis=1)
     exchange = [rows[pairs + place][differing] - rows[place][differing] for place in range(pairs)]
-    beyond = 0
+    beyond = defined = 0
     for size in _chunks(resamples, int(differing.sum())):
         exchanged = rng.binomial(counts[differing], 0.5, size=(size, int(differing.sum()))).astype("float64")
         change = np.zeros(size)
@@ -258,7 +261,8 @@ def approximate_randomisation(
             moved = exchanged @ exchange[place]
             change += a.value(totals[place] + moved) - b.value(totals[pairs + place] - moved)
         beyond += int((np.abs(change / pairs) >= observed - 1e-12).sum())
-    return (beyond + 1) / (resamples + 1)
+        defined += int(np.isfinite(change).sum())
+    return (beyond + 1) / (defined + 1)
 
 
 def _mean_difference(values: Sequence[Additive], base: Sequence[Additive]) -> float:

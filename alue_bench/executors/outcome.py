@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from alue_bench.plan import Plan, PlannedRun
 from alue_bench.spec import RunSpec
+from alue_bench.variation import describe, reading_order, settings_of, varied_by_specs
 
 Status = Literal["finished", "reused", "failed"]
 
@@ -56,22 +57,40 @@ def in_order(plan: Plan, outcomes: list[Outcome]) -> list[Outcome]:
 
 
 def aggregate(outcomes: list[Outcome]) -> dict[str, float]:
-    """What a parent run shows at a glance: per strategy the mean score and the whole training time; counts."""
+    """Return what a parent run shows at a glance: per strategy, and per value of hyper-parameters that vary, the mean
+    score and the whole training time; counts."""
     found: dict[str, float] = {
         f"runs/{status}": sum(outcome.status == status for outcome in outcomes)
         for status in ("finished", "reused", "failed")
     }
-    for strategy in dict.fromkeys(outcome.spec.strategy for outcome in outcomes):
-        of_strategy = [o.metrics for o in outcomes if o.spec.strategy == strategy and o.status != "failed"]
-        scores = [m["test/score"] for m in of_strategy if math.isfinite(m.get("test/score", math.nan))]
+    names = varied_by_specs(outcome.spec for outcome in outcomes)
+    groups: dict[str, list[Mapping[str, float]]] = {}
+    for outcome in outcomes:
+        if outcome.status != "failed":
+            settings = describe(settings_of(outcome.spec.hyper, names), between="/")
+            groups.setdefault("/".join(filter(None, (outcome.spec.strategy, settings))), []).append(outcome.metrics)
+    for name, group in groups.items():
+        scores = [m["test/score"] for m in group if math.isfinite(m.get("test/score", math.nan))]
         if scores:
-            found[f"mean_score/{strategy}"] = sum(scores) / len(scores)
-            found[f"total_train_s/{strategy}"] = sum(m["runtime/train_s"] for m in of_strategy)
+            found[f"mean_score/{name}"] = sum(scores) / len(scores)
+            found[f"total_train_s/{name}"] = sum(m["runtime/train_s"] for m in group)
     return found
 
 
+def in_reading_order(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Return outcomes as people look for them: by task, model, strategy, hyper-parameters that vary, and seed."""
+    place = reading_order([outcome.spec for outcome in outcomes])
+    return sorted(outcomes, key=lambda outcome: place[outcome.spec.fingerprint])
+
+
 def result_document(outcomes: list[Outcome], plan: Plan, *, experiment: str, tracking_uri: str) -> dict[str, Any]:
-    """The document of `--json`, also kept with the parent run. Undefined scores are null: JSON has no nan."""
+    """Return the document of `--json`, also kept with the parent run. Undefined scores are null: JSON has no nan.
+
+    Runs stand in the plan's order; where that is one for the machine, in the order of the tables.
+    """
+    listed = in_reading_order(outcomes) if plan.order_matters else outcomes
+    specs = [planned.spec for planned in plan.runs]
+    values = {name: sorted({getattr(spec.hyper, name) for spec in specs}) for name in varied_by_specs(specs)}
 
     def finite(value: float) -> float | None:
         return value if math.isfinite(value) else None
@@ -79,6 +98,7 @@ def result_document(outcomes: list[Outcome], plan: Plan, *, experiment: str, tra
     return {
         "experiment": experiment,
         "tracking_uri": tracking_uri,
+        "varied": values,
         "runs": [
             {
                 "task": o.spec.task,
@@ -93,7 +113,7 @@ def result_document(outcomes: list[Outcome], plan: Plan, *, experiment: str, tra
                 "metrics": {name: finite(value) for name, value in sorted(o.metrics.items())},
             }
             | ({"cause": o.cause} if o.cause else {})
-            for o in outcomes
+            for o in listed
         ],
         "skipped": [
             {"task": s.task, "model": s.model, "strategy": s.strategy, "seed": s.seed, "reason": s.reason}

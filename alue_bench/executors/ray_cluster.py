@@ -19,6 +19,7 @@ from typing import Any
 from alue_bench.errors import UnavailableError, UsageError
 from alue_bench.executor import Advanced, Assignment, Ended, Event, Lost, Report, Resources, Returned, Started, Warned
 from alue_bench.executors.news import News
+from alue_bench.extras import install_command
 from alue_bench.measure.environment import RUNS_PER_GPU
 from alue_bench.redaction import redact
 
@@ -39,7 +40,7 @@ def hire(resources: Resources) -> RayCrew:
         import ray
     except ImportError as error:
         raise UnavailableError(
-            "--executor ray needs the package ray; install it with: pip install 'alue-bench[ray]'"
+            f"--executor ray needs the package ray; install it with: {install_command('ray')}"
         ) from error
     ours = not ray.is_initialized()
     if ours:

@@ -35,6 +35,7 @@ def source_of(planned: PlannedRun, registry: Registry) -> Source:
         checkpoint_every=inputs.checkpointing.every_s / 60 if inputs.checkpointing else None,
         depths=tuple(sorted(inputs.depths.depths)),
         tags=dict(planned.tags),
+        notes=inputs.trial.notes,
     )
 
 
@@ -72,6 +73,7 @@ def rebuilt(spec: RunSpec, source: Source, registry: Registry, shelf: Shelf) -> 
         sample=source.sample,
         cache_size=source.cache_size,
         allow_pickles=source.allow_pickles,
+        keep_head=spec.keep_head,
         checkpoint_every=source.checkpoint_every,
     )
     plan = build_plan(request, registry, shelf)
@@ -81,7 +83,9 @@ def rebuilt(spec: RunSpec, source: Source, registry: Registry, shelf: Shelf) -> 
     here = replace(found.spec, model=spec.model)  # two folders of one name have a suffix in a plan with both
     if here.fingerprint != spec.fingerprint:
         raise DiffersHere(f"the worker finds another {_difference(spec, here)} than the plan has for {spec.label}")
-    inputs = replace(found.inputs, model=replace(found.inputs.model, name=spec.model))
+    # The number format is that of the plan here: that the model cannot compute in the one asked for is known there.
+    trial = replace(found.inputs.trial, notes=source.notes)
+    inputs = replace(found.inputs, model=replace(found.inputs.model, name=spec.model), trial=trial)
     inputs.depths.depths.update(source.depths)
     if (inputs.checkpoint, inputs.train_task.labels) not in shelf.more_expected:
         # The next assignment is likely to begin with the same model: it is kept from one to the next.

@@ -9,6 +9,7 @@ import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from alue_bench.data.batches import Padding
 from alue_bench.data.tokenisation import TokenisedSplit
 from alue_bench.measure.flops import training_flops
 from alue_bench.spec import HyperParameters
@@ -85,7 +86,7 @@ def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParame
             hyper=replace(hyper, epochs=1, batch_size=batch_size, select="last"),
             data_seed=0,
             device=device,
-            pad_id=0,
+            padding=Padding(0),
             score=lambda logits: {"score": 0.0},
         )
     plan = FreezePlan(stack.shape)

@@ -1,8 +1,11 @@
-"""Analytic floating-point operations of fine-tuning, from a model's shapes, what trains, and the examples' lengths.
+"""Floating-point operations of fine-tuning: by formulas from a model's shapes, or, where those do not hold, counted.
 
-Counted are matrix products, a multiply-add as two operations, tokens without padding. A product with a weight matrix
-costs as much again for the gradient of its input, where something below it trains, and for that of the matrix, where it
-trains itself. So for a layer of forward cost F:
+Counted are matrix products, a multiply-add as two operations, tokens without padding. The formulas are compared with
+torch's counter once for each architecture, on a few plans and lengths; where they are off by more than a hundredth, the
+counter's numbers are taken (`counted_flops`). Which of them a run's numbers are is recorded with it.
+
+The formulas: a product with a weight matrix costs as much again for the gradient of its input, where something below it
+trains, and for that of the matrix, where it trains itself. So for a layer of forward cost F:
 
 - trained: 3 F (forward, gradient of its inputs, gradient of its weights);
 - frozen, above something that trains: 2 F; its attention, which multiplies no weights, 3 times its part of F;
@@ -16,15 +19,73 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from alue_bench.measure.counted_flops import counted_forward, counted_prefix, counted_step
+from alue_bench.spec import digest_of
 from alue_bench.strategy import FreezePlan
-from alue_bench.training.encoder_stack import EncoderStack
+from alue_bench.training.anatomy import described
+from alue_bench.training.checkpoint import empty_model
+from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.training.forward import reads_first_only
 from alue_bench.training.freezing import trainable_parameters
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import nn
+
+TOLERANCE = 0.01
+"""How far the formulas may be from torch's counter."""
+COMPARED = (4, (12, 40))
+"""Texts of the batches, and tokens of each text, for which both are compared."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """How the operations of an architecture are found."""
+
+    name: Literal["formula", "counter"]
+    largest_gap: float | None = None
+    """How far the formulas were from torch's counter, at most; None where tests compare them."""
+    problem: str = ""
+    """Why they could not be compared."""
+
+
+_methods: dict[str, Method] = {}
+
+
+def method_of(stack: EncoderStack) -> Method:
+    """Return how operations are found for the architecture of a model, perhaps on the meta device."""
+    model: Any = stack.model
+    if reads_first_only(stack):
+        return Method("formula")
+    key = digest_of([type(model).__name__, described(model.config)])
+    if key not in _methods:
+        _methods[key] = _compared(view_as_stack(empty_model(model.config)))
+    return _methods[key]
+
+
+def _compared(stack: EncoderStack) -> Method:
+    import numpy as np
+
+    shape = stack.shape
+    low = frozenset(range(shape.layers // 2))
+    plans = (
+        FreezePlan(shape),
+        FreezePlan(shape, low, embeddings=True),
+        FreezePlan(shape, frozenset(range(shape.layers)) - low),
+    )
+    texts, tokens = COMPARED
+    gaps = []
+    try:
+        for plan in plans:
+            for length in tokens:
+                lengths = np.full(texts, length)
+                counted = counted_step(stack, plan, lengths, texts)
+                gaps.append(abs(_formula(stack, plan, lengths) / counted - 1))
+    except Exception as error:  # whatever a stranger's architecture does with what it does not expect
+        return Method("formula", problem=f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"[:200])
+    return Method("formula" if max(gaps) <= TOLERANCE else "counter", max(gaps))
 
 
 @dataclass(frozen=True)
@@ -58,8 +119,6 @@ class Layer:
     width: int
     """Of attention over all heads."""
     heads: int
-    window: int | None
-    """How many tokens a query sees, where attention is local."""
     attended: tuple[bool, bool, bool]
     """Whether something of the layer that trains comes before query, key and value."""
 
@@ -82,11 +141,11 @@ class Layer:
         )
 
     def _pairs(self, lengths: np.ndarray[Any, Any], first_only: bool) -> int:
-        """Pairs of tokens that see each other; with `first_only`, those of each example's first token."""
-        import numpy as np
+        """Pairs of tokens; with `first_only`, those of each example's first token.
 
-        seen = lengths if self.window is None else np.minimum(lengths, self.window)
-        return int(seen.sum()) if first_only else int((lengths * seen).sum())
+        Local attention is computed over all pairs, too, most of them masked.
+        """
+        return int(lengths.sum()) if first_only else int((lengths * lengths).sum())
 
     def _attention_products(self, backward: bool, trains_below: bool, first_only: bool) -> int:
         """Scores, and their product with the values; backward, the gradients of both factors of each."""
@@ -105,10 +164,8 @@ def layers_of(stack: EncoderStack, trained: set[int]) -> list[Layer]:
     """
     config: Any = stack.model.config
     hidden = int(config.hidden_size)
-    kinds = getattr(config, "layer_types", None) or ["full_attention"] * len(stack.layers)
-    window = getattr(config, "local_attention", None) or getattr(config, "sliding_window", None)
     found = []
-    for module, kind in zip(stack.layers, kinds, strict=True):
+    for module in stack.layers:
         products: list[Product] = []
         attended: list[bool] = []
         # The queries, keys and values are what a layer computes first, side by side: three matrices, or one of three
@@ -140,7 +197,6 @@ def layers_of(stack: EncoderStack, trained: set[int]) -> list[Layer]:
                 trains=any(id(parameter) in trained for parameter in module.parameters()),
                 width=hidden,
                 heads=int(getattr(config, "num_attention_heads", 1)),  # some architectures have no attention
-                window=window if "full" not in kind else None,
                 attended=(query, key, value),
             )
         )
@@ -219,14 +275,34 @@ def step_flops(
     *,
     start: int = 0,
     head_reads_first: bool = False,
+    batch_size: int | None = None,
 ) -> float:
-    """FLOPs of training steps over examples of these lengths (int64 [n]), without dev evaluation.
+    """Return the FLOPs of training steps over examples of these lengths (int64 [n]), without dev evaluation.
 
-    start: how many layers are not computed, since their outputs are at hand.
-    head_reads_first: the last layer is computed for the first token of each example alone.
-
-    Embeddings are looked up, not multiplied; the small projection that some architectures put behind them is left out.
+    Args:
+        stack: The model, perhaps on the meta device.
+        plan: What is frozen.
+        lengths: Tokens of each example.
+        start: How many layers are not computed, since their outputs are at hand.
+        head_reads_first: Whether the last layer is computed for the first token of each example alone.
+        batch_size: Examples in a batch; by default all of them. It matters where an architecture computes something
+            once for each batch, such as projections of relative positions.
     """
+    if method_of(stack).name == "counter":
+        return counted_step(stack, plan, lengths, batch_size or max(1, len(lengths)), start=start)
+    return _formula(stack, plan, lengths, start=start, head_reads_first=head_reads_first)
+
+
+def _formula(
+    stack: EncoderStack,
+    plan: FreezePlan,
+    lengths: np.ndarray[Any, Any],
+    *,
+    start: int = 0,
+    head_reads_first: bool = False,
+) -> float:
+    """Embeddings are looked up, not multiplied; the small projection that some architectures put behind them is left
+    out."""
     found = 0
     trained = {id(parameter) for parameter in trainable_parameters(stack, plan)}
     # Of embeddings that are not frozen, biases or adapters may train as well as weights.
@@ -245,9 +321,16 @@ def step_flops(
 
 
 def prefix_flops(
-    stack: EncoderStack, depth: int, lengths: np.ndarray[Any, Any], *, head_reads_first: bool = False
+    stack: EncoderStack,
+    depth: int,
+    lengths: np.ndarray[Any, Any],
+    *,
+    head_reads_first: bool = False,
+    batch_size: int | None = None,
 ) -> float:
-    """FLOPs of the lowest `depth` layers over examples of these lengths, forward."""
+    """Return the FLOPs of the lowest `depth` layers over examples of these lengths (int64 [n]), forward."""
+    if method_of(stack).name == "counter":
+        return counted_prefix(stack, depth, lengths, batch_size or max(1, len(lengths)))
     layers = layers_of(stack, trained=set())
     return float(
         sum(
@@ -262,6 +345,14 @@ def prefix_flops(
     )
 
 
+def forward_flops(stack: EncoderStack, lengths: np.ndarray[Any, Any], *, head_reads_first: bool = False) -> float:
+    """Return the FLOPs of a forward pass of the whole model over examples of these lengths (int64 [n])."""
+    if method_of(stack).name == "counter":
+        return counted_forward(stack, lengths, max(1, len(lengths)))
+    layers = prefix_flops(stack, len(stack.layers), lengths, head_reads_first=head_reads_first)
+    return layers + head_forward(stack, len(lengths))
+
+
 def training_flops(
     stack: EncoderStack,
     plan: FreezePlan,
@@ -270,11 +361,21 @@ def training_flops(
     *,
     prefix_cached: bool = False,
     head_reads_first: bool = False,
+    batch_size: int | None = None,
 ) -> float:
-    """FLOPs of a training in which the plan stays the same: see `step_flops`.
+    """Return the FLOPs of a training in which the plan stays the same: see `step_flops`.
 
-    prefix_cached: the frozen prefix is computed once, not in every epoch. Whoever computed it, its cost counts.
+    Args:
+        stack: The model, perhaps on the meta device.
+        plan: What is frozen.
+        lengths: Tokens of each example: int64 [n].
+        epochs: How often each example is trained on.
+        prefix_cached: Whether the frozen prefix is computed once, not in every epoch. Its cost counts, whoever
+            computed it.
+        head_reads_first: Whether the last layer is computed for the first token of each example alone.
+        batch_size: As in `step_flops`.
     """
     start = (plan.prefix_layers or 0) if prefix_cached else 0
-    each_epoch = step_flops(stack, plan, lengths, start=start, head_reads_first=head_reads_first)
-    return prefix_flops(stack, start, lengths, head_reads_first=head_reads_first) + each_epoch * epochs
+    first = head_reads_first
+    each_epoch = step_flops(stack, plan, lengths, start=start, head_reads_first=first, batch_size=batch_size)
+    return prefix_flops(stack, start, lengths, head_reads_first=first, batch_size=batch_size) + each_epoch * epochs

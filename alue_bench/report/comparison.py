@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from alue_bench.errors import AlueBenchError, UsageError
 from alue_bench.evaluation.additive import Additive, additive
 from alue_bench.evaluation.intervals import Estimate, cohens_d, estimate, holm, probability_of_improvement
+from alue_bench.evaluation.learning import REMEDY, Learning, learning
 from alue_bench.evaluation.predictions import Targets, targets_of
 from alue_bench.evaluation.significance import (
     FEWEST_SEEDS,
@@ -73,6 +74,8 @@ class Verdict(StrEnum):
     """Not shown to differ; which does not show that it is the same: see the interval."""
     TOO_FEW_SEEDS = "too few seeds"
     NOT_TESTED = "not tested"
+    NOTHING_LEARNT = "nothing learnt"
+    """By the baseline: to be no worse than it is no merit. A significant difference from it is one all the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +152,8 @@ class Block:
     """Conditions in which blocks of the same task and model differ: what a heading must say."""
     trivial_score: float | None
     """Of a predictor that does not read the text; None for another metric than the primary one."""
+    unlearnt: Learning | None
+    """How the baseline's scores lie against that one, where it has learnt nothing."""
     rows: tuple[Row, ...]
     """The baseline first, then by name, numbers in names by their size."""
     notes: tuple[str, ...]
@@ -366,6 +371,12 @@ def _block(
         if row.score and row.score.values < len(row.seeds)
     ]
     trivial = _column(kept.to_dict("records")[:1], "test/trivial_score") if primary else []
+    learnt = _learning(base, metric) if base and primary else None
+    unlearnt = None if learnt is None or learnt.shown else learnt
+    if unlearnt is not None:
+        notes.append(
+            f"{unlearnt.sentence(baseline, 'test')}, so that no strategy can be said to keep its score; {REMEDY}"
+        )
     return Block(
         task=task,
         model=model,
@@ -374,11 +385,19 @@ def _block(
         conditions=conditions,
         differing=differing,
         trivial_score=trivial[0] if trivial else None,
+        unlearnt=unlearnt,
         rows=rows,
         notes=tuple(notes),
         first_look=bool(kept["first_look"].notna().all()),
         rows_told=rows_told,
     )
+
+
+def _learning(runs: Sequence[Run], metric: str) -> Learning | None:
+    """Of runs that tell what ignoring the text scores; of those of an older version, none tells how uncertain that
+    is."""
+    columns = (metric, "test/trivial_score", "test/above_trivial_error")
+    return learning(*([float(run.get(name, math.nan)) for run in runs] for name in columns))
 
 
 def _varying(versions: Sequence[str]) -> str:
@@ -530,7 +549,11 @@ def _corrected(blocks: Sequence[Block]) -> Comparison:
     return Comparison(
         blocks=tuple(
             replace(
-                block, rows=tuple(_judged(row, corrected.get((place, row.strategy)), len(usable)) for row in block.rows)
+                block,
+                rows=tuple(
+                    _judged(row, corrected.get((place, row.strategy)), len(usable), learnt=block.unlearnt is None)
+                    for row in block.rows
+                ),
             )
             for place, block in enumerate(blocks)
         ),
@@ -538,7 +561,18 @@ def _corrected(blocks: Sequence[Block]) -> Comparison:
     )
 
 
-def _judged(row: Row, p_corrected: float | None, tests: int) -> Row:
+def _judged(row: Row, p_corrected: float | None, tests: int, *, learnt: bool) -> Row:
+    """learnt: whether the baseline has learnt anything."""
+    judged = _tested(row, p_corrected, tests)
+    found = judged.difference
+    if learnt or found is None or found.verdict in (Verdict.BETTER, Verdict.WORSE):
+        return judged
+    return replace(
+        judged, difference=replace(found, verdict=Verdict.NOTHING_LEARNT, reason="the baseline did not learn")
+    )
+
+
+def _tested(row: Row, p_corrected: float | None, tests: int) -> Row:
     found = row.difference
     if found is None or found.test is None:
         return row

@@ -79,7 +79,7 @@ def explain(comparison: Comparison) -> list[str]:
     if FEW in marks:
         lines.append(f"{FEW} fewer than {FEWEST_SEEDS} seeds: no verdict. --seeds 5 tells more.")
     if UNTESTED in marks:
-        lines.append(f"{UNTESTED} not tested; the reason stands below the table.")
+        lines.append(f"{UNTESTED} no verdict; the reason stands below the table.")
     return lines
 
 
@@ -95,6 +95,7 @@ def as_json(comparison: Comparison) -> str:
         {name: getattr(block, name) for name in own}
         | {"conditions": {name: _simple(value) for name, value in block.conditions.items()}}
         | {"differing": list(block.differing), "notes": list(block.notes)}
+        | {"nothing_learnt": block.unlearnt.as_dict() if block.unlearnt else None}
         | {"rows": [_record(block, row) for row in block.rows]}
         for block in comparison.blocks
     ]
@@ -214,7 +215,8 @@ def change_text(change: Estimate | None) -> str:
 def _mark(found: Difference | None) -> str:
     if found is None:
         return ""
-    return {Verdict.TOO_FEW_SEEDS: FEW, Verdict.NOT_TESTED: UNTESTED}.get(found.verdict, "")
+    marks = {Verdict.TOO_FEW_SEEDS: FEW, Verdict.NOT_TESTED: UNTESTED, Verdict.NOTHING_LEARNT: UNTESTED}
+    return marks.get(found.verdict, "")
 
 
 def _row_notes(row: Row) -> Iterable[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from alue_bench.evaluation.intervals import Estimate
+from alue_bench.evaluation.learning import REMEDY
 from alue_bench.report import comparison, grid
 from alue_bench.report.comparison import Verdict
 from alue_bench.report.content import Cell, Column, Findings, Item, Paragraph, Row, RowGroup, Sentence, Table, Tone
@@ -51,9 +52,13 @@ def _sentence(subject: Subject) -> Sentence:
     if not others:
         text = f"Only {block.baseline} was run: {subject.metric} {_estimate(base.score)}. There is nothing to compare."
         return Sentence(subject.label, text)
+    if block.unlearnt is not None:
+        return _of_nothing_learnt(subject, others)
     spoken, before = others, ""
     if len(others) > SAID:
         chosen = _recommended(subject)
+        if (unlearnt := grid.nothing_learnt(grid.cells(subject.runs))) is not None:
+            return Sentence(subject.label, f"{several(len(block.rows), 'setting')}; {unlearnt.sentence()}.")
         if chosen is None:
             text = f"{several(len(block.rows), 'setting')}, none of them with the scores to recommend it by."
             return Sentence(subject.label, text)
@@ -70,6 +75,16 @@ def _sentence(subject: Subject) -> Sentence:
     text = "; ".join(clauses)
     text = before + (text.removeprefix(f"{spoken[0].strategy} ") if before else text)
     return Sentence(subject.label, f"{text}.", tones.pop() if len(tones) == 1 else "")
+
+
+def _of_nothing_learnt(subject: Subject, others: Sequence[comparison.Row]) -> Sentence:
+    """Of a baseline at the trivial score: only what is significantly different from it is told."""
+    block = subject.compared
+    assert block.unlearnt is not None
+    said = f"{block.unlearnt.sentence(block.baseline, 'test')}, so that no strategy can be said to keep its score"
+    different = [row for row in others if row.difference and row.difference.verdict in (Verdict.BETTER, Verdict.WORSE)]
+    clauses = [_clause(row, subject, against=place == 0) for place, row in enumerate(different[:SAID])]
+    return Sentence(subject.label, f"{'; '.join([said, *clauses, REMEDY])}.")
 
 
 def _recommended(subject: Subject) -> str | None:
@@ -208,13 +223,14 @@ def _short_verdict(found: comparison.Difference) -> str:
         Verdict.UNDECIDED: "not significant",
         Verdict.TOO_FEW_SEEDS: "one seed" if found.seeds == 1 else f"{found.seeds} seeds: too few",
         Verdict.NOT_TESTED: "not tested",
+        Verdict.NOTHING_LEARNT: "nothing learnt",
     }
     return words[found.verdict].strip()
 
 
 def _explained(found: comparison.Difference) -> str:
     """The p-value; where nothing was found, what could have been, and how many seeds would decide."""
-    if found.verdict is Verdict.NOT_TESTED:
+    if found.verdict in (Verdict.NOT_TESTED, Verdict.NOTHING_LEARNT):
         return found.reason
     parts = [] if found.p_corrected is None else [_p(found.p_corrected)]
     if found.verdict is Verdict.UNDECIDED:

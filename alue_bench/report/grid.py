@@ -8,11 +8,16 @@ Everything here is a function of a table of finished runs, one row a run, with t
     test/score                         the primary metric on the test split: what is reported
     runtime/train_s                    seconds of training, the frozen prefix charged to every run that used it
     flops/train_vs_full                optional: analytic cost relative to full fine-tuning
+    selection/trivial_score            optional: what ignoring the text scores on dev
+    selection/above_trivial_error      optional: standard error of how far the dev score lies above that
 
 and, besides, `data_source` ("sample" or "real") and `primary_metric` where they are at hand, for titles.
 
 Choosing by the dev split and reporting the test split keeps the reported loss honest: the test scores took no part in
 the choice. The chosen setting's dev score is flattered by having been chosen among many; its test score is not.
+
+Where the score that settings are held against is not above what ignoring the text scores on dev, by more than chance,
+nothing is recommended: see `nothing_learnt`, and `alue_bench.evaluation.learning` for chance.
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from alue_bench.evaluation.learning import REMEDY, Learning, learning
 from alue_bench.figure_text import short
 from alue_bench.grid import SETTINGS, cell_of
 
@@ -36,6 +42,7 @@ DEFAULT_TOLERANCE = 0.01
 """Of the reference's score: how much less counts as the same."""
 CLEARLY = 0.1
 """Part of the operations by which another setting must need fewer for the clock to be doubted."""
+TRIVIAL, TRIVIAL_ERROR = "selection/trivial_score", "selection/above_trivial_error"
 DEV, TEST, SECONDS, FLOPS = "selection/dev_score", "test/score", "runtime/train_s", "flops/train_vs_full"
 
 # Okabe and Ito's colours: told apart without full colour vision.
@@ -139,13 +146,15 @@ class Recommendation:
 
 
 def groups(runs: pd.DataFrame) -> Iterator[Group]:
-    """The grids of a table, in its order.
+    """The grids of a table: tasks and models in its order, then by the values of what varies.
 
     runs: see the module. Runs without a score (constant predictions have no correlation) take no part in means.
     """
     if runs.empty:
         return
     varying = [name for name in SETTINGS if name in runs and runs[name].nunique() > 1]
+    block = runs.groupby(["task", "model"], sort=False).ngroup()
+    runs = runs.assign(block=block).sort_values(["block", *varying], kind="stable")
     for key, part in runs.groupby(["task", "model", *varying], sort=False):
         names = key if isinstance(key, tuple) else (key,)
         metrics = set(part["primary_metric"]) if "primary_metric" in part else set()
@@ -170,14 +179,16 @@ def cells(runs: pd.DataFrame) -> pd.DataFrame:
 
     Columns: strategy, bottom and top (missing where the strategy is no cell of the grid), dev_score, test_score,
     test_spread (standard deviation over seeds; nan of one), train_s, flops_share (nan where not recorded), seeds,
-    scoreless (how many of its runs have no score or no time, and are not in the means).
+    learning (dev scores against the trivial one; None where that was not recorded), scoreless
+    (how many of its runs have no score or no time, and are not in the means).
     """
     import pandas as pd
 
     rows = []
     for strategy, part in runs.groupby("strategy", sort=False):
         good = measured(part)
-        if good.empty:
+        learnt = _learning(part)
+        if good.empty and (strategy != REFERENCE or learnt is None):
             continue
         cell = cell_of(str(strategy))
         rows.append(
@@ -191,13 +202,58 @@ def cells(runs: pd.DataFrame) -> pd.DataFrame:
                 "train_s": good[SECONDS].mean(),
                 "flops_share": good[FLOPS].mean() if FLOPS in good else math.nan,
                 "seeds": good["seed"].nunique(),
+                "learning": learnt,
                 "scoreless": len(part) - len(good),
             }
         )
     columns = ["strategy", "bottom", "top", "dev_score", "test_score", "test_spread", "train_s", "flops_share", "seeds"]
-    columns += ["scoreless"]
+    columns += ["learning", "scoreless"]
     found = pd.DataFrame(rows, columns=columns)
     return found.astype({"bottom": "Int64", "top": "Int64"})
+
+
+def _learning(runs: pd.DataFrame) -> Learning | None:
+    """Of the finished runs of a strategy, those without a score among them."""
+    if not {DEV, TRIVIAL} <= set(runs):
+        return None
+    finished = runs[runs[SECONDS].notna()]
+    errors = finished[TRIVIAL_ERROR] if TRIVIAL_ERROR in finished else [math.nan] * len(finished)
+    scores, trivials, error = ([float(v) for v in column] for column in (finished[DEV], finished[TRIVIAL], errors))
+    return learning(scores, trivials, error)
+
+
+@dataclass(frozen=True)
+class NothingLearnt:
+    """Why no setting of a grid can be recommended: the one that they are held against did not learn."""
+
+    reference: str
+    learning: Learning
+
+    def sentence(self) -> str:
+        """For people."""
+        return f"{self.learning.sentence(self.reference, 'dev')}; no setting can be recommended; {REMEDY}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"reference": self.reference, **self.learning.as_dict()}
+
+
+def nothing_learnt(cells: pd.DataFrame) -> NothingLearnt | None:
+    """Return why nothing is to be recommended; None where the reference learnt something, or where that was not
+    recorded."""
+    reference = _reference(cells)
+    if reference is None or reference["learning"] is None or reference["learning"].shown:
+        return None
+    return NothingLearnt(str(reference["strategy"]), reference["learning"])
+
+
+def _reference(cells: pd.DataFrame) -> pd.Series[Any] | None:
+    """The row that others are held against: `full` where it was run, else the one with the best dev score."""
+    full = cells[cells["strategy"] == REFERENCE]
+    if len(full):
+        return full.iloc[0]
+    scored = cells[cells["dev_score"].notna() & (cells["scoreless"] == 0)]
+    return None if scored.empty else scored.loc[scored["dev_score"].idxmax()]
 
 
 def pareto_front(cells: pd.DataFrame, score: str = "dev_score") -> pd.DataFrame:
@@ -220,7 +276,8 @@ def within_tolerance(score: float, reference: float, tolerance: float) -> bool:
 
 
 def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Recommendation | None:
-    """The fastest setting within the tolerance, by dev score; of equally fast ones the better. None of no cells.
+    """The fastest setting within the tolerance, by dev score; of equally fast ones the better. None of no cells, and
+    where nothing was learnt.
 
     A setting that came to no score with some seed is not recommended for how it did with the others; only `full` is
     what the others are held against even so. With one seed and many settings, some are within the tolerance by chance:
@@ -228,10 +285,9 @@ def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Reco
     """
     known = cells[cells["dev_score"].notna()]
     scored = known[(known["scoreless"] == 0) | (known["strategy"] == REFERENCE)]
-    if scored.empty:
+    reference = _reference(known)
+    if scored.empty or reference is None or nothing_learnt(cells) is not None:
         return None
-    full = scored[scored["strategy"] == REFERENCE]
-    reference = full.iloc[0] if len(full) else scored.loc[scored["dev_score"].idxmax()]
     good = scored[[within_tolerance(score, reference["dev_score"], tolerance) for score in scored["dev_score"]]]
     chosen = good.sort_values(["train_s", "dev_score"], ascending=[True, False], kind="stable").iloc[0]
     fewest = good.sort_values(["flops_share", "dev_score"], ascending=[True, False], kind="stable").iloc[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from alue_bench.report import comparison
@@ -88,11 +88,21 @@ def across_tasks(subjects: Sequence[Subject], prefix: str) -> list[Item]:
                         else "."
                     )
                     + " A long task weighs more in the mean time than a short one."
+                    + _said_of_unlearnt(of_model, with_baseline)
                     + (f" Drawn are {MOST_BARS} of {len(common)} strategies." if len(common) > MOST_BARS else "")
                     + (f" {several(left_out, 'set')} of runs with other settings took no part." if left_out else "")
                 )
             )
     return items
+
+
+def _said_of_unlearnt(subjects: Sequence[Subject], tasks: Collection[str]) -> str:
+    """Of tasks that say nothing of what a strategy costs, though they are in the mean."""
+    unlearnt = [s.task for s in subjects if s.task in tasks and s.compared.unlearnt is not None]
+    if not unlearnt:
+        return ""
+    tasks_told = ", ".join(unlearnt)
+    return f" On {tasks_told} {comparison.BASELINE} did not learn, so that every strategy seems to keep its score."
 
 
 def _averaged(model: str, by_task: dict[str, list[comparison.Row]], name: str) -> list[Item]:

@@ -8,7 +8,7 @@ and one recipe (`comparison`). What a section lacks runs for, it says with the c
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,8 @@ from alue_bench.report.evidence import Shown, confusion, learning
 from alue_bench.report.numbers import several
 from alue_bench.report.papers_tables import papers_tables
 from alue_bench.report.subjects import Comparable, arrange
+from alue_bench.suggestion import PROGRAM, command_line
+from alue_bench.tracking.connection import where_options
 from alue_bench.tracking.reading import Results, read_predictions, say_counts
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ def build_page(results: Results, request: PageRequest | None = None, *, now: dat
         title=TITLE,
         lead=_lead(results),
         notices=_notices(results, blocks),
-        sections=[make(results, blocks, request) for make in SECTIONS],
+        sections=[_leading_here(make(results, blocks, request), results) for make in SECTIONS],
         footer=f"Written by alue-bench {__version__}, {now or datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
     )
 
@@ -120,6 +122,18 @@ def _notices(results: Results, blocks: Sequence[Comparable]) -> list[str]:
 
 
 # Sections ----------------------------------------------------------------------------------------------------------
+
+
+def _leading_here(section: Section, results: Results) -> Section:
+    """Return a section whose commands make runs in the store and experiment that the page is of."""
+    where = where_options(results.connection.uri, results.connection.experiment)
+    options = command_line(options=where).removeprefix(PROGRAM)
+
+    def complete(item: Item) -> Item:
+        return replace(item, command=item.command + options) if isinstance(item, Missing) and item.command else item
+
+    blocks = [replace(block, items=[complete(item) for item in block.items]) for block in section.blocks]
+    return replace(section, blocks=blocks)
 
 
 def _each_block(

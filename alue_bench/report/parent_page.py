@@ -10,7 +10,8 @@ from alue_bench.display import markdown
 from alue_bench.report.evidence import Shown
 from alue_bench.report.page import PageRequest, build_page
 from alue_bench.report.rendering import pictures, write_page
-from alue_bench.tracking.connection import Connection
+from alue_bench.suggestion import command_line
+from alue_bench.tracking.connection import Connection, where_options
 from alue_bench.tracking.reading import read_runs
 
 PAGE_FILE = "report.html"
@@ -45,8 +46,10 @@ def log_parent_page(connection: Connection, parent_id: str, run_ids: Sequence[st
 
 def _description(connection: Connection, parent_id: str, lead: str) -> str:
     """For MLflow's page of the run, in Markdown."""
+    where = where_options(connection.uri, connection.experiment)
+    again = command_line("report", options={"parent": parent_id, **where})
     run = f"#/experiments/{connection.experiment_id}/runs/{parent_id}"
     return (
         f"{markdown(lead)}\n\n[The report of these runs]({run}/artifacts/{PAGE_FILE}); figures, `plan.json` and "
-        f"`results.json` are beside it. Written again, with everything in it: `alue-bench report --parent {parent_id}`"
+        f"`results.json` are beside it. Written again, with everything in it: `{again}`"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +44,8 @@ class Missing:
     reason: str
     can_be_run: bool
     """Whether a run would fill it."""
-    again: bool = False
-    """Whether there are runs, to be done again."""
+    run: Mapping[Hashable, Any] | None = None
+    """The record of the best run that there is and cannot be used; None where there is none."""
 
 
 def collect(
@@ -93,7 +93,9 @@ def _best(results: Results, task: Task, submission: Submission, rows: tuple[Exam
     if DEV_SCORE in runs.columns:  # the newest of equals: runs come oldest first
         runs = runs.iloc[::-1].sort_values(DEV_SCORE, ascending=False, kind="stable", na_position="last")
     reasons = []
+    best: dict[Hashable, Any] | None = None
     for run in runs.to_dict("records"):
+        best = best or run
         try:
             ids, predicted = _predictions(results, task, run)
             content = submission_text(task, ids, predicted, rows)
@@ -111,10 +113,10 @@ def _best(results: Results, task: Task, submission: Submission, rows: tuple[Exam
             passed_over=tuple(reasons),
         )
     reason = reasons[0] if reasons else "no finished run"
-    return Missing(task=task, submission=submission, reason=reason, can_be_run=True, again=bool(reasons))
+    return Missing(task=task, submission=submission, reason=reason, can_be_run=True, run=best)
 
 
-def _predictions(results: Results, task: Task, run: dict[str, Any]) -> tuple[list[str], list[str]]:
+def _predictions(results: Results, task: Task, run: dict[Hashable, Any]) -> tuple[list[str], list[str]]:
     """Ids and predictions as text. Raises DataError where the run has none, UnavailableError where they are gone."""
     table: pd.DataFrame | None
     if task.splits.submission is None:

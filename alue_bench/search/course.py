@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from alue_bench.evaluation.learning import REMEDY
 from alue_bench.plan import PlannedRun
 from alue_bench.search.candidates import Candidate
 from alue_bench.search.evidence import Evaluation, Loss, by_replicate, mean_score, paired_loss, seed_noise
@@ -99,6 +100,11 @@ class Course:
         best, full = decision.best.candidate, self.question.full
         if self.broken is not None:
             return [f"No answer: {full.name} failed ({self.broken}), and there is nothing to hold settings against."]
+        if decision.unlearnt is not None:
+            return [
+                f"No answer: {decision.unlearnt.sentence(full.name, 'dev')}, so that there is nothing for a cheaper "
+                f"setting to keep; {REMEDY}."
+            ]
         said = []
         if decision.best.loss is None:
             said.append(
@@ -158,12 +164,13 @@ class Course:
             "tolerance": str(question.tolerance),
             "margin": str(question.margin),
             "level": question.level,
-            "answer": best.candidate.name if begun else None,
+            "answer": best.candidate.name if begun and decision.unlearnt is None else None,
             "supported": best.loss is not None if begun else None,
+            "nothing_learnt": decision.unlearnt.as_dict() if decision.unlearnt else None,
             "budget_ended": decision.exhausted,
             "why": decision.why,
             "said": self.conclusion(decision) if begun else [],
-            "cost_of_full": best.candidate.cost if begun else None,
+            "cost_of_full": best.candidate.cost if begun and decision.unlearnt is None else None,
             "dev": _loss(best.loss, question.level),
             "dev_score_of_full": self.full_score,
             "test": _loss(self.on_test(best.candidate), TEST_LEVEL),

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from alue_bench.evaluation.learning import Learning, learning
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -40,6 +42,10 @@ class Evaluation:
     """The scores without the first, second, … group of examples; the groups are the same in every run."""
     short: bool = False
     """Whether the run had fewer epochs than the setting in question."""
+    trivial: float = math.nan
+    """What ignoring the text scores on the same examples; nan where that was not recorded."""
+    trivial_error: float = math.nan
+    """Standard error, over examples, of how far the score lies above that."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,12 @@ def defined(score: float) -> float:
 def by_replicate(evaluations: Iterable[Evaluation], candidate: str) -> dict[int, Evaluation]:
     """Whole runs of a candidate."""
     return {e.replicate: e for e in evaluations if e.candidate == candidate and not e.short}
+
+
+def learning_of(evaluations: Mapping[int, Evaluation]) -> Learning | None:
+    """How the runs' mean score lies against the trivial one; None where that was not recorded."""
+    runs = list(evaluations.values())
+    return learning([e.score for e in runs], [e.trivial for e in runs], [e.trivial_error for e in runs])
 
 
 def mean_score(evaluations: Mapping[int, Evaluation]) -> float:

@@ -3,7 +3,7 @@
 The question is which of the candidates that lose no more than the tolerance is the cheapest. Costs are known
 beforehand; losses are not, and the noise of seeds is larger than the tolerance. So runs are spent in three rungs:
 
-1. *short*: a few candidates, and full fine-tuning, with fewer epochs;
+1. *opening*: full fine-tuning, then a few candidates, and full fine-tuning again, with fewer epochs (*short* runs);
 2. *whole*: one run after the other as in the question. The next candidate is the one with the largest expected saving
    over the best found so far, its chance of losing no more than the tolerance taken from the surface: expected
    improvement under a constraint (Gardner et al. 2014, Bayesian optimization with inequality constraints);
@@ -17,7 +17,10 @@ show that a loss of 1 % is not exceeded would take dozens of seeds. A candidate 
 of its loss is above the tolerance; the other error, to give up a good one, costs savings and no score. Supported
 decides by the candidate's own runs alone; the surface only says where to look.
 
-The search ends when nothing cheaper than what is supported promises a saving worth having, when the budget does not pay
+Whether full fine-tuning has learnt anything comes before all that (`alue_bench.evaluation.learning`): where its score
+is not above what ignoring the text scores, by more than chance, there is no answer and the search ends.
+
+It also ends when nothing cheaper than what is supported promises a saving worth having, when the budget does not pay
 for the next run, or when seeds differ so much that nothing could be supported.
 """
 
@@ -25,9 +28,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from alue_bench.evaluation.learning import Learning
 from alue_bench.search.candidates import Amount, Candidate
 from alue_bench.search.evidence import (
     PRIOR_WEIGHT,
@@ -35,6 +39,7 @@ from alue_bench.search.evidence import (
     Evaluation,
     Loss,
     by_replicate,
+    learning_of,
     mean_score,
     paired_loss,
     seed_noise,
@@ -114,6 +119,8 @@ class Decision:
     """Of every candidate that ran, in the order of the candidates."""
     hoped_for: Candidate | None = None
     """Of an exhausted search: the cheaper candidate of which most was hoped when the budget ended."""
+    unlearnt: Learning | None = None
+    """Of a search without an answer: how full fine-tuning's score lies against the trivial one."""
 
     @property
     def exhausted(self) -> bool:
@@ -147,20 +154,22 @@ def decide(question: Question, evaluations: Sequence[Evaluation], broken: Sequen
     supported = [s for s in standings.values() if s.state == "supported"]
     best = min(supported, key=lambda s: s.candidate.cost, default=Standing(full, "supported"))
 
-    def decision(step: Step | None, why: str, hoped_for: Candidate | None = None) -> Decision:
+    def decision(
+        step: Step | None, why: str, hoped_for: Candidate | None = None, unlearnt: Learning | None = None
+    ) -> Decision:
         known = tuple(standings[c.name] for c in question.candidates if c.name in standings)
-        return Decision(step, why, spent, best, known, hoped_for)
+        return Decision(step, why, spent, best, known, hoped_for, unlearnt)
 
     if full.name in failed:
         return decision(None, f"{full.name} failed" + (" with a further seed" if base else ""))
+    learnt = learning_of(base)
+    if learnt is not None and not learnt.shown:
+        return decision(None, learnt.sentence(full.name, "dev"), unlearnt=learnt)
+    opening = _opening(question, evaluations, failed, left)
+    if opening:
+        return decision(opening[0], _why_opened_with(opening[0]))
     if not base:
-        short = [step for step in _short_steps(question, evaluations) if step.candidate.name not in failed]
-        step = short[0] if short else Step(full, 0)
-        if step.short and step.cost + full.cost > left:
-            step = Step(full, 0)
-        if step.cost > left:
-            return decision(None, "the budget does not pay for full fine-tuning", full)
-        return decision(step, "a first look with fewer epochs" if step.short else "what the others are held against")
+        return decision(None, "the budget does not pay for full fine-tuning", full)
 
     if best.loss is None and _is_hopeless(question, evaluations):
         return decision(None, "seeds differ so much that no setting could be shown to lose as little as was asked for")
@@ -178,19 +187,40 @@ def decide(question: Question, evaluations: Sequence[Evaluation], broken: Sequen
 def ahead(question: Question, evaluations: Sequence[Evaluation], broken: Sequence[Step] = ()) -> tuple[Decision, ...]:
     """The next decision, and those behind it that are certain whatever the runs before them give; none at the end.
 
-    Several while the first look lasts, and full fine-tuning's whole run behind it: these follow from costs alone. Every
-    later run depends on the score of the one before. Only a failure of full fine-tuning ends the search among them.
+    Several while the opening lasts, which follows from costs alone. Every later run depends on the score of the one
+    before. The search ends among them only where full fine-tuning fails, or has learnt nothing.
     """
-    found: list[Decision] = []
-    known = list(evaluations)
-    while (decision := decide(question, known, broken)).step is not None:
-        found.append(decision)
-        step = decision.step
-        if not step.short:
+    decision = decide(question, evaluations, broken)
+    if decision.step is None:
+        return ()
+    failed = frozenset(step.candidate.name for step in broken)
+    opening = _opening(question, evaluations, failed, question.budget - decision.spent + 1e-9)
+    return (decision, *(replace(decision, step=step, why=_why_opened_with(step)) for step in opening[1:]))
+
+
+def _opening(
+    question: Question, evaluations: Sequence[Evaluation], failed: frozenset[str], left: float
+) -> tuple[Step, ...]:
+    """The runs before any that depends on a score, as far as they are still to do and the budget pays for them: full
+    fine-tuning, then the first look, as far as it is affordable behind that."""
+    steps = []
+    if not by_replicate(evaluations, question.full.name):
+        if question.full.cost > left:
+            return ()
+        steps.append(Step(question.full, 0))
+    spent = sum(step.cost for step in steps)
+    for step in _short_steps(question, evaluations):
+        if step.candidate.name in failed:
+            continue
+        if spent + step.cost > left:
             break
-        # Nothing that follows asks for its score.
-        known.append(Evaluation(step.candidate.name, step.replicate, math.nan, short=True))
-    return tuple(found)
+        steps.append(step)
+        spent += step.cost
+    return tuple(steps)
+
+
+def _why_opened_with(step: Step) -> str:
+    return "a first look with fewer epochs" if step.short else "what the others are held against"
 
 
 def _prospects(

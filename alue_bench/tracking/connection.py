@@ -17,8 +17,10 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from uuid import uuid4
 
 from alue_bench.errors import UnavailableError, UsageError
+from alue_bench.extras import command_for_module
 from alue_bench.formats import shown
 from alue_bench.redaction import redact
+from alue_bench.suggestion import command_line
 from alue_bench.tracking.patience import patient
 
 if TYPE_CHECKING:
@@ -28,6 +30,9 @@ VARIABLE = "MLFLOW_TRACKING_URI"
 SERVER_TIMEOUT_S = 5.0
 BUSY_TIMEOUT_S = 20
 DEFAULT_FOLDER = "mlruns"
+DEFAULT_EXPERIMENT = "alue-bench"
+DRIVERS = {"psycopg2": "pip install psycopg2-binary", "MySQLdb": "pip install mysqlclient"}
+"""What installs the drivers of databases whose packages have other names than their modules."""
 LONGEST_PATH = 4096
 """Characters of an address that are shown: as many as a path may have, for what is cut cannot be copied."""
 # Without it MLflow's UI opens an experiment on its pages for language-model traces.
@@ -48,6 +53,14 @@ def tracking_uri(option: str | None) -> str:
     """The option, else the environment variable, else a sqlite store below the working folder."""
     given = option or os.environ.get(VARIABLE)
     return given or sqlite_uri(Path.cwd() / DEFAULT_FOLDER / "mlflow.db")
+
+
+def where_options(uri: str, experiment: str = DEFAULT_EXPERIMENT) -> dict[str, object]:
+    """Return the options that lead a command to this store and experiment, without those that it needs not."""
+    return {
+        "experiment": None if experiment == DEFAULT_EXPERIMENT else experiment,
+        "tracking_uri": None if uri == tracking_uri(None) else uri,
+    }
 
 
 def connect(uri: str, experiment: str) -> Connection:
@@ -80,8 +93,9 @@ def connect(uri: str, experiment: str) -> Connection:
 
 def _check_kind(uri: str) -> None:
     if not re.match(r"sqlite:|(postgresql|mysql|mssql)(\+\w+)?://", uri):
+        said = VARIABLE if uri == os.environ.get(VARIABLE) else "--tracking-uri"
         raise UsageError(
-            f"--tracking-uri '{public(uri)}': MLflow keeps runs in a database or behind a server; "
+            f"{said} '{public(uri)}': MLflow keeps runs in a database or behind a server; "
             "use sqlite:///path/to/mlflow.db or http://host:port"
         )
 
@@ -97,6 +111,11 @@ def _check_database(uri: str) -> None:
         with engine.connect():
             pass
         engine.dispose()
+    except ModuleNotFoundError as error:
+        driver = DRIVERS.get(str(error.name), command_for_module(str(error.name)))
+        raise UnavailableError(
+            f"tracking store {public(uri)} needs the driver {error.name!r} of its database; install it with: {driver}"
+        ) from error
     except (SQLAlchemyError, ImportError, ValueError) as error:
         reason = public(next(iter(str(error).splitlines()), type(error).__name__))
         raise UnavailableError(f"tracking store {public(uri)} cannot be used: {reason}") from error
@@ -111,7 +130,8 @@ def open_store(uri: str, experiment: str) -> Connection:
     if uri.startswith(("http://", "https://")):
         _check_server(uri)
     elif uri.startswith("sqlite:") and not sqlite_path(uri).is_file():
-        raise UsageError(f"there is no store at {public(uri)} yet; alue-bench run creates one")
+        run = command_line("run", options=where_options(uri, experiment))
+        raise UsageError(f"there is no store at {public(uri)} yet; {run} creates one")
     elif not uri.startswith("sqlite:"):
         _check_kind(uri)
         _check_database(uri)
@@ -250,12 +270,17 @@ def _check_server(uri: str) -> None:
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         reason = public(str(getattr(error, "reason", error)))
         raise UnavailableError(
-            f"tracking server {public(uri)} does not answer ({reason}); start it, or leave out --tracking-uri"
+            f"tracking server {public(uri)} does not answer ({reason}); start it, or {_another(uri)}"
         ) from error
     # Some fifteen seconds for a server that is away: then the plan goes on without it.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+
+
+def _another(uri: str) -> str:
+    """What leads a command away from this store: the variable, where that is what led it there."""
+    return f"unset {VARIABLE}" if uri == os.environ.get(VARIABLE) else "leave out --tracking-uri"
 
 
 def _version_request(uri: str) -> urllib.request.Request:

@@ -68,6 +68,8 @@ def is_stored_as_itself(name: str) -> bool:
 
 def original_name(stored: str, originals: Mapping[str, str] | None = None) -> str:
     """The way back from `stored_names`; `originals`: those of shortened names, as `originals_of` gives them."""
+    if "--" not in stored:  # nearly all
+        return stored
     if originals and stored in originals:
         return originals[stored]
     if stored == _EMPTY:

@@ -14,6 +14,7 @@ Only MLflow's public interface is used, so it works the same on a sqlite file, a
 from __future__ import annotations
 
 import json
+import shlex
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 from alue_bench.errors import UnavailableError, UsageError
+from alue_bench.suggestion import command_line
 from alue_bench.tracking.claims import FINGERPRINT
-from alue_bench.tracking.connection import Connection
+from alue_bench.tracking.connection import Connection, public, where_options
 from alue_bench.tracking.metric_names import is_stored_as_itself, metrics_by_original, original_name, originals_of
 from alue_bench.tracking.recording import CURVES, FIRST_LOOK, SUBMISSION_FILE
 
@@ -51,6 +53,7 @@ COLUMNS: Mapping[str, str] = {
     "task": "string",
     "model": "string",
     "model_digest": "string",
+    "model_checkpoint": "string",  # its folder or hub id, as --model takes it
     "strategy": "string",
     "seed": "Int64",
     "init_seed": "Int64",
@@ -106,6 +109,7 @@ TAGS = {
     "mlflow.parentRunId": "parent_id",
     FINGERPRINT: "fingerprint",
     "model.digest": "model_digest",
+    "model.checkpoint": "model_checkpoint",
     "init_seed": "init_seed",
     "data_seed": "data_seed",
     "hyper": "other_hyper",
@@ -214,16 +218,17 @@ def say_counts(counts: Counts) -> list[str]:
 
 
 def read_predictions(results: Results, run_id: str) -> pd.DataFrame:
-    """Test predictions: id, gold and prediction (label names as text, several in a cell apart by spaces; numbers for
-    a regression), and score_LABEL for each label, or score_value for a regression. In the order of the test file.
+    """Test predictions: id, gold and prediction (label names as text, several in a cell as `evaluation.label_cells`
+    joins them; numbers for a regression), and score_LABEL for each label, or score_value for a regression. In the order
+    of the test file.
 
     Raises UnavailableError where the file is gone or damaged.
     """
     table = _predictions(results, run_id, "predictions.csv")
     if table is None:
         raise UnavailableError(
-            f"predictions.csv of run {run_id} is not where the store says; do the run again with --rerun, or move the "
-            "artifacts back"
+            f"predictions.csv of run {run_id} is not where the store says; where it is kept on this machine "
+            "alue-bench sync writes it; else do the run again with --rerun, or move the artifacts back"
         )
     return table
 
@@ -440,11 +445,16 @@ def _planned(connection: Connection, parent_id: str) -> list[str]:
     try:
         parent = connection.client.get_run(parent_id)
     except MlflowException as error:
+        ui = command_line("ui", options=where_options(connection.uri, connection.experiment))
         raise UsageError(
-            f"there is no run {parent_id!r} in {connection.uri}; alue-bench ui shows the plans with their run ids"
+            f"there is no run {parent_id!r} in {public(connection.uri)}; {ui} shows the plans with their run ids"
         ) from error
     if parent.info.experiment_id != connection.experiment_id:
-        raise UsageError(f"run {parent_id} is not in experiment {connection.experiment!r}; give its --experiment")
+        home = connection.client.get_experiment(parent.info.experiment_id).name
+        raise UsageError(
+            f"run {parent_id} is not in experiment {connection.experiment!r}; take its own: "
+            f"--experiment {shlex.quote(home)}"
+        )
     plan = _fetch_from(connection, parent_id, parent.info.artifact_uri, "plan.json", _load_json)
     return [spec["fingerprint"] for spec in (plan or {}).get("planned", []) if "fingerprint" in spec]
 

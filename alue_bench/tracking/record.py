@@ -9,7 +9,6 @@ place cannot be reached while the store itself answers. All the rest is written.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from alue_bench.best_effort import cause_of
 from alue_bench.redaction import redact
 from alue_bench.tracking.connection import public
+from alue_bench.tracking.scratch import written_aside
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -154,12 +154,8 @@ def write_files(client: MlflowClient, run_id: str, files: Mapping[str, str]) -> 
     if not files:
         return ""
     with ExitStack() as stack:
-        try:
-            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            write_texts(scratch, files)
-        except OSError as error:
-            return f"the folder for temporary files ({error.strerror or error})"
-        return write_folder(client, run_id, scratch)
+        folder, _ = written_aside(stack, lambda folder: write_texts(folder, files))
+        return write_folder(client, run_id, folder)
 
 
 def write_texts(folder: Path, files: Mapping[str, str]) -> None:

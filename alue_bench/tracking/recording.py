@@ -70,7 +70,8 @@ from alue_bench.tracking.record import (
     write_opening,
     write_texts,
 )
-from alue_bench.tracking.spool import MISSING_TAG, SCRATCH, SPOOLED, Sent, Spool, new_run_id, said_of_missing
+from alue_bench.tracking.scratch import written_aside
+from alue_bench.tracking.spool import MISSING_TAG, SPOOLED, Sent, Spool, new_run_id, said_of_missing
 
 FAILURE = "failure"
 FIRST_LOOK = "search.first_look"
@@ -313,7 +314,10 @@ class Recorder:
     def start_parent(self, plan: Mapping[str, Any], *, name: str, tags: Mapping[str, str]) -> str:
         """Open the run that holds the plan of this invocation and its aggregates."""
         opening = Opening(
-            name, _now(), _redacted({**self._common_tags(), **tags, "kind": "plan"}), files={"plan.json": _json(plan)}
+            fitted(name, LONGEST),
+            _now(),
+            _redacted({**self._common_tags(), **tags, "kind": "plan"}),
+            files={"plan.json": _json(plan)},
         )
         started = self._unless_away(lambda: self._start_parent(opening), None)
         self.parent_id, missing = started or (new_run_id(), NOTHING_MISSING)
@@ -406,6 +410,7 @@ class Recorder:
             "primary_metric": inputs.task.primary,
             # What is not a param because it seldom varies, and must be known before two runs are compared.
             "model.digest": spec.model_digest,
+            "model.checkpoint": _checkpoint(inputs),
             "init_seed": str(spec.init_seed),
             "data_seed": str(spec.data_seed),
             "versions": json.dumps(_versions(spec)),
@@ -430,6 +435,7 @@ class Recorder:
             "max_length": spec.hyper.max_length,
         }
         others = {name: value for name, value in asdict(spec.hyper).items() if name not in params}
+        others |= {"keep_head": True} if spec.keep_head else {}
         tags["hyper"] = json.dumps(others, sort_keys=True)
         return Opening(
             fitted(spec.label, LONGEST),
@@ -467,7 +473,7 @@ class Recorder:
 
     def finish(self, run_id: str, spec: RunSpec, result: RunResult, labels: Labels) -> tuple[str, ...]:
         """Close a run with what was measured; only then does it count as finished. Returns what went wrong with its
-        pictures, a sentence each: they are noted, and the result is recorded.
+        files, a sentence each: that is noted, and the result is recorded.
 
         Raises ClaimLost where it was closed by another process meanwhile, and leaves it so; or where another process,
         unseen because the store was away, has finished it.
@@ -484,14 +490,23 @@ class Recorder:
         problems: list[str] = []
 
         def render(folder: Path) -> None:
-            write_predictions(folder / "predictions.csv", result.predictions)
-            write_predictions(folder / "dev_predictions.csv", result.dev_predictions)
-            if result.submission_predictions is not None:
-                write_predictions(folder / SUBMISSION_FILE, result.submission_predictions)
-            if result.freezing:
-                write_freezing(folder / "freezing.csv", result.freezing)
             problems.clear()
-            _draw(folder / "confusion_matrix.png", result.predictions, labels, spec.label, problems.append)
+
+            def part(name: str, write: Callable[[Path], None], *, needs_room: bool = True) -> None:
+                _write_part(folder / name, write, problems.append, needs_room=needs_room)
+
+            part("predictions.csv", lambda path: write_predictions(path, result.predictions))
+            part("dev_predictions.csv", lambda path: write_predictions(path, result.dev_predictions))
+            submission = result.submission_predictions
+            if submission is not None:
+                part(SUBMISSION_FILE, lambda path: write_predictions(path, submission))
+            if result.freezing:
+                part("freezing.csv", lambda path: write_freezing(path, result.freezing))
+            part(
+                "confusion_matrix.png",
+                lambda path: draw_predictions(path, result.predictions, labels, title=spec.label),
+                needs_room=False,
+            )
             notes = [*result.notes, *problems]
             if notes:
                 write_texts(folder, {NOTES_FILE: redact("\n".join(notes)) + "\n"})
@@ -574,7 +589,9 @@ class Recorder:
                     file.write(notes + "\n")
 
         with ExitStack() as stack:
-            folder = self._rendered(stack, everything)
+            folder, problem = written_aside(stack, everything)
+            if problem:
+                self._on_problem(problem)
             try:
                 taken = not run_id.startswith(SPOOLED) and self._unless_away(
                     lambda: self._write_closing(run_id, closing, folder), otherwise=False
@@ -591,28 +608,6 @@ class Recorder:
         if run_id == self._open_run:
             self._open_run = None
         self.send_spooled()
-
-    def _rendered(self, stack: ExitStack, render: Callable[[Path], None]) -> Path:
-        """A run's files in a temporary folder, or in the spool's where that has no room for them."""
-        try:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            render(folder)
-            return folder
-        except OSError as error:
-            sentence = (
-                f"a run's files cannot be written to the folder for temporary files ({error.strerror or error}); "
-                "make room there, or name another with TMPDIR"
-            )
-        try:
-            self.spool.folder.mkdir(parents=True, exist_ok=True)
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=self.spool.folder, prefix=SCRATCH)))
-            render(folder)
-        except OSError as error:
-            raise StoreUnavailableError(
-                f"{sentence}. Nor can they be written to {self.spool.folder} ({error.strerror or error})"
-            ) from error
-        self._on_problem(f"{sentence}; they were written to {self.spool.folder} instead")
-        return folder
 
     def _keep(self, run_id: str, opened: _Open, closing: Closing, files: Path, *, artifacts_only: bool = False) -> None:
         self.spool.add(
@@ -707,15 +702,30 @@ class Recorder:
             self._open_run = None
 
 
-def _draw(path: Path, predictions: Predictions, labels: Labels, title: str, on_problem: Callable[[str], None]) -> None:
-    """Whatever goes wrong with it, nothing but the figure is lost."""
+def _write_part(
+    path: Path, write: Callable[[Path], None], on_problem: Callable[[str], None], *, needs_room: bool
+) -> None:
+    """Write one of a run's files. Whatever goes wrong with it, nothing else is lost.
 
-    def draw() -> bool:
-        draw_predictions(path, predictions, labels, title=title)
-        return True
+    With `needs_room` an OSError passes through: another folder may have room for it.
+    """
 
-    if not best_effort(f"no {path.name}", draw, on_problem):
+    def attempt() -> OSError | None:
+        try:
+            write(path)
+        except OSError as error:
+            if not needs_room:
+                raise
+            return error
+        return None
+
+    before: list[str] = []
+    error = best_effort(f"no {path.name}", attempt, before.append)
+    if error is not None:
+        raise error
+    for problem in before:
         path.unlink(missing_ok=True)
+        on_problem(problem)
 
 
 def _points(values: Iterable[tuple[str, float, int]], now: int) -> tuple[tuple[Point, ...], dict[str, str]]:
@@ -778,9 +788,20 @@ def _description(spec: RunSpec, inputs: RunInputs) -> str:
     )
 
 
+def _checkpoint(inputs: RunInputs) -> str:
+    """The folder, or the hub id with its revision, as --model takes it."""
+    model = inputs.model
+    return f"{model.checkpoint}@{model.revision}" if model.revision else str(model.checkpoint)
+
+
 def _versions(spec: RunSpec) -> dict[str, str]:
     """Of the harness, of the plugins involved, and of the libraries that compute."""
-    return {"alue-bench": __version__, **spec.providers, **{name: version(name) for name in ("torch", "transformers")}}
+    return {
+        "alue-bench": __version__,
+        **spec.providers,
+        **spec.test_providers,
+        **{name: version(name) for name in ("torch", "transformers")},
+    }
 
 
 def _json(value: object) -> str:

@@ -27,8 +27,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
-import platformdirs
-
 from alue_bench.errors import StoreUnavailableError, UnavailableError
 from alue_bench.tracking.claims import INVOCATION
 from alue_bench.tracking.record import (
@@ -43,12 +41,12 @@ from alue_bench.tracking.record import (
     write_opening,
     write_texts,
 )
+from alue_bench.tracking.scratch import VARIABLE, state_folder
 
 if TYPE_CHECKING:
     from alue_bench.tracking.connection import Connection
 
 FORMAT = 2
-VARIABLE = "ALUE_BENCH_STATE"
 SPOOLED = "spool-"
 """Ids of runs that could not even be opened in the store begin with this."""
 SPOOL_TAG = "spool"
@@ -58,9 +56,8 @@ RECORD, FILES, SCRATCH = "record.json", "files", ".scratch-"
 
 
 def spool_folder() -> Path:
-    """Where entries are kept: not with the cache, for they cannot be computed again for free."""
-    given = os.environ.get(VARIABLE)
-    return (Path(given) if given else platformdirs.user_state_path("alue-bench")) / "spool"
+    """Where entries are kept."""
+    return state_folder() / "spool"
 
 
 def new_run_id() -> str:

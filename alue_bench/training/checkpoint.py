@@ -5,42 +5,53 @@ Never runs code from a checkpoint, and takes safetensors before pickles.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import pickle
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alue_bench.errors import UnavailableError
+from alue_bench.extras import command_for_module
 from alue_bench.model import Model
 from alue_bench.strategy import EncoderShape
 from alue_bench.task import Labels
-
-if TYPE_CHECKING:
-    from huggingface_hub.hf_api import RepoSibling
+from alue_bench.training.checkpoint_files import (
+    Weights,
+    adapter_alone_in,
+    adapter_files,
+    check_fetched,
+    find_weights,
+    folder_digest,
+    has_tokenizer_files,
+    read_pickle,
+    stored_tensors,
+)
+from alue_bench.training.hub import cached_snapshot, download_config, download_snapshot
+from alue_bench.training.library import first_line, quiet_transformers
+from alue_bench.training.pretrained_head import check_head_fits, head_names
+from alue_bench.training.tokenizer import pads_with, read_tokenizer
 
 BINARY = Labels.binary("no", "yes")
 """For models of which nothing but the shape is asked."""
-HUB_TIMEOUT = 5.0
-"""Seconds to wait for the hub to answer at all before calling it unreachable."""
-
-WANTED = ("*.json", "*.txt", "*.model", "*.safetensors")
-PICKLED_WEIGHTS = "pytorch_model*.bin"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint's files on this machine."""
+    """A checkpoint's files on this machine, and how they are loaded."""
 
     folder: Path
     digest: str
     """Of the files' content; for a hub checkpoint, the commit."""
     pickled: bool
     """Whether the only weights there are pickles (read without running code from them)."""
+    keep_head: bool = False
+    """Whether a fine-tuned head that the checkpoint has is where training starts from; else a fresh one is drawn."""
+    notes: tuple[str, ...] = ()
+    """What in the folder is left aside."""
+    head_left_aside: bool = False
+    """Whether that is a fine-tuned head."""
 
 
 def locate_checkpoint(model: Model, *, download: bool = True) -> Checkpoint:
@@ -52,163 +63,70 @@ def locate_checkpoint(model: Model, *, download: bool = True) -> Checkpoint:
         if importlib.util.find_spec(package) is None:
             raise UnavailableError(
                 f"model {model.name!r} needs the package {package!r} for its authors' text normalisation; "
-                "install it with: pip install 'alue-bench[arabic]'"
+                f"install it with: {command_for_module(package)}"
             )
     if isinstance(model.checkpoint, Path):
-        return _local(model.name, model.checkpoint)
-    folder = _cached(model) or (_downloaded(model) if download else None)
+        return _checkpoint_in(model.checkpoint, model.name, None)
+    folder = cached_snapshot(model)
+    if download and (folder is None or not has_tokenizer_files(folder)):
+        try:
+            folder = download_snapshot(model)
+        except UnavailableError:
+            if folder is None:
+                raise
     if folder is None:
         raise UnavailableError(
             f"model {model.name!r} ({model.checkpoint}) is not in the hub cache; a run that names it (--model) "
             "downloads it"
         )
-    weights = list(folder.glob("*.safetensors"))
-    return Checkpoint(folder, folder.name, pickled=not weights)
+    return _checkpoint_in(folder, model.name, folder.name)
 
 
-def _local(name: str, folder: Path) -> Checkpoint:
-    if not (folder / "config.json").is_file():
-        what = "is not a folder" if not folder.is_dir() else "has no config.json"
-        raise UnavailableError(f"model {name!r}: {folder} {what}; name a folder saved with save_pretrained")
-    safe, pickles = sorted(folder.glob("*.safetensors")), sorted(folder.glob(PICKLED_WEIGHTS))
-    if not safe and not pickles:
-        raise UnavailableError(f"model {name!r}: {folder} has no weights (model.safetensors)")
-    digest = hashlib.sha256()
-    described = [path for path in folder.iterdir() if path.suffix in (".json", ".txt", ".model")]
-    for path in sorted(described) + (safe or pickles):
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return Checkpoint(folder, digest.hexdigest()[:32], pickled=not safe)
-
-
-def _cached(model: Model) -> Path | None:
-    from huggingface_hub import scan_cache_dir
-    from huggingface_hub.errors import CacheNotFound
-
+def _checkpoint_in(folder: Path, name: str, commit: str | None) -> Checkpoint:
+    """commit: of the hub; None for a folder of the user's, whose files are digested."""
     try:
-        repos = scan_cache_dir().repos
-    except CacheNotFound:
-        return None
-    for repo in repos:
-        if repo.repo_id != model.checkpoint or repo.repo_type != "model":
-            continue
-        for revision in sorted(repo.revisions, key=lambda r: r.last_modified, reverse=True):
-            wanted = model.revision
-            if wanted and not (revision.commit_hash.startswith(wanted) or wanted in revision.refs):
-                continue
-            names = {file.file_name for file in revision.files}
-            if "config.json" in names and any(n.endswith(".safetensors") or n.endswith(".bin") for n in names):
-                return Path(revision.snapshot_path)
-    return None
-
-
-def _downloaded(model: Model) -> Path:
-    from huggingface_hub import HfApi, constants, snapshot_download
-
-    hub_id = str(model.checkpoint)
-    named = f"model {model.name!r} ({hub_id}{'@' + model.revision if model.revision else ''})"
-    if constants.HF_HUB_OFFLINE:
-        raise UnavailableError(f"{named} is not in the hub cache, and HF_HUB_OFFLINE forbids asking the hub")
-    try:
-        info = HfApi().model_info(hub_id, revision=model.revision, timeout=HUB_TIMEOUT, files_metadata=True)
-    except Exception as error:  # the hub client's errors share no base: network, HTTP and validation errors
-        raise UnavailableError(f"{named} cannot be had from the hub: {_reason(error)}") from error
-    names = [sibling.rfilename for sibling in info.siblings or ()]
-    patterns = [*WANTED, *([] if any(n.endswith(".safetensors") for n in names) else [PICKLED_WEIGHTS])]
-    try:
-        folder = Path(snapshot_download(hub_id, revision=info.sha, allow_patterns=patterns))
-    except Exception as error:  # as above
-        raise UnavailableError(
-            f"{named}: the download broke off ({_reason(error)}); the same command goes on"
-        ) from error
-    if altered := removed_if_altered(folder, info.siblings or ()):
-        raise UnavailableError(
-            f"{named}: {', '.join(altered)} arrived with another digest than the hub tells, and was removed; the same "
-            "command downloads it again"
-        )
-    return folder
-
-
-def removed_if_altered(folder: Path, siblings: Iterable[RepoSibling]) -> list[str]:
-    """Compare downloaded files with the digests that the hub tells of them (its client compares sizes alone), and
-    remove those that differ from the cache. Returns their names."""
-    told = {sibling.rfilename: sibling for sibling in siblings}
-    altered = []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = path.relative_to(folder).as_posix()
-        sibling = told.get(name)
-        if sibling is not None and not _is_intact(path, sibling):
-            path.resolve().unlink()  # a snapshot is made of links
-            path.unlink(missing_ok=True)
-            altered.append(name)
-    return altered
-
-
-def _is_intact(path: Path, sibling: RepoSibling) -> bool:
-    with path.open("rb") as file:
-        if sibling.lfs is not None:
-            return bool(hashlib.file_digest(file, "sha256").hexdigest() == sibling.lfs.sha256)
-        if sibling.blob_id is None:  # a mirror that tells no digests
-            return True
-        content = file.read()
-    git = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-    return bool(git == sibling.blob_id)
-
-
-def _reason(error: Exception) -> str:
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    if "RepositoryNotFoundError" in kinds:
-        return "there is no such repository, or it is private"
-    if "RevisionNotFoundError" in kinds:
-        return "there is no such revision"
-    if kinds & {
-        "ConnectError",
-        "ConnectTimeout",
-        "ReadTimeout",
-        "TimeoutException",
-        "ConnectionError",
-        "Timeout",
-    }:
-        return "it does not answer; check the network, or name a local folder with --model"
-    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keeps the library's advice (on newly initialised heads, say) off the terminal: here it is meant so."""
-    import logging
-
-    import transformers
-
-    bars = transformers.utils.logging.is_progress_bar_enabled()
-    level = transformers.utils.logging.get_verbosity()
-    transformers.utils.logging.set_verbosity(logging.CRITICAL)
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        transformers.utils.logging.set_verbosity(level)
-        if bars:
-            transformers.utils.logging.enable_progress_bar()
+        if not (folder / "config.json").is_file():
+            if adapter_files(folder):
+                raise UnavailableError(adapter_alone_in(folder))
+            what = "is not a folder" if not folder.is_dir() else "has no config.json"
+            raise UnavailableError(f"{folder} {what}; name a folder saved with save_pretrained")
+        check_fetched(folder)
+        weights = find_weights(folder)
+        if not weights.pickled:
+            stored_tensors(weights)  # refuses files that are cut off
+        digest = folder_digest(folder, weights) if commit is None else commit
+    except UnavailableError as error:
+        raise UnavailableError(f"model {name!r}: {error}") from error
+    except OSError as error:
+        where = error.filename or folder
+        raise UnavailableError(f"model {name!r}: {where} cannot be read: {error.strerror}") from error
+    adapter = adapter_files(folder)
+    note = (
+        f"the adapter beside the weights ({', '.join(adapter)}) is not used; to start from it, merge it into the "
+        "weights with peft (merge_and_unload)"
+    )
+    return Checkpoint(folder, digest, weights.pickled, notes=(note,) if adapter else ())
 
 
 def load_config(checkpoint: Checkpoint) -> Any:
     """The library's configuration object.
 
-    Raises UnavailableError where config.json names an architecture that the library does not know.
+    Raises UnavailableError where config.json names an architecture that the library does not know, or weights are
+    quantised.
     """
     from transformers import AutoConfig
 
     try:
         with quiet_transformers():
-            return AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
+            config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # broken JSON, an unknown architecture, a field of a wrong type: no base in common
+        raise UnavailableError(f"{checkpoint.folder}: config.json cannot be used: {first_line(error)}") from error
+    if getattr(config, "quantization_config", None):
         raise UnavailableError(
-            f"{checkpoint.folder}: config.json cannot be used: {next(iter(str(error).splitlines()), error)}"
-        ) from error
+            f"{checkpoint.folder}: config.json says that the weights are quantised, and such cannot be trained; take "
+            "the checkpoint that was quantised, or save what the model's dequantize() returns"
+        )
+    return config
 
 
 def fetch_config(model: Model) -> Any:
@@ -221,15 +139,7 @@ def fetch_config(model: Model) -> Any:
     except UnavailableError:
         if isinstance(model.checkpoint, Path):
             raise
-    from huggingface_hub import hf_hub_download
-
-    try:
-        file = hf_hub_download(str(model.checkpoint), "config.json", revision=model.revision, etag_timeout=HUB_TIMEOUT)
-    except Exception as error:  # as in _downloaded
-        raise UnavailableError(
-            f"model {model.name!r} ({model.checkpoint}) cannot be had from the hub: {_reason(error)}"
-        ) from error
-    return load_config(Checkpoint(Path(file).parent, "", pickled=False))
+    return load_config(Checkpoint(download_config(model), "", pickled=False))
 
 
 def encoder_shape(config: Any) -> EncoderShape:
@@ -241,19 +151,16 @@ def encoder_shape(config: Any) -> EncoderShape:
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
-    """Raises UnavailableError where the checkpoint has no usable tokeniser."""
-    from transformers import AutoTokenizer
+    """Return the checkpoint's tokeniser, whose padding token the model has an embedding for.
 
-    try:
-        with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # missing files, broken JSON, a missing optional package: the causes share no base
-        raise UnavailableError(
-            f"{checkpoint.folder}: the tokeniser cannot be loaded: {next(iter(str(error).splitlines()), error)}"
-        ) from error
-    if tokenizer.pad_token_id is None:
-        raise UnavailableError(f"{checkpoint.folder}: the tokeniser has no padding token")
-    return tokenizer
+    Raises UnavailableError where the checkpoint has none, or one that knows no text.
+    """
+    return load_tokenizer_with_notes(checkpoint)[0]
+
+
+def load_tokenizer_with_notes(checkpoint: Checkpoint) -> tuple[Any, tuple[str, ...]]:
+    """As `load_tokenizer`, with what is to be said of its padding."""
+    return read_tokenizer(checkpoint.folder, load_config(checkpoint))
 
 
 def head_options(labels: Labels) -> dict[str, Any]:
@@ -267,40 +174,91 @@ def head_options(labels: Labels) -> dict[str, Any]:
 
 
 def load_model(checkpoint: Checkpoint, labels: Labels, *, init_seed: int) -> Any:
-    """The encoder with a fresh classification head, in fp32, on the CPU.
+    """Return the encoder with a classification head, in fp32, on the CPU.
 
-    Whatever the checkpoint has no weights for is initialised from `init_seed` alone; torch's global random state is
-    left as it was. Raises UnavailableError where the weights cannot be loaded.
+    The head is fresh, unless the checkpoint's own is to be kept. It and whatever else the checkpoint has no weights for
+    is initialised from `init_seed` alone; torch's global random state is left as it was. An adapter beside the weights
+    is not loaded. Raises UnavailableError where the weights cannot be loaded.
     """
     return load_model_with_report(checkpoint, labels, init_seed=init_seed)[0]
 
 
-def load_model_with_report(checkpoint: Checkpoint, labels: Labels, *, init_seed: int) -> tuple[Any, set[str]]:
-    """As `load_model`, with the names of what was initialised at random."""
-    import torch
-    from transformers import AutoModelForSequenceClassification
+def load_model_with_report(
+    checkpoint: Checkpoint, labels: Labels, *, init_seed: int, pad_id: int | None = None
+) -> tuple[Any, set[str]]:
+    """As `load_model`, with the names of what was initialised at random.
 
-    with torch.random.fork_rng(devices=[]), quiet_transformers():
-        torch.manual_seed(init_seed)
+    pad_id: what batches are padded with where config.json does not say it; None asks the tokeniser.
+    """
+    import torch
+
+    config = load_config(checkpoint)
+    weights = find_weights(checkpoint.folder)
+    with torch.random.fork_rng(devices=[]), _open_tensors(weights) as tensors:
+        outline = classifier_outline(config, labels, checkpoint.folder)
+        left_out = frozenset() if checkpoint.keep_head else head_names(outline)
         try:
-            model, loading = AutoModelForSequenceClassification.from_pretrained(
-                checkpoint.folder,
-                output_loading_info=True,
-                dtype=torch.float32,
-                trust_remote_code=False,
-                local_files_only=True,
-                use_safetensors=not checkpoint.pickled,
-                # A checkpoint that was fine-tuned elsewhere may carry a head of another size: ours is fresh.
-                ignore_mismatched_sizes=True,
-                **head_options(labels),
-            )
-        except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            with quiet_transformers():
+                torch.manual_seed(init_seed)
+                # No path is given: with one, the library looks for an adapter there, and loads it where peft is here.
+                model, loading = type(outline).from_pretrained(
+                    None,
+                    config=_with_labels(config, labels),
+                    state_dict={name: tensor for name, (tensor, _) in tensors.items() if name not in left_out},
+                    output_loading_info=True,
+                    dtype=torch.float32,
+                    # A head that is kept has been compared with the labels; nothing else may differ in size.
+                    ignore_mismatched_sizes=True,
+                )
+        except (OSError, ValueError, RuntimeError, EOFError) as error:
+            raise UnavailableError(f"{checkpoint.folder}: the weights cannot be loaded: {first_line(error)}") from error
+        drawn = _drawn_at_random(loading)
+        _check_encoder_was_loaded(model, drawn, checkpoint)
+        if kept := sorted(left_out - drawn):
             raise UnavailableError(
-                f"{checkpoint.folder}: the weights cannot be loaded: {next(iter(str(error).splitlines()), error)}"
-            ) from error
-    drawn = _drawn_at_random(loading)
-    _check_encoder_was_loaded(model, drawn, checkpoint)
+                f"{checkpoint.folder}: {kept[0]} of the fine-tuned head cannot be told from the encoder's weights; "
+                "start from the checkpoint that was fine-tuned"
+            )
+        _check_finite(model, drawn, {name: file for name, (_, file) in tensors.items()}, weights)
+    model.config.name_or_path = model.name_or_path = str(checkpoint.folder)
+    if getattr(model.config, "pad_token_id", None) is None and pad_id is None:
+        with suppress(UnavailableError):  # without a tokeniser, nothing will be padded
+            pad_id = load_tokenizer(checkpoint).pad_token_id
+    if pad_id is not None:
+        pads_with(model.config, pad_id)
     return model, drawn
+
+
+@contextmanager
+def _open_tensors(weights: Weights) -> Iterator[dict[str, tuple[Any, Path]]]:
+    """The tensors of the files, by name, each with its file; of safetensors files, what reads them when indexed."""
+    from safetensors import SafetensorError, safe_open
+
+    tensors: dict[str, tuple[Any, Path]] = {}
+    with ExitStack() as stack:
+        for file in weights.files:
+            if weights.pickled:
+                tensors.update({name: (tensor, file) for name, tensor in read_pickle(file, device="cpu").items()})
+                continue
+            try:
+                opened = stack.enter_context(safe_open(file, framework="pt", device="cpu"))
+            except (SafetensorError, OSError) as error:
+                raise UnavailableError(f"{file}: the weights cannot be loaded: {first_line(error)}") from error
+            tensors.update({name: (opened.get_slice(name), file) for name in opened.keys()})  # noqa: SIM118
+        yield tensors
+
+
+def classifier_outline(config: Any, labels: Labels, folder: Path) -> Any:
+    """Return a checkpoint's model on the meta device.
+
+    Raises UnavailableError where the library makes no model of the configuration.
+    """
+    try:
+        return empty_model(config, labels)
+    except Exception as error:  # sizes that do not divide, a field of a wrong type, no classifier: no base in common
+        raise UnavailableError(
+            f"{folder}: its config.json makes no {config.model_type!r} model that classifies texts: {first_line(error)}"
+        ) from error
 
 
 def _drawn_at_random(loading: dict[str, Any]) -> set[str]:
@@ -323,6 +281,55 @@ def _check_encoder_was_loaded(model: Any, drawn: set[str], checkpoint: Checkpoin
         )
 
 
+def _check_finite(model: Any, drawn: set[str], files: Mapping[str, Path], weights: Weights) -> None:
+    """Refuse weights with NaN or Inf in them: no learning rate makes anything of these.
+
+    Raises UnavailableError naming file and parameter.
+    """
+    import torch
+
+    for name, parameter in model.named_parameters():
+        if name in drawn or not parameter.numel():
+            continue
+        if all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(parameter.detach())):
+            continue
+        stored = next((key for key in files if key == name or name.endswith(f".{key}") or key.endswith(f".{name}")), "")
+        wrong = int((~torch.isfinite(parameter)).sum())
+        raise UnavailableError(
+            f"{files.get(stored, weights.files[0])}: {wrong} of the {parameter.numel()} values of {stored or name} are "
+            "not finite (NaN or infinite), so that nothing can be computed with this checkpoint; take an earlier one, "
+            "or download it again"
+        )
+
+
+def head_note(checkpoint: Checkpoint, config: Any) -> str | None:
+    """Return a sentence on the fine-tuned head that a checkpoint has and a run does not use; None where it has none.
+
+    config: the checkpoint's.
+    """
+    weights = find_weights(checkpoint.folder)
+    try:
+        stored = stored_tensors(weights)
+    except UnavailableError:  # a pickle that holds more than weights: refused when it is loaded
+        return None
+    found = sorted(head_names(classifier_outline(config, BINARY, checkpoint.folder)) & set(stored))
+    if not found:
+        return None
+    return (
+        f"the checkpoint has a fine-tuned head ({', '.join(found[:2])}{', …' if len(found) > 2 else ''}), which is not "
+        "used: a fresh one is drawn from the seed; --keep-head keeps it"
+    )
+
+
+def check_keeps_head(subject: str, checkpoint: Checkpoint, config: Any, labels: Labels) -> None:
+    """Raises UsageError where the checkpoint has no fine-tuned head for these labels.
+
+    subject: names the model in the message. config: the checkpoint's.
+    """
+    outline = classifier_outline(config, labels, checkpoint.folder)
+    check_head_fits(subject, config, outline, labels, stored_tensors(find_weights(checkpoint.folder)))
+
+
 def declared_config(model: Model) -> Any:
     """The configuration that a model's plugin declares, for counting before its files are here.
 
@@ -338,7 +345,7 @@ def declared_config(model: Model) -> Any:
             return AutoConfig.for_model(str(fields.pop("model_type", "")), **fields)
     except Exception as error:  # an unknown architecture, a field of a wrong type: no base in common
         raise UnavailableError(
-            f"model {model.name!r}: its plugin's architecture cannot be used: {next(iter(str(error).splitlines()), '')}"
+            f"model {model.name!r}: its plugin's architecture cannot be used: {first_line(error)}"
         ) from error
 
 
@@ -360,12 +367,18 @@ def random_model(config: Any, labels: Labels, *, seed: int) -> Any:
 
 
 def _from_config(config: Any, labels: Labels) -> Any:
-    import copy
-
+    """Build a model in fp32, as runs load theirs: a configuration names the format that its checkpoint is saved in."""
+    import torch
     from transformers import AutoModelForSequenceClassification
+
+    with quiet_transformers():
+        return AutoModelForSequenceClassification.from_config(_with_labels(config, labels), dtype=torch.float32)
+
+
+def _with_labels(config: Any, labels: Labels) -> Any:
+    import copy
 
     config = copy.deepcopy(config)
     for name, value in head_options(labels).items():
         setattr(config, name, value)
-    with quiet_transformers():
-        return AutoModelForSequenceClassification.from_config(config)
+    return config

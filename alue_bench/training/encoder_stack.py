@@ -15,83 +15,97 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.errors import DoesNotFit, TrainingError, UnavailableError
+from alue_bench.errors import TrainingError, UnavailableError
 from alue_bench.formats import shown
 from alue_bench.strategy import EncoderShape
+from alue_bench.training.anatomy import Anatomy, Members, anatomy_of
 
 if TYPE_CHECKING:
     from torch import nn
 
     from alue_bench.data.tokenisation import TokenisedSplit
 
-# Shared by all layers and learnt with the embeddings: with these frozen, a layer's output depends on nothing else.
-POSITION_MODULES = ("rel_embeddings", "relative_attention_bias")
-# Beside them in DeBERTa: the norm of the positions, and a convolution over the embeddings that joins layer 0's output.
-BESIDE_POSITIONS = ("LayerNorm", "conv")
-
 
 @dataclass(frozen=True)
 class EncoderStack:
-    """References into a model; it owns nothing."""
+    """References into a model; it owns nothing.
+
+    A part is a module, or several in an `nn.ModuleList` that the model does not know; parameters that stand in no
+    module of the part alone are in an `nn.ParameterList`.
+    """
 
     model: nn.Module
     embeddings: tuple[nn.Module, ...]
     layers: tuple[nn.Module, ...]
+    """Each with what runs between it and the next one, such as DeBERTa's convolution beside layer 0."""
     pooler: nn.Module | None
+    entries: tuple[nn.Module, ...]
+    """The module of each layer that is called with its input states; empty where a layer is not one module."""
     inputs_only: tuple[nn.Module, ...] = ()
-    """The embeddings that nothing but the lowest layer reads."""
-    joins_first_layer: tuple[nn.Module, ...] = ()
-    """Those whose output is added to that of the lowest layer (DeBERTa's convolution)."""
+    """The embeddings whose output is a vector for each token."""
+    returns_tuple: bool = False
+    """Whether a layer returns a tuple whose first element is the states."""
+    idle: tuple[nn.Parameter, ...] = ()
+    """Parameters without influence on the logits, and those that the library keeps fixed: they never train."""
 
     @property
     def shape(self) -> EncoderShape:
         return EncoderShape(len(self.layers), int(getattr(self.model.config, "hidden_size", 0)))
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters that belong neither to the embeddings, nor to a layer, nor to the pooler."""
+        """Yield the parameters that belong to no other part."""
         parts = [*self.embeddings, *self.layers, *([self.pooler] if self.pooler is not None else [])]
         inside = {id(parameter) for part in parts for parameter in part.parameters()}
+        inside |= {id(parameter) for parameter in self.idle}
         return (parameter for parameter in self.model.parameters() if id(parameter) not in inside)
 
 
 def view_as_stack(model: Any) -> EncoderStack:
-    """Find embeddings, layers and pooler by structure, not by architecture name.
+    """Find embeddings, layers and pooler from what a forward pass of the architecture uses when.
 
-    Raises DoesNotFit where the model has no list of encoder layers that can be told apart.
+    Args:
+        model: A classification model of the library, perhaps on the meta device, perhaps with adapters in it.
+
+    Raises:
+        DoesNotFit: The model cannot be seen as embeddings, layers and head. The message says why.
     """
+    anatomy = anatomy_of(model)
+    count = int(model.config.num_hidden_layers)
+    pooler = _members(model, anatomy.pooler)
+    return EncoderStack(
+        model=model,
+        embeddings=tuple(_members(model, anatomy.embeddings)),
+        layers=tuple(_layer(model, anatomy, index) for index in range(count)),
+        pooler=_joined(pooler) if pooler else None,
+        entries=tuple(model.get_submodule(anatomy.lists[0])) if anatomy.restartable else (),
+        inputs_only=tuple(model.get_submodule(name) for name in anatomy.inputs_only),
+        returns_tuple=anatomy.returns_tuple,
+        idle=tuple(p for name, p in model.named_parameters() if _plain(name) in anatomy.idle),
+    )
+
+
+def _layer(model: Any, anatomy: Anatomy, index: int) -> nn.Module:
+    modules = [model.get_submodule(f"{name}.{index}") for name in anatomy.lists]
+    return _joined(modules + _members(model, anatomy.beside.get(index, Members())))
+
+
+def _members(model: Any, members: Members) -> list[nn.Module]:
     from torch import nn
 
-    base = getattr(model, model.base_model_prefix, None)
-    count = getattr(model.config, "num_hidden_layers", 0)
-    lists = [
-        (name, module)
-        for name, module in (base.named_modules() if base is not None else ())
-        if isinstance(module, nn.ModuleList) and len(module) == count
-    ]
-    if base is None or not lists:
-        raise DoesNotFit(
-            f"{type(model).__name__} has no list of {count} encoder layers; alue-bench can freeze layers only of "
-            "encoders built as embeddings, layers and head"
-        )
-    name, layer_list = min(lists, key=lambda found: found[0].count("."))
-    outermost = name.split(".")[0]
-    embeddings: list[nn.Module] = []
-    for child_name, child in base.named_children():
-        if child_name == outermost:
-            break  # children registered before the layers feed them
-        embeddings.append(child)
-    if not embeddings:
-        raise DoesNotFit(f"{type(model).__name__} has no embeddings before its encoder layers")
-    inputs_only = tuple(embeddings)
-    joins_first_layer: tuple[nn.Module, ...] = ()
-    if "." in name:  # modules beside the list, such as DeBERTa's relative positions and their norm
-        parent = base.get_submodule(name.rpartition(".")[0])
-        beside = dict(parent.named_children())
-        if any(part in beside for part in POSITION_MODULES):
-            embeddings += [beside[part] for part in (*POSITION_MODULES, *BESIDE_POSITIONS) if part in beside]
-            joins_first_layer = (beside["conv"],) if "conv" in beside else ()
-    pooler = getattr(base, "pooler", None)
-    return EncoderStack(model, tuple(embeddings), tuple(layer_list), pooler, inputs_only, joins_first_layer)
+    modules = [model.get_submodule(name) for name in members.modules]
+    loose = [model.get_parameter(name) for name in members.parameters]
+    return modules + ([nn.ParameterList(loose)] if loose else [])
+
+
+def _joined(modules: list[nn.Module]) -> nn.Module:
+    from torch import nn
+
+    return modules[0] if len(modules) == 1 else nn.ModuleList(modules)
+
+
+def _plain(name: str) -> str:
+    """A parameter's name without the adapter around its module."""
+    return name.replace(".base_layer.", ".")
 
 
 def check_ids(stack: EncoderStack, split: TokenisedSplit, subject: str) -> None:
@@ -99,7 +113,7 @@ def check_ids(stack: EncoderStack, split: TokenisedSplit, subject: str) -> None:
     is not there ends not only the run but all use of the GPU by this process."""
     config: Any = stack.model.config
     ids = (
-        ("id", split.input_ids, int(stack.model.get_input_embeddings().num_embeddings)),  # type: ignore[operator]
+        ("id", split.input_ids, _words(stack.model)),
         ("segment number", split.token_type_ids, int(getattr(config, "type_vocab_size", 0) or 0)),
     )
     for what, given, count in ids:
@@ -110,6 +124,14 @@ def check_ids(stack: EncoderStack, split: TokenisedSplit, subject: str) -> None:
                 f"{subject}: the tokeniser gives the {what} {highest}, but the model has only {count} embeddings of "
                 f"{what}s; take the tokeniser that belongs to the weights"
             )
+
+
+def _words(model: Any) -> int:
+    """How many ids the model has embeddings for; 0 where it looks none up, as CANINE, which hashes characters."""
+    try:
+        return int(model.get_input_embeddings().num_embeddings)
+    except (NotImplementedError, AttributeError):
+        return 0
 
 
 def check_layers_can_be_told_apart(config: Any, folder: Path) -> None:

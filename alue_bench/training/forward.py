@@ -1,7 +1,7 @@
 """Two ways through a model, split where its frozen prefix ends.
 
 - `LibraryForward`: the library's own modules, for any architecture. To start from stored states, embeddings and the
-  lowest layers are passed over: for the time being they hand on what they are given.
+  lowest layers are passed over, and the layer above them is given the states.
 - `LeanForward`: the BERT family's layers as written out in `bert_layer.py`, over the same parameters.
 
 `states` are what layer `depth` reads: [b, s, d]. With `depth` the number of all layers, they are what the head reads.
@@ -10,10 +10,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from alue_bench.data.batches import Batch
+from alue_bench.errors import DoesNotFit
 from alue_bench.training.encoder_stack import EncoderStack
 from alue_bench.training.random_state import set_torch_random_state, torch_random_state
 
@@ -87,8 +89,9 @@ class LibraryForward:
 
     def __init__(self, stack: EncoderStack) -> None:
         self.stack = stack
-        self._tuples: bool | None = None
-        """Whether layers hand on a tuple, its first element the states."""
+        config: Any = stack.model.config
+        if getattr(config, "use_cache", False):
+            config.use_cache = False  # a decoder's keys and values, kept for a next word that is never asked for
 
     def generators(self) -> list[torch.Generator]:
         return []
@@ -100,32 +103,25 @@ class LibraryForward:
             return self._call(batch)
 
     def prefix(self, batch: Batch, depth: int, states: Tensor | None = None, start: int = 0) -> Tensor:
+        """Raises DoesNotFit where a layer is not one module."""
+        entries = self.stack.entries
+        if not entries:
+            raise DoesNotFit("each of its layers is several modules")
         found: list[Tensor] = []
 
-        def keep_input(module: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+        def keep_input(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
             found.append(args[0] if args else options["hidden_states"])
             raise _Reached
 
-        def keep_output(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        def keep_output(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
+            output = forward(*args, **options)
             found.append(output[0] if isinstance(output, tuple) else output)
             raise _Reached
 
-        layers = self.stack.layers
-        hook = (
-            layers[depth].register_forward_pre_hook(keep_input, with_kwargs=True)
-            if depth < len(layers)
-            else layers[-1].register_forward_hook(keep_output)
-        )
-        try:
-            if states is None:
-                self._call(batch)
-            else:
-                with self._starting_from(start, states):
-                    self._call(batch)
-        except _Reached:
-            pass
-        finally:
-            hook.remove()
+        where, keep = (entries[depth], keep_input) if depth < len(entries) else (entries[-1], keep_output)
+        begun = nullcontext() if states is None else self._starting_from(start, states)
+        with begun, _in_place({where: keep}), suppress(_Reached):
+            self._call(batch)
         return found[0]
 
     def seed(self, seed: int) -> None:
@@ -151,47 +147,49 @@ class LibraryForward:
 
     @contextmanager
     def _starting_from(self, depth: int, states: Tensor) -> Iterator[None]:
-        """Embeddings give `states`, the lowest layers hand them on."""
-        tuples = self._layers_return_tuples()
+        """Pass over embeddings and the lowest layers, and give layer `depth` these states, whatever it would have got.
 
-        def embeddings(*args: Any, **options: Any) -> Tensor:
+        What runs between the lowest layers is not passed over; what it computes is not used.
+        """
+        entries, tuples = self.stack.entries, self.stack.returns_tuple
+
+        def embeddings(forward: Callable[..., Any], *args: Any, **options: Any) -> Tensor:
             return states
 
-        def layer(hidden_states: Tensor, *args: Any, **options: Any) -> Any:
-            return (hidden_states, None) if tuples else hidden_states
+        def hand_on(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
+            return (states, None) if tuples else states
 
-        def joined(embedded: Tensor, hidden_states: Tensor, *args: Any, **options: Any) -> Tensor:
-            return hidden_states
+        def begin(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
+            if args:
+                return forward(states, *args[1:], **options)
+            return forward(**{**options, "hidden_states": states})
 
-        changed: list[tuple[nn.Module, Callable[..., Any]]] = [
-            (module, embeddings) for module in self.stack.inputs_only
-        ]
-        changed += [(module, layer) for module in self.stack.layers[:depth]]
-        changed += [(module, joined) for module in self.stack.joins_first_layer if depth > 0]
-        for module, forward in changed:
-            module.forward = forward
-        try:
+        changed: dict[nn.Module, Callable[..., Any]] = dict.fromkeys(self.stack.inputs_only, embeddings)
+        changed |= dict.fromkeys(entries[:depth], hand_on)
+        if depth < len(entries):
+            changed[entries[depth]] = begin
+        with _in_place(changed):
             yield
-        finally:
-            for module, _ in changed:
+
+
+@contextmanager
+def _in_place(changed: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+    """Call these functions in place of the modules' `forward`, which they get as their first argument.
+
+    Not hooks: some architectures call `forward` of their layers directly. Modules that are changed already are changed
+    on top of that.
+    """
+    before = {module: vars(module).get("forward") for module in changed}
+    for module, function in changed.items():
+        module.forward = partial(function, module.forward)
+    try:
+        yield
+    finally:
+        for module, forward in before.items():
+            if forward is None:
                 del module.forward
-
-    def _layers_return_tuples(self) -> bool:
-        if self._tuples is None:
-            import torch
-
-            seen: list[bool] = []
-            hook = self.stack.layers[0].register_forward_hook(
-                lambda module, args, output: seen.append(isinstance(output, tuple))
-            )
-            device = next(self.stack.model.parameters()).device
-            try:
-                with torch.no_grad():
-                    self.stack.model(input_ids=torch.zeros((1, 2), dtype=torch.long, device=device))
-            finally:
-                hook.remove()
-            self._tuples = seen[0]
-        return self._tuples
+            else:
+                module.forward = forward
 
 
 class _Reached(Exception):

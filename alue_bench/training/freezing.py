@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.errors import DoesNotFit
+from alue_bench.errors import DoesNotFit, TrainingError
 from alue_bench.strategy import FreezePlan
 from alue_bench.training.encoder_stack import EncoderStack
 
@@ -25,11 +25,15 @@ def frozen_modules(stack: EncoderStack, plan: FreezePlan) -> Iterator[nn.Module]
 
 
 def trainable_parameters(stack: EncoderStack, plan: FreezePlan) -> list[nn.Parameter]:
-    """What the plan lets train, in the model's own order; shared (tied) parameters once.
+    """Return the parameters that the plan lets train, in the model's own order; shared (tied) ones once.
 
-    Raises DoesNotFit where it is to be the biases, or the adapters, and the layers have none.
+    Parameters without influence on the logits never train, nor do those that the library keeps fixed.
+
+    Raises:
+        DoesNotFit: The plan trains biases or adapters alone, and the layers have none.
     """
     out = {id(p) for module in frozen_modules(stack, plan) for p in module.parameters()}
+    out |= {id(parameter) for parameter in stack.idle}
     if plan.trained != "weights":
         encoder = (*stack.embeddings, *stack.layers)
         chosen = {id(p) for module in encoder for p in (_biases if plan.trained == "biases" else _adapters)(module)}
@@ -83,3 +87,37 @@ def count_parameters(stack: EncoderStack, plan: FreezePlan) -> ParameterCounts:
         total=sum(p.numel() for p in stack.model.parameters()),
         trainable=sum(p.numel() for p in trainable_parameters(stack, plan)),
     )
+
+
+def frozen_weights(stack: EncoderStack, plan: FreezePlan) -> dict[str, str]:
+    """Return a digest of each parameter that the plan does not let train, by its name in the model."""
+    import torch
+    import xxhash
+
+    trained = {id(parameter) for parameter in trainable_parameters(stack, plan)}
+    return {
+        name: xxhash.xxh3_128_hexdigest(p.detach().reshape(-1).view(torch.uint8).cpu().numpy().data)
+        for name, p in stack.model.named_parameters()
+        if id(p) not in trained
+    }
+
+
+def check_frozen(stack: EncoderStack, before: Mapping[str, str], plans: Iterable[FreezePlan]) -> None:
+    """Check that what was frozen throughout a training is what it was before, to the last bit.
+
+    Args:
+        stack: The model after training.
+        before: `frozen_weights` of the plan that the training began with.
+        plans: Every plan that was in effect.
+
+    Raises:
+        TrainingError: A frozen parameter has other values than before.
+    """
+    always = [frozen_weights(stack, plan) for plan in plans]
+    now = {name: digest for name, digest in always[0].items() if all(name in frozen for frozen in always)}
+    changed = [name for name in now if name in before and now[name] != before[name]]
+    if changed:
+        raise TrainingError(
+            f"{len(changed)} parameters changed although the strategy freezes them ({changed[0]}, …); no result is "
+            "recorded, since it would not be one of this strategy: report this with the model's config.json"
+        )

@@ -1,7 +1,8 @@
 """Tokenisers and models as their checkpoints give them, loaded once for all runs of a plan.
 
 A run that trains changes its model, so each gets one of its own: the first that was loaded, or a copy of it. What a
-checkpoint has no weights for, the head and perhaps the pooler, is drawn anew for each seed, as loading does it.
+checkpoint has no weights for, or has them from fine-tuning, the head and perhaps the pooler, is drawn anew for each
+seed, as loading does it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.task import Labels
-from alue_bench.training.checkpoint import Checkpoint, load_model_with_report, load_tokenizer
+from alue_bench.training.checkpoint import Checkpoint, load_model_with_report, load_tokenizer_with_notes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +38,7 @@ class FreshModels:
 
     def __init__(self) -> None:
         self._expected: Counter[tuple[Checkpoint, Labels]] = Counter()
-        self._tokenizers: dict[Checkpoint, Any] = {}
+        self._tokenizers: dict[Checkpoint, tuple[Any, tuple[str, ...]]] = {}
         self._template: _Template | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -50,8 +51,18 @@ class FreshModels:
 
     def tokenizer(self, checkpoint: Checkpoint) -> Any:
         """Shared: nothing changes a tokeniser in use. Raises UnavailableError as `load_tokenizer` does."""
+        return self._tokenizer_with_notes(checkpoint)[0]
+
+    def notes(self, checkpoint: Checkpoint) -> tuple[str, ...]:
+        """Return what is to be said of a checkpoint: what of it is not used, how batches are padded.
+
+        Raises UnavailableError as `load_tokenizer` does.
+        """
+        return (*checkpoint.notes, *self._tokenizer_with_notes(checkpoint)[1])
+
+    def _tokenizer_with_notes(self, checkpoint: Checkpoint) -> tuple[Any, tuple[str, ...]]:
         if checkpoint not in self._tokenizers:
-            self._tokenizers[checkpoint] = load_tokenizer(checkpoint)
+            self._tokenizers[checkpoint] = load_tokenizer_with_notes(checkpoint)
         return self._tokenizers[checkpoint]
 
     @property
@@ -73,7 +84,9 @@ class FreshModels:
                 self._template = None
                 return _with(kept.model, kept.drawn[init_seed])
             return _with(copy.deepcopy(kept.model), kept.drawn[init_seed])
-        model, drawn = load_model_with_report(checkpoint, labels, init_seed=init_seed)
+        loaded = self._tokenizers.get(checkpoint)
+        pad_id = loaded[0].pad_token_id if loaded else None
+        model, drawn = load_model_with_report(checkpoint, labels, init_seed=init_seed, pad_id=pad_id)
         if self._expected[key] > 0:
             tensors = model.state_dict()
             found = {name: tensors[name].detach().clone() for name in drawn if name in tensors}

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.data.batches import batches, evaluation_order, steps_per_epoch, training_order
+from alue_bench.data.batches import Padding, batches, evaluation_order, steps_per_epoch, training_order
 from alue_bench.errors import NonFiniteLossError
 from alue_bench.spec import CurvePoint, HyperParameters
 from alue_bench.strategy import FreezePlan, Strategy
@@ -92,7 +92,7 @@ def fine_tune(
     hyper: HyperParameters,
     data_seed: int,
     device: Device,
-    pad_id: int,
+    padding: Padding,
     score: Scorer,
     on_step: Callable[[int, int], None] = lambda done, total: None,
     strategy: Strategy | None = None,
@@ -131,7 +131,7 @@ def fine_tune(
     # On a CPU nothing is found out by trying, and the shortest ones pay the one-off costs as well.
     by_length = np.argsort(split.lengths, kind="stable")
     first = by_length[-hyper.batch_size :] if device.name == "cuda" else by_length[: hyper.batch_size]
-    updater.warm_up(next(batches(split, [first], pad_id, few_lengths=few_lengths)))
+    updater.warm_up(next(batches(split, [first], padding, few_lengths=few_lengths)))
     forward.seed(data_seed)  # dropout; the order of the data has the generator above
 
     training = Training(course=course)
@@ -150,7 +150,7 @@ def fine_tune(
         started = time.perf_counter()
         order_state = rng.bit_generator.state
         order = training_order(split.lengths, hyper.batch_size, rng)
-        for place, batch in enumerate(batches(split, order[done:], pad_id, few_lengths=few_lengths), done + 1):
+        for place, batch in enumerate(batches(split, order[done:], padding, few_lengths=few_lengths), done + 1):
             loss, norm = updater.update(batch, learning_rate(training.steps, total_steps, hyper))
             losses.append(loss)
             norms.append(norm)
@@ -182,7 +182,7 @@ def fine_tune(
         _record(training, found[0], found[1], total_steps, hyper)
         started = time.perf_counter()
         dev_examples = growing.examples("dev") if growing else dev
-        training.dev_logits.append(predict_logits(stack, forward, dev_examples, device=device, pad_id=pad_id))
+        training.dev_logits.append(predict_logits(stack, forward, dev_examples, device=device, padding=padding))
         metrics = score(training.dev_logits[-1])
         training.dev_s += time.perf_counter() - started
         training.dev_scores.append(metrics["score"])
@@ -257,7 +257,7 @@ def _follow(
 
 
 def predict_logits(
-    stack: EncoderStack, forward: Forward, examples: Examples, *, device: Device, pad_id: int
+    stack: EncoderStack, forward: Forward, examples: Examples, *, device: Device, padding: Padding
 ) -> np.ndarray[Any, Any]:
     """Logits [n, outputs] in fp32, in the split's own order. Batches go from short to long to save padding, and become
     smaller where the memory is short.
@@ -271,7 +271,7 @@ def predict_logits(
     while True:
         order = evaluation_order(examples.split.lengths, tokens)
         try:
-            logits = _in_order(order, forward, examples, device, pad_id)
+            logits = _in_order(order, forward, examples, device, padding)
             break
         except RuntimeError as error:
             if not is_out_of_memory(error) or len(order) == len(examples.split):
@@ -289,13 +289,13 @@ def predict_logits(
 
 
 def _in_order(
-    order: list[np.ndarray[Any, Any]], forward: Forward, examples: Examples, device: Device, pad_id: int
+    order: list[np.ndarray[Any, Any]], forward: Forward, examples: Examples, device: Device, padding: Padding
 ) -> np.ndarray[Any, Any]:
     import torch
 
     parts = []
     with torch.no_grad(), autocast(device):
-        for batch in batches(examples.split, order, pad_id, few_lengths=device.few_lengths):
+        for batch in batches(examples.split, order, padding, few_lengths=device.few_lengths):
             parts.append(examples.logits(forward, batch.to(device.name)).float())
     logits: np.ndarray[Any, Any] = torch.cat(parts).cpu().numpy()
     return logits

@@ -22,7 +22,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from alue_bench import __version__
-from alue_bench.data.batches import Batch, batches, collate, evaluation_order
+from alue_bench.data.batches import Batch, Padding, batches, collate, evaluation_order
 from alue_bench.data.tokenisation import TokenisedSplit
 from alue_bench.training.device_errors import is_out_of_memory, release
 from alue_bench.training.encoder_stack import EncoderStack
@@ -104,7 +104,7 @@ class _Wanted:
     """States of a split that are to be stored."""
 
     split: TokenisedSplit
-    pad_id: int
+    padding: Padding
     keys: Sequence[str]
     """By the number of layers, from 0."""
     description: Mapping[str, str]
@@ -137,13 +137,13 @@ class FrozenPrefix:
         self._splits: bool | None = None
         self._computed_here: set[str] = set()
 
-    def examples(self, split: TokenisedSplit, pad_id: int, description: Mapping[str, str]) -> Examples:
+    def examples(self, split: TokenisedSplit, padding: Padding, description: Mapping[str, str]) -> Examples:
         """The split with the states behind the prefix, from the store or computed and put there.
 
         Without them, for recomputation at every step, where there is no prefix, no room in the store, or no way to
         start the model from such states; the store reports which. description: for people, of the entry.
         """
-        if not self._depth or not self._can_start_from_states(split, pad_id):
+        if not self._depth or not self._can_start_from_states(split, padding):
             return Examples(split)
         keep_freed()
         started = time.perf_counter()
@@ -151,7 +151,7 @@ class FrozenPrefix:
         entry = self._store.open(keys[-1])
         reused = entry is not None and keys[-1] not in self._computed_here
         if entry is None:
-            entry = self._built(_Wanted(split, pad_id, keys, description), started)
+            entry = self._built(_Wanted(split, padding, keys, description), started)
         if entry is None:
             return Examples(split)
         began = time.perf_counter()
@@ -163,7 +163,7 @@ class FrozenPrefix:
     def prepare(
         self,
         splits: Mapping[str, TokenisedSplit],
-        pad_id: int,
+        padding: Padding,
         descriptions: Mapping[str, Mapping[str, str]],
         planned: PlannedDepths,
     ) -> None:
@@ -175,7 +175,7 @@ class FrozenPrefix:
         depths = sorted(depth for depth in planned.depths if 0 < depth <= len(self._stack.layers))
         if not self._depth or not set(depths) - {self._depth} or not splits:
             return
-        if not self._can_start_from_states(next(iter(splits.values())), pad_id):
+        if not self._can_start_from_states(next(iter(splits.values())), padding):
             return
         started = time.perf_counter()
         keys = {name: self._keys(split, depths[-1]) for name, split in splits.items()}
@@ -190,7 +190,7 @@ class FrozenPrefix:
             return
         try:
             for name, of_split in missing.items():
-                self._pass(_Wanted(splits[name], pad_id, keys[name], descriptions[name]), of_split, keys_s)
+                self._pass(_Wanted(splits[name], padding, keys[name], descriptions[name]), of_split, keys_s)
             return
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -214,7 +214,7 @@ class FrozenPrefix:
         with ExitStack() as stack, torch.no_grad(), autocast(self._device):
             order = evaluation_order(split.lengths, self._device.tokens_at_once)
             last = time.perf_counter()
-            for batch in batches(split, order, wanted.pad_id, few_lengths=self._device.few_lengths):
+            for batch in batches(split, order, wanted.padding, few_lengths=self._device.few_lengths):
                 moved = batch.to(self._device.name)
                 states, start = (below.of(moved), below.depth) if below else (None, 0)
                 so_far = 0.0
@@ -291,7 +291,7 @@ class FrozenPrefix:
     def _computed(self, wanted: _Wanted, below: PrefixStates | None) -> Iterator[tuple[Batch, Tensor]]:
         """Batches and their states [b, s, d] or [b, 1, d], on the CPU."""
         order = evaluation_order(wanted.split.lengths, self._device.tokens_at_once)
-        for batch in batches(wanted.split, order, wanted.pad_id, few_lengths=self._device.few_lengths):
+        for batch in batches(wanted.split, order, wanted.padding, few_lengths=self._device.few_lengths):
             moved = batch.to(self._device.name)
             given, start = (below.of(moved), below.depth) if below else (None, 0)
             yield batch, self._forward.prefix(moved, self._depth, given, start).cpu()
@@ -307,13 +307,13 @@ class FrozenPrefix:
                 return PrefixStates(depth, entry, entry.states, starts, lengths, reused=True)
         return None
 
-    def _can_start_from_states(self, split: TokenisedSplit, pad_id: int) -> bool:
+    def _can_start_from_states(self, split: TokenisedSplit, padding: Padding) -> bool:
         """Whether a few examples give the same logits from stored states as from their texts.
 
         Not so where something beside embeddings and layers carries information from the one to the other.
         """
         if self._splits is None:
-            problem = self._split_problem(split, pad_id)
+            problem = self._split_problem(split, padding)
             self._splits = problem is None
             if problem:
                 self._store.on_problem(
@@ -322,14 +322,14 @@ class FrozenPrefix:
                 )
         return self._splits
 
-    def _split_problem(self, split: TokenisedSplit, pad_id: int) -> str | None:
+    def _split_problem(self, split: TokenisedSplit, padding: Padding) -> str | None:
         import numpy as np
         import torch
 
         self._stack.model.eval()
         by_length = np.argsort(split.lengths, kind="stable")
         few = np.unique(by_length[[0, len(by_length) // 2, -1]])
-        batch = collate(split, few, pad_id)
+        batch = collate(split, few, padding)
         moved = batch.to(self._device.name)
         try:
             with torch.no_grad(), autocast(self._device):
@@ -416,8 +416,11 @@ def _token_places(batch: Batch, starts: Tensor, lengths: Tensor, width: int) -> 
     """Where the states of a batch's tokens are kept, and which of them are tokens, not padding: [b, width] each."""
     import torch
 
+    lengths = lengths[batch.indices, None]
     steps = torch.arange(width)[None]
-    return starts[batch.indices, None] + steps, steps < lengths[batch.indices, None]
+    if batch.side == "left":
+        steps = steps - (width - lengths)  # below 0 where there is padding
+    return starts[batch.indices, None] + steps, (steps >= 0) & (steps < lengths)
 
 
 def _add_values(digest: Any, modules: tuple[torch.nn.Module, ...]) -> None:

@@ -7,14 +7,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from alue_bench.errors import DoesNotFit, UnavailableError
+from alue_bench.extras import install_command
 from alue_bench.strategy import Adapter, Outline
 from alue_bench.task import Labels
+from alue_bench.training.anatomy import anatomy_of, shorten
 from alue_bench.training.checkpoint import BINARY, empty_model
 from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.freezing import trainable_parameters
-
-PER_LAYER = ("layer_types",)
-"""Fields of a configuration with one entry for each layer."""
 
 
 def model_in_outline(config: Any, outline: Outline, labels: Labels = BINARY) -> EncoderStack:
@@ -54,21 +53,16 @@ def operate(stack: EncoderStack, kept_layers: tuple[int, ...] | None, adapter: A
 
 
 def _keep(stack: EncoderStack, kept: tuple[int, ...]) -> None:
-    from torch import nn
-
     model: Any = stack.model
-    layers = next(
-        module
-        for module in model.modules()
-        if isinstance(module, nn.ModuleList) and tuple(module) == stack.layers  # by identity: modules know no other
-    )
-    for index in sorted(set(range(len(layers))) - set(kept), reverse=True):
-        del layers[index]
-    model.config.num_hidden_layers = len(kept)
-    for name in PER_LAYER:
-        values = getattr(model.config, name, None)
-        if values is not None:
-            setattr(model.config, name, [values[index] for index in kept])
+    count = len(stack.layers)
+    lists = [model.get_submodule(name) for name in anatomy_of(model).lists]
+    try:
+        shorten(model.config, kept)
+    except NotImplementedError as error:
+        raise DoesNotFit(f"{type(model).__name__} has a fixed number of layers: none can be left out") from error
+    for layers in lists:
+        for index in sorted(set(range(count)) - set(kept), reverse=True):
+            del layers[index]
 
 
 def _inject(model: Any, adapter: Adapter) -> None:
@@ -76,7 +70,7 @@ def _inject(model: Any, adapter: Adapter) -> None:
         import peft
     except ImportError as error:
         raise UnavailableError(
-            f"adapters ({adapter.kind}) need the package 'peft'; install it with: pip install 'alue-bench[peft]'"
+            f"adapters ({adapter.kind}) need the package 'peft'; install it with: {install_command('peft')}"
         ) from error
     try:
         peft.inject_adapter_in_model(peft.get_peft_config({"peft_type": adapter.kind, **adapter.options}), model)

@@ -1,0 +1,151 @@
+"""MLflow's server as a child process: started, waited for until it answers, and ended with everything it started."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from alue_bench.cli.server_guard import GRACE_S
+from alue_bench.errors import UnavailableError, UsageError
+from alue_bench.suggestion import command_line
+
+STARTS_S = 180.0
+"""For the server to answer: it imports MLflow, which takes seconds, and minutes on a busy machine."""
+ASK_S = 0.2
+"""Between two questions whether it answers."""
+EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Hosts that mean each address of the machine, and one of these addresses."""
+
+
+class MlflowServer:
+    """`mlflow server` on a store, as a context manager.
+
+    Its job runners, which serve language-model evaluation, are left out unless the user's environment asks for them.
+    """
+
+    def __init__(self, uri: str, host: str, port: int) -> None:
+        self._uri, self._host, self._port = uri, host, port
+        self._guard: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        """The address for a browser on this machine."""
+        host = self._reachable_host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._port}"
+
+    @property
+    def _reachable_host(self) -> str:
+        return EVERY_ADDRESS.get(self._host, self._host)
+
+    def __enter__(self) -> Self:
+        command = [sys.executable, "-m", "alue_bench.cli.server_guard", sys.executable, "-m", "mlflow", "server"]
+        command += ["--host", self._host, "--port", str(self._port), "--workers", "1"]
+        # The store's address is no argument: every user of the machine sees those.
+        environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | os.environ
+        environment |= {"MLFLOW_BACKEND_STORE_URI": self._uri}
+        self._guard = subprocess.Popen(  # its messages go to our stderr, which tests and plugins do not exchange
+            command, stdin=subprocess.PIPE, stdout=2, env=environment, start_new_session=True
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the server's whole process group, and return once it is gone."""
+        guard = self._started
+        assert guard.stdin is not None
+        guard.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            guard.wait(2 * GRACE_S)
+        with suppress(ProcessLookupError, PermissionError):  # there is no such group any more
+            os.killpg(guard.pid, signal.SIGKILL)
+        guard.wait()
+
+    @property
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._guard is None:
+            raise RuntimeError("the server is not started yet")
+        return self._guard
+
+    def wait_until_it_answers(self) -> None:
+        """Raises UnavailableError where the server ends before it answers, or does not answer in time."""
+        deadline = time.monotonic() + STARTS_S
+        while time.monotonic() < deadline:
+            code = self._started.poll()
+            if code is not None:
+                raise UnavailableError(
+                    f"MLflow's server ended with exit code {code} before it answered; its own messages stand above"
+                )
+            if self._answers():
+                return
+            time.sleep(ASK_S)
+        raise UnavailableError(
+            f"MLflow's server has not answered at {self.address} for {STARTS_S:.0f} seconds and was ended; its own "
+            "messages stand above"
+        )
+
+    def _answers(self) -> bool:
+        connection = http.client.HTTPConnection(self._reachable_host, self._port, timeout=5.0)
+        try:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == http.HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def wait(self) -> int:
+        """Return the server's exit code once it ends by itself."""
+        return self._started.wait()
+
+
+def check_place(host: str, port: int, options: Mapping[str, object]) -> None:
+    """Check that a server may listen at an address of this machine.
+
+    Args:
+        host: name or address.
+        port: number of the port.
+        options: what the user gave to `alue-bench ui`, for the command with another port.
+
+    Raises:
+        UsageError: another process has the port, or it is the system's: with a command that takes a free one. Or the
+            host is none of this machine's.
+    """
+    problem = _binding_problem(host, port)
+    if problem is None:
+        return
+    reasons = {errno.EADDRINUSE: "is taken by another process", errno.EACCES: "is kept for the system's services"}
+    if problem.errno in reasons:
+        again = command_line("ui", options={**options, "port": _free_port(host)})
+        raise UsageError(f"port {port} of {host} {reasons[problem.errno]}; take a free one: {again}")
+    raise UsageError(f"--host {host} is no address of this machine ({problem.strerror}); leave it out for 127.0.0.1")
+
+
+def _binding_problem(host: str, port: int) -> OSError | None:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            if os.name == "posix":  # as the server does: a connection that lingers is no other server
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        return error
+    return None
+
+
+def _free_port(host: str) -> int:
+    """A free port, chosen by the system."""
+    family, kind, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind) as probe:
+        probe.bind(address)
+        return int(probe.getsockname()[1])

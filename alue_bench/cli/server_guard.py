@@ -1,0 +1,42 @@
+"""A process that runs a server and ends it, with everything that it started, once its own parent is gone.
+
+    python -m alue_bench.cli.server_guard COMMAND ARGUMENT ...
+
+The parent holds the other end of standard input and starts the guard as the leader of a session. The system closes that
+end however the parent dies, SIGKILL included; then the guard ends its process group. It imports nothing heavy: it is
+there for as long as the server is.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+
+GRACE_S = 5.0
+"""For the server to close its connections before it is killed."""
+
+
+def main() -> int:
+    """Run the command, and return its exit code where it ends before the parent does."""
+    # Handlers of Python are not handed on to what is started; an ignored signal would be.
+    signal.signal(signal.SIGTERM, lambda signum, frame: None)
+    server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+    threading.Thread(target=_end_with_parent, args=(server,), name="parent watch", daemon=True).start()
+    return server.wait()
+
+
+def _end_with_parent(server: subprocess.Popen[bytes]) -> None:
+    while os.read(0, 1):  # until the other end is closed: nothing is ever written
+        pass
+    os.killpg(0, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        server.wait(GRACE_S)
+    os.killpg(0, signal.SIGKILL)  # what the server started and left, and this process
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,218 @@
+"""Floating-point operations as torch's counter sees them, for architectures that the formulas of `flops` do not fit.
+
+A training step of the actual model is run on the CPU with products left out: the counter needs their shapes alone. So a
+count takes tenths of a second and no memory for weights, whatever the size of the model.
+
+Counted are texts of a few lengths, in batches of two sizes. Between these lengths operations per token change linearly,
+as they do where attention is over all tokens; what a batch costs however many texts it has, such as the projections of
+DeBERTa's relative positions, is told apart by the two sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.spec import digest_of
+from alue_bench.strategy import FreezePlan
+from alue_bench.training.anatomy import described, text_of
+from alue_bench.training.encoder_stack import EncoderStack
+from alue_bench.training.freezing import trainable_parameters
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+SIZES = (2, 4)
+"""Texts in the batches that are counted."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Operations of one batch of texts of one length."""
+
+    batch: float
+    """However many texts it has."""
+    text: float
+    """For each of them."""
+
+
+_known: dict[str, int] = {}
+"""Counts by everything that determines them: they are the same in every run of a plan."""
+
+
+def counted_step(
+    stack: EncoderStack, plan: FreezePlan, lengths: np.ndarray[Any, Any], batch_size: int, *, start: int = 0
+) -> float:
+    """Count training steps over texts of these lengths (int64 [n]), without dev evaluation.
+
+    Args:
+        stack: The model, perhaps on the meta device. It is not changed.
+        plan: What is frozen.
+        lengths: Tokens of each text.
+        batch_size: Texts in a batch.
+        start: How many layers are not computed, since their outputs are at hand.
+    """
+    trained = frozenset(id(parameter) for parameter in trainable_parameters(stack, plan))
+    names = frozenset(name for name, p in stack.model.named_parameters() if id(p) in trained)
+    whole = _over(lengths, batch_size, lambda texts, tokens: _count(stack, names, texts, tokens))
+    return whole - counted_prefix(stack, start, lengths, batch_size)
+
+
+def counted_prefix(stack: EncoderStack, depth: int, lengths: np.ndarray[Any, Any], batch_size: int) -> float:
+    """Count the embeddings and the lowest `depth` layers, forward, over texts of these lengths (int64 [n])."""
+    if depth == 0:
+        return 0.0
+    return _over(lengths, batch_size, lambda texts, tokens: _count(stack, frozenset(), texts, tokens, depth))
+
+
+def counted_forward(stack: EncoderStack, lengths: np.ndarray[Any, Any], batch_size: int) -> float:
+    """Count the whole model, forward, over texts of these lengths (int64 [n])."""
+    return _over(lengths, batch_size, lambda texts, tokens: _count(stack, frozenset(), texts, tokens))
+
+
+def _over(lengths: np.ndarray[Any, Any], batch_size: int, count: Any) -> float:
+    """The sum over all texts, from counts at the lengths between which theirs lie."""
+    import numpy as np
+
+    if len(lengths) == 0:
+        return 0.0
+    shortest, longest = int(lengths.min()), int(lengths.max())
+    middle = round((shortest * longest) ** 0.5)
+    nodes = sorted({shortest, middle, longest})
+    costs = [_cost(count, tokens) for tokens in nodes]
+    per_token = np.interp(lengths, nodes, [cost.text / tokens for cost, tokens in zip(costs, nodes, strict=True)])
+    texts = float((per_token * lengths).sum())
+    batches = -(-len(lengths) // batch_size)
+    return texts + batches * float(np.interp(lengths.mean(), nodes, [cost.batch for cost in costs]))
+
+
+def _cost(count: Any, tokens: int) -> Cost:
+    few, more = (count(texts, tokens) for texts in SIZES)
+    text = (more - few) / (SIZES[1] - SIZES[0])
+    return Cost(batch=few - SIZES[0] * text, text=text)
+
+
+def _count(stack: EncoderStack, trained: frozenset[str], texts: int, tokens: int, depth: int | None = None) -> int:
+    """Operations of one step in which these parameters train; of a forward pass where none do.
+
+    depth: how many layers are computed; None for all, and the head.
+    """
+    model: Any = stack.model
+    shapes = [(name, tuple(p.shape)) for name, p in model.named_parameters()]
+    key = digest_of([described(model.config), type(model).__name__, shapes, sorted(trained), texts, tokens, depth])
+    if key not in _known:
+        _known[key] = _counted(stack, trained, texts, tokens, depth)
+    return _known[key]
+
+
+def _counted(stack: EncoderStack, trained: frozenset[str], texts: int, tokens: int, depth: int | None) -> int:
+    import torch
+    from torch.func import functional_call
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model: Any = stack.model
+    weights = {
+        name: torch.zeros(p.shape, requires_grad=name in trained)  # memory that nothing touches is not taken
+        for name, p in model.named_parameters()
+    }
+    inputs = text_of(model, texts=texts, tokens=tokens)
+    with (
+        torch.random.fork_rng(devices=[]),
+        _undisturbed(model),
+        _ended_behind(stack, depth),
+        sdpa_kernel(SDPBackend.MATH),  # attention spelt out: the CPU's own kernel is unknown to the counter
+        _without_products(),
+        FlopCounterMode(display=False) as counter,
+        torch.set_grad_enabled(bool(trained)),
+    ):
+        try:
+            logits: Tensor = functional_call(model, {**weights, **_buffers(model)}, (), inputs).logits
+            if trained:
+                logits.float().sum().backward()  # type: ignore[no-untyped-call]
+        except _Reached:
+            pass
+    return int(counter.get_total_flops())
+
+
+@contextmanager
+def _undisturbed(model: Any) -> Iterator[None]:
+    """Eval mode and no cache while counting; afterwards all as it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    caches = getattr(model.config, "use_cache", None)
+    model.eval()
+    if caches:
+        model.config.use_cache = False
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        if caches:
+            model.config.use_cache = caches
+
+
+@contextmanager
+def _ended_behind(stack: EncoderStack, depth: int | None) -> Iterator[None]:
+    """End a forward pass where so many layers were computed."""
+    if depth is None:
+        yield
+        return
+    last = stack.entries[depth - 1]
+    before = vars(last).get("forward")
+    whole = last.forward
+
+    def forward(*args: Any, **options: Any) -> Any:
+        whole(*args, **options)
+        raise _Reached
+
+    last.forward = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del last.forward
+        else:
+            last.forward = before
+
+
+class _Reached(Exception):
+    """Ends a forward pass where enough was counted."""
+
+
+def _buffers(model: Any) -> dict[str, Tensor]:
+    """The model's buffers on the CPU. Those on the meta device have no values: a model built anew has."""
+    from transformers.initialization import no_init_weights
+
+    own = dict(model.named_buffers())
+    if any(buffer.is_meta for buffer in own.values()):
+        with no_init_weights():
+            built = type(model)(model.config)
+        values = dict(built.named_buffers())
+        own = {name: values.get(name.replace(".base_layer.", "."), buffer) for name, buffer in own.items()}
+    return {name: buffer.cpu() if not buffer.is_meta else buffer for name, buffer in own.items()}
+
+
+def _without_products() -> Any:
+    """A mode in which matrix products and convolutions give zeros of the right shape instead of being computed."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_map
+    from torch.utils.flop_counter import flop_registry
+
+    def shape(value: Any) -> Any:
+        return value.to("meta") if isinstance(value, torch.Tensor) else value
+
+    def zeros(value: Any) -> Any:
+        return torch.zeros(value.shape, dtype=value.dtype) if isinstance(value, torch.Tensor) else value
+
+    class WithoutProducts(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func._overloadpacket not in flop_registry:
+                return func(*args, **(kwargs or {}))
+            return tree_map(zeros, func(*tree_map(shape, args), **tree_map(shape, kwargs or {})))
+
+    return WithoutProducts()  # type: ignore[no-untyped-call]

@@ -1,0 +1,46 @@
+"""Names of models that are given as a folder or a hub id: readable in any script, and the same on every machine."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+
+LONGEST = 100
+"""Bytes of a name, which becomes a part of file names."""
+JOINTS = "._-"
+
+
+def model_name(given: str) -> str:
+    """Return a model's name, made from a folder's name or a hub id.
+
+    Letters, digits and marks of any script are kept, in lower case; other characters become hyphens. A name that is
+    too long is cut, and one without letters or digits is replaced; both get a digest of what was given.
+    """
+    text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", given).lower())
+    kept = re.sub("\0+", "-", "".join(c if _is_kept(c) else "\0" for c in text)).strip(JOINTS)
+    while kept and not _begins_name(kept[0]):  # a mark without the letter below it
+        kept = kept[1:].strip(JOINTS)
+    if not kept:
+        return f"model-{_digest(given)}"
+    if len(kept.encode()) > LONGEST:
+        short = kept.encode()[: LONGEST - 7].decode(errors="ignore").rstrip(JOINTS)
+        return f"{short}-{_digest(given)}"
+    return kept
+
+
+def is_model_name(name: str) -> bool:
+    """Return whether a text is a model's name: lower-case letters, digits and marks of any script, ".", "_" and "-"."""
+    return bool(name) and name == name.lower() and _begins_name(name[0]) and all(map(_is_kept, name))
+
+
+def _begins_name(character: str) -> bool:
+    return unicodedata.category(character)[0] in "LN"
+
+
+def _is_kept(character: str) -> bool:
+    return character in JOINTS or unicodedata.category(character)[0] in "LMN"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:6]

@@ -1,0 +1,31 @@
+"""The conformance kit: what a plugin author runs on their own declarations.
+
+One test a declaration is enough, in pytest or any other runner:
+
+    from alue_bench.testing import check_model, check_strategy, check_task
+    import my_plugin
+
+    def test_tasks() -> None:
+        for task in my_plugin.alue_bench_tasks():
+            check_task(task)
+
+Each check tries everything it can and then raises one `ConformanceError`, an AssertionError, with a sentence for each
+violation: which declaration, what is wrong with it, what to do. A `ConformanceWarning` tells what could not be tried,
+such as a checkpoint that was never downloaded or a task without a sample, and what only its author can judge. The
+built-in plugins pass the same checks.
+"""
+
+from alue_bench.testing.executors import check_executor
+from alue_bench.testing.models import check_model
+from alue_bench.testing.strategies import check_strategy
+from alue_bench.testing.tasks import check_task
+from alue_bench.testing.violations import ConformanceError, ConformanceWarning
+
+__all__ = [
+    "ConformanceError",
+    "ConformanceWarning",
+    "check_executor",
+    "check_model",
+    "check_strategy",
+    "check_task",
+]

@@ -1,0 +1,324 @@
+"""Checks of a task's files, one by one: what the reader makes of the rows, and of a row that cannot be right."""
+
+from __future__ import annotations
+
+import inspect
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from alue_bench.data.verification import is_text, place, unfit
+from alue_bench.errors import DataError
+from alue_bench.formats import BadRow, Delimited, Example, Target
+from alue_bench.task import DataFile, Labels, TargetKind, Task
+from alue_bench.testing.violations import SHOWN, Remark, cause
+
+PARQUET = b"PAR1"
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file of a split on this machine."""
+
+    task: Task
+    split: str
+    declared: DataFile
+    path: Path
+
+    @property
+    def subject(self) -> str:
+        return f"task {self.task.name!r}"
+
+    @cached_property
+    def content(self) -> bytes:
+        return self.path.read_bytes()
+
+    @cached_property
+    def has_lines(self) -> bool:
+        return is_text(self.content)
+
+    @property
+    def unit(self) -> str:
+        return "line" if self.has_lines else "row"
+
+    def place(self, row: Example | BadRow) -> str:
+        """Where a row stands, for a sentence."""
+        return f"{self.subject}: {place(self.path, row.line, has_lines=self.has_lines)}"
+
+
+def check_reader_alone(task: Task, split: str, file: DataFile) -> Iterator[str]:
+    """What can be tried of a reader without a file of its format: it takes a path, and invents no rows."""
+    subject = f"task {task.name!r}: the reader of the {split} file"
+    try:
+        inspect.signature(file.read).bind(Path(file.path))
+    except TypeError as error:
+        yield f"{subject} cannot be called with a path ({error}); let it be a function of one Path"
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            rows: Any = file.read(_written(Path(folder) / file.path, b""))
+            invented = rows is not None and any(isinstance(row, Example) for row in rows)
+        except Exception:  # as it should: there is nothing to read
+            return
+    if rows is None:
+        yield f"{subject} returns None; let it yield Example or BadRow for each row"
+    elif invented:
+        yield f"{subject} finds rows in an empty file; let it read the path that it is given"
+
+
+def check_file(task: Task, split: str, declared: DataFile, folder: Path) -> Iterator[str]:
+    """One file of a split: read twice, row by row, and once more with a bad row."""
+    file = _File(task, split, declared, folder / declared.path)
+    subject, path = file.subject, file.path
+    if not path.is_file():
+        yield f"{subject}: the {split} file {path} is missing; add it, or mend the path of its DataFile"
+        return
+    try:
+        rows = _rows(declared, path)
+        again = _rows(declared, path)
+    except DataError as error:
+        yield f"{subject}: the {split} file cannot be used: {error}; mend the file or its DataFile"
+        return
+    except Exception as error:  # a stranger's reader
+        yield (
+            f"{subject}: the reader of {path} raised {cause(error)}; let it yield BadRow({file.unit}, reason) for a "
+            "bad row and raise DataError where the whole file is unusable"
+        )
+        return
+    if not _equal(rows, again):
+        yield f"{subject}: reading {path} twice gives different rows; let the reader depend on the file alone"
+    for number, row in enumerate(rows, start=1):
+        if (wrong := _malformed(row)) is not None:
+            yield f"{subject}: the reader of {path} yields {row!r:.60} as row {number}; {wrong}"
+            return
+    yield from _bad_rows(file, [row for row in rows if isinstance(row, BadRow)])
+    examples = [row for row in rows if isinstance(row, Example)]
+    if not rows:
+        yield f"{subject}: the {split} file {path} has no rows; add some, or mend the reader"
+    yield from _misfits(file, examples)
+    yield from _identifiers(file, examples)
+    yield from _constants(file, examples)
+    yield from _spoilt(file, rows)
+
+
+def _rows(declared: DataFile, path: Path) -> list[Any]:
+    rows: Any = declared.read(path)
+    if rows is None:
+        raise TypeError("it returned None in the place of rows")
+    return list(rows)
+
+
+def _equal(rows: list[Any], again: list[Any]) -> bool:
+    """Whether two readings agree. NaN, which pandas puts where a cell is empty, agrees with itself."""
+    return repr(rows) == repr(again)
+
+
+def _malformed(row: object) -> str | None:
+    """What a row must be before anything else of it can be looked at, or None where it is that."""
+    if not isinstance(row, (Example, BadRow)):
+        return "let it yield Example or BadRow, or leave out a row that is not of the task"
+    if not isinstance(row.line, int) or isinstance(row.line, bool):
+        return f"give line an int, not {row.line!r:.40}"
+    if isinstance(row, BadRow):
+        return None if isinstance(row.reason, str) else f"give reason a text, not {row.reason!r:.40}"
+    return None if isinstance(row.id, str) else f"give id a text, not {row.id!r:.40}"
+
+
+def _bad_rows(file: _File, bad: list[BadRow]) -> Iterator[str]:
+    for row in bad[:SHOWN]:
+        yield f"{file.place(row)}: {row.reason}; mend the row or the DataFile's format"
+    if len(bad) > SHOWN:
+        yield f"{file.subject}: {file.path} has {len(bad) - SHOWN} more bad rows; mend them too"
+
+
+def _identifiers(file: _File, examples: list[Example]) -> Iterator[str]:
+    """Identifiers and places: each row has its own, in file order."""
+    submission = file.task.submission
+    goes_out = submission is not None and submission.id == "given" and file.split in ("submission", "test")
+    seen: set[str] = set()
+    last_line = 0 if file.has_lines else -1  # rows of a table are counted from 0 by some programs
+    for example in examples:
+        if example.id in seen:
+            yield f"{file.place(example)}: id {example.id!r} occurs twice; give each row of a file an id of its own"
+            return
+        if example.line <= last_line:
+            yield (
+                f"{file.place(example)} follows {file.unit} {last_line}; let the reader count {file.unit}s from 1, in "
+                "file order"
+            )
+            return
+        if goes_out and any(mark in example.id for mark in "\t\r\n"):
+            yield (
+                f"{file.place(example)}: id {example.id!r} cannot stand in a submission file; take the tab or line end "
+                "out of it"
+            )
+            return
+        seen.add(example.id)
+        last_line = example.line
+
+
+def _constants(file: _File, examples: list[Example]) -> Iterator[str]:
+    """What is the same in every row, so that the reader seems to read another column."""
+    if len(examples) < 2:
+        return
+    what = f"{file.subject}: in the {file.split} file {file.path}"
+    if len({(example.text, example.text_pair) for example in examples}) == 1:
+        yield f"{what} every row has the same text {examples[0].text!r:.40}; name the column of the texts"
+    if all(example.text == example.text_pair for example in examples):
+        yield f"{what} both texts of every pair are the same; name two columns"
+    if all(example.text == str(example.target) for example in examples):
+        yield f"{what} the text of every row is its gold label; name the column of the texts"
+    of_numbers = file.task.labels.kind is TargetKind.REGRESSION and file.split != "submission"
+    if of_numbers and len({str(example.target) for example in examples}) == 1:
+        yield (
+            f"{what} every row has the gold number {examples[0].target}, with which nothing correlates; name the "
+            "column of the numbers, or add rows with others"
+        )
+
+
+def _misfits(file: _File, examples: list[Example]) -> Iterator[str]:
+    """Rows whose texts or gold labels are not what the task declares."""
+    found = 0
+    for example in examples:
+        misfit = _misfit(file.task, example)
+        if misfit is None and file.split != "submission":
+            misfit = _misfit_of_target(file.task.labels, example.target)
+        if misfit is None and (bad := unfit(example, file.task.labels)) is not None:
+            misfit = f"{bad.reason}; let the reader yield BadRow for it"
+        if misfit is not None and (found := found + 1) <= SHOWN:
+            yield f"{file.place(example)}: {misfit}"
+
+
+def _misfit(task: Task, example: Example) -> str | None:
+    if not isinstance(example.text, str) or not example.text.strip():
+        return "the text is empty; let the reader yield BadRow for it, with the reason 'empty text'"
+    if task.is_pair and example.text_pair is None:
+        return "is_pair says that rows are pairs, but this one has no second text; mend text_pair in the reader"
+    if not task.is_pair and example.text_pair is not None:
+        return (
+            "is_pair says that rows are single texts, but this one has a second text; give the reader an attribute "
+            "text_pair that is not None"
+        )
+    return None
+
+
+def _misfit_of_target(labels: Labels, target: Target) -> str | None:
+    """Why a gold label cannot be encoded, or None."""
+    if target is None:
+        return "the row has no gold label; name its column in target, or make the file the submission split"
+    known = f"declared are {', '.join(labels.names)}; mend the labels, or decode= in the reader"
+    if labels.kind is TargetKind.REGRESSION:
+        if isinstance(target, bool) or not isinstance(target, (int, float)):
+            return f"{target!r} is not a number; let the reader convert it"
+        if not labels.minimum <= target <= labels.maximum:
+            return f"{target} is not within {labels.minimum} to {labels.maximum}; mend the row or Labels.regression"
+    elif labels.kind is TargetKind.MULTILABEL:
+        if not isinstance(target, tuple):
+            return f"{target!r} is not a tuple of label names; let the reader give one"
+        unknown = [name for name in target if name not in labels.names]
+        if unknown:
+            return f"label {unknown[0]!r} is not declared; {known}"
+    elif target not in labels.names:
+        return f"label {target!r} is not declared; {known}"
+    return None
+
+
+# A row that cannot be right ------------------------------------------------------------------------------------------
+
+
+def _spoilt(file: _File, rows: list[Any]) -> Iterator[str]:
+    """Read a copy of the file with one row that cannot be right: the reader must name it."""
+    content = file.content
+    if not file.has_lines:
+        yield from _half_of_it(file, rows)
+    if content.startswith(PARQUET):
+        yield from _row_of_nulls(file, rows)
+        return
+    if not file.has_lines or not _is_utf8(content):
+        yield Remark(
+            f"{file.subject}: a bad row of the {file.split} file was not tried, since {file.path} is not a UTF-8 text; "
+            f"see to it that its reader yields BadRow({file.unit}, reason) for one"
+        )
+        return
+    content += b"" if content.endswith(b"\n") else b"\n"
+    line = content.count(b"\n") + 1
+    read = file.declared.read
+    if isinstance(read, Delimited):
+        width = read.columns or content.splitlines()[0].count(read.delimiter.encode()) + 1
+        what, row = "a wrong number of columns", read.delimiter.join(["x"] * (width + 1)).encode()
+    else:  # any format of text has rows that are not UTF-8
+        what, row = "bytes that are not UTF-8", b"\xff\xfe\xff"
+    yield from _named(file, content + row + b"\n", what=what, at=line)
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _named(file: _File, content: bytes, *, what: str, at: int | None) -> Iterator[str]:
+    """Whether the reader names the bad row of `content`, at its line or row where that is known."""
+    subject = f"{file.subject}: a row of the {file.split} file with {what}"
+    remedy = f"let the reader of {file.declared.path} yield BadRow({at or file.unit}, reason) for it"
+    labels = file.task.labels
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            found = _rows(file.declared, _written(Path(folder) / file.declared.path, content))
+        except DataError:
+            return  # the reader says itself that the whole file is unusable
+        except Exception as error:  # a stranger's reader
+            yield f"{subject} makes the reader raise {cause(error)}; {remedy}"
+            return
+    bad = [row for row in found if not isinstance(row, Example) or unfit(row, labels) is not None]
+    places = [getattr(row, "line", None) for row in bad]
+    if not bad:
+        yield f"{subject} is taken without a word; {remedy}"
+    elif at is not None and at not in places:
+        yield f"{subject} is reported at {file.unit} {places[-1]} instead of {at}; {remedy}"
+
+
+def _written(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def _half_of_it(file: _File, rows: list[Any]) -> Iterator[str]:
+    """A file without lines, cut in two: its reader must not find every row in one half."""
+    half = file.content[: len(file.content) // 2]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            found = _rows(file.declared, _written(Path(folder) / file.declared.path, half))
+        except Exception:  # as it should: what is left is no file of this format
+            return
+    if rows and _equal(found, rows):
+        yield (
+            f"{file.subject}: the reader of the {file.split} file finds all rows in one half of {file.declared.path}; "
+            "let it read the path that it is given"
+        )
+
+
+def _row_of_nulls(file: _File, rows: list[Any]) -> Iterator[str]:
+    """Append a row without any value to a copy of a Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.ParquetFile(file.path).read().replace_schema_metadata()
+        schema = pa.schema([field.with_nullable(True) for field in table.schema])
+        empty = pa.table([pa.nulls(1, field.type) for field in schema], schema=schema)
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.concat_tables([table.cast(schema), empty]), sink)
+    except (pa.ArrowException, OSError) as error:
+        yield Remark(f"{file.subject}: a bad row of the {file.split} file was not tried: {cause(error)}")
+        return
+    # Where every row of the table became one of the task, the next one's number is known.
+    known = rows and len(rows) == table.num_rows
+    at = rows[-1].line + 1 if known else None
+    yield from _named(file, sink.getvalue().to_pybytes(), what="nothing but nulls", at=at)

@@ -1,0 +1,203 @@
+"""Checks of a model: its metadata, and its checkpoint where that is on this machine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.errors import AlueBenchError, UnavailableError
+from alue_bench.model import Model
+from alue_bench.task import NAME
+from alue_bench.testing.normalisation import TEXTS, attempt, check_normalisation
+from alue_bench.testing.scripts import SENTENCES, scripts_of
+from alue_bench.testing.violations import (
+    PLACEHOLDER,
+    Remark,
+    bad_defaults,
+    bad_folder,
+    bad_languages,
+    cause,
+    incomplete,
+    raise_if_any,
+)
+
+if TYPE_CHECKING:
+    from alue_bench.training.checkpoint import Checkpoint
+
+UNKNOWN = 0.5
+"""The share of unknown tokens in plain sentences above which a vocabulary may not be one of the language."""
+
+
+def check_model(model: Model) -> None:
+    """Check a model's declaration, its text normalisation, and its checkpoint where that is on this machine.
+
+    The metadata are complete; `normalise` is a pure, idempotent function from str to str that takes any text and keeps
+    the scripts of the model's languages; `defaults` are hyper-parameters within the model's limits; `architecture` is
+    what config.json says; the checkpoint has a configuration, whole files of weights, layers that can be frozen, and a
+    tokeniser with a padding token that knows the model's languages. Weights are not loaded, and nothing is downloaded.
+
+        def test_my_model() -> None:
+            check_model(my_plugin.MODEL)
+
+    Raises ConformanceError with a sentence for each violation, and warns of what it could not check.
+    """
+    raise_if_any(
+        model, Model, [_metadata, lambda model: check_normalisation(model, _missing_packages(model)), _checkpoint]
+    )
+
+
+def _metadata(model: Model) -> Iterator[str]:
+    subject = f"model {model.name!r}"
+    if not NAME.fullmatch(model.name):
+        yield f"{subject}: the name must match {NAME.pattern}; rename it"
+    yield from incomplete(subject, model, ("title", "licence", "citation"))
+    yield from bad_languages(subject, model.languages)
+    yield from bad_folder(subject, "checkpoint", model.checkpoint)
+    described = model.normalisation != Model.normalisation and not PLACEHOLDER.fullmatch(model.normalisation)
+    if model.normalise is not None and not described:
+        yield f"{subject} has a normalise function, but normalisation does not say what it does; describe it there"
+    yield from bad_defaults(subject, model.defaults)
+
+
+def _missing_packages(model: Model) -> list[str]:
+    import importlib.util
+
+    return [package for package in model.requires if importlib.util.find_spec(package) is None]
+
+
+# The checkpoint ------------------------------------------------------------------------------------------------------
+
+
+def _checkpoint(model: Model) -> Iterator[str]:
+    from alue_bench.training.checkpoint import locate_checkpoint
+
+    subject = f"model {model.name!r}"
+    declared = yield from _declared_architecture(model)
+    if isinstance(model.checkpoint, str) and not re.fullmatch(r"[\w.-]+/[\w.-]+", model.checkpoint):
+        yield f"{subject}: checkpoint {model.checkpoint!r} is not a hub id like 'owner/name'; give a folder as a Path"
+        return
+    try:
+        checkpoint = locate_checkpoint(model, download=False)
+    except UnavailableError as error:
+        if isinstance(model.checkpoint, Path) and not _missing_packages(model):
+            yield f"{error}; mend checkpoint="
+        else:
+            yield Remark(f"{subject}: the checkpoint was not checked: {error}")
+            if declared is not None:
+                yield from _length(model, declared)
+        return
+    try:
+        yield from _loadable(model, checkpoint)
+    except AlueBenchError as error:
+        yield f"{subject}: the checkpoint cannot be used: {error}; save model and tokeniser with save_pretrained"
+    except Exception as error:  # what the library makes of a stranger's files
+        yield f"{subject}: the checkpoint cannot be used: {cause(error)}; save model and tokeniser with save_pretrained"
+
+
+def _declared_architecture(model: Model) -> Generator[str, None, Any]:
+    """Yield what is wrong with `architecture`; return the configuration that it makes, or None."""
+    from alue_bench.training.checkpoint import declared_config
+
+    if not model.architecture:
+        return None
+    try:
+        return declared_config(model)
+    except UnavailableError as error:
+        yield f"{error}; mend architecture, or leave it out"
+    return None
+
+
+def _loadable(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
+    from alue_bench.training.checkpoint import empty_model, encoder_shape, load_config, load_tokenizer
+    from alue_bench.training.encoder_stack import view_as_stack
+    from alue_bench.training.tokenizer import pads_with
+    from alue_bench.training.trial import try_model
+
+    subject = f"model {model.name!r}"
+    config = load_config(checkpoint)
+    yield from _length(model, config)
+    for name, value in model.architecture.items():
+        if (there := getattr(config, name, None)) != value:
+            yield f"{subject}: architecture says {name}={value!r}, but config.json {there!r}; mend architecture"
+    yield from _weights(model, checkpoint)
+    shape = encoder_shape(config)
+    tokenizer = load_tokenizer(checkpoint)
+    yield from _tokeniser(model, tokenizer, config)
+    stack = view_as_stack(empty_model(config))
+    pads_with(config, tokenizer.pad_token_id)
+    for note in try_model(config, tokenizer, "bf16", "cpu").notes:
+        yield Remark(f"{subject}: {note}")
+    if stack.shape != shape:
+        yield f"{subject}: config.json says {shape}, but the model has {stack.shape}; mend config.json"
+
+
+def _length(model: Model, config: Any) -> Iterator[str]:
+    """A default `max_length` that the model cannot take."""
+    from alue_bench.training.trial import positions_of
+
+    limit, wanted = positions_of(config), model.defaults.get("max_length")
+    if limit is not None and isinstance(wanted, int) and wanted > limit:
+        yield (
+            f"model {model.name!r}: max_length in defaults is {wanted}, but the model has positions for {limit} "
+            f"tokens; give at most {limit}"
+        )
+
+
+def _weights(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
+    """Files of weights that are cut off or damaged. Only their headers are read."""
+    from safetensors import safe_open
+
+    subject = f"model {model.name!r}"
+    if checkpoint.pickled:
+        yield Remark(
+            f"{subject}: its weights are pickles, which runs refuse without --allow-pickles and which were not "
+            "checked; convert them to safetensors"
+        )
+    for path in sorted(checkpoint.folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt") as opened:
+                opened.keys()
+        except Exception as error:  # SafetensorError, OSError, and whatever else the library says
+            yield f"{subject}: {path.name} cannot be read: {cause(error)}; copy or download the file again"
+
+
+def _tokeniser(model: Model, tokenizer: Any, config: Any) -> Iterator[str]:
+    """Ids for which there is no embedding, and languages of which the vocabulary knows no word."""
+    subject = f"model {model.name!r}"
+    ids = [tokenizer.pad_token_id, *(number for text in TEXTS for number in tokenizer(text)["input_ids"])]
+    beyond = [number for number in ids if not 0 <= number < config.vocab_size]
+    if beyond:
+        yield (
+            f"{subject}: the tokeniser gives the id {beyond[0]}, but the model has {config.vocab_size} embeddings; "
+            "take the tokeniser that belongs to the weights"
+        )
+    scripts = scripts_of(model.languages)
+    shares = {script: _unknown_share(model, tokenizer, script) for script in scripts or SENTENCES}
+    remedy = "put the tokeniser's files that belong to the weights beside them (tokenizer.json, vocab.txt or the like)"
+    unread = [script for script in shares if shares[script] == 1]
+    if unread and (scripts or len(unread) == len(SENTENCES)):
+        yield (
+            f"{subject}: the tokeniser knows no word of texts in {', '.join(unread)} script; {remedy}, or mend "
+            f"languages={model.languages!r}"
+        )
+    for script in scripts:
+        if UNKNOWN < shares[script] < 1:
+            yield Remark(
+                f"{subject}: {shares[script]:.0%} of the tokens of plain texts in {script} script are unknown to the "
+                "tokeniser; see to it that it is the one that belongs to the weights"
+            )
+
+
+def _unknown_share(model: Model, tokenizer: Any, script: str) -> float:
+    """The share of unknown tokens in sentences of a script, normalised as in a run; 1 where there are no tokens."""
+    tokens: list[int] = []
+    for sentence in SENTENCES[script]:
+        normalised = attempt(model.normalise, sentence) if model.normalise is not None else sentence
+        text = normalised if isinstance(normalised, str) else sentence
+        tokens += tokenizer(text, add_special_tokens=False)["input_ids"]
+    if not tokens:
+        return 1.0
+    unknown = tokenizer.unk_token_id
+    return tokens.count(unknown) / len(tokens)

@@ -1,0 +1,126 @@
+"""Checks of a model's text normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from alue_bench.model import Model
+from alue_bench.testing.scripts import SENTENCES, scripts_of
+from alue_bench.testing.violations import Remark, cause
+
+TEXTS = (
+    "",
+    " ",
+    "\n\t\r",
+    "الغرفة نظيفة والخدمة ممتازة.",
+    "كِتَابٌ جَمِيـــلٌ جدًّا",
+    "😀 🇲🇦 👩‍👩‍👧‍👦 ❤️",
+    "@USER شاهد #وسم_جديد https://example.org/a?b=c&d=1 <LF> URL",
+    "البريد a.b@example.org والسعر ٣٥٠ ريالا (20%)",
+    "ههههههههه!!!!!!؟؟؟؟",
+    "\ufeff\u200fنص\u200e \u202bمقلوب\u202c \u00a0\u2028",
+    "ﷺ ﻻ e\u0301 \x00 \x07 \ud7a3",
+    "«قال» \"نعم\" 'لا' [رابط] \\n {x}",
+    "Latin only, with numbers 0123456789",
+    "كلمة " * 3000,
+    "ا" * 20_000,
+)
+"""What users' files hold sooner or later; a normaliser must take all of it."""
+
+LEAST = 0.25
+"""The share of a text's letters that is left at least: far below what any published normalisation takes away."""
+
+
+def check_normalisation(model: Model, missing: list[str]) -> Iterator[str]:
+    """Try `normalise` on texts of many kinds. `missing`: packages that it needs and that are not installed."""
+    if model.normalise is None:
+        return
+    subject = f"model {model.name!r}"
+    if missing:
+        yield Remark(f"{subject}: normalise was not checked, since the package {missing[0]!r} is not installed")
+        return
+    first: dict[str, str] = {}
+    for text in (*TEXTS, *(text for script in SENTENCES for text in _texts_in(script))):
+        normalised = attempt(model.normalise, text)
+        if isinstance(normalised, ImportError):
+            yield f"{subject}: normalise cannot import a package ({cause(normalised)}); name it in requires"
+            return
+        if (wrong := _misbehaviour(model.normalise, text, normalised)) is not None:
+            yield f"{subject}: {wrong}"
+        if isinstance(normalised, str):
+            first[text] = normalised
+    # In reverse, so that a function that remembers earlier texts is found out.
+    changed = next((text for text in reversed(first) if attempt(model.normalise, text) != first[text]), None)
+    if changed is not None:
+        yield (
+            f"{subject}: normalise({changed[:30]!r}) gives another text the second time; let it depend on its "
+            "argument alone"
+        )
+    yield from _losses(model, first)
+
+
+def _texts_in(script: str) -> tuple[str, ...]:
+    """Its sentences, and all of them as one text, so that a function that cuts texts off is found out."""
+    return (*SENTENCES[script], " ".join(SENTENCES[script]))
+
+
+def attempt(function: Callable[[str], str], text: str) -> Any:
+    """What the function returns, or the exception in its place."""
+    try:
+        return function(text)
+    except Exception as error:  # a stranger's function
+        return error
+
+
+def _misbehaviour(normalise: Callable[[str], str], text: str, normalised: object) -> str | None:
+    """What is wrong with a single outcome, or None."""
+    shown = f"{text[:30]!r}{'…' if len(text) > 30 else ''}"
+    if isinstance(normalised, Exception):
+        return f"normalise({shown}) raised {cause(normalised)}; let it take any text"
+    if not isinstance(normalised, str):
+        return f"normalise({shown}) returned a {type(normalised).__name__}; let it return a str"
+    try:
+        normalised.encode()
+    except UnicodeEncodeError:
+        return f"normalise({shown}) returned half a surrogate pair, which no tokeniser takes; let it return whole text"
+    if (again := attempt(normalise, normalised)) != normalised:
+        then = again[:30] if isinstance(again, str) else again
+        return (
+            f"normalise is not idempotent: {shown} becomes {normalised[:30]!r}, and that becomes {then!r}; let it "
+            "leave its own output as it is"
+        )
+    return None
+
+
+def _losses(model: Model, normalised: dict[str, str]) -> Iterator[str]:
+    """Scripts of which nothing, or next to nothing, is left."""
+    subject, declared = f"model {model.name!r}", scripts_of(model.languages)
+    lost = {script: problem for script in SENTENCES if (problem := _loss(script, normalised)) is not None}
+    if len(lost) == len(SENTENCES):
+        yield f"{subject}: {lost[next(iter(declared), 'Latin')]}; let it leave what a text says"
+        return
+    for script in declared:
+        if script in lost:
+            yield f"{subject}: {lost[script]}; let it leave the scripts of languages={model.languages!r} as they are"
+    others = [script for script in lost if script not in declared]
+    if others:
+        yield Remark(
+            f"{subject}: normalise leaves nothing of texts in {', '.join(others)} script; if that is not meant, let it "
+            "keep them"
+        )
+
+
+def _loss(script: str, normalised: dict[str, str]) -> str | None:
+    """What becomes of the texts in a script, where that is too little; None where they are kept."""
+    before = [text for text in _texts_in(script) if text in normalised]
+    after = [normalised[text] for text in before]
+    if not before:  # normalise raised, which is told
+        return None
+    letters, left = (sum(character.isalpha() for character in texts[-1]) for texts in (before, after))
+    example = f"in {script} script: {before[0]!r} becomes {after[0][:40]!r}"
+    if left and len(before) > 1 and len(set(after)) == 1:
+        return f"normalise makes one text of all texts {example}"
+    if left < LEAST * letters:
+        return f"normalise leaves {left} of {letters} letters of a text {example}"
+    return None

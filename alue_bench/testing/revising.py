@@ -1,0 +1,118 @@
+"""Checks of a strategy that changes while training: it is taken through trainings of many courses."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from alue_bench.strategy import (
+    BlockNorms,
+    FreezePlan,
+    Outline,
+    Revisions,
+    Strategy,
+    StrategyFamily,
+    TrainingProgress,
+)
+from alue_bench.testing.violations import cause
+
+DEEP = 12
+"""The depth of encoder on which every course is tried; on others, the first alone."""
+
+
+@dataclass(frozen=True)
+class _Course:
+    """How dev scores and gradient norms go in a training."""
+
+    epochs: int
+    score: Callable[[int], float]
+    """By epoch, from 1."""
+    norm: Callable[[random.Random, int, int], float]
+    """By evaluation point, from 1, and layer; -1 for the embeddings."""
+
+
+COURSES = (
+    _Course(2, lambda epoch: 0.5, lambda drawn, point, layer: drawn.uniform(1, 2)),
+    _Course(40, lambda epoch: 1 - 0.8**epoch, lambda drawn, point, layer: 0.7 ** (point + layer)),
+    _Course(40, lambda epoch: 0.99 - epoch / 50, lambda drawn, point, layer: 10.0),
+    _Course(40, lambda epoch: 0.9, lambda drawn, point, layer: 0.0 if point > 20 else float(point * (layer + 2))),
+    _Course(40, lambda epoch: 0.5 + 0.3 * (epoch % 3), lambda drawn, point, layer: drawn.uniform(1e-6, 1e3)),
+)
+"""Trainings short and long, that get better, get worse or stand still, with gradients that fade, stay or jump."""
+
+
+def check_revising(
+    family: StrategyFamily, example: str, strategy: Strategy, outlines: Mapping[int, Outline]
+) -> Iterator[str]:
+    """Take a strategy through trainings, where it wants to be asked again. `outlines`: by an encoder's layers."""
+    subject = f"strategy {example!r}"
+    try:
+        revisions = strategy.revisions()
+    except Exception as error:  # a stranger's method
+        yield f"{subject}: revisions raises {cause(error)}; return a Revisions or None"
+        return
+    revises = type(strategy).revise is not Strategy.revise
+    if revisions is None:
+        if revises:
+            yield f"{subject}: revise is never called, since revisions returns None; return when it is to be called"
+        return
+    if not isinstance(revisions, Revisions):
+        yield f"{subject}: revisions returns {revisions!r:.60}; return a Revisions or None"
+        return
+    if not revises:
+        yield f"{subject}: revisions returns {revisions!r:.60}, but there is no revise to call; define it, or drop both"
+        return
+    acts = False
+    for layers, outlined in outlines.items():
+        for course in COURSES if layers == DEEP or len(outlines) == 1 else COURSES[:1]:
+            outcome = _training(family, example, strategy, revisions, outlined.freeze_plan, course)
+            if isinstance(outcome, str):
+                yield f"{subject} on {layers} layer{'s' if layers > 1 else ''}: {outcome}"
+                return
+            acts = acts or outcome or outlined != Outline(FreezePlan(outlined.freeze_plan.shape), None, None)
+    if not acts:
+        yield (
+            f"{subject}: nothing is frozen at first, and revise froze nothing in {len(COURSES)} trainings of up to "
+            f"{COURSES[-1].epochs} epochs; mend revise, or give an example that acts sooner"
+        )
+
+
+def _training(
+    family: StrategyFamily, example: str, strategy: Strategy, revisions: Revisions, plan: FreezePlan, course: _Course
+) -> bool | str:
+    """Whether the plan changed in a training of that course, or what is wrong."""
+    first, steps = plan, 10 * revisions.per_epoch
+    drawn = random.Random(0)
+    norms: list[BlockNorms] = []
+    changed = False
+    for point in range(1, course.epochs * revisions.per_epoch):
+        epoch = -(-point // revisions.per_epoch)
+        ended = epoch if point % revisions.per_epoch == 0 else epoch - 1
+        if revisions.gradient_norms:
+            norms.append(_norms(plan, drawn, point, course))
+        scores = tuple(course.score(one) for one in range(1, ended + 1))
+        progress = TrainingProgress(epoch, course.epochs, 10 * point, course.epochs * steps, scores, tuple(norms))
+        twin = family.parse(example)
+        assert isinstance(twin, Strategy)
+        try:
+            revised, again = strategy.revise(plan, progress), twin.revise(plan, progress)
+        except Exception as error:  # a stranger's method
+            return f"revise raises {cause(error)}; return a FreezePlan"
+        if revised != again:
+            return "revise gives different plans; let it depend on its arguments alone"
+        if not isinstance(revised, FreezePlan) or revised.shape != plan.shape or revised.trained != plan.trained:
+            return f"revise returns {revised!r:.80}; return a FreezePlan of the same shape and `trained`"
+        if revisions.prefix_only_grows and (revised.prefix_layers or 0) < (plan.prefix_layers or 0):
+            return "the frozen prefix shrinks, but revisions says prefix_only_grows; mend one of them"
+        plan = revised
+        changed = changed or plan != first
+    return changed
+
+
+def _norms(plan: FreezePlan, drawn: random.Random, point: int, course: _Course) -> BlockNorms:
+    def norm(layer: int) -> float:
+        return course.norm(drawn, point, layer)
+
+    layers = tuple(None if layer in plan.frozen_layers else norm(layer) for layer in range(plan.shape.layers))
+    return BlockNorms(None if plan.embeddings else norm(-1), layers)

@@ -1,0 +1,103 @@
+"""Checks of a task's splits: what train, dev and test hold, alone and compared with each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from alue_bench.data.location import DataFolder
+from alue_bench.data.splits import SplitRows, load_rows, submission_rows
+from alue_bench.data.tokenisation import encode_targets
+from alue_bench.errors import DataError
+from alue_bench.evaluation.submission import submission_text
+from alue_bench.task import TargetKind, Task
+from alue_bench.testing.violations import cause
+
+COPIED = 0.5
+"""The share of a split's texts in another split from which it counts as a copy of it."""
+
+
+def check_splits(task: Task, folder: Path, *, of_sample: bool) -> Iterator[str]:
+    """Splits as a run would have them. Every file was read without a bad row."""
+    subject = f"task {task.name!r}"
+    kind = DataFolder(folder, "sample" if of_sample else "real")
+    try:
+        splits = load_rows(task, kind, drop_bad=False, limit_train=None, limit_eval=None).splits
+    except DataError as error:
+        yield f"{subject}: the splits cannot be made: {error}; add rows or mend the splits"
+        return
+    yield from _targets(task, splits)
+    yield from _occurring(task, splits)
+    yield from _copies(task, splits)
+    if of_sample:  # official files may overlap: `alue-bench data verify` counts how often
+        yield from _shared_texts(task, splits)
+    yield from _submission(task, kind)
+
+
+def _targets(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
+    for name, rows in splits.items():
+        shape = tuple(encode_targets(rows, task.labels).shape)
+        wanted: tuple[int, ...] = (len(rows.examples),)
+        if task.labels.kind is TargetKind.MULTILABEL and name != "submission":
+            wanted += (task.labels.outputs,)
+        if shape != wanted:
+            yield f"task {task.name!r}: the targets of {name} have the shape {shape}, not {wanted}; mend the labels"
+
+
+def _occurring(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
+    """Labels that no row of train has."""
+    if "train" not in splits:
+        return
+    occurring: set[str] = set()
+    for example in splits["train"].examples:
+        if isinstance(example.target, tuple):
+            occurring.update(example.target)
+        elif isinstance(example.target, str):
+            occurring.add(example.target)
+    for label in task.labels.names:
+        if label not in occurring:
+            yield f"task {task.name!r}: label {label!r} does not occur in train; add rows with it, or do not declare it"
+
+
+def _texts(rows: SplitRows) -> list[tuple[str, str | None]]:
+    return [(example.text, example.text_pair) for example in rows.examples]
+
+
+def _copies(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
+    """Splits most of whose rows stand in another one: what they measure is memory, or was chosen by."""
+    for later, earlier in (("test", "train"), ("dev", "train"), ("test", "dev")):
+        if later not in splits or earlier not in splits:
+            continue
+        known, texts = set(_texts(splits[earlier])), _texts(splits[later])
+        shared = sum(text in known for text in texts)
+        if shared > COPIED * len(texts):
+            yield (
+                f"task {task.name!r}: {shared} of the {len(texts)} rows of {later} are rows of {earlier} too, so that "
+                f"a score on {later} says nothing; give {later} a file of its own, or take it from train with HeldOut"
+            )
+
+
+def _shared_texts(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
+    if "train" not in splits:
+        return
+    train = set(_texts(splits["train"]))
+    shared = [text for text in _texts(splits["test"]) if text in train]
+    if 0 < len(shared) <= COPIED * len(splits["test"].examples):
+        yield (
+            f"task {task.name!r}: {len(shared)} texts of the test split are in train too, such as "
+            f"{shared[0][0][:40]!r}; take them out of one of the two"
+        )
+
+
+def _submission(task: Task, folder: DataFolder) -> Iterator[str]:
+    """The leaderboard's file, with the first label, or a number, predicted for every row."""
+    if task.submission is None or task.labels.kind is TargetKind.MULTILABEL:
+        return
+    try:
+        rows = submission_rows(task, folder)
+        if rows is not None:
+            predicted = task.labels.names[0] if task.labels.names else "0.0"
+            ids = [example.id for example in rows.examples]
+            submission_text(task, ids, [predicted] * len(ids), rows.examples)
+    except Exception as error:  # whatever a declaration makes of it
+        yield f"task {task.name!r}: its submission file cannot be written: {cause(error)}; mend Submission or the ids"

@@ -1,0 +1,320 @@
+"""Checks of a family of strategies, by its examples; those that change while training, in `revising`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from alue_bench.errors import DoesNotFit, UnavailableError, UsageError
+from alue_bench.strategy import Adapter, EncoderShape, FreezePlan, Outline, Strategy, StrategyFamily
+from alue_bench.task import NAME
+from alue_bench.testing.revising import check_revising
+from alue_bench.testing.violations import Remark, cause, incomplete, raise_if_any, told
+
+LAYERS = range(1, 25)
+"""The depths of encoder that a strategy is tried on."""
+
+FOREIGN_NAMES = ("", " ", "no-such-strategy", "no-such-strategy7", "7", "غير-معروف", "x" * 300)
+"""Names that no family may claim."""
+
+_EVERYTHING_TRAINS = re.compile(
+    r"""(?ix) \s* (?:everything \s (?:is \s)? train
+    | (?:all|every) \s (?:layer|weight|parameter)s? \s (?:is \s|are \s)? train
+    | nothing \s is \s frozen | freezes \s nothing | no \s layers? \s (?:is|are) \s frozen | full \s fine-?tuning)
+    (?!.*\b(?:but|except|besides|save|apart|unless)\b)"""
+)
+"""How a title begins that speaks of full fine-tuning."""
+
+
+def check_strategy(family: StrategyFamily) -> None:
+    """Check a family of strategies by its examples, on encoders of 1 to 24 layers.
+
+    Each example parses to a strategy; `parse(strategy.name)` gives an equal one back; equal names are equal, hashable
+    values, and other names do something else; `kept_layers` names layers of the encoder from low to high;
+    `freeze_plan` is deterministic and either within what is kept of the encoder or refused with DoesNotFit and a
+    reason; an adapter goes with a plan that trains adapters, and fits into a BERT; `revise`, taken through trainings,
+    gives plans like the first one, keeps what `revisions` promises, and depends on its arguments alone; something is
+    frozen, left out or put in at some time, unless the title begins with "Everything trains"; a name of no family, or
+    of another one that is installed, gives None.
+
+        def test_my_strategy() -> None:
+            check_strategy(my_plugin.FAMILY)
+
+    Raises ConformanceError with a sentence for each violation.
+    """
+    raise_if_any(family, StrategyFamily, [_metadata, _examples, _foreign_names, _names_of_others])
+
+
+@dataclass(frozen=True)
+class _Example:
+    """A strategy by the name that the family gives for it."""
+
+    family: StrategyFamily
+    name: str
+    strategy: Strategy
+
+    @property
+    def subject(self) -> str:
+        return f"strategy {self.name!r}"
+
+    def on(self, layers: int) -> str:
+        """The strategy on an encoder, for a sentence."""
+        return f"{self.subject} on {layers} layer{'s' if layers > 1 else ''}"
+
+    def outlines(self) -> dict[int, Outline]:
+        """What the strategy makes of the encoders that it fits, by their layers, whatever it says of adapters."""
+        found: dict[int, Outline] = {}
+        for layers in LAYERS:
+            with suppress(DoesNotFit):
+                kept = self.strategy.kept_layers(EncoderShape(layers, hidden_size=64))
+                plan = self.strategy.freeze_plan(EncoderShape(len(kept), hidden_size=64))
+                found[layers] = Outline(plan, kept if len(kept) < layers else None, None)
+        return found
+
+
+def _metadata(family: StrategyFamily) -> Iterator[str]:
+    subject = f"strategy family {family.grammar!r}"
+    yield from incomplete(subject, family, ("grammar", "title", "source"))
+    if not isinstance(family.examples, tuple):
+        yield f"{subject}: examples is a {type(family.examples).__name__}; give a tuple of names"
+
+
+def _examples(family: StrategyFamily) -> Iterator[str]:
+    sound: list[_Example] = []
+    for name in family.examples:
+        strategy = _parsed(family, name)
+        if not isinstance(strategy, Strategy):
+            yield (
+                f"strategy {name!r} is an example of {family.grammar!r}, but parse {told(strategy)}; mend parse or "
+                "examples"
+            )
+            continue
+        example = _Example(family, name, strategy)
+        violations = [*_name(example, sound), *_freezing(example)]
+        yield from violations
+        if not violations:
+            violations = [*_adapting(example), *check_revising(family, name, strategy, example.outlines())]
+            yield from violations
+        if not violations:
+            sound.append(example)
+    yield from _idle(family, sound)
+    yield from _repeated(sound)
+
+
+def _parsed(family: StrategyFamily, name: str) -> object:
+    """What parse returns, or the exception that it raises."""
+    try:
+        return family.parse(name)
+    except Exception as error:  # a stranger's function
+        return error
+
+
+def _name(example: _Example, earlier: list[_Example]) -> Iterator[str]:
+    family, strategy, subject = example.family, example.strategy, example.subject
+    try:
+        name = strategy.name
+    except Exception as error:  # a stranger's property
+        yield f"{subject}: name raises {cause(error)}; return the name that parse takes"
+        return
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        yield f"{subject}: its name {name!r} must match {NAME.pattern}; mend the property name"
+        return
+    back = _parsed(family, name)
+    if not isinstance(back, Strategy) or back.name != name:
+        yield f"{subject} is named {name!r}, but parse({name!r}) {told(back)}; let the name parse to the same strategy"
+        return
+    if back != strategy or _parsed(family, example.name) != strategy:
+        yield f"{subject}: parsing its name twice gives unequal values; make its class a frozen dataclass"
+        return
+    try:
+        equal = hash(back) == hash(strategy)
+    except TypeError:
+        equal = False
+    if not equal:
+        yield f"{subject}: equal strategies have no equal hash; make its class a frozen dataclass"
+    elif any(other.strategy.name == name and other.strategy != strategy for other in earlier):
+        yield f"{subject} has the name of an earlier example, but is not equal to it; let equal names be equal"
+
+
+def _freezing(example: _Example) -> Iterator[str]:
+    fits = False
+    for layers in LAYERS:
+        whole = EncoderShape(layers, hidden_size=64)
+        kept = _attempt(example.strategy, "kept_layers", whole)
+        if isinstance(kept, DoesNotFit) and str(kept).strip():
+            continue
+        if not _are_layers(kept, whole):
+            yield (
+                f"{example.on(layers)}: kept_layers {told(kept)}; return a tuple of layers from low to high, or raise "
+                "DoesNotFit with a reason"
+            )
+            return
+        shape = EncoderShape(len(kept), hidden_size=64)  # type: ignore[arg-type]
+        plan = _attempt(example.strategy, "freeze_plan", shape)
+        if (wrong := _wrong_plan(plan, shape)) is not None:
+            yield f"{example.on(layers)}{wrong}"
+            return
+        again = _attempt(example.strategy, "freeze_plan", shape)
+        anew = _attempt(_parsed(example.family, example.name), "freeze_plan", shape)
+        if not _same(plan, again) or not _same(plan, anew):
+            yield (
+                f"{example.on(layers)}: freeze_plan gives different plans; let it depend on the name and the shape "
+                "alone"
+            )
+            return
+        fits = fits or isinstance(plan, FreezePlan)
+    if not fits:
+        yield (f"{example.subject} fits no encoder of {LAYERS[0]} to {LAYERS[-1]} layers; give a smaller example")
+
+
+def _wrong_plan(plan: object, shape: EncoderShape) -> str | None:
+    """How a sentence about an outcome of freeze_plan ends, where it is neither a plan nor a refusal; else None."""
+    if isinstance(plan, DoesNotFit):
+        return None if str(plan).strip() else " raises DoesNotFit without a reason; say which numbers clash"
+    if isinstance(plan, Exception):
+        return f": freeze_plan raises {cause(plan)}; raise DoesNotFit with a reason where it does not fit"
+    if not isinstance(plan, FreezePlan) or plan.shape != shape:
+        return f": freeze_plan returns {plan!r:.80}; return a FreezePlan of the shape it is given"
+    return None
+
+
+def _attempt(strategy: object, method: str, shape: EncoderShape) -> object:
+    """What a method returns for an encoder, or the exception in its place."""
+    try:
+        outcome: object = getattr(strategy, method)(shape)
+    except Exception as error:  # a stranger's method
+        return error
+    return outcome
+
+
+def _are_layers(kept: object, shape: EncoderShape) -> bool:
+    if not isinstance(kept, tuple) or not kept or not all(isinstance(layer, int) for layer in kept):
+        return False
+    return list(kept) == sorted(set(kept)) and kept[0] >= 0 and kept[-1] < shape.layers
+
+
+def _same(one: object, other: object) -> bool:
+    if isinstance(one, Exception) or isinstance(other, Exception):
+        return type(one) is type(other) and str(one) == str(other)
+    return one == other
+
+
+def _adapting(example: _Example) -> Iterator[str]:
+    subject = example.subject
+    try:
+        adapter, again = example.strategy.adapter(), example.strategy.adapter()
+    except Exception as error:  # a stranger's method
+        yield f"{subject}: adapter raises {cause(error)}; return an Adapter or None"
+        return
+    if adapter is not None and not isinstance(adapter, Adapter):
+        yield f"{subject}: adapter returns {adapter!r:.60}; return an Adapter or None"
+        return
+    if adapter != again:
+        yield f"{subject}: adapter gives different adapters; let it depend on the name alone"
+        return
+    fitting = list(example.outlines().values())
+    wrong = next((o.freeze_plan for o in fitting if (adapter is None) == (o.freeze_plan.trained == "adapters")), None)
+    if wrong is not None:
+        yield (
+            f"{subject}: freeze_plan says trained={wrong.trained!r}, but adapter returns {adapter!r:.60}; let both "
+            "speak of adapters, or neither"
+        )
+    elif adapter is not None:
+        yield from _injection(subject, replace(fitting[-1], adapter=adapter))
+
+
+def _injection(subject: str, outline: Outline) -> Iterator[str]:
+    from transformers import BertConfig
+
+    from alue_bench.training.surgery import model_in_outline
+
+    whole = outline.freeze_plan.shape.layers if outline.kept_layers is None else LAYERS[-1]
+    config = BertConfig(hidden_size=64, num_hidden_layers=whole, num_attention_heads=2, intermediate_size=128)
+    try:
+        model_in_outline(config, outline)
+    except UnavailableError as error:
+        yield Remark(f"{subject}: its adapter was not checked: {error}")
+    except DoesNotFit as error:
+        yield f"{subject}: on a BERT, {error}; mend the kind or the options of its Adapter"
+
+
+# What names promise --------------------------------------------------------------------------------------------------
+
+
+def _idle(family: StrategyFamily, examples: list[_Example]) -> Iterator[str]:
+    """Examples that are full fine-tuning by another name, on every encoder. Revised ones are looked at elsewhere."""
+    idle = [example for example in examples if _does_nothing(example)]
+    if not idle or _EVERYTHING_TRAINS.match(family.title):
+        return
+    whole_family = len(idle) == len(examples)
+    for example in idle:
+        sentence = (
+            f"{example.subject} freezes nothing, leaves out no layer and puts in no adapter on any encoder of "
+            f"{LAYERS[0]} to {LAYERS[-1]} layers: it is full fine-tuning by another name"
+        )
+        if whole_family:
+            yield f"{sentence}; mend freeze_plan, or, where that is meant, let the title begin with 'Everything trains'"
+        else:  # such as freeze0 beside freeze3
+            yield Remark(f"{sentence}; mend freeze_plan, or let parse refuse the name with a UsageError")
+
+
+def _does_nothing(example: _Example) -> bool:
+    if example.strategy.adapter() is not None or example.strategy.revisions() is not None:
+        return False
+    return all(
+        outline.kept_layers is None and outline.freeze_plan == FreezePlan(outline.freeze_plan.shape)
+        for outline in example.outlines().values()
+    )
+
+
+def _repeated(examples: list[_Example]) -> Iterator[str]:
+    """Examples of different names that do the same to every encoder, as where a name's number is not heeded."""
+    earlier: list[tuple[_Example, tuple[object, ...]]] = []
+    for example in examples:
+        if example.strategy.revisions() is not None:  # what a revision would do cannot be known
+            continue
+        effect = (example.outlines(), example.strategy.adapter())
+        twin = next((other for other, its in earlier if its == effect), None)
+        if twin is not None and twin.strategy != example.strategy:
+            yield (
+                f"{example.subject} and {twin.subject} do the same to every encoder of {LAYERS[0]} to {LAYERS[-1]} "
+                "layers; let the plan depend on the name, or both names parse to the same strategy"
+            )
+        earlier.append((example, effect))
+
+
+def _foreign_names(family: StrategyFamily) -> Iterator[str]:
+    for name in FOREIGN_NAMES:
+        outcome = _parsed(family, name)
+        if outcome is not None:
+            yield (
+                f"strategy family {family.grammar!r}: parse({name[:20]!r}) {told(outcome)}; return None for a name "
+                "that is not of this family"
+            )
+    for example in family.examples:  # near misses may be refused with a UsageError that explains the grammar
+        name = f"{example}-no-such-variant"
+        outcome = _parsed(family, name)
+        if outcome is not None and not isinstance(outcome, UsageError):
+            yield (
+                f"strategy family {family.grammar!r}: parse({name!r}) {told(outcome)}; return None, or raise "
+                "UsageError with what was expected"
+            )
+
+
+def _names_of_others(family: StrategyFamily) -> Iterator[str]:
+    """Examples of installed families that this one claims too: no run could name them any more."""
+    from alue_bench.plugins import load_registry
+
+    for declared in load_registry().families:
+        other = declared.value
+        if other.grammar == family.grammar:  # this family itself
+            continue
+        claimed = [name for name in other.examples if name not in family.examples and _parsed(family, name) is not None]
+        if claimed:
+            yield (
+                f"strategy family {family.grammar!r}: parse({claimed[0]!r}) {told(_parsed(family, claimed[0]))}, but "
+                f"that name is of the family {other.grammar!r} of {declared.origin}; return None, and give your names "
+                "a prefix of their own"
+            )

@@ -1,0 +1,133 @@
+"""Checks of a task: its metadata here, its files in `files`, its splits in `splits`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from alue_bench.formats import Delimited
+from alue_bench.task import METRICS, NAME, DataFile, HeldOut, Splits, Task
+from alue_bench.testing.files import check_file, check_reader_alone
+from alue_bench.testing.splits import check_splits
+from alue_bench.testing.violations import (
+    Remark,
+    bad_defaults,
+    bad_folder,
+    bad_languages,
+    incomplete,
+    raise_if_any,
+)
+
+
+def check_task(task: Task, *, data: Path | None = None, trained_on: Task | None = None) -> None:
+    """Check a task's declaration and the files it reads: its sample, or those in the folder `data`.
+
+    The metadata are complete; every file is there and read without a bad row; a row with a wrong number of columns is
+    reported at its line; every split has rows; every label occurs in train; no text of the sample is both in train and
+    in test, and no split is a copy of another; texts, gold labels and identifiers vary and fit the declaration;
+    `is_pair` tells what the rows are; `defaults` are hyper-parameters; a submission file can be written; the labels fit
+    those of the task in `trained_on`, which is looked for among the installed plugins unless it is given.
+
+        def test_my_task() -> None:
+            check_task(my_plugin.TASK)
+
+    Raises ConformanceError with a sentence for each violation. Warns of what was not tried: everything about rows where
+    there are neither `data` nor a sample; a bad row in a file of a format in which none can be written.
+    """
+    raise_if_any(
+        task, Task, [_metadata, _submission, lambda task: _files(task, data), lambda task: _transfer(task, trained_on)]
+    )
+
+
+def _metadata(task: Task) -> Iterator[str]:
+    subject = f"task {task.name!r}"
+    if not NAME.fullmatch(task.name):
+        yield f"{subject}: the name must match {NAME.pattern}; rename it"
+    yield from incomplete(subject, task, ("title", "source", "licence", "citation"))
+    yield from bad_languages(subject, task.languages)
+    yield from bad_folder(subject, "sample", task.sample)
+    metrics = METRICS[task.labels.kind]
+    if task.primary not in metrics:
+        yield f"{subject}: primary metric {task.primary!r} is not one of {', '.join(metrics)}; choose one of them"
+    held_out = [split for split in ("dev", "test") if isinstance(getattr(task.splits, split), HeldOut)]
+    if held_out and task.splits.protocol == Splits.protocol:
+        yield (
+            f"{subject}: the {' and '.join(held_out)} split is drawn from train, but the protocol says "
+            f"{task.splits.protocol!r}; describe the splits in splits.protocol"
+        )
+    yield from bad_defaults(subject, task.defaults)
+    yield from _labels_alike(subject, task.labels.names)
+
+
+def _labels_alike(subject: str, names: tuple[str, ...]) -> Iterator[str]:
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            yield Remark(
+                f"{subject}: the labels {other!r} and {name!r} differ by case alone; a tracking store that ignores it "
+                "keeps one metric for both, so rename one of them, in the file's reader with decode="
+            )
+
+
+def _submission(task: Task) -> Iterator[str]:
+    """Identifiers that the official file is to give, but its reader does not read."""
+    official = task.splits.submission or task.splits.test
+    if task.submission is None or not isinstance(official, DataFile):
+        return
+    if task.submission.id not in ("given", "row", None):
+        yield (f"task {task.name!r}: the submission's id is {task.submission.id!r}; it must be 'given', 'row' or None")
+    if task.submission.id == "given" and isinstance(official.read, Delimited) and official.read.id is None:
+        yield (
+            f"task {task.name!r}: the submission wants the identifiers of {official.path!r}, but its reader names no "
+            "column of them; give the reader id=, or the submission id='row'"
+        )
+
+
+def _files(task: Task, data: Path | None) -> Iterator[str]:
+    """Files one by one, then splits: only whole files can be split."""
+    subject = f"task {task.name!r}"
+    folder = data if data is not None else task.sample
+    if folder is None:
+        yield from _without_files(task)
+        return
+    what = "data" if data is not None else "sample"
+    if not folder.is_dir():
+        yield f"{subject}: the {what} folder {folder} does not exist; mend the path, or ship it with the package"
+        return
+    failed = False
+    for split, file in task.splits.files().items():
+        for sentence in check_file(task, split, file, folder):
+            failed = failed or not isinstance(sentence, Remark)
+            yield sentence
+    if not failed:
+        yield from check_splits(task, folder, of_sample=data is None)
+
+
+def _without_files(task: Task) -> Iterator[str]:
+    yield Remark(
+        f"task {task.name!r} has no sample, so that its rows, splits and labels were not tried; give the check the "
+        "folder of the real files, data=Path(...), or the task a sample="
+    )
+    for split, file in task.splits.files().items():
+        yield from check_reader_alone(task, split, file)
+
+
+def _transfer(task: Task, train_task: Task | None) -> Iterator[str]:
+    """Labels that the model to be scored was not trained to tell apart."""
+    from alue_bench.plugins import load_registry
+    from alue_bench.transfer import misfit
+
+    if task.trained_on is None:
+        return
+    if train_task is None:
+        declared = load_registry().tasks.get(task.trained_on)
+        if declared is None:
+            yield Remark(
+                f"task {task.name!r}: whether its labels fit those of {task.trained_on!r} was not checked, since no "
+                "installed plugin declares that task; install it, or give the check trained_on="
+            )
+            return
+        train_task = declared.value
+    if (problem := misfit(task, train_task)) is not None:
+        yield problem

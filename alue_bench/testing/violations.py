@@ -1,0 +1,107 @@
+"""What a check finds: violations, which fail it, and remarks, which are warned of."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from alue_bench.declaration import LANGUAGE
+from alue_bench.errors import UsageError
+from alue_bench.executor import Executor
+from alue_bench.model import Model
+from alue_bench.strategy import StrategyFamily
+from alue_bench.task import Task
+
+SHOWN = 3
+"""How many violations of one kind are listed."""
+
+PLACEHOLDER = re.compile(r"(?i)\W*(todo|tbd|fixme|xxx|\?+|n/?a|none)?\W*")
+"""A text that states nothing."""
+
+Declaration = TypeVar("Declaration", Task, Model, StrategyFamily, Executor)
+Check = Callable[[Declaration], Iterable[str]]
+"""Yields a sentence for each violation, and a `Remark` for what is only to be warned of."""
+
+
+class ConformanceError(AssertionError):
+    """A declaration breaks the plugin contract; the message has one sentence for each violation."""
+
+    def __init__(self, violations: Iterable[str]) -> None:
+        self.violations = tuple(violations)
+        super().__init__("\n".join(self.violations))
+
+
+class ConformanceWarning(UserWarning):
+    """A part of a declaration that could not be checked, or that only its author can judge."""
+
+
+class Remark(str):
+    """A sentence that does not fail the check: it becomes a ConformanceWarning."""
+
+
+def raise_if_any(declaration: Declaration, kind: type[Declaration], checks: Iterable[Check[Declaration]]) -> None:
+    """Run the checks one after the other, warn of every remark, and raise ConformanceError with all violations.
+
+    Called by the public checks alone: warnings are attributed to the caller of these.
+    """
+    if not isinstance(declaration, kind):
+        raise ConformanceError(
+            [f"{declaration!r:.80} is not a {kind.__name__}; give the check a value that the plugin's hook returns"]
+        )
+    sentences = dict.fromkeys(sentence for check in checks for sentence in check(declaration))
+    for sentence in sentences:
+        if isinstance(sentence, Remark):
+            warnings.warn(str(sentence), ConformanceWarning, stacklevel=3)
+    violations = [sentence for sentence in sentences if not isinstance(sentence, Remark)]
+    if violations:
+        raise ConformanceError(violations)
+
+
+def cause(error: BaseException) -> str:
+    """An exception on one line."""
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".removesuffix(": ")
+
+
+def told(outcome: object) -> str:
+    """The outcome of a call, for a sentence: what it returned, or the exception that it raised."""
+    return f"raises {cause(outcome)}" if isinstance(outcome, Exception) else f"returns {outcome!r:.60}"
+
+
+def incomplete(subject: str, declaration: object, fields: Iterable[str]) -> Iterator[str]:
+    """Fields that are empty, or hold a placeholder."""
+    for field in fields:
+        value = getattr(declaration, field)
+        if isinstance(value, str) and PLACEHOLDER.fullmatch(value):
+            yield f"{subject} does not state its {field} ({value!r}); write it out, 'not stated' if nobody says"
+
+
+def bad_languages(subject: str, languages: object) -> Iterator[str]:
+    """Languages that are not stated, or not by their codes."""
+    if not isinstance(languages, tuple) or not languages:
+        yield f"{subject} does not state its languages; give a tuple of BCP 47 codes, such as languages=('ar',)"
+        return
+    for code in languages:
+        if not isinstance(code, str) or not LANGUAGE.fullmatch(code):
+            yield f"{subject}: {code!r} in languages is not a BCP 47 code; write it like 'ar' or 'ar-EG'"
+
+
+def bad_defaults(subject: str, defaults: Mapping[str, object]) -> Iterator[str]:
+    """Defaults that are no hyper-parameters, or out of range."""
+    from alue_bench.spec import resolve_hyper_parameters
+
+    try:
+        resolve_hyper_parameters([("defaults", defaults)])
+    except UsageError as error:
+        yield f"{subject}: {error}; mend or drop that entry of defaults"
+
+
+def bad_folder(subject: str, field: str, folder: object) -> Iterator[str]:
+    """A folder that is another one wherever the command is called."""
+    if isinstance(folder, Path) and not folder.is_absolute():
+        yield (
+            f"{subject}: {field}={str(folder)!r} is a path below whatever folder alue-bench is called in; write "
+            f"Path(__file__).parent / {folder.name!r}"
+        )

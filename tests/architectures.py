@@ -1,0 +1,194 @@
+"""What holds for each architecture of the gallery, as a row of the table in docs/models.md.
+
+`python tests/architectures.py` prints the table anew.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from gallery import GALLERY, gallery_config, gallery_model
+from torch.nn.functional import cross_entropy
+
+from alue_bench import DoesNotFit
+from alue_bench.data.batches import Padding, collate
+from alue_bench.data.tokenisation import TokenisedSplit
+from alue_bench.measure.flops import method_of, training_flops
+from alue_bench.plugins import load_registry
+from alue_bench.strategy import EncoderShape, FreezePlan
+from alue_bench.training.checkpoint import empty_model
+from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.training.forward import choose_forward
+from alue_bench.training.freezing import apply_plan, training_mode
+from alue_bench.training.precision import Device
+from alue_bench.training.prefix import FrozenPrefix
+from alue_bench.training.prefix_store import PrefixStore, parse_size
+from alue_bench.training.trial import try_model
+
+HEADINGS = ("architecture", "parts", "frozen exactly", "FLOPs", "cached equals uncached", "independent of batch mates")
+PLANS: dict[str, FreezePlan] = {
+    name: load_registry().strategy(name)[0].freeze_plan(EncoderShape(4))
+    for name in ("full", "head-only", "bottom2", "top2", "bottom2-trainemb")
+}
+CPU = Device("cpu", "fp32")
+EXAMPLES, TOKENS = 4, 24
+
+
+@dataclass(frozen=True)
+class Row:
+    """One architecture. Texts are as the table has them."""
+
+    name: str
+    refused: str = ""
+    frozen: str = ""
+    flops: str = ""
+    cached: str = ""
+    independent: str = ""
+
+    def cells(self) -> tuple[str, ...]:
+        if self.refused:
+            return (self.name, f"refused: {self.refused}", "", "", "", "")
+        return (self.name, "found", self.frozen, self.flops, self.cached, self.independent)
+
+
+@cache
+def row_of(name: str) -> Row:
+    """Try everything on a model of the gallery."""
+    try:
+        view_as_stack(empty_model(gallery_config(name)))
+        trial = try_model(gallery_config(name), tokenizer_of(name), "fp32", "cpu")
+    except DoesNotFit as error:
+        return Row(name, refused=str(error))
+    if trial.independent:
+        independent = "yes" if trial.padding.side == "right" else "yes, padded on the left"
+    else:
+        independent = "no, and told"
+    frozen = "yes" if all(changes_what_it_should(name, plan) for plan in PLANS.values()) else "NO"
+    gap = max(flops_gap(name, plan) for plan in PLANS.values())
+    by = method_of(view_as_stack(empty_model(gallery_config(name)))).name
+    return Row(
+        name,
+        frozen=frozen,
+        flops=f"{by}, within 2 %" if gap <= 0.02 else f"OFF BY {gap:.0%}",
+        cached=cached(name, trial.padding),
+        independent=independent,
+    )
+
+
+def tokenizer_of(name: str) -> Any:
+    """What a trial asks of a tokenizer."""
+    pad = getattr(gallery_config(name), "pad_token_id", None)
+    return SimpleNamespace(pad_token_id=pad or 0, padding_side="right", pad_token_type_id=0)
+
+
+def loaded(name: str) -> EncoderStack:
+    model = gallery_model(name)
+    if getattr(model.config, "pad_token_id", None) is None:
+        model.config.pad_token_id = 0
+    return view_as_stack(model)
+
+
+def split() -> TokenisedSplit:
+    """Five texts of several lengths."""
+    lengths = [12, 9, 5, 12, 3]
+    ids = torch.randint(5, 90, (sum(lengths),), generator=torch.Generator().manual_seed(1))
+    offsets = torch.tensor([0, *itertools.accumulate(lengths)])
+    return TokenisedSplit(ids, None, offsets, torch.tensor([0, 1, 0, 1, 1]), list("abcde"), 0)
+
+
+def changes_what_it_should(name: str, plan: FreezePlan) -> bool:
+    """Whether a step of training changes every parameter that the plan lets train and no other."""
+    stack = loaded(name)
+    apply_plan(stack, plan)
+    training_mode(stack, plan)
+    forward = choose_forward(stack, torch.float32)
+    before = {key: p.detach().clone() for key, p in stack.model.named_parameters()}
+    batch = collate(split(), np.arange(5), Padding(int(stack.model.config.pad_token_id or 0)))  # type: ignore[union-attr,arg-type]
+    optimiser = torch.optim.SGD([p for p in stack.model.parameters() if p.requires_grad], lr=1.0)
+    for _ in range(2):
+        cross_entropy(forward.logits(batch), batch.targets).backward()
+        reached = {key for key, p in stack.model.named_parameters() if p.grad is not None}
+        optimiser.step()
+        optimiser.zero_grad()
+    changed = {key for key, p in stack.model.named_parameters() if not torch.equal(before[key], p)}
+    allowed = {key for key, p in stack.model.named_parameters() if p.requires_grad}
+    return changed <= allowed and reached <= allowed and _frozen(stack, plan).isdisjoint(changed)
+
+
+def _frozen(stack: EncoderStack, plan: FreezePlan) -> set[str]:
+    """By name: what lies in a frozen layer's own place in the list of layers, and the table of words where the
+    embeddings are frozen. Found from names, not from the stack."""
+    model: Any = stack.model
+    words = {id(p) for p in model.get_input_embeddings().parameters()} if plan.embeddings and _words(stack) else set()
+    return {
+        key
+        for key, p in stack.model.named_parameters()
+        if id(p) in words or any(f".{layer}." in key and _is_layer(key, layer) for layer in plan.frozen_layers)
+    }
+
+
+def _words(stack: EncoderStack) -> bool:
+    try:
+        return stack.model.get_input_embeddings() is not None  # type: ignore[operator]
+    except NotImplementedError:
+        return False
+
+
+def _is_layer(key: str, layer: int) -> bool:
+    """Whether the first number in a name is the layer's, and the name is not that of an encoder of characters."""
+    number = next(part for part in key.split(".") if part.isdigit())
+    return number == str(layer) and "_char_" not in key and "chars_" not in key and "conv" not in key
+
+
+def flops_gap(name: str, plan: FreezePlan) -> float:
+    """How far the operations are from what torch's counter sees of a training step, relative to that."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    stack = view_as_stack(gallery_model(name, attn_implementation="eager"))
+    config: Any = stack.model.config
+    if getattr(config, "pad_token_id", None) is None:
+        config.pad_token_id = 0
+    apply_plan(stack, plan)
+    ids = torch.randint(5, 90, (EXAMPLES, TOKENS), generator=torch.Generator().manual_seed(1))
+    with FlopCounterMode(display=False) as counter:
+        stack.model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float().sum().backward()
+    empty = view_as_stack(empty_model(gallery_config(name)))
+    return abs(training_flops(empty, plan, np.full(EXAMPLES, TOKENS), 1) / counter.get_total_flops() - 1)
+
+
+def cached(name: str, padding: Padding) -> str:
+    """Whether logits from stored states are those from texts, or the frozen layers are computed at every step."""
+    stack = loaded(name)
+    forward = choose_forward(stack, torch.float32)
+    problems: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        store = PrefixStore(Path(folder), parse_size("1GB"), problems.append)
+        examples = FrozenPrefix(stack, forward, 2, store=store, device=CPU).examples(split(), padding, {})
+        if examples.depth == 0:
+            return "computed at every step, and told" if problems else "NOT TOLD"
+        batch = collate(split(), np.arange(5), padding)
+        with torch.no_grad():
+            gap = (examples.logits(forward, batch) - forward.logits(batch)).abs().max()
+            scale = forward.logits(batch).abs().max()
+        return "yes" if gap <= 1e-4 * scale else f"OFF BY {float(gap / scale):.2g}"
+
+
+def table() -> Iterator[str]:
+    """The table's lines."""
+    yield f"| {' | '.join(HEADINGS)} |"
+    yield f"| {' | '.join('---' for _ in HEADINGS)} |"
+    for name in GALLERY:
+        yield f"| {' | '.join(row_of(name).cells())} |"
+
+
+if __name__ == "__main__":
+    print("\n".join(table()))

@@ -1,0 +1,86 @@
+"""Label names of any characters stand in one cell of a table and are told apart again."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from planted_runs import plant, spec
+
+from alue_bench.errors import DataError
+from alue_bench.evaluation.label_cells import join_labels, split_labels
+from alue_bench.evaluation.predictions import predictions_table, targets_of
+from alue_bench.report.comparison import compare
+from alue_bench.report.content import Folded, Table
+from alue_bench.report.evidence import Shown, confusion
+from alue_bench.report.subjects import arrange
+from alue_bench.task import Labels
+from alue_bench.tracking.connection import connect
+from alue_bench.tracking.figures import draw_predictions
+from alue_bench.tracking.reading import _load_predictions, _load_unlabelled, read_predictions, read_results
+from alue_bench.tracking.recording import write_predictions
+
+names = st.lists(st.text(max_size=8) | st.sampled_from(["very angry", "[", '["a"]', "a,b", '"', "\n", "\r", "nan"]))
+
+
+@given(names)
+def test_any_names_come_back(listed: list[str]) -> None:
+    assert split_labels(join_labels(listed)) == tuple(listed)
+
+
+def test_plain_names_are_set_apart_by_blanks_and_others_are_a_json_list() -> None:
+    assert join_labels(["joy", "optimism"]) == "joy optimism"
+    assert join_labels([]) == ""
+    assert join_labels(["very angry", "sad"]) == '["very angry", "sad"]'
+
+
+@pytest.mark.parametrize("cell", ["[", "[1]", "[]x"])
+def test_a_damaged_cell_is_an_error_that_shows_it(cell: str) -> None:
+    import pandas as pd
+
+    table = pd.DataFrame({"id": ["1"], "gold": [cell], "prediction": [""], "score_a": [0.1], "score_b": [0.1]})
+    with pytest.raises(DataError, match=r"cell '\[.*' cannot be taken apart"):
+        targets_of(table, multilabel=True)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.text(min_size=1, max_size=6), min_size=2, max_size=4, unique=True), st.booleans(), st.data())
+@example(["very angry", "angry"], True, None)
+@example(["a\rb", 'say "no",\nthen'], False, None)
+def test_a_file_of_predictions_gives_back_its_targets(listed: list[str], multilabel: bool, data: st.DataObject) -> None:
+    labels = Labels.multilabel(*listed) if multilabel else Labels.multiclass(*listed)
+    logits = np.random.default_rng(1).normal(size=(7, len(listed)))
+    gold = (logits > 0.3).astype("int64") if multilabel else logits.argmin(axis=1)
+    table = predictions_table([str(number) for number in range(7)], gold, logits, labels)
+    with tempfile.TemporaryDirectory() as folder:
+        write_predictions(Path(folder) / "predictions.csv", table)
+        read = _load_predictions(Path(folder) / "predictions.csv")
+        unlabelled = _load_unlabelled(Path(folder) / "predictions.csv")
+    targets = targets_of(read, multilabel=multilabel)
+    assert targets.labels.names == tuple(listed)
+    assert targets.gold.tolist() == gold.tolist()
+    decided = (logits > 0).astype("int64") if multilabel else logits.argmax(axis=1)
+    assert targets.predicted.tolist() == decided.tolist()
+    assert list(unlabelled["prediction"]) == list(read["prediction"]) == table.predicted
+
+
+def test_a_label_of_two_words_is_counted_once_and_not_as_another(store: str, experiment: str, tmp_path: Path) -> None:
+    labels = Labels.multilabel("angry", "very angry", "sad")
+    gold = np.array([[0, 1, 0], [1, 0, 0], [0, 1, 1], [0, 1, 0]])
+    predicted = np.array([[0, 1, 0], [0, 1, 0], [0, 0, 1], [0, 1, 0]])
+    connection = connect(store, experiment)
+    plant(connection, spec(), labels, gold, predicted)
+    results = read_results(connection)
+    comparison = compare(results.frame, lambda run_id: read_predictions(results, run_id))
+    subjects = [subject for block in arrange(comparison, results.frame) for subject in block.subjects]
+    (folded,) = [item for item in confusion(results, subjects, Shown(), "p") if isinstance(item, Folded)]
+    (table,) = [item for item in folded.items if isinstance(item, Table)]
+    counted = {row.header: [cell.text for cell in row.cells] for row in table.groups[0].rows}
+    assert counted == {"angry": ["0", "1", "0"], "very angry": ["2", "1", "1"], "sad": ["1", "0", "0"]}
+    logits = np.where(predicted == 1, 1.0, -1.0)
+    draw_predictions(tmp_path / "hits.png", predictions_table(list("1234"), gold, logits, labels), labels, title="hits")
+    assert (tmp_path / "hits.png").stat().st_size > 1000

@@ -1,0 +1,35 @@
+"""The embedded sample is what its generator writes, and the bundled model learns something from it: what a stranger
+sees first must look alive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alue_bench.evaluation.learning import learning
+from alue_bench.plan import PlanRequest, build_plan
+from alue_bench.run import execute
+from sampledata.__main__ import DEFAULT_OUTPUT, differences
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def test_it_is_what_the_generator_writes() -> None:
+    assert differences(REPOSITORY / DEFAULT_OUTPUT) == []
+
+
+@pytest.mark.parametrize("task", ["ohsd", "sec"])
+def test_full_fine_tuning_learns_tasks_with_rare_labels(task: str, registry: Any, folders_of_its_own: None) -> None:
+    """With the settings of the first block of the README, where few steps are done."""
+    request = PlanRequest(tasks=(task,), models=("mini",), strategies=("full",), sample=True)
+    (planned,) = build_plan(request, registry).runs
+    metrics = execute(planned.spec, planned.inputs)[0].metrics
+    for score, split in (("selection/dev_score", "selection"), ("test/score", "test")):
+        found = learning(
+            [metrics[score]], [metrics[f"{split}/trivial_score"]], [metrics[f"{split}/above_trivial_error"]]
+        )
+        assert found is not None
+        assert found.shown, (split, found)
+    assert metrics["test/score"] > metrics["test/trivial_score"] + 0.1
