@@ -48,11 +48,13 @@ class MlflowServer:
         return EVERY_ADDRESS.get(self._host, self._host)
 
     def __enter__(self) -> Self:
+        from alue_bench.tracking.connection import mlflow_uri
+
         command = [sys.executable, "-m", "alue_bench.cli.server_guard", sys.executable, "-m", "mlflow", "server"]
         command += ["--host", self._host, "--port", str(self._port), "--workers", "1"]
         # The store's address is no argument: every user of the machine sees those.
         environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | os.environ
-        environment |= {"MLFLOW_BACKEND_STORE_URI": self._uri}
+        environment |= {"MLFLOW_BACKEND_STORE_URI": mlflow_uri(self._uri)}
         self._guard = subprocess.Popen(  # its messages go to our stderr, which tests and plugins do not exchange
             command, stdin=subprocess.PIPE, stdout=2, env=environment, start_new_session=True
         )
