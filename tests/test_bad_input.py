@@ -254,7 +254,7 @@ MISTAKES = {
     ),
     "model whose layers share their weights": Mistake(
         OWN_MODEL,
-        ("nothing to run: AlbertForSequenceClassification has no list of 12 encoder layers",),
+        ("nothing to run: AlbertForSequenceClassification has no list of its encoder layers",),
         lambda folder: (model()(folder), file("model/config.json", '{"model_type": "albert"}')(folder)),
     ),
     # The rest

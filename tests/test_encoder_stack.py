@@ -142,7 +142,7 @@ class TestView:
             vocab_size=50, embedding_size=8, hidden_size=8, num_hidden_layers=3, num_attention_heads=1,
             intermediate_size=8,
         )  # fmt: skip
-        with pytest.raises(DoesNotFit, match="AlbertForSequenceClassification has no list of 3 encoder layers"):
+        with pytest.raises(DoesNotFit, match="AlbertForSequenceClassification has no list of its encoder layers"):
             view_as_stack(empty_model(config, LABELS))
 
 

@@ -158,8 +158,8 @@ class TestRefused:
         [
             ("bart", "an encoder with a decoder"),
             ("t5", "an encoder with a decoder"),
-            ("albert", "runs 4 times for one text, so that all layers share its weights"),
-            ("funnel", "no list of 4 encoder layers"),
+            ("albert", "runs once for each of them, so that all layers share its weights"),
+            ("funnel", "no list of its encoder layers"),
             ("nystromformer", "cannot be run on texts of"),
             ("reformer", "cannot be trained on texts alone"),
         ],

@@ -23,10 +23,10 @@ from alue_bench.spec import digest_of
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-WHOLE_BELOW = 30_000_000
-"""Models of at most so many parameters, embeddings left out, are tried with all their layers."""
-LAYERS = 4
-"""How many layers the copy of a larger model has."""
+WHOLE_BELOW = 10_000_000
+"""Models of at most so many parameters, embeddings left out, are tried as they are."""
+LAYERS, WIDTH = 4, 256
+"""How many layers the copy of a larger model has, and how wide they are at least."""
 VOCABULARY = 512
 """How many words the copy has at most."""
 TEXT, TEXTS = 12, 2
@@ -119,8 +119,8 @@ def described(config: Any) -> dict[str, Any]:
 def small_copy(kind: type[Any], config: Any) -> Any:
     """Build a model of the same architecture with random weights, on the CPU, in fp32 and in eval mode.
 
-    Layers keep their width. A large model's copy has fewer of them and fewer words. torch's global random state is left
-    as it was.
+    A large model's copy has fewer and narrower layers, and fewer words, as far as the library builds and runs such a
+    one. torch's global random state is left as it was.
 
     Raises:
         DoesNotFit: The library cannot run such a model on a text.
@@ -175,6 +175,7 @@ def _reduced(kind: type[Any], config: Any) -> Iterator[Any]:
     size = sum(p.numel() for p in outline.parameters() if id(p) not in embedded)
     small = _few_words(whole)
     if size > WHOLE_BELOW:
+        yield _narrow(_few_layers(small))
         yield _few_layers(small)
     yield small
     yield whole
@@ -213,6 +214,19 @@ def _few_layers(config: Any) -> Any:
         shorten(small, range(min(LAYERS, small.num_hidden_layers)))
     except Exception:  # a configuration that derives its number of layers: it is tried as it is
         return config
+    return small
+
+
+def _narrow(config: Any) -> Any:
+    """A copy with fewer attention heads, and layers narrower in proportion."""
+    small = copy.deepcopy(config)
+    names = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
+    sizes = {name: value for name in names if isinstance(value := getattr(small, name, None), int)}
+    hidden = sizes.get("hidden_size", WIDTH)
+    divisors = (n for n in range(hidden // WIDTH, 1, -1) if all(value % n == 0 for value in sizes.values()))
+    factor = next(divisors, 1)
+    for name, value in sizes.items():
+        setattr(small, name, value // factor)
     return small
 
 
@@ -369,14 +383,14 @@ def _layers(model: Any, uses: _Uses) -> tuple[tuple[str, ...], list[tuple[int, i
     }
     ordered = {name: spans for name, spans in outer.items() if spans == sorted(spans)}
     if not ordered:
-        raise DoesNotFit(f"{kind} has no list of {count} encoder layers{_why_none(model, uses, lists, count)}")
+        raise DoesNotFit(f"{kind} has no list of its encoder layers{_why_none(model, uses, lists, count)}")
     sizes = {name: sum(p.numel() for p in model.get_submodule(name).parameters()) for name in ordered}
     largest = max(ordered, key=lambda name: sizes[name])
     together = [name for name in ordered if name == largest or _interleaved(ordered[largest], ordered[name])]
     rival = next((name for name in ordered if name not in together and 2 * sizes[name] > sizes[largest]), None)
     if rival is not None:
         raise DoesNotFit(
-            f"{kind} has two stacks of {count} layers, {largest} and {rival}: which of them a strategy freezes is not "
+            f"{kind} has two stacks of layers, {largest} and {rival}: which of them a strategy freezes is not "
             "defined; take a model with one stack of layers"
         )
     names = sorted(together, key=lambda name: ordered[name][0])
@@ -398,11 +412,11 @@ def _why_none(model: Any, uses: _Uses, lists: dict[str, list[str]], count: int) 
 
     for name, entries in lists.items():
         if any(len(uses.calls[entry]) > 1 for entry in entries):
-            return f" that run once each: those in {name} run several times for one text, so they share their weights"
+            return f": those in {name} run several times for one text, so that several layers share their weights"
     shared = [name for name, calls in uses.calls.items() if len(calls) == count > 1 and name]
     if shared:
         least = min(shared, key=lambda name: name.count("."))
-        return f" of their own: {least} runs {count} times for one text, so that all layers share its weights"
+        return f": {least} runs once for each of them, so that all layers share its weights"
     others = [f"{name} ({len(m)})" for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) > 1]
     return "; alue-bench can freeze layers only of encoders built as embeddings, layers and head" + (
         f", and this one has the lists {', '.join(others[:4])}" if others else ""

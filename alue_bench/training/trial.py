@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LENGTHS = (12, 11, 4)
-"""Tokens of the texts that are compared alone and in one batch, beside a long one."""
+"""Tokens of the texts that are compared alone and in one batch."""
 LONG_TEXT = 768
-"""Tokens of the long text, where the model takes so many: sparse attention begins with long texts."""
+"""Tokens of the long text, where the model takes so many."""
+SPARSE = ("block_size", "attention_window", "num_random_blocks", "num_landmarks", "attn_layers", "num_hash_functions")
+"""Fields of configurations whose attention is another one for long texts: with these, a long text is tried too."""
 TOLERANCE = 1e-4
 """How far logits may differ, relative to the largest: sums of other lengths round otherwise."""
 FEWER = 4
@@ -79,7 +81,8 @@ def try_model(config: Any, tokenizer: Any, precision: Precision, device: str) ->
     if key not in _known:
         anatomy = anatomy_of(empty_model(config))
         model, positions = _copy(config, wanted), positions_of(config)
-        lengths = (min(positions or LONG_TEXT, LONG_TEXT), *LENGTHS)
+        sparse = any(hasattr(config, name) for name in SPARSE)
+        lengths = (min(positions or LONG_TEXT, LONG_TEXT), *LENGTHS) if sparse else LENGTHS
         usable, cause = _precision(model, wanted.side, precision, device, lengths)
         padding, independent, notes = _padding(model, wanted, lengths)
         if cause:
@@ -167,7 +170,7 @@ def _precision(
         return wanted, ""
     moved = copy.deepcopy(model).to(device)
     try:
-        for first in (0, 1):  # with the long text, and without it
+        for first in (0, 1):  # with the longest text, and without it
             inputs = {name: values.to(device) for name, values in _batch(model, side, lengths, first).items()}
             with autocast(Device(device, wanted)):
                 logits = moved(**inputs).logits
