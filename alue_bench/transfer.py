@@ -124,7 +124,7 @@ def transferred_targets(targets: Array, task: Task, train_task: Task) -> Array:
     for own, places in enumerate(sources):
         place[places] = own
     found = place[targets]
-    return found[found >= 0]  # type: ignore[no-any-return]
+    return found[found >= 0]
 
 
 def _sources(task: Task, train_task: Task) -> list[list[int]]:

@@ -123,7 +123,7 @@ def unfit(example: Example, labels: Labels) -> BadRow | None:
     return None
 
 
-def label_counts(targets: list[Target]) -> dict[str, int]:
+def label_counts(targets: Sequence[Target]) -> dict[str, int]:
     """How often each label occurs; an example with several labels counts for each of them. Numbers are not counted."""
     counts: Counter[str] = Counter()
     for target in targets:

@@ -161,4 +161,4 @@ def _ratio(above: Array, below: Array, undefined: float = 0.0) -> Array:
     import numpy as np
 
     out = np.full(np.broadcast_shapes(np.shape(above), np.shape(below)), undefined)
-    return np.divide(above, below, out=out, where=below > 0)
+    return np.divide(above, below, out=out, where=below > 0)  # type: ignore[no-any-return]
