@@ -314,7 +314,7 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: Shelf | None = N
                         depths=shelf.depths[start],
                     )
                     shelf.models.expect(inputs.checkpoint, inputs.train_task.labels)
-                    if spec.freeze_plan.prefix_layers and strategy.keeps_prefix:
+                    if spec.freeze_plan.prefix_layers and strategy.keeps_prefix and inputs.trial.independent:
                         inputs.depths.depths.add(spec.freeze_plan.prefix_layers)
                     plan.runs.append(PlannedRun(spec, inputs, hyper))
     plan.runs.sort(key=_shared_trainings_together(plan.runs))

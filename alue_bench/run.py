@@ -313,7 +313,8 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: Progress) 
     if device.graphs and not forward.recordable:
         device = replace(device, graphs=False)
         notes.append("trained without CUDA graphs: only layers of the BERT family can be recorded")
-    keeps_prefix = inputs.strategy.keeps_prefix
+    # Stored states of an architecture whose texts are not independent would be of other batches than those of training.
+    keeps_prefix = inputs.strategy.keeps_prefix and inputs.trial.independent
 
     def behind(depth: int | None) -> FrozenPrefix:
         return FrozenPrefix(stack, forward, depth if keeps_prefix else None, store=inputs.prefixes, device=device)

@@ -127,7 +127,7 @@ def with_prefix(
     problems: list[str] = []
     store = PrefixStore(folder, parse_size(CACHE_LIMIT), problems.append)
     frozen = prefix.FrozenPrefix(stack, forward, plan.prefix_layers, store=store, device=device)
-    examples = frozen.examples(split, start.tokenizer.pad_token_id, {})
+    examples = frozen.examples(split, Padding(start.tokenizer.pad_token_id), {})
     if problems:
         raise UnavailableError(problems[0])
     return examples

@@ -79,7 +79,7 @@ def row_of(name: str) -> Row:
         name,
         frozen="yes" if exactly else "NO",
         flops=f"{by}, within 2 %" if gap <= 0.02 else f"OFF BY {gap:.0%}",
-        cached=cached(name, trial.padding),
+        cached=cached(name, trial.padding) if trial.independent else "computed at every step, and told",
         independent=independent,
     )
 

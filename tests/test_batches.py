@@ -193,7 +193,7 @@ class TestFewLengths:
     @given(lengths=st.lists(st.integers(1, 90), min_size=1, max_size=12))
     def test_no_further_than_the_longest_text_and_with_the_same_content(self, lengths: list[int]) -> None:
         split, indices = split_of(lengths), np.arange(len(lengths))[:3]
-        plain, padded = (collate(split, indices, 0, few_lengths=few) for few in (False, True))
+        plain, padded = (collate(split, indices, Padding(0), few_lengths=few) for few in (False, True))
         width = plain.input_ids.shape[1]
         assert width <= padded.input_ids.shape[1] <= max(lengths)
         assert torch.equal(padded.input_ids[:, :width], plain.input_ids)

@@ -116,10 +116,10 @@ def read_file(file: DataFile, path: Path, labels: Labels) -> ReadFile:
 
 
 def is_text(content: bytes) -> bool:
-    """Whether a file's rows are lines: no NUL in its beginning, which is UTF-8 but for single bytes (a damaged row,
-    or one of an encoding of single bytes)."""
+    """Whether a file's rows are lines: its beginning is UTF-8 but for single bytes (a damaged row, or one of an encoding
+    of single bytes), with hardly a control character in it."""
     beginning = content[:SNIFFED]
-    if b"\0" in beginning or beginning.startswith(MAGIC):
+    if beginning.startswith(MAGIC):
         return False
     decoded = beginning.decode("utf-8", errors="replace")
     controls = sum(character < " " and character not in "\t\n\r\f" for character in decoded)

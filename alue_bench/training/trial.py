@@ -120,8 +120,8 @@ def _padding(model: Any, wanted: Padding, lengths: tuple[int, ...]) -> tuple[Pad
         return Padding(wanted.token, other, wanted.type_id), True, [told]
     told = (
         f"predictions of {name} for a text depend on the length of the other texts in its batch, whichever side is "
-        "padded: the architecture does not mask padding everywhere; scores may change with --batch-size and "
-        "--limit-eval"
+        "padded: the architecture does not mask padding everywhere. Scores may change with --batch-size and "
+        "--limit-eval, and frozen layers are computed at every step"
     )
     return wanted, False, [told]
 
