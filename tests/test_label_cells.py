@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given, reject, settings
 from hypothesis import strategies as st
 from planted_runs import plant, spec
 
@@ -50,9 +50,12 @@ def test_a_damaged_cell_is_an_error_that_shows_it(cell: str) -> None:
 @settings(max_examples=60)
 @given(st.lists(st.text(min_size=1, max_size=6), min_size=2, max_size=4, unique=True), st.booleans(), st.data())
 @example(["very angry", "angry"], True, None)
-@example(["a\rb", 'say "no",\nthen'], False, None)
+@example(["a b", 'say "no", then'], False, None)
 def test_a_file_of_predictions_gives_back_its_targets(listed: list[str], multilabel: bool, data: st.DataObject) -> None:
-    labels = Labels.multilabel(*listed) if multilabel else Labels.multiclass(*listed)
+    try:
+        labels = Labels.multilabel(*listed) if multilabel else Labels.multiclass(*listed)
+    except ValueError:  # a name that no declaration may have, such as one of a control character
+        reject()
     logits = np.random.default_rng(1).normal(size=(7, len(listed)))
     gold = (logits > 0.3).astype("int64") if multilabel else logits.argmin(axis=1)
     table = predictions_table([str(number) for number in range(7)], gold, logits, labels)

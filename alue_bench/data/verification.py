@@ -116,8 +116,8 @@ def read_file(file: DataFile, path: Path, labels: Labels) -> ReadFile:
 
 
 def is_text(content: bytes) -> bool:
-    """Whether a file's rows are lines: its beginning is UTF-8 but for single bytes (a damaged row, or one of an encoding
-    of single bytes), with hardly a control character in it."""
+    """Whether a file's rows are lines: its beginning is UTF-8 but for single bytes (a damaged row, or one of an
+    encoding of single bytes), with hardly a control character in it."""
     beginning = content[:SNIFFED]
     if beginning.startswith(MAGIC):
         return False

@@ -139,19 +139,24 @@ def _counted(stack: EncoderStack, trained: frozenset[str], texts: int, tokens: i
 
 @contextmanager
 def _undisturbed(model: Any) -> Iterator[None]:
-    """Eval mode and no cache while counting; afterwards all as it was."""
+    """Eval mode, no cache and a padding id while counting; afterwards all as it was."""
     modes = [(module, module.training) for module in model.modules()]
-    caches = getattr(model.config, "use_cache", None)
+    config: Any = model.config
+    before = {name: getattr(config, name, None) for name in ("use_cache", "pad_token_id")}
     model.eval()
-    if caches:
-        model.config.use_cache = False
+    if before["use_cache"]:
+        config.use_cache = False
+    if before["pad_token_id"] is None:
+        config.pad_token_id = 0  # some decoders refuse batches without
     try:
         yield
     finally:
         for module, training in modes:
             module.training = training
-        if caches:
-            model.config.use_cache = caches
+        if before["use_cache"]:
+            config.use_cache = before["use_cache"]
+        if before["pad_token_id"] is None:
+            config.pad_token_id = None
 
 
 @contextmanager

@@ -187,6 +187,8 @@ def _eager(config: Any) -> Any:
     found._attn_implementation = "eager"
     if hasattr(found, "use_cache"):
         found.use_cache = False
+    if getattr(found, "pad_token_id", None) is None:
+        found.pad_token_id = 0  # some decoders refuse batches without
     return found
 
 
