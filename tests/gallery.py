@@ -57,10 +57,6 @@ GALLERY: dict[str, dict[str, Any]] = {
         "position_buckets": 16, "conv_kernel_size": 3,
     },
     "distilbert": {"dim": 32, "n_layers": 4, "n_heads": 2, "hidden_dim": 64},
-    "distilbert-fixed": {
-        "model_type": "distilbert", "dim": 32, "n_layers": 4, "n_heads": 2, "hidden_dim": 64,
-        "sinusoidal_pos_embds": True,
-    },
     "electra": {"embedding_size": 16},
     "ernie": {},
     "esm": {**AFTER_PADDING, "mask_token_id": 4, "position_embedding_type": "absolute"},

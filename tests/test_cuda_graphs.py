@@ -186,7 +186,7 @@ def whole_model(recorder: Any) -> tuple[EncoderStack, Forward, Updater]:
 def test_where_something_else_trains_steps_are_recorded_anew() -> None:
     recorder = Again()
     stack, forward, updater = whole_model(lambda: recorder)
-    batch = next(batches(SPLIT, [np.arange(4)], 0))
+    batch = next(batches(SPLIT, [np.arange(4)], Padding(0)))
     for _ in range(3):
         updater.update(batch, 1e-3)
     assert (recorder.run_at_once, recorder.recorded, recorder.replayed) == (1, 1, 2)
@@ -221,7 +221,7 @@ def test_a_cpu_has_none(run: CommandLine) -> None:
 
 def test_parts_of_a_batch_are_not_recorded() -> None:
     """As after a checkpoint of a training whose memory did not hold the batch: each part counts for its share."""
-    batch, found = next(batches(SPLIT, [np.arange(4)], 0)), []
+    batch, found = next(batches(SPLIT, [np.arange(4)], Padding(0))), []
     for recorder in (None, Again):
         *_, updater = whole_model(recorder)
         updater.micro_batch = 2

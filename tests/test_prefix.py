@@ -263,7 +263,7 @@ def test_states_of_every_example_come_back_to_it(plan_runs: PlanRuns) -> None:
     trained.stack.model.eval()
     order = [np.array([3, 17, 5]), np.array([0]), np.array([39, 1])]
     with torch.no_grad():
-        for batch in batches(split, order, 0):
+        for batch in batches(split, order, Padding(0)):
             stored = prefix.of(batch)
             for row, index in enumerate(batch.indices.tolist()):
                 length = int(split.lengths[index])
