@@ -226,7 +226,7 @@ def execute(
 
 
 def _trivial_on_dev(inputs: RunInputs, train_targets: Any, training: Training) -> Trivial:
-    """By the dev split's own gold labels, against the predictions of the selected epoch."""
+    """Score the trivial predictor on the dev split, beside the predictions of the selected epoch."""
     task = inputs.train_task
     gold = encode_targets(inputs.train_rows.splits["dev"], task.labels).numpy()
     predicted = decide(training.dev_logits[training.selected_epoch - 1], task.labels)

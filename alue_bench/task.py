@@ -369,7 +369,7 @@ def _check_submission(task: Task, submission: Submission) -> None:
 
 
 def _check_label_map(task: Task) -> None:
-    """What can be checked without the training task; `alue_bench.transfer` checks the rest."""
+    """Check what needs no training task; `alue_bench.transfer` checks the rest."""
     if task.trained_on is None:
         raise ValueError(f"task {task.name!r} has a label_map, but no other task in trained_on to map the labels of")
     if task.labels.kind is TargetKind.REGRESSION:

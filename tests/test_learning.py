@@ -1,4 +1,4 @@
-"""Whether a score is above that of ignoring the text: seldom where it is not, and found where it is."""
+"""A score is seldom judged above that of ignoring the text where it is not, and is where it is."""
 
 from __future__ import annotations
 

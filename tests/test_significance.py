@@ -306,7 +306,7 @@ def test_equals_scikit_learn_with_several_labels(rows: list[tuple[bool, ...]]) -
 
 
 def test_resamples_without_a_class_score_as_the_same_examples_do() -> None:
-    """Of four classes, one has a single example: a third of all resamples are without it."""
+    """One of four classes has a single example: a third of all resamples are without it."""
     rng = np.random.default_rng(21)
     labels = Labels.multiclass("a", "b", "c", "d")
     gold = np.array([0] * 12 + [1] * 8 + [2])

@@ -140,7 +140,7 @@ class TestMapping:
         assert transferred_logits(self.LOGITS, *pair(THREE, THREE)) is self.LOGITS
 
     def test_probabilities_of_labels_that_count_as_one_add_up(self) -> None:
-        """As inference models are scored where neutral and contradiction count as "not entailed". In the first row the
+        """Inference models are scored so where neutral and contradiction are "not entailed". In the first row the
         largest single label is entailment, and the other two together are likelier."""
         own = Labels.binary("entailed", "not entailed")
         found = self.mapped(own, {"entailment": "entailed", "neutral": "not entailed", "contradiction": "not entailed"})

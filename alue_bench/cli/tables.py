@@ -169,7 +169,7 @@ def _measured(good: list[Outcome], reference: list[Outcome]) -> list[str]:
 
 
 def _learning(good: Sequence[Outcome]) -> Learning | None:
-    """Of runs with a score; None where none tells what ignoring the text scores."""
+    """Judge finished runs against the trivial score; None where none recorded it."""
     columns = ("test/score", "test/trivial_score", "test/above_trivial_error")
     return learning(*([outcome.metrics.get(name, math.nan) for outcome in good] for name in columns))
 

@@ -112,7 +112,7 @@ def _mean_of_defined(values: Array) -> Array:
 
 
 def _weighted(sums: Array, k: int) -> Array:
-    """By support. Without any gold label it is 0 where one is predicted, else nan."""
+    """Return F1 weighted by support. Without any gold label it is 0 where one is predicted, else nan."""
     import numpy as np
 
     support, f1 = sums[..., 2 * k :], _f1(sums, k)

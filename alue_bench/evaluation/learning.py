@@ -1,4 +1,4 @@
-"""Whether a model has learnt anything: its score against that of a predictor that ignores the text.
+"""Test of a model's score against that of a predictor that ignores the text: has it learnt anything?
 
 To keep the score of a model that has learnt nothing is no merit, so that nothing is recommended, and no setting is said
 to keep the score, unless the models that the others are held against have learnt something. A model has, where its
@@ -79,14 +79,14 @@ class Learning:
     """Mean over seeds."""
     trivial: float
     bound: float
-    """How far a score may lie above the trivial one by chance; mean over seeds."""
+    """The distance above the trivial score that chance explains; mean over seeds."""
     above: int
-    """How many seeds are above it by more than that."""
+    """The number of seeds whose score is above the trivial one by more than that."""
     seeds: int
 
     @property
     def shown(self) -> bool:
-        """Whether something was learnt: with at least half of the seeds."""
+        """True where at least half of the seeds learnt something."""
         return 2 * self.above >= self.seeds
 
     def sentence(self, strategy: str, split: str) -> str:

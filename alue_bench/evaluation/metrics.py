@@ -66,7 +66,7 @@ def trivial_metrics(train: np.ndarray[Any, Any], gold: np.ndarray[Any, Any], lab
 
 
 def trivial_predictions(train: np.ndarray[Any, Any], count: int, labels: Labels) -> np.ndarray[Any, Any]:
-    """What that predictor says of `count` examples, in the form of the targets."""
+    """Return that predictor's answers to `count` examples, in the form of the targets."""
     import numpy as np
 
     if labels.kind is TargetKind.REGRESSION:

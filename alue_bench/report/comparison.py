@@ -75,7 +75,7 @@ class Verdict(StrEnum):
     TOO_FEW_SEEDS = "too few seeds"
     NOT_TESTED = "not tested"
     NOTHING_LEARNT = "nothing learnt"
-    """By the baseline: to be no worse than it is no merit. A significant difference from it is one all the same."""
+    """The baseline did not learn: to be no worse is no merit. A significant difference from it is told all the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +153,7 @@ class Block:
     trivial_score: float | None
     """Of a predictor that does not read the text; None for another metric than the primary one."""
     unlearnt: Learning | None
-    """How the baseline's scores lie against that one, where it has learnt nothing."""
+    """The baseline's scores against the trivial one, where it has learnt nothing; else None."""
     rows: tuple[Row, ...]
     """The baseline first, then by name, numbers in names by their size."""
     notes: tuple[str, ...]
@@ -394,8 +394,7 @@ def _block(
 
 
 def _learning(runs: Sequence[Run], metric: str) -> Learning | None:
-    """Of runs that tell what ignoring the text scores; of those of an older version, none tells how uncertain that
-    is."""
+    """Judge runs against the trivial score. Runs of an older version recorded no standard error."""
     columns = (metric, "test/trivial_score", "test/above_trivial_error")
     return learning(*([float(run.get(name, math.nan)) for run in runs] for name in columns))
 

@@ -78,7 +78,7 @@ def _sentence(subject: Subject) -> Sentence:
 
 
 def _of_nothing_learnt(subject: Subject, others: Sequence[comparison.Row]) -> Sentence:
-    """Of a baseline at the trivial score: only what is significantly different from it is told."""
+    """Say that the baseline did not learn, and which strategies differ significantly from it."""
     block = subject.compared
     assert block.unlearnt is not None
     said = f"{block.unlearnt.sentence(block.baseline, 'test')}, so that no strategy can be said to keep its score"

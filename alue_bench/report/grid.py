@@ -213,7 +213,7 @@ def cells(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _learning(runs: pd.DataFrame) -> Learning | None:
-    """Of the finished runs of a strategy, those without a score among them."""
+    """Judge the finished runs of a strategy, those with an undefined score included."""
     if not {DEV, TRIVIAL} <= set(runs):
         return None
     finished = runs[runs[SECONDS].notna()]

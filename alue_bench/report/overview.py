@@ -97,7 +97,7 @@ def across_tasks(subjects: Sequence[Subject], prefix: str) -> list[Item]:
 
 
 def _said_of_unlearnt(subjects: Sequence[Subject], tasks: Collection[str]) -> str:
-    """Of tasks that say nothing of what a strategy costs, though they are in the mean."""
+    """Name the tasks of a mean on which the baseline did not learn; empty where there are none."""
     unlearnt = [s.task for s in subjects if s.task in tasks and s.compared.unlearnt is not None]
     if not unlearnt:
         return ""

@@ -43,7 +43,7 @@ class Evaluation:
     short: bool = False
     """Whether the run had fewer epochs than the setting in question."""
     trivial: float = math.nan
-    """What ignoring the text scores on the same examples; nan where that was not recorded."""
+    """The score of ignoring the text on the same examples; nan where it was not recorded."""
     trivial_error: float = math.nan
     """Standard error, over examples, of how far the score lies above that."""
 
@@ -120,7 +120,7 @@ def by_replicate(evaluations: Iterable[Evaluation], candidate: str) -> dict[int,
 
 
 def learning_of(evaluations: Mapping[int, Evaluation]) -> Learning | None:
-    """How the runs' mean score lies against the trivial one; None where that was not recorded."""
+    """Judge whole runs against the trivial score; None where that was not recorded."""
     runs = list(evaluations.values())
     return learning([e.score for e in runs], [e.trivial for e in runs], [e.trivial_error for e in runs])
 

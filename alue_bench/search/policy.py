@@ -120,7 +120,7 @@ class Decision:
     hoped_for: Candidate | None = None
     """Of an exhausted search: the cheaper candidate of which most was hoped when the budget ended."""
     unlearnt: Learning | None = None
-    """Of a search without an answer: how full fine-tuning's score lies against the trivial one."""
+    """Scores of full fine-tuning against the trivial one, where it learnt nothing and there is no answer."""
 
     @property
     def exhausted(self) -> bool:
