@@ -117,7 +117,7 @@ def trained(tmp_path: Any) -> Callable[..., tuple[Training, dict[str, torch.Tens
             stack,
             freeze,
             forward,
-            prefix.examples(SPLIT, 0, {}),
+            prefix.examples(SPLIT, Padding(0), {}),
             Examples(SPLIT),
             labels=LABELS,
             hyper=replace(HYPER, **more),
