@@ -470,7 +470,7 @@ class TestModel:
     @pytest.mark.parametrize(
         ("file", "content", "words"),
         [
-            ("model.safetensors", b"\x08\x00\x00\x00\x00\x00\x00\x00{}", "model.safetensors cannot be read"),
+            ("model.safetensors", b"\x08\x00\x00\x00\x00\x00\x00\x00{}", "model.safetensors has 100000 bytes instead of"),
             ("tokenizer.json", None, "the tokeniser"),
         ],
         ids=["weights cut off", "no tokeniser"],
