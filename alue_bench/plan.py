@@ -591,15 +591,17 @@ def _available(
 
 
 def _text_notes(ready: _ReadyTask, ready_model: _ReadyModel, shelf: Shelf) -> list[str]:
-    """What the model's tokeniser makes of the first texts that it would be trained on."""
+    """What the model's tokeniser makes of the first texts that it would be trained on.
+
+    Not of a model with a normalisation of its own: the plan runs no plugin's code on texts, and the runs tell.
+    """
     rows, model = ready.train_rows.splits["train"], ready_model.model
+    if model.normalise is not None:
+        return []
     key = (rows.digest, model.name, ready_model.checkpoint)
     if key not in shelf.text_notes:
         tokenizer = shelf.models.tokenizer(ready_model.checkpoint)
-        try:
-            shelf.text_notes[key] = first_texts_notes(rows, model, tokenizer, "train")
-        except Exception:  # of a plugin's normalisation: its runs fail with the reason
-            shelf.text_notes[key] = []
+        shelf.text_notes[key] = first_texts_notes(rows, model, tokenizer, "train")
     return shelf.text_notes[key]
 
 

@@ -470,7 +470,7 @@ class TestModel:
     @pytest.mark.parametrize(
         ("file", "content", "words"),
         [
-            ("model.safetensors", b"\x08\x00\x00\x00\x00\x00\x00\x00{}", "model.safetensors has 100000 bytes instead of"),
+            ("model.safetensors", b"\x08\x00\x00\x00\x00\x00\x00\x00{}", "safetensors has 100000 bytes instead of"),
             ("tokenizer.json", None, "the tokeniser"),
         ],
         ids=["weights cut off", "no tokeniser"],
