@@ -191,11 +191,6 @@ class Delimited:
         identifier = cell(self.id) if self.id is not None else str(row_number)
         return Example(identifier, text, pair, target, line)
 
-    def undeclared(self) -> dict[str, str]:
-        """Return what `decode` makes of codes that are not ignored and that is none of `labels`: slips of the pen."""
-        known = self.decode.values() if self.labels is None else self.labels
-        return {code: label for code, label in self.decode.items() if label not in known and code not in self.ignore}
-
     def _unknown_label(self, written: str, decoded: str | None) -> str:
         """Say what is wrong with a label, and what the file may hold instead: codes with what each means."""
         labels = sorted(self.labels or ())

@@ -281,7 +281,6 @@ class Task:
         if self.label_map:
             _check_label_map(self)
         object.__setattr__(self, "splits", _with_label_space(self.splits, self.labels))
-        _check_decoded_labels(self)
 
     @property
     def is_pair(self) -> bool:
@@ -323,10 +322,10 @@ def _check_reader(owner: str, split: str, read: Delimited, labels: Labels) -> No
 
 def _check_decoding(owner: str, read: Delimited, labels: Labels) -> None:
     known = f"declared are {', '.join(labels.names)}"
-    unknown = sorted(set(read.decode.values()) - set(labels.names))
+    unknown = sorted({name for code, name in read.decode.items() if code not in read.ignore} - set(labels.names))
     if unknown:
         raise ValueError(f"{owner}: decode gives {unknown[0]!r}, which is not one of the labels; {known}")
-    written = set(read.decode) or set(labels.names)
+    written = {code for code, name in read.decode.items() if name in labels.names} or set(labels.names)
     if lost := sorted(read.ignore & written):
         raise ValueError(f"{owner} ignores {lost[0]!r}, which is a label of the task; take it out of one of the two")
 
@@ -382,15 +381,6 @@ def _check_label_map(task: Task) -> None:
         if own is not None and own not in task.labels.names:
             raise ValueError(
                 f"task {task.name!r}: label_map maps {name!r} to {own!r}, which is not one of its labels "
-                f"{', '.join(task.labels.names)}"
-            )
-
-
-def _check_decoded_labels(task: Task) -> None:
-    for split, file in task.splits.files().items():
-        for code, label in file.read.undeclared().items() if isinstance(file.read, Delimited) else ():
-            raise ValueError(
-                f"task {task.name!r}: the {split} file decodes {code!r} to {label!r}, which is not one of its labels: "
                 f"{', '.join(task.labels.names)}"
             )
 

@@ -122,7 +122,9 @@ class TestDeclaration:
     def test_a_label_misspelt_in_decode_is_refused_and_one_of_ignored_rows_is_not(self) -> None:
         codes = {"0": "no", "1": "yse"}
         reader = Delimited(columns=2, text=0, target=1, decode=codes)
-        with pytest.raises(ValueError, match="test file decodes '1' to 'yse', which is not one of its labels: no, yes"):
+        with pytest.raises(
+            ValueError, match="decode gives 'yse', which is not one of the labels; declared are no, yes"
+        ):
             self.task(splits=self.splits(reader))
         ignoring = dataclasses.replace(reader, ignore=frozenset({"1"}))
         assert self.task(splits=self.splits(ignoring)).labels.names == ("no", "yes")

@@ -153,13 +153,6 @@ class TestWriter:
         with pytest.raises(DataError, match=said):
             submission_text(declared(Labels.multiclass("a", "b")), ids, predicted, rows)
 
-    def test_a_label_that_would_break_its_line_is_refused_unless_it_has_a_code(self) -> None:
-        row = Example("x1", "text", None, None, 1)
-        labels = Labels.multiclass("a\tb", "c")
-        with pytest.raises(DataError, match=r"prediction 1 of 1: 'a\\tb' cannot stand .*encode"):
-            submission_text(declared(labels), ["x1"], ["a\tb"], [row])
-        assert submission_text(declared(labels, encode={"a\tb": "0"}), ["x1"], ["a\tb"], [row]) == "0\n"
-
     def test_a_number_that_is_not_finite_is_refused(self) -> None:
         with pytest.raises(DataError, match="not a finite number"):
             submission_text(declared(Labels.regression(0, 1)), ["0"], ["nan"], [Example("0", "text", None, None, 1)])
