@@ -139,7 +139,7 @@ def _complain(sentence: str) -> None:
 
 
 def _show_misuse(error: Any) -> None:
-    """What is wrong with the command line, and where to read how it is written."""
+    """Print the mistake in a command line, and the command that shows how it is written."""
     from alue_bench.cli.console import remarks
 
     if type(error).__name__ == "NoArgsIsHelpError":

@@ -17,7 +17,7 @@ STDOUT, STDERR = 1, 2
 
 
 class KeptOutput(io.TextIOBase):
-    """What stands in for `sys.stdout`: hands what is printed to `sys.stderr`, and documents to the real output."""
+    """A stand-in for `sys.stdout`: hands prints to `sys.stderr`, and documents to the real output."""
 
     def __init__(self, real: TextIO) -> None:
         self.real = real

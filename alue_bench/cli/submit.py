@@ -116,7 +116,7 @@ def _with_leaderboard(names: Sequence[str] | None, registry: Registry) -> list[T
 
 @dataclass(frozen=True, kw_only=True)
 class _Asked:
-    """What the user asked for, to be asked of the run that fills a gap too."""
+    """The user's own choices, repeated in the command that fills a gap."""
 
     models: tuple[str, ...]
     strategies: tuple[str, ...]
@@ -150,7 +150,7 @@ def _command(lacking: Missing, asked: _Asked, results: Results, registry: Regist
 
 
 def _models(asked: _Asked, results: Results, registry: Registry) -> list[str]:
-    """As --model of a run takes them: one of no plugin is read by a name, and run from its folder or hub id."""
+    """Return models as --model takes them: one of no plugin is read by a name, and run from its folder or hub id."""
     from alue_bench.tracking.reproduction import model_reference
 
     runs = results.frame.to_dict("records")

@@ -28,12 +28,12 @@ is enough for short texts, many of which are of one length; of long texts no two
 
 @dataclass(frozen=True)
 class Padding:
-    """What fills up the texts of a batch to one length."""
+    """The filling that brings the texts of a batch to one length."""
 
     token: int
     """The id of the padding token."""
     side: Literal["right", "left"] = "right"
-    """Where it stands. See `training.trial` for how it is chosen."""
+    """The end of a text at which it stands; `training.trial` chooses it."""
     type_id: int = 0
     """Its segment number."""
 
@@ -50,7 +50,7 @@ class Batch:
     tokens: int
     """Tokens without padding."""
     side: Literal["right", "left"] = "right"
-    """Where the padding stands."""
+    """The end of a text at which the padding stands."""
 
     def to(self, device: Any) -> Batch:
         def moved(tensor: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ def unread_notes(split: TokenisedSplit, name: str) -> list[str]:
 
 
 def first_texts_notes(rows: SplitRows, model: Model, tokenizer: Any, name: str) -> list[str]:
-    """As `unread_notes`, from a split's first texts, for a plan."""
+    """Return the notes of `unread_notes` on a split's first texts, for a plan."""
     first = SplitRows(rows.examples[:FIRST_TEXTS], "")
     texts = _normalised(first, model)
     encoded = _encoded(texts, tokenizer, FIRST_TOKENS)
