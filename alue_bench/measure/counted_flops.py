@@ -10,7 +10,7 @@ DeBERTa's relative positions, is told apart by the two sizes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -19,6 +19,7 @@ from alue_bench.spec import digest_of
 from alue_bench.strategy import FreezePlan
 from alue_bench.training.anatomy import described, text_of
 from alue_bench.training.encoder_stack import EncoderStack
+from alue_bench.training.forward import Reached, in_place
 from alue_bench.training.freezing import trainable_parameters
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def _counted(stack: EncoderStack, trained: frozenset[str], texts: int, tokens: i
             if trained:
                 learnt = [weights[name] for name in sorted(trained)]
                 torch.autograd.grad(logits.float().sum(), learnt, allow_unused=True)  # accumulates none, copies none
-        except _Reached:
+        except Reached:
             pass
     return counting.flops
 
@@ -165,26 +166,13 @@ def _ended_behind(stack: EncoderStack, depth: int | None) -> Iterator[None]:
     if depth is None:
         yield
         return
-    last = stack.entries[depth - 1]
-    before = vars(last).get("forward")
-    whole = last.forward
 
-    def forward(*args: Any, **options: Any) -> Any:
-        whole(*args, **options)
-        raise _Reached
+    def stop(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        forward(*args, **options)
+        raise Reached
 
-    last.forward = forward
-    try:
+    with in_place({stack.entries[depth - 1]: stop}):
         yield
-    finally:
-        if before is None:
-            del last.forward
-        else:
-            last.forward = before
-
-
-class _Reached(Exception):
-    """Ends a forward pass where enough was counted."""
 
 
 def _buffers(model: Any) -> dict[str, Tensor]:

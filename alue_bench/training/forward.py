@@ -111,16 +111,16 @@ class LibraryForward:
 
         def keep_input(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
             found.append(args[0] if args else options["hidden_states"])
-            raise _Reached
+            raise Reached
 
         def keep_output(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
             output = forward(*args, **options)
             found.append(output[0] if isinstance(output, tuple) else output)
-            raise _Reached
+            raise Reached
 
         where, keep = (entries[depth], keep_input) if depth < len(entries) else (entries[-1], keep_output)
         begun = nullcontext() if states is None else self._starting_from(start, states)
-        with begun, _in_place({where: keep}), suppress(_Reached):
+        with begun, in_place({where: keep}), suppress(Reached):
             self._call(batch)
         return found[0]
 
@@ -168,12 +168,12 @@ class LibraryForward:
         changed |= dict.fromkeys(entries[:depth], hand_on)
         if depth < len(entries):
             changed[entries[depth]] = begin
-        with _in_place(changed):
+        with in_place(changed):
             yield
 
 
 @contextmanager
-def _in_place(changed: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+def in_place(changed: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
     """Call these functions in place of the modules' `forward`, which they get as their first argument.
 
     Not hooks: some architectures call `forward` of their layers directly. Modules that are changed already are changed
@@ -192,5 +192,5 @@ def _in_place(changed: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]
                 module.forward = forward
 
 
-class _Reached(Exception):
+class Reached(Exception):
     """Ends a forward pass where enough was computed."""

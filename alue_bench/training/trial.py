@@ -20,6 +20,7 @@ from alue_bench.spec import digest_of
 from alue_bench.training.anatomy import anatomy_of, described, small_copy, text_of
 from alue_bench.training.checkpoint import empty_model
 from alue_bench.training.device_errors import is_out_of_memory
+from alue_bench.training.forward import Reached, in_place
 from alue_bench.training.precision import Device, Precision, autocast
 
 if TYPE_CHECKING:
@@ -79,8 +80,9 @@ def try_model(config: Any, tokenizer: Any, precision: Precision, device: str) ->
     wanted = Padding(int(tokenizer.pad_token_id), side, int(getattr(tokenizer, "pad_token_type_id", 0) or 0))
     key = digest_of([described(config), wanted.token, side, wanted.type_id, precision, device])
     if key not in _known:
-        anatomy = anatomy_of(empty_model(config))
-        model, positions = _copy(config, wanted), positions_of(config)
+        outline = empty_model(config)
+        anatomy, positions = anatomy_of(outline), positions_of(config)
+        model = small_copy(type(outline), config)
         sparse = any(hasattr(config, name) for name in SPARSE)
         lengths = (min(positions or LONG_TEXT, LONG_TEXT), *LENGTHS) if sparse else LENGTHS
         usable, cause = _precision(model, wanted.side, precision, device, lengths)
@@ -90,13 +92,6 @@ def try_model(config: Any, tokenizer: Any, precision: Precision, device: str) ->
         parts = "" if anatomy.as_registered else digest_of(repr(anatomy))
         _known[key] = Trial(padding, independent, usable, positions, parts, tuple(notes))
     return _known[key]
-
-
-def _copy(config: Any, padding: Padding) -> Any:
-    config = copy.deepcopy(config)
-    if getattr(config, "pad_token_id", None) is None:
-        config.pad_token_id = padding.token
-    return small_copy(type(empty_model(config)), config)
 
 
 def _padding(model: Any, wanted: Padding, lengths: tuple[int, ...]) -> tuple[Padding, bool, list[str]]:
@@ -228,20 +223,13 @@ def _embeds(model: Any, tokens: int) -> bool:
     first = model.get_submodule(f"{anatomy_of(model).lists[0]}.0")
 
     def stop(*args: Any, **options: Any) -> Any:
-        raise _Reached
+        raise Reached
 
-    first.forward = stop
     try:
-        with torch.no_grad():
+        with torch.no_grad(), in_place({first: stop}):
             model(input_ids=text_of(model, texts=1, tokens=tokens)["input_ids"])
-    except _Reached:
+    except Reached:
         return True
     except (IndexError, RuntimeError, ValueError):
         return False
-    finally:
-        del first.forward
     return True
-
-
-class _Reached(Exception):
-    """The first layer was called."""
