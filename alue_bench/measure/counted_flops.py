@@ -175,16 +175,21 @@ def _ended_behind(stack: EncoderStack, depth: int | None) -> Iterator[None]:
         yield
 
 
+_built: dict[str, dict[str, Tensor]] = {}
+"""Buffers of models built on the CPU, by their configuration."""
+
+
 def _buffers(model: Any) -> dict[str, Tensor]:
-    """The model's buffers on the CPU. Those on the meta device have no values: a model built anew has."""
+    """Return the model's buffers on the CPU. Those on the meta device have no values: a model built anew has."""
     from transformers.initialization import no_init_weights
 
     own = dict(model.named_buffers())
     if any(buffer.is_meta for buffer in own.values()):
-        with no_init_weights():
-            built = type(model)(model.config)
-        values = dict(built.named_buffers())
-        own = {name: values.get(name.replace(".base_layer.", "."), buffer) for name, buffer in own.items()}
+        key = digest_of([type(model).__name__, described(model.config)])
+        if key not in _built:
+            with no_init_weights():
+                _built[key] = dict(type(model)(model.config).named_buffers())
+        own = {name: _built[key].get(name.replace(".base_layer.", "."), buffer) for name, buffer in own.items()}
     return {name: buffer.cpu() if not buffer.is_meta else buffer for name, buffer in own.items()}
 
 
