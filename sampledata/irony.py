@@ -13,7 +13,7 @@ from sampledata.orthography import skeleton, vary
 from sampledata.tweets import surround
 from sampledata.write import comma_separated
 
-SIZES = {"training": 200, "test": 80}
+SIZES = {"training": 176, "test": 80}
 _LABEL_NOISE = 0.03
 _HELD_OUT = 0.2
 

@@ -16,7 +16,7 @@ from sampledata.orthography import skeleton, vary
 from sampledata.tweets import anonymise, surround
 from sampledata.write import tsv
 
-SIZES = {"train": 240, "dev": 80, "test-tweets": 40}
+SIZES = {"train": 176, "dev": 80, "test-tweets": 40}
 
 _HATE_SHARE = 0.3
 _OFFENSIVE_SHARE = 0.55

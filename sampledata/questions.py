@@ -12,7 +12,7 @@ from sampledata.compose import distinct, join_article, known_part
 from sampledata.orthography import skeleton, vary
 from sampledata.write import comma_separated
 
-TRAIN_PAIRS = 340
+TRAIN_PAIRS = 222
 TEST_PAIRS = 60
 
 _POSITIVE_SHARE = 0.5
