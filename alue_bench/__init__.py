@@ -3,12 +3,12 @@
 This module is what a plugin author imports. It loads neither torch nor transformers nor mlflow.
 """
 
-from alue_bench.errors import AlueBenchError, DataError, DoesNotFit, UnavailableError, UsageError
-from alue_bench.executor import Executor
-from alue_bench.formats import BadRow, Delimited, Example, Reader
-from alue_bench.hookspecs import hookimpl
-from alue_bench.model import Model
-from alue_bench.strategy import (
+from alue_bench.contract.errors import AlueBenchError, DataError, DoesNotFit, UnavailableError, UsageError
+from alue_bench.contract.executor import Executor
+from alue_bench.contract.formats import BadRow, Delimited, Example, Reader
+from alue_bench.contract.hookspecs import hookimpl
+from alue_bench.contract.model import Model
+from alue_bench.contract.strategy import (
     Adapter,
     BlockNorms,
     EncoderShape,
@@ -18,7 +18,7 @@ from alue_bench.strategy import (
     StrategyFamily,
     TrainingProgress,
 )
-from alue_bench.task import DataFile, HeldOut, Labels, Splits, Submission, TargetKind, Task
+from alue_bench.contract.task import DataFile, HeldOut, Labels, Splits, Submission, TargetKind, Task
 
 __version__ = "0.1.0"
 

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from alue_bench.contract.task import Labels, TargetKind
 from alue_bench.data.splits import SplitRows
-from alue_bench.run import RunInputs
-from alue_bench.task import Labels, TargetKind
+from alue_bench.running.run import RunInputs
 
 STRENGTHS = (1.0, 10.0)
 """Values of C (inverse regularisation; for Ridge 1 / alpha) to choose from by the dev score."""

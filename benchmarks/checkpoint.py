@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.settings import Setup
 
 if TYPE_CHECKING:
-    from alue_bench.training.checkpoint import Checkpoint
+    from alue_bench.training.pretrained.loading import Checkpoint
 
 
 def checkpoint_in(folder: Path) -> Checkpoint:
     """Raises UnavailableError where there is none."""
-    from alue_bench.model import Model
-    from alue_bench.training.checkpoint import locate_checkpoint
+    from alue_bench.contract.model import Model
+    from alue_bench.training.pretrained.loading import locate_checkpoint
 
     return locate_checkpoint(Model(name="checkpoint", title=str(folder), checkpoint=folder))
 
 
 def tokenizer_of(setup: Setup) -> Any:
     """That of the checkpoint, or of the bundled model."""
-    from alue_bench.training.checkpoint import load_tokenizer
+    from alue_bench.training.pretrained.loading import load_tokenizer
 
     return load_tokenizer(checkpoint_in(setup.checkpoint or _mini()))
 

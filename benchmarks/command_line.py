@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from alue_bench.errors import AlueBenchError, TrainingError, UsageError
+from alue_bench.contract.errors import AlueBenchError, TrainingError, UsageError
 
 FOLDERS = re.compile(r"(^|=)[^=]*/(?=[^/])")
 """All of an argument that stands before the last part of a path."""

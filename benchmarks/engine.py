@@ -29,9 +29,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from alue_bench.errors import AlueBenchError
-from alue_bench.strategy import EncoderShape
-from alue_bench.training.precision import resolve_graphs
+from alue_bench.contract.errors import AlueBenchError
+from alue_bench.contract.strategy import EncoderShape
+from alue_bench.training.device.precision import resolve_graphs
 from benchmarks.cells import GRAPHS, PRECISIONS, STRATEGIES, WAYS, Cell, possible_ways, schedule
 from benchmarks.command_line import Parser, check_written_files, shown_command, told
 from benchmarks.engine_report import all_sheets, closing_lines, summaries

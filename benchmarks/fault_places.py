@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from alue_bench.errors import UnavailableError
+from alue_bench.contract.errors import UnavailableError
 from benchmarks.fault_processes import Started
 from benchmarks.fault_store import Verdict, stored_runs, verdict
 from benchmarks.servers import MlflowServer

@@ -45,9 +45,10 @@ def load_libraries() -> None:
     import sklearn.metrics
     import transformers.models.bert.modeling_bert
 
-    import alue_bench.executors.coordination
+    import alue_bench.executors.scheduler
     import alue_bench.executors.worker
-    from alue_bench.cli import invocation, main, progress, tables
+    from alue_bench.cli import invocation, main
+    from alue_bench.cli.views import progress, tables
 
     assert all((alue_bench, matplotlib, mlflow, sklearn, transformers, invocation, main, progress, tables))
 

@@ -34,7 +34,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from alue_bench.errors import AlueBenchError, UsageError
+from alue_bench.contract.errors import AlueBenchError, UsageError
 from benchmarks.command_line import Parser, shown_command, told
 from benchmarks.fault_places import AWAY_S, Invoke, fill_the_disk, stop_the_server
 from benchmarks.fault_processes import Started, Victim, in_a_copy, load_libraries, ray_cluster, start
@@ -167,10 +167,10 @@ def save_tiny_model(folder: Path) -> None:
     import torch
     from transformers import AutoConfig
 
-    from alue_bench.plan import resolve_model
-    from alue_bench.plugins import load_registry
-    from alue_bench.training.checkpoint import locate_checkpoint
-    from alue_bench.training.library import quiet_transformers
+    from alue_bench.contract.registry import load_registry
+    from alue_bench.planning.build import resolve_model
+    from alue_bench.training.pretrained.library import quiet_transformers
+    from alue_bench.training.pretrained.loading import locate_checkpoint
     from benchmarks.random_copy import fresh_model
 
     mini = locate_checkpoint(resolve_model("mini", load_registry())).folder

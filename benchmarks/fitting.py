@@ -10,19 +10,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alue_bench.contract.errors import UnavailableError
+from alue_bench.contract.strategy import FreezePlan
 from alue_bench.data.batches import Padding
-from alue_bench.errors import UnavailableError
-from alue_bench.strategy import FreezePlan
 from benchmarks.machine import peaks
 from benchmarks.starting_point import StartingPoint
 
 if TYPE_CHECKING:
     from alue_bench.data.tokenisation import TokenisedSplit
-    from alue_bench.training.encoder_stack import EncoderStack
+    from alue_bench.training.architecture.encoder_stack import EncoderStack
+    from alue_bench.training.device.precision import Device
     from alue_bench.training.forward import Forward
     from alue_bench.training.loop import Training
-    from alue_bench.training.precision import Device
-    from alue_bench.training.prefix import Examples
+    from alue_bench.training.prefix.frozen_prefix import Examples
 
 CACHE_LIMIT = "100GB"
 
@@ -41,7 +41,7 @@ class Fitted:
 
 def fit_by_trainer(start: StartingPoint, plan: FreezePlan, way: str, seed: int, device: Device) -> Fitted:
     """way: how examples are padded, see `trainer_baseline`."""
-    from alue_bench.training.encoder_stack import view_as_stack
+    from alue_bench.training.architecture.encoder_stack import view_as_stack
     from alue_bench.training.forward import LibraryForward
     from benchmarks import trainer_baseline
 
@@ -119,14 +119,14 @@ def with_prefix(
 
     Raises UnavailableError where the store cannot keep what it should.
     """
-    from alue_bench.training import prefix
-    from alue_bench.training.prefix_store import PrefixStore, parse_size
+    from alue_bench.training.prefix import frozen_prefix
+    from alue_bench.training.prefix.store import PrefixStore, parse_size
 
     if folder is None:
-        return prefix.Examples(split)
+        return frozen_prefix.Examples(split)
     problems: list[str] = []
     store = PrefixStore(folder, parse_size(CACHE_LIMIT), problems.append)
-    frozen = prefix.FrozenPrefix(stack, forward, plan.prefix_layers, store=store, device=device)
+    frozen = frozen_prefix.FrozenPrefix(stack, forward, plan.prefix_layers, store=store, device=device)
     examples = frozen.examples(split, Padding(start.tokenizer.pad_token_id), {})
     if problems:
         raise UnavailableError(problems[0])
@@ -145,7 +145,7 @@ def fine_tune(
 ) -> Training:
     """The dev split is a single example, since nothing is selected by it."""
     from alue_bench.training import loop
-    from alue_bench.training.prefix import Examples
+    from alue_bench.training.prefix.frozen_prefix import Examples
 
     return loop.fine_tune(
         stack,

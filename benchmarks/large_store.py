@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from alue_bench.errors import AlueBenchError, UsageError
+from alue_bench.contract.errors import AlueBenchError, UsageError
 from alue_bench.tracking.connection import open_store, sqlite_path
 from benchmarks.command_line import Parser, told
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from alue_bench import __version__
-from alue_bench.errors import UsageError
-from alue_bench.spec import digest_of
-from alue_bench.termination import code_of_stop, stop_on_sigterm
+from alue_bench.contract.errors import UsageError
+from alue_bench.contract.spec import digest_of
+from alue_bench.executors.termination import code_of_stop, stop_on_sigterm
 from benchmarks.cells import Cell
 from benchmarks.checkpoint import checkpoint_in
 from benchmarks.machine import described

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alue_bench.contract.errors import TrainingError
 from alue_bench.data.batches import Padding
-from alue_bench.errors import TrainingError
 from benchmarks.cells import ENGINE, GRAPHS, TRAINER_WAYS, Cell
 from benchmarks.comparison import tail_mean
 from benchmarks.fitting import Fitted, fit_by_engine, fit_by_trainer
@@ -25,7 +25,7 @@ from benchmarks.settings import Setup, chosen_setup
 from benchmarks.starting_point import StartingPoint, encoder_shape, freeze_plan, prepared
 
 if TYPE_CHECKING:
-    from alue_bench.training.precision import Device
+    from alue_bench.training.device.precision import Device
 
 PART_OF_EPOCH = 4
 """The final loss is the mean over this part (a quarter) of the last epoch's steps."""
@@ -115,8 +115,8 @@ def print_one(options: argparse.Namespace) -> int:
 
 def measured_here(setup: Setup, rows: Path, cell: Cell, repetition: int, store: Path | None) -> Measurement:
     """In this process."""
+    from alue_bench.training.device.precision import Device
     from alue_bench.training.freezing import count_parameters
-    from alue_bench.training.precision import Device
 
     start = prepared(setup, read_rows(rows, setup.rows, setup.eval_rows))
     device = Device(setup.device, cell.precision, graphs=cell.way == GRAPHS)  # type: ignore[arg-type]
@@ -152,7 +152,7 @@ def _final_loss(start: StartingPoint, fitted: Fitted) -> float:
 def _f1_macro(start: StartingPoint, fitted: Fitted, device: Device) -> float:
     from alue_bench.evaluation.metrics import metrics
     from alue_bench.training.loop import predict_logits
-    from alue_bench.training.prefix import Examples
+    from alue_bench.training.prefix.frozen_prefix import Examples
 
     padding = Padding(start.tokenizer.pad_token_id)
     logits = predict_logits(fitted.stack, fitted.forward, Examples(start.held_out), device=device, padding=padding)

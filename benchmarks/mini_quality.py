@@ -22,10 +22,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.errors import AlueBenchError, UsageError
-from alue_bench.model import Model
-from alue_bench.plugins import load_registry
-from alue_bench.termination import code_of_stop, stop_on_sigterm
+from alue_bench.contract.errors import AlueBenchError, UsageError
+from alue_bench.contract.model import Model
+from alue_bench.contract.registry import load_registry
+from alue_bench.executors.termination import code_of_stop, stop_on_sigterm
 from benchmarks.command_line import Parser, check_written_files, shown_command, told
 from benchmarks.mini_quality_models import BUNDLED, chosen_models, with_models
 from benchmarks.mini_quality_report import all_sheets, closing_lines, document, measured_under, origin
@@ -35,7 +35,7 @@ from benchmarks.random_copy import random_copy
 from benchmarks.tables import console, show, write_page
 
 if TYPE_CHECKING:
-    from alue_bench.plan import Plan, PlanRequest
+    from alue_bench.planning.build import Plan, PlanRequest
 
 BENCHMARK = "mini_quality"
 TASKS = ("mdd", "anger", "oold", "ohsd", "mq2q", "sec", "svreg", "xnli")
@@ -56,9 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def benchmark(options: argparse.Namespace, *, command: str) -> int:
     """Plan, execute, compare, show. Returns the exit code."""
-    from alue_bench.cli.tables import plan_view
+    from alue_bench.cli.views.tables import plan_view
     from alue_bench.executors.local import Interrupted
-    from alue_bench.plan import build_plan
+    from alue_bench.planning.build import build_plan
 
     talk = console(sys.stderr)
     check_written_files(options)
@@ -148,7 +148,7 @@ def _limit(value: str) -> int | None:
 
 def plan_request(options: argparse.Namespace, models: Sequence[Model]) -> PlanRequest:
     """Raises UsageError where a number of seeds makes no sense."""
-    from alue_bench.plan import DEFAULT_SEED, PlanRequest
+    from alue_bench.planning.build import DEFAULT_SEED, PlanRequest
 
     if options.seeds < 1:
         raise UsageError(f"--seeds is {options.seeds}; it must be at least 1")

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from alue_bench import __version__
-from alue_bench.errors import UsageError
-from alue_bench.model import Model
-from alue_bench.plugins import Declared, Origin, Registry
-from alue_bench.task import NAME
+from alue_bench.contract.errors import UsageError
+from alue_bench.contract.model import Model
+from alue_bench.contract.registry import Declared, Origin, Registry
+from alue_bench.contract.task import NAME
 
 BUNDLED = "mini"
 ORIGIN = Origin("alue-bench", __version__, "benchmarks", "benchmarks.mini_quality")
@@ -32,7 +32,7 @@ def chosen_models(options: Sequence[str], registry: Registry) -> list[Model]:
 
 def _named_model(option: str, registry: Registry) -> tuple[Model, bool]:
     """A model, and whether a plugin declares it, with hyper-parameters of its own."""
-    from alue_bench.plan import resolve_model
+    from alue_bench.planning.build import resolve_model
 
     name, equals, value = option.partition("=")
     if not equals:

@@ -14,7 +14,7 @@ from benchmarks.mini_quality_runs import EXPERIMENT
 from benchmarks.tables import NONE, Sheet, number
 
 if TYPE_CHECKING:
-    from alue_bench.plan import Plan
+    from alue_bench.planning.build import Plan
 
 
 def all_sheets(results: Results) -> list[Sheet]:

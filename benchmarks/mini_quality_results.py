@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from alue_bench.executors.local import Outcome
-    from alue_bench.plan import Plan, PlannedRun
+    from alue_bench.planning.build import Plan, PlannedRun
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,20 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.plugins import Registry
+from alue_bench.contract.registry import Registry
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from alue_bench.executors.local import Outcome
-    from alue_bench.plan import Plan
+    from alue_bench.planning.build import Plan
 
 EXPERIMENT = "mini-quality"
 
 
 def recorded_outcomes(plan: Plan, registry: Registry, store: str | None, talk: Console) -> list[Outcome]:
     """Execute what is not yet in the store, under a parent run that holds plan and results."""
-    from alue_bench.cli.progress import PlainProgress
+    from alue_bench.cli.views.progress import PlainProgress
     from alue_bench.executors.local import Interrupted, aggregate, execute_plan, result_document
     from alue_bench.tracking.connection import connect, tracking_uri
     from alue_bench.tracking.recording import Recorder

@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.strategy import FreezePlan
+from alue_bench.contract.strategy import FreezePlan
 from benchmarks.fitting import fine_tune, with_prefix
 from benchmarks.rows import chosen_rows
 from benchmarks.starting_point import StartingPoint, encoder_shape, freeze_plan, prepared
 from benchmarks.tables import Sheet, number, show
 
 if TYPE_CHECKING:
-    from alue_bench.training.encoder_stack import EncoderStack
-    from alue_bench.training.precision import Device
+    from alue_bench.training.architecture.encoder_stack import EncoderStack
+    from alue_bench.training.device.precision import Device
 
 PROFILED_STEPS = 20
 LAST_STEP = 1 + 2 * PROFILED_STEPS
@@ -51,7 +51,7 @@ def kind_of(operation: str) -> str:
 def profile(options: argparse.Namespace) -> int:
     """Time some steps of our engine, then profile as many; show shares of the operations' own time."""
     from alue_bench.measure.peak import attainable_flops_per_s
-    from alue_bench.training.precision import Device
+    from alue_bench.training.device.precision import Device
 
     rows, setup = chosen_rows(options)
     strategy, precision = (options.strategy or ["bottom3top4"])[0], (options.precision or ["fp32"])[0]

@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.errors import UnavailableError, UsageError
-from alue_bench.model import Model
+from alue_bench.contract.errors import UnavailableError, UsageError
+from alue_bench.contract.model import Model
 
 if TYPE_CHECKING:
-    from alue_bench.training.checkpoint import Checkpoint
+    from alue_bench.training.pretrained.loading import Checkpoint
 
 RANDOM_SEED = 20_201_124
 """Draws the weights of the random copy."""
@@ -26,9 +26,9 @@ def random_copy(model: Model) -> Model:
     Its architecture is the one that config.json names, so that it has a pooler where the original has one. Name and
     weights depend on configuration and tokeniser alone: so do the fingerprints of its runs.
     """
+    from alue_bench.contract.spec import digest_of
     from alue_bench.data.location import cache_folder
-    from alue_bench.spec import digest_of
-    from alue_bench.training.checkpoint import locate_checkpoint
+    from alue_bench.training.pretrained.loading import locate_checkpoint
 
     checkpoint = locate_checkpoint(model)
     described = _description_files(checkpoint)
@@ -55,8 +55,8 @@ def _write_random_copy(checkpoint: Checkpoint, described: Iterable[Path], folder
     """Written beside its place and moved there whole: an interruption leaves no half copy."""
     import torch
 
-    from alue_bench.training.checkpoint import load_config
-    from alue_bench.training.library import quiet_transformers
+    from alue_bench.training.pretrained.library import quiet_transformers
+    from alue_bench.training.pretrained.loading import load_config
 
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

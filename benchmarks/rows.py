@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alue_bench.errors import DataError, UsageError
-from alue_bench.task import Labels
+from alue_bench.contract.errors import DataError, UsageError
+from alue_bench.contract.task import Labels
 from benchmarks.checkpoint import tokenizer_of
 from benchmarks.settings import Setup, chosen_setup
 
@@ -69,9 +69,9 @@ def read_rows(file: Path, train: int, held_out: int) -> Rows:
 
 def task_rows(options: argparse.Namespace) -> Rows:
     """From the train file of the task: the dev split is held out from it."""
+    from alue_bench.contract.registry import load_registry
     from alue_bench.data.location import given_data_folder, locate
     from alue_bench.data.splits import load_rows
-    from alue_bench.plugins import load_registry
 
     task = load_registry().task(TASK)
     given = None if options.sample else given_data_folder(options.data_dir)

@@ -27,7 +27,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from alue_bench.errors import AlueBenchError, TrainingError, UsageError
+from alue_bench.contract.errors import AlueBenchError, TrainingError, UsageError
 from benchmarks.command_line import Parser, check_written_files, shown_command, told
 from benchmarks.tables import Sheet, number, show, write_page
 
@@ -119,9 +119,9 @@ class Reading:
 
 def read_sweep(options: argparse.Namespace) -> Sweep:
     """Raises UsageError where the store holds no whole sweep, or several with different settings."""
-    from alue_bench.grid import cell_name, cell_of
-    from alue_bench.plan import resolve_model
-    from alue_bench.plugins import load_registry
+    from alue_bench.contract.registry import load_registry
+    from alue_bench.planning.build import resolve_model
+    from alue_bench.planning.grid import cell_name, cell_of
     from alue_bench.tracking.connection import connect
     from alue_bench.tracking.reading import read_config, read_results
 
@@ -156,7 +156,7 @@ def search_arguments(options: argparse.Namespace, config: dict[str, Any], store:
     Raises UsageError where the sweep used a setting that no option gives.
     """
     from alue_bench.cli.options import HYPER_OPTIONS
-    from alue_bench.spec import HyperParameters
+    from alue_bench.contract.spec import HyperParameters
 
     for name in config["hyper"].keys() - set(HYPER_OPTIONS):
         if config["hyper"][name] != getattr(HyperParameters(), name):
@@ -202,9 +202,9 @@ def reading(sweep: Sweep, setting: str, metric: str, *, smoothed: bool) -> Readi
 
 def smoothed_losses(sweep: Sweep, metric: str) -> dict[str, tuple[float, float]]:
     """The loss of each cell, and its standard deviation, by the search's own surface with the noise of one run."""
-    from alue_bench.grid import cell_of
+    from alue_bench.planning.grid import cell_of
     from alue_bench.search.candidates import Candidate
-    from alue_bench.search.evidence import PRIOR_SD, Evaluation
+    from alue_bench.search.observations import PRIOR_SD, Evaluation
     from alue_bench.search.surface import fit
 
     names = sorted(set(sweep.frame["strategy"]), key=lambda name: (name != "full", name))

@@ -6,8 +6,8 @@ import argparse
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from alue_bench.errors import UsageError
-from alue_bench.spec import HyperParameters
+from alue_bench.contract.errors import UsageError
+from alue_bench.contract.spec import HyperParameters
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,9 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.errors import UsageError
-from alue_bench.strategy import EncoderShape, FreezePlan
-from alue_bench.task import Labels
+from alue_bench.contract.errors import UsageError
+from alue_bench.contract.strategy import EncoderShape, FreezePlan
+from alue_bench.contract.task import Labels
 from benchmarks.checkpoint import checkpoint_in, tokenizer_of
 from benchmarks.rows import Row, Rows
 from benchmarks.settings import Setup
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from alue_bench.data.tokenisation import TokenisedSplit
-    from alue_bench.training.encoder_stack import EncoderStack
+    from alue_bench.training.architecture.encoder_stack import EncoderStack
 
 MODEL_SEED = 20_201_124
 """Draws the initial weights: of the whole model, or of a checkpoint's head."""
@@ -40,7 +40,7 @@ class StartingPoint:
 
     def fresh_stack(self, plan: FreezePlan) -> EncoderStack:
         """The model with its initial weights, frozen by the plan, on the device."""
-        from alue_bench.training.encoder_stack import view_as_stack
+        from alue_bench.training.architecture.encoder_stack import view_as_stack
         from alue_bench.training.freezing import apply_plan
 
         stack = view_as_stack(_initial_model(self.setup, self.tokenizer, self.labels).to(self.setup.device))
@@ -52,7 +52,7 @@ def prepared(setup: Setup, rows: Rows) -> StartingPoint:
     """Raises UnavailableError where the device or the checkpoint is not there."""
     import numpy as np
 
-    from alue_bench.training.precision import resolve_device
+    from alue_bench.training.device.precision import resolve_device
 
     resolve_device(setup.device)  # a device that is not there is better said before anything is loaded
     tokenizer = tokenizer_of(setup)
@@ -90,7 +90,7 @@ def encoder_shape(setup: Setup) -> EncoderShape:
     """Without loading the model."""
     if setup.checkpoint is None:
         return EncoderShape(setup.layers, setup.hidden)
-    from alue_bench.training.checkpoint import encoder_shape, load_config
+    from alue_bench.training.pretrained.loading import encoder_shape, load_config
 
     return encoder_shape(load_config(checkpoint_in(setup.checkpoint)))
 
@@ -110,8 +110,8 @@ def _initial_model(setup: Setup, tokenizer: Any, labels: Labels) -> Any:
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
-    from alue_bench.training.checkpoint import head_options, load_model
-    from alue_bench.training.library import quiet_transformers
+    from alue_bench.training.pretrained.library import quiet_transformers
+    from alue_bench.training.pretrained.loading import head_options, load_model
 
     if setup.checkpoint:
         return load_model(checkpoint_in(setup.checkpoint), labels, init_seed=MODEL_SEED)

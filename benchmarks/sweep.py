@@ -21,8 +21,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from alue_bench.errors import AlueBenchError
-from alue_bench.strategy import EncoderShape
+from alue_bench.contract.errors import AlueBenchError
+from alue_bench.contract.strategy import EncoderShape
 from benchmarks.cells import BASE, ENGINE, ORDER_SEED, PRECISIONS, SEPARATE, SHARED, Cell
 from benchmarks.command_line import Parser, check_written_files, shown_command, told
 from benchmarks.ledger import Ledger, common_settings

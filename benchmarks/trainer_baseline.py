@@ -28,10 +28,10 @@ from transformers import (
     default_data_collator,
 )
 
+from alue_bench.contract.spec import HyperParameters
 from alue_bench.data.tokenisation import TokenisedSplit
-from alue_bench.spec import HyperParameters
-from alue_bench.training.library import quiet_transformers
-from alue_bench.training.precision import Device
+from alue_bench.training.device.precision import Device
+from alue_bench.training.pretrained.library import quiet_transformers
 
 Features = list[dict[str, Any]]
 """Examples as `Trainer` takes them: lists of numbers by the names of the model's inputs."""

@@ -34,7 +34,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.errors import AlueBenchError, UsageError
+from alue_bench.contract.errors import AlueBenchError, UsageError
 from benchmarks.command_line import Parser, shown_command, told
 from benchmarks.machine import described, hardware
 from benchmarks.measuring import REPOSITORY
@@ -43,7 +43,7 @@ from benchmarks.tables import Sheet, number, show
 
 if TYPE_CHECKING:
     from alue_bench.executors.local import Outcome
-    from alue_bench.plan import Plan, PlannedRun
+    from alue_bench.planning.build import Plan, PlannedRun
 
 TASK, MODEL = "mdd", "mini"
 FULLS = 6
@@ -68,8 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def benchmark(options: argparse.Namespace, command: str, started: float) -> int:
     """Do what is left, add up, show. Returns the exit code."""
-    from alue_bench.cli.sweep import run_sweep
-    from alue_bench.plugins import load_registry
+    from alue_bench.cli.commands.sweep import run_sweep
+    from alue_bench.contract.registry import load_registry
 
     folder: Path = options.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
@@ -243,7 +243,7 @@ def costs(plan: Plan) -> dict[str, float]:
 
 def full_again(plan: Plan) -> float:
     """Seconds of the training steps of our `full`."""
-    from alue_bench.run import train
+    from alue_bench.running.run import train
 
     planned = full_of(plan)
     planned.inputs.models.expect(planned.inputs.checkpoint, planned.inputs.train_task.labels)
@@ -297,10 +297,10 @@ class Baseline:
     def _trained(self, planned: PlannedRun, examples: Any, **more: Any) -> tuple[Any, float]:
         import tempfile
 
-        from alue_bench.training.checkpoint import load_model
-        from alue_bench.training.encoder_stack import view_as_stack
+        from alue_bench.training.architecture.encoder_stack import view_as_stack
+        from alue_bench.training.device.precision import Device
         from alue_bench.training.freezing import apply_plan
-        from alue_bench.training.precision import Device
+        from alue_bench.training.pretrained.loading import load_model
         from benchmarks import trainer_baseline
 
         spec, task = planned.spec, planned.inputs.train_task
@@ -336,7 +336,7 @@ class Baseline:
 
 def tokens_of(planned: PlannedRun, split: str) -> Any:
     """The split as token ids, as our run has it."""
-    from alue_bench.run import tokenised
+    from alue_bench.running.run import tokenised
 
     inputs = planned.inputs
     return tokenised(inputs.rows, split, planned.spec, inputs, inputs.models.tokenizer(inputs.checkpoint))
@@ -452,10 +452,10 @@ def scoring(metrics: Mapping[str, Mapping[str, float]]) -> float:
 def predictions(plan: Plan) -> dict[str, float]:
     """Operations of all cells, relative to as many full runs: with prefixes from one pass, charged to each run, and
     computed at every step."""
+    from alue_bench.contract.strategy import FreezePlan
     from alue_bench.measure.flops import training_flops
-    from alue_bench.strategy import FreezePlan
-    from alue_bench.training.checkpoint import empty_model, load_config
-    from alue_bench.training.encoder_stack import view_as_stack
+    from alue_bench.training.architecture.encoder_stack import view_as_stack
+    from alue_bench.training.pretrained.loading import empty_model, load_config
 
     some = plan.runs[0]
     stack = view_as_stack(empty_model(load_config(some.inputs.checkpoint), some.inputs.train_task.labels))

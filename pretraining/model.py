@@ -1,7 +1,7 @@
 """The model that is trained, and a lean way to run it.
 
 The weights live in a standard ``BertForPreTraining``, so that what is exported is any BERT. The layers run as
-the harness runs them (``alue_bench.training.bert_layer``): no attention mask, as sequences are full; query, key
+the harness runs them (``alue_bench.training.bert.layer``): no attention mask, as sequences are full; query, key
 and value in one product; forward and backward written out. What follows the last layer's attention is computed
 for the predicted positions only. Same numbers as the standard forward, tested in ``pretraining/tests``.
 
@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertConfig, BertForPreTraining
 
-from alue_bench.training.bert_layer import BatchShape, LayerWeights, encoder_layer
-from alue_bench.training.dropout import DropoutMasks
+from alue_bench.training.bert.dropout import DropoutMasks
+from alue_bench.training.bert.layer import BatchShape, LayerWeights, encoder_layer
 from pretraining.relations import Relation
 
 

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import BertForPreTraining
 
-from alue_bench.training.precision import has_fast_bf16
+from alue_bench.training.device.precision import has_fast_bf16
 from pretraining import checkpoint as checkpoints
 from pretraining.checkpoint import Checkpoint
 from pretraining.corpus import SOURCES

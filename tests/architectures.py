@@ -20,19 +20,19 @@ from gallery import GALLERY, gallery_config, gallery_model
 from torch.nn.functional import cross_entropy
 
 from alue_bench import DoesNotFit
+from alue_bench.contract.registry import load_registry
+from alue_bench.contract.strategy import EncoderShape, FreezePlan
 from alue_bench.data.batches import Padding, collate
 from alue_bench.data.tokenisation import TokenisedSplit
 from alue_bench.measure.flops import method_of, training_flops
-from alue_bench.plugins import load_registry
-from alue_bench.strategy import EncoderShape, FreezePlan
-from alue_bench.training.checkpoint import empty_model
-from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.training.architecture.trial import try_model
+from alue_bench.training.device.precision import Device
 from alue_bench.training.forward import choose_forward
 from alue_bench.training.freezing import apply_plan, training_mode
-from alue_bench.training.precision import Device
-from alue_bench.training.prefix import FrozenPrefix
-from alue_bench.training.prefix_store import PrefixStore, parse_size
-from alue_bench.training.trial import try_model
+from alue_bench.training.prefix.frozen_prefix import FrozenPrefix
+from alue_bench.training.prefix.store import PrefixStore, parse_size
+from alue_bench.training.pretrained.loading import empty_model
 
 HEADINGS = ("architecture", "parts", "frozen exactly", "FLOPs", "cached equals uncached", "independent of batch mates")
 PLANS: dict[str, FreezePlan] = {

@@ -302,6 +302,6 @@ def official_data() -> Path:
 @pytest.fixture(scope="session")
 def registry() -> Any:
     """What the installed plugins declare."""
-    from alue_bench.plugins import load_registry
+    from alue_bench.contract.registry import load_registry
 
     return load_registry()

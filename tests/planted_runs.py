@@ -10,16 +10,16 @@ from typing import Any, cast
 
 import numpy as np
 
+from alue_bench.contract.formats import Example
+from alue_bench.contract.model import Model
+from alue_bench.contract.spec import DataDigests, HyperParameters, Predictions, RunSpec, digest_of
+from alue_bench.contract.strategy import EncoderShape, FreezePlan
+from alue_bench.contract.task import DataFile, HeldOut, Labels, Splits, TargetKind, Task
 from alue_bench.data.location import DataFolder
 from alue_bench.data.splits import SplitRows, TaskRows
 from alue_bench.evaluation.label_cells import join_labels
 from alue_bench.evaluation.metrics import metrics
-from alue_bench.formats import Example
-from alue_bench.model import Model
-from alue_bench.run import RunInputs
-from alue_bench.spec import DataDigests, HyperParameters, Predictions, RunSpec, digest_of
-from alue_bench.strategy import EncoderShape, FreezePlan
-from alue_bench.task import DataFile, HeldOut, Labels, Splits, TargetKind, Task
+from alue_bench.running.run import RunInputs
 from alue_bench.tracking.connection import Connection
 from alue_bench.tracking.metric_names import stored_names, tags_of_originals
 from alue_bench.tracking.recording import Recorder, write_predictions

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from alue_bench.search.candidates import Amount, Candidate
-from alue_bench.search.evidence import GROUPS, Evaluation
+from alue_bench.search.observations import GROUPS, Evaluation
 from alue_bench.search.policy import Decision, Question, Step, decide
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from conftest import REPOSITORY, Finished
 
-from alue_bench.errors import DataError
+from alue_bench.contract.errors import DataError
 from benchmarks import engine, sweep, sweep_report
 from benchmarks.cells import WAYS, Cell, possible_ways, schedule
 from benchmarks.checkpoint import tokenizer_of
@@ -111,7 +111,7 @@ class TestWays:
     @pytest.mark.parametrize("strategy", ["full", "bottom1", "bottom1top1", "head-only"])
     def test_trainer_freezes_exactly_what_the_engine_freezes(self, rows_file: Path, strategy: str) -> None:
         pytest.importorskip("accelerate")
-        from alue_bench.training.precision import Device
+        from alue_bench.training.device.precision import Device
 
         start = start_of(rows_file)
         plan = freeze_plan(strategy, encoder_shape(start.setup))

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from conftest import Finished
 
-from alue_bench.errors import UsageError
-from alue_bench.plan import PlannedRun, PlanRequest, build_plan
+from alue_bench.contract.errors import UsageError
+from alue_bench.planning.build import PlannedRun, PlanRequest, build_plan
 from benchmarks.bag_of_characters import yardstick
 from benchmarks.command_line import shown_command
 from benchmarks.intervals import Estimate, estimate, paired_difference, relative_change

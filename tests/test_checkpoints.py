@@ -17,15 +17,15 @@ from conftest import CommandLine
 from safetensors.torch import load_file, save_file
 from tiny_models import ARCHITECTURES, save_tokenizer, tiny_config, vocabulary
 
-from alue_bench.errors import UnavailableError, UsageError
-from alue_bench.executors.rebuilding import rebuilt, source_of
-from alue_bench.model import Model
-from alue_bench.plan import Plan, PlannedRun, PlanRequest, Shelf, build_plan
-from alue_bench.run import execute, train
-from alue_bench.task import Labels
-from alue_bench.training.checkpoint import Checkpoint, load_model, load_tokenizer, locate_checkpoint
-from alue_bench.training.checkpoint_files import wanted_names
-from alue_bench.training.fresh_models import FreshModels
+from alue_bench.contract.errors import UnavailableError, UsageError
+from alue_bench.contract.model import Model
+from alue_bench.contract.task import Labels
+from alue_bench.executors.replan import rebuilt, source_of
+from alue_bench.planning.build import Plan, PlanCache, PlannedRun, PlanRequest, build_plan
+from alue_bench.running.run import execute, train
+from alue_bench.training.pretrained.files import wanted_names
+from alue_bench.training.pretrained.loading import Checkpoint, load_model, load_tokenizer, locate_checkpoint
+from alue_bench.training.pretrained.model_cache import ModelCache
 
 LABELS = Labels.multiclass("a", "b", "c")
 HYPER = {"epochs": 1, "max_length": 24, "lr": 1e-3, "batch_size": 8}
@@ -91,7 +91,7 @@ class TestHead:
             state |= {name: t for name, t in load_file(pretrained / "model.safetensors").items() if "pooler" in name}
             save_file(state, tuned / "model.safetensors", metadata={"format": "pt"})
         without, fresh = located(pretrained), located(tuned)
-        models = FreshModels()
+        models = ModelCache()
         for _ in range(3):
             models.expect(fresh, LABELS)
         for seed in (1, 2, 1):
@@ -123,7 +123,7 @@ class TestHead:
             assert not any("head" in note for note in trained.notes)
         assert torch.equal(scores[1], scores[2])
         (run,) = keeping.runs
-        again = rebuilt(run.spec, source_of(run, registry), registry, Shelf())
+        again = rebuilt(run.spec, source_of(run, registry), registry, PlanCache())
         assert again.inputs.checkpoint.keep_head
 
     @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import SHORT, CommandLine
 
-from alue_bench.spec import HyperParameters
+from alue_bench.contract.spec import HyperParameters
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ import pytest
 from conftest import SHORT, CommandLine, Finished
 from rich.console import Console
 
-from alue_bench.cli.grid_view import RUNNING, GridProgress
-from alue_bench.cli.run import run as run_command
-from alue_bench.cli.sweep import sweep as sweep_command
+from alue_bench.cli.commands.run import run as run_command
+from alue_bench.cli.commands.sweep import sweep as sweep_command
+from alue_bench.cli.views.grid_view import RUNNING, GridProgress
 from alue_bench.executors.local import Outcome
-from alue_bench.grid import parse_grid
-from alue_bench.plan import PlanRequest, build_plan
-from alue_bench.sweep_order import TAG
+from alue_bench.planning.build import PlanRequest, build_plan
+from alue_bench.planning.grid import parse_grid
+from alue_bench.planning.sweep_order import TAG
 
 GRID = ("--grid", "bottom=0..4/2,top=0..2/2")
 CELLS = {"full", "top2", "bottom2", "bottom2top2", "bottom4"}
@@ -106,9 +106,9 @@ def test_where_full_learnt_nothing_no_setting_is_recommended(
 def test_broken_off_and_repeated_it_ends_with_the_same_table(
     sweep: CommandLine, runs: Callable[..., list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from alue_bench.executors import bench
+    from alue_bench.executors import runner
 
-    whole, count = bench.execute, iter(range(1))
+    whole, count = runner.execute, iter(range(1))
 
     def until_interrupted(*arguments: Any, **options: Any) -> Any:
         if next(count, None) is None:
@@ -116,12 +116,12 @@ def test_broken_off_and_repeated_it_ends_with_the_same_table(
         return whole(*arguments, **options)
 
     column = ("--grid", "bottom=0..4/2", "--json")
-    monkeypatch.setattr(bench, "execute", until_interrupted)
+    monkeypatch.setattr(runner, "execute", until_interrupted)
     broken = sweep(*column)
     assert broken.code == 130
     assert len(json.loads(broken.out)["runs"]) == 1
     assert json.loads(broken.out)["sweep"]["grids"] == []
-    monkeypatch.setattr(bench, "execute", whole)
+    monkeypatch.setattr(runner, "execute", whole)
     resumed = json.loads(sweep(*column).out)
     assert sorted(done["status"] for done in resumed["runs"]) == ["finished"] * 2 + ["reused"]
     at_once = json.loads(sweep(*column, "--rerun").out)

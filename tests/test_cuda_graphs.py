@@ -17,20 +17,20 @@ from conftest import CommandLine
 from tiny_models import tiny_config
 
 from alue_bench import FreezePlan, Labels
+from alue_bench.contract.errors import TrainingError, UsageError
+from alue_bench.contract.spec import HyperParameters
 from alue_bench.data.batches import Padding, batches
 from alue_bench.data.tokenisation import TokenisedSplit
-from alue_bench.errors import TrainingError, UsageError
-from alue_bench.spec import HyperParameters
-from alue_bench.training.cuda_graphs import Work
-from alue_bench.training.dropout import DropoutMasks
-from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.training.bert.dropout import DropoutMasks
+from alue_bench.training.device.cuda_graphs import Work
+from alue_bench.training.device.precision import Device, resolve_graphs
 from alue_bench.training.forward import Forward, choose_forward
 from alue_bench.training.freezing import apply_plan
 from alue_bench.training.loop import Training, fine_tune
-from alue_bench.training.precision import Device, resolve_graphs
-from alue_bench.training.prefix import Examples, FrozenPrefix
-from alue_bench.training.prefix_store import PrefixStore
-from alue_bench.training.recipe import build_optimiser, loss_function
+from alue_bench.training.optimizer import build_optimiser, loss_function
+from alue_bench.training.prefix.frozen_prefix import Examples, FrozenPrefix
+from alue_bench.training.prefix.store import PrefixStore
 from alue_bench.training.update import Updater
 
 LABELS = Labels.binary("no", "yes")

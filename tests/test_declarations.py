@@ -27,8 +27,8 @@ from alue_bench import (
     TargetKind,
     Task,
 )
-from alue_bench.spec import digest_of
-from alue_bench.strategy import outline
+from alue_bench.contract.spec import digest_of
+from alue_bench.contract.strategy import outline
 
 READ: dict[str, Any] = {"columns": 2, "text": 0, "target": 1}
 HEADED: dict[str, Any] = {"header": True, "text": "text", "target": "label"}

@@ -22,18 +22,9 @@ from conftest import CommandLine
 from guide import GUIDE, block_with
 from typer.testing import CliRunner
 
-from alue_bench import (
-    DataFile,
-    EncoderShape,
-    HeldOut,
-    Labels,
-    Splits,
-    StrategyFamily,
-    Task,
-    TrainingProgress,
-    hookspecs,
-)
-from alue_bench.plugins import load_registry
+from alue_bench import DataFile, EncoderShape, HeldOut, Labels, Splits, StrategyFamily, Task, TrainingProgress
+from alue_bench.contract import hookspecs
+from alue_bench.contract.registry import load_registry
 from alue_bench.testing import ConformanceWarning, check_model, check_strategy, check_task
 
 FILES = dict(re.findall(r"^`([\w./-]+)`\n\n```\w+\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL))

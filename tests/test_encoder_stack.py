@@ -13,16 +13,22 @@ from safetensors.torch import load_file
 from tiny_models import ARCHITECTURES, save_tiny_model, tiny_config
 
 from alue_bench import DoesNotFit, FreezePlan, Labels, Model, UnavailableError
+from alue_bench.contract.registry import load_registry
+from alue_bench.contract.spec import HyperParameters
+from alue_bench.contract.strategy import EncoderShape
 from alue_bench.data.batches import Padding, collate
 from alue_bench.data.location import DataFolder
 from alue_bench.data.splits import load_rows
 from alue_bench.data.tokenisation import TokenCache
-from alue_bench.plan import PlanRequest, build_plan
-from alue_bench.plugins import load_registry
-from alue_bench.run import execute
-from alue_bench.spec import HyperParameters
-from alue_bench.strategy import EncoderShape
-from alue_bench.training.checkpoint import (
+from alue_bench.planning.build import PlanRequest, build_plan
+from alue_bench.running.run import execute
+from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.training.device.precision import Device
+from alue_bench.training.forward import LibraryForward, choose_forward
+from alue_bench.training.freezing import apply_plan, count_parameters, frozen_modules, training_mode
+from alue_bench.training.loop import fine_tune
+from alue_bench.training.prefix.frozen_prefix import Examples
+from alue_bench.training.pretrained.loading import (
     empty_model,
     encoder_shape,
     load_config,
@@ -30,12 +36,6 @@ from alue_bench.training.checkpoint import (
     load_tokenizer,
     locate_checkpoint,
 )
-from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
-from alue_bench.training.forward import LibraryForward, choose_forward
-from alue_bench.training.freezing import apply_plan, count_parameters, frozen_modules, training_mode
-from alue_bench.training.loop import fine_tune
-from alue_bench.training.precision import Device
-from alue_bench.training.prefix import Examples
 
 LABELS = Labels.binary("no_anger", "anger")
 FOUR = EncoderShape(4)

@@ -15,11 +15,11 @@ from tiny_models import ARCHITECTURES, tiny_config
 
 from alue_bench import Labels
 from alue_bench.cli.dry_run import duration
-from alue_bench.measure.calibration import _measured, measure_speed, shape_key, speed_of
-from alue_bench.spec import HyperParameters
-from alue_bench.training.checkpoint import Checkpoint, declared_config, empty_model, load_config
-from alue_bench.training.encoder_stack import view_as_stack
-from alue_bench.training.precision import Device
+from alue_bench.contract.spec import HyperParameters
+from alue_bench.cost.calibration import _measured, measure_speed, shape_key, speed_of
+from alue_bench.training.architecture.encoder_stack import view_as_stack
+from alue_bench.training.device.precision import Device
+from alue_bench.training.pretrained.loading import Checkpoint, declared_config, empty_model, load_config
 
 STRATEGIES = ("full", "bottom2", "bottom1top1", "head-only", "bottom2-trainemb", "drop-top1", "bitfit")
 

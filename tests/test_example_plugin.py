@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from conftest import CommandLine
 
-from alue_bench.cli.new_plugin import new_plugin, renamer
-from alue_bench.errors import UsageError
-from alue_bench.plugins import Registry
+from alue_bench.cli.commands.new_plugin import new_plugin, renamer
+from alue_bench.contract.errors import UsageError
+from alue_bench.contract.registry import Registry
 
 ROOT = Path(__file__).parents[1]
 TINY = ("--limit-train", "32", "--limit-eval", "16", "--epochs", "1")

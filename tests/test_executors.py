@@ -14,13 +14,13 @@ import pytest
 from conftest import SHORT, CommandLine
 from guide import HERE
 
-from alue_bench.errors import UnavailableError
-from alue_bench.executor import Assignment, Event, Executor, Lost, Report, Resources, Returned, Warned
-from alue_bench.executors import coordination, local, worker
-from alue_bench.executors.news import News
-from alue_bench.executors.processes import cause_of_death, environment_of, hire, visible_gpus
+from alue_bench.contract.errors import UnavailableError
+from alue_bench.contract.executor import Assignment, Event, Executor, Lost, Report, Resources, Returned, Warned
+from alue_bench.executors import local, scheduler, worker
+from alue_bench.executors.heartbeats import News
+from alue_bench.executors.processes import cause_of_death, environment_of, start, visible_gpus
 from alue_bench.measure.environment import RUNS_PER_GPU
-from alue_bench.sweep_order import TAG
+from alue_bench.planning.sweep_order import TAG
 from alue_bench.testing import ConformanceError, ConformanceWarning, check_executor
 from alue_bench.tracking.claims import FINGERPRINT, STAGE
 from alue_bench.tracking.connection import connect
@@ -50,7 +50,7 @@ def here(install: Callable[..., Path]) -> None:
 FAULTY = """
 import os
 from alue_bench import Executor, hookimpl
-from alue_bench.executor import Assignment, Lost, Returned, Started
+from alue_bench.contract.executor import Assignment, Lost, Returned, Started
 
 class Faulty:
     \"\"\"Loses what FAULTS says, before or after the work, as workers and machines are lost.\"\"\"
@@ -60,7 +60,7 @@ class Faulty:
     def has_room(self):
         return not self._events
 
-    def hand_out(self, assignment):
+    def submit(self, assignment):
         from alue_bench.executors.worker import carry_out
 
         fault = self._faults.pop(0) if self._faults else "none"
@@ -69,7 +69,8 @@ class Faulty:
         if fault == "none":
             self._events.append(Returned(assignment.number))
         else:
-            self._events.append(Lost(assignment.number, "struck by lightning", blameless=fault == "machine"))
+            machine = fault == "machine"
+            self._events.append(Lost(assignment.number, "struck by lightning", infrastructure_failure=machine))
 
     def events(self, timeout_s):
         found, self._events = self._events, []
@@ -80,7 +81,7 @@ class Faulty:
 
 @hookimpl
 def alue_bench_executors():
-    return [Executor(name="faulty", title="t", hire=lambda resources: Faulty())]
+    return [Executor(name="faulty", title="t", start=lambda resources: Faulty())]
 """
 
 
@@ -162,7 +163,7 @@ class TestAPluginsExecutor:
     def test_what_waits_for_another_invocations_model_is_done_where_that_one_fails(
         self, run: CommandLine, store: str, experiment: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(coordination, "RETURN_S", 0.0)
+        monkeypatch.setattr(scheduler, "RETURN_S", 0.0)
         given = ("-t", "xnli", "-t", "diag", "-s", "full", "--json")
         planned = json.loads(run(*given, "--dry-run", task=None).out)["planned"]
         (fingerprint,) = (one["fingerprint"] for one in planned if one["task"] == "xnli")
@@ -175,7 +176,7 @@ class TestAPluginsExecutor:
             connection.client.set_terminated(theirs, "FAILED")
             return local.waiting_for(later)
 
-        monkeypatch.setattr(coordination, "waiting_for", fails)
+        monkeypatch.setattr(scheduler, "waiting_for", fails)
         said = run(*given, "--executor", "cafes-here", task=None)
         assert [(done["task"], done["status"]) for done in json.loads(said.out)["runs"]] == [
             ("xnli", "failed"),
@@ -201,15 +202,15 @@ class TestAPluginsExecutor:
         install(
             "alue-bench-own",
             "from alue_bench import Executor, UnavailableError, hookimpl\n"
-            f"def hire(resources):\n    {source}\n"
-            "@hookimpl\ndef alue_bench_executors():\n    return [Executor(name='own', title='t', hire=hire)]\n",
+            f"def start(resources):\n    {source}\n"
+            "@hookimpl\ndef alue_bench_executors():\n    return [Executor(name='own', title='t', start=start)]\n",
         )
         answer = run("-s", "full", "--executor", "own")
         assert answer.code == 2
         assert f"alue-bench: {said}" in answer.err
         assert "Traceback" not in answer.everything
 
-    @pytest.mark.parametrize("method", ["has_room", "hand_out", "events", "stop"])
+    @pytest.mark.parametrize("method", ["has_room", "submit", "events", "stop"])
     def test_one_that_breaks_in_the_middle_is_named_and_leaves_nothing_open(
         self, install: Any, run: CommandLine, runs: Any, method: str
     ) -> None:
@@ -225,14 +226,17 @@ class TestAPluginsExecutor:
         ("event", "objection"),
         [
             ("executor.Started('f00')", "told of run 'f00', which is not in the plan"),
-            ("executor.Ended('f00', 'finished', 'r1')", "told of run 'f00', which is not in the plan"),
+            ("executor.RunEnded('f00', 'finished', 'r1')", "told of run 'f00', which is not in the plan"),
             ("executor.Advanced('f00', 1, 2)", "told of run 'f00', which is not in the plan"),
-            ("executor.Ended('f00', 'done', 'r1')", "told of status 'done', which is none of finished, reused, failed"),
-            ("executor.Ended('f00', 'held', 'r1')", "told of run 'f00', which no worker has"),
+            (
+                "executor.RunEnded('f00', 'done', 'r1')",
+                "told of status 'done', which is none of finished, reused, failed",
+            ),
+            ("executor.RunEnded('f00', 'held', 'r1')", "told of run 'f00', which no worker has"),
             ("executor.Returned(99)", "told of assignment 99, which no worker has"),
             ("executor.Returned(1)", "told of assignment 1 as done, but not of anger/tiny-bert/full/seed42"),
             ("executor.Lost(99, 'gone')", "told of assignment 99, which no worker has"),
-            ("{'run': 'f00'}", "told of dict {'run': 'f00'}, which is none of alue_bench.executor's events"),
+            ("{'run': 'f00'}", "told of dict {'run': 'f00'}, which is none of alue_bench.contract.executor's events"),
         ],
     )
     def test_one_that_tells_of_what_it_was_not_given_is_named_and_leaves_nothing_open(
@@ -327,7 +331,7 @@ class TestConformance:
             def has_room(self) -> bool:
                 return False
 
-            def hand_out(self, assignment: Assignment) -> None: ...
+            def submit(self, assignment: Assignment) -> None: ...
 
             def events(self, timeout_s: float) -> Sequence[Event]:
                 return [Returned(1), Lost(2, "")]
@@ -335,16 +339,16 @@ class TestConformance:
             def stop(self) -> None: ...
 
         with pytest.raises(ConformanceError) as found:
-            check_executor(Executor(name="No Name", title="", hire=lambda resources: Busy()))
+            check_executor(Executor(name="No Name", title="", start=lambda resources: Busy()))
         for part in ("the name must match", "the title is empty", "has no room", "events before anything"):
             assert part in str(found.value)
 
     def test_what_is_not_there_is_not_checked(self) -> None:
-        def hire(resources: Resources) -> Any:
+        def start(resources: Resources) -> Any:
             raise UnavailableError("there is no cluster; start one")
 
         with pytest.warns(ConformanceWarning, match="there is no cluster"):
-            check_executor(Executor(name="cluster", title="on a cluster", hire=hire))
+            check_executor(Executor(name="cluster", title="on a cluster", start=start))
 
 
 DEADLY = """
@@ -368,10 +372,10 @@ def alue_bench_models():
 LOSES_ITS_GPU = """
 from pathlib import Path
 from alue_bench import Model, hookimpl
-from alue_bench.executors import bench
+from alue_bench.executors import runner
 
 lost = []
-bench.device_is_lost = lambda device: bool(lost)  # of this process, as with CUDA
+runner.device_is_lost = lambda device: bool(lost)  # of this process, as with CUDA
 
 def normalise(text):
     try:
@@ -392,9 +396,9 @@ class TestALostGpu:
 
     @pytest.fixture(autouse=True)
     def plugin(self, install: Any, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from alue_bench.executors import bench
+        from alue_bench.executors import runner
 
-        monkeypatch.setattr(bench, "device_is_lost", bench.device_is_lost)  # puts the true one back afterwards
+        monkeypatch.setattr(runner, "device_is_lost", runner.device_is_lost)  # puts the true one back afterwards
         install("alue-bench-asserting", LOSES_ITS_GPU.format(folder=str(tiny_bert), mark=str(tmp_path / "asserted")))
 
     def test_the_next_run_is_not_tried_in_this_process(self, run: CommandLine, runs: Any) -> None:
@@ -429,10 +433,10 @@ class TestWorkersEnvironment:
     def test_more_workers_than_gpus_share_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
         monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-        crew = hire(Resources(device="cuda", jobs=5))
-        assert [given["CUDA_VISIBLE_DEVICES"] for given in crew.environments] == ["0", "1", "0", "1", "0"]
-        assert {given[RUNS_PER_GPU] for given in crew.environments} == {"3"}
-        assert all(RUNS_PER_GPU not in given for given in hire(Resources(device="cuda", jobs=2)).environments)
+        pool = start(Resources(device="cuda", jobs=5))
+        assert [given["CUDA_VISIBLE_DEVICES"] for given in pool.environments] == ["0", "1", "0", "1", "0"]
+        assert {given[RUNS_PER_GPU] for given in pool.environments} == {"3"}
+        assert all(RUNS_PER_GPU not in given for given in start(Resources(device="cuda", jobs=2)).environments)
 
     def test_the_cores_are_divided_unless_the_user_has_chosen(self, monkeypatch: pytest.MonkeyPatch) -> None:
         cores = len(os.sched_getaffinity(0))

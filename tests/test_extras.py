@@ -13,8 +13,8 @@ from conftest import REPOSITORY
 from packaging.requirements import Requirement
 
 from alue_bench import Model, UnavailableError
-from alue_bench.extras import command_for_module, install_command
-from alue_bench.training.checkpoint import locate_checkpoint
+from alue_bench.messages.extras import command_for_module, install_command
+from alue_bench.training.pretrained.loading import locate_checkpoint
 
 EXTRAS = {
     name: {Requirement(package).name.lower(): Requirement(package) for package in packages}

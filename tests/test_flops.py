@@ -11,14 +11,14 @@ import torch
 from tiny_models import tiny_config
 
 from alue_bench import FreezePlan, Labels
+from alue_bench.contract.registry import load_registry
+from alue_bench.contract.strategy import EncoderShape
 from alue_bench.data.batches import Batch
 from alue_bench.measure.flops import training_flops
-from alue_bench.plugins import load_registry
-from alue_bench.strategy import EncoderShape
-from alue_bench.training.checkpoint import empty_model
-from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.forward import choose_forward
 from alue_bench.training.freezing import apply_plan, count_parameters
+from alue_bench.training.pretrained.loading import empty_model
 
 LABELS = Labels.binary("no", "yes")
 EXAMPLES, TOKENS = 4, 24

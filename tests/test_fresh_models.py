@@ -11,13 +11,13 @@ import pytest
 import torch
 from tiny_models import ARCHITECTURES
 
+from alue_bench.contract.model import Model
+from alue_bench.contract.task import Labels
 from alue_bench.measure.memory import MIB, PeakMemory
-from alue_bench.model import Model
-from alue_bench.plan import PlanRequest, build_plan
-from alue_bench.run import execute
-from alue_bench.task import Labels
-from alue_bench.training.checkpoint import Checkpoint, load_model, locate_checkpoint
-from alue_bench.training.fresh_models import FreshModels
+from alue_bench.planning.build import PlanRequest, build_plan
+from alue_bench.running.run import execute
+from alue_bench.training.pretrained.loading import Checkpoint, load_model, locate_checkpoint
+from alue_bench.training.pretrained.model_cache import ModelCache
 
 LABELS = Labels.multiclass("a", "b", "c")
 
@@ -37,7 +37,7 @@ def assert_equal(one: Any, other: Any) -> None:
 def test_each_run_gets_what_loading_anew_gives_whatever_was_done_to_the_ones_before(
     architecture: str, tiny: Callable[[str], Path]
 ) -> None:
-    checkpoint, models = checkpoint_of(tiny(architecture)), FreshModels()
+    checkpoint, models = checkpoint_of(tiny(architecture)), ModelCache()
     seeds = (1, 2, 1, 2, 1)
     for _ in seeds:
         models.expect(checkpoint, LABELS)
@@ -52,7 +52,7 @@ def test_each_run_gets_what_loading_anew_gives_whatever_was_done_to_the_ones_bef
 
 
 def test_one_model_is_kept_at_most_and_none_where_no_run_will_ask_for_it(tiny: Callable[[str], Path]) -> None:
-    bert, electra, models = checkpoint_of(tiny("bert")), checkpoint_of(tiny("electra")), FreshModels()
+    bert, electra, models = checkpoint_of(tiny("bert")), checkpoint_of(tiny("electra")), ModelCache()
     for checkpoint in (bert, bert, electra, electra):
         models.expect(checkpoint, LABELS)
     models.model(bert, LABELS, init_seed=1)
@@ -66,7 +66,7 @@ def test_one_model_is_kept_at_most_and_none_where_no_run_will_ask_for_it(tiny: C
 
 
 def test_what_travels_to_another_process_holds_no_weights(tiny_bert: Path) -> None:
-    checkpoint, models = checkpoint_of(tiny_bert), FreshModels()
+    checkpoint, models = checkpoint_of(tiny_bert), ModelCache()
     models.expect(checkpoint, LABELS)
     models.expect(checkpoint, LABELS)
     models.model(checkpoint, LABELS, init_seed=1)
@@ -77,7 +77,7 @@ def test_what_travels_to_another_process_holds_no_weights(tiny_bert: Path) -> No
 
 def test_the_copy_for_later_runs_is_no_memory_of_the_run_at_hand(tiny_bert: Path) -> None:
     """Else the first run of a plan, which keeps it, would take one model more than the last one, which has it."""
-    checkpoint, models = checkpoint_of(tiny_bert), FreshModels()
+    checkpoint, models = checkpoint_of(tiny_bert), ModelCache()
     models.expect(checkpoint, LABELS)
     models.expect(checkpoint, LABELS)
     kept = []

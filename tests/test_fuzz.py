@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 
 from alue_bench import DataFile, Example, HeldOut, Labels, Model, Splits, StrategyFamily, Task
 from alue_bench.cli.study import read_study, study_schema
+from alue_bench.contract.errors import AlueBenchError, DataError, UsageError
+from alue_bench.contract.registry import Declared, Origin, PluginReport, Registry, _declared
+from alue_bench.contract.strategy import EncoderShape, FreezePlan
+from alue_bench.contract.task import TargetKind
 from alue_bench.data.location import DataFolder
 from alue_bench.data.splits import load_rows
-from alue_bench.errors import AlueBenchError, DataError, UsageError
-from alue_bench.plan import resolve_model
-from alue_bench.plugins import Declared, Origin, PluginReport, Registry, _declared
-from alue_bench.strategy import EncoderShape, FreezePlan
-from alue_bench.task import TargetKind
+from alue_bench.planning.build import resolve_model
 from alue_bench.tracking.connection import connect
-from alue_bench.training.prefix_store import parse_size
+from alue_bench.training.prefix.store import parse_size
 
 # Letters and what stands beside them in Arabic texts; half surrogate pairs, as undecodable arguments hold.
 texts = st.text(st.characters(codec=None) | st.sampled_from("\u200d\u200f\u202e\u2067\0\x1b\ud800\udcff😀ـ٣"))

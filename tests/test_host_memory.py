@@ -8,13 +8,13 @@ import sys
 
 import pytest
 
-from alue_bench.training import host_memory
+from alue_bench.training.device import host_memory
 
 GLIBC = pytest.mark.skipif(host_memory._glibc() is None, reason="another C library, which is left as it is")
 FAULTS = """
 import resource
 import torch
-from alue_bench.training.host_memory import give_back_freed, keep_freed
+from alue_bench.training.device.host_memory import give_back_freed, keep_freed
 
 def step():
     return [torch.ones(1 << 20) for _ in range(20)]

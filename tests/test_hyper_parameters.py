@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alue_bench import UsageError
-from alue_bench.spec import HyperParameters, resolve_hyper_parameters
+from alue_bench.contract.spec import HyperParameters, resolve_hyper_parameters
 
 ORDER = ("task anger", "model mini", "study study.toml", "command line")
 

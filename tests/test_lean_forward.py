@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from alue_bench import FreezePlan, Labels, Model
+from alue_bench.contract.strategy import EncoderShape
 from alue_bench.data.batches import Batch
-from alue_bench.strategy import EncoderShape
-from alue_bench.training.bert_layer import FLASH_FROM
-from alue_bench.training.checkpoint import load_model, locate_checkpoint
-from alue_bench.training.dropout import CHUNK, LEVELS, DropoutMasks
-from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.training.bert.dropout import CHUNK, LEVELS, DropoutMasks
+from alue_bench.training.bert.forward import LeanForward
+from alue_bench.training.bert.layer import FLASH_FROM
 from alue_bench.training.forward import LibraryForward, choose_forward
 from alue_bench.training.freezing import apply_plan, training_mode
-from alue_bench.training.lean_forward import LeanForward
+from alue_bench.training.pretrained.loading import load_model, locate_checkpoint
 
 FAMILY = ("bert", "roberta", "xlm-roberta", "electra")
 OTHERS = ("distilbert", "deberta-v2", "modernbert")

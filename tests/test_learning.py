@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from alue_bench.contract.task import Labels
 from alue_bench.evaluation.learning import Learning, learning, trivial
 from alue_bench.evaluation.metrics import metrics
-from alue_bench.task import Labels
 
 BINARY = Labels.binary("no", "yes")
 NUMBER = Labels.regression(0, 1)

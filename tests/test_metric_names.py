@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric_name
 from planted_runs import plant, spec
 
-from alue_bench.task import Labels
+from alue_bench.contract.task import Labels
 from alue_bench.tracking.connection import Connection, connect
 from alue_bench.tracking.metric_names import (
     LONGEST,

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
 from alue_bench import Labels, TargetKind
+from alue_bench.contract.task import METRICS
 from alue_bench.evaluation.metrics import metrics, trivial_metrics
 from alue_bench.evaluation.predictions import decide, predictions_table, probabilities
-from alue_bench.task import METRICS
 
 BINARY = Labels.binary("no", "yes")
 THREE = Labels.multiclass("a", "b", "c")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alue_bench import Model
-from alue_bench.extras import install_command
+from alue_bench.messages.extras import install_command
 
 MODELS = {model.name: model for model in alue_bench_models.alue_bench_models()}
 

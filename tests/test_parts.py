@@ -11,15 +11,15 @@ from gallery import gallery_config, gallery_model
 from tiny_models import save_tiny_model
 
 from alue_bench import FreezePlan
-from alue_bench.errors import TrainingError
-from alue_bench.plan import PlanRequest, build_plan
-from alue_bench.plugins import load_registry
-from alue_bench.run import execute
-from alue_bench.strategy import EncoderShape
-from alue_bench.training.anatomy import anatomy_of, small_copy
-from alue_bench.training.checkpoint import empty_model
-from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.contract.errors import TrainingError
+from alue_bench.contract.registry import load_registry
+from alue_bench.contract.strategy import EncoderShape
+from alue_bench.planning.build import PlanRequest, build_plan
+from alue_bench.running.run import execute
+from alue_bench.training.architecture.anatomy import anatomy_of, small_copy
+from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.freezing import apply_plan, check_frozen, count_parameters, frozen_weights
+from alue_bench.training.pretrained.loading import empty_model
 
 FOUR = EncoderShape(4)
 HEAD_ONLY = FreezePlan(FOUR, frozenset(range(4)), embeddings=True)
@@ -120,7 +120,7 @@ class TestFrozenWeights:
         check_frozen(stack, before, [HEAD_ONLY, later])
 
     def test_such_a_run_fails(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        import alue_bench.run as module
+        import alue_bench.running.run as module
 
         whole = module.fine_tune
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from conftest import CommandLine
 
-from alue_bench.errors import PluginError, UsageError
-from alue_bench.plugins import Registry, load_registry
+from alue_bench.contract.errors import PluginError, UsageError
+from alue_bench.contract.registry import Registry, load_registry
 
 Install = Callable[..., Path]
 
@@ -90,7 +90,7 @@ BROKEN = {
     ),
     "names an executor that no option can": (
         "from alue_bench import Executor, hookimpl\n\n@hookimpl\ndef alue_bench_executors():\n"
-        "    return [Executor(name=['x'], title='t', hire=print)]\n",
+        "    return [Executor(name=['x'], title='t', start=print)]\n",
         "alue_bench_executors() named one ['x'], but names match",
     ),
     "takes a command that there is": (
@@ -233,7 +233,7 @@ class TestOneNameTwice:
             "study": "from pathlib import Path\nfrom alue_bench import hookimpl\n\n@hookimpl\n"
             f"def alue_bench_studies():\n    return Path({str(tmp_path)!r}).glob('*/same.toml')\n",
             "executor": "from alue_bench import Executor, hookimpl\n\n@hookimpl\ndef alue_bench_executors():\n"
-            "    return 2 * [Executor(name='same', title='t', hire=print)]\n",
+            "    return 2 * [Executor(name='same', title='t', start=print)]\n",
         }
         install("alue-bench-one", sources[kind], entry_point="one")
         said = alue_bench("list", "models")

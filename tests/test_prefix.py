@@ -13,17 +13,17 @@ import torch
 from gallery import gallery_model
 from tiny_models import ARCHITECTURES
 
+from alue_bench.contract.spec import RunResult
 from alue_bench.data.batches import Padding
 from alue_bench.data.tokenisation import TokenisedSplit
-from alue_bench.executors.rebuilding import rebuilt, source_of
-from alue_bench.plan import Plan, PlannedRun, PlanRequest, Shelf, build_plan
-from alue_bench.run import Trained, execute, train
-from alue_bench.spec import RunResult
-from alue_bench.training.encoder_stack import view_as_stack
+from alue_bench.executors.replan import rebuilt, source_of
+from alue_bench.planning.build import Plan, PlanCache, PlannedRun, PlanRequest, build_plan
+from alue_bench.running.run import Trained, execute, train
+from alue_bench.training.architecture.encoder_stack import view_as_stack
+from alue_bench.training.device.precision import Device
 from alue_bench.training.forward import choose_forward
-from alue_bench.training.precision import Device
-from alue_bench.training.prefix import FrozenPrefix
-from alue_bench.training.prefix_store import PrefixStore, parse_size
+from alue_bench.training.prefix.frozen_prefix import FrozenPrefix
+from alue_bench.training.prefix.store import PrefixStore, parse_size
 
 PlanRuns = Callable[..., Plan]
 
@@ -186,7 +186,7 @@ def test_where_the_store_has_no_room_for_every_depth_each_run_computes_its_own(p
 
 
 def test_a_worker_tries_to_store_every_depth_once(plan_runs: PlanRuns, registry: Any) -> None:
-    plan, shelf = plan_runs("bottom1", "bottom2", "bottom3"), Shelf()
+    plan, shelf = plan_runs("bottom1", "bottom2", "bottom3"), PlanCache()
     first, second = (rebuilt(run.spec, source_of(run, registry), registry, shelf) for run in plan.runs[:2])
     do(first)
     assert len(entries(first)) == 3 * 3  # depths, splits
@@ -322,7 +322,7 @@ class TestWhereItCannotBeDone:
             assert trained.prefixes["train"].depth == depth, strategy
 
     def test_a_memory_too_small_for_it(self, plan_runs: PlanRuns, monkeypatch: pytest.MonkeyPatch) -> None:
-        from alue_bench.training.lean_forward import LeanForward
+        from alue_bench.training.bert.forward import LeanForward
 
         whole = LeanForward.prefix
 

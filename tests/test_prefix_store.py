@@ -16,8 +16,8 @@ import torch
 from conftest import CommandLine
 from torch import Tensor
 
-from alue_bench.errors import UsageError
-from alue_bench.training.prefix_store import Draft, Entry, PrefixStore, parse_size
+from alue_bench.contract.errors import UsageError
+from alue_bench.training.prefix.store import Draft, PrefixStore, StoredStates, parse_size
 
 TOKENS, WIDTH = 50, 8
 SIZE = TOKENS * WIDTH * 4  # bytes of what `array` makes
@@ -43,7 +43,7 @@ class Folder:
     def store(self, limit: int = 100 * SIZE) -> PrefixStore:
         return PrefixStore(self.path, limit, self.problems.append)
 
-    def keep(self, key: str, states: Tensor | None = None, store: PrefixStore | None = None) -> Entry:
+    def keep(self, key: str, states: Tensor | None = None, store: PrefixStore | None = None) -> StoredStates:
         states = array() if states is None else states
         tokens, width = states.shape
         draft = (store or self.store()).create(key, tokens, width, states.dtype)
@@ -86,7 +86,7 @@ class TestRoundTrip:
 
     def test_survives_the_process(self, folder: Folder) -> None:
         code = (
-            "import sys, torch; from pathlib import Path; from alue_bench.training.prefix_store import PrefixStore\n"
+            "import sys, torch; from pathlib import Path; from alue_bench.training.prefix.store import PrefixStore\n"
             "store = PrefixStore(Path(sys.argv[1]), 10**6, print)\n"
             "draft = store.create('a', 3, 2, torch.float32)\n"
             "with draft:\n"
@@ -314,7 +314,7 @@ class TestNoRoom:
 WRITER = """
 import sys, torch
 from pathlib import Path
-from alue_bench.training.prefix_store import PrefixStore
+from alue_bench.training.prefix.store import PrefixStore
 
 with PrefixStore(Path(sys.argv[1]), 10**6, print).create("theirs", 50, 8, torch.float32) as draft:
     draft.states[:25] = 1

@@ -7,7 +7,7 @@ import math
 import pandas as pd
 import pytest
 
-from alue_bench.errors import UsageError
+from alue_bench.contract.errors import UsageError
 from alue_bench.report.published import F1, TITLES, beside_published, published_results
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from conftest import CommandLine
 
-from alue_bench.extras import install_command
+from alue_bench.messages.extras import install_command
 
 pytest.importorskip("ray", reason=f"Ray is not installed: {install_command('ray')}")
 pytestmark = pytest.mark.slow

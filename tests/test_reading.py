@@ -11,8 +11,8 @@ import pytest
 from conftest import CommandLine
 from planted_runs import classes, plant, spec
 
-from alue_bench.errors import UnavailableError, UsageError
-from alue_bench.task import Labels
+from alue_bench.contract.errors import UnavailableError, UsageError
+from alue_bench.contract.task import Labels
 from alue_bench.tracking.connection import Connection, connect, open_store
 from alue_bench.tracking.reading import (
     COLUMNS,

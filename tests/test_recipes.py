@@ -12,12 +12,12 @@ import torch
 
 from alue_bench import FreezePlan, Labels, UsageError
 from alue_bench.cli.settings import merge_study
-from alue_bench.recipes import RECIPES, recipe
-from alue_bench.spec import HyperParameters, resolve_hyper_parameters
-from alue_bench.training.checkpoint import Checkpoint, load_model
-from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.contract.spec import HyperParameters, resolve_hyper_parameters
+from alue_bench.planning.recipes import RECIPES, recipe
+from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.freezing import apply_plan
-from alue_bench.training.recipe import build_optimiser, set_rate
+from alue_bench.training.optimizer import build_optimiser, set_rate
+from alue_bench.training.pretrained.loading import Checkpoint, load_model
 
 ELSEWHERE = {"max_length", "select"}
 

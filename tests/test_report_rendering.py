@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from chromium import measure
 
-from alue_bench.errors import UnavailableError
+from alue_bench.contract.errors import UnavailableError
 from alue_bench.report.charts import Point, learning_curves, pareto
 from alue_bench.report.content import (
     Block,

@@ -12,11 +12,11 @@ import pytest
 import torch
 from conftest import CommandLine, call_in
 
-from alue_bench.plan import PlannedRun, PlanRequest, build_plan
-from alue_bench.run import Trained, execute
-from alue_bench.spec import RunResult
-from alue_bench.training.prefix_store import PrefixStore
-from alue_bench.training.resumption import Checkpointing, checkpoint_folder
+from alue_bench.contract.spec import RunResult
+from alue_bench.planning.build import PlannedRun, PlanRequest, build_plan
+from alue_bench.running.run import Trained, execute
+from alue_bench.training.checkpointing import Checkpointing, checkpoint_folder
+from alue_bench.training.prefix.store import PrefixStore
 
 Undisturbed = Callable[[PlannedRun], tuple[RunResult, Trained]]
 

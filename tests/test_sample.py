@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from alue_bench.evaluation.learning import learning
-from alue_bench.plan import PlanRequest, build_plan
-from alue_bench.run import execute
+from alue_bench.planning.build import PlanRequest, build_plan
+from alue_bench.running.run import execute
 from sampledata.__main__ import DEFAULT_OUTPUT, differences
 
 REPOSITORY = Path(__file__).parents[1]

@@ -106,12 +106,12 @@ def test_searches_side_by_side_ask_for_the_runs_of_one_after_the_other_and_come_
     search: CommandLine, runs: Runs, install: Callable[..., Path]
 ) -> None:
     what = ("--task", "easy-too", "--epochs", "2", *WIDE[:-1], "bottom=0..4/4", "--json")
-    install("alue-bench-here", HERE.replace("Here())", "hired.append(Here()) or hired[-1])") + "hired = []\n")
+    install("alue-bench-here", HERE.replace("Here())", "pools.append(Here()) or pools[-1])") + "pools = []\n")
     said = search(*what, "--executor", "cafes-here", wide=False)
     together = document_of(said)["searches"]
     assert [found["task"] for found in together] == ["easy", "easy-too"]
     assert all(found["supported"] for found in together)
-    assert len(sys.modules["alue_bench_here"].hired) == 1  # the workers stay from one round to the next
+    assert len(sys.modules["alue_bench_here"].pools) == 1  # the workers stay from one round to the next
     assert "easy-too/tiny-bert: bottom4, seed 1, short: a first look with fewer epochs" in said.err
     # The first looks of both, and full, come before all that depends on them.
     begun = [(r.data.params["task"], r.data.params["strategy"], r.data.params["epochs"]) for r in runs()[1:]]

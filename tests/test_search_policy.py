@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated_scores import World, candidates, measured_world, question, search, world
 
-from alue_bench.errors import UsageError
+from alue_bench.contract.errors import UsageError
+from alue_bench.contract.task import Labels
 from alue_bench.evaluation.additive import additive
 from alue_bench.evaluation.metrics import metrics
 from alue_bench.search.candidates import Amount, parse_amount, parse_share
-from alue_bench.search.course import Course, Done
-from alue_bench.search.evidence import (
+from alue_bench.search.observations import (
     Evaluation,
     SeedNoise,
     by_replicate,
@@ -31,8 +31,8 @@ from alue_bench.search.evidence import (
 )
 from alue_bench.search.policy import Decision, Question, Step, ahead, decide
 from alue_bench.search.runs import SearchGrid
+from alue_bench.search.state import Done, SearchState
 from alue_bench.search.surface import fit
-from alue_bench.task import Labels
 
 WORLDS = range(40)
 
@@ -248,53 +248,53 @@ class TestNothingLearnt:
 
     def test_the_conclusion_and_the_document_have_no_answer(self) -> None:
         of = world(5)
-        course = TestConclusion.course(of)
+        search = TestConclusion.search(of)
         found = self.full(0.45)
-        course.done.append(Done(Step(course.question.full, 0), "id", False, "", found, lambda: found, 1.0, 1.0))
-        ended = course.decision()
-        (said,) = course.conclusion(ended)
+        search.done.append(Done(Step(search.question.full, 0), "id", False, "", found, lambda: found, 1.0, 1.0))
+        ended = search.decision()
+        (said,) = search.conclusion(ended)
         assert said.startswith(
             "No answer: full did not learn: its dev score 0.450 is not above the trivial score 0.450,"
         )
         assert "try more data, more epochs or another --lr" in said
-        document = course.as_dict(ended)
+        document = search.as_dict(ended)
         assert (document["answer"], document["supported"], document["cost_of_full"]) == (None, False, None)
         assert document["nothing_learnt"]["trivial_score"] == 0.45
 
 
 class TestConclusion:
     @staticmethod
-    def course(of: World) -> Course:
+    def search(of: World) -> SearchState:
         asked = question(of)
-        return Course("oold", "mini", "f1_macro", SearchGrid(of.options, {}, asked.layers, 1.0, 1), asked)
+        return SearchState("oold", "mini", "f1_macro", SearchGrid(of.options, {}, asked.layers, 1.0, 1), asked)
 
     @staticmethod
-    def go_on(course: Course, of: World) -> None:
+    def go_on(search: SearchState, of: World) -> None:
         """The next run."""
-        step = course.decision().step
+        step = search.decision().step
         assert step is not None
         found = of.evaluation(step)
-        course.done.append(Done(step, "id", False, "", found, lambda: found, step.cost, 1.0))
+        search.done.append(Done(step, "id", False, "", found, lambda: found, step.cost, 1.0))
 
     def test_where_full_fails_with_a_further_seed_what_was_found_stands(self) -> None:
         of = world(1, noise=0.3)
-        course = self.course(of)
-        while course.decision().best.loss is None:
-            self.go_on(course, of)
-        found = course.decision()
+        search = self.search(of)
+        while search.decision().best.loss is None:
+            self.go_on(search, of)
+        found = search.decision()
         assert found.step is not None  # something cheaper is hoped for
-        course.failed[Step(course.question.full, 5)] = "out of memory"
-        ended = course.decision()
+        search.failed[Step(search.question.full, 5)] = "out of memory"
+        ended = search.decision()
         assert (ended.step, ended.best) == (None, found.best)
-        said = course.conclusion(ended)
+        said = search.conclusion(ended)
         assert said[0].startswith(f"Answer: {found.best.candidate.name}, at ")
         assert "a cheaper setting may do as well: full failed with a further seed" in said[1]
-        assert course.as_dict(ended)["supported"]
+        assert search.as_dict(ended)["supported"]
 
     def test_where_full_fails_with_the_first_one_there_is_no_answer(self) -> None:
-        course = self.course(world(5))
-        course.failed[Step(course.question.full, 0)] = "out of memory"
-        assert course.conclusion(course.decision()) == [
+        search = self.search(world(5))
+        search.failed[Step(search.question.full, 0)] = "out of memory"
+        assert search.conclusion(search.decision()) == [
             "No answer: full failed (out of memory), and there is nothing to hold settings against."
         ]
 

@@ -16,9 +16,9 @@ from huggingface_hub.hf_api import BlobLfsInfo, RepoSibling
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alue_bench.redaction import REMOVED, has_credentials, redact, redacted
+from alue_bench.messages.redaction import REMOVED, has_credentials, redact, redacted
 from alue_bench.tracking.connection import connect
-from alue_bench.training.hub import removed_if_altered
+from alue_bench.training.pretrained.hub import removed_if_altered
 
 ROOT = Path(__file__).parents[1]
 SECRETS = {
@@ -267,7 +267,7 @@ class TestTheSource:
 def test_the_user_interface_listens_on_this_machine_alone_unless_told_otherwise() -> None:
     import inspect
 
-    from alue_bench.cli.ui import ui
+    from alue_bench.cli.commands.ui import ui
 
     assert inspect.signature(ui).parameters["host"].default == "127.0.0.1"
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+from alue_bench.contract.task import Labels
 from alue_bench.evaluation.additive import Additive, additive
 from alue_bench.evaluation.intervals import cohens_d, estimate, holm, probability_of_improvement
 from alue_bench.evaluation.metrics import metrics
@@ -24,7 +25,6 @@ from alue_bench.evaluation.significance import (
     power,
     seeds_needed,
 )
-from alue_bench.task import Labels
 
 SIMULATIONS = 1000
 LOW, HIGH = (float(binom.ppf(q, SIMULATIONS, 0.05)) / SIMULATIONS for q in (0.0005, 0.9995))

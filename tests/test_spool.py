@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 from conftest import SHORT, CommandLine
 
-from alue_bench.errors import StoreUnavailableError
-from alue_bench.executor import Assignment
+from alue_bench.contract.errors import StoreUnavailableError
+from alue_bench.contract.executor import Assignment
 from alue_bench.executors.worker import carry_out
-from alue_bench.tracking import patience, recording
+from alue_bench.tracking import recording, retry
 from alue_bench.tracking.connection import Connection, connect, store_name
 from alue_bench.tracking.record import Closing, DataUsed, Opening
 from alue_bench.tracking.spool import RECORD, SPOOL_TAG, Spool, all_spools, damaged_entries
@@ -293,7 +293,7 @@ class TestABusyDatabase:
                 raise RuntimeError("(sqlite3.OperationalError) database is locked")
             return value
 
-        assert patience.patiently(write)(7) == 7
+        assert retry.patiently(write)(7) == 7
         assert calls == [7] * 4
 
     def test_and_given_up_in_the_end(self) -> None:
@@ -301,7 +301,7 @@ class TestABusyDatabase:
             raise RuntimeError("database is locked")
 
         with pytest.raises(RuntimeError, match="locked"):
-            patience.patiently(write, patience_s=0.3)()
+            retry.patiently(write, patience_s=0.3)()
 
     def test_what_fails_otherwise_is_not(self) -> None:
         calls = []
@@ -311,7 +311,7 @@ class TestABusyDatabase:
             raise RuntimeError("no such table")
 
         with pytest.raises(RuntimeError):
-            patience.patiently(write)()
+            retry.patiently(write)()
         assert calls == [1]
 
 

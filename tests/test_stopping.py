@@ -14,7 +14,7 @@ import pytest
 from conftest import SHORT, CommandLine
 from mlflow import MlflowClient
 
-from alue_bench.search.course import Course
+from alue_bench.search.state import SearchState
 
 Runs = Callable[..., list[Any]]
 
@@ -55,14 +55,14 @@ def test_while_a_plan_is_made(alue_bench: CommandLine, install: Any, command: st
 def test_between_two_runs_of_a_search(
     alue_bench: CommandLine, store: str, experiment: str, runs: Runs, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decide = Course.decision
+    decide = SearchState.decision
 
-    def stopped(course: Course) -> Any:
-        if course.done:
+    def stopped(search: SearchState) -> Any:
+        if search.done:
             signal.raise_signal(signal.SIGTERM)
-        return decide(course)
+        return decide(search)
 
-    monkeypatch.setattr(Course, "decision", stopped)
+    monkeypatch.setattr(SearchState, "decision", stopped)
     where = ("--tracking-uri", store, "--experiment", experiment)
     cells = ("--grid", "bottom=0..4/4", "--budget", "400%")
     said = alue_bench("search", "-t", "anger", "-m", tiny_bert, *SHORT, *where, *cells)

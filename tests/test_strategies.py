@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from alue_bench import DoesNotFit, EncoderShape, FreezePlan, Strategy, UsageError
-from alue_bench.plugins import load_registry
+from alue_bench.contract.registry import load_registry
 
 TWELVE = EncoderShape(layers=12)
 REGISTRY = load_registry()

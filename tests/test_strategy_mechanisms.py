@@ -25,18 +25,18 @@ from alue_bench import (
     Strategy,
     TrainingProgress,
 )
+from alue_bench.contract.errors import TrainingError
+from alue_bench.contract.spec import HyperParameters, RunResult
+from alue_bench.contract.strategy import outline
 from alue_bench.data.batches import Batch
-from alue_bench.errors import TrainingError
 from alue_bench.measure.flops import prefix_flops, step_flops, training_flops
-from alue_bench.plan import Plan, PlannedRun, PlanRequest, build_plan
-from alue_bench.run import Trained, execute
-from alue_bench.spec import HyperParameters, RunResult
-from alue_bench.strategy import outline
-from alue_bench.training.checkpoint import load_model
-from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.planning.build import Plan, PlannedRun, PlanRequest, build_plan
+from alue_bench.running.run import Trained, execute
+from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.forward import choose_forward
 from alue_bench.training.freezing import apply_plan, count_parameters
-from alue_bench.training.recipe import build_optimiser
+from alue_bench.training.optimizer import build_optimiser
+from alue_bench.training.pretrained.loading import load_model
 from alue_bench.training.surgery import model_in_outline
 
 PlanRuns = Callable[..., Plan]
@@ -178,7 +178,7 @@ class TestAutoFreeze:
         assert registry.strategy("autofreeze")[0].revise(plan, progress) == plan
 
     def test_norms_are_those_of_the_summed_gradients(self, tiny_bert: Path) -> None:
-        from alue_bench.training.revision import GradientWatch
+        from alue_bench.training.schedule import GradientWatch
 
         stack = view_as_stack(_model(tiny_bert))
         watch = GradientWatch(stack)
@@ -194,7 +194,7 @@ class TestAutoFreeze:
 
     def test_an_update_that_is_left_out_counts_in_no_norm(self, tiny_bert: Path) -> None:
         """In fp16 the first updates often are, until the scale of the loss fits: their gradients are not finite."""
-        from alue_bench.training.revision import GradientWatch
+        from alue_bench.training.schedule import GradientWatch
 
         stack = view_as_stack(_model(tiny_bert))
         watch = GradientWatch(stack)
@@ -598,7 +598,7 @@ class TestCounts:
 
 
 def _model(folder: Path) -> Any:
-    from alue_bench.training.checkpoint import Checkpoint
+    from alue_bench.training.pretrained.loading import Checkpoint
 
     return load_model(Checkpoint(folder, "", pickled=False), Labels.binary("no", "yes"), init_seed=0)
 

@@ -10,8 +10,8 @@ import pytest
 from conftest import CommandLine
 
 from alue_bench.cli.study import find_study, read_study, study_schema
-from alue_bench.errors import UsageError
-from alue_bench.grid import parse_grid
+from alue_bench.contract.errors import UsageError
+from alue_bench.planning.grid import parse_grid
 from alue_bench.report.published import published_results
 
 SHIPPED = ("paper-figure1", "paper-figure1-mini", "paper-tables", "paper-tables-mini")

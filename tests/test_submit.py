@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from leaderboard_format import HEADERS, OFFICIAL, problems
 
 from alue_bench import DataError, Example, Labels
+from alue_bench.contract.task import Task
 from alue_bench.data.location import DataFolder
 from alue_bench.data.splits import submission_rows
 from alue_bench.evaluation.label_cells import join_labels
 from alue_bench.evaluation.submission import submission_text
-from alue_bench.task import Task
 
 TASKS = ("mq2q", "mdd", "fid", "svreg", "sec", "oold", "ohsd", "xnli", "diag")
 QUICK = ("--epochs", "1", "--limit-train", "32", "--max-length", "16", "--batch-size", "16", "-s", "head-only")

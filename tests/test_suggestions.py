@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from planted_runs import plant, spec
 
 from alue_bench.cli.main import app
-from alue_bench.errors import UsageError
-from alue_bench.suggestion import PROGRAM, command_line
-from alue_bench.task import Labels
+from alue_bench.contract.errors import UsageError
+from alue_bench.contract.task import Labels
+from alue_bench.messages.suggestion import PROGRAM, command_line
 from alue_bench.tracking.connection import connect
 from alue_bench.tracking.reading import read_results
 

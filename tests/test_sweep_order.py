@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alue_bench.grid import cell_name, cell_of, parse_grid
-from alue_bench.plan import PlannedRun, PlanRequest, build_plan
-from alue_bench.sweep_order import ROUNDS, TAG, spread_out
+from alue_bench.planning.build import PlannedRun, PlanRequest, build_plan
+from alue_bench.planning.grid import cell_name, cell_of, parse_grid
+from alue_bench.planning.sweep_order import ROUNDS, TAG, spread_out
 
 Planned = Callable[..., list[PlannedRun]]
 

@@ -19,8 +19,8 @@ import pytest
 from conftest import CommandLine, environment_of
 from sklearn.metrics import f1_score
 
-from alue_bench.errors import UnavailableError
-from alue_bench.spec import Predictions
+from alue_bench.contract.errors import UnavailableError
+from alue_bench.contract.spec import Predictions
 from alue_bench.tracking import liveness
 from alue_bench.tracking.connection import connect, sqlite_path, tracking_uri
 from alue_bench.tracking.figures import draw_predictions

@@ -14,21 +14,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alue_bench.contract.errors import TrainingError
+from alue_bench.contract.spec import HyperParameters
+from alue_bench.contract.strategy import FreezePlan, Strategy
 from alue_bench.data.batches import Padding
 from alue_bench.data.tokenisation import TokenisedSplit
-from alue_bench.errors import TrainingError
-from alue_bench.plan import Plan, PlannedRun, PlanRequest, build_plan
-from alue_bench.run import execute
-from alue_bench.spec import HyperParameters
-from alue_bench.strategy import FreezePlan, Strategy
-from alue_bench.training.checkpoint import load_model, load_tokenizer
-from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.planning.build import Plan, PlannedRun, PlanRequest, build_plan
+from alue_bench.running.run import execute
+from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.training.device.precision import Device
 from alue_bench.training.forward import choose_forward
 from alue_bench.training.freezing import apply_plan
 from alue_bench.training.loop import Training, fine_tune, predict_logits
-from alue_bench.training.precision import Device
-from alue_bench.training.prefix import Examples
-from alue_bench.training.recipe import build_optimiser, learning_rate
+from alue_bench.training.optimizer import build_optimiser, learning_rate
+from alue_bench.training.prefix.frozen_prefix import Examples
+from alue_bench.training.pretrained.loading import load_model, load_tokenizer
 
 CPU = Device("cpu", "fp32")
 MEASURED = ("runtime/", "throughput/", "memory/")

@@ -12,14 +12,14 @@ import pytest
 from scipy.special import softmax
 
 from alue_bench import DataFile, Delimited, HeldOut, Labels, Splits, Task
-from alue_bench.errors import PluginError
+from alue_bench.contract.errors import PluginError
+from alue_bench.contract.registry import Declared, Registry
+from alue_bench.contract.transfer import misfit, transferred_logits, transferred_targets
 from alue_bench.evaluation.metrics import metrics
 from alue_bench.evaluation.predictions import decide, probabilities
-from alue_bench.plan import PlanRequest, build_plan
-from alue_bench.plugins import Declared, Registry
-from alue_bench.run import execute
+from alue_bench.planning.build import PlanRequest, build_plan
+from alue_bench.running.run import execute
 from alue_bench.testing import ConformanceError, check_task
-from alue_bench.transfer import misfit, transferred_logits, transferred_targets
 
 NLI = ("entailment", "neutral", "contradiction")
 

@@ -13,12 +13,12 @@ from gallery import gallery_config, gallery_model
 from tiny_models import save_tokenizer
 
 from alue_bench import DoesNotFit
+from alue_bench.contract.registry import load_registry
 from alue_bench.data.batches import Padding, batches, collate, evaluation_order
 from alue_bench.data.tokenisation import TokenisedSplit
-from alue_bench.plan import Plan, PlanRequest, build_plan
-from alue_bench.plugins import load_registry
-from alue_bench.run import execute
-from alue_bench.training.trial import Trial, positions_of, try_model
+from alue_bench.planning.build import Plan, PlanRequest, build_plan
+from alue_bench.running.run import execute
+from alue_bench.training.architecture.trial import Trial, positions_of, try_model
 
 
 def tried(name: str, *, side: str = "right", precision: Any = "fp32") -> Trial:

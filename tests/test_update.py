@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 import torch
 
+from alue_bench.contract.errors import NonFiniteLossError, TrainingError
+from alue_bench.contract.spec import HyperParameters
+from alue_bench.contract.strategy import FreezePlan
+from alue_bench.contract.task import Labels
 from alue_bench.data.batches import Batch
-from alue_bench.errors import NonFiniteLossError, TrainingError
-from alue_bench.plan import Plan, PlanRequest, build_plan
-from alue_bench.run import execute
-from alue_bench.spec import HyperParameters
-from alue_bench.strategy import FreezePlan
-from alue_bench.task import Labels
-from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.planning.build import Plan, PlanRequest, build_plan
+from alue_bench.running.run import execute
+from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.training.bert.forward import LeanForward
+from alue_bench.training.device.precision import Device
 from alue_bench.training.forward import choose_forward
 from alue_bench.training.freezing import apply_plan
-from alue_bench.training.lean_forward import LeanForward
-from alue_bench.training.precision import Device
-from alue_bench.training.prefix import Examples
-from alue_bench.training.recipe import build_optimiser, loss_function
+from alue_bench.training.optimizer import build_optimiser, loss_function
+from alue_bench.training.prefix.frozen_prefix import Examples
 from alue_bench.training.update import Updater
 
 LABELS = Labels.binary("no", "yes")

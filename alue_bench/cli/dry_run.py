@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.cli.invocation import Invocation, Streams
-from alue_bench.estimate import Estimate, estimate_plan
-from alue_bench.plan import Plan
-from alue_bench.plugins import Registry
+from alue_bench.contract.registry import Registry
+from alue_bench.cost.time import Estimate, estimate_plan
+from alue_bench.planning.build import Plan
 
 if TYPE_CHECKING:
-    from alue_bench.search.course import Course
+    from alue_bench.search.state import SearchState
 
 
 def show_plan(
@@ -30,14 +30,14 @@ def show_plan(
     return 0
 
 
-def show_question(plan: Plan, courses: Sequence[Course], registry: Registry, streams: Streams) -> int:
+def show_question(plan: Plan, searches: Sequence[SearchState], registry: Registry, streams: Streams) -> int:
     """As `show_plan`, for searches that have not begun: the time of what their budgets pay for. Returns the exit code.
 
     plan: what the searches begin with.
     """
-    runs = [run for course in courses for run in course.grid.runs.values()]
+    runs = [run for search in searches for run in search.grid.runs.values()]
     estimate = _estimate(replace(plan, runs=runs), registry, streams)
-    shares = {(course.task, course.model): course.share(course.question.budget) for course in courses}
+    shares = {(search.task, search.model): search.share(search.question.budget) for search in searches}
     at_most = None
     if len(estimate.runs) == len(runs):
         at_most = estimate.seconds(here=True, part=lambda run: shares[run.task, run.model])
@@ -47,7 +47,7 @@ def show_question(plan: Plan, courses: Sequence[Course], registry: Registry, str
     told = {name: document[name] for name in ("note", "hardware", "speeds_flops_per_s", "problems")}
     streams.document(
         {
-            "searches": [course.as_dict(course.decision()) for course in courses],
+            "searches": [search.as_dict(search.decision()) for search in searches],
             "estimate": told | {"seconds_at_most": at_most},
         }
     )

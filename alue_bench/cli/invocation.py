@@ -25,18 +25,18 @@ from typing import Any, Protocol, Self
 import typer
 from rich.console import RenderableType
 
-from alue_bench.cli.console import PlainConsole, print_document, remarks, results
+from alue_bench.cli.views.console import PlainConsole, print_document, remarks, results
+from alue_bench.contract.errors import UsageError
+from alue_bench.contract.executor import Resources
+from alue_bench.contract.registry import Registry
 from alue_bench.data.location import check_cache_folder
-from alue_bench.errors import UsageError
-from alue_bench.executor import Resources
 from alue_bench.executors.choice import chosen_executor
-from alue_bench.executors.coordination import Staff, execute_with
 from alue_bench.executors.local import Interrupted, Observer, Outcome, aggregate, execute_plan, result_document
-from alue_bench.plan import Plan
-from alue_bench.plugins import Registry
-from alue_bench.redaction import redact, redacted
-from alue_bench.suggestion import command_line
-from alue_bench.termination import code_of_stop
+from alue_bench.executors.scheduler import Workers, execute_with
+from alue_bench.executors.termination import code_of_stop
+from alue_bench.messages.redaction import redact, redacted
+from alue_bench.messages.suggestion import command_line
+from alue_bench.planning.build import Plan
 from alue_bench.tracking.connection import DEFAULT_EXPERIMENT, connect, public, tracking_uri, where_options
 from alue_bench.tracking.recording import Recorder
 from alue_bench.tracking.spool import Sent
@@ -127,8 +127,8 @@ class Invocation:
         self._executor = chosen_executor(
             settings.get("executor"), settings.get("jobs"), settings.get("gpus_per_run"), registry
         )
-        self._staff: Staff | None = None
-        self._keeps_staff = False
+        self._workers: Workers | None = None
+        self._keeps_workers = False
         self._recorder: Recorder | None = None
         self._recorded: list[str] = []
         """Runs that the parent run has results of."""
@@ -148,13 +148,13 @@ class Invocation:
     @contextmanager
     def keeping_workers(self) -> Iterator[None]:
         """Inside, one plan's workers go on with the next one: to start them takes seconds."""
-        self._keeps_staff = True
+        self._keeps_workers = True
         try:
             yield
         finally:
-            self._keeps_staff = False
-            if self._staff is not None:
-                self._staff.dismiss()
+            self._keeps_workers = False
+            if self._workers is not None:
+                self._workers.dismiss()
 
     def check(self, plan: Plan) -> None:
         """Raises UsageError where there is nothing to run."""
@@ -200,9 +200,9 @@ class Invocation:
                 if self._executor is None:
                     outcomes = execute_plan(*common, rerun=rerun, fail_fast=fail_fast)
                 else:
-                    self._staff = self._staff or Staff(self._executor, self._allowed(plan.runs[0].spec.device))
+                    self._workers = self._workers or Workers(self._executor, self._allowed(plan.runs[0].spec.device))
                     outcomes = execute_with(
-                        self._staff, *common, rerun=rerun, fail_fast=fail_fast, keep_staff=self._keeps_staff
+                        self._workers, *common, rerun=rerun, fail_fast=fail_fast, keep_workers=self._keeps_workers
                     )
         except Interrupted as stop:
             return Execution(plan, stop.outcomes, stop)

@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Self
 
 from alue_bench.cli.server_guard import GRACE_S
-from alue_bench.errors import UnavailableError, UsageError
-from alue_bench.suggestion import command_line
+from alue_bench.contract.errors import UnavailableError, UsageError
+from alue_bench.messages.suggestion import command_line
 
 STARTS_S = 180.0
 """For the server to answer: it imports MLflow, which takes seconds, and minutes on a busy machine."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from alue_bench.errors import UsageError
+from alue_bench.contract.errors import UsageError
 
 if TYPE_CHECKING:
     from alue_bench.tracking.reading import Results
@@ -46,7 +46,7 @@ def open_results(
 
     Raises UsageError where there is no such store, experiment or parent.
     """
-    from alue_bench.cli.console import remarks
+    from alue_bench.cli.views.console import remarks
     from alue_bench.tracking.connection import open_store
     from alue_bench.tracking.connection import tracking_uri as resolve_uri
     from alue_bench.tracking.reading import read_results
@@ -72,7 +72,7 @@ def open_results(
 
 def say_nothing_found(results: Results, experiment: str) -> str:
     """A sentence on what there is instead of finished runs."""
-    from alue_bench.suggestion import command_line
+    from alue_bench.messages.suggestion import command_line
     from alue_bench.tracking.connection import where_options
     from alue_bench.tracking.reading import say_counts
 

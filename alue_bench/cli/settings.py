@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.cli.options import HYPER_OPTIONS
-from alue_bench.errors import UsageError
-from alue_bench.formats import shown
-from alue_bench.plugins import Registry
-from alue_bench.recipes import recipe
-from alue_bench.suggestion import command_line
+from alue_bench.contract.errors import UsageError
+from alue_bench.contract.formats import shown
+from alue_bench.contract.registry import Registry
+from alue_bench.messages.suggestion import command_line
+from alue_bench.planning.recipes import recipe
 
 if TYPE_CHECKING:
-    from alue_bench.plan import PlanRequest
+    from alue_bench.planning.build import PlanRequest
 
 SWEEP_KEYS = ("grid", "tolerance")
 """Keys of a study that say nothing to other commands."""
@@ -81,8 +81,8 @@ def merge_study(
 
 def plan_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequest:
     """Raises UsageError where a number of seeds makes no sense."""
-    from alue_bench.plan import DEFAULT_SEED, PlanRequest
-    from alue_bench.training.prefix_store import DEFAULT_LIMIT
+    from alue_bench.planning.build import DEFAULT_SEED, PlanRequest
+    from alue_bench.training.prefix.store import DEFAULT_LIMIT
 
     number = settings.get("seeds")
     if number is not None and not 1 <= number <= MOST_SEEDS:

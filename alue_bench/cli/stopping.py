@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import typer
 
-from alue_bench.termination import code_of_stop, stop_on_sigterm
+from alue_bench.executors.termination import code_of_stop, stop_on_sigterm
 
 
 @contextmanager
@@ -18,7 +18,7 @@ def stoppable() -> Iterator[None]:
         with stop_on_sigterm():
             yield
     except KeyboardInterrupt as stop:
-        from alue_bench.cli.console import remarks
+        from alue_bench.cli.views.console import remarks
 
         remarks().print("alue-bench: interrupted")
         raise typer.Exit(code_of_stop(stop)) from None

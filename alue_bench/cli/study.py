@@ -18,9 +18,9 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.errors import UsageError
-from alue_bench.formats import shown
-from alue_bench.plugins import Registry
+from alue_bench.contract.errors import UsageError
+from alue_bench.contract.formats import shown
+from alue_bench.contract.registry import Registry
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

@@ -10,9 +10,9 @@ from typing import Literal
 
 import platformdirs
 
-from alue_bench.errors import DataError, UnavailableError, UsageError
-from alue_bench.suggestion import command_line
-from alue_bench.task import DataFile, Task
+from alue_bench.contract.errors import DataError, UnavailableError, UsageError
+from alue_bench.contract.task import DataFile, Task
+from alue_bench.messages.suggestion import command_line
 
 VARIABLE = "ALUE_BENCH_DATA"
 CACHE_VARIABLE = "ALUE_BENCH_CACHE"

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from alue_bench.contract.errors import DataError
+from alue_bench.contract.formats import Example
+from alue_bench.contract.spec import digest_of
+from alue_bench.contract.task import DataFile, HeldOut, Task
 from alue_bench.data.location import DataFolder
 from alue_bench.data.verification import ReadFile, read_file, reject_bad_rows
-from alue_bench.errors import DataError
-from alue_bench.formats import Example
-from alue_bench.spec import digest_of
-from alue_bench.task import DataFile, HeldOut, Task
 
 LIMIT_SEED = 20_201_124
 """Which rows `--limit-train` and `--limit-eval` keep: the same for every run, whatever its seed."""

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alue_bench.contract.model import Model
+from alue_bench.contract.spec import digest_of
+from alue_bench.contract.task import Labels, TargetKind
 from alue_bench.data.location import CACHE_VARIABLE
 from alue_bench.data.splits import SplitRows
-from alue_bench.model import Model
-from alue_bench.spec import digest_of
-from alue_bench.task import Labels, TargetKind
 
 if TYPE_CHECKING:
     import numpy as np

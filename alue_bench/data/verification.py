@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from alue_bench.contract.errors import AlueBenchError, DataError
+from alue_bench.contract.formats import BadRow, Example, Target, shown
+from alue_bench.contract.task import DataFile, Labels, TargetKind, Task
 from alue_bench.data.location import DataFolder, user_data_folder
-from alue_bench.errors import AlueBenchError, DataError
-from alue_bench.formats import BadRow, Example, Target, shown
-from alue_bench.suggestion import command_line
-from alue_bench.task import DataFile, Labels, TargetKind, Task
+from alue_bench.messages.suggestion import command_line
 
 Texts = tuple[str, str | None]
 NAMED = 5

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.task import Labels, TargetKind
+from alue_bench.contract.task import Labels, TargetKind
 
 if TYPE_CHECKING:
     import numpy as np

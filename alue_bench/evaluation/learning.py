@@ -20,10 +20,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from alue_bench.contract.task import Labels, TargetKind
 from alue_bench.evaluation.additive import additive
 from alue_bench.evaluation.intervals import LEVEL
 from alue_bench.evaluation.metrics import trivial_metrics, trivial_predictions
-from alue_bench.task import Labels, TargetKind
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,15 +18,17 @@ import math
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.task import METRICS, Labels, TargetKind
+from alue_bench.contract.task import METRICS, Labels, TargetKind
 
 if TYPE_CHECKING:
     import numpy as np
 
 
 def metrics(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], labels: Labels) -> dict[str, float]:
-    """Return all metrics of a kind of task, by name: `METRICS` in `alue_bench.task`, and f1_class_* for each label that
-    the gold labels or the predictions have.
+    """Return all metrics of a kind of task, by name.
+
+    They are those of `METRICS` in `alue_bench.contract.task`, and f1_class_* for each label that the gold labels or the
+    predictions have.
 
     `gold` and `predicted` are class indices [n], marks [n, labels], or numbers [n]. A metric that is undefined is nan;
     see the module for which.

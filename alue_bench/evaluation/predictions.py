@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.errors import DataError
+from alue_bench.contract.errors import DataError
+from alue_bench.contract.spec import Predictions
+from alue_bench.contract.task import Labels, TargetKind
 from alue_bench.evaluation.label_cells import join_labels, split_labels
-from alue_bench.spec import Predictions
-from alue_bench.task import Labels, TargetKind
 
 if TYPE_CHECKING:
     import numpy as np

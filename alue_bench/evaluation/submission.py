@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from alue_bench.errors import DataError
+from alue_bench.contract.errors import DataError
+from alue_bench.contract.formats import Example
+from alue_bench.contract.task import Labels, Submission, TargetKind, Task
 from alue_bench.evaluation.label_cells import split_labels
-from alue_bench.formats import Example
-from alue_bench.task import Labels, Submission, TargetKind, Task
 
 
 def submission_text(task: Task, ids: Sequence[str], predicted: Sequence[str], rows: Sequence[Example]) -> str:

@@ -5,28 +5,28 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 
-from alue_bench.errors import UsageError
-from alue_bench.executor import Crew, Executor, Resources
-from alue_bench.plugins import Registry
+from alue_bench.contract.errors import UsageError
+from alue_bench.contract.executor import Executor, Resources, WorkerPool
+from alue_bench.contract.registry import Registry
 
 DEFAULT = "local"
 
 
-def _processes(resources: Resources) -> Crew:
-    from alue_bench.executors.processes import hire
+def _processes(resources: Resources) -> WorkerPool:
+    from alue_bench.executors.processes import start
 
-    return hire(resources)
+    return start(resources)
 
 
-def _ray(resources: Resources) -> Crew:
-    from alue_bench.executors.ray_cluster import hire
+def _ray(resources: Resources) -> WorkerPool:
+    from alue_bench.executors.ray_cluster import start
 
-    return hire(resources)
+    return start(resources)
 
 
 BUILT_IN = (
-    Executor(name=DEFAULT, title="in this process; with --jobs, in worker processes on this machine", hire=_processes),
-    Executor(name="ray", title="on a Ray cluster", hire=_ray),
+    Executor(name=DEFAULT, title="in this process; with --jobs, in worker processes on this machine", start=_processes),
+    Executor(name="ray", title="on a Ray cluster", start=_ray),
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from alue_bench.executors.bench import Workbench
+from alue_bench.contract.registry import Registry
 from alue_bench.executors.outcome import (
     Interrupted,
     Observer,
@@ -14,9 +14,9 @@ from alue_bench.executors.outcome import (
     in_order,
     result_document,
 )
-from alue_bench.plan import Plan, PlannedRun
-from alue_bench.plugins import Registry
-from alue_bench.termination import heed_termination
+from alue_bench.executors.runner import Runner
+from alue_bench.executors.termination import heed_termination
+from alue_bench.planning.build import Plan, PlannedRun
 from alue_bench.tracking.claims import Held
 from alue_bench.tracking.recording import Recorder
 
@@ -42,7 +42,7 @@ def execute_plan(
 
     Raises Interrupted, with the outcomes so far, on KeyboardInterrupt; the run at hand is then closed as KILLED.
     """
-    bench = Workbench(recorder, registry, observer, rerun=rerun)
+    bench = Runner(recorder, registry, observer, rerun=rerun)
     outcomes: list[Outcome] = []
     waiting, told = units(plan), False
     try:

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from alue_bench.plan import Plan, PlannedRun
-from alue_bench.spec import RunSpec
-from alue_bench.variation import describe, reading_order, settings_of, varied_by_specs
+from alue_bench.contract.spec import RunSpec
+from alue_bench.planning.build import Plan, PlannedRun
+from alue_bench.planning.variation import describe, reading_order, settings_of, varied_by_specs
 
 Status = Literal["finished", "reused", "failed"]
 

@@ -17,10 +17,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 
-from alue_bench.errors import AlueBenchError, DeviceLostError
-from alue_bench.executor import Assignment, Event, Lost, Resources, Returned
+from alue_bench.contract.errors import AlueBenchError, DeviceLostError
+from alue_bench.contract.executor import Assignment, Event, Lost, Resources, Returned
 from alue_bench.measure.environment import RUNS_PER_GPU
-from alue_bench.redaction import redact
+from alue_bench.messages.redaction import redact
 
 GRACE_S = 15.0
 """For a worker to close its run before it is killed."""
@@ -28,14 +28,14 @@ DEVICE_LOST = 75
 """Exit code of a worker that can no longer use its GPU, as no other process of the same GPU need be."""
 
 
-def hire(resources: Resources) -> ProcessCrew:
+def start(resources: Resources) -> ProcessPool:
     """As many workers as there are to be runs at once; they share the GPUs."""
     jobs = resources.jobs or 1
     if resources.device != "cuda":
-        return ProcessCrew([environment_of(None, jobs)] * jobs)
+        return ProcessPool([environment_of(None, jobs)] * jobs)
     gpus = visible_gpus()
     shares = {RUNS_PER_GPU: str(-(-jobs // len(gpus)))} if jobs > len(gpus) else {}
-    return ProcessCrew([environment_of(gpus[place % len(gpus)], jobs) | shares for place in range(jobs)])
+    return ProcessPool([environment_of(gpus[place % len(gpus)], jobs) | shares for place in range(jobs)])
 
 
 def visible_gpus() -> list[str]:
@@ -66,7 +66,7 @@ class _Worker:
     assignment: int | None = None
 
 
-class ProcessCrew:
+class ProcessPool:
     """One process for each environment, started when there is work for it, and anew when it has died."""
 
     def __init__(self, environments: Sequence[Mapping[str, str]]) -> None:
@@ -76,7 +76,7 @@ class ProcessCrew:
     def has_room(self) -> bool:
         return self._idle_place() is not None
 
-    def hand_out(self, assignment: Assignment) -> None:
+    def submit(self, assignment: Assignment) -> None:
         place = self._idle_place()
         assert place is not None
         worker = self._workers.get(place)
@@ -132,7 +132,7 @@ def _received(worker: _Worker) -> list[Event]:
         worker.connection.close()
         worker.assignment = None
         code = worker.process.exitcode
-        found.append(Lost(number, cause_of_death(code), blameless=code == DEVICE_LOST))
+        found.append(Lost(number, cause_of_death(code), infrastructure_failure=code == DEVICE_LOST))
     return found
 
 
@@ -163,8 +163,8 @@ def _work(connection: Connection, environment: Mapping[str, str]) -> None:
     os.dup2(sys.stderr.fileno(), 1)  # stdout is for the result
     threading.Thread(target=_end_with_parent, name="parent watch", daemon=True).start()
 
+    from alue_bench.executors.termination import Terminated, stop_on_sigterm
     from alue_bench.executors.worker import carry_out
-    from alue_bench.termination import Terminated, stop_on_sigterm
 
     def tell(event: Event) -> None:
         try:

@@ -16,12 +16,23 @@ from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from alue_bench.errors import UnavailableError, UsageError
-from alue_bench.executor import Advanced, Assignment, Ended, Event, Lost, Report, Resources, Returned, Started, Warned
-from alue_bench.executors.news import News
-from alue_bench.extras import install_command
+from alue_bench.contract.errors import UnavailableError, UsageError
+from alue_bench.contract.executor import (
+    Advanced,
+    Assignment,
+    Event,
+    Lost,
+    Report,
+    Resources,
+    Returned,
+    RunEnded,
+    Started,
+    Warned,
+)
+from alue_bench.executors.heartbeats import News
 from alue_bench.measure.environment import RUNS_PER_GPU
-from alue_bench.redaction import redact
+from alue_bench.messages.extras import install_command
+from alue_bench.messages.redaction import redact
 
 GRACE_S = 15.0
 """For a worker to close its run before it is killed."""
@@ -33,7 +44,7 @@ TRAVELS = ("ALUE_BENCH_", "MLFLOW_", "HF_", "OMP_NUM_THREADS", "TOKENIZERS_PARAL
 dashboard shows: passwords may be among them."""
 
 
-def hire(resources: Resources) -> RayCrew:
+def start(resources: Resources) -> RayPool:
     """Raises UnavailableError where Ray is not installed or its cluster does not answer, UsageError where that has no
     GPU though the plan is for one."""
     try:
@@ -68,10 +79,10 @@ def hire(resources: Resources) -> RayCrew:
             )
     elif resources.gpus_per_run is not None:
         raise UsageError("--gpus-per-run is given, but the plan's runs compute on the CPU; leave it out")
-    return RayCrew(ray, gpus=gpus, jobs=resources.jobs, ours=ours)
+    return RayPool(ray, gpus=gpus, jobs=resources.jobs, ours=ours)
 
 
-class RayCrew:
+class RayPool:
     """The tasks of one plan that are under way."""
 
     def __init__(self, ray: Any, *, gpus: float, jobs: int | None, ours: bool) -> None:
@@ -92,7 +103,7 @@ class RayCrew:
     def has_room(self) -> bool:
         return len(self._tasks) < (self._jobs or self._capacity())
 
-    def hand_out(self, assignment: Assignment) -> None:
+    def submit(self, assignment: Assignment) -> None:
         environment = {name: value for name, value in os.environ.items() if name.startswith(TRAVELS)} | self._shares
         self._tasks[self._task.remote(assignment, environment, str(Path.cwd()))] = assignment.number
         if self._news is None:
@@ -138,7 +149,7 @@ class RayCrew:
             node_lost, self._alive = bool(self._alive - nodes), nodes
             if crashed and not node_lost:
                 return [Lost(number, "the worker process died")]
-            return [Lost(number, "the machine of its worker was lost", blameless=True)]
+            return [Lost(number, "the machine of its worker was lost", infrastructure_failure=True)]
 
     def _nodes(self) -> dict[str, int]:
         """The cores of each node that lives."""
@@ -169,7 +180,7 @@ def _carry_out(assignment: Assignment, environment: Mapping[str, str], folder: s
     reports: list[Report] = []
 
     def tell(report: Report) -> None:
-        if isinstance(report, Started | Ended | Warned):
+        if isinstance(report, Started | RunEnded | Warned):
             reports.append(report)
         else:
             assert isinstance(report, Advanced)

@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable
 from functools import cache
 
-from alue_bench.errors import AlueBenchError, UnavailableError
-from alue_bench.executor import Advanced, Assignment, Ended, Report, Started, Warned
-from alue_bench.executors.bench import Workbench
+from alue_bench.contract.errors import AlueBenchError, UnavailableError
+from alue_bench.contract.executor import Advanced, Assignment, Report, RunEnded, Started, Warned
+from alue_bench.contract.registry import Registry, load_registry
 from alue_bench.executors.outcome import Outcome
-from alue_bench.executors.rebuilding import rebuilt
-from alue_bench.plan import PlannedRun, Shelf
-from alue_bench.plugins import Registry, load_registry
-from alue_bench.redaction import redact
+from alue_bench.executors.replan import rebuilt
+from alue_bench.executors.runner import Runner
+from alue_bench.messages.redaction import redact
+from alue_bench.planning.build import PlanCache, PlannedRun
 from alue_bench.tracking.claims import Held
 from alue_bench.tracking.connection import Connection, connect
 from alue_bench.tracking.recording import Recorder
@@ -41,22 +41,22 @@ def carry_out(assignment: Assignment, tell: Tell) -> None:
         on_problem=lambda message: tell(Warned(message)),
     )
     recorder.send_spooled()  # what an earlier worker had to leave on this machine
-    bench = Workbench(recorder, registry, _Teller(tell), rerun=assignment.rerun)
+    bench = Runner(recorder, registry, _Teller(tell), rerun=assignment.rerun)
     held: Held | None = None
     try:
         for spec, source in assignment.runs:
             if held is not None:  # what comes after may use the model that another process is training
-                tell(Ended(spec.fingerprint, "held", held.run_id))
+                tell(RunEnded(spec.fingerprint, "held", held.run_id))
                 continue
             try:
                 planned = rebuilt(spec, source, registry, _shelf())
             except AlueBenchError as error:
-                tell(Ended(spec.fingerprint, "failed", "", cause=redact(str(error))))
+                tell(RunEnded(spec.fingerprint, "failed", "", cause=redact(str(error))))
                 continue
             outcome = bench.do(planned)
             if isinstance(outcome, Held):
                 held = outcome
-                tell(Ended(spec.fingerprint, "held", held.run_id))
+                tell(RunEnded(spec.fingerprint, "held", held.run_id))
             else:
                 tell(ended(outcome))
     except KeyboardInterrupt:
@@ -64,9 +64,9 @@ def carry_out(assignment: Assignment, tell: Tell) -> None:
         raise
 
 
-def ended(outcome: Outcome) -> Ended:
+def ended(outcome: Outcome) -> RunEnded:
     """An outcome as it travels."""
-    return Ended(
+    return RunEnded(
         outcome.spec.fingerprint, outcome.status, outcome.run_id, metrics=dict(outcome.metrics), cause=outcome.cause
     )
 
@@ -96,8 +96,8 @@ def _connection(uri: str, experiment: str) -> Connection:
 
 
 @cache
-def _shelf() -> Shelf:
-    return Shelf()
+def _shelf() -> PlanCache:
+    return PlanCache()
 
 
 class _Teller:

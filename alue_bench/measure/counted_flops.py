@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from alue_bench.spec import digest_of
-from alue_bench.strategy import FreezePlan
-from alue_bench.training.anatomy import described, text_of
-from alue_bench.training.encoder_stack import EncoderStack
+from alue_bench.contract.spec import digest_of
+from alue_bench.contract.strategy import FreezePlan
+from alue_bench.training.architecture.anatomy import described, text_of
+from alue_bench.training.architecture.encoder_stack import EncoderStack
 from alue_bench.training.forward import Reached, in_place
 from alue_bench.training.freezing import trainable_parameters
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from alue_bench.best_effort import best_effort
+from alue_bench.measure.best_effort import best_effort
 from alue_bench.measure.environment import RUNS_PER_GPU
 
 POWERCAP = Path("/sys/class/powercap")

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from alue_bench.spec import digest_of
+from alue_bench.contract.spec import digest_of
 
 LIBRARIES = (
     "torch",

@@ -21,14 +21,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from alue_bench.contract.spec import digest_of
+from alue_bench.contract.strategy import FreezePlan
 from alue_bench.measure.counted_flops import counted_forward, counted_prefix, counted_step
-from alue_bench.spec import digest_of
-from alue_bench.strategy import FreezePlan
-from alue_bench.training.anatomy import described
-from alue_bench.training.checkpoint import empty_model
-from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.training.architecture.anatomy import described
+from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.forward import reads_first_only
 from alue_bench.training.freezing import trainable_parameters
+from alue_bench.training.pretrained.loading import empty_model
 
 if TYPE_CHECKING:
     import numpy as np

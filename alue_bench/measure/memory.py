@@ -6,7 +6,7 @@ import threading
 from types import TracebackType
 from typing import Any
 
-from alue_bench.best_effort import best_effort
+from alue_bench.measure.best_effort import best_effort
 
 MIB = 2**20
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from alue_bench.figure_text import short, short_names, short_title
+from alue_bench.messages.figure_text import short, short_names, short_title
 from alue_bench.report.drawing import MUTED, SERIES, Picture, looks, new_figure, style, to_svg
 
 WIDTH = 4.3

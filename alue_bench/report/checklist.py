@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.display import markdown
+from alue_bench.messages.display import markdown
 from alue_bench.report.conditions import devices
 from alue_bench.report.numbers import count, several
 from alue_bench.tracking.reading import Counts, distinct, say_counts

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.errors import AlueBenchError, UsageError
+from alue_bench.contract.errors import AlueBenchError, UsageError
 from alue_bench.evaluation.additive import Additive, additive
 from alue_bench.evaluation.intervals import Estimate, cohens_d, estimate, holm, probability_of_improvement
 from alue_bench.evaluation.learning import REMEDY, Learning, learning

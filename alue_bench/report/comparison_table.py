@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alue_bench.display import latex, markdown
 from alue_bench.evaluation.intervals import LEVEL, Estimate
 from alue_bench.evaluation.significance import FEWEST_SEEDS
+from alue_bench.messages.display import latex, markdown
 from alue_bench.report.comparison import Block, Comparison, Difference, Row, Verdict, all_rows, describe_conditions
 from alue_bench.report.numbers import percent, plain, seconds, signed, signed_percent
 

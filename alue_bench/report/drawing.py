@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.figure_text import literal_text
+from alue_bench.messages.figure_text import literal_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

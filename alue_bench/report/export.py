@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.errors import UnavailableError
+from alue_bench.contract.errors import UnavailableError
 from alue_bench.report.checklist import checklist
 from alue_bench.report.comparison import compare
 from alue_bench.report.comparison_table import as_markdown, records

@@ -13,17 +13,17 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from alue_bench import __version__
-from alue_bench.errors import UnavailableError
+from alue_bench.contract.errors import UnavailableError
 from alue_bench.evaluation.significance import FEWEST_SEEDS
+from alue_bench.messages.suggestion import PROGRAM, command_line
 from alue_bench.report import findings, heat_maps, overview
 from alue_bench.report.comparison import Load, compare
 from alue_bench.report.conditions import conditions
 from alue_bench.report.content import Block, Item, Missing, Page, Section
-from alue_bench.report.evidence import Shown, confusion, learning
 from alue_bench.report.numbers import several
 from alue_bench.report.papers_tables import papers_tables
+from alue_bench.report.run_figures import Shown, confusion, learning
 from alue_bench.report.subjects import Comparable, arrange
-from alue_bench.suggestion import PROGRAM, command_line
 from alue_bench.tracking.connection import where_options
 from alue_bench.tracking.reading import Results, read_predictions, say_counts
 

@@ -6,11 +6,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from alue_bench.display import markdown
-from alue_bench.report.evidence import Shown
+from alue_bench.messages.display import markdown
+from alue_bench.messages.suggestion import command_line
 from alue_bench.report.page import PageRequest, build_page
 from alue_bench.report.rendering import pictures, write_page
-from alue_bench.suggestion import command_line
+from alue_bench.report.run_figures import Shown
 from alue_bench.tracking.connection import Connection, where_options
 from alue_bench.tracking.reading import read_runs
 

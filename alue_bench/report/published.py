@@ -18,7 +18,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.errors import UsageError
+from alue_bench.contract.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alue_bench import __version__
-from alue_bench.display import file_name, markdown, visible
-from alue_bench.errors import UnavailableError
+from alue_bench.contract.errors import UnavailableError
+from alue_bench.messages.display import file_name, markdown, visible
 from alue_bench.report.content import Folded, Gallery, Item, Page
 from alue_bench.report.drawing import Picture
 

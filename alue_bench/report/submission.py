@@ -6,12 +6,12 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from alue_bench.contract.errors import AlueBenchError, DataError
+from alue_bench.contract.formats import Example
+from alue_bench.contract.task import Submission, Task
 from alue_bench.data.location import DataFolder
 from alue_bench.data.splits import submission_rows
-from alue_bench.errors import AlueBenchError, DataError
 from alue_bench.evaluation.submission import submission_text
-from alue_bench.formats import Example
-from alue_bench.task import Submission, Task
 from alue_bench.tracking.reading import Results, read_predictions, read_submission_predictions
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Chosen:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Missing:
+class MissingSubmission:
     """A file that cannot be made, and why."""
 
     task: Task
@@ -50,14 +50,14 @@ class Missing:
 
 def collect(
     results: Results, tasks: list[Task], locate: Callable[[Task], DataFolder], *, rehearsal: bool = False
-) -> tuple[list[Chosen], list[Missing]]:
+) -> tuple[list[Chosen], list[MissingSubmission]]:
     """For each task with a leaderboard, its file or why there is none. `locate` gives the folder of a task's official
     files, against which every row is checked, and may raise DataError. Only a rehearsal is checked against the sample.
 
     A run that cannot be used (limited, or done before the official file was there) gives way to the next best.
     """
     chosen: list[Chosen] = []
-    missing: list[Missing] = []
+    missing: list[MissingSubmission] = []
     for task in tasks:
         if task.submission is None:
             continue
@@ -65,15 +65,19 @@ def collect(
             folder = locate(task)
             rows = submission_rows(task, folder)
         except DataError as error:
-            missing.append(Missing(task=task, submission=task.submission, reason=str(error), can_be_run=False))
+            missing.append(
+                MissingSubmission(task=task, submission=task.submission, reason=str(error), can_be_run=False)
+            )
             continue
         if folder.kind == "sample" and not rehearsal:
-            missing.append(Missing(task=task, submission=task.submission, reason=_no_files(task), can_be_run=False))
+            missing.append(
+                MissingSubmission(task=task, submission=task.submission, reason=_no_files(task), can_be_run=False)
+            )
             continue
         if rows is None:
             file = (task.splits.submission or task.splits.test).path  # type: ignore[union-attr]
             reason = f"the official file {file} is not at hand; get it from: {task.source}"
-            missing.append(Missing(task=task, submission=task.submission, reason=reason, can_be_run=False))
+            missing.append(MissingSubmission(task=task, submission=task.submission, reason=reason, can_be_run=False))
             continue
         found = _best(results, task, task.submission, rows.examples)
         (chosen if isinstance(found, Chosen) else missing).append(found)  # type: ignore[arg-type]
@@ -88,7 +92,9 @@ def _no_files(task: Task) -> str:
     )
 
 
-def _best(results: Results, task: Task, submission: Submission, rows: tuple[Example, ...]) -> Chosen | Missing:
+def _best(
+    results: Results, task: Task, submission: Submission, rows: tuple[Example, ...]
+) -> Chosen | MissingSubmission:
     runs = results.frame[results.frame["task"] == task.name]
     if DEV_SCORE in runs.columns:  # the newest of equals: runs come oldest first
         runs = runs.iloc[::-1].sort_values(DEV_SCORE, ascending=False, kind="stable", na_position="last")
@@ -113,7 +119,7 @@ def _best(results: Results, task: Task, submission: Submission, rows: tuple[Exam
             passed_over=tuple(reasons),
         )
     reason = reasons[0] if reasons else "no finished run"
-    return Missing(task=task, submission=submission, reason=reason, can_be_run=True, run=best)
+    return MissingSubmission(task=task, submission=submission, reason=reason, can_be_run=True, run=best)
 
 
 def _predictions(results: Results, task: Task, run: dict[Hashable, Any]) -> tuple[list[str], list[str]]:

@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from alue_bench.errors import UsageError
+from alue_bench.contract.errors import UsageError
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from typing import Literal
 
 from alue_bench.evaluation.learning import Learning
 from alue_bench.search.candidates import Amount, Candidate
-from alue_bench.search.evidence import (
+from alue_bench.search.observations import (
     PRIOR_WEIGHT,
     SMALLEST_SCORE,
     Evaluation,

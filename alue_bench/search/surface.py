@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from alue_bench.search.candidates import Candidate
-from alue_bench.search.evidence import Evaluation
+from alue_bench.search.observations import Evaluation
 
 SPREADS = (0.02, 0.05, 0.1, 0.2, 0.4)
 """Standard deviations of the function over the grid, as parts of full fine-tuning's score."""

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from alue_bench.errors import UnavailableError, UsageError
-from alue_bench.executor import Executor, Resources
-from alue_bench.task import NAME
+from alue_bench.contract.errors import UnavailableError, UsageError
+from alue_bench.contract.executor import Executor, Resources
+from alue_bench.contract.task import NAME
 from alue_bench.testing.violations import Remark, cause, raise_if_any
 
 
 def check_executor(executor: Executor) -> None:
-    """Check an executor's declaration, and that a crew can be hired and dismissed; nothing is handed out.
+    """Check an executor's declaration, and that its workers can be started and stopped; nothing is submitted.
 
     Where hiring raises UsageError or UnavailableError, as where there is no cluster, that is a warning: it cannot be
     checked here.
 
     Raises ConformanceError with a sentence for each violation.
     """
-    raise_if_any(executor, Executor, [_metadata, _crew])
+    raise_if_any(executor, Executor, [_metadata, _pool])
 
 
 def _metadata(executor: Executor) -> Iterator[str]:
@@ -30,28 +30,28 @@ def _metadata(executor: Executor) -> Iterator[str]:
         yield f"{subject}: the title is empty; say where it has runs done"
 
 
-def _crew(executor: Executor) -> Iterator[str]:
+def _pool(executor: Executor) -> Iterator[str]:
     subject = f"executor {executor.name!r}"
     try:
-        crew: Any = executor.hire(Resources(device="cpu", jobs=1))
+        pool: Any = executor.start(Resources(device="cpu", jobs=1))
     except (UsageError, UnavailableError) as error:
         yield Remark(f"{subject} was not tried: {error}")
         return
     except Exception as error:  # a stranger's function
-        yield f"{subject}: hire raises {cause(error)}; raise UnavailableError with what is missing and what to do"
+        yield f"{subject}: start raises {cause(error)}; raise UnavailableError with what is missing and what to do"
         return
-    missing = [name for name in ("has_room", "hand_out", "events", "stop") if not callable(getattr(crew, name, None))]
+    missing = [name for name in ("has_room", "submit", "events", "stop") if not callable(getattr(pool, name, None))]
     if missing:
-        yield f"{subject}: its crew lacks {', '.join(missing)}; see alue_bench.executor.Crew"
+        yield f"{subject}: its pool lacks {', '.join(missing)}; see alue_bench.contract.executor.WorkerPool"
         return
     try:
-        if not crew.has_room():
-            yield f"{subject}: a crew that has nothing to do has no room; let has_room return True"
-        if list(crew.events(0)):
+        if not pool.has_room():
+            yield f"{subject}: a pool that has nothing to do has no room; let has_room return True"
+        if list(pool.events(0)):
             yield f"{subject}: there are events before anything was handed out; return none"
     except Exception as error:  # as above
-        yield f"{subject}: its crew raises {cause(error)} before anything was handed out; return no events"
+        yield f"{subject}: its pool raises {cause(error)} before anything was handed out; return no events"
     try:
-        crew.stop()
+        pool.stop()
     except Exception as error:  # as above
         yield f"{subject}: stop raises {cause(error)}; let it end the workers, whatever happened before"

@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from alue_bench.contract.errors import DataError
+from alue_bench.contract.formats import BadRow, Delimited, Example, Target
+from alue_bench.contract.task import DataFile, Labels, TargetKind, Task
 from alue_bench.data.verification import is_text, place, unfit
-from alue_bench.errors import DataError
-from alue_bench.formats import BadRow, Delimited, Example, Target
-from alue_bench.task import DataFile, Labels, TargetKind, Task
 from alue_bench.testing.violations import SHOWN, Remark, cause
 
 PARQUET = b"PAR1"

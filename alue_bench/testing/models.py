@@ -7,9 +7,9 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.errors import AlueBenchError, UnavailableError
-from alue_bench.model import Model
-from alue_bench.task import NAME
+from alue_bench.contract.errors import AlueBenchError, UnavailableError
+from alue_bench.contract.model import Model
+from alue_bench.contract.task import NAME
 from alue_bench.testing.normalisation import TEXTS, attempt, check_normalisation
 from alue_bench.testing.scripts import SENTENCES, scripts_of
 from alue_bench.testing.violations import (
@@ -24,7 +24,7 @@ from alue_bench.testing.violations import (
 )
 
 if TYPE_CHECKING:
-    from alue_bench.training.checkpoint import Checkpoint
+    from alue_bench.training.pretrained.loading import Checkpoint
 
 UNKNOWN = 0.5
 """The share of unknown tokens in plain sentences above which a vocabulary may not be one of the language."""
@@ -71,7 +71,7 @@ def _missing_packages(model: Model) -> list[str]:
 
 
 def _checkpoint(model: Model) -> Iterator[str]:
-    from alue_bench.training.checkpoint import locate_checkpoint
+    from alue_bench.training.pretrained.loading import locate_checkpoint
 
     subject = f"model {model.name!r}"
     declared = yield from _declared_architecture(model)
@@ -98,7 +98,7 @@ def _checkpoint(model: Model) -> Iterator[str]:
 
 def _declared_architecture(model: Model) -> Generator[str, None, Any]:
     """Yield what is wrong with `architecture`; return the configuration that it makes, or None."""
-    from alue_bench.training.checkpoint import declared_config
+    from alue_bench.training.pretrained.loading import declared_config
 
     if not model.architecture:
         return None
@@ -110,10 +110,10 @@ def _declared_architecture(model: Model) -> Generator[str, None, Any]:
 
 
 def _loadable(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
-    from alue_bench.training.checkpoint import empty_model, encoder_shape, load_config, load_tokenizer
-    from alue_bench.training.encoder_stack import view_as_stack
-    from alue_bench.training.tokenizer import pads_with
-    from alue_bench.training.trial import try_model
+    from alue_bench.training.architecture.encoder_stack import view_as_stack
+    from alue_bench.training.architecture.trial import try_model
+    from alue_bench.training.pretrained.loading import empty_model, encoder_shape, load_config, load_tokenizer
+    from alue_bench.training.pretrained.tokenizer import pads_with
 
     subject = f"model {model.name!r}"
     config = load_config(checkpoint)
@@ -135,7 +135,7 @@ def _loadable(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
 
 def _length(model: Model, config: Any) -> Iterator[str]:
     """A default `max_length` that the model cannot take."""
-    from alue_bench.training.trial import positions_of
+    from alue_bench.training.architecture.trial import positions_of
 
     limit, wanted = positions_of(config), model.defaults.get("max_length")
     if limit is not None and isinstance(wanted, int) and wanted > limit:

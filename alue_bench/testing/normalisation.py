@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from alue_bench.model import Model
+from alue_bench.contract.model import Model
 from alue_bench.testing.scripts import SENTENCES, scripts_of
 from alue_bench.testing.violations import Remark, cause
 

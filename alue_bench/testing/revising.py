@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from alue_bench.strategy import (
+from alue_bench.contract.strategy import (
     BlockNorms,
     FreezePlan,
     Outline,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from alue_bench.contract.errors import DataError
+from alue_bench.contract.task import TargetKind, Task
 from alue_bench.data.location import DataFolder
 from alue_bench.data.splits import SplitRows, load_rows, submission_rows
 from alue_bench.data.tokenisation import encode_targets
-from alue_bench.errors import DataError
 from alue_bench.evaluation.submission import submission_text
-from alue_bench.task import TargetKind, Task
 from alue_bench.testing.violations import cause
 
 COPIED = 0.5

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from alue_bench.errors import DoesNotFit, UnavailableError, UsageError
-from alue_bench.strategy import Adapter, EncoderShape, FreezePlan, Outline, Strategy, StrategyFamily
-from alue_bench.task import NAME
+from alue_bench.contract.errors import DoesNotFit, UnavailableError, UsageError
+from alue_bench.contract.strategy import Adapter, EncoderShape, FreezePlan, Outline, Strategy, StrategyFamily
+from alue_bench.contract.task import NAME
 from alue_bench.testing.revising import check_revising
 from alue_bench.testing.violations import Remark, cause, incomplete, raise_if_any, told
 
@@ -305,7 +305,7 @@ def _foreign_names(family: StrategyFamily) -> Iterator[str]:
 
 def _names_of_others(family: StrategyFamily) -> Iterator[str]:
     """Examples of installed families that this one claims too: no run could name them any more."""
-    from alue_bench.plugins import load_registry
+    from alue_bench.contract.registry import load_registry
 
     for declared in load_registry().families:
         other = declared.value

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from alue_bench.formats import Delimited
-from alue_bench.task import METRICS, NAME, DataFile, HeldOut, Splits, Task
+from alue_bench.contract.formats import Delimited
+from alue_bench.contract.task import METRICS, NAME, DataFile, HeldOut, Splits, Task
 from alue_bench.testing.files import check_file, check_reader_alone
 from alue_bench.testing.splits import check_splits
 from alue_bench.testing.violations import (
@@ -115,8 +115,8 @@ def _without_files(task: Task) -> Iterator[str]:
 
 def _transfer(task: Task, train_task: Task | None) -> Iterator[str]:
     """Labels that the model to be scored was not trained to tell apart."""
-    from alue_bench.plugins import load_registry
-    from alue_bench.transfer import misfit
+    from alue_bench.contract.registry import load_registry
+    from alue_bench.contract.transfer import misfit
 
     if task.trained_on is None:
         return

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from alue_bench.declaration import LANGUAGE
-from alue_bench.errors import UsageError
-from alue_bench.executor import Executor
-from alue_bench.model import Model
-from alue_bench.strategy import StrategyFamily
-from alue_bench.task import Task
+from alue_bench.contract.errors import UsageError
+from alue_bench.contract.executor import Executor
+from alue_bench.contract.model import Model
+from alue_bench.contract.strategy import StrategyFamily
+from alue_bench.contract.task import Task
+from alue_bench.contract.validation import LANGUAGE
 
 SHOWN = 3
 """How many violations of one kind are listed."""
@@ -90,7 +90,7 @@ def bad_languages(subject: str, languages: object) -> Iterator[str]:
 
 def bad_defaults(subject: str, defaults: Mapping[str, object]) -> Iterator[str]:
     """Defaults that are no hyper-parameters, or out of range."""
-    from alue_bench.spec import resolve_hyper_parameters
+    from alue_bench.contract.spec import resolve_hyper_parameters
 
     try:
         resolve_hyper_parameters([("defaults", defaults)])

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 from uuid import uuid4
 
-from alue_bench.errors import UnavailableError, UsageError
-from alue_bench.extras import command_for_module
-from alue_bench.formats import shown
-from alue_bench.redaction import redact
-from alue_bench.suggestion import command_line
-from alue_bench.tracking.patience import patient
+from alue_bench.contract.errors import UnavailableError, UsageError
+from alue_bench.contract.formats import shown
+from alue_bench.messages.extras import command_for_module
+from alue_bench.messages.redaction import redact
+from alue_bench.messages.suggestion import command_line
+from alue_bench.tracking.retry import patient
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

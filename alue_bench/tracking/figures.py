@@ -6,10 +6,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alue_bench.contract.spec import Predictions
+from alue_bench.contract.task import Labels, TargetKind
 from alue_bench.evaluation.label_cells import split_labels
-from alue_bench.figure_text import literal_text, short, short_names
-from alue_bench.spec import Predictions
-from alue_bench.task import Labels, TargetKind
+from alue_bench.messages.figure_text import literal_text, short, short_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
-from alue_bench.errors import UnavailableError, UsageError
-from alue_bench.suggestion import command_line
+from alue_bench.contract.errors import UnavailableError, UsageError
+from alue_bench.messages.suggestion import command_line
 from alue_bench.tracking.claims import FINGERPRINT
 from alue_bench.tracking.connection import Connection, public, where_options
 from alue_bench.tracking.metric_names import is_stored_as_itself, metrics_by_original, original_name, originals_of

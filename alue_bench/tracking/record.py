@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.best_effort import cause_of
-from alue_bench.redaction import redact
+from alue_bench.measure.best_effort import cause_of
+from alue_bench.messages.redaction import redact
 from alue_bench.tracking.connection import public
 from alue_bench.tracking.scratch import written_aside
 

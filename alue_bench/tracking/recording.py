@@ -22,15 +22,15 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
 from uuid import uuid4
 
 from alue_bench import __version__
-from alue_bench.best_effort import best_effort
-from alue_bench.display import markdown
-from alue_bench.errors import StoreUnavailableError
+from alue_bench.contract.errors import StoreUnavailableError
+from alue_bench.contract.spec import FreezeEvent, Predictions, RunResult, RunSpec
+from alue_bench.contract.strategy import Outline
+from alue_bench.contract.task import Labels
+from alue_bench.measure.best_effort import best_effort
 from alue_bench.measure.environment import git_state, hardware_fingerprint
-from alue_bench.redaction import redact, redacted
-from alue_bench.run import RunInputs
-from alue_bench.spec import FreezeEvent, Predictions, RunResult, RunSpec
-from alue_bench.strategy import Outline
-from alue_bench.task import Labels
+from alue_bench.messages.display import markdown
+from alue_bench.messages.redaction import redact, redacted
+from alue_bench.running.run import RunInputs
 from alue_bench.tracking.claims import (
     CLAIMING,
     FINGERPRINT,
@@ -131,7 +131,7 @@ class Recorded:
 
 
 @dataclass(frozen=True)
-class Ended:
+class EndedElsewhere:
     """How a run that another process held came out."""
 
     status: str
@@ -236,14 +236,14 @@ class Recorder:
                 return Held(run.info.run_id)
         return None
 
-    def ended(self, held: Held) -> Ended:
+    def ended(self, held: Held) -> EndedElsewhere:
         """How a run that another process held has come out."""
-        return self._unless_away(lambda: self._ended(held), Ended("RUNNING", ""))
+        return self._unless_away(lambda: self._ended(held), EndedElsewhere("RUNNING", ""))
 
     @_tells_of_the_store
-    def _ended(self, held: Held) -> Ended:
+    def _ended(self, held: Held) -> EndedElsewhere:
         run = self.connection.client.get_run(held.run_id)
-        return Ended(run.info.status, run.data.tags.get(FAILURE, ""), run.data.tags.get(FINGERPRINT, ""))
+        return EndedElsewhere(run.info.status, run.data.tags.get(FAILURE, ""), run.data.tags.get(FINGERPRINT, ""))
 
     def close_interrupted(self) -> int:
         """Mark as KILLED the runs that a dead process left RUNNING: MLflow never does so itself. Returns their number.

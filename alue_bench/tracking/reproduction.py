@@ -7,8 +7,8 @@ from collections.abc import Hashable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from alue_bench.plugins import Registry
-from alue_bench.spec import HyperParameters
+from alue_bench.contract.registry import Registry
+from alue_bench.contract.spec import HyperParameters
 
 COLUMNS = ("epochs", "batch_size", "lr", "max_length")
 """Hyper-parameters that have a column of their own in a frame of results."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import platformdirs
 
-from alue_bench.errors import StoreUnavailableError
+from alue_bench.contract.errors import StoreUnavailableError
 
 VARIABLE = "ALUE_BENCH_STATE"
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
-from alue_bench.errors import StoreUnavailableError, UnavailableError
+from alue_bench.contract.errors import StoreUnavailableError, UnavailableError
 from alue_bench.tracking.claims import INVOCATION
 from alue_bench.tracking.record import (
     REFUSALS,
@@ -66,7 +66,7 @@ def new_run_id() -> str:
 
 
 @dataclass(frozen=True)
-class Entry:
+class SpooledRun:
     """A run whose result waits for its store."""
 
     id: str
@@ -94,7 +94,7 @@ class Entry:
 class Sent:
     """What became of an entry: a run in the store, or nothing because an equal one is finished there."""
 
-    entry: Entry
+    entry: SpooledRun
     how: Literal["written", "there already", "refused", "without artifacts"]
     why: str = ""
     """Of a refusal; or where the artifacts, which are still kept, could not be written, and why."""
@@ -120,7 +120,7 @@ class Spool:
         opening: Opening,
         closing: Closing,
         artifacts_only: bool = False,
-    ) -> Entry:
+    ) -> SpooledRun:
         """Keep these values, and copies of the artifacts in a folder; with `artifacts_only`, the artifacts of a run
         of which the store has the values.
 
@@ -129,7 +129,7 @@ class Spool:
         known = None if run_id.startswith(SPOOLED) else run_id
         identifier = new_run_id() if known else run_id
         target = self.folder / identifier
-        entry = Entry(
+        entry = SpooledRun(
             id=identifier,
             store=self.store,
             experiment=self.experiment,
@@ -160,12 +160,12 @@ class Spool:
             ) from error
         return _read(target)
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[SpooledRun]:
         """The oldest first. What cannot be read is left where it is."""
         read = [entry for path in self._places() if (entry := _try_read(path)) is not None]
         return sorted(read, key=lambda entry: entry.closing.ended)
 
-    def finished(self, fingerprint: str, *, invocation: str | None = None) -> Entry | None:
+    def finished(self, fingerprint: str, *, invocation: str | None = None) -> SpooledRun | None:
         """The newest finished run with this fingerprint, of this invocation where one is given.
 
         It is asked for before every run of a plan. So an entry is made sense of only where its text has the
@@ -262,7 +262,7 @@ def damaged_entries() -> list[Path]:
     return [path for path in sorted(spool_folder().glob(f"*/{SPOOLED}*")) if _try_read(path) is None]
 
 
-def _send(connection: Connection, entry: Entry, artifacts_away: str) -> Sent:
+def _send(connection: Connection, entry: SpooledRun, artifacts_away: str) -> Sent:
     client, experiment_id = connection.client, connection.experiment_id
     run = _known(connection, entry)
     if entry.artifacts_only:
@@ -304,7 +304,7 @@ def _send(connection: Connection, entry: Entry, artifacts_away: str) -> Sent:
     return Sent(entry, "without artifacts" if missing else "written", missing, problems)
 
 
-def _keep_artifacts(entry: Entry, run_id: str) -> None:
+def _keep_artifacts(entry: SpooledRun, run_id: str) -> None:
     """Let an entry hold only the artifacts, those of the opening among them."""
     write_texts(entry.files, entry.opening.files)
     aside = entry.folder / f"{RECORD}.new"
@@ -313,7 +313,7 @@ def _keep_artifacts(entry: Entry, run_id: str) -> None:
     os.replace(aside, entry.folder / RECORD)
 
 
-def _send_artifacts(connection: Connection, entry: Entry, run: Any | None) -> Sent:
+def _send_artifacts(connection: Connection, entry: SpooledRun, run: Any | None) -> Sent:
     if run is None:  # deleted: there is nothing that they could belong to
         return Sent(entry, "there already")
     missing = write_folder(connection.client, run.info.run_id, entry.files)
@@ -331,7 +331,7 @@ def said_of_missing(missing: str, folder: Path) -> str:
     return f"could not be written to {missing}; kept on {socket.gethostname()} in {folder}"
 
 
-def _known(connection: Connection, entry: Entry) -> Any | None:
+def _known(connection: Connection, entry: SpooledRun) -> Any | None:
     """The entry's run in the store: opened there before the store went away, or by an upload that was cut off."""
     from mlflow.exceptions import MlflowException
 
@@ -353,7 +353,7 @@ def _by_spool_id(connection: Connection, identifier: str) -> Any | None:
     return found[0] if found else None
 
 
-def _content(entry: Entry) -> dict[str, Any]:
+def _content(entry: SpooledRun) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "id": entry.id,
@@ -381,14 +381,14 @@ def _mentions(folder: Path, fingerprint: str) -> bool:
         return False
 
 
-def _try_read(folder: Path) -> Entry | None:
+def _try_read(folder: Path) -> SpooledRun | None:
     try:
         return _read(folder)
     except UnavailableError:
         return None
 
 
-def _read(folder: Path) -> Entry:
+def _read(folder: Path) -> SpooledRun:
     """Raises UnavailableError where the entry is not what was once written."""
     try:
         digest, text, *_ = (folder / RECORD).read_text(encoding="utf-8").split("\n", 2)
@@ -398,7 +398,7 @@ def _read(folder: Path) -> Entry:
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']}")
         opening, closing = content["opening"], content["closing"]
-        return Entry(
+        return SpooledRun(
             id=content["id"],
             store=content["store"],
             experiment=content["experiment"],

@@ -14,10 +14,10 @@ from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from alue_bench.contract.errors import DoesNotFit
 from alue_bench.data.batches import Batch
-from alue_bench.errors import DoesNotFit
-from alue_bench.training.encoder_stack import EncoderStack
-from alue_bench.training.random_state import set_torch_random_state, torch_random_state
+from alue_bench.training.architecture.encoder_stack import EncoderStack
+from alue_bench.training.device.random_state import set_torch_random_state, torch_random_state
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +65,7 @@ class Forward(Protocol):
 
 def reads_first_only(stack: EncoderStack) -> bool:
     """Whether the way that would be chosen computes the last layer for the first token alone."""
-    from alue_bench.training.lean_forward import LeanForward
+    from alue_bench.training.bert.forward import LeanForward
 
     return LeanForward.fits(stack) and LeanForward.head_reads_first
 
@@ -75,7 +75,7 @@ def choose_forward(stack: EncoderStack, compute: torch.dtype, *, recorded: bool 
 
     recorded: whether its training steps are to be recorded, where they can be.
     """
-    from alue_bench.training.lean_forward import LeanForward
+    from alue_bench.training.bert.forward import LeanForward
 
     return LeanForward(stack, compute, recorded=recorded) if LeanForward.fits(stack) else LibraryForward(stack)
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.errors import DoesNotFit, TrainingError
-from alue_bench.strategy import FreezePlan
-from alue_bench.training.encoder_stack import EncoderStack
+from alue_bench.contract.errors import DoesNotFit, TrainingError
+from alue_bench.contract.strategy import FreezePlan
+from alue_bench.training.architecture.encoder_stack import EncoderStack
 
 if TYPE_CHECKING:
     from torch import nn

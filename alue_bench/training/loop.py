@@ -24,23 +24,23 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from alue_bench.contract.errors import NonFiniteLossError
+from alue_bench.contract.spec import CurvePoint, HyperParameters
+from alue_bench.contract.strategy import FreezePlan, Strategy
+from alue_bench.contract.task import Labels
 from alue_bench.data.batches import Padding, batches, evaluation_order, steps_per_epoch, training_order
-from alue_bench.errors import NonFiniteLossError
-from alue_bench.spec import CurvePoint, HyperParameters
-from alue_bench.strategy import FreezePlan, Strategy
-from alue_bench.task import Labels
-from alue_bench.training.cuda_graphs import CudaRecorder, Recorder
-from alue_bench.training.device_errors import is_out_of_memory, release
-from alue_bench.training.encoder_stack import EncoderStack
+from alue_bench.training.architecture.encoder_stack import EncoderStack
+from alue_bench.training.checkpointing import CheckpointFile, Position, restore, save
+from alue_bench.training.device.cuda_graphs import CudaRecorder, GraphRecorder
+from alue_bench.training.device.errors import is_out_of_memory, release
+from alue_bench.training.device.host_memory import keep_freed
+from alue_bench.training.device.precision import Device, autocast
 from alue_bench.training.forward import Forward
 from alue_bench.training.freezing import apply_plan, training_mode
-from alue_bench.training.growing_prefix import GrowingPrefix
-from alue_bench.training.host_memory import keep_freed
-from alue_bench.training.precision import Device, autocast
-from alue_bench.training.prefix import Examples
-from alue_bench.training.recipe import build_optimiser, learning_rate, loss_function
-from alue_bench.training.resumption import CheckpointFile, Position, restore, save
-from alue_bench.training.revision import Course
+from alue_bench.training.optimizer import build_optimiser, learning_rate, loss_function
+from alue_bench.training.prefix.frozen_prefix import Examples
+from alue_bench.training.prefix.growing import GrowingPrefix
+from alue_bench.training.schedule import FreezeSchedule
 from alue_bench.training.update import Updater
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Training:
     """The epoch, from 1, whose weights the model has now."""
     earlier_s: float = 0.0
     """Wall-clock of processes that were cut off, up to the checkpoint that this one went on from."""
-    course: Course | None = None
+    schedule: FreezeSchedule | None = None
     """What was frozen when, and which examples were trained on in the meantime."""
 
 
@@ -98,7 +98,7 @@ def fine_tune(
     strategy: Strategy | None = None,
     growing: GrowingPrefix | None = None,
     file: CheckpointFile | None = None,
-    recorder: Callable[[], Recorder] | None = None,
+    recorder: Callable[[], GraphRecorder] | None = None,
 ) -> Training:
     """Train the model in place.
 
@@ -118,12 +118,12 @@ def fine_tune(
     split = train.split
     total_steps = steps_per_epoch(len(split), hyper.batch_size) * hyper.epochs
     optimiser = build_optimiser(stack, hyper)
-    course = Course(stack, plan, strategy)
-    course.begin_segment(train.depth)
+    schedule = FreezeSchedule(stack, plan, strategy)
+    schedule.begin_segment(train.depth)
     if recorder is None and device.graphs and forward.recordable:
         recorder = partial(CudaRecorder, forward.generators)
     few_lengths = device.few_lengths or device.graphs  # each shape is recorded
-    updater = Updater(forward, train, optimiser, loss_function(labels), hyper, device, course.watch, recorder)
+    updater = Updater(forward, train, optimiser, loss_function(labels), hyper, device, schedule.watch, recorder)
     if growing is not None:
         train = dev = Examples(split)  # the states are its own, to let go of when it has deeper ones
     training_mode(stack, plan)
@@ -134,13 +134,13 @@ def fine_tune(
     updater.warm_up(next(batches(split, [first], padding, few_lengths=few_lengths)))
     forward.seed(data_seed)  # dropout; the order of the data has the generator above
 
-    training = Training(course=course)
-    ask = partial(_ask, course, training, updater, forward, hyper, total_steps, growing, train)
-    follow = partial(_follow, course, updater, hyper, growing, train)
+    training = Training(schedule=schedule)
+    ask = partial(_ask, schedule, training, updater, forward, hyper, total_steps, growing, train)
+    follow = partial(_follow, schedule, updater, hyper, growing, train)
     resumed = restore(file, training, stack, forward, updater, follow) if file else None
     best = resumed.best if resumed else None
     for epoch in range(resumed.epoch if resumed else 1, hyper.epochs + 1):
-        training_mode(stack, course.plan)
+        training_mode(stack, schedule.plan)
         losses, norms, done = [], [], 0
         if resumed is not None:
             losses, norms, done = resumed.losses, resumed.norms, resumed.place
@@ -158,11 +158,11 @@ def fine_tune(
             training.samples += len(batch.indices)
             training.tokens += batch.tokens
             training.padded_tokens += batch.input_ids.numel()
-            course.trained_on(batch.indices)
+            schedule.trained_on(batch.indices)
             on_step(training.steps, total_steps)
             if device.name == "cpu" and not math.isfinite(loss):
                 break  # on a GPU, to look at every step would cost a wait at every step
-            if place < len(order) and course.is_due(place, len(order)):
+            if place < len(order) and schedule.is_due(place, len(order)):
                 device.synchronise()
                 training.loop_s += time.perf_counter() - started
                 ask(epoch)
@@ -192,10 +192,10 @@ def fine_tune(
         if hyper.select == "last" or best is None or comparable > best[0]:
             training.selected_epoch = epoch
             if hyper.select == "best" and epoch < hyper.epochs:
-                best = (comparable, _weights(stack, everything=course.revisions is not None))
+                best = (comparable, _weights(stack, everything=schedule.revisions is not None))
             else:
                 best = (comparable, {})
-        if epoch < hyper.epochs and course.is_due(len(order), len(order)):
+        if epoch < hyper.epochs and schedule.is_due(len(order), len(order)):
             ask(epoch)
     if best is not None and best[1]:
         with torch.no_grad():
@@ -209,7 +209,7 @@ def fine_tune(
 
 
 def _ask(
-    course: Course,
+    schedule: FreezeSchedule,
     training: Training,
     updater: Updater,
     forward: Forward,
@@ -221,39 +221,39 @@ def _ask(
 ) -> None:
     """Ask the strategy what to freeze, and follow it. Timed as training, but for what a deeper prefix takes."""
     started = time.perf_counter()
-    changed = course.ask(
+    changed = schedule.ask(
         epoch=epoch,
         epochs=hyper.epochs,
         step=training.steps,
         steps=total_steps,
         dev_scores=training.dev_scores,
     )
-    training.curves.append(CurvePoint("train/frozen_layers", len(course.plan.frozen_layers), training.steps))
+    training.curves.append(CurvePoint("train/frozen_layers", len(schedule.plan.frozen_layers), training.steps))
     if changed:
-        apply_plan(course.stack, course.plan)
+        apply_plan(schedule.stack, schedule.plan)
         forward.follow()
-        optimiser = build_optimiser(course.stack, hyper, updater.optimiser)
+        optimiser = build_optimiser(schedule.stack, hyper, updater.optimiser)
         training.loop_s += time.perf_counter() - started
         if growing:
-            growing.follow(course.plan)
+            growing.follow(schedule.plan)
             train = growing.examples("train")
         started = time.perf_counter()
         updater.go_on_with(train, optimiser)
-        course.begin_segment(train.depth)
-    training_mode(course.stack, course.plan)
+        schedule.begin_segment(train.depth)
+    training_mode(schedule.stack, schedule.plan)
     training.loop_s += time.perf_counter() - started
 
 
 def _follow(
-    course: Course, updater: Updater, hyper: HyperParameters, growing: GrowingPrefix | None, train: Examples
+    schedule: FreezeSchedule, updater: Updater, hyper: HyperParameters, growing: GrowingPrefix | None, train: Examples
 ) -> None:
     """Go on with what the plan of a training that was cut off lets train."""
     if growing:
-        growing.follow(course.plan)
+        growing.follow(schedule.plan)
         train = growing.examples("train")
-    updater.go_on_with(train, build_optimiser(course.stack, hyper))
-    if train.depth != course.segments[-1].depth:  # there is more or less room for its outputs than there was
-        course.begin_segment(train.depth)
+    updater.go_on_with(train, build_optimiser(schedule.stack, hyper))
+    if train.depth != schedule.segments[-1].depth:  # there is more or less room for its outputs than there was
+        schedule.begin_segment(train.depth)
 
 
 def predict_logits(

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from alue_bench.errors import DoesNotFit, UnavailableError
-from alue_bench.extras import install_command
-from alue_bench.strategy import Adapter, Outline
-from alue_bench.task import Labels
-from alue_bench.training.anatomy import anatomy_of, shorten
-from alue_bench.training.checkpoint import BINARY, empty_model
-from alue_bench.training.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.contract.errors import DoesNotFit, UnavailableError
+from alue_bench.contract.strategy import Adapter, Outline
+from alue_bench.contract.task import Labels
+from alue_bench.messages.extras import install_command
+from alue_bench.training.architecture.anatomy import anatomy_of, shorten
+from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.freezing import trainable_parameters
+from alue_bench.training.pretrained.loading import BINARY, empty_model
 
 
 def model_in_outline(config: Any, outline: Outline, labels: Labels = BINARY) -> EncoderStack:

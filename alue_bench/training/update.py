@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from alue_bench.contract.errors import TrainingError
+from alue_bench.contract.spec import HyperParameters
 from alue_bench.data.batches import Batch
-from alue_bench.errors import TrainingError
-from alue_bench.spec import HyperParameters
-from alue_bench.training.cuda_graphs import RecordedBackward, Recorder
-from alue_bench.training.device_errors import is_out_of_memory, release
+from alue_bench.training.device.cuda_graphs import GraphRecorder, RecordedBackward
+from alue_bench.training.device.errors import is_out_of_memory, release
+from alue_bench.training.device.precision import Device, autocast
 from alue_bench.training.forward import Forward
-from alue_bench.training.precision import Device, autocast
-from alue_bench.training.prefix import Examples
-from alue_bench.training.recipe import set_rate
-from alue_bench.training.revision import GradientWatch
+from alue_bench.training.optimizer import set_rate
+from alue_bench.training.prefix.frozen_prefix import Examples
+from alue_bench.training.schedule import GradientWatch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +41,7 @@ class Updater:
         hyper: HyperParameters,
         device: Device,
         watch: GradientWatch | None = None,
-        recorder: Callable[[], Recorder] | None = None,
+        recorder: Callable[[], GraphRecorder] | None = None,
     ) -> None:
         """watch: is shown the gradients of each update. recorder: gives what records steps, one for each shape of
         batch, of what trains at a time."""

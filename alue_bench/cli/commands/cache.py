@@ -1,0 +1,94 @@
+"""`alue-bench cache status|clear`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="See and empty the cache: what can be computed again.", no_args_is_help=True)
+
+
+@app.command("status")
+def status() -> None:
+    """Show the stored outputs of frozen layers, and how much room they and the token ids take."""
+    from alue_bench.cli.views.console import results
+    from alue_bench.cli.views.tables import print_table
+    from alue_bench.data.location import cache_folder
+    from alue_bench.training.prefix.store import DEFAULT_LIMIT, PrefixStore, parse_size, prefix_folder, readable
+
+    entries = PrefixStore(prefix_folder(), parse_size(DEFAULT_LIMIT), _complain).entries()
+    rows = []
+    for entry in reversed(entries):
+        about = dict(entry.description)
+        depth, split = about.pop("depth", ""), about.pop("split", "")
+        what = ", ".join(about.values()) or ("unreadable" if entry.created is None else entry.key)
+        rows.append((what, depth, split, readable(entry.bytes), f"{entry.last_used.astimezone():%Y-%m-%d %H:%M}"))
+    console = results()
+    if rows:
+        print_table(console, ("frozen layers of", "depth", "split", "size", "last used"), rows)
+    for line in (
+        f"Outputs of frozen layers: {readable(sum(entry.bytes for entry in entries))}, entries: {len(entries)}; "
+        f"a run keeps up to {DEFAULT_LIMIT} unless told otherwise",
+        f"Token ids: {readable(_size_of(_tokens_folder()))}",
+        f"Checkpoints of trainings that were cut off: {readable(_size_of(_checkpoint_folder()))}",
+        f"Cache folder: {cache_folder()}",
+    ):
+        console.print(line)
+
+
+@app.command("clear")
+def clear(
+    everything: Annotated[
+        bool, typer.Option("--all", help="The token ids and the checkpoints of trainings that were cut off, too.")
+    ] = False,
+) -> None:
+    """Remove the stored outputs of frozen layers. What is needed again is computed again."""
+    from alue_bench.cli.views.console import results
+    from alue_bench.contract.errors import UnavailableError
+    from alue_bench.training.prefix.store import DEFAULT_LIMIT, PrefixStore, parse_size, prefix_folder, readable
+
+    problems: list[str] = []
+    freed = PrefixStore(prefix_folder(), parse_size(DEFAULT_LIMIT), problems.append).clear()
+    if everything:
+        for folder in (_tokens_folder(), _checkpoint_folder()):
+            before = _size_of(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+            left = _size_of(folder)
+            freed += before - left
+            if left:
+                problems.append(f"{folder} cannot be removed: {readable(left)} are left")
+    results().print(f"Freed {readable(freed)}")
+    if problems:
+        raise UnavailableError("; ".join(problems))
+
+
+def _complain(problem: str) -> None:
+    from alue_bench.cli.views.console import remarks
+
+    remarks().print(f"alue-bench: {problem}")
+
+
+def _checkpoint_folder() -> Path:
+    from alue_bench.training.checkpointing import checkpoint_folder as folder
+
+    return folder()
+
+
+def _tokens_folder() -> Path:
+    from alue_bench.data.location import cache_folder
+
+    return cache_folder() / "tokens"
+
+
+def _size_of(folder: Path) -> int:
+    """Bytes of all files below; what vanishes meanwhile counts as nothing."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except OSError:
+            continue
+    return total

@@ -1,0 +1,95 @@
+"""`alue-bench compare`: what each strategy scores and costs beside a baseline, and whether that is more than chance."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from alue_bench.cli import reading_options as reading
+from alue_bench.cli.views.standard_output import keep_for_documents
+from alue_bench.contract.errors import UsageError
+from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
+
+FORMATS = ("table", "markdown", "csv", "json", "latex")
+
+
+def compare(
+    task: reading.Tasks = None,
+    model: reading.Models = None,
+    strategy: reading.Strategies = None,
+    experiment: reading.Experiment = DEFAULT_EXPERIMENT,
+    parent: reading.Parent = None,
+    data_source: reading.DataSource = None,
+    tracking_uri: reading.TrackingUri = None,
+    baseline: Annotated[str, typer.Option(help="The strategy that the others are compared with.")] = "full",
+    metric: Annotated[
+        str | None, typer.Option(help="A metric such as f1_micro. Default: each task's primary one.")
+    ] = None,
+    sort: Annotated[
+        str,
+        typer.Option(help="strategy, score, delta, time, speed-up, trainable, flops, memory or energy."),
+    ] = "strategy",
+    format_: Annotated[str, typer.Option("--format", help="table, markdown, csv, json or latex.")] = "table",
+    resamples: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Test, besides, over examples alone, by so many resamples: for these trained models, not for other "
+            "seeds. In csv and json.",
+        ),
+    ] = 0,
+) -> None:
+    """Compare strategies: score, change, significance, runtime, parameters, FLOPs, memory, energy.
+
+    A table for each task and model, and for each set of conditions: runs on different hardware, data or settings never
+    stand in one.
+
+    `alue-bench compare`  (everything in the store)
+
+    `alue-bench compare -t anger --sort score --format markdown`
+    """
+    from alue_bench.cli.views.console import print_exactly, remarks
+    from alue_bench.cli.views.console import results as shown
+    from alue_bench.report import comparison_table
+    from alue_bench.report.comparison import compare as compare_runs
+    from alue_bench.tracking.reading import read_predictions, say_counts
+
+    if format_ not in FORMATS:
+        raise UsageError(f"--format is {format_!r}; it must be one of {', '.join(FORMATS)}")
+    keys = (comparison_table.DEFAULT_SORT, *comparison_table.SORT_KEYS)
+    if sort not in keys:
+        raise UsageError(f"--sort is {sort!r}; it must be one of {', '.join(keys)}")
+    keep_for_documents(format_ != "table")
+    results = reading.open_results(
+        tracking_uri=tracking_uri,
+        experiment=experiment,
+        parent=parent,
+        tasks=task,
+        models=model,
+        strategies=strategy,
+        data_source=data_source,
+        baseline=baseline,
+    )
+    if results.frame.empty:
+        remarks().print(f"alue-bench: {reading.say_nothing_found(results, experiment)}")
+        raise typer.Exit(1)
+    comparison = compare_runs(
+        results.frame,
+        lambda run_id: read_predictions(results, run_id),
+        baseline=baseline,
+        metric=metric,
+        resamples=resamples,
+    )
+    if format_ == "table":
+        from alue_bench.cli.views.tables import comparison_view
+
+        shown().print(comparison_view(comparison, sort=sort))
+    elif format_ in ("markdown", "latex"):
+        write = comparison_table.as_markdown if format_ == "markdown" else comparison_table.as_latex
+        print_exactly(write(comparison, sort=sort))
+    else:
+        write_all = comparison_table.as_csv if format_ == "csv" else comparison_table.as_json
+        print_exactly(write_all(comparison).rstrip("\n") + "\n")
+    for sentence in say_counts(results.counts):
+        remarks().print(sentence)

@@ -1,0 +1,109 @@
+"""`alue-bench doctor`: what this machine has, and what would go wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alue_bench.contract.errors import AlueBenchError
+from alue_bench.contract.registry import Registry
+from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
+
+Finding = tuple[str, str, str]  # what, "ok" | "note" | "problem", details
+
+
+def doctor(
+    context: typer.Context,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow store; as for run.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder with the official files.")] = None,
+) -> None:
+    """Check versions, device, plugins, data, models and the tracking store. Exit code 1 where something is wrong."""
+    from rich.table import Table
+
+    from alue_bench.cli.views.console import results, styled
+    from alue_bench.cli.views.wide_tables import Fitted
+
+    styles = {"ok": "green", "note": "yellow", "problem": "red"}
+    table = Table("what", "state", "details")
+    findings = list(_findings(context.obj, tracking_uri, data_dir))
+    for what, state, details in findings:
+        table.add_row(what, styled(state, styles[state]), details)
+    results().print(Fitted(table))
+    raise typer.Exit(1 if any(state == "problem" for _, state, _ in findings) else 0)
+
+
+def _findings(registry: Registry, uri: str | None, data_dir: Path | None) -> Iterator[Finding]:
+    from alue_bench.measure.environment import environment
+    from alue_bench.training.device.precision import resolve_device, resolve_precision
+
+    device = resolve_device("auto")
+    found = environment(device)
+    libraries = ", ".join(f"{name} {version}" for name, version in found["libraries"].items())
+    yield "versions", "ok", f"Python {found['python']}, {libraries}"
+    hardware = found["hardware"]
+    yield "device", "ok", f"{device}: {hardware.get('accelerator') or hardware['processor']}"
+    precision = resolve_precision("auto", device)
+    yield "precision", "ok", f"{precision} is what --precision auto takes here"
+    threads, cores = hardware["threads"], found["cpu_affinity"]
+    state = "note" if threads > cores else "ok"
+    yield "threads", state, f"torch uses {threads} threads on {cores} cores; OMP_NUM_THREADS changes it"
+    for report in registry.reports:
+        state = "problem" if report.status == "failed" else "note" if report.status == "disabled" else "ok"
+        yield "plugin", state, f"{report.origin}: {'; '.join(report.problems) or report.status}"
+    yield _data(registry, data_dir)
+    yield from _models(registry)
+    yield _tracking(uri)
+
+
+def _checked(what: str, check: Callable[[], str]) -> Finding:
+    try:
+        return what, "ok", check()
+    except AlueBenchError as error:
+        return what, "problem", str(error)
+
+
+def _data(registry: Registry, data_dir: Path | None) -> Finding:
+    def check() -> str:
+        from alue_bench.data.location import given_data_folder, has_files, user_data_folder
+
+        folder = given_data_folder(data_dir) or user_data_folder()
+        present = [name for name, declared in sorted(registry.tasks.items()) if has_files(declared.value, folder)]
+        rest = "nothing: every task uses its embedded sample" if not present else ", ".join(present)
+        return f"{folder} holds {rest}"
+
+    return _checked("data", check)
+
+
+def _models(registry: Registry) -> Iterator[Finding]:
+    from alue_bench.training.pretrained.loading import locate_checkpoint
+
+    for name, declared in sorted(registry.models.items()):
+        try:
+            checkpoint = locate_checkpoint(declared.value, download=False)
+            pickled = " (pickled weights only)" if checkpoint.pickled else ""
+            yield f"model {name}", "ok", f"on this machine{pickled}"
+        except AlueBenchError as error:
+            yield f"model {name}", "note", str(error)
+
+
+def _tracking(option: str | None) -> Finding:
+    def check() -> str:
+        from alue_bench.tracking.connection import connect, public, sqlite_path, tracking_uri
+
+        uri = tracking_uri(option)
+        if uri.startswith("sqlite:") and not sqlite_path(uri).is_file():
+            folder = sqlite_path(uri).parent
+            existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+            if not os.access(existing, os.W_OK):
+                from alue_bench.contract.errors import UnavailableError
+
+                raise UnavailableError(f"{existing} is not writable; choose another store with --tracking-uri")
+            return f"{public(uri)} will be created by the first run"
+        connect(uri, DEFAULT_EXPERIMENT)
+        return f"{public(uri)} answers"
+
+    return _checked("tracking", check)

@@ -1,0 +1,61 @@
+"""`alue-bench export`: all results as files for a paper's appendix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alue_bench.cli import reading_options as reading
+from alue_bench.contract.errors import UsageError
+from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
+
+FORMATS = ("csv", "parquet")
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(help="Where to write; made if it is not there.")],
+    task: reading.Tasks = None,
+    model: reading.Models = None,
+    strategy: reading.Strategies = None,
+    experiment: reading.Experiment = DEFAULT_EXPERIMENT,
+    parent: reading.Parent = None,
+    data_source: reading.DataSource = None,
+    tracking_uri: reading.TrackingUri = None,
+    format_: Annotated[str, typer.Option("--format", help="Of the tables: csv or parquet.")] = "csv",
+) -> None:
+    """Write results as tidy tables, JSON with environments, and a reproducibility checklist.
+
+    runs (a row a run), metrics (a row a run and metric), comparison (a row a strategy, with tests), comparison.md,
+    results.json, checklist.md.
+
+    `alue-bench export appendix --data-source real`
+    """
+    from alue_bench.cli.views.console import remarks
+    from alue_bench.cli.views.console import results as shown
+    from alue_bench.report.comparison import BASELINE
+    from alue_bench.report.export import export as write
+    from alue_bench.tracking.reading import say_counts
+
+    if format_ not in FORMATS:
+        raise UsageError(f"--format is {format_!r}; it must be csv or parquet")
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; name a folder to write to")
+    results = reading.open_results(
+        tracking_uri=tracking_uri,
+        experiment=experiment,
+        parent=parent,
+        tasks=task,
+        models=model,
+        strategies=strategy,
+        data_source=data_source,
+        baseline=BASELINE,
+    )
+    if results.frame.empty:
+        remarks().print(f"alue-bench: {reading.say_nothing_found(results, experiment)}")
+        raise typer.Exit(1)
+    for path in write(results, folder, table_format=format_):
+        shown().print(str(path))
+    for sentence in say_counts(results.counts):
+        remarks().print(sentence)

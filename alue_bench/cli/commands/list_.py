@@ -1,0 +1,283 @@
+"""`alue-bench list tasks|models|strategies|recipes|studies`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from alue_bench.cli.views.standard_output import keep_for_documents
+from alue_bench.contract.errors import UsageError
+from alue_bench.contract.registry import Registry
+
+if TYPE_CHECKING:
+    from alue_bench.contract.model import Model
+
+app = typer.Typer(help="List tasks, models, strategies and studies.", no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+NOMINAL_TOKENS = 64
+"""The length of the examples for which FLOPs are shown where no data is at hand."""
+
+
+@app.command("tasks")
+def tasks(
+    context: typer.Context,
+    as_json: Json = False,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder with the official files.")] = None,
+) -> None:
+    """List tasks: what they predict, their primary metric, and which data would be used."""
+    keep_for_documents(as_json)
+    from alue_bench.contract.errors import DataError
+    from alue_bench.data.location import given_data_folder, locate
+
+    registry: Registry = context.obj
+    given = given_data_folder(data_dir)
+    found = []
+    for name, declared in sorted(registry.tasks.items()):
+        task = declared.value
+        try:
+            data: str = locate(task, given=given, sample=False).kind
+        except DataError:
+            data = "missing"
+        found.append(
+            {
+                "name": name,
+                "title": task.title,
+                "kind": str(task.labels.kind),
+                "labels": len(task.labels.names),
+                "pair": task.is_pair,
+                "primary": task.primary,
+                "official_metric": task.official_metric,
+                "languages": list(task.languages),
+                "data": data,
+                "trained_on": task.trained_on,
+                "label_map": dict(task.label_map),
+                "protocol": task.splits.protocol,
+                "source": task.source,
+                "licence": task.licence,
+                "citation": task.citation,
+            }
+        )
+    if as_json:
+        _print_json(found)
+        return
+    rows = [
+        (
+            str(task["name"]),
+            str(task["title"]),
+            ", ".join(
+                [
+                    str(task["kind"]),
+                    *([f"{task['labels']} labels"] if task["labels"] else []),
+                    *["pair"] * bool(task["pair"]),
+                ]
+            ),
+            str(task["primary"]),
+            str(task["data"]),
+        )
+        for task in found
+    ]
+    _print_table(("task", "what", "predicts", "primary metric", "data"), rows)
+
+
+@app.command("models")
+def models(context: typer.Context, as_json: Json = False) -> None:
+    """List models, and whether they can be used now."""
+    keep_for_documents(as_json)
+    from alue_bench.contract.errors import UnavailableError
+    from alue_bench.training.pretrained.loading import locate_checkpoint
+
+    registry: Registry = context.obj
+    found = []
+    for name, declared in sorted(registry.models.items()):
+        model = declared.value
+        try:
+            locate_checkpoint(model, download=False)
+            available = "yes"
+        except UnavailableError as error:
+            available = str(error)
+        found.append(
+            {
+                "name": name,
+                "title": model.title,
+                "checkpoint": str(model.checkpoint) if isinstance(model.checkpoint, str) else "bundled",
+                "normalisation": model.normalisation,
+                "defaults": dict(model.defaults),
+                "licence": model.licence,
+                "citation": model.citation,
+                "available": available,
+            }
+        )
+    if as_json:
+        _print_json(found)
+        return
+    rows = [(str(m["name"]), str(m["title"]), str(m["checkpoint"]), str(m["available"])) for m in found]
+    _print_table(("model", "what", "checkpoint", "available"), rows)
+
+
+@app.command("recipes")
+def recipes(as_json: Json = False) -> None:
+    """List recipes: hyper-parameters that publications recommend together, for --recipe."""
+    keep_for_documents(as_json)
+    from alue_bench.planning.recipes import RECIPES
+
+    if as_json:
+        _print_json(
+            [
+                {"name": name, "title": recipe.title, "source": recipe.source, "values": dict(recipe.values)}
+                for name, recipe in RECIPES.items()
+            ]
+        )
+        return
+    rows = [
+        (name, recipe.title, ", ".join(f"{key} {value}" for key, value in recipe.values.items()), recipe.source)
+        for name, recipe in RECIPES.items()
+    ]
+    _print_table(("recipe", "what", "sets", "source"), rows)
+
+
+@app.command("strategies")
+def strategies(
+    context: typer.Context,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Show what each strategy would do to this model.")
+    ] = None,
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option("--strategy", "-s", help="Strategies to show; without --model, how they are written; repeatable."),
+    ] = None,
+    tokens: Annotated[
+        int, typer.Option(min=1, help="With --model: length of examples for which FLOPs are counted.")
+    ] = NOMINAL_TOKENS,
+    as_json: Json = False,
+) -> None:
+    """List strategies; with --model, what is frozen, what trains, and the compute saved, without loading weights."""
+    keep_for_documents(as_json)
+    registry: Registry = context.obj
+    if model is None:
+        if _was_given(context, "tokens"):
+            raise UsageError("--tokens is the length for which a model's FLOPs are counted; add --model")
+        families = registry.families_of(strategy) if strategy else [declared.value for declared in registry.families]
+        if as_json:
+            _print_json(
+                [
+                    {"grammar": f.grammar, "title": f.title, "source": f.source, "examples": list(f.examples)}
+                    for f in families
+                ]
+            )
+            return
+        rows = [(f.grammar, f.title, ", ".join(f.examples), f.source) for f in families]
+        _print_table(("grammar", "what", "for example", "source"), rows)
+        return
+    from alue_bench.planning.build import resolve_model
+    from alue_bench.report.numbers import percent
+
+    names = strategy or [example for declared in registry.families for example in declared.value.examples]
+    found = [_effect(registry, name, resolve_model(model, registry), tokens) for name in names]
+    if as_json:
+        _print_json(found)
+        return
+    effects: list[tuple[str, ...]] = [
+        (e["strategy"], e["reason"], "", "", "")
+        if "reason" in e
+        else (
+            e["strategy"],
+            e["frozen"],
+            f"{e['trainable']:,}",
+            percent(e["trainable"] / e["total"], 1),
+            percent(e["flops_saved"], 1),
+        )
+        for e in found
+    ]
+    columns = ("strategy", "frozen", "trainable parameters", "of all", f"FLOPs saved ({tokens} tokens)")
+    _print_table(columns, effects, title=f"{model}: {found[0].get('total', 0):,} parameters" if found else None)
+
+
+@app.command("studies")
+def studies(context: typer.Context, as_json: Json = False) -> None:
+    """List the studies that --config knows by name: which command runs each, and what it compares."""
+    keep_for_documents(as_json)
+    from alue_bench.cli.study import read_study
+
+    registry: Registry = context.obj
+    found = []
+    for name, declared in sorted(registry.studies.items()):
+        entry: dict[str, Any] = {"name": name, "from": str(declared.origin), "file": str(declared.value)}
+        try:
+            content = read_study(declared.value)
+        except UsageError as error:
+            entry["problem"] = str(error)
+        else:
+            entry["for"] = content.pop("command", "run")
+            entry |= {"command": f"alue-bench {entry['for']} --config {name}", "title": content.pop("title", "")}
+            entry["options"] = content
+        found.append(entry)
+    if as_json:
+        _print_json(found)
+        return
+    # Where each comes from stands in the JSON: a name that is cut in two cannot be copied.
+    rows = [(entry["name"], entry.get("for", "–"), entry.get("title") or entry.get("problem", "")) for entry in found]
+    _print_table(("study", "for", "what"), rows)
+
+
+TEXTS = 16
+"""In the batch for which operations are counted."""
+
+
+def _effect(registry: Registry, name: str, model: Model, tokens: int) -> dict[str, Any]:
+    """What a strategy would do to a model, or why it does not fit."""
+    import numpy as np
+
+    from alue_bench.contract.errors import AlueBenchError, PluginError
+    from alue_bench.contract.registry import outline_of
+    from alue_bench.contract.strategy import FreezePlan, Outline
+    from alue_bench.measure.flops import training_flops
+    from alue_bench.training.freezing import count_parameters
+    from alue_bench.training.pretrained.loading import encoder_shape, fetch_config
+    from alue_bench.training.surgery import model_in_outline
+
+    strategy, origin = registry.strategy(name)
+    config = fetch_config(model)
+    shape = encoder_shape(config)
+    whole = model_in_outline(config, Outline(FreezePlan(shape), None, None))
+    try:
+        outlined = outline_of(strategy, origin, shape)
+        stack = model_in_outline(config, outlined)
+    except PluginError:
+        raise
+    except AlueBenchError as error:  # of a strategy that does not fit, or a package that is missing
+        return {"strategy": strategy.name, "reason": f"does not fit: {error}"}
+    lengths = np.full(TEXTS, tokens)
+    counts = count_parameters(stack, outlined.freeze_plan)
+    full = training_flops(whole, FreezePlan(shape), lengths, epochs=1)
+    return {
+        "strategy": strategy.name,
+        "frozen": outlined.describe() + (", to begin with" if strategy.revisions() else ""),
+        "changes": strategy.revisions() is not None,
+        "trainable": counts.trainable,
+        "total": count_parameters(whole, FreezePlan(shape)).total,
+        "left": counts.total,
+        "flops_saved": 1 - training_flops(stack, outlined.freeze_plan, lengths, epochs=1) / full,
+    }
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
+
+
+def _print_json(value: object) -> None:
+    from alue_bench.cli.views.console import print_document
+
+    print_document(value)
+
+
+def _print_table(columns: tuple[str, ...], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
+    from alue_bench.cli.views.console import results
+    from alue_bench.cli.views.tables import print_table
+
+    print_table(results(), columns, rows, title)

@@ -1,0 +1,85 @@
+"""`alue-bench new-plugin`: a plugin of one's own, from the example."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alue_bench.contract.errors import UnavailableError, UsageError
+
+TEMPLATE_DISTRIBUTION = "alue-bench-example"
+TEMPLATE_PACKAGE = "alue_bench_example"
+TEMPLATE_PREFIX = "example"
+"""Names of the example's entry point, task, model and strategies are this, or begin with it and a hyphen."""
+
+GENERATED = re.compile(r"__pycache__|build|dist|.*\.egg-info|\.(?!gitignore$).*|mlruns")
+"""Files and folders of a working copy that are not the template's."""
+
+
+def new_plugin(
+    name: Annotated[str, typer.Argument(help="The plugin's short name, such as hotels.")],
+    folder: Annotated[
+        Path | None, typer.Option("--dir", help="Where to create it. Default: ./alue-bench-NAME.")
+    ] = None,
+) -> None:
+    """Create a plugin package with a task, a model, a strategy and tests, ready for pip install."""
+    from alue_bench.cli.views.console import results
+
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
+        raise UsageError(f"plugin name {name!r} must be lower-case letters, digits and single hyphens, such as hotels")
+    if name == TEMPLATE_PREFIX:
+        raise UsageError("plugin name 'example' is the template's own; choose another")
+    package = f"alue_bench_{name.replace('-', '_')}"
+    if importlib.util.find_spec(package) is not None:
+        raise UsageError(f"a package {package!r} is installed already; choose another plugin name than {name!r}")
+    target = folder or Path(f"alue-bench-{name}")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError(f"{target} exists and is not an empty folder; choose another with --dir")
+    rename = renamer(name)
+    template = template_folder()
+    try:
+        for source in template_files(template):
+            copy = target / rename(source.relative_to(template).as_posix())
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_text(rename(source.read_text(encoding="utf-8")), encoding="utf-8")
+    except OSError as error:
+        raise UnavailableError(f"{target} cannot be written: {error.strerror}") from error
+    editable, tests = shlex.quote(f"{target}[test]"), shlex.quote(str(target))
+    results().print(f"Created {target}. Next: pip install -e {editable} && alue-bench plugins && pytest {tests}")
+
+
+def renamer(name: str) -> Callable[[str], str]:
+    """Changes the template's names to those of the plugin `name`, all in one pass."""
+    renamed = {
+        TEMPLATE_DISTRIBUTION: f"alue-bench-{name}",
+        TEMPLATE_PACKAGE: f"alue_bench_{name.replace('-', '_')}",
+        f'{TEMPLATE_PREFIX} = "{TEMPLATE_PACKAGE}"': f'{name} = "alue_bench_{name.replace("-", "_")}"',
+        f"{TEMPLATE_PREFIX}-": f"{name}-",
+        f"{TEMPLATE_PREFIX}_": f"{name.replace('-', '_')}_",
+    }
+    longest_first = sorted(renamed, key=len, reverse=True)
+    pattern = re.compile(r"\b(?:" + "|".join(map(re.escape, longest_first)) + ")")
+    return lambda text: pattern.sub(lambda match: renamed[match.group()], text)
+
+
+def template_files(template: Path) -> Iterator[Path]:
+    """The template's own files: not what installing or testing it in place has left there."""
+    for path in sorted(template.rglob("*")):
+        parts = path.relative_to(template).parts
+        if path.is_file() and not any(GENERATED.fullmatch(part) for part in parts):
+            yield path
+
+
+def template_folder() -> Path:
+    """The example plugin: package data of an installed wheel, or its folder in a source checkout."""
+    package = Path(__file__).parents[2]
+    for folder in (package / "plugin_template", package.parent / "plugins" / "example_plugin"):
+        if folder.is_dir():
+            return folder
+    raise UnavailableError("the plugin template is missing from this installation; reinstall alue-bench")

@@ -1,0 +1,59 @@
+"""`alue-bench report`: the answer on one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from alue_bench.cli import reading_options as reading
+from alue_bench.contract.errors import UsageError
+from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
+
+FORMATS = (".html", ".htm", ".md", ".markdown")
+
+
+def report(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The file to write: .html, or .md with its figures beside it.")
+    ] = Path("report.html"),
+    task: reading.Tasks = None,
+    model: reading.Models = None,
+    strategy: reading.Strategies = None,
+    experiment: reading.Experiment = DEFAULT_EXPERIMENT,
+    parent: reading.Parent = None,
+    data_source: reading.DataSource = None,
+    tracking_uri: reading.TrackingUri = None,
+    metric: Annotated[
+        str | None, typer.Option(help="A metric such as f1_micro. Default: each task's primary one.")
+    ] = None,
+) -> None:
+    """Write the results as one page: a sentence for each task, tables, figures, and the paper's numbers beside ours.
+
+    The HTML page holds everything it shows; nothing is fetched when it is opened.
+
+    `alue-bench report`  (everything in the store, as report.html)
+
+    `alue-bench report --parent RUN --metric f1_micro --output answer.md`
+    """
+    if output.suffix.lower() not in FORMATS:
+        raise UsageError(f"--output {output}: the name must end in .html or .md, which says what to write")
+    from alue_bench.cli.views.console import remarks
+    from alue_bench.report.comparison import BASELINE
+    from alue_bench.report.page import PageRequest, build_page
+    from alue_bench.report.rendering import write_page
+
+    results = reading.open_results(
+        tracking_uri=tracking_uri,
+        experiment=experiment,
+        parent=parent,
+        tasks=task,
+        models=model,
+        strategies=strategy,
+        data_source=data_source,
+        baseline=BASELINE,
+    )
+    page = build_page(results, PageRequest(metric=metric))
+    write_page(page, output)
+    remarks().print(f"{output}: {page.lead}")

@@ -1,0 +1,250 @@
+"""`alue-bench submit`: files for a leaderboard from the predictions of finished runs."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from alue_bench.cli import options
+from alue_bench.cli import reading_options as reading
+from alue_bench.cli.views.standard_output import keep_for_documents
+from alue_bench.contract.errors import UnavailableError, UsageError
+from alue_bench.contract.registry import Registry
+from alue_bench.messages.suggestion import command_line
+from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
+
+if TYPE_CHECKING:
+    from alue_bench.cli.invocation import Streams
+    from alue_bench.contract.task import Task
+    from alue_bench.report.submission import Chosen, MissingSubmission
+    from alue_bench.tracking.reading import Results
+
+RECORD = "submission.json"
+"""Beside the files, and not in the archive: which run each came from."""
+
+
+def submit(
+    context: typer.Context,
+    output: Annotated[Path, typer.Argument(help="A new folder for the files; NAME.zip beside it holds them too.")],
+    task: Annotated[
+        list[str] | None,
+        options.what("--task", "-t", help="A task; repeatable. Default: every one with a leaderboard."),
+    ] = None,
+    model: Annotated[
+        list[str] | None, options.what("--model", "-m", help="Take runs of this model only; repeatable.")
+    ] = None,
+    strategy: Annotated[
+        list[str] | None, options.what("--strategy", "-s", help="Take runs of this strategy only; repeatable.")
+    ] = None,
+    seed: Annotated[list[int] | None, options.what("--seed", help="Take runs of this seed only; repeatable.")] = None,
+    parent: Annotated[
+        str | None, options.what("--parent", help="Take runs of this plan only: the id of its parent run.")
+    ] = None,
+    data_dir: options.DataDir = None,
+    sample: Annotated[
+        bool, options.which("--sample", help="Take runs on the embedded sample, as a rehearsal.")
+    ] = False,
+    experiment: options.Experiment = None,
+    tracking_uri: options.TrackingUri = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Write the files that the ALUE leaderboard takes: for each task the predictions of the run that is best on dev.
+
+    Every row is checked against the official file: their number, their order, identifiers and labels. Says which files
+    are missing, and the command that would fill them. Does not upload anything.
+
+    `alue-bench submit to-alue --data-dir DIR`
+
+    `alue-bench submit to-alue -m marbert -s bottom3top4 --seed 42`
+    """
+    from alue_bench.cli.invocation import Streams
+    from alue_bench.data.location import given_data_folder, locate
+    from alue_bench.report.submission import collect
+    from alue_bench.tracking.connection import where_options
+
+    keep_for_documents(as_json)
+    registry: Registry = context.obj
+    streams = Streams.of_command(as_json=as_json)
+    streams.warn_of_plugins(registry)
+    archive = output.with_name(f"{output.name}.zip")
+    for there in (output, archive):
+        if there.exists():
+            raise UsageError(f"{there} exists; name a new folder, so that nothing is overwritten")
+    tasks = _with_leaderboard(task, registry)
+    given = given_data_folder(data_dir)
+    results = reading.open_results(
+        tracking_uri=tracking_uri,
+        experiment=experiment or DEFAULT_EXPERIMENT,
+        parent=parent,
+        models=model,
+        strategies=strategy,
+        data_source="sample" if sample else "real",
+    )
+    if seed:
+        results = replace(results, frame=results.frame[results.frame["seed"].isin(seed)])
+    chosen, missing = collect(results, tasks, lambda one: locate(one, given=given, sample=sample), rehearsal=sample)
+    asked = _Asked(
+        models=tuple(model or ()), strategies=tuple(strategy or ()), seeds=tuple(seed or ()), data_dir=data_dir,
+        sample=sample, where=where_options(results.connection.uri, results.connection.experiment),
+    )  # fmt: skip
+    commands = {lacking.task.name: _command(lacking, asked, results, registry) for lacking in missing}
+    document = _document(output, archive, chosen, missing, commands)
+    if chosen:
+        _write(output, archive, chosen, document)
+    _show(streams, output, archive, chosen, missing, commands, sample=sample, parent=parent)
+    streams.document(document)
+    named_and_missing = task and missing
+    raise typer.Exit(1 if named_and_missing or not chosen else 0)
+
+
+def _with_leaderboard(names: Sequence[str] | None, registry: Registry) -> list[Task]:
+    if not names:
+        return [one.value for _, one in sorted(registry.tasks.items()) if one.value.submission is not None]
+    tasks = [registry.task(name) for name in dict.fromkeys(names)]
+    without = next((one for one in tasks if one.submission is None), None)
+    if without is not None:
+        known = ", ".join(name for name, one in sorted(registry.tasks.items()) if one.value.submission is not None)
+        raise UsageError(f"task {without.name!r} has no leaderboard file; those that have: {known}")
+    return tasks
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """The user's own choices, repeated in the command that fills a gap."""
+
+    models: tuple[str, ...]
+    strategies: tuple[str, ...]
+    seeds: tuple[int, ...]
+    data_dir: Path | None
+    sample: bool
+    where: Mapping[str, object]
+    """The store and the experiment."""
+
+
+def _command(lacking: MissingSubmission, asked: _Asked, results: Results, registry: Registry) -> str:
+    """Return the command that fills a gap; empty where none does.
+
+    It does the best run of the task again, with the settings that it had; where there is none, what was asked for, or
+    what all runs of the other tasks have in common.
+    """
+    from alue_bench.tracking.reproduction import options_of
+
+    if not lacking.can_be_run:
+        return ""
+    if lacking.run is not None:
+        what = {**options_of(lacking.run, registry), "rerun": True}
+    else:
+        what = {
+            "task": lacking.task.name,
+            "model": _models(asked, results, registry),
+            "strategy": asked.strategies or _common(results, "strategy"),
+            "seed": asked.seeds or _common(results, "seed"),
+        }
+    return command_line("run", options={**what, "data_dir": asked.data_dir, "sample": asked.sample, **asked.where})
+
+
+def _models(asked: _Asked, results: Results, registry: Registry) -> list[str]:
+    """Return models as --model takes them: one of no plugin is read by a name, and run from its folder or hub id."""
+    from alue_bench.tracking.reproduction import model_reference
+
+    runs = results.frame.to_dict("records")
+    references = {run["model"]: model_reference(run, registry) for run in runs}
+    return [references.get(name, name) for name in asked.models or _common(results, "model")]
+
+
+def _common(results: Results, column: str) -> list[Any]:
+    """The one value that all runs have in a column; nothing where they differ."""
+    values = results.frame[column].unique().tolist()
+    return values if len(values) == 1 else []
+
+
+def _document(
+    output: Path, archive: Path, chosen: list[Chosen], missing: list[MissingSubmission], commands: Mapping[str, str]
+) -> dict[str, Any]:
+    return {
+        "folder": str(output),
+        "archive": str(archive),
+        "files": [
+            {
+                "file": one.submission.file,
+                "leaderboard": one.submission.leaderboard,
+                "task": one.task.name,
+                "rows": one.rows,
+                "sha256": hashlib.sha256(one.content.encode()).hexdigest(),
+                "run_id": one.run_id,
+                "run": one.run_name,
+                "dev_score": one.dev_score if one.dev_score == one.dev_score else None,
+                "passed_over": list(one.passed_over),
+            }
+            for one in chosen
+        ],
+        "missing": [
+            {
+                "file": one.submission.file,
+                "task": one.task.name,
+                "reason": one.reason,
+                "command": commands[one.task.name],
+            }
+            for one in missing
+        ],
+    }
+
+
+def _write(output: Path, archive: Path, chosen: list[Chosen], document: Mapping[str, Any]) -> None:
+    import json
+
+    try:
+        output.mkdir(parents=True)
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+            for one in chosen:
+                (output / one.submission.file).write_bytes(one.content.encode())
+                packed.writestr(one.submission.file, one.content.encode())
+        text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+        (output / RECORD).write_text(text, encoding="utf-8", errors="backslashreplace")  # as JSON escapes
+    except OSError as error:
+        raise UnavailableError(f"{output} cannot be written: {error.strerror}; name another folder") from error
+
+
+def _show(
+    streams: Streams,
+    output: Path,
+    archive: Path,
+    chosen: list[Chosen],
+    missing: list[MissingSubmission],
+    commands: Mapping[str, str],
+    *,
+    sample: bool,
+    parent: str | None,
+) -> None:
+    from rich.table import Table
+
+    from alue_bench.cli.views.wide_tables import Fitted
+    from alue_bench.report.numbers import plain, several
+
+    if chosen:
+        rehearsal = " (embedded sample: a rehearsal)" if sample else ""
+        title = f"{several(len(chosen), 'file')} in {output} and {archive}{rehearsal}"
+        table = Table(title=title, title_justify="left", title_style="bold")
+        for column in ("file", "task", "rows", "best on dev", "of run"):
+            table.add_column(column)
+        for one in chosen:
+            table.add_row(one.submission.file, one.task.name, str(one.rows), plain(one.dev_score), one.run_name)
+        streams.result(Fitted(table))
+    for one in chosen:
+        for reason in one.passed_over:
+            streams.talk.print(f"{one.submission.file}: passed over {reason}", style="yellow")
+    for lacking in missing:
+        command = commands[lacking.task.name]
+        then = f"; fill it with: {command}" if command else ""
+        if command and parent:
+            then += "; then leave out --parent, or name the new plan's run"
+        streams.talk.print(
+            f"missing {lacking.submission.file} ({lacking.task.name}): {lacking.reason}{then}",
+            style="yellow",
+        )

@@ -1,0 +1,254 @@
+"""`alue-bench sweep`: every setting of a grid, and which one to take."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from alue_bench.cli import options
+from alue_bench.cli.settings import (
+    RECIPE_ORIGIN,
+    Overrides,
+    given_options,
+    merge_study,
+    parse_tolerance,
+    plan_request,
+)
+from alue_bench.cli.stopping import stoppable
+from alue_bench.cli.views.standard_output import keep_for_documents
+from alue_bench.contract.errors import UsageError
+from alue_bench.contract.registry import Registry
+from alue_bench.measure.best_effort import best_effort
+
+if TYPE_CHECKING:
+    from alue_bench.cli.invocation import Invocation, Progress
+    from alue_bench.cli.views.console import PlainConsole
+    from alue_bench.planning.build import Plan, PlanRequest
+    from alue_bench.planning.grid import Grid
+    from alue_bench.planning.sweep_order import Order
+    from alue_bench.report.grid import Group, Recommendation
+
+FOLDER = "sweep"
+"""Of the figures, among the parent run's artifacts."""
+
+
+def sweep(
+    context: typer.Context,
+    grid: options.GridOption = None,
+    tolerance: options.Tolerance = None,
+    task: options.Task = None,
+    model: options.Model = None,
+    strategy: options.BesideGrid = None,
+    seed: options.Seed = None,
+    seeds: options.Seeds = None,
+    init_seed: options.InitSeed = None,
+    data_seed: options.DataSeed = None,
+    config: options.Config = None,
+    recipe: options.Recipe = None,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
+    lr: options.Lr = None,
+    llrd: options.Llrd = None,
+    max_length: options.MaxLength = None,
+    warmup: options.Warmup = None,
+    weight_decay: options.WeightDecay = None,
+    clip: options.Clip = None,
+    clip_by: options.ClipBy = None,
+    select: options.Select = None,
+    precision: options.Precision = None,
+    device: options.Device = None,
+    cuda_graphs: options.CudaGraphs = None,
+    keep_head: options.KeepHead = None,
+    data_dir: options.DataDir = None,
+    sample: options.Sample = None,
+    limit_train: options.LimitTrain = None,
+    limit_eval: options.LimitEval = None,
+    drop_bad: options.DropBad = None,
+    skip_missing: options.SkipMissing = None,
+    experiment: options.Experiment = None,
+    tracking_uri: options.TrackingUri = None,
+    allow_pickles: options.AllowPickles = None,
+    cache_size: options.CacheSize = None,
+    executor: options.Executor = None,
+    jobs: options.Jobs = None,
+    gpus_per_run: options.GpusPerRun = None,
+    checkpoint_every: options.CheckpointEvery = None,
+    rerun: options.Rerun = None,
+    fail_fast: options.FailFast = None,
+    dry_run: options.DryRun = False,
+    yes: options.Yes = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Fine-tune every setting of a grid of frozen layers, and recommend one.
+
+    Draws heat maps of score and training time and the Pareto front of the two, and names the fastest setting whose
+    score on the dev split is within the tolerance of full fine-tuning, with the loss to expect on the test split and
+    the time saved. Finished runs are not repeated: the same command again goes on where it stopped.
+
+    `alue-bench sweep -t mdd -m mini`  (every pair of bottom and top layers: 91 runs)
+
+    `alue-bench sweep -t mdd -m mini --grid bottom=0..12/3,top=0..4 --grid lr=2e-5,5e-5 --seeds 3`
+    """
+    keep_for_documents(as_json)
+    settings, overrides = merge_study(given_options(context.params), config, context.obj, command="sweep")
+    with stoppable():
+        raise typer.Exit(run_sweep(context.obj, settings, overrides, dry_run=dry_run, yes=yes, as_json=as_json))
+
+
+def run_sweep(
+    registry: Registry,
+    settings: Mapping[str, Any],
+    overrides: Overrides,
+    *,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    progress_of: Callable[[Plan, PlainConsole], Progress] | None = None,
+) -> int:
+    """Plan, execute, draw, recommend. Returns the exit code.
+
+    progress_of: what is told how the sweep goes along, in place of the view on the terminal.
+    """
+    from alue_bench.cli.dry_run import show_plan
+    from alue_bench.cli.invocation import Invocation, Streams
+    from alue_bench.cli.views.grid_view import grid_progress_of, grid_result
+    from alue_bench.cli.views.tables import plan_view, result_view
+    from alue_bench.executors.outcome import in_reading_order
+    from alue_bench.planning.build import build_plan
+    from alue_bench.planning.sweep_order import spread_out
+
+    streams = Streams.of_command(as_json=as_json)
+    streams.warn_of_plugins(registry)
+    tolerance = parse_tolerance(settings.get("tolerance"))
+    invocation = Invocation(registry, settings, streams)  # a wrong executor is told before the plan is made
+    request = sweep_request(settings, overrides)
+    plan = build_plan(replace(request, download=not (dry_run and request.skip_missing)), registry)
+    order = spread_out(plan.runs)
+    plan.runs, plan.order_matters = order.runs, True
+    streams.talk.print(plan_view(plan))
+    streams.talk.print(f"order: {order.describe()}")
+    if dry_run:
+        return show_plan(plan, registry, invocation, streams, {"sweep": _described(order, tolerance, [])})
+    invocation.check(plan)
+    streams.confirm(len(plan.runs), yes=yes)
+
+    with invocation:
+        invocation.start_parent(plan, name=f"sweep of {len(plan.runs)} runs", tags={"sweep.order": order.describe()})
+        execution = invocation.execute(plan, (progress_of or grid_progress_of)(plan, streams.talk))
+        outcomes = in_reading_order(execution.outcomes)
+        found = [] if execution.stop else list(_concluded(outcomes, tolerance))
+        document = invocation.document(execution) | {"sweep": _described(order, tolerance, found)}
+        if found:
+            best_effort("no figures of the grid", lambda: _keep_figures(found, invocation, streams.warn), streams.warn)
+        invocation.finish_parent(document, execution, _headline(found))
+        if found:
+            for group, recommendation in found:
+                streams.result(grid_result(group, recommendation))
+        elif outcomes:
+            streams.result(result_view(outcomes))
+        return invocation.farewell(document, execution)
+
+
+def sweep_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequest:
+    """Raises UsageError where the grid makes no sense, or says otherwise what an option says too."""
+    from alue_bench.planning.grid import WHOLE, parse_grid
+
+    grid = parse_grid(settings.get("grid") or [WHOLE])
+    request = plan_request(settings, overrides)
+    _check_said_once(grid, settings, overrides)
+    if not (grid.bottom or grid.top or grid.strategies or request.strategies):
+        raise UsageError(f"--grid does not say what to freeze; add {WHOLE}, axes such as bottom=0..12/3, or --strategy")
+    return replace(request, grid=grid, seeds=grid.seeds or request.seeds)
+
+
+def _check_said_once(grid: Grid, settings: Mapping[str, Any], overrides: Overrides) -> None:
+    given = {
+        name: origin
+        for origin, values in overrides
+        if not origin.startswith(RECIPE_ORIGIN)  # a recipe gives way to whatever else was said
+        for name in values
+    }
+    twice = [name for name in grid.settings if name in given]
+    twice += [name for name in ("seed", "seeds") if grid.seeds and name in settings]
+    if twice:
+        name, origin = twice[0].replace("_", "-"), given.get(twice[0], "command line")
+        said = f"--{name}" if origin == "command line" else f"{name} of {origin}"
+        axis = "seed" if twice[0] == "seeds" else name
+        raise UsageError(f"{said} and --grid {axis}=… both say it; give one of them")
+
+
+Found = list["tuple[Group, Recommendation | None]"]
+
+
+def _concluded(outcomes: list[Any], tolerance: float) -> Found:
+    """Each grid with what to recommend of it."""
+    from alue_bench.cli.views.grid_view import table_of
+    from alue_bench.report.grid import groups, recommend
+
+    return [(group, recommend(group.cells, tolerance)) for group in groups(table_of(outcomes)) if len(group.cells)]
+
+
+def _keep_figures(found: Found, invocation: Invocation, warn: Callable[[str], None]) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        _draw(found, Path(scratch), warn)
+        invocation.add_to_parent(Path(scratch), into=FOLDER)
+
+
+def _draw(found: Found, folder: Path, warn: Callable[[str], None]) -> None:
+    """PNG files: three of each grid. One that cannot be drawn is told, and the others are."""
+    from alue_bench.messages.display import file_name
+    from alue_bench.messages.figure_text import literal_text
+    from alue_bench.report.grid import pareto_figure, runtime_map, score_map
+
+    def draw_one(draw: Callable[..., Any], path: Path, group: Any, recommendation: Any) -> None:
+        with literal_text():
+            draw(group, recommendation).savefig(path, dpi=110)
+
+    for group, recommendation in found:
+        for name, draw in (("score", score_map), ("runtime", runtime_map), ("pareto", pareto_figure)):
+            path = folder / file_name(group.name, f"-{name}.png")
+            drawing = partial(draw_one, draw, path, group, recommendation)
+            best_effort(f"no figure {path.name}", drawing, warn)
+
+
+def _headline(found: Found) -> dict[str, float]:
+    """What the parent run shows of its recommendations."""
+    shown = {}
+    for group, recommendation in found:
+        if recommendation is not None:
+            values = recommendation.as_dict()
+            for name in ("test_score", "test_change", "train_s", "saving"):
+                if values[name] is not None:
+                    shown[f"recommended_{name}/{group.name}"] = values[name]
+    return shown
+
+
+def _described(order: Order, tolerance: float, found: Found) -> dict[str, Any]:
+    """The part of the document that a sweep adds."""
+    from alue_bench.report.grid import nothing_learnt, pareto_front
+
+    return {
+        "tolerance": tolerance,
+        "order": {"seed": order.seed, "bias": order.bias, "description": order.describe()},
+        "grids": [
+            {
+                "task": group.task,
+                "model": group.model,
+                "settings": group.settings,
+                "metric": group.metric,
+                "recommendation": recommendation.as_dict() if recommendation else None,
+                "nothing_learnt": why.as_dict() if (why := nothing_learnt(group.cells)) else None,
+                "front": [
+                    {name: row[name] for name in ("strategy", "dev_score", "test_score", "train_s")}
+                    for row in pareto_front(group.cells).to_dict("records")
+                ],
+            }
+            for group, recommendation in found
+        ],
+    }

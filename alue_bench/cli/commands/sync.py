@@ -1,0 +1,71 @@
+"""`alue-bench sync`: to the tracking store what it could not take when it was measured."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from alue_bench.contract.errors import UnavailableError, UsageError
+from alue_bench.messages.suggestion import command_line
+
+
+def sync(
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow store; as for run.")] = None,
+) -> None:
+    """Write results that are kept on this machine to the tracking store, and remove them here.
+
+    A run whose store was away, locked or full keeps its result below the state folder. Doing this twice, or from two
+    processes at once, doubles nothing. Exit code 1 where a result is left.
+    """
+    from alue_bench.cli.invocation import report_sent
+    from alue_bench.cli.views.console import remarks
+    from alue_bench.tracking.connection import connect, store_name
+    from alue_bench.tracking.connection import tracking_uri as resolve_uri
+    from alue_bench.tracking.recording import Recorder
+    from alue_bench.tracking.spool import all_spools, damaged_entries, spool_folder
+
+    talk = remarks()
+    uri = resolve_uri(tracking_uri)
+    store = store_name(uri)
+    problems: list[str] = []
+    spools = all_spools()
+    left = 0
+    for spool in (spool for spool in spools if spool.store == store):
+        try:
+            connection = connect(uri, spool.experiment)
+        except UsageError as error:  # the experiment was deleted: others do not wait for it
+            count = len(spool.entries())
+            left += count
+            talk.print(
+                f"{count} results are still kept in {spool.folder}: {str(error).partition(';')[0]}; restore it in "
+                "MLflow, and give the same command again",
+                style="yellow",
+            )
+            continue
+        told: list[str] = []
+        recorder = Recorder(connection, on_problem=told.append)
+        report_sent(recorder.send_spooled(), talk)
+        if recorder.away is not None:
+            problems += told
+        else:
+            for sentence in told:
+                talk.print(sentence, style="yellow")
+        left += len(recorder.spool.entries())
+    if problems:
+        raise UnavailableError(
+            f"{problems[0].partition(';')[0]}; {left} results are still kept in {spool_folder()}: give the same "
+            "command again once the store answers"
+        )
+    for other in sorted({spool.store for spool in spools} - {store}):
+        count = sum(len(spool.entries()) for spool in spools if spool.store == other)
+        talk.print(
+            f"{count} results of another store are kept here; write them with: "
+            f"{command_line('sync', options={'tracking_uri': other})}"
+        )
+    damaged = damaged_entries()
+    for path in damaged:
+        talk.print(f"{path} is damaged and cannot be written anywhere", style="red")
+    if not spools and not damaged:
+        talk.print("Nothing is kept on this machine: every result is in its store")
+    raise typer.Exit(1 if left or damaged else 0)

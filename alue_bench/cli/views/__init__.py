@@ -1,0 +1,1 @@
+"""Tables, progress and the console: everything that the commands show in a terminal."""

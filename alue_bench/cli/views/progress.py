@@ -1,0 +1,148 @@
+"""How a plan goes along: a live bar on a terminal, plain lines elsewhere. Everything goes to stderr."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+
+from rich.console import RenderableType
+from rich.progress import BarColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+
+from alue_bench.cli.views.console import PlainColumn, PlainConsole
+from alue_bench.executors.local import Outcome
+from alue_bench.planning.build import Plan, PlannedRun
+from alue_bench.planning.variation import labelled, varied_by_specs
+
+
+def progress_of(plan: Plan, console: PlainConsole) -> PlainProgress | LiveProgress:
+    return LiveProgress(plan, console) if console.is_terminal else PlainProgress(plan, console)
+
+
+def describe(outcome: Outcome, varied: Sequence[str] = ()) -> str:
+    """One line for a run that ended, with its values of the hyper-parameters that vary in its plan."""
+    label = labelled(outcome.spec, varied)
+    if outcome.status == "failed":
+        return f"{label}: failed: {outcome.cause}"
+    primary = outcome.planned.inputs.task.primary
+    source = " [sample data]" if outcome.spec.data.source == "sample" else ""
+    return (
+        f"{label}{source}: {outcome.status}, {primary} {outcome.metrics['test/score']:.3f}, "
+        f"trained in {outcome.metrics['runtime/train_s']:.1f} s"
+    )
+
+
+class _RunNumbers:
+    """Each run's place among those that were begun: the same when it starts and when it ends, though others start and
+    end between."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._places: dict[str, int] = {}
+
+    def of(self, planned: PlannedRun) -> str:
+        return f"{self._places.setdefault(planned.spec.fingerprint, len(self._places) + 1)}/{self._total}"
+
+
+class PlainProgress:
+    """One line when a run starts and one when it ends: for logs and pipes."""
+
+    def __init__(self, plan: Plan, console: PlainConsole) -> None:
+        self._console, self._numbers = console, _RunNumbers(len(plan.runs))
+        self._varied = varied_by_specs(run.spec for run in plan.runs)
+
+    def __enter__(self) -> PlainProgress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def started(self, planned: PlannedRun) -> None:
+        self._print(f"run {self._numbers.of(planned)} {labelled(planned.spec, self._varied)}: started")
+
+    def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
+        pass
+
+    def ended(self, outcome: Outcome) -> None:
+        self._print(f"run {self._numbers.of(outcome.planned)} {describe(outcome, self._varied)}")
+
+    def warned(self, message: str) -> None:
+        self._print(f"warning: {message}")
+
+    def _print(self, line: str) -> None:
+        self._console.print(line)
+
+
+class _Under(Progress):
+    """Bars with something above them."""
+
+    above: Callable[[], RenderableType | None] = staticmethod(lambda: None)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        found = self.above()
+        if found is not None:
+            yield found
+        yield from super().get_renderables()
+
+
+class LiveProgress:
+    """A bar over the whole plan, weighted by each run's expected effort, with the time that remains."""
+
+    REFRESH_S = 0.2
+
+    def __init__(self, plan: Plan, console: PlainConsole) -> None:
+        self._progress = _Under(
+            PlainColumn("{task.description}"),
+            BarColumn(),
+            PlainColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            PlainColumn("left:"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._progress.above = self.above
+        self._numbers = _RunNumbers(len(plan.runs))
+        self._varied = varied_by_specs(run.spec for run in plan.runs)
+        self._bar = self._progress.add_task("planning", total=sum(run.cost for run in plan.runs))
+        self._done, self._last = 0.0, 0.0
+        self._under_way: dict[str, float] = {}
+
+    def above(self) -> RenderableType | None:
+        """What stands above the bar."""
+        return None
+
+    def __enter__(self) -> LiveProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def started(self, planned: PlannedRun) -> None:
+        label = f"{self._numbers.of(planned)} {labelled(planned.spec, self._varied)}"
+        self._progress.update(self._bar, description=label)
+
+    def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
+        # The last tenth is scoring and recording.
+        self._under_way[planned.spec.fingerprint] = 0.9 * planned.cost * done / total
+        now = time.monotonic()
+        if now - self._last >= self.REFRESH_S:
+            self._last = now
+            self._show()
+
+    def ended(self, outcome: Outcome) -> None:
+        self._numbers.of(outcome.planned)
+        self._under_way.pop(outcome.spec.fingerprint, None)
+        self._done += outcome.planned.cost
+        self._show()
+        self._progress.console.print(describe(outcome, self._varied))
+
+    def warned(self, message: str) -> None:
+        self._progress.console.print(f"warning: {message}", style="yellow")
+
+    def _show(self) -> None:
+        self._progress.update(self._bar, completed=self._done + sum(self._under_way.values()))

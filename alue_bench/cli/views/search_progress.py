@@ -1,0 +1,133 @@
+"""How a search goes along: a bar over the budget on a terminal, plain lines elsewhere. Everything goes to stderr."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, Progress, TimeElapsedColumn
+
+from alue_bench.cli.views.console import PlainColumn, PlainConsole
+from alue_bench.cli.views.progress import describe
+
+if TYPE_CHECKING:
+    from alue_bench.executors.local import Outcome
+    from alue_bench.planning.build import PlannedRun
+    from alue_bench.search.policy import Decision
+    from alue_bench.search.state import Asked, SearchState
+
+
+class SearchProgress:
+    """Told of the runs that are asked for, of how they go along, and of how things stand afterwards.
+
+    It is entered once for the whole search; plans that are executed meanwhile may enter it again.
+    """
+
+    REFRESH_S = 0.2
+
+    def __init__(self, console: PlainConsole) -> None:
+        self._console = console
+        self._bar = (
+            Progress(
+                PlainColumn("{task.description}"),
+                BarColumn(),
+                PlainColumn("{task.percentage:>3.0f}% of the budget"),
+                TimeElapsedColumn(),
+                console=console,
+            )
+            if console.is_terminal
+            else None
+        )
+        self._task = self._bar.add_task("planning", total=None) if self._bar else None
+        self._entered, self._last = 0, 0.0
+        self._budget = 0.0
+        """FLOPs; of all searches that go on side by side."""
+        self._spent: dict[str, float] = {}
+        """FLOPs, by search."""
+        self._costs: dict[str, float] = {}
+        """FLOPs of the runs of this round, by fingerprint."""
+        self._parts: dict[str, float] = {}
+        """How far those are that are under way."""
+
+    def __enter__(self) -> SearchProgress:
+        self._entered += 1
+        if self._bar and self._entered == 1:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._entered -= 1
+        if self._bar and self._entered == 0:
+            self._bar.stop()
+
+    def follow(self, searches: Sequence[SearchState]) -> None:
+        """Before the first run of these searches, which go on side by side."""
+        self._spent = dict.fromkeys(map(_name, searches), 0.0)
+        self._budget = sum(search.question.budget * search.grid.full_flops for search in searches)
+
+    def begin(self, asked: Sequence[Asked]) -> None:
+        """Before the runs of a round."""
+        self._costs = {one.planned.spec.fingerprint: one.step.cost * one.search.grid.full_flops for one in asked}
+        self._parts.clear()
+        one = asked[0]
+        self._show(f"{_name(one.search)} {one.step.candidate.name}" if len(asked) == 1 else f"{len(asked)} runs")
+        for one in asked:
+            short = ", short" if one.step.short else ""
+            self._say(
+                one.search, f"{one.step.candidate.name}, seed {one.step.replicate + 1}{short}: {one.decision.why}"
+            )
+
+    def settle(self, asked: Asked, decision: Decision) -> None:
+        """After a run: what is spent, and what the candidate's loss is now known to be."""
+        search = asked.search
+        self._spent[_name(search)] = decision.spent * search.grid.full_flops
+        self._parts.pop(asked.planned.spec.fingerprint, None)
+        self._show()
+        standing = next((s for s in decision.standings if s.candidate == asked.step.candidate), None)
+        known = ""
+        if standing is not None and standing.loss is not None:
+            loss = standing.loss
+            known = f"; {standing.candidate.name} loses {loss.mean:.4f} ± {loss.standard_error:.4f}: {standing.state}"
+        budget = search.share(search.question.budget)
+        self._say(search, f"spent {search.share(decision.spent):.1%} of the grid (of {budget:.0%}){known}")
+
+    def started(self, planned: PlannedRun) -> None:
+        pass
+
+    def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
+        self._parts[planned.spec.fingerprint] = done / total
+        now = time.monotonic()
+        if now - self._last >= self.REFRESH_S:
+            self._last = now
+            self._show()
+
+    def ended(self, outcome: Outcome) -> None:
+        self._print(f"  {describe(outcome)}")
+
+    def warned(self, message: str) -> None:
+        self._print(f"warning: {message}")
+
+    def _show(self, description: str | None = None) -> None:
+        """On the bar: what is spent, and the runs under way as far as they are."""
+        if self._bar is not None and self._task is not None:
+            under_way = sum(self._costs.get(fingerprint, 0.0) * part for fingerprint, part in self._parts.items())
+            self._bar.update(
+                self._task,
+                total=self._budget,
+                completed=sum(self._spent.values()) + under_way,
+                description=description,
+            )
+
+    def _say(self, search: SearchState, line: str) -> None:
+        self._print(f"{_name(search)}: {line}" if len(self._spent) > 1 else line)
+
+    def _print(self, line: str) -> None:
+        self._console.print(line)
+
+
+def _name(search: SearchState) -> str:
+    return f"{search.task}/{search.model}"

@@ -1,0 +1,245 @@
+"""What people see: the plan before, the results after."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from alue_bench.cli.views.console import PlainConsole, styled
+from alue_bench.cli.views.wide_tables import Fitted
+from alue_bench.contract.spec import Resolved
+from alue_bench.evaluation.intervals import LEVEL, estimate
+from alue_bench.evaluation.learning import REMEDY, Learning, learning
+from alue_bench.executors.local import Outcome
+from alue_bench.planning.build import Plan, PlannedRun
+from alue_bench.planning.variation import Settings, labelled, reading_order, settings_of, varied_by_specs
+from alue_bench.report.numbers import NONE, percent, plain, several, signed, signed_percent
+
+if TYPE_CHECKING:
+    from alue_bench.report.comparison import Comparison
+
+BASELINE = "full"
+SAMPLE_NOTE = (
+    "sample: embedded data written for demonstration; these scores say nothing about the real tasks. "
+    "Add real files with: alue-bench data add TASK PATH"
+)
+
+
+def plan_view(plan: Plan) -> RenderableType:
+    """What will run, with which settings, and what is left out and why."""
+    table = Table(title=f"Plan: {several(len(plan.runs), 'run')}", title_justify="left", title_style="bold")
+    for column in ("task", "data", "rows train/dev/test", "model", "strategies", "seeds"):
+        table.add_column(column)
+    groups: dict[tuple[str, str], list[PlannedRun]] = {}
+    for run in _in_reading_order(plan):
+        groups.setdefault((run.spec.task, run.spec.model), []).append(run)
+    settings: dict[str, list[str]] = {}
+    for (task, model), runs in groups.items():
+        inputs = runs[0].inputs
+        splits, own = inputs.train_rows.splits, inputs.rows.splits
+        rows = "/".join(str(len(part.examples)) for part in (splits["train"], splits["dev"], own["test"]))
+        strategies = list(dict.fromkeys(run.spec.strategy for run in runs))
+        seeds = sorted({run.spec.seed for run in runs})
+        shown = task if inputs.task is inputs.train_task else f"{task} (trained on {inputs.train_task.name})"
+        table.add_row(shown, runs[0].spec.data.source, rows, model, _strategies(strategies), _seeds(seeds))
+        settings.setdefault(describe_settings([run.hyper for run in runs]), []).append(f"{task}/{model}")
+    parts: list[RenderableType] = [Fitted(table)]
+    for description, used_by in settings.items():
+        who = "" if len(settings) == 1 else f" ({', '.join(used_by)})"
+        parts.append(styled(f"settings{who}: {description}"))
+    if plan.runs:
+        spec = plan.runs[0].spec
+        parts.append(styled(f"device: {spec.device}, precision: {spec.precision}"))
+    if any(run.spec.data.source == "sample" for run in plan.runs):
+        parts.append(styled(SAMPLE_NOTE, "yellow"))
+    parts += [styled(f"note: {note}", "yellow") for note in plan.notes]
+    for skipped in plan.skipped:
+        what = "/".join(part for part in (skipped.task, skipped.model, skipped.strategy) if part != "*")
+        parts.append(styled(f"skipped {what}: {skipped.reason}", "dim"))
+    return Group(*parts)
+
+
+def _in_reading_order(plan: Plan) -> list[PlannedRun]:
+    """Return the runs of a plan as it has them, unless its order is one for the machine."""
+    if not plan.order_matters:
+        return plan.runs
+    place = reading_order([run.spec for run in plan.runs])
+    return sorted(plan.runs, key=lambda run: place[run.spec.fingerprint])
+
+
+def describe_settings(resolved: Sequence[Resolved]) -> str:
+    """Return the hyper-parameters of runs, each with where it comes from where that is not the general default, and
+    with all its values where the runs differ in it."""
+    shown = []
+    for name in vars(resolved[0].values):
+        values = sorted({getattr(hyper.values, name) for hyper in resolved})
+        origin = ", ".join(dict.fromkeys(hyper.origins[name] for hyper in resolved))
+        shown.append(f"{name}={' or '.join(map(str, values))}" + (f" [{origin}]" if origin != "default" else ""))
+    return ", ".join(shown)
+
+
+def result_view(outcomes: Sequence[Outcome]) -> RenderableType:
+    """One row per task, model, strategy and value of each hyper-parameter that varies: mean over seeds, and the change
+    against `full` where it was run with the same values.
+
+    Above each task's rows stands what a predictor gets that does not read the text. What is the same in every row
+    stands in the title, so that the table fits a narrow terminal.
+    """
+    names = varied_by_specs(outcome.spec for outcome in outcomes)
+    groups: dict[tuple[str, str, str, Settings], list[Outcome]] = {}
+    for outcome in sorted(outcomes, key=_first_of_block(outcomes)):
+        spec = outcome.spec
+        groups.setdefault((spec.task, spec.model, spec.strategy, settings_of(spec.hyper, names)), []).append(outcome)
+    varying: dict[str, Callable[[Outcome], str]] = {
+        "data": lambda o: o.spec.data.source,
+        "model": lambda o: o.spec.model,
+        "status": lambda o: o.status,
+    }
+    constant = [{read(o) for o in outcomes}.pop() for read in varying.values() if len({read(o) for o in outcomes}) == 1]
+    varying = {name: read for name, read in varying.items() if len({read(o) for o in outcomes}) > 1}
+    seeds = len({outcome.spec.seed for outcome in outcomes})
+    constant.append(f"mean of {seeds} seeds ± {100 * LEVEL:.0f} % t-interval" if seeds > 1 else "one seed")
+    table = Table(title=f"Test scores ({', '.join(constant)})", title_justify="left", title_style="bold")
+    table.add_column("task: metric, strategy", no_wrap=True)
+    for name in (*names, *varying):
+        table.add_column(name)
+    for column in ("score", "Δ full", "train s", "Δ time", "trained", "FLOPs"):
+        table.add_column(column, justify="right", no_wrap=True)
+    previous = None
+    for (task, model, strategy, settings), group in groups.items():
+        good = _good(group)
+        if previous != (task, model):
+            previous = (task, model)
+            table.add_section()
+            trivial = _score(_values(good, "test/trivial_score")[:1])
+            heading = styled(task, "bold") + styled(f": {group[0].planned.inputs.task.primary}")
+            table.add_row(heading, *[""] * (len(names) + len(varying)), styled(f"{trivial} trivial", "dim"))
+        described = [str(value) for _, value in settings]
+        described += [", ".join(dict.fromkeys(read(outcome) for outcome in group)) for read in varying.values()]
+        reference = _good(groups.get((task, model, "full", settings), [])) if strategy != "full" else []
+        numbers = _measured(good, reference) if good else [NONE] * 6
+        table.add_row(f"  {strategy}", *described, *numbers, style=None if good else "red")
+    notes: list[RenderableType] = [Fitted(table)]
+    if any(outcome.spec.data.source == "sample" for outcome in outcomes):
+        notes.append(styled(SAMPLE_NOTE, "yellow"))
+    if seeds == 1 and len(groups) > 1:
+        notes.append(styled("One seed: a difference may be chance. --seeds 5 tells more.", "dim"))
+    for (task, model, strategy, settings), group in groups.items():
+        learnt = _learning(_good(group)) if strategy == BASELINE else None
+        if learnt is not None and not learnt.shown:
+            where = ", ".join([f"{task}/{model}", *(f"{name} {value}" for name, value in settings)])
+            said = f"{where}: {learnt.sentence(strategy, 'test')}; {REMEDY}. A change from it means nothing."
+            notes.append(styled(said, "yellow"))
+    for outcome in outcomes:
+        if outcome.status == "failed":
+            label = labelled(outcome.spec, names)
+            notes.append(styled(f"failed {label}: {outcome.cause} (run {outcome.run_id})", "red"))
+    return Group(*notes)
+
+
+def _first_of_block(outcomes: Sequence[Outcome]) -> Callable[[Outcome], int]:
+    """Keeps tasks and models in their order, and brings what belongs to one of each together."""
+    first: dict[tuple[str, str], int] = {}
+    for index, outcome in enumerate(outcomes):
+        first.setdefault((outcome.spec.task, outcome.spec.model), index)
+    return lambda outcome: first[(outcome.spec.task, outcome.spec.model)]
+
+
+def _good(group: Iterable[Outcome]) -> list[Outcome]:
+    return [outcome for outcome in group if outcome.status != "failed"]
+
+
+def _measured(good: list[Outcome], reference: list[Outcome]) -> list[str]:
+    # Where runs failed, changes are over the seeds that both still have.
+    by_seed = {_seeds_of(outcome): outcome for outcome in reference}
+    pairs = [(one, by_seed[seeds]) for one in good if (seeds := _seeds_of(one)) in by_seed]
+    return [
+        _score(_values(good, "test/score")),
+        _difference(pairs),
+        plain(_mean(good, "runtime/train_s"), 1),
+        _time_change(pairs),
+        percent(_mean(good, "params/trainable_share")),
+        percent(_mean(good, "flops/train_vs_full")),
+    ]
+
+
+def _learning(good: Sequence[Outcome]) -> Learning | None:
+    """Judge finished runs against the trivial score; None where none recorded it."""
+    columns = ("test/score", "test/trivial_score", "test/above_trivial_error")
+    return learning(*([outcome.metrics.get(name, math.nan) for outcome in good] for name in columns))
+
+
+def _seeds_of(outcome: Outcome) -> tuple[int, int]:
+    return outcome.spec.init_seed, outcome.spec.data_seed
+
+
+def comparison_view(comparison: Comparison, *, sort: str) -> RenderableType:
+    """A table a block, what must be known of its rows below it, and at the end what the signs mean."""
+    from alue_bench.report.comparison_table import explain, text_tables
+
+    parts: list[RenderableType] = []
+    for block, shown in zip(comparison.blocks, text_tables(comparison, sort=sort), strict=True):
+        title = styled(f"{shown.title}\n", "bold") + styled(shown.subtitle, "dim")
+        table = Table(title=title, title_justify="left", title_style="")
+        for place, column in enumerate(shown.columns):
+            table.add_column(column, justify="right" if place else "left", no_wrap=True)
+        for row in shown.rows:
+            table.add_row(*row)
+        parts += [Fitted(table), *(styled(f"  {note}", "dim") for note in shown.notes)]
+        if block.sample:
+            parts.append(styled(SAMPLE_NOTE, "yellow"))
+        parts.append(styled(""))
+    return Group(*parts, *(styled(line, "dim") for line in explain(comparison)))
+
+
+def print_table(
+    console: PlainConsole, columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None
+) -> None:
+    """A plain table for the listing commands."""
+    table = Table(*columns, title=title, title_justify="left", title_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(Fitted(table))
+
+
+def _strategies(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 20 else f"{', '.join(names[:6])}, … ({len(names)})"
+
+
+def _seeds(seeds: list[int]) -> str:
+    return ", ".join(map(str, seeds)) if len(seeds) <= 5 else f"{seeds[0]} … {seeds[-1]} ({len(seeds)})"
+
+
+def _values(outcomes: Iterable[Outcome], metric: str) -> list[float]:
+    return [outcome.metrics[metric] for outcome in outcomes if metric in outcome.metrics]
+
+
+def _score(values: list[float]) -> str:
+    from alue_bench.report.comparison_table import score_text
+
+    return score_text(estimate(values))
+
+
+def _mean(outcomes: Iterable[Outcome], metric: str) -> float:
+    return statistics.fmean(_values(outcomes, metric))
+
+
+def _difference(pairs: Iterable[tuple[Outcome, Outcome]]) -> str:
+    """Empty where nothing can be subtracted."""
+    changes = [a.metrics["test/score"] - b.metrics["test/score"] for a, b in pairs]
+    found = estimate(changes)
+    return signed(found.mean) if found else ""
+
+
+def _time_change(pairs: Iterable[tuple[Outcome, Outcome]]) -> str:
+    """As `alue-bench compare` has it, without the interval. Empty for the baseline."""
+    from alue_bench.report.comparison import mean_change
+
+    metric = "runtime/train_s"
+    found = mean_change((ours.metrics.get(metric), base.metrics.get(metric)) for ours, base in pairs)
+    return signed_percent(found.mean) if found else ""

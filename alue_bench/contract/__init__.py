@@ -1,0 +1,1 @@
+"""The values and hooks that plugins and the harness exchange, their validation, and the registry of plugins."""

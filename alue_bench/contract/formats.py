@@ -1,0 +1,405 @@
+"""Readers: from an official file to examples, naming every row that is not what it should be.
+
+Only the standard library is used here: plugin authors import this module at start-up.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from alue_bench.contract.errors import DataError
+from alue_bench.contract.validation import Kind, check_mapping, check_texts, check_types
+
+# One label, several labels (multi-label, possibly none), a number (regression), or no gold label at all.
+Target = str | tuple[str, ...] | float | None
+
+Column = str | int
+"""A column by its name in the header, or by its position (from 0) where the file has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row of a task: a text or a pair of texts, and what is to be predicted."""
+
+    id: str
+    text: str
+    text_pair: str | None
+    target: Target
+    line: int
+    """The row's first line in its file, counted from 1; of a file that has no lines (XLSX, Parquet), the row's number,
+    counted as the program that shows the file counts it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that cannot be used, and why."""
+
+    line: int
+    """As for `Example`."""
+    reason: str
+
+
+class Reader(Protocol):
+    """Anything with this method can be the `read` of a `DataFile`."""
+
+    def __call__(self, path: Path) -> Iterator[Example | BadRow]:
+        """Yield each row of `path` as an example or as a bad row.
+
+        A row that is not of the task is left out. None in the place of a row is counted as a bad one.
+        Raises DataError where the file as a whole is unusable: empty, not UTF-8 text, a column missing.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delimited:
+    r"""Reads TSV and CSV files, with or without a header.
+
+    >>> Delimited(columns=2, text=0, target=1)                        # text<TAB>label, no header
+    >>> Delimited(header=True, delimiter=",", quoted=True, text="question1", text_pair="question2",
+    ...           target="label", decode={"0": "different", "1": "similar"})
+
+    A file without quoting is split at each delimiter and each line feed and at nothing else, so that quotation marks,
+    carriage returns inside a text and exotic line separators stay part of the text.
+    """
+
+    text: Column
+    text_pair: Column | None = None
+    target: Column | tuple[str, ...] | None = None
+    """The column of the label or number; several columns of 0 and 1 for a multi-label task; None for a file
+    without gold labels."""
+    id: Column | None = None
+    """The column of the example's identifier; without one, the row's number from 0."""
+    delimiter: str = "\t"
+    quoted: bool = False
+    header: bool = False
+    columns: int | None = None
+    """How many columns each row must have; by default as many as the header has."""
+    decode: Mapping[str, str] = field(default_factory=dict)
+    """Label names by what the file writes, where the two differ."""
+    labels: tuple[str, ...] | None = None
+    """Where given, any other label (after `decode`) makes a bad row. A task fills this in from its label space."""
+    ignore: frozenset[str] = frozenset()
+    """Labels of the file that are not of this task: their rows are left out and are not an error."""
+    number: tuple[float, float] | None = None
+    """For regression: the smallest and largest number allowed."""
+
+    def __post_init__(self) -> None:
+        _check_fields(self)
+        _check_columns(self)
+
+    def __call__(self, path: Path) -> Iterator[Example | BadRow]:
+        lines, undecodable = _lines(path)
+        rows: _Rows = (_QuotedRows if self.quoted else _PlainRows)(lines, self.delimiter)
+        width = self.columns
+        position: dict[str, int] = {}
+        if self.header:
+            first = next(rows, None)
+            if first is None or isinstance(first, BadRow):
+                raise DataError(f"{path}:1: the header cannot be read")
+            names, width = first[1], len(first[1])
+            if self.columns not in (None, width):
+                raise DataError(f"{path}:1: the header has {width} columns instead of {self.columns}")
+            position = {name: index for index, name in enumerate(names)}
+            header = _listed([shown(name, quote=False) for name in names], most=30)
+            for column in (self.text, self.text_pair, self.id, *_as_tuple(self.target)):
+                if isinstance(column, str) and column not in position:
+                    raise DataError(f"{path}:1: column {column!r} is missing; the header has {header}")
+                if isinstance(column, str) and names.count(column) > 1:
+                    raise DataError(f"{path}:1: the header has {names.count(column)} columns of the name {column!r}")
+                if isinstance(column, int) and column >= width:
+                    raise DataError(f"{path}:1: column {column + 1} is missing; the header has {header}")
+            if isinstance(self.target, int) and isinstance(self._example(names, position, 1, 0), Example):
+                raise DataError(f"{path}:1: the first line is a row and not a header; the file must have a header")
+        number_of_rows, empty = 0, True
+        for row in rows:
+            empty = False
+            if isinstance(row, BadRow):
+                yield row
+                continue
+            line, cells, last_line = row
+            row_number, number_of_rows = number_of_rows, number_of_rows + 1
+            broken = next((n for n in range(line, last_line + 1) if n in undecodable), None)
+            if broken is not None:
+                yield BadRow(line, f"not valid UTF-8 (byte {undecodable[broken]} of line {broken})")
+            elif last_line > line and (
+                len(cells) != width
+                or any(self._is_row(text, width, position) for text in lines[line - 1 : last_line - 1])
+            ):
+                # By the rules it is one row; but a line of it is a whole row, and the mark before it is one too many.
+                yield BadRow(line, _swallowed(last_line))
+                rows.resume_after(line)
+            elif len(cells) != width:
+                yield BadRow(line, f"{len(cells)} columns instead of {width}")
+            elif any("\0" in cell for cell in cells):
+                yield BadRow(line, "holds a NUL character: the file is damaged, or not UTF-8 text")
+            else:
+                example = self._example(cells, position, line, row_number)
+                if example is not None:
+                    yield example
+        if empty:
+            raise DataError(f"{path}: the file has no rows")
+
+    def _is_row(self, line: str, width: int | None, position: Mapping[str, int]) -> bool:
+        """Whether a line alone, its quotation marks taken for text, has every column and a target that is known."""
+        cells = line.split(self.delimiter)
+        known = self.labels or self.decode or self.number or isinstance(self.target, tuple)
+        if self.target is None or not known or len(cells) != width:
+            return False
+        cells = [cell.strip('"') for cell in cells]
+        return isinstance(self._example(cells, position, 0, 0), Example)
+
+    def _example(
+        self, cells: list[str], position: Mapping[str, int], line: int, row_number: int
+    ) -> Example | BadRow | None:
+        def cell(column: Column) -> str:
+            return cells[position[column] if isinstance(column, str) else column]
+
+        text = cell(self.text)
+        pair = cell(self.text_pair) if self.text_pair is not None else None
+        if not text.strip() or (pair is not None and not pair.strip()):
+            return BadRow(line, "empty text")
+        target: Target = None
+        if isinstance(self.target, tuple):
+            marks = {name: cell(name) for name in self.target}
+            wrong = next((name for name, mark in marks.items() if mark not in ("0", "1")), None)
+            if wrong is not None:
+                return BadRow(line, f"column {wrong!r} holds {shown(marks[wrong])} instead of 0 or 1")
+            target = tuple(name for name, mark in marks.items() if mark == "1")
+        elif self.target is not None and self.number is not None:
+            low, high = self.number
+            try:
+                target = float("" if "_" in cell(self.target) else cell(self.target))  # Python reads 1_0 as ten
+            except ValueError:
+                return BadRow(line, f"{shown(cell(self.target))} is not a number")
+            if not (low <= target <= high and math.isfinite(target)):
+                return BadRow(line, f"{target} is not within {low} to {high}")
+        elif self.target is not None:
+            written = cell(self.target)
+            if written in self.ignore:
+                return None
+            target = self.decode.get(written, None if self.decode else written)
+            if target is None or (self.labels is not None and target not in self.labels):
+                return BadRow(line, self._unknown_label(written, target))
+        identifier = cell(self.id) if self.id is not None else str(row_number)
+        return Example(identifier, text, pair, target, line)
+
+    def _unknown_label(self, written: str, decoded: str | None) -> str:
+        """Say what is wrong with a label, and what the file may hold instead: codes with what each means."""
+        labels = sorted(self.labels or ())
+        if self.decode and decoded is not None:  # the reader's mistake, not the file's
+            return (
+                f"label {shown(written)} is read as {shown(decoded)}, which is not one of the labels "
+                f"{_listed(labels)}; mend decode in the task's declaration"
+            )
+        meanings = sorted(self.decode.items())
+        codes = [f"{shown(code, quote=False)} for {shown(label, quote=False)}" for code, label in meanings]
+        return f"unknown label {shown(written)} (expected {_listed(codes or labels)})"
+
+
+def _check_fields(read: Delimited) -> None:
+    """Raises TypeError or ValueError for the first field that is not what it must be."""
+    nothing = type(None)
+    kinds: dict[str, Kind] = {
+        "text": (str, int), "text_pair": (str, int, nothing), "target": (str, int, tuple, nothing),
+        "id": (str, int, nothing), "delimiter": str, "quoted": bool, "header": bool, "columns": (int, nothing),
+        "labels": (tuple, nothing), "ignore": (frozenset, set), "number": (tuple, nothing),
+    }  # fmt: skip
+    check_types("Delimited", vars(read), kinds)
+    check_mapping("Delimited", vars(read), "decode")
+    if isinstance(read.target, tuple):
+        check_texts("Delimited", vars(read), ("target",))
+        if not read.target:
+            raise ValueError("Delimited: target names no column; leave it out where the file has no gold labels")
+    if read.columns is not None and read.columns < 1:
+        raise ValueError(f"Delimited: columns is {read.columns}; a row has at least 1")
+    if not read.delimiter or any(end in read.delimiter for end in "\r\n"):
+        raise ValueError(f"Delimited: delimiter {read.delimiter!r} cannot part the columns of a line")
+    if read.quoted and (len(read.delimiter) > 1 or read.delimiter == '"'):
+        raise ValueError(f"Delimited: delimiter {read.delimiter!r} must be one character, where cells are quoted")
+
+
+def _check_columns(read: Delimited) -> None:
+    """Raises ValueError where a column cannot be found, or is named for two things that differ."""
+    wanted = [read.text, read.text_pair, read.id, *_as_tuple(read.target)]
+    if negative := [column for column in wanted if isinstance(column, int) and column < 0]:
+        raise ValueError(f"Delimited: column {negative[0]} is negative; columns are counted from 0")
+    content = [column for column in (read.text, read.text_pair, *_as_tuple(read.target)) if column is not None]
+    if twice := [column for place, column in enumerate(content) if column in content[:place]]:
+        raise ValueError(f"Delimited: column {twice[0]!r} cannot be two of text, text_pair and target at once")
+    if read.header:
+        return
+    if read.columns is None:
+        raise ValueError("Delimited without a header needs columns=, the number of columns of each row")
+    if by_name := [column for column in wanted if isinstance(column, str)]:
+        raise ValueError(f"Delimited without a header names columns by position, not {by_name[0]!r}")
+    if beyond := [column for column in wanted if isinstance(column, int) and column >= read.columns]:
+        raise ValueError(f"Delimited: column {beyond[0]} (from 0) is beyond the {read.columns} of a row")
+
+
+def _as_tuple(columns: Column | tuple[str, ...] | None) -> tuple[Column, ...]:
+    if columns is None:
+        return ()
+    return columns if isinstance(columns, tuple) else (columns,)
+
+
+def shown(text: str, *, quote: bool = True, most: int = 60) -> str:
+    """A text from outside for a message: on one line, no longer than `most`, with nothing that steers a terminal."""
+    safe = printable(text if len(text) <= most else text[:most] + "…")
+    return f"'{safe}'" if quote else safe
+
+
+def printable(text: str) -> str:
+    """A text with all escaped that is invisible or steers a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _listed(names: list[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (f" or {len(names) - most} more" if len(names) > most else "")
+
+
+def _lines(path: Path) -> tuple[list[str], dict[int, int]]:
+    """The file's lines without their ends, and for each line that is not UTF-8 the number of its first bad byte."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(
+            f"{path}: the file is UTF-16; save it as UTF-8: {_converting('iconv -f UTF-16 -t UTF-8', path)}"
+        )
+    content = content.removeprefix(b"\xef\xbb\xbf")  # a byte-order mark is not text
+    if not content.strip():
+        raise DataError(f"{path}: the file is empty")
+    if b"\n" not in content and b"\r" in content.strip():
+        raise DataError(
+            f"{path}: its lines end with carriage returns alone; convert them: {_converting(_LINE_FEEDS, path)}"
+        )
+    lines: list[str] = []
+    undecodable: dict[int, int] = {}
+    for number, raw in enumerate(content.rstrip(b"\r\n").split(b"\n"), start=1):
+        raw = raw.removesuffix(b"\r")
+        try:
+            lines.append(raw.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            undecodable[number] = error.start + 1
+            lines.append(raw.decode("utf-8", errors="replace"))
+    if len(undecodable) > len(lines) // 2:
+        raise DataError(
+            f"{path}: the file is not UTF-8 text; convert it, from Windows' Arabic code page for example: "
+            f"{_converting('iconv -f CP1256 -t UTF-8', path)}"
+        )
+    # UTF-16 without its mark is valid UTF-8 where the letters are Arabic or Latin: only the NULs tell.
+    if sum("\0" in line for line in lines) > len(lines) // 2:
+        raise DataError(f"{path}: the file is UTF-16 or not a text; save it as UTF-8")
+    return lines, undecodable
+
+
+_LINE_FEEDS = r"tr '\r' '\n'"
+
+
+def _converting(command: str, path: Path) -> str:
+    """Return a shell line that writes the converted file beside the one that cannot be read."""
+    return f"{command} < {shlex.quote(str(path))} > {shlex.quote(f'{path}.utf8')}"
+
+
+_Row = tuple[int, list[str], int]  # first line, cells, last line
+
+
+class _Rows(Protocol):
+    """Rows in file order, which a reader can make go back."""
+
+    def __next__(self) -> _Row | BadRow: ...
+
+    def __iter__(self) -> Iterator[_Row | BadRow]: ...
+
+    def resume_after(self, line: int) -> None:
+        """Go on with the line after this one."""
+        ...
+
+
+class _PlainRows:
+    """One row a line."""
+
+    def __init__(self, lines: list[str], delimiter: str) -> None:
+        self._lines, self._delimiter, self._next = lines, delimiter, 1
+
+    def __iter__(self) -> Iterator[_Row | BadRow]:
+        return self
+
+    def __next__(self) -> _Row | BadRow:
+        number = self._next
+        if number > len(self._lines):
+            raise StopIteration
+        self._next += 1
+        line = self._lines[number - 1]
+        return (number, line.split(self._delimiter), number) if line.strip() else BadRow(number, "empty line")
+
+    def resume_after(self, line: int) -> None:
+        self._next = line + 1
+
+
+class _QuotedRows:
+    """Rows whose cells may be quoted, and then hold delimiters and line feeds.
+
+    A quotation mark that is not closed swallows all up to the next one, a thousand rows perhaps. It is named at the
+    line where it stands, and reading goes on with the line after it. There, up to where it had swallowed, a row counts
+    only if it has no doubtful quotation mark: whether such a row begins or ends a text cannot be known.
+    """
+
+    def __init__(self, lines: list[str], delimiter: str) -> None:
+        csv.field_size_limit(2**30)  # the module's default rejects texts above 128 kB
+        self._lines, self._delimiter = lines, delimiter
+        edge = re.escape(delimiter)
+        self._whole_cell = re.compile(rf'(?:^|(?<={edge}))"(?:[^"]|"")*"(?={edge}|$)')
+        self._doubtful_to = 0
+        self._skipped, self._reader = 0, self._reader_after(0)
+
+    def __iter__(self) -> Iterator[_Row | BadRow]:
+        return self
+
+    def __next__(self) -> _Row | BadRow:
+        first = self._last + 1
+        try:
+            cells = next(self._reader)
+        except csv.Error as error:
+            last = self._last
+            if last == first:
+                return BadRow(first, f"quotation marks do not fit ({error})")
+            self.resume_after(first)
+            return BadRow(first, _swallowed(last))
+        if not cells:
+            return BadRow(first, "empty line")
+        last = self._last
+        if first <= self._doubtful_to and any(map(self._is_doubtful, self._lines[first - 1 : last])):
+            self.resume_after(first)
+            return BadRow(first, "its quotation marks do not fit those of an earlier line")
+        return first, cells, last
+
+    def resume_after(self, line: int) -> None:
+        self._doubtful_to = max(self._doubtful_to, self._last)
+        self._skipped, self._reader = line, self._reader_after(line)
+
+    def _reader_after(self, line: int) -> Any:
+        rest = (self._lines[index] + "\n" for index in range(line, len(self._lines)))
+        return csv.reader(rest, delimiter=self._delimiter, strict=True)
+
+    @property
+    def _last(self) -> int:
+        """The last line that was read."""
+        return self._skipped + int(self._reader.line_num)
+
+    def _is_doubtful(self, line: str) -> bool:
+        """Whether quotation marks stand anywhere but around whole cells of this line, or doubled inside them."""
+        return '"' in self._whole_cell.sub("", line)
+
+
+def _swallowed(last: int) -> str:
+    return f"a quotation mark is opened and not closed on this line, which would swallow all up to line {last}"

@@ -1,0 +1,421 @@
+"""Discovery of plugins through entry points: a broken one is isolated, reported, and the rest goes on."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import Distribution, EntryPoint, distributions
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import pluggy
+
+from alue_bench.contract import hookspecs
+from alue_bench.contract.errors import AlueBenchError, PluginError, UsageError
+from alue_bench.contract.executor import Executor
+from alue_bench.contract.formats import shown
+from alue_bench.contract.model import Model
+from alue_bench.contract.spec import resolve_hyper_parameters
+from alue_bench.contract.strategy import EncoderShape, Outline, Strategy, StrategyFamily, outline
+from alue_bench.contract.task import NAME, Task
+from alue_bench.messages.redaction import redact
+
+if TYPE_CHECKING:
+    import typer
+
+DISABLE_VARIABLE = "ALUE_BENCH_DISABLE_PLUGINS"
+"""Names of plugins not to load, separated by commas: entry-point names or distribution names."""
+
+RESERVED_EXECUTORS = ("local", "ray")
+
+Declares = TypeVar("Declares", Task, Model)
+T = TypeVar("T", Task, Model, StrategyFamily, Path, Executor)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The entry point that something comes from."""
+
+    distribution: str
+    version: str
+    entry_point: str
+    module: str
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version} ({self.entry_point})"
+
+
+@dataclass
+class PluginReport:
+    """What one entry point provides, or why it does not."""
+
+    origin: Origin
+    status: str = "loaded"  # loaded | failed | disabled
+    problems: list[str] = field(default_factory=list)
+    tasks: list[str] = field(default_factory=list)
+    models: list[str] = field(default_factory=list)
+    strategies: list[str] = field(default_factory=list)
+    studies: list[str] = field(default_factory=list)
+    executors: list[str] = field(default_factory=list)
+    hooks: list[str] = field(default_factory=list)
+    """Every hook that it implements, observers and commands included."""
+
+    def fail(self, problem: str) -> None:
+        self.status = "failed"
+        self.problems.append(problem)
+
+
+@dataclass(frozen=True)
+class Declared(Generic[T]):
+    """A declaration and where it comes from."""
+
+    value: T
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Everything the plugins declare."""
+
+    manager: pluggy.PluginManager
+    reports: tuple[PluginReport, ...]
+    tasks: Mapping[str, Declared[Task]]
+    models: Mapping[str, Declared[Model]]
+    families: tuple[Declared[StrategyFamily], ...]
+    studies: Mapping[str, Declared[Path]] = field(default_factory=dict)
+    """Study files by name."""
+    executors: Mapping[str, Declared[Executor]] = field(default_factory=dict)
+    strict: bool = False
+    """Whether a plugin that fails is fatal, now or when it adds its commands."""
+
+    def task(self, name: str) -> Task:
+        """Raises UsageError with the nearest name where there is none."""
+        return self._find("task", name, self.tasks).value
+
+    def model(self, name: str) -> Model:
+        """Raises UsageError with the nearest name where there is none."""
+        return self._find("model", name, self.models).value
+
+    def strategy(self, name: str) -> tuple[Strategy, Origin]:
+        """The strategy that one family makes of a name.
+
+        Raises UsageError where no family knows the name, and PluginError where two make different strategies of it.
+        """
+        found = [(strategy, d.origin) for d in self.families if (strategy := _parse(d, name)) is not None]
+        rival = next((origin for strategy, origin in found[1:] if (strategy, origin) != found[0]), None)
+        if rival is not None:
+            raise PluginError(_said_twice(f"strategy {shown(name)}", "claimed", found[0][1], rival))
+        if not found:
+            examples = [example for d in self.families for example in d.value.examples]
+            grammars = ", ".join(dict.fromkeys(d.value.grammar for d in self.families))
+            raise UsageError(
+                f"unknown strategy {shown(name)}{_nearest(name, examples)}; strategies are written {grammars}"
+                f"{self._failures_hint()}"
+            )
+        return found[0]
+
+    def families_of(self, names: Sequence[str]) -> list[StrategyFamily]:
+        """The families that know these names, each once. Raises as `strategy` does."""
+        for name in names:
+            self.strategy(name)
+        return [d.value for d in self.families if any(_parse(d, name) is not None for name in names)]
+
+    def study(self, name: str) -> Path:
+        """The file of a study that a plugin ships. Raises UsageError with the nearest name where there is none."""
+        return self._find("study", name, self.studies).value
+
+    def failures(self) -> list[PluginReport]:
+        return [report for report in self.reports if report.status == "failed"]
+
+    def _find(self, kind: str, name: str, known: Mapping[str, Declared[T]]) -> Declared[T]:
+        if name in known:
+            return known[name]
+        raise UsageError(
+            f"unknown {kind} {shown(name)}{_nearest(name, known)}; known are {', '.join(sorted(known)) or 'none'}"
+            f"{self._failures_hint()}"
+        )
+
+    def _failures_hint(self) -> str:
+        failed = self.failures()
+        if not failed:
+            return ""
+        causes = "; ".join(f"{report.origin}: {report.problems[0]}" for report in failed)
+        return f". A plugin that failed to load may have provided it: {causes}"
+
+
+def outline_of(strategy: Strategy, origin: Origin, shape: EncoderShape) -> Outline:
+    """As `strategy.outline`. Raises PluginError where the strategy raises something else than it may, or gives
+    something else than an outline is made of; also where its `revisions` would, in the middle of a run."""
+    with _blaming(origin, strategy.name):
+        found = outline(strategy, shape)
+        strategy.revisions()
+    return found
+
+
+def _parse(declared: Declared[StrategyFamily], name: str) -> Strategy | None:
+    with _blaming(declared.origin, name):
+        strategy = declared.value.parse(name)
+        if strategy is None:
+            return None
+        if not isinstance(strategy, Strategy):
+            raise TypeError(f"parse() returned {strategy!r:.60} where a Strategy was expected")
+        if not isinstance(strategy.name, str):
+            raise TypeError(f"its name is {strategy.name!r:.60}, which is no text")
+        return strategy
+
+
+@contextmanager
+def _blaming(origin: Origin, strategy: str) -> Iterator[None]:
+    """Whatever a stranger's strategy raises inside is that plugin's failure, in a sentence."""
+    try:
+        yield
+    except AlueBenchError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"plugin {origin} failed on strategy {shown(strategy)}: {_cause(error)}; mend it, or leave the strategy out"
+        ) from error
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def entry_points() -> list[tuple[EntryPoint, Distribution]]:
+    """The entry points of our group with their distributions, each distribution once, in a stable order."""
+    found: dict[tuple[str, str], tuple[EntryPoint, Distribution]] = {}
+    for distribution in distributions():
+        for entry_point in distribution.entry_points:
+            if entry_point.group == hookspecs.GROUP:
+                # The first one on sys.path wins, as with imports; an editable install may be listed twice.
+                found.setdefault((_name_of(distribution), entry_point.name), (entry_point, distribution))
+    return [found[key] for key in sorted(found)]
+
+
+def _metadata(distribution: Distribution, field: str, otherwise: str) -> str:
+    """What a broken installation may not tell: its metadata may be missing, or not even be a text."""
+    try:
+        value: str | None = distribution.metadata[field]
+    except Exception:  # each of these raises an error of its own, which says nothing more
+        value = None
+    return value or otherwise
+
+
+def _name_of(distribution: Distribution) -> str:
+    return _metadata(distribution, "Name", "a distribution without a name")
+
+
+def load_registry(*, disable: Iterable[str] = (), strict: bool = False) -> Registry:
+    """Load every plugin that is installed and not disabled.
+
+    Raises PluginError where two plugins declare one name; and with `strict`, where any plugin failed.
+    """
+    disabled = {*disable, *filter(None, os.environ.get(DISABLE_VARIABLE, "").replace(" ", "").split(","))}
+    manager = pluggy.PluginManager(hookspecs.GROUP)
+    manager.add_hookspecs(hookspecs)
+    reports: list[PluginReport] = []
+    loaded: list[tuple[PluginReport, object]] = []
+    for entry_point, distribution in entry_points():
+        origin = Origin(
+            _name_of(distribution),
+            _metadata(distribution, "Version", "of unknown version"),
+            entry_point.name,
+            entry_point.value,
+        )
+        report = PluginReport(origin)
+        reports.append(report)
+        if disabled & {origin.entry_point, origin.distribution}:
+            report.status = "disabled"
+            continue
+        try:
+            plugin = entry_point.load()
+            manager.register(plugin, name=str(origin))
+            manager.check_pending()  # a hook of ours misspelt is an error, not silence
+        except (Exception, SystemExit) as error:  # whatever a stranger's module does must not take the tool down
+            report.fail(_cause(error))
+            if manager.has_plugin(str(origin)):
+                manager.unregister(name=str(origin))
+            continue
+        report.hooks = sorted(caller.name for caller in manager.get_hookcallers(plugin) or ())
+        loaded.append((report, plugin))
+
+    tasks: dict[str, Declared[Task]] = {}
+    models: dict[str, Declared[Model]] = {}
+    families: dict[str, Declared[StrategyFamily]] = {}
+    studies: dict[str, Declared[Path]] = {}
+    executors: dict[str, Declared[Executor]] = {}
+    for report, plugin in loaded:
+        for task in _with_known_defaults(_declared(plugin, report, "alue_bench_tasks", Task), report, "task"):
+            _claim("task", task.name, Declared(task, report.origin), tasks)
+            report.tasks.append(task.name)
+        for model in _with_known_defaults(_declared(plugin, report, "alue_bench_models", Model), report, "model"):
+            _claim("model", model.name, Declared(model, report.origin), models)
+            report.models.append(model.name)
+        for family in _declared(plugin, report, "alue_bench_strategies", StrategyFamily):
+            _claim("strategy family", family.grammar, Declared(family, report.origin), families)
+            report.strategies.append(family.grammar)
+        for study in _declared(plugin, report, "alue_bench_studies", Path):
+            if study.suffix != ".toml" or not NAME.fullmatch(study.stem) or not study.is_file():
+                report.fail(f"alue_bench_studies() returned {str(study)!r}, which is no file NAME.toml")
+                continue
+            _claim("study", study.stem, Declared(study, report.origin), studies)
+            report.studies.append(study.stem)
+        for executor in _declared(plugin, report, "alue_bench_executors", Executor):
+            if not isinstance(executor.name, str) or not NAME.fullmatch(executor.name):
+                report.fail(f"alue_bench_executors() named one {_told(executor.name)}, but names match {NAME.pattern}")
+                continue
+            if executor.name in RESERVED_EXECUTORS:
+                report.fail(
+                    f"alue_bench_executors() returned {executor.name!r}, which is the name of a built-in one; rename it"
+                )
+                continue
+            _claim("executor", executor.name, Declared(executor, report.origin), executors)
+            report.executors.append(executor.name)
+    registry = Registry(manager, tuple(reports), tasks, models, tuple(families.values()), studies, executors, strict)
+    _refuse_failures(registry)
+    return registry
+
+
+def _refuse_failures(registry: Registry) -> None:
+    if registry.strict and registry.failures():
+        report = registry.failures()[0]
+        raise PluginError(f"plugin {report.origin} failed: {report.problems[0]} (--strict makes this fatal)")
+
+
+def _declared(plugin: object, report: PluginReport, hook: str, kind: type[T]) -> list[T]:
+    """What one plugin's hook returns; whatever is wrong with it goes into its report."""
+    function: Callable[[], Iterable[Any]] | None = getattr(plugin, hook, None)
+    if function is None:
+        return []
+    if not hasattr(function, f"{hookspecs.GROUP}_impl"):
+        report.fail(f"{hook}() is not marked with @alue_bench.hookimpl, so nothing calls it")
+        return []
+    try:
+        values = list(function())
+    except (Exception, SystemExit) as error:  # as above: isolate the stranger
+        report.fail(f"{hook}() raised {_cause(error)}")
+        return []
+    good = [value for value in values if isinstance(value, kind)]
+    for value in values:
+        if not isinstance(value, kind):
+            report.fail(f"{hook}() returned {_told(value)} where a {kind.__name__} was expected")
+    return good
+
+
+def _with_known_defaults(declared: list[Declares], report: PluginReport, kind: str) -> list[Declares]:
+    """Tasks or models whose defaults are hyper-parameters in their range; what is wrong goes into the report."""
+    good = []
+    for value in declared:
+        try:
+            resolve_hyper_parameters([(f"{kind} {value.name!r}", value.defaults)])
+        except UsageError as error:
+            report.fail(f"{error}; mend or drop that entry of defaults")
+        else:
+            good.append(value)
+    return good
+
+
+def _claim(kind: str, name: str, declared: Declared[T], taken: dict[str, Declared[T]]) -> None:
+    if name in taken:
+        raise PluginError(_said_twice(f"{kind} {name!r}", "declared", taken[name].origin, declared.origin))
+    taken[name] = declared
+
+
+def _said_twice(subject: str, verb: str, one: Origin, other: Origin) -> str:
+    """A name that two plugins, or one plugin twice, declare or claim, and what to do about it."""
+    if one == other:
+        return (
+            f"{subject} is {verb} twice by {one}; rename or remove one of the two in its module {one.module}, or leave "
+            f"the plugin out with --disable-plugin {_name_to_disable(one, None)}"
+        )
+    return (
+        f"{subject} is {verb} by {one} and by {other}; leave one of them out with --disable-plugin "
+        f"{_name_to_disable(one, other)} or --disable-plugin {_name_to_disable(other, one)}, or with {DISABLE_VARIABLE}"
+    )
+
+
+def _name_to_disable(origin: Origin, kept: Origin | None) -> str:
+    """A name, quoted for a shell, that leaves out one plugin and keeps another."""
+    others = {kept.entry_point, kept.distribution} if kept is not None else set()
+    return shlex.quote(origin.entry_point if origin.entry_point not in others else origin.distribution)
+
+
+def _cause(error: BaseException) -> str:
+    try:
+        message = " ".join(redact(str(error)).split())  # pluggy says what is wrong in the last of several lines
+    except Exception:  # an exception of a stranger, which cannot even be written
+        message = ""
+    return f"{type(error).__name__}: {message:.300}" if message else type(error).__name__
+
+
+def _told(value: object) -> str:
+    """A stranger's value for a message."""
+    try:
+        return f"{value!r:.80}"
+    except Exception as error:
+        return f"a {type(value).__name__} whose repr raises {type(error).__name__}"
+
+
+def add_commands(registry: Registry, app: typer.Typer) -> None:
+    """Let every plugin add its commands; one that raises is reported as failed and does not stop the rest. A command
+    of a name that there is already is left out, and its plugin is reported as failed.
+
+    Raises PluginError where one fails and the registry is strict.
+    """
+    reports = {str(report.origin): report for report in registry.reports}
+    registered: tuple[list[Any], list[Any]] = (app.registered_commands, app.registered_groups)
+    for infos in registered:  # of an earlier call in this process
+        infos[:] = [info for info in infos if not hasattr(info, _ADDED_BY)]
+    owners = {_command_name(info): "alue-bench" for infos in registered for info in infos}
+    for implementation in registry.manager.hook.alue_bench_commands.get_hookimpls():
+        plugin = implementation.plugin_name
+        before = [len(infos) for infos in registered]
+        _call(implementation, lambda plugin, cause: reports[plugin].fail(cause), "alue_bench_commands", app=app)
+        for infos, known in zip(registered, before, strict=True):
+            for info in infos[known:]:
+                setattr(info, _ADDED_BY, plugin)
+                name = _command_name(info)
+                if name in owners:
+                    infos.remove(info)
+                    reports[plugin].fail(
+                        f"alue_bench_commands() adds the command {name!r}, which {owners[name]} has already; rename it"
+                    )
+                owners.setdefault(name, plugin)
+    _refuse_failures(registry)
+
+
+_ADDED_BY = "alue_bench_plugin"
+"""The attribute of a command that names the plugin it comes from."""
+
+
+def _command_name(info: Any) -> str:
+    """The name of a command, or of a group of commands, as Typer finds it."""
+    from typer.main import get_command_name
+
+    inner = getattr(getattr(info, "typer_instance", None), "info", None)
+    given = next((name for name in (info.name, getattr(inner, "name", None)) if isinstance(name, str)), None)
+    return given if given is not None else get_command_name(getattr(info.callback, "__name__", ""))
+
+
+def notify(registry: Registry, hook: str, warn: Callable[[str], None], **arguments: object) -> None:
+    """Call an observer hook of every plugin; one that raises is reported through `warn` and does not stop the rest."""
+    _call_all(registry, hook, lambda plugin, cause: warn(f"plugin {plugin}: {cause}"), **arguments)
+
+
+def _call_all(registry: Registry, hook: str, failed: Callable[[str, str], None], **arguments: object) -> None:
+    """Call each implementation with those of the arguments that it names; `failed` is told plugin and cause."""
+    for implementation in getattr(registry.manager.hook, hook).get_hookimpls():
+        _call(implementation, failed, hook, **arguments)
+
+
+def _call(implementation: Any, failed: Callable[[str, str], None], hook: str, **arguments: object) -> None:
+    wanted = {name: arguments[name] for name in implementation.argnames}
+    try:
+        implementation.function(**wanted)
+    except (Exception, SystemExit) as error:  # a stranger must not cost anybody the tool or a result
+        failed(implementation.plugin_name, f"{hook}() raised {_cause(error)}")

@@ -1,0 +1,268 @@
+"""One run: what is to be done (`RunSpec`) and what was measured (`RunResult`)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from alue_bench.contract.errors import UsageError
+from alue_bench.contract.strategy import Adapter, FreezePlan
+
+# Increase when the meaning of a recorded result changes, so that older results are not reused for newer specs.
+RESULT_VERSION = 5
+
+
+def digest_of(value: object) -> str:
+    """A short, stable digest of JSON-like data: 32 hexadecimal digits."""
+    canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HyperParameters:
+    """How a model is fine-tuned. The defaults are those of ALUE's own baselines (Seelawi et al. 2021)."""
+
+    epochs: int = 10
+    batch_size: int = 16
+    lr: float = 2e-5
+    """Peak learning rate of AdamW; it decays linearly to zero."""
+    llrd: float = 1.0
+    """Layer-wise decay of the learning rate (Howard & Ruder 2018, section 3.2; Sun et al. 2019): the top layer has
+    `lr`, as pooler and head have, and each layer this part of the rate of the one above it. The embeddings are one more
+    layer at the bottom."""
+    warmup: float = 0.0
+    """The part of all steps in which the learning rate rises linearly from zero."""
+    weight_decay: float = 0.0
+    adam_eps: float = 1e-8
+    clip: float = 1.0
+    """Largest gradient norm; 0 turns clipping off."""
+    clip_by: Literal["global", "component"] = "global"
+    """Whether the norm is that of all gradients together or of each parameter's alone (Yang & Ma 2022)."""
+    max_length: int = 256
+    """Tokens of an example, special tokens included; longer ones are cut, and how many is recorded."""
+    select: Literal["best", "last"] = "best"
+    """Which epoch's weights are tested: the one with the best dev score, or the last one."""
+
+    def __post_init__(self) -> None:
+        checks = {
+            "epochs": (self.epochs >= 1, "at least 1"),
+            "batch_size": (self.batch_size >= 1, "at least 1"),
+            "lr": (0 < self.lr < math.inf, "above 0 and finite"),
+            "llrd": (0 < self.llrd <= 1, "above 0 and at most 1 (1 gives every layer the same rate)"),
+            "warmup": (0 <= self.warmup < 1, "at least 0 and below 1 (a part of all steps)"),
+            "weight_decay": (0 <= self.weight_decay < math.inf, "at least 0 and finite"),
+            "adam_eps": (0 < self.adam_eps < math.inf, "above 0 and finite"),
+            "clip": (0 <= self.clip < math.inf, "at least 0 and finite (0 turns clipping off)"),
+            "clip_by": (self.clip_by in ("global", "component"), "global or component"),
+            "max_length": (self.max_length >= 4, "at least 4"),
+            "select": (self.select in ("best", "last"), "best or last"),
+        }
+        for name, (valid, wanted) in checks.items():
+            if not valid:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be {wanted}")
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Hyper-parameters, and for each one which layer of defaults and overrides it came from."""
+
+    values: HyperParameters
+    origins: Mapping[str, str]
+
+
+def resolve_hyper_parameters(layers: Iterable[tuple[str, Mapping[str, object]]]) -> Resolved:
+    """Merge overrides, weakest first; each layer is (origin, values), where None means "not given here".
+
+    Raises UsageError naming the origin where a name is unknown or a value has the wrong type or range.
+    """
+    kinds: dict[str, type] = {name: type(value) for name, value in asdict(HyperParameters()).items()}
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(kinds, "default")
+    for origin, given in layers:
+        for name, value in given.items():
+            if value is None:
+                continue
+            if name not in kinds:
+                raise UsageError(f"{origin}: unknown hyper-parameter {name!r}; known are {', '.join(kinds)}")
+            kind = kinds[name]
+            number = kind is float and isinstance(value, int) and not isinstance(value, bool)
+            if not number and (not isinstance(value, kind) or isinstance(value, bool)):
+                raise UsageError(f"{origin}: {name} is {value!r}; it must be of type {kind.__name__}")
+            values[name] = kind(value)
+            origins[name] = origin
+        try:
+            HyperParameters(**values)
+        except ValueError as error:
+            raise UsageError(f"{origin}: {error}") from error
+    return Resolved(HyperParameters(**values), origins)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataDigests:
+    """What of a task's data determines a result, and what a reader must know of it."""
+
+    source: Literal["real", "sample"]
+    protocol: str
+    train: str
+    """Digest of the train and dev splits as used: files, reader, limits, dropped rows."""
+    test: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """One (task, model, strategy, seed, hyper-parameters) to do. Equal fingerprints mean equal results."""
+
+    task: str
+    train_task: str
+    """The task that trains the model; another one than `task` only for diagnostic sets."""
+    model: str
+    model_digest: str
+    """Of weights, configuration and tokeniser; or the hub's commit."""
+    strategy: str
+    freeze_plan: FreezePlan
+    seed: int
+    init_seed: int
+    """Seeds the head's initial weights."""
+    data_seed: int
+    """Seeds the order of the training data and dropout."""
+    hyper: HyperParameters
+    data: DataDigests
+    device: str
+    """"cpu" or "cuda"; the device's make is recorded with the result."""
+    precision: Literal["fp32", "bf16", "fp16"]
+    cuda_graphs: bool = False
+    """Whether training steps are recorded and replayed."""
+    limit_train: int | None = None
+    limit_eval: int | None = None
+    drop_bad: bool = False
+    kept_layers: tuple[int, ...] | None = None
+    """Those of the pre-trained model's layers that stay in it; None for all. `freeze_plan` counts the kept ones."""
+    adapter: Adapter | None = None
+    """What is put into the model to train in its stead."""
+    keep_head: bool = False
+    """Whether training starts from the fine-tuned head that the checkpoint has, instead of a fresh one."""
+    unusual: Mapping[str, str] = field(default_factory=dict)
+    """What else determines the training, by name, where it is not as usual: parts of the model that stand in another
+    order than they are used in, padding on the left, a fine-tuned head that is left aside."""
+    providers: Mapping[str, str] = field(default_factory=dict)
+    """The distributions, with versions, that provide harness, train task, model and strategy."""
+    test_providers: Mapping[str, str] = field(default_factory=dict)
+    """The distribution that provides `task`, where it is none of these: it takes part in the test alone."""
+
+    @property
+    def training_key(self) -> str:
+        """A digest of everything that determines the trained weights."""
+        return digest_of(
+            {
+                "result_version": RESULT_VERSION,
+                "task": self.train_task,
+                "model": [self.model, self.model_digest],
+                "strategy": self.strategy,
+                "frozen": [
+                    sorted(self.freeze_plan.frozen_layers),
+                    self.freeze_plan.embeddings,
+                    self.freeze_plan.pooler,
+                    self.freeze_plan.trained,
+                ],
+                "kept_layers": self.kept_layers,
+                "adapter": asdict(self.adapter) if self.adapter else None,
+                "seeds": [self.init_seed, self.data_seed],
+                "hyper": asdict(self.hyper),
+                "data": self.data.train,
+                "device": self.device,
+                "precision": self.precision,
+                "cuda_graphs": self.cuda_graphs,
+                "providers": dict(self.providers),
+                **({"keep_head": True} if self.keep_head else {}),
+                **({"unusual": dict(self.unusual)} if self.unusual else {}),
+            }
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of everything that determines the result; the key for resume and for comparison."""
+        test = [self.task, self.data.test, *([dict(self.test_providers)] if self.test_providers else [])]
+        return digest_of([self.training_key, *test])
+
+    @property
+    def label(self) -> str:
+        """The run's name in MLflow and in messages."""
+        return f"{self.task}/{self.model}/{self.strategy}/seed{self.seed}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-like, for the run's config artifact."""
+        content = asdict(self)
+        content["freeze_plan"] = {
+            "layers": self.freeze_plan.shape.layers,
+            "frozen_layers": sorted(self.freeze_plan.frozen_layers),
+            "embeddings": self.freeze_plan.embeddings,
+            "pooler": self.freeze_plan.pooler,
+            "trained": self.freeze_plan.trained,
+        }
+        content |= {"fingerprint": self.fingerprint, "training_key": self.training_key}
+        return content
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """One value of a metric that is logged over the course of training."""
+
+    metric: str
+    value: float
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeEvent:
+    """What a strategy that may change its mind decided about a block, at the start or at an evaluation point."""
+
+    step: int
+    """Updates done."""
+    epoch: int
+    """From 1."""
+    block: str
+    """"embeddings", or "layer 0" and so on."""
+    norm: float | None
+    """Of the block's gradient, added up over the steps since the last point; None where none was asked for or taken."""
+    frozen: bool
+    """From here on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """What the model said of each example of a split.
+
+    `scores` is [examples, outputs]: probabilities of each label, or the predicted number of a regression.
+    """
+
+    ids: list[str]
+    gold: list[Any]
+    """Empty texts where there are no gold labels."""
+    predicted: list[Any]
+    scores: Any
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What was measured in one run."""
+
+    metrics: Mapping[str, float]
+    """Final scalars by their MLflow names: test/*, runtime/* (seconds), memory/* (MiB), flops/*, params/*."""
+    curves: tuple[CurvePoint, ...]
+    predictions: Predictions
+    dev_predictions: Predictions
+    """Of the epoch that was selected, on the dev split of the task that trained the model."""
+    submission_predictions: Predictions | None = None
+    """Of a leaderboard's rows without gold labels, where they were at hand."""
+    environment: Mapping[str, Any]
+    freezing: tuple[FreezeEvent, ...] = ()
+    """What was frozen when, for strategies that may change it; empty for all others."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know, such as how many texts were cut."""
+    problems: tuple[str, ...] = ()
+    """Which of the notes tell what could not be measured; they are shown at the end of the run too."""

@@ -1,0 +1,403 @@
+"""What a task is: a labelled data set, its label space, its splits and its metrics.
+
+A task plugin returns `Task` values from the hook `alue_bench_tasks`. A task whose files are TSV or CSV needs no code
+of its own: see `Delimited` in `alue_bench.contract.formats`, and the guide in `docs/plugins.md`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import combinations
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+from typing import Literal
+
+from alue_bench.contract.formats import Delimited, Reader
+from alue_bench.contract.validation import (
+    Kind,
+    breaks_lines,
+    check_callable,
+    check_languages,
+    check_mapping,
+    check_stated,
+    check_texts,
+    check_types,
+)
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+"""Names of tasks and models: what can stand in a file name, an MLflow tag and a shell command unquoted."""
+
+
+class TargetKind(StrEnum):
+    """What is predicted; it decides the loss, the head's size and the metrics."""
+
+    BINARY = "binary"
+    MULTICLASS = "multiclass"
+    MULTILABEL = "multilabel"
+    REGRESSION = "regression"
+
+
+METRICS: Mapping[TargetKind, tuple[str, ...]] = MappingProxyType(
+    {
+        TargetKind.BINARY: ("f1_macro", "f1_micro", "f1_weighted", "accuracy", "mcc"),
+        TargetKind.MULTICLASS: ("f1_macro", "f1_micro", "f1_weighted", "accuracy", "mcc"),
+        TargetKind.MULTILABEL: ("jaccard_samples", "f1_macro", "f1_micro", "f1_weighted", "accuracy"),
+        TargetKind.REGRESSION: ("pearson", "spearman"),
+    }
+)
+"""The metrics every run of a kind logs, beside F1 per class; a task's primary metric is one of them."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A label space. Build it with `binary`, `multiclass`, `multilabel` or `regression`."""
+
+    kind: TargetKind
+    names: tuple[str, ...] = ()
+    threshold: float = 0.5
+    """Multi-label only: a label is predicted where its probability exceeds this."""
+    minimum: float = float("-inf")
+    maximum: float = float("inf")
+
+    @classmethod
+    def binary(cls, negative: str, positive: str) -> Labels:
+        return cls(TargetKind.BINARY, (negative, positive))
+
+    @classmethod
+    def multiclass(cls, *names: str) -> Labels:
+        return cls(TargetKind.MULTICLASS, names)
+
+    @classmethod
+    def multilabel(cls, *names: str, threshold: float = 0.5) -> Labels:
+        return cls(TargetKind.MULTILABEL, names, threshold=threshold)
+
+    @classmethod
+    def regression(cls, minimum: float, maximum: float) -> Labels:
+        return cls(TargetKind.REGRESSION, minimum=minimum, maximum=maximum)
+
+    def __post_init__(self) -> None:
+        check_types("labels", vars(self), {"kind": TargetKind, "threshold": (float, int)})
+        check_texts("labels", vars(self), ("names",))
+        object.__setattr__(self, "names", tuple(self.names))
+        if self.kind is TargetKind.REGRESSION:
+            check_types("labels", vars(self), {"minimum": (float, int), "maximum": (float, int)})
+            if self.names:
+                raise ValueError("a regression task has no label names")
+            if not self.minimum < self.maximum:
+                raise ValueError(f"regression: minimum {self.minimum} is not below maximum {self.maximum}")
+        elif len(self.names) < 2:
+            raise ValueError(f"a {self.kind} task needs at least two different label names, not {self.names}")
+        if self.kind is TargetKind.BINARY and len(self.names) > 2:
+            raise ValueError(f"a binary task has two labels, not {len(self.names)}; declare Labels.multiclass")
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"threshold {self.threshold} is not between 0 and 1")
+        if broken := next((name for name in self.names if breaks_lines(name)), None):
+            raise ValueError(f"label {broken!r} holds a tab, a line end or another control character; rename it")
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the head gives for one example."""
+        return len(self.names) or 1
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """An official file: where it lies below the data folder, and how it is read."""
+
+    path: str
+    read: Reader
+
+    def __post_init__(self) -> None:
+        check_types("data file", vars(self), {"path": str})
+        check_callable(f"data file {self.path!r}", "read", self.read)
+        pure = PurePosixPath(self.path)
+        if pure.is_absolute() or ".." in pure.parts or not pure.name or "\\" in self.path or breaks_lines(self.path):
+            raise ValueError(
+                f"data file {self.path!r} must be a path below the data folder, such as 'reviews/train.tsv'"
+            )
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A split that its publishers do not give: a fixed part of the train file.
+
+    Drawn stratified by label, and by whole groups of examples with the same first text, so that neither a repeated
+    text nor a premise shared by several pairs lies on both sides. The draw depends on `seed` and on nothing else.
+    """
+
+    fraction: float
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        check_types("HeldOut", vars(self), {"fraction": (float, int), "seed": int})
+        if not 0 < self.fraction <= 0.5:
+            raise ValueError(f"HeldOut: fraction {self.fraction} is not above 0 and at most 0.5")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"HeldOut: seed {self.seed} is not at least 0 and below 2**32")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits:
+    """Which rows train, which select the epoch, which are reported."""
+
+    train: DataFile | None = None
+    """None only for a task that is scored with a model trained on another one (`Task.trained_on`)."""
+    dev: DataFile | HeldOut | None = None
+    test: DataFile | HeldOut
+    submission: DataFile | None = None
+    """An official test file without gold labels, for leaderboards."""
+    protocol: str = "official train, dev and test files"
+    """One sentence that a reader of a result needs; every run records it."""
+
+    def __post_init__(self) -> None:
+        nothing = type(None)
+        kinds: dict[str, Kind] = {
+            "train": (DataFile, nothing), "dev": (DataFile, HeldOut, nothing), "test": (DataFile, HeldOut),
+            "submission": (DataFile, nothing), "protocol": str,
+        }  # fmt: skip
+        check_types("splits", vars(self), kinds)
+        check_stated("splits", vars(self), ("protocol",))
+        _check_files_differ(self.files().values())
+
+    def files(self) -> dict[str, DataFile]:
+        """The files by split: train, dev, test, submission, those that the task has."""
+        named = {"train": self.train, "dev": self.dev, "test": self.test, "submission": self.submission}
+        return {split: file for split, file in named.items() if isinstance(file, DataFile)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """The file in which a leaderboard wants a task's predictions, tab-separated.
+
+    It has a line for each row of the official test file without gold labels (`Splits.submission`), or, where the task
+    has none, of its test file, in that file's order: the identifier, if it is wanted, and the predicted label or
+    number; for a multi-label task 0 or 1 for each label.
+    """
+
+    file: str
+    """Its name, such as "q2q.tsv"."""
+    header: tuple[str, ...] = ()
+    """The first line; empty where there is none."""
+    id: Literal["given", "row"] | None = None
+    """The first column: the identifier that the official file gives, or the row's number from 0. None: no such
+    column."""
+    encode: Mapping[str, str] = field(default_factory=dict)
+    """What the file writes for each label, where that is not its name."""
+    leaderboard: str = "ALUE"
+
+    def __post_init__(self) -> None:
+        check_types("submission", vars(self), {"file": str, "id": (str, type(None)), "leaderboard": str})
+        check_mapping("submission", vars(self), "encode")
+        check_stated("submission", vars(self), ("leaderboard",))
+        if PurePosixPath(self.file).name != self.file or self.file in ("", "..") or "\\" in self.file:
+            raise ValueError(f"submission file {self.file!r} must be a file's name without a folder")
+        if self.id not in ("given", "row", None):
+            raise ValueError(f"submission {self.file!r}: id is {self.id!r}; it must be 'given', 'row' or None")
+        if not isinstance(self.header, tuple | list) or not all(isinstance(cell, str) for cell in self.header):
+            raise TypeError(f"submission {self.file!r}: header is {self.header!r:.60}; it must be a tuple of texts")
+        cells = (self.file, *self.header, *self.encode.values())
+        if broken := next((cell for cell in cells if breaks_lines(cell)), None):
+            raise ValueError(
+                f"submission {self.file!r}: {broken!r} holds a tab or a line end, which no cell of its file can"
+            )
+
+    def columns(self, labels: Labels) -> int:
+        """How many columns each line has."""
+        predicted = len(labels.names) if labels.kind is TargetKind.MULTILABEL else 1
+        return predicted + (self.id is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A labelled data set, its label space, its splits and its metrics."""
+
+    name: str
+    title: str
+    languages: tuple[str, ...]
+    """BCP 47 codes, such as ("ar",) or ("ar-EG", "ar-MA")."""
+    labels: Labels
+    splits: Splits
+    source: str
+    """Who publishes the files and where a user gets them."""
+    licence: str
+    citation: str
+    primary: str = ""
+    """The metric logged as test/score; by default the first of `METRICS` for the kind of target."""
+    official_metric: str = ""
+    """The metric of the shared task or leaderboard, in its own words."""
+    trained_on: str | None = None
+    """The task whose train and dev splits train the model; None: this one's own. Its labels must be the same, in the
+    same order, with the same threshold or range, unless `label_map` says otherwise."""
+    label_map: Mapping[str, str | None] = field(default_factory=dict)
+    """For each label of the task in `trained_on`, the label of this one that it counts as. Several may count as one:
+    their probabilities add up (with several labels for an example, the largest counts). None: never predicted; the
+    model decides among the others, so that a task may have some of the labels only. Empty where both have the same
+    labels in the same order."""
+    defaults: Mapping[str, object] = field(default_factory=dict)
+    """Hyper-parameters this task prefers to the general defaults, by their names in `HyperParameters`."""
+    submission: Submission | None = None
+    """How a leaderboard wants predictions on this task, where there is one."""
+    sample: Path | None = None
+    """A folder laid out like the data folder, with small files written for demonstration."""
+
+    def __post_init__(self) -> None:
+        check_types("task", vars(self), {"name": str})
+        if not NAME.fullmatch(self.name):
+            raise ValueError(f"task name {self.name!r} must match {NAME.pattern}")
+        owner = f"task {self.name!r}"
+        check_stated(owner, vars(self), ("title", "languages", "source", "licence", "citation"))
+        texts = dict.fromkeys(("title", "source", "licence", "citation", "primary", "official_metric"), str)
+        others: dict[str, Kind] = {
+            "labels": Labels, "splits": Splits, "trained_on": (str, type(None)),
+            "submission": (Submission, type(None)), "sample": (Path, type(None)), "label_map": Mapping,
+        }  # fmt: skip
+        check_types(owner, vars(self), {**texts, **others})
+        check_mapping(owner, vars(self), "defaults", object)
+        check_texts(owner, vars(self), ("languages",))
+        check_languages(owner, self.languages)
+        metrics = METRICS[self.labels.kind]
+        if not self.primary:
+            object.__setattr__(self, "primary", metrics[0])
+        if self.primary not in metrics:
+            raise ValueError(f"task {self.name!r}: primary metric {self.primary!r} is not one of {', '.join(metrics)}")
+        if (self.splits.train is None) != (self.trained_on is not None):
+            raise ValueError(f"task {self.name!r} needs either a train split or trained_on, and not both")
+        if self.trained_on == self.name:
+            raise ValueError(f"task {self.name!r} is trained on itself; name another task, or give it a train split")
+        if self.splits.train is not None and self.splits.dev is None:
+            raise ValueError(f"task {self.name!r} needs a dev split; HeldOut(0.1) takes one from train")
+        if self.splits.train is None and (self.splits.dev is not None or isinstance(self.splits.test, HeldOut)):
+            raise ValueError(f"task {self.name!r} has no train split, so that it has a test file of its own and no dev")
+        for split, file in self.splits.files().items():
+            if isinstance(file.read, Delimited):
+                _check_reader(f"task {self.name!r}: the reader of the {split} file", split, file.read, self.labels)
+        _check_pairs(self)
+        if self.submission is not None:
+            _check_submission(self, self.submission)
+        if self.label_map:
+            _check_label_map(self)
+        object.__setattr__(self, "splits", _with_label_space(self.splits, self.labels))
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether an example is a pair of texts."""
+        reader = next(iter(self.splits.files().values())).read
+        return getattr(reader, "text_pair", None) is not None
+
+
+def _check_files_differ(files: Iterable[DataFile]) -> None:
+    """Raises ValueError where two splits lie in files that some systems take for one."""
+    for file, another in combinations(files, 2):
+        if file.path != another.path and file.path.casefold() == another.path.casefold():
+            raise ValueError(
+                f"splits: the files {file.path!r} and {another.path!r} differ by case alone, and are one file on "
+                "systems that ignore it; rename one of them"
+            )
+
+
+def _check_reader(owner: str, split: str, read: Delimited, labels: Labels) -> None:
+    """Raises ValueError where what a reader takes from a file can never be a target of the label space."""
+    if read.target is None:
+        if split != "submission":
+            raise ValueError(f"{owner} has no target; name the column of the gold labels")
+        return
+    if labels.kind is TargetKind.MULTILABEL:
+        if isinstance(read.target, tuple) and set(read.target) != set(labels.names):
+            raise ValueError(
+                f"{owner}: target is {read.target!r:.60}; a multi-label task needs one column of 0 and 1 for each "
+                f"label, of its name: target={labels.names!r:.200}"
+            )
+    elif isinstance(read.target, tuple):
+        raise ValueError(f"{owner}: target is {read.target!r:.60}; name one column, or declare Labels.multilabel")
+    elif labels.kind is TargetKind.REGRESSION:
+        if read.decode or read.ignore:
+            raise ValueError(f"{owner}: a regression has no labels to decode or ignore; leave out decode and ignore")
+    else:
+        _check_decoding(owner, read, labels)
+
+
+def _check_decoding(owner: str, read: Delimited, labels: Labels) -> None:
+    known = f"declared are {', '.join(labels.names)}"
+    unknown = sorted({name for code, name in read.decode.items() if code not in read.ignore} - set(labels.names))
+    if unknown:
+        raise ValueError(f"{owner}: decode gives {unknown[0]!r}, which is not one of the labels; {known}")
+    written = {code for code, name in read.decode.items() if name in labels.names} or set(labels.names)
+    if lost := sorted(read.ignore & written):
+        raise ValueError(f"{owner} ignores {lost[0]!r}, which is a label of the task; take it out of one of the two")
+
+
+def _check_pairs(task: Task) -> None:
+    """Raises ValueError where one file is of pairs of texts and another of single ones."""
+    pairs = {
+        split: file.read.text_pair is not None
+        for split, file in task.splits.files().items()
+        if isinstance(file.read, Delimited)
+    }
+    if len(set(pairs.values())) > 1:
+        alone, beside = (next(split for split, is_pair in pairs.items() if is_pair is kind) for kind in (False, True))
+        raise ValueError(
+            f"task {task.name!r}: the {beside} file holds pairs of texts and the {alone} file single ones; give both "
+            "readers text_pair, or neither"
+        )
+
+
+def _check_submission(task: Task, submission: Submission) -> None:
+    owner = f"task {task.name!r}: submission {submission.file!r}"
+    columns = submission.columns(task.labels)
+    if submission.header and len(submission.header) != columns:
+        raise ValueError(
+            f"task {task.name!r}: the submission's header has {len(submission.header)} columns, its lines {columns}"
+        )
+    unknown = sorted(set(submission.encode) - set(task.labels.names))
+    if unknown:
+        raise ValueError(
+            f"task {task.name!r}: the submission encodes {unknown[0]!r}, which is not one of its labels: "
+            f"{', '.join(task.labels.names)}"
+        )
+    if submission.encode and task.labels.kind is TargetKind.MULTILABEL:
+        raise ValueError(f"{owner} encodes labels, but that of a multi-label task holds 0 and 1; leave out encode")
+    written = {submission.encode.get(name, name) for name in task.labels.names}
+    if task.labels.names and task.labels.kind is not TargetKind.MULTILABEL and len(written) == 1:
+        raise ValueError(f"{owner} writes {next(iter(written))!r} for every label; mend encode")
+    if not isinstance(task.splits.submission or task.splits.test, DataFile):
+        raise ValueError(f"task {task.name!r} has no official test file to submit predictions of")
+
+
+def _check_label_map(task: Task) -> None:
+    """Check what needs no training task; `alue_bench.contract.transfer` checks the rest."""
+    if task.trained_on is None:
+        raise ValueError(f"task {task.name!r} has a label_map, but no other task in trained_on to map the labels of")
+    if task.labels.kind is TargetKind.REGRESSION:
+        raise ValueError(f"task {task.name!r}: a regression has no labels to map; leave label_map out")
+    for name, own in task.label_map.items():
+        if not isinstance(name, str) or not isinstance(own, str | None):
+            raise TypeError(
+                f"task {task.name!r}: label_map holds {name!r}: {own!r}; both must be names, or the second None"
+            )
+        if own is not None and own not in task.labels.names:
+            raise ValueError(
+                f"task {task.name!r}: label_map maps {name!r} to {own!r}, which is not one of its labels "
+                f"{', '.join(task.labels.names)}"
+            )
+
+
+def _with_label_space(splits: Splits, labels: Labels) -> Splits:
+    """Tell each delimited reader the task's labels, so that a plugin states them once."""
+
+    def informed(part: DataFile | HeldOut | None) -> DataFile | HeldOut | None:
+        if not isinstance(part, DataFile) or not isinstance(part.read, Delimited):
+            return part
+        if labels.kind is TargetKind.REGRESSION:
+            read = dataclasses.replace(part.read, number=(labels.minimum, labels.maximum))
+        elif labels.kind is TargetKind.MULTILABEL:
+            read = dataclasses.replace(part.read, target=labels.names) if part.read.target is not None else part.read
+        else:
+            read = dataclasses.replace(part.read, labels=labels.names)
+        return dataclasses.replace(part, read=read)
+
+    parts = {name: informed(getattr(splits, name)) for name in ("train", "dev", "test", "submission")}
+    return dataclasses.replace(splits, **parts)  # type: ignore[arg-type]

@@ -1,0 +1,133 @@
+"""Scoring one task with a model that another one trained (`Task.trained_on`): whether the two label spaces fit, and
+numbers of the training task's labels as numbers of the scored task's.
+
+The labels of both must have the same names in the same order, or the scored task maps each of them (`Task.label_map`).
+A model cannot tell one label from another of its place: with another order, every score would be of something else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.contract.task import Labels, TargetKind, Task
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+CLASSES = (TargetKind.BINARY, TargetKind.MULTICLASS)
+"""Kinds of which each example has one label; their heads are the same."""
+
+
+def misfit(task: Task, train_task: Task) -> str | None:
+    """Return why a model of `train_task` cannot be scored on `task`, with the remedy, or None where it can."""
+    said = f"task {task.name!r} is scored with the model of task {train_task.name!r}"
+    own, theirs = task.labels, train_task.labels
+    if train_task.splits.train is None:
+        return (
+            f"{said}, which has no train split of its own; name in trained_on the task that has one"
+            + (f", {train_task.trained_on!r}" if train_task.trained_on not in (None, task.name) else "")
+        )  # fmt: skip
+    if own.kind is not theirs.kind and not {own.kind, theirs.kind} <= set(CLASSES):
+        return (
+            f"{said}, but its labels are {_described(own)} and that one's {_described(theirs)}; a model can be scored "
+            "on a task of the same kind alone"
+        )
+    if own.kind is TargetKind.REGRESSION:
+        if (own.minimum, own.maximum) != (theirs.minimum, theirs.maximum):
+            return (
+                f"{said}, but its labels are {_described(own)} and that one's {_described(theirs)}; declare one range"
+            )
+        return None
+    if own.kind is TargetKind.MULTILABEL and own.threshold != theirs.threshold:
+        return (
+            f"{said}, whose epoch is selected with the threshold {theirs.threshold:g}, but its own is "
+            f"{own.threshold:g}; declare one threshold for both"
+        )
+    if not task.label_map:
+        if own.names == theirs.names:
+            return None
+        return (
+            f"{said}, whose labels are {_listed(theirs)} in this order, but its own are {_listed(own)}; give both the "
+            f"same labels in one order, or say in label_map which of its labels each of {train_task.name!r} counts as"
+            + (f": label_map={ {name: name for name in theirs.names} }" if set(own.names) == set(theirs.names) else "")
+        )
+    for wrong, why in (
+        ([name for name in task.label_map if name not in theirs.names], "is not a label of that task"),
+        ([name for name in theirs.names if name not in task.label_map], "is not in it; map it to None if it is never"),
+    ):
+        if wrong:
+            more = " to be predicted" if why.endswith("never") else ""
+            return (
+                f"{said}, whose labels are {_listed(theirs)}, and its own are {_listed(own)}; but label_map is wrong: "
+                f"{wrong[0]!r} {why}{more}"
+            )
+    missing = [name for name in own.names if name not in task.label_map.values()]
+    if missing:
+        return (
+            f"{said}, whose labels are {_listed(theirs)}, and its own are {_listed(own)}; but by label_map none of the "
+            f"former counts as {missing[0]!r}, which could then never be predicted"
+        )
+    return None
+
+
+def _described(labels: Labels) -> str:
+    if labels.kind is TargetKind.REGRESSION:
+        return f"numbers from {labels.minimum:g} to {labels.maximum:g}"
+    return f"{labels.kind} ({_listed(labels)})"
+
+
+def _listed(labels: Labels) -> str:
+    return ", ".join(labels.names)
+
+
+def told(task: Task, train_task: Task) -> str | None:
+    """Return what a run's reader must know of a label map; None where there is none."""
+    if not task.label_map:
+        return None
+    pairs = (f"{name} → {task.label_map[name] or 'never predicted'}" for name in train_task.labels.names)
+    return f"labels of {train_task.name} count as those of {task.name}: {', '.join(pairs)}"
+
+
+def transferred_logits(logits: Array, task: Task, train_task: Task) -> Array:
+    """Return logits of the training task's labels [n, outputs] as logits of the task's [n, labels].
+
+    A label that several count as has the sum of their probabilities; with several labels for an example, the largest.
+    Labels that count as none are left out, and the others share the probability among them.
+    """
+    if not task.label_map:
+        return logits
+    import numpy as np
+    from scipy.special import logsumexp
+
+    several = task.labels.kind is TargetKind.MULTILABEL
+    columns = []
+    for places in _sources(task, train_task):
+        chosen = logits[:, places]
+        merged = chosen[:, 0] if len(places) == 1 else chosen.max(axis=1) if several else logsumexp(chosen, axis=1)
+        columns.append(merged.astype(logits.dtype))
+    return np.stack(columns, axis=1)
+
+
+def transferred_targets(targets: Array, task: Task, train_task: Task) -> Array:
+    """Return the training task's targets as the task's: class indices [m], m of the n examples having a label that
+    counts as one of the task's, or marks [n, labels]; numbers as they are."""
+    if not task.label_map:
+        return targets
+    import numpy as np
+
+    sources = _sources(task, train_task)
+    if task.labels.kind is TargetKind.MULTILABEL:
+        return np.stack([targets[:, places].max(axis=1) for places in sources], axis=1)
+    place = np.full(len(train_task.labels.names), -1)
+    for own, places in enumerate(sources):
+        place[places] = own
+    found = place[targets]
+    return found[found >= 0]
+
+
+def _sources(task: Task, train_task: Task) -> list[list[int]]:
+    """For each label of the task, the places of the training task's labels that count as it."""
+    names = train_task.labels.names
+    return [[i for i, name in enumerate(names) if task.label_map[name] == own] for own in task.labels.names]

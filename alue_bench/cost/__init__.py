@@ -1,0 +1,1 @@
+"""FLOPs and time that a plan would take, computed before anything runs."""

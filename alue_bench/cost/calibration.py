@@ -1,0 +1,119 @@
+"""How fast this machine trains a model of some shape, from a few steps of the engine itself.
+
+For estimates before a plan is run, and for nothing else: what a run reports is measured in that run.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.contract.spec import HyperParameters
+from alue_bench.contract.strategy import FreezePlan
+from alue_bench.data.batches import Padding
+from alue_bench.data.tokenisation import TokenisedSplit
+from alue_bench.measure.flops import training_flops
+from alue_bench.training.architecture.encoder_stack import view_as_stack
+from alue_bench.training.device.precision import Device
+from alue_bench.training.forward import choose_forward
+from alue_bench.training.loop import fine_tune
+from alue_bench.training.prefix.frozen_prefix import Examples
+from alue_bench.training.pretrained.loading import BINARY, random_model
+
+if TYPE_CHECKING:
+    import numpy as np
+
+STEPS = {"cpu": 4, "cuda": 20}
+"""Timed, after an untimed warm-up."""
+MOST_EXAMPLES = 64
+"""In a step: from here on a larger batch is hardly faster by the example, and takes memory and time."""
+LAYERS = 2
+"""Of a model that is too large to be timed whole: its layers are alike, so few of them tell the speed of all."""
+WHOLE_BELOW = 256
+"""Models of up to this hidden size are timed whole: a step of theirs takes little, and overheads are a part of it."""
+VOCABULARY = 1000
+"""Embeddings are looked up; how many there are matters little."""
+
+
+def shape_key(config: Any) -> tuple[object, ...]:
+    """Equal for configurations whose layers cost the same."""
+    size = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers")
+    reach = ("layer_types", "local_attention", "sliding_window")
+    names = ("model_type", *size, *reach)
+    return tuple(repr(getattr(config, name, None)) for name in names)
+
+
+_measured: dict[tuple[object, ...], float] = {}
+"""What was found in this process."""
+
+
+def speed_of(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParameters, device: Device) -> float:
+    """As `measure_speed`, measured once in a process for each shape of layers, device and number format."""
+    key = (*shape_key(config), device)
+    if key not in _measured:
+        _measured[key] = measure_speed(config, lengths, hyper, device)
+    return _measured[key]
+
+
+def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParameters, device: Device) -> float:
+    """FLOPs per second, counted as `measure.flops` does, over the seconds of whole training steps: optimiser, batch
+    assembly and overheads too.
+
+    A model with random weights is trained for a few steps on random tokens, in examples as long as those given
+    (int64 [n]); all its layers train.
+
+    Takes seconds for a model of base size on a processor. Leaves torch's global random state as it was.
+    """
+    import numpy as np
+    import torch
+
+    generator = np.random.default_rng(0)
+    batch_size = min(hyper.batch_size, MOST_EXAMPLES)
+    wanted = STEPS[device.name] * batch_size
+    chosen = generator.choice(lengths, size=wanted, replace=len(lengths) < wanted)
+    with torch.random.fork_rng(devices=[0] if device.name == "cuda" else []):
+        small = _in_small(config)
+        stack = view_as_stack(random_model(small, BINARY, seed=0).to(device.name))
+        forward = choose_forward(stack, device.compute)
+        training = fine_tune(
+            stack,
+            FreezePlan(stack.shape),
+            forward,
+            Examples(_random_split(chosen, small.vocab_size, generator)),
+            Examples(_random_split(chosen[:1], small.vocab_size, generator)),
+            labels=BINARY,
+            hyper=replace(hyper, epochs=1, batch_size=batch_size, select="last"),
+            data_seed=0,
+            device=device,
+            padding=Padding(0),
+            score=lambda logits: {"score": 0.0},
+        )
+    plan = FreezePlan(stack.shape)
+    return training_flops(stack, plan, chosen, 1, head_reads_first=forward.head_reads_first) / training.loop_s
+
+
+def _in_small(config: Any) -> Any:
+    """The same layers, fewer of them, and few embeddings."""
+    small = copy.deepcopy(config)
+    small.vocab_size = min(int(getattr(small, "vocab_size", VOCABULARY)), VOCABULARY)
+    small.pad_token_id = 0
+    if int(getattr(small, "hidden_size", 0)) > WHOLE_BELOW and not getattr(small, "layer_types", None):
+        small.num_hidden_layers = min(small.num_hidden_layers, LAYERS)
+    return small
+
+
+def _random_split(lengths: np.ndarray[Any, Any], vocabulary: int, generator: np.random.Generator) -> TokenisedSplit:
+    import numpy as np
+    import torch
+
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    ids = generator.integers(vocabulary // 2, vocabulary, size=int(offsets[-1]))  # above all special tokens
+    return TokenisedSplit(
+        input_ids=torch.from_numpy(ids),
+        token_type_ids=None,
+        offsets=torch.from_numpy(offsets),
+        targets=torch.zeros(len(lengths), dtype=torch.long),
+        ids=[str(number) for number in range(len(lengths))],
+        truncated=0,
+    )

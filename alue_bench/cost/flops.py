@@ -1,0 +1,94 @@
+"""What trainings will cost, before any of them is done: FLOPs from shapes and lengths, no weights loaded.
+
+It is assumed that the outputs of frozen prefixes can be kept; a model that cannot start from them costs more. Of a
+strategy that changes its mind, the cost is what it would be if it did not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.contract.spec import digest_of
+from alue_bench.contract.strategy import FreezePlan, Outline, Strategy
+from alue_bench.contract.task import Labels
+from alue_bench.measure.flops import forward_flops, training_flops
+from alue_bench.planning.build import PlannedRun
+from alue_bench.running.run import tokenised
+from alue_bench.training.architecture.anatomy import described
+from alue_bench.training.architecture.encoder_stack import EncoderStack
+from alue_bench.training.forward import reads_first_only
+from alue_bench.training.pretrained.loading import load_config
+from alue_bench.training.surgery import model_in_outline
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class EmptyModel:
+    """A model as a strategy would have it, without memory for its weights."""
+
+    stack: EncoderStack
+    plan: FreezePlan
+    kept_layers: int
+    """How many frozen layers are computed once for each example, their outputs kept."""
+    head_reads_first: bool
+    """Whether its last layer is computed for the first token of each example alone."""
+
+    def training(self, lengths: np.ndarray[Any, Any], epochs: int, batch_size: int) -> float:
+        """Return the FLOPs over examples of these lengths (int64 [n]), as `flops/train` will record them."""
+        return training_flops(
+            self.stack,
+            self.plan,
+            lengths,
+            epochs,
+            prefix_cached=self.kept_layers > 0,
+            head_reads_first=self.head_reads_first,
+            batch_size=batch_size,
+        )
+
+    def scoring(self, lengths: np.ndarray[Any, Any]) -> float:
+        """FLOPs of a forward pass over examples of these lengths (int64 [n])."""
+        return forward_flops(self.stack, lengths, head_reads_first=self.head_reads_first)
+
+
+class EmptyModels:
+    """Gives the models of a plan; what several runs have in common is made once."""
+
+    def __init__(self, *, keeps_prefixes: bool) -> None:
+        """keeps_prefixes: whether the plan keeps what frozen prefixes put out."""
+        self._keeps_prefixes = keeps_prefixes
+        self._stacks: dict[tuple[object, ...], EncoderStack] = {}
+
+    def of(self, config: Any, labels: Labels, strategy: Strategy, outline: Outline) -> EmptyModel:
+        """config: the library's configuration of the pre-trained model. outline: what the strategy makes of it."""
+        changed = outline.kept_layers is not None or outline.adapter is not None
+        key = (digest_of(described(config)), labels.outputs, strategy.name if changed else None)
+        if key not in self._stacks:
+            self._stacks[key] = model_in_outline(config, outline, labels)
+        stack, plan = self._stacks[key], outline.freeze_plan
+        kept = (plan.prefix_layers or 0) if self._keeps_prefixes and strategy.keeps_prefix else 0
+        return EmptyModel(stack, plan, kept, reads_first_only(stack))
+
+
+def forecast_flops(runs: Sequence[PlannedRun]) -> list[float]:
+    """FLOPs of training, run by run of one plan, as `flops/train` records them. Texts are tokenised, where they are
+    not yet."""
+    models = EmptyModels(keeps_prefixes=all(run.inputs.prefixes.limit_bytes > 0 for run in runs))
+    configs: dict[str, Any] = {}
+    lengths: dict[tuple[str, ...], np.ndarray[Any, Any]] = {}
+    found = []
+    for run in runs:
+        spec, inputs = run.spec, run.inputs
+        if spec.model_digest not in configs:
+            configs[spec.model_digest] = load_config(inputs.checkpoint)
+        rows = (spec.model, spec.model_digest, spec.data.train, str(spec.hyper.max_length))
+        if rows not in lengths:
+            tokenizer = inputs.models.tokenizer(inputs.checkpoint)
+            lengths[rows] = tokenised(inputs.train_rows, "train", spec, inputs, tokenizer).lengths
+        outline = Outline(spec.freeze_plan, spec.kept_layers, spec.adapter)
+        model = models.of(configs[spec.model_digest], inputs.train_task.labels, inputs.strategy, outline)
+        found.append(model.training(lengths[rows], spec.hyper.epochs, spec.hyper.batch_size))
+    return found

@@ -1,0 +1,294 @@
+"""What a plan would cost on this machine, before it is run: operations counted, seconds guessed.
+
+FLOPs are those that the runs will record: from the models' shapes and the real lengths of the examples. Seconds are
+these over the speed of a few training steps, taken now; dev and test scoring and frozen prefixes, which the runs of a
+plan share, are added. Loading, runs beside each other, what is finished or cached already, and strategies that change
+their mind are not considered.
+
+Runs whose model is not on this machine are counted too where its authors' shape is declared: then the examples' lengths
+are those of another model's tokeniser.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.contract.errors import AlueBenchError
+from alue_bench.contract.model import Model
+from alue_bench.contract.registry import Registry
+from alue_bench.contract.strategy import Outline
+from alue_bench.cost.calibration import shape_key, speed_of
+from alue_bench.cost.flops import EmptyModels
+from alue_bench.data.splits import TaskRows
+from alue_bench.measure.environment import hardware_fingerprint
+from alue_bench.planning.build import AbsentRun, Plan
+from alue_bench.planning.variation import settings_of, varied
+from alue_bench.running.run import tokenised
+from alue_bench.training.device.precision import Device
+from alue_bench.training.pretrained.loading import declared_config, load_config, load_tokenizer, locate_checkpoint
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunEstimate:
+    """Of one run."""
+
+    task: str
+    model: str
+    strategy: str
+    seed: int
+    settings: Mapping[str, object]
+    """Its values of the hyper-parameters that vary in the plan."""
+    here: bool
+    """Whether its model and data are on this machine."""
+    flops: float | None
+    """Of its training, as `flops/train` will record them; None where unknown."""
+    seconds: float | None
+    """Of training and scoring; the frozen prefix is counted with the plan."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Of a plan."""
+
+    runs: tuple[RunEstimate, ...]
+    shared_s: Mapping[bool, float]
+    """Seconds for frozen prefixes, each computed once for all runs; by whether those runs can be done here."""
+    without_data: int
+    """Runs that the plan leaves out because their task has no data here: their cost is unknown."""
+    hardware: str
+    speeds: tuple[float, ...]
+    """FLOPs per second that the calibration found, one for each shape of model."""
+    lengths_of: str | None
+    """Whose tokeniser counted for models that are not here."""
+    problems: tuple[str, ...] = ()
+    """Why something is unknown."""
+
+    def flops(self, *, here: bool) -> float | None:
+        """Together, of the runs that can be done here or of the others; None where one is unknown."""
+        return _sum(run.flops for run in self.runs if run.here == here)
+
+    def seconds(self, *, here: bool, part: Callable[[RunEstimate], float] = lambda run: 1.0) -> float | None:
+        """part: of each run's time, that counts; frozen prefixes count whole."""
+        runs = [run for run in self.runs if run.here == here]
+        found = _sum(None if run.seconds is None else part(run) * run.seconds for run in runs)
+        return None if found is None else found + self.shared_s.get(here, 0.0)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+
+        def part(here: bool) -> dict[str, Any]:
+            runs = [run for run in self.runs if run.here == here]
+            return {"runs": len(runs), "flops": self.flops(here=here), "seconds": self.seconds(here=here)}
+
+        return {
+            "note": "an estimate from a few training steps taken now; nothing was run",
+            "hardware": self.hardware,
+            "speeds_flops_per_s": list(self.speeds),
+            "here": part(True),
+            "model_missing": part(False) | {"lengths_by_tokeniser_of": self.lengths_of},
+            "data_missing": {"runs": self.without_data},
+            "problems": list(self.problems),
+            "runs": [vars(run) for run in self.runs],
+        }
+
+
+@dataclass
+class _Work:
+    """One run, ready to be counted."""
+
+    run: AbsentRun
+    key: str
+    """Equal for runs that share one training."""
+    start: tuple[object, ...]
+    """Equal for runs that begin with the same model on the same data, and share frozen prefixes."""
+    here: bool
+    config: Any
+    lengths: dict[str, np.ndarray[Any, Any]]
+    """By split: train, dev, test."""
+
+
+@dataclass
+class _Estimator:
+    models: EmptyModels
+    device: Device
+    problems: dict[str, None] = field(default_factory=dict)
+    speeds: dict[tuple[object, ...], float | None] = field(default_factory=dict)
+
+    def speed(self, work: list[_Work], one: _Work) -> float | None:
+        """Measured once for each shape, on lengths of all the work of that shape."""
+        import numpy as np
+
+        key = shape_key(one.config)
+        if key not in self.speeds:
+            alike = [w for w in work if shape_key(w.config) == key]
+            lengths = np.concatenate([w.lengths["train"] for w in {id(w.lengths): w for w in alike}.values()])
+            try:
+                self.speeds[key] = speed_of(one.config, lengths, one.run.hyper, self.device)
+            except Exception as error:  # an architecture that resists: the plan is no worse for it
+                self.speeds[key] = None
+                cause = next(iter(str(error).splitlines()), type(error).__name__)
+                self.problems[f"no time for models like {one.run.model.name}: {cause:.200}"] = None
+        return self.speeds[key]
+
+
+def estimate_plan(plan: Plan, registry: Registry) -> Estimate:
+    """Count the runs of a plan that has any, here or absent, and guess their time."""
+    first = plan.runs[0].spec if plan.runs else plan.absent[0]
+    device = Device(first.device, first.precision)
+    estimator = _Estimator(EmptyModels(keeps_prefixes=plan.keeps_prefixes), device)
+    work, lengths_of = _present(plan, estimator), None
+    if plan.absent:
+        absent, lengths_of = _absent(plan, registry, estimator)
+        work += absent
+    names = varied((one.run.task.name, one.run.model.name, one.run.hyper) for one in work)
+    runs, trained = [], set[str]()
+    depths: defaultdict[tuple[bool, tuple[object, ...]], dict[int, float]] = defaultdict(dict)
+    for one in work:
+        speed = estimator.speed(work, one)
+        counted = _count(one, estimator, speed, shares_training=one.key in trained)
+        trained.add(one.key)
+        depths[one.here, one.start][counted.depth] = counted.prefix_s
+        run = one.run
+        runs.append(
+            RunEstimate(
+                task=run.task.name, model=run.model.name, strategy=run.strategy.name, seed=run.seed,
+                settings=dict(settings_of(run.hyper, names)), here=one.here, flops=counted.flops,
+                seconds=counted.seconds,
+            )
+        )  # fmt: skip
+    shared: defaultdict[bool, float] = defaultdict(float)
+    for (here, _), by_depth in depths.items():
+        shared[here] += by_depth[max(by_depth)]  # a shallower prefix is a part of the way to the deepest
+    return Estimate(
+        runs=tuple(runs),
+        shared_s=dict(shared),
+        without_data=plan.without_data,
+        hardware=hardware_fingerprint(device.name),
+        speeds=tuple(speed for speed in estimator.speeds.values() if speed),
+        lengths_of=lengths_of,
+        problems=tuple(estimator.problems),
+    )
+
+
+@dataclass(frozen=True)
+class _Counted:
+    flops: float
+    seconds: float | None
+    depth: int
+    prefix_s: float
+
+
+def _count(one: _Work, estimator: _Estimator, speed: float | None, *, shares_training: bool) -> _Counted:
+    """FLOPs as the run will record them; seconds of its steps, and of scoring above its frozen prefix."""
+    run, train = one.run, one.lengths["train"]
+    model, epochs = estimator.models.of(one.config, run.train_task.labels, run.strategy, run.outline), run.hyper.epochs
+    size = run.hyper.batch_size
+    flops, depth = model.training(train, epochs, size), model.kept_layers
+    if speed is None:
+        return _Counted(flops, None, 0, 0.0)
+    each_epoch = model.training(train, 2, size) - model.training(train, 1, size)
+    forward = {name: model.scoring(lengths) for name, lengths in one.lengths.items()}
+    below = depth / model.plan.shape.layers
+    steps = 0.0 if shares_training else (each_epoch + (1 - below) * forward["dev"]) * epochs
+    prefix = below * sum(forward.values())
+    return _Counted(flops, (steps + (1 - below) * forward["test"]) / speed, depth, prefix / speed)
+
+
+def _present(plan: Plan, estimator: _Estimator) -> list[_Work]:
+    """The runs of the plan, tokenised as they will be."""
+    configs: dict[str, Any] = {}
+    found = []
+    for planned in plan.runs:
+        spec, inputs = planned.spec, planned.inputs
+        if spec.model_digest not in configs:
+            configs[spec.model_digest] = load_config(inputs.checkpoint)
+        run = AbsentRun(
+            task=inputs.task, train_task=inputs.train_task, rows=inputs.rows, train_rows=inputs.train_rows,
+            model=inputs.model, strategy=inputs.strategy,
+            outline=Outline(spec.freeze_plan, spec.kept_layers, spec.adapter), seed=spec.seed, hyper=spec.hyper,
+            device=spec.device, precision=spec.precision,
+        )  # fmt: skip
+        try:
+            tokenizer = inputs.models.tokenizer(inputs.checkpoint)
+            lengths = {name: tokenised(rows, name, spec, inputs, tokenizer).lengths for name, rows in _splits(run)}
+        except AlueBenchError as error:
+            estimator.problems[str(error)] = None
+            continue
+        found.append(
+            _Work(
+                run,
+                spec.training_key,
+                _start(spec.data.train, spec.model_digest, run),
+                True,
+                configs[spec.model_digest],
+                lengths,
+            )
+        )
+    return found
+
+
+def _absent(plan: Plan, registry: Registry, estimator: _Estimator) -> tuple[list[_Work], str | None]:
+    stand_in = _stand_in(plan, registry)
+    if stand_in is None:
+        estimator.problems["no model is on this machine whose tokeniser could tell how long the texts are"] = None
+        return [], None
+    name, normalise, tokenizer = stand_in
+    kept: dict[tuple[str, int], np.ndarray[Any, Any]] = {}
+    found = []
+    for run in plan.absent:
+        config = declared_config(run.model)
+        lengths = {}
+        for split, rows in _splits(run):
+            key = (rows.splits[split].digest, run.hyper.max_length)
+            if key not in kept:
+                kept[key] = _lengths(rows.splits[split].examples, normalise, tokenizer, run.hyper.max_length)
+            lengths[split] = kept[key]
+        data = run.train_rows.splits["train"].digest
+        key_of_training = repr((data, run.model.name, run.strategy.name, run.seed, run.hyper))
+        found.append(_Work(run, key_of_training, _start(data, run.model.name, run), False, config, lengths))
+    return found, name
+
+
+def _start(data: str, model: str, run: AbsentRun) -> tuple[object, ...]:
+    return data, model, run.outline.kept_layers, run.outline.adapter and run.strategy.name
+
+
+def _splits(run: AbsentRun) -> tuple[tuple[str, TaskRows], ...]:
+    return ("train", run.train_rows), ("dev", run.train_rows), ("test", run.rows)
+
+
+def _stand_in(plan: Plan, registry: Registry) -> tuple[str, Any, Any] | None:
+    """A model that is here: of the plan, else bundled with a plugin, else downloaded before. Its name, normalisation
+    and tokeniser."""
+    models: list[Model] = [run.inputs.model for run in plan.runs[:1]]
+    models += sorted(
+        (declared.value for declared in registry.models.values()), key=lambda model: isinstance(model.checkpoint, str)
+    )
+    for model in models:
+        try:
+            tokenizer = load_tokenizer(locate_checkpoint(model, download=False))
+        except AlueBenchError:
+            continue
+        return model.name, model.normalise or (lambda text: text), tokenizer
+    return None
+
+
+def _lengths(examples: Any, normalise: Any, tokenizer: Any, most: int) -> np.ndarray[Any, Any]:
+    import numpy as np
+
+    texts = [normalise(example.text) for example in examples]
+    pairs = None if examples[0].text_pair is None else [normalise(example.text_pair) for example in examples]
+    ids = tokenizer(texts, pairs, truncation=True, max_length=most)["input_ids"]
+    return np.array([len(one) for one in ids], dtype="int64")
+
+
+def _sum(values: Any) -> float | None:
+    found = list(values)
+    return None if any(value is None for value in found) else math.fsum(found)

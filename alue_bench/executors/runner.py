@@ -1,0 +1,113 @@
+"""Runs done in this process, one at a time: looked up, claimed, executed, recorded."""
+
+from __future__ import annotations
+
+import gc
+import traceback
+import weakref
+
+from alue_bench.contract.errors import AlueBenchError, DeviceLostError, StoreUnavailableError
+from alue_bench.contract.registry import Registry, notify
+from alue_bench.executors.outcome import Observer, Outcome
+from alue_bench.executors.termination import heed_termination
+from alue_bench.messages.redaction import redact
+from alue_bench.planning.build import PlannedRun
+from alue_bench.running.run import Trained, execute
+from alue_bench.tracking.claims import Held
+from alue_bench.tracking.recording import ClaimLost, Recorder
+from alue_bench.training.device.errors import device_is_lost, give_back
+
+
+class Runner:
+    """Does runs in this process, and keeps the model of the last one for the next that can use it."""
+
+    def __init__(self, recorder: Recorder, registry: Registry, observer: Observer, *, rerun: bool) -> None:
+        self._recorder, self._registry, self._observer, self._rerun = recorder, registry, observer, rerun
+        self._trained: Trained | None = None
+        self._held: dict[str, Held] = {}
+
+    def do(self, planned: PlannedRun) -> Outcome | Held:
+        """Reuse or do one run; Held where another process does it.
+
+        Raises DeviceLostError where an earlier run has made the GPU useless for this process.
+        """
+        spec = planned.spec
+        outcome = self._elsewhere(planned)
+        if outcome is not None:
+            return outcome
+        if device_is_lost(spec.device):
+            raise DeviceLostError(
+                "a run that failed has left the GPU useless for this process; the same command goes on, and with "
+                "--jobs 2 a worker process to which that happens is replaced"
+            )
+        if self._trained is not None and self._trained.key != spec.training_key:
+            self._let_go()
+        run_id = self._recorder.start(
+            spec, planned.inputs, planned.inputs.task.labels, again=self._rerun, tags=planned.tags
+        )
+        if isinstance(run_id, Held):
+            # Its holder may have finished it this moment.
+            self._held[spec.fingerprint] = run_id
+            return self._elsewhere(planned) or run_id
+        self._observer.started(planned)
+        return self._execute(planned, run_id)
+
+    def _let_go(self) -> None:
+        """Frees the last model before the next one is loaded."""
+        if self._trained is None:
+            return
+        device, model = self._trained.device.name, weakref.ref(self._trained.stack.model)
+        self._trained = None
+        if model() is not None:  # a circle of references: a plugin's, since ours make none; collecting takes long
+            gc.collect()
+        give_back(device)
+
+    def _elsewhere(self, planned: PlannedRun) -> Outcome | Held | None:
+        """What another process, or an earlier invocation, has made of the run; None where it is to be done."""
+        if self._rerun:
+            return None
+        fingerprint = planned.spec.fingerprint
+        done = self._recorder.finished(fingerprint)
+        if done is not None:
+            return Outcome(planned, "reused", done.run_id, done.metrics)
+        seen = self._held.pop(fingerprint, None)
+        if seen is not None:
+            ended = self._recorder.ended(seen)
+            if ended.status == "FAILED":  # while this plan waited: it would only fail again
+                return Outcome(planned, "failed", seen.run_id, cause=next(iter(ended.cause.splitlines()), ""))
+        holder = self._recorder.holder(fingerprint)
+        if holder is not None:
+            self._held[fingerprint] = holder
+        return holder
+
+    def _execute(self, planned: PlannedRun, run_id: str) -> Outcome | Held:
+        spec, labels = planned.spec, planned.inputs.task.labels
+        notify(self._registry, "alue_bench_run_started", self._observer.warned, spec=spec)
+
+        def on_step(done: int, total: int) -> None:
+            heed_termination()
+            self._recorder.advanced(run_id, done, total)
+            self._observer.advanced(planned, done, total)
+
+        try:
+            result, self._trained = execute(spec, planned.inputs, before=self._trained, on_step=on_step)
+            problems = (*result.problems, *self._recorder.finish(run_id, spec, result, labels))
+            if self._trained.file is not None:  # not before the result is safe
+                self._trained.file.remove()
+        except StoreUnavailableError:
+            raise
+        except ClaimLost:
+            self._trained = None
+            return Held(run_id)
+        except Exception as error:  # one run's failure must not cost the others
+            self._trained = None
+            cause = redact(str(error) if isinstance(error, AlueBenchError) else f"{type(error).__name__}: {error}")
+            try:
+                self._recorder.fail(run_id, cause, traceback.format_exc())
+            except ClaimLost:
+                return Held(run_id)
+            return Outcome(planned, "failed", run_id, cause=next(iter(cause.splitlines()), ""))
+        for problem in problems:
+            self._observer.warned(f"{spec.label}: {redact(problem)}")
+        notify(self._registry, "alue_bench_run_finished", self._observer.warned, spec=spec, result=result)
+        return Outcome(planned, "finished", run_id, result.metrics)

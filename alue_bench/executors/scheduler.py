@@ -1,0 +1,362 @@
+"""A plan done by workers: handed out, followed, and brought to an end whatever happens to them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar, get_args
+
+from alue_bench.contract.errors import AlueBenchError, PluginError
+from alue_bench.contract.executor import (
+    Advanced,
+    Assignment,
+    Event,
+    Executor,
+    Lost,
+    Resources,
+    Returned,
+    RunEnded,
+    Started,
+    Status,
+    Warned,
+    WorkerPool,
+)
+from alue_bench.contract.registry import Registry
+from alue_bench.executors.local import RETURN_S, units, waiting_for
+from alue_bench.executors.outcome import Interrupted, Observer, Outcome, in_order
+from alue_bench.executors.replan import source_of
+from alue_bench.executors.termination import heed_termination
+from alue_bench.messages.redaction import redact
+from alue_bench.planning.build import Plan, PlannedRun
+from alue_bench.tracking.claims import Held
+from alue_bench.tracking.recording import Recorder
+
+T = TypeVar("T")
+
+TRIES = 2
+"""Of a run whose worker dies: what kills two workers is likely to be the run."""
+TRIES_AFTER_INFRASTRUCTURE_FAILURES = 4
+"""Of one whose machines are lost."""
+LOOK_S = 0.5
+
+
+class Workers:
+    """The workers of one plan, or of several after each other: started when there is first something to do.
+
+    Failures of the pool are told as those of its executor: it may be a stranger's, or stand on a cluster.
+    """
+
+    def __init__(self, executor: Executor, resources: Resources) -> None:
+        self._executor, self.resources = executor, resources
+        self._pool: WorkerPool | None = None
+        self._count = 0
+
+    def start(self) -> None:
+        if self._pool is None:
+            self._pool = self._ask(self._executor.start, self.resources)
+
+    def has_room(self) -> bool:
+        return self._ask(self._started.has_room)
+
+    def next_number(self) -> int:
+        """Of an assignment: none has that of another one."""
+        self._count += 1
+        return self._count
+
+    def submit(self, assignment: Assignment) -> None:
+        self._ask(self._started.submit, assignment)
+
+    def events(self, timeout_s: float) -> Sequence[Event]:
+        return self._ask(lambda: list(self._started.events(timeout_s)))
+
+    def dismiss(self) -> None:
+        """Where there is a pool, end its workers."""
+        if self._pool is not None:
+            pool, self._pool = self._pool, None
+            self._ask(pool.stop)
+
+    @property
+    def _started(self) -> WorkerPool:
+        assert self._pool is not None
+        return self._pool
+
+    def _ask(self, call: Callable[..., T], *arguments: object) -> T:
+        try:
+            return call(*arguments)
+        except AlueBenchError:
+            raise
+        except Exception as error:
+            raise self.at_fault(f"failed: {type(error).__name__}: {error}") from error
+
+    def at_fault(self, what: str) -> PluginError:
+        """The error to raise where the executor did `what`."""
+        return PluginError(
+            f"executor {self._executor.name!r} {what}; what is finished is recorded, and the same command goes on, "
+            "with this executor or another (--executor)"
+        )
+
+
+def execute_with(
+    workers: Workers,
+    plan: Plan,
+    recorder: Recorder,
+    registry: Registry,
+    observer: Observer,
+    *,
+    rerun: bool = False,
+    fail_fast: bool = False,
+    keep_workers: bool = False,
+) -> list[Outcome]:
+    """As `local.execute_plan`, by workers. With `fail_fast`, runs that are under way when one fails are finished.
+
+    keep_workers: the workers stay for a further plan, unless this one was broken off.
+    """
+    coordination = _Coordination(plan, recorder, registry, observer, workers.resources, rerun)
+    try:
+        waiting = coordination.reuse()
+        if waiting:
+            whole = False
+            try:
+                workers.start()
+                coordination.lead(workers, waiting, fail_fast=fail_fast)
+                whole = True
+            finally:
+                if not (whole and keep_workers):
+                    workers.dismiss()
+    except KeyboardInterrupt as stop:
+        recorder.close_workers()
+        raise Interrupted(coordination.outcomes()) from stop
+    except AlueBenchError:  # such as an executor that failed
+        recorder.close_workers()
+        raise
+    return coordination.outcomes()
+
+
+@dataclass
+class _Unit:
+    """Runs that go to one worker."""
+
+    runs: list[PlannedRun]
+    lost: dict[str, int] = field(default_factory=dict)
+    """How many workers each run, by fingerprint, has cost; infrastructure_failure ones apart."""
+    infrastructure_failure: int = 0
+
+    @property
+    def cost(self) -> float:
+        return sum(planned.cost for planned in self.runs)
+
+
+class _Coordination:
+    """What of a plan is waiting, handed out, held by others, and done."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        recorder: Recorder,
+        registry: Registry,
+        observer: Observer,
+        resources: Resources,
+        rerun: bool,
+    ) -> None:
+        self._plan, self._recorder, self._registry, self._observer = plan, recorder, registry, observer
+        self._resources, self._rerun = resources, rerun
+        self._planned = {planned.spec.fingerprint: planned for planned in plan.runs}
+        self._outcomes: dict[str, Outcome] = {}
+        self._out: dict[int, _Unit] = {}
+        self._started: set[str] = set()
+        self._held: list[tuple[_Unit, Held]] = []
+
+    def outcomes(self) -> list[Outcome]:
+        return in_order(self._plan, list(self._outcomes.values()))
+
+    def reuse(self) -> list[_Unit]:
+        """Takes what is finished from the store. Returns the rest, the longest first unless their order matters."""
+        waiting = []
+        for unit in units(self._plan):
+            left = [planned for planned in unit if not self._reused(planned)]
+            if left:
+                waiting.append(_Unit(left))
+        return waiting if self._plan.order_matters else sorted(waiting, key=lambda unit: -unit.cost)
+
+    def lead(self, workers: Workers, waiting: list[_Unit], *, fail_fast: bool) -> None:
+        """Until everything is done; with `fail_fast`, until a run has failed and those under way are done."""
+        told = False
+        while waiting or self._out or self._held:
+            heed_termination()
+            if fail_fast and any(outcome.status == "failed" for outcome in self._outcomes.values()):
+                waiting, self._held = [], []
+            while waiting and workers.has_room():
+                self._submit(workers, waiting.pop(0))
+            if self._out:
+                for event in workers.events(LOOK_S):
+                    if objection := self._objection(event):
+                        raise workers.at_fault(objection)
+                    waiting = self._heard(event) + waiting
+            elif self._held and not waiting:
+                if not told:
+                    self._observer.warned(waiting_for([unit.runs for unit, _ in self._held]))
+                    told = True
+                waiting = self._released()
+                if not waiting and self._held:
+                    time.sleep(RETURN_S)
+
+    def _submit(self, workers: Workers, unit: _Unit) -> None:
+        number = workers.next_number()
+        self._out[number] = unit
+        workers.submit(
+            Assignment(
+                number=number,
+                runs=tuple((planned.spec, source_of(planned, self._registry)) for planned in unit.runs),
+                tracking_uri=self._recorder.connection.uri,
+                experiment=self._recorder.connection.experiment,
+                parent_id=self._recorder.parent_id,
+                invocation=self._recorder.invocation,
+                disabled_plugins=tuple(
+                    report.origin.entry_point for report in self._registry.reports if report.status == "disabled"
+                ),
+                rerun=self._rerun,
+                device=self._resources.device,
+            )
+        )
+
+    def _objection(self, event: object) -> str | None:
+        """Why an event cannot be one of this plan's."""
+        match event:
+            case RunEnded(_, status) if status not in get_args(Status):
+                known, what = False, f"status {status!r}, which is none of {', '.join(get_args(Status))}"
+            case RunEnded(fingerprint, "held"):
+                known = any(fingerprint in _fingerprints(unit.runs) for unit in self._out.values())
+                what = f"run {fingerprint!r}, which no worker has"
+            case Started(fingerprint) | Advanced(fingerprint) | RunEnded(fingerprint):
+                known, what = fingerprint in self._planned, f"run {fingerprint!r}, which is not in the plan"
+            case Returned(number) if number in self._out and (left := self._untold(self._out[number])):
+                known, what = False, f"assignment {number!r} as done, but not of {left[0].spec.label}"
+            case Returned(number) | Lost(number):
+                known, what = number in self._out, f"assignment {number!r}, which no worker has"
+            case Warned():
+                return None
+            case _:
+                known, what = (
+                    False,
+                    f"{type(event).__name__} {event!r}, which is none of alue_bench.contract.executor's events",
+                )
+        return None if known else f"told of {what}"
+
+    def _untold(self, unit: _Unit) -> list[PlannedRun]:
+        return [planned for planned in unit.runs if planned.spec.fingerprint not in self._outcomes]
+
+    def _heard(self, event: Event) -> list[_Unit]:
+        """Returns what is to be handed out again, before all else."""
+        match event:
+            case Started(fingerprint):
+                self._started.add(fingerprint)
+                self._observer.started(self._planned[fingerprint])
+            case Advanced(fingerprint, done, total):
+                self._observer.advanced(self._planned[fingerprint], done, total)
+            case RunEnded(fingerprint, "held", run_id):
+                unit = next(unit for unit in self._out.values() if fingerprint in _fingerprints(unit.runs))
+                unit.runs = [planned for planned in unit.runs if planned.spec.fingerprint != fingerprint]
+                self._held.append((replace(unit, runs=[self._planned[fingerprint]]), Held(run_id)))
+            case RunEnded(fingerprint, status, run_id, metrics, cause):
+                assert status != "held"
+                planned = self._planned[fingerprint]
+                if status == "failed" and not run_id:
+                    run_id = self._record_failure(planned, cause)
+                self._end(Outcome(planned, status, run_id, metrics, next(iter(cause.splitlines()), "")))
+            case Returned(number):
+                del self._out[number]
+            case Lost():
+                return self._lost(event)
+            case warned:
+                self._observer.warned(warned.message)
+        return []
+
+    def _lost(self, event: Lost) -> list[_Unit]:
+        """Its worker's run is done again, or has failed where that was tried before; the others of the unit go on."""
+        unit = self._out.pop(event.number)
+        event = replace(event, cause=redact(event.cause))
+        left = [planned for planned in self._untold(unit) if not self._recorded(planned)]  # but not told any more
+        if not left:
+            return []
+        at_hand = next((run for run in left if run.spec.fingerprint in self._started), left[0])
+        fingerprint = at_hand.spec.fingerprint
+        if event.infrastructure_failure:
+            unit = replace(unit, infrastructure_failure=unit.infrastructure_failure + 1)
+            again = unit.infrastructure_failure < TRIES_AFTER_INFRASTRUCTURE_FAILURES
+        else:
+            unit = replace(unit, lost={**unit.lost, fingerprint: unit.lost.get(fingerprint, 0) + 1})
+            again = unit.lost[fingerprint] < TRIES
+        self._started.discard(fingerprint)
+        if again:
+            self._recorder.close_lost(fingerprint)
+            self._observer.warned(f"{at_hand.spec.label}: {event.cause}; it is done again")
+        else:
+            run_id = self._recorder.close_lost(fingerprint, failure=event.cause)
+            run_id = run_id or self._record_failure(at_hand, event.cause)
+            self._end(Outcome(at_hand, "failed", run_id, cause=event.cause))
+            left = [planned for planned in left if planned is not at_hand]
+        return [replace(unit, runs=left)] if left else []
+
+    def _released(self) -> list[_Unit]:
+        """Of the runs that others did: those that nobody does any more, to be handed out; ended ones are taken in."""
+        free: list[_Unit] = []
+        kept: list[tuple[_Unit, Held]] = []
+        self._recorder.close_interrupted()
+        # Nothing of ours is under way now: what a worker that lives could not close would be waited for without end.
+        self._recorder.close_workers()
+        for unit, held in self._held:
+            (planned,) = unit.runs
+            if self._recorded(planned):
+                continue
+            ended = self._recorder.ended(held)
+            # While this plan waited: it would only fail again. What was left with it for its model's sake may not.
+            if ended.status == "FAILED" and ended.fingerprint == planned.spec.fingerprint:
+                cause = next(iter(ended.cause.splitlines()), "")
+                self._end(Outcome(planned, "failed", held.run_id, cause=cause))
+                continue
+            holder = self._recorder.holder(planned.spec.fingerprint)
+            if holder is None:
+                free.append(unit)
+            else:
+                kept.append((unit, holder))
+        self._held = kept
+        return list(_together(free))
+
+    def _reused(self, planned: PlannedRun) -> bool:
+        return not self._rerun and self._recorded(planned)
+
+    def _recorded(self, planned: PlannedRun) -> bool:
+        """Takes a finished run from the store; of a plan that is done again, one that was done for it."""
+        done = self._recorder.finished(planned.spec.fingerprint, by_us=self._rerun)
+        if done is None:
+            return False
+        ours = self._rerun or planned.spec.fingerprint in self._started
+        self._end(Outcome(planned, "finished" if ours else "reused", done.run_id, done.metrics))
+        return True
+
+    def _record_failure(self, planned: PlannedRun, cause: str) -> str:
+        """Of a run that its worker could not even begin to record."""
+        run_id = self._recorder.start(
+            planned.spec, planned.inputs, planned.inputs.task.labels, again=True, tags=planned.tags
+        )
+        assert isinstance(run_id, str)
+        self._recorder.fail(run_id, cause, cause + "\n")
+        return run_id
+
+    def _end(self, outcome: Outcome) -> None:
+        self._outcomes[outcome.spec.fingerprint] = outcome
+        self._observer.ended(outcome)
+
+
+def _fingerprints(runs: Iterable[PlannedRun]) -> set[str]:
+    return {planned.spec.fingerprint for planned in runs}
+
+
+def _together(free: list[_Unit]) -> list[_Unit]:
+    """Runs that share a training, in one unit again."""
+    found: dict[str, _Unit] = {}
+    for unit in free:
+        key = unit.runs[0].spec.training_key
+        found[key] = replace(found[key], runs=found[key].runs + unit.runs) if key in found else unit
+    return list(found.values())

@@ -1,0 +1,38 @@
+"""Commands that a message offers to copy: quoted for a shell, with the user's own options, without passwords."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping
+
+from alue_bench.messages.redaction import redact
+
+PROGRAM = "alue-bench"
+
+
+def command_line(*words: object, options: Mapping[str, object] | None = None) -> str:
+    """Return an `alue-bench` command as one writes it in a shell.
+
+    Args:
+        words: the command and its arguments, such as `"data", "verify", "mdd"`.
+        options: values by the names of a command's parameters, such as `{"data_dir": folder}`. None, False and empty
+            lists are left out, True is a flag, and each value of a list is an option of its own. A password in an
+            address is replaced by `***`.
+    """
+    given = [part for name, value in (options or {}).items() for part in _option(name, value)]
+    return shlex.join([PROGRAM, *map(str, words), *given])
+
+
+def _option(name: str, value: object) -> Iterable[str]:
+    option = f"--{name.replace('_', '-')}"
+    if value is None or value is False:
+        return
+    if value is True:
+        yield option
+        return
+    for one in value if isinstance(value, list | tuple) else (value,):
+        text = redact(str(one))
+        if text.startswith("-"):  # a command line would take it for an option
+            yield f"{option}={text}"
+        else:
+            yield from (option, text)

@@ -1,0 +1,172 @@
+"""What single runs left behind, drawn together: predictions over seeds, and the course of training.
+
+Reading a run's files costs time and showing them costs room, so a page shows those of a few subjects and strategies,
+and says how many it leaves out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.contract.errors import UnavailableError
+from alue_bench.evaluation.label_cells import split_labels
+from alue_bench.report.charts import learning_curves, predicted_against_gold
+from alue_bench.report.content import (
+    Cell,
+    Column,
+    Folded,
+    Gallery,
+    Item,
+    Matrices,
+    Matrix,
+    Paragraph,
+    Row,
+    RowGroup,
+    Table,
+)
+from alue_bench.report.drawing import Picture
+from alue_bench.report.numbers import several
+from alue_bench.report.subjects import Subject
+from alue_bench.tracking.reading import Results, read_curves, read_predictions
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCATTERED = 300
+"""Most points of a scatter plot; of more, every n-th is drawn."""
+JACCARD = "test/jaccard_samples"
+LARGE = 12
+"""Labels of a confusion matrix that is shown only on demand when it has more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """How much is shown of what costs room and time."""
+
+    subjects: int = 12
+    strategies: int = 4
+    """Of each subject: the first ones, `full` before the others."""
+    seeds: int = 10
+
+
+def learning(results: Results, subjects: Sequence[Subject], shown: Shown, prefix: str) -> list[Item]:
+    """Dev scores by epoch, for each subject; empty where nothing was logged, or where there is one epoch only."""
+    drawn = []
+    for number, subject in enumerate(subjects[: shown.subjects], start=1):
+        curves: dict[str, list[list[tuple[float, float]]]] = {}
+        for strategy in subject.strategies[: shown.strategies]:
+            for run_id in subject.run_ids(strategy)[: shown.seeds]:
+                points = _dev_scores(read_curves(results, run_id, [f"dev/{subject.metric}"]), subject.metric)
+                if points:
+                    curves.setdefault(strategy, []).append(points)
+        if any(len(points) > 1 for seeds in curves.values() for points in seeds):
+            name = f"{prefix}-{number}"
+            drawn.append(learning_curves(curves, name=name, metric=subject.metric, of=subject.label))
+    return [Gallery(drawn), *_left_out(subjects, shown)] if drawn else []
+
+
+def _dev_scores(curves: pd.DataFrame, metric: str) -> list[tuple[float, float]]:
+    """Epochs are counted from one, whatever step of the optimiser they ended at."""
+    found: Any = curves[curves["metric"] == f"dev/{metric}"].sort_values("step")
+    return [(float(epoch), float(value)) for epoch, value in enumerate(found["value"], 1) if math.isfinite(value)]
+
+
+def confusion(results: Results, subjects: Sequence[Subject], shown: Shown, prefix: str) -> list[Item]:
+    """What was predicted for what, over all seeds of a strategy: confusion matrices, hits by label where an example may
+    have several, scatter plots for a regression; empty where no run's predictions are there any more."""
+    items: list[Item] = []
+    for number, subject in enumerate(subjects[: shown.subjects], start=1):
+        found = []
+        for place, strategy in enumerate(subject.strategies[: shown.strategies], start=1):
+            run_ids = subject.run_ids(strategy)[: shown.seeds]
+            name = f"{prefix}-{number}-{place}"
+            one = _predictions(results, run_ids, f"{subject.label} · {strategy}", name)
+            found += [one] if one is not None else []
+        items += _arranged(found, subject.label)
+    return [*items, *_left_out(subjects, shown)] if items else []
+
+
+def _arranged(found: Sequence[Matrix | Table | Picture], label: str) -> list[Item]:
+    """What belongs together side by side; large matrices on demand."""
+    small = [one for one in found if isinstance(one, Matrix) and len(one.labels) <= LARGE]
+    large = [one for one in found if isinstance(one, Matrix) and len(one.labels) > LARGE]
+    drawn = [one for one in found if isinstance(one, Picture)]
+    tables = [one for one in found if isinstance(one, Table)]
+    items: list[Item] = []
+    if small:
+        items.append(Matrices(small))
+    if drawn:
+        items.append(Gallery(drawn))
+    if tables:
+        items.append(Folded(f"{label}: hits by label", tables))
+    if large:
+        labels = several(len(large[0].labels), "label")
+        items.append(Folded(f"{label}: confusion of {labels}", [Matrices(large)]))
+    return items
+
+
+def _left_out(subjects: Sequence[Subject], shown: Shown) -> list[Item]:
+    most = max((len(subject.strategies) for subject in subjects), default=0)
+    parts = []
+    if len(subjects) > shown.subjects:
+        parts.append(f"{shown.subjects} of {several(len(subjects), 'task and model', 'tasks and models')}")
+    if most > shown.strategies:
+        parts.append(f"at most {shown.strategies} of up to {most} strategies each")
+    text = f"Shown: {', '.join(parts)}. --task, --model and --strategy choose others."
+    return [Paragraph(text, warning=True)] if parts else []
+
+
+def _predictions(results: Results, run_ids: Sequence[str], label: str, name: str) -> Matrix | Table | Picture | None:
+    import pandas as pd
+
+    tables, multilabel = [], _are_multilabel(results, run_ids)
+    for run_id in run_ids:
+        try:
+            table = read_predictions(results, run_id)
+            if multilabel:
+                table = table.assign(**{side: table[side].map(split_labels) for side in ("gold", "prediction")})
+        except (UnavailableError, ValueError):  # gone, or damaged
+            continue
+        tables.append(table)
+    if not tables:
+        return None
+    caption = f"{label}, {'1 seed' if len(tables) == 1 else f'{len(tables)} seeds together'}"
+    everything = pd.concat(tables, ignore_index=True)
+    labels = [column.removeprefix("score_") for column in everything.columns if column.startswith("score_")]
+    if pd.api.types.is_float_dtype(everything["gold"]):
+        return _scatter(everything, name, caption)
+    if not multilabel:
+        pairs = Counter(zip(everything["gold"], everything["prediction"], strict=True))
+        return Matrix(caption, labels, [[pairs[gold, predicted] for predicted in labels] for gold in labels])
+    return _hits(everything, labels, caption)
+
+
+def _are_multilabel(results: Results, run_ids: Sequence[str]) -> bool:
+    """Whether these runs are of a task whose examples may have several labels: only those have this metric."""
+    of_runs = results.frame[results.frame["run_id"].isin(list(run_ids))]
+    return JACCARD in of_runs.columns and bool(of_runs[JACCARD].notna().any())
+
+
+def _scatter(everything: pd.DataFrame, name: str, caption: str) -> Picture | None:
+    finite = everything[["gold", "prediction"]].astype("float64").dropna()
+    if finite.empty:
+        return None
+    thinned = finite.iloc[:: -(-len(finite) // SCATTERED)]
+    return predicted_against_gold(list(thinned.itertuples(index=False, name=None)), name=name, of=caption)
+
+
+def _hits(everything: pd.DataFrame, labels: Sequence[str], caption: str) -> Table:
+    both = list(zip(everything["gold"], everything["prediction"], strict=True))
+
+    def count(label: str) -> Row:
+        right = sum(label in g and label in p for g, p in both)
+        missed = sum(label in g and label not in p for g, p in both)
+        invented = sum(label not in g and label in p for g, p in both)
+        return Row(label, [Cell(str(right)), Cell(str(missed)), Cell(str(invented))])
+
+    columns = [Column("right"), Column("missed"), Column("invented")]
+    return Table(caption, "label", columns, [RowGroup("", [count(label) for label in labels])])

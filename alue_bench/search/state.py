@@ -1,0 +1,237 @@
+"""A search as it goes along: the runs done so far, and what they come to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from alue_bench.evaluation.learning import REMEDY
+from alue_bench.planning.build import PlannedRun
+from alue_bench.search.candidates import Candidate
+from alue_bench.search.observations import Evaluation, Loss, by_replicate, mean_score, paired_loss, seed_noise
+from alue_bench.search.policy import Decision, Question, Standing, Step, ahead, decide
+from alue_bench.search.runs import SearchGrid
+
+TEST_LEVEL = 0.025
+"""Of each end of the interval on the test split: 95 % together."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A run that the search asked for."""
+
+    step: Step
+    run_id: str
+    reused: bool
+    why: str
+    dev: Evaluation
+    on_test: Callable[[], Evaluation]
+    """Computed when it is asked for: only a few of the runs are reported."""
+    flops: float
+    train_s: float
+
+
+@dataclass
+class SearchState:
+    """The search for one task and model."""
+
+    task: str
+    model: str
+    metric: str
+    grid: SearchGrid
+    question: Question
+    done: list[Done] = field(default_factory=list)
+    failed: dict[Step, str] = field(default_factory=dict)
+    """Runs that failed, and why."""
+
+    def decision(self) -> Decision:
+        return decide(self.question, [done.dev for done in self.done], tuple(self.failed))
+
+    def asked(self, *, all_certain: bool) -> list[Asked]:
+        """The next run; with `all_certain` also those that will be asked for whatever it gives. None at the end."""
+        found = ahead(self.question, [done.dev for done in self.done], tuple(self.failed))
+        return [
+            Asked(self, decision, decision.step, self.grid.run_of(decision.step))
+            for decision in (found if all_certain else found[:1])
+            if decision.step is not None
+        ]
+
+    @property
+    def broken(self) -> str | None:
+        """Why there is nothing to hold candidates against. Not so where full fine-tuning failed with a later seed
+        alone: that ends the search, and what it has found by then stands."""
+        if self.full_score is not None:
+            return None
+        return next((why for step, why in self.failed.items() if step.candidate == self.question.full), None)
+
+    @property
+    def full_score(self) -> float | None:
+        """On the dev split, over seeds."""
+        base = by_replicate([done.dev for done in self.done], self.question.full.name)
+        return mean_score(base) if base else None
+
+    def on_test(self, candidate: Candidate) -> Loss | None:
+        """How much a candidate loses on the test split, which took no part in the choice."""
+        full = self.question.full
+        evaluations = [*self._test_evaluations(full), *self._test_evaluations(candidate)]
+        base, own = (by_replicate(evaluations, c.name) for c in (full, candidate))
+        return paired_loss(base, own, seed_noise(evaluations, full.name))
+
+    def test_score(self, candidate: Candidate) -> float | None:
+        own = self._test_evaluations(candidate)
+        return sum(e.score for e in own) / len(own) if own else None
+
+    def _test_evaluations(self, candidate: Candidate) -> list[Evaluation]:
+        """Of whole runs."""
+        return [d.on_test() for d in self.done if d.step.candidate == candidate and not d.step.short]
+
+    def seconds(self, candidate: Candidate) -> float | None:
+        """Of training a whole run, on average."""
+        found = [d.train_s for d in self.done if d.step.candidate == candidate and not d.step.short]
+        return sum(found) / len(found) if found else None
+
+    def share(self, spent: float) -> float:
+        """Of the grid's cost."""
+        return spent / self.grid.cost
+
+    def conclusion(self, decision: Decision) -> list[str]:
+        """What the search found, in sentences."""
+        best, full = decision.best.candidate, self.question.full
+        if self.broken is not None:
+            return [f"No answer: {full.name} failed ({self.broken}), and there is nothing to hold settings against."]
+        if decision.unlearnt is not None:
+            return [
+                f"No answer: {decision.unlearnt.sentence(full.name, 'dev')}, so that there is nothing for a cheaper "
+                f"setting to keep; {REMEDY}."
+            ]
+        said = []
+        if decision.best.loss is None:
+            said.append(
+                f"Answer: {full.name}. "
+                + (
+                    f"The budget ended before a cheaper setting was supported: {decision.why}. Most was hoped of "
+                    f"{decision.hoped_for.name}."
+                    if decision.hoped_for
+                    else f"No cheaper setting was supported: {decision.why}."
+                )
+            )
+        else:
+            said.append(self._answer(decision.best))
+            if decision.hoped_for:
+                said.append(
+                    f"The budget ended before the search did: {decision.why}, which is cheaper and may do as well."
+                )
+            elif any(step.candidate == full for step in self.failed):
+                said.append(f"The search ended early, and a cheaper setting may do as well: {decision.why}.")
+        if (on_test := self._told_by_test(best)) is not None:
+            said.append(on_test)
+        return said
+
+    def _answer(self, best: Standing) -> str:
+        assert best.loss is not None
+        assert self.full_score is not None
+        question, loss, score = self.question, best.loss, self.full_score
+        limit = question.tolerance.of(score) + question.margin.of(score)
+        part = f"{loss.mean / score:.1%}; " if score else ""
+        return (
+            f"Answer: {best.candidate.name}, at {best.candidate.cost:.0%} of full fine-tuning's FLOPs. On dev, over "
+            f"{loss.pairs} seeds, it loses {loss.mean:.4f} of {score:.4f} ({part}tolerance {question.tolerance}), and "
+            f"with {1 - question.level:.0%} confidence no more than {loss.upper(question.level):.4f} (tolerance and "
+            f"margin: {limit:.4f})."
+        )
+
+    def _told_by_test(self, best: Candidate) -> str | None:
+        loss, own, base = self.on_test(best), self.test_score(best), self.test_score(self.question.full)
+        if loss is None or own is None or base is None or best == self.question.full:
+            return None
+        seconds, of_full = self.seconds(best), self.seconds(self.question.full)
+        time = f" Training took {seconds:.1f} s against {of_full:.1f} s." if seconds and of_full else ""
+        return (
+            f"On test, which took no part in the choice: {self.metric} {own:.4f} against {base:.4f}, a loss of "
+            f"{loss.mean:.4f} (95 % interval {loss.lower(TEST_LEVEL):.4f} to {loss.upper(TEST_LEVEL):.4f}).{time}"
+        )
+
+    def as_dict(self, decision: Decision) -> dict[str, Any]:
+        """JSON-like, for `--json` and the parent run. Losses and scores in units of the metric. Before the first run
+        there is no answer."""
+        question, best, begun = self.question, decision.best, bool(self.done or self.failed)
+        full_flops = self.grid.full_flops
+        return {
+            "task": self.task,
+            "model": self.model,
+            "metric": self.metric,
+            "tolerance": str(question.tolerance),
+            "margin": str(question.margin),
+            "level": question.level,
+            "answer": best.candidate.name if begun and decision.unlearnt is None else None,
+            "supported": best.loss is not None if begun else None,
+            "nothing_learnt": decision.unlearnt.as_dict() if decision.unlearnt else None,
+            "budget_ended": decision.exhausted,
+            "why": decision.why,
+            "said": self.conclusion(decision) if begun else [],
+            "cost_of_full": best.candidate.cost if begun and decision.unlearnt is None else None,
+            "dev": _loss(best.loss, question.level),
+            "dev_score_of_full": self.full_score,
+            "test": _loss(self.on_test(best.candidate), TEST_LEVEL),
+            "test_score": self.test_score(best.candidate),
+            "test_score_of_full": self.test_score(question.full),
+            "train_s": self.seconds(best.candidate),
+            "train_s_of_full": self.seconds(question.full),
+            "compute": {
+                "grid_flops": self.grid.cost * full_flops,
+                "budget_flops": question.budget * full_flops,
+                "spent_flops": decision.spent * full_flops,
+                "spent_share": self.share(decision.spent),
+                "recorded_flops": sum(done.flops for done in self.done),
+                "train_s": sum(done.train_s for done in self.done),
+                "reused_train_s": sum(done.train_s for done in self.done if done.reused),
+                "runs": len(self.done),
+                "reused_runs": sum(done.reused for done in self.done),
+            },
+            "candidates": [
+                {
+                    "setting": s.candidate.name,
+                    "cost_of_full": s.candidate.cost,
+                    "state": s.state,
+                    "dev": _loss(s.loss, question.level),
+                }
+                for s in decision.standings
+            ],
+            "steps": [
+                {
+                    "setting": done.step.candidate.name,
+                    "replicate": done.step.replicate,
+                    "short": done.step.short,
+                    "dev_score": done.dev.score,
+                    "run_id": done.run_id,
+                    "reused": done.reused,
+                    "why": done.why,
+                }
+                for done in self.done
+            ],
+            "failed": [{"setting": step.candidate.name, "why": why} for step, why in self.failed.items()],
+        }
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A run that a search asks for."""
+
+    search: SearchState
+    decision: Decision
+    """By which it is asked for."""
+    step: Step
+    planned: PlannedRun
+
+
+def _loss(loss: Loss | None, level: float) -> dict[str, float] | None:
+    if loss is None:
+        return None
+    return {
+        "loss": loss.mean,
+        "standard_error": loss.standard_error,
+        "low": loss.lower(level),
+        "high": loss.upper(level),
+        "seeds": loss.pairs,
+    }

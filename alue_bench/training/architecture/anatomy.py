@@ -1,0 +1,551 @@
+"""The parts of an architecture, found from where a forward pass uses them and not from where they are registered.
+
+A small copy of the model with random weights is run once, forward and backward. What it uses before its first layer are
+the embeddings, whatever their names: projections, norms, positions that all layers share. What it uses after its last
+layer is the pooler or the head. What has no influence on the logits never trains.
+
+    time ─►  embeddings │ layer 0 │ beside 0 │ layer 1 │ … │ layer L-1 │ pooler, head
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.contract.errors import DoesNotFit
+from alue_bench.contract.formats import shown
+from alue_bench.contract.spec import digest_of
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+WHOLE_BELOW = 10_000_000
+"""Models of at most so many parameters, embeddings left out, are tried as they are."""
+LAYERS, WIDTH = 4, 256
+"""How many layers the copy of a larger model has, and how wide they are at least."""
+VOCABULARY = 512
+"""How many words the copy has at most."""
+TEXT, TEXTS = 12, 2
+"""Tokens of a text, and texts of the batch, that a forward pass is traced with."""
+SEED = 7
+
+EMBEDDINGS, POOLER, HEAD, IDLE = "embeddings", "pooler", "head", "idle"
+
+
+@dataclass(frozen=True)
+class Members:
+    """What belongs to one part of a model, by name."""
+
+    modules: tuple[str, ...] = ()
+    """Modules that belong to it as a whole."""
+    parameters: tuple[str, ...] = ()
+    """Parameters of modules that belong to several parts."""
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The parts of an architecture, by the names of modules and parameters in its classification model.
+
+    Names of layers hold a place for the layer's number: "bert.encoder.layer.{}".
+    """
+
+    lists: tuple[str, ...]
+    """Names of the lists of layers. Most architectures have one; XLM keeps attention and feed-forward in several."""
+    embeddings: Members
+    beside: dict[int, Members]
+    """What runs after a layer and before the next one, by that layer's number."""
+    pooler: Members
+    inputs_only: tuple[str, ...]
+    """Modules of the embeddings whose output is a vector for each token: [b, s, d]."""
+    idle: tuple[str, ...]
+    """Parameters that have no influence on the logits, or that the library keeps fixed."""
+    returns_tuple: bool
+    """Whether a layer returns a tuple whose first element is the states."""
+    as_registered: bool
+    """Whether the order in which the encoder registers its modules tells the same: embeddings before the layers, all
+    else behind them."""
+
+    @property
+    def restartable(self) -> bool:
+        """Whether a forward pass can begin at a layer: each layer is one module."""
+        return len(self.lists) == 1
+
+
+_known: dict[str, Anatomy | DoesNotFit] = {}
+
+
+def anatomy_of(model: Any) -> Anatomy:
+    """Return the parts of a classification model's architecture. They are found once for each configuration.
+
+    Args:
+        model: The model as the library builds it, perhaps on the meta device, perhaps with adapters. It is not run.
+
+    Raises:
+        DoesNotFit: The model cannot be seen as embeddings, layers and head. The message says why.
+    """
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise DoesNotFit(
+            f"{type(model).__name__} is an encoder with a decoder: which of the two stacks of layers a strategy "
+            "freezes is not defined; take a model with one stack of layers"
+        )
+    key = digest_of([type(model).__name__, described(model.config)])
+    if key not in _known:
+        try:
+            _known[key] = _traced(small_copy(type(model), model.config))
+        except DoesNotFit as error:
+            _known[key] = error
+        except Exception as error:  # whatever a stranger's architecture does in a backward pass
+            _known[key] = _cannot_run(type(model), error)
+    found = _known[key]
+    if isinstance(found, DoesNotFit):
+        raise DoesNotFit(str(found))
+    return found
+
+
+def described(config: Any) -> dict[str, Any]:
+    """Return the fields of a configuration that decide on the architecture, JSON-like."""
+    fields = {
+        name: value
+        for name, value in config.to_dict().items()
+        if name not in ("id2label", "label2id", "_name_or_path", "transformers_version", "architectures", "dtype")
+    }
+    return {name: str(value) for name, value in sorted(fields.items())}
+
+
+def small_copy(kind: type[Any], config: Any) -> Any:
+    """Build a model of the same architecture with random weights, on the CPU, in fp32 and in eval mode.
+
+    A large model's copy has fewer and narrower layers, and fewer words, as far as the library builds and runs such a
+    one. torch's global random state is left as it was.
+
+    Raises:
+        DoesNotFit: The library cannot run such a model on a text.
+    """
+    import torch
+
+    problem: Exception | None = None
+    for candidate in _reduced(kind, config):
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(SEED)
+                model = kind(candidate).float().eval()
+            with torch.no_grad():
+                copy.deepcopy(model)(**text_of(model))  # some change with what they are given: BigBird's attention
+            return model
+        except Exception as error:  # whatever a stranger's architecture does with what it does not expect
+            problem = problem or error
+    assert problem is not None
+    raise _cannot_run(kind, problem) from problem
+
+
+def _cannot_run(kind: type[Any], problem: Exception) -> DoesNotFit:
+    cause = shown(next(iter(str(problem).splitlines()), ""), quote=False, most=200)
+    return DoesNotFit(
+        f"{kind.__name__} cannot be trained on texts alone, frozen parts in eval mode: "
+        f"{type(problem).__name__}: {cause}"
+    )
+
+
+def text_of(model: Any, *, texts: int = TEXTS, tokens: int = TEXT) -> dict[str, Tensor]:
+    """Return what the model reads of some texts without padding: int64 [texts, tokens] each."""
+    import torch
+
+    config = model.config
+    generator = torch.Generator().manual_seed(SEED)
+    words = int(getattr(config, "vocab_size", 0) or VOCABULARY)
+    ids = torch.randint(min(5, words - 1), words, (texts, tokens), generator=generator)
+    reserved = torch.tensor([number for _, number in _special(config)])
+    ordinary = int((~torch.isin(torch.arange(words), reserved)).nonzero()[-1])
+    ids[torch.isin(ids, reserved)] = ordinary
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def _reduced(kind: type[Any], config: Any) -> Iterator[Any]:
+    """The configurations to try, the cheapest first."""
+    import torch
+
+    whole = _eager(config)
+    with torch.device("meta"):
+        outline = kind(copy.deepcopy(whole))
+    embedded = {id(p) for m in outline.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
+    size = sum(p.numel() for p in outline.parameters() if id(p) not in embedded)
+    small = _few_words(whole)
+    if size > WHOLE_BELOW:
+        yield _narrow(_few_layers(small))
+        yield _few_layers(small)
+    yield small
+    yield whole
+
+
+def _eager(config: Any) -> Any:
+    """A copy whose attention is spelt out, so that no kernel hides what it computes."""
+    found = copy.deepcopy(config)
+    found._attn_implementation = "eager"
+    if hasattr(found, "use_cache"):
+        found.use_cache = False
+    if getattr(found, "pad_token_id", None) is None:
+        found.pad_token_id = 0  # some decoders refuse batches without
+    return found
+
+
+def _few_words(config: Any) -> Any:
+    small = copy.deepcopy(config)
+    words = getattr(small, "vocab_size", None)
+    if isinstance(words, int) and words > VOCABULARY:
+        small.vocab_size = VOCABULARY
+        for place, (name, number) in enumerate(_special(small)):
+            if number >= VOCABULARY:
+                setattr(small, name, VOCABULARY - 1 - place)
+    return small
+
+
+def _special(config: Any) -> list[tuple[str, int]]:
+    """Names and ids of special tokens in a configuration."""
+    names = sorted(name for name in vars(config) if name.endswith("_token_id") or name == "pad_index")
+    return [(name, value) for name in names if isinstance(value := getattr(config, name), int)]
+
+
+def _few_layers(config: Any) -> Any:
+    """A copy with fewer layers, or the same where the configuration does not let it be."""
+    small = copy.deepcopy(config)
+    try:
+        shorten(small, range(min(LAYERS, small.num_hidden_layers)))
+    except Exception:  # a configuration that derives its number of layers: it is tried as it is
+        return config
+    return small
+
+
+def _narrow(config: Any) -> Any:
+    """A copy with fewer attention heads, and layers narrower in proportion."""
+    small = copy.deepcopy(config)
+    names = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
+    sizes = {name: value for name in names if isinstance(value := getattr(small, name, None), int)}
+    hidden = sizes.get("hidden_size", WIDTH)
+    divisors = (n for n in range(hidden // WIDTH, 1, -1) if all(value % n == 0 for value in sizes.values()))
+    factor = next(divisors, 1)
+    for name, value in sizes.items():
+        setattr(small, name, value // factor)
+    return small
+
+
+def shorten(config: Any, kept: range | tuple[int, ...]) -> None:
+    """Change a configuration to that of a model with only these of its layers.
+
+    Raises:
+        NotImplementedError: The configuration does not let its number of layers be set.
+    """
+    before = config.num_hidden_layers
+    config.num_hidden_layers = len(kept)
+    for name, values in list(vars(config).items()):
+        if isinstance(values, list) and len(values) == before and ("layer" in name or "window" in name):
+            setattr(config, name, [values[index] for index in kept])
+
+
+# Tracing ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Uses:
+    """What a forward pass did, in order. A moment is the number of calls and operations before it."""
+
+    parameters: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """Moments at which an operation read a parameter, by its id."""
+    calls: defaultdict[str, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
+    """When a module was entered and left, by name."""
+    outputs: dict[str, Any] = field(default_factory=dict)
+    """What a module returned at its last call."""
+
+
+def _traced(model: Any) -> Anatomy:
+    import torch
+
+    with torch.no_grad():
+        model(**text_of(model))  # what changes with the first text it is given has changed then
+    uses, fixed, without_influence = _run(model)
+    lists, spans = _layers(model, uses)
+    places = _Places(model, uses, lists, spans, without_influence)
+    embeddings, beside = places.members(EMBEDDINGS), {}
+    for index in range(len(spans)):
+        found = places.members(_layer(index))
+        if found != Members():
+            beside[index] = found
+    if not embeddings.modules and not embeddings.parameters:
+        raise DoesNotFit(f"{type(model).__name__} has no embeddings before its encoder layers")
+    inputs_only = tuple(name for name in embeddings.modules if _is_states(uses.outputs.get(name)))
+    idle = tuple(sorted({*fixed, *places.idle()}))
+    return Anatomy(
+        lists=lists,
+        embeddings=embeddings,
+        beside=beside,
+        pooler=places.members(POOLER),
+        inputs_only=inputs_only,
+        idle=idle,
+        returns_tuple=isinstance(uses.outputs.get(f"{lists[-1]}.0"), tuple),
+        as_registered=len(lists) == 1
+        and not (beside or idle or embeddings.parameters)
+        and all(_is_on_top(model, name) for name in inputs_only)
+        and _before_layers(model, lists[0])
+        == {name for name in embeddings.modules if _is_on_top(model, name) and _has_parameters(model, name)},
+    )
+
+
+def _before_layers(model: Any, layers: str) -> set[str]:
+    """Names of the encoder's own modules with parameters that it registers before the one with the layers."""
+    found: set[str] = set()
+    for name, module in getattr(model, model.base_model_prefix).named_children():
+        whole = f"{model.base_model_prefix}.{name}"
+        if f"{layers}.".startswith(f"{whole}."):
+            break
+        if any(True for _ in module.parameters()):
+            found.add(whole)
+    return found
+
+
+def _is_on_top(model: Any, name: str) -> bool:
+    """Whether a module is one of the encoder's own, and not within one of them."""
+    return name.rpartition(".")[0] == str(model.base_model_prefix)
+
+
+def _has_parameters(model: Any, name: str) -> bool:
+    return any(True for _ in model.get_submodule(name).parameters())
+
+
+def _run(model: Any) -> tuple[_Uses, set[str], set[str]]:
+    """Run the model, forward and backward. Returns what was used when, the names of the parameters that the library
+    keeps fixed, and of those that got no gradient."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    uses, clock = _Uses(), iter(range(10**9))
+    known = {id(parameter) for parameter in model.parameters()}
+
+    class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            moment = next(clock)
+            for leaf in tree_leaves((args, kwargs)):
+                if id(leaf) in known:
+                    uses.parameters[id(leaf)].append(moment)
+            return func(*args, **(kwargs or {}))
+
+    def watched(name: str, forward: Any) -> Any:
+        def call(*args: Any, **options: Any) -> Any:
+            began = next(clock)
+            output = uses.outputs[name] = forward(*args, **options)
+            uses.calls[name].append((began, next(clock)))
+            return output
+
+        return call
+
+    # Not hooks: some architectures call `forward` of their layers directly.
+    for name, module in model.named_modules():
+        if name:
+            module.forward = watched(name, module.forward)
+    try:
+        with torch.enable_grad(), Watch():  # type: ignore[no-untyped-call]
+            logits = model(**text_of(model)).logits
+    finally:
+        for name, module in model.named_modules():
+            if name:
+                del module.forward
+    named = dict(model.named_parameters())
+    learnt = {name: parameter for name, parameter in named.items() if parameter.requires_grad}
+    logits.sum().backward()
+    without = {name for name, parameter in learnt.items() if parameter.grad is None}
+    return uses, named.keys() - learnt.keys(), without
+
+
+def _layers(model: Any, uses: _Uses) -> tuple[tuple[str, ...], list[tuple[int, int]]]:
+    """The lists that hold the layers, in the order of their use, and when each layer began and ended.
+
+    Raises:
+        DoesNotFit: There are no such lists.
+    """
+    from torch import nn
+
+    kind, count = type(model).__name__, int(getattr(model.config, "num_hidden_layers", 0))
+    lists = {
+        name: [f"{name}.{index}" for index in range(count)]
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == count
+    }
+    called = {
+        name: [uses.calls[entry] for entry in entries]
+        for name, entries in lists.items()
+        if all(len(uses.calls[entry]) == 1 for entry in entries)
+    }
+    outer = {
+        name: [calls[0] for calls in found]
+        for name, found in called.items()
+        if not any(name.startswith(f"{other}.") for other in called)
+    }
+    ordered = {name: spans for name, spans in outer.items() if spans == sorted(spans)}
+    if not ordered:
+        raise DoesNotFit(f"{kind} has no list of its encoder layers{_why_none(model, uses, lists, count)}")
+    sizes = {name: sum(p.numel() for p in model.get_submodule(name).parameters()) for name in ordered}
+    largest = max(ordered, key=lambda name: sizes[name])
+    together = [name for name in ordered if name == largest or _interleaved(ordered[largest], ordered[name])]
+    rival = next((name for name in ordered if name not in together and 2 * sizes[name] > sizes[largest]), None)
+    if rival is not None:
+        raise DoesNotFit(
+            f"{kind} has two stacks of layers, {largest} and {rival}: which of them a strategy freezes is not "
+            "defined; take a model with one stack of layers"
+        )
+    names = sorted(together, key=lambda name: ordered[name][0])
+    begins = [ordered[names[0]][index][0] for index in range(count)]
+    ends = [max(ordered[name][index][1] for name in names) for index in range(count)]
+    return tuple(names), list(zip(begins, ends, strict=True))
+
+
+def _interleaved(one: list[tuple[int, int]], other: list[tuple[int, int]]) -> bool:
+    """Whether entry 0 of both lists ends before entry 1 of either begins, and so on: together they are the layers."""
+    pairs = list(zip(one, other, strict=True))
+    return len(pairs) > 1 and all(
+        max(ended for _, ended in pair) < min(began for began, _ in following) for pair, following in pairwise(pairs)
+    )
+
+
+def _why_none(model: Any, uses: _Uses, lists: dict[str, list[str]], count: int) -> str:
+    from torch import nn
+
+    for name, entries in lists.items():
+        if any(len(uses.calls[entry]) > 1 for entry in entries):
+            return f": those in {name} run several times for one text, so that several layers share their weights"
+    shared = [name for name, calls in uses.calls.items() if len(calls) == count > 1 and name]
+    if shared:
+        least = min(shared, key=lambda name: name.count("."))
+        return f": {least} runs once for each of them, so that all layers share its weights"
+    others = [f"{name} ({len(m)})" for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) > 1]
+    return "; alue-bench can freeze layers only of encoders built as embeddings, layers and head" + (
+        f", and this one has the lists {', '.join(others[:4])}" if others else ""
+    )
+
+
+def _layer(index: int) -> str:
+    return f"layer {index}"
+
+
+class _Places:
+    """The part to which each module and each parameter of a traced model belongs."""
+
+    def __init__(
+        self,
+        model: Any,
+        uses: _Uses,
+        lists: tuple[str, ...],
+        spans: list[tuple[int, int]],
+        without_influence: set[str],
+    ) -> None:
+        self._model = model
+        self._uses = uses
+        self._spans = spans
+        self._inside = {f"{name}.{index}": index for name in lists for index in range(len(spans))}
+        self._without = without_influence
+        base = str(model.base_model_prefix)
+        self._pooler = f"{base}.pooler" if hasattr(getattr(model, base, None), "pooler") else None
+        self._parameters = {name: self._of_parameter(name, p) for name, p in model.named_parameters()}
+
+    def members(self, part: str) -> Members:
+        """The largest modules that belong to the part, and what else does."""
+        modules: list[str] = []
+        loose: list[str] = []
+        self._collect("", self._model, part, modules, loose)
+        return Members(tuple(modules), tuple(loose))
+
+    def idle(self) -> set[str]:
+        return {name for name, part in self._parameters.items() if part == IDLE}
+
+    def _collect(self, name: str, module: nn.Module, part: str, modules: list[str], loose: list[str]) -> None:
+        if name in self._inside:
+            return
+        parts = self._parts(name, module)
+        if parts == {part}:
+            modules.append(name)
+            return
+        if part not in parts:
+            return
+        prefix = f"{name}." if name else ""
+        loose += [
+            prefix + own
+            for own, _ in module.named_parameters(recurse=False)
+            if self._parameters.get(prefix + own) == part
+        ]
+        for own, child in module.named_children():
+            self._collect(prefix + own, child, part, modules, loose)
+
+    def _parts(self, name: str, module: nn.Module) -> set[str]:
+        """The parts that have something in a module. Parameters without influence do not count."""
+        prefix = f"{name}." if name else ""
+        found = {
+            self._parameters[prefix + own] for own, _ in module.named_parameters() if prefix + own in self._parameters
+        }
+        for own, part in module.named_modules():
+            inner = f"{prefix}{own}".rstrip(".")
+            if self._layer_around(inner) is not None:
+                found.add("layers")
+            elif not any(True for _ in part.parameters()) and not any(True for _ in part.children()):
+                called = {self._at(began) for began, _ in self._uses.calls[inner]}
+                found |= {POOLER if place == HEAD and self._in_pooler(inner) else place for place in called}
+        return found - {IDLE}
+
+    def _in_pooler(self, name: str) -> bool:
+        return self._pooler is not None and f"{name}.".startswith(f"{self._pooler}.")
+
+    def _of_parameter(self, name: str, parameter: Tensor) -> str:
+        index = self._layer_around(name)
+        moments = self._uses.parameters.get(id(parameter), [])
+        if index is not None:
+            return self._checked(name, index, moments)
+        if not moments or name in self._without:
+            return IDLE
+        part = self._at(moments[0])
+        if part == HEAD and self._in_pooler(name):
+            return POOLER
+        if part.startswith("layer ") and any(self._at(moment) != part for moment in moments):
+            if part == _layer(0):  # shared by the layers from the lowest on, as relative positions are: an input of it
+                return EMBEDDINGS
+            raise DoesNotFit(
+                f"{type(self._model).__name__} uses {name} in several of its layers, but not in the lowest: a layer "
+                "cannot be frozen without the others"
+            )
+        return part
+
+    def _checked(self, name: str, index: int, moments: list[int]) -> str:
+        """A parameter inside a layer belongs to it, and to no other."""
+        if any(self._at(moment) != _layer(index) for moment in moments):
+            raise DoesNotFit(
+                f"{type(self._model).__name__} uses {name} of layer {index} in other layers too: it cannot be frozen "
+                "without them"
+            )
+        return _layer(index)
+
+    def _layer_around(self, name: str) -> int | None:
+        parts = name.split(".")
+        return next(
+            (self._inside[key] for end in range(1, len(parts) + 1) if (key := ".".join(parts[:end])) in self._inside),
+            None,
+        )
+
+    def _at(self, moment: int) -> str:
+        """The part that is computed at a moment. What follows a layer and precedes the next belongs to the former."""
+        if moment < self._spans[0][0]:
+            return EMBEDDINGS
+        if moment > self._spans[-1][1]:
+            return HEAD
+        return _layer(sum(began <= moment for began, _ in self._spans) - 1)
+
+
+def _is_states(output: Any) -> bool:
+    """Whether a module of the embeddings returned a vector for each token."""
+    import torch
+
+    return (
+        isinstance(output, torch.Tensor)
+        and output.is_floating_point()
+        and output.ndim == 3
+        and output.shape[:2] == (TEXTS, TEXT)
+    )

@@ -1,0 +1,1 @@
+"""BERT's layers and their gradients, written out for speed."""

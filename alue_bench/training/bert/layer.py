@@ -1,0 +1,352 @@
+"""One encoder layer of the BERT family, forward and backward written out.
+
+BERT, RoBERTa, XLM-R and ELECTRA share it (Devlin et al. 2019, section 3.1; Vaswani et al. 2017, section 3):
+
+    a = attention(x)         m = norm(x + dropout(a Wo + bo))
+    u = gelu(m Wi + bi)      y = norm(m + dropout(u Wd + bd))
+
+Same numbers as the library's modules (tested, outputs and gradients), with less work around the matrix products: query,
+key and value are one product, dropout masks are drawn in bulk, what autograd would keep or copy and nobody reads is not
+kept or copied, and a frozen layer's backward pass computes the gradient of its input and nothing else.
+
+Number formats are those of autocast: products in `dtype` (fp32, bf16 or fp16), sums between layers, norms and softmax
+in fp32.
+
+Notation: b examples, s tokens of each, n = b s, d hidden size, h heads, e = d / h.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from alue_bench.training.bert.dropout import DropoutMasks
+
+FLASH_FROM = 128
+"""Tokens from which the fused attention kernel beats separate products, where no weights are dropped (measured on a
+CPU: at 26 tokens it takes twice as long)."""
+
+Grads = tuple[Tensor | None, ...]
+MATRICES = (0, 1, 2, 6, 10, 12)
+"""Where weight matrices are among `LayerWeights.parameters`; between them are biases and the weights of norms."""
+
+
+FAMILY = ("Bert", "Roberta", "XLMRoberta", "Electra")
+TORCH_MODULES = ("torch.nn.modules.linear", "torch.nn.modules.normalization", "torch.nn.modules.dropout")
+
+
+def is_bert_layer(layer: nn.Module) -> bool:
+    """Whether a module has exactly this structure: nothing added to it, wrapped, hooked or replaced in it."""
+    family = type(layer).__name__.removesuffix("Layer")
+    if family not in FAMILY or not type(layer).__module__.startswith("transformers."):
+        return False
+    any_layer: Any = layer
+    attention, output = any_layer.attention.self, any_layer.attention.output
+    expected = {
+        f"{family}Attention": [any_layer.attention],
+        f"{family}SelfAttention": [attention],
+        f"{family}SelfOutput": [output],
+        f"{family}Intermediate": [any_layer.intermediate],
+        f"{family}Output": [any_layer.output],
+        "Linear": [attention.query, attention.key, attention.value],
+        "LayerNorm": [output.LayerNorm, any_layer.output.LayerNorm],
+        "Dropout": [attention.dropout, output.dropout, any_layer.output.dropout],
+    }
+    expected["Linear"] += [output.dense, any_layer.intermediate.dense, any_layer.output.dense]
+    own = type(layer).__module__
+    return (
+        all(
+            type(module).__name__ == name and type(module).__module__ in (own, *TORCH_MODULES)
+            for name, modules in expected.items()
+            for module in modules
+        )
+        and all(module.bias is not None for module in expected["Linear"])
+        and not any(module._forward_hooks or module._forward_pre_hooks for module in layer.modules())
+        and _is_exact_gelu(any_layer.intermediate.intermediate_act_fn)
+        and not any_layer.is_decoder
+        and len({module.weight.requires_grad for module in expected["Linear"][:3]}) == 1
+    )
+
+
+def _is_exact_gelu(activation: Any) -> bool:
+    probe = torch.linspace(-100, 100, 2001)
+    return bool(torch.equal(activation(probe), functional.gelu(probe)))
+
+
+class LayerWeights:
+    """A layer's parameters as the products want them: query, key and value in one matrix, all in `dtype`.
+
+    Query, key and value become views of one matrix; their values, names and gradients stay their own.
+    """
+
+    def __init__(self, layer: nn.Module, dtype: torch.dtype) -> None:
+        any_layer: Any = layer
+        attention, output = any_layer.attention.self, any_layer.attention.output
+        up, down = any_layer.intermediate.dense, any_layer.output.dense
+        projections = (attention.query, attention.key, attention.value)
+        self.layer = layer
+        self.dtype = dtype
+        self.heads = int(attention.num_attention_heads)
+        self.scale = float(attention.scaling)
+        self.norms: tuple[nn.LayerNorm, nn.LayerNorm] = (output.LayerNorm, any_layer.output.LayerNorm)
+        self._dropouts = (attention.dropout, output.dropout, any_layer.output.dropout)
+        self.parameters: tuple[nn.Parameter, ...] = (
+            *(p.weight for p in projections),
+            *(p.bias for p in projections),
+            *(output.dense.weight, output.dense.bias, *self.norms[0].parameters()),
+            *(up.weight, up.bias, down.weight, down.bias, *self.norms[1].parameters()),
+        )
+        with torch.no_grad():
+            weight = torch.cat([p.weight for p in projections])
+            bias = torch.cat([p.bias for p in projections])
+            for place, projection in enumerate(projections):
+                rows = slice(place * len(weight) // 3, (place + 1) * len(weight) // 3)
+                projection.weight.data, projection.bias.data = weight[rows], bias[rows]
+        self._masters = [t.detach() for t in (weight, bias, *self.parameters[6:8], *self.parameters[10:14])]
+        self._computed = self._masters if dtype == torch.float32 else [t.to(dtype) for t in self._masters]
+        self._trains = any(parameter.requires_grad for parameter in self.parameters)
+
+    def follow(self) -> None:
+        """What trains has changed, or values were put in place of others."""
+        self._trains = True
+        self.refresh()
+        self._trains = any(parameter.requires_grad for parameter in self.parameters)
+
+    def refresh(self) -> None:
+        """Take over what the optimiser has changed since."""
+        if self._trains and self.dtype != torch.float32:
+            torch._foreach_copy_(self._computed, self._masters)
+
+    @property
+    def products(self) -> list[Tensor]:
+        """Weights and biases in `dtype`: query, key and value [3 d, d], output [d, d], up [4 d, d], down [d, 4 d]."""
+        return self._computed
+
+    @property
+    def dropout(self) -> tuple[float, float, float]:
+        """Of attention weights, attention output, and feed-forward output; zero in eval mode."""
+        return tuple(float(module.p) if self.layer.training else 0.0 for module in self._dropouts)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class BatchShape:
+    """What a layer must know of a batch beside its states."""
+
+    examples: int
+    tokens: int
+    """Of each example, with padding."""
+    padding: Tensor | None
+    """Added to attention scores: 0 for tokens, minus infinity (nearly) for padding; [b, 1, 1, s], fp32; None where
+    nothing is padded."""
+
+    def bias(self, heads: int) -> Tensor | None:
+        """[b h, 1, s], fp32."""
+        if self.padding is None:
+            return None
+        spread = self.padding.expand(-1, heads, -1, -1)
+        return spread.reshape(self.examples * heads, 1, self.tokens)
+
+
+def encoder_layer(states: Tensor, weights: LayerWeights, shape: BatchShape, masks: DropoutMasks) -> Tensor:
+    """States [n, d], fp32, to states [n, d], fp32."""
+    if not torch.is_grad_enabled():
+        return _inference(states, weights, shape)
+    result: Tensor = _EncoderLayer.apply(states, weights, shape, masks, *weights.parameters)  # type: ignore[no-untyped-call]
+    return result
+
+
+def first_token_layer(states: Tensor, weights: LayerWeights, shape: BatchShape, masks: DropoutMasks) -> Tensor:
+    """As `encoder_layer`, for the first token of each example alone: states [n, d] to [b, d].
+
+    A head that reads no other token needs no other query, and nothing of the other tokens after attention. Nor are keys
+    and values needed of each token, since products with one query may be taken in another order, head by head:
+
+        q . (Wk x + bk) = (q Wk) . x + q . bk        sum of p (Wv x + bv) = Wv (sum of p x) + bv (sum of p)
+
+    so that Wk and Wv are multiplied with one vector an example. By autograd: it is a small part of the work.
+    """
+    b, s, d = shape.examples, shape.tokens, states.shape[1]
+    h = weights.heads
+    e = d // h
+    dtype = weights.dtype
+    wq, wk, wv, bq, bk, bv, wo, bo, g1, c1, wi, bi, wd, bd, g2, c2 = weights.parameters
+    drop_probs, drop_attended, drop_fed = weights.dropout
+
+    def dropped(tensor: Tensor, p: float) -> Tensor:
+        return tensor * masks.draw(tuple(tensor.shape), p) if p else tensor
+
+    def product(tensor: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return functional.linear(tensor.to(dtype), weight.to(dtype), bias.to(dtype))
+
+    def by_head(vectors: Tensor, matrices: Tensor) -> Tensor:
+        """[b, h, i] and [h, i, j] to [b, h, j]."""
+        return torch.bmm(vectors.transpose(0, 1), matrices.to(dtype)).transpose(0, 1)
+
+    seen = states.to(dtype).view(b, s, d)
+    first = states.view(b, s, d)[:, 0]
+    query = product(first, wq, bq).view(b, h, e)
+    scores = torch.bmm(by_head(query, wk.view(h, e, d)), seen.transpose(1, 2)).float()  # [b, h, s]
+    # The same for all tokens, so that softmax does not see it: there for its gradient, which is noise around zero.
+    scores = (scores + (query.float() * bk.view(h, e)).sum(-1, keepdim=True)) * weights.scale
+    probs = torch.softmax(scores if shape.padding is None else scores + shape.padding.view(b, 1, s), -1)
+    used = dropped(probs, drop_probs)
+    value = by_head(torch.bmm(used.to(dtype), seen), wv.view(h, e, d).transpose(1, 2))  # [b, h, e]
+    attended = (value.float() + used.sum(-1, keepdim=True) * bv.view(h, e)).reshape(b, d)
+    middle = dropped(product(attended, wo, bo).float(), drop_attended) + first
+    middle = functional.layer_norm(middle, (d,), g1, c1, weights.norms[0].eps)
+    fed = product(functional.gelu(product(middle, wi, bi)), wd, bd)
+    return functional.layer_norm(dropped(fed.float(), drop_fed) + middle, (d,), g2, c2, weights.norms[1].eps)
+
+
+def _split_heads(mixed: Tensor, shape: BatchShape, heads: int) -> Tensor:
+    """Query, key and value side by side [n, 3 d] to [3, b h, s, e]."""
+    b, s = shape.examples, shape.tokens
+    parts = mixed.view(b, s, 3, heads, -1).permute(2, 0, 3, 1, 4)
+    return parts.reshape(3, b * heads, s, -1)
+
+
+def _merge_heads(parts: Tensor, shape: BatchShape, heads: int) -> Tensor:
+    """[b h, s, e] to [n, d]."""
+    b, s = shape.examples, shape.tokens
+    return parts.view(b, heads, s, -1).transpose(1, 2).reshape(b * s, -1)
+
+
+def _probabilities(query: Tensor, key: Tensor, scale: float, bias: Tensor | None) -> Tensor:
+    """Attention weights [b h, s, s], fp32."""
+    if query.dtype == torch.float32:  # scale and padding within the product
+        added = query.new_zeros(1, 1, 1) if bias is None else bias
+        return torch.softmax(torch.baddbmm(added, query, key.transpose(1, 2), alpha=scale), -1)
+    scores = torch.bmm(query, key.transpose(1, 2)).float().mul_(scale)
+    return torch.softmax(scores if bias is None else scores.add_(bias), -1)
+
+
+def _inference(states: Tensor, weights: LayerWeights, shape: BatchShape) -> Tensor:
+    wqkv, bqkv, wo, bo, wi, bi, wd, bd = weights.products
+    norm1, norm2 = weights.norms
+    d, h, dtype = states.shape[1], weights.heads, weights.dtype
+    query, key, value = _split_heads(functional.linear(states.to(dtype), wqkv, bqkv), shape, h).unbind(0)
+    if shape.tokens < FLASH_FROM:
+        probs = _probabilities(query, key, weights.scale, shape.bias(h))
+        attended = torch.bmm(probs.to(dtype), value)
+    else:
+        whole = (shape.examples, h, shape.tokens, d // h)
+        padding = None if shape.padding is None else shape.padding.to(dtype)
+        attended = functional.scaled_dot_product_attention(
+            query.view(whole), key.view(whole), value.view(whole), attn_mask=padding, scale=weights.scale
+        ).reshape(shape.examples * h, shape.tokens, d // h)
+    middle = functional.linear(_merge_heads(attended, shape, h), wo, bo).add(states)
+    middle = functional.layer_norm(middle, (d,), norm1.weight, norm1.bias, norm1.eps)
+    fed = functional.linear(functional.gelu(functional.linear(middle.to(dtype), wi, bi)), wd, bd)
+    return functional.layer_norm(fed.add(middle), (d,), norm2.weight, norm2.bias, norm2.eps)
+
+
+class _EncoderLayer(torch.autograd.Function):
+    """The layer as one node of autograd's graph."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, weights: LayerWeights, shape: BatchShape, masks: DropoutMasks, *_: Tensor
+    ) -> Tensor:
+        wqkv, bqkv, wo, bo, wi, bi, wd, bd = weights.products
+        norm1, norm2 = weights.norms
+        h, dtype, size = weights.heads, weights.dtype, [states.shape[1]]
+        drop_probs, drop_attended, drop_fed = weights.dropout
+
+        inputs = states.to(dtype)
+        query, key, value = _split_heads(torch.addmm(bqkv, inputs, wqkv.t()), shape, h).unbind(0)
+        probs = _probabilities(query, key, weights.scale, shape.bias(h))
+        mask_probs = masks.draw(tuple(probs.shape), drop_probs) if drop_probs else None
+        used = (probs if mask_probs is None else probs * mask_probs).to(dtype)
+        attended = _merge_heads(torch.bmm(used, value), shape, h)  # [n, d]
+        mask_attended = masks.draw(tuple(states.shape), drop_attended) if drop_attended else None
+        sum1 = _add_dropped(states, torch.addmm(bo, attended, wo.t()), mask_attended)
+        middle, mean1, scale1 = torch.native_layer_norm(sum1, size, norm1.weight, norm1.bias, norm1.eps)
+        narrow = middle.to(dtype)
+        before = torch.addmm(bi, narrow, wi.t())  # [n, 4 d]
+        after = functional.gelu(before)
+        mask_fed = masks.draw(tuple(states.shape), drop_fed) if drop_fed else None
+        sum2 = _add_dropped(middle, torch.addmm(bd, after, wd.t()), mask_fed)
+        result, mean2, scale2 = torch.native_layer_norm(sum2, size, norm2.weight, norm2.bias, norm2.eps)
+
+        # What only gradients of weight matrices read is kept only where those train.
+        needs = ctx.needs_input_grad[4:]
+        trains = any(needs[place] for place in MATRICES)
+        ctx.weights, ctx.shape = weights, shape
+        ctx.save_for_backward(
+            *(query, key, value, probs, used, mask_probs, mask_attended, mask_fed),
+            *(sum1, mean1, scale1, before, sum2, mean2, scale2),
+            *((inputs, attended, narrow, after) if trains else (None,) * 4),
+        )
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Grads:
+        query, key, value, probs, used, mask_probs, mask_attended, mask_fed, *rest = ctx.saved_tensors
+        sum1, mean1, scale1, before, sum2, mean2, scale2, inputs, attended, narrow, after = rest
+        weights, shape = ctx.weights, ctx.shape
+        wqkv, _, wo, _, wi, _, wd, _ = weights.products
+        h, dtype = weights.heads, weights.dtype
+        needs = ctx.needs_input_grad[4:]
+        found: list[Tensor | None] = [None] * 16
+
+        def of_product(place: int, outer: Tensor, inner: Tensor) -> None:
+            """Gradients of a weight at `place` and of its bias behind it."""
+            if needs[place]:
+                found[place] = (outer.t() @ inner).float()
+            if needs[place + 1]:
+                found[place + 1] = outer.sum(0, dtype=torch.float32)
+
+        dsum2, found[14], found[15] = _norm_backward(grad, sum2, mean2, scale2, weights.norms[1], needs[14:16])
+        dfed = (dsum2 if mask_fed is None else dsum2 * mask_fed).to(dtype)
+        of_product(12, dfed, after)
+        dbefore = dfed @ wd
+        torch.ops.aten.gelu_backward.grad_input(dbefore, before, grad_input=dbefore)  # in place
+        of_product(10, dbefore, narrow)
+        dmiddle = _add_product(dsum2, dbefore, wi)
+        dsum1, found[8], found[9] = _norm_backward(dmiddle, sum1, mean1, scale1, weights.norms[0], needs[8:10])
+        dout = (dsum1 if mask_attended is None else dsum1 * mask_attended).to(dtype)
+        of_product(6, dout, attended)
+        b, s = shape.examples, shape.tokens
+        dattended = (dout @ wo).view(b, s, h, -1).transpose(1, 2).reshape(b * h, s, -1)
+
+        mixed = torch.empty((3, *query.shape), dtype=dtype, device=query.device)  # [3, b h, s, e]
+        torch.bmm(used.transpose(1, 2), dattended, out=mixed[2])
+        dused = torch.bmm(dattended, value.transpose(1, 2)).float()
+        dprobs = dused if mask_probs is None else dused.mul_(mask_probs)
+        dscores = torch.ops.aten._softmax_backward_data(dprobs, probs, -1, torch.float32).mul_(weights.scale).to(dtype)
+        torch.bmm(dscores, key, out=mixed[0])
+        torch.bmm(dscores.transpose(1, 2), query, out=mixed[1])
+        dmixed = mixed.view(3, b, h, s, -1).permute(1, 3, 0, 2, 4).reshape(b * s, -1)  # [n, 3 d]
+
+        if any(needs[:3]):
+            found[0], found[1], found[2] = (dmixed.t() @ inputs).float().chunk(3)
+        if any(needs[3:6]):
+            found[3], found[4], found[5] = dmixed.sum(0, dtype=torch.float32).chunk(3)
+        dstates = _add_product(dsum1, dmixed, wqkv) if ctx.needs_input_grad[0] else None
+        return (dstates, None, None, None, *found)
+
+
+def _add_dropped(kept: Tensor, added: Tensor, mask: Tensor | None) -> Tensor:
+    """kept + dropout(added), fp32."""
+    added = added.float()
+    return added.add_(kept) if mask is None else torch.addcmul(kept, added, mask, out=added)
+
+
+def _add_product(kept: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """kept + left @ right, fp32; in fp32 written over `kept`."""
+    if left.dtype == torch.float32:
+        return torch.addmm(kept, left, right, out=kept)
+    return (left @ right).float().add_(kept)
+
+
+def _norm_backward(
+    grad: Tensor, inputs: Tensor, mean: Tensor, scale: Tensor, norm: nn.LayerNorm, needs: tuple[bool, bool]
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    found: tuple[Tensor, Tensor | None, Tensor | None] = torch.ops.aten.native_layer_norm_backward(
+        grad.contiguous(), inputs, norm.normalized_shape, mean, scale, norm.weight, norm.bias, [True, *needs]
+    )
+    return found

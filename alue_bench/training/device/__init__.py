@@ -1,0 +1,1 @@
+"""The hardware under a training: number formats, memory, random states, CUDA graphs and device errors."""

@@ -1,0 +1,1 @@
+"""The outputs of frozen layers, computed once and kept on disk."""

@@ -1,0 +1,1 @@
+"""Pre-trained weights and tokenizers: found, verified and loaded."""

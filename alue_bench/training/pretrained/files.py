@@ -1,0 +1,253 @@
+"""The files of a checkpoint's folder: which hold the weights, which anything reads, and a digest of those.
+
+Only files of the folder itself count: neither transformers nor alue-bench reads its subfolders (`onnx/`,
+`checkpoint-500/`, `1_Pooling/`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from alue_bench.contract.errors import UnavailableError
+
+SAFE_WEIGHTS = "model.safetensors"
+PICKLED_WEIGHTS = "pytorch_model.bin"
+INDEX = ".index.json"
+"""What the name of a sharded checkpoint's index ends in."""
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER = (ADAPTER_CONFIG, "adapter_model.*", "pytorch_adapter.bin")
+DESCRIBED = (".json", ".txt", ".model")
+"""Endings of files that are part of every digest."""
+
+UNREAD = (
+    *ADAPTER,
+    # weights of other formats, precisions and frameworks
+    "*.safetensors", "pytorch_model*", "consolidated*", "tf_model*", "flax_model*", "rust_model*", "*.h5", "*.msgpack",
+    "*.ot", "*.onnx", "*.onnx_data", "*.gguf", "*.tflite", "*.mlmodel", "*.pb", "*.ckpt*", "*.pt", "*.pth",
+    # states and logs of a training
+    "optimizer*", "scheduler*", "scaler*", "rng_state*", "random_states*", "training_args.bin", "events.out.tfevents*",
+    "*.log",
+    # texts, pictures and code for people
+    ".*", "readme*", "license*", "licence*", "notice*", "*.md", "*.py", "*.ipynb", "*.png", "*.jpg", "*.jpeg", "*.svg",
+    "*.pdf",
+)  # fmt: skip
+"""Patterns, in lower case, of files that may lie beside a checkpoint and that nothing reads. Every other file is taken
+for a part of the tokeniser or the model: their names are not all known."""
+NO_TOKENIZER = ("config.json", "generation_config.json", "*.index.json", "*.safetensors", "pytorch_model*")
+LFS_POINTER = b"version https://git-lfs"
+LARGEST_HEADER = 100_000_000
+"""Bytes; the safetensors library takes no larger one either."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The files that a checkpoint's weights are read from."""
+
+    files: tuple[Path, ...]
+    pickled: bool
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor of a file of weights."""
+
+    file: Path
+    shape: tuple[int, ...]
+
+
+def check_fetched(folder: Path) -> None:
+    """Refuse a folder in which Git LFS left pointers: a vocabulary would be one of three words.
+
+    Raises:
+        UnavailableError: names the file and the command that fetches it.
+    """
+    for path in sorted(path for path in _files(folder) if is_read(path.name) or _is_weights(path.name)):
+        with path.open("rb") as stream:
+            if stream.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise UnavailableError(
+                    f"{path} is a pointer of Git LFS, not the file itself; fetch it with: git lfs pull"
+                )
+
+
+def find_weights(folder: Path) -> Weights:
+    """Return the files that model.safetensors or its index name; pickles only where there is neither.
+
+    Raises:
+        UnavailableError: there are no weights, an adapter alone, or not all the files that an index names.
+    """
+    for name, pickled in ((SAFE_WEIGHTS, False), (PICKLED_WEIGHTS, True)):
+        if (folder / name).is_file():
+            return Weights((folder / name,), pickled)
+        if (folder / f"{name}{INDEX}").is_file():
+            return Weights(_shards(folder / f"{name}{INDEX}"), pickled)
+    if adapter_files(folder):
+        raise UnavailableError(adapter_alone_in(folder))
+    others = sorted(path.name for path in _files(folder) if _is_other_weights(path.name))
+    found = f"; of {', '.join(others[:3])}{', …' if len(others) > 3 else ''} it reads none" if others else ""
+    raise UnavailableError(
+        f"{folder} has no weights that alue-bench reads (model.safetensors, or shards with "
+        f"model.safetensors.index.json){found}; save the model there with save_pretrained"
+    )
+
+
+def _shards(index: Path) -> tuple[Path, ...]:
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        if not names or any(Path(name).name != name for name in names):
+            raise ValueError("weight_map must name files of the same folder")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        cause = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise UnavailableError(f"{index} cannot be read as an index of weights ({cause}); download it again") from error
+    missing = [name for name in names if not (index.parent / name).is_file()]
+    if missing:
+        raise UnavailableError(
+            f"{index.parent} lacks {', '.join(missing[:3])}{', …' if len(missing) > 3 else ''} "
+            f"({len(missing)} of the {len(names)} files of weights that {index.name} names); copy what is missing there"
+        )
+    return tuple(index.parent / name for name in names)
+
+
+def _is_weights(name: str) -> bool:
+    return _matches(name, ("model*.safetensors", "pytorch_model*.bin"))
+
+
+def _is_other_weights(name: str) -> bool:
+    return _matches(name, UNREAD[len(ADAPTER) : UNREAD.index("optimizer*")])
+
+
+def adapter_files(folder: Path) -> list[str]:
+    """Return the names of an adapter's files (peft), which may lie alone in a folder or beside a checkpoint's."""
+    return sorted(path.name for path in _files(folder) if _matches(path.name, ADAPTER))
+
+
+def adapter_alone(where: str, base: str | None) -> str:
+    """Say that a folder or repository holds an adapter instead of a checkpoint, and what to do."""
+    model = f"its base model {base!r}" if base else "its base model"
+    return (
+        f"{where} holds an adapter alone ({ADAPTER_CONFIG}), not a whole checkpoint; load it on {model} with peft, "
+        "call merge_and_unload() on the model, and save what that returns, and the tokeniser, to a new folder with "
+        "save_pretrained"
+    )
+
+
+def adapter_alone_in(folder: Path) -> str:
+    """As `adapter_alone`, with the name of the base model that the adapter's configuration states."""
+    try:
+        base = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        base = None
+    return adapter_alone(str(folder), base if isinstance(base, str) else None)
+
+
+def stored_tensors(weights: Weights) -> dict[str, StoredTensor]:
+    """Return what the files of weights hold, by name, without reading the values.
+
+    Raises:
+        UnavailableError: a file is cut off or damaged.
+    """
+    found = {}
+    for file in weights.files:
+        shapes = _pickled_shapes(file) if weights.pickled else safetensors_shapes(file)
+        found.update({name: StoredTensor(file, shape) for name, shape in shapes.items()})
+    return found
+
+
+def safetensors_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a safetensors file's tensors, from its header.
+
+    Raises:
+        UnavailableError: the file is cut off, damaged, or not a safetensors file.
+    """
+    size = file.stat().st_size
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(8)
+            length = int.from_bytes(start, "little")
+            if not 0 < length <= min(size - 8, LARGEST_HEADER):
+                raise ValueError("its header is cut off")
+            header: dict[str, Any] = json.loads(stream.read(length))
+        header.pop("__metadata__", None)
+        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        shapes = {name: tuple(int(side) for side in entry["shape"]) for name, entry in header.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise UnavailableError(f"{file} is no safetensors file, or damaged ({error}); download it again") from error
+    if size != 8 + length + end:
+        raise UnavailableError(
+            f"{file} has {size} bytes instead of the {8 + length + end} that its header tells; download it again"
+        )
+    return shapes
+
+
+def _pickled_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in read_pickle(file, device="meta").items()}
+
+
+def read_pickle(file: Path, *, device: str) -> dict[str, Any]:
+    """Return the tensors of a pickled file, read without running code from it.
+
+    Raises:
+        UnavailableError: the file holds something else than tensors, or is damaged.
+    """
+    import pickle
+
+    import torch
+
+    try:
+        content = torch.load(file, map_location=device, weights_only=True)
+        return {str(name): tensor for name, tensor in content.items() if isinstance(tensor, torch.Tensor)}
+    except (OSError, ValueError, RuntimeError, EOFError, AttributeError, pickle.UnpicklingError) as error:
+        raise UnavailableError(
+            f"{file}: the weights cannot be loaded without running code from the file, or it is damaged; take a "
+            "revision with safetensors"
+        ) from error
+
+
+def is_read(name: str) -> bool:
+    """Return whether a file of the folder may determine what model or tokeniser do, besides the weights."""
+    return not _matches(name, ADAPTER if Path(name).suffix in DESCRIBED else UNREAD)
+
+
+def has_tokenizer_files(folder: Path) -> bool:
+    """Return whether any file may be a tokeniser's: none is where only the model was saved or downloaded."""
+    return any(is_read(path.name) and not _matches(path.name, NO_TOKENIZER) for path in _files(folder))
+
+
+def wanted_names(names: Iterable[str]) -> list[str]:
+    """Choose from the names of a repository's files those that are worth a download."""
+    here = [name for name in names if "/" not in name]
+    if SAFE_WEIGHTS in here:
+        weights = [SAFE_WEIGHTS]
+    elif f"{SAFE_WEIGHTS}{INDEX}" in here:
+        weights = [name for name in here if fnmatchcase(name, "model*.safetensors")]
+    elif PICKLED_WEIGHTS in here:
+        weights = [PICKLED_WEIGHTS]
+    else:
+        weights = [name for name in here if fnmatchcase(name, "pytorch_model-*.bin")]
+    return [*weights, *(name for name in here if is_read(name))]
+
+
+def folder_digest(folder: Path, weights: Weights) -> str:
+    """Return a digest of names and content of the weights and of every file that model or tokeniser may read."""
+    read = sorted(path for path in _files(folder) if is_read(path.name) and path not in weights.files)
+    described = [path for path in read if path.suffix in DESCRIBED]
+    others = [path for path in read if path.suffix not in DESCRIBED]
+    digest = hashlib.sha256()
+    for path in [*described, *weights.files, *others]:
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:32]
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name.lower(), pattern) for pattern in patterns)

@@ -1,0 +1,145 @@
+"""Checkpoints on the Hugging Face hub and in its cache on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from glob import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alue_bench.contract.errors import UnavailableError
+from alue_bench.contract.model import Model
+from alue_bench.training.pretrained.files import ADAPTER_CONFIG, adapter_alone, find_weights, wanted_names
+from alue_bench.training.pretrained.library import first_line
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import RepoSibling
+
+HUB_TIMEOUT = 5.0
+"""Seconds to wait for the hub to answer at all before calling it unreachable."""
+
+
+def cached_snapshot(model: Model) -> Path | None:
+    """Return the folder of the newest whole snapshot in the hub's cache, None where there is none."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        repos = scan_cache_dir().repos
+    except CacheNotFound:
+        return None
+    for repo in repos:
+        if repo.repo_id != model.checkpoint or repo.repo_type != "model":
+            continue
+        for revision in sorted(repo.revisions, key=lambda r: r.last_modified, reverse=True):
+            wanted = model.revision
+            if wanted and not (revision.commit_hash.startswith(wanted) or wanted in revision.refs):
+                continue
+            folder = Path(revision.snapshot_path)
+            if (folder / "config.json").is_file() and _has_weights(folder):
+                return folder
+    return None
+
+
+def _has_weights(folder: Path) -> bool:
+    try:
+        find_weights(folder)
+    except UnavailableError:  # a download that broke off, or of other files
+        return False
+    return True
+
+
+def download_snapshot(model: Model) -> Path:
+    """Fetch a model's files from the hub and return their folder in its cache.
+
+    Raises:
+        UnavailableError: within seconds, where they cannot be had.
+    """
+    from huggingface_hub import HfApi, constants, snapshot_download
+
+    hub_id = str(model.checkpoint)
+    named = f"model {model.name!r} ({hub_id}{'@' + model.revision if model.revision else ''})"
+    if constants.HF_HUB_OFFLINE:
+        raise UnavailableError(f"{named} is not in the hub cache, and HF_HUB_OFFLINE forbids asking the hub")
+    try:
+        info = HfApi().model_info(hub_id, revision=model.revision, timeout=HUB_TIMEOUT, files_metadata=True)
+    except Exception as error:  # the hub client's errors share no base: network, HTTP and validation errors
+        raise UnavailableError(f"{named} cannot be had from the hub: {_reason(error)}") from error
+    names = [sibling.rfilename for sibling in info.siblings or ()]
+    if ADAPTER_CONFIG in names and "config.json" not in names:
+        raise UnavailableError(adapter_alone(named, None))
+    wanted = [escape(name) for name in wanted_names(names)]
+    try:
+        folder = Path(snapshot_download(hub_id, revision=info.sha, allow_patterns=wanted))
+    except Exception as error:  # as above
+        raise UnavailableError(
+            f"{named}: the download broke off ({_reason(error)}); the same command goes on"
+        ) from error
+    if altered := removed_if_altered(folder, info.siblings or ()):
+        raise UnavailableError(
+            f"{named}: {', '.join(altered)} arrived with another digest than the hub tells, and was removed; the same "
+            "command downloads it again"
+        )
+    return folder
+
+
+def download_config(model: Model) -> Path:
+    """Fetch a model's config.json from the hub and return the folder in its cache.
+
+    Raises:
+        UnavailableError: within seconds, where it cannot be had.
+    """
+    from huggingface_hub import hf_hub_download
+
+    try:
+        file = hf_hub_download(str(model.checkpoint), "config.json", revision=model.revision, etag_timeout=HUB_TIMEOUT)
+    except Exception as error:  # as in download_snapshot
+        raise UnavailableError(
+            f"model {model.name!r} ({model.checkpoint}) cannot be had from the hub: {_reason(error)}"
+        ) from error
+    return Path(file).parent
+
+
+def removed_if_altered(folder: Path, siblings: Iterable[RepoSibling]) -> list[str]:
+    """Compare downloaded files with the digests that the hub tells of them (its client compares sizes alone), and
+    remove those that differ from the cache. Returns their names."""
+    told = {sibling.rfilename: sibling for sibling in siblings}
+    altered = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder).as_posix()
+        sibling = told.get(name)
+        if sibling is not None and not _is_intact(path, sibling):
+            path.resolve().unlink()  # a snapshot is made of links
+            path.unlink(missing_ok=True)
+            altered.append(name)
+    return altered
+
+
+def _is_intact(path: Path, sibling: RepoSibling) -> bool:
+    with path.open("rb") as file:
+        if sibling.lfs is not None:
+            return bool(hashlib.file_digest(file, "sha256").hexdigest() == sibling.lfs.sha256)
+        if sibling.blob_id is None:  # a mirror that tells no digests
+            return True
+        content = file.read()
+    git = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    return bool(git == sibling.blob_id)
+
+
+def _reason(error: Exception) -> str:
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if "RepositoryNotFoundError" in kinds:
+        return "there is no such repository, or it is private"
+    if "RevisionNotFoundError" in kinds:
+        return "there is no such revision"
+    if kinds & {
+        "ConnectError",
+        "ConnectTimeout",
+        "ReadTimeout",
+        "TimeoutException",
+        "ConnectionError",
+        "Timeout",
+    }:
+        return "it does not answer; check the network, or name a local folder with --model"
+    return f"{type(error).__name__}: {first_line(error)}"

@@ -1,0 +1,197 @@
+"""Loading the tokeniser of a checkpoint: whether its folder has one, and which id pads a batch."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+from alue_bench.contract.errors import UnavailableError
+from alue_bench.contract.formats import shown
+from alue_bench.training.pretrained.library import first_line, quiet_transformers
+
+READS_SENTENCEPIECE = ("sentencepiece", "google.protobuf")
+"""Packages that transformers needs to read the vocabulary of a SentencePiece tokeniser."""
+JSON_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json")
+WHOLE = "tokenizer.json"
+"""The file that holds a whole tokeniser, in place of a vocabulary."""
+DISTRIBUTIONS = {"google.protobuf": "protobuf"}
+
+
+def read_tokenizer(folder: Path, config: Any) -> tuple[Any, tuple[str, ...]]:
+    """Load the tokeniser of a checkpoint's folder, with a padding token that the model has an embedding for.
+
+    Args:
+        folder: the checkpoint's.
+        config: the configuration in it.
+
+    Returns:
+        The tokeniser; notes on its padding for whoever reads the results.
+
+    Raises:
+        UnavailableError: the folder has no tokeniser, or one that cannot tell texts apart.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # missing files, broken JSON, a missing optional package: the causes share no base
+        raise UnavailableError(f"{folder}: the tokeniser cannot be loaded: {_cause(folder, config, error)}") from error
+    _check_vocabulary(folder, tokenizer)
+    return tokenizer, _settle_padding(folder, tokenizer, config)
+
+
+def pads_with(config: Any, pad_id: int) -> None:
+    """Tell a configuration which id pads batches, where it states none or one that has no embedding."""
+    if not _has_embedding(config, getattr(config, "pad_token_id", None)):
+        config.pad_token_id = pad_id
+
+
+# Files -----------------------------------------------------------------------------------------------------------
+
+
+def _cause(folder: Path, config: Any, error: Exception) -> str:
+    """Say why the library could not load a tokeniser, and what helps."""
+    for name in JSON_FILES:
+        try:
+            json.loads((folder / name).read_text(encoding="utf-8") if (folder / name).is_file() else "null")
+        except (ValueError, RecursionError) as wrong:
+            return f"{name} is not valid JSON ({first_line(wrong)}); copy it there again"
+    missing = [name for name in READS_SENTENCEPIECE if not _is_installed(name)]
+    if missing and not (folder / WHOLE).is_file() and any(folder.glob("*.model")):
+        names = [DISTRIBUTIONS.get(name, name) for name in missing]
+        packages = "package" if len(names) == 1 else "packages"
+        return (
+            f"its vocabulary is one of SentencePiece, which needs the {packages} {' and '.join(names)}; install with: "
+            f"pip install {' '.join(names)}"
+        )
+    if isinstance(error, ImportError):  # a package that the tokeniser's class asks for: the library names it
+        return first_line(error)
+    names = _files_of_class(folder, config)
+    absent = [name for name in names if not (folder / name).is_file() and name != WHOLE]
+    if absent and not (folder / WHOLE).is_file():
+        if WHOLE in names:
+            return f"{WHOLE} is missing, and so is {' and '.join(absent)}; {SAVE_IT}"
+        return f"{' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing; {SAVE_IT}"
+    return f"{first_line(error).rstrip(': ')}; {SAVE_IT}"
+
+
+SAVE_IT = "save the tokeniser to the same folder with its save_pretrained"
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package around it is missing
+        return False
+
+
+def _files_of_class(folder: Path, config: Any) -> list[str]:
+    """Return the names of vocabulary files that the tokeniser's class reads, as far as files name the class."""
+    from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES, tokenizer_class_from_name
+
+    try:
+        stated = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")).get("tokenizer_class")
+    except (OSError, ValueError, AttributeError):
+        stated = None
+    name = stated or getattr(config, "tokenizer_class", None) or TOKENIZER_MAPPING_NAMES.get(config.model_type)
+    found = tokenizer_class_from_name(name) if isinstance(name, str) else None
+    return list(_vocabulary_files(found).values())
+
+
+def _vocabulary_files(tokenizer: Any) -> dict[str, str]:
+    """Return a tokeniser's files by their role; empty for one of bytes or characters, which needs none."""
+    files = getattr(tokenizer, "vocab_files_names", None) or {}
+    return {role: name for role, name in files.items() if role != "tokenizer_config_file" and isinstance(name, str)}
+
+
+def _check_vocabulary(folder: Path, tokenizer: Any) -> None:
+    """Refuse a tokeniser that the library made up, or that knows no text.
+
+    Where a folder holds none, transformers makes one of the class that goes with config.json, whose vocabulary is the
+    special tokens: every word is unknown to it.
+
+    Raises:
+        UnavailableError: so it is.
+    """
+    files = set(_vocabulary_files(tokenizer).values())
+    if not files:
+        return
+    words = _words(tokenizer)
+    names = {path.name for path in folder.iterdir() if path.is_file()}
+    if not names & files and words <= _words_without_files(tokenizer):
+        raise UnavailableError(
+            f"{folder} has no tokeniser ({' or '.join(sorted(files))}), so that every word would be unknown; {SAVE_IT}"
+        )
+    if not words:
+        raise UnavailableError(
+            f"{folder}: the tokeniser's vocabulary consists of special tokens only, so that every word would be "
+            f"unknown; take the tokeniser that belongs to the weights, and {SAVE_IT}"
+        )
+    try:
+        tokenizer("ا a 1")
+    except Exception as error:  # of the library, or of Rust: a vocabulary without a token for unknown words, say
+        raise UnavailableError(
+            f"{folder}: the tokeniser cannot read a text: {first_line(error)}; take the tokeniser that belongs to the "
+            f"weights, and {SAVE_IT}"
+        ) from error
+
+
+def _words(tokenizer: Any) -> set[str]:
+    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return set(tokenizer.get_vocab()) - special - set(tokenizer.all_special_tokens)
+
+
+def _words_without_files(tokenizer: Any) -> set[str]:
+    """Return the words that a tokeniser of this class knows without any file, such as a mark of blanks."""
+    try:
+        return _words(type(tokenizer)())
+    except Exception:  # a class that cannot be made without its files has read some
+        return set()
+
+
+# Padding ---------------------------------------------------------------------------------------------------------
+
+
+def _settle_padding(folder: Path, tokenizer: Any, config: Any) -> tuple[str, ...]:
+    """Let the tokeniser pad with an id that the model has an embedding for; return what is to be said of it.
+
+    What stands at padded places is masked, so that any embedding will do, but some architectures count positions by
+    the id that their configuration states (RoBERTa). So that one is taken where there is one, as the weights were
+    trained with it; else the tokeniser's; else its end-of-text token, which is usual for GPT-2.
+
+    Raises:
+        UnavailableError: there is no such id.
+    """
+    stated, own, end = getattr(config, "pad_token_id", None), tokenizer.pad_token_id, tokenizer.eos_token_id
+    if own is None and end is None:
+        raise UnavailableError(
+            f"{folder}: the tokeniser has no padding token; name one of its tokens: set its pad_token, and {SAVE_IT}"
+        )
+    if own is not None and (own == stated or stated is None) and _has_embedding(config, own):
+        return ()
+    for chosen in (stated, own, end):
+        if _has_embedding(config, chosen) and tokenizer.convert_ids_to_tokens(chosen) is not None:
+            break
+    else:
+        raise UnavailableError(
+            f"{folder}: neither the padding token of the tokeniser (id {own}) nor its end-of-text token (id {end}) has "
+            f"an embedding among the {config.vocab_size} of the model; take the tokeniser that belongs to the weights"
+        )
+    tokenizer.pad_token_id = chosen
+    token = shown(tokenizer.pad_token)
+    if own is None:
+        return (f"the tokeniser has no padding token; batches are padded with {token} (id {chosen}), which is masked",)
+    return (
+        f"the tokeniser pads with id {own}, config.json says {stated}; batches are padded with {token} (id {chosen}), "
+        "which is masked",
+    )
+
+
+def _has_embedding(config: Any, token_id: Any) -> bool:
+    size = getattr(config, "vocab_size", None)
+    if not isinstance(token_id, int) or isinstance(token_id, bool) or token_id < 0:
+        return False
+    return not isinstance(size, int) or token_id < size
