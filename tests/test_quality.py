@@ -11,11 +11,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
-FOLDERS = [
-    name
-    for name in ("alue_bench", "plugins", "tests", "benchmarks", "sampledata", "pretraining")
-    if (REPOSITORY / name).is_dir()
-]
+FOLDERS = [name for name in ("alue_bench", "plugins", "tests", "benchmarks", "tools") if (REPOSITORY / name).is_dir()]
 TOOLS = {
     "ruff check": ["ruff", "check", *FOLDERS],
     "ruff format": ["ruff", "format", "--check", *FOLDERS],

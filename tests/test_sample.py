@@ -11,7 +11,7 @@ import pytest
 from alue_bench.evaluation.learning import learning
 from alue_bench.planning.build import PlanRequest, build_plan
 from alue_bench.running.run import execute
-from sampledata.__main__ import DEFAULT_OUTPUT, differences
+from tools.sampledata.__main__ import DEFAULT_OUTPUT, differences
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from pretraining import tokeniser
-from pretraining.corpus import SOURCES, Counts, Overlap, Source, clean, read_lines, task_texts, with_mentions
-from pretraining.sampling import save_streams
+from tools.pretraining import tokeniser
+from tools.pretraining.corpus import SOURCES, Counts, Overlap, Source, clean, read_lines, task_texts, with_mentions
+from tools.pretraining.sampling import save_streams
 
 HELD_OUT_PIECES = 16_000
 """Per source, from the end of the file: within the last 20,000 pieces that mini-start held out as well, so

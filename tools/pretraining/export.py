@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from transformers import BertForPreTraining, PreTrainedTokenizerFast
 
-from pretraining import checkpoint as checkpoints
-from pretraining.checkpoint import Checkpoint
-from pretraining.recipe import Recipe
-from pretraining.tokeniser import SPECIAL
+from tools.pretraining import checkpoint as checkpoints
+from tools.pretraining.checkpoint import Checkpoint
+from tools.pretraining.recipe import Recipe
+from tools.pretraining.tokeniser import SPECIAL
 
 LIMIT_BYTES = 20_000_000
 
@@ -52,7 +52,7 @@ def export(folder: Path, out: Path) -> None:
 
 def averaged_model(saved: Checkpoint) -> BertForPreTraining:
     """The averaged weights of a checkpoint as a model."""
-    from pretraining.model import new_model
+    from tools.pretraining.model import new_model
 
     recipe = Recipe.from_dict(saved.recipe)
     layers = recipe.stages[recipe.stage_at(saved.tokens)[0]].layers

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import random
 
-from sampledata.compose import distinct, fill, known_part
-from sampledata.lexicon import PLEASURES, TOWNS
-from sampledata.orthography import skeleton, vary
-from sampledata.tweets import surround
-from sampledata.write import comma_separated
+from tools.sampledata.compose import distinct, fill, known_part
+from tools.sampledata.lexicon import PLEASURES, TOWNS
+from tools.sampledata.orthography import skeleton, vary
+from tools.sampledata.tweets import surround
+from tools.sampledata.write import comma_separated
 
 SIZES = {"training": 176, "test": 80}
 _LABEL_NOISE = 0.03

@@ -2,7 +2,7 @@
 
 A stream is all lines of a source as piece numbers, each line closed by ``[SEP]``. A sequence is full: no
 padding, so no attention mask. Some are one segment, ``[CLS] text [SEP]``; the others are two, ``[CLS] a [SEP] b
-[SEP]`` with token types 0 and 1, in a relation (`pretraining.relations`) that the model is to tell.
+[SEP]`` with token types 0 and 1, in a relation (`tools.pretraining.relations`) that the model is to tell.
 
 Everything random about step n is drawn from a generator seeded with (seed, n): resuming needs no random
 state.
@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pretraining.masking import Flags, Ids, mask_words
-from pretraining.relations import Pieces, Relation, related
-from pretraining.tokeniser import CLS, SEP, SPECIAL
+from tools.pretraining.masking import Flags, Ids, mask_words
+from tools.pretraining.relations import Pieces, Relation, related
+from tools.pretraining.tokeniser import CLS, SEP, SPECIAL
 
 NO_LABEL = -100
 

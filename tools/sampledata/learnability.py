@@ -1,4 +1,4 @@
-"""``python -m sampledata.learnability``: can the sample be learnt, and is it not trivial?
+"""``python -m tools.sampledata.learnability``: can the sample be learnt, and is it not trivial?
 
 Scores a bag of characters and words with a linear model against a predictor that ignores the text. A sample
 that a linear model solves could not tell two fine-tuning strategies apart, and neither could one that it
@@ -23,8 +23,8 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import FunctionTransformer
 
-from sampledata.__main__ import DEFAULT_OUTPUT
-from sampledata.affect import EMOTIONS
+from tools.sampledata.__main__ import DEFAULT_OUTPUT
+from tools.sampledata.affect import EMOTIONS
 
 Rows = list[list[str]]
 Figures = tuple[str, str, float, float]
@@ -208,7 +208,7 @@ def _matthews(train: Rows, held_out: Rows) -> float:
 
 def main() -> None:
     """Prints the figures as a Markdown table."""
-    parser = argparse.ArgumentParser(prog="python -m sampledata.learnability", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.sampledata.learnability", description=__doc__)
     parser.add_argument("--data", type=Path, default=DEFAULT_OUTPUT, help="folder of the sample (%(default)s)")
     data = parser.parse_args().data
     print("| task | metric | ignoring the text | TF-IDF and linear model (or as named) |")

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import random
 
-from sampledata.compose import distinct, fill, known_part
-from sampledata.lexicon import CLUBS, MEN, NUISANCES, PLEASURES, TOWNS, WOMEN
-from sampledata.orthography import skeleton, vary
-from sampledata.tweets import anonymise, surround
-from sampledata.write import tsv
+from tools.sampledata.compose import distinct, fill, known_part
+from tools.sampledata.lexicon import CLUBS, MEN, NUISANCES, PLEASURES, TOWNS, WOMEN
+from tools.sampledata.orthography import skeleton, vary
+from tools.sampledata.tweets import anonymise, surround
+from tools.sampledata.write import tsv
 
 SIZES = {"train": 176, "dev": 80, "test-tweets": 40}
 

@@ -11,8 +11,8 @@ import random
 import re
 from functools import partial
 
-from sampledata.compose import choose_fillers, distinct, fill
-from sampledata.write import tsv
+from tools.sampledata.compose import choose_fillers, distinct, fill
+from tools.sampledata.write import tsv
 
 AREAS = {
     "MOROCCO": ("RAB", "FES"),

@@ -28,16 +28,16 @@ from torch.nn import functional
 from transformers import BertForPreTraining
 
 from alue_bench.training.device.precision import has_fast_bf16
-from pretraining import checkpoint as checkpoints
-from pretraining.checkpoint import Checkpoint
-from pretraining.corpus import SOURCES
-from pretraining.evaluate import evaluate
-from pretraining.initialise import from_statistics, log_unigrams, transplant
-from pretraining.model import LeanModel, SequenceHeads, new_model, stacked
-from pretraining.prepare import continues
-from pretraining.recipe import Recipe
-from pretraining.sampling import NO_LABEL, Batch, Sampler, Stream, load_streams
-from pretraining.tracking import Tracker
+from tools.pretraining import checkpoint as checkpoints
+from tools.pretraining.checkpoint import Checkpoint
+from tools.pretraining.corpus import SOURCES
+from tools.pretraining.evaluate import evaluate
+from tools.pretraining.initialise import from_statistics, log_unigrams, transplant
+from tools.pretraining.model import LeanModel, SequenceHeads, new_model, stacked
+from tools.pretraining.prepare import continues
+from tools.pretraining.recipe import Recipe
+from tools.pretraining.sampling import NO_LABEL, Batch, Sampler, Stream, load_streams
+from tools.pretraining.tracking import Tracker
 
 PREDICTED_STEP = 64
 AVERAGE_EVERY, LOG_EVERY, EVALUATE_EVERY, CHECKPOINT_EVERY = 4, 20, 100, 200  # steps

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pretraining.recipe import Recipe
+from tools.pretraining.recipe import Recipe
 
 KEPT = 2
 
 
 @dataclass
 class Checkpoint:
-    """State after `step` steps and `tokens` tokens. There is no random state: see `pretraining.sampling`."""
+    """State after `step` steps and `tokens` tokens. There is no random state: see `tools.pretraining.sampling`."""
 
     step: int
     tokens: int

@@ -1,4 +1,4 @@
-"""The command line: ``python -m pretraining STEP``. See README.md beside this file."""
+"""The command line: ``python -m tools.pretraining STEP``. See README.md beside this file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     """All steps and their options."""
-    root = argparse.ArgumentParser(prog="python -m pretraining", description="Pre-train mini, an Arabic BERT.")
+    root = argparse.ArgumentParser(prog="python -m tools.pretraining", description="Pre-train mini, an Arabic BERT.")
     steps = root.add_subparsers(required=True, metavar="STEP")
 
     step = steps.add_parser("prepare", help="clean the corpus, learn the vocabulary, encode")
@@ -77,7 +77,7 @@ def _running(step: argparse.ArgumentParser) -> None:
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
-    from pretraining.prepare import prepare
+    from tools.pretraining.prepare import prepare
 
     if arguments.tasks is None and not arguments.no_overlap_check:
         raise SystemExit("name the tasks' files with --tasks or ALUE_BENCH_DATA, or pass --no-overlap-check")
@@ -88,8 +88,8 @@ def _prepare(arguments: argparse.Namespace) -> None:
 def _train(arguments: argparse.Namespace) -> None:
     import torch
 
-    from pretraining import recipe
-    from pretraining.train import train
+    from tools.pretraining import recipe
+    from tools.pretraining.train import train
 
     torch.set_num_threads(arguments.threads)
     chosen = recipe.WARM if arguments.warm_start else recipe.FRESH
@@ -110,9 +110,9 @@ def _train(arguments: argparse.Namespace) -> None:
 def _anneal(arguments: argparse.Namespace) -> None:
     import torch
 
-    from pretraining import checkpoint
-    from pretraining.recipe import Recipe, annealing
-    from pretraining.train import train
+    from tools.pretraining import checkpoint
+    from tools.pretraining.recipe import Recipe, annealing
+    from tools.pretraining.train import train
 
     torch.set_num_threads(arguments.threads)
     if checkpoint.newest(arguments.out) is None:
@@ -139,8 +139,8 @@ def _anneal(arguments: argparse.Namespace) -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     from transformers import BertForPreTraining
 
-    from pretraining.evaluate import evaluate
-    from pretraining.train import Text
+    from tools.pretraining.evaluate import evaluate
+    from tools.pretraining.train import Text
 
     text = Text.load(arguments.prepared)
     model = BertForPreTraining.from_pretrained(arguments.model).float().eval()
@@ -150,7 +150,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from pretraining.export import export
+    from tools.pretraining.export import export
 
     export(arguments.run, arguments.out)
 

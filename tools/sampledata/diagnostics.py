@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import random
 
-from sampledata.compose import choose_fillers, distinct, fill
-from sampledata.lexicon import MEN, WOMEN
-from sampledata.write import tsv
+from tools.sampledata.compose import choose_fillers, distinct, fill
+from tools.sampledata.lexicon import MEN, WOMEN
+from tools.sampledata.write import tsv
 
 PAIRS = 120
 _CUED_SHARE = 0.75

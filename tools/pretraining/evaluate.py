@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch.nn import functional
 from transformers import BertForPreTraining
 
-from pretraining.masking import Flags, mask_words
-from pretraining.model import LeanModel
-from pretraining.sampling import windows
+from tools.pretraining.masking import Flags, mask_words
+from tools.pretraining.model import LeanModel
+from tools.pretraining.sampling import windows
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from pretraining.masking import Flags
+from tools.pretraining.masking import Flags
 
 Pieces = NDArray[np.uint16]
 TextSource = Callable[[int, np.random.Generator], Pieces]

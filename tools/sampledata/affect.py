@@ -11,11 +11,11 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from sampledata.compose import distinct, fill, known_part
-from sampledata.lexicon import NUISANCES, PLEASURES, TOWNS
-from sampledata.orthography import skeleton, vary
-from sampledata.tweets import surround
-from sampledata.write import tsv
+from tools.sampledata.compose import distinct, fill, known_part
+from tools.sampledata.lexicon import NUISANCES, PLEASURES, TOWNS
+from tools.sampledata.orthography import skeleton, vary
+from tools.sampledata.tweets import surround
+from tools.sampledata.write import tsv
 
 SIZES = {"train": 224, "dev": 50, "test-gold": 100}
 _MOST_WITH_VALENCE = 160

@@ -3,7 +3,7 @@
 The weights live in a standard ``BertForPreTraining``, so that what is exported is any BERT. The layers run as
 the harness runs them (``alue_bench.training.bert.layer``): no attention mask, as sequences are full; query, key
 and value in one product; forward and backward written out. What follows the last layer's attention is computed
-for the predicted positions only. Same numbers as the standard forward, tested in ``pretraining/tests``.
+for the predicted positions only. Same numbers as the standard forward, tested in ``tools/pretraining/tests``.
 
 Beside the masked words, the pooled state of ``[CLS]`` is trained to know which words stand in the text and how two
 segments relate (`SequenceHeads`), since that state is all that a classifier is given.
@@ -22,7 +22,7 @@ from transformers import BertConfig, BertForPreTraining
 
 from alue_bench.training.bert.dropout import DropoutMasks
 from alue_bench.training.bert.layer import BatchShape, LayerWeights, encoder_layer
-from pretraining.relations import Relation
+from tools.pretraining.relations import Relation
 
 
 def new_model(vocabulary: int, layers: int, hidden: int, seed: int) -> BertForPreTraining:
@@ -46,7 +46,7 @@ class SequenceHeads(nn.Module):
 
     The bag of words, as Ma et al. 2024 ("Drop your Decoder: Pre-training with Bag-of-Word Prediction for Dense Passage
     Retrieval") ask of the sequence's state so that it sums up the text; and the relation of the two segments
-    (`pretraining.relations`).
+    (`tools.pretraining.relations`).
     """
 
     def __init__(self, hidden: int, vocabulary: int) -> None:

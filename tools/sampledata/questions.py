@@ -8,9 +8,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from sampledata.compose import distinct, join_article, known_part
-from sampledata.orthography import skeleton, vary
-from sampledata.write import comma_separated
+from tools.sampledata.compose import distinct, join_article, known_part
+from tools.sampledata.orthography import skeleton, vary
+from tools.sampledata.write import comma_separated
 
 TRAIN_PAIRS = 222
 TEST_PAIRS = 60

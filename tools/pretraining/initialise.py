@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import BertForPreTraining
 
-from pretraining.model import new_model
-from pretraining.tokeniser import SPECIAL
+from tools.pretraining.model import new_model
+from tools.pretraining.tokeniser import SPECIAL
 
 Floats = NDArray[np.float64]
 

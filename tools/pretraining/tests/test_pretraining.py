@@ -1,4 +1,4 @@
-"""Properties of the recipe, on made-up text and tiny models: ``pytest pretraining/tests``."""
+"""Properties of the recipe, on made-up text and tiny models: ``pytest tools/pretraining/tests``."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from transformers import (
     BertForPreTraining,
 )
 
-from pretraining import checkpoint as checkpoints
-from pretraining import recipe as recipes
-from pretraining import tokeniser
-from pretraining.corpus import Counts, Overlap, clean, with_mentions
-from pretraining.export import export
-from pretraining.initialise import split, transplant
-from pretraining.masking import mask_words
-from pretraining.model import LeanModel, SequenceHeads, new_model, stacked
-from pretraining.prepare import HELD_OUT_PIECES, continues, encode, held_out_start
-from pretraining.recipe import Recipe, Stage, annealing, ending
-from pretraining.relations import Relation, related, retold
-from pretraining.sampling import NO_LABEL, Batch, Stream, pair
-from pretraining.train import Run, Text
+from tools.pretraining import checkpoint as checkpoints
+from tools.pretraining import recipe as recipes
+from tools.pretraining import tokeniser
+from tools.pretraining.corpus import Counts, Overlap, clean, with_mentions
+from tools.pretraining.export import export
+from tools.pretraining.initialise import split, transplant
+from tools.pretraining.masking import mask_words
+from tools.pretraining.model import LeanModel, SequenceHeads, new_model, stacked
+from tools.pretraining.prepare import HELD_OUT_PIECES, continues, encode, held_out_start
+from tools.pretraining.recipe import Recipe, Stage, annealing, ending
+from tools.pretraining.relations import Relation, related, retold
+from tools.pretraining.sampling import NO_LABEL, Batch, Stream, pair
+from tools.pretraining.train import Run, Text
 
 TEXT = """
 كتب الولد رسالة طويلة الى صديقه في المدينة البعيدة قبل سفره

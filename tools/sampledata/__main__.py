@@ -1,4 +1,4 @@
-"""``python -m sampledata``: writes the sample, or checks that what is there is what would be written."""
+"""``python -m tools.sampledata``: writes the sample, or checks that what is there is what would be written."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from sampledata import affect, diagnostics, dialects, inference, irony, offence, questions
+from tools.sampledata import affect, diagnostics, dialects, inference, irony, offence, questions
 
 DEFAULT_OUTPUT = Path("plugins/alue_bench_tasks/sample")
 _FAMILIES = (dialects, questions, offence, affect, inference, irony, diagnostics)
@@ -33,7 +33,7 @@ def differences(folder: Path) -> list[str]:
 
 def main() -> int:
     """Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m sampledata", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.sampledata", description=__doc__)
     parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, help="folder of the sample (%(default)s)")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where the folder differs")
     options = parser.parse_args()
@@ -42,7 +42,7 @@ def main() -> int:
         for line in found:
             print(line, file=sys.stderr)
         if found:
-            print(f"run: python -m sampledata --output {options.output}", file=sys.stderr)
+            print(f"run: python -m tools.sampledata --output {options.output}", file=sys.stderr)
         return 1 if found else 0
     for path, content in sample_files().items():
         target = options.output / path

@@ -9,10 +9,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from sampledata.compose import choose_fillers, distinct, fill, known_part
-from sampledata.lexicon import MEN, WOMEN
-from sampledata.orthography import skeleton, vary
-from sampledata.write import tsv
+from tools.sampledata.compose import choose_fillers, distinct, fill, known_part
+from tools.sampledata.lexicon import MEN, WOMEN
+from tools.sampledata.orthography import skeleton, vary
+from tools.sampledata.write import tsv
 
 # The official names: ALUE trains on the test file and evaluates on dev.
 PREMISES = {"test-ar": 83, "dev-ar": 30}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from sampledata.lexicon import HASHTAGS
+from tools.sampledata.lexicon import HASHTAGS
 
 
 def surround(text: str, emoji: tuple[str, ...], rng: random.Random, *, emoji_share: float = 0.45) -> str:

@@ -31,7 +31,7 @@ class Recipe:
     mask_rate: float = 0.2
     pair_rate: float = 0.6
     relations: tuple[float, ...] = (0.35, 0.3, 0.35)
-    """How often the segments of a pair are in each `pretraining.relations.Relation`."""
+    """How often the segments of a pair are in each `tools.pretraining.relations.Relation`."""
     relation_loss: float = 1.0
     """Weight of telling the relation of two segments beside the masked-word loss."""
     bag_loss: float = 1.0
