@@ -6,8 +6,9 @@
 
 ``record`` trains 29 short runs on the embedded sample with the bundled model: every kind of target and a task of pairs,
 with fixed, adaptive and adapter strategies, with and without the cache of frozen layers. It writes each run's
-fingerprint, the whole history of its losses and scores, and digests of its predictions. ``compare`` prints each difference and exits with 1 if
-there is one. Both recordings must come from the same machine: other processors round differently.
+fingerprint, the whole history of its losses and scores, and digests of its predictions. ``compare`` prints each
+difference and exits with 1 if there is one. Both recordings must come from the same machine: other processors round
+differently.
 """
 
 from __future__ import annotations
