@@ -2,7 +2,7 @@
 
 A mask of its own for every tensor is the costliest elementwise work of a small step on a CPU: 0.49 ms for 416 x 256
 values, against 0.1 ms for a GELU's backward pass over four times as many. Drawn in bulk, four 16-bit lanes from each
-64-bit number, it is a sixth of that. See docs/performance.md.
+64-bit number, it is a sixth of that. See docs/notes/performance-diary.md.
 """
 
 from __future__ import annotations

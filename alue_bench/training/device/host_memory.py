@@ -1,8 +1,8 @@
 """The C library's memory: kept from step to step, given back between runs.
 
 As it comes, glibc gives memory back as soon as a step has freed it, and gets it again, page by page and filled with
-zeros, in the next one: thousands of page faults a step of training. What that costs: docs/performance.md. Other C
-libraries are left as they are.
+zeros, in the next one: thousands of page faults a step of training. docs/notes/performance-diary.md says what that
+costs. Other C libraries are left as they are.
 """
 
 from __future__ import annotations

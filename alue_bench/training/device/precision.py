@@ -91,7 +91,8 @@ class Device:
         """Padded tokens in a batch where nothing trains: enough to keep the device busy, little enough for its memory.
 
         On a CPU in fp32 what a layer puts out for a thousand tokens stays in the caches: scoring takes 0.6 of the time
-        that it takes with eight thousand (docs/performance.md). Narrow formats there want few different shapes.
+        that it takes with eight thousand (docs/notes/performance-diary.md). Narrow formats there want few different
+        shapes.
         """
         return 1024 if self.name == "cpu" and self.precision == "fp32" else 8192
 
