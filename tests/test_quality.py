@@ -82,3 +82,23 @@ def test_no_file_names_a_machine_its_folders_or_its_package_registry() -> None:
             if NOT_OURS.search(line):
                 found.append(f"{path.relative_to(REPOSITORY)}:{number}: {line.strip()[:120]}")
     assert found == []
+
+
+def test_the_architecture_page_lists_every_package_in_the_order_of_imports() -> None:
+    page = (REPOSITORY / "docs/architecture.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^  (\w+)/ ", page.split("```")[1].split("plugins/")[0], flags=re.MULTILINE)
+    packages = {path.parent.name for path in (REPOSITORY / "alue_bench").glob("*/__init__.py")}
+    assert set(listed) == packages
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    layers = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    floors = [{name.strip().removeprefix("alue_bench.") for name in layer.split("|")} for layer in reversed(layers)]
+    floor_of = {name: number for number, floor in enumerate(floors) for name in floor}
+    assert listed == sorted(listed, key=floor_of.__getitem__)
+
+
+def test_the_architecture_page_names_modules_that_exist() -> None:
+    page = (REPOSITORY / "docs/architecture.md").read_text(encoding="utf-8")
+    paths = set(re.findall(r"`((?:alue_bench/)?[a-z_]+(?:/[a-z_]+)+\.py)`", page))
+    assert len(paths) > 40
+    known = [REPOSITORY, REPOSITORY / "alue_bench"]
+    assert [path for path in sorted(paths) if not any((folder / path).is_file() for folder in known)] == []
