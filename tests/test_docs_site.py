@@ -66,7 +66,12 @@ def leaves(navigation: Any) -> Iterator[str]:
 
 class TestNavigation:
     def test_every_page_stands_in_it_once(self) -> None:
-        assert sorted(leaves(CONFIGURATION["nav"])) == sorted(PAGES)
+        assert sorted(leaves(CONFIGURATION["nav"])) == sorted(page for page in PAGES if not page.startswith("notes/"))
+
+    def test_another_page_links_to_each_note(self) -> None:
+        for note in (page for page in PAGES if page.startswith("notes/")):
+            texts = (path.read_text(encoding="utf-8") for page, path in PAGES.items() if page != note)
+            assert any(f"]({note}" in text for text in texts), f"no page links to docs/{note}"
 
     def test_pages_beside_code_exist_and_hide_none_of_docs(self) -> None:
         for page, path in BESIDE_CODE.items():
