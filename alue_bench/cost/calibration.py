@@ -68,7 +68,7 @@ def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParame
     Args:
         config: The configuration of the model, as the transformers library has it.
         lengths: The lengths of the examples in tokens, int64 [examples]; the timed examples are drawn from them.
-        hyper: The hyper-parameters of the training, of which the batch size matters most.
+        hyper: The hyper-parameters of the training. The batch size is limited to MOST_EXAMPLES.
         device: The device and number format.
 
     Returns:

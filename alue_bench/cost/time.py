@@ -69,7 +69,8 @@ class Estimate:
     speeds: tuple[float, ...]
     """The measured training speeds in FLOPs per second, one for each shape of model."""
     lengths_of: str | None
-    """The model whose tokenizer gave the example lengths for models that are not here; None if there are none."""
+    """The model whose tokenizer gave the example lengths for models that are not here; None if none was needed or
+    found."""
     problems: tuple[str, ...] = ()
     """Sentences that say why a cost is unknown."""
 
