@@ -105,7 +105,7 @@ def _correlations(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any]) -
     if len(gold) < 2:
         return {"pearson": math.nan, "spearman": math.nan}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # constant input gives nan, which is the answer
+        warnings.simplefilter("ignore")  # the correlation of a constant is nan, with a warning
         return {
             "pearson": float(pearsonr(gold, predicted).statistic),
             "spearman": float(spearmanr(gold, predicted).statistic),
