@@ -1,1 +1,1 @@
-"""The values and hooks that plugins and the harness exchange, their validation, and the registry of plugins."""
+"""The plugin contract: the values and hooks that plugins and the harness exchange, and the registry of plugins."""

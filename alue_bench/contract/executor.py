@@ -1,14 +1,16 @@
-"""What an executor is: a way to have the runs of a plan done in other processes, here or on other machines.
+"""The contract of executors, which execute the runs of a plan in other processes, on this or on other machines.
 
-The harness cuts a plan into assignments and hands them out, the longest first, or those of a sweep in its order; an
-executor brings each to a worker and brings back what is said of it. All that a worker must do with an assignment is
+The harness divides a plan into assignments and submits them to an executor, the longest first (those of a sweep in the
+sweep's order). The executor brings each assignment to a worker process and returns the worker's events. A worker only
+has to call
 
     from alue_bench.executors.worker import carry_out
-    carry_out(assignment, tell)      # tell: called with a Started, Advanced, RunEnded or Warned, in the worker
+    carry_out(assignment, tell)      # tell: called in the worker with a Started, Advanced, RunEnded or Warned
 
-in a process that has the same plugins, data and models, and that can reach the tracking store: results are written
-there by the worker, and never pass through the executor. The harness does the rest: it hands the assignment of a dead
-worker out again, waits for runs that other invocations do, stops at --fail-fast, and closes what an interruption left.
+The worker process needs the same plugins, data and models, and access to the tracking store. The worker writes results
+to the store; they never pass through the executor. The harness does the rest: it submits the assignment of a dead
+worker again, waits for runs that other invocations execute, stops at --fail-fast, and closes runs that an interruption
+left open.
 """
 
 from __future__ import annotations
@@ -24,85 +26,104 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What the user allows."""
+    """The resources that the user allows an executor to use."""
 
     device: str = "cpu"
-    """"cpu" or "cuda": what the plan's runs compute on."""
+    """The device of the plan's runs, "cpu" or "cuda"."""
     jobs: int | None = None
-    """How many runs may be under way at once; None where the user does not say."""
+    """The largest number of concurrent runs; None if the user does not set it."""
     gpus_per_run: float | None = None
-    """A part of one GPU, or a number of whole ones; None where the user does not say."""
+    """The number of GPUs per run: a fraction of one GPU, or a whole number; None if the user does not set it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where a worker finds what a run needs. Names and paths alone: rows and weights do not travel."""
+    """The names, paths and settings with which a worker loads the inputs of a run.
+
+    Data rows and model weights are not part of an assignment; the worker loads them itself.
+    """
 
     model: str
-    """As for --model."""
+    """The model as `--model` takes it: a name, a folder, or a hub id with an optional revision."""
     data_dir: Path | None
+    """The folder of the official data files; None where the worker must search for it as the plan did."""
     sample: bool
+    """True if the run uses the sample data of its tasks."""
     cache_size: str
+    """The size limit of the cache of frozen prefixes, as `--cache-size` takes it."""
     allow_pickles: bool
+    """True if the checkpoint's weights are stored as a pickle and the user allows loading them."""
     checkpoint_every: float | None
-    """Minutes."""
+    """The interval between two checkpoints of a training, in minutes; None for no checkpoints."""
     depths: tuple[int, ...]
-    """Of the frozen prefixes of all runs of the plan that begin as this one does: computed in one pass."""
+    """The depths of the frozen prefixes of all runs of the plan with the same inputs. One pass computes all of them."""
     tags: Mapping[str, str]
-    """Recorded with the run."""
+    """The tags that are recorded with the run."""
     notes: tuple[str, ...] = ()
-    """What the plan found out about the model: for the run's notes."""
+    """The plan's observations about the model, which become notes of the run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """Runs for one worker, to be done one after the other: they share a training. Can be pickled."""
+    """The runs for one worker, which executes them in order because they share one training. It can be pickled."""
 
     number: int
+    """The identifier of the assignment; `Returned` and `Lost` refer to it."""
     runs: tuple[tuple[RunSpec, Source], ...]
     tracking_uri: str
+    """The address of the tracking store."""
     experiment: str
+    """The name of the MLflow experiment."""
     parent_id: str | None
+    """The id of the MLflow run that groups the plan's runs; None if there is none."""
     invocation: str
+    """The identifier of the invocation that made the plan."""
     disabled_plugins: tuple[str, ...]
+    """The plugins that the worker must not load."""
     rerun: bool
+    """True if runs with a recorded result are executed again."""
     device: str
+    """The device of the runs, "cpu" or "cuda"."""
 
 
 @dataclass(frozen=True)
 class Started:
-    """A run has begun."""
+    """The event that a run has started."""
 
     fingerprint: str
 
 
 @dataclass(frozen=True)
 class Advanced:
-    """A run has done so many of its steps."""
+    """The event that a run has made progress."""
 
     fingerprint: str
     done: int
+    """The number of steps done."""
     total: int
+    """The number of steps of the whole run."""
 
 
 Status = Literal["finished", "reused", "failed", "held"]
-"""Of a run: "held" is one that another invocation does at this moment."""
+"""The outcome of a run. "held" means that another invocation is executing the run at this moment."""
 
 
 @dataclass(frozen=True)
 class RunEnded:
-    """What became of a run; it is in the store."""
+    """The event that a run has ended; its result is in the tracking store."""
 
     fingerprint: str
     status: Status
     run_id: str
+    """The id of the MLflow run; empty if the run failed before it was recorded."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     cause: str = ""
+    """The reason for a failure, in words."""
 
 
 @dataclass(frozen=True)
 class Warned:
-    """A remark for the user."""
+    """A warning for the user."""
 
     message: str
 
@@ -112,53 +133,68 @@ Report = Started | Advanced | RunEnded | Warned
 
 @dataclass(frozen=True)
 class Returned:
-    """A worker is through with an assignment and has told of every run in it."""
+    """The event that a worker has finished an assignment and has reported every run in it."""
 
     number: int
 
 
 @dataclass(frozen=True)
 class Lost:
-    """A worker died, or its machine did, before it returned."""
+    """The event that a worker or its machine died before it finished an assignment."""
 
     number: int
     cause: str
-    """In words, such as "killed by SIGKILL"."""
+    """The cause in words, such as "killed by SIGKILL"."""
     infrastructure_failure: bool = False
-    """Whether the run had no part in it, as where a machine was lost."""
+    """True if the run cannot have caused the loss, as when a machine is lost."""
 
 
 Event = Report | Returned | Lost
 
 
 class WorkerPool(Protocol):
-    """The workers of one invocation: of its plan, or of several after each other. Used by one thread."""
+    """The workers of one invocation, for one plan or for several plans in succession.
+
+    The harness calls the methods from one thread.
+    """
 
     def has_room(self) -> bool:
-        """Whether one more assignment would be begun soon. At first it must be true."""
+        """Return whether one more assignment would start soon. The first call must return True."""
         ...
 
     def submit(self, assignment: Assignment) -> None:
-        """Bring an assignment to a worker; returns at once. Called only where there is room."""
+        """Bring an assignment to a worker and return at once.
+
+        The harness calls this only when `has_room` returned True.
+        """
         ...
 
     def events(self, timeout_s: float) -> Sequence[Event]:
-        """What happened since the last call, in order; waits up to so many seconds for the first. Each assignment ends
-        in one Returned or one Lost."""
+        """Return the events since the last call, in order.
+
+        Each assignment must end with exactly one `Returned` or one `Lost`.
+
+        Args:
+            timeout_s: The longest time to wait for the first event, in seconds.
+        """
         ...
 
     def stop(self) -> None:
-        """End every worker, and return when none of them works any more. One at work is asked first (SIGTERM or
-        KeyboardInterrupt) and has some seconds to close its run. Called once, after whatever happened."""
+        """End every worker, and return when none of them is working any more.
+
+        A busy worker first gets SIGTERM or a KeyboardInterrupt and has some seconds to close its run. The harness calls
+        this once, whether the plan succeeded or failed.
+        """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Executor:
-    """A declaration: a name for --executor, and how to start a pool."""
+    """The declaration of an executor: its name for `--executor` and the function that starts its workers."""
 
     name: str
     title: str
+    """A phrase that describes the executor to people."""
     start: Callable[[Resources], WorkerPool]
-    """Called once in an invocation, when there is something to do. Raises UsageError or UnavailableError, with one
-    sentence for the user, where it cannot be had."""
+    """The function that starts the workers. The harness calls it once per invocation, when there is a run to execute.
+    It raises UsageError or UnavailableError, with one sentence for the user, if the workers cannot be started."""

@@ -1,6 +1,6 @@
-"""Readers: from an official file to examples, naming every row that is not what it should be.
+"""Readers, which turn an official data file into examples and report every row that they cannot use.
 
-Only the standard library is used here: plugin authors import this module at start-up.
+This module uses the standard library only, because plugins import it at start-up.
 """
 
 from __future__ import annotations
@@ -17,85 +17,96 @@ from typing import Any, Protocol
 from alue_bench.contract.errors import DataError
 from alue_bench.contract.validation import Kind, check_mapping, check_texts, check_types
 
-# One label, several labels (multi-label, possibly none), a number (regression), or no gold label at all.
 Target = str | tuple[str, ...] | float | None
+"""The gold target: one label, a tuple of labels (multi-label, possibly empty), a number (regression), or None."""
 
 Column = str | int
-"""A column by its name in the header, or by its position (from 0) where the file has none."""
+"""A column, by its name in the header, or by its position from 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row of a task: a text or a pair of texts, and what is to be predicted."""
+    """One row of a task: a text or a pair of texts, and its target."""
 
     id: str
     text: str
     text_pair: str | None
+    """The second text; None if the task's examples are single texts."""
     target: Target
     line: int
-    """The row's first line in its file, counted from 1; of a file that has no lines (XLSX, Parquet), the row's number,
-    counted as the program that shows the file counts it."""
+    """The first line of the row in its file, counted from 1. For a file without lines (XLSX, Parquet), it is the number
+    of the row as programs that display such files count it."""
 
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that cannot be used, and why."""
+    """A row that cannot be used, and the reason."""
 
     line: int
-    """As for `Example`."""
+    """The line of the row, counted as in `Example`."""
     reason: str
 
 
 class Reader(Protocol):
-    """Anything with this method can be the `read` of a `DataFile`."""
+    """The interface of readers. Any function with this signature can be the `read` of a `DataFile`."""
 
     def __call__(self, path: Path) -> Iterator[Example | BadRow]:
         """Yield each row of `path` as an example or as a bad row.
 
-        A row that is not of the task is left out. None in the place of a row is counted as a bad one.
-        Raises DataError where the file as a whole is unusable: empty, not UTF-8 text, a column missing.
+        A reader leaves out rows that do not belong to the task. If a reader yields None, it is counted as a bad row.
+
+        Raises:
+            DataError: The file as a whole is unusable: it is empty, is not UTF-8 text, or lacks a column.
         """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Delimited:
-    r"""Reads TSV and CSV files, with or without a header.
+    r"""A reader of TSV and CSV files, with or without a header.
 
     >>> Delimited(columns=2, text=0, target=1)                        # text<TAB>label, no header
     >>> Delimited(header=True, delimiter=",", quoted=True, text="question1", text_pair="question2",
     ...           target="label", decode={"0": "different", "1": "similar"})
 
-    A file without quoting is split at each delimiter and each line feed and at nothing else, so that quotation marks,
-    carriage returns inside a text and exotic line separators stay part of the text.
+    A file without quoting is split at delimiters and line feeds only. Quotation marks, carriage returns inside a text
+    and rare line separators therefore stay part of the text.
     """
 
     text: Column
+    """The column of the text, or of the first text of a pair."""
     text_pair: Column | None = None
+    """The column of the second text; None if the examples are single texts."""
     target: Column | tuple[str, ...] | None = None
-    """The column of the label or number; several columns of 0 and 1 for a multi-label task; None for a file
-    without gold labels."""
+    """The column of the label or number; for a multi-label task the columns of 0 and 1, one for each label; None for a
+    file without gold labels."""
     id: Column | None = None
-    """The column of the example's identifier; without one, the row's number from 0."""
+    """The column of the example's identifier; None to use the number of the row, counted from 0."""
     delimiter: str = "\t"
+    """The text between two columns."""
     quoted: bool = False
+    """True if cells may be enclosed in quotation marks, as in CSV files."""
     header: bool = False
+    """True if the first row of the file names the columns."""
     columns: int | None = None
-    """How many columns each row must have; by default as many as the header has."""
+    """The number of columns that each row must have; by default the number of columns of the header."""
     decode: Mapping[str, str] = field(default_factory=dict)
-    """Label names by what the file writes, where the two differ."""
+    """The label name for each code in the file, if the file does not contain the names themselves."""
     labels: tuple[str, ...] | None = None
-    """Where given, any other label (after `decode`) makes a bad row. A task fills this in from its label space."""
+    """The permitted labels. A row with any other label (after `decode`) is a bad row. A task sets this field from its
+    label space; None permits every label."""
     ignore: frozenset[str] = frozenset()
-    """Labels of the file that are not of this task: their rows are left out and are not an error."""
+    """Codes of labels in the file that do not belong to the task. Their rows are left out and are not an error."""
     number: tuple[float, float] | None = None
-    """For regression: the smallest and largest number allowed."""
+    """The smallest and largest permitted target of a regression; None for all other tasks. A task sets this field."""
 
     def __post_init__(self) -> None:
+        """Check the fields, and the columns against each other."""
         _check_fields(self)
         _check_columns(self)
 
     def __call__(self, path: Path) -> Iterator[Example | BadRow]:
+        """Yield each row of `path` as an example or as a bad row; see `Reader`."""
         lines, undecodable = _lines(path)
         rows: _Rows = (_QuotedRows if self.quoted else _PlainRows)(lines, self.delimiter)
         width = self.columns
@@ -133,7 +144,8 @@ class Delimited:
                 len(cells) != width
                 or any(self._is_row(text, width, position) for text in lines[line - 1 : last_line - 1])
             ):
-                # By the rules it is one row; but a line of it is a whole row, and the mark before it is one too many.
+                # By the CSV rules these lines are one row. But the number of columns is wrong, or one of the lines is a
+                # complete row by itself: so a quotation mark is missing or superfluous.
                 yield BadRow(line, _swallowed(last_line))
                 rows.resume_after(line)
             elif len(cells) != width:
@@ -148,7 +160,7 @@ class Delimited:
             raise DataError(f"{path}: the file has no rows")
 
     def _is_row(self, line: str, width: int | None, position: Mapping[str, int]) -> bool:
-        """Whether a line alone, its quotation marks taken for text, has every column and a target that is known."""
+        """Return whether one line, read without quoting, has every column and a known target."""
         cells = line.split(self.delimiter)
         known = self.labels or self.decode or self.number or isinstance(self.target, tuple)
         if self.target is None or not known or len(cells) != width:
@@ -192,9 +204,9 @@ class Delimited:
         return Example(identifier, text, pair, target, line)
 
     def _unknown_label(self, written: str, decoded: str | None) -> str:
-        """Say what is wrong with a label, and what the file may hold instead: codes with what each means."""
+        """Return the reason for a bad row with an unknown label, with the permitted codes and their meanings."""
         labels = sorted(self.labels or ())
-        if self.decode and decoded is not None:  # the reader's mistake, not the file's
+        if self.decode and decoded is not None:  # an error in the reader's declaration, not in the file
             return (
                 f"label {shown(written)} is read as {shown(decoded)}, which is not one of the labels "
                 f"{_listed(labels)}; mend decode in the task's declaration"
@@ -205,7 +217,7 @@ class Delimited:
 
 
 def _check_fields(read: Delimited) -> None:
-    """Raises TypeError or ValueError for the first field that is not what it must be."""
+    """Raise TypeError or ValueError for the first field with a wrong type or value."""
     nothing = type(None)
     kinds: dict[str, Kind] = {
         "text": (str, int), "text_pair": (str, int, nothing), "target": (str, int, tuple, nothing),
@@ -227,7 +239,7 @@ def _check_fields(read: Delimited) -> None:
 
 
 def _check_columns(read: Delimited) -> None:
-    """Raises ValueError where a column cannot be found, or is named for two things that differ."""
+    """Raise ValueError if a column cannot exist, or if one column is named for two different purposes."""
     wanted = [read.text, read.text_pair, read.id, *_as_tuple(read.target)]
     if negative := [column for column in wanted if isinstance(column, int) and column < 0]:
         raise ValueError(f"Delimited: column {negative[0]} is negative; columns are counted from 0")
@@ -251,13 +263,22 @@ def _as_tuple(columns: Column | tuple[str, ...] | None) -> tuple[Column, ...]:
 
 
 def shown(text: str, *, quote: bool = True, most: int = 60) -> str:
-    """A text from outside for a message: on one line, no longer than `most`, with nothing that steers a terminal."""
+    """Return a text from a file or user in a form that is safe in a message.
+
+    Args:
+        text: Any text.
+        quote: Whether to enclose the text in single quotation marks.
+        most: The largest number of characters of `text`; the rest is replaced by "…".
+
+    Returns:
+        The text on one line, with control characters escaped.
+    """
     safe = printable(text if len(text) <= most else text[:most] + "…")
     return f"'{safe}'" if quote else safe
 
 
 def printable(text: str) -> str:
-    """A text with all escaped that is invisible or steers a terminal."""
+    """Return a text in which every character that is invisible or controls a terminal is escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
@@ -266,7 +287,15 @@ def _listed(names: list[str], most: int = 6) -> str:
 
 
 def _lines(path: Path) -> tuple[list[str], dict[int, int]]:
-    """The file's lines without their ends, and for each line that is not UTF-8 the number of its first bad byte."""
+    """Return the lines of a file without their ends, and the position of the first bad byte of undecodable lines.
+
+    Returns:
+        The lines, and a mapping from the number of each line that is not UTF-8 to the position of its first bad byte in
+        the line; both are counted from 1.
+
+    Raises:
+        DataError: The file cannot be read, is empty, is not UTF-8 text, or has no line feeds.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -275,7 +304,7 @@ def _lines(path: Path) -> tuple[list[str], dict[int, int]]:
         raise DataError(
             f"{path}: the file is UTF-16; save it as UTF-8: {_converting('iconv -f UTF-16 -t UTF-8', path)}"
         )
-    content = content.removeprefix(b"\xef\xbb\xbf")  # a byte-order mark is not text
+    content = content.removeprefix(b"\xef\xbb\xbf")  # the byte-order mark of UTF-8
     if not content.strip():
         raise DataError(f"{path}: the file is empty")
     if b"\n" not in content and b"\r" in content.strip():
@@ -296,7 +325,7 @@ def _lines(path: Path) -> tuple[list[str], dict[int, int]]:
             f"{path}: the file is not UTF-8 text; convert it, from Windows' Arabic code page for example: "
             f"{_converting('iconv -f CP1256 -t UTF-8', path)}"
         )
-    # UTF-16 without its mark is valid UTF-8 where the letters are Arabic or Latin: only the NULs tell.
+    # UTF-16 without a byte-order mark is valid UTF-8 if its letters are Arabic or Latin; only NUL characters reveal it.
     if sum("\0" in line for line in lines) > len(lines) // 2:
         raise DataError(f"{path}: the file is UTF-16 or not a text; save it as UTF-8")
     return lines, undecodable
@@ -306,27 +335,28 @@ _LINE_FEEDS = r"tr '\r' '\n'"
 
 
 def _converting(command: str, path: Path) -> str:
-    """Return a shell line that writes the converted file beside the one that cannot be read."""
+    """Return a shell command that writes the converted file beside the file that cannot be read."""
     return f"{command} < {shlex.quote(str(path))} > {shlex.quote(f'{path}.utf8')}"
 
 
-_Row = tuple[int, list[str], int]  # first line, cells, last line
+_Row = tuple[int, list[str], int]
+"""A row: the number of its first line, its cells, and the number of its last line."""
 
 
 class _Rows(Protocol):
-    """Rows in file order, which a reader can make go back."""
+    """An iterator over the rows of a file, which can be reset to an earlier line."""
 
     def __next__(self) -> _Row | BadRow: ...
 
     def __iter__(self) -> Iterator[_Row | BadRow]: ...
 
     def resume_after(self, line: int) -> None:
-        """Go on with the line after this one."""
+        """Continue with the line after `line`."""
         ...
 
 
 class _PlainRows:
-    """One row a line."""
+    """The rows of a file without quoting: each line is one row."""
 
     def __init__(self, lines: list[str], delimiter: str) -> None:
         self._lines, self._delimiter, self._next = lines, delimiter, 1
@@ -347,11 +377,12 @@ class _PlainRows:
 
 
 class _QuotedRows:
-    """Rows whose cells may be quoted, and then hold delimiters and line feeds.
+    """The rows of a file whose cells may be quoted; quoted cells may contain delimiters and line feeds.
 
-    A quotation mark that is not closed swallows all up to the next one, a thousand rows perhaps. It is named at the
-    line where it stands, and reading goes on with the line after it. There, up to where it had swallowed, a row counts
-    only if it has no doubtful quotation mark: whether such a row begins or ends a text cannot be known.
+    A quotation mark that is not closed extends its cell to the next quotation mark, perhaps a thousand rows later. The
+    line of the unclosed mark is reported as a bad row, and reading continues with the line after it. From there to the
+    end of the extended cell, a row is accepted only if it has no doubtful quotation mark, because it cannot be known
+    whether such a mark opens or closes a text.
     """
 
     def __init__(self, lines: list[str], delimiter: str) -> None:
@@ -393,11 +424,11 @@ class _QuotedRows:
 
     @property
     def _last(self) -> int:
-        """The last line that was read."""
+        """The number of the last line that was read."""
         return self._skipped + int(self._reader.line_num)
 
     def _is_doubtful(self, line: str) -> bool:
-        """Whether quotation marks stand anywhere but around whole cells of this line, or doubled inside them."""
+        """Return whether the line has quotation marks other than those around whole cells and doubled ones in them."""
         return '"' in self._whole_cell.sub("", line)
 
 

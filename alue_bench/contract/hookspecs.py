@@ -1,7 +1,7 @@
-"""The whole plugin contract. A plugin is a module named by an entry point of the group `alue_bench`.
+"""The hooks that a plugin can implement. A plugin is a module named by an entry point of the group `alue_bench`.
 
-Every hook is optional. Mark an implementation with `alue_bench.hookimpl`. Hooks are called once per invocation, in no
-particular order, and return declarations; nothing is registered by side effect.
+Every hook is optional. Mark an implementation with `alue_bench.hookimpl`. The hooks that return declarations are called
+once per invocation, in no particular order; a plugin registers nothing by side effect.
 """
 
 from __future__ import annotations
@@ -31,36 +31,40 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 
 @hookspec
 def alue_bench_tasks() -> Iterable[Task]:
-    """Called when tasks are needed; returns the tasks this plugin adds."""
+    """Return the tasks that this plugin adds."""
     raise NotImplementedError
 
 
 @hookspec
 def alue_bench_models() -> Iterable[Model]:
-    """Called when models are needed; returns the models this plugin adds."""
+    """Return the models that this plugin adds."""
     raise NotImplementedError
 
 
 @hookspec
 def alue_bench_strategies() -> Iterable[StrategyFamily]:
-    """Called when strategies are needed; returns the families of strategies this plugin adds."""
+    """Return the families of strategies that this plugin adds."""
     raise NotImplementedError
 
 
 @hookspec
 def alue_bench_studies() -> Iterable[Path]:
-    """Called when studies are needed; returns the study files this plugin ships, each found by its name without
-    `.toml`."""
+    """Return the study files that this plugin ships.
+
+    Users refer to a study by its file name without `.toml`.
+    """
     raise NotImplementedError
 
 
-# Where runs are done ---------------------------------------------------------------------------------------------
+# Executors: where runs are executed ------------------------------------------------------------------------------
 
 
 @hookspec
 def alue_bench_executors() -> Iterable[Executor]:
-    """Called when executors are needed; returns those this plugin adds: ways to have runs done in other processes, each
-    chosen by its name with `--executor`."""
+    """Return the executors that this plugin adds.
+
+    An executor runs a plan in other processes. Users choose it by its name with `--executor`.
+    """
     raise NotImplementedError
 
 
@@ -69,7 +73,7 @@ def alue_bench_executors() -> Iterable[Executor]:
 
 @hookspec
 def alue_bench_commands(app: typer.Typer) -> None:
-    """Called at start-up with the command-line application; adds commands of its own to it."""
+    """Add commands to the command-line application at start-up."""
 
 
 # Observers: called around each run, in the process that executes it, outside the timed region ---------------------
@@ -77,10 +81,12 @@ def alue_bench_commands(app: typer.Typer) -> None:
 
 @hookspec
 def alue_bench_run_started(spec: RunSpec) -> None:
-    """Called before a run's data and model are loaded."""
+    """Observe the start of a run, before its data and model are loaded."""
 
 
 @hookspec
 def alue_bench_run_finished(spec: RunSpec, result: RunResult) -> None:
-    """Called after a run was measured and recorded. A run that fails does not reach this hook, nor one that
-    is reused."""
+    """Observe the end of a run, after it was measured and recorded.
+
+    This hook is not called for a run that fails or whose recorded result is reused.
+    """

@@ -1,7 +1,7 @@
-"""What a model is: a pre-trained checkpoint and the text normalisation it expects.
+"""The declaration of a model: a pre-trained checkpoint and the text normalisation that it expects.
 
-A model plugin returns `Model` values from the hook `alue_bench_models`. Any encoder that
-`AutoModelForSequenceClassification` loads can be one.
+A model plugin returns `Model` values from the hook `alue_bench_models`. A model can be any encoder that
+`AutoModelForSequenceClassification` of the transformers library loads.
 """
 
 from __future__ import annotations
@@ -24,35 +24,46 @@ from alue_bench.contract.validation import (
 )
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
-"""An identifier on the hub; that of some old checkpoints has no owner."""
+"""The form of a hub id, "owner/name"; the ids of some old checkpoints have no owner."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A pre-trained checkpoint (local folder or hub id + revision) and the text normalisation it expects."""
+    """A pre-trained checkpoint (a local folder, or a hub id and a revision) and the text normalisation it expects.
+
+    Creating a model raises TypeError or ValueError, naming the field, where a field has a wrong type or value.
+    """
 
     name: str
+    """The name for `--model`: lower-case letters of any script, digits, ".", "_" and "-"; a letter or digit first."""
     title: str
+    """The name that lists and reports show to people."""
     checkpoint: Path | str
-    """A folder (as a Path) or a hub id (as a string), such as "UBC-NLP/MARBERT"."""
+    """The folder of the checkpoint (as a Path) or its hub id (as a string), such as "UBC-NLP/MARBERT"."""
     revision: str | None = None
-    """The hub revision; None takes the newest, and the run records which one that was."""
+    """The revision on the hub. With None, the newest revision is used and the run records which one it was."""
     languages: tuple[str, ...] = ()
+    """The languages that the model is made for, as BCP 47 codes such as "ar"."""
     licence: str = ""
+    """The licence under which the checkpoint is published."""
     citation: str = ""
+    """The reference to the publication that introduced the model."""
     normalise: Callable[[str], str] | None = None
-    """Applied to each text before tokenisation, as the model's authors prescribe. Import what it needs inside it."""
+    """The function that is applied to each text before tokenisation, as the model's authors prescribe; None for no
+    normalisation. Import the packages that it needs inside it, because plugins are imported at start-up."""
     normalisation: str = "none beyond the tokeniser's own"
-    """What `normalise` does and who prescribes it, in a sentence; recorded with each run."""
+    """One sentence that says what `normalise` does and who prescribes it; each run records it."""
     architecture: Mapping[str, object] = field(default_factory=dict)
-    """The published `model_type` and those fields of config.json that decide the cost of a layer, so that a plan can be
-    estimated before the checkpoint is downloaded; a run never reads it."""
+    """The published `model_type` and the fields of config.json that determine the cost of a layer. With them, the cost
+    of a plan can be estimated before the checkpoint is downloaded. A run never reads this field."""
     requires: tuple[str, ...] = ()
-    """Importable packages that `normalise` needs; where one is missing the model is unavailable, with a reason."""
+    """The importable packages that `normalise` needs. If one is missing, the model is unavailable and lists say why."""
     defaults: Mapping[str, object] = field(default_factory=dict)
-    """Hyper-parameters this model prefers to the task's and the general defaults."""
+    """The hyper-parameters of this model, by their names in `HyperParameters`. They take precedence over the task's
+    and the general defaults."""
 
     def __post_init__(self) -> None:
+        """Check the type and form of each field."""
         check_types("model", vars(self), {"name": str})
         if not NAME.fullmatch(self.name) and not is_model_name(self.name):
             raise ValueError(f"model name {self.name!r} must match {NAME.pattern}")

@@ -1,4 +1,7 @@
-"""Names of models that are given as a folder or a hub id: readable in any script, and the same on every machine."""
+"""The names of models that are given as a folder or as a hub id.
+
+Such a name is readable in any script, and it is the same on every machine.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,19 @@ import re
 import unicodedata
 
 LONGEST = 100
-"""Bytes of a name, which becomes a part of file names."""
+"""The largest length of a name, in bytes; names become parts of file names."""
 JOINTS = "._-"
 
 
 def model_name(given: str) -> str:
-    """Return a model's name, made from a folder's name or a hub id.
+    """Return the name of a model that is given by a folder's name or a hub id.
 
-    Letters, digits and marks of any script are kept, in lower case; other characters become hyphens. A name that is
-    too long is cut, and one without letters or digits is replaced; both get a digest of what was given.
+    Letters, digits and combining marks of any script are kept, in lower case. Other characters become hyphens. A name
+    that is too long is cut, and a name without letters or digits is replaced; a digest of `given` is appended to both.
     """
     text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", given).lower())
     kept = re.sub("\0+", "-", "".join(c if _is_kept(c) else "\0" for c in text)).strip(JOINTS)
-    while kept and not _begins_name(kept[0]):  # a mark without the letter below it
+    while kept and not _begins_name(kept[0]):  # a combining mark whose letter was dropped
         kept = kept[1:].strip(JOINTS)
     if not kept:
         return f"model-{_digest(given)}"
@@ -30,7 +33,7 @@ def model_name(given: str) -> str:
 
 
 def is_model_name(name: str) -> bool:
-    """Return whether a text is a model's name: lower-case letters, digits and marks of any script, ".", "_" and "-"."""
+    """Return whether `name` consists of lower-case letters, digits and marks of any script, ".", "_" and "-"."""
     return bool(name) and name == name.lower() and _begins_name(name[0]) and all(map(_is_kept, name))
 
 

@@ -1,4 +1,7 @@
-"""Discovery of plugins through entry points: a broken one is isolated, reported, and the rest goes on."""
+"""The registry of plugins, which are discovered through entry points.
+
+A plugin that fails to load is isolated and reported; the other plugins stay usable.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +31,10 @@ if TYPE_CHECKING:
     import typer
 
 DISABLE_VARIABLE = "ALUE_BENCH_DISABLE_PLUGINS"
-"""Names of plugins not to load, separated by commas: entry-point names or distribution names."""
+"""The environment variable that names the plugins not to load: entry points or distributions, separated by commas."""
 
 RESERVED_EXECUTORS = ("local", "ray")
+"""The names of the built-in executors, which no plugin may use."""
 
 Declares = TypeVar("Declares", Task, Model)
 T = TypeVar("T", Task, Model, StrategyFamily, Path, Executor)
@@ -38,20 +42,24 @@ T = TypeVar("T", Task, Model, StrategyFamily, Path, Executor)
 
 @dataclass(frozen=True)
 class Origin:
-    """The entry point that something comes from."""
+    """The entry point that a declaration comes from."""
 
     distribution: str
     version: str
+    """The version of the distribution."""
     entry_point: str
+    """The name of the entry point."""
     module: str
+    """The module that the entry point names."""
 
     def __str__(self) -> str:
+        """Return the origin as messages show it."""
         return f"{self.distribution} {self.version} ({self.entry_point})"
 
 
 @dataclass
 class PluginReport:
-    """What one entry point provides, or why it does not."""
+    """A report of what one entry point provides, or of why it failed."""
 
     origin: Origin
     status: str = "loaded"  # loaded | failed | disabled
@@ -62,16 +70,17 @@ class PluginReport:
     studies: list[str] = field(default_factory=list)
     executors: list[str] = field(default_factory=list)
     hooks: list[str] = field(default_factory=list)
-    """Every hook that it implements, observers and commands included."""
+    """The names of all hooks that the plugin implements, observers and commands included."""
 
     def fail(self, problem: str) -> None:
+        """Mark the plugin as failed and add a problem to the report."""
         self.status = "failed"
         self.problems.append(problem)
 
 
 @dataclass(frozen=True)
 class Declared(Generic[T]):
-    """A declaration and where it comes from."""
+    """A declaration and its origin."""
 
     value: T
     origin: Origin
@@ -79,7 +88,7 @@ class Declared(Generic[T]):
 
 @dataclass(frozen=True)
 class Registry:
-    """Everything the plugins declare."""
+    """All declarations of the loaded plugins."""
 
     manager: pluggy.PluginManager
     reports: tuple[PluginReport, ...]
@@ -87,48 +96,51 @@ class Registry:
     models: Mapping[str, Declared[Model]]
     families: tuple[Declared[StrategyFamily], ...]
     studies: Mapping[str, Declared[Path]] = field(default_factory=dict)
-    """Study files by name."""
+    """The study files by name."""
     executors: Mapping[str, Declared[Executor]] = field(default_factory=dict)
     strict: bool = False
-    """Whether a plugin that fails is fatal, now or when it adds its commands."""
+    """True if a plugin that fails is a fatal error, both while plugins load and when they add their commands."""
 
     def task(self, name: str) -> Task:
-        """Raises UsageError with the nearest name where there is none."""
+        """Return the task of this name; raise UsageError with the most similar name if there is none."""
         return self._find("task", name, self.tasks).value
 
     def model(self, name: str) -> Model:
-        """Raises UsageError with the nearest name where there is none."""
+        """Return the model of this name; raise UsageError with the most similar name if there is none."""
         return self._find("model", name, self.models).value
 
     def strategy(self, name: str) -> tuple[Strategy, Origin]:
-        """The strategy that one family makes of a name.
+        """Return the strategy of this name and the origin of its family.
 
-        Raises UsageError where no family knows the name, and PluginError where two make different strategies of it.
+        Raises:
+            UsageError: No family knows the name.
+            PluginError: Two families claim the name, or a family's code fails.
         """
-        found = [(strategy, d.origin) for d in self.families if (strategy := _parse(d, name)) is not None]
-        rival = next((origin for strategy, origin in found[1:] if (strategy, origin) != found[0]), None)
+        claims = [(strategy, d.origin) for d in self.families if (strategy := _parse(d, name)) is not None]
+        rival = next((origin for strategy, origin in claims[1:] if (strategy, origin) != claims[0]), None)
         if rival is not None:
-            raise PluginError(_said_twice(f"strategy {shown(name)}", "claimed", found[0][1], rival))
-        if not found:
+            raise PluginError(_said_twice(f"strategy {shown(name)}", "claimed", claims[0][1], rival))
+        if not claims:
             examples = [example for d in self.families for example in d.value.examples]
             grammars = ", ".join(dict.fromkeys(d.value.grammar for d in self.families))
             raise UsageError(
                 f"unknown strategy {shown(name)}{_nearest(name, examples)}; strategies are written {grammars}"
                 f"{self._failures_hint()}"
             )
-        return found[0]
+        return claims[0]
 
     def families_of(self, names: Sequence[str]) -> list[StrategyFamily]:
-        """The families that know these names, each once. Raises as `strategy` does."""
+        """Return the families that know at least one of these names, each once; raise the errors of `strategy`."""
         for name in names:
             self.strategy(name)
         return [d.value for d in self.families if any(_parse(d, name) is not None for name in names)]
 
     def study(self, name: str) -> Path:
-        """The file of a study that a plugin ships. Raises UsageError with the nearest name where there is none."""
+        """Return the study file of this name; raise UsageError with the most similar name if there is none."""
         return self._find("study", name, self.studies).value
 
     def failures(self) -> list[PluginReport]:
+        """Return the reports of the plugins that failed."""
         return [report for report in self.reports if report.status == "failed"]
 
     def _find(self, kind: str, name: str, known: Mapping[str, Declared[T]]) -> Declared[T]:
@@ -148,12 +160,24 @@ class Registry:
 
 
 def outline_of(strategy: Strategy, origin: Origin, shape: EncoderShape) -> Outline:
-    """As `strategy.outline`. Raises PluginError where the strategy raises something else than it may, or gives
-    something else than an outline is made of; also where its `revisions` would, in the middle of a run."""
+    """Return the outline of a plugin's strategy for a model of this size; see `strategy.outline`.
+
+    `revisions` is called too, so that an error in it is found before a run and not in the middle of one.
+
+    Args:
+        strategy: The strategy.
+        origin: The entry point of the strategy's family, which error messages name.
+        shape: The size of the model's encoder.
+
+    Raises:
+        DoesNotFit: The strategy cannot be applied to the model.
+        PluginError: The strategy's code raises an error that the contract does not provide for, or returns a value of
+            a wrong type.
+    """
     with _blaming(origin, strategy.name):
-        found = outline(strategy, shape)
+        outlined = outline(strategy, shape)
         strategy.revisions()
-    return found
+    return outlined
 
 
 def _parse(declared: Declared[StrategyFamily], name: str) -> Strategy | None:
@@ -170,7 +194,7 @@ def _parse(declared: Declared[StrategyFamily], name: str) -> Strategy | None:
 
 @contextmanager
 def _blaming(origin: Origin, strategy: str) -> Iterator[None]:
-    """Whatever a stranger's strategy raises inside is that plugin's failure, in a sentence."""
+    """Turn any error that a plugin's strategy raises in the block, other than AlueBenchError, into a PluginError."""
     try:
         yield
     except AlueBenchError:
@@ -187,21 +211,21 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 
 def entry_points() -> list[tuple[EntryPoint, Distribution]]:
-    """The entry points of our group with their distributions, each distribution once, in a stable order."""
-    found: dict[tuple[str, str], tuple[EntryPoint, Distribution]] = {}
+    """Return the entry points of the group `alue_bench` with their distributions, each once, sorted by name."""
+    by_name: dict[tuple[str, str], tuple[EntryPoint, Distribution]] = {}
     for distribution in distributions():
         for entry_point in distribution.entry_points:
             if entry_point.group == hookspecs.GROUP:
-                # The first one on sys.path wins, as with imports; an editable install may be listed twice.
-                found.setdefault((_name_of(distribution), entry_point.name), (entry_point, distribution))
-    return [found[key] for key in sorted(found)]
+                # The first one on sys.path is used, as with imports; an editable install may be listed twice.
+                by_name.setdefault((_name_of(distribution), entry_point.name), (entry_point, distribution))
+    return [by_name[key] for key in sorted(by_name)]
 
 
 def _metadata(distribution: Distribution, field: str, otherwise: str) -> str:
-    """What a broken installation may not tell: its metadata may be missing, or not even be a text."""
+    """Return a field of a distribution's metadata, or `otherwise` where a broken installation does not state it."""
     try:
         value: str | None = distribution.metadata[field]
-    except Exception:  # each of these raises an error of its own, which says nothing more
+    except Exception:  # missing or unreadable metadata raise various errors, none of which says more
         value = None
     return value or otherwise
 
@@ -213,7 +237,13 @@ def _name_of(distribution: Distribution) -> str:
 def load_registry(*, disable: Iterable[str] = (), strict: bool = False) -> Registry:
     """Load every plugin that is installed and not disabled.
 
-    Raises PluginError where two plugins declare one name; and with `strict`, where any plugin failed.
+    Args:
+        disable: The plugins not to load, by entry point or distribution, in addition to those that the environment
+            variable `ALUE_BENCH_DISABLE_PLUGINS` names.
+        strict: Whether a plugin that fails is a fatal error.
+
+    Raises:
+        PluginError: Two plugins declare the same name; or, with `strict`, a plugin failed.
     """
     disabled = {*disable, *filter(None, os.environ.get(DISABLE_VARIABLE, "").replace(" ", "").split(","))}
     manager = pluggy.PluginManager(hookspecs.GROUP)
@@ -235,8 +265,8 @@ def load_registry(*, disable: Iterable[str] = (), strict: bool = False) -> Regis
         try:
             plugin = entry_point.load()
             manager.register(plugin, name=str(origin))
-            manager.check_pending()  # a hook of ours misspelt is an error, not silence
-        except (Exception, SystemExit) as error:  # whatever a stranger's module does must not take the tool down
+            manager.check_pending()  # raises an error for a misspelt hook name, which pluggy would otherwise ignore
+        except (Exception, SystemExit) as error:  # a broken plugin must not end the program
             report.fail(_cause(error))
             if manager.has_plugin(str(origin)):
                 manager.unregister(name=str(origin))
@@ -288,7 +318,7 @@ def _refuse_failures(registry: Registry) -> None:
 
 
 def _declared(plugin: object, report: PluginReport, hook: str, kind: type[T]) -> list[T]:
-    """What one plugin's hook returns; whatever is wrong with it goes into its report."""
+    """Return the declarations of type `kind` that a plugin's hook returns; enter everything else in its report."""
     function: Callable[[], Iterable[Any]] | None = getattr(plugin, hook, None)
     if function is None:
         return []
@@ -297,7 +327,7 @@ def _declared(plugin: object, report: PluginReport, hook: str, kind: type[T]) ->
         return []
     try:
         values = list(function())
-    except (Exception, SystemExit) as error:  # as above: isolate the stranger
+    except (Exception, SystemExit) as error:  # as above: a broken plugin must not end the program
         report.fail(f"{hook}() raised {_cause(error)}")
         return []
     good = [value for value in values if isinstance(value, kind)]
@@ -308,7 +338,7 @@ def _declared(plugin: object, report: PluginReport, hook: str, kind: type[T]) ->
 
 
 def _with_known_defaults(declared: list[Declares], report: PluginReport, kind: str) -> list[Declares]:
-    """Tasks or models whose defaults are hyper-parameters in their range; what is wrong goes into the report."""
+    """Return the tasks or models whose `defaults` are valid hyper-parameters; enter all others in the report."""
     good = []
     for value in declared:
         try:
@@ -327,7 +357,7 @@ def _claim(kind: str, name: str, declared: Declared[T], taken: dict[str, Declare
 
 
 def _said_twice(subject: str, verb: str, one: Origin, other: Origin) -> str:
-    """A name that two plugins, or one plugin twice, declare or claim, and what to do about it."""
+    """Return the message for a name that two plugins, or one plugin twice, declare or claim, with the remedy."""
     if one == other:
         return (
             f"{subject} is {verb} twice by {one}; rename or remove one of the two in its module {one.module}, or leave "
@@ -340,21 +370,21 @@ def _said_twice(subject: str, verb: str, one: Origin, other: Origin) -> str:
 
 
 def _name_to_disable(origin: Origin, kept: Origin | None) -> str:
-    """A name, quoted for a shell, that leaves out one plugin and keeps another."""
+    """Return a shell-quoted name for `--disable-plugin` that disables `origin` and does not disable `kept`."""
     others = {kept.entry_point, kept.distribution} if kept is not None else set()
     return shlex.quote(origin.entry_point if origin.entry_point not in others else origin.distribution)
 
 
 def _cause(error: BaseException) -> str:
     try:
-        message = " ".join(redact(str(error)).split())  # pluggy says what is wrong in the last of several lines
-    except Exception:  # an exception of a stranger, which cannot even be written
+        message = " ".join(redact(str(error)).split())  # pluggy's messages have several lines
+    except Exception:  # the str() of a plugin's own exception class may fail
         message = ""
     return f"{type(error).__name__}: {message:.300}" if message else type(error).__name__
 
 
 def _told(value: object) -> str:
-    """A stranger's value for a message."""
+    """Return the repr of a plugin's value for a message; the repr itself may fail."""
     try:
         return f"{value!r:.80}"
     except Exception as error:
@@ -362,14 +392,17 @@ def _told(value: object) -> str:
 
 
 def add_commands(registry: Registry, app: typer.Typer) -> None:
-    """Let every plugin add its commands; one that raises is reported as failed and does not stop the rest. A command
-    of a name that there is already is left out, and its plugin is reported as failed.
+    """Let every plugin add its commands to the command-line application.
 
-    Raises PluginError where one fails and the registry is strict.
+    A plugin that raises an error is reported as failed, and the others continue. A command whose name is already taken
+    is left out, and its plugin is reported as failed.
+
+    Raises:
+        PluginError: A plugin failed and the registry is strict.
     """
     reports = {str(report.origin): report for report in registry.reports}
     registered: tuple[list[Any], list[Any]] = (app.registered_commands, app.registered_groups)
-    for infos in registered:  # of an earlier call in this process
+    for infos in registered:  # remove what an earlier call in this process added
         infos[:] = [info for info in infos if not hasattr(info, _ADDED_BY)]
     owners = {_command_name(info): "alue-bench" for infos in registered for info in infos}
     for implementation in registry.manager.hook.alue_bench_commands.get_hookimpls():
@@ -390,11 +423,11 @@ def add_commands(registry: Registry, app: typer.Typer) -> None:
 
 
 _ADDED_BY = "alue_bench_plugin"
-"""The attribute of a command that names the plugin it comes from."""
+"""The attribute of a plugin's command that names the plugin."""
 
 
 def _command_name(info: Any) -> str:
-    """The name of a command, or of a group of commands, as Typer finds it."""
+    """Return the name of a command, or of a group of commands, by Typer's own rules."""
     from typer.main import get_command_name
 
     inner = getattr(getattr(info, "typer_instance", None), "info", None)
@@ -403,12 +436,21 @@ def _command_name(info: Any) -> str:
 
 
 def notify(registry: Registry, hook: str, warn: Callable[[str], None], **arguments: object) -> None:
-    """Call an observer hook of every plugin; one that raises is reported through `warn` and does not stop the rest."""
+    """Call an observer hook of every plugin.
+
+    A plugin that raises an error does not stop the others.
+
+    Args:
+        registry: The loaded plugins.
+        hook: The name of the hook.
+        warn: The function that receives a message about each plugin that raised an error.
+        **arguments: The arguments of the hook.
+    """
     _call_all(registry, hook, lambda plugin, cause: warn(f"plugin {plugin}: {cause}"), **arguments)
 
 
 def _call_all(registry: Registry, hook: str, failed: Callable[[str, str], None], **arguments: object) -> None:
-    """Call each implementation with those of the arguments that it names; `failed` is told plugin and cause."""
+    """Call each implementation with those arguments that it names; report errors as `failed(plugin, cause)`."""
     for implementation in getattr(registry.manager.hook, hook).get_hookimpls():
         _call(implementation, failed, hook, **arguments)
 
@@ -417,5 +459,5 @@ def _call(implementation: Any, failed: Callable[[str, str], None], hook: str, **
     wanted = {name: arguments[name] for name in implementation.argnames}
     try:
         implementation.function(**wanted)
-    except (Exception, SystemExit) as error:  # a stranger must not cost anybody the tool or a result
+    except (Exception, SystemExit) as error:  # a broken plugin must not end the program or lose a result
         failed(implementation.plugin_name, f"{hook}() raised {_cause(error)}")

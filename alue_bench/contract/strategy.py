@@ -1,14 +1,14 @@
-"""What a strategy is: it decides which parameters train.
+"""The contract of strategies, which decide which parameters of a model train.
 
 A strategy plugin returns `StrategyFamily` values from the hook `alue_bench_strategies`. A family turns a name into a
 `Strategy` by its own grammar: `bottom3top4` is one name of the family `bottom<N>top<M>`.
 
 A strategy acts at four points of a run; all but the second are optional:
 
-    kept_layers(shape)       before anything else: layers that are left out of the model
-    freeze_plan(shape)       what is frozen when training begins, of the layers that were kept
-    adapter()                small modules that are put into the model and train instead of its weights
-    revisions(), revise()    a change of mind while it trains
+    kept_layers(shape)       before anything else: select the layers that stay in the model
+    freeze_plan(shape)       before training: freeze parts of the kept layers, the embeddings and the pooler
+    adapter()                before training: insert small modules that train instead of the model's own weights
+    revisions(), revise()    during training: change what is frozen (adaptive strategies only)
 """
 
 from __future__ import annotations
@@ -26,33 +26,39 @@ from alue_bench.contract.validation import check_callable, check_mapping, check_
 
 @dataclass(frozen=True)
 class EncoderShape:
-    """What a strategy may know of a model before its weights are loaded."""
+    """The size of an encoder, which a strategy may use before the model's weights are loaded."""
 
     layers: int
     """The number L of encoder layers, counted 0 (next to the embeddings) to L-1 (next to the head)."""
     hidden_size: int = 0
+    """The width of the hidden states; 0 if the model's configuration does not state it."""
 
 
 TRAINED = ("weights", "biases", "adapters")
+"""The permitted values of `FreezePlan.trained`."""
 
 
 @dataclass(frozen=True)
 class FreezePlan:
-    """Which parts of an encoder are frozen. The task's head always trains."""
+    """The frozen parts of an encoder. The head of the task always trains."""
 
     shape: EncoderShape
     frozen_layers: frozenset[int] = frozenset()
+    """The indices of the frozen layers."""
     embeddings: bool = False
+    """True if the embeddings are frozen."""
     pooler: bool = False
+    """True if the pooler is frozen."""
     trained: Literal["weights", "biases", "adapters"] = "weights"
-    """What trains of the layers and embeddings that are not frozen: all of it, the biases alone, or the strategy's
-    adapters alone."""
+    """The parameters that train in the layers and embeddings that are not frozen: "weights" for all of them, "biases"
+    for the biases alone, "adapters" for the strategy's adapters alone."""
 
     def __post_init__(self) -> None:
+        """Check each field; raise DoesNotFit if the plan freezes a layer that the encoder does not have."""
         check_types("freeze plan", vars(self), {"shape": EncoderShape, "embeddings": bool, "pooler": bool})
         if self.trained not in TRAINED:
             raise ValueError(f"freeze plan: trained is {self.trained!r}; it must be {', '.join(TRAINED)}")
-        # Any iterable of numbers, NumPy's too: what a plan is recorded and compared by are ints.
+        # Any iterable of numbers is accepted, also NumPy's. They become ints, by which plans are recorded and compared.
         object.__setattr__(self, "frozen_layers", frozenset(map(index, self.frozen_layers)))
         outside = sorted(layer for layer in self.frozen_layers if not 0 <= layer < self.shape.layers)
         if outside:
@@ -60,25 +66,27 @@ class FreezePlan:
 
     @property
     def bottom(self) -> int:
-        """How many frozen layers lie on top of each other from layer 0 up."""
+        """The number of consecutive frozen layers from layer 0 upwards."""
         return next((n for n in range(self.shape.layers) if n not in self.frozen_layers), self.shape.layers)
 
     @property
     def top(self) -> int:
-        """How many frozen layers lie below each other from the last one down, without those counted in `bottom`."""
+        """The number of consecutive frozen layers from the last layer downwards, except those counted in `bottom`."""
         above = range(self.shape.layers - 1, self.bottom - 1, -1)
         return next((n for n, layer in enumerate(above) if layer not in self.frozen_layers), len(above))
 
     @property
     def prefix_layers(self) -> int | None:
-        """How many layers belong to the frozen prefix, whose outputs never change; None if there is no prefix.
+        """The number of layers in the frozen prefix, or None if there is no frozen prefix.
 
-        Trainable embeddings make every output above them change: then there is none, whatever else is frozen.
+        The frozen prefix consists of the frozen embeddings and the consecutive frozen layers above them; its outputs
+        never change. If the embeddings train, every output above them changes, so that there is no prefix whatever
+        layers are frozen.
         """
         return self.bottom if self.embeddings else None
 
     def describe(self) -> str:
-        """For people: what is frozen, such as "embeddings, layers 0-2, 8-11"."""
+        """Return a description for people, such as "embeddings, layers 0-2, 8-11"."""
         parts = ["embeddings"] if self.embeddings else []
         parts += [_named(self.frozen_layers)] if self.frozen_layers else []
         parts += ["pooler"] if self.pooler else []
@@ -89,20 +97,21 @@ class FreezePlan:
 
 @dataclass(frozen=True)
 class Adapter:
-    """Small trainable modules inside the layers, as the package `peft` makes them."""
+    """Small trainable modules that the package `peft` inserts into the layers."""
 
     kind: str
-    """The `peft_type`, such as "LORA" or "IA3"."""
+    """The adapter's `peft_type`, such as "LORA" or "IA3"."""
     options: Mapping[str, object] = field(default_factory=dict)
-    """Fields of that kind's configuration, JSON-like. Without `target_modules`, those that the package has for the
-    architecture."""
+    """The fields of the kind's configuration class in `peft`, as JSON-like values. If `target_modules` is not given,
+    the package's own choice for the architecture is used."""
 
     def __post_init__(self) -> None:
+        """Check the type of each field, and that `options` can be written as JSON."""
         check_types("adapter", vars(self), {"kind": str})
         check_stated("adapter", vars(self), ("kind",))
         check_mapping("adapter", vars(self), "options", object)
         object.__setattr__(self, "options", dict(self.options))
-        try:  # a run is recorded, and found again, by them
+        try:  # the options are part of a run's record and fingerprint
             json.dumps(self.options)
         except (TypeError, ValueError) as error:
             raise TypeError(
@@ -113,17 +122,18 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Revisions:
-    """When a strategy is asked again what to freeze."""
+    """The evaluation points of an adaptive strategy, at which `Strategy.revise` is called."""
 
     per_epoch: int = 1
-    """How often in an epoch, after equal parts of its steps, the last time at its end."""
+    """The number of evaluation points in an epoch. They divide its steps into equal parts; the last one is its end."""
     gradient_norms: bool = False
-    """Whether `TrainingProgress.norms` is wanted. It costs an addition for each weight that trains, at each step."""
+    """True if the strategy uses `TrainingProgress.norms`. It costs one addition per training weight and step."""
     prefix_only_grows: bool = False
-    """Whether what is frozen from the bottom stays so. Then its outputs are worth keeping: each time the prefix grows,
-    they are computed once from those of the shallower one. Where this is False the prefix is computed at every step."""
+    """True if the frozen prefix never shrinks. Its outputs are then cached: each time the prefix grows, they are
+    computed once from the outputs of the shallower prefix. If False, the prefix is computed at every step."""
 
     def __post_init__(self) -> None:
+        """Check each field."""
         flags = {"gradient_norms": bool, "prefix_only_grows": bool}
         check_types("revisions", vars(self), {"per_epoch": int, **flags})
         if self.per_epoch < 1:
@@ -132,36 +142,42 @@ class Revisions:
 
 @dataclass(frozen=True)
 class BlockNorms:
-    """The norm of each block's gradient, added up over the steps since the last evaluation point."""
+    """The L2 norms of accumulated gradients, one for each block: the embeddings, and each layer.
+
+    The gradients of all steps since the last evaluation point are summed before the norm is taken.
+    """
 
     embeddings: float | None
-    """None where no step changed the block in this time."""
+    """The norm for the embeddings; None if no step since the last evaluation point trained them."""
     layers: tuple[float | None, ...]
+    """The norm for each layer, from layer 0 up; None as for `embeddings`."""
 
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """What a strategy may know when it is asked again."""
+    """The state of a training at an evaluation point, which an adaptive strategy may use."""
 
     epoch: int
-    """From 1; the one that ends at this point, or is under way."""
+    """The current epoch, counted from 1: the one that ends at this point or is in progress."""
     epochs: int
+    """The number of epochs of the whole training."""
     step: int
-    """Updates done."""
+    """The number of parameter updates done."""
     steps: int
-    """Updates of the whole training."""
+    """The number of parameter updates of the whole training."""
     dev_scores: tuple[float, ...] = ()
-    """One for each epoch that has ended."""
+    """The dev score after each epoch that has ended."""
     norms: tuple[BlockNorms, ...] = ()
-    """One for each evaluation point so far, the latest last; empty where the strategy did not ask for them."""
+    """The gradient norms at each evaluation point so far, the latest last; empty unless `Revisions.gradient_norms`."""
 
     @property
     def ends_epoch(self) -> bool:
+        """True if the epoch ends at this evaluation point."""
         return len(self.dev_scores) == self.epoch
 
 
 def _named(layers: Iterable[int]) -> str:
-    """Such as "layers 0-2, 8-11", or "layer 3"."""
+    """Return the layers as text, such as "layers 0-2, 8-11" or "layer 3"."""
     ordered = sorted(layers)
     runs: list[list[int]] = []
     for layer in ordered:
@@ -174,7 +190,7 @@ def _named(layers: Iterable[int]) -> str:
 
 
 class Strategy(ABC):
-    """Decides which parameters train. Subclasses are values: equal names mean equal behaviour."""
+    """A decision which parameters of a model train. Subclasses are values: equal names mean equal behaviour."""
 
     @property
     @abstractmethod
@@ -183,51 +199,64 @@ class Strategy(ABC):
 
     @abstractmethod
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
-        """What is frozen when training begins. `shape` counts the layers that were kept.
+        """Return the parts of the encoder that are frozen when training begins.
 
-        Raises DoesNotFit, with the numbers that clash, where the model has too few layers.
+        Args:
+            shape: The size of the encoder after `kept_layers` was applied.
+
+        Raises:
+            DoesNotFit: The encoder has too few layers. The message states the two numbers.
         """
 
     def kept_layers(self, shape: EncoderShape) -> tuple[int, ...]:
-        """Which layers of the pre-trained model stay in it, from low to high; by default all of them.
+        """Return the layers of the pre-trained model that stay in it, in ascending order; by default all of them.
 
-        Raises DoesNotFit, with the numbers that clash, where none would be left.
+        Raises:
+            DoesNotFit: No layer would be left. The message states the numbers.
         """
         return tuple(range(shape.layers))
 
     def adapter(self) -> Adapter | None:
-        """Modules to put into the model; the freeze plan then says `trained="adapters"`."""
+        """Return the modules to insert into the model, or None (the default) for no modules.
+
+        A strategy with an adapter returns a freeze plan with `trained="adapters"`.
+        """
         return None
 
     def revisions(self) -> Revisions | None:
-        """When `revise` is called; None, the default, for a strategy that never changes its mind."""
+        """Return when `revise` is called, or None (the default) if the strategy is not adaptive."""
         return None
 
     def revise(self, plan: FreezePlan, progress: TrainingProgress) -> FreezePlan:
-        """What is frozen from here on, given what is frozen now. Depends on its arguments and the strategy alone.
+        """Return the freeze plan from this evaluation point on.
 
-        Blocks that were frozen and train again start with a fresh state of the optimiser; all others keep theirs.
+        The result must depend on the arguments and the strategy alone. Blocks that were frozen and train again start
+        with a fresh optimiser state; all other blocks keep theirs.
+
+        Args:
+            plan: The freeze plan in force until now.
+            progress: The state of the training at this evaluation point.
         """
         return plan
 
     @property
     def keeps_prefix(self) -> bool:
-        """Whether the outputs of the frozen prefix are worth keeping: not where it may shrink, for one interval."""
+        """True if the outputs of the frozen prefix are worth caching, that is, if the prefix never shrinks."""
         revisions = self.revisions()
         return revisions is None or revisions.prefix_only_grows
 
 
 @dataclass(frozen=True)
 class Outline:
-    """What a strategy makes of a model of some shape before it trains."""
+    """The changes that a strategy makes to a model of a given size before training."""
 
     freeze_plan: FreezePlan
     kept_layers: tuple[int, ...] | None
-    """None where all are kept."""
+    """The layers that stay in the model; None if all do."""
     adapter: Adapter | None
 
     def describe(self) -> str:
-        """For people: what is frozen, and what is left or added, such as "nothing; only layers 0-7 left"."""
+        """Return a description for people of what is frozen, kept and added: "nothing; only layers 0-7 left"."""
         parts = [self.freeze_plan.describe()]
         if self.kept_layers is not None:
             parts.append(f"only {_named(self.kept_layers)} left")
@@ -237,8 +266,15 @@ class Outline:
 
 
 def outline(strategy: Strategy, shape: EncoderShape) -> Outline:
-    """Raises DoesNotFit where the strategy does not fit the model, or names layers that are not there; TypeError where
-    it gives no freeze plan, and whatever else the strategy raises (see `plugins.outline_of`)."""
+    """Return the changes that a strategy makes to a model of this size.
+
+    Any other error that the strategy's own code raises is passed on; see `registry.outline_of`.
+
+    Raises:
+        DoesNotFit: The strategy cannot be applied to the model, keeps layers that the model does not have, or has an
+            adapter that its freeze plan does not train (or the reverse).
+        TypeError: The strategy returned something other than a FreezePlan for the kept layers.
+    """
     kept = tuple(map(index, strategy.kept_layers(shape)))
     if not kept or list(kept) != sorted(set(kept)) or not 0 <= kept[0] <= kept[-1] < shape.layers:
         raise DoesNotFit(f"keeps layers {kept!r:.60} of a model that has 0 to {shape.layers - 1}")
@@ -253,22 +289,24 @@ def outline(strategy: Strategy, shape: EncoderShape) -> Outline:
 
 @dataclass(frozen=True, kw_only=True)
 class StrategyFamily:
-    """Strategies that share a grammar, a description and a source."""
+    """A family of strategies that share a grammar for their names, a description and a source."""
 
     grammar: str
-    """How names of this family are written, such as "bottom<N>top<M>"; shown in lists and error messages."""
+    """The form of the family's names, such as "bottom<N>top<M>"; shown in lists and error messages."""
     title: str
+    """The description that lists show to people."""
     source: str
-    """The publication that proposed or measured it."""
+    """The publication that proposed or measured the strategies."""
     examples: tuple[str, ...]
-    """Names that `parse` accepts: those that lists show and the conformance checks try."""
+    """Names that `parse` accepts. Lists show them, and the conformance checks test the strategies that they name."""
     parse: Callable[[str], Strategy | None]
-    """The strategy of that name, or None where the name is not of this family.
+    """The function that returns the strategy of a name, or None if the name does not belong to this family.
 
-    Raises UsageError where the name is of this family but asks for something impossible.
+    It raises UsageError if the name belongs to this family but asks for something impossible.
     """
 
     def __post_init__(self) -> None:
+        """Check the type of each field."""
         stated = ("grammar", "title", "source", "examples")
         check_stated(f"strategy family {self.grammar or self.title!r}", vars(self), stated)
         owner = f"strategy family {self.grammar!r}"

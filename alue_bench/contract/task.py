@@ -1,4 +1,4 @@
-"""What a task is: a labelled data set, its label space, its splits and its metrics.
+"""The declaration of a task: a labelled data set, its label space, its splits and its metrics.
 
 A task plugin returns `Task` values from the hook `alue_bench_tasks`. A task whose files are TSV or CSV needs no code
 of its own: see `Delimited` in `alue_bench.contract.formats`, and the guide in `docs/plugins.md`.
@@ -29,11 +29,11 @@ from alue_bench.contract.validation import (
 )
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
-"""Names of tasks and models: what can stand in a file name, an MLflow tag and a shell command unquoted."""
+"""The form of names of tasks and models; such a name needs no quoting in file names, MLflow tags and shell commands."""
 
 
 class TargetKind(StrEnum):
-    """What is predicted; it decides the loss, the head's size and the metrics."""
+    """The kind of prediction target; it determines the loss, the size of the head and the metrics."""
 
     BINARY = "binary"
     MULTICLASS = "multiclass"
@@ -49,7 +49,7 @@ METRICS: Mapping[TargetKind, tuple[str, ...]] = MappingProxyType(
         TargetKind.REGRESSION: ("pearson", "spearman"),
     }
 )
-"""The metrics every run of a kind logs, beside F1 per class; a task's primary metric is one of them."""
+"""The metrics that every run logs beside F1 per class, by kind of target. A task's primary metric is one of them."""
 
 
 @dataclass(frozen=True)
@@ -58,28 +58,41 @@ class Labels:
 
     kind: TargetKind
     names: tuple[str, ...] = ()
+    """The labels, in the order of the head's outputs; empty for a regression."""
     threshold: float = 0.5
-    """Multi-label only: a label is predicted where its probability exceeds this."""
+    """The probability above which a label is predicted; used by multi-label tasks only."""
     minimum: float = float("-inf")
+    """The smallest target of a regression."""
     maximum: float = float("inf")
+    """The largest target of a regression."""
 
     @classmethod
     def binary(cls, negative: str, positive: str) -> Labels:
+        """Return the label space of a task with two classes."""
         return cls(TargetKind.BINARY, (negative, positive))
 
     @classmethod
     def multiclass(cls, *names: str) -> Labels:
+        """Return the label space of a task with one label for each example."""
         return cls(TargetKind.MULTICLASS, names)
 
     @classmethod
     def multilabel(cls, *names: str, threshold: float = 0.5) -> Labels:
+        """Return the label space of a task with any number of labels for each example.
+
+        Args:
+            *names: The labels.
+            threshold: The probability above which a label is predicted, between 0 and 1.
+        """
         return cls(TargetKind.MULTILABEL, names, threshold=threshold)
 
     @classmethod
     def regression(cls, minimum: float, maximum: float) -> Labels:
+        """Return the label space of a task whose target is a number from `minimum` to `maximum`."""
         return cls(TargetKind.REGRESSION, minimum=minimum, maximum=maximum)
 
     def __post_init__(self) -> None:
+        """Check each field."""
         check_types("labels", vars(self), {"kind": TargetKind, "threshold": (float, int)})
         check_texts("labels", vars(self), ("names",))
         object.__setattr__(self, "names", tuple(self.names))
@@ -100,18 +113,20 @@ class Labels:
 
     @property
     def outputs(self) -> int:
-        """How many numbers the head gives for one example."""
+        """The number of the head's outputs for one example."""
         return len(self.names) or 1
 
 
 @dataclass(frozen=True)
 class DataFile:
-    """An official file: where it lies below the data folder, and how it is read."""
+    """An official data file: its path below the data folder, and the reader for its format."""
 
     path: str
+    """The path relative to the data folder, such as "reviews/train.tsv"."""
     read: Reader
 
     def __post_init__(self) -> None:
+        """Check that `path` stays below the data folder and that `read` can be called."""
         check_types("data file", vars(self), {"path": str})
         check_callable(f"data file {self.path!r}", "read", self.read)
         pure = PurePosixPath(self.path)
@@ -123,16 +138,18 @@ class DataFile:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A split that its publishers do not give: a fixed part of the train file.
+    """A split that the publishers do not provide: a fixed part of the train file is held out for it.
 
-    Drawn stratified by label, and by whole groups of examples with the same first text, so that neither a repeated
-    text nor a premise shared by several pairs lies on both sides. The draw depends on `seed` and on nothing else.
+    The draw is stratified by label. Examples with the same first text stay together, so that neither a repeated text
+    nor a premise shared by several pairs occurs on both sides. The draw depends on `seed` and on no other seed.
     """
 
     fraction: float
+    """The part of the train file's examples that is held out, above 0 and at most 0.5."""
     seed: int = 42
 
     def __post_init__(self) -> None:
+        """Check the range of each field."""
         check_types("HeldOut", vars(self), {"fraction": (float, int), "seed": int})
         if not 0 < self.fraction <= 0.5:
             raise ValueError(f"HeldOut: fraction {self.fraction} is not above 0 and at most 0.5")
@@ -142,18 +159,25 @@ class HeldOut:
 
 @dataclass(frozen=True, kw_only=True)
 class Splits:
-    """Which rows train, which select the epoch, which are reported."""
+    """The splits of a task: rows for training (train), for selecting the epoch (dev) and for the reported score (test).
+
+    A split is an official file or a part that is held out from the train file.
+    """
 
     train: DataFile | None = None
-    """None only for a task that is scored with a model trained on another one (`Task.trained_on`)."""
+    """The training file; None only for a task that is scored with a model trained on another task
+    (`Task.trained_on`)."""
     dev: DataFile | HeldOut | None = None
+    """The split whose score selects the epoch; None exactly if `train` is None."""
     test: DataFile | HeldOut
+    """The split that is scored once, with the selected epoch's weights."""
     submission: DataFile | None = None
-    """An official test file without gold labels, for leaderboards."""
+    """An official test file without gold labels, for a leaderboard; None if there is none."""
     protocol: str = "official train, dev and test files"
-    """One sentence that a reader of a result needs; every run records it."""
+    """One sentence about the origin of the splits, for readers of a result; every run records it."""
 
     def __post_init__(self) -> None:
+        """Check the type of each field, and that no two files differ by case alone."""
         nothing = type(None)
         kinds: dict[str, Kind] = {
             "train": (DataFile, nothing), "dev": (DataFile, HeldOut, nothing), "test": (DataFile, HeldOut),
@@ -164,32 +188,35 @@ class Splits:
         _check_files_differ(self.files().values())
 
     def files(self) -> dict[str, DataFile]:
-        """The files by split: train, dev, test, submission, those that the task has."""
+        """Return the data files of this task by split name: "train", "dev", "test", "submission"."""
         named = {"train": self.train, "dev": self.dev, "test": self.test, "submission": self.submission}
         return {split: file for split, file in named.items() if isinstance(file, DataFile)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """The file in which a leaderboard wants a task's predictions, tab-separated.
+    """The tab-separated file in which a leaderboard expects the predictions for a task.
 
-    It has a line for each row of the official test file without gold labels (`Splits.submission`), or, where the task
-    has none, of its test file, in that file's order: the identifier, if it is wanted, and the predicted label or
-    number; for a multi-label task 0 or 1 for each label.
+    The file has one line for each row of the official test file without gold labels (`Splits.submission`), in that
+    file's order. If the task has no such file, the rows are those of its test file. A line holds the row's identifier,
+    if the leaderboard wants it, and the predicted label or number. For a multi-label task it holds 0 or 1 for each
+    label.
     """
 
     file: str
-    """Its name, such as "q2q.tsv"."""
+    """The name of the file, such as "q2q.tsv"."""
     header: tuple[str, ...] = ()
-    """The first line; empty where there is none."""
+    """The cells of the first line; empty if the file has no header."""
     id: Literal["given", "row"] | None = None
-    """The first column: the identifier that the official file gives, or the row's number from 0. None: no such
-    column."""
+    """The content of the first column: "given" for the identifier in the official file, "row" for the row's number
+    from 0, None for no identifier column."""
     encode: Mapping[str, str] = field(default_factory=dict)
-    """What the file writes for each label, where that is not its name."""
+    """The text that stands in the file for a label, by label; a label that is not listed is written by its name."""
     leaderboard: str = "ALUE"
+    """The name of the leaderboard."""
 
     def __post_init__(self) -> None:
+        """Check the type and form of each field."""
         check_types("submission", vars(self), {"file": str, "id": (str, type(None)), "leaderboard": str})
         check_mapping("submission", vars(self), "encode")
         check_stated("submission", vars(self), ("leaderboard",))
@@ -206,45 +233,56 @@ class Submission:
             )
 
     def columns(self, labels: Labels) -> int:
-        """How many columns each line has."""
+        """Return the number of columns of each line for a task with these labels."""
         predicted = len(labels.names) if labels.kind is TargetKind.MULTILABEL else 1
         return predicted + (self.id is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A labelled data set, its label space, its splits and its metrics."""
+    """A labelled data set, its label space, its splits and its metrics.
+
+    Creating a task raises TypeError or ValueError, naming the task and the field, where a field has a wrong type or
+    value or contradicts another field.
+    """
 
     name: str
+    """The name for `--task`; it matches `NAME`."""
     title: str
+    """The name that lists and reports show to people."""
     languages: tuple[str, ...]
-    """BCP 47 codes, such as ("ar",) or ("ar-EG", "ar-MA")."""
+    """The languages of the texts as BCP 47 codes, such as ("ar",) or ("ar-EG", "ar-MA")."""
     labels: Labels
     splits: Splits
     source: str
-    """Who publishes the files and where a user gets them."""
+    """The publisher of the files, and where users get them."""
     licence: str
+    """The licence under which the files are published."""
     citation: str
+    """The reference to the publication that introduced the data set."""
     primary: str = ""
-    """The metric logged as test/score; by default the first of `METRICS` for the kind of target."""
+    """The metric that is logged as test/score; by default the first entry of `METRICS` for the kind of target."""
     official_metric: str = ""
-    """The metric of the shared task or leaderboard, in its own words."""
+    """The metric of the shared task or leaderboard, as its organisers describe it."""
     trained_on: str | None = None
-    """The task whose train and dev splits train the model; None: this one's own. Its labels must be the same, in the
-    same order, with the same threshold or range, unless `label_map` says otherwise."""
+    """The task whose train and dev splits train the model; None for this task's own splits. The labels of that task
+    must be the same as here, in the same order, and so must the threshold or the range; `label_map` permits other
+    labels."""
     label_map: Mapping[str, str | None] = field(default_factory=dict)
-    """For each label of the task in `trained_on`, the label of this one that it counts as. Several may count as one:
-    their probabilities add up (with several labels for an example, the largest counts). None: never predicted; the
-    model decides among the others, so that a task may have some of the labels only. Empty where both have the same
-    labels in the same order."""
+    """The label of this task that each label of the task in `trained_on` counts as. If several labels count as one,
+    their probabilities are summed (multi-label tasks take the largest). A label that maps to None is never predicted:
+    the model decides among the other labels, so that this task may have a part of the labels only. The map is empty
+    if both tasks have the same labels in the same order."""
     defaults: Mapping[str, object] = field(default_factory=dict)
-    """Hyper-parameters this task prefers to the general defaults, by their names in `HyperParameters`."""
+    """The hyper-parameters of this task, by their names in `HyperParameters`. They take precedence over the general
+    defaults."""
     submission: Submission | None = None
-    """How a leaderboard wants predictions on this task, where there is one."""
+    """The file in which a leaderboard expects predictions on this task; None if there is no leaderboard."""
     sample: Path | None = None
-    """A folder laid out like the data folder, with small files written for demonstration."""
+    """A folder with the layout of the data folder, which holds small files written for demonstration; or None."""
 
     def __post_init__(self) -> None:
+        """Check each field and the fields against each other, and set the default primary metric."""
         check_types("task", vars(self), {"name": str})
         if not NAME.fullmatch(self.name):
             raise ValueError(f"task name {self.name!r} must match {NAME.pattern}")
@@ -284,13 +322,13 @@ class Task:
 
     @property
     def is_pair(self) -> bool:
-        """Whether an example is a pair of texts."""
+        """True if an example is a pair of texts."""
         reader = next(iter(self.splits.files().values())).read
         return getattr(reader, "text_pair", None) is not None
 
 
 def _check_files_differ(files: Iterable[DataFile]) -> None:
-    """Raises ValueError where two splits lie in files that some systems take for one."""
+    """Raise ValueError if the paths of two splits differ by case alone: some file systems take them for one file."""
     for file, another in combinations(files, 2):
         if file.path != another.path and file.path.casefold() == another.path.casefold():
             raise ValueError(
@@ -300,7 +338,7 @@ def _check_files_differ(files: Iterable[DataFile]) -> None:
 
 
 def _check_reader(owner: str, split: str, read: Delimited, labels: Labels) -> None:
-    """Raises ValueError where what a reader takes from a file can never be a target of the label space."""
+    """Raise ValueError if the targets that a reader gives can never belong to the label space."""
     if read.target is None:
         if split != "submission":
             raise ValueError(f"{owner} has no target; name the column of the gold labels")
@@ -331,7 +369,7 @@ def _check_decoding(owner: str, read: Delimited, labels: Labels) -> None:
 
 
 def _check_pairs(task: Task) -> None:
-    """Raises ValueError where one file is of pairs of texts and another of single ones."""
+    """Raise ValueError if one file holds pairs of texts and another file holds single texts."""
     pairs = {
         split: file.read.text_pair is not None
         for split, file in task.splits.files().items()
@@ -368,7 +406,7 @@ def _check_submission(task: Task, submission: Submission) -> None:
 
 
 def _check_label_map(task: Task) -> None:
-    """Check what needs no training task; `alue_bench.contract.transfer` checks the rest."""
+    """Check the parts of `label_map` that need no training task; `alue_bench.contract.transfer` checks the rest."""
     if task.trained_on is None:
         raise ValueError(f"task {task.name!r} has a label_map, but no other task in trained_on to map the labels of")
     if task.labels.kind is TargetKind.REGRESSION:
@@ -386,7 +424,7 @@ def _check_label_map(task: Task) -> None:
 
 
 def _with_label_space(splits: Splits, labels: Labels) -> Splits:
-    """Tell each delimited reader the task's labels, so that a plugin states them once."""
+    """Return the splits with the task's labels set in each delimited reader, so that a plugin states them once."""
 
     def informed(part: DataFile | HeldOut | None) -> DataFile | HeldOut | None:
         if not isinstance(part, DataFile) or not isinstance(part.read, Delimited):

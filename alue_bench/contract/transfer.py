@@ -1,8 +1,8 @@
-"""Scoring one task with a model that another one trained (`Task.trained_on`): whether the two label spaces fit, and
-numbers of the training task's labels as numbers of the scored task's.
+"""The conversion between label spaces that is needed to score a task with another task's model (`Task.trained_on`).
 
-The labels of both must have the same names in the same order, or the scored task maps each of them (`Task.label_map`).
-A model cannot tell one label from another of its place: with another order, every score would be of something else.
+The labels of both tasks must have the same names in the same order, or the scored task maps each label of the training
+task to one of its own (`Task.label_map`). A model knows labels by their position alone: if the orders differed, every
+score would be about the wrong label.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 CLASSES = (TargetKind.BINARY, TargetKind.MULTICLASS)
-"""Kinds of which each example has one label; their heads are the same."""
+"""The kinds of target with exactly one label for each example; models of both kinds have the same head."""
 
 
 def misfit(task: Task, train_task: Task) -> str | None:
-    """Return why a model of `train_task` cannot be scored on `task`, with the remedy, or None where it can."""
+    """Return why a model of `train_task` cannot be scored on `task`, with the remedy; None if it can."""
     said = f"task {task.name!r} is scored with the model of task {train_task.name!r}"
     own, theirs = task.labels, train_task.labels
     if train_task.splits.train is None:
@@ -83,7 +83,7 @@ def _listed(labels: Labels) -> str:
 
 
 def told(task: Task, train_task: Task) -> str | None:
-    """Return what a run's reader must know of a label map; None where there is none."""
+    """Return a sentence that describes the label map, for a run's notes; None if there is no label map."""
     if not task.label_map:
         return None
     pairs = (f"{name} → {task.label_map[name] or 'never predicted'}" for name in train_task.labels.names)
@@ -91,10 +91,18 @@ def told(task: Task, train_task: Task) -> str | None:
 
 
 def transferred_logits(logits: Array, task: Task, train_task: Task) -> Array:
-    """Return logits of the training task's labels [n, outputs] as logits of the task's [n, labels].
+    """Return logits for the scored task's labels, computed from logits for the training task's labels.
 
-    A label that several count as has the sum of their probabilities; with several labels for an example, the largest.
-    Labels that count as none are left out, and the others share the probability among them.
+    If several labels count as one, their probabilities are summed; a multi-label task takes the largest. Labels that
+    map to None are left out, and the remaining labels share the probability.
+
+    Args:
+        logits: The logits for the training task's labels, [examples, train_labels].
+        task: The task that is scored.
+        train_task: The task that trained the model.
+
+    Returns:
+        The logits for the labels of `task`, [examples, labels].
     """
     if not task.label_map:
         return logits
@@ -111,8 +119,18 @@ def transferred_logits(logits: Array, task: Task, train_task: Task) -> Array:
 
 
 def transferred_targets(targets: Array, task: Task, train_task: Task) -> Array:
-    """Return the training task's targets as the task's: class indices [m], m of the n examples having a label that
-    counts as one of the task's, or marks [n, labels]; numbers as they are."""
+    """Return the training task's targets as targets of the scored task.
+
+    Args:
+        targets: The training task's targets: class indices [examples], or 0 and 1 for each label of a multi-label task
+            [examples, train_labels], or numbers of a regression.
+        task: The task that is scored.
+        train_task: The task that trained the model.
+
+    Returns:
+        The class indices in the label space of `task`, without the examples whose label maps to None; or 0 and 1 for
+        each label [examples, labels]; without a label map, `targets` itself.
+    """
     if not task.label_map:
         return targets
     import numpy as np
@@ -123,11 +141,11 @@ def transferred_targets(targets: Array, task: Task, train_task: Task) -> Array:
     place = np.full(len(train_task.labels.names), -1)
     for own, places in enumerate(sources):
         place[places] = own
-    found = place[targets]
-    return found[found >= 0]
+    mapped = place[targets]
+    return mapped[mapped >= 0]
 
 
 def _sources(task: Task, train_task: Task) -> list[list[int]]:
-    """For each label of the task, the places of the training task's labels that count as it."""
+    """Return, for each label of `task`, the positions of the training task's labels that count as it."""
     names = train_task.labels.names
     return [[i for i, name in enumerate(names) if task.label_map[name] == own] for own in task.labels.names]

@@ -1,6 +1,7 @@
-"""Checking the types of what a plugin declares, where it declares it: Python itself does not.
+"""Checks of the types of what a plugin declares, made when it is declared.
 
-A declaration that holds something of a wrong type would be accepted, and fail in the middle of somebody's plan.
+Python does not check the types of dataclass fields. Without these checks, a declaration with a field of a wrong type
+would be accepted, and would fail later, in the middle of a plan.
 """
 
 from __future__ import annotations
@@ -16,9 +17,14 @@ LANGUAGE = re.compile(r"(?i)[a-z]{2,3}(-[a-z0-9]{1,8})*")
 
 
 def check_types(owner: str, fields: Mapping[str, object], kinds: Mapping[str, Kind]) -> None:
-    """Raises TypeError, naming owner and field, for the first field that is not of its kind.
+    """Raise TypeError for the first field whose value is not of its kind.
 
-    A bool, which is an int to Python, is taken only where the kind says bool.
+    Python's bool is a subclass of int. A bool is nevertheless accepted only where the kind includes bool.
+
+    Args:
+        owner: The declaration that the message names, such as "task 'mdd'".
+        fields: The values of the fields by name.
+        kinds: The permitted type, or types, of each field to check.
     """
     for name, kind in kinds.items():
         value, allowed = fields[name], kind if isinstance(kind, tuple) else (kind,)
@@ -28,8 +34,14 @@ def check_types(owner: str, fields: Mapping[str, object], kinds: Mapping[str, Ki
 
 
 def check_texts(owner: str, fields: Mapping[str, object], names: tuple[str, ...]) -> None:
-    """Raises TypeError for the first field that is not a tuple or list of texts. One text alone is not: it would be
-    taken for its letters. Raises ValueError where a text is blank, or occurs twice."""
+    """Raise an error for the first of the named fields that is not a tuple or list of different, non-blank texts.
+
+    A single text is refused, because iterating over it would give its letters.
+
+    Raises:
+        TypeError: A field is not a tuple or list of texts.
+        ValueError: A text is blank, or occurs twice.
+    """
     for name in names:
         value = fields[name]
         if not isinstance(value, tuple | list) or not all(isinstance(item, str) for item in value):
@@ -41,7 +53,7 @@ def check_texts(owner: str, fields: Mapping[str, object], names: tuple[str, ...]
 
 
 def check_mapping(owner: str, fields: Mapping[str, object], name: str, values: type = str) -> None:
-    """Raises TypeError where the field is not a mapping from texts to `values`."""
+    """Raise TypeError if the field is not a mapping from texts to objects of type `values`."""
     value = fields[name]
     if not isinstance(value, Mapping) or not all(
         isinstance(key, str) and isinstance(item, values) for key, item in value.items()
@@ -51,7 +63,7 @@ def check_mapping(owner: str, fields: Mapping[str, object], name: str, values: t
 
 
 def check_stated(owner: str, fields: Mapping[str, object], names: tuple[str, ...]) -> None:
-    """Raises ValueError for the first field that is empty or blank."""
+    """Raise ValueError for the first of the named fields that is empty or blank."""
     for name in names:
         value = fields[name]
         if not value or (isinstance(value, str) and not value.strip()):
@@ -59,19 +71,21 @@ def check_stated(owner: str, fields: Mapping[str, object], names: tuple[str, ...
 
 
 def check_languages(owner: str, languages: Sequence[str]) -> None:
-    """Raises ValueError for the first text that has not the form of a BCP 47 code."""
+    """Raise ValueError for the first text that does not have the form of a BCP 47 code."""
     for code in languages:
         if not LANGUAGE.fullmatch(code):
             raise ValueError(f"{owner}: {code!r} in languages is not a BCP 47 code; write it like 'ar' or 'ar-EG'")
 
 
 def check_callable(owner: str, name: str, value: object) -> None:
-    """Raises TypeError where the value cannot be called."""
+    """Raise TypeError if the value of the field `name` cannot be called."""
     if not callable(value):
         raise TypeError(f"{owner}: {name} is {value!r:.60}; it must be a function")
 
 
 def breaks_lines(text: str) -> bool:
-    """Whether a text holds a character that cannot stand in a cell of a table: a tab, the end of a line, another
-    control character, or half a surrogate pair."""
+    """Return whether a text holds a character that a cell of a table cannot contain.
+
+    Such characters are tabs, line ends, other control characters, and unpaired surrogates.
+    """
     return any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text)

@@ -1,1 +1,1 @@
-"""FLOPs and time that a plan would take, computed before anything runs."""
+"""Estimates of the FLOPs and the time of a plan, computed before anything runs."""

@@ -1,6 +1,6 @@
-"""How fast this machine trains a model of some shape, from a few steps of the engine itself.
+"""The training speed of this machine for a model of a given shape, measured over a few steps of the training engine.
 
-For estimates before a plan is run, and for nothing else: what a run reports is measured in that run.
+The speed is used only for estimates before a plan runs. The times that a run reports are measured in that run.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     import numpy as np
 
 STEPS = {"cpu": 4, "cuda": 20}
-"""Timed, after an untimed warm-up."""
+"""The number of timed steps by device; an untimed warm-up precedes them."""
 MOST_EXAMPLES = 64
-"""In a step: from here on a larger batch is hardly faster by the example, and takes memory and time."""
+"""The largest batch size. A larger batch is hardly faster per example, and takes memory and time."""
 LAYERS = 2
-"""Of a model that is too large to be timed whole: its layers are alike, so few of them tell the speed of all."""
+"""The number of layers that are timed for a large model. Its layers are alike, so few of them give the speed of all."""
 WHOLE_BELOW = 256
-"""Models of up to this hidden size are timed whole: a step of theirs takes little, and overheads are a part of it."""
+"""The largest hidden size of models that are timed with all layers. Their steps are short, and overheads matter."""
 VOCABULARY = 1000
-"""Embeddings are looked up; how many there are matters little."""
+"""The number of embeddings of a timed model. Embeddings are looked up, so that their number matters little."""
 
 
 def shape_key(config: Any) -> tuple[object, ...]:
-    """Equal for configurations whose layers cost the same."""
+    """Return a key that is equal for configurations whose layers cost the same."""
     size = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers")
     reach = ("layer_types", "local_attention", "sliding_window")
     names = ("model_type", *size, *reach)
@@ -45,11 +45,14 @@ def shape_key(config: Any) -> tuple[object, ...]:
 
 
 _measured: dict[tuple[object, ...], float] = {}
-"""What was found in this process."""
+"""The speeds that were measured in this process."""
 
 
 def speed_of(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParameters, device: Device) -> float:
-    """As `measure_speed`, measured once in a process for each shape of layers, device and number format."""
+    """Return the training speed in FLOPs per second; see `measure_speed`.
+
+    The speed is measured once per process for each shape of layers, device and number format.
+    """
     key = (*shape_key(config), device)
     if key not in _measured:
         _measured[key] = measure_speed(config, lengths, hyper, device)
@@ -57,13 +60,20 @@ def speed_of(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParameters,
 
 
 def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParameters, device: Device) -> float:
-    """FLOPs per second, counted as `measure.flops` does, over the seconds of whole training steps: optimiser, batch
-    assembly and overheads too.
+    """Measure the training speed of a model of this shape.
 
-    A model with random weights is trained for a few steps on random tokens, in examples as long as those given
-    (int64 [n]); all its layers train.
+    A model with random weights is trained for a few steps on random tokens; all its layers train. This takes seconds
+    for a model of base size on a CPU. torch's global random state is left unchanged.
 
-    Takes seconds for a model of base size on a processor. Leaves torch's global random state as it was.
+    Args:
+        config: The configuration of the model, as the transformers library has it.
+        lengths: The lengths of the examples in tokens, int64 [examples]; the timed examples are drawn from them.
+        hyper: The hyper-parameters of the training. The batch size is limited to MOST_EXAMPLES.
+        device: The device and number format.
+
+    Returns:
+        FLOPs, counted as in `measure.flops`, per second of whole training steps. The time includes the optimiser, the
+        assembly of batches and overheads.
     """
     import numpy as np
     import torch
@@ -94,7 +104,7 @@ def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParame
 
 
 def _in_small(config: Any) -> Any:
-    """The same layers, fewer of them, and few embeddings."""
+    """Return a copy of the configuration with fewer layers of the same shape, and few embeddings."""
     small = copy.deepcopy(config)
     small.vocab_size = min(int(getattr(small, "vocab_size", VOCABULARY)), VOCABULARY)
     small.pad_token_id = 0

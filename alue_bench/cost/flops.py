@@ -1,7 +1,7 @@
-"""What trainings will cost, before any of them is done: FLOPs from shapes and lengths, no weights loaded.
+"""The FLOPs of planned trainings, computed from model shapes and example lengths without loading weights.
 
-It is assumed that the outputs of frozen prefixes can be kept; a model that cannot start from them costs more. Of a
-strategy that changes its mind, the cost is what it would be if it did not.
+The computation assumes that the outputs of frozen prefixes can be cached; a model that cannot start from cached outputs
+costs more. The cost of an adaptive strategy is computed as if its first freeze plan stayed in force.
 """
 
 from __future__ import annotations
@@ -28,17 +28,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EmptyModel:
-    """A model as a strategy would have it, without memory for its weights."""
+    """A model as changed by a strategy, without memory for its weights."""
 
     stack: EncoderStack
     plan: FreezePlan
     kept_layers: int
-    """How many frozen layers are computed once for each example, their outputs kept."""
+    """The number of frozen layers that are computed once for each example and whose outputs are cached."""
     head_reads_first: bool
-    """Whether its last layer is computed for the first token of each example alone."""
+    """True if the last layer is computed for the first token of each example alone."""
 
     def training(self, lengths: np.ndarray[Any, Any], epochs: int, batch_size: int) -> float:
-        """Return the FLOPs over examples of these lengths (int64 [n]), as `flops/train` will record them."""
+        """Return the FLOPs of a training, as the run will record them under `flops/train`.
+
+        Args:
+            lengths: The lengths of the train examples in tokens, int64 [examples].
+            epochs: The number of epochs.
+            batch_size: The number of examples in a batch.
+        """
         return training_flops(
             self.stack,
             self.plan,
@@ -50,20 +56,31 @@ class EmptyModel:
         )
 
     def scoring(self, lengths: np.ndarray[Any, Any]) -> float:
-        """FLOPs of a forward pass over examples of these lengths (int64 [n])."""
+        """Return the FLOPs of a forward pass over examples of these lengths in tokens (int64 [examples])."""
         return forward_flops(self.stack, lengths, head_reads_first=self.head_reads_first)
 
 
 class EmptyModels:
-    """Gives the models of a plan; what several runs have in common is made once."""
+    """A factory of the empty models of a plan; models that several runs share are created once."""
 
     def __init__(self, *, keeps_prefixes: bool) -> None:
-        """keeps_prefixes: whether the plan keeps what frozen prefixes put out."""
+        """Create a factory without models.
+
+        Args:
+            keeps_prefixes: Whether the plan caches the outputs of frozen prefixes.
+        """
         self._keeps_prefixes = keeps_prefixes
         self._stacks: dict[tuple[object, ...], EncoderStack] = {}
 
     def of(self, config: Any, labels: Labels, strategy: Strategy, outline: Outline) -> EmptyModel:
-        """config: the library's configuration of the pre-trained model. outline: what the strategy makes of it."""
+        """Return the empty model of a run.
+
+        Args:
+            config: The configuration of the pre-trained model, as the transformers library has it.
+            labels: The label space of the training task.
+            strategy: The strategy.
+            outline: The changes that the strategy makes to the model.
+        """
         changed = outline.kept_layers is not None or outline.adapter is not None
         key = (digest_of(described(config)), labels.outputs, strategy.name if changed else None)
         if key not in self._stacks:
@@ -74,12 +91,14 @@ class EmptyModels:
 
 
 def forecast_flops(runs: Sequence[PlannedRun]) -> list[float]:
-    """FLOPs of training, run by run of one plan, as `flops/train` records them. Texts are tokenised, where they are
-    not yet."""
+    """Return the FLOPs of the training of each run of a plan, as the runs will record them under `flops/train`.
+
+    Texts that are not tokenised yet are tokenised.
+    """
     models = EmptyModels(keeps_prefixes=all(run.inputs.prefixes.limit_bytes > 0 for run in runs))
     configs: dict[str, Any] = {}
     lengths: dict[tuple[str, ...], np.ndarray[Any, Any]] = {}
-    found = []
+    flops = []
     for run in runs:
         spec, inputs = run.spec, run.inputs
         if spec.model_digest not in configs:
@@ -90,5 +109,5 @@ def forecast_flops(runs: Sequence[PlannedRun]) -> list[float]:
             lengths[rows] = tokenised(inputs.train_rows, "train", spec, inputs, tokenizer).lengths
         outline = Outline(spec.freeze_plan, spec.kept_layers, spec.adapter)
         model = models.of(configs[spec.model_digest], inputs.train_task.labels, inputs.strategy, outline)
-        found.append(model.training(lengths[rows], spec.hyper.epochs, spec.hyper.batch_size))
-    return found
+        flops.append(model.training(lengths[rows], spec.hyper.epochs, spec.hyper.batch_size))
+    return flops

@@ -1,12 +1,12 @@
-"""What a plan would cost on this machine, before it is run: operations counted, seconds guessed.
+"""The estimated cost of a plan on this machine before it runs: counted FLOPs and estimated seconds.
 
-FLOPs are those that the runs will record: from the models' shapes and the real lengths of the examples. Seconds are
-these over the speed of a few training steps, taken now; dev and test scoring and frozen prefixes, which the runs of a
-plan share, are added. Loading, runs beside each other, what is finished or cached already, and strategies that change
-their mind are not considered.
+The FLOPs are those that the runs will record, computed from the models' shapes and the real lengths of the examples.
+The seconds are these FLOPs divided by the speed of a few training steps, which is measured at the time of the estimate.
+The scoring of the dev and test splits and the computation of frozen prefixes, which runs of a plan share, are included.
+Not considered are loading times, concurrent runs, finished or cached results, and the revisions of adaptive strategies.
 
-Runs whose model is not on this machine are counted too where its authors' shape is declared: then the examples' lengths
-are those of another model's tokeniser.
+Runs whose model is not on this machine are included if the plugin declares the model's architecture. The lengths of
+their examples are then taken from another model's tokenizer.
 """
 
 from __future__ import annotations
@@ -37,51 +37,64 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RunEstimate:
-    """Of one run."""
+    """The estimated cost of one run."""
 
     task: str
     model: str
     strategy: str
     seed: int
     settings: Mapping[str, object]
-    """Its values of the hyper-parameters that vary in the plan."""
+    """The run's values of the hyper-parameters that vary in the plan."""
     here: bool
-    """Whether its model and data are on this machine."""
+    """True if the run's model and data are on this machine."""
     flops: float | None
-    """Of its training, as `flops/train` will record them; None where unknown."""
+    """The FLOPs of the training, as `flops/train` will record them; None if unknown."""
     seconds: float | None
-    """Of training and scoring; the frozen prefix is counted with the plan."""
+    """The seconds for training and scoring, without the frozen prefix, which is part of the plan's cost; None if
+    unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Of a plan."""
+    """The estimated cost of a plan."""
 
     runs: tuple[RunEstimate, ...]
     shared_s: Mapping[bool, float]
-    """Seconds for frozen prefixes, each computed once for all runs; by whether those runs can be done here."""
+    """The seconds for frozen prefixes, each of which is computed once for all runs. The key True stands for the runs
+    that can be executed on this machine, False for the others."""
     without_data: int
-    """Runs that the plan leaves out because their task has no data here: their cost is unknown."""
+    """The number of runs that the plan leaves out because their task has no data here; their cost is unknown."""
     hardware: str
+    """The description of this machine's hardware."""
     speeds: tuple[float, ...]
-    """FLOPs per second that the calibration found, one for each shape of model."""
+    """The measured training speeds in FLOPs per second, one for each shape of model."""
     lengths_of: str | None
-    """Whose tokeniser counted for models that are not here."""
+    """The model whose tokenizer gave the example lengths for models that are not here; None if none was needed or
+    found."""
     problems: tuple[str, ...] = ()
-    """Why something is unknown."""
+    """Sentences that say why a cost is unknown."""
 
     def flops(self, *, here: bool) -> float | None:
-        """Together, of the runs that can be done here or of the others; None where one is unknown."""
+        """Return the sum of the runs' FLOPs, or None if one is unknown.
+
+        Args:
+            here: Whether to sum over the runs that can be executed on this machine, or over the others.
+        """
         return _sum(run.flops for run in self.runs if run.here == here)
 
     def seconds(self, *, here: bool, part: Callable[[RunEstimate], float] = lambda run: 1.0) -> float | None:
-        """part: of each run's time, that counts; frozen prefixes count whole."""
+        """Return the sum of the runs' seconds, frozen prefixes included; None if one is unknown.
+
+        Args:
+            here: Whether to sum over the runs that can be executed on this machine, or over the others.
+            part: The fraction of a run's seconds to include. Frozen prefixes are always included in full.
+        """
         runs = [run for run in self.runs if run.here == here]
-        found = _sum(None if run.seconds is None else part(run) * run.seconds for run in runs)
-        return None if found is None else found + self.shared_s.get(here, 0.0)
+        total = _sum(None if run.seconds is None else part(run) * run.seconds for run in runs)
+        return None if total is None else total + self.shared_s.get(here, 0.0)
 
     def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
+        """Return the estimate as JSON-like data, for `--json`."""
 
         def part(here: bool) -> dict[str, Any]:
             runs = [run for run in self.runs if run.here == here]
@@ -101,28 +114,34 @@ class Estimate:
 
 @dataclass
 class _Work:
-    """One run, ready to be counted."""
+    """One run with the inputs of its estimate."""
 
     run: AbsentRun
     key: str
-    """Equal for runs that share one training."""
+    """A key that is equal for runs that share one training."""
     start: tuple[object, ...]
-    """Equal for runs that begin with the same model on the same data, and share frozen prefixes."""
+    """A key that is equal for runs with the same initial model and data, which share frozen prefixes."""
     here: bool
     config: Any
     lengths: dict[str, np.ndarray[Any, Any]]
-    """By split: train, dev, test."""
+    """The lengths of the examples in tokens, int64 [examples], of the splits train, dev and test."""
 
 
 @dataclass
 class _Estimator:
+    """The state of an estimate: empty models, measured speeds and problems."""
+
     models: EmptyModels
     device: Device
     problems: dict[str, None] = field(default_factory=dict)
     speeds: dict[tuple[object, ...], float | None] = field(default_factory=dict)
 
     def speed(self, work: list[_Work], one: _Work) -> float | None:
-        """Measured once for each shape, on lengths of all the work of that shape."""
+        """Return the training speed for a run's model shape, measured once on the lengths of all runs of that shape.
+
+        Returns:
+            FLOPs per second, or None if the measurement failed; `problems` then says why.
+        """
         import numpy as np
 
         key = shape_key(one.config)
@@ -131,7 +150,7 @@ class _Estimator:
             lengths = np.concatenate([w.lengths["train"] for w in {id(w.lengths): w for w in alike}.values()])
             try:
                 self.speeds[key] = speed_of(one.config, lengths, one.run.hyper, self.device)
-            except Exception as error:  # an architecture that resists: the plan is no worse for it
+            except Exception as error:  # an architecture that cannot be timed must not prevent the other estimates
                 self.speeds[key] = None
                 cause = next(iter(str(error).splitlines()), type(error).__name__)
                 self.problems[f"no time for models like {one.run.model.name}: {cause:.200}"] = None
@@ -139,7 +158,12 @@ class _Estimator:
 
 
 def estimate_plan(plan: Plan, registry: Registry) -> Estimate:
-    """Count the runs of a plan that has any, here or absent, and guess their time."""
+    """Return the estimated cost of a plan, which must have at least one run, here or absent.
+
+    Args:
+        plan: The plan.
+        registry: The plugins; their models are searched for a tokenizer if a run's model is not on this machine.
+    """
     first = plan.runs[0].spec if plan.runs else plan.absent[0]
     device = Device(first.device, first.precision)
     estimator = _Estimator(EmptyModels(keeps_prefixes=plan.keeps_prefixes), device)
@@ -165,7 +189,7 @@ def estimate_plan(plan: Plan, registry: Registry) -> Estimate:
         )  # fmt: skip
     shared: defaultdict[bool, float] = defaultdict(float)
     for (here, _), by_depth in depths.items():
-        shared[here] += by_depth[max(by_depth)]  # a shallower prefix is a part of the way to the deepest
+        shared[here] += by_depth[max(by_depth)]  # computing the deepest prefix gives all shallower ones too
     return Estimate(
         runs=tuple(runs),
         shared_s=dict(shared),
@@ -179,6 +203,8 @@ def estimate_plan(plan: Plan, registry: Registry) -> Estimate:
 
 @dataclass(frozen=True)
 class _Counted:
+    """The estimated cost of one run, with its frozen prefix apart."""
+
     flops: float
     seconds: float | None
     depth: int
@@ -186,7 +212,7 @@ class _Counted:
 
 
 def _count(one: _Work, estimator: _Estimator, speed: float | None, *, shares_training: bool) -> _Counted:
-    """FLOPs as the run will record them; seconds of its steps, and of scoring above its frozen prefix."""
+    """Return the FLOPs that a run will record, and the seconds of its steps and scoring without the frozen prefix."""
     run, train = one.run, one.lengths["train"]
     model, epochs = estimator.models.of(one.config, run.train_task.labels, run.strategy, run.outline), run.hyper.epochs
     size = run.hyper.batch_size
@@ -202,9 +228,9 @@ def _count(one: _Work, estimator: _Estimator, speed: float | None, *, shares_tra
 
 
 def _present(plan: Plan, estimator: _Estimator) -> list[_Work]:
-    """The runs of the plan, tokenised as they will be."""
+    """Return the runs of the plan that can be executed here, with the lengths of their tokenised examples."""
     configs: dict[str, Any] = {}
-    found = []
+    work = []
     for planned in plan.runs:
         spec, inputs = planned.spec, planned.inputs
         if spec.model_digest not in configs:
@@ -221,7 +247,7 @@ def _present(plan: Plan, estimator: _Estimator) -> list[_Work]:
         except AlueBenchError as error:
             estimator.problems[str(error)] = None
             continue
-        found.append(
+        work.append(
             _Work(
                 run,
                 spec.training_key,
@@ -231,17 +257,18 @@ def _present(plan: Plan, estimator: _Estimator) -> list[_Work]:
                 lengths,
             )
         )
-    return found
+    return work
 
 
 def _absent(plan: Plan, registry: Registry, estimator: _Estimator) -> tuple[list[_Work], str | None]:
+    """Return the runs whose model is not here, and the name of the model whose tokenizer gave the lengths."""
     stand_in = _stand_in(plan, registry)
     if stand_in is None:
         estimator.problems["no model is on this machine whose tokeniser could tell how long the texts are"] = None
         return [], None
     name, normalise, tokenizer = stand_in
     kept: dict[tuple[str, int], np.ndarray[Any, Any]] = {}
-    found = []
+    work = []
     for run in plan.absent:
         config = declared_config(run.model)
         lengths = {}
@@ -252,8 +279,8 @@ def _absent(plan: Plan, registry: Registry, estimator: _Estimator) -> tuple[list
             lengths[split] = kept[key]
         data = run.train_rows.splits["train"].digest
         key_of_training = repr((data, run.model.name, run.strategy.name, run.seed, run.hyper))
-        found.append(_Work(run, key_of_training, _start(data, run.model.name, run), False, config, lengths))
-    return found, name
+        work.append(_Work(run, key_of_training, _start(data, run.model.name, run), False, config, lengths))
+    return work, name
 
 
 def _start(data: str, model: str, run: AbsentRun) -> tuple[object, ...]:
@@ -265,8 +292,10 @@ def _splits(run: AbsentRun) -> tuple[tuple[str, TaskRows], ...]:
 
 
 def _stand_in(plan: Plan, registry: Registry) -> tuple[str, Any, Any] | None:
-    """A model that is here: of the plan, else bundled with a plugin, else downloaded before. Its name, normalisation
-    and tokeniser."""
+    """Return the name, normalisation and tokenizer of a model that is on this machine; None if there is none.
+
+    A model of the plan is preferred, then a model that a plugin bundles, then a downloaded model.
+    """
     models: list[Model] = [run.inputs.model for run in plan.runs[:1]]
     models += sorted(
         (declared.value for declared in registry.models.values()), key=lambda model: isinstance(model.checkpoint, str)
@@ -290,5 +319,5 @@ def _lengths(examples: Any, normalise: Any, tokenizer: Any, most: int) -> np.nda
 
 
 def _sum(values: Any) -> float | None:
-    found = list(values)
-    return None if any(value is None for value in found) else math.fsum(found)
+    listed = list(values)
+    return None if any(value is None for value in listed) else math.fsum(listed)

@@ -1,1 +1,1 @@
-"""From official files to batches: where they lie, reading and verifying, splits, tokenisation, length buckets."""
+"""The data path from official files to batches: location, reading, verification, splits, tokenisation, batches."""

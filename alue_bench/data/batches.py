@@ -1,8 +1,8 @@
-"""Batches of examples of similar length.
+"""The batches of a training or an evaluation, made of examples of similar length.
 
-Every epoch draws all examples in a fresh random order, cuts the order into windows of some batches, sorts each window
-by length, cuts it into batches and shuffles the batches. Batch size and number of steps are exactly those of plain
-shuffling; padding is not. Each example occurs once an epoch.
+Every epoch draws a new random order of all examples, divides it into windows of some batches, sorts each window by
+length, divides it into batches and shuffles the batches. Batch size and number of steps are the same as with plain
+shuffling, but there is less padding. Each example occurs once in an epoch.
 """
 
 from __future__ import annotations
@@ -19,49 +19,54 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WINDOW = 50
-"""Batches in a window: large enough for even lengths, small enough to keep the order random."""
+"""The number of batches in a window: large enough for similar lengths, small enough to keep the order random."""
 JITTER, LEAST_JITTER = 1 / 25, 1.0
-"""Lengths are compared with noise of up to such a part of each, one token at least: where a window holds the whole of a
-small data set, every epoch would else have the same batches. No example is padded by more than that for it. A token
-is enough for short texts, many of which are of one length; of long texts no two may be."""
+"""The noise that is added to lengths before a window is sorted, as a share of each length and in tokens at least.
+
+Without noise, a window that contains a whole small data set would have the same batches in every epoch. The noise adds
+at most as much padding to an example. One token is enough for short texts, many of which have the same length; long
+texts may all have different lengths.
+"""
 
 
 @dataclass(frozen=True)
 class Padding:
-    """The filling that brings the texts of a batch to one length."""
+    """The padding that brings the texts of a batch to one length."""
 
     token: int
     """The id of the padding token."""
     side: Literal["right", "left"] = "right"
-    """The end of a text at which it stands; `training.trial` chooses it."""
+    """The end of a text at which padding is added; `training.architecture.trial` chooses it."""
     type_id: int = 0
-    """Its segment number."""
+    """The token type id of padding."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples padded to the longest of them. b examples, s tokens."""
+    """A batch of b examples, padded to the longest of them, s tokens."""
 
     input_ids: Tensor  # int64 [b, s]
     attention_mask: Tensor  # int64 [b, s]
     token_type_ids: Tensor | None  # int64 [b, s]
     targets: Tensor
-    indices: Tensor  # int64 [b]: the examples' places in the split
+    indices: Tensor  # int64 [b]: the positions of the examples in the split
     tokens: int
-    """Tokens without padding."""
+    """The number of tokens without padding."""
     side: Literal["right", "left"] = "right"
-    """The end of a text at which the padding stands."""
+    """The end of a text at which padding was added."""
 
     def to(self, device: Any) -> Batch:
+        """Return the batch with its inputs and targets on a device."""
+
         def moved(tensor: Tensor) -> Tensor:
             if device == "cuda" and not tensor.is_cuda:
-                tensor = tensor.pin_memory()  # else the copy would wait for what the GPU is at
+                tensor = tensor.pin_memory()  # without pinned memory the copy would wait for the GPU's current work
             return tensor.to(device, non_blocking=True)
 
         return self.with_each(moved)
 
     def with_each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        """The same with what a model reads of it, and its targets, changed one by one."""
+        """Return the batch with a function applied to each input tensor of the model and to the targets."""
         return replace(
             self,
             input_ids=change(self.input_ids),
@@ -71,7 +76,7 @@ class Batch:
         )
 
     def rows(self, chosen: slice) -> Batch:
-        """Some of the examples, padded to the longest of them."""
+        """Return a batch of some of the examples, padded to the longest of them."""
         mask = self.attention_mask[chosen]
         width = mask.shape[1]
         longest = int(mask.sum(1).max())
@@ -88,14 +93,23 @@ class Batch:
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:
-    """The last batch of an epoch may be smaller."""
+    """Return the number of batches in an epoch, of which one may be smaller than the others."""
     return math.ceil(examples / batch_size)
 
 
 def training_order(
     lengths: np.ndarray[Any, Any], batch_size: int, rng: np.random.Generator
 ) -> list[np.ndarray[Any, Any]]:
-    """One epoch: the example indices of each batch."""
+    """Draw the batches of one epoch of training.
+
+    Args:
+        lengths: The lengths of the examples in tokens, int64 [n].
+        batch_size: The number of examples in a batch.
+        rng: The random generator.
+
+    Returns:
+        The indices of the examples of each batch.
+    """
     import numpy as np
 
     order = rng.permutation(len(lengths))
@@ -106,8 +120,9 @@ def training_order(
         window = order[start : start + size]
         window = window[np.argsort(noisy[window])]
         if remainder := len(window) % batch_size:
-            # From anywhere in the window, round its end, so that each example is as often in the small batch, whose
-            # gradient weighs an example more. Cut at the end, it would hold the longest ones, epoch after epoch.
+            # The small batch weighs each of its examples more. It is therefore taken from a random position of the
+            # sorted window, cyclically, so that every example is in it equally often. Taken from the end, it would
+            # contain the longest examples in every epoch.
             window = np.roll(window, -int(rng.integers(len(window))))
             small, window = window[:remainder], window[remainder:]
             batches.append(small)
@@ -117,7 +132,15 @@ def training_order(
 
 
 def evaluation_order(lengths: np.ndarray[Any, Any], tokens_per_batch: int) -> list[np.ndarray[Any, Any]]:
-    """All examples from short to long, in batches of at most `tokens_per_batch` padded tokens (one at least)."""
+    """Divide all examples, from short to long, into batches for an evaluation.
+
+    Args:
+        lengths: The lengths of the examples in tokens, int64 [n].
+        tokens_per_batch: The largest number of tokens of a batch, padding included. A longer example is a batch alone.
+
+    Returns:
+        The indices of the examples of each batch.
+    """
     import numpy as np
 
     batches: list[np.ndarray[Any, Any]] = []
@@ -132,7 +155,10 @@ def evaluation_order(lengths: np.ndarray[Any, Any], tokens_per_batch: int) -> li
 
 
 def rounded_up(length: int) -> int:
-    """The next multiple of 4, from 64 on of 8, from 128 on of 16, and so on: eight lengths between 2^k and 2^(k+1)."""
+    """Return a length rounded up to the next multiple of 4, from 64 on of 8, from 128 on of 16, and so on.
+
+    There are eight rounded lengths between 2^k and 2^(k+1).
+    """
     step = max(4, 1 << max(0, length.bit_length() - 4))
     return -(-length // step) * step
 
@@ -140,8 +166,15 @@ def rounded_up(length: int) -> int:
 def collate(
     split: TokenisedSplit, indices: np.ndarray[Any, Any], padding: Padding, *, few_lengths: bool = False
 ) -> Batch:
-    """Pad the examples at `indices` to the longest of them; with `few_lengths` to one of few lengths, never beyond the
-    longest example of the split."""
+    """Return a batch of examples, padded to the longest of them.
+
+    Args:
+        split: The split.
+        indices: The positions of the examples in the split, int64 [b].
+        padding: The padding.
+        few_lengths: Whether to pad to a length of `rounded_up`, so that there are few different lengths; never beyond
+            the longest example of the split.
+    """
     import torch
 
     chosen = torch.from_numpy(indices)
@@ -172,6 +205,6 @@ def collate(
 def batches(
     split: TokenisedSplit, order: list[np.ndarray[Any, Any]], padding: Padding, *, few_lengths: bool = False
 ) -> Iterator[Batch]:
-    """The batches of an order, made one at a time; see `collate`."""
+    """Yield the batches of an order; see `collate`."""
     for indices in order:
         yield collate(split, indices, padding, few_lengths=few_lengths)

@@ -1,4 +1,4 @@
-"""Where a task's files come from: a given folder, the user's own data folder, or the embedded sample."""
+"""The folder of a task's files: a folder that the user names, the user's own data folder, or the embedded sample."""
 
 from __future__ import annotations
 
@@ -20,32 +20,34 @@ CACHE_VARIABLE = "ALUE_BENCH_CACHE"
 
 @dataclass(frozen=True)
 class DataFolder:
-    """A folder laid out as the tasks expect, and whether it holds real files or the embedded sample."""
+    """A folder with the layout that tasks expect, which holds official files or an embedded sample."""
 
     path: Path
     kind: Literal["real", "sample"]
+    """The kind of files: "real" for official files, "sample" for an embedded sample."""
 
     def file(self, data_file: DataFile) -> Path:
+        """Return the path of a declared file in this folder."""
         return self.path / data_file.path
 
 
 def user_data_folder() -> Path:
-    """Where `alue-bench data add` puts files."""
+    """Return the user's own data folder, to which `alue-bench data add` copies files."""
     return platformdirs.user_data_path("alue-bench") / "data"
 
 
 def cache_folder() -> Path:
-    """Where what can be computed again is kept: prepared splits and token ids."""
+    """Return the folder for data that can be computed again, such as token ids and outputs of frozen layers."""
     given = os.environ.get(CACHE_VARIABLE)
     return Path(given) if given else platformdirs.user_cache_path("alue-bench")
 
 
 def check_cache_folder() -> None:
-    """Raises UnavailableError where the cache folder cannot be made or written to: then no run can be done."""
+    """Raise UnavailableError if the cache folder cannot be created or written; no run is possible then."""
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):  # permissions alone do not tell of a disk mounted read-only
+        with tempfile.TemporaryFile(dir=folder):  # permissions alone do not reveal a disk that is mounted read-only
             pass
     except OSError as error:
         raise UnavailableError(
@@ -54,9 +56,13 @@ def check_cache_folder() -> None:
 
 
 def given_data_folder(option: Path | None) -> Path | None:
-    """The folder that the user names, by option or environment variable.
+    """Return the data folder that the user names by `--data-dir` or environment variable; None if there is none.
 
-    Raises UsageError where it does not exist.
+    Args:
+        option: The value of `--data-dir`, which takes precedence over the environment variable `ALUE_BENCH_DATA`.
+
+    Raises:
+        UsageError: The folder does not exist.
     """
     origin, value = ("--data-dir", option) if option else (VARIABLE, os.environ.get(VARIABLE))
     if not value:
@@ -68,17 +74,23 @@ def given_data_folder(option: Path | None) -> Path | None:
 
 
 def has_files(task: Task, folder: Path) -> bool:
-    """Whether at least one file that the task needs for running lies in the folder."""
+    """Return whether the folder contains at least one file that a run on the task needs."""
     return any((folder / file.path).is_file() for split, file in task.splits.files().items() if split != "submission")
 
 
 def locate(task: Task, *, given: Path | None, sample: bool) -> DataFolder:
-    """The folder to read a task from.
+    """Return the folder from which to read a task's files.
 
-    A folder that the user names is never silently replaced: a task that it lacks is an error. Without one, files added
-    to the user's data folder come before the embedded sample.
+    A folder that the user names is never silently replaced: if it lacks the task's files, that is an error. Otherwise
+    the user's own data folder takes precedence over the embedded sample.
 
-    Raises DataError where the task's files are nowhere.
+    Args:
+        task: The task.
+        given: The folder that the user names; None if there is none.
+        sample: Whether to use the embedded sample in any case.
+
+    Raises:
+        DataError: The task's files are in none of the folders.
     """
     if not sample:
         folder = given or user_data_folder()

@@ -1,4 +1,4 @@
-"""From a task's files to its train, dev and test rows, held-out parts and limits included."""
+"""The train, dev and test rows of a task, made from its files, with held-out parts and limits applied."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from alue_bench.data.location import DataFolder
 from alue_bench.data.verification import ReadFile, read_file, reject_bad_rows
 
 LIMIT_SEED = 20_201_124
-"""Which rows `--limit-train` and `--limit-eval` keep: the same for every run, whatever its seed."""
+"""The seed that decides which rows `--limit-train` and `--limit-eval` keep; it is the same for every run."""
 
 
 @dataclass(frozen=True)
 class SplitRows:
-    """The rows of one split, in file order, and a digest of them."""
+    """The rows of one split, in file order, and their digest."""
 
     examples: tuple[Example, ...]
     digest: str
@@ -32,9 +32,9 @@ class TaskRows:
     splits: dict[str, SplitRows]
     folder: DataFolder
     dropped: int
-    """Bad rows left out because the user said so."""
+    """The number of bad rows that were left out at the user's request."""
     notes: tuple[str, ...] = ()
-    """What a reader of a run on these rows should know."""
+    """Sentences for readers of the runs on these rows."""
 
 
 def load_rows(
@@ -42,10 +42,19 @@ def load_rows(
 ) -> TaskRows:
     """Read, check and split a task's files.
 
-    Where the task's leaderboard file without gold labels is at hand, its rows are there too, as `submission`, unless
-    `limit_eval` makes of the run a rehearsal. No result depends on them: if they cannot be used, a note says why.
+    The result includes the rows of the leaderboard's test file without gold labels as the split "submission", if the
+    task has such a file, the file exists and `limit_eval` is None. No result depends on these rows: if they cannot be
+    used, a note says why.
 
-    Raises DataError where a file is missing or malformed, or a split has no rows.
+    Args:
+        task: The task.
+        folder: The folder of its files.
+        drop_bad: Whether bad rows are dropped; otherwise a bad row is an error.
+        limit_train: The largest number of train rows; None for all.
+        limit_eval: The largest number of dev rows and of test rows; None for all.
+
+    Raises:
+        DataError: A file is missing or malformed, a split has no rows, or a row has no gold label.
     """
     read: dict[str, ReadFile] = {}
     rows: dict[str, Sequence[Example]] = {}
@@ -55,10 +64,7 @@ def load_rows(
             read[split] = read_file(part, folder.file(part), task.labels)
             reject_bad_rows(task, folder, read[split], drop=drop_bad)
             rows[split] = read[split].examples
-    for split in (
-        "test",
-        "dev",
-    ):  # the test part is drawn first, so that adding a dev split does not change it
+    for split in ("test", "dev"):  # the test part is drawn first, so that adding a dev split does not change it
         part = getattr(task.splits, split)
         if isinstance(part, HeldOut):
             rows["train"], rows[split] = hold_out(rows["train"], part, task.name)
@@ -90,21 +96,29 @@ def load_rows(
 
 
 def submission_rows(task: Task, folder: DataFolder) -> SplitRows | None:
-    """The rows that a leaderboard wants predictions of, every one, in file order: of the file without gold labels, or,
-    where the task has none, of the test file. None where the file is not in the folder.
+    """Return all rows for which a leaderboard wants predictions, in file order.
 
-    Raises DataError where it cannot be read or has a bad row: a leaderboard wants a line for each.
+    They are the rows of the file without gold labels or, if the task has none, of the test file.
+
+    Returns:
+        The rows, or None if the file is not in the folder.
+
+    Raises:
+        DataError: The file cannot be read or has a bad row; a leaderboard wants a prediction for every row.
     """
     file = task.splits.submission or task.splits.test
     if not isinstance(file, DataFile) or not folder.file(file).is_file():
         return None
-    found = read_file(file, folder.file(file), task.labels)
-    reject_bad_rows(task, folder, found, drop=False)
-    return SplitRows(found.examples, digest_of([[e.id, e.text, e.text_pair] for e in found.examples]))
+    read = read_file(file, folder.file(file), task.labels)
+    reject_bad_rows(task, folder, read, drop=False)
+    return SplitRows(read.examples, digest_of([[e.id, e.text, e.text_pair] for e in read.examples]))
 
 
 def limit_rows(examples: Sequence[Example], limit: int | None) -> Sequence[Example]:
-    """A fixed random subset in file order. A smaller limit keeps a part of what a larger one keeps."""
+    """Return a fixed random subset of `limit` examples in file order, or all examples if `limit` is None.
+
+    The subset of a smaller limit is a part of the subset of a larger limit.
+    """
     if limit is None or limit >= len(examples):
         return examples
     import numpy as np
@@ -114,14 +128,24 @@ def limit_rows(examples: Sequence[Example], limit: int | None) -> Sequence[Examp
 
 
 def hold_out(examples: Sequence[Example], part: HeldOut, task: str) -> tuple[list[Example], list[Example]]:
-    """What remains and what is held out, both in file order. See `HeldOut` for how it is drawn.
+    """Divide examples into those that remain and those that are held out, as `HeldOut` describes.
 
-    Raises DataError where there are too few rows to draw from.
+    Args:
+        examples: The examples of the train file.
+        part: The declaration of the held-out part.
+        task: The name of the task, for messages.
+
+    Returns:
+        The remaining examples and the held-out ones, both in file order.
+
+    Raises:
+        DataError: There are too few examples.
     """
     from sklearn.model_selection import train_test_split
 
-    # A group stands for its first label: groups are drawn, not rows, which is a thousand times faster than folds of
-    # rows that respect groups, and as even where most groups are single rows or hold each label once.
+    # Groups are drawn, not rows, and a group is stratified by the label of its first example. This is a thousand times
+    # faster than grouped and stratified folds of rows, and as balanced if most groups are single rows or contain each
+    # label once.
     label_of: dict[str, str] = {}
     for example in examples:
         label_of.setdefault(example.text, example.target if isinstance(example.target, str) else "")

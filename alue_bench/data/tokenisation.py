@@ -1,6 +1,6 @@
-"""From rows to token ids, once per (texts, tokeniser, length), kept as Arrow files in the cache folder.
+"""The tokenisation of rows, done once per texts, tokenizer and maximal length, and cached as Arrow files.
 
-Notation: n examples, t tokens of all of them together.
+Notation: n is the number of examples, t the number of tokens of all examples together.
 """
 
 from __future__ import annotations
@@ -24,52 +24,64 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 2
-"""Increase when the content of the cached files changes."""
+"""The version of the cached files. Increase it when their content changes."""
 MANY_UNKNOWN = 0.05
-"""The part of unknown tokens above which readers are told: the tokeniser may not know the texts' language or script."""
+"""The share of unknown tokens above which a note warns that the tokenizer may not know the texts' language."""
 FIRST_TEXTS, FIRST_TOKENS = 64, 128
-"""How many texts, and tokens of each, a plan looks at to tell of unknown tokens before its runs begin."""
+"""The numbers of texts, and of tokens of each, that a plan examines for unknown tokens before its runs begin."""
 
 
 @dataclass(frozen=True)
 class TokenisedSplit:
-    """Token ids of a split, without padding, one example after the other."""
+    """The token ids of a split, without padding, one example after the other."""
 
     input_ids: Tensor  # int64 [t]
-    token_type_ids: Tensor | None  # int64 [t]; None where the model has none
+    token_type_ids: Tensor | None  # int64 [t]; None if the tokenizer gives none
     offsets: Tensor  # int64 [n + 1]; example i is input_ids[offsets[i]:offsets[i + 1]]
     targets: Tensor  # int64 [n] | float32 [n, labels] | float32 [n]
     ids: list[str]
     truncated: int
-    """How many examples were cut to the maximal length."""
+    """The number of examples that were cut to the maximal length."""
     unknown_share: float = 0.0
-    """The part of the tokens, without those that the tokeniser adds to any text, that stand for unknown words."""
+    """The share of unknown tokens among the tokens, without those that the tokenizer adds to every text."""
     empty: int = 0
-    """How many examples have a text of which normalisation and tokenisation left nothing."""
+    """The number of examples with a text of which normalisation and tokenisation left nothing."""
 
     def __len__(self) -> int:
+        """Return the number of examples."""
         return len(self.ids)
 
     @property
     def lengths(self) -> np.ndarray[Any, Any]:
-        """Tokens of each example: int64 [n]."""
+        """The number of tokens of each example, int64 [n]."""
         return (self.offsets[1:] - self.offsets[:-1]).numpy()
 
 
 class TokenCache:
-    """Token ids of splits, kept in memory for the runs of a plan and on disk for later invocations.
+    """A cache of the token ids of splits, in memory for the runs of a plan and on disk for later invocations.
 
-    On disk an entry's key is a digest of the normalised texts, the tokeniser and the length: it cannot be stale.
+    On disk, the key of an entry is a digest of the normalised texts, the tokenizer and the maximal length, so that an
+    entry cannot be out of date.
     """
 
     def __init__(self, folder: Path) -> None:
+        """Create a cache that keeps its files below `folder`."""
         self.folder = folder
         self._kept: dict[tuple[str, ...], TokenisedSplit] = {}
 
     def tokenised(
         self, rows: SplitRows, *, labels: Labels, model: Model, model_digest: str, tokenizer: Any, max_length: int
     ) -> TokenisedSplit:
-        """The split as token ids, with targets encoded for these labels."""
+        """Return the split as token ids, with encoded targets.
+
+        Args:
+            rows: The rows of the split.
+            labels: The label space in which targets are encoded.
+            model: The model, whose normalisation is applied to the texts.
+            model_digest: The digest of the model's weights, configuration and tokenizer.
+            tokenizer: The model's tokenizer.
+            max_length: The maximal number of tokens of an example, special tokens included.
+        """
         key = (rows.digest, model.name, model_digest, str(max_length), *labels.names)
         if key not in self._kept:
             texts = _normalised(rows, model)
@@ -83,12 +95,17 @@ class TokenCache:
 
 
 def unread_notes(split: TokenisedSplit, name: str) -> list[str]:
-    """Return sentences on texts that the model cannot read: many unknown tokens, nothing left of a text."""
+    """Return sentences about texts that the model cannot read: many unknown tokens, or empty after tokenisation.
+
+    Args:
+        split: The split.
+        name: The name of the split.
+    """
     return _unread_notes(split.unknown_share, split.empty, f"{len(split)} {name} texts", f"the {name} texts")
 
 
 def first_texts_notes(rows: SplitRows, model: Model, tokenizer: Any, name: str) -> list[str]:
-    """Return the notes of `unread_notes` on a split's first texts, for a plan."""
+    """Return the sentences of `unread_notes` about the first texts of a split, for a plan."""
     first = SplitRows(rows.examples[:FIRST_TEXTS], "")
     texts = _normalised(first, model)
     encoded = _encoded(texts, tokenizer, FIRST_TOKENS)
@@ -109,7 +126,7 @@ def _unread_notes(unknown_share: float, empty: int, counted: str, texts: str) ->
 def _unknown_share(ids: Any, tokenizer: Any) -> float:
     import numpy as np
 
-    around = {*tokenizer("")["input_ids"], *tokenizer("", "")["input_ids"]}  # what is put around any text
+    around = {*tokenizer("")["input_ids"], *tokenizer("", "")["input_ids"]}  # special tokens around any text
     unknown = tokenizer.unk_token_id
     if unknown is None or unknown in around:
         return 0.0
@@ -139,8 +156,12 @@ def _as_split(tokens: Any, rows: SplitRows, labels: Labels, tokenizer: Any) -> T
 
 
 def encode_targets(rows: SplitRows, labels: Labels) -> Tensor:
-    """Class indices [n], marks of 0 and 1 [n, labels], or numbers [n]. Of rows without gold labels, zeros: nothing may
-    read them."""
+    """Return the targets of rows as a tensor.
+
+    Returns:
+        Class indices, int64 [n]; for a multi-label task 0 and 1 for each label, float32 [n, labels]; for a regression
+        the numbers, float32 [n]. If a row has no gold label, zeros [n], which nothing may read.
+    """
     import torch
 
     targets: list[Any] = [example.target for example in rows.examples]
@@ -174,13 +195,13 @@ def _tokenised(columns: dict[str, list[str]], tokenizer: Any, max_length: int) -
     def encode(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
         return _encoded(batch, tokenizer, max_length)
 
-    # Rows are passed in memory and the result is saved under our own key; the library's own cache stays off.
+    # Rows are passed in memory and the result is saved under this module's key; the library's own cache is not used.
     table = datasets.Dataset.from_dict(columns)
     return table.map(encode, batched=True, batch_size=1000, remove_columns=list(columns), keep_in_memory=True)
 
 
 def _encoded(batch: dict[str, list[str]], tokenizer: Any, max_length: int) -> dict[str, list[Any]]:
-    """Token ids, and token types where the tokeniser gives any; which examples were cut, which have an empty text."""
+    """Return token ids, token types if the tokenizer gives any, and flags of truncated examples and of empty texts."""
     texts, pairs = batch["text"], batch.get("text_pair")
     whole = tokenizer(texts, pairs, truncation=True, max_length=max_length)
     encoded = {name: list(whole[name]) for name in ("input_ids", "token_type_ids") if name in whole}
@@ -188,13 +209,13 @@ def _encoded(batch: dict[str, list[str]], tokenizer: Any, max_length: int) -> di
     if whole.encodings is not None:
         encoded["truncated"] = [bool(encoding.overflowing) for encoding in whole.encodings]
         encoded["empty"] = [not sides <= set(encoding.sequence_ids) for encoding in whole.encodings]
-    else:  # a tokeniser without the fast backend tells neither what it cut nor which token is of which text
+    else:  # a tokenizer without the fast backend does not say what it cut, nor which text a token belongs to
         uncut = tokenizer(texts, pairs, truncation=False)["input_ids"]
         encoded["truncated"] = [len(ids) > max_length for ids in uncut]
         alone = [tokenizer(column, add_special_tokens=False)["input_ids"] for column in (texts, pairs) if column]
         encoded["empty"] = [not all(example) for example in zip(*alone, strict=True)]
     for place, ids in enumerate(encoded["input_ids"]):
-        if not ids:  # where nothing is put around a text, an empty one would be an example without any token
+        if not ids:  # without special tokens, an empty text would give an example without any token
             encoded["input_ids"][place] = [_of_nothing(tokenizer)]
             if "token_type_ids" in encoded:
                 encoded["token_type_ids"][place] = [0]
@@ -202,7 +223,7 @@ def _encoded(batch: dict[str, list[str]], tokenizer: Any, max_length: int) -> di
 
 
 def _of_nothing(tokenizer: Any) -> int:
-    """The token that stands for an empty text."""
+    """Return the token that represents an empty text."""
     ends = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id)
     return int(next(token for token in ends if token is not None))
 
@@ -214,14 +235,18 @@ def _load(folder: Path) -> Any | None:
         return None
     try:
         return datasets.Dataset.load_from_disk(str(folder))
-    except Exception:  # a damaged entry: what a crash or a full disk leaves; it is computed again
+    except Exception:  # an entry that a crash or a full disk damaged; it is computed again
         shutil.rmtree(folder, ignore_errors=True)
         return None
 
 
 def _save(tokens: Any, folder: Path) -> None:
-    """Written beside its place and moved there whole, so that a reader never sees half an entry. A disk that is full
-    costs the next run some seconds, and is told of; a folder that cannot be written at all was refused before."""
+    """Save token ids in the cache.
+
+    They are written to a scratch folder beside `folder`, which is then renamed, so that readers never see an incomplete
+    entry. If the disk is full, a warning is given and the next run tokenises again, which takes some seconds. A cache
+    folder that cannot be written at all was refused earlier (`check_cache_folder`).
+    """
     scratch: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -238,5 +263,5 @@ def _save(tokens: Any, folder: Path) -> None:
         return
     try:
         os.replace(scratch, folder)
-    except OSError:  # another process was faster: its entry is equal to ours
+    except OSError:  # another process has created the same entry in the meantime
         shutil.rmtree(scratch, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Reading a task's files and saying what is wrong with them: bad rows, counts, duplicates, overlap between splits."""
+"""The verification of a task's files: bad rows, label counts, duplicates, and overlap between splits."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from alue_bench.data.location import DataFolder, user_data_folder
 from alue_bench.messages.suggestion import command_line
 
 Texts = tuple[str, str | None]
+"""The text of an example, and the second text of a pair."""
 NAMED = 5
-"""Of many labels, so many are named."""
+"""The largest number of labels that a sentence names."""
 
 SNIFFED = 8192
-"""The first bytes of a file, by which it is told whether it is a text."""
+"""The number of bytes at the beginning of a file that decide whether it is a text."""
 
 MAGIC = (b"PK\x03\x04", b"PAR1", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"ARROW1")
 """The first bytes of ZIP (XLSX too), Parquet, gzip, bzip2, xz, zstd and Arrow files."""
@@ -28,65 +29,77 @@ MAGIC = (b"PK\x03\x04", b"PAR1", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2
 
 @dataclass(frozen=True)
 class ReadFile:
-    """One official file, read."""
+    """The content of an official file."""
 
     path: Path
     examples: tuple[Example, ...]
     bad: tuple[BadRow, ...]
     sha256: str
+    """The SHA-256 digest of the file."""
     has_lines: bool
-    """Whether it is a text: of another file, rows are counted instead of lines."""
+    """True if the file is a text. In other files, rows are counted instead of lines."""
 
     def place(self, row: Example | BadRow) -> str:
-        """Where a row stands, for a message."""
+        """Return the position of a row, for a message."""
         return place(self.path, row.line, has_lines=self.has_lines)
 
 
 @dataclass
 class FileReport:
-    """What one file holds."""
+    """A report on the content of one file."""
 
     split: str
     path: Path
     rows: int
+    """The number of usable rows."""
     labels: dict[str, int]
+    """The number of rows with each label."""
     bad: tuple[BadRow, ...]
     duplicates: int
-    """Rows whose texts occurred in an earlier row of the same file."""
+    """The number of rows whose texts occurred in an earlier row of the same file."""
     has_lines: bool
-    """As for `ReadFile`."""
+    """True if the file is a text; see `ReadFile`."""
     gaps: tuple[str, ...] = ()
     """Sentences about labels that do not occur, or that every row has."""
 
     def place(self, row: BadRow) -> str:
-        """Where a row stands, for a message."""
+        """Return the position of a row, for a message."""
         return place(self.path, row.line, has_lines=self.has_lines)
 
 
 @dataclass
 class VerificationReport:
-    """What a task's files hold, and what is wrong with them."""
+    """A report on the files of a task and their errors."""
 
     task: str
     files: list[FileReport] = field(default_factory=list)
     overlaps: dict[str, int] = field(default_factory=dict)
-    """"test in train": how many rows of one split have texts that occur in another."""
+    """The number of rows of one split whose texts occur in another, by a key such as "test in train"."""
     missing: list[str] = field(default_factory=list)
-    """Files that are not there, as paths below the data folder."""
+    """The files that do not exist, as paths below the data folder."""
     unusable: dict[str, str] = field(default_factory=dict)
-    """Why a file, by its path below the data folder, cannot be read at all."""
+    """The reason why a file cannot be read at all, by its path below the data folder."""
 
     @property
     def bad_rows(self) -> int:
+        """The number of bad rows in all files."""
         return sum(len(file.bad) for file in self.files)
 
 
 def read_file(file: DataFile, path: Path, labels: Labels) -> ReadFile:
-    """Read an official file whole.
+    """Read a whole official file.
 
-    A row whose text or target cannot be used is a bad row, whoever wrote the reader, and so is None in the place of a
-    row. Raises DataError where the file as a whole is unusable: missing, empty, in a wrong encoding, without a column;
-    where the reader fails, with the row after which it did.
+    A row whose text or target cannot be used becomes a bad row, whatever the reader yields for it. If the reader yields
+    None, that is a bad row too.
+
+    Args:
+        file: The declaration of the file, with its reader.
+        path: The file on this machine.
+        labels: The label space of the task.
+
+    Raises:
+        DataError: The file as a whole is unusable (missing, empty, in a wrong encoding, without a column), or the
+            reader fails; the message then names the last row before the failure.
     """
     if not path.is_file():
         raise DataError(f"{path}: the file is missing")
@@ -107,7 +120,7 @@ def read_file(file: DataFile, path: Path, labels: Labels) -> ReadFile:
                 examples.append(last)
     except AlueBenchError:
         raise
-    except Exception as error:  # a reader of a plugin; name the file, not the stack
+    except Exception as error:  # a plugin's reader may raise anything; the message names the file
         where = f" after {_unit(has_lines)} {last.line}" if last is not None else ""
         raise DataError(
             f"{path}: the reader failed{where}: {type(error).__name__}: {shown(str(error), quote=False, most=200)}"
@@ -116,8 +129,11 @@ def read_file(file: DataFile, path: Path, labels: Labels) -> ReadFile:
 
 
 def is_text(content: bytes) -> bool:
-    """Whether a file's rows are lines: its beginning is UTF-8 but for single bytes (a damaged row, or one of an
-    encoding of single bytes), with hardly a control character in it."""
+    """Return whether a file is a text, so that its rows are lines.
+
+    The beginning of a text has almost no control characters when it is decoded as UTF-8. Bytes that are not UTF-8 are
+    permitted: they belong to a damaged row, or to a text in a single-byte encoding.
+    """
     beginning = content[:SNIFFED]
     if beginning.startswith(MAGIC):
         return False
@@ -127,7 +143,7 @@ def is_text(content: bytes) -> bool:
 
 
 def place(path: Path, line: int, *, has_lines: bool) -> str:
-    """Where a row stands: FILE:LINE, or "FILE, row 7" where a file has no lines."""
+    """Return the position of a row: "FILE:LINE", or "FILE, row 7" if the file has no lines."""
     return f"{path}:{line}" if has_lines else f"{path}, row {line}"
 
 
@@ -136,7 +152,13 @@ def _unit(has_lines: bool) -> str:
 
 
 def _checked(row: Example | BadRow | None, labels: Labels, last: Example | BadRow | None) -> Example | BadRow:
-    """A row as its reader gave it, or a bad row in its place. `last` is the row before it."""
+    """Return a row as its reader yielded it, or a bad row if it is unusable.
+
+    Args:
+        row: The value that the reader yielded.
+        labels: The label space of the task.
+        last: The row before it; None for the first row.
+    """
     if row is None:
         return BadRow(last.line + 1 if last is not None else 1, "the reader gave None in the place of this row")
     if isinstance(row, BadRow):
@@ -145,9 +167,10 @@ def _checked(row: Example | BadRow | None, labels: Labels, last: Example | BadRo
 
 
 def unfit(example: Example, labels: Labels) -> BadRow | None:
-    """What makes an example unusable, whatever its reader thought of it.
+    """Return a bad row with the reason why an example is unusable; None if it is usable.
 
-    Raises TypeError where it is no example at all.
+    Raises:
+        TypeError: The value is not an Example.
     """
     if not isinstance(example, Example):
         raise TypeError(f"it gave {example!r:.80} where an Example or a BadRow was expected")
@@ -178,7 +201,10 @@ def unfit(example: Example, labels: Labels) -> BadRow | None:
 
 
 def label_counts(targets: Sequence[Target]) -> dict[str, int]:
-    """How often each label occurs; an example with several labels counts for each of them. Numbers are not counted."""
+    """Return the number of examples with each label, sorted by label.
+
+    An example with several labels counts for each of them. The targets of a regression are not counted.
+    """
     counts: Counter[str] = Counter()
     for target in targets:
         if isinstance(target, tuple):
@@ -189,10 +215,15 @@ def label_counts(targets: Sequence[Target]) -> dict[str, int]:
 
 
 def gaps(split: str, targets: Sequence[Target], labels: Labels) -> list[str]:
-    """Return a sentence for each thing that a split's gold labels can neither teach nor test; none where each label
-    occurs, and none for rows without gold labels.
+    """Return a sentence for each label that a split can neither teach nor test.
 
-    `split` is train, dev or test.
+    Such labels occur in no row or in every row; for a regression, all rows have the same value. Rows without gold
+    labels give no sentence.
+
+    Args:
+        split: The name of the split, such as "train".
+        targets: The targets of its rows.
+        labels: The label space of the task.
     """
     gold = [target for target in targets if target is not None]
     if not gold:
@@ -202,25 +233,25 @@ def gaps(split: str, targets: Sequence[Target], labels: Labels) -> list[str]:
         effect = "there is nothing to learn" if trains else "a correlation with them is undefined"
         return [f"all {len(gold)} {split} rows have the value {gold[0]}: {effect}"] if len(set(gold)) == 1 else []
     counts = label_counts(gold)
-    found = []
+    sentences = []
     absent = [name for name in labels.names if name not in counts]
     if absent:
         named = ", ".join(shown(name) for name in absent[:NAMED])
         more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
         effect = "they cannot be learnt" if trains else "macro-F1 leaves out those that are not predicted either"
-        found.append(f"labels of no {split} row: {named}{more} (of {len(labels.names)}); {effect}")
+        sentences.append(f"labels of no {split} row: {named}{more} (of {len(labels.names)}); {effect}")
     of_all = [name for name, count in counts.items() if count == len(gold)]
     if of_all:
         what = "the label" if labels.kind is TargetKind.MULTILABEL else "no label but"
         effect = "there is nothing to learn about it" if trains else "scores do not tell whether it was learnt"
-        found += [f"all {len(gold)} {split} rows have {what} {shown(name)}: {effect}" for name in of_all[:NAMED]]
-    return found
+        sentences += [f"all {len(gold)} {split} rows have {what} {shown(name)}: {effect}" for name in of_all[:NAMED]]
+    return sentences
 
 
 def verify(task: Task, folder: DataFolder) -> VerificationReport:
     """Read all files of a task, the leaderboard's test file included, and report on them.
 
-    A file that is missing or unusable as a whole is reported too.
+    Files that are missing or unusable as a whole are part of the report; they raise no error.
     """
     report = VerificationReport(task.name)
     texts: dict[str, Counter[Texts]] = {}
@@ -252,18 +283,26 @@ def verify(task: Task, folder: DataFolder) -> VerificationReport:
 
 
 def _overlaps(texts: Mapping[str, Counter[Texts]]) -> dict[str, int]:
-    found: dict[str, int] = {}
+    overlaps: dict[str, int] = {}
     order = [split for split in ("train", "dev", "test") if split in texts]
     for index, earlier in enumerate(order):
         for later in order[index + 1 :]:
             rows = sum(count for key, count in texts[later].items() if key in texts[earlier])
             if rows:
-                found[f"{later} in {earlier}"] = rows
-    return found
+                overlaps[f"{later} in {earlier}"] = rows
+    return overlaps
 
 
 def reject_bad_rows(task: Task, folder: DataFolder, read: ReadFile, *, drop: bool, most: int = 5) -> None:
-    """Raises DataError naming the first bad rows, unless they are to be dropped."""
+    """Raise DataError if a file has bad rows, unless they are to be dropped.
+
+    Args:
+        task: The task.
+        folder: The folder of the file; the message suggests a command that verifies it.
+        read: The content of the file.
+        drop: Whether bad rows are dropped.
+        most: The largest number of bad rows that the message names.
+    """
     if not read.bad or drop:
         return
     shown = "; ".join(f"{read.place(row)}: {row.reason}" for row in read.bad[:most])
@@ -275,7 +314,7 @@ def reject_bad_rows(task: Task, folder: DataFolder, read: ReadFile, *, drop: boo
 
 
 def _options_for(folder: DataFolder) -> dict[str, object]:
-    """What makes `alue-bench data verify` read this folder, and none that comes before it."""
+    """Return the options that make `alue-bench data verify` read this folder and no other one."""
     if folder.kind == "sample":
         return {"sample": True}
     return {"data_dir": None if folder.path == user_data_folder() else folder.path}

@@ -1,1 +1,1 @@
-"""From logits to predictions and metrics."""
+"""The evaluation of models: predictions and metrics from logits, statistics of scores, and submission files."""

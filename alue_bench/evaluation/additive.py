@@ -1,10 +1,11 @@
 """Metrics as functions of sums over examples, so that a resample costs a matrix product and not a pass over the data.
 
-Accuracy, every F1 and Matthews' coefficient depend on the confusion counts alone, Pearson's correlation on five sums.
-So each example is a short row of numbers; to leave an example out, draw it twice or exchange it between two systems is
-to add and subtract rows. `value` turns sums into the metric, for any number of resamples at once.
+Accuracy, every F1 and the Matthews correlation coefficient depend on the confusion counts alone; Pearson's correlation
+depends on five sums. Each example is therefore represented by a short row of numbers. Leaving an example out, drawing
+it twice, or exchanging its predictions between two systems means adding and subtracting rows. `value` computes the
+metric from sums of rows, for any number of resamples at once.
 
-Notation: n examples, p numbers each, k labels.
+Notation: n is the number of examples, p the number of numbers in a row, k the number of labels.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Additive:
-    """What one system did on a test set, as far as one metric is concerned."""
+    """The results of one system on a test set, reduced to the numbers that one metric depends on."""
 
     parts: Array
-    """[n, p]: one row an example."""
+    """The rows of numbers, one for each example, [n, p]."""
     value: Callable[[Array], Array]
-    """Sums of rows [..., p] to the metric [...]."""
+    """The function that computes the metric [...] from sums of rows [..., p]."""
 
     @property
     def score(self) -> float:
@@ -36,8 +37,11 @@ class Additive:
         return float(self.value(self.parts.sum(axis=0)))
 
     def pseudo_values(self) -> Array:
-        """The jackknife's pseudo-value of each example [n]: what it contributes to the metric (Tukey 1958; Efron &
-        Tibshirani 1993, chapter 11). For a mean, such as accuracy, exactly the example's own score."""
+        """Return the jackknife pseudo-value of each example [n], its contribution to the metric.
+
+        For a metric that is a mean, such as accuracy, it is exactly the example's own score (Tukey 1958; Efron &
+        Tibshirani 1993, chapter 11).
+        """
         count = len(self.parts)
         total = self.parts.sum(axis=0)
         left_out = self.value(total - self.parts)
@@ -45,9 +49,13 @@ class Additive:
 
 
 def additive(metric: str, gold: Array, predicted: Array, labels: Labels) -> Additive | None:
-    """A metric of `evaluation.metrics.metrics` by its name there, and targets as there.
+    """Return a system's results in additive form; None for Spearman's correlation, which is not a function of sums.
 
-    None for Spearman's correlation, whose ranks are no sums.
+    Args:
+        metric: The name of a metric of `evaluation.metrics.metrics`.
+        gold: The gold targets, in the form that `evaluation.metrics.metrics` takes.
+        predicted: The predicted targets, in the same form.
+        labels: The label space.
     """
     if labels.kind is TargetKind.REGRESSION:
         return Additive(_products(gold, predicted), _pearson) if metric == "pearson" else None
@@ -82,12 +90,12 @@ def _jaccard(gold: Array, predicted: Array) -> Array:
 
     both = (gold.astype(bool) & predicted.astype(bool)).sum(axis=1)
     either = (gold.astype(bool) | predicted.astype(bool)).sum(axis=1)
-    # No label, and none predicted, is right: see evaluation.metrics.
+    # No gold and no predicted label is a right answer; see evaluation.metrics.
     return np.where(either == 0, 1.0, both / np.maximum(either, 1))
 
 
 def _confusion(gold: Array, predicted: Array, k: int) -> Array:
-    """Per example [n, 3 k]: for each label whether it is right, predicted, and gold."""
+    """Return 0 or 1 for each example and label [n, 3 k]: k numbers for right, k for predicted, k for gold."""
     import numpy as np
 
     if gold.ndim == 1:
@@ -97,14 +105,14 @@ def _confusion(gold: Array, predicted: Array, k: int) -> Array:
 
 
 def _f1(sums: Array, k: int) -> Array:
-    """F1 of each label [..., k]; nan where it is neither gold nor predicted, as in a resample without the label."""
+    """Return F1 of each label [..., k]; nan if the label is neither gold nor predicted, as in a resample without it."""
     import numpy as np
 
     return _ratio(2 * sums[..., :k], sums[..., k : 2 * k] + sums[..., 2 * k :], undefined=np.nan)
 
 
 def _mean_of_defined(values: Array) -> Array:
-    """Mean over the last axis of those that are not nan [...]; nan where all are."""
+    """Return the mean of the values that are not nan, over the last axis [...]; nan if all are nan."""
     import numpy as np
 
     defined = ~np.isnan(values)
@@ -112,7 +120,7 @@ def _mean_of_defined(values: Array) -> Array:
 
 
 def _weighted(sums: Array, k: int) -> Array:
-    """Return F1 weighted by support. Without any gold label it is 0 where one is predicted, else nan."""
+    """Return F1 weighted by support. If no label is gold, it is 0 if a label is predicted, and nan otherwise."""
     import numpy as np
 
     support, f1 = sums[..., 2 * k :], _f1(sums, k)
@@ -127,7 +135,7 @@ def _micro(sums: Array, k: int) -> Array:
 
 
 def _mcc(sums: Array, k: int) -> Array:
-    """The k-class generalisation (Gorodkin 2004), as scikit-learn has it."""
+    """Return the k-class generalisation of the Matthews correlation coefficient (Gorodkin 2004), as in scikit-learn."""
     import numpy as np
 
     right, predicted, gold = sums[..., :k].sum(axis=-1), sums[..., k : 2 * k], sums[..., 2 * k :]
@@ -138,7 +146,7 @@ def _mcc(sums: Array, k: int) -> Array:
 
 
 def _products(gold: Array, predicted: Array) -> Array:
-    """[n, 6]: one, both numbers, their squares and their product; centred, so that little is lost to rounding."""
+    """Return the row (1, x, y, x², y², xy) of each example [n, 6]; x and y are centred to reduce rounding errors."""
     import numpy as np
 
     x, y = gold - gold.mean(), predicted - predicted.mean()
@@ -150,14 +158,14 @@ def _pearson(sums: Array) -> Array:
 
     count, x, y, xx, yy, xy = (sums[..., place] for place in range(6))
     spread = np.maximum(count * xx - x * x, 0) * np.maximum(count * yy - y * y, 0)
-    # Undefined where one side is constant; its contribution to a difference is then nan too, and is said to be.
+    # The correlation is undefined if one side is constant. A difference of scores is then nan too.
     with np.errstate(divide="ignore", invalid="ignore"):
         correlation: Array = np.where(spread > 0, (count * xy - x * y) / np.sqrt(spread), np.nan)
     return correlation
 
 
 def _ratio(above: Array, below: Array, undefined: float = 0.0) -> Array:
-    """`undefined` where there is nothing to divide by, as scikit-learn has it with zero_division."""
+    """Return a quotient, or `undefined` where the denominator is 0, like scikit-learn's zero_division."""
     import numpy as np
 
     out = np.full(np.broadcast_shapes(np.shape(above), np.shape(below)), undefined)

@@ -1,7 +1,8 @@
-"""Means over seeds with t-intervals, and how large an effect is in units of what chance does.
+"""Statistics over seeds: means with t-intervals, effect sizes, and corrected p-values.
 
-A run's seed draws the head's initial weights, the order of the data and dropout; scores vary with it by as much as
-published improvements (Dodge et al. 2020, arXiv 2002.06305), so a mean of few seeds needs Student's t, not 1.96.
+A run's seed determines the head's initial weights, the order of the data and dropout. Scores vary between seeds by as
+much as published improvements (Dodge et al. 2020, arXiv 2002.06305). The interval of a mean over few seeds therefore
+needs a quantile of Student's t distribution, not 1.96.
 """
 
 from __future__ import annotations
@@ -12,25 +13,27 @@ from dataclasses import dataclass
 from typing import Any
 
 LEVEL = 0.95
-"""Of all intervals."""
+"""The confidence level of all intervals."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its interval; None where one value gives no interval."""
+    """A mean with its confidence interval."""
 
     mean: float
     half_width: float | None
+    """Half the width of the interval; None for a single value, which has no interval."""
     values: int
-    """How many values the mean is of."""
+    """The number of values."""
 
     @property
     def interval(self) -> tuple[float, float] | None:
+        """The bounds of the interval; None for a single value."""
         return None if self.half_width is None else (self.mean - self.half_width, self.mean + self.half_width)
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:
-    """The mean of the finite values with its t-interval (LEVEL); None where there are none."""
+    """Return the mean of the finite values with its t-interval at LEVEL; None if no value is finite."""
     import numpy as np
     from scipy.special import stdtrit
 
@@ -45,21 +48,28 @@ def estimate(values: Sequence[float]) -> Estimate | None:
 
 
 def cohens_d(differences: Sequence[float]) -> float | None:
-    """Paired effect size: the mean of the differences, seed by seed, in their standard deviations (Cohen 1988, d_z).
+    """Return the paired effect size d_z (Cohen 1988): the mean of differences divided by their standard deviation.
 
-    None with less than two seeds, or where all differences are the same.
+    Args:
+        differences: The difference of two scores for each seed.
+
+    Returns:
+        The effect size; None for less than two seeds, or if all differences are the same.
     """
     import numpy as np
 
     if len(differences) < 2:
         return None
     deviation = float(np.std(differences, ddof=1))
-    # Equal differences of scores that are not equal are so up to the last bits of a subtraction.
+    # Differences that should be equal may differ in their last bits, from the rounding of the subtraction.
     return float(np.mean(differences)) / deviation if deviation > 1e-12 else None
 
 
 def probability_of_improvement(values: Sequence[float], base: Sequence[float]) -> float:
-    """How often a run drawn from `values` beats one drawn from `base`, ties counted half (Agarwal et al. 2021)."""
+    """Return the probability that a run drawn from `values` has a higher score than a run drawn from `base`.
+
+    Ties count half (Agarwal et al. 2021).
+    """
     import numpy as np
 
     ours, theirs = np.asarray(values)[:, None], np.asarray(base)[None, :]
@@ -68,10 +78,11 @@ def probability_of_improvement(values: Sequence[float], base: Sequence[float]) -
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number (Holm 1979): the chance that any true null hypothesis among them is rejected
-    stays below the level, whatever the dependence between them. In the order given.
+    """Return p-values corrected for multiple testing (Holm 1979), in the given order.
 
-    A step-down over sorted values; scipy has corrections of the false discovery rate only.
+    The correction controls the family-wise error rate: the probability that any true null hypothesis is rejected stays
+    below the level, whatever the dependence between the tests. It is written out here because scipy corrects for the
+    false discovery rate only.
     """
     import numpy as np
 

@@ -1,7 +1,7 @@
-"""Several label names in one cell of a table, and back.
+"""The notation of several label names in one cell of a table.
 
-Names are set apart by blanks where none of them can be mistaken then, so that such tables stay easy to read; else the
-cell is a JSON list:
+Names are separated by blanks, so that tables are easy to read. If a name contains a blank or begins with "[", the cell
+is a JSON list instead:
 
     joy optimism
     ["very angry", "sad"]
@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 
 def join_labels(names: Iterable[str]) -> str:
-    """The cell of these names; empty for none."""
+    """Return the cell that contains these names; empty for no names."""
     listed = list(names)
     if all(name.split() == [name] and not name.startswith("[") for name in listed):
         return " ".join(listed)
@@ -22,9 +22,10 @@ def join_labels(names: Iterable[str]) -> str:
 
 
 def split_labels(cell: str) -> tuple[str, ...]:
-    """The names in a cell that `join_labels` made.
+    """Return the names in a cell that `join_labels` made.
 
-    Raises ValueError where a cell that begins as a list is none of texts.
+    Raises:
+        ValueError: The cell begins with "[" but is not a JSON list of texts.
     """
     if not cell.startswith("["):
         return tuple(cell.split())

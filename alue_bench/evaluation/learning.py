@@ -1,15 +1,17 @@
-"""Test of a model's score against that of a predictor that ignores the text: has it learnt anything?
+"""The test of a model's score against a baseline that ignores the text: has the model learnt anything?
 
-To keep the score of a model that has learnt nothing is no merit, so that nothing is recommended, and no setting is said
-to keep the score, unless the models that the others are held against have learnt something. A model has, where its
-score lies above the trivial one by more than other examples could explain: the one-sided 95 % bound of the difference
-between the two predictors, by the jackknife's standard error on the same examples (Efron & Tibshirani 1993, chapter
-11), which is recorded with each run. Several seeds share their examples, so that their mean is no surer; at least half
-of the seeds must be above. An interval of the mean over seeds would ask something else: where one seed of three fails
-altogether, it reaches down to the trivial score, though two have learnt.
+Matching the score of a model that has learnt nothing is no achievement. Reports therefore recommend a setting, or say
+that it keeps the score, only if the models that it is compared with have learnt something.
 
-The trivial predictor is a constant. Where classes are rare, guesses may have a higher macro-F1 than it: that a score is
-above it is necessary for having learnt, not sufficient.
+A model has learnt something if its score exceeds the trivial score, that of the baseline, by more than the choice of
+examples explains. The bound is the one-sided 95 % bound of the difference between the two predictors, computed from the
+jackknife standard error on the same examples (Efron & Tibshirani 1993, chapter 11); each run records this standard
+error. Runs with several seeds share their examples, so that a mean over seeds has no smaller standard error. At least
+half of the seeds must exceed the bound. A confidence interval of the mean over seeds would answer another question: if
+one seed of three fails completely, the interval reaches down to the trivial score, although two models have learnt.
+
+The baseline predicts a constant. If classes are rare, random guesses may have a higher macro-F1. Exceeding the trivial
+score is therefore necessary for having learnt, but not sufficient.
 """
 
 from __future__ import annotations
@@ -33,22 +35,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trivial:
-    """A predictor that ignores the text, on a split."""
+    """The score on a split of a baseline that ignores the text."""
 
     score: float
     error: float
-    """Standard error, over examples, of how much a model's score lies above it; nan where it cannot be told."""
+    """The standard error, over examples, of the difference between a model's score and this score; nan if unknown."""
 
 
 def trivial(train: Array, gold: Array, predicted: Array, labels: Labels, metric: str) -> Trivial:
-    """Return what ignoring the text scores on a split, and how uncertain its distance from `predicted` is.
+    """Return the baseline's score on a split, and the standard error of a model's distance from it.
 
     Args:
-        train: The targets that the predictor knows, in the form of `evaluation.metrics.metrics`.
-        gold: The targets of the split.
-        predicted: What the model says of it.
+        train: The targets of the train split, in the form that `evaluation.metrics.metrics` takes.
+        gold: The gold targets of the split, in the same form.
+        predicted: The model's predictions for the split, in the same form.
         labels: The label space.
-        metric: A name of `evaluation.metrics.metrics`.
+        metric: The name of a metric of `evaluation.metrics.metrics`.
     """
     score = trivial_metrics(train, gold, labels)[metric]
     return Trivial(score, _error(train, gold, predicted, labels, metric))
@@ -61,10 +63,10 @@ def _error(train: Array, gold: Array, predicted: Array, labels: Labels, metric: 
     if count < 2:
         return math.nan
     system = additive(metric, gold, predicted, labels)
-    if system is None:  # a rank correlation: its standard error where there is none to be found
+    if system is None:  # a rank correlation: the standard error under the hypothesis of no correlation
         return 1 / math.sqrt(count - 1)
     values = system.pseudo_values()
-    if labels.kind is not TargetKind.REGRESSION:  # the correlation of a constant counts as 0 on any examples
+    if labels.kind is not TargetKind.REGRESSION:  # the correlation of a constant counts as 0, without an error
         base = additive(metric, gold, trivial_predictions(train, count, labels).astype(gold.dtype), labels)
         assert base is not None
         values = values - base.pseudo_values()
@@ -73,24 +75,31 @@ def _error(train: Array, gold: Array, predicted: Array, labels: Labels, metric: 
 
 @dataclass(frozen=True)
 class Learning:
-    """Scores of one setting, by seed, against the trivial one."""
+    """The comparison of one setting's scores with the trivial score, over seeds."""
 
     score: float
-    """Mean over seeds."""
+    """The mean score over seeds."""
     trivial: float
+    """The trivial score, mean over seeds."""
     bound: float
-    """The distance above the trivial score that chance explains; mean over seeds."""
+    """The difference from the trivial score that chance explains, mean over seeds."""
     above: int
-    """The number of seeds whose score is above the trivial one by more than that."""
+    """The number of seeds whose score exceeds the trivial score by more than chance explains."""
     seeds: int
+    """The number of seeds."""
 
     @property
     def shown(self) -> bool:
-        """True where at least half of the seeds learnt something."""
+        """True if at least half of the seeds learnt something."""
         return 2 * self.above >= self.seeds
 
     def sentence(self, strategy: str, split: str) -> str:
-        """Say of a setting that has learnt nothing that it has not."""
+        """Return a sentence about a setting that did not learn anything.
+
+        Args:
+            strategy: The name of the setting.
+            split: The name of the split that is scored.
+        """
         said = f"{strategy} did not learn: its {split} score {self.score:.3f} is"
         trivial = f"above the trivial score {self.trivial:.3f}"
         if self.above:
@@ -99,7 +108,7 @@ class Learning:
         return f"{said} not {trivial}{chance}"
 
     def as_dict(self) -> dict[str, float]:
-        """JSON-like."""
+        """Return the comparison as JSON-like data."""
         return {
             "score": self.score,
             "trivial_score": self.trivial,
@@ -110,14 +119,21 @@ class Learning:
 
 
 REMEDY = "try more data, more epochs or another --lr"
+"""The advice for a setting that did not learn anything."""
 
 
 def learning(scores: Sequence[float], trivials: Sequence[float], errors: Sequence[float]) -> Learning | None:
-    """Return how scores lie against the trivial one; None where that was not recorded.
+    """Compare the scores of a setting with the trivial score.
 
-    All three by seed. A score that is undefined, as the correlation of constant predictions, counts as the trivial one.
-    A standard error that is undefined, or was not recorded, counts as 0: a score below the trivial one is not above it
-    by whatever error.
+    Args:
+        scores: The score for each seed. An undefined score, such as the correlation of constant predictions, counts as
+            the trivial score.
+        trivials: The trivial score for each seed; nan if it was not recorded.
+        errors: The standard error for each seed. A standard error that is undefined or was not recorded counts as 0; a
+            score below the trivial score is not above it with any standard error.
+
+    Returns:
+        The comparison; None if no trivial score was recorded.
     """
     from scipy.special import ndtri
 

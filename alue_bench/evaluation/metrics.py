@@ -1,15 +1,16 @@
-"""Scores by scikit-learn and scipy. Every variant of F1 is logged, since published tables often do not say which.
+"""The metrics, computed by scikit-learn and scipy.
 
-Where a quotient is 0/0:
+All variants of F1 are logged, because published tables often do not say which one they report. Quotients of the form
+0/0 are treated as follows:
 
-- F1 of a class that neither the gold labels nor the predictions have is undefined. It is not among the metrics, and the
-  macro average is the mean over the other classes: scikit-learn's convention for `f1_score` without `labels`, by which
-  shared tasks and leaderboards score. Where an example may have several labels, scikit-learn counts such a label as 0;
+- F1 of a class that occurs neither in the gold labels nor in the predictions is undefined. It is not among the metrics,
+  and the macro average is the mean over the other classes. This is scikit-learn's convention for `f1_score` without
+  `labels`, by which shared tasks and leaderboards score. In multi-label tasks scikit-learn counts such a label as 0;
   here it is left out too.
-- F1 over no class at all (several labels, none of them gold or predicted anywhere) is nan, and so is the correlation of
+- F1 over no class at all (a multi-label split without any gold or predicted label) is nan, and so is the correlation of
   a constant.
-- Matthews' coefficient is 0 where gold labels or predictions are of one class, as in scikit-learn.
-- The Jaccard index of an example without labels, predicted without any, is 1.
+- Matthews correlation coefficient is 0 if all gold labels, or all predictions, are of one class, as in scikit-learn.
+- The Jaccard index of an example without gold and predicted labels is 1.
 """
 
 from __future__ import annotations
@@ -25,13 +26,17 @@ if TYPE_CHECKING:
 
 
 def metrics(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], labels: Labels) -> dict[str, float]:
-    """Return all metrics of a kind of task, by name.
+    """Return all metrics for a kind of task, by name.
 
-    They are those of `METRICS` in `alue_bench.contract.task`, and f1_class_* for each label that the gold labels or the
-    predictions have.
+    Args:
+        gold: The gold targets: class indices [n], 0 and 1 for each label of a multi-label task [n, labels], or numbers
+            of a regression [n].
+        predicted: The predicted targets, in the same form.
+        labels: The label space.
 
-    `gold` and `predicted` are class indices [n], marks [n, labels], or numbers [n]. A metric that is undefined is nan;
-    see the module for which.
+    Returns:
+        The metrics of `METRICS` in `alue_bench.contract.task`, and f1_class_* for each label that occurs in the gold
+        labels or the predictions. Undefined metrics are nan; see the module's docstring.
     """
     if labels.kind is TargetKind.REGRESSION:
         return _correlations(gold, predicted)
@@ -39,36 +44,52 @@ def metrics(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], labels:
     from sklearn.metrics import accuracy_score, f1_score, jaccard_score, matthews_corrcoef
 
     classes = list(range(len(labels.names)))
-    found: dict[str, float] = {"accuracy": accuracy_score(gold, predicted)}
+    values: dict[str, float] = {"accuracy": accuracy_score(gold, predicted)}
     for average in ("macro", "micro", "weighted"):
-        # scikit-learn leaves a nan out of the average, and has no other 0/0 in F1 than that of an absent class.
-        found[f"f1_{average}"] = f1_score(gold, predicted, labels=classes, average=average, zero_division=np.nan)
+        # scikit-learn leaves nan out of the average; F1 is 0/0 only for an absent class.
+        values[f"f1_{average}"] = f1_score(gold, predicted, labels=classes, average=average, zero_division=np.nan)
     per_class = f1_score(gold, predicted, labels=classes, average=None, zero_division=np.nan)
     for name, value in zip(labels.names, per_class, strict=True):
         if not math.isnan(value):
-            found[f"f1_class_{name}"] = value
+            values[f"f1_class_{name}"] = value
     if labels.kind is TargetKind.MULTILABEL:
-        # An example without any label, predicted without any, is right: SemEval-2018 task 1 counts it as 1.
-        found["jaccard_samples"] = jaccard_score(gold, predicted, average="samples", zero_division=1.0)
+        # No gold and no predicted label is a right answer, which SemEval-2018 task 1 counts as 1.
+        values["jaccard_samples"] = jaccard_score(gold, predicted, average="samples", zero_division=1.0)
     else:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of one class alone, whose coefficient is 0
-            found["mcc"] = matthews_corrcoef(gold, predicted)
-    return {name: float(value) for name, value in found.items()}
+            warnings.simplefilter("ignore")  # if all labels are of one class, the coefficient is 0, with a warning
+            values["mcc"] = matthews_corrcoef(gold, predicted)
+    return {name: float(value) for name, value in values.items()}
 
 
 def trivial_metrics(train: np.ndarray[Any, Any], gold: np.ndarray[Any, Any], labels: Labels) -> dict[str, float]:
-    """The same metrics for a predictor that does not look at the text: the most frequent label; the mean for a
-    regression; for a multi-label task each label whose share of the train examples is above the task's threshold, which
-    is what a model decides that has learnt how frequent labels are and nothing else."""
+    """Return the metrics of a baseline that ignores the text; see `trivial_predictions`.
+
+    The baseline of a regression is a constant, which explains nothing; its correlations count as 0.
+
+    Args:
+        train: The targets of the train split, in the form that `metrics` takes.
+        gold: The targets of the split that is scored, in the same form.
+        labels: The label space.
+    """
     predicted = trivial_predictions(train, len(gold), labels)
-    if labels.kind is TargetKind.REGRESSION:  # a constant has no correlation with anything: it explains nothing
+    if labels.kind is TargetKind.REGRESSION:
         return dict.fromkeys(METRICS[labels.kind], 0.0)
     return metrics(gold, predicted.astype(gold.dtype), labels)
 
 
 def trivial_predictions(train: np.ndarray[Any, Any], count: int, labels: Labels) -> np.ndarray[Any, Any]:
-    """Return that predictor's answers to `count` examples, in the form of the targets."""
+    """Return the predictions of a baseline that ignores the text (majority class or mean).
+
+    It predicts the most frequent label of the train split; for a regression the mean; for a multi-label task each label
+    whose share of the train examples is above the task's threshold. The latter is the decision of a model that has
+    learnt the frequencies of labels and nothing else.
+
+    Args:
+        train: The targets of the train split, in the form that `metrics` takes.
+        count: The number of predictions.
+        labels: The label space.
+    """
     import numpy as np
 
     if labels.kind is TargetKind.REGRESSION:
@@ -84,7 +105,7 @@ def _correlations(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any]) -
     if len(gold) < 2:
         return {"pearson": math.nan, "spearman": math.nan}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # constant input gives nan, which is the answer
+        warnings.simplefilter("ignore")  # the correlation of a constant is nan, with a warning
         return {
             "pearson": float(pearsonr(gold, predicted).statistic),
             "spearman": float(spearmanr(gold, predicted).statistic),

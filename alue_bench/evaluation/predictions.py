@@ -1,4 +1,4 @@
-"""From logits to what the model says, in label names."""
+"""The conversion of logits into predictions with label names, and of tables of predictions into arrays."""
 
 from __future__ import annotations
 
@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
 
 def decide(logits: np.ndarray[Any, Any], labels: Labels) -> np.ndarray[Any, Any]:
-    """Logits [n, outputs] to class indices [n], marks of 0 and 1 [n, labels], or numbers [n]."""
+    """Return the predicted targets for logits.
+
+    Args:
+        logits: The logits of n examples, [n, outputs].
+        labels: The label space.
+
+    Returns:
+        Class indices [n]; for a multi-label task 0 and 1 for each label [n, labels]; for a regression numbers [n].
+    """
     import numpy as np
     from scipy.special import expit
 
@@ -29,7 +37,7 @@ def decide(logits: np.ndarray[Any, Any], labels: Labels) -> np.ndarray[Any, Any]
 
 
 def probabilities(logits: np.ndarray[Any, Any], labels: Labels) -> np.ndarray[Any, Any]:
-    """Probability of each label [n, labels]; for a regression the number itself [n, 1]."""
+    """Return the probability of each label, [n, labels]; for a regression the predicted number, [n, 1]."""
     from scipy.special import expit, softmax
 
     if labels.kind is TargetKind.REGRESSION:
@@ -42,7 +50,14 @@ def probabilities(logits: np.ndarray[Any, Any], labels: Labels) -> np.ndarray[An
 def predictions_table(
     ids: list[str], gold: np.ndarray[Any, Any] | None, logits: np.ndarray[Any, Any], labels: Labels
 ) -> Predictions:
-    """Gold (where there is any) and predicted labels by name, and scores, example by example."""
+    """Return the predictions for each example, with gold and predicted labels by name, and scores.
+
+    Args:
+        ids: The identifiers of the n examples.
+        gold: The gold targets in the form that `decide` gives; None if there are no gold labels.
+        logits: The logits, [n, outputs].
+        labels: The label space.
+    """
     return Predictions(
         ids=ids,
         gold=[""] * len(ids) if gold is None else [_named(value, labels) for value in gold],
@@ -54,7 +69,7 @@ def predictions_table(
 
 @dataclass(frozen=True)
 class Targets:
-    """A table of predictions as arrays, in the form that `evaluation.metrics.metrics` takes."""
+    """The content of a table of predictions as arrays, in the form that `evaluation.metrics.metrics` takes."""
 
     ids: np.ndarray[Any, Any]
     gold: np.ndarray[Any, Any]
@@ -63,11 +78,14 @@ class Targets:
 
 
 def targets_of(table: pd.DataFrame, *, multilabel: bool = False) -> Targets:
-    """The way back from `predictions_table`, or from a file that it was written to.
+    """Return the targets in a table of predictions, as `predictions_table` makes it and runs record it.
 
-    table: columns id, gold, prediction, and score_LABEL for each label. multilabel: a cell holds several label names,
-    as `label_cells` joins them.
-    Raises DataError where a cell names a label that has no score column, or cannot be taken apart.
+    Args:
+        table: A table with the columns id, gold, prediction, and score_LABEL for each label.
+        multilabel: Whether a cell holds several label names, joined as in `label_cells`.
+
+    Raises:
+        DataError: A cell names a label that has no score column, or cannot be divided into labels.
     """
     import numpy as np
 

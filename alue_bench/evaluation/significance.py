@@ -1,20 +1,22 @@
-"""Whether a difference between two strategies is more than chance, seeds and test examples both considered.
+"""Significance tests for the difference between two strategies, over seeds and test examples.
 
 A difference between two mean scores is uncertain for two reasons: other seeds would have given other models, and other
-test examples other scores. The scores form a table of seeds × examples, in which both are random: every seed's models
-answer the same examples. `crossed_test` is the test of that table, and the one whose verdict is shown:
+test examples would have given other scores. The scores form a table of seeds × examples with two crossed random
+factors, because the models of all seeds predict the same examples. `crossed_test` is the test for this table. Reports
+show its verdict:
 
     difference of seed s on example i  =  difference + seed effect + example effect + rest
 
 Its variance components come from the two-way analysis of variance without replication (Searle, Casella & McCulloch
-1992), its degrees of freedom from Satterthwaite (1946), and per-example values of a metric that is no mean, such as
-macro-F1, from the jackknife. Treating seeds × examples as that many independent observations finds differences where
-there are none; testing examples alone, or seeds alone, answers another question each:
+1992), and its degrees of freedom from Satterthwaite (1946). The jackknife gives per-example values of metrics that are
+not means, such as macro-F1. A test that treats seeds × examples as independent observations finds differences where
+there are none.
 
-`approximate_randomisation` (Noreen 1989; Dror et al. 2018) asks whether *these trained models* differ on other
-examples; `paired_bootstrap` (Efron & Tibshirani 1993; Koehn 2004; with seeds resampled as well: Sellam et al. 2022)
-gives intervals without a normal approximation, but needs many seeds where it resamples them: with three it takes a
-third too little variance and no t.
+Tests over examples alone, or over seeds alone, answer other questions. `approximate_randomisation` (Noreen 1989; Dror
+et al. 2018) tests whether *these trained models* differ on other examples. `paired_bootstrap` (Efron & Tibshirani 1993;
+Koehn 2004; with resampled seeds: Sellam et al. 2022) gives intervals without a normal approximation. If it resamples
+seeds it needs many of them: with three seeds it underestimates their variance by a third and does not correct for this
+as a t quantile would.
 """
 
 from __future__ import annotations
@@ -33,45 +35,58 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 POWER = 0.8
-"""The chance to find a difference that is there, in what is said of the number of seeds (Card et al. 2020)."""
+"""The power (probability of finding a true difference) that proposed numbers of seeds must have (Card et al. 2020)."""
 FEWEST_SEEDS = 3
-"""For a verdict. With two, the seeds' variance is known so badly that the test finds differences where there are none
-about twice as often as it should; with three and more it does not (tests/test_significance.py)."""
+"""The smallest number of seeds for a verdict. With two seeds the variance between seeds is known so imprecisely that
+the test's false-positive rate is about twice the nominal one; with three or more it is not
+(tests/test_significance.py)."""
 MOST_SEEDS = 200
-"""Beyond which no number of seeds is proposed."""
+"""The largest number of seeds that is proposed."""
 CHUNK = 2**21
-"""Numbers in an array of resamples."""
+"""The largest number of elements in an array of resamples."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Crossed:
-    """A difference of mean scores over the same seeds and the same examples."""
+    """The test of a difference of mean scores over the same seeds and the same examples."""
 
     difference: float
     half_width: float
-    """Of its interval (LEVEL)."""
+    """Half the width of the difference's confidence interval at LEVEL."""
     p_value: float
-    """Two-sided. nan where nothing varies and the difference is not zero."""
+    """The two-sided p-value; nan if nothing varies and the difference is not zero."""
     degrees: float
+    """The degrees of freedom."""
     seeds: int
+    """The number of seeds."""
     examples: int
+    """The number of examples."""
     seed_variance: float
-    """Components, of one seed on one example: what differs between seeds on all examples alike,"""
+    """The variance component of seeds: their effect on all examples alike."""
     example_variance: float
-    """between examples for all seeds alike,"""
+    """The variance component of examples: their effect for all seeds alike."""
     rest_variance: float
-    """and in neither way."""
+    """The remaining variance component, of one seed on one example."""
 
     @property
     def seed_share(self) -> float | None:
-        """The part of the mean difference's variance that more seeds would make smaller."""
+        """The part of the mean difference's variance that more seeds would reduce; None if there is no variance."""
         by_seed = self.seed_variance / self.seeds + self.rest_variance / (self.seeds * self.examples)
         whole = by_seed + self.example_variance / self.examples
         return by_seed / whole if whole > 0 else None
 
 
 def crossed_test(values: Sequence[Additive], base: Sequence[Additive]) -> Crossed:
-    """Both by seed, in the same order, at least two seeds; all on the same examples in the same order."""
+    """Test the difference between the mean scores of two systems over seeds and examples.
+
+    Args:
+        values: The results of one system, one for each seed; at least two seeds.
+        base: The results of the other system, for the same seeds in the same order. All results are on the same
+            examples in the same order.
+
+    Raises:
+        ValueError: There are fewer than two seeds or fewer than two examples.
+    """
     import numpy as np
 
     scores = np.array([a.score - b.score for a, b in zip(values, base, strict=True)])
@@ -80,8 +95,16 @@ def crossed_test(values: Sequence[Additive], base: Sequence[Additive]) -> Crosse
 
 
 def crossed_test_of(scores: Array, table: Array) -> Crossed:
-    """The same from the differences of each seed [S] and their pseudo-values by example [S, n]."""
-    from scipy.special import stdtr, stdtrit  # scipy.stats asks more questions, and takes a hundred times as long
+    """Test the difference between the mean scores of two systems, as `crossed_test` does, from given differences.
+
+    Args:
+        scores: The difference of the scores for each seed, [seeds].
+        table: The differences of the pseudo-values for each seed and example, [seeds, examples].
+
+    Raises:
+        ValueError: There are fewer than two seeds or fewer than two examples.
+    """
+    from scipy.special import stdtr, stdtrit  # scipy.stats checks more, and takes a hundred times as long
 
     seeds, examples = table.shape
     if seeds < 2 or examples < 2:
@@ -93,8 +116,8 @@ def crossed_test_of(scores: Array, table: Array) -> Crossed:
     of_rest = float((rest**2).sum()) / ((seeds - 1) * (examples - 1))
 
     difference = float(scores.mean())
-    # Of the mean: mean squares of seeds and of examples hold the rest's once each, so once too often together. Not
-    # below either of the two: a component cannot be negative.
+    # The variance of the mean: the mean squares of seeds and of examples both contain that of the rest, which is
+    # subtracted once. The result is not smaller than either of the two, because a component cannot be negative.
     squares = max(of_seeds + of_examples - of_rest, of_seeds, of_examples)
     error = math.sqrt(squares / (seeds * examples))
     degrees = _satterthwaite(of_seeds, of_examples, of_rest, squares, seeds, examples)
@@ -116,80 +139,102 @@ def crossed_test_of(scores: Array, table: Array) -> Crossed:
 def _satterthwaite(
     of_seeds: float, of_examples: float, of_rest: float, squares: float, seeds: int, examples: int
 ) -> float:
-    """Degrees of freedom of a sum of mean squares; at least those of the seeds."""
+    """Return the degrees of freedom of a sum of mean squares (Satterthwaite 1946), at least those of the seeds."""
     free = seeds - 1
     below = of_seeds**2 / free + of_examples**2 / (examples - 1) + of_rest**2 / (free * (examples - 1))
     return max(float(free), squares**2 / below) if below > 0 else float(free)
 
 
-# How many seeds ----------------------------------------------------------------------------------------------------
+# The number of seeds -----------------------------------------------------------------------------------------------
 
 
-def power(found: Crossed, difference: float, seeds: int, *, tests: int = 1) -> float:
-    """The chance that the crossed test finds a true difference of this size with this many seeds, given the variance
-    components that were found, and as one of so many tests. Components estimated from few seeds are rough, and so is
-    this."""
+def power(observed: Crossed, difference: float, seeds: int, *, tests: int = 1) -> float:
+    """Return the probability that the crossed test finds a true difference of a given size.
+
+    The result is rough if the variance components were estimated from few seeds.
+
+    Args:
+        observed: A test whose variance components are used.
+        difference: The true difference.
+        seeds: The number of seeds.
+        tests: The number of tests for whose multiplicity the level is corrected.
+    """
     import numpy as np
 
-    return float(_powers(found, difference, np.array([seeds]), tests)[0])
+    return float(_powers(observed, difference, np.array([seeds]), tests)[0])
 
 
-def seeds_needed(found: Crossed, difference: float, *, tests: int = 1) -> int | None:
-    """The least number of seeds, beyond those there are, that finds a difference of this size with POWER; None where
-    none up to MOST_SEEDS does: the test set is too small for it, or the difference too close to zero."""
+def seeds_needed(observed: Crossed, difference: float, *, tests: int = 1) -> int | None:
+    """Return the smallest number of seeds, above the present one, with which a difference is found with POWER.
+
+    Args:
+        observed: A test whose variance components are used.
+        difference: The true difference.
+        tests: The number of tests for whose multiplicity the level is corrected.
+
+    Returns:
+        The number of seeds. None if no number up to MOST_SEEDS suffices, because the test set is too small or the
+        difference too close to zero.
+    """
     import numpy as np
 
-    numbers = np.arange(max(FEWEST_SEEDS, found.seeds + 1), MOST_SEEDS + 1)
+    numbers = np.arange(max(FEWEST_SEEDS, observed.seeds + 1), MOST_SEEDS + 1)
     if not difference:
         return None
-    enough = numbers[_powers(found, difference, numbers, tests) >= POWER]
+    enough = numbers[_powers(observed, difference, numbers, tests) >= POWER]
     return int(enough[0]) if len(enough) else None
 
 
-def detectable(found: Crossed, *, tests: int = 1) -> float:
-    """The smallest difference that the test finds with POWER, with the seeds there are."""
+def detectable(observed: Crossed, *, tests: int = 1) -> float:
+    """Return the smallest difference that the test finds with POWER, with the present number of seeds.
+
+    Args:
+        observed: A test whose variance components and number of seeds are used.
+        tests: The number of tests for whose multiplicity the level is corrected.
+    """
     import numpy as np
     from scipy.special import nctdtrinc
 
-    error, degrees, bound = _expected(found, np.array([found.seeds]), tests)
+    error, degrees, bound = _expected(observed, np.array([observed.seeds]), tests)
     return float(nctdtrinc(degrees[0], 1 - POWER, bound[0]) * error[0]) if error[0] > 0 else 0.0
 
 
-def _powers(found: Crossed, difference: float, seeds: Array, tests: int) -> Array:
-    """By the noncentral t distribution, for each number of seeds."""
+def _powers(observed: Crossed, difference: float, seeds: Array, tests: int) -> Array:
+    """Return the power for each number of seeds, by the noncentral t distribution."""
     import numpy as np
     from scipy.special import nctdtr
 
-    error, degrees, bound = _expected(found, seeds, tests)
+    error, degrees, bound = _expected(observed, seeds, tests)
     with np.errstate(divide="ignore"):
         return np.where(error > 0, 1 - nctdtr(degrees, abs(difference) / error, bound), 1.0)
 
 
-def _expected(found: Crossed, seeds: Array, tests: int) -> tuple[Array, Array, Array]:
-    """Standard error, degrees of freedom and the bound that t must exceed, with each number of seeds."""
+def _expected(observed: Crossed, seeds: Array, tests: int) -> tuple[Array, Array, Array]:
+    """Return the standard error, the degrees of freedom and the critical value of t for each number of seeds."""
     import numpy as np
     from scipy.special import stdtrit
 
-    by_seed = (found.seed_variance + found.rest_variance / found.examples) / seeds
-    of_examples = found.example_variance / found.examples
+    by_seed = (observed.seed_variance + observed.rest_variance / observed.examples) / seeds
+    of_examples = observed.example_variance / observed.examples
     variance = by_seed + of_examples
-    # Degrees of freedom as Satterthwaite would have them: those of the seeds, and more where examples vary more.
-    below = by_seed**2 / (seeds - 1) + of_examples**2 / (found.examples - 1)
+    # Degrees of freedom by Satterthwaite's formula: those of the seeds, and more if examples vary more.
+    below = by_seed**2 / (seeds - 1) + of_examples**2 / (observed.examples - 1)
     degrees = np.maximum(seeds - 1.0, np.divide(variance**2, below, out=np.zeros_like(below), where=below > 0))
     return np.sqrt(variance), degrees, stdtrit(degrees, 1 - (1 - LEVEL) / tests / 2)
 
 
-# Over examples, by resampling --------------------------------------------------------------------------------------
+# Resampling of examples --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bootstrapped:
-    """A difference of mean scores with its percentile interval (LEVEL)."""
+    """The bootstrap test of a difference of mean scores."""
 
     difference: float
     interval: tuple[float, float]
+    """The percentile interval at LEVEL."""
     p_value: float
-    """Two-sided, of the bootstrap distribution moved to zero."""
+    """The two-sided p-value, from the bootstrap distribution shifted to zero."""
 
 
 def paired_bootstrap(
@@ -200,9 +245,16 @@ def paired_bootstrap(
     seed: int = 0,
     resample_seeds: bool = False,
 ) -> Bootstrapped:
-    """Draws examples with replacement, the same ones for all runs; `resample_seeds`: seeds as well.
+    """Test the difference between the mean scores of two systems by the paired bootstrap.
 
-    values, base: by seed, in the same order, on the same examples. seed: of the draws.
+    Examples are drawn with replacement, the same ones for all runs.
+
+    Args:
+        values: The results of one system, one for each seed.
+        base: The results of the other system, for the same seeds in the same order, on the same examples.
+        resamples: The number of resamples.
+        seed: The seed of the draws.
+        resample_seeds: Whether the systems' seeds are drawn with replacement too.
     """
     import numpy as np
 
@@ -225,7 +277,7 @@ def paired_bootstrap(
         else:
             drawn.append(differences.mean(axis=0))
     all_drawn = np.concatenate(drawn)
-    # The metric is undefined on some resamples: a label's F1 where the label is in none of its examples.
+    # The metric may be undefined on a resample, such as a label's F1 if none of the examples has the label.
     defined = all_drawn[np.isfinite(all_drawn)]
     low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if len(defined) else (math.nan, math.nan)
     beyond = int((np.abs(defined - observed) >= abs(observed) - 1e-12).sum())
@@ -236,10 +288,16 @@ def paired_bootstrap(
 def approximate_randomisation(
     values: Sequence[Additive], base: Sequence[Additive], *, resamples: int = 10_000, seed: int = 0
 ) -> float:
-    """The two-sided p-value of a difference for these trained models, over examples.
+    """Return the two-sided p-value, over examples, of a difference between these trained models.
 
-    Where the two systems are alike, it makes no difference which of them gave which answer: the answers to each example
-    are exchanged by a coin, for all seeds together. values, base: as for `paired_bootstrap`.
+    If the two systems were alike, it would not matter which of them made which prediction. The predictions for each
+    example are therefore exchanged with probability 1/2, for all seeds together.
+
+    Args:
+        values: The results of one system, one for each seed.
+        base: The results of the other system, for the same seeds in the same order, on the same examples.
+        resamples: The number of random exchanges.
+        seed: The seed of the draws.
     """
     import numpy as np
 
@@ -248,7 +306,7 @@ def approximate_randomisation(
     rows, counts = _distinct([*values, *base])
     pairs = len(values)
     totals = [counts @ part for part in rows]
-    # Only what the two answered differently makes a difference when exchanged.
+    # Only examples for which the two systems' predictions differ change anything when exchanged.
     differing = np.zeros(len(counts), dtype=bool)
     for place in range(pairs):
         differing |= (rows[place] != rows[pairs + place]).any(axis=1)
@@ -270,10 +328,13 @@ def _mean_difference(values: Sequence[Additive], base: Sequence[Additive]) -> fl
 
 
 def _distinct(systems: Sequence[Additive]) -> tuple[list[Array], Array]:
-    """Examples that are alike for all systems, once: each system's rows of them [u, p], and how many there are [u].
+    """Group the examples whose rows are the same in all systems.
 
-    Drawing u groups with their sizes is the same as drawing n examples, and u is small: with two labels and one seed
-    there are eight ways to be answered.
+    Drawing from u groups according to their sizes is the same as drawing n examples, and u is small: with two labels
+    and one seed there are at most eight groups.
+
+    Returns:
+        Each system's rows for the u groups, [u, p], and the sizes of the groups, [u].
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""A leaderboard's file from predictions, and what must hold of it before anybody uploads it."""
+"""The submission file of a leaderboard, made from predictions, and the checks before an upload."""
 
 from __future__ import annotations
 
@@ -12,11 +12,18 @@ from alue_bench.evaluation.label_cells import split_labels
 
 
 def submission_text(task: Task, ids: Sequence[str], predicted: Sequence[str], rows: Sequence[Example]) -> str:
-    """The content of the task's submission file: UTF-8, lines end with a line feed.
+    """Return the content of a task's submission file, whose lines end with line feeds.
 
-    `predicted` are label names (several as `label_cells` joins them) or numbers as text, and `ids` the examples they
-    were made of; `rows` is every row of the official file. Raises DataError where the predictions are not
-    of exactly these rows, in their order, or one of them is not a label of the task.
+    Args:
+        task: The task.
+        ids: The identifiers of the examples that were predicted.
+        predicted: The predicted labels or, for a regression, numbers as text. Several labels are joined as in
+            `label_cells`.
+        rows: All rows of the official file.
+
+    Raises:
+        DataError: The predictions are not of exactly these rows in their order, a prediction is not a label of the
+            task, or the task declares no submission file.
     """
     submission = _declared(task)
     _check_rows(task.name, ids, rows)
@@ -54,7 +61,7 @@ def _check_rows(task: str, ids: Sequence[str], rows: Sequence[Example]) -> None:
 
 
 def _cells(value: str, labels: Labels, submission: Submission) -> list[str]:
-    """Of one prediction. Raises ValueError where it is not of the label space."""
+    """Return the cells of one prediction; raise ValueError if it does not belong to the label space."""
     if labels.kind is TargetKind.REGRESSION:
         number = float(value)
         if not math.isfinite(number):

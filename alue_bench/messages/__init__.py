@@ -1,1 +1,1 @@
-"""Texts for people: escaping for each output format, redaction of passwords, and commands that a message suggests."""
+"""Helpers for texts that people read: escaping for each output format, redaction of passwords, suggested commands."""

@@ -1,7 +1,7 @@
-"""Texts from outside, made fit for where they are shown: titles, labels, folders, causes of errors.
+"""The escaping of texts from outside (titles, labels, folders, causes of errors) for each format that shows them.
 
-Each function escapes what means something in its place, so that readers see the text as it is written. For terminals
-see `cli/views/console.py`, for figures `figure_text.py`; HTML is escaped by the template.
+Each function escapes the characters that have a meaning in its format, so that readers see the text as it is written.
+For terminals see `cli/views/console.py`, for figures `figure_text.py`; the template escapes HTML.
 """
 
 from __future__ import annotations
@@ -12,33 +12,33 @@ import re
 
 _STEERING = re.compile(
     "["
-    "\x00-\x1f\x7f-\x9f"  # controls: colours, cursor movements, bells; not allowed in XML either
+    "\x00-\x1f\x7f-\x9f"  # control characters: colours, cursor movements, bells; XML does not allow them either
     "\u2028\u2029"  # line and paragraph separators
-    "\u202a-\u202e\u2066-\u2069"  # embeddings, overrides and isolates of direction, which reorder what follows
-    "\ud800-\udfff"  # halves of surrogate pairs: bytes of a file name that are no UTF-8
+    "\u202a-\u202e\u2066-\u2069"  # directional embeddings, overrides and isolates, which reorder the text after them
+    "\ud800-\udfff"  # unpaired surrogates: bytes of a file name that are not UTF-8
     "\ufffe\uffff"
     "]"
 )
 LONGEST_FILE_NAME = 200
-"""Bytes of a file name; file systems take 255, and some of them are for endings and for scratch files beside."""
+"""The largest length of a file name in bytes. File systems take 255; the rest is for endings and scratch files."""
 DIGEST = 10
-"""Hexadecimal digits of a digest that keeps shortened names apart."""
+"""The number of hexadecimal digits of the digest that distinguishes shortened names."""
 
 
 def visible(text: str) -> str:
-    """Return the text with all escaped that steers a terminal or that XML does not allow; line feeds stay."""
-    return _STEERING.sub(lambda found: found[0] if found[0] == "\n" else _escaped(found[0]), text)
+    """Return the text with the characters escaped that control a terminal or that XML forbids, except line feeds."""
+    return _STEERING.sub(lambda match: match[0] if match[0] == "\n" else _escaped(match[0]), text)
 
 
 def one_line(text: str) -> str:
-    """Return the text as `visible` does, on one line: line feeds are escaped too."""
-    return _STEERING.sub(lambda found: _escaped(found[0]), text)
+    """Return the text as `visible` does, with line feeds escaped too."""
+    return _STEERING.sub(lambda match: _escaped(match[0]), text)
 
 
 def file_name(stem: str, ending: str = "") -> str:
-    """Return a name for a file: the stem with its ending, where need be escaped and shortened.
+    """Return a file name made of a stem and an ending; the stem is escaped and shortened if necessary.
 
-    Different stems never give the same name: whatever is left out is replaced by a digest of the whole stem.
+    Different stems never give the same name: a changed stem gets a digest of the original stem.
     """
     safe = one_line(stem).replace("/", "-").replace("\\", "-")
     room = LONGEST_FILE_NAME - len(ending.encode())
@@ -50,16 +50,16 @@ def file_name(stem: str, ending: str = "") -> str:
 
 
 _MARKDOWN = re.compile(
-    r"[<>&]"  # HTML, which Markdown lets through
+    r"[<>&]"  # HTML, which Markdown passes through
     r"|[\\`*_{}\[\]#|~$^]"
     r"|:(?=[\w+-]+:)"  # the name of an emoji
 )
 _MARKDOWN_BLOCK = re.compile(r"^(\d{1,9}(?=[.)])|(?=[-+=:]))")
-"""Beginnings of a line after which a sign would make a list, or a heading of the line before."""
+"""The beginnings of a line that would make it a list item, or the previous line a heading."""
 
 
 def markdown(text: str) -> str:
-    """Return Markdown that shows the text as it is, on one line."""
+    """Return Markdown that shows the text as it is written, on one line."""
     line = re.sub(r"[ \t\n\r\f\v]+", " ", visible(text)).strip()
     escaped = _MARKDOWN.sub(lambda sign: html.escape(sign[0]) if sign[0] in "<>&" else f"\\{sign[0]}", line)
     return _MARKDOWN_BLOCK.sub(r"\1\\", escaped)
@@ -79,10 +79,10 @@ LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\symbol{34}",  # babel gives the sign itself a meaning in some languages
+    '"': r"\symbol{34}",  # babel gives the character itself a meaning in some languages
     "'": r"\textquotesingle{}",
     "`": r"\textasciigrave{}",
-    "[": "{[}",  # after the end of a row and after a rule, a bracket would begin an option
+    "[": "{[}",  # after the end of a row and after a rule, a bracket would start an optional argument
     "]": "{]}",
     "*": "{*}",
     "±": r"$\pm$",
@@ -96,11 +96,11 @@ LATEX = {
     "\n": " ",
 }
 _LATEX = re.compile(f"[{re.escape(''.join(LATEX))}]|-(?=-)|,(?=,)")
-"""Signs that mean something, and pairs that would be set as a dash or a quotation mark."""
+"""The characters with a meaning in LaTeX, and pairs that would be set as a dash or a quotation mark."""
 
 
 def latex(text: str) -> str:
-    """Return LaTeX that sets the text as it stands; it needs UTF-8 and a LaTeX of 2020 or later."""
+    """Return LaTeX code that sets the text as it is written; it needs UTF-8 and a LaTeX of 2020 or later."""
     return _LATEX.sub(lambda sign: LATEX.get(sign[0], sign[0] + "{}"), visible(text))
 
 

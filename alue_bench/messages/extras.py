@@ -1,8 +1,8 @@
 """The optional packages of alue-bench, and the command that installs them.
 
-The command names the packages themselves, with the versions that alue-bench's own metadata asks for: `pip install
-'alue-bench[peft]'` works only where alue-bench came from a package index, and not where it was installed from a folder
-or a wheel.
+The command names the packages themselves, with the versions that alue-bench's metadata requires. `pip install
+'alue-bench[peft]'` would work only if alue-bench came from a package index, not if it was installed from a folder or a
+wheel.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ _OPTIONAL = re.compile(r"""(?P<package>[^;]+?)\s*;.*\bextra\s*==\s*["'](?P<extra
 
 
 def install_command(extra: str) -> str:
-    """Return the command that installs the packages of one of our extras.
+    """Return the command that installs the packages of one of alue-bench's extras.
 
     Args:
-        extra: a key of `[project.optional-dependencies]`.
+        extra: A key of `[project.optional-dependencies]`.
 
     Returns:
-        Something like `pip install 'peft>=0.17'`, quoted for a shell.
+        A command such as `pip install 'peft>=0.17'`, quoted for a shell.
 
     Raises:
-        KeyError: the installed alue-bench has no such extra.
+        KeyError: The installed alue-bench has no such extra.
     """
     return shlex.join(["pip", "install", *_packages()[extra]])
 
@@ -36,8 +36,8 @@ def install_command(extra: str) -> str:
 def command_for_module(module: str) -> str:
     """Return the command that most likely installs a Python module, for the packages that a plugin's model needs.
 
-    A module of one of our extras is installed with the version that the extra asks for. Of any other module only its
-    name is known, which most distributions share.
+    A module of one of alue-bench's extras is installed in the version that the extra requires. For any other module,
+    the distribution is assumed to have the module's name, as most have.
     """
     wanted = _canonical(module.partition(".")[0])
     for packages in _packages().values():
@@ -49,15 +49,15 @@ def command_for_module(module: str) -> str:
 
 @cache
 def _packages() -> dict[str, list[str]]:
-    """Requirements by extra, as the metadata of the installed distribution lists them."""
-    found: dict[str, list[str]] = {}
+    """Return the requirements of each extra, from the metadata of the installed distribution."""
+    by_extra: dict[str, list[str]] = {}
     for requirement in requires(DISTRIBUTION) or ():
         match = _OPTIONAL.fullmatch(requirement.strip())
         if match:
-            found.setdefault(match["extra"], []).append(match["package"])
-    return found
+            by_extra.setdefault(match["extra"], []).append(match["package"])
+    return by_extra
 
 
 def _canonical(name: str) -> str:
-    """A distribution's name as package indexes compare it (PEP 503)."""
+    """Return a distribution's normalised name, by which package indexes compare names (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,8 +1,8 @@
-"""Texts in figures, as written: no formula, no TeX, no warning where a font lacks a letter.
+"""The display of texts in figures as they are written: without formulas, TeX or warnings about missing letters.
 
-Every figure is drawn and saved inside `literal_text`. matplotlib makes some texts, such as those of ticks, only while
-it saves; outside they would be read as mathematics: `$` begins a formula in which `_`, `^` and a backslash mean
-something.
+Every figure must be drawn and saved inside `literal_text`. matplotlib creates some texts, such as tick labels, only
+while it saves a figure. Outside `literal_text` it would interpret them as mathematics: `$` begins a formula, in which
+`_`, `^` and a backslash have a meaning.
 """
 
 from __future__ import annotations
@@ -17,34 +17,39 @@ from alue_bench.messages.display import one_line
 
 SETTINGS = {"text.parse_math": False, "text.usetex": False, "axes.formatter.use_mathtext": False}
 LONGEST_NAME = 28
-"""Characters of a name in a figure; longer ones would leave no room for the figure."""
+"""The largest number of characters of a name in a figure; longer names would leave no room for the figure."""
 LONGEST_TITLE = 2 * LONGEST_NAME
+"""The largest number of characters of a title in a figure."""
 
 
 @contextmanager
 def literal_text(settings: dict[str, Any] | None = None) -> Iterator[None]:
-    """Let matplotlib draw and save texts as they are written; `settings` are further ones of matplotlib's."""
+    """Make matplotlib draw and save texts as they are written, for the length of a `with` block.
+
+    Args:
+        settings: Further settings (rcParams) of matplotlib for the block.
+    """
     import matplotlib as mpl
 
     with mpl.rc_context({**(settings or {}), **SETTINGS}), warnings.catch_warnings():
-        # A letter that no font has is drawn as a box, which everyone who uses such letters knows.
+        # matplotlib draws a letter that no font has as a box; that needs no warning.
         warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from", category=UserWarning)
         yield
 
 
 def short(name: str, most: int = LONGEST_NAME) -> str:
-    """Return a name as a figure shows it: on one line, cut where it is longer than `most` characters."""
+    """Return a name for a figure, on one line and cut to at most `most` characters."""
     name = one_line(name)
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def short_title(text: str) -> str:
-    """Return a title as a figure shows it, which has the figure's width."""
+    """Return a title for a figure; it may take the figure's whole width."""
     return short(text, LONGEST_TITLE)
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """Return the names as `short` does; those that are alike when cut are told apart by a number at their end."""
+    """Return the names as `short` does; names that are equal when cut get a number at their end."""
     cut = [short(name) for name in names]
     alike = Counter(cut)
     return [

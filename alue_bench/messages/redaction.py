@@ -1,7 +1,8 @@
-"""Keeping passwords and tokens out of what is printed and stored.
+"""The removal of passwords and tokens from everything that is printed or stored.
 
-Two things are taken out of every text that leaves the process for a terminal, a log or the tracking store: what stands
-before the `@` of an address, and the value of every environment variable whose name says that it is a secret.
+Every text that leaves the process for a terminal, a log or the tracking store is searched for secrets. Removed are the
+user and password before the `@` of an address, passwords and tokens in its query, hub tokens, and the value of every
+environment variable whose name says that it is a secret.
 """
 
 from __future__ import annotations
@@ -12,25 +13,25 @@ from typing import Any
 
 REMOVED = "***"
 
-# What a secret's variable is called: HF_TOKEN, MLFLOW_TRACKING_PASSWORD, PGPASSWORD, AWS_SECRET_ACCESS_KEY, …
+# The names of environment variables that hold secrets: HF_TOKEN, MLFLOW_TRACKING_PASSWORD, AWS_SECRET_ACCESS_KEY, …
 SECRET_NAME = re.compile(
     r"(^|_)(TOKEN|PG(SSL)?PASSWORD|PASSWORD|PASSWD|MYSQL_PWD|PASSPHRASE|SECRET|CREDENTIALS?"
     r"|(API|ACCESS|PRIVATE)_?KEY)($|_)",
     re.I,
 )
 SHORTEST = 4
-"""Shorter values are no secrets, and would tear holes into ordinary words."""
+"""The smallest length of a secret. Shorter values are not secrets, and removing them would damage ordinary words."""
 SWITCHES = ("true", "false", "none", "null")
-"""No secrets either: HF_HUB_DISABLE_IMPLICIT_TOKEN=true says that there is none."""
+"""Values that are not secrets either: HF_HUB_DISABLE_IMPLICIT_TOKEN=true says that there is no token."""
 
-# The last @ before the path ends what belongs to the user: passwords may hold any sign, an @ included.
+# The user part ends at the last @ before the path: passwords may contain any character, an @ included.
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^\s/?#\"'<>]*)@")
 _QUERY = re.compile(r"(?P<name>[?&;](?:\w*password|\w*passwd|\w*token|\w*secret|\w*api_?key)=)[^&;\s\"'#]+", re.I)
 _HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}\b")
 
 
 def redact(text: str) -> str:
-    """The text without passwords and tokens."""
+    """Return the text with passwords and tokens replaced by `***`."""
     for secret in _secrets():
         text = text.replace(secret, REMOVED)
     text = _ADDRESS.sub(rf"\g<scheme>{REMOVED}@", text)
@@ -39,8 +40,11 @@ def redact(text: str) -> str:
 
 
 def redacted(value: Any) -> Any:
-    """A value made of mappings, lists and texts, with every text redacted: before it becomes JSON, where quotation
-    marks in a secret would be escaped and numbers that look like one replaced."""
+    """Return a value made of mappings, lists and texts with every text in it redacted.
+
+    Call this before the value is written as JSON. In the JSON text, quotation marks in a secret would be escaped, so
+    that the secret would not be recognised, and numbers that equal a secret would be replaced.
+    """
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, dict):
@@ -51,15 +55,15 @@ def redacted(value: Any) -> Any:
 
 
 def has_credentials(uri: str) -> bool:
-    """Whether an address holds what others should not see."""
+    """Return whether an address contains a secret."""
     return redact(uri) != uri
 
 
 def _secrets() -> list[str]:
-    """Values of secret variables, the longest first: one may be a part of another."""
-    found = {
+    """Return the values of environment variables with secrets, the longest first: one may be a part of another."""
+    secrets = {
         value
         for name, value in os.environ.items()
         if SECRET_NAME.search(name) and len(value) >= SHORTEST and value.lower() not in SWITCHES
     }
-    return sorted(found, key=len, reverse=True)
+    return sorted(secrets, key=len, reverse=True)

@@ -1,4 +1,4 @@
-"""Commands that a message offers to copy: quoted for a shell, with the user's own options, without passwords."""
+"""The commands that messages offer for copying, quoted for a shell, with the user's options and without passwords."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ PROGRAM = "alue-bench"
 
 
 def command_line(*words: object, options: Mapping[str, object] | None = None) -> str:
-    """Return an `alue-bench` command as one writes it in a shell.
+    """Return an `alue-bench` command, quoted for a shell.
 
     Args:
-        words: the command and its arguments, such as `"data", "verify", "mdd"`.
-        options: values by the names of a command's parameters, such as `{"data_dir": folder}`. None, False and empty
-            lists are left out, True is a flag, and each value of a list is an option of its own. A password in an
-            address is replaced by `***`.
+        *words: The command and its arguments, such as `"data", "verify", "mdd"`.
+        options: The values of options by the names of the command's parameters, such as `{"data_dir": folder}`. None,
+            False and empty lists are left out, True gives a flag, and each value of a list gives an option of its own.
+            A password in an address is replaced by `***`.
     """
     given = [part for name, value in (options or {}).items() for part in _option(name, value)]
     return shlex.join([PROGRAM, *map(str, words), *given])
@@ -32,7 +32,7 @@ def _option(name: str, value: object) -> Iterable[str]:
         return
     for one in value if isinstance(value, list | tuple) else (value,):
         text = redact(str(one))
-        if text.startswith("-"):  # a command line would take it for an option
+        if text.startswith("-"):  # as a word of its own, it would be parsed as an option
             yield f"{option}={text}"
         else:
             yield from (option, text)

@@ -1,1 +1,1 @@
-"""From a request to an ordered list of runs: grids, recipes, and the order in which a sweep does its cells."""
+"""The planning of runs: from a request to an ordered list of runs, with grids, recipes and the order of a sweep."""

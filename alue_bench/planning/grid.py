@@ -1,13 +1,13 @@
-"""Grids of settings: which cells a sweep has, and how they are written.
+"""Grids of settings for sweeps: their axes, their cells, and the notation of `--grid`.
 
     bottom-top                          every pair of frozen bottom and top layers: 91 cells for 12 layers
     bottom=0..12/3,top=0..4             ranges, both ends included, with a step
-    bottom=6..,top=0,2,4                to the last layer; a list of values
-    strategy=full,last-quarter          strategies by name, beside the cells
-    lr=2e-5,5e-5 seed=42..44            each cell with each rate and each seed
+    bottom=6..,top=0,2,4                a range up to the number of layers; a list of values
+    strategy=full,last-quarter          strategies by name, in addition to the cells
+    lr=2e-5,5e-5 seed=42..44            each cell with each learning rate and each seed
 
-Axes are parted by commas or blanks; what stands between two of them belongs to the first. A bottom axis alone leaves
-the top layers training, and the other way round. Pairs that freeze more layers than a model has are no cells of it.
+Axes are separated by commas or blanks. A value belongs to the axis named before it. With a bottom axis alone, no top
+layers are frozen, and the reverse. Pairs that freeze more layers than a model has are left out.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from alue_bench.contract.errors import UsageError
 WHOLE = "bottom-top"
 LAYERS = ("bottom", "top")
 SETTINGS: Mapping[str, type[int] | type[float]] = {"lr": float, "epochs": int, "batch_size": int, "max_length": int}
-"""Hyper-parameters that may be an axis: those that every run records under their own name."""
+"""The hyper-parameters that can be an axis, with their types; every run records them under these names."""
 AXES = (*LAYERS, "strategy", *SETTINGS, "seed")
 MOST = 1_000_000
-"""No axis has so many values: a slip of the pen, not a wish."""
+"""The largest number of values of an axis; a larger number is a typing error."""
 
 Cell = tuple[int, int]
-"""How many layers are frozen at the bottom and at the top."""
+"""The numbers of layers that are frozen at the bottom and at the top."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """Whole numbers from `first` to `last`, both included, in steps."""
+    """A range of whole numbers from `first` to `last`, both included."""
 
     first: int
     last: int | None = None
-    """None: as far as the model has layers."""
+    """The last number; None for the number of the model's layers."""
     step: int = 1
 
     def values(self, limit: int) -> range:
-        """Those of them up to `limit`."""
+        """Return the numbers of the range that are not above `limit`."""
         return range(self.first, min(limit, self.last if self.last is not None else limit) + 1, self.step)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What a sweep crosses with each other."""
+    """The axes of a sweep, whose values are crossed with each other."""
 
     bottom: tuple[Span, ...] = ()
     top: tuple[Span, ...] = ()
@@ -56,8 +56,14 @@ class Grid:
     seeds: tuple[int, ...] = ()
 
     def cells(self, layers: int) -> list[Cell]:
-        """The pairs that a model with so many layers has room for, by bottom, then by top; none without an axis of
-        layers."""
+        """Return the pairs of frozen layers for a model, sorted by bottom and then by top.
+
+        Args:
+            layers: The number of the model's layers. Pairs that freeze more are left out.
+
+        Returns:
+            The cells; none if the grid has neither a bottom nor a top axis.
+        """
         if not self.bottom and not self.top:
             return []
         bottoms, tops = (
@@ -67,23 +73,23 @@ class Grid:
         return [(bottom, top) for bottom, top in product(bottoms, tops) if bottom + top <= layers]
 
     def strategy_names(self, layers: int) -> list[str]:
-        """The cells by name, and the strategies beside them."""
+        """Return the strategies of the cells for a model with so many layers, and the grid's other strategies."""
         return list(dict.fromkeys([*(cell_name(cell) for cell in self.cells(layers)), *self.strategies]))
 
     def variants(self) -> list[dict[str, object]]:
-        """Each combination of the axes of hyper-parameters; one empty one where there is none."""
+        """Return each combination of values of the hyper-parameter axes; one empty combination if there are none."""
         names = list(self.settings)
         return [dict(zip(names, values, strict=True)) for values in product(*self.settings.values())]
 
 
 def cell_name(cell: Cell) -> str:
-    """The strategy that freezes so many layers at the bottom, with the embeddings, and at the top."""
+    """Return the name of the strategy that freezes the cell's bottom layers, with the embeddings, and top layers."""
     bottom, top = cell
     return (f"bottom{bottom}" if bottom else "") + (f"top{top}" if top else "") or "full"
 
 
 def cell_of(strategy: str) -> Cell | None:
-    """The other way round; None where a strategy is no cell of such a grid."""
+    """Return the cell of a strategy name, the inverse of `cell_name`; None if the strategy is not a cell."""
     if strategy == "full":
         return 0, 0
     match = re.fullmatch(r"(?:bottom([1-9]\d*))?(?:top([1-9]\d*))?", strategy)
@@ -93,9 +99,10 @@ def cell_of(strategy: str) -> Cell | None:
 
 
 def parse_grid(texts: Iterable[str]) -> Grid:
-    """One grid of all that is given.
+    """Return the grid that the values of all `--grid` options describe together.
 
-    Raises UsageError naming the axis and the value that make no sense.
+    Raises:
+        UsageError: An axis is unknown, or a value is malformed. The message names both.
     """
     values: dict[str, list[str]] = {}
     for text in texts:
@@ -117,7 +124,7 @@ def parse_grid(texts: Iterable[str]) -> Grid:
 
 
 def _collect(text: str, values: dict[str, list[str]]) -> None:
-    """The values of each axis, as they are written."""
+    """Split one `--grid` text, and add the unparsed values of each axis to `values`."""
     axis: str | None = None
     pieces = [piece for piece in re.split(r"[,\s]+", text.strip()) if piece]
     if not pieces:

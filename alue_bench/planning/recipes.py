@@ -1,10 +1,10 @@
-"""Hyper-parameters that publications recommend together, by name.
+"""Recipes: named sets of hyper-parameters that a publication recommends.
 
-A recipe goes with any strategy. What it sets wins over the defaults of task and model, and gives way to a study file
-and to options: `--recipe mosbach --epochs 5` is that recipe with five epochs. Each is complete but for `max_length`,
-which belongs to the task, and `select`: whichever epoch is tested, the training is the same.
+A recipe can be combined with any strategy. Its values override the defaults of task and model, and are overridden by a
+study file and by options: `--recipe mosbach --epochs 5` is that recipe with five epochs. A recipe sets every
+hyper-parameter except `max_length`, which depends on the task, and `select`, which does not affect the training.
 
-The betas of AdamW are 0.9 and 0.999 in all of them, and the bias of its moments is always corrected.
+The betas of AdamW are 0.9 and 0.999 in all recipes, and the bias of its moments is always corrected.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from alue_bench.contract.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How somebody fine-tuned."""
+    """A set of hyper-parameters from a publication."""
 
     title: str
     source: str
+    """The publication, and the places in it."""
     values: Mapping[str, object]
+    """The values by their names in `HyperParameters`."""
 
 
 RECIPES: Mapping[str, Recipe] = {
@@ -92,7 +94,7 @@ RECIPES: Mapping[str, Recipe] = {
 
 
 def recipe(name: str) -> Recipe:
-    """Raises UsageError where there is none of that name."""
+    """Return the recipe of this name; raise UsageError if there is none."""
     try:
         return RECIPES[name]
     except KeyError:

@@ -1,13 +1,15 @@
-"""The order in which a sweep does its runs: cells that share a frozen prefix near each other, and no corner of the grid
-early or late as a whole.
+"""The order in which a sweep executes its runs.
 
-A machine drifts: it warms up, its disk fills, others begin to use it. If a grid were done row by row, that would look
-like an effect of the rows. So each depth's runs are dealt out over several rounds, and within a round the depths come
-in random order. Of many such orders the one is taken in which the position says least about the settings (Morgan &
-Rubin 2012, Rerandomization to improve covariate balance in experiments). It depends on the runs and the seed alone: the
-same sweep, begun again, goes on where it stopped.
+Machines drift during a sweep: they warm up, their disks fill, other users start programs. If a sweep executed a grid
+row by row, this drift would look like an effect of the rows. The order therefore balances the settings over time, and
+still places runs with the same frozen prefix near each other:
 
-Rounds are few, so that a store too small for all depths computes each of them a few times at most.
+- The runs of each prefix depth are distributed over several rounds. Within a round, the depths come in random order.
+- We draw 1,000 such orders and use the one in which the position is least correlated with the settings (Morgan & Rubin
+  2012, Rerandomization to improve covariate balance in experiments).
+
+The order depends on the runs and the seed alone, so that an interrupted sweep continues where it stopped. There are few
+rounds, so that a cache that is too small for all depths computes each of them only a few times.
 """
 
 from __future__ import annotations
@@ -25,24 +27,26 @@ if TYPE_CHECKING:
 
 ROUNDS = 4
 DRAWS = 1000
+"""The number of random orders of which the best is used."""
 DRIFTS = 3
-"""Steady, curved, and turning twice."""
+"""The number of drift shapes that are considered: polynomials over time of degree 1, 2 and 3."""
 TAG = "sweep.position"
-"""Of a run: its place in the order of its sweep, such as 17/91."""
+"""The tag that records a run's position in its sweep, such as 17/91."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """Runs in the order in which they are to be done, each tagged with its place."""
+    """The runs of a sweep in the order of execution, each tagged with its position."""
 
     runs: list[PlannedRun]
     seed: int
+    """The seed of the random draws."""
     bias: float
-    """The largest correlation, without its sign, of a smooth drift over the order of a grid with the number of frozen
-    bottom or top layers, the expected cost, the learning rate or the seed."""
+    """The largest absolute correlation between a smooth drift over time and a setting: the number of frozen bottom or
+    top layers, the expected cost, the learning rate or the seed."""
 
     def describe(self) -> str:
-        """For people and for the parent run."""
+        """Return a description for people and for the parent run."""
         return (
             f"{ROUNDS} rounds over the depths of frozen prefixes, shuffled (seed {self.seed}); largest correlation of "
             f"a drift with a setting {self.bias:.2f}"
@@ -50,9 +54,14 @@ class Order:
 
 
 def spread_out(runs: Sequence[PlannedRun], seed: int = 0) -> Order:
-    """Order a sweep's runs; those of one task and model, which are compared, stay together.
+    """Return a sweep's runs in the order of execution.
 
-    A run that can use the model that another one trains comes right behind it.
+    Runs with the same training task and model, which are compared with each other, stay together. Runs that share a
+    training stay next to each other.
+
+    Args:
+        runs: The runs in any order.
+        seed: The seed of the random draws.
     """
     grids: dict[tuple[str, str], dict[str, list[PlannedRun]]] = {}
     for run in runs:
@@ -72,7 +81,7 @@ def spread_out(runs: Sequence[PlannedRun], seed: int = 0) -> Order:
 
 
 def _least_biased(runs: Sequence[PlannedRun], seed: int) -> tuple[list[int], float]:
-    """Places of the runs in the best of many orders, and its bias."""
+    """Return the positions of the runs in the least biased of many random orders, and its bias."""
     import numpy as np
 
     blocks: dict[int, list[int]] = {}
@@ -94,8 +103,11 @@ def _least_biased(runs: Sequence[PlannedRun], seed: int) -> tuple[list[int], flo
 
 
 def _drifts(runs: int) -> np.ndarray[Any, Any]:
-    """Ways in which a machine may change over so many runs, [drifts, runs]: steadily, once and back, twice. Their
-    products with standardised settings are correlations."""
+    """Return smooth drifts of a machine over the runs of a sweep, [drifts, runs].
+
+    The rows are orthonormal polynomials of degree 1 to DRIFTS over the positions, scaled so that their products with
+    standardised settings are correlations.
+    """
     import numpy as np
 
     if runs <= DRIFTS:
@@ -106,18 +118,22 @@ def _drifts(runs: int) -> np.ndarray[Any, Any]:
 
 
 def _settings(run: PlannedRun) -> tuple[float, ...]:
-    """What must not go with the position."""
+    """Return the settings that must not correlate with the position."""
     spec = run.spec
     bottom, top = cell_of(spec.strategy) or (spec.freeze_plan.bottom, spec.freeze_plan.top)
     return float(bottom), float(top), run.cost, float(spec.seed), spec.hyper.lr
 
 
 def _dealt(blocks: Sequence[Sequence[int]], draw: random.Random) -> list[int]:
-    """Each block's members over the rounds, as evenly as may be; in a round, block by block in random order.
+    """Return one random order of the runs, which distributes each block evenly over the rounds.
 
-    Blocks are given from shallow to deep. The first round begins with its shallowest one: workers who share the sweep
-    would else begin with computing the same prefixes. The last one ends with its deepest: these runs are the shortest,
-    so that the workers come to the end together.
+    Within a round, the blocks come in random order, with two exceptions. The first round starts with its shallowest
+    block; otherwise workers that share the sweep would start by computing the same prefixes. The last round ends with
+    its deepest block, whose runs are the shortest, so that the workers finish at about the same time.
+
+    Args:
+        blocks: The positions of the runs of each prefix depth, from the shallowest to the deepest.
+        draw: The random generator.
     """
     rounds: list[list[list[int]]] = [[] for _ in range(ROUNDS)]
     for block in blocks:

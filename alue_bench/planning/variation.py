@@ -1,7 +1,7 @@
-"""Which hyper-parameters a list of runs varies, and an order in which people find the runs again.
+"""The hyper-parameters that a list of runs varies, and the order in which runs are listed for people.
 
-Runs of one task and model usually differ in strategy and seed alone. A grid over learning rates, say, varies a
-hyper-parameter too; then each of its values is a setting of its own, and nothing is averaged over them.
+Runs of one task and model usually differ in strategy and seed alone. A grid over learning rates, for example, varies a
+hyper-parameter too. Then each of its values is a setting of its own, and no mean is taken over the values.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from alue_bench.contract.spec import HyperParameters, RunSpec
 from alue_bench.planning.grid import cell_of
 
 Settings = tuple[tuple[str, object], ...]
-"""Values of hyper-parameters that vary, by name."""
+"""Pairs of name and value, one for each hyper-parameter that varies."""
 
 
 def varied(runs: Iterable[tuple[str, str, HyperParameters]]) -> tuple[str, ...]:
-    """Return the names of the hyper-parameters that have several values with one task and model.
+    """Return the names of the hyper-parameters that have several values among the runs of one task and model.
 
     Args:
-        runs: the task's name, the model's name and the hyper-parameters of each run.
+        runs: The name of the task, the name of the model and the hyper-parameters of each run.
     """
     values: defaultdict[tuple[str, str], list[HyperParameters]] = defaultdict(list)
     for task, model, hyper in runs:
@@ -34,30 +34,33 @@ def varied(runs: Iterable[tuple[str, str, HyperParameters]]) -> tuple[str, ...]:
 
 
 def varied_by_specs(specs: Iterable[RunSpec]) -> tuple[str, ...]:
-    """Return `varied` of runs to do."""
+    """Return the hyper-parameters that vary among these runs; see `varied`."""
     return varied((spec.task, spec.model, spec.hyper) for spec in specs)
 
 
 def settings_of(hyper: HyperParameters, names: Sequence[str]) -> Settings:
-    """Return a run's values of the hyper-parameters that vary."""
+    """Return a run's values of the named hyper-parameters."""
     return tuple((name, getattr(hyper, name)) for name in names)
 
 
 def describe(settings: Settings, *, between: str = ", ") -> str:
-    """Return settings in words, such as "lr 2e-05, epochs 3"; empty where nothing varies."""
+    """Return settings as text, such as "lr 2e-05, epochs 3"; empty if there are none."""
     return between.join(
         f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in settings
     )
 
 
 def labelled(spec: RunSpec, names: Sequence[str]) -> str:
-    """Return a run's name for people, with its values of the hyper-parameters that vary."""
+    """Return a run's name for people, with its values of the named hyper-parameters."""
     return ", ".join(filter(None, (spec.label, describe(settings_of(spec.hyper, names)))))
 
 
 def reading_order(specs: Sequence[RunSpec]) -> Mapping[str, int]:
-    """Return each run's place, by fingerprint: by task, model, strategy (the cells of a grid from the fewest frozen
-    layers, then others by name), hyper-parameters that vary, and seed."""
+    """Return the position of each run in lists for people, by fingerprint.
+
+    Runs are sorted by task, model, strategy, hyper-parameters that vary, and seed. Among the strategies, the cells of a
+    grid come first, sorted by frozen bottom layers and then frozen top layers; the others follow, sorted by name.
+    """
     names = varied_by_specs(specs)
 
     def key(spec: RunSpec) -> tuple[object, ...]:

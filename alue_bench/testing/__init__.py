@@ -1,6 +1,6 @@
-"""The conformance kit: what a plugin author runs on their own declarations.
+"""The conformance kit, with which plugin authors check their declarations.
 
-One test a declaration is enough, in pytest or any other runner:
+One test for each declaration is enough, in pytest or any other runner:
 
     from alue_bench.testing import check_model, check_strategy, check_task
     import my_plugin
@@ -9,10 +9,10 @@ One test a declaration is enough, in pytest or any other runner:
         for task in my_plugin.alue_bench_tasks():
             check_task(task)
 
-Each check tries everything it can and then raises one `ConformanceError`, an AssertionError, with a sentence for each
-violation: which declaration, what is wrong with it, what to do. A `ConformanceWarning` tells what could not be tried,
-such as a checkpoint that was never downloaded or a task without a sample, and what only its author can judge. The
-built-in plugins pass the same checks.
+Each check function runs all of its checks and then raises one `ConformanceError`, an AssertionError. The error has one
+sentence for each violation, which says which declaration is affected, what is wrong with it, and what to do. A
+`ConformanceWarning` reports what could not be checked, such as a checkpoint that was never downloaded or a task without
+a sample, and what only the author can judge. The built-in plugins pass the same checks.
 """
 
 from alue_bench.testing.executors import check_executor

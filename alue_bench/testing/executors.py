@@ -1,4 +1,4 @@
-"""Checks of an executor."""
+"""The conformance checks of executors."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from alue_bench.testing.violations import Remark, cause, raise_if_any
 def check_executor(executor: Executor) -> None:
     """Check an executor's declaration, and that its workers can be started and stopped; nothing is submitted.
 
-    Where hiring raises UsageError or UnavailableError, as where there is no cluster, that is a warning: it cannot be
-    checked here.
+    If `start` raises UsageError or UnavailableError, for example because there is no cluster, the workers cannot be
+    checked here; that gives a ConformanceWarning.
 
-    Raises ConformanceError with a sentence for each violation.
+    Raises:
+        ConformanceError: The executor breaks the contract; the message has one sentence for each violation.
     """
     raise_if_any(executor, Executor, [_metadata, _pool])
 
@@ -37,7 +38,7 @@ def _pool(executor: Executor) -> Iterator[str]:
     except (UsageError, UnavailableError) as error:
         yield Remark(f"{subject} was not tried: {error}")
         return
-    except Exception as error:  # a stranger's function
+    except Exception as error:  # a plugin's function may raise anything
         yield f"{subject}: start raises {cause(error)}; raise UnavailableError with what is missing and what to do"
         return
     missing = [name for name in ("has_room", "submit", "events", "stop") if not callable(getattr(pool, name, None))]

@@ -1,4 +1,4 @@
-"""Checks of a task's files, one by one: what the reader makes of the rows, and of a row that cannot be right."""
+"""The conformance checks of a task's files: how the reader reads good rows, and how it reports a bad row."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PARQUET = b"PAR1"
 
 @dataclass(frozen=True)
 class _File:
-    """A file of a split on this machine."""
+    """A data file of a split on this machine."""
 
     task: Task
     split: str
@@ -45,12 +45,15 @@ class _File:
         return "line" if self.has_lines else "row"
 
     def place(self, row: Example | BadRow) -> str:
-        """Where a row stands, for a sentence."""
+        """Return the beginning of a sentence about a row: the task, the file, and the line or row."""
         return f"{self.subject}: {place(self.path, row.line, has_lines=self.has_lines)}"
 
 
 def check_reader_alone(task: Task, split: str, file: DataFile) -> Iterator[str]:
-    """What can be tried of a reader without a file of its format: it takes a path, and invents no rows."""
+    """Yield the violations of a reader that show without a file of its format.
+
+    Checked are that the reader can be called with a path, and that it gives no rows for an empty file.
+    """
     subject = f"task {task.name!r}: the reader of the {split} file"
     try:
         inspect.signature(file.read).bind(Path(file.path))
@@ -61,7 +64,7 @@ def check_reader_alone(task: Task, split: str, file: DataFile) -> Iterator[str]:
         try:
             rows: Any = file.read(_written(Path(folder) / file.path, b""))
             invented = rows is not None and any(isinstance(row, Example) for row in rows)
-        except Exception:  # as it should: there is nothing to read
+        except Exception:  # the right reaction: the file is empty
             return
     if rows is None:
         yield f"{subject} returns None; let it yield Example or BadRow for each row"
@@ -70,7 +73,16 @@ def check_reader_alone(task: Task, split: str, file: DataFile) -> Iterator[str]:
 
 
 def check_file(task: Task, split: str, declared: DataFile, folder: Path) -> Iterator[str]:
-    """One file of a split: read twice, row by row, and once more with a bad row."""
+    """Yield the violations of a file and its reader.
+
+    The file is read twice, and a copy of it with a bad row is read once.
+
+    Args:
+        task: The task.
+        split: The name of the split that the file belongs to.
+        declared: The declaration of the file.
+        folder: The folder that contains the file.
+    """
     file = _File(task, split, declared, folder / declared.path)
     subject, path = file.subject, file.path
     if not path.is_file():
@@ -82,7 +94,7 @@ def check_file(task: Task, split: str, declared: DataFile, folder: Path) -> Iter
     except DataError as error:
         yield f"{subject}: the {split} file cannot be used: {error}; mend the file or its DataFile"
         return
-    except Exception as error:  # a stranger's reader
+    except Exception as error:  # a plugin's reader may raise anything
         yield (
             f"{subject}: the reader of {path} raised {cause(error)}; let it yield BadRow({file.unit}, reason) for a "
             "bad row and raise DataError where the whole file is unusable"
@@ -112,12 +124,12 @@ def _rows(declared: DataFile, path: Path) -> list[Any]:
 
 
 def _equal(rows: list[Any], again: list[Any]) -> bool:
-    """Whether two readings agree. NaN, which pandas puts where a cell is empty, agrees with itself."""
+    """Return whether two readings agree. NaN, which pandas gives for an empty cell, agrees with itself."""
     return repr(rows) == repr(again)
 
 
 def _malformed(row: object) -> str | None:
-    """What a row must be before anything else of it can be looked at, or None where it is that."""
+    """Return the remedy for a row of a wrong type, which no other check can handle; None for any other row."""
     if not isinstance(row, (Example, BadRow)):
         return "let it yield Example or BadRow, or leave out a row that is not of the task"
     if not isinstance(row.line, int) or isinstance(row.line, bool):
@@ -135,7 +147,7 @@ def _bad_rows(file: _File, bad: list[BadRow]) -> Iterator[str]:
 
 
 def _identifiers(file: _File, examples: list[Example]) -> Iterator[str]:
-    """Identifiers and places: each row has its own, in file order."""
+    """Yield the first row whose identifier is repeated or unusable, or whose line is not in file order."""
     submission = file.task.submission
     goes_out = submission is not None and submission.id == "given" and file.split in ("submission", "test")
     seen: set[str] = set()
@@ -161,7 +173,7 @@ def _identifiers(file: _File, examples: list[Example]) -> Iterator[str]:
 
 
 def _constants(file: _File, examples: list[Example]) -> Iterator[str]:
-    """What is the same in every row, so that the reader seems to read another column."""
+    """Yield a violation for each value that is the same in every row, which suggests that a wrong column is read."""
     if len(examples) < 2:
         return
     what = f"{file.subject}: in the {file.split} file {file.path}"
@@ -180,15 +192,15 @@ def _constants(file: _File, examples: list[Example]) -> Iterator[str]:
 
 
 def _misfits(file: _File, examples: list[Example]) -> Iterator[str]:
-    """Rows whose texts or gold labels are not what the task declares."""
-    found = 0
+    """Yield a violation for rows whose texts or gold labels contradict the task's declaration."""
+    misfits = 0
     for example in examples:
         misfit = _misfit(file.task, example)
         if misfit is None and file.split != "submission":
             misfit = _misfit_of_target(file.task.labels, example.target)
         if misfit is None and (bad := unfit(example, file.task.labels)) is not None:
             misfit = f"{bad.reason}; let the reader yield BadRow for it"
-        if misfit is not None and (found := found + 1) <= SHOWN:
+        if misfit is not None and (misfits := misfits + 1) <= SHOWN:
             yield f"{file.place(example)}: {misfit}"
 
 
@@ -206,7 +218,7 @@ def _misfit(task: Task, example: Example) -> str | None:
 
 
 def _misfit_of_target(labels: Labels, target: Target) -> str | None:
-    """Why a gold label cannot be encoded, or None."""
+    """Return why a gold label cannot be encoded, with the remedy; None if it can."""
     if target is None:
         return "the row has no gold label; name its column in target, or make the file the submission split"
     known = f"declared are {', '.join(labels.names)}; mend the labels, or decode= in the reader"
@@ -226,11 +238,11 @@ def _misfit_of_target(labels: Labels, target: Target) -> str | None:
     return None
 
 
-# A row that cannot be right ------------------------------------------------------------------------------------------
+# The report of a bad row ---------------------------------------------------------------------------------------------
 
 
 def _spoilt(file: _File, rows: list[Any]) -> Iterator[str]:
-    """Read a copy of the file with one row that cannot be right: the reader must name it."""
+    """Yield a violation if the reader does not report a bad row that is appended to a copy of the file."""
     content = file.content
     if not file.has_lines:
         yield from _half_of_it(file, rows)
@@ -263,19 +275,26 @@ def _is_utf8(content: bytes) -> bool:
 
 
 def _named(file: _File, content: bytes, *, what: str, at: int | None) -> Iterator[str]:
-    """Whether the reader names the bad row of `content`, at its line or row where that is known."""
+    """Yield a violation if the reader does not report the bad row of `content`.
+
+    Args:
+        file: The file whose reader is checked.
+        content: The content of a file with one bad row.
+        what: A phrase that says what is wrong with the row.
+        at: The line or row at which the bad row must be reported; None if it is not known.
+    """
     subject = f"{file.subject}: a row of the {file.split} file with {what}"
     remedy = f"let the reader of {file.declared.path} yield BadRow({at or file.unit}, reason) for it"
     labels = file.task.labels
     with tempfile.TemporaryDirectory() as folder:
         try:
-            found = _rows(file.declared, _written(Path(folder) / file.declared.path, content))
+            rows = _rows(file.declared, _written(Path(folder) / file.declared.path, content))
         except DataError:
-            return  # the reader says itself that the whole file is unusable
-        except Exception as error:  # a stranger's reader
+            return  # the reader itself reports that the whole file is unusable
+        except Exception as error:  # a plugin's reader may raise anything
             yield f"{subject} makes the reader raise {cause(error)}; {remedy}"
             return
-    bad = [row for row in found if not isinstance(row, Example) or unfit(row, labels) is not None]
+    bad = [row for row in rows if not isinstance(row, Example) or unfit(row, labels) is not None]
     places = [getattr(row, "line", None) for row in bad]
     if not bad:
         yield f"{subject} is taken without a word; {remedy}"
@@ -290,14 +309,14 @@ def _written(path: Path, content: bytes) -> Path:
 
 
 def _half_of_it(file: _File, rows: list[Any]) -> Iterator[str]:
-    """A file without lines, cut in two: its reader must not find every row in one half."""
+    """Yield a violation if the reader gives every row for the first half of a file without lines."""
     half = file.content[: len(file.content) // 2]
     with tempfile.TemporaryDirectory() as folder:
         try:
-            found = _rows(file.declared, _written(Path(folder) / file.declared.path, half))
-        except Exception:  # as it should: what is left is no file of this format
+            rows_of_half = _rows(file.declared, _written(Path(folder) / file.declared.path, half))
+        except Exception:  # the right reaction: half of a file is not a file of this format
             return
-    if rows and _equal(found, rows):
+    if rows and _equal(rows_of_half, rows):
         yield (
             f"{file.subject}: the reader of the {file.split} file finds all rows in one half of {file.declared.path}; "
             "let it read the path that it is given"
@@ -305,7 +324,7 @@ def _half_of_it(file: _File, rows: list[Any]) -> Iterator[str]:
 
 
 def _row_of_nulls(file: _File, rows: list[Any]) -> Iterator[str]:
-    """Append a row without any value to a copy of a Parquet file."""
+    """Yield a violation if the reader does not report a row of nulls in a copy of a Parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -318,7 +337,7 @@ def _row_of_nulls(file: _File, rows: list[Any]) -> Iterator[str]:
     except (pa.ArrowException, OSError) as error:
         yield Remark(f"{file.subject}: a bad row of the {file.split} file was not tried: {cause(error)}")
         return
-    # Where every row of the table became one of the task, the next one's number is known.
+    # If every row of the table became a row of the task, the number of the appended row is known.
     known = rows and len(rows) == table.num_rows
     at = rows[-1].line + 1 if known else None
     yield from _named(file, sink.getvalue().to_pybytes(), what="nothing but nulls", at=at)

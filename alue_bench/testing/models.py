@@ -1,4 +1,4 @@
-"""Checks of a model: its metadata, and its checkpoint where that is on this machine."""
+"""The conformance checks of a model: its metadata, and its checkpoint if that is on this machine."""
 
 from __future__ import annotations
 
@@ -27,21 +27,23 @@ if TYPE_CHECKING:
     from alue_bench.training.pretrained.loading import Checkpoint
 
 UNKNOWN = 0.5
-"""The share of unknown tokens in plain sentences above which a vocabulary may not be one of the language."""
+"""The share of unknown tokens in plain sentences above which the vocabulary may not be one for the language."""
 
 
 def check_model(model: Model) -> None:
-    """Check a model's declaration, its text normalisation, and its checkpoint where that is on this machine.
+    """Check a model's declaration, its text normalisation, and its checkpoint if that is on this machine.
 
-    The metadata are complete; `normalise` is a pure, idempotent function from str to str that takes any text and keeps
-    the scripts of the model's languages; `defaults` are hyper-parameters within the model's limits; `architecture` is
-    what config.json says; the checkpoint has a configuration, whole files of weights, layers that can be frozen, and a
-    tokeniser with a padding token that knows the model's languages. Weights are not loaded, and nothing is downloaded.
+    A conforming model has these properties: its metadata are complete; `normalise` is a pure, idempotent function from
+    str to str that accepts any text and keeps the scripts of the model's languages; `defaults` are hyper-parameters
+    within the model's limits; `architecture` agrees with config.json; the checkpoint has a configuration, complete
+    files of weights, layers that can be frozen, and a tokenizer with a padding token that knows the model's languages.
+    Weights are not loaded, and nothing is downloaded. A ConformanceWarning reports what could not be checked.
 
         def test_my_model() -> None:
             check_model(my_plugin.MODEL)
 
-    Raises ConformanceError with a sentence for each violation, and warns of what it could not check.
+    Raises:
+        ConformanceError: The model breaks the contract; the message has one sentence for each violation.
     """
     raise_if_any(
         model, Model, [_metadata, lambda model: check_normalisation(model, _missing_packages(model)), _checkpoint]
@@ -92,12 +94,12 @@ def _checkpoint(model: Model) -> Iterator[str]:
         yield from _loadable(model, checkpoint)
     except AlueBenchError as error:
         yield f"{subject}: the checkpoint cannot be used: {error}; save model and tokeniser with save_pretrained"
-    except Exception as error:  # what the library makes of a stranger's files
+    except Exception as error:  # the library may raise anything for damaged files
         yield f"{subject}: the checkpoint cannot be used: {cause(error)}; save model and tokeniser with save_pretrained"
 
 
 def _declared_architecture(model: Model) -> Generator[str, None, Any]:
-    """Yield what is wrong with `architecture`; return the configuration that it makes, or None."""
+    """Yield the violations in `architecture`; return the configuration made from it, or None."""
     from alue_bench.training.pretrained.loading import declared_config
 
     if not model.architecture:
@@ -134,7 +136,7 @@ def _loadable(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
 
 
 def _length(model: Model, config: Any) -> Iterator[str]:
-    """A default `max_length` that the model cannot take."""
+    """Yield a violation if `max_length` in `defaults` exceeds the model's number of positions."""
     from alue_bench.training.architecture.trial import positions_of
 
     limit, wanted = positions_of(config), model.defaults.get("max_length")
@@ -146,7 +148,7 @@ def _length(model: Model, config: Any) -> Iterator[str]:
 
 
 def _weights(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
-    """Files of weights that are cut off or damaged. Only their headers are read."""
+    """Yield a violation for each file of weights that is truncated or damaged; only the headers are read."""
     from safetensors import safe_open
 
     subject = f"model {model.name!r}"
@@ -159,12 +161,12 @@ def _weights(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
         try:
             with safe_open(path, framework="pt") as opened:
                 opened.keys()
-        except Exception as error:  # SafetensorError, OSError, and whatever else the library says
+        except Exception as error:  # SafetensorError, OSError, and any other error of the library
             yield f"{subject}: {path.name} cannot be read: {cause(error)}; copy or download the file again"
 
 
 def _tokeniser(model: Model, tokenizer: Any, config: Any) -> Iterator[str]:
-    """Ids for which there is no embedding, and languages of which the vocabulary knows no word."""
+    """Yield the violations of the tokenizer: ids without an embedding, and languages that the vocabulary lacks."""
     subject = f"model {model.name!r}"
     ids = [tokenizer.pad_token_id, *(number for text in TEXTS for number in tokenizer(text)["input_ids"])]
     beyond = [number for number in ids if not 0 <= number < config.vocab_size]
@@ -191,7 +193,7 @@ def _tokeniser(model: Model, tokenizer: Any, config: Any) -> Iterator[str]:
 
 
 def _unknown_share(model: Model, tokenizer: Any, script: str) -> float:
-    """The share of unknown tokens in sentences of a script, normalised as in a run; 1 where there are no tokens."""
+    """Return the share of unknown tokens in a script's sentences, normalised as in a run; 1 if there are no tokens."""
     tokens: list[int] = []
     for sentence in SENTENCES[script]:
         normalised = attempt(model.normalise, sentence) if model.normalise is not None else sentence

@@ -1,4 +1,4 @@
-"""Checks of a model's text normalisation."""
+"""The conformance checks of a model's text normalisation."""
 
 from __future__ import annotations
 
@@ -26,14 +26,19 @@ TEXTS = (
     "كلمة " * 3000,
     "ا" * 20_000,
 )
-"""What users' files hold sooner or later; a normaliser must take all of it."""
+"""Texts of the kinds that occur in users' files; `normalise` must accept all of them."""
 
 LEAST = 0.25
-"""The share of a text's letters that is left at least: far below what any published normalisation takes away."""
+"""The smallest share of a text's letters that `normalise` must keep. Every published normalisation keeps far more."""
 
 
 def check_normalisation(model: Model, missing: list[str]) -> Iterator[str]:
-    """Try `normalise` on texts of many kinds. `missing`: packages that it needs and that are not installed."""
+    """Yield the violations that show when `normalise` is applied to texts of many kinds.
+
+    Args:
+        model: The model.
+        missing: The packages that `normalise` needs and that are not installed.
+    """
     if model.normalise is None:
         return
     subject = f"model {model.name!r}"
@@ -50,7 +55,7 @@ def check_normalisation(model: Model, missing: list[str]) -> Iterator[str]:
             yield f"{subject}: {wrong}"
         if isinstance(normalised, str):
             first[text] = normalised
-    # In reverse, so that a function that remembers earlier texts is found out.
+    # In reverse order, to detect a function whose result depends on earlier texts.
     changed = next((text for text in reversed(first) if attempt(model.normalise, text) != first[text]), None)
     if changed is not None:
         yield (
@@ -61,20 +66,20 @@ def check_normalisation(model: Model, missing: list[str]) -> Iterator[str]:
 
 
 def _texts_in(script: str) -> tuple[str, ...]:
-    """Its sentences, and all of them as one text, so that a function that cuts texts off is found out."""
+    """Return the sentences in a script, and all of them as one text, to detect a function that cuts texts off."""
     return (*SENTENCES[script], " ".join(SENTENCES[script]))
 
 
 def attempt(function: Callable[[str], str], text: str) -> Any:
-    """What the function returns, or the exception in its place."""
+    """Return the result of the function, or the exception that it raises."""
     try:
         return function(text)
-    except Exception as error:  # a stranger's function
+    except Exception as error:  # a plugin's function may raise anything
         return error
 
 
 def _misbehaviour(normalise: Callable[[str], str], text: str, normalised: object) -> str | None:
-    """What is wrong with a single outcome, or None."""
+    """Return the problem with one result of `normalise`, with the remedy; None if there is none."""
     shown = f"{text[:30]!r}{'…' if len(text) > 30 else ''}"
     if isinstance(normalised, Exception):
         return f"normalise({shown}) raised {cause(normalised)}; let it take any text"
@@ -94,7 +99,7 @@ def _misbehaviour(normalise: Callable[[str], str], text: str, normalised: object
 
 
 def _losses(model: Model, normalised: dict[str, str]) -> Iterator[str]:
-    """Scripts of which nothing, or next to nothing, is left."""
+    """Yield a sentence for scripts whose texts `normalise` removes, wholly or for the most part."""
     subject, declared = f"model {model.name!r}", scripts_of(model.languages)
     lost = {script: problem for script in SENTENCES if (problem := _loss(script, normalised)) is not None}
     if len(lost) == len(SENTENCES):
@@ -112,10 +117,10 @@ def _losses(model: Model, normalised: dict[str, str]) -> Iterator[str]:
 
 
 def _loss(script: str, normalised: dict[str, str]) -> str | None:
-    """What becomes of the texts in a script, where that is too little; None where they are kept."""
+    """Return a sentence that says what is lost of the texts in a script; None if enough is kept."""
     before = [text for text in _texts_in(script) if text in normalised]
     after = [normalised[text] for text in before]
-    if not before:  # normalise raised, which is told
+    if not before:  # normalise raised an error, which is reported elsewhere
         return None
     letters, left = (sum(character.isalpha() for character in texts[-1]) for texts in (before, after))
     example = f"in {script} script: {before[0]!r} becomes {after[0][:40]!r}"

@@ -1,4 +1,4 @@
-"""Checks of a strategy that changes while training: it is taken through trainings of many courses."""
+"""The conformance checks of adaptive strategies, which are called as in simulated trainings of various courses."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from alue_bench.contract.strategy import (
 from alue_bench.testing.violations import cause
 
 DEEP = 12
-"""The depth of encoder on which every course is tried; on others, the first alone."""
+"""The number of layers of the encoder on which every course is simulated; on other encoders only the first is."""
 
 
 @dataclass(frozen=True)
 class _Course:
-    """How dev scores and gradient norms go in a training."""
+    """The course of dev scores and gradient norms in a simulated training."""
 
     epochs: int
     score: Callable[[int], float]
-    """By epoch, from 1."""
+    """The dev score after an epoch, counted from 1."""
     norm: Callable[[random.Random, int, int], float]
-    """By evaluation point, from 1, and layer; -1 for the embeddings."""
+    """The gradient norm at an evaluation point, counted from 1, of a layer; the embeddings are layer -1."""
 
 
 COURSES = (
@@ -39,17 +39,24 @@ COURSES = (
     _Course(40, lambda epoch: 0.9, lambda drawn, point, layer: 0.0 if point > 20 else float(point * (layer + 2))),
     _Course(40, lambda epoch: 0.5 + 0.3 * (epoch % 3), lambda drawn, point, layer: drawn.uniform(1e-6, 1e3)),
 )
-"""Trainings short and long, that get better, get worse or stand still, with gradients that fade, stay or jump."""
+"""Short and long trainings whose scores rise, fall or stay, and whose gradient norms fade, stay or jump."""
 
 
 def check_revising(
     family: StrategyFamily, example: str, strategy: Strategy, outlines: Mapping[int, Outline]
 ) -> Iterator[str]:
-    """Take a strategy through trainings, where it wants to be asked again. `outlines`: by an encoder's layers."""
+    """Yield the violations of an adaptive strategy in simulated trainings; none for other strategies.
+
+    Args:
+        family: The family of the strategy.
+        example: The name of the strategy.
+        strategy: The strategy that `family.parse(example)` gave.
+        outlines: The outlines of the strategy on encoders, by their number of layers.
+    """
     subject = f"strategy {example!r}"
     try:
         revisions = strategy.revisions()
-    except Exception as error:  # a stranger's method
+    except Exception as error:  # a plugin's method may raise anything
         yield f"{subject}: revisions raises {cause(error)}; return a Revisions or None"
         return
     revises = type(strategy).revise is not Strategy.revise
@@ -81,7 +88,7 @@ def check_revising(
 def _training(
     family: StrategyFamily, example: str, strategy: Strategy, revisions: Revisions, plan: FreezePlan, course: _Course
 ) -> bool | str:
-    """Whether the plan changed in a training of that course, or what is wrong."""
+    """Return whether the plan changed in a simulated training, or a text that says what is wrong."""
     first, steps = plan, 10 * revisions.per_epoch
     drawn = random.Random(0)
     norms: list[BlockNorms] = []
@@ -97,7 +104,7 @@ def _training(
         assert isinstance(twin, Strategy)
         try:
             revised, again = strategy.revise(plan, progress), twin.revise(plan, progress)
-        except Exception as error:  # a stranger's method
+        except Exception as error:  # a plugin's method may raise anything
             return f"revise raises {cause(error)}; return a FreezePlan"
         if revised != again:
             return "revise gives different plans; let it depend on its arguments alone"

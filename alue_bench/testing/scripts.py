@@ -1,4 +1,4 @@
-"""Sentences in several scripts, and which script a language is written in."""
+"""Sentences in several scripts, and the scripts in which languages are written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SENTENCES: Mapping[str, tuple[str, ...]] = {
     "Japanese": ("部屋はきれいで静かです", "兄は今朝町へ行きました", "砂糖なしでお茶を飲みます"),
     "Chinese": ("房间干净又安静", "我哥哥今天早上进城了", "我喝茶不加糖"),
 }
-"""By script, three sentences that have little in common."""
+"""Three sentences for each script, which have few words in common."""
 
 _LANGUAGES: Mapping[str, str] = {
     "Arabic": "ar arb acm aeb afb ajp apc apd arq ars ary arz ayl fa pes ps ckb sd ug ur",
@@ -42,15 +42,18 @@ _SUBTAGS = {
 
 
 def scripts_of(languages: Iterable[str]) -> tuple[str, ...]:
-    """The scripts of BCP 47 codes, each once; codes whose script is not known here, or has no sentences, are left out.
+    """Return the scripts of languages, each once.
 
-    A subtag of a script ("ar-Latn") goes before the language's usual one.
+    A script subtag ("ar-Latn") takes precedence over the language's usual script.
+
+    Args:
+        languages: BCP 47 codes. Codes whose script is unknown, or has no sentences in `SENTENCES`, are left out.
     """
-    found: dict[str, None] = {}
+    scripts: dict[str, None] = {}
     for code in languages:
         language, *subtags = code.lower().split("-")
         named = [subtag for subtag in subtags if len(subtag) == 4 and subtag.isalpha()]
         script = _SUBTAGS.get(named[0]) if named else _SCRIPT_OF.get(language)
         if script is not None:
-            found[script] = None
-    return tuple(found)
+            scripts[script] = None
+    return tuple(scripts)

@@ -1,4 +1,4 @@
-"""Checks of a task's splits: what train, dev and test hold, alone and compared with each other."""
+"""The conformance checks of a task's splits, each alone and compared with the others."""
 
 from __future__ import annotations
 
@@ -14,11 +14,17 @@ from alue_bench.evaluation.submission import submission_text
 from alue_bench.testing.violations import cause
 
 COPIED = 0.5
-"""The share of a split's texts in another split from which it counts as a copy of it."""
+"""The share of a split's rows that must occur in another split before the split counts as a copy of it."""
 
 
 def check_splits(task: Task, folder: Path, *, of_sample: bool) -> Iterator[str]:
-    """Splits as a run would have them. Every file was read without a bad row."""
+    """Yield the violations in the splits as a run would use them.
+
+    Args:
+        task: The task. All of its files must be readable without a bad row.
+        folder: The folder of the files.
+        of_sample: Whether the files are the task's sample.
+    """
     subject = f"task {task.name!r}"
     kind = DataFolder(folder, "sample" if of_sample else "real")
     try:
@@ -45,7 +51,7 @@ def _targets(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
 
 
 def _occurring(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
-    """Labels that no row of train has."""
+    """Yield a sentence for each label that no row of train has."""
     if "train" not in splits:
         return
     occurring: set[str] = set()
@@ -64,7 +70,10 @@ def _texts(rows: SplitRows) -> list[tuple[str, str | None]]:
 
 
 def _copies(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
-    """Splits most of whose rows stand in another one: what they measure is memory, or was chosen by."""
+    """Yield a sentence for each split whose rows mostly occur in an earlier split.
+
+    A score on such a split measures memorisation, or is biased by the selection of the epoch.
+    """
     for later, earlier in (("test", "train"), ("dev", "train"), ("test", "dev")):
         if later not in splits or earlier not in splits:
             continue
@@ -90,7 +99,7 @@ def _shared_texts(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
 
 
 def _submission(task: Task, folder: DataFolder) -> Iterator[str]:
-    """The leaderboard's file, with the first label, or a number, predicted for every row."""
+    """Yield a violation if the submission file cannot be written; the first label, or 0, is predicted for each row."""
     if task.submission is None or task.labels.kind is TargetKind.MULTILABEL:
         return
     try:
@@ -99,5 +108,5 @@ def _submission(task: Task, folder: DataFolder) -> Iterator[str]:
             predicted = task.labels.names[0] if task.labels.names else "0.0"
             ids = [example.id for example in rows.examples]
             submission_text(task, ids, [predicted] * len(ids), rows.examples)
-    except Exception as error:  # whatever a declaration makes of it
+    except Exception as error:  # a plugin's reader may raise anything
         yield f"task {task.name!r}: its submission file cannot be written: {cause(error)}; mend Submission or the ids"

@@ -1,4 +1,4 @@
-"""Checks of a family of strategies, by its examples; those that change while training, in `revising`."""
+"""The conformance checks of a family of strategies, by its examples; those of adaptive strategies are in `revising`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from alue_bench.testing.revising import check_revising
 from alue_bench.testing.violations import Remark, cause, incomplete, raise_if_any, told
 
 LAYERS = range(1, 25)
-"""The depths of encoder that a strategy is tried on."""
+"""The numbers of layers of the encoders on which a strategy is checked."""
 
 FOREIGN_NAMES = ("", " ", "no-such-strategy", "no-such-strategy7", "7", "غير-معروف", "x" * 300)
-"""Names that no family may claim."""
+"""The names that no family may claim."""
 
 _EVERYTHING_TRAINS = re.compile(
     r"""(?ix) \s* (?:everything \s (?:is \s)? train
@@ -25,31 +25,37 @@ _EVERYTHING_TRAINS = re.compile(
     | nothing \s is \s frozen | freezes \s nothing | no \s layers? \s (?:is|are) \s frozen | full \s fine-?tuning)
     (?!.*\b(?:but|except|besides|save|apart|unless)\b)"""
 )
-"""How a title begins that speaks of full fine-tuning."""
+"""The beginning of a title that describes full fine-tuning."""
 
 
 def check_strategy(family: StrategyFamily) -> None:
     """Check a family of strategies by its examples, on encoders of 1 to 24 layers.
 
-    Each example parses to a strategy; `parse(strategy.name)` gives an equal one back; equal names are equal, hashable
-    values, and other names do something else; `kept_layers` names layers of the encoder from low to high;
-    `freeze_plan` is deterministic and either within what is kept of the encoder or refused with DoesNotFit and a
-    reason; an adapter goes with a plan that trains adapters, and fits into a BERT; `revise`, taken through trainings,
-    gives plans like the first one, keeps what `revisions` promises, and depends on its arguments alone; something is
-    frozen, left out or put in at some time, unless the title begins with "Everything trains"; a name of no family, or
-    of another one that is installed, gives None.
+    A conforming family has these properties:
+
+    - Each example parses to a strategy, and `parse(strategy.name)` gives an equal strategy back.
+    - Strategies of equal names are equal, hashable values; strategies of different names differ in effect.
+    - `kept_layers` gives layers of the encoder in ascending order.
+    - `freeze_plan` is deterministic, and gives a plan for the kept layers or raises DoesNotFit with a reason.
+    - A strategy with an adapter has a plan that trains adapters, and the adapter fits into a BERT.
+    - `revise`, called as in simulated trainings, gives plans of the same shape as the first one, keeps the promises of
+      `revisions`, and depends on its arguments alone.
+    - Each strategy freezes, leaves out or inserts something at some time, unless the family's title begins with
+      "Everything trains".
+    - `parse` returns None for a name of no family, and for the examples of other installed families.
 
         def test_my_strategy() -> None:
             check_strategy(my_plugin.FAMILY)
 
-    Raises ConformanceError with a sentence for each violation.
+    Raises:
+        ConformanceError: The family breaks the contract; the message has one sentence for each violation.
     """
     raise_if_any(family, StrategyFamily, [_metadata, _examples, _foreign_names, _names_of_others])
 
 
 @dataclass(frozen=True)
 class _Example:
-    """A strategy by the name that the family gives for it."""
+    """An example of a family: a name and the strategy that it parses to."""
 
     family: StrategyFamily
     name: str
@@ -60,18 +66,18 @@ class _Example:
         return f"strategy {self.name!r}"
 
     def on(self, layers: int) -> str:
-        """The strategy on an encoder, for a sentence."""
+        """Return the beginning of a sentence about the strategy on an encoder of so many layers."""
         return f"{self.subject} on {layers} layer{'s' if layers > 1 else ''}"
 
     def outlines(self) -> dict[int, Outline]:
-        """What the strategy makes of the encoders that it fits, by their layers, whatever it says of adapters."""
-        found: dict[int, Outline] = {}
+        """Return the outlines, without adapters, on all encoders that the strategy fits, by their number of layers."""
+        by_layers: dict[int, Outline] = {}
         for layers in LAYERS:
             with suppress(DoesNotFit):
                 kept = self.strategy.kept_layers(EncoderShape(layers, hidden_size=64))
                 plan = self.strategy.freeze_plan(EncoderShape(len(kept), hidden_size=64))
-                found[layers] = Outline(plan, kept if len(kept) < layers else None, None)
-        return found
+                by_layers[layers] = Outline(plan, kept if len(kept) < layers else None, None)
+        return by_layers
 
 
 def _metadata(family: StrategyFamily) -> Iterator[str]:
@@ -104,10 +110,10 @@ def _examples(family: StrategyFamily) -> Iterator[str]:
 
 
 def _parsed(family: StrategyFamily, name: str) -> object:
-    """What parse returns, or the exception that it raises."""
+    """Return the result of `parse`, or the exception that it raises."""
     try:
         return family.parse(name)
-    except Exception as error:  # a stranger's function
+    except Exception as error:  # a plugin's function may raise anything
         return error
 
 
@@ -115,7 +121,7 @@ def _name(example: _Example, earlier: list[_Example]) -> Iterator[str]:
     family, strategy, subject = example.family, example.strategy, example.subject
     try:
         name = strategy.name
-    except Exception as error:  # a stranger's property
+    except Exception as error:  # a plugin's property may raise anything
         yield f"{subject}: name raises {cause(error)}; return the name that parse takes"
         return
     if not isinstance(name, str) or not NAME.fullmatch(name):
@@ -170,7 +176,7 @@ def _freezing(example: _Example) -> Iterator[str]:
 
 
 def _wrong_plan(plan: object, shape: EncoderShape) -> str | None:
-    """How a sentence about an outcome of freeze_plan ends, where it is neither a plan nor a refusal; else None."""
+    """Return the end of a sentence about a wrong outcome of freeze_plan; None for a plan or a DoesNotFit."""
     if isinstance(plan, DoesNotFit):
         return None if str(plan).strip() else " raises DoesNotFit without a reason; say which numbers clash"
     if isinstance(plan, Exception):
@@ -181,10 +187,10 @@ def _wrong_plan(plan: object, shape: EncoderShape) -> str | None:
 
 
 def _attempt(strategy: object, method: str, shape: EncoderShape) -> object:
-    """What a method returns for an encoder, or the exception in its place."""
+    """Return the result of a method for an encoder, or the exception that it raises."""
     try:
         outcome: object = getattr(strategy, method)(shape)
-    except Exception as error:  # a stranger's method
+    except Exception as error:  # a plugin's method may raise anything
         return error
     return outcome
 
@@ -205,7 +211,7 @@ def _adapting(example: _Example) -> Iterator[str]:
     subject = example.subject
     try:
         adapter, again = example.strategy.adapter(), example.strategy.adapter()
-    except Exception as error:  # a stranger's method
+    except Exception as error:  # a plugin's method may raise anything
         yield f"{subject}: adapter raises {cause(error)}; return an Adapter or None"
         return
     if adapter is not None and not isinstance(adapter, Adapter):
@@ -240,11 +246,14 @@ def _injection(subject: str, outline: Outline) -> Iterator[str]:
         yield f"{subject}: on a BERT, {error}; mend the kind or the options of its Adapter"
 
 
-# What names promise --------------------------------------------------------------------------------------------------
+# The effect of strategies, and their names ---------------------------------------------------------------------------
 
 
 def _idle(family: StrategyFamily, examples: list[_Example]) -> Iterator[str]:
-    """Examples that are full fine-tuning by another name, on every encoder. Revised ones are looked at elsewhere."""
+    """Yield a sentence for each example that is full fine-tuning on every encoder.
+
+    Adaptive strategies are left out; `check_revising` checks their effect.
+    """
     idle = [example for example in examples if _does_nothing(example)]
     if not idle or _EVERYTHING_TRAINS.match(family.title):
         return
@@ -270,10 +279,13 @@ def _does_nothing(example: _Example) -> bool:
 
 
 def _repeated(examples: list[_Example]) -> Iterator[str]:
-    """Examples of different names that do the same to every encoder, as where a name's number is not heeded."""
+    """Yield a violation for each pair of examples with the same effect on every encoder.
+
+    This happens for example where a strategy ignores the number in its name.
+    """
     earlier: list[tuple[_Example, tuple[object, ...]]] = []
     for example in examples:
-        if example.strategy.revisions() is not None:  # what a revision would do cannot be known
+        if example.strategy.revisions() is not None:  # the effect of revisions is not known before a training
             continue
         effect = (example.outlines(), example.strategy.adapter())
         twin = next((other for other, its in earlier if its == effect), None)
@@ -293,7 +305,7 @@ def _foreign_names(family: StrategyFamily) -> Iterator[str]:
                 f"strategy family {family.grammar!r}: parse({name[:20]!r}) {told(outcome)}; return None for a name "
                 "that is not of this family"
             )
-    for example in family.examples:  # near misses may be refused with a UsageError that explains the grammar
+    for example in family.examples:  # for a similar name, a UsageError that explains the grammar is permitted too
         name = f"{example}-no-such-variant"
         outcome = _parsed(family, name)
         if outcome is not None and not isinstance(outcome, UsageError):
@@ -304,7 +316,10 @@ def _foreign_names(family: StrategyFamily) -> Iterator[str]:
 
 
 def _names_of_others(family: StrategyFamily) -> Iterator[str]:
-    """Examples of installed families that this one claims too: no run could name them any more."""
+    """Yield a violation for each installed family whose examples this family claims too.
+
+    A run could no longer use a strategy that two families claim.
+    """
     from alue_bench.contract.registry import load_registry
 
     for declared in load_registry().families:

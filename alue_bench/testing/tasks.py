@@ -1,4 +1,4 @@
-"""Checks of a task: its metadata here, its files in `files`, its splits in `splits`."""
+"""The conformance checks of a task: its metadata here, its files in `files`, its splits in `splits`."""
 
 from __future__ import annotations
 
@@ -20,19 +20,27 @@ from alue_bench.testing.violations import (
 
 
 def check_task(task: Task, *, data: Path | None = None, trained_on: Task | None = None) -> None:
-    """Check a task's declaration and the files it reads: its sample, or those in the folder `data`.
+    """Check a task's declaration and the files that it reads.
 
-    The metadata are complete; every file is there and read without a bad row; a row with a wrong number of columns is
-    reported at its line; every split has rows; every label occurs in train; no text of the sample is both in train and
-    in test, and no split is a copy of another; texts, gold labels and identifiers vary and fit the declaration;
-    `is_pair` tells what the rows are; `defaults` are hyper-parameters; a submission file can be written; the labels fit
-    those of the task in `trained_on`, which is looked for among the installed plugins unless it is given.
+    A conforming task has these properties: its metadata are complete; every file exists and is read without a bad row;
+    a row with a wrong number of columns is reported at its line; every split has rows; every label occurs in train; no
+    text of the sample is both in train and in test, and no split is a copy of another; texts, gold labels and
+    identifiers vary and fit the declaration; `is_pair` is right about the rows; `defaults` are hyper-parameters; the
+    submission file can be written; the labels fit those of the task in `trained_on`.
 
         def test_my_task() -> None:
             check_task(my_plugin.TASK)
 
-    Raises ConformanceError with a sentence for each violation. Warns of what was not tried: everything about rows where
-    there are neither `data` nor a sample; a bad row in a file of a format in which none can be written.
+    A ConformanceWarning reports what could not be checked: everything about rows if there are neither `data` nor a
+    sample, and the reaction to a bad row if the check cannot write one in the file's format.
+
+    Args:
+        task: The task.
+        data: The folder of the official files; None to check the task's sample.
+        trained_on: The task that `task.trained_on` names; None to look for it among the installed plugins.
+
+    Raises:
+        ConformanceError: The task breaks the contract; the message has one sentence for each violation.
     """
     raise_if_any(
         task, Task, [_metadata, _submission, lambda task: _files(task, data), lambda task: _transfer(task, trained_on)]
@@ -71,7 +79,7 @@ def _labels_alike(subject: str, names: tuple[str, ...]) -> Iterator[str]:
 
 
 def _submission(task: Task) -> Iterator[str]:
-    """Identifiers that the official file is to give, but its reader does not read."""
+    """Yield a violation if the submission wants identifiers that the official file's reader does not read."""
     official = task.splits.submission or task.splits.test
     if task.submission is None or not isinstance(official, DataFile):
         return
@@ -85,7 +93,7 @@ def _submission(task: Task) -> Iterator[str]:
 
 
 def _files(task: Task, data: Path | None) -> Iterator[str]:
-    """Files one by one, then splits: only whole files can be split."""
+    """Yield the violations in each file, then those in the splits, which can be made only from sound files."""
     subject = f"task {task.name!r}"
     folder = data if data is not None else task.sample
     if folder is None:
@@ -114,7 +122,7 @@ def _without_files(task: Task) -> Iterator[str]:
 
 
 def _transfer(task: Task, train_task: Task | None) -> Iterator[str]:
-    """Labels that the model to be scored was not trained to tell apart."""
+    """Yield a violation if the labels do not fit those of the task that trains the model."""
     from alue_bench.contract.registry import load_registry
     from alue_bench.contract.transfer import misfit
 

@@ -1,4 +1,4 @@
-"""What a check finds: violations, which fail it, and remarks, which are warned of."""
+"""The results of conformance checks: violations, which fail a check, and remarks, which become warnings."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from alue_bench.contract.task import Task
 from alue_bench.contract.validation import LANGUAGE
 
 SHOWN = 3
-"""How many violations of one kind are listed."""
+"""The largest number of violations of one kind that are listed."""
 
 PLACEHOLDER = re.compile(r"(?i)\W*(todo|tbd|fixme|xxx|\?+|n/?a|none)?\W*")
-"""A text that states nothing."""
+"""The form of texts that state nothing."""
 
 Declaration = TypeVar("Declaration", Task, Model, StrategyFamily, Executor)
 Check = Callable[[Declaration], Iterable[str]]
-"""Yields a sentence for each violation, and a `Remark` for what is only to be warned of."""
+"""A function that yields a sentence for each violation, and a `Remark` for each warning."""
 
 
 class ConformanceError(AssertionError):
     """A declaration breaks the plugin contract; the message has one sentence for each violation."""
 
     def __init__(self, violations: Iterable[str]) -> None:
+        """Create the error from one sentence for each violation."""
         self.violations = tuple(violations)
         super().__init__("\n".join(self.violations))
 
@@ -39,13 +40,21 @@ class ConformanceWarning(UserWarning):
 
 
 class Remark(str):
-    """A sentence that does not fail the check: it becomes a ConformanceWarning."""
+    """A sentence that does not fail the check but becomes a ConformanceWarning."""
 
 
 def raise_if_any(declaration: Declaration, kind: type[Declaration], checks: Iterable[Check[Declaration]]) -> None:
-    """Run the checks one after the other, warn of every remark, and raise ConformanceError with all violations.
+    """Run checks on a declaration, and report what they yield.
 
-    Called by the public checks alone: warnings are attributed to the caller of these.
+    Only the public check functions may call this: warnings are attributed to the code that calls those.
+
+    Args:
+        declaration: The value to check.
+        kind: The type that the value must have.
+        checks: The checks, which run in this order.
+
+    Raises:
+        ConformanceError: The value is of another type, or a check yields a violation. The message lists all violations.
     """
     if not isinstance(declaration, kind):
         raise ConformanceError(
@@ -61,17 +70,17 @@ def raise_if_any(declaration: Declaration, kind: type[Declaration], checks: Iter
 
 
 def cause(error: BaseException) -> str:
-    """An exception on one line."""
+    """Return the type of an exception and the first line of its message."""
     return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".removesuffix(": ")
 
 
 def told(outcome: object) -> str:
-    """The outcome of a call, for a sentence: what it returned, or the exception that it raised."""
+    """Return part of a sentence about a call: the value that it returned, or the exception that it raised."""
     return f"raises {cause(outcome)}" if isinstance(outcome, Exception) else f"returns {outcome!r:.60}"
 
 
 def incomplete(subject: str, declaration: object, fields: Iterable[str]) -> Iterator[str]:
-    """Fields that are empty, or hold a placeholder."""
+    """Yield a violation for each field that is empty or holds a placeholder."""
     for field in fields:
         value = getattr(declaration, field)
         if isinstance(value, str) and PLACEHOLDER.fullmatch(value):
@@ -79,7 +88,7 @@ def incomplete(subject: str, declaration: object, fields: Iterable[str]) -> Iter
 
 
 def bad_languages(subject: str, languages: object) -> Iterator[str]:
-    """Languages that are not stated, or not by their codes."""
+    """Yield a violation if languages are not stated, and for each that is not a BCP 47 code."""
     if not isinstance(languages, tuple) or not languages:
         yield f"{subject} does not state its languages; give a tuple of BCP 47 codes, such as languages=('ar',)"
         return
@@ -89,7 +98,7 @@ def bad_languages(subject: str, languages: object) -> Iterator[str]:
 
 
 def bad_defaults(subject: str, defaults: Mapping[str, object]) -> Iterator[str]:
-    """Defaults that are no hyper-parameters, or out of range."""
+    """Yield a violation if a default is not a hyper-parameter or is out of range."""
     from alue_bench.contract.spec import resolve_hyper_parameters
 
     try:
@@ -99,7 +108,7 @@ def bad_defaults(subject: str, defaults: Mapping[str, object]) -> Iterator[str]:
 
 
 def bad_folder(subject: str, field: str, folder: object) -> Iterator[str]:
-    """A folder that is another one wherever the command is called."""
+    """Yield a violation if a folder is a relative path, which depends on the current directory."""
     if isinstance(folder, Path) and not folder.is_absolute():
         yield (
             f"{subject}: {field}={str(folder)!r} is a path below whatever folder alue-bench is called in; write "

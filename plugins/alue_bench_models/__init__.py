@@ -1,4 +1,4 @@
-"""The built-in models: the four that Abir et al. compare, and a small one that needs no download."""
+"""The built-in models: the four that Abir et al. compare, and a small model that needs no download."""
 
 from collections.abc import Iterable
 
@@ -8,4 +8,5 @@ from alue_bench_models import arabert, camelbert, marbert, mini, qarib
 
 @hookimpl
 def alue_bench_models() -> Iterable[Model]:
+    """Return the built-in models."""
     return [module.MODEL for module in (mini, arabert, camelbert, qarib, marbert)]

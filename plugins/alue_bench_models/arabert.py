@@ -1,4 +1,4 @@
-"""AraBERTv0.2, with the preprocessor that its authors publish as the package `arabert`."""
+"""The model AraBERTv0.2, with the preprocessor that its authors publish as the package `arabert`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _preprocessor() -> ArabertPreprocessor:
 
 
 def normalise(text: str) -> str:
-    """`text` as the authors' preprocessor leaves it."""
+    """Return the text after the authors' preprocessor."""
     normalised: str = _preprocessor().preprocess(text)
     return normalised
 

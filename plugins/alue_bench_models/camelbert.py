@@ -1,7 +1,7 @@
-"""CAMeLBERT-Mix, pre-trained on Modern Standard, dialectal and classical Arabic.
+"""The model CAMeLBERT-Mix, pre-trained on Modern Standard, dialectal and classical Arabic.
 
-Its authors remove diacritics with CAMeL Tools. That package and `arabert` cannot be installed together, since
-they need different versions of `emoji`; so PyArabic does the same here.
+Its authors remove diacritics with CAMeL Tools. That package and `arabert` cannot be installed together, because they
+need different versions of `emoji`. Here PyArabic removes the same characters.
 """
 
 from alue_bench import Model
@@ -10,7 +10,7 @@ from alue_bench_models.shapes import BERT_BASE
 
 
 def normalise(text: str) -> str:
-    """`text` without diacritics and kashida (tatweel)."""
+    """Return the text without diacritics and kashida (tatweel)."""
     from pyarabic.araby import strip_tatweel
 
     normalised: str = strip_tatweel(without_diacritics(text))

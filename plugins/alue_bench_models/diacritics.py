@@ -1,11 +1,11 @@
-"""Arabic diacritics, which the authors of two checkpoints took out of their training text."""
+"""The removal of Arabic diacritics, which the authors of two checkpoints applied to their training texts."""
 
 SUPERSCRIPT_ALEF = "\u0670"
-"""A vowel sign too; PyArabic's list of vowel signs does not have it, that of CAMeL Tools does."""
+"""A vowel sign that CAMeL Tools removes and PyArabic does not."""
 
 
 def without_diacritics(text: str) -> str:
-    """`text` without vowel signs, shadda and superscript alef."""
+    """Return the text without vowel signs, shadda and superscript alef."""
     from pyarabic.araby import strip_tashkeel
 
     stripped: str = strip_tashkeel(text)

@@ -1,4 +1,4 @@
-"""MARBERT, pre-trained on a billion tweets."""
+"""The model MARBERT, pre-trained on a billion tweets."""
 
 import re
 
@@ -6,8 +6,8 @@ from alue_bench import Model
 from alue_bench_models.diacritics import without_diacritics
 from alue_bench_models.shapes import BERT_BASE
 
-# In this order: a link may hold @ and #. Placeholders of a publisher (@USER, URL) become the same tokens; a
-# link ends before the placeholder <LF>.
+# Links come first, because a link may contain @ and #. The placeholders of publishers (@USER, URL) become the same
+# tokens. A link ends before the placeholder <LF>.
 _TOKENS = (
     (re.compile(r"(?:https?://|www\.)[^\s<]+"), " URL "),
     (re.compile(r"@\w+"), " USER "),
@@ -16,8 +16,8 @@ _TOKENS = (
 
 
 def normalise(text: str) -> str:
-    """`text` without diacritics, with tokens for links, mentions and hashtags, and single spaces."""
-    text = without_diacritics(text)  # first: a vowel sign would end a hashtag in the middle of a word
+    """Return the text without diacritics, with tokens for links, mentions and hashtags, and with single spaces."""
+    text = without_diacritics(text)  # first, because a vowel sign would end a hashtag in the middle of a word
     for pattern, token in _TOKENS:
         text = pattern.sub(token, text)
     return " ".join(text.split())

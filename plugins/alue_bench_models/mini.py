@@ -1,6 +1,6 @@
-"""The bundled mini model: small enough to fine-tune in seconds on a CPU, for demonstration and tests.
+"""The bundled mini model, small enough to fine-tune in seconds on a CPU, for demonstrations and tests.
 
-Its card is `mini/README.md`.
+The model card is `mini/README.md`.
 """
 
 from pathlib import Path
@@ -16,6 +16,6 @@ MODEL = Model(
     citation="Part of alue-bench; see the model card beside its weights.",
     normalisation="inside the tokeniser: diacritics and tatweel removed, alef forms and alef maqsura folded, "
     "repeats cut to two, tokens for links and mentions",
-    # Far above what a model of base size takes; see the model card for the figures.
+    # The learning rate is far above that of a model of base size; see the measurements in the model card.
     defaults={"lr": 3e-4, "warmup": 0.1, "epochs": 3, "batch_size": 32},
 )

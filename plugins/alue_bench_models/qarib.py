@@ -1,7 +1,7 @@
-"""QARiB, pre-trained on tweets and formal text.
+"""The model QARiB, pre-trained on tweets and formal text.
 
-The normalisation is that of the authors' script `prepare_vocab.py` (repository qcri/QARiB), which prepares
-the vocabulary. Vowel signs are no word characters to it, so a vocalised word falls apart; tatweel is one.
+The normalisation is that of the authors' script `prepare_vocab.py` (repository qcri/QARiB), which prepares the
+vocabulary. Vowel signs do not count as word characters there, so that a vocalised word is split at them; tatweel does.
 """
 
 import re
@@ -15,7 +15,7 @@ _NEITHER_WORD_NOR_EMOJI = re.compile(rf"(?:[^\w{_EMOJI}]|_)+")
 
 
 def normalise(text: str) -> str:
-    """`text` in lower case, emoji set apart, runs of other non-word characters replaced by a space."""
+    """Return the text in lower case, with blanks around emoji and a space for runs of other non-word characters."""
     spaced = _ONE_EMOJI.sub(r" \1 ", text.lower())
     return _NEITHER_WORD_NOR_EMOJI.sub(" ", spaced).strip()
 

@@ -1,4 +1,4 @@
-"""Shapes that several checkpoints share."""
+"""The architectures that several checkpoints share."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -13,4 +13,5 @@ BERT_BASE: Mapping[str, object] = MappingProxyType(
         "max_position_embeddings": 512,
     }
 )
-"""That of BERT-base (Devlin et al. 2019), which all four of the paper's models have; their vocabularies differ."""
+"""The architecture of BERT-base (Devlin et al. 2019), which the four models of Abir et al. share; their vocabularies
+differ."""

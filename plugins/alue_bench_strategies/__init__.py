@@ -1,4 +1,4 @@
-"""The built-in strategies, one module a family."""
+"""The built-in strategies; each module holds one family or several related ones."""
 
 from collections.abc import Iterable
 
@@ -26,4 +26,5 @@ MODULES = (
 
 @hookimpl
 def alue_bench_strategies() -> Iterable[StrategyFamily]:
+    """Return the built-in families of strategies."""
     return [family for module in MODULES for family in module.FAMILIES]

@@ -1,20 +1,22 @@
-"""Small trainable modules in a model whose own weights stay: LoRA and (IA)³, from the package `peft`.
+"""Adapters: small trainable modules in a model whose own weights are frozen (LoRA and (IA)³, from the package `peft`).
 
-- `lora-rR`: Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models", section 4: a product of two thin
-  matrices of rank R beside the query and value projections of each layer, one of them zero at the start. The scaling
-  alpha is as large as R, so that R changes the capacity and not the size of the change; no dropout of its own.
+- `lora-rR`: Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models", section 4. The product of two
+  matrices of rank R is added to the query and value projections of each layer; one of the matrices is zero at the
+  start. The scaling alpha equals R, so that R changes the capacity and not the size of the update. There is no LoRA
+  dropout.
 - `ia3`: Liu et al. 2022, "Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning",
-  section 3.3: vectors that scale keys, values and the inner activation of the feed-forward, one at the start.
+  section 3.3. Vectors scale the keys, the values and the inner activations of the feed-forward block; they are one at
+  the start.
 
-Embeddings and the layers' weights stay as they were to the last bit; pooler and head train, as with every strategy.
+The embeddings and the weights of the layers stay bitwise unchanged. Pooler and head train, as with every strategy.
 
-Cost: of BERT-base's layers 0.3 % as many parameters (LoRA, R = 8), or 0.07 % (IA3). But as with BitFit the gradient
-crosses every layer, there is no frozen prefix, and the model takes the library's way through it instead of ours: of the
-compute a third is saved at best, of the time less. Such modules want a learning rate far above that of weights, 1e-4 to
-1e-3.
+Cost: the number of trained parameters is 0.3 % of that of BERT-base's layers for LoRA with R = 8, and 0.07 % for (IA)³.
+But as with BitFit, the gradient passes through every layer, and there is no frozen prefix. The model also uses the
+library's forward pass instead of alue-bench's faster one. At best a third of the compute is saved, and less of the
+time. Adapters need a learning rate far above that of full fine-tuning, 1e-4 to 1e-3.
 
-When it does not help: where time counts rather than storage; on models so small that R is no longer thin beside them.
-An architecture without separate projections (ModernBERT) is skipped.
+When it does not help: if time matters rather than storage, and on models so small that rank R is not low for them.
+Architectures without separate projections (ModernBERT) are skipped.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from dataclasses import dataclass
 
 from alue_bench import Adapter, EncoderShape, FreezePlan, Strategy, StrategyFamily, UsageError
 
-# Regular expressions for whole names of modules, as BERT and its kin, DeBERTa-v2 and DistilBERT call them. The
-# package's own choice would differ from one architecture to the next, and for IA3 scale the attention's output too.
+# Regular expressions that match whole module names in BERT and related architectures, DeBERTa-v2 and DistilBERT. The
+# defaults of `peft` differ between architectures, and for IA3 they would scale the attention's output too.
 QUERY_VALUE = r".*\.(query|value|query_proj|value_proj|q_lin|v_lin)"
 KEY_VALUE = r".*\.(key|value|key_proj|value_proj|k_lin|v_lin)"
 INNER = r".*\.layer\.\d+\.(output\.dense|ffn\.lin2)"
@@ -33,38 +35,45 @@ INNER = r".*\.layer\.\d+\.(output\.dense|ffn\.lin2)"
 
 @dataclass(frozen=True)
 class LoRA(Strategy):
-    """Query and value projections are changed by a product of rank `rank`."""
+    """A strategy that adds a trained product of rank `rank` to the query and value projections."""
 
     rank: int
 
     @property
     def name(self) -> str:
+        """The canonical name, such as "lora-r8"."""
         return f"lora-r{self.rank}"
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
+        """Return a plan in which the adapters train, with pooler and head."""
         return FreezePlan(shape, embeddings=True, trained="adapters")
 
     def adapter(self) -> Adapter:
+        """Return the LoRA modules for the query and value projections."""
         options = {"r": self.rank, "lora_alpha": self.rank, "lora_dropout": 0.0, "target_modules": QUERY_VALUE}
         return Adapter("LORA", options)
 
 
 @dataclass(frozen=True)
 class IA3(Strategy):
-    """Keys, values and inner activations are scaled."""
+    """A strategy that trains scales of the keys, values and inner activations."""
 
     @property
     def name(self) -> str:
+        """The canonical name."""
         return "ia3"
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
+        """Return a plan in which the adapters train, with pooler and head."""
         return FreezePlan(shape, embeddings=True, trained="adapters")
 
     def adapter(self) -> Adapter:
+        """Return the (IA)³ vectors for keys, values and inner activations."""
         return Adapter("IA3", {"target_modules": f"{KEY_VALUE}|{INNER}", "feedforward_modules": INNER})
 
 
 def parse_lora(name: str) -> LoRA | None:
+    """Return the strategy of a name `lora-r<R>`, or None for any other name."""
     match = re.fullmatch(r"lora-r(\d{1,4})", name)
     if match is None:
         return None

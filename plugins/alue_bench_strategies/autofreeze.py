@@ -1,25 +1,27 @@
-"""Freezing that grows from the bottom, as gradients come to rest.
+"""AutoFreeze: adaptive freezing from the bottom, by the change of accumulated gradients.
 
 Source: Liu, Agarwal & Venkataraman 2021, "AutoFreeze: Automatically Freezing Model Blocks to Accelerate Fine-tuning",
-arXiv 2102.01386, section 4, and the authors' published code for what the paper leaves open:
+arXiv 2102.01386, section 4, and the authors' published code for details that the paper leaves open:
 
-- Everything trains at first. At evaluation points, five in an epoch (the code's 20 in 4 epochs), each layer's gradients
-  since the last point are added up, and η = |norm before − norm now| / norm before tells how much it still changes.
-- Of the layers that train, those below the lowest whose η reaches the median of them all are frozen, and the embeddings
-  with them. So the frozen part is contiguous, only grows, and the top layer always trains.
-- The outputs of the frozen part are stored, each time from those of the shallower one (their section 5).
+- Everything trains at first. There are five evaluation points per epoch (the authors' code has 20 in 4 epochs). At each
+  of them, the gradients of each layer since the last point are summed, and η = |norm before − norm now| / norm before
+  measures how much the layer still changes.
+- Among the layers that train, those below the lowest one whose η reaches the median are frozen, together with the
+  embeddings. The frozen part is therefore contiguous, it only grows, and the top layer always trains.
+- The outputs of the frozen part are cached, each time computed from those of the shallower part (section 5).
 
-Ours: the norm is the Euclidean one of a layer's summed gradient (the code adds up absolute values); a norm that is not
-finite, as fp16 may give, or that was not taken before, freezes nothing. `autofreeze-pP` takes the P-th percentile in
-place of the median: the higher, the sooner more is frozen.
+Differences from the source: the norm is the Euclidean norm of a layer's summed gradient (the authors' code adds up
+absolute values). A norm that is not finite, which fp16 may give, or that has no previous value freezes nothing.
+`autofreeze-pP` uses the P-th percentile instead of the median: the higher P, the earlier layers are frozen.
 
-Cost: as full fine-tuning at first, then less and less. The sum of gradients costs one more pass over the weights at
-each step, and a copy of them in memory. Each growth computes the new layers once over the train split, and the store
-keeps what no other run can use: a frozen layer's weights are those of this run.
+Cost: that of full fine-tuning at first, and less with each evaluation point that freezes layers. Summing the gradients
+costs one more pass over the weights at each step, and a copy of them in memory. Each time the frozen part grows, the
+newly frozen layers are computed once over the train split. No other run can use the cached outputs, because the frozen
+layers have this run's own weights.
 
-When it does not help: in short trainings, where there is little left to save once it has seen enough; and its rule
-compares layers with each other, so that it freezes on noise as readily as on rest: about the lower half of what trains
-is always below the median. Look at the norms in `freezing.csv`.
+When it does not help: in short trainings, which leave little to save after the first evaluation points. The rule
+compares layers with each other, so that noise freezes layers as readily as convergence does: about the lower half of
+the training layers is always below the median. Inspect the norms in `freezing.csv`.
 """
 
 from __future__ import annotations
@@ -35,21 +37,26 @@ MEDIAN = 50
 
 @dataclass(frozen=True)
 class AutoFreeze(Strategy):
-    """Layers below the lowest whose gradient still changes much are frozen."""
+    """A strategy that freezes the layers below the lowest one whose gradient still changes much."""
 
     percentile: int = MEDIAN
+    """The percentile of the layers' changes that a layer must reach to stay trained, from 1 to 100."""
 
     @property
     def name(self) -> str:
+        """The canonical name, such as "autofreeze" or "autofreeze-p75"."""
         return "autofreeze" + (f"-p{self.percentile}" if self.percentile != MEDIAN else "")
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
+        """Return a plan in which everything trains."""
         return FreezePlan(shape)
 
     def revisions(self) -> Revisions:
+        """Return five evaluation points per epoch, with gradient norms."""
         return Revisions(per_epoch=5, gradient_norms=True, prefix_only_grows=True)
 
     def revise(self, plan: FreezePlan, progress: TrainingProgress) -> FreezePlan:
+        """Return the plan that also freezes the layers whose gradients have stopped changing."""
         if len(progress.norms) < 2:
             return plan
         before, now = (norms.layers[plan.bottom :] for norms in progress.norms[-2:])
@@ -63,14 +70,14 @@ class AutoFreeze(Strategy):
 
 
 def _change(before: float | None, now: float | None) -> float | None:
-    """By what part a norm has changed; None where that cannot be told."""
+    """Return the relative change η of a norm; None if a norm is missing, zero or not finite."""
     if before is None or now is None or not math.isfinite(before) or not math.isfinite(now) or before == 0:
         return None
     return abs(before - now) / before
 
 
 def _percentile(values: list[float], percent: int) -> float:
-    """Between the two nearest of the sorted values, in proportion."""
+    """Return a percentile of the values, linearly interpolated between the two nearest values."""
     ordered = sorted(values)
     place = (len(ordered) - 1) * percent / 100
     below = math.floor(place)
@@ -79,6 +86,7 @@ def _percentile(values: list[float], percent: int) -> float:
 
 
 def parse(name: str) -> AutoFreeze | None:
+    """Return the strategy of a name `autofreeze` or `autofreeze-p<P>`, or None for any other name."""
     match = re.fullmatch(r"autofreeze(?:-p(\d{1,4}))?", name)
     if match is None:
         return None

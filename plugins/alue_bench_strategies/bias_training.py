@@ -1,16 +1,18 @@
-"""Only the biases of the layers train.
+"""BitFit: only the biases of the layers train, with pooler and head.
 
 Source: Ben Zaken, Goldberg & Ravfogel 2022, "BitFit: Simple Parameter-efficient Fine-tuning for Transformer-based
-Masked Language-models", section 3: the biases of query, key and value, of attention output and feed-forward, and of the
-layer norms. The embeddings stay. Pooler and head train as a whole here, as with every other strategy: a checkpoint that
-was pre-trained without next-sentence prediction has no weights for the pooler. The authors count the head alone.
+Masked Language-models", section 3. The biases are those of query, key and value, of the attention output and the
+feed-forward block, and of the layer norms. The embeddings are frozen. Pooler and head train completely, as with every
+other strategy, because a checkpoint that was pre-trained without next-sentence prediction has no weights for the
+pooler. The authors count only the head.
 
-Cost: of BERT-base's layers 0.1 % of the parameters, so that a task's weights and the optimiser's state are tiny. But
-the gradient crosses every layer: 2 F a layer instead of 3 F, a third of the compute and no more, and no frozen prefix.
-Biases want a learning rate far above that of weights, 1e-4 to 1e-3.
+Cost: 0.1 % of the parameters of BERT-base's layers train, so that the weights of a task and the optimiser state are
+very small. But the gradient passes through every layer. With F for the forward pass of a layer, a layer costs 2 F per
+step instead of 3 F, so that at most a third of the compute is saved, and there is no frozen prefix. Biases need a
+learning rate far above that of full fine-tuning, 1e-4 to 1e-3.
 
-When it does not help: with much data, where the paper sees it fall behind full fine-tuning; where time counts rather
-than storage; and for a model without biases (ModernBERT), which is skipped.
+When it does not help: with much data, for which the paper finds BitFit behind full fine-tuning; if time matters rather
+than storage; and for models without biases (ModernBERT), which are skipped.
 """
 
 from __future__ import annotations
@@ -22,13 +24,15 @@ from alue_bench import EncoderShape, FreezePlan, Strategy, StrategyFamily
 
 @dataclass(frozen=True)
 class BitFit(Strategy):
-    """The biases of all layers train, with pooler and head."""
+    """A strategy that trains the biases of all layers, with pooler and head."""
 
     @property
     def name(self) -> str:
+        """The canonical name."""
         return "bitfit"
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
+        """Return a plan in which the biases of all layers train, with pooler and head."""
         return FreezePlan(shape, embeddings=True, trained="biases")
 
 

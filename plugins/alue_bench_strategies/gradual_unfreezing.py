@@ -1,17 +1,18 @@
-"""From the head down, one block after the other begins to train.
+"""Gradual unfreezing: from the head downwards, one block after the other begins to train.
 
-Source: Howard & Ruder 2018, "Universal Language Model Fine-tuning for Text Classification", section 3.3: in the first
-epoch the last layer trains (here: the top layer, with pooler and head), then with each epoch the next lower one too,
-until everything does; the embeddings are the last block. `gradual-unfreeze-K` unfreezes K layers with each epoch, for
-trainings of few epochs. With fewer epochs than blocks the lowest blocks stay frozen to the end: with the default of ten
-epochs and twelve layers, two layers and the embeddings.
+Source: Howard & Ruder 2018, "Universal Language Model Fine-tuning for Text Classification", section 3.3. In the first
+epoch the last layer trains (here the top layer, with pooler and head). In each further epoch the next lower layer
+trains too, until everything does; the embeddings are the last block. `gradual-unfreeze-K` unfreezes K layers in each
+epoch, for trainings of few epochs. With fewer epochs than blocks, the lowest blocks stay frozen to the end: with the
+default of ten epochs and twelve layers, two layers and the embeddings.
 
-Cost: in each epoch that of freezing the bottom layers which are still frozen; for twelve layers and ten epochs 23 F of
-36 F. What is frozen changes with each epoch, so that stored outputs of the prefix would be read only once:
-they are not stored. The optimiser knows nothing yet of a block that begins to train.
+Cost: each epoch costs as much as with the bottom layers frozen that are still frozen in it. With F for the forward pass
+of a layer, twelve layers cost on average 23 F per step over ten epochs, instead of 36 F. The frozen part changes with
+each epoch, so that cached outputs of the frozen prefix would be read only once; they are not cached. A block that
+begins to train starts with a fresh optimiser state.
 
-When it does not help: it was proposed for LSTMs, along with rates that differ by layer (`--llrd`); and with a rate that
-only decays, the blocks that begin late learn slowly and have few steps left.
+When it does not help: it was proposed for LSTMs, together with learning rates that differ by layer (`--llrd`). With a
+learning rate that only decays, the blocks that begin late learn slowly and have few steps left.
 """
 
 from __future__ import annotations
@@ -24,31 +25,37 @@ from alue_bench import EncoderShape, FreezePlan, Revisions, Strategy, StrategyFa
 
 @dataclass(frozen=True)
 class GradualUnfreezing(Strategy):
-    """In epoch e the top `layers_per_epoch` · e layers train; the embeddings, once all layers do for an epoch."""
+    """A strategy that trains the top `layers_per_epoch` · e layers in epoch e, and at last the embeddings."""
 
     layers_per_epoch: int = 1
+    """The number of layers that begin to train in each epoch."""
 
     @property
     def name(self) -> str:
+        """The canonical name, such as "gradual-unfreeze" or "gradual-unfreeze-3"."""
         return "gradual-unfreeze" + (f"-{self.layers_per_epoch}" if self.layers_per_epoch > 1 else "")
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
+        """Return the plan of the first epoch."""
         return self._plan(shape, epoch=1)
 
     def revisions(self) -> Revisions:
+        """Return one evaluation point per epoch."""
         return Revisions(per_epoch=1)
 
     def revise(self, plan: FreezePlan, progress: TrainingProgress) -> FreezePlan:
+        """Return the plan of the next epoch."""
         return self._plan(plan.shape, progress.epoch + 1)
 
     def _plan(self, shape: EncoderShape, epoch: int) -> FreezePlan:
         trained = self.layers_per_epoch * epoch
         frozen = range(max(0, shape.layers - trained))
-        # The embeddings are one more block: they train with what would be the layer below layer 0.
+        # The embeddings are one more block: they train as if they were the layer below layer 0.
         return FreezePlan(shape, frozenset(frozen), embeddings=trained <= shape.layers)
 
 
 def parse(name: str) -> GradualUnfreezing | None:
+    """Return the strategy of a name `gradual-unfreeze` or `gradual-unfreeze-<K>`, or None for any other name."""
     match = re.fullmatch(r"gradual-unfreeze(?:-(\d{1,4}))?", name)
     if match is None:
         return None

@@ -1,21 +1,22 @@
-"""Layers removed before fine-tuning.
+"""Layer dropping: layers are removed from the model before fine-tuning.
 
 Source: Sajjad, Dalvi, Durrani & Nakov 2023, "On the effect of dropping layers of pre-trained transformer models",
-Computer Speech & Language 77, section 3.1. Of its ways to choose, three:
+Computer Speech & Language 77, section 3.1. Three of its ways to choose the layers are implemented:
 
-- `drop-topK`: the K highest layers. Their finding: the simplest, and the best or nearly so; up to 40 % of the layers
-  can go while up to 98 % of the quality stays.
-- `drop-alternateK`: every other layer from the highest down, K of them ("even alternate"). At most half.
-- `drop-symmetricK`: K in the middle, as many kept below as above them; one more below where the rest is odd.
+- `drop-topK` drops the K highest layers. The authors find this simplest way to be the best or nearly so: up to 40 % of
+  the layers can be dropped while up to 98 % of the quality is kept.
+- `drop-alternateK` drops every other layer from the highest downwards, K in total and at most half of the layers ("even
+  alternate").
+- `drop-symmetricK` drops K layers in the middle and keeps as many below as above them, one more below if the number of
+  kept layers is odd.
 
-Without a number the latter two drop half of the layers.
+Without a number, the latter two drop half of the layers.
 
-Cost: what is left of the layers, in training and ever after: of twelve layers drop-top4 trains in 8/12 of the time and,
-unlike frozen layers, they cost nothing at inference either. The model is a smaller one: FLOPs are compared with a full
-fine-tuning of the whole model, and parameters are those that are left.
+Cost: only the layers that are left cost time, in training and at inference. With twelve layers, drop-top4 trains in
+8/12 of the time. Unlike frozen layers, dropped layers cost nothing at inference either. FLOPs are compared with full
+fine-tuning of the whole model; the number of parameters is that of the smaller model.
 
-When it does not help: some tasks lose much more than others, so measure yours; and a small model has no layers to
-spare.
+When it does not help: some tasks lose much more than others, so measure yours. A small model has no layers to spare.
 """
 
 from __future__ import annotations
@@ -31,19 +32,22 @@ WAYS = ("top", "alternate", "symmetric")
 
 @dataclass(frozen=True)
 class LayerDropping(Strategy):
-    """`count` layers are removed, chosen in one of three ways; all that is left trains."""
+    """A strategy that removes layers, chosen in one of three ways, and trains everything that is left."""
 
     way: str
+    """The way to choose layers, one of WAYS."""
     count: int | None
-    """None: half of the layers, rounded down."""
+    """The number of layers that are removed; None for half of the layers, rounded down."""
 
     @property
     def name(self) -> str:
+        """The canonical name, such as "drop-top4" or "drop-alternate"."""
         return f"drop-{self.way}{'' if self.count is None else self.count}"
 
     def kept_layers(self, shape: EncoderShape) -> tuple[int, ...]:
+        """Return the layers that stay; raise DoesNotFit if the model has too few layers."""
         layers, count = shape.layers, shape.layers // 2 if self.count is None else self.count
-        # Every other layer from the highest down: of one layer more than twice as many, the lowest stays.
+        # Every other layer from the highest downwards: with an odd number of layers, the lowest one stays.
         most = layers // 2 if self.way == "alternate" else layers - 1
         if not 0 < count <= most:
             raise DoesNotFit(f"{self.name} drops {count or 'none'} of {layers} layers; it can drop 1 to {most}")
@@ -57,6 +61,7 @@ class LayerDropping(Strategy):
         return tuple(layer for layer in range(layers) if layer not in dropped)
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
+        """Return a plan in which everything trains."""
         return FreezePlan(shape)
 
 
@@ -64,6 +69,7 @@ _DROP = re.compile(r"drop-(top|alternate|symmetric)(\d{1,4})?")
 
 
 def parse(name: str) -> LayerDropping | None:
+    """Return the strategy of a name such as `drop-top4` or `drop-symmetric`, or None for any other name."""
     match = _DROP.fullmatch(name)
     if match is None:
         return None

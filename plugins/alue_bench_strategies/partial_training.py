@@ -1,11 +1,11 @@
-"""Layers chosen by position or by lot, as points of comparison for a searched setting.
+"""Points of comparison for a searched setting: the top quarter of the layers trains, or random layers are frozen.
 
-- `last-quarter`: the top quarter of the layers trains, everything below is frozen. Lee, Tang & Lin 2019, "What Would
-  Elsa Do? Freezing Layers During Transformer Fine-Tuning", find that this keeps some nine tenths of the quality of full
-  fine-tuning. All of the frozen part is prefix: with its outputs computed once, it costs next to nothing.
-- `random-K-seedS`: K layers frozen that chance picks, and the embeddings where layer 0 is among them. A control: a
-  searched setting that does no better than these has found nothing about its layers. When it does not help: always; it
-  is not meant to.
+- `last-quarter`: the top quarter of the layers trains, and everything below it is frozen. Lee, Tang & Lin 2019, "What
+  Would Elsa Do? Freezing Layers During Transformer Fine-Tuning", find that this keeps about nine tenths of the quality
+  of full fine-tuning. The whole frozen part is a frozen prefix: its outputs are computed once, so that it costs almost
+  nothing.
+- `random-K-seedS`: K random layers are frozen, and the embeddings too if layer 0 is among them. This is a control: a
+  searched setting that is not better than random ones has found nothing about its layers. It is not meant to help.
 """
 
 from __future__ import annotations
@@ -19,29 +19,35 @@ from alue_bench import DoesNotFit, EncoderShape, FreezePlan, Strategy, StrategyF
 
 @dataclass(frozen=True)
 class LastQuarter(Strategy):
-    """The top quarter of the layers, rounded up, trains with the head; embeddings and layers below stay."""
+    """A strategy that trains the top quarter of the layers, rounded up, with the head."""
 
     @property
     def name(self) -> str:
+        """The canonical name."""
         return "last-quarter"
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
+        """Return a plan that freezes the layers below the top quarter, and the embeddings."""
         trained = -(-shape.layers // 4)
         return FreezePlan(shape, frozenset(range(shape.layers - trained)), embeddings=shape.layers > trained)
 
 
 @dataclass(frozen=True)
 class RandomLayers(Strategy):
-    """`frozen` layers stay as pre-trained, drawn without replacement by a generator seeded with `seed`."""
+    """A strategy that freezes random layers, drawn without replacement."""
 
     frozen: int
+    """The number of frozen layers."""
     seed: int
+    """The seed of the draw."""
 
     @property
     def name(self) -> str:
+        """The canonical name, such as "random-7-seed0"."""
         return f"random-{self.frozen}-seed{self.seed}"
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
+        """Return a plan that freezes the drawn layers; raise DoesNotFit if the model has too few layers."""
         if self.frozen > shape.layers:
             raise DoesNotFit(f"{self.name} freezes {self.frozen} layers, but the model has only {shape.layers}")
         drawn = frozenset(random.Random(self.seed).sample(range(shape.layers), self.frozen))
@@ -52,6 +58,7 @@ _RANDOM = re.compile(r"random-(\d{1,4})-seed(\d{1,9})")
 
 
 def parse_random(name: str) -> RandomLayers | None:
+    """Return the strategy of a name `random-<K>-seed<S>`, or None for any other name."""
     match = _RANDOM.fullmatch(name)
     if match is None:
         return None

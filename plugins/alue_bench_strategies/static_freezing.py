@@ -1,14 +1,17 @@
-"""Layers frozen from the first step to the last.
+"""Static freezing: the same layers are frozen from the first step to the last.
 
 Source: Abir et al., "On Enhancing Fine-Tuning for Pre-trained Language Models", who search all pairs (top n, bottom m)
-of 12 layers and settle on bottom 3 + top 4. Cost: with F for one layer forward, a trained layer costs 3 F a step, a
-frozen one above a trained one 2 F (the gradient still passes through it), a frozen one of the prefix 1 F.
+of 12 layers and choose bottom 3 + top 4.
 
-Freezing bottom layers freezes the embeddings too: otherwise back-propagation crosses every layer to reach them, and
-little is saved. The paper does not say which it did, so every name has the variant `-trainemb`, which trains them.
+Cost: with F for the forward pass of a layer, a trained layer costs 3 F per step. A frozen layer above a trained one
+costs 2 F, because the gradient still passes through it. A frozen layer of the prefix costs 1 F.
 
-When it does not help: freezing only top layers saves a ninth of the time at 4 of 12 layers, since the gradient has to
-pass through them; and a model that was not pre-trained on similar text needs its lower layers.
+Freezing bottom layers freezes the embeddings too. Otherwise back-propagation would pass through every layer to reach
+them, and little would be saved. The paper does not say whether its embeddings train. Every name with frozen bottom
+layers therefore has the variant `-trainemb`, which trains them.
+
+When it does not help: freezing only top layers saves a ninth of the time for 4 of 12 layers, because the gradient has
+to pass through them. A model that was not pre-trained on similar text needs to train its lower layers.
 """
 
 from __future__ import annotations
@@ -24,19 +27,24 @@ TRAIN_EMBEDDINGS = "-trainemb"
 
 @dataclass(frozen=True)
 class StaticFreezing(Strategy):
-    """The bottom N and top M layers stay as pre-trained; the embeddings too where N > 0, unless they shall train."""
+    """A strategy that freezes the bottom and top layers, and the embeddings with the bottom layers."""
 
     bottom: int
+    """The number of frozen layers at the bottom."""
     top: int
+    """The number of frozen layers at the top."""
     train_embeddings: bool = False
+    """True if the embeddings train although bottom layers are frozen."""
 
     @property
     def name(self) -> str:
+        """The canonical name, such as "bottom3top4" or "full"."""
         below = f"bottom{self.bottom}" if self.bottom else ""
         above = f"top{self.top}" if self.top else ""
         return (below + above + (TRAIN_EMBEDDINGS if self.train_embeddings else "")) or "full"
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
+        """Return a plan that freezes these layers; raise DoesNotFit if the model has too few layers."""
         if self.bottom + self.top > shape.layers:
             raise DoesNotFit(
                 f"{self.name} freezes {self.bottom + self.top} layers, but the model has only {shape.layers}"
@@ -47,15 +55,18 @@ class StaticFreezing(Strategy):
 
 @dataclass(frozen=True)
 class HeadOnly(Strategy):
-    """The whole encoder stays as pre-trained; only the pooler and the task's head train."""
+    """A strategy that freezes all layers, so that only the pooler and the task's head train."""
 
     train_embeddings: bool = False
+    """True if the embeddings train too."""
 
     @property
     def name(self) -> str:
+        """The canonical name, "head-only" or "head-only-trainemb"."""
         return "head-only" + (TRAIN_EMBEDDINGS if self.train_embeddings else "")
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
+        """Return a plan that freezes all layers, and the embeddings unless they are to train."""
         return FreezePlan(shape, frozenset(range(shape.layers)), embeddings=not self.train_embeddings)
 
 
@@ -63,7 +74,11 @@ _BOTTOM_TOP = re.compile(r"(?:bottom(\d{1,4}))?(?:top(\d{1,4}))?(-trainemb)?")
 
 
 def parse_bottom_top(name: str) -> StaticFreezing | None:
-    """`bottomN`, `topM` or `bottomNtopM`, with `-trainemb` where there are bottom layers to tell it from."""
+    """Return the strategy of a name, or None for a name of another family.
+
+    Args:
+        name: A name such as `bottom3`, `top4` or `bottom3top4`; names with bottom layers may end with `-trainemb`.
+    """
     match = _BOTTOM_TOP.fullmatch(name)
     if match is None or not name.startswith(("bottom", "top")):
         return None
@@ -82,10 +97,12 @@ def parse_bottom_top(name: str) -> StaticFreezing | None:
 
 
 def parse_full(name: str) -> StaticFreezing | None:
+    """Return full fine-tuning for `full` and its alias `none`, or None for any other name."""
     return StaticFreezing(0, 0) if name in ("full", "none") else None
 
 
 def parse_head_only(name: str) -> HeadOnly | None:
+    """Return the strategy of a name `head-only` or `head-only-trainemb`, or None for any other name."""
     variants = {strategy.name: strategy for strategy in (HeadOnly(), HeadOnly(train_embeddings=True))}
     return variants.get(name)
 

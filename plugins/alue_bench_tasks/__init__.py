@@ -1,4 +1,7 @@
-"""The built-in tasks: those of ALUE, and two that Abir et al. add. One module a task; the paper's tables as studies."""
+"""The built-in tasks, one module each: those of ALUE, and two that Abir et al. add.
+
+The paper's tables are study files in `studies`.
+"""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,10 +12,12 @@ from alue_bench_tasks import anger, diag, fid, mdd, mdd_algiers_amman, mq2q, ohs
 
 @hookimpl
 def alue_bench_tasks() -> Iterable[Task]:
+    """Return the built-in tasks."""
     modules = (mq2q, oold, ohsd, svreg, sec, fid, xnli, mdd, mdd_algiers_amman, diag, anger)
     return [module.TASK for module in modules]
 
 
 @hookimpl
 def alue_bench_studies() -> Iterable[Path]:
+    """Return the study files of the paper's tables."""
     return sorted((Path(__file__).parent / "studies").glob("*.toml"))

@@ -1,4 +1,4 @@
-"""Anger: whether a tweet expresses anger, the `anger` column of SEC as a task of its own.
+"""The task anger: does a tweet express anger? Its labels are the column `anger` of SEC's files.
 
 ALUE has no such task; Abir et al. report it as "anger detection".
 """

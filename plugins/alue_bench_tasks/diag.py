@@ -1,4 +1,4 @@
-"""DIAG: inference on sentence pairs that each test one phenomenon, scored with a model trained on XNLI.
+"""The task DIAG: inference on sentence pairs that each test one phenomenon, scored with a model trained on XNLI.
 
 The official file is not public; ALUE scores submissions to its leaderboard.
 """
@@ -15,7 +15,7 @@ TASK = Task(
     splits=Splits(
         test=DataFile(
             "diagnostic/diagnostic.tsv",
-            # By position, as ALUE's baselines read it: identifier, sentence, sentence, label.
+            # Columns by position, as in ALUE's baselines: identifier, first sentence, second sentence, label.
             Delimited(header=True, id=0, text=1, text_pair=2, target=3),
         ),
         protocol="the whole diagnostic file is the test split of a model trained on xnli",

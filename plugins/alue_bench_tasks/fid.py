@@ -1,4 +1,4 @@
-"""FID: whether a tweet is ironic (IDAT at FIRE 2019)."""
+"""The task FID: is a tweet ironic (IDAT at FIRE 2019)?"""
 
 from pathlib import Path
 

@@ -13,7 +13,7 @@ CITATION = (
 )
 OFFICIAL_METRIC = "macro-averaged F1"
 
-# What the labels stand for, with the BCP 47 code of the country.
+# The city or variety that each label stands for, with the BCP 47 code of the country's Arabic.
 VARIETIES = {
     "ALE": ("Aleppo", "ar-SY"),
     "ALG": ("Algiers", "ar-DZ"),
@@ -45,12 +45,17 @@ VARIETIES = {
 
 
 def languages(*labels: str) -> tuple[str, ...]:
-    """The BCP 47 codes of the varieties that `labels` name, each once."""
+    """Return the BCP 47 codes of the varieties that the labels stand for, each once."""
     return tuple(sorted({VARIETIES[label][1] for label in labels}))
 
 
 def splits(*, ignore: Set[str] = frozenset(), protocol: str = "official train, dev and test files") -> Splits:
-    """The official files without the rows whose label is in `ignore`."""
+    """Return the splits of the official files.
+
+    Args:
+        ignore: The labels whose rows are left out.
+        protocol: The sentence about the splits that each run records.
+    """
     read = Delimited(columns=2, text=0, target=1, ignore=frozenset(ignore))
     return Splits(
         train=DataFile("madar/MADAR-Corpus-26-train.tsv", read),

@@ -1,4 +1,4 @@
-"""MDD: which of 25 cities a phrase is from, or whether it is Modern Standard Arabic (MADAR, subtask 1)."""
+"""The task MDD: from which of 25 cities is a phrase, or is it Modern Standard Arabic (MADAR, subtask 1)?"""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Algiers or Amman: the two-class subset of MDD that Abir et al. mention, without the other 24 varieties."""
+"""The task Algiers or Amman: the two-class subset of MDD that Abir et al. mention, without the other 24 varieties."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""MQ2Q: whether two questions ask the same (NSURL-2019, task 8). The test file has no gold labels."""
+"""The task MQ2Q: do two questions ask the same (NSURL-2019, task 8)? The official test file has no gold labels."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""OHSD: hate speech in tweets (OSACT4, subtask B). One tweet in twenty is hate speech."""
+"""The task OHSD: hate speech in tweets (OSACT4, subtask B). One tweet in twenty is hate speech."""
 
 from pathlib import Path
 

@@ -1,6 +1,7 @@
-"""The OSACT4 shared task: tweets labelled as offensive or not (subtask A), as hate speech or not (subtask B).
+"""The OSACT4 shared task: tweets labelled as offensive or not (subtask A), and as hate speech or not (subtask B).
 
-The texts hold `<LF>` for line breaks, `@USER` and `URL`. The test file is published without gold labels.
+The texts contain `<LF>` for line breaks, `@USER` for mentions and `URL` for links. The test file is published without
+gold labels.
 """
 
 from alue_bench import DataFile, Delimited, HeldOut, Splits
@@ -16,7 +17,7 @@ OFFICIAL_METRIC = "macro-averaged F1"
 
 
 def splits(target: int) -> Splits:
-    """The splits with the gold label in column `target` of the labelled files."""
+    """Return the splits, with the gold label in column `target` (from 0) of the labelled files."""
     labelled = Delimited(columns=3, text=0, target=target)
     return Splits(
         train=DataFile("osact4/OSACT2020-sharedTask-train.txt", labelled),

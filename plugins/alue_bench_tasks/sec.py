@@ -1,4 +1,4 @@
-"""SEC: which of eleven emotions a tweet expresses, none or several (SemEval-2018 task 1, E-c)."""
+"""The task SEC: which of eleven emotions, none or several, does a tweet express (SemEval-2018 task 1, E-c)?"""
 
 from pathlib import Path
 

@@ -25,7 +25,12 @@ EMOTIONS = (
 
 
 def splits(subtask: str, read: Delimited) -> Splits:
-    """The official train, dev and test files of `subtask`, as its files spell it."""
+    """Return the splits of the official files.
+
+    Args:
+        subtask: The name of the subtask as it is written in the names of its files, such as "E-c".
+        read: The reader of the files.
+    """
 
     def file(split: str) -> DataFile:
         return DataFile(f"semeval2018/2018-{subtask}-Ar-{split}.txt", read)

@@ -1,6 +1,7 @@
-"""A plugin for alue-bench: one task, one model, one family of strategies.
+"""A plugin for alue-bench with one task, one model and one family of strategies.
 
-The entry point in `pyproject.toml` names this module; alue-bench calls the hooks below and takes what they return.
+The entry point in `pyproject.toml` names this module. alue-bench calls the hooks below and registers the declarations
+that they return.
 """
 
 from collections.abc import Iterable
@@ -13,14 +14,17 @@ from alue_bench_example.task import TASK
 
 @hookimpl
 def alue_bench_tasks() -> Iterable[Task]:
+    """Return the tasks of this plugin."""
     return [TASK]
 
 
 @hookimpl
 def alue_bench_models() -> Iterable[Model]:
+    """Return the models of this plugin."""
     return [MODEL]
 
 
 @hookimpl
 def alue_bench_strategies() -> Iterable[StrategyFamily]:
+    """Return the families of strategies of this plugin."""
     return [FAMILY]

@@ -1,4 +1,4 @@
-"""A model: the mini checkpoint that comes with alue-bench, with another text normalisation."""
+"""A model: the mini checkpoint that is bundled with alue-bench, with another text normalisation."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ _DIGIT = re.compile(r"\d")
 
 
 def normalise(text: str) -> str:
-    """`text` with every digit, Arabic ones included, made a 1: which number it is says little about an opinion."""
+    """Return the text with every digit, also Arabic ones, replaced by 1: the exact number says little of an opinion."""
     return _DIGIT.sub("1", text)
 
 
@@ -24,6 +24,6 @@ MODEL = Model(
     citation="Part of alue-bench; see the model card beside its weights.",
     normalise=normalise,
     normalisation="every digit becomes 1",
-    # A small model takes a larger learning rate than one of base size.
+    # A small model needs a larger learning rate than a model of base size.
     defaults={"lr": 5e-4, "warmup": 0.1, "epochs": 4, "batch_size": 16},
 )

@@ -1,9 +1,10 @@
-"""A family of strategies: every K-th layer stays frozen.
+"""A family of strategies: every K-th layer is frozen.
 
-Cost: with F for one layer forward, a frozen layer costs 2 F a step instead of 3 F, since the gradient still passes
-through it to the layers and the embeddings below. So `example-every2` saves about a sixth of the layers' compute.
+Cost: with F for the forward pass of a layer, a frozen layer costs 2 F per step instead of 3 F, because the gradient
+still passes through it to the layers and the embeddings below. `example-every2` therefore saves about a sixth of the
+layers' compute.
 
-When it does not help: freezing the same number of layers from the bottom up, with the embeddings, saves twice as much.
+When it does not help: freezing the same number of bottom layers, with the embeddings, saves twice as much.
 """
 
 from __future__ import annotations
@@ -18,21 +19,25 @@ _NAME = re.compile(r"example-every(0|[1-9]\d{0,2})")
 
 @dataclass(frozen=True)
 class EveryKth(Strategy):
-    """Layers K, 2K, 3K, … (counted from 1, next to the embeddings) stay as pre-trained; all else trains."""
+    """A strategy that freezes layers K, 2K, 3K, … (layer 1 is next to the embeddings) and trains everything else."""
 
     step: int
+    """The distance K between two frozen layers."""
 
     @property
     def name(self) -> str:
+        """The canonical name, such as "example-every2"."""
         return f"example-every{self.step}"
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
+        """Return a plan that freezes every K-th layer; raise DoesNotFit if the model has fewer than K layers."""
         if self.step > shape.layers:
             raise DoesNotFit(f"{self.name} freezes layer {self.step} first, but the model has only {shape.layers}")
         return FreezePlan(shape, frozenset(range(self.step - 1, shape.layers, self.step)))
 
 
 def parse(name: str) -> EveryKth | None:
+    """Return the strategy of a name `example-every<K>`, or None for any other name."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None

@@ -1,4 +1,4 @@
-"""A task: hotel reviews, negative or positive."""
+"""A task: is a hotel review negative or positive?"""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The plugin keeps the contract, and its declarations do what they say."""
+"""The tests of the example plugin: it keeps the contract, and its declarations do what they say."""
 
 import alue_bench_example
 import pytest
