@@ -146,6 +146,12 @@ class TestPositions:
             with torch.no_grad():
                 model(input_ids=ids, attention_mask=torch.ones_like(ids))
 
+    @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+    def test_far_fewer_than_the_configuration_says_are_found(self, precision: str) -> None:
+        config = gallery_config("canine", max_position_embeddings=128, num_hash_buckets=50)  # a position a bucket
+        tokenizer = SimpleNamespace(pad_token_id=0, padding_side="right", pad_token_type_id=0)
+        assert try_model(config, tokenizer, precision, "cpu").positions == 50
+
     def test_longer_texts_are_cut_to_it_in_the_plan(self, tmp_path: Path) -> None:
         (run,) = planned(saved("mpnet", tmp_path / "mpnet")).runs
         assert run.spec.hyper.max_length == 64

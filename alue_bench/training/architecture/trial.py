@@ -17,7 +17,7 @@ from alue_bench.contract.errors import DoesNotFit
 from alue_bench.contract.formats import shown
 from alue_bench.contract.spec import digest_of
 from alue_bench.data.batches import Padding
-from alue_bench.training.architecture.anatomy import anatomy_of, described, small_copy, text_of
+from alue_bench.training.architecture.anatomy import TEXT, anatomy_of, described, small_copy, text_of
 from alue_bench.training.device.errors import is_out_of_memory
 from alue_bench.training.device.precision import Device, Precision, autocast
 from alue_bench.training.forward import Reached, in_place
@@ -84,7 +84,8 @@ def try_model(config: Any, tokenizer: Any, precision: Precision, device: str) ->
         anatomy, positions = anatomy_of(outline), positions_of(config)
         model = small_copy(type(outline), config)
         sparse = any(hasattr(config, name) for name in SPARSE)
-        lengths = (min(positions or LONG_TEXT, LONG_TEXT), *LENGTHS) if sparse else LENGTHS
+        lengths = (LONG_TEXT, *LENGTHS) if sparse else LENGTHS
+        lengths = tuple(min(length, positions or length) for length in lengths)
         usable, cause = _precision(model, wanted.side, precision, device, lengths)
         padding, independent, notes = _padding(model, wanted, lengths)
         if cause:
@@ -172,7 +173,7 @@ def _precision(
             logits.float().sum().backward()
             if not bool(torch.isfinite(logits).all()):
                 return "fp32", "its outputs are not finite"
-    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+    except Exception as error:  # where the number format is not the cause, `_padding` fails in fp32 too, and refuses
         if isinstance(error, RuntimeError) and is_out_of_memory(error):  # says nothing about the number format
             return wanted, ""
         return "fp32", _first_line(error)
@@ -213,7 +214,14 @@ def _longest(model: Any, limit: int, pad: int) -> int:
     if limit > LONGEST or (limit > LONG and not any(limit <= rows <= limit + FEWER for rows in tables)):
         return limit
     tried = [*range(limit, max(0, limit - FEWER - 1), -1), limit - pad - 1]
-    return next((tokens for tokens in tried if tokens > 0 and _embeds(model, tokens)), limit)
+    fits = next((tokens for tokens in tried if tokens > 0 and _embeds(model, tokens)), None)
+    if fits is not None or limit <= TEXT or not _embeds(model, TEXT):
+        return fits or limit
+    fits, fails = TEXT, limit  # far fewer than the configuration says: CANINE's positions are as many as its hash buckets
+    while fails - fits > 1:
+        middle = (fits + fails) // 2
+        fits, fails = (middle, fails) if _embeds(model, middle) else (fits, middle)
+    return fits
 
 
 def _embeds(model: Any, tokens: int) -> bool:
