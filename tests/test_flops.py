@@ -51,12 +51,11 @@ def counted(plan: FreezePlan, layers: int) -> int:
     return int(counter.get_total_flops())
 
 
-@pytest.mark.parametrize("layers", [4, 6])
 @pytest.mark.parametrize("name", ["full", "bottom3", "bottom1top2", "top2", "bottom2-trainemb", "head-only"])
-def test_agrees_with_the_counter_of_torch(name: str, layers: int) -> None:
-    plan = plan_of(name, layers)
-    stack = view_as_stack(empty_model(tiny_config("bert", layers=layers), LABELS))
-    assert training_flops(stack, plan, np.full(EXAMPLES, TOKENS), epochs=1) == counted(plan, layers)
+def test_agrees_with_the_counter_of_torch(name: str) -> None:
+    plan = plan_of(name, 4)
+    stack = view_as_stack(empty_model(tiny_config("bert", layers=4), LABELS))
+    assert training_flops(stack, plan, np.full(EXAMPLES, TOKENS), epochs=1) == counted(plan, 4)
 
 
 def test_where_biases_train_those_of_embeddings_that_are_not_frozen_do_too() -> None:
@@ -72,7 +71,7 @@ def test_a_frozen_pooler_is_crossed_or_lies_on_the_prefix() -> None:
         assert training_flops(stack, plan, np.full(EXAMPLES, TOKENS), epochs=1) == counted(plan, 4)
 
 
-@pytest.mark.parametrize("name", ["full", "bottom3", "bottom1top2", "top2", "bottom2-trainemb", "head-only"])
+@pytest.mark.parametrize("name", ["full", "bottom1top2", "head-only"])
 def test_the_lean_way_does_what_is_counted_for_it(name: str) -> None:
     """With the last layer for the first token alone."""
     from torch.utils.flop_counter import FlopCounterMode

@@ -217,7 +217,8 @@ def _longest(model: Any, limit: int, pad: int) -> int:
     fits = next((tokens for tokens in tried if tokens > 0 and _embeds(model, tokens)), None)
     if fits is not None or limit <= TEXT or not _embeds(model, TEXT):
         return fits or limit
-    fits, fails = TEXT, limit  # far fewer than the configuration says: CANINE's positions are as many as its hash buckets
+    # Far fewer than the configuration says: CANINE has as many positions as hash buckets.
+    fits, fails = TEXT, limit
     while fails - fits > 1:
         middle = (fits + fails) // 2
         fits, fails = (middle, fails) if _embeds(model, middle) else (fits, middle)
