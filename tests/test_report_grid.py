@@ -125,7 +125,7 @@ class TestRecommendation:
         chosen = recommend(grid_of(*runs, collapsed))
         assert chosen is not None
         assert (chosen.strategy, chosen.candidates, chosen.settings, chosen.left_out) == ("bottom3", 2, 2, 1)
-        assert chosen.sentence().endswith("; one setting was left out, for runs that failed or have no score")
+        assert chosen.sentence().endswith("; one setting was left out, because runs failed or have no score")
         without = recommend(grid_of(*runs))
         assert without is not None
         assert (without.strategy, without.left_out) == ("bottom6", 0)

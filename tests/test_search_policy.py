@@ -295,7 +295,7 @@ class TestConclusion:
         course = self.course(world(5))
         course.failed[Step(course.question.full, 0)] = "out of memory"
         assert course.conclusion(course.decision()) == [
-            "No answer: full failed (out of memory), and there is nothing to hold settings against."
+            "No answer: full failed (out of memory), so there is no reference for other settings."
         ]
 
 
