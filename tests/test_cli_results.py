@@ -70,7 +70,7 @@ class TestCompare:
         (few,) = [line for line in said.out.splitlines() if "bottom3top4" in line]
         assert "†" in few
         assert "*" not in few
-        assert "† fewer than 3 seeds: no verdict" in said.out
+        assert "† fewer than 3 seeds, so no verdict" in said.out
         assert "1 run failed and is left out" in said.err
 
     def test_sorted_and_filtered(self, ask: Any) -> None:

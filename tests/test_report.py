@@ -288,7 +288,7 @@ class TestAStoreWith:
             put(strategy=strategy, tags={"hardware": "Another processor"}, providers={"other": "1"})
             put(strategy=strategy, source="sample", tags={"data.source": "sample"})
         shown = page()
-        assert any("3 kinds that do not compare" in notice for notice in shown.notices)
+        assert any("3 groups that are not comparable" in notice for notice in shown.notices)
         assert any("say nothing about the real tasks" in notice for notice in shown.notices)
         for section in shown.sections:
             filled = [block for block in section.blocks if not all(isinstance(i, Missing) for i in block.items)]

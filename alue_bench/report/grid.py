@@ -134,8 +134,8 @@ class Recommendation:
         if not self.fewest_flops:
             return ""
         return (
-            f"; but {self.fewest_flops} needs fewer operations, {self.fewest_flops_share:.0%} of full's against "
-            f"{self.flops_share:.0%}: measured times may mislead if runs are short or the machine is busy"
+            f"; but {self.fewest_flops} needs fewer operations ({self.fewest_flops_share:.0%} of full's against "
+            f"{self.flops_share:.0%}): measured times may mislead if runs are short or the machine is busy"
         )
 
     def _left_out(self) -> str:
