@@ -60,7 +60,7 @@ class TestCompare:
         said = ask("compare")
         assert said.code == 0, said.err
         assert "oold, mini: f1_macro" in said.out
-        assert "real data; 3 seeds; 0.100 without reading the text" in said.out
+        assert "real data; 3 seeds; trivial score 0.100 (ignores the text)" in said.out
         (row,) = [line for line in said.out.splitlines() if "head-only" in line]
         assert re.search(r"head-only +│ 0\.\d+ ± 0\.\d+ │ −0\.\d+ ± 0\.\d+ \*+ │ 10\.0 s │ −90 %", row)
         assert "10.00×" in row
@@ -70,7 +70,7 @@ class TestCompare:
         (few,) = [line for line in said.out.splitlines() if "bottom3top4" in line]
         assert "†" in few
         assert "*" not in few
-        assert "† fewer than 3 seeds: no verdict" in said.out
+        assert "† fewer than 3 seeds, so no verdict" in said.out
         assert "1 run failed and is left out" in said.err
 
     def test_sorted_and_filtered(self, ask: Any) -> None:
@@ -91,7 +91,7 @@ class TestCompare:
     def test_a_name_that_no_run_bears_is_said(self, ask: Any) -> None:
         said = ask("compare", "-t", "ohsd", "-s", "bottom3top4", "-s", "bottom3top5")
         assert said.code == 0
-        assert "--strategy bottom3top5: no finished run of it is among these" in said.err
+        assert "--strategy bottom3top5: no finished run of it is among the selected runs" in said.err
         assert "bottom3top4:" not in said.err
 
     def test_json_and_csv_hold_numbers(self, ask: Any, filled: Connection) -> None:

@@ -105,7 +105,7 @@ class TestABlock:
         put("head-only")
         block = only(compared())
         assert block.rows[0].difference is None
-        assert block.notes == ("no run of full under these conditions, so no change against it",)
+        assert block.notes == ("no run of full under these conditions, so changes cannot be computed",)
 
 
 class TestAVerdict:
@@ -161,7 +161,7 @@ class TestAVerdict:
     def test_needs_a_seed_in_common(self, put: Any, compared: Any) -> None:
         put("full", 42), put("head-only", 43)
         found = difference(only(compared()), "head-only")
-        assert (found.verdict, found.reason) == (Verdict.NOT_TESTED, "no seed in common with the baseline")
+        assert (found.verdict, found.reason) == (Verdict.NOT_TESTED, "it has no seed in common with the baseline")
 
     def test_needs_the_predictions(self, put: Any, compared: Any) -> None:
         for seed in SEEDS:
@@ -197,7 +197,7 @@ class TestABaselineThatLearntNothing:
         assert any("try more data, more epochs or another --lr" in note for note in block.notes)
         (table,) = text_tables(comparison)
         assert table.rows[1][2].endswith("‡")
-        assert not any("would show" in note or "needs about" in note for note in table.notes)
+        assert not any("can detect" in note or "needs about" in note for note in table.notes)
         (told,) = json.loads(as_json(comparison))["blocks"]
         assert told["nothing_learnt"]["trivial_score"] == 0.49
 
@@ -268,10 +268,10 @@ class TestWhatIsKeptApart:
         assert all(any(re.fullmatch(pattern, one) for one in said) for pattern in told)
         assert len(set(said)) == 2
 
-    def test_the_first_look_of_a_search_is_named_in_its_heading(self, put: Any, compared: Any) -> None:
+    def test_low_fidelity_runs_of_a_search_are_named_in_its_heading(self, put: Any, compared: Any) -> None:
         put("full"), put("full", hyper={"epochs": 1}, tags={"search.first_look": "yes"})
         said = sorted(describe_conditions(block) for block in compared().blocks)
-        assert said == ["a search's first look, on which no answer rests; epochs 1", "epochs 10"]
+        assert said == ["epochs 10", "low-fidelity runs of a search (no answer rests on them); epochs 1"]
 
     def test_tasks_and_models(self, put: Any, compared: Any) -> None:
         put("full"), put("full", task="ohsd"), put("full", model="other")
@@ -320,7 +320,7 @@ def test_a_mean_that_leaves_undefined_scores_out_says_so(connection: Connection,
         guessed = np.zeros(20) if seed == 44 else gold**2
         plant(connection, spec("svreg", "full", seed), Labels.regression(0, 1), gold, guessed)
     block = only(compared())
-    assert block.notes == ("full: left out as undefined: 1 of 3 scores",)
+    assert block.notes == ("full: 1 of 3 scores are undefined and left out",)
     assert block.rows[0].score is not None
     assert block.rows[0].score.values == 2
 

@@ -137,7 +137,7 @@ class TestAStoreWithSeveralSeeds:
         assert sentences.keys() == {"anger · mini", "oold · mini", "mdd · mini"}
         for text in sentences.values():
             assert re.search(
-                r"bottom3top4 saves 2 % ± [\d.]+ of the time and (costs|gains) [\d.]+ ± [\d.]+ F1 points", text
+                r"bottom3top4 saves 2 % ± [\d.]+ of the training time and (costs|gains) [\d.]+ ± [\d.]+ F1 points", text
             )
             assert re.search(r"head-only saves 37 % .* a significant loss \(p [<=] 0\.\d+\)\.$", text)
 
@@ -187,7 +187,7 @@ class TestWhatIsSaidOf:
             put(strategy=strategy)
         shown = page()
         (sentence,) = said(shown)
-        assert "one seed, which may be chance" in sentence.text
+        assert "one seed, so it may be chance" in sentence.text
         assert "significant" not in sentence.text
         assert "±" not in sentence.text
         assert any("more than 1 seed" in notice for notice in shown.notices)
@@ -216,7 +216,9 @@ class TestWhatIsSaidOf:
                 more={"runtime/train_s": 100.0 - 10 * number, "selection/dev_score": 0.9 if number < 4 else 0.5},
             )
         (sentence,) = said(page())
-        assert sentence.text.startswith("Of 6 settings the dev split recommends bottom3: saves 30 % of the time")
+        assert sentence.text.startswith(
+            "Of 6 settings the dev split recommends bottom3: it saves 30 % of the training time"
+        )
 
     @pytest.mark.parametrize("undefined", ["selection/dev_score", "test/score"])
     def test_more_strategies_without_a_score_to_choose_by(
@@ -226,7 +228,7 @@ class TestWhatIsSaidOf:
             put(strategy=cell, more={undefined: float("nan")})
         shown = page()
         (sentence,) = said(shown)
-        assert sentence.text == "6 settings, none of them with the scores to recommend it by."
+        assert sentence.text == "6 settings, but no scores to choose one by."
         assert isinstance(items(shown, "grid")[0], Missing)
 
     def test_a_baseline_that_learnt_nothing(self, put: Put, page: Callable[..., Page]) -> None:
@@ -240,7 +242,7 @@ class TestWhatIsSaidOf:
         assert "so that no strategy can be said to keep its score; try more data" in sentence.text
         assert "saves" not in sentence.text
         written = render_markdown(shown, "figures")
-        assert "Nothing recommended for" in written
+        assert "No recommendation for" in written
         assert "its dev score 0.900 is not above the trivial score 0.900; no setting can be recommended" in written
         assert "Recommended for" not in written
 
@@ -286,7 +288,7 @@ class TestAStoreWith:
             put(strategy=strategy, tags={"hardware": "Another processor"}, providers={"other": "1"})
             put(strategy=strategy, source="sample", tags={"data.source": "sample"})
         shown = page()
-        assert any("3 kinds that do not compare" in notice for notice in shown.notices)
+        assert any("3 groups that are not comparable" in notice for notice in shown.notices)
         assert any("say nothing about the real tasks" in notice for notice in shown.notices)
         for section in shown.sections:
             filled = [block for block in section.blocks if not all(isinstance(i, Missing) for i in block.items)]
@@ -345,7 +347,7 @@ class TestAStoreWith:
             put("sec", strategy, labels=names, gold=rng.integers(0, 2, (40, 3)))
         shown = page()
         assert sum(picture.name.startswith("predicted-") for picture in pictures(shown)) == 2
-        assert "hits by label" in render_html(shown)
+        assert "counts per label" in render_html(shown)
 
     def test_hostile_names_shows_them_as_text(self, put: Put, page: Callable[..., Page]) -> None:
         hostile = "<script>alert(1)</script>$x$"
@@ -377,7 +379,7 @@ class TestAStoreWith:
         shown = page(shown=Shown(subjects=2, strategies=2, seeds=1))
         assert sum(picture.name.startswith("trade-") for picture in pictures(shown)) == 2
         text = render_html(shown)
-        assert "Drawn are 2 of 3 tasks and models" in text
+        assert "Shown: 2 of 3 tasks and models" in text
         assert "Shown: 2 of 3 tasks and models, at most 2 of up to 3 strategies each" in text
         assert len(table(shown, "scores")) == 9
 

@@ -125,7 +125,7 @@ class TestRecommendation:
         chosen = recommend(grid_of(*runs, collapsed))
         assert chosen is not None
         assert (chosen.strategy, chosen.candidates, chosen.settings, chosen.left_out) == ("bottom3", 2, 2, 1)
-        assert chosen.sentence().endswith("; one setting was left out, for runs that failed or have no score")
+        assert chosen.sentence().endswith("; one setting was left out, because runs failed or have no score")
         without = recommend(grid_of(*runs))
         assert without is not None
         assert (without.strategy, without.left_out) == ("bottom6", 0)
@@ -176,7 +176,7 @@ class TestRecommendation:
         chosen = recommend(grid_of(full, bottom3, bottom4, lost))
         assert chosen is not None
         assert (chosen.strategy, chosen.fewest_flops) == ("full", "bottom4")
-        assert "; but bottom4 needs fewer operations, 67% of full's against 100%: times" in chosen.sentence()
+        assert "; but bottom4 needs fewer operations (67% of full's against 100%): measured times" in chosen.sentence()
         believed = recommend(grid_of(full, bottom3 | {"runtime/train_s": 2.1}, bottom4 | {"runtime/train_s": 2.0}))
         assert believed is not None
         assert (believed.strategy, believed.fewest_flops) == ("bottom4", "")

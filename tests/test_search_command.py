@@ -38,7 +38,7 @@ class TestASearch:
         (found,) = document_of(said)["searches"]
         for told in (
             "the cheapest of 3 settings that loses at most 0.7",
-            "a first look with fewer epochs",
+            "a low-fidelity run with fewer epochs",
             "Answer: bottom",
             "On test, which took no part in the choice",
             "of the grid's cost (budget 400%)",
@@ -93,13 +93,11 @@ def test_where_full_learns_nothing_a_search_ends_after_it_without_an_answer(
     assert [step["setting"] for step in found["steps"]] == ["full"]
     assert found["compute"]["runs"] == 1
     assert found["nothing_learnt"]["score"] == found["dev_score_of_full"]
-    assert (
-        "No answer: full did not learn: its dev score 0.333 is not above the trivial score 0.333, so that" in said.err
-    )
+    assert "No answer: full did not learn: its dev score 0.333 is not above the trivial score 0.333, so a" in said.err
     assert "Answer:" not in said.err
     parent, *done = runs()
     assert "search/easy/tiny-bert/cost_of_full" not in parent.data.metrics
-    assert len(done) == (4 if workers else 1)  # those of the first look were begun beside it
+    assert len(done) == (4 if workers else 1)  # the low-fidelity runs were begun beside it
 
 
 def test_searches_side_by_side_ask_for_the_runs_of_one_after_the_other_and_come_to_the_same_answers(
@@ -112,8 +110,8 @@ def test_searches_side_by_side_ask_for_the_runs_of_one_after_the_other_and_come_
     assert [found["task"] for found in together] == ["easy", "easy-too"]
     assert all(found["supported"] for found in together)
     assert len(sys.modules["alue_bench_here"].pools) == 1  # the workers stay from one round to the next
-    assert "easy-too/tiny-bert: bottom4, seed 1, short: a first look with fewer epochs" in said.err
-    # The first looks of both, and full, come before all that depends on them.
+    assert "easy-too/tiny-bert: bottom4, seed 1, short: a low-fidelity run with fewer epochs" in said.err
+    # The low-fidelity runs of both, and full, come before all that depends on them.
     begun = [(r.data.params["task"], r.data.params["strategy"], r.data.params["epochs"]) for r in runs()[1:]]
     first_look = {("full", "1"), ("bottom4", "1"), ("full", "2")}
     assert set(begun[:6]) == {(task, *run) for task in ("easy", "easy-too") for run in first_look}
@@ -186,11 +184,11 @@ def test_a_dry_run_computes_what_the_grid_costs_and_starts_nothing(search: Comma
     (planned,) = document_of(said)["searches"]
     assert planned["compute"]["runs"] == 0
     assert (planned["answer"], planned["supported"], planned["cost_of_full"], planned["said"]) == (None, None, None, [])
-    assert "The search begins with this and chooses its further runs." in said.err
+    assert "The search begins with this run and chooses the others itself." in said.err
     assert "Answer:" not in said.err
     assert planned["compute"]["budget_flops"] == pytest.approx(4 * planned["compute"]["grid_flops"])
     assert "estimate: at most about " in said.err
-    assert "a guess from" in said.err
+    assert "extrapolated from" in said.err
     with pytest.raises(AttributeError):
         runs()  # not even the experiment
 

@@ -295,7 +295,7 @@ class TestConclusion:
         search = self.search(world(5))
         search.failed[Step(search.question.full, 0)] = "out of memory"
         assert search.conclusion(search.decision()) == [
-            "No answer: full failed (out of memory), and there is nothing to hold settings against."
+            "No answer: full failed (out of memory), so there is no reference for other settings."
         ]
 
 

@@ -213,7 +213,7 @@ class TestChoice:
         said, document = submitted(alue_bench, "-t", "oold", *where)
         assert said.code == 1
         assert document["files"] == []
-        assert "the official files are not at hand" in said.err
+        assert "the official files are not available" in said.err
         assert "give their folder with --data-dir" in said.err
         assert "fill it with" not in said.err  # a run as things are would be one more on the sample
 

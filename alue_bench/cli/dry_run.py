@@ -55,7 +55,7 @@ def show_question(plan: Plan, searches: Sequence[SearchState], registry: Registr
 
 
 def _estimate(plan: Plan, registry: Registry, streams: Streams) -> Estimate:
-    streams.talk.print("timing a few training steps, to estimate ...", style="dim")
+    streams.talk.print("timing a few training steps for the estimate ...", style="dim")
     return estimate_plan(plan, registry)
 
 
@@ -70,12 +70,12 @@ def describe(estimate: Estimate) -> list[str]:
     lines = [
         f"estimate: {here} {_runs(here)} can be done here: {_cost(estimate, here=True)} ({estimate.hardware})"
         if here
-        else "estimate: no run can be done here as things are"
+        else "estimate: no run can be done here"
     ]
     if absent:
         lines.append(
-            f"  {absent} {_runs(absent)} more with the models that are missing: {_cost(estimate, here=False)} "
-            f"(shapes as published, lengths by the tokeniser of {estimate.lengths_of})"
+            f"  {absent} {_runs(absent)} more with models that are missing here: {_cost(estimate, here=False)} "
+            f"(published shapes, text lengths by the tokeniser of {estimate.lengths_of})"
         )
     if estimate.without_data:
         lines.append(
@@ -90,8 +90,8 @@ def _grounds(estimate: Estimate) -> list[str]:
     if estimate.speeds:
         speeds = ", ".join(f"{speed / 1e9:,.1f}" for speed in estimate.speeds)
         lines.append(
-            f"  a guess from {speeds} GFLOP/s in a few training steps just now; finished runs and cached states, which "
-            "are not done again, are not subtracted"
+            f"  extrapolated from {speeds} GFLOP/s in a few training steps just now; finished runs and cached states "
+            "are not subtracted"
         )
     return [*lines, *(f"  {problem}" for problem in estimate.problems)]
 

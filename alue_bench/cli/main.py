@@ -49,7 +49,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Which layers should I train? Fine-tune encoders under freezing strategies, measure score and cost, "
-    "compare in MLflow.\n\nStart with: `alue-bench run --strategy full --strategy bottom3top4`",
+    "and compare the runs in MLflow.\n\nStart with: `alue-bench run --strategy full --strategy bottom3top4`",
 )
 app.command("run")(run.run)
 app.command("sweep")(sweep.sweep)
@@ -86,9 +86,11 @@ def _global_options(
     # The next two are taken from the command line before plugins are loaded (see main); here they are for --help.
     disable_plugin: Annotated[
         list[str] | None,
-        typer.Option(help=f"Do not load this plugin (distribution or entry point); also {DISABLE_VARIABLE}."),
+        typer.Option(
+            help=f"Do not load this plugin (distribution or entry point); repeatable; also {DISABLE_VARIABLE}."
+        ),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Treat a plugin that fails as fatal.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with an error if a plugin fails to load.")] = False,
 ) -> None:
     pass
 

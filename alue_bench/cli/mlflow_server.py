@@ -86,7 +86,7 @@ class MlflowServer:
             code = self._started.poll()
             if code is not None:
                 raise UnavailableError(
-                    f"MLflow's server ended with exit code {code} before it answered; its own messages stand above"
+                    f"MLflow's server ended with exit code {code} before it answered; its own messages are above"
                 )
             if self._answers():
                 return

@@ -26,15 +26,15 @@ what = partial(typer.Option, rich_help_panel="What to compare")
 how = partial(typer.Option, rich_help_panel="How to train")
 which = partial(typer.Option, rich_help_panel="Which data")
 where = partial(typer.Option, rich_help_panel="Where results go")
-control = partial(typer.Option, rich_help_panel="How the plan goes along")
+control = partial(typer.Option, rich_help_panel="How the plan is executed")
 
-Task = Annotated[list[str] | None, what("--task", "-t", help="A task; repeatable. Default: every available one.")]
+Task = Annotated[list[str] | None, what("--task", "-t", help="Task; repeatable. Default: every available task.")]
 Model = Annotated[
     list[str] | None,
     what(
         "--model",
         "-m",
-        help="A model by name, a local folder, or hub/id@revision; repeatable. Default: every one on this machine.",
+        help="Model name, local folder, or hub/id@revision; repeatable. Default: every model on this machine.",
     ),
 ]
 Strategy = Annotated[
@@ -42,7 +42,7 @@ Strategy = Annotated[
     what(
         "--strategy",
         "-s",
-        help="full, bottomN, topM, bottomNtopM, head-only, …; repeatable. Default: full and bottom3top4.",
+        help="Strategy: full, bottomN, topM, bottomNtopM, head-only, …; repeatable. Default: full and bottom3top4.",
     ),
 ]
 GridOption = Annotated[
@@ -50,98 +50,103 @@ GridOption = Annotated[
     what(
         "--grid",
         "-g",
-        help="bottom-top for every pair of frozen bottom and top layers, or axes with ranges, steps and lists: "
-        "bottom=0..12/3,top=0..4; also strategy=, lr=, epochs=, batch-size=, max-length=, seed=; repeatable. "
-        "Default: bottom-top.",
+        help="Settings to run: bottom-top for every pair of frozen bottom and top layers, or axes with ranges, steps "
+        "and lists, such as bottom=0..12/3,top=0..4. Further axes: strategy=, lr=, epochs=, batch-size=, max-length=, "
+        "seed=. Repeatable. Default: bottom-top.",
     ),
 ]
 BesideGrid = Annotated[
-    list[str] | None, what("--strategy", "-s", help="A strategy to run beside the cells of the grid; repeatable.")
+    list[str] | None, what("--strategy", "-s", help="Strategy to run in addition to the grid; repeatable.")
 ]
 Tolerance = Annotated[
     str | None,
-    what(help="How far below full fine-tuning a score may be, such as 1% of it, and still count as good. Default: 1%."),
+    what(help="Largest accepted loss of score relative to full fine-tuning, such as 1%. Default: 1%."),
 ]
 Seed = Annotated[
-    list[int] | None, what("--seed", help="Seeds head initialisation and data order; repeatable. Default: 42.")
+    list[int] | None,
+    what("--seed", help="Random seed for head initialisation, data order and dropout; repeatable. Default: 42."),
 ]
-Seeds = Annotated[int | None, what(help="Run with this many seeds: 42, 43, …")]
-InitSeed = Annotated[int | None, what(help="Seeds the head's initial weights alone.")]
-DataSeed = Annotated[int | None, what(help="Seeds data order and dropout alone.")]
+Seeds = Annotated[int | None, what(help="Number of seeds to run: 42, 43, …")]
+InitSeed = Annotated[int | None, what(help="Random seed for the head's initial weights alone.")]
+DataSeed = Annotated[int | None, what(help="Random seed for data order and dropout alone.")]
 Config = Annotated[
     str | None,
     what(
         "--config",
         "-c",
-        help="A study: a file (TOML) with any of these options, or the name of one that ships with the program (see "
-        "alue-bench list studies); an option given here wins.",
+        help="Study: a TOML file with any of these options, or the name of a built-in study (see alue-bench list "
+        "studies). Options on the command line override it.",
     ),
 ]
 Recipe = Annotated[
     str | None,
     how(
-        help="Settings that a publication recommends: alue, devlin, mosbach or sun (see alue-bench list recipes). "
-        "Other options win over it."
+        help="Published hyper-parameters: alue, devlin, mosbach or sun (see alue-bench list recipes). Other options "
+        "override them."
     ),
 ]
-Epochs = Annotated[int | None, how(help="Passes over the train split.")]
-BatchSize = Annotated[int | None, how(help="Examples in a step.")]
+Epochs = Annotated[int | None, how(help="Number of passes over the train split.")]
+BatchSize = Annotated[int | None, how(help="Examples per training step.")]
 Lr = Annotated[float | None, how(help="Peak learning rate.")]
 Llrd = Annotated[
-    float | None, how(help="Rate of each layer as a part of that of the layer above it, such as 0.95; 1: all the same.")
+    float | None,
+    how(
+        help="Layer-wise learning-rate decay: rate of a layer divided by that of the layer above, such as 0.95; 1: off."
+    ),
 ]
-MaxLength = Annotated[int | None, how(help="Tokens of an example; longer ones are cut.")]
-Warmup = Annotated[float | None, how(help="Part of all steps in which the rate rises, 0 to 1.")]
-WeightDecay = Annotated[float | None, how(help="Decay of weight matrices.")]
-Clip = Annotated[float | None, how(help="Largest gradient norm; 0 for no clipping.")]
+MaxLength = Annotated[int | None, how(help="Maximum number of tokens per example; longer ones are truncated.")]
+Warmup = Annotated[float | None, how(help="Share of all steps over which the learning rate rises, 0 to 1.")]
+WeightDecay = Annotated[float | None, how(help="Weight decay, applied to weight matrices.")]
+Clip = Annotated[float | None, how(help="Maximum gradient norm; 0 disables clipping.")]
 ClipBy = Annotated[
-    str | None, how(help="Whose norm: global, of all gradients together, or component, of each parameter's.")
+    str | None, how(help="Norm to clip: global (all gradients together) or component (each parameter separately).")
 ]
-Select = Annotated[str | None, how(help="Which epoch is tested: best (by dev score) or last.")]
-Precision = Annotated[str | None, how(help="auto, fp32, bf16 or fp16.")]
-Device = Annotated[str | None, how(help="auto, cpu or cuda.")]
+Select = Annotated[str | None, how(help="Epoch to test: best (by dev score) or last.")]
+Precision = Annotated[str | None, how(help="Number format: auto, fp32, bf16 or fp16.")]
+Device = Annotated[str | None, how(help="Device: auto, cpu or cuda.")]
 CudaGraphs = Annotated[
-    bool | None, how("--cuda-graphs", help="On a GPU, record training steps and replay them (BERT family).")
+    bool | None,
+    how("--cuda-graphs", help="On a GPU, record training steps as CUDA graphs and replay them (BERT family)."),
 ]
 KeepHead = Annotated[
     bool | None,
     how(
         "--keep-head",
-        help="Start from the fine-tuned head of a checkpoint, whose labels must be the task's, in the same order; "
-        "otherwise a fresh one is drawn from the seed.",
+        help="Start from the checkpoint's fine-tuned head, whose labels must be the task's, in the same order. "
+        "Otherwise a new head is drawn from the seed.",
     ),
 ]
-DataDir = Annotated[Path | None, which(help="Folder with the official files; also the variable ALUE_BENCH_DATA.")]
+DataDir = Annotated[Path | None, which(help="Folder with the official files; also ALUE_BENCH_DATA.")]
 Sample = Annotated[bool | None, which("--sample", help="Use the embedded sample data.")]
-LimitTrain = Annotated[int | None, which(help="Train on this many rows (a fixed random subset).")]
-LimitEval = Annotated[int | None, which(help="Score on this many dev and test rows.")]
+LimitTrain = Annotated[int | None, which(help="Train on at most this many rows (a fixed random subset).")]
+LimitEval = Annotated[int | None, which(help="Score on at most this many dev rows and test rows.")]
 SkipMissing = Annotated[
     bool | None,
-    which("--skip-missing", help="Leave out, with a reason, named tasks and models whose files are not to be had."),
+    which("--skip-missing", help="Leave out named tasks and models whose files are not available, and say why."),
 ]
-DropBad = Annotated[bool | None, which("--drop-bad", help="Go on without malformed rows, and record how many.")]
+DropBad = Annotated[bool | None, which("--drop-bad", help="Leave out malformed rows, and record how many.")]
 Experiment = Annotated[str | None, where(help="MLflow experiment. Default: alue-bench.")]
 TrackingUri = Annotated[
-    str | None, where(help="MLflow store. Default: MLFLOW_TRACKING_URI, else sqlite below mlruns/.")
+    str | None, where(help="MLflow tracking store. Default: MLFLOW_TRACKING_URI, else a sqlite file under mlruns/.")
 ]
 AllowPickles = Annotated[
     bool | None,
     how(
-        "--allow-pickles", help="Read pickled weights where a checkpoint has no others: only if you trust its authors."
+        "--allow-pickles", help="Read pickled weights if a checkpoint has no others; use only if you trust its authors."
     ),
 ]
 CacheSize = Annotated[
     str | None,
     control(
-        help="The most that outputs of frozen layers, computed once and kept, may take on disk, such as 50GB; "
-        "0 to compute them at every step. Default: 20GB."
+        help="Disk space for cached outputs of frozen layers, such as 50GB; 0 to compute them at every step. "
+        "Default: 20GB."
     ),
 ]
 Executor = Annotated[
     str | None,
     control(
-        help="Where runs are done: local (in this process, or with --jobs in worker processes), ray (on a Ray "
-        "cluster), or one that a plugin adds. Default: local."
+        help="Where runs are executed: local (this process, or worker processes with --jobs), ray (a Ray cluster), "
+        "or an executor from a plugin. Default: local."
     ),
 ]
 Jobs = Annotated[
@@ -149,25 +154,25 @@ Jobs = Annotated[
     control(
         "--jobs",
         "-j",
-        help="Runs under way at once. local spreads them over this machine's GPUs, or over its cores. Default: 1 for "
-        "local, what the cluster has room for with ray.",
+        help="Number of runs at once. local spreads them over this machine's GPUs or cores. Default: 1 for local, as "
+        "many as the cluster has room for with ray.",
     ),
 ]
 GpusPerRun = Annotated[
-    float | None, control(help="With ray: GPUs, or the part of one, that a run takes. Default: 1 where it needs one.")
+    float | None, control(help="With ray: GPUs per run, which may be a fraction. Default: 1 if a run needs one.")
 ]
 CheckpointEvery = Annotated[
     float | None,
     control(
-        help="Minutes between two checkpoints of a training: one that is cut off goes on from the last, with the same "
-        "result. Default: none are written."
+        help="Minutes between checkpoints of a training. An interrupted training continues from the last one, with the "
+        "same result. Default: no checkpoints."
     ),
 ]
-Rerun = Annotated[bool | None, control("--rerun", help="Do finished runs again.")]
+Rerun = Annotated[bool | None, control("--rerun", help="Repeat finished runs.")]
 FailFast = Annotated[bool | None, control("--fail-fast", help="Stop at the first run that fails.")]
-DryRun = Annotated[bool, control("--dry-run", help="Show the plan, what it would cost here, and stop.")]
-Yes = Annotated[bool, control("--yes", "-y", help="Do not ask before a long plan.")]
-AsJson = Annotated[bool, control("--json", help="Print one JSON document on stdout, all else on stderr.")]
+DryRun = Annotated[bool, control("--dry-run", help="Show the plan and its estimated cost on this machine, and stop.")]
+Yes = Annotated[bool, control("--yes", "-y", help="Start a long plan without asking.")]
+AsJson = Annotated[bool, control("--json", help="Print one JSON document on stdout, everything else on stderr.")]
 
 
 def options_given(context: typer.Context) -> dict[str, Any]:

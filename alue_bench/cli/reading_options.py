@@ -17,16 +17,19 @@ which = partial(typer.Option, rich_help_panel="Which runs")
 
 SOURCES = ("real", "sample")
 
-Tasks = Annotated[list[str] | None, which("--task", "-t", help="A task; repeatable. Default: all.")]
-Models = Annotated[list[str] | None, which("--model", "-m", help="A model; repeatable. Default: all.")]
-Strategies = Annotated[list[str] | None, which("--strategy", "-s", help="A strategy; repeatable. Default: all.")]
+Tasks = Annotated[list[str] | None, which("--task", "-t", help="Task; repeatable. Default: all.")]
+Models = Annotated[list[str] | None, which("--model", "-m", help="Model; repeatable. Default: all.")]
+Strategies = Annotated[list[str] | None, which("--strategy", "-s", help="Strategy; repeatable. Default: all.")]
 Experiment = Annotated[str, which(help="MLflow experiment.")]
 Parent = Annotated[
-    str | None, which(help="The run id of a plan: only its runs, those included that it found finished.")
+    str | None,
+    which(
+        help="Run id of a plan's parent run: only use the runs of this plan, including finished runs that it reused."
+    ),
 ]
-DataSource = Annotated[str | None, which(help="real or sample. Default: both, apart from each other.")]
+DataSource = Annotated[str | None, which(help="Data source: real or sample. Default: both, kept separate.")]
 TrackingUri = Annotated[
-    str | None, which(help="MLflow store. Default: MLFLOW_TRACKING_URI, else sqlite below mlruns/.")
+    str | None, which(help="MLflow tracking store. Default: MLFLOW_TRACKING_URI, else a sqlite file under mlruns/.")
 ]
 
 
@@ -66,7 +69,7 @@ def open_results(
         there = set(results.frame[option]) or set(names or ())
         for name in dict.fromkeys(names or ()):
             if name not in there:
-                remarks().print(f"--{option} {name}: no finished run of it is among these")
+                remarks().print(f"--{option} {name}: no finished run of it is among the selected runs")
     return results
 
 

@@ -64,7 +64,7 @@ def pareto(points: Sequence[Point], front: Sequence[str], *, name: str, metric: 
                 ha="right" if to_the_left else "left",
                 fontsize=8.5,
             )
-        axes.set(xlabel="training time in seconds (less is better)", ylabel=f"{short(metric)} (more is better)")
+        axes.set(xlabel="training time in seconds (lower is better)", ylabel=f"{short(metric)} (higher is better)")
         axes.set_title(short_title(of))
         svg = to_svg(figure, name)
     listed = "; ".join(f"{p.name} {p.score:.3f} after {p.time:.1f} s" for p in points[:LABELLED])
@@ -73,7 +73,7 @@ def pareto(points: Sequence[Point], front: Sequence[str], *, name: str, metric: 
         name,
         svg,
         alt=f"Scatter plot for {of}: {metric} against training time. {listed}{more}. "
-        f"Not beaten in both by any other: {', '.join(p.name for p in best) or 'none'}.",
+        f"Pareto front: {', '.join(p.name for p in best) or 'none'}.",
     )
 
 
@@ -165,5 +165,7 @@ def predicted_against_gold(values: Sequence[tuple[float, float]], *, name: str, 
         )
         svg = to_svg(figure, name)
     return Picture(
-        name, svg, alt=f"Scatter plot for {of}: predicted against gold, {len(values)} test predictions; dashed: equal."
+        name,
+        svg,
+        alt=f"Scatter plot for {of}: predicted against gold, {len(values)} test predictions; dashed line: equality.",
     )

@@ -43,8 +43,8 @@ def checklist(
     ]
     lines = ["# Reproducibility checklist", ""]
     lines.append(
-        f"{several(len(frame), 'finished run')} of experiment '{_name(experiment)}'. Filled in from what was "
-        "recorded; an empty box is something that was not."
+        f"{several(len(frame), 'finished run')} of experiment '{_name(experiment)}'. Filled in from the "
+        "recorded runs; an empty box marks something that was not recorded."
     )
     for title, entries in sections:
         lines += ["", f"## {title}", ""]
@@ -56,7 +56,9 @@ def _data(frame: pd.DataFrame) -> list[Entry]:
     entries: list[Entry] = []
     if (frame["data_source"] == "sample").any():
         named = _named(sorted(set(frame.loc[frame["data_source"] == "sample", "task"])))
-        entries.append((False, f"Real data: **{named} ran on embedded sample data**, whose scores say nothing"))
+        entries.append(
+            (False, f"Real data: **{named} ran on embedded sample data**, whose scores say nothing about the task")
+        )
     for (task, source), part in frame.groupby(["task", "data_source"], dropna=False):
         protocols = distinct(part["protocol"])
         entries.append((bool(protocols), f"{_name(task)} ({_name(source)}): {_or_missing(protocols, 'splits', '; ')}"))
@@ -89,7 +91,7 @@ def _models(frame: pd.DataFrame) -> list[Entry]:
         size = distinct(part["params/total"]) if "params/total" in part.columns else []
         parameters = f", {count(max(size))} parameters" if size else ""
         entries.append(
-            (complete, f"{_name(model)}{parameters}; digest of weights and tokeniser: {_or_missing(digests, 'it')}")
+            (complete, f"{_name(model)}{parameters}; digest of weights and tokeniser: {_or_missing(digests, 'digest')}")
         )
     return entries
 
@@ -176,10 +178,10 @@ def _environment(frame: pd.DataFrame, environments: Sequence[Mapping[str, Any]])
     commits = {str((e.get("git") or {}).get("commit", "")): (e.get("git") or {}).get("dirty") for e in environments}
     for commit, dirty in commits.items():
         if commit:
-            changed = ", with changes that are in no commit" if dirty == "yes" else ""
+            changed = ", with uncommitted changes" if dirty == "yes" else ""
             entries.append((dirty != "yes", f"Commit of the working folder: {markdown(commit)}{changed}"))
         else:
-            entries.append((False, "Commit of the working folder: **missing** (it was in no git repository)"))
+            entries.append((False, "Commit of the working folder: **missing** (not a git repository)"))
     return entries
 
 
@@ -193,12 +195,15 @@ def _cost(frame: pd.DataFrame) -> list[Entry]:
             _total(frame, "runtime/total_s") > 0,
             f"Whole runs, loading and evaluation included: {hours('runtime/total_s')}",
         ),
-        (_total(frame, "flops/train") > 0, f"Training FLOPs, analytic: {count(_total(frame, 'flops/train'))}"),
+        (
+            _total(frame, "flops/train") > 0,
+            f"Training FLOPs, computed from shapes: {count(_total(frame, 'flops/train'))}",
+        ),
     ]
     joules = {name: _total(frame, f"energy/{name}_j") for name in ("gpu", "cpu")}
     for name, total in joules.items():
         if total:
-            entries.append((True, f"Energy by the {name.upper()}'s counter: {total / 3.6e6:.4f} kWh"))
+            entries.append((True, f"Energy from the {name.upper()}'s counter: {total / 3.6e6:.4f} kWh"))
     if not any(joules.values()):
         entries.append((False, "Energy: **missing** (no counter could be read; nothing is estimated)"))
     return entries

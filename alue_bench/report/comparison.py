@@ -233,7 +233,7 @@ def describe_conditions(block: Block) -> str:
     a search's first look."""
     import json
 
-    said = ["a search's first look, on which no answer rests"] if block.first_look else []
+    said = ["low-fidelity runs of a search (no answer rests on them)"] if block.first_look else []
     for name in block.differing:
         value = block.conditions[name]
         if name == "other_hyper" and isinstance(value, str):
@@ -349,16 +349,16 @@ def _block(
     # Another version of a plugin gives another fingerprint, and may have given another score.
     kept = part.drop_duplicates(["strategy", "init_seed", "data_seed"], keep="last").sort_values("seed")
     if len(kept) < len(part):
-        notes.append(f"{len(part) - len(kept)} runs of an older version of a plugin are left out")
+        notes.append(f"{len(part) - len(kept)} runs made with an older version of a plugin are left out")
     versions = sorted(set(kept["versions"].dropna()))
     if len(versions) > 1 and (varying := _varying(versions)):
-        notes.append(f"runs with different versions stand together: {varying}")
+        notes.append(f"library versions differ between runs: {varying}")
     by_strategy: dict[str, list[Run]] = {}
     for run in kept.to_dict("records"):
         by_strategy.setdefault(str(run["strategy"]), []).append(run)
     base = by_strategy.get(baseline)
     if base is None:
-        notes.append(f"no run of {baseline} under these conditions, so no change against it")
+        notes.append(f"no run of {baseline} under these conditions, so changes cannot be computed")
     multilabel = "test/jaccard_samples" in part.columns and bool(part["test/jaccard_samples"].notna().any())
     influences = _Influences(load, metric, multilabel=multilabel)
     rows = tuple(
@@ -366,7 +366,7 @@ def _block(
         for name in sorted(by_strategy, key=lambda name: (name != baseline, natural_order(name)))
     )
     notes += [
-        f"{row.strategy}: left out as undefined: {len(row.seeds) - row.score.values} of {len(row.seeds)} scores"
+        f"{row.strategy}: {len(row.seeds) - row.score.values} of {len(row.seeds)} scores are undefined and left out"
         for row in rows
         if row.score and row.score.values < len(row.seeds)
     ]
@@ -476,7 +476,7 @@ def _difference(
             mean=sum(values) / len(values) - sum(theirs) / len(theirs),
             seeds=0,
             verdict=Verdict.NOT_TESTED,
-            reason="no seed in common with the baseline",
+            reason="it has no seed in common with the baseline",
         )
     by_seed = [a[metric] - b[metric] for a, b in finite]
     found = Difference(
@@ -529,7 +529,7 @@ def _problem(found: Sequence[_Influence | str]) -> str:
     first = found[0]
     for one in found[1:]:
         if isinstance(one, _Influence) and isinstance(first, _Influence) and not np.array_equal(one.ids, first.ids):
-            return "the runs' predictions are not of the same examples"
+            return "the runs predicted different examples"
     return ""
 
 
@@ -576,7 +576,7 @@ def _tested(row: Row, p_corrected: float | None, tests: int) -> Row:
     if found is None or found.test is None:
         return row
     if found.verdict is Verdict.UNDECIDED and p_corrected is None:
-        reason = "all seeds and examples agree to the last digit, which no test can judge"
+        reason = "all seeds and examples agree to the last digit, so no test applies"
         return replace(row, difference=replace(found, verdict=Verdict.NOT_TESTED, reason=reason))
     significant = p_corrected is not None and p_corrected < max(LEVELS)
     verdict = found.verdict

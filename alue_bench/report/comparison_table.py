@@ -68,18 +68,19 @@ def explain(comparison: Comparison) -> list[str]:
     rows = [row for _, row in all_rows(comparison)]
     marks = {_mark(row.difference) for row in rows if row.difference}
     lines = [
-        f"Score: mean over seeds ± t-interval ({LEVEL:.0%}). Δ: over the seeds that both have, ± interval over seeds "
-        "and test examples. FLOPs: of full fine-tuning."
+        f"Score: mean over seeds ± t-interval ({LEVEL:.0%}). Δ: change over common seeds ± interval over seeds and "
+        "test examples. FLOPs: relative to full fine-tuning."
     ]
     if comparison.tested:
         lines.append(
             f"* p < 0.05, ** p < 0.01, *** p < 0.001, corrected (Holm) for {comparison.tested} "
-            f"comparison{'s' if comparison.tested > 1 else ''}. No star: not shown to differ, nor to be the same."
+            f"comparison{'s' if comparison.tested > 1 else ''}. No star: not significant, which does not show that two "
+            "strategies are the same."
         )
     if FEW in marks:
-        lines.append(f"{FEW} fewer than {FEWEST_SEEDS} seeds: no verdict. --seeds 5 tells more.")
+        lines.append(f"{FEW} fewer than {FEWEST_SEEDS} seeds, so no verdict; --seeds 5 tells more.")
     if UNTESTED in marks:
-        lines.append(f"{UNTESTED} no verdict; the reason stands below the table.")
+        lines.append(f"{UNTESTED} no verdict; the reason is below the table.")
     return lines
 
 
@@ -177,7 +178,7 @@ def _text_table(block: Block, rows: Sequence[Row]) -> TextTable:
         number = len(next(iter(seeds)))
         told.append(f"{number} seed{'s' if number > 1 else ''}")
     if block.trivial_score is not None:
-        told.append(f"{plain(block.trivial_score)} without reading the text")
+        told.append(f"trivial score {plain(block.trivial_score)} (ignores the text)")
     if conditions := describe_conditions(block):
         told.append(conditions)
     return TextTable(
@@ -227,13 +228,13 @@ def _row_notes(row: Row) -> Iterable[str]:
         yield f"{row.strategy}: {found.reason}"
     elif found.verdict is Verdict.UNDECIDED and found.test and found.detectable is not None and found.detectable > 0:
         if found.detectable < 1:
-            said = f"{row.strategy}: {found.seeds} seeds would show a difference of {plain(found.detectable)}"
+            said = f"{row.strategy}: {found.seeds} seeds can detect a difference of {plain(found.detectable)}"
         else:  # no score differs by so much
-            said = f"{row.strategy}: {found.seeds} seeds are too few to show a difference of any size"
+            said = f"{row.strategy}: {found.seeds} seeds are too few to detect any difference"
         if found.seeds_needed is not None:
-            said += f"; one of {plain(abs(found.mean))} needs about {found.seeds_needed}"
+            said += f"; detecting one of {plain(abs(found.mean))} needs about {found.seeds_needed}"
         elif found.mean:
-            said += f"; one of {plain(abs(found.mean))} needs more test examples, not seeds"
+            said += f"; detecting one of {plain(abs(found.mean))} needs more test examples, not seeds"
         yield said
 
 

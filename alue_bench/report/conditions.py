@@ -20,7 +20,7 @@ HYPER = ("epochs", "batch_size", "lr", "max_length", "other_hyper")
 
 SOURCES = {
     "real": "the official files",
-    "sample": "embedded sample, written for demonstration: says nothing of the task",
+    "sample": "embedded sample for demonstration; scores say nothing about the task",
 }
 
 
@@ -40,8 +40,8 @@ def conditions(results: Results, runs: pd.DataFrame) -> list[Item]:
         ("rows", "; ".join(_rows(runs))),
         ("seeds", ", ".join(str(seed) for seed in sorted(distinct(runs["seed"])))),
         ("models", "; ".join(f"{model} ({digest[:10]})" for model, digest in _models(runs))),
-        ("when", _when(runs)),
-        (f"remarks of {NOTED} runs" if len(runs) > NOTED else "remarks", "; ".join(_notes(results, runs))),
+        ("started", _when(runs)),
+        (f"notes of {NOTED} runs" if len(runs) > NOTED else "notes", "; ".join(_notes(results, runs))),
     ]
     return [Facts([(name, value) for name, value in facts if value]), _listed(runs)]
 

@@ -47,7 +47,7 @@ def _sentence(subject: Subject) -> Sentence:
     base = next((row for row in block.rows if row.strategy == block.baseline), None)
     others = [row for row in block.rows if row.strategy != block.baseline]
     if base is None:
-        text = f"No run of {block.baseline} under these conditions, so nothing to hold {_listed(others)} against."
+        text = f"No run of {block.baseline} under these conditions, so {_listed(others)} cannot be compared with it."
         return Sentence(subject.label, text)
     if not others:
         text = f"Only {block.baseline} was run: {subject.metric} {_estimate(base.score)}. There is nothing to compare."
@@ -60,14 +60,14 @@ def _sentence(subject: Subject) -> Sentence:
         if (unlearnt := grid.nothing_learnt(grid.cells(subject.runs))) is not None:
             return Sentence(subject.label, f"{several(len(block.rows), 'setting')}; {unlearnt.sentence()}.")
         if chosen is None:
-            text = f"{several(len(block.rows), 'setting')}, none of them with the scores to recommend it by."
+            text = f"{several(len(block.rows), 'setting')}, but no scores to choose one by."
             return Sentence(subject.label, text)
         spoken = [row for row in others if row.strategy == chosen]
-        before = f"Of {several(len(block.rows), 'setting')} the dev split recommends {chosen}: "
+        before = f"Of {several(len(block.rows), 'setting')} the dev split recommends {chosen}: it "
         if not spoken:
             within = f"{100 * grid.DEFAULT_TOLERANCE:.0f} %"
             text = (
-                f"Of {len(block.rows)} settings none is cheaper than {chosen} with a dev score within {within} of its."
+                f"Of {len(block.rows)} settings, none with a dev score within {within} of {chosen}'s is faster than it."
             )
             return Sentence(subject.label, text)
     clauses = [_clause(row, subject, against=place == 0) for place, row in enumerate(spoken)]
@@ -109,12 +109,12 @@ def _clause(row: comparison.Row, subject: Subject, *, against: bool) -> str:
 
 def _time(change: Estimate | None) -> str:
     if change is None:
-        return "has no time to compare"
+        return "has no training time to compare"
     half = "" if change.half_width is None else f" ± {_few_digits(100 * change.half_width)}"
     if change.half_width is not None and abs(change.mean) <= change.half_width:
-        return f"shows no clear change of time ({signed_percent(change.mean)}{half})"
+        return f"does not clearly change the training time ({signed_percent(change.mean)}{half})"
     size = f"{abs(100 * change.mean):.0f} %{half}"
-    return f"saves {size} of the time" if change.mean < 0 else f"takes {size} more time"
+    return f"saves {size} of the training time" if change.mean < 0 else f"takes {size} more training time"
 
 
 def _points(mean: float, half: float | None, metric: str) -> str:
@@ -146,7 +146,7 @@ def _verdict(found: comparison.Difference) -> str:
         what = "change" if _is_nothing(found.mean) else "loss" if found.mean < 0 else "gain"
         return f"no significant {what}"
     if found.verdict is Verdict.TOO_FEW_SEEDS:
-        return "one seed, which may be chance" if found.seeds == 1 else f"{found.seeds} seeds, too few for a verdict"
+        return "one seed, so it may be chance" if found.seeds == 1 else f"{found.seeds} seeds, too few for a verdict"
     return f"not tested, since {found.reason}" if found.reason else "not tested"
 
 
@@ -175,15 +175,13 @@ def score_table(subjects: Sequence[Subject]) -> list[Item]:
     if not subjects:
         return []
     columns = [
-        Column("score", explained="mean over seeds; ± half of its 95 % t-interval"),
-        Column("Δ score", explained="against the baseline, over the seeds that both have; ± half of its 95 % interval"),
-        Column("training", explained="seconds as a user waits for them, the frozen prefix charged"),
-        Column("Δ time", explained="against the baseline, seed by seed"),
+        Column("score", explained="mean over seeds; ± half-width of its 95 % t-interval"),
+        Column("Δ score", explained="change against the baseline over common seeds; ± half-width of its 95 % interval"),
+        Column("training", explained="training time, including the frozen prefix"),
+        Column("Δ time", explained="relative change against the baseline, seed by seed"),
         Column("speed-up"),
         Column("seeds"),
-        Column(
-            "verdict", number=False, explained="of the difference, after Holm's correction over all that are tested"
-        ),
+        Column("verdict", number=False, explained="of the test of the difference, after Holm's correction"),
     ]
     groups = [
         RowGroup(subject.label, [_score_row(row, subject) for row in _shown(subject)], _remark(subject))
@@ -223,7 +221,7 @@ def _short_verdict(found: comparison.Difference) -> str:
         Verdict.UNDECIDED: "not significant",
         Verdict.TOO_FEW_SEEDS: "one seed" if found.seeds == 1 else f"{found.seeds} seeds: too few",
         Verdict.NOT_TESTED: "not tested",
-        Verdict.NOTHING_LEARNT: "nothing learnt",
+        Verdict.NOTHING_LEARNT: "no verdict",
     }
     return words[found.verdict].strip()
 
@@ -235,15 +233,15 @@ def _explained(found: comparison.Difference) -> str:
     parts = [] if found.p_corrected is None else [_p(found.p_corrected)]
     if found.verdict is Verdict.UNDECIDED:
         if found.detectable is not None:
-            parts.append(f"{plain(found.detectable)} would show")
+            parts.append(f"detectable: {plain(found.detectable)}")
         if found.seeds_needed is not None:
-            parts.append(f"{found.seeds_needed} seeds may decide")
+            parts.append(f"about {found.seeds_needed} seeds needed")
     return "; ".join(parts)
 
 
 def _remark(subject: Subject) -> str:
     trivial = subject.compared.trivial_score
-    said = f"{subject.metric}" + ("" if trivial is None else f"; without reading the text: {plain(trivial)}")
+    said = f"{subject.metric}" + ("" if trivial is None else f"; trivial score (ignores the text): {plain(trivial)}")
     return f"{said}; {_cut(subject)}" if len(subject.compared.rows) > MOST_ROWS else said
 
 
@@ -272,13 +270,13 @@ def cost_table(subjects: Sequence[Subject]) -> list[Item]:
     if not subjects:
         return []
     columns = [
-        Column("trained", explained="parameters that train"),
+        Column("trained", explained="trainable parameters"),
         Column("share", explained="of all parameters"),
-        Column("FLOPs", explained="of the training steps, counted from the shapes"),
-        Column("of full"),
+        Column("FLOPs", explained="of training, computed from shapes"),
+        Column("relative to full"),
         Column("training"),
-        Column("peak memory", explained="of the GPU where there is one, else of the process"),
-        Column("energy", explained="of the GPU where there is one, else of the processor; empty without a counter"),
+        Column("peak memory", explained="of the GPU, or of the process if there is no GPU"),
+        Column("energy", explained="of the GPU, or of the processor if there is no GPU; empty without a counter"),
     ]
     groups = [
         RowGroup(

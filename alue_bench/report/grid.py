@@ -134,15 +134,15 @@ class Recommendation:
         if not self.fewest_flops:
             return ""
         return (
-            f"; but {self.fewest_flops} needs fewer operations, {self.fewest_flops_share:.0%} of full's against "
-            f"{self.flops_share:.0%}: times taken on a busy machine, or of short runs, may mislead"
+            f"; but {self.fewest_flops} needs fewer operations ({self.fewest_flops_share:.0%} of full's against "
+            f"{self.flops_share:.0%}): measured times may mislead if runs are short or the machine is busy"
         )
 
     def _left_out(self) -> str:
         if not self.left_out:
             return ""
         some = "one setting was" if self.left_out == 1 else f"{self.left_out} settings were"
-        return f"; {some} left out, for runs that failed or have no score"
+        return f"; {some} left out, because runs failed or have no score"
 
 
 def groups(runs: pd.DataFrame) -> Iterator[Group]:
@@ -330,7 +330,7 @@ def pareto_figure(group: Group, recommended: Recommendation | None = None) -> Fi
     _scatter(left, group, "dev_score", front, recommended)
     left.step(front["train_s"], front["dev_score"], where="post", color=FRONT, linewidth=1.2, zorder=1)
     left.set(
-        title="dev: the front, and what is chosen",
+        title="dev: Pareto front and recommendation",
         xlabel="training time in seconds",
         ylabel=f"{short(group.metric)}, dev",
     )
@@ -346,9 +346,7 @@ def pareto_figure(group: Group, recommended: Recommendation | None = None) -> Fi
 def _scatter(axes: Axes, group: Group, score: str, front: pd.DataFrame, recommended: Recommendation | None) -> None:
     others = group.cells[~group.cells["strategy"].isin(front["strategy"])]
     axes.scatter(others["train_s"], others[score], s=18, color=OTHERS, label="other settings", zorder=2)
-    axes.scatter(
-        front["train_s"], front[score], s=36, marker="D", color=FRONT, label="no other is better and faster", zorder=3
-    )
+    axes.scatter(front["train_s"], front[score], s=36, marker="D", color=FRONT, label="Pareto front", zorder=3)
     for strategy, marker, colour, size, label in (
         (REFERENCE, "s", REFERENCE_COLOUR, 60, REFERENCE),
         (recommended.strategy if recommended else "", "*", MARK, 260, "recommended"),
@@ -387,7 +385,9 @@ def _heat_map(
     placed = group.cells[group.cells["bottom"].notna() & group.cells[column].notna()]
     if placed.empty:
         figure = _figure(5.0, 1.5)
-        figure.text(0.5, 0.5, f"{short(group.title)}: no strategy is a pair of bottom and top layers", ha="center")
+        figure.text(
+            0.5, 0.5, f"{short(group.title)}: no strategy is a pair of frozen bottom and top layers", ha="center"
+        )
         return figure
     bottoms, tops = (sorted(int(n) for n in placed[name].unique()) for name in ("bottom", "top"))
     values = np.full((len(bottoms), len(tops)), math.nan)

@@ -43,10 +43,12 @@ def heat_maps(subjects: Sequence[Subject], prefix: str) -> list[Item]:
         if recommended is not None:
             items.append(Paragraph(f"Recommended for {group.title}: {recommended.sentence()}."))
         elif (why := grid.nothing_learnt(group.cells)) is not None:
-            items.append(Paragraph(f"Nothing recommended for {group.title}: {why.sentence()}.", warning=True))
+            items.append(Paragraph(f"No recommendation for {group.title}: {why.sentence()}.", warning=True))
     if len(found) > MOST_MAPS:
         items.append(
-            Paragraph(f"Drawn are {MOST_MAPS} of {len(found)} grids; --task and --model choose others.", warning=True)
+            Paragraph(
+                f"Shown: {MOST_MAPS} of {len(found)} grids. Use --task and --model to choose others.", warning=True
+            )
         )
     return items
 

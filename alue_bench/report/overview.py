@@ -31,8 +31,8 @@ def trades(subjects: Sequence[Subject], most: int, prefix: str) -> list[Item]:
     if len(several_strategies) > most:
         items.append(
             Paragraph(
-                f"Drawn are {most} of {several(len(several_strategies), 'task and model', 'tasks and models')}; "
-                "--task and --model choose others.",
+                f"Shown: {most} of {several(len(several_strategies), 'task and model', 'tasks and models')}. "
+                "Use --task and --model to choose others.",
                 warning=True,
             )
         )
@@ -81,16 +81,16 @@ def across_tasks(subjects: Sequence[Subject], prefix: str) -> list[Item]:
             metrics = dict.fromkeys(subject.metric for subject in of_model if subject.task in with_baseline)
             items.append(
                 Paragraph(
-                    f"{model}: mean over {', '.join(with_baseline)}, each by {' or '.join(metrics)}"
+                    f"{model}: mean over {', '.join(with_baseline)}, each scored by {' or '.join(metrics)}"
                     + (
-                        " as is its own; different metrics in one mean only show a tendency."
+                        ", its primary metric; a mean of different metrics only shows a tendency."
                         if len(metrics) > 1
                         else "."
                     )
-                    + " A long task weighs more in the mean time than a short one."
+                    + " Tasks that train longer weigh more in the mean time."
                     + _said_of_unlearnt(of_model, with_baseline)
-                    + (f" Drawn are {MOST_BARS} of {len(common)} strategies." if len(common) > MOST_BARS else "")
-                    + (f" {several(left_out, 'set')} of runs with other settings took no part." if left_out else "")
+                    + (f" Shown: {MOST_BARS} of {len(common)} strategies." if len(common) > MOST_BARS else "")
+                    + (f" {several(left_out, 'set')} of runs with other settings are left out." if left_out else "")
                 )
             )
     return items
@@ -102,7 +102,7 @@ def _said_of_unlearnt(subjects: Sequence[Subject], tasks: Collection[str]) -> st
     if not unlearnt:
         return ""
     tasks_told = ", ".join(unlearnt)
-    return f" On {tasks_told} {comparison.BASELINE} did not learn, so that every strategy seems to keep its score."
+    return f" On {tasks_told}, {comparison.BASELINE} did not learn, so every strategy seems to keep its score."
 
 
 def _averaged(model: str, by_task: dict[str, list[comparison.Row]], name: str) -> list[Item]:

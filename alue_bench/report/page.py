@@ -36,7 +36,7 @@ MORE_SEEDS = "alue-bench run --strategy full --strategy bottom3top4 --strategy h
 MOST_TESTED = 1000
 """Runs whose predictions are read for the tests. A file takes milliseconds; of ten thousand runs, a minute."""
 SAMPLE_NOTICE = (
-    "Some of these results come from the embedded sample data, which were written for demonstration: such scores say "
+    "Some of these results come from the embedded sample data, which was written for demonstration. Such scores say "
     "nothing about the real tasks."
 )
 
@@ -75,7 +75,7 @@ def _reader(results: Results) -> Load:
         if read > MOST_TESTED:
             raise UnavailableError(
                 f"the page reads the predictions of {MOST_TESTED} runs at most; alue-bench compare tests all, and "
-                "--task, --model and --strategy choose"
+                "--task, --model and --strategy choose fewer"
             )
         return read_predictions(results, run_id)
 
@@ -104,19 +104,20 @@ def _notices(results: Results, blocks: Sequence[Comparable]) -> list[str]:
         said.append(SAMPLE_NOTICE)
     if len(blocks) > 1:
         said.append(
-            f"The runs are of {len(blocks)} kinds that do not compare, by data source or hardware. Each kind stands by "
-            "itself in every section; nothing is computed across them."
+            f"These runs form {len(blocks)} groups that are not comparable, since data source or hardware differ. "
+            "Every section shows each group separately; nothing is computed across groups."
         )
     if len(results.frame) > MOST_TESTED:
         said.append(
-            f"Differences are tested for the first {MOST_TESTED} runs of {several(len(results.frame), 'run')} whose "
-            "predictions a test needs; alue-bench compare tests all, and --task, --model and --strategy choose."
+            f"Differences are tested with the predictions of at most {MOST_TESTED} of "
+            f"{several(len(results.frame), 'run')}. alue-bench compare tests all; use --task, --model and --strategy "
+            "to choose fewer."
         )
     seeds = max((len(row.seeds) for b in blocks for s in b.subjects for row in s.compared.rows), default=0)
     if 0 < seeds < FEWEST_SEEDS:
         said.append(
             f"No strategy has more than {several(seeds, 'seed')}: a difference may be chance, and none is called "
-            f"significant. --seeds {FEWEST_SEEDS} is the least for a verdict."
+            f"significant. A verdict needs at least --seeds {FEWEST_SEEDS}."
         )
     return said + [f"{sentence}." for sentence in say_counts(results.counts)]
 
@@ -147,11 +148,11 @@ def _each_block(
 def _summary(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
     return Section(
         "summary",
-        "In a sentence",
+        "Summary",
         _each_block(
             blocks,
             lambda block, prefix: findings.sentences(block.subjects),
-            Missing("No run has finished yet. This makes some:", MORE_SEEDS),
+            Missing("No run has finished yet. To produce some, run:", MORE_SEEDS),
         ),
     )
 
@@ -163,10 +164,10 @@ def _scores(results: Results, blocks: Sequence[Comparable], request: PageRequest
         _each_block(
             blocks,
             lambda block, prefix: findings.score_table(block.subjects),
-            Missing("No run has finished yet. This makes some:", MORE_SEEDS),
+            Missing("No run has finished yet. To produce some, run:", MORE_SEEDS),
         ),
-        intro="Means over seeds; ± half a 95 % interval. A verdict takes seeds and test examples as both random, and "
-        "is corrected for how many there are; “not significant” does not say that two strategies are the same.",
+        intro="Means over seeds ± half-width of the 95 % interval. The test treats seeds and test examples as random, "
+        "and is corrected for the number of tests. “Not significant” does not show that two strategies are the same.",
     )
 
 
@@ -177,9 +178,10 @@ def _trades(results: Results, blocks: Sequence[Comparable], request: PageRequest
         _each_block(
             blocks,
             lambda block, prefix: overview.trades(block.subjects, request.shown.subjects, f"trade-{prefix}"),
-            Missing("No task has runs of two strategies under the same conditions. This makes some:", MORE_SEEDS),
+            Missing("No task has runs of two strategies under the same conditions. To produce some, run:", MORE_SEEDS),
         ),
-        intro="Up and to the left is better. The dashed line joins those that no other strategy beats in both.",
+        intro="Up and to the left is better. The dashed line is the Pareto front: strategies that no other one beats "
+        "in both.",
     )
 
 
@@ -190,25 +192,26 @@ def _averages(results: Results, blocks: Sequence[Comparable], request: PageReque
         _each_block(
             blocks,
             lambda block, prefix: overview.across_tasks(block.subjects, f"averages-{prefix}"),
-            Missing("No model has the same strategies on two tasks. This makes some:", MORE_SEEDS),
+            Missing("No model has the same strategies on two tasks. To produce some, run:", MORE_SEEDS),
         ),
-        intro="As the paper's figure 2: means over the tasks for which every strategy shown has been run.",
+        intro="The paper's figure 2: means over the tasks on which all shown strategies were run.",
     )
 
 
 def _grid(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
     return Section(
         "grid",
-        "Every pair of frozen layers",
+        "Grid of frozen layers",
         _each_block(
             blocks,
             lambda block, prefix: heat_maps.heat_maps(block.subjects, f"grid-{prefix}"),
             Missing(
-                "No sweep over frozen bottom and top layers is among these runs. This makes one:", heat_maps.COMMAND
+                "No sweep over frozen bottom and top layers is among these runs. To produce one, run:",
+                heat_maps.COMMAND,
             ),
         ),
-        intro="The paper's figure 1 and its twin in time: test score and training time of each setting. Settings are "
-        "recommended by their dev score; the test score takes no part in the choice.",
+        intro="Test score (the paper's figure 1) and training time of each pair of frozen bottom and top layers. "
+        "Settings are recommended by their dev score; the test score takes no part in the choice.",
     )
 
 
@@ -219,23 +222,23 @@ def _learning(results: Results, blocks: Sequence[Comparable], request: PageReque
         _each_block(
             blocks,
             lambda block, prefix: learning(results, block.subjects, request.shown, f"curves-{prefix}"),
-            Missing("No run of more than one epoch is among these. This makes some:", f"{MORE_SEEDS} --epochs 3"),
+            Missing("No run of more than one epoch is among these. To produce some, run:", f"{MORE_SEEDS} --epochs 3"),
         ),
-        intro="Dev score after each epoch: thin lines are seeds, thick ones their mean.",
+        intro="Dev score after each epoch. Thin lines are seeds, thick lines their mean.",
     )
 
 
 def _confusion(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
     return Section(
         "confusion",
-        "What is taken for what",
+        "Confusion matrices and predictions",
         _each_block(
             blocks,
             lambda block, prefix: confusion(results, block.subjects, request.shown, f"predicted-{prefix}"),
-            Missing("No run with predictions is among these. This makes some:", MORE_SEEDS),
+            Missing("No run with predictions is among these. To produce some, run:", MORE_SEEDS),
         ),
-        intro="Test predictions of all seeds together. Rows are gold labels; the darker a cell, the larger its part of "
-        "the row.",
+        intro="Test predictions of all seeds together. Rows are gold labels, columns are predictions; the darker a "
+        "cell, the larger its share of the row.",
     )
 
 
@@ -246,9 +249,9 @@ def _costs(results: Results, blocks: Sequence[Comparable], request: PageRequest)
         _each_block(
             blocks,
             lambda block, prefix: findings.cost_table(block.subjects),
-            Missing("No run has finished yet. This makes some:", MORE_SEEDS),
+            Missing("No run has finished yet. To produce some, run:", MORE_SEEDS),
         ),
-        intro="Few trained parameters are not speed: time follows how deep the backward pass goes.",
+        intro="Few trainable parameters do not imply fast training: time depends on the depth of the backward pass.",
     )
 
 
@@ -264,7 +267,7 @@ def _conditions(results: Results, blocks: Sequence[Comparable], request: PageReq
         _each_block(
             blocks,
             lambda block, prefix: conditions(results, block.runs),
-            Missing("No run has finished yet. This makes some:", MORE_SEEDS),
+            Missing("No run has finished yet. To produce some, run:", MORE_SEEDS),
         ),
     )
 

@@ -23,7 +23,7 @@ COLUMNS = [
     Column(f"F1 {FROZEN}: paper"),
     Column("ours"),
     Column("change of F1: paper", explained="relative to full, as the paper prints it"),
-    Column("ours", explained="relative to full, computed as the paper does"),
+    Column("ours", explained="relative to full, computed as in the paper"),
     Column("time saved: paper", explained="relative to full; the paper's hardware is not stated"),
     Column("ours", explained="relative to full"),
 ]
@@ -48,15 +48,15 @@ def papers_tables(subjects: Sequence[Subject], metric: str | None) -> list[Item]
     items: list[Item] = [
         Paragraph(
             f"Published: {SOURCE}. Ours: {chosen}, mean over seeds. The paper does not say which F1 it reports, and "
-            "its two tables on offence and hate do not agree with any one reading: a difference between the sides does "
-            "not show that a result fails to repeat, nor agreement that it repeats."
+            "its tables on offensive and hate speech fit no single choice. So a difference from the paper does not "
+            "show that a result fails to replicate, and agreement does not show that it replicates."
         ),
         *([Paragraph(rivals, warning=True)] if rivals else []),
         Table(f"Published numbers beside ours ({chosen})", "task, model", COLUMNS, groups),
     ]
     empty = int(((table["runs_full"] == 0) | (table["runs_frozen"] == 0)).sum())
     if empty:
-        missing = f"{several(empty, 'row')} of {len(table)} have no run of ours yet. This makes them:"
+        missing = f"{several(empty, 'row')} of {len(table)} have no run of ours yet. To produce them, run:"
         items.append(Missing(missing, COMMAND))
     if runs is not None:
         items += _every_variant(runs)

@@ -51,5 +51,5 @@ def _description(connection: Connection, parent_id: str, lead: str) -> str:
     run = f"#/experiments/{connection.experiment_id}/runs/{parent_id}"
     return (
         f"{markdown(lead)}\n\n[The report of these runs]({run}/artifacts/{PAGE_FILE}); figures, `plan.json` and "
-        f"`results.json` are beside it. Written again, with everything in it: `{again}`"
+        f"`results.json` are beside it. To write the full report again: `{again}`"
     )

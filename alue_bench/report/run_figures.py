@@ -102,10 +102,10 @@ def _arranged(found: Sequence[Matrix | Table | Picture], label: str) -> list[Ite
     if drawn:
         items.append(Gallery(drawn))
     if tables:
-        items.append(Folded(f"{label}: hits by label", tables))
+        items.append(Folded(f"{label}: counts per label", tables))
     if large:
         labels = several(len(large[0].labels), "label")
-        items.append(Folded(f"{label}: confusion of {labels}", [Matrices(large)]))
+        items.append(Folded(f"{label}: confusion matrix of {labels}", [Matrices(large)]))
     return items
 
 
@@ -116,7 +116,7 @@ def _left_out(subjects: Sequence[Subject], shown: Shown) -> list[Item]:
         parts.append(f"{shown.subjects} of {several(len(subjects), 'task and model', 'tasks and models')}")
     if most > shown.strategies:
         parts.append(f"at most {shown.strategies} of up to {most} strategies each")
-    text = f"Shown: {', '.join(parts)}. --task, --model and --strategy choose others."
+    text = f"Shown: {', '.join(parts)}. Use --task, --model and --strategy to choose others."
     return [Paragraph(text, warning=True)] if parts else []
 
 
@@ -168,5 +168,5 @@ def _hits(everything: pd.DataFrame, labels: Sequence[str], caption: str) -> Tabl
         invented = sum(label not in g and label in p for g, p in both)
         return Row(label, [Cell(str(right)), Cell(str(missed)), Cell(str(invented))])
 
-    columns = [Column("right"), Column("missed"), Column("invented")]
+    columns = [Column("true positives"), Column("false negatives"), Column("false positives")]
     return Table(caption, "label", columns, [RowGroup("", [count(label) for label in labels])])

@@ -76,7 +76,7 @@ def collect(
             continue
         if rows is None:
             file = (task.splits.submission or task.splits.test).path  # type: ignore[union-attr]
-            reason = f"the official file {file} is not at hand; get it from: {task.source}"
+            reason = f"the official file {file} is not available; get it from: {task.source}"
             missing.append(MissingSubmission(task=task, submission=task.submission, reason=reason, can_be_run=False))
             continue
         found = _best(results, task, task.submission, rows.examples)
@@ -87,7 +87,7 @@ def collect(
 def _no_files(task: Task) -> str:
     """Without them the command that fills other gaps would do one more run on the sample, which is never taken."""
     return (
-        "the official files are not at hand, and runs on the embedded sample are not submitted; get them from "
+        "the official files are not available, and runs on the embedded sample are not submitted; get them from "
         f"{task.source} and give their folder with --data-dir, to alue-bench run too (or rehearse with --sample)"
     )
 

@@ -172,7 +172,7 @@ def decide(question: Question, evaluations: Sequence[Evaluation], broken: Sequen
         return decision(None, "the budget does not pay for full fine-tuning", full)
 
     if best.loss is None and _is_hopeless(question, evaluations):
-        return decision(None, "seeds differ so much that no setting could be shown to lose as little as was asked for")
+        return decision(None, "seeds differ so much that no setting could be supported")
     prospects = _prospects(question, evaluations, standings, best.candidate, failed)
     if not prospects:
         return decision(None, f"nothing cheaper than {best.candidate.name} is likely to stay within the tolerance")
@@ -181,7 +181,7 @@ def decide(question: Question, evaluations: Sequence[Evaluation], broken: Sequen
         hoped_for = max(prospects, key=lambda prospect: prospect.saving).candidate
         return decision(None, f"the budget does not pay for enough runs of {hoped_for.name}", hoped_for)
     chosen = max(payable, key=lambda prospect: prospect.saving)
-    return decision(chosen.steps[0], f"{chosen.candidate.name} promises most")
+    return decision(chosen.steps[0], f"{chosen.candidate.name} has the largest expected saving")
 
 
 def ahead(question: Question, evaluations: Sequence[Evaluation], broken: Sequence[Step] = ()) -> tuple[Decision, ...]:
@@ -220,7 +220,7 @@ def _opening(
 
 
 def _why_opened_with(step: Step) -> str:
-    return "a first look with fewer epochs" if step.short else "what the others are held against"
+    return "a low-fidelity run with fewer epochs" if step.short else "the reference for all other settings"
 
 
 def _prospects(

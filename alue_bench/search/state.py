@@ -99,19 +99,19 @@ class SearchState:
         """What the search found, in sentences."""
         best, full = decision.best.candidate, self.question.full
         if self.broken is not None:
-            return [f"No answer: {full.name} failed ({self.broken}), and there is nothing to hold settings against."]
+            return [f"No answer: {full.name} failed ({self.broken}), so there is no reference for other settings."]
         if decision.unlearnt is not None:
             return [
-                f"No answer: {decision.unlearnt.sentence(full.name, 'dev')}, so that there is nothing for a cheaper "
-                f"setting to keep; {REMEDY}."
+                f"No answer: {decision.unlearnt.sentence(full.name, 'dev')}, so a cheaper setting has no score to "
+                f"keep; {REMEDY}."
             ]
         said = []
         if decision.best.loss is None:
             said.append(
                 f"Answer: {full.name}. "
                 + (
-                    f"The budget ended before a cheaper setting was supported: {decision.why}. Most was hoped of "
-                    f"{decision.hoped_for.name}."
+                    f"The budget ended before a cheaper setting was supported: {decision.why}. The most "
+                    f"promising one was {decision.hoped_for.name}."
                     if decision.hoped_for
                     else f"No cheaper setting was supported: {decision.why}."
                 )

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="See and empty the cache: what can be computed again.", no_args_is_help=True)
+app = typer.Typer(help="Show or clear the cache, which holds only what can be computed again.", no_args_is_help=True)
 
 
 @app.command("status")
@@ -33,7 +33,7 @@ def status() -> None:
         f"Outputs of frozen layers: {readable(sum(entry.bytes for entry in entries))}, entries: {len(entries)}; "
         f"a run keeps up to {DEFAULT_LIMIT} unless told otherwise",
         f"Token ids: {readable(_size_of(_tokens_folder()))}",
-        f"Checkpoints of trainings that were cut off: {readable(_size_of(_checkpoint_folder()))}",
+        f"Checkpoints of interrupted trainings: {readable(_size_of(_checkpoint_folder()))}",
         f"Cache folder: {cache_folder()}",
     ):
         console.print(line)
@@ -42,7 +42,7 @@ def status() -> None:
 @app.command("clear")
 def clear(
     everything: Annotated[
-        bool, typer.Option("--all", help="The token ids and the checkpoints of trainings that were cut off, too.")
+        bool, typer.Option("--all", help="Also remove token ids and checkpoints of interrupted trainings.")
     ] = False,
 ) -> None:
     """Remove the stored outputs of frozen layers. What is needed again is computed again."""
@@ -59,7 +59,7 @@ def clear(
             left = _size_of(folder)
             freed += before - left
             if left:
-                problems.append(f"{folder} cannot be removed: {readable(left)} are left")
+                problems.append(f"{folder} cannot be removed completely: {readable(left)} are left")
     results().print(f"Freed {readable(freed)}")
     if problems:
         raise UnavailableError("; ".join(problems))

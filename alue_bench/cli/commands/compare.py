@@ -22,21 +22,23 @@ def compare(
     parent: reading.Parent = None,
     data_source: reading.DataSource = None,
     tracking_uri: reading.TrackingUri = None,
-    baseline: Annotated[str, typer.Option(help="The strategy that the others are compared with.")] = "full",
+    baseline: Annotated[str, typer.Option(help="Strategy that the others are compared with.")] = "full",
     metric: Annotated[
-        str | None, typer.Option(help="A metric such as f1_micro. Default: each task's primary one.")
+        str | None, typer.Option(help="Metric, such as f1_micro. Default: the primary metric of each task.")
     ] = None,
     sort: Annotated[
         str,
-        typer.Option(help="strategy, score, delta, time, speed-up, trainable, flops, memory or energy."),
+        typer.Option(help="Sort by strategy, score, delta, time, speed-up, trainable, flops, memory or energy."),
     ] = "strategy",
-    format_: Annotated[str, typer.Option("--format", help="table, markdown, csv, json or latex.")] = "table",
+    format_: Annotated[
+        str, typer.Option("--format", help="Output format: table, markdown, csv, json or latex.")
+    ] = "table",
     resamples: Annotated[
         int,
         typer.Option(
             min=0,
-            help="Test, besides, over examples alone, by so many resamples: for these trained models, not for other "
-            "seeds. In csv and json.",
+            help="Also test over examples alone, with this many resamples; this tells of these trained models, not of "
+            "other seeds. Shown in csv and json.",
         ),
     ] = 0,
 ) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from alue_bench.contract.task import Task
     from alue_bench.data.verification import VerificationReport
 
-app = typer.Typer(help="See, add and check the tasks' files.", no_args_is_help=True)
+app = typer.Typer(help="Show, add and check the tasks' files.", no_args_is_help=True)
 
 DataDir = Annotated[Path | None, typer.Option(help="Folder with the official files; also ALUE_BENCH_DATA.")]
 MANIFEST = "alue-bench.json"
@@ -58,7 +58,7 @@ def status(context: typer.Context, data_dir: DataDir = None) -> None:
 @app.command("verify")
 def verify(
     context: typer.Context,
-    tasks: Annotated[list[str] | None, typer.Argument(help="Tasks to check. Default: all that have files.")] = None,
+    tasks: Annotated[list[str] | None, typer.Argument(help="Tasks to check. Default: all tasks with files.")] = None,
     data_dir: DataDir = None,
     sample: Annotated[bool, typer.Option("--sample", help="Check the embedded sample.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -95,9 +95,11 @@ def verify(
 @app.command("add")
 def add(
     context: typer.Context,
-    task_name: Annotated[str, typer.Argument(metavar="TASK", help="The task whose files these are.")],
-    path: Annotated[Path, typer.Argument(help="The official file, or a folder that holds the files.")],
-    drop_bad: Annotated[bool, typer.Option("--drop-bad", help="Add files even if they have bad rows.")] = False,
+    task_name: Annotated[str, typer.Argument(metavar="TASK", help="Task that the files belong to.")],
+    path: Annotated[Path, typer.Argument(help="Official file, or a folder with the files.")],
+    drop_bad: Annotated[
+        bool, typer.Option("--drop-bad", help="Add files even if they contain malformed rows.")
+    ] = False,
 ) -> None:
     """Check official files and copy them into the data folder."""
     from alue_bench.cli.views.console import results

@@ -18,7 +18,7 @@ Finding = tuple[str, str, str]  # what, "ok" | "note" | "problem", details
 
 def doctor(
     context: typer.Context,
-    tracking_uri: Annotated[str | None, typer.Option(help="MLflow store; as for run.")] = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow tracking store, as for run.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder with the official files.")] = None,
 ) -> None:
     """Check versions, device, plugins, data, models and the tracking store. Exit code 1 where something is wrong."""

@@ -15,7 +15,7 @@ FORMATS = ("csv", "parquet")
 
 
 def export(
-    folder: Annotated[Path, typer.Argument(help="Where to write; made if it is not there.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write to; created if missing.")],
     task: reading.Tasks = None,
     model: reading.Models = None,
     strategy: reading.Strategies = None,
@@ -23,7 +23,7 @@ def export(
     parent: reading.Parent = None,
     data_source: reading.DataSource = None,
     tracking_uri: reading.TrackingUri = None,
-    format_: Annotated[str, typer.Option("--format", help="Of the tables: csv or parquet.")] = "csv",
+    format_: Annotated[str, typer.Option("--format", help="Format of the tables: csv or parquet.")] = "csv",
 ) -> None:
     """Write results as tidy tables, JSON with environments, and a reproducibility checklist.
 

@@ -144,14 +144,16 @@ def recipes(as_json: Json = False) -> None:
 def strategies(
     context: typer.Context,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Show what each strategy would do to this model.")
+        str | None, typer.Option("--model", "-m", help="Show the effect of each strategy on this model.")
     ] = None,
     strategy: Annotated[
         list[str] | None,
-        typer.Option("--strategy", "-s", help="Strategies to show; without --model, how they are written; repeatable."),
+        typer.Option(
+            "--strategy", "-s", help="Strategy to show; repeatable. Without --model: how strategies are written."
+        ),
     ] = None,
     tokens: Annotated[
-        int, typer.Option(min=1, help="With --model: length of examples for which FLOPs are counted.")
+        int, typer.Option(min=1, help="With --model: number of tokens per example for which FLOPs are counted.")
     ] = NOMINAL_TOKENS,
     as_json: Json = False,
 ) -> None:

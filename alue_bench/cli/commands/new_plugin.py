@@ -23,10 +23,8 @@ GENERATED = re.compile(r"__pycache__|build|dist|.*\.egg-info|\.(?!gitignore$).*|
 
 
 def new_plugin(
-    name: Annotated[str, typer.Argument(help="The plugin's short name, such as hotels.")],
-    folder: Annotated[
-        Path | None, typer.Option("--dir", help="Where to create it. Default: ./alue-bench-NAME.")
-    ] = None,
+    name: Annotated[str, typer.Argument(help="Short name of the plugin, such as hotels.")],
+    folder: Annotated[Path | None, typer.Option("--dir", help="Folder to create. Default: ./alue-bench-NAME.")] = None,
 ) -> None:
     """Create a plugin package with a task, a model, a strategy and tests, ready for pip install."""
     from alue_bench.cli.views.console import results

@@ -16,7 +16,8 @@ FORMATS = (".html", ".htm", ".md", ".markdown")
 
 def report(
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The file to write: .html, or .md with its figures beside it.")
+        Path,
+        typer.Option("--output", "-o", help="File to write: .html, or .md with its figures in a folder beside it."),
     ] = Path("report.html"),
     task: reading.Tasks = None,
     model: reading.Models = None,
@@ -26,7 +27,7 @@ def report(
     data_source: reading.DataSource = None,
     tracking_uri: reading.TrackingUri = None,
     metric: Annotated[
-        str | None, typer.Option(help="A metric such as f1_micro. Default: each task's primary one.")
+        str | None, typer.Option(help="Metric, such as f1_micro. Default: the primary metric of each task.")
     ] = None,
 ) -> None:
     """Write the results as one page: a sentence for each task, tables, figures, and the paper's numbers beside ours.

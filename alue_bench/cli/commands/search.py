@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from alue_bench.search.observations import Evaluation
     from alue_bench.search.state import Asked, Done, SearchState
 
-GO_ON = "; the search goes by it. No run is lost: when the store answers again, the same command goes on"
+GO_ON = "; the search needs them. No run is lost: when the store answers again, the same command goes on"
 DEFAULT_TOLERANCE, DEFAULT_MARGIN, DEFAULT_LEVEL, DEFAULT_BUDGET = "1%", "2%", 0.1, "25%"
 
 
@@ -37,43 +37,44 @@ def search(
     tolerance: Annotated[
         str | None,
         options.what(
-            help="The loss that is accepted: a part of full fine-tuning's score (1%), or absolute (0.01). Default: 1%."
+            help="Accepted loss of score: relative to full fine-tuning (1%), or absolute (0.01). Default: 1%."
         ),
     ] = None,
     margin: Annotated[
         str | None,
         options.what(
-            help="How far beyond the tolerance the loss may still lie, for all that the runs can tell. The smaller, "
-            "the more seeds it takes. Default: 2%."
+            help="Margin beyond the tolerance for the upper bound of the loss. A smaller margin needs more seeds. "
+            "Default: 2%."
         ),
     ] = None,
     level: Annotated[
         float | None,
         options.what(
-            help="How often, at most, a setting may be returned that loses more than tolerance and margin. "
+            help="Highest accepted probability of returning a setting that loses more than tolerance + margin. "
             "Default: 0.1."
         ),
     ] = None,
     budget: Annotated[
         str | None,
-        options.what(help="The most that may be spent, as a part of what running every cell once costs. Default: 25%."),
+        options.what(help="Largest cost of the search, as a share of running every cell once. Default: 25%."),
     ] = None,
     grid: Annotated[
         list[str] | None,
         options.what(
             "--grid",
             "-g",
-            help="The settings in question: bottom-top for every pair of frozen bottom and top layers, or ranges such "
-            "as bottom=0..9,top=0..4; see alue-bench sweep. Default: bottom-top.",
+            help="Settings to search: bottom-top for every pair of frozen bottom and top layers, or ranges such as "
+            "bottom=0..9,top=0..4; see alue-bench sweep. Default: bottom-top.",
         ),
     ] = None,
     short_runs: Annotated[
         bool | None,
         options.what(
-            "--short-runs/--no-short-runs", help="Begin with a few runs of a third of the epochs. Default: yes."
+            "--short-runs/--no-short-runs",
+            help="Begin with low-fidelity runs: a few settings with a third of the epochs. Default: yes.",
         ),
     ] = None,
-    seed: Annotated[int | None, options.what(help="The first seed; further ones count up. Default: 42.")] = None,
+    seed: Annotated[int | None, options.what(help="First seed; further seeds count up from it. Default: 42.")] = None,
     config: options.Config = None,
     recipe: options.Recipe = None,
     epochs: options.Epochs = None,
@@ -108,7 +109,10 @@ def search(
     fail_fast: options.FailFast = None,
     dry_run: Annotated[
         bool,
-        options.control("--dry-run", help="Show the question, what it may cost in FLOPs and in time here, and stop."),
+        options.control(
+            "--dry-run",
+            help="Show the settings to search and the largest cost in FLOPs and time on this machine, and stop.",
+        ),
     ] = False,
     as_json: options.AsJson = False,
 ) -> None:

@@ -31,25 +31,23 @@ RECORD = "submission.json"
 
 def submit(
     context: typer.Context,
-    output: Annotated[Path, typer.Argument(help="A new folder for the files; NAME.zip beside it holds them too.")],
+    output: Annotated[Path, typer.Argument(help="New folder for the files; NAME.zip beside it holds them too.")],
     task: Annotated[
         list[str] | None,
-        options.what("--task", "-t", help="A task; repeatable. Default: every one with a leaderboard."),
+        options.what("--task", "-t", help="Task; repeatable. Default: every task with a leaderboard."),
     ] = None,
     model: Annotated[
-        list[str] | None, options.what("--model", "-m", help="Take runs of this model only; repeatable.")
+        list[str] | None, options.what("--model", "-m", help="Only use runs of this model; repeatable.")
     ] = None,
     strategy: Annotated[
-        list[str] | None, options.what("--strategy", "-s", help="Take runs of this strategy only; repeatable.")
+        list[str] | None, options.what("--strategy", "-s", help="Only use runs of this strategy; repeatable.")
     ] = None,
-    seed: Annotated[list[int] | None, options.what("--seed", help="Take runs of this seed only; repeatable.")] = None,
+    seed: Annotated[list[int] | None, options.what("--seed", help="Only use runs with this seed; repeatable.")] = None,
     parent: Annotated[
-        str | None, options.what("--parent", help="Take runs of this plan only: the id of its parent run.")
+        str | None, options.what("--parent", help="Only use runs of this plan: the id of its parent run.")
     ] = None,
     data_dir: options.DataDir = None,
-    sample: Annotated[
-        bool, options.which("--sample", help="Take runs on the embedded sample, as a rehearsal.")
-    ] = False,
+    sample: Annotated[bool, options.which("--sample", help="Use runs on the embedded sample, as a rehearsal.")] = False,
     experiment: options.Experiment = None,
     tracking_uri: options.TrackingUri = None,
     as_json: options.AsJson = False,

@@ -11,7 +11,7 @@ from alue_bench.messages.suggestion import command_line
 
 
 def sync(
-    tracking_uri: Annotated[str | None, typer.Option(help="MLflow store; as for run.")] = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow tracking store, as for run.")] = None,
 ) -> None:
     """Write results that are kept on this machine to the tracking store, and remove them here.
 

@@ -26,8 +26,8 @@ def ui(
     context: typer.Context,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5000,
-    experiment: Annotated[str, typer.Option(help="The experiment to link to.")] = DEFAULT_EXPERIMENT,
-    tracking_uri: Annotated[str | None, typer.Option(help="MLflow store; as for run.")] = None,
+    experiment: Annotated[str, typer.Option(help="Experiment to link to.")] = DEFAULT_EXPERIMENT,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow tracking store, as for run.")] = None,
 ) -> None:
     """Open the MLflow comparison of all runs in the browser.
 
@@ -42,7 +42,7 @@ def ui(
     connection = open_store(uri, experiment)
     if uri.startswith("http"):
         _show_pages(public(uri).rstrip("/"), connection)
-        remarks().print("This store is a server already: open an address above.")
+        remarks().print("This store is already a server: open an address above.")
         return
     check_place(host, port, options_given(context))
     with stop_on_sigterm():
@@ -55,7 +55,7 @@ def ui(
                 code = server.wait()
         except KeyboardInterrupt as stop:
             raise typer.Exit(code_of_stop(stop) if isinstance(stop, Terminated) else 0) from None
-    raise UnavailableError(f"MLflow's server ended with exit code {code}; its own messages stand above")
+    raise UnavailableError(f"MLflow's server ended with exit code {code}; its own messages are above")
 
 
 def _show_pages(served: str, connection: Connection) -> None:

@@ -107,7 +107,7 @@ def grid_result(group: grid.Group, recommendation: grid.Recommendation | None) -
     """Scores and times of a grid, the front, and what is recommended."""
     placed = group.cells[group.cells["bottom"].notna()]
     parts: list[RenderableType] = []
-    for title, column in ((f"{group.metric}, test", "test_score"), ("seconds of training", "train_s")):
+    for title, column in ((f"{group.metric}, test", "test_score"), ("training time in seconds", "train_s")):
         shown = {}
         for _, row in placed.iterrows():
             chosen = recommendation is not None and row["strategy"] == recommendation.strategy
@@ -134,9 +134,7 @@ def _front(group: grid.Group) -> RenderableType:
         table.add_row(
             row["strategy"], plain(row["dev_score"]), plain(row["test_score"]), plain(row["train_s"], 1), share
         )
-    return Group(
-        styled(f"{group.title}: no setting is better on dev and faster than one of these", "bold"), Fitted(table)
-    )
+    return Group(styled(f"{group.title}: Pareto front of dev score and training time", "bold"), Fitted(table))
 
 
 def _drawn(title: str, cells: dict[Cell, Text]) -> RenderableType:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 WHY = {
     "open": "not settled",
-    "supported": "within the tolerance, and not beyond the margin",
+    "supported": "within the tolerance; upper bound within the margin",
     "given up": "its loss is above the tolerance",
     "undecided": "too close to tell with as many seeds",
     "failed": "failed",
@@ -31,10 +31,13 @@ WHY = {
 
 def question_view(plan: Plan, searches: Sequence[SearchState]) -> RenderableType:
     """Data and settings, and for each task and model what is looked for and what it may cost."""
-    lines: list[RenderableType] = [plan_view(plan), styled("The search begins with this and chooses its further runs.")]
+    lines: list[RenderableType] = [
+        plan_view(plan),
+        styled("The search begins with this run and chooses the others itself."),
+    ]
     for search in searches:
         question, grid = search.question, search.grid
-        short = f", after a first look with {grid.short_epochs} epochs" if question.short_runs else ""
+        short = f"; begins with low-fidelity runs (epochs: {grid.short_epochs})" if question.short_runs else ""
         lines.append(
             styled(
                 f"{search.task}/{search.model}: the cheapest of {len(question.candidates)} settings that loses at most "
@@ -54,7 +57,7 @@ def search_view(search: SearchState, decision: Decision) -> RenderableType:
     table.add_column("setting", no_wrap=True)
     columns = (
         "FLOPs",
-        "first look",
+        "low fidelity",
         "seeds",
         "score",
         "loss",
@@ -79,7 +82,7 @@ def search_view(search: SearchState, decision: Decision) -> RenderableType:
 
 
 def _why(state: str, loss: Loss | None) -> str:
-    return "first look only" if state == "open" and loss is None else WHY[state]
+    return "low fidelity only" if state == "open" and loss is None else WHY[state]
 
 
 def _cells(search: SearchState, candidate: Candidate, loss: Loss | None) -> list[str]:
@@ -101,7 +104,7 @@ def _cells(search: SearchState, candidate: Candidate, loss: Loss | None) -> list
 def _compute(search: SearchState, decision: Decision) -> str:
     runs, reused = len(search.done), [done for done in search.done if done.reused]
     seconds = sum(done.train_s for done in search.done)
-    free = f"; {len(reused)} of them were there already ({sum(d.train_s for d in reused):.1f} s)" if reused else ""
+    free = f"; {len(reused)} of them were reused ({sum(d.train_s for d in reused):.1f} s)" if reused else ""
     budget = search.share(search.question.budget)
     return (
         f"Spent {search.share(decision.spent):.1%} of the grid's cost (budget {budget:.0%}): {runs} runs, "

@@ -133,7 +133,7 @@ def result_view(outcomes: Sequence[Outcome]) -> RenderableType:
         learnt = _learning(_good(group)) if strategy == BASELINE else None
         if learnt is not None and not learnt.shown:
             where = ", ".join([f"{task}/{model}", *(f"{name} {value}" for name, value in settings)])
-            said = f"{where}: {learnt.sentence(strategy, 'test')}; {REMEDY}. A change from it means nothing."
+            said = f"{where}: {learnt.sentence(strategy, 'test')}; {REMEDY}. A change against it means nothing."
             notes.append(styled(said, "yellow"))
     for outcome in outcomes:
         if outcome.status == "failed":
