@@ -65,7 +65,7 @@ def download_snapshot(model: Model) -> Path:
     try:
         info = HfApi().model_info(hub_id, revision=model.revision, timeout=HUB_TIMEOUT, files_metadata=True)
     except Exception as error:  # the hub client's errors (network, HTTP, validation) have no common base class
-        raise UnavailableError(f"{named} cannot be had from the hub: {_reason(error)}") from error
+        raise UnavailableError(f"{named} cannot be downloaded from the hub: {_reason(error)}") from error
     names = [sibling.rfilename for sibling in info.siblings or ()]
     if ADAPTER_CONFIG in names and "config.json" not in names:
         raise UnavailableError(adapter_alone(named, None))
@@ -74,12 +74,12 @@ def download_snapshot(model: Model) -> Path:
         folder = Path(snapshot_download(hub_id, revision=info.sha, allow_patterns=wanted))
     except Exception as error:  # as above
         raise UnavailableError(
-            f"{named}: the download broke off ({_reason(error)}); the same command goes on"
+            f"{named}: the download was interrupted ({_reason(error)}); run the same command again to continue"
         ) from error
     if altered := removed_if_altered(folder, info.siblings or ()):
         raise UnavailableError(
-            f"{named}: {', '.join(altered)} arrived with another digest than the hub tells, and was removed; the same "
-            "command downloads it again"
+            f"{named}: {', '.join(altered)} arrived with another digest than the hub states, and was removed; run the "
+            "same command again to download it"
         )
     return folder
 
@@ -96,7 +96,7 @@ def download_config(model: Model) -> Path:
         file = hf_hub_download(str(model.checkpoint), "config.json", revision=model.revision, etag_timeout=HUB_TIMEOUT)
     except Exception as error:  # as in download_snapshot
         raise UnavailableError(
-            f"model {model.name!r} ({model.checkpoint}) cannot be had from the hub: {_reason(error)}"
+            f"model {model.name!r} ({model.checkpoint}) cannot be downloaded from the hub: {_reason(error)}"
         ) from error
     return Path(file).parent
 
