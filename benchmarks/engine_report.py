@@ -1,4 +1,4 @@
-"""What `benchmarks.engine` shows: seconds and their ratios, costs against full fine-tuning, what was learnt."""
+"""The report of `benchmarks.engine`: seconds and their ratios, costs relative to full fine-tuning, losses, scores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.tables import Sheet, number, span
 
 
 def summaries(found: Sequence[Measurement]) -> dict[str, Any]:
-    """All numbers of the tables, for people's own tables."""
+    """Return all numbers of the tables as JSON-like values."""
     return {
         "summaries": [
             {
@@ -45,6 +45,7 @@ def summaries(found: Sequence[Measurement]) -> dict[str, Any]:
 
 
 def all_sheets(found: Sequence[Measurement]) -> list[Sheet]:
+    """Return all tables of the report."""
     precisions = dict.fromkeys(cell.precision for cell in _cells(found))
     return [
         *(seconds_sheet(found, precision) for precision in precisions),
@@ -54,7 +55,7 @@ def all_sheets(found: Sequence[Measurement]) -> list[Sheet]:
 
 
 def seconds_sheet(found: Sequence[Measurement], precision: str) -> Sheet:
-    """Every way against the base, and narrow number formats against the base in fp32 too."""
+    """Return the table of seconds relative to the base; bf16 is also compared with the base in fp32."""
     narrow = precision != "fp32"
 
     def row(cell: Cell) -> tuple[str, ...]:
@@ -84,6 +85,7 @@ def seconds_sheet(found: Sequence[Measurement], precision: str) -> Sheet:
 
 
 def full_sheet(found: Sequence[Measurement]) -> Sheet:
+    """Return the table of the engine's runtime and FLOPs relative to full fine-tuning."""
     return Sheet(
         title=f"{ENGINE}: what a strategy costs against full fine-tuning",
         columns=("strategy", "precision", "median s", "runtime ÷ full", "FLOPs ÷ full"),
@@ -95,6 +97,8 @@ def full_sheet(found: Sequence[Measurement]) -> Sheet:
 
 
 def quality_sheet(found: Sequence[Measurement], precision: str) -> Sheet:
+    """Return the table of final losses and held-out scores."""
+
     def row(cell: Cell) -> tuple[str, ...]:
         losses, scores = (_values(found, cell, name) for name in ("final_loss", "f1_macro"))
         return (
@@ -111,7 +115,7 @@ def quality_sheet(found: Sequence[Measurement], precision: str) -> Sheet:
 
 
 def closing_lines(found: Sequence[Measurement]) -> list[str]:
-    """How to read the tables, and whether the engine trains to the same loss."""
+    """Return sentences on how to read the tables, and on whether the engine trains to the same loss."""
     lines = [
         f"Ratios are of medians; below 1 is faster than {BASE}. Final loss: mean over the last quarter of the last "
         "epoch's steps. The Trainer leaves dropout on in frozen layers, the engine does not."
@@ -145,7 +149,7 @@ def _seconds(found: Iterable[Measurement], cell: Cell) -> Summary | None:
 
 
 def _against_full(found: Sequence[Measurement]) -> list[tuple[Cell, float, float | None, float]]:
-    """For the engine's cells: median seconds, runtime and analytic operations as parts of full fine-tuning's."""
+    """Return each of the engine's cells with its median seconds, runtime ratio and FLOPs ratio to full fine-tuning."""
     rows = []
     for cell in _cells(found):
         own = _seconds(found, cell)
