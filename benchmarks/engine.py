@@ -84,10 +84,10 @@ def benchmark(options: argparse.Namespace, *, command: str, measured: Measure) -
         code = ledger.fill(todo, lambda cell, repetition: measured(setup, file, cell, repetition, None))
     if code:
         return code
-    found = ledger.among(todo)
-    sheets, lines = all_sheets(found), closing_lines(found)
+    measurements = ledger.among(todo)
+    sheets, lines = all_sheets(measurements), closing_lines(measurements)
     show(sheets, lines)
-    ledger.write(summaries(found))
+    ledger.write(summaries(measurements))
     write_page(options.markdown, sheets, [*lines, ledger.origin()])
     return 0
 
