@@ -148,7 +148,7 @@ def _read_measurements(file: Path, head: Mapping[str, Any]) -> list[Measurement]
         measurements = [Measurement(**entry) for entry in content["measurements"]]
         there = (content["benchmark"], content["settings"])
     except (ValueError, TypeError, KeyError) as error:
-        raise UsageError(f"--json {file} was not written by this benchmark; name another file") from error
+        raise UsageError(f"--json {file} was not written by this benchmark; choose another file") from error
     wanted = json.loads(json.dumps(head["settings"], default=str))
     if there != (head["benchmark"], wanted):
         differing = [name for name in {**there[1], **wanted} if there[1].get(name) != wanted.get(name)]

@@ -259,7 +259,7 @@ class TestMisuse:
             (("--way", "by-hand"), "invalid choice"),
             (("--epochs", "0"), "not a whole number above 0"),
             (("--longest", "2"), "too few rows"),
-            (("--heads", "3"), "does not divide"),
+            (("--heads", "3"), "is not a multiple of"),
             (("--json", "nowhere/out.json"), "no such folder"),
         ],
     )
