@@ -1,9 +1,7 @@
-"""The yardstick: a linear model on TF-IDF of character n-grams, which knows nothing but the task's own train rows.
+"""The reference model: a linear model over TF-IDF of character n-grams, trained on the task's train rows only.
 
-An encoder that does not beat it has brought nothing from pre-training that surface patterns do not give. It sees
-exactly the rows that a planned run sees and is scored by the same metric.
-
-Notation: n examples, v character n-grams.
+An encoder that does not score above it gains nothing from pre-training that surface patterns do not give. The reference
+sees exactly the rows of a planned run and is scored by the same metric.
 """
 
 from __future__ import annotations
@@ -20,24 +18,26 @@ from alue_bench.data.splits import SplitRows
 from alue_bench.running.run import RunInputs
 
 STRENGTHS = (1.0, 10.0)
-"""Values of C (inverse regularisation; for Ridge 1 / alpha) to choose from by the dev score."""
+"""The values of C (inverse regularisation; 1 / alpha for Ridge) from which the best dev score selects one."""
 
 
 @dataclass(frozen=True)
 class Yardstick:
-    """What can be had on a task without an encoder, by the task's primary metric on its test rows."""
+    """The scores on a task without an encoder, by the task's primary metric."""
 
     trivial: float
-    """Of the best predictor that does not read the text."""
+    """The test score of the best predictor that ignores the text."""
     score: float
+    """The test score of the linear model."""
     dev_score: float
     strength: float
+    """The selected value of C."""
     seconds: float
-    """Features, both fits and scoring together."""
+    """The seconds for features, all fits and scoring together."""
 
 
 def yardstick(inputs: RunInputs) -> Yardstick:
-    """Fit on the train rows once for each strength, keep the one with the best dev score, score the test rows."""
+    """Fit the linear model for each value of C, select one by the dev score, and score it on the test rows."""
     from alue_bench.data.tokenisation import encode_targets
     from alue_bench.evaluation.metrics import metrics, trivial_metrics
 
@@ -52,7 +52,7 @@ def yardstick(inputs: RunInputs) -> Yardstick:
     def score(strength: float, split: str) -> float:
         return defined(metrics(gold[split], decided(models[strength], features[split], labels), labels)[primary])
 
-    best = max(STRENGTHS, key=lambda strength: score(strength, "dev"))  # the first, stronger one of equals
+    best = max(STRENGTHS, key=lambda strength: score(strength, "dev"))  # of equals the first: more regularisation
     return Yardstick(
         trivial=trivial_metrics(gold["train"], gold["test"], labels)[primary],
         score=score(best, "test"),
@@ -63,25 +63,40 @@ def yardstick(inputs: RunInputs) -> Yardstick:
 
 
 def character_features(splits: Mapping[str, SplitRows]) -> dict[str, Any]:
-    """Sparse features by split: [n, v], or for pairs [n, 4 v], both texts, their absolute difference and product."""
+    """Return the sparse TF-IDF features of each split.
+
+    Returns:
+        The features, `[examples, ngrams]`. For pairs `[examples, 4 * ngrams]`: those of both texts, their absolute
+        difference and their product.
+    """
     from scipy.sparse import hstack
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     columns = {name: _texts(rows) for name, rows in splits.items()}
     vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)
     vectorizer.fit([text for column in columns["train"] for text in column])
-    found = {}
+    features = {}
     for name, texts in columns.items():
         vectors = [vectorizer.transform(column) for column in texts]
         if len(vectors) == 2:
             first, second = vectors
             vectors += [abs(first - second), first.multiply(second)]
-        found[name] = hstack(vectors, format="csr")
-    return found
+        features[name] = hstack(vectors, format="csr")
+    return features
 
 
 def fitted(features: Any, targets: Any, labels: Labels, *, strength: float) -> Any:
-    """Ridge for numbers, one logistic regression a label for several labels at once, one for all classes otherwise."""
+    """Fit a linear model that suits the labels.
+
+    It is a ridge regression for numbers, a logistic regression per label for several labels at once, and otherwise one
+    logistic regression.
+
+    Args:
+        features: The features, `[examples, features]`.
+        targets: The encoded targets of the examples.
+        labels: The labels of the task.
+        strength: The value of C.
+    """
     import numpy as np
     from sklearn.dummy import DummyClassifier
     from sklearn.linear_model import LogisticRegression, Ridge
@@ -92,7 +107,7 @@ def fitted(features: Any, targets: Any, labels: Labels, *, strength: float) -> A
         estimator: Any = Ridge(alpha=1 / strength)
     elif labels.kind is TargetKind.MULTILABEL:
         estimator = OneVsRestClassifier(logistic)
-    elif len(np.unique(targets)) == 1:  # a few rows of a rare label
+    elif len(np.unique(targets)) == 1:  # few rows, without the rarer label
         estimator = DummyClassifier(strategy="most_frequent")
     else:
         estimator = logistic
@@ -102,19 +117,23 @@ def fitted(features: Any, targets: Any, labels: Labels, *, strength: float) -> A
 
 
 def decided(estimator: Any, features: Any, labels: Labels) -> Any:
-    """Class indices [n], marks [n, labels] by the task's own threshold, or numbers [n]: as encoders are decided."""
+    """Return predictions in the form that encoders' predictions have.
+
+    Returns:
+        Class indices `[examples]`, 0 or 1 by the task's threshold `[examples, labels]`, or numbers `[examples]`.
+    """
     if labels.kind is TargetKind.MULTILABEL:
         return (estimator.predict_proba(features) > labels.threshold).astype("int64")
     return estimator.predict(features)
 
 
 def defined(score: float) -> float:
-    """A correlation with a constant is undefined; as for the trivial predictor, it counts as none."""
+    """Return the score, or 0 if it is undefined, as a correlation with a constant is."""
     return score if math.isfinite(score) else 0.0
 
 
 def _texts(rows: SplitRows) -> list[list[str]]:
-    """One column of texts, or two for pairs."""
+    """Return one list of texts, or two for pairs."""
     columns = [[example.text for example in rows.examples]]
     if rows.examples[0].text_pair is not None:
         columns.append([example.text_pair or "" for example in rows.examples])

@@ -1,4 +1,4 @@
-"""What is measured: a way of training, with a strategy, in a number format; and in which order."""
+"""The cells of a benchmark, each a way of training with a strategy in a number format, and their random order."""
 
 from __future__ import annotations
 
@@ -8,44 +8,45 @@ from typing import NamedTuple
 
 TRAINER_WAYS = ("trainer-128", "trainer", "trainer-grouped")
 ENGINE, BASE = "engine", "trainer"
-"""What is in question, and what it is held against."""
+"""The way in question, and the way that it is compared with."""
 GRAPHS = "engine-graphs"
 WAYS = (*TRAINER_WAYS, "engine-uncached", ENGINE, GRAPHS)
 SHARED, SEPARATE = "sweep", "separate"
-"""Our engine's ways in a comparison of sweeps."""
+"""The ways of our engine in a comparison of sweeps: sharing one store, or each with its own."""
 STRATEGIES = ("full", "bottom3top4", "bottom6", "head-only")
 PRECISIONS = ("fp32", "bf16")
 ORDER_SEED = 1
 
 
 def possible_ways(device: str) -> list[str]:
-    """Steps are recorded on a GPU only."""
+    """Return the ways that a device supports: CUDA graphs need a GPU."""
     return [way for way in WAYS if way != GRAPHS or device == "cuda"]
 
 
 class Cell(NamedTuple):
-    """What is measured, once in each repetition."""
+    """A combination that is measured once in each repetition."""
 
     way: str
     strategy: str
     precision: str
 
     def __str__(self) -> str:
+        """Return the three names, separated by spaces."""
         return " ".join(self)
 
 
 def schedule(cells: Sequence[Cell], repetitions: int) -> list[tuple[Cell, int]]:
-    """Repetition by repetition, each in a random order that is the same whenever it is asked for."""
-    found = []
+    """Return all cells of repetition 1, then of repetition 2 and so on, each in a random but reproducible order."""
+    scheduled = []
     for repetition in range(1, repetitions + 1):
         order = sorted(cells)
         random.Random(ORDER_SEED + repetition).shuffle(order)
-        found += [(cell, repetition) for cell in order]
-    return found
+        scheduled += [(cell, repetition) for cell in order]
+    return scheduled
 
 
 def in_order(cells: Iterable[Cell]) -> list[Cell]:
-    """Each once, in the order of the lists above; strategies that they do not name come last, by name."""
+    """Return the distinct cells in the order of the lists above; other strategies come last, sorted by name."""
 
     def place(known: Sequence[str], name: str) -> int:
         return known.index(name) if name in known else len(known)

@@ -1,4 +1,4 @@
-"""The model that a comparison takes, or whose tokeniser it takes where the model has random weights."""
+"""The pre-trained model of a comparison, or its tokenizer only, if the model has random weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
 
 def checkpoint_in(folder: Path) -> Checkpoint:
-    """Raises UnavailableError where there is none."""
+    """Return the checkpoint in a folder.
+
+    Raises:
+        UnavailableError: There is none.
+    """
     from alue_bench.contract.model import Model
     from alue_bench.training.pretrained.loading import locate_checkpoint
 
@@ -20,7 +24,7 @@ def checkpoint_in(folder: Path) -> Checkpoint:
 
 
 def tokenizer_of(setup: Setup) -> Any:
-    """That of the checkpoint, or of the bundled model."""
+    """Return the tokenizer of the set-up's checkpoint, or that of the bundled model if there is no checkpoint."""
     from alue_bench.training.pretrained.loading import load_tokenizer
 
     return load_tokenizer(checkpoint_in(setup.checkpoint or _mini()))

@@ -1,4 +1,4 @@
-"""The statistics of timings: medians and their ratios, the mean of the last steps, differences beside noise."""
+"""The statistics of timings and losses: medians and their ratios, means of last steps, differences versus noise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Summary:
-    """Of repeated measurements."""
+    """The median, minimum and maximum of repeated measurements."""
 
     median: float
     low: float
@@ -17,18 +17,23 @@ class Summary:
 
 
 def summary(values: Iterable[float]) -> Summary | None:
-    """None where there are no values."""
+    """Return the summary of some values; None if there are none."""
     kept = list(values)
     return Summary(statistics.median(kept), min(kept), max(kept)) if kept else None
 
 
 def ratio(part: Summary | None, whole: Summary | None) -> float | None:
-    """Of medians; None where there is nothing to hold against."""
+    """Return the ratio of two medians; None if one is missing or the second is 0."""
     return part.median / whole.median if part and whole and whole.median else None
 
 
 def tail_mean(losses: Sequence[tuple[int, float]], steps: int) -> float:
-    """The mean over the last `steps` steps, of (steps done, mean loss since the entry before)."""
+    """Return the mean loss over the last steps.
+
+    Args:
+        losses: Pairs of the number of steps done and the mean loss since the previous pair.
+        steps: The number of last steps.
+    """
     end = losses[-1][0]
     before, weighted = 0, []
     for done, loss in losses:
@@ -41,20 +46,21 @@ def tail_mean(losses: Sequence[tuple[int, float]], steps: int) -> float:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Of two sets of repetitions."""
+    """The comparison of two sets of repetitions."""
 
     difference: float
-    """Of the means."""
+    """The difference of the means."""
     noise: float
     """The largest difference between two repetitions of the base."""
 
     @property
     def within(self) -> bool:
+        """True if the difference is not larger than the noise."""
         return abs(self.difference) <= self.noise
 
 
 def comparison(values: Sequence[float], base: Sequence[float]) -> Comparison | None:
-    """None where there are no values, or too few of the base to tell its noise."""
+    """Compare values with a base; return None if there are no values or fewer than two of the base."""
     if not values or len(base) < 2:
         return None
     return Comparison(statistics.fmean(values) - statistics.fmean(base), max(base) - min(base))

@@ -1,25 +1,25 @@
-"""How long does fine-tuning take: our engine beside the library's `Trainer`?
+"""Time fine-tuning by our engine and by transformers' `Trainer`.
 
     python -m benchmarks.engine --data-dir DIR --json FILE
 
-The same initial weights, rows and hyper-parameters, in these ways:
+The same initial weights, rows and hyper-parameters are trained in these ways:
 
-    trainer-128       Trainer, every example padded to the maximal length, as the library's example for GLUE does it
-    trainer           Trainer, each batch padded to its longest example: what the others are held against
-    trainer-grouped   Trainer, and batches of examples of similar length
+    trainer-128       Trainer, every example padded to the maximal length, as in transformers' example for GLUE
+    trainer           Trainer, each batch padded to its longest example; the base of all ratios
+    trainer-grouped   Trainer, with batches of examples of similar length
     engine-uncached   our `fine_tune`, the frozen prefix computed at every step
-    engine            our `fine_tune`, the frozen prefix computed once, into an empty store: its cost always counts
-    engine-graphs     and training steps recorded as CUDA graphs; on a GPU only
+    engine            our `fine_tune`, the frozen prefix computed once into an empty store; its cost is included
+    engine-graphs     like engine, with training steps captured as CUDA graphs; on a GPU only
 
-Each measurement is a training in a process of its own, after a warm-up that is not counted. One repetition goes through
-all of them in random order before the next one begins, so that a machine's changing load falls on all alike. With
-`--json` an interrupted benchmark goes on where it stopped.
+Each measurement is a training in a process of its own, after a warm-up that does not count. Each repetition goes
+through all cells in random order before the next one begins, so that changes in the machine's load affect all cells
+alike. With `--json` an interrupted benchmark continues where it stopped.
 
-Neither mlflow nor datasets is needed, so that it runs on a bare GPU machine: rows come from `--rows-json FILE`, which
-`--write-rows FILE` has made where everything is installed. Where alue-bench itself is not installed, say
-`PYTHONPATH=plugins python -m benchmarks.engine --rows-json FILE`.
+Neither mlflow nor datasets is needed, so that the benchmark runs on a bare GPU machine: rows come from `--rows-json
+FILE`, which `--write-rows FILE` writes on a machine with everything installed. If alue-bench itself is not installed,
+run `PYTHONPATH=plugins python -m benchmarks.engine --rows-json FILE`.
 
-`--profile` instead shows which operations the time of our engine goes into.
+`--profile` instead shows how the time of our engine is divided among operations.
 """
 
 from __future__ import annotations
@@ -47,9 +47,11 @@ BENCHMARK = "engine"
 
 
 def main(arguments: Sequence[str] | None = None, *, measured: Measure = measured_apart) -> int:
-    """Exit codes: 0 done, 1 a measurement failed, 2 misuse, 130 and 143 stopped.
+    """Run the command line and return the exit code: 0 done, 1 a measurement failed, 2 misuse, 130 or 143 stopped.
 
-    measured: how a measurement is made; by default in a process of its own.
+    Args:
+        arguments: The arguments; None takes those of the process.
+        measured: The function that makes a measurement; by default in a process of its own.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
@@ -66,7 +68,13 @@ def main(arguments: Sequence[str] | None = None, *, measured: Measure = measured
 
 
 def benchmark(options: argparse.Namespace, *, command: str, measured: Measure) -> int:
-    """Measure what is not yet in the file, compare, show. Returns the exit code."""
+    """Measure the cells that are not in the file yet, show the comparison, and return the exit code.
+
+    Args:
+        options: The parsed options.
+        command: The command line to show in the report.
+        measured: The function that makes a measurement.
+    """
     check_written_files(options)
     rows, setup = chosen_rows(options)
     cells = chosen_cells(options, encoder_shape(setup))
@@ -76,16 +84,16 @@ def benchmark(options: argparse.Namespace, *, command: str, measured: Measure) -
         code = ledger.fill(todo, lambda cell, repetition: measured(setup, file, cell, repetition, None))
     if code:
         return code
-    found = ledger.among(todo)
-    sheets, lines = all_sheets(found), closing_lines(found)
+    measurements = ledger.among(todo)
+    sheets, lines = all_sheets(measurements), closing_lines(measurements)
     show(sheets, lines)
-    ledger.write(summaries(found))
+    ledger.write(summaries(measurements))
     write_page(options.markdown, sheets, [*lines, ledger.origin()])
     return 0
 
 
 def only_write_rows(options: argparse.Namespace) -> int:
-    """Returns the exit code."""
+    """Write the rows for `--rows-json` and return the exit code."""
     rows, _ = chosen_rows(options)
     write_rows(rows, options.write_rows)
     print(f"{options.write_rows}: {len(rows.train)} rows to train on and {len(rows.held_out)} held out")
@@ -93,7 +101,12 @@ def only_write_rows(options: argparse.Namespace) -> int:
 
 
 def chosen_cells(options: argparse.Namespace, shape: EncoderShape) -> list[Cell]:
-    """Raises UsageError or DoesNotFit where a strategy cannot be had, before anything is measured."""
+    """Return the cells that the options name, after a check of the strategies, before anything is measured.
+
+    Raises:
+        DoesNotFit: The model has too few layers for a strategy.
+        UsageError: A strategy is unknown, or CUDA graphs are wanted on the CPU.
+    """
     strategies = tuple(dict.fromkeys(options.strategy or STRATEGIES))
     for strategy in strategies:
         freeze_plan(strategy, shape)
@@ -117,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--strategy", action="append", help=f"repeatable (default: {', '.join(STRATEGIES)})")
     add("--precision", action="append", choices=PRECISIONS, help="repeatable (default: both)")
     add("--profile", action="store_true", help="show what the time of one strategy and precision goes into")
-    # What `measured_apart` says to the process that it starts.
+    # The options that `measured_apart` gives to the process that it starts.
     add("--one", action="store_true", help=argparse.SUPPRESS)
     add("--repetition", type=int, help=argparse.SUPPRESS)
     add("--store", type=Path, help=argparse.SUPPRESS)

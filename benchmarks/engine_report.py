@@ -1,4 +1,4 @@
-"""What `benchmarks.engine` shows: seconds and their ratios, costs against full fine-tuning, what was learnt."""
+"""The report of `benchmarks.engine`: seconds and their ratios, costs relative to full fine-tuning, losses, scores."""
 
 from __future__ import annotations
 
@@ -13,22 +13,25 @@ from benchmarks.measuring import Measurement
 from benchmarks.tables import Sheet, number, span
 
 
-def summaries(found: Sequence[Measurement]) -> dict[str, Any]:
-    """All numbers of the tables, for people's own tables."""
+def summaries(measurements: Sequence[Measurement]) -> dict[str, Any]:
+    """Return all numbers of the tables as JSON-like values."""
     return {
         "summaries": [
             {
                 **cell._asdict(),
-                "seconds": asdict(own) if (own := _seconds(found, cell)) else None,
-                "against_trainer": ratio(own, _seconds(found, cell._replace(way=BASE))),
-                "against_trainer_fp32": ratio(own, _seconds(found, cell._replace(way=BASE, precision="fp32"))),
-                **{f"mean_{name}": statistics.fmean(_values(found, cell, name)) for name in ("final_loss", "f1_macro")},
+                "seconds": asdict(own) if (own := _seconds(measurements, cell)) else None,
+                "against_trainer": ratio(own, _seconds(measurements, cell._replace(way=BASE))),
+                "against_trainer_fp32": ratio(own, _seconds(measurements, cell._replace(way=BASE, precision="fp32"))),
+                **{
+                    f"mean_{name}": statistics.fmean(_values(measurements, cell, name))
+                    for name in ("final_loss", "f1_macro")
+                },
             }
-            for cell in _cells(found)
+            for cell in _cells(measurements)
         ],
         "against_full": [
             {"strategy": cell.strategy, "precision": cell.precision, "runtime": runtime, "flops": flops}
-            for cell, _, runtime, flops in _against_full(found)
+            for cell, _, runtime, flops in _against_full(measurements)
         ],
         "losses": [
             {
@@ -38,40 +41,41 @@ def summaries(found: Sequence[Measurement]) -> dict[str, Any]:
                 "noise": compared.noise,
                 "within": compared.within,
             }
-            for cell in _cells(found)
-            if cell.way == ENGINE and (compared := _loss_comparison(found, cell))
+            for cell in _cells(measurements)
+            if cell.way == ENGINE and (compared := _loss_comparison(measurements, cell))
         ],
     }
 
 
-def all_sheets(found: Sequence[Measurement]) -> list[Sheet]:
-    precisions = dict.fromkeys(cell.precision for cell in _cells(found))
+def all_sheets(measurements: Sequence[Measurement]) -> list[Sheet]:
+    """Return all tables of the report."""
+    precisions = dict.fromkeys(cell.precision for cell in _cells(measurements))
     return [
-        *(seconds_sheet(found, precision) for precision in precisions),
-        *([full_sheet(found)] if _against_full(found) else []),
-        *(quality_sheet(found, precision) for precision in precisions),
+        *(seconds_sheet(measurements, precision) for precision in precisions),
+        *([full_sheet(measurements)] if _against_full(measurements) else []),
+        *(quality_sheet(measurements, precision) for precision in precisions),
     ]
 
 
-def seconds_sheet(found: Sequence[Measurement], precision: str) -> Sheet:
-    """Every way against the base, and narrow number formats against the base in fp32 too."""
+def seconds_sheet(measurements: Sequence[Measurement], precision: str) -> Sheet:
+    """Return the table of seconds relative to the base; bf16 is also compared with the base in fp32."""
     narrow = precision != "fp32"
 
     def row(cell: Cell) -> tuple[str, ...]:
-        own, base = _seconds(found, cell), _seconds(found, cell._replace(way=BASE))
-        wide = _seconds(found, cell._replace(way=BASE, precision="fp32"))
-        tokens, padded = (sum(_values(found, cell, name)) for name in ("tokens", "padded_tokens"))
-        device = [value for value in _values(found, cell, "peak_device_mib") if value is not None]
+        own, base = _seconds(measurements, cell), _seconds(measurements, cell._replace(way=BASE))
+        wide = _seconds(measurements, cell._replace(way=BASE, precision="fp32"))
+        tokens, padded = (sum(_values(measurements, cell, name)) for name in ("tokens", "padded_tokens"))
+        device = [value for value in _values(measurements, cell, "peak_device_mib") if value is not None]
         return (
             *(cell.strategy, cell.way),
             *(number(own.median if own else None, ".2f"), span(own, ".2f"), number(ratio(own, base), ".2f")),
             *([number(ratio(own, wide), ".2f")] if narrow else []),
-            number(statistics.median(_values(found, cell, "samples_per_s")), ".0f"),
+            number(statistics.median(_values(measurements, cell, "samples_per_s")), ".0f"),
             number(1 - tokens / padded, ".0%"),
-            number(statistics.median(device or _values(found, cell, "peak_rss_mib")), ".0f"),
+            number(statistics.median(device or _values(measurements, cell, "peak_rss_mib")), ".0f"),
         )
 
-    where = "device" if any(m.peak_device_mib is not None for m in found) else "process"
+    where = "device" if any(m.peak_device_mib is not None for m in measurements) else "process"
     return Sheet(
         title=f"{precision}: seconds of training, and their ratio to {BASE}",
         columns=(
@@ -79,24 +83,27 @@ def seconds_sheet(found: Sequence[Measurement], precision: str) -> Sheet:
             *([f"÷ {BASE} fp32"] if narrow else []),
             *("samples/s", "padding", f"peak MiB of {where}"),
         ),
-        rows=tuple(row(cell) for cell in _cells(found) if cell.precision == precision),
+        rows=tuple(row(cell) for cell in _cells(measurements) if cell.precision == precision),
     )
 
 
-def full_sheet(found: Sequence[Measurement]) -> Sheet:
+def full_sheet(measurements: Sequence[Measurement]) -> Sheet:
+    """Return the table of the engine's runtime and FLOPs relative to full fine-tuning."""
     return Sheet(
         title=f"{ENGINE}: what a strategy costs against full fine-tuning",
         columns=("strategy", "precision", "median s", "runtime ÷ full", "FLOPs ÷ full"),
         rows=tuple(
             (cell.strategy, cell.precision, number(own, ".2f"), number(runtime, ".2f"), number(flops, ".2f"))
-            for cell, own, runtime, flops in _against_full(found)
+            for cell, own, runtime, flops in _against_full(measurements)
         ),
     )
 
 
-def quality_sheet(found: Sequence[Measurement], precision: str) -> Sheet:
+def quality_sheet(measurements: Sequence[Measurement], precision: str) -> Sheet:
+    """Return the table of final losses and held-out scores."""
+
     def row(cell: Cell) -> tuple[str, ...]:
-        losses, scores = (_values(found, cell, name) for name in ("final_loss", "f1_macro"))
+        losses, scores = (_values(measurements, cell, name) for name in ("final_loss", "f1_macro"))
         return (
             *(cell.strategy, cell.way),
             *(number(statistics.fmean(losses), ".4f"), span(summary(losses), ".4f")),
@@ -106,20 +113,20 @@ def quality_sheet(found: Sequence[Measurement], precision: str) -> Sheet:
     return Sheet(
         title=f"{precision}: what was learnt",
         columns=("strategy", "way", "final loss", "min–max", "macro-F1", "min–max"),
-        rows=tuple(row(cell) for cell in _cells(found) if cell.precision == precision),
+        rows=tuple(row(cell) for cell in _cells(measurements) if cell.precision == precision),
     )
 
 
-def closing_lines(found: Sequence[Measurement]) -> list[str]:
-    """How to read the tables, and whether the engine trains to the same loss."""
+def closing_lines(measurements: Sequence[Measurement]) -> list[str]:
+    """Return sentences on how to read the tables, and on whether the engine trains to the same loss."""
     lines = [
         f"Ratios are of medians; below 1 is faster than {BASE}. Final loss: mean over the last quarter of the last "
         "epoch's steps. The Trainer leaves dropout on in frozen layers, the engine does not."
     ]
-    if found:
-        lines.append(f"{found[0].tokens / found[0].samples:.1f} tokens on average in a text.")
-    for cell in (cell for cell in _cells(found) if cell.way == ENGINE):
-        compared = _loss_comparison(found, cell)
+    if measurements:
+        lines.append(f"{measurements[0].tokens / measurements[0].samples:.1f} tokens on average in a text.")
+    for cell in (cell for cell in _cells(measurements) if cell.way == ENGINE):
+        compared = _loss_comparison(measurements, cell)
         named = f"{cell.strategy}, {cell.precision}: "
         if compared is None:
             lines.append(f"{named}no two repetitions of {BASE}, so its noise is unknown and losses are not compared.")
@@ -132,31 +139,33 @@ def closing_lines(found: Sequence[Measurement]) -> list[str]:
     return lines
 
 
-def _cells(found: Iterable[Measurement]) -> list[Cell]:
-    return in_order(m.cell for m in found)
+def _cells(measurements: Iterable[Measurement]) -> list[Cell]:
+    return in_order(m.cell for m in measurements)
 
 
-def _values(found: Iterable[Measurement], cell: Cell, name: str) -> list[Any]:
-    return [getattr(m, name) for m in found if m.cell == cell]
+def _values(measurements: Iterable[Measurement], cell: Cell, name: str) -> list[Any]:
+    return [getattr(m, name) for m in measurements if m.cell == cell]
 
 
-def _seconds(found: Iterable[Measurement], cell: Cell) -> Summary | None:
-    return summary(_values(found, cell, "seconds"))
+def _seconds(measurements: Iterable[Measurement], cell: Cell) -> Summary | None:
+    return summary(_values(measurements, cell, "seconds"))
 
 
-def _against_full(found: Sequence[Measurement]) -> list[tuple[Cell, float, float | None, float]]:
-    """For the engine's cells: median seconds, runtime and analytic operations as parts of full fine-tuning's."""
+def _against_full(measurements: Sequence[Measurement]) -> list[tuple[Cell, float, float | None, float]]:
+    """Return each of the engine's cells with its median seconds, runtime ratio and FLOPs ratio to full fine-tuning."""
     rows = []
-    for cell in _cells(found):
-        own = _seconds(found, cell)
+    for cell in _cells(measurements):
+        own = _seconds(measurements, cell)
         if cell.way == ENGINE and own:
-            one = next(m for m in found if m.cell == cell)
+            one = next(m for m in measurements if m.cell == cell)
             assert one.flops is not None
             assert one.flops_full is not None
-            full = _seconds(found, cell._replace(strategy="full"))
+            full = _seconds(measurements, cell._replace(strategy="full"))
             rows.append((cell, own.median, ratio(own, full), one.flops / one.flops_full))
     return rows
 
 
-def _loss_comparison(found: Sequence[Measurement], cell: Cell) -> Comparison | None:
-    return comparison(_values(found, cell, "final_loss"), _values(found, cell._replace(way=BASE), "final_loss"))
+def _loss_comparison(measurements: Sequence[Measurement], cell: Cell) -> Comparison | None:
+    return comparison(
+        _values(measurements, cell, "final_loss"), _values(measurements, cell._replace(way=BASE), "final_loss")
+    )

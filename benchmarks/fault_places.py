@@ -1,4 +1,4 @@
-"""What becomes of a plan whose store goes away, or has no room."""
+"""Fault campaigns for a plan whose tracking server goes away, or whose disk is full."""
 
 from __future__ import annotations
 
@@ -17,20 +17,27 @@ from benchmarks.servers import MlflowServer
 
 AWAY_S = 30.0
 SPARE = 512 * 1024
-"""Bytes of room on the small disk beside an empty store: for a few runs, not for all."""
+"""The bytes on the small disk besides an empty store: enough for a few runs, not for all."""
 PATIENCE_S = 300.0
 
 Invoke = Callable[[Path, tuple[str, ...]], Started]
-"""Starts the plan with a folder for its store, and options that win over the campaign's own."""
+"""A function that starts the plan, given the folder of its store and options that override the campaign's own."""
 
 
 def stop_the_server(
     invoke: Invoke, store: Path, planned: set[str], away_s: float
 ) -> tuple[Verdict, list[str], Started]:
-    """Kill `mlflow server` in the middle of the plan, and start it again so many seconds later.
+    """Kill `mlflow server` in the middle of the plan and start it again later.
 
-    store: a folder with an empty store, which the server serves. Returns what is in the store when the plan, and once
-    more the same command, have ended; what went wrong; and the last process.
+    Args:
+        invoke: Starts the plan.
+        store: A folder with an empty store, which the server serves.
+        planned: The fingerprints of the plan's runs.
+        away_s: The seconds between kill and restart.
+
+    Returns:
+        The verdict on the store after the plan and a repetition of the same command have ended; the problems, in a
+        sentence each; the last process.
     """
     server = MlflowServer(store)
     database = store / "mlflow.db"
@@ -48,7 +55,7 @@ def stop_the_server(
         server.start()
         if code := process.wait():
             problems.append(f"the plan ended with exit code {code} though only its server was away")
-        process = invoke(store, ("--tracking-uri", server.address))  # brings what the end of the plan could not
+        process = invoke(store, ("--tracking-uri", server.address))  # records what the first one could not
         if code := process.wait():
             problems.append(f"the same command again ended with exit code {code}")
     finally:
@@ -57,10 +64,20 @@ def stop_the_server(
 
 
 def fill_the_disk(invoke: Invoke, store: Path, planned: set[str]) -> tuple[Verdict, list[str], Started]:
-    """Let the disk run full in the middle of the plan, with the store, its artifacts, cache and spool on it; then make
-    room and give the same command.
+    """Let the disk run full in the middle of the plan, then make room and repeat the command.
 
-    store: a folder with an empty store. Raises UnavailableError where a small disk cannot be mounted.
+    Store, artifacts, cache and spool are on that disk.
+
+    Args:
+        invoke: Starts the plan.
+        store: A folder with an empty store.
+        planned: The fingerprints of the plan's runs.
+
+    Returns:
+        The verdict on the store at the end; the problems, in a sentence each; the last process.
+
+    Raises:
+        UnavailableError: A small disk cannot be mounted.
     """
     problems = []
     with small_disk(store.parent / f"{store.name}-disk", (store / "mlflow.db").stat().st_size + SPARE) as disk:
@@ -85,7 +102,11 @@ def fill_the_disk(invoke: Invoke, store: Path, planned: set[str]) -> tuple[Verdi
 
 @contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[Path]:
-    """A disk of so many bytes. Raises UnavailableError where none can be mounted."""
+    """Mount a disk of a given size in bytes inside the context.
+
+    Raises:
+        UnavailableError: It cannot be mounted.
+    """
     if os.geteuid() != 0:
         raise UnavailableError("only root may mount a small disk")
     folder.mkdir()

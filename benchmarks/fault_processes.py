@@ -1,7 +1,7 @@
-"""Invocations to be killed: started in milliseconds, by copying a process that has loaded the libraries already.
+"""Invocations of alue-bench that can be killed, started in milliseconds by forking a process with loaded libraries.
 
-Loading torch and MLflow takes seconds, and a campaign starts hundreds of invocations. Each is a process of its own all
-the same, in a group of its own, with the workers that it starts.
+Loading torch and MLflow takes seconds, and a campaign starts hundreds of invocations. Still, each invocation is a
+process in a process group of its own, together with the workers that it starts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 Victim = Literal["main", "all", "worker"]
-"""The main process; it and its workers, as when the power fails; one worker."""
+"""The processes to kill: the main process; it and all workers, as in a power failure; one worker."""
 
 CLUSTER = """
 import sys
@@ -32,13 +32,15 @@ sys.stdin.read()
 cluster.shutdown()
 """
 RAY_WORKER = "ray::_carry_out"
-"""What Ray calls a process that does one of our tasks."""
+"""The name that Ray gives to a process that executes one of our runs."""
 
 
 def load_libraries() -> None:
-    """Everything that an invocation imports. Nothing is computed and no store opened: what is copied holds no threads
-    and no connections."""
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # these two are read when it is imported
+    """Import everything that an invocation imports.
+
+    Nothing is computed and no store is opened, so that the forked process has no threads and no connections.
+    """
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # MLflow reads these two variables when it is imported
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     import matplotlib.backends.backend_agg
     import mlflow.store.tracking.sqlalchemy_store
@@ -55,20 +57,22 @@ def load_libraries() -> None:
 
 @dataclass
 class Started:
-    """An invocation that was begun."""
+    """An invocation that has been started."""
 
     pid: int
     folder: Path
+    """The folder of the files `out` and `err` with what it prints."""
     helpers: list[int] = field(default_factory=list)
-    """Processes outside its group whose descendants may work for it: Ray's."""
+    """The processes outside its group whose descendants may work for it, such as a Ray cluster's."""
     code: int | None = None
+    """The exit code, once it has ended and `wait` has been called."""
 
     def wait(self, timeout_s: float | None = None) -> int | None:
-        """Its exit code, negative for a signal; None where it still runs."""
+        """Wait for the end and return the exit code, negative for a signal; None if it still runs at the time-out."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while self.code is None:
-            found, status = os.waitpid(self.pid, os.WNOHANG)
-            if found:
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
+            if ended:
                 self.code = os.waitstatus_to_exitcode(status)
             elif deadline is not None and time.monotonic() >= deadline:
                 return None
@@ -77,7 +81,7 @@ class Started:
         return self.code
 
     def kill(self, victim: Victim) -> bool:
-        """SIGKILL. False where there was nobody to kill, such as no worker yet."""
+        """Send SIGKILL to the victim. Return False if there was no such process, for example no worker yet."""
         workers = self.workers()
         if victim == "worker":
             return bool(workers) and _kill(random.choice(workers))
@@ -87,10 +91,10 @@ class Started:
         return _kill(self.pid)
 
     def workers(self) -> list[int]:
-        """Processes at work for it; helpers of the interpreter do not count."""
+        """Return the ids of its worker processes; auxiliary processes of the interpreter do not count."""
         import psutil
 
-        found = []
+        workers = []
         for ancestor in (self.pid, *self.helpers):
             try:
                 descendants = psutil.Process(ancestor).children(recursive=True)
@@ -102,16 +106,17 @@ class Started:
                 except psutil.Error:
                     continue
                 if "spawn_main" in command or command.startswith(RAY_WORKER):
-                    found.append(process.pid)
-        return found
+                    workers.append(process.pid)
+        return workers
 
     @property
     def document(self) -> dict[str, Any]:
-        """What it printed with --json."""
+        """The document that it printed with --json."""
         return dict(json.loads((self.folder / "out").read_text(encoding="utf-8")))
 
     @property
     def errors(self) -> str:
+        """The text that it wrote to stderr."""
         return (self.folder / "err").read_text(encoding="utf-8", errors="replace")
 
 
@@ -126,7 +131,14 @@ def _kill(pid: int) -> bool:
 def start(
     arguments: Sequence[str], folder: Path, environment: Mapping[str, str], *, helpers: Sequence[int] = ()
 ) -> Started:
-    """`alue-bench ARGUMENTS` in a copy of this process; what it prints is written to the folder's files out and err."""
+    """Run `alue-bench ARGUMENTS` in a fork of this process.
+
+    Args:
+        arguments: The arguments.
+        folder: The folder for the files `out` and `err` with what it prints.
+        environment: Environment variables to set.
+        helpers: The processes outside its group whose descendants may work for it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
 
     def invoke() -> int:
@@ -146,7 +158,11 @@ def start(
 
 
 def in_a_copy(work: Callable[[], None]) -> None:
-    """Does something whose threads and connections this process must not have."""
+    """Do something in a fork of this process, so that its threads and connections do not remain here.
+
+    Raises:
+        RuntimeError: It failed.
+    """
 
     def call() -> int:
         work()
@@ -157,7 +173,7 @@ def in_a_copy(work: Callable[[], None]) -> None:
 
 
 def _copied(work: Callable[[], int]) -> int:
-    """The id of a copy of this process that does the work and ends with the code it returns."""
+    """Fork a process that does the work and exits with the code that the work returns; return the process id."""
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
@@ -179,7 +195,14 @@ def _copied(work: Callable[[], int]) -> int:
 
 @contextmanager
 def ray_cluster() -> Iterator[tuple[str, int]]:
-    """The address of a cluster of one node with two cores, and the process whose descendants it is."""
+    """Start a Ray cluster of one node with two cores inside the context.
+
+    Yields:
+        The address of the cluster, and the id of the process whose descendants form it.
+
+    Raises:
+        RuntimeError: The cluster could not be started.
+    """
     process = subprocess.Popen(
         [sys.executable, "-c", CLUSTER],
         stdin=subprocess.PIPE,

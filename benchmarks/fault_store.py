@@ -1,4 +1,4 @@
-"""What a sqlite store holds after a campaign, read without MLflow: no connection is left open to be copied."""
+"""The contents of an sqlite store after a campaign, read without MLflow so that no connection is left for forks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run, or a parent run, that was not withdrawn."""
+    """A run or parent run that has not been deleted."""
 
     kind: str
     status: str
@@ -23,6 +23,7 @@ class StoredRun:
 
 
 def stored_runs(database: Path) -> list[StoredRun]:
+    """Return the runs and parent runs in a database."""
     with sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30) as store:
         rows = store.execute(
             "SELECT run_uuid, status, start_time, end_time FROM runs WHERE lifecycle_stage = 'active'"
@@ -48,24 +49,31 @@ def stored_runs(database: Path) -> list[StoredRun]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a campaign must not leave."""
+    """The numbers of runs by state after a campaign; `lost`, `doubled` and `running` must be 0."""
 
     finished: int
     lost: int
-    """Runs of the plan that are not finished."""
+    """The number of runs of the plan that are not finished."""
     doubled: int
-    """Runs that are finished more than once."""
+    """The number of runs that are finished more than once."""
     running: int
-    """Runs and parent runs that nobody does any more."""
+    """The number of runs and parent runs in state RUNNING, although no process executes them."""
     cut_short: int
-    """Runs that a kill met, each closed as KILLED and done again."""
+    """The number of runs that a kill interrupted; each was closed as KILLED and done again."""
 
     @property
     def good(self) -> bool:
+        """True if nothing is lost, doubled or left running."""
         return not (self.lost or self.doubled or self.running)
 
 
 def verdict(runs: list[StoredRun], planned: set[str]) -> Verdict:
+    """Return the verdict on a store.
+
+    Args:
+        runs: The runs in the store.
+        planned: The fingerprints of the plan's runs.
+    """
     finished = Counter(run.fingerprint for run in runs if run.kind == "run" and run.status == "FINISHED")
     return Verdict(
         finished=len(finished),
@@ -77,7 +85,11 @@ def verdict(runs: list[StoredRun], planned: set[str]) -> Verdict:
 
 
 def gap_ms(runs: list[StoredRun]) -> float | None:
-    """The median time between the end of a run and the beginning of the next in the same process."""
+    """Return the median time between the end of a run and the start of the next in the same process.
+
+    Returns:
+        The time in milliseconds; None if no process did two runs.
+    """
     by_process: dict[str, list[StoredRun]] = defaultdict(list)
     for run in runs:
         if run.kind == "run" and run.status == "FINISHED":
@@ -90,7 +102,7 @@ def gap_ms(runs: list[StoredRun]) -> float | None:
 
 
 def first_start_ms(runs: list[StoredRun]) -> int | None:
-    """From the beginning of the plan to that of its first run."""
+    """Return the milliseconds from the start of the plan to the start of its first run; None if there is no run."""
     plans = [run.start_ms for run in runs if run.kind == "plan"]
     starts = [run.start_ms for run in runs if run.kind == "run"]
     return min(starts) - min(plans) if plans and starts else None

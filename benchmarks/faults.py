@@ -1,4 +1,4 @@
-"""Does a plan survive whatever happens to it, with the results of one that was left alone?
+"""Check that a plan survives kills, lost servers and full disks with the results of an undisturbed plan.
 
     python -m benchmarks.faults --executor local --kills 50
     python -m benchmarks.faults --executor jobs --kills 50
@@ -7,14 +7,15 @@
     python -m benchmarks.faults --server-away 30
     python -m benchmarks.faults --disk-full
 
-A campaign kills the same small plan (SIGKILL) at random moments and starts it again, until it was killed so often; a
-plan that completes meanwhile is begun anew in an empty store. Killed are the main process, it and all its workers at
-once as when the power fails, or a worker. Whenever a plan completes, every score must be that of the plan left alone,
-no run may be missing, none RUNNING, none done twice. `--together N` starts N invocations at once on one store that does
-not exist yet. `--server-away S` kills `mlflow server` in the middle of the plan and starts it again S seconds later;
-`--disk-full` gives the plan a disk that is too small for it, and then room. Without any option, all of this is done.
+A campaign kills the same small plan (SIGKILL) at random moments and restarts it, until `--kills` kills are reached; a
+plan that completes in the meantime is started again in an empty store. The victims are the main process, the main
+process and all workers at once (as in a power failure), or one worker. Whenever a plan completes, every score must
+equal that of the undisturbed plan, and no run may be missing, RUNNING, or done twice. `--together N` starts N
+invocations at the same time on a store that does not exist yet. `--server-away S` kills `mlflow server` in the middle
+of the plan and restarts it S seconds later. `--disk-full` gives the plan a disk that is too small, and then makes room.
+Without any of these options, all campaigns run.
 
-Exit codes: 0 all held, 1 something did not, 2 misuse. Needs a POSIX system.
+Exit codes: 0 all checks passed, 1 a check failed, 2 misuse. The program needs a POSIX system.
 """
 
 from __future__ import annotations
@@ -46,20 +47,21 @@ STRATEGIES = ("full", "bottom1", "bottom2", "top1")
 SHORT = ("--epochs", "1", "--limit-train", "48", "--limit-eval", "32", "--max-length", "24", "--batch-size", "16")
 EXPERIMENT = "faults"
 STARTS_IN_A_FRESH_STORE = 5
-"""Kills that come while the store is being made; after so many it is provided, or most would."""
+"""The number of starts that may have to create the store; after that it is provided, since otherwise most kills would
+hit its creation."""
 MOST_STARTS = 20
-"""Of one plan, beyond its kills: more means that it does not come to an end by itself."""
+"""The number of starts of one plan, in addition to its kills, after which it counts as unable to complete."""
 
 
 @dataclass(frozen=True)
 class Way:
-    """How a plan is done, and who is killed."""
+    """A way to execute the plan, with the processes to kill."""
 
     name: str
     options: tuple[str, ...]
     victims: tuple[Victim, ...]
     span: float
-    """Kills come within this part of the time that the plan takes when left alone."""
+    """The share of the undisturbed plan's duration within which a kill happens after a start."""
 
 
 WAYS = {
@@ -71,30 +73,32 @@ WAYS = {
 
 @dataclass
 class Campaign:
-    """What came of one."""
+    """The result of a campaign."""
 
     name: str
     seconds: float = 0.0
     kills: int = 0
     plans: int = 0
-    """Completed ones."""
+    """The number of completed plans."""
     verdicts: list[Verdict] = field(default_factory=list)
     other_scores: int = 0
-    """Runs whose scores are not those of the plan left alone."""
+    """The number of runs whose scores differ from those of the undisturbed plan."""
     problems: list[str] = field(default_factory=list)
-    """Exit codes that nobody caused, in a sentence each."""
+    """The unexpected exit codes, in a sentence each."""
 
     @property
     def good(self) -> bool:
+        """True if all checks passed."""
         return bool(self.verdicts) and all(v.good for v in self.verdicts) and not (self.other_scores or self.problems)
 
     def of_all(self, name: str) -> int:
-        return sum(getattr(found, name) for found in self.verdicts)
+        """Return the sum of a field over all verdicts."""
+        return sum(getattr(one, name) for one in self.verdicts)
 
 
 @dataclass(frozen=True)
 class Alone:
-    """A plan that was left alone."""
+    """The results of an undisturbed plan."""
 
     seconds: float
     scores: Mapping[str, Mapping[str, float]]
@@ -103,9 +107,15 @@ class Alone:
 
 
 class Bench:
-    """The plan, and folders for stores and caches."""
+    """The plan under test, with folders for stores and caches."""
 
     def __init__(self, folder: Path, seeds: int) -> None:
+        """Prepare a small model and an empty store.
+
+        Args:
+            folder: The folder for everything.
+            seeds: The number of seeds of the plan.
+        """
         self.folder, self.seeds = folder, seeds
         self.model = folder / "tiny"
         self._count = 0
@@ -122,20 +132,31 @@ class Bench:
         MlflowClient(tracking_uri=f"sqlite:///{self._empty}").search_experiments()
 
     def begin(self, *, fresh: bool = False) -> Path:
-        """A folder with an empty store; where that is to be fresh, with none: making one takes seconds."""
+        """Return a new folder with an empty store, or without a store if `fresh`.
+
+        Creating a store takes the plan seconds, so most plans get a prepared one.
+        """
         self._count += 1
-        found = self.folder / f"store{self._count}"
-        found.mkdir()
+        store = self.folder / f"store{self._count}"
+        store.mkdir()
         if not fresh:
-            self.provide(found)
-        return found
+            self.provide(store)
+        return store
 
     def provide(self, store: Path) -> None:
-        """An empty database, where there is none yet."""
+        """Copy the empty database into a folder that has none."""
         if not (store / "mlflow.db").exists():
             shutil.copyfile(self._empty, store / "mlflow.db")
 
     def invoke(self, store: Path, way: Way, *, name: str = "last", cluster: tuple[str, int] | None = None) -> Started:
+        """Start the plan.
+
+        Args:
+            store: The folder of the store.
+            way: The way to execute the plan.
+            name: The name of the subfolder for what the process prints.
+            cluster: The address of a Ray cluster, and the id of the process whose descendants form it.
+        """
         strategies = [part for strategy in STRATEGIES for part in ("--strategy", strategy)]
         where = ["--tracking-uri", f"sqlite:///{store / 'mlflow.db'}", "--experiment", EXPERIMENT]
         what = ["--task", "anger", "--sample", "--model", str(self.model), *strategies, "--seeds", str(self.seeds)]
@@ -150,7 +171,11 @@ class Bench:
         return start(arguments, store / name, environment, helpers=helpers)
 
     def alone(self, way: Way, cluster: tuple[str, int] | None = None) -> Alone:
-        """Raises UsageError where it does not complete though nobody disturbs it."""
+        """Execute the plan undisturbed and return its results.
+
+        Raises:
+            UsageError: The plan does not complete.
+        """
         store = self.begin()
         began = time.monotonic()
         process = self.invoke(store, way, cluster=cluster)
@@ -163,7 +188,7 @@ class Bench:
 
 
 def save_tiny_model(folder: Path) -> None:
-    """mini's tokeniser under a random encoder of four narrow layers: a run takes about a second."""
+    """Save a randomly initialised encoder of four narrow layers with mini's tokenizer; a run takes about a second."""
     import torch
     from transformers import AutoConfig
 
@@ -185,7 +210,7 @@ def save_tiny_model(folder: Path) -> None:
 
 
 def scores(document: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Of every run that has any, by fingerprint."""
+    """Return the test metrics of every run that has metrics, by fingerprint."""
     return {
         run["fingerprint"]: {name: value for name, value in run["metrics"].items() if name.startswith("test/")}
         for run in document["runs"]
@@ -194,6 +219,7 @@ def scores(document: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def last_line(text: str) -> str:
+    """Return the last line of a text for a message."""
     return next(iter(text.strip().splitlines()[::-1]), "it said nothing")
 
 
@@ -206,55 +232,65 @@ def killing_campaign(
     cluster: tuple[str, int] | None,
     progress: Callable[[str], None],
 ) -> Campaign:
-    """Kill and start again until it was killed so often, and the last plan is complete."""
-    found = Campaign(f"{kills} SIGKILLs, {way.name}")
+    """Kill and restart the plan until the number of kills is reached and the last plan is complete.
+
+    Args:
+        bench: The plan under test.
+        way: The way to execute it.
+        kills: The number of kills.
+        alone: The results of the undisturbed plan.
+        chance: The random generator that draws victims and moments.
+        cluster: The Ray cluster, if the way needs one.
+        progress: Called with a line after each kill.
+    """
+    campaign = Campaign(f"{kills} SIGKILLs, {way.name}")
     began = time.monotonic()
     expected = alone.scores
-    while found.kills < kills and not found.problems:
-        store, starts = bench.begin(fresh=not found.plans), 0
+    while campaign.kills < kills and not campaign.problems:
+        store, starts = bench.begin(fresh=not campaign.plans), 0
         while True:
             starts += 1
             if starts == STARTS_IN_A_FRESH_STORE:
                 bench.provide(store)
             if starts > kills + MOST_STARTS:
-                found.problems.append("a plan did not come to its end")
+                campaign.problems.append("a plan did not complete")
                 break
             process = bench.invoke(store, way, cluster=cluster)
-            while process.code is None and found.kills < kills:
+            while process.code is None and campaign.kills < kills:
                 victim = chance.choice(way.victims)
                 if process.wait(chance.uniform(0, way.span * alone.seconds)) is None and process.kill(victim):
-                    found.kills += 1
-                    progress(f"{way.name}: {found.kills} of {kills} kills, {found.plans} plans complete")
+                    campaign.kills += 1
+                    progress(f"{way.name}: {campaign.kills} of {kills} kills, {campaign.plans} plans complete")
                     if victim != "worker":
                         process.wait()
             code = process.wait()
             if code == 0:
-                _judge(found, store, process, expected)
+                _judge(campaign, store, process, expected)
                 break
-            if code not in (-9, 1):  # 1: a run whose workers were killed twice has failed, and is done again
-                found.problems.append(f"exit code {code}: {last_line(process.errors)}")
+            if code not in (-9, 1):  # 1: a run failed because its workers were killed twice; the restart does it again
+                campaign.problems.append(f"exit code {code}: {last_line(process.errors)}")
                 break
-    found.seconds = time.monotonic() - began
-    return found
+    campaign.seconds = time.monotonic() - began
+    return campaign
 
 
 def together_campaign(bench: Bench, together: int, alone: Alone) -> Campaign:
-    """So many invocations at once, on a store that none has made yet."""
-    found = Campaign(f"{together} invocations on one fresh store")
+    """Start several invocations at once on a store that does not exist yet."""
+    campaign = Campaign(f"{together} invocations on one fresh store")
     began = time.monotonic()
     store = bench.begin(fresh=True)
     processes = [bench.invoke(store, WAYS["local"], name=f"process{place}") for place in range(together)]
     for place, process in enumerate(processes, start=1):
         code = process.wait()
         if code:
-            found.problems.append(f"process {place} ended with exit code {code}: {last_line(process.errors)}")
-    if not found.problems:
+            campaign.problems.append(f"process {place} ended with exit code {code}: {last_line(process.errors)}")
+    if not campaign.problems:
         for process in processes:
-            found.other_scores += _differing(scores(process.document), alone.scores)
-    found.plans = 1
-    found.verdicts.append(verdict(stored_runs(store / "mlflow.db"), set(alone.scores)))
-    found.seconds = time.monotonic() - began
-    return found
+            campaign.other_scores += _differing(scores(process.document), alone.scores)
+    campaign.plans = 1
+    campaign.verdicts.append(verdict(stored_runs(store / "mlflow.db"), set(alone.scores)))
+    campaign.seconds = time.monotonic() - began
+    return campaign
 
 
 def place_campaign(
@@ -263,33 +299,43 @@ def place_campaign(
     disturb: Callable[[Invoke, Path, set[str]], tuple[Verdict, list[str], Started]],
     alone: Alone,
 ) -> Campaign:
-    """A plan whose store goes away or has no room."""
-    found = Campaign(name, plans=1)
+    """Execute a plan whose store becomes unavailable.
+
+    Args:
+        bench: The plan under test.
+        name: The name of the campaign.
+        disturb: The disturbance: see `stop_the_server` and `fill_the_disk`.
+        alone: The results of the undisturbed plan.
+    """
+    campaign = Campaign(name, plans=1)
     began = time.monotonic()
 
     def invoke(store: Path, options: tuple[str, ...]) -> Started:
         return bench.invoke(store, Way("local", options, (), 0.0))
 
     last, problems, process = disturb(invoke, bench.begin(), set(alone.scores))
-    found.verdicts.append(last)
-    found.problems += problems
+    campaign.verdicts.append(last)
+    campaign.problems += problems
     if not problems:
-        found.other_scores = _differing(scores(process.document), alone.scores)
-    found.seconds = time.monotonic() - began
-    return found
+        campaign.other_scores = _differing(scores(process.document), alone.scores)
+    campaign.seconds = time.monotonic() - began
+    return campaign
 
 
-def _judge(found: Campaign, store: Path, process: Started, expected: Mapping[str, Mapping[str, float]]) -> None:
-    found.plans += 1
-    found.verdicts.append(verdict(stored_runs(store / "mlflow.db"), set(expected)))
-    found.other_scores += _differing(scores(process.document), expected)
+def _judge(campaign: Campaign, store: Path, process: Started, expected: Mapping[str, Mapping[str, float]]) -> None:
+    """Add a completed plan to a campaign's result."""
+    campaign.plans += 1
+    campaign.verdicts.append(verdict(stored_runs(store / "mlflow.db"), set(expected)))
+    campaign.other_scores += _differing(scores(process.document), expected)
 
 
-def _differing(found: Mapping[str, Any], expected: Mapping[str, Any]) -> int:
-    return sum(found.get(fingerprint) != values for fingerprint, values in expected.items())
+def _differing(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> int:
+    """Return the number of runs whose scores differ from the expected ones."""
+    return sum(actual.get(fingerprint) != values for fingerprint, values in expected.items())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code; `arguments` None takes those of the process."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         options = _parser().parse_args(given)
@@ -299,7 +345,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def benchmark(options: argparse.Namespace, *, command: str) -> int:
-    """Every campaign that is asked for, then the table. Returns the exit code."""
+    """Run the campaigns that the options name, show the tables, and return the exit code."""
     if not hasattr(os, "fork"):
         raise UsageError("the fault campaign copies processes, which this system cannot")
     chosen = options.executor or options.together or options.server_away or options.disk_full
@@ -319,9 +365,9 @@ def benchmark(options: argparse.Namespace, *, command: str) -> int:
             undisturbed[way.name] = alone
             chance = random.Random(f"{options.seed} {way.name}")
             differing = _differing(alone.scores, reference.scores)
-            found = killing_campaign(bench, way, options.kills, alone, chance, cluster, _say)
-            found.other_scores += differing
-            campaigns.append(found)
+            campaign = killing_campaign(bench, way, options.kills, alone, chance, cluster, _say)
+            campaign.other_scores += differing
+            campaigns.append(campaign)
         if together:
             campaigns.append(together_campaign(bench, together, reference))
         if away_s:
@@ -347,6 +393,7 @@ def _say(line: str) -> None:
 
 
 def campaign_sheet(campaigns: Sequence[Campaign]) -> Sheet:
+    """Return the table of the campaigns."""
     columns = (
         "campaign",
         "result",
@@ -376,8 +423,11 @@ def campaign_sheet(campaigns: Sequence[Campaign]) -> Sheet:
 
 
 def alone_sheet(undisturbed: Mapping[str, Alone]) -> Sheet:
-    """The time to begin is that of workers to load the libraries; what the gap between runs is longer than in one
-    process is the cost of handing out."""
+    """Return the table of undisturbed plans.
+
+    The time until the first run is mostly that of workers loading the libraries. The gap between runs that exceeds the
+    gap with the local executor is the cost of handing out runs.
+    """
     columns = (
         "left alone",
         "",

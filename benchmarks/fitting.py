@@ -1,4 +1,4 @@
-"""One training, by the library's `Trainer` or by our engine, and what it cost."""
+"""One training, by transformers' `Trainer` or by our engine, and its cost."""
 
 from __future__ import annotations
 
@@ -29,18 +29,26 @@ CACHE_LIMIT = "100GB"
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained model, and what its training cost."""
+    """A trained model, and the cost of its training."""
 
     stack: EncoderStack
     forward: Forward
     losses: Sequence[tuple[int, float]]
-    """Mean losses since the entry before, each with its number of steps done."""
+    """Pairs of the number of steps done and the mean loss since the previous pair."""
     costs: Mapping[str, Any]
-    """Fields of `Measurement`."""
+    """The values of fields of `Measurement`, by name."""
 
 
 def fit_by_trainer(start: StartingPoint, plan: FreezePlan, way: str, seed: int, device: Device) -> Fitted:
-    """way: how examples are padded, see `trainer_baseline`."""
+    """Train by transformers' `Trainer`.
+
+    Args:
+        start: The initial model and data.
+        plan: The parts to freeze.
+        way: The way of padding examples, see `trainer_baseline`.
+        seed: The seed of data order and dropout.
+        device: The device and the number format.
+    """
     from alue_bench.training.architecture.encoder_stack import view_as_stack
     from alue_bench.training.forward import LibraryForward
     from benchmarks import trainer_baseline
@@ -69,7 +77,16 @@ def fit_by_trainer(start: StartingPoint, plan: FreezePlan, way: str, seed: int, 
 def fit_by_engine(
     start: StartingPoint, plan: FreezePlan, seed: int, device: Device, *, cached: bool, store: Path | None = None
 ) -> Fitted:
-    """cached: whether the frozen prefix is computed once; in `store`, or in an empty folder of this training's own."""
+    """Train by our engine.
+
+    Args:
+        start: The initial model and data.
+        plan: The parts to freeze.
+        seed: The seed of data order and dropout.
+        device: The device and the number format.
+        cached: Whether the frozen prefix is computed once instead of at every step.
+        store: The folder for the prefix's output; None takes a new empty folder.
+    """
     import torch
 
     from alue_bench.measure.flops import training_flops
@@ -115,9 +132,19 @@ def with_prefix(
     split: TokenisedSplit,
     folder: Path | None,
 ) -> Examples:
-    """The split with what its frozen prefix puts out, kept in this folder; without where there is none.
+    """Return a split with the output of its frozen prefix.
 
-    Raises UnavailableError where the store cannot keep what it should.
+    Args:
+        start: The initial model and data.
+        stack: The model.
+        forward: The forward pass.
+        plan: The parts that are frozen.
+        device: The device and the number format.
+        split: The tokenised examples.
+        folder: The folder of the store; None computes no prefix.
+
+    Raises:
+        UnavailableError: The store cannot keep the output.
     """
     from alue_bench.training.prefix import frozen_prefix
     from alue_bench.training.prefix.store import PrefixStore, parse_size
@@ -143,7 +170,18 @@ def fine_tune(
     device: Device,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> Training:
-    """The dev split is a single example, since nothing is selected by it."""
+    """Fine-tune by the engine's loop, with a dev split of a single example, since no epoch is selected by it.
+
+    Args:
+        start: The initial model and data.
+        plan: The parts to freeze.
+        stack: The model.
+        forward: The forward pass.
+        examples: The train split, perhaps with the output of its frozen prefix.
+        seed: The seed of data order and dropout.
+        device: The device and the number format.
+        on_step: Called after each step with the number of steps done and the number of all steps.
+    """
     from alue_bench.training import loop
     from alue_bench.training.prefix.frozen_prefix import Examples
 
@@ -164,7 +202,7 @@ def fine_tune(
 
 
 def _first(split: TokenisedSplit) -> TokenisedSplit:
-    """The first example alone."""
+    """Return a split of the first example only."""
     end = int(split.offsets[1])
     types = None if split.token_type_ids is None else split.token_type_ids[:end]
     return replace(

@@ -1,4 +1,4 @@
-"""The statistics of scores: means with their t-intervals, differences paired by seed."""
+"""The statistics of scores: means with t-intervals, and differences paired by seed."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean, and half the width of its t-interval; None where one value gives no interval."""
+    """A mean with its t-interval."""
 
     mean: float
     half_width: float | None
+    """Half the width of the interval; None if there is only one value."""
 
     @property
     def interval(self) -> tuple[float, float] | None:
+        """The lower and upper end of the interval; None if there is only one value."""
         return None if self.half_width is None else (self.mean - self.half_width, self.mean + self.half_width)
 
     @property
     def sign(self) -> int:
-        """1 or -1 where the whole interval lies above or below zero, 0 where it holds zero or there is none."""
+        """The sign of the mean if the interval excludes zero; 0 if it includes zero or there is no interval."""
         if self.interval is None:
             return 0
         low, high = self.interval
@@ -30,7 +32,7 @@ class Estimate:
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:
-    """The mean with its t-interval; None where there are no values."""
+    """Return the mean with its t-interval; None if there are no values."""
     from scipy.stats import sem, t
 
     if not values:
@@ -42,10 +44,15 @@ def estimate(values: Sequence[float]) -> Estimate | None:
 
 
 def paired_difference(values: Mapping[int, float], base: Mapping[int, float]) -> Estimate | None:
-    """The mean of the differences seed by seed, over the seeds that both have."""
+    """Return the mean of the differences paired by seed, over the seeds that both have.
+
+    Args:
+        values: The values by seed.
+        base: The values to subtract, by seed.
+    """
     return estimate([values[seed] - base[seed] for seed in sorted(values.keys() & base.keys())])
 
 
 def relative_change(values: Mapping[int, float], base: Mapping[int, float]) -> float | None:
-    """By which part the mean changes against the base's."""
+    """Return the relative change of the mean compared with the base's mean; None if one has no values."""
     return statistics.fmean(values.values()) / statistics.fmean(base.values()) - 1 if values and base else None

@@ -1,10 +1,10 @@
-"""How long results take to be read and compared where a store holds very many runs.
+"""Time the commands that read results on a store with very many runs.
 
     python -m benchmarks.large_store --store sqlite:///mlruns/mlflow.db --runs 10000
 
-The store is a copy of one with a few finished runs, each of them there many times under further strategies; the copies
-share the files of the run they come from. Each command is timed as a user would wait for it, from the start of its
-process to its end.
+The store is a copy of one with a few finished runs, which are duplicated many times under other strategy names. The
+duplicates share the artifacts of the original run. Each command is timed from the start of its process to its end, as a
+user would wait for it.
 """
 
 from __future__ import annotations
@@ -26,17 +26,22 @@ from alue_bench.tracking.connection import open_store, sqlite_path
 from benchmarks.command_line import Parser, told
 
 LIMIT_S = 30.0
-"""What a user is asked to wait for ten thousand runs."""
+"""The longest acceptable time in seconds for ten thousand runs."""
 COMMANDS = (("compare",), ("compare", "--format", "json"), ("export", "appendix"), ("report", "--output", "page.html"))
 VARIANT = "CASE key WHEN 'strategy' THEN value || '-v' || number ELSE value END"
-"""A strategy's name in a copy."""
+"""An SQL expression for the strategy's name in a duplicate."""
 
 
 def multiply(source: Path, target: Path, times: int) -> None:
-    """A store with each finished run of `source` this many times, as further strategies. Through the database, since
-    MLflow takes a tenth of a second a run; the copies share the files of the run they come from.
+    """Copy a store and duplicate each finished run under other strategy names.
 
-    source, target: sqlite files.
+    The database is written directly, since MLflow takes a tenth of a second per run. The duplicates share the artifacts
+    of the original run.
+
+    Args:
+        source: The sqlite file to copy.
+        target: The sqlite file to write.
+        times: The number of times that each finished run is in the copy.
     """
     shutil.copy(source, target)
     with closing(sqlite3.connect(target)) as database, database:
@@ -44,7 +49,7 @@ def multiply(source: Path, target: Path, times: int) -> None:
         database.execute("CREATE TEMP TABLE copies (old TEXT, new TEXT, number INTEGER)")
         copies = [(name, uuid.uuid4().hex, number) for number in range(1, times) for name in finished]
         database.executemany("INSERT INTO copies VALUES (?, ?, ?)", copies)
-        # An input's tags hang on the input, so its id is made of the run's.
+        # Tags of an input belong to the input, so each duplicate gets an input of its own, with an id from the run's.
         changed = {
             "runs": ("run_uuid", {"run_uuid": "new"}),
             "params": ("run_uuid", {"run_uuid": "new", "value": VARIANT}),
@@ -66,12 +71,22 @@ def multiply(source: Path, target: Path, times: int) -> None:
 
 
 def finished_runs(database: Path) -> int:
+    """Return the number of finished runs in a database."""
     with closing(sqlite3.connect(database)) as opened:
         return int(opened.execute("SELECT count(*) FROM runs WHERE status = 'FINISHED'").fetchone()[0])
 
 
 def time_commands(database: Path, experiment: str, folder: Path) -> Iterator[tuple[str, float, int]]:
-    """Command, seconds, exit code; one after the other."""
+    """Run the commands one after the other.
+
+    Args:
+        database: The sqlite file.
+        experiment: The name of the experiment.
+        folder: The folder to run in.
+
+    Yields:
+        The command, its seconds and its exit code.
+    """
     for command in COMMANDS:
         arguments = [*command, "--tracking-uri", f"sqlite:///{database}", "--experiment", experiment]
         started = time.perf_counter()
@@ -86,10 +101,11 @@ def time_commands(database: Path, experiment: str, folder: Path) -> Iterator[tup
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Run the command line and return the exit code: 1 if a command failed or took too long."""
     parser = Parser(prog="python -m benchmarks.large_store", description=__doc__.splitlines()[0])
     parser.add_argument("--store", required=True, help="sqlite:///FILE with a few finished runs")
     parser.add_argument("--experiment", default="alue-bench")
-    parser.add_argument("--runs", type=int, default=10_000, help="how many the copy holds at least")
+    parser.add_argument("--runs", type=int, default=10_000, help="the least number of runs in the copy")
     options = parser.parse_args(arguments)
     if not options.store.startswith("sqlite:"):
         raise UsageError(f"--store {options.store}: only a sqlite file can be copied")

@@ -1,4 +1,4 @@
-"""What timings may be compared on, and how much memory this process has taken."""
+"""The hardware that timings depend on, and the peak memory of this process."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ from alue_bench.measure.environment import processor_name
 
 
 def hardware(device: str) -> dict[str, Any]:
-    """Timings compare only where this is equal."""
+    """Return the properties of the hardware that must be equal for timings to be comparable."""
     import torch
 
-    found: dict[str, Any] = {"processor": processor_name(), "threads": torch.get_num_threads(), "device": device}
+    properties: dict[str, Any] = {"processor": processor_name(), "threads": torch.get_num_threads(), "device": device}
     if device == "cuda":
-        found["accelerator"] = torch.cuda.get_device_name()
-    return found
+        properties["accelerator"] = torch.cuda.get_device_name()
+    return properties
 
 
 def described(hardware: Mapping[str, Any]) -> str:
+    """Return a short description of the hardware."""
     return f"{hardware.get('accelerator') or hardware.get('processor')}, {hardware.get('threads')} threads"
 
 
 def peaks(device: str) -> dict[str, float | None]:
-    """Peak memory until now, in MiB: of this process, and on a GPU since it was reset."""
-    found: dict[str, float | None] = {"peak_rss_mib": _peak_rss_kib() / 1024, "peak_device_mib": None}
+    """Return the peak memory in MiB: of this process since its start, and on a GPU since the last reset."""
+    memory: dict[str, float | None] = {"peak_rss_mib": _peak_rss_kib() / 1024, "peak_device_mib": None}
     if device == "cuda":
         import torch
 
-        found["peak_device_mib"] = torch.cuda.max_memory_allocated() / 2**20
-    return found
+        memory["peak_device_mib"] = torch.cuda.max_memory_allocated() / 2**20
+    return memory
 
 
 def _peak_rss_kib() -> float:
-    # On Linux getrusage reports the peak of the process that started this one where that was higher.
+    # On Linux, getrusage reports the peak of the parent process if that was higher.
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""One measurement: a training, timed and scored, in a process of its own or in this one."""
+"""One measurement: a training that is timed and scored, in a process of its own or in this one."""
 
 from __future__ import annotations
 
@@ -28,64 +28,79 @@ if TYPE_CHECKING:
     from alue_bench.training.device.precision import Device
 
 PART_OF_EPOCH = 4
-"""The final loss is the mean over this part (a quarter) of the last epoch's steps."""
+"""The final loss is the mean over the last 1 / PART_OF_EPOCH (a quarter) of an epoch's steps."""
 REPOSITORY = Path(__file__).parents[1]
 
 
 class MeasurementFailed(TrainingError):
-    """A training broke off."""
+    """The error for a training that failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """One training."""
+    """The measurement of one training."""
 
     way: str
     strategy: str
     precision: str
     repetition: int
-    """Also the seed of data order and dropout."""
+    """The number of the repetition, which is also the seed of data order and dropout."""
     seconds: float
-    """Of training; for the engine, prefix and loop together."""
+    """The seconds of training; for the engine, prefix and loop together."""
     prefix_s: float = 0.0
-    """Around asking for the frozen prefix of the train rows: digests, computing, checksum."""
+    """The seconds for the frozen prefix of the train rows, including digests and checksum."""
     build_s: float = 0.0
-    """The part of it that the engine itself reports as the cost of the prefix, here or where it came from."""
+    """The cost of the prefix in seconds as the engine records it, also if the prefix was reused."""
     prefix_reused: bool = False
     setup_s: float = 0.0
-    """Trainer only: what `train()` took before the first epoch, once; not counted."""
+    """The seconds of `Trainer.train()` before the first epoch, which are not part of `seconds`."""
     steps: int
     samples: int
-    """Examples trained on, all epochs together; and their tokens, without and with padding."""
+    """The number of examples trained on, summed over all epochs."""
     samples_per_s: float
     tokens: int
+    """The tokens of these examples without padding."""
     padded_tokens: int
+    """The tokens of these examples with padding."""
     peak_rss_mib: float
-    """Of the process, its start and warm-up included."""
+    """The peak memory of the process in MiB, including its start and warm-up."""
     peak_device_mib: float | None
+    """The peak memory on the GPU in MiB; None on a CPU."""
     final_loss: float
-    """Mean over the last quarter of the last epoch's steps."""
+    """The mean loss over the last quarter of the last epoch's steps."""
     f1_macro: float
-    """On the held-out rows."""
+    """The macro-F1 on the held-out rows."""
     trainable: int
+    """The number of trainable parameters."""
     flops: float | None = None
-    """Analytic, of our engine's training; with those of full fine-tuning beside it."""
+    """The FLOPs of the training by formula; for our engine only."""
     flops_full: float | None = None
+    """The FLOPs of full fine-tuning by formula; for our engine only."""
     hardware: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def cell(self) -> Cell:
+        """The cell that was measured."""
         return Cell(self.way, self.strategy, self.precision)
 
 
 Measure = Callable[[Setup, Path, Cell, int, Path | None], Measurement]
-"""From set-up, file of rows, what to measure, repetition, and a folder of prefixes to share, if any."""
+"""A function that makes a measurement, given the set-up, the file of rows, the cell, the repetition, and the folder of
+a shared prefix store or None."""
 
 
 def measured_apart(setup: Setup, rows: Path, cell: Cell, repetition: int, store: Path | None) -> Measurement:
-    """In a process of its own: allocators, threads and caches of one training do not touch the next one.
+    """Make a measurement in a new process, so that allocators, threads and caches do not affect the next one.
 
-    Raises MeasurementFailed with the last words of the process.
+    Args:
+        setup: The set-up of the comparison.
+        rows: The file of rows.
+        cell: The cell to measure.
+        repetition: The number of the repetition.
+        store: The folder of a shared prefix store, if any.
+
+    Raises:
+        MeasurementFailed: The process failed; the message is its last line of output.
     """
     what = ["--way", cell.way, "--strategy", cell.strategy, "--precision", cell.precision]
     what += ["--repetition", str(repetition), *(["--store", str(store)] if store else [])]
@@ -105,16 +120,16 @@ def measured_apart(setup: Setup, rows: Path, cell: Cell, repetition: int, store:
 
 
 def print_one(options: argparse.Namespace) -> int:
-    """The process's own side: one JSON object on stdout, everything else on stderr."""
+    """Make a measurement for `measured_apart`: print it as JSON on stdout and everything else on stderr."""
     cell = Cell(options.way[0], options.strategy[0], options.precision[0])
     with redirect_stdout(sys.stderr):
-        found = measured_here(chosen_setup(options), options.rows_json, cell, options.repetition, options.store)
-    print(json.dumps(asdict(found), allow_nan=False))
+        measurement = measured_here(chosen_setup(options), options.rows_json, cell, options.repetition, options.store)
+    print(json.dumps(asdict(measurement), allow_nan=False))
     return 0
 
 
 def measured_here(setup: Setup, rows: Path, cell: Cell, repetition: int, store: Path | None) -> Measurement:
-    """In this process."""
+    """Make a measurement in this process; see `measured_apart` for the arguments."""
     from alue_bench.training.device.precision import Device
     from alue_bench.training.freezing import count_parameters
 
@@ -141,12 +156,16 @@ def measured_here(setup: Setup, rows: Path, cell: Cell, repetition: int, store: 
 
 
 def _final_loss(start: StartingPoint, fitted: Fitted) -> float:
-    """Raises TrainingError where it is not finite."""
+    """Return the mean loss over the last quarter of an epoch's steps.
+
+    Raises:
+        TrainingError: The loss is not finite.
+    """
     steps_of_epoch = math.ceil(len(start.train) / start.setup.batch_size)
-    found = tail_mean(fitted.losses, math.ceil(steps_of_epoch / PART_OF_EPOCH))
-    if not math.isfinite(found):
-        raise TrainingError(f"the loss is {found}; try a smaller --lr")
-    return found
+    loss = tail_mean(fitted.losses, math.ceil(steps_of_epoch / PART_OF_EPOCH))
+    if not math.isfinite(loss):
+        raise TrainingError(f"the loss is {loss}; try a smaller --lr")
+    return loss
 
 
 def _f1_macro(start: StartingPoint, fitted: Fitted, device: Device) -> float:

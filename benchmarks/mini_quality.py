@@ -1,13 +1,13 @@
-"""Is the bundled encoder honestly pre-trained? Fine-tunes it beside the same architecture with random weights.
+"""Compare the bundled encoder with the same architecture with random weights, to measure what pre-training gives.
 
     python -m benchmarks.mini_quality --data-dir DIR
 
-The random copy has the same configuration, tokeniser and hyper-parameters; only its weights were drawn instead of
-learnt. Every run goes through the harness into MLflow, so that the same command again goes on where it stopped. Beside
-the encoders stands a linear model on character n-grams (`bag_of_characters.py`), whichever way that falls.
+The random copy has the same configuration, tokenizer and hyper-parameters, but randomly initialised weights. All runs
+go through the harness into MLflow, so that repeating the command continues where it stopped. The table also has a
+linear model on character n-grams (`bag_of_characters.py`), even if it scores higher.
 
-Intervals are t-intervals over seeds of fine-tuning (head initialisation and data order), paired by seed. They say
-nothing of other pre-trainings, other random encoders or other test rows, and are not corrected for the number of tasks.
+Intervals are t-intervals over seeds of fine-tuning (head initialisation and data order), paired by seed. They do not
+cover other pre-training runs, other random encoders or other test rows, and are not corrected for the number of tasks.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ BENCHMARK = "mini_quality"
 TASKS = ("mdd", "anger", "oold", "ohsd", "mq2q", "sec", "svreg", "xnli")
 STRATEGIES = ("full", "bottom3top4")
 FOLDERS = re.compile(r"(^|=|sqlite:///)(?:~|\.{0,2})/(?:.*/)?(?=[^/])")
-"""What a shown path loses: only where it is one, since the slash in hub/id is no folder's."""
+"""A pattern of the folders in an argument that is a path; the slash in an id of the hub (owner/name) is not one."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit codes are those of `alue-bench`: 0 all done, 1 some runs failed, 2 misuse, 130 and 143 stopped."""
+    """Run the command line and return the exit code: 0 all done, 1 some runs failed, 2 misuse, 130 or 143 stopped."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def benchmark(options: argparse.Namespace, *, command: str) -> int:
-    """Plan, execute, compare, show. Returns the exit code."""
+    """Plan and execute the runs, show the comparison, and return the exit code."""
     from alue_bench.cli.views.tables import plan_view
     from alue_bench.executors.local import Interrupted
     from alue_bench.planning.build import build_plan
@@ -77,10 +77,10 @@ def benchmark(options: argparse.Namespace, *, command: str) -> int:
             results = gathered(plan, outcomes, [model.name for model in models], random.name, talk)
     except Interrupted as stop:
         left = len(plan.runs) - len(stop.outcomes)
-        talk.print(f"interrupted: {left} runs are left; the same command goes on from here")
+        talk.print(f"interrupted: {left} runs are left; run the same command again to continue")
         return code_of_stop(stop.__cause__)
     except KeyboardInterrupt as stop:
-        talk.print("interrupted: every run is done; the same command compares them")
+        talk.print("interrupted: every run is done; run the same command again to compare them")
         return code_of_stop(stop)
 
     circumstances = measured_under(plan, command)
@@ -96,12 +96,13 @@ def benchmark(options: argparse.Namespace, *, command: str) -> int:
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
+    """Write a document as JSON; numbers that are not finite become null."""
     text = json.dumps(_finite(content), ensure_ascii=False, indent=2, allow_nan=False)
     file.write_text(text + "\n", encoding="utf-8")
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no nan: what is undefined is null."""
+    """Return the value with None in place of every number that is not finite, since JSON has no NaN."""
     if isinstance(value, Mapping):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -147,7 +148,15 @@ def _limit(value: str) -> int | None:
 
 
 def plan_request(options: argparse.Namespace, models: Sequence[Model]) -> PlanRequest:
-    """Raises UsageError where a number of seeds makes no sense."""
+    """Return the request for the plan of all runs.
+
+    Args:
+        options: The parsed options.
+        models: The models, the random copy included.
+
+    Raises:
+        UsageError: The number of seeds is below 1.
+    """
     from alue_bench.planning.build import DEFAULT_SEED, PlanRequest
 
     if options.seeds < 1:
@@ -166,9 +175,12 @@ def plan_request(options: argparse.Namespace, models: Sequence[Model]) -> PlanRe
 
 
 def _check_plan(plan: Plan, *, sample: bool) -> None:
-    """The harness takes the embedded sample where it finds no official files; here that would answer nothing.
+    """Check that there are runs and that they use the official data, unless the sample is wanted.
 
-    Raises UsageError in that case, and where nothing is left to run.
+    The harness falls back to the embedded sample if it finds no official files, which would be meaningless here.
+
+    Raises:
+        UsageError: There is nothing to run, or official files are missing.
     """
     if not plan.runs:
         reasons = "; ".join(dict.fromkeys(skipped.reason for skipped in plan.skipped))

@@ -1,4 +1,4 @@
-"""The models that are compared, under the names they are given, and a registry that knows them."""
+"""The compared models with the names to show them by, and a registry that contains them."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ ORIGIN = Origin("alue-bench", __version__, "benchmarks", "benchmarks.mini_qualit
 
 
 def chosen_models(options: Sequence[str], registry: Registry) -> list[Model]:
-    """The models of `--model NAME=MODEL` under the names they are given, with hyper-parameters for those without any.
+    """Return the models of the options `--model NAME=MODEL`.
 
-    Raises UsageError where a name is not one, or is given twice.
+    Models that no plugin declares get the hyper-parameters of the first model, or those of the bundled one.
+
+    Raises:
+        UsageError: A name is invalid or given twice.
     """
-    found = [_named_model(option, registry) for option in options]
-    names = [model.name for model, _ in found]
+    chosen = [_named_model(option, registry) for option in options]
+    names = [model.name for model, _ in chosen]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UsageError(f"--model: {twice!r} is given twice; tell the two apart with NAME=MODEL")
-    first, first_is_declared = found[0]
+    first, first_is_declared = chosen[0]
     recipe = first.defaults if first_is_declared else registry.model(BUNDLED).defaults
-    return [model if declared else replace(model, defaults=recipe) for model, declared in found]
+    return [model if declared else replace(model, defaults=recipe) for model, declared in chosen]
 
 
 def _named_model(option: str, registry: Registry) -> tuple[Model, bool]:
-    """A model, and whether a plugin declares it, with hyper-parameters of its own."""
+    """Return the model of an option, and whether a plugin declares it and so gives it hyper-parameters."""
     from alue_bench.planning.build import resolve_model
 
     name, equals, value = option.partition("=")
@@ -43,7 +46,7 @@ def _named_model(option: str, registry: Registry) -> tuple[Model, bool]:
 
 
 def with_models(registry: Registry, models: Iterable[Model]) -> Registry:
-    """The registry with these models too, so that the plan knows them by name."""
+    """Return a registry that also contains these models, so that a plan can name them."""
     known = [declared.value for declared in registry.models.values()]
     added = {model.name: Declared(model, ORIGIN) for model in models if model not in known}
     return replace(registry, models={**registry.models, **added})

@@ -1,4 +1,4 @@
-"""What `benchmarks.mini_quality` shows: each model beside random weights, each strategy beside the first one."""
+"""The report of `benchmarks.mini_quality`: models compared with random weights, strategies with the first strategy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def all_sheets(results: Results) -> list[Sheet]:
-    """One against random weights for each strategy, and one for each strategy against the base."""
+    """Return a table of models versus random weights for each strategy, and one for each strategy versus the base."""
     return [
         *(quality_sheet(results, strategy) for strategy in results.strategies),
         *(strategy_sheet(results, strategy) for strategy in results.strategies[1:]),
@@ -26,7 +26,7 @@ def all_sheets(results: Results) -> list[Sheet]:
 
 
 def quality_sheet(results: Results, strategy: str) -> Sheet:
-    """Each model against random weights, the yardstick and the trivial predictor, under one strategy."""
+    """Return the table of models, random weights, the linear model and the trivial predictor under one strategy."""
     first = results.models[0]
     gains = [column for model in results.models for column in (f"{model} - random", "95 % interval")]
     return Sheet(
@@ -49,7 +49,7 @@ def quality_sheet(results: Results, strategy: str) -> Sheet:
 
 
 def strategy_sheet(results: Results, strategy: str) -> Sheet:
-    """What a strategy costs and saves the first model."""
+    """Return the table of the first model's scores and training time under a strategy, compared with the base."""
     first, base = results.models[0], results.strategies[0]
     return Sheet(
         title=f"{first}: {strategy} against {base}{_sample_note(results)}",
@@ -72,7 +72,7 @@ def strategy_sheet(results: Results, strategy: str) -> Sheet:
 
 
 def closing_lines(results: Results) -> list[str]:
-    """How to read the tables, and on how many tasks pre-training shows."""
+    """Return sentences on how to read the tables, and on how many tasks pre-training makes a difference."""
     count = len(results.seeds)
     lines = [
         f"Score: mean ± half-width of the 95 % t-interval over {count} seeds; differences are paired by seed. "
@@ -85,7 +85,7 @@ def closing_lines(results: Results) -> list[str]:
 
 
 def _verdict(results: Results, model: str, strategy: str, seeds: int) -> str:
-    signs = [found.sign if (found := results.gain(task, model, strategy)) else 0 for task in results.tasks]
+    signs = [gain.sign if (gain := results.gain(task, model, strategy)) else 0 for task in results.tasks]
     scores = [(results.score(task, model, strategy), task.yardstick.score) for task in results.tasks]
     beats = sum(score is not None and score.mean > linear for score, linear in scores)
     above, below, all_tasks = signs.count(1), signs.count(-1), len(results.tasks)
@@ -96,7 +96,7 @@ def _verdict(results: Results, model: str, strategy: str, seeds: int) -> str:
 
 
 def document(results: Results) -> dict[str, Any]:
-    """All numbers of the tables and those behind them."""
+    """Return all numbers of the tables, and the values of single seeds, as JSON-like values."""
     return {
         "models": list(results.models),
         "random": results.random,
@@ -134,7 +134,7 @@ def document(results: Results) -> dict[str, Any]:
 
 
 def measured_under(plan: Plan, command: str) -> dict[str, Any]:
-    """When, how and on what."""
+    """Return the date, command, device, number format and environment of the measurements."""
     from alue_bench.measure.environment import environment
 
     spec = plan.runs[0].spec
@@ -150,7 +150,7 @@ def measured_under(plan: Plan, command: str) -> dict[str, Any]:
 
 
 def origin(circumstances: Mapping[str, Any]) -> str:
-    """How, when and on what it was measured."""
+    """Return a sentence on the command, date, hardware and libraries of the measurements."""
     environment = circumstances["environment"]
     hardware, libraries = environment["hardware"], environment["libraries"]
     device = hardware.get("accelerator") or f"{hardware['processor']}, {hardware['threads']} threads"
@@ -163,17 +163,17 @@ def _sample_note(results: Results) -> str:
     return " (embedded sample data: says nothing about the real tasks)" if sample else ""
 
 
-def _score(found: Estimate | None) -> str:
-    return NONE if found is None else f"{found.mean:.3f} ± {number(found.half_width)}"
+def _score(estimate: Estimate | None) -> str:
+    return NONE if estimate is None else f"{estimate.mean:.3f} ± {number(estimate.half_width)}"
 
 
-def _difference(found: Estimate | None) -> tuple[str, str]:
-    """The mean, and its interval."""
-    if found is None or found.interval is None:
-        return (number(found.mean if found else None, "+.3f"), NONE)
-    low, high = found.interval
-    return f"{found.mean:+.3f}", f"[{low:+.3f}, {high:+.3f}]"
+def _difference(estimate: Estimate | None) -> tuple[str, str]:
+    """Return the mean and the interval as texts."""
+    if estimate is None or estimate.interval is None:
+        return (number(estimate.mean if estimate else None, "+.3f"), NONE)
+    low, high = estimate.interval
+    return f"{estimate.mean:+.3f}", f"[{low:+.3f}, {high:+.3f}]"
 
 
-def _plain(found: Estimate | None) -> dict[str, Any] | None:
-    return None if found is None else {**asdict(found), "interval": found.interval}
+def _plain(estimate: Estimate | None) -> dict[str, Any] | None:
+    return None if estimate is None else {**asdict(estimate), "interval": estimate.interval}

@@ -1,4 +1,4 @@
-"""What was measured, by task, model and strategy, and the comparisons that are made of it."""
+"""The results by task, model and strategy, and the comparisons between them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the runs of one task, model and strategy gave, by seed."""
+    """The scores and training seconds of the runs of one task, model and strategy, by seed."""
 
     scores: Mapping[int, float]
     seconds: Mapping[int, float]
@@ -30,7 +30,7 @@ NOTHING = Measured({}, {})
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """What holds for a task whatever the model."""
+    """The facts about a task that do not depend on the model."""
 
     name: str
     metric: str
@@ -42,53 +42,65 @@ class TaskFacts:
 
 @dataclass(frozen=True)
 class Results:
-    """All that was measured, and the comparisons that are made of it."""
+    """All results, and the comparisons between them."""
 
     tasks: tuple[TaskFacts, ...]
     models: tuple[str, ...]
-    """The first one is compared between strategies; the random copy is not among them."""
+    """The names of the models without the random copy; strategies are compared for the first one."""
     random: str
+    """The name of the random copy."""
     strategies: tuple[str, ...]
-    """The first one is the base of the others."""
+    """The names of the strategies; the first one is the base of the others."""
     seeds: tuple[int, ...]
     measured: Mapping[tuple[str, str, str], Measured]
-    """By task, model, strategy."""
+    """The results by task, model and strategy."""
 
     def of(self, task: TaskFacts, model: str, strategy: str) -> Measured:
+        """Return the results of a cell, which are empty if it was not measured."""
         return self.measured.get((task.name, model, strategy), NOTHING)
 
     def score(self, task: TaskFacts, model: str, strategy: str) -> Estimate | None:
+        """Return the mean score with its interval; None if it was not measured."""
         return estimate(list(self.of(task, model, strategy).scores.values()))
 
     def gain(self, task: TaskFacts, model: str, strategy: str) -> Estimate | None:
-        """Over random weights."""
+        """Return the difference of the score to that with random weights, paired by seed."""
         base = self.of(task, self.random, strategy)
         return paired_difference(self.of(task, model, strategy).scores, base.scores)
 
     def change(self, task: TaskFacts, strategy: str) -> Estimate | None:
-        """Of the first model's score, against the base strategy."""
+        """Return the change of the first model's score compared with the base strategy, paired by seed."""
         base = self.of(task, self.models[0], self.strategies[0])
         return paired_difference(self.of(task, self.models[0], strategy).scores, base.scores)
 
     def time_change(self, task: TaskFacts, strategy: str) -> float | None:
-        """Of the first model's seconds of training, against the base strategy."""
+        """Return the relative change of the first model's training time compared with the base strategy."""
         base = self.of(task, self.models[0], self.strategies[0])
         return relative_change(self.of(task, self.models[0], strategy).seconds, base.seconds)
 
     def seconds(self, task: TaskFacts, model: str, strategy: str) -> float | None:
+        """Return the mean training time in seconds; None if it was not measured."""
         values = self.of(task, model, strategy).seconds.values()
         return statistics.fmean(values) if values else None
 
 
 def gathered(plan: Plan, outcomes: Iterable[Outcome], models: Sequence[str], random: str, talk: Console) -> Results:
-    """The outcomes by task, model and strategy, with the yardstick of each task, which is measured here."""
+    """Collect the results, and fit and score the linear model of each task.
+
+    Args:
+        plan: The plan of the runs.
+        outcomes: The outcomes of the runs.
+        models: The names of the models without the random copy.
+        random: The name of the random copy.
+        talk: The console for progress.
+    """
     specs = [planned.spec for planned in plan.runs]
     first_of = {planned.spec.task: planned for planned in reversed(plan.runs)}
     facts = []
     for task in dict.fromkeys(spec.task for spec in specs):
         facts.append(task_facts(first_of[task]))
-        found = facts[-1].yardstick
-        talk.print(f"{task}/TF-IDF: {facts[-1].metric} {found.score:.3f}, in {found.seconds:.1f} s", highlight=False)
+        linear = facts[-1].yardstick
+        talk.print(f"{task}/TF-IDF: {facts[-1].metric} {linear.score:.3f}, in {linear.seconds:.1f} s", highlight=False)
     return Results(
         tasks=tuple(facts),
         models=tuple(models),
@@ -100,7 +112,7 @@ def gathered(plan: Plan, outcomes: Iterable[Outcome], models: Sequence[str], ran
 
 
 def task_facts(planned: PlannedRun) -> TaskFacts:
-    """Metric, rows and yardstick, on the very rows that the planned run has."""
+    """Return a task's metric, numbers of rows and linear model, on exactly the rows of a planned run."""
     inputs = planned.inputs
     return TaskFacts(
         name=planned.spec.task,
@@ -113,7 +125,7 @@ def task_facts(planned: PlannedRun) -> TaskFacts:
 
 
 def by_cell(outcomes: Iterable[Outcome]) -> dict[tuple[str, str, str], Measured]:
-    """Scores and seconds by seed of every task, model and strategy; failed runs are left out."""
+    """Return scores and training seconds by task, model and strategy; failed runs are left out."""
     scores: dict[tuple[str, str, str], dict[int, float]] = {}
     seconds: dict[tuple[str, str, str], dict[int, float]] = {}
     for outcome in outcomes:

@@ -1,4 +1,4 @@
-"""The runs that are compared: made once, through the harness, and recorded in MLflow."""
+"""The compared runs: executed once, by the harness, and recorded in MLflow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,17 @@ EXPERIMENT = "mini-quality"
 
 
 def recorded_outcomes(plan: Plan, registry: Registry, store: str | None, talk: Console) -> list[Outcome]:
-    """Execute what is not yet in the store, under a parent run that holds plan and results."""
+    """Execute the runs that are not in the store yet, under a parent run that holds plan and results.
+
+    Args:
+        plan: The plan.
+        registry: The registry with the compared models.
+        store: The MLflow store; None takes the default one.
+        talk: The console for progress.
+
+    Returns:
+        The outcomes of all runs, those found in the store included.
+    """
     from alue_bench.cli.views.progress import PlainProgress
     from alue_bench.executors.local import Interrupted, aggregate, execute_plan, result_document
     from alue_bench.tracking.connection import connect, tracking_uri
@@ -50,7 +60,7 @@ def recorded_outcomes(plan: Plan, registry: Registry, store: str | None, talk: C
 
 
 def run_records(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
-    """Where each number can be looked up in MLflow, and which hyper-parameters it was had with."""
+    """Return the MLflow run id, fingerprint, hyper-parameters and metrics of each run as JSON-like values."""
     return [
         {
             "label": outcome.spec.label,

@@ -1,4 +1,4 @@
-"""Which operations the time of our engine goes into: `python -m benchmarks.engine --profile`."""
+"""A profile of our engine's training step by kind of operation: `python -m benchmarks.engine --profile`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PROFILED_STEPS = 20
 LAST_STEP = 1 + 2 * PROFILED_STEPS
-"""One to warm up on, as many to read the clock by, and those."""
+"""The last step: one for warm-up, then `PROFILED_STEPS` timed without the profiler, then as many with it."""
 KINDS: Mapping[str, str] = {
     "matrix products": r"(add|b|baddb)?mm|addbmm|baddbmm|matmul|linear|mkldnn_linear\w*|_?scaled_dot_product\w*",
     "normalisation": r"(native_)?layer_norm(_backward)?",
@@ -41,7 +41,7 @@ ELSE = "everything else"
 
 
 def kind_of(operation: str) -> str:
-    """Which of the kinds above an operation is, by its name in the profiler."""
+    """Return the kind of an operation (see `KINDS`) by its name in the profiler."""
     if operation.startswith("Optimizer."):
         return "optimiser and clipping"
     name = operation.removeprefix("aten::")
@@ -49,7 +49,7 @@ def kind_of(operation: str) -> str:
 
 
 def profile(options: argparse.Namespace) -> int:
-    """Time some steps of our engine, then profile as many; show shares of the operations' own time."""
+    """Time some steps of our engine, profile as many, show the shares of operations, and return the exit code."""
     from alue_bench.measure.peak import attainable_flops_per_s
     from alue_bench.training.device.precision import Device
 
@@ -59,31 +59,38 @@ def profile(options: argparse.Namespace) -> int:
     epochs = math.ceil(LAST_STEP / math.ceil(setup.rows / setup.batch_size))
     start = prepared(replace(setup, epochs=epochs), rows)
     device = Device(setup.device, precision)
-    found = profiled(start, plan, device)
+    result = profiled(start, plan, device)
     attainable = attainable_flops_per_s(device.name, device.compute)
     title = f"{strategy}, {precision}, {device.name}: own time of operations over {PROFILED_STEPS} steps"
-    show([kinds_sheet(found, title)], closing_lines(found, attainable))
+    show([kinds_sheet(result, title)], closing_lines(result, attainable))
     return 0
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Of a training step, on average."""
+    """The profile of an average training step."""
 
     clock_s: float
-    """By the clock, while nothing is profiled."""
+    """The seconds of a step without the profiler."""
     kinds: list[tuple[str, float, str]]
-    """Seconds of each kind of operation while profiled, with its costliest operation."""
+    """The name of each kind of operation, its seconds per step with the profiler, and its most expensive operation."""
     flops: float
-    """Analytic."""
+    """The FLOPs of a step by formula."""
 
     @property
     def operations_s(self) -> float:
+        """The seconds of all operations per step with the profiler."""
         return sum(own for _, own, _ in self.kinds)
 
 
 def profiled(start: StartingPoint, plan: FreezePlan, device: Device) -> Profile:
-    """Train as far as `LAST_STEP`."""
+    """Train until `LAST_STEP` and return the profile.
+
+    Args:
+        start: The initial model and data.
+        plan: The parts to freeze.
+        device: The device and the number format.
+    """
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiler
 
@@ -118,14 +125,19 @@ def profiled(start: StartingPoint, plan: FreezePlan, device: Device) -> Profile:
 
 
 class _Enough(Exception):
-    """Ends a training that is only profiled."""
+    """The signal that ends a training once it has been profiled."""
 
 
 def own_times(events: Iterable[Any], device: str) -> list[tuple[str, float, str]]:
-    """Seconds of each kind of operation with its costliest one, the costliest kind first."""
+    """Return the kinds of operations with their seconds and most expensive operation, the most expensive kind first.
+
+    Args:
+        events: The profiler's averages.
+        device: The device that the time was spent on, "cpu" or "cuda".
+    """
     times: dict[str, dict[str, float]] = {}
     for event in events:
-        if event.device_type.name == "CPU":  # kernels are counted with the operation that launched them
+        if event.device_type.name == "CPU":  # kernels are counted for the operation that launched them
             own = event.self_device_time_total if device == "cuda" else event.self_cpu_time_total
             times.setdefault(kind_of(event.key), {})[event.key] = own / 1e6
     rows = [(kind, sum(own.values()), max(own, key=lambda name: own[name])) for kind, own in times.items()]
@@ -133,7 +145,15 @@ def own_times(events: Iterable[Any], device: str) -> list[tuple[str, float, str]
 
 
 def flops_of_step(start: StartingPoint, stack: EncoderStack, plan: FreezePlan, *, cached: bool, first: bool) -> float:
-    """Analytic, the mean over an epoch: what a second epoch adds, which the prefix is no part of."""
+    """Return the mean FLOPs of a step by formula, without the frozen prefix if that is cached.
+
+    Args:
+        start: The initial model and data.
+        stack: The model.
+        plan: The parts that are frozen.
+        cached: Whether the frozen prefix is computed once.
+        first: Whether the last layer is computed for the first token only.
+    """
     from alue_bench.measure.flops import training_flops
 
     one, two = (
@@ -143,23 +163,29 @@ def flops_of_step(start: StartingPoint, stack: EncoderStack, plan: FreezePlan, *
     return (two - one) / math.ceil(len(start.train) / start.setup.batch_size)
 
 
-def kinds_sheet(found: Profile, title: str) -> Sheet:
+def kinds_sheet(profile: Profile, title: str) -> Sheet:
+    """Return the table of kinds of operations."""
     return Sheet(
         title=title,
         columns=("kind", "most of it", "ms a step", "share"),
         rows=tuple(
-            (kind, most, number(own * 1000, ".2f"), number(own / found.operations_s, ".1%"))
-            for kind, own, most in found.kinds
+            (kind, most, number(own * 1000, ".2f"), number(own / profile.operations_s, ".1%"))
+            for kind, own, most in profile.kinds
         ),
     )
 
 
-def closing_lines(found: Profile, attainable: float) -> list[str]:
-    """attainable: FLOP/s of one large product."""
-    reached = found.flops / found.clock_s
+def closing_lines(profile: Profile, attainable: float) -> list[str]:
+    """Return sentences on the time of a step and the FLOP/s reached.
+
+    Args:
+        profile: The profile.
+        attainable: The FLOP/s of a single large matrix product.
+    """
+    reached = profile.flops / profile.clock_s
     return [
-        f"{found.clock_s * 1000:.2f} ms a step by the clock, "
-        f"{found.operations_s * 1000:.2f} ms in operations while profiled.",
+        f"{profile.clock_s * 1000:.2f} ms a step by the clock, "
+        f"{profile.operations_s * 1000:.2f} ms in operations while profiled.",
         f"{reached / 1e9:.1f} GFLOP/s in training steps, {reached / attainable:.0%} of the {attainable / 1e9:.1f} "
         f"GFLOP/s that one large product attains.",
     ]

@@ -1,4 +1,4 @@
-"""The same model with random weights: what pre-training is held against."""
+"""A copy of a model with random weights, with which the pre-trained model is compared."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ if TYPE_CHECKING:
     from alue_bench.training.pretrained.loading import Checkpoint
 
 RANDOM_SEED = 20_201_124
-"""Draws the weights of the random copy."""
+"""The seed of the random copy's weights."""
 
 
 def random_copy(model: Model) -> Model:
-    """The same model with weights as the library initialises them, in a folder that is made once and kept.
+    """Return the same model with weights as transformers initialises them.
 
-    Its architecture is the one that config.json names, so that it has a pooler where the original has one. Name and
-    weights depend on configuration and tokeniser alone: so do the fingerprints of its runs.
+    The copy is made once and kept in the cache folder. Its class is the one that config.json names, so that it has a
+    pooler if the original has one. Its name and weights depend only on configuration and tokenizer, and so do the
+    fingerprints of its runs.
     """
     from alue_bench.contract.spec import digest_of
     from alue_bench.data.location import cache_folder
@@ -46,13 +47,13 @@ def random_copy(model: Model) -> Model:
 
 
 def _description_files(checkpoint: Checkpoint) -> list[Path]:
-    """Configuration and tokeniser."""
+    """Return the files of configuration and tokenizer."""
     kept = (path for path in checkpoint.folder.iterdir() if path.suffix in (".json", ".txt", ".model"))
     return sorted(path for path in kept if not path.name.endswith(".index.json"))
 
 
 def _write_random_copy(checkpoint: Checkpoint, described: Iterable[Path], folder: Path) -> None:
-    """Written beside its place and moved there whole: an interruption leaves no half copy."""
+    """Write the copy atomically, so that an interruption leaves no incomplete copy."""
     import torch
 
     from alue_bench.training.pretrained.library import quiet_transformers
@@ -67,17 +68,18 @@ def _write_random_copy(checkpoint: Checkpoint, described: Iterable[Path], folder
         torch.manual_seed(RANDOM_SEED)
         fresh_model(load_config(checkpoint)).save_pretrained(scratch)
     for path in described:
-        shutil.copyfile(path, scratch / path.name)  # config.json too: byte by byte the original's
+        shutil.copyfile(path, scratch / path.name)  # config.json too, so that it equals the original byte by byte
     try:
         os.replace(scratch, folder)
-    except OSError:  # another process was faster: its copy is equal to ours
+    except OSError:  # another process was faster, and its copy is equal
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 def fresh_model(config: Any) -> Any:
-    """The architecture that the configuration names, in fp32, with the library's own initialisation.
+    """Return a model of the class that a configuration names, in fp32, as transformers initialises it.
 
-    Raises UsageError where it names none that the library knows.
+    Raises:
+        UsageError: transformers does not know the class.
     """
     import torch
     import transformers

@@ -1,4 +1,4 @@
-"""The rows of a comparison: from the task's train file, or from a file that needs nothing installed to be read."""
+"""The rows of a comparison, from the task's train file or from a JSON file that can be read without other packages."""
 
 from __future__ import annotations
 
@@ -28,19 +28,21 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Rows:
-    """What is trained on, and what is held out to score on."""
+    """The rows to train on and the held-out rows to score on."""
 
     train: tuple[Row, ...]
     held_out: tuple[Row, ...]
     source: str
+    """The origin of the rows, for reports."""
 
     @property
     def labels(self) -> Labels:
+        """The labels that occur in the rows."""
         return Labels.multiclass(*sorted({row.label for row in (*self.train, *self.held_out)}))
 
 
 def chosen_rows(options: argparse.Namespace) -> tuple[Rows, Setup]:
-    """The rows that the options ask for, and the set-up with as many of them as there are."""
+    """Return the rows that the options name, and the set-up with their actual numbers."""
     setup = chosen_setup(options)
     rows = read_rows(options.rows_json, setup.rows, setup.eval_rows) if options.rows_json else task_rows(options)
     if setup.longest:
@@ -49,26 +51,36 @@ def chosen_rows(options: argparse.Namespace) -> tuple[Rows, Setup]:
 
 
 def read_rows(file: Path, train: int, held_out: int) -> Rows:
-    """The first rows of the file to train on, the last ones held out.
+    """Read rows from a file that `write_rows` wrote.
 
-    Raises DataError where the file does not hold enough.
+    Args:
+        file: The file.
+        train: The largest number of rows to train on, from the start of the file.
+        held_out: The number of held-out rows, from the end of the file.
+
+    Raises:
+        DataError: The file has another format, too few rows, or only one label.
     """
     try:
-        found = [Row(str(entry["text"]), str(entry["label"])) for entry in json.loads(file.read_text("utf-8"))]
+        all_rows = [Row(str(entry["text"]), str(entry["label"])) for entry in json.loads(file.read_text("utf-8"))]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(
             f'{file} is not a list of {{"text": …, "label": …}}; --write-rows makes such a file ({error!r})'
         ) from error
-    if len(found) <= held_out:
-        raise DataError(f"{file} has {len(found)} rows; take fewer than that as --eval-rows")
-    rows = Rows(tuple(found[:-held_out][:train]), tuple(found[-held_out:]), file.name)
-    if len({row.label for row in found}) < 2:
+    if len(all_rows) <= held_out:
+        raise DataError(f"{file} has {len(all_rows)} rows; take fewer than that as --eval-rows")
+    rows = Rows(tuple(all_rows[:-held_out][:train]), tuple(all_rows[-held_out:]), file.name)
+    if len({row.label for row in all_rows}) < 2:
         raise DataError(f"{file} has one label only; there is nothing to learn")
     return rows
 
 
 def task_rows(options: argparse.Namespace) -> Rows:
-    """From the train file of the task: the dev split is held out from it."""
+    """Return rows from the train file of the task, whose dev split is held out.
+
+    Raises:
+        UsageError: There are no official files and the sample is not wanted.
+    """
     from alue_bench.contract.registry import load_registry
     from alue_bench.data.location import given_data_folder, locate
     from alue_bench.data.splits import load_rows
@@ -87,9 +99,15 @@ def task_rows(options: argparse.Namespace) -> Rows:
 
 
 def without_long_ones(rows: Rows, tokenizer: Any, longest: int) -> Rows:
-    """The rows whose texts have at most this many tokens, those that frame a text among them.
+    """Return the rows whose texts have at most a number of tokens.
 
-    Raises DataError where fewer than two labels are left.
+    Args:
+        rows: The rows.
+        tokenizer: The tokenizer.
+        longest: The largest number of tokens, special tokens included.
+
+    Raises:
+        DataError: No held-out row is left, or fewer than two labels.
     """
 
     def short(given: tuple[Row, ...]) -> tuple[Row, ...]:
@@ -103,14 +121,14 @@ def without_long_ones(rows: Rows, tokenizer: Any, longest: int) -> Rows:
 
 
 def write_rows(rows: Rows, file: Path) -> None:
-    """As `read_rows` reads them."""
+    """Write rows to a file for `read_rows`."""
     content = [row._asdict() for row in (*rows.train, *rows.held_out)]
     file.write_text(json.dumps(content, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
 
 
 @contextmanager
 def rows_on_disk(rows: Rows) -> Iterator[Path]:
-    """For the processes that measure."""
+    """Write rows to a temporary file inside the context, for the processes that measure."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.json"
         write_rows(rows, file)

@@ -1,4 +1,4 @@
-"""A random quarter of many cells, and what it says of all of them."""
+"""Estimates of a sum over many cells from a stratified random quarter of them."""
 
 from __future__ import annotations
 
@@ -8,34 +8,42 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 SIZE = 4
-"""Cells of a stratum, of which one is measured."""
+"""The number of cells in a stratum, of which one is measured."""
 SEED = 1
 
 
 class Estimate(NamedTuple):
-    """A sum over all cells, with its standard error."""
+    """An estimated sum over all cells with its standard error."""
 
     total: float
     error: float
 
 
 def strata(costs: Mapping[str, float]) -> list[list[str]]:
-    """The cells in fours of about the same expected cost; what is left over makes a smaller one."""
+    """Group the cells into strata of four cells with similar expected costs; the last stratum may be smaller.
+
+    Args:
+        costs: The expected cost of each cell.
+    """
     ordered = sorted(costs, key=lambda cell: (costs[cell], cell))
     return [ordered[start : start + SIZE] for start in range(0, len(ordered), SIZE)]
 
 
 def trainer_cells(costs: Mapping[str, float]) -> set[str]:
-    """One of each four, drawn by lot; always the same."""
+    """Return one random cell of each stratum; the seed is fixed, so the result is reproducible."""
     draw = random.Random(SEED)
     return {draw.choice(stratum) for stratum in strata(costs)}
 
 
 def estimated_sum(measured: Mapping[str, float], groups: Sequence[Sequence[str]]) -> Estimate:
-    """Each measurement stands for its stratum.
+    """Estimate the sum over all cells, letting each measurement represent its stratum.
 
-    The error comes from the differences between neighbouring strata (Cochran 1977, Sampling Techniques, section 5A.12:
-    collapsed strata), which overstates it a little, since neighbours differ in cost.
+    The standard error is computed from differences between neighbouring strata (collapsed strata; Cochran 1977,
+    Sampling Techniques, section 5A.12). This overestimates it slightly, since neighbouring strata differ in cost.
+
+    Args:
+        measured: The measured value of one cell in each stratum.
+        groups: The strata.
     """
     parts = [len(group) * next(measured[cell] for cell in group if cell in measured) for group in groups]
     variance = sum((a - b) ** 2 for a, b in zip(parts[::2], parts[1::2], strict=False))

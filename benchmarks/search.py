@@ -1,17 +1,16 @@
-"""Does a search find what the whole sweep finds, and for which part of its cost?
+"""Compare the result and the cost of a search with a finished sweep.
 
     python -m benchmarks.search --sweep-uri URI --task oold --model mini --data-dir DIR --json FILE
 
-The store at URI holds a finished sweep of every (bottom, top) cell of a task and a model. The same settings (rows,
-epochs, rate, first seed …), as the sweep recorded them, are searched in a fresh store, so that every run of the search
-is trained anew. Then the sweep is asked about the answer:
+The store at URI holds a finished sweep over every (bottom, top) cell of a task and a model. The search uses the
+settings that the sweep recorded (rows, epochs, learning rate, first seed and so on) and a fresh store, so that each of
+its runs is trained anew. Then the answer of the search is checked against the sweep in two ways:
 
-- measured: how much the cell loses against full fine-tuning in the sweep itself, on test and on dev;
-- smoothed: the same of a surface fitted to all cells of the sweep: where a cell was run with one seed, its own score is
-  mostly the chance of that seed, and its neighbours know better.
+- measured: the loss of score compared with full fine-tuning in the sweep's own runs, on test and on dev;
+- smoothed: the same loss from a surface fitted to all cells of the sweep. If a cell was run with one seed, its own
+  score depends mostly on that seed, and its neighbours give a better estimate.
 
-Exit codes: 0 the sweep confirms that the answer is within the tolerance on test, measured, and the budget was kept; 1
-it does not; 2 misuse.
+Exit codes: 0 the answer's measured loss on test is within the tolerance and the budget was kept; 1 otherwise; 2 misuse.
 """
 
 from __future__ import annotations
@@ -35,10 +34,16 @@ BENCHMARK = "search"
 DEV, TEST = "selection/dev_score", "test/score"
 
 Search = Callable[[list[str]], dict[str, Any]]
-"""From the arguments of `alue-bench search` to the document it prints."""
+"""A function that takes the arguments of `alue-bench search` and returns the document that it prints."""
 
 
 def main(arguments: Sequence[str] | None = None, *, search: Search | None = None) -> int:
+    """Run the command line and return the exit code.
+
+    Args:
+        arguments: The arguments; None takes those of the process.
+        search: The function that searches; by default in this process.
+    """
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         options = _parser().parse_args(given)
@@ -49,26 +54,33 @@ def main(arguments: Sequence[str] | None = None, *, search: Search | None = None
 
 
 def benchmark(options: argparse.Namespace, command: str, search: Search) -> int:
-    """Read the sweep, search, hold the answer against the sweep. Returns the exit code."""
+    """Read the sweep, search, compare the answer with the sweep, and return the exit code.
+
+    Args:
+        options: The parsed options.
+        command: The command line to show in the report.
+        search: The function that searches.
+    """
     sweep = read_sweep(options)
     with tempfile.TemporaryDirectory() as folder:
         store = f"sqlite:///{Path(folder) / 'mlflow.db'}" if options.store is None else options.store
         document = search(search_arguments(options, sweep.config, store))
-    (found,) = document["searches"]
+    (result,) = document["searches"]
     readings = [
-        reading(sweep, found["answer"], metric, smoothed=smoothed)
+        reading(sweep, result["answer"], metric, smoothed=smoothed)
         for metric in (TEST, DEV)
         for smoothed in (False, True)
     ]
     tolerance = _part(options.tolerance)
-    kept = found["compute"]["spent_share"] <= _part(options.budget) + 1e-9
+    kept = result["compute"]["spent_share"] <= _part(options.budget) + 1e-9
     confirmed = readings[0].loss <= tolerance * abs(readings[0].full)
-    sheet = _sheet(options, found, readings, tolerance)
+    sheet = _sheet(options, result, readings, tolerance)
     cheapest = [cheapest_within(sweep, metric, tolerance) for metric in (TEST, DEV)]
-    seeds, compute = len(set(sweep.frame["seed"])), found["compute"]
+    seeds, compute = len(set(sweep.frame["seed"])), result["compute"]
+    supported = "supported" if result["supported"] else "nothing supported"
     lines = [
-        f"answer: {found['answer']} ({'supported' if found['supported'] else 'nothing supported'}; {found['why']}), at "
-        f"{found['cost_of_full']:.0%} of full fine-tuning's FLOPs",
+        f"answer: {result['answer']} ({supported}; {result['why']}), at "
+        f"{result['cost_of_full']:.0%} of full fine-tuning's FLOPs",
         f"compute: {compute['spent_share']:.1%} of the grid's FLOPs (budget {options.budget}), {compute['runs']} runs, "
         f"{compute['train_s']:.0f} s of training; the sweep's {len(sweep.frame)} runs took "
         f"{sweep.frame['runtime/train_s'].sum():.0f} s with {seeds} seed{'s' if seeds > 1 else ''}: "
@@ -87,7 +99,7 @@ def benchmark(options: argparse.Namespace, command: str, search: Search) -> int:
             "readings": [vars(r) for r in readings],
             "cheapest_in_sweep": {"test": cheapest[0], "dev": cheapest[1]},
             "sweep": {"runs": len(sweep.frame), "seeds": seeds, "config": sweep.config},
-            "search": found,
+            "search": result,
         }
         options.json.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     write_page(options.markdown, [sheet], lines)
@@ -96,29 +108,36 @@ def benchmark(options: argparse.Namespace, command: str, search: Search) -> int:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The finished cells of one task and model."""
+    """The finished sweep of one task and model."""
 
     frame: Any
-    """One row a run: strategy, seed, and metrics."""
+    """The runs, one per row, with strategy, seed and metrics."""
     config: dict[str, Any]
-    """Of one of its runs."""
+    """The recorded configuration of one of its runs."""
     layers: int
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the sweep says of a setting."""
+    """The loss of a setting according to the sweep."""
 
     metric: str
     smoothed: bool
+    """True if the loss is that of the fitted surface."""
     full: float
+    """The score of full fine-tuning."""
     loss: float
+    """The score of full fine-tuning minus that of the setting."""
     sd: float | None
-    """Of the smoothed loss."""
+    """The standard deviation of a smoothed loss; None for a measured one."""
 
 
 def read_sweep(options: argparse.Namespace) -> Sweep:
-    """Raises UsageError where the store holds no whole sweep, or several with different settings."""
+    """Read the sweep of the task and model that the options name.
+
+    Raises:
+        UsageError: The store holds no complete sweep, or several with different settings.
+    """
     from alue_bench.contract.registry import load_registry
     from alue_bench.planning.build import resolve_model
     from alue_bench.planning.grid import cell_name, cell_of
@@ -151,9 +170,15 @@ def read_sweep(options: argparse.Namespace) -> Sweep:
 
 
 def search_arguments(options: argparse.Namespace, config: dict[str, Any], store: str) -> list[str]:
-    """The search for the same rows and settings as the sweep's.
+    """Return the arguments of a search with the same rows and settings as the sweep.
 
-    Raises UsageError where the sweep used a setting that no option gives.
+    Args:
+        options: The parsed options.
+        config: The recorded configuration of a run of the sweep.
+        store: The tracking URI for the search.
+
+    Raises:
+        UsageError: The sweep used a setting for which a search has no option.
     """
     from alue_bench.cli.options import HYPER_OPTIONS
     from alue_bench.contract.spec import HyperParameters
@@ -173,7 +198,11 @@ def search_arguments(options: argparse.Namespace, config: dict[str, Any], store:
 
 
 def searched_here(arguments: list[str]) -> dict[str, Any]:
-    """`alue-bench search` in this process. Raises TrainingError where it ends otherwise than well."""
+    """Run `alue-bench search` in this process and return the document that it prints.
+
+    Raises:
+        TrainingError: The search ended with an exit code other than 0.
+    """
     from alue_bench.cli import main as command
 
     said, given = StringIO(), sys.argv
@@ -191,7 +220,14 @@ def searched_here(arguments: list[str]) -> dict[str, Any]:
 
 
 def reading(sweep: Sweep, setting: str, metric: str, *, smoothed: bool) -> Reading:
-    """The loss of a setting in the sweep: of its own runs, or of a surface fitted to all of them."""
+    """Return the loss of a setting in the sweep.
+
+    Args:
+        sweep: The sweep.
+        setting: The name of the strategy.
+        metric: The metric.
+        smoothed: Whether to take the loss from a surface fitted to all runs instead of the setting's own runs.
+    """
     means = sweep.frame.groupby("strategy")[metric].mean()
     full = float(means["full"])
     if not smoothed:
@@ -201,7 +237,10 @@ def reading(sweep: Sweep, setting: str, metric: str, *, smoothed: bool) -> Readi
 
 
 def smoothed_losses(sweep: Sweep, metric: str) -> dict[str, tuple[float, float]]:
-    """The loss of each cell, and its standard deviation, by the search's own surface with the noise of one run."""
+    """Return the loss and its standard deviation for each cell, by the surface that the search itself uses.
+
+    The noise of a run is set to the prior of the search.
+    """
     from alue_bench.planning.grid import cell_of
     from alue_bench.search.candidates import Candidate
     from alue_bench.search.observations import PRIOR_SD, Evaluation
@@ -220,14 +259,15 @@ def smoothed_losses(sweep: Sweep, metric: str) -> dict[str, tuple[float, float]]
 
 
 def cheapest_within(sweep: Sweep, metric: str, tolerance: float) -> str:
-    """By the sweep's own scores, which are what a user would go by who had run it."""
+    """Return the cheapest cell within the tolerance by the sweep's own scores, as a user of the sweep would see it."""
     means = sweep.frame.groupby("strategy")[[metric, "flops/train_vs_full"]].mean()
     full = float(means.loc["full", metric])
     good = means[means[metric] >= full - tolerance * abs(full)].sort_values("flops/train_vs_full")
     return f"{good.index[0]} ({good['flops/train_vs_full'].iloc[0]:.0%} of FLOPs, {metric} {good[metric].iloc[0]:.4f})"
 
 
-def _sheet(options: argparse.Namespace, found: dict[str, Any], readings: Sequence[Reading], tolerance: float) -> Sheet:
+def _sheet(options: argparse.Namespace, result: dict[str, Any], readings: Sequence[Reading], tolerance: float) -> Sheet:
+    """Return the table of the answer's losses."""
     rows = tuple(
         (
             r.metric,
@@ -240,7 +280,7 @@ def _sheet(options: argparse.Namespace, found: dict[str, Any], readings: Sequenc
         )
         for r in readings
     )
-    columns = ("score", "of the sweep", "full", f"loss of {found['answer']}", "relative", "sd", "within tolerance")
+    columns = ("score", "of the sweep", "full", f"loss of {result['answer']}", "relative", "sd", "within tolerance")
     return Sheet(f"{options.task}/{options.model}: the sweep about the search's answer", columns, rows)
 
 

@@ -1,4 +1,4 @@
-"""Real servers that a fault campaign, or a test, can start, stop and start again: `mlflow server`, PostgreSQL."""
+"""Real servers that a fault campaign or a test can start, stop and restart: `mlflow server` and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -16,25 +16,37 @@ from contextlib import contextmanager
 from pathlib import Path
 
 STARTS_S = 90.0
+"""The seconds to wait for a server to start."""
 
 
 def free_port() -> int:
+    """Return a free TCP port on the local host."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class MlflowServer:
-    """`mlflow server` on a port of its own, which keeps the artifacts of its runs itself."""
+    """An `mlflow server` on a free port, which stores the artifacts of its runs itself."""
 
     def __init__(self, folder: Path, backend: str | None = None) -> None:
+        """Choose a port; `start` starts the server.
+
+        Args:
+            folder: The folder for artifacts, log and database.
+            backend: The URI of the database; None takes `mlflow.db` in the folder.
+        """
         self.folder, self.port = folder, free_port()
         self.backend = backend or f"sqlite:///{folder / 'mlflow.db'}"
         self.address = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Returns when it answers."""
+        """Start the server and return when it answers.
+
+        Raises:
+            RuntimeError: It did not start in time.
+        """
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--artifacts-destination", str(self.folder / "kept"), "--workers", "1"]
         with (self.folder / "server.log").open("a") as log:
@@ -58,7 +70,7 @@ class MlflowServer:
         raise RuntimeError(f"mlflow server did not start: {(self.folder / 'server.log').read_text()[-2000:]}")
 
     def stop(self) -> None:
-        """At once, as a crash would."""
+        """Kill the server, as a crash would."""
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
@@ -66,13 +78,18 @@ class MlflowServer:
 
 
 class PostgreSQL:
-    """A database server of its own, in a folder that it removes at the end."""
+    """A PostgreSQL server with its data in a temporary folder."""
 
     def __init__(self) -> None:
-        found = binaries()
-        if found is None:
+        """Create the folder and choose a port; `start` starts the server.
+
+        Raises:
+            RuntimeError: PostgreSQL is not installed.
+        """
+        folder = binaries()
+        if folder is None:
             raise RuntimeError("initdb and postgres are not installed")
-        self._binaries, self.port = found, free_port()
+        self._binaries, self.port = folder, free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="alue-bench-postgresql-"))
         # PostgreSQL refuses to run as root.
         self._user = "nobody" if os.geteuid() == 0 else None
@@ -82,6 +99,11 @@ class PostgreSQL:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        """Start the server, creating its database if necessary, and return when it answers.
+
+        Raises:
+            RuntimeError: It did not start in time.
+        """
         data = self.folder / "data"
         if not data.exists():
             secret = self.folder / "password"
@@ -115,8 +137,9 @@ class PostgreSQL:
         raise RuntimeError(f"PostgreSQL did not start: {(self.folder / 'log').read_text()[-2000:]}")
 
     def stop(self) -> None:
+        """Stop the server without waiting for its clients."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGINT)  # "fast": connections are cut
+            self._process.send_signal(signal.SIGINT)  # PostgreSQL's "fast" mode: connections are cut
             self._process.wait()
             self._process = None
 
@@ -128,14 +151,15 @@ class PostgreSQL:
 
 
 def binaries() -> Path | None:
-    """Where PostgreSQL's programs lie, the newest version's; None where they are not installed."""
-    places = [Path(found).resolve().parent] if (found := shutil.which("initdb")) else []
+    """Return the folder with the programs of the newest PostgreSQL; None if none is installed."""
+    places = [Path(initdb).resolve().parent] if (initdb := shutil.which("initdb")) else []
     places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: path.parent.name, reverse=True)
     return next((place for place in places if (place / "initdb").exists() and (place / "postgres").exists()), None)
 
 
 @contextmanager
 def running_mlflow(folder: Path, backend: str | None = None) -> Iterator[MlflowServer]:
+    """Run an MLflow server inside the context; see `MlflowServer` for the arguments."""
     server = MlflowServer(folder, backend)
     try:
         server.start()
@@ -146,6 +170,7 @@ def running_mlflow(folder: Path, backend: str | None = None) -> Iterator[MlflowS
 
 @contextmanager
 def running_postgresql() -> Iterator[PostgreSQL]:
+    """Run a PostgreSQL server inside the context and remove its data afterwards."""
     server = PostgreSQL()
     try:
         server.start()

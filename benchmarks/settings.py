@@ -1,4 +1,4 @@
-"""What all measurements of a comparison share: rows, model, hyper-parameters and device, as the options name them."""
+"""The set-up that all measurements of a comparison share: rows, model, hyper-parameters and device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from alue_bench.contract.spec import HyperParameters
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """Fields have the names of options."""
+    """The set-up of a comparison; its fields have the names of options."""
 
     rows: int
     eval_rows: int
@@ -21,7 +21,7 @@ class Setup:
     lr: float
     max_length: int
     longest: int | None
-    """Tokens of the longest text that is taken, where longer ones are left out."""
+    """The number of tokens above which a text is left out; None keeps all."""
     layers: int
     hidden: int
     heads: int
@@ -30,7 +30,7 @@ class Setup:
 
     @property
     def hyper(self) -> HyperParameters:
-        """No weight decay, no warm-up, gradients clipped at 1, the last epoch's weights."""
+        """The hyper-parameters: no weight decay, no warm-up, gradients clipped at 1, the last epoch's weights."""
         return HyperParameters(
             epochs=self.epochs,
             batch_size=self.batch_size,
@@ -44,25 +44,29 @@ class Setup:
         )
 
     def arguments(self) -> list[str]:
-        """The options that give this set-up again."""
+        """Return the command-line options that give this set-up."""
         given = {f"--{name.replace('_', '-')}": value for name, value in asdict(self).items() if value is not None}
         return [text for name, value in given.items() for text in (name, str(value))]
 
 
 def chosen_setup(options: argparse.Namespace) -> Setup:
-    """Raises UsageError where a value makes no sense."""
+    """Return the set-up that the options name.
+
+    Raises:
+        UsageError: A value is invalid.
+    """
     setup = Setup(**{name: getattr(options, name) for name in Setup.__dataclass_fields__})
     try:
         _ = setup.hyper
     except ValueError as error:
         raise UsageError(str(error)) from error
     if setup.hidden % setup.heads:
-        raise UsageError(f"--hidden {setup.hidden} does not divide among --heads {setup.heads}")
+        raise UsageError(f"--hidden {setup.hidden} is not a multiple of --heads {setup.heads}; choose one that is")
     return setup
 
 
 def add_shared_options(parser: argparse.ArgumentParser) -> None:
-    """Rows, model, hyper-parameters, device, and where results go."""
+    """Add the options for rows, model, hyper-parameters, device and output files."""
     add = parser.add_argument
     add("--data-dir", type=Path, help="folder with the official files (default: $ALUE_BENCH_DATA)")
     add("--sample", action="store_true", help="use the embedded sample data: to try the benchmark")

@@ -1,4 +1,4 @@
-"""What every training of a comparison starts from: the same initial weights, tokenised rows and frozen layers."""
+"""The starting point of every training of a comparison: equal initial weights, tokenised rows and frozen layers."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from alue_bench.training.architecture.encoder_stack import EncoderStack
 
 MODEL_SEED = 20_201_124
-"""Draws the initial weights: of the whole model, or of a checkpoint's head."""
+"""The seed of the initial weights: of the whole model, or of the head on a checkpoint."""
 POSITIONS = 512
 
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """Of every training of a set-up."""
+    """The data and the initial model of every training of a set-up."""
 
     setup: Setup
     tokenizer: Any
@@ -36,10 +36,10 @@ class StartingPoint:
     train: TokenisedSplit
     held_out: TokenisedSplit
     longest: TokenisedSplit
-    """The longest examples of `train`, as many as a batch has, to warm up on."""
+    """One batch of the longest examples of `train`, for warm-up."""
 
     def fresh_stack(self, plan: FreezePlan) -> EncoderStack:
-        """The model with its initial weights, frozen by the plan, on the device."""
+        """Return the model with its initial weights, frozen by the plan, on the device."""
         from alue_bench.training.architecture.encoder_stack import view_as_stack
         from alue_bench.training.freezing import apply_plan
 
@@ -49,12 +49,21 @@ class StartingPoint:
 
 
 def prepared(setup: Setup, rows: Rows) -> StartingPoint:
-    """Raises UnavailableError where the device or the checkpoint is not there."""
+    """Return the starting point of a set-up.
+
+    Args:
+        setup: The set-up.
+        rows: The rows.
+
+    Raises:
+        UnavailableError: The checkpoint is missing.
+        UsageError: The device is missing.
+    """
     import numpy as np
 
     from alue_bench.training.device.precision import resolve_device
 
-    resolve_device(setup.device)  # a device that is not there is better said before anything is loaded
+    resolve_device(setup.device)  # reports a missing device before anything is loaded
     tokenizer = tokenizer_of(setup)
     split = partial(tokenised, tokenizer=tokenizer, max_length=setup.max_length, names=rows.labels.names)
     train = split(rows.train)
@@ -65,7 +74,14 @@ def prepared(setup: Setup, rows: Rows) -> StartingPoint:
 
 
 def tokenised(rows: Sequence[Row], tokenizer: Any, max_length: int, names: Sequence[str]) -> TokenisedSplit:
-    """Token ids without the library `datasets`, which the harness keeps them with."""
+    """Tokenise rows without the package `datasets`, which the harness uses for this.
+
+    Args:
+        rows: The rows.
+        tokenizer: The tokenizer.
+        max_length: The number of tokens to which longer texts are truncated.
+        names: The labels, in the order of their indices.
+    """
     import torch
 
     from alue_bench.data.tokenisation import TokenisedSplit
@@ -87,7 +103,7 @@ def tokenised(rows: Sequence[Row], tokenizer: Any, max_length: int, names: Seque
 
 
 def encoder_shape(setup: Setup) -> EncoderShape:
-    """Without loading the model."""
+    """Return the number of layers and the hidden size, without loading the model."""
     if setup.checkpoint is None:
         return EncoderShape(setup.layers, setup.hidden)
     from alue_bench.training.pretrained.loading import encoder_shape, load_config
@@ -96,17 +112,26 @@ def encoder_shape(setup: Setup) -> EncoderShape:
 
 
 def freeze_plan(strategy: str, shape: EncoderShape) -> FreezePlan:
-    """Raises UsageError where there is no such strategy, and DoesNotFit where the model has too few layers."""
+    """Return the FreezePlan of a static freezing strategy for a model.
+
+    Args:
+        strategy: The name of the strategy.
+        shape: The model's number of layers and hidden size.
+
+    Raises:
+        DoesNotFit: The model has too few layers.
+        UsageError: There is no such strategy.
+    """
     from alue_bench_strategies.static_freezing import FAMILIES
 
-    found = next((parsed for family in FAMILIES if (parsed := family.parse(strategy)) is not None), None)
-    if found is None:
+    freezing = next((parsed for family in FAMILIES if (parsed := family.parse(strategy)) is not None), None)
+    if freezing is None:
         raise UsageError(f"unknown strategy {strategy!r}; they are written {'; '.join(f.grammar for f in FAMILIES)}")
-    return found.freeze_plan(shape)
+    return freezing.freeze_plan(shape)
 
 
 def _initial_model(setup: Setup, tokenizer: Any, labels: Labels) -> Any:
-    """The same weights in every process."""
+    """Return a model with its initial weights, which are the same in every process."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 

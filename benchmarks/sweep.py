@@ -1,14 +1,14 @@
-"""What does a sweep over frozen layers cost, when its cells share one store of frozen prefixes?
+"""Time a sweep over frozen layers whose cells share one store of frozen prefixes.
 
     python -m benchmarks.sweep --data-dir DIR --json FILE
 
-A cell N,M freezes the bottom N and the top M layers. Each is trained twice in every repetition: as part of a sweep,
-where what the bottom layers put out is kept for all cells together (each depth computed once, a deeper one from a
-shallower one), and as a run of its own that begins with an empty store. `--with-trainer` adds the library's `Trainer`,
-which keeps nothing.
+A cell N,M freezes the bottom N and the top M layers. In every repetition each cell is trained twice: as part of a
+sweep, in which all cells share the stored outputs of the bottom layers (each depth is computed once, a deeper one from
+a shallower one), and as a separate run that starts with an empty store. `--with-trainer` adds transformers' `Trainer`,
+which stores nothing.
 
-Rows, model and hyper-parameters, measuring and going on after an interruption: see `benchmarks.engine`. Only a sweep's
-own store does not outlive an interruption, so that a sweep begun is begun again.
+For rows, model, hyper-parameters, measurements and continuing after an interruption see `benchmarks.engine`. The store
+of a sweep does not survive an interruption, so that an interrupted sweep starts again.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ BENCHMARK = "sweep"
 SAMPLE = ((0, 0), (3, 4), (6, 0), (0, 4), (6, 3), (9, 0))
 
 Layers = tuple[int, int]
-"""How many layers are frozen at the bottom and at the top."""
+"""The numbers of frozen layers at the bottom and at the top."""
 
 
 def main(arguments: Sequence[str] | None = None, *, measured: Measure = measured_apart) -> int:
-    """Exit codes are those of `benchmarks.engine`."""
+    """Run the command line and return the exit code, as `benchmarks.engine.main` does."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         options = _parser().parse_args(given)
@@ -51,7 +51,13 @@ def main(arguments: Sequence[str] | None = None, *, measured: Measure = measured
 
 
 def benchmark(options: argparse.Namespace, *, command: str, measured: Measure) -> int:
-    """Measure what is not yet in the file, add up, show. Returns the exit code."""
+    """Measure the cells that are not in the file yet, show the sums, and return the exit code.
+
+    Args:
+        options: The parsed options.
+        command: The command line to show in the report.
+        measured: The function that makes a measurement.
+    """
     check_written_files(options)
     rows, setup = chosen_rows(options)
     shape = encoder_shape(setup)
@@ -59,7 +65,7 @@ def benchmark(options: argparse.Namespace, *, command: str, measured: Measure) -
     strategies = {written(cell): strategy_of(cell, shape) for cell in cells}
     ways = (SHARED, SEPARATE, *([BASE] if options.with_trainer else []))
     settings = common_settings(setup, rows) | {"cells": [list(cell) for cell in cells]}
-    found: list[Measurement] = []
+    measurements: list[Measurement] = []
     with rows_on_disk(rows) as file:
         ledger = Ledger(options.json, BENCHMARK, settings, command)
         for repetition in range(1, options.repetitions + 1):
@@ -69,9 +75,9 @@ def benchmark(options: argparse.Namespace, *, command: str, measured: Measure) -
                 code = ledger.fill(todo, lambda cell, seed: trained(measured, setup, file, cell, seed, Path(folder)))
             if code:
                 return code
-            found += ledger.among(todo)
-    sums = totals(found, ways)
-    sheets = [total_sheet(sums, len(cells), options.precision), cell_sheet(found, strategies, ways)]
+            measurements += ledger.among(todo)
+    sums = totals(measurements, ways)
+    sheets = [total_sheet(sums, len(cells), options.precision), cell_sheet(measurements, strategies, ways)]
     lines = [closing_line(sums)]
     show(sheets, lines)
     ledger.write(document(sums))
@@ -89,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     add_shared_options(parser)
     sample = " ".join(map(written, SAMPLE))
     add("--cells", nargs="+", type=_cell, default=SAMPLE, metavar="N,M", help=f"(default: {sample})")
-    add("--all", action="store_true", help="every cell that the model has layers for (91 of twelve layers)")
+    add("--all", action="store_true", help="every cell that the model has layers for (91 for twelve layers)")
     add("--precision", choices=PRECISIONS, default="fp32", help="(default: fp32)")
     add("--with-trainer", action="store_true", help="train each cell by the library's Trainer too")
     return parser
@@ -103,16 +109,21 @@ def _cell(value: str) -> Layers:
 
 
 def written(cell: Layers) -> str:
+    """Return a cell in the form N,M."""
     return "{},{}".format(*cell)
 
 
 def all_cells(layers: int) -> list[Layers]:
-    """Every pair that leaves no layer frozen twice."""
+    """Return every cell in which no layer is in both the bottom and the top group."""
     return [(bottom, top) for bottom in range(layers + 1) for top in range(layers + 1 - bottom)]
 
 
 def strategy_of(cell: Layers, shape: EncoderShape) -> str:
-    """Raises DoesNotFit where the model has too few layers."""
+    """Return the name of the strategy of a cell.
+
+    Raises:
+        DoesNotFit: The model has too few layers.
+    """
     from alue_bench_strategies.static_freezing import StaticFreezing
 
     name = StaticFreezing(*cell).name
@@ -121,16 +132,26 @@ def strategy_of(cell: Layers, shape: EncoderShape) -> str:
 
 
 def schedule(strategies: Iterable[str], ways: Sequence[str], precision: str, repetition: int) -> list[tuple[Cell, int]]:
-    """Cell by cell in the order given, which is from shallow to deep; the ways of each in a random order."""
+    """Return one repetition's measurements in order.
+
+    Args:
+        strategies: The strategies, in the order to train them, from shallow to deep.
+        ways: The ways of training; their order is random for each strategy.
+        precision: The number format.
+        repetition: The number of the repetition.
+
+    Returns:
+        Pairs of cell and repetition.
+    """
     draw = random.Random(ORDER_SEED + repetition)
-    found = []
+    scheduled = []
     for strategy in strategies:
-        found += [(Cell(way, strategy, precision), repetition) for way in draw.sample(ways, len(ways))]
-    return found
+        scheduled += [(Cell(way, strategy, precision), repetition) for way in draw.sample(ways, len(ways))]
+    return scheduled
 
 
 def forget_half_a_sweep(ledger: Ledger, todo: Iterable[tuple[Cell, int]]) -> None:
-    """What a broken-off sweep has measured: its store is gone, and with it what the rest would have found there."""
+    """Drop the measurements of an incomplete sweep, because its store, which the other cells need, is gone."""
     wanted = {item for item in todo if item[0].way == SHARED}
     there = {(m.cell, m.repetition) for m in ledger.measurements}
     if not wanted <= there:
@@ -138,7 +159,16 @@ def forget_half_a_sweep(ledger: Ledger, todo: Iterable[tuple[Cell, int]]) -> Non
 
 
 def trained(measured: Measure, setup: Setup, rows: Path, cell: Cell, repetition: int, folder: Path) -> Measurement:
-    """By the Trainer, or by our engine with the sweep's store or an empty one."""
+    """Measure a cell by `Trainer`, or by our engine with the sweep's store or an empty one.
+
+    Args:
+        measured: The function that makes a measurement.
+        setup: The set-up of the comparison.
+        rows: The file of rows.
+        cell: The cell.
+        repetition: The number of the repetition.
+        folder: The folder of the sweep's store.
+    """
     if cell.way == BASE:
         return measured(setup, rows, cell, repetition, None)
     store = folder if cell.way == SHARED else None

@@ -1,4 +1,4 @@
-"""What `benchmarks.sweep` shows: the seconds of all cells together, and of each."""
+"""The report of `benchmarks.sweep`: the seconds of all cells together and of each cell."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from benchmarks.measuring import Measurement
 from benchmarks.tables import Sheet, number, span
 
 KEPT = {SHARED: "in one store", SEPARATE: "each its own", BASE: "at every step"}
-"""Where what the frozen prefixes put out is kept."""
+"""The place where each way keeps the outputs of frozen prefixes."""
 
 
 @dataclass(frozen=True)
 class Total:
-    """Of all cells, over repetitions."""
+    """The seconds of all cells together for one way, summarised over repetitions."""
 
     way: str
     seconds: Summary
     prefix_s: Summary
-    """The part of them spent on frozen prefixes."""
+    """The part of the seconds spent on frozen prefixes."""
 
 
-def totals(found: Sequence[Measurement], ways: Sequence[str]) -> list[Total]:
-    """The sums of each repetition, summarised."""
+def totals(measurements: Sequence[Measurement], ways: Sequence[str]) -> list[Total]:
+    """Return the sum over all cells for each way, summarised over repetitions."""
 
     def sums(way: str, name: str) -> Summary:
         by_repetition: dict[int, float] = {}
-        for one in found:
+        for one in measurements:
             if one.way == way:
                 by_repetition[one.repetition] = by_repetition.get(one.repetition, 0.0) + getattr(one, name)
         added = summary(by_repetition.values())
@@ -42,12 +42,13 @@ def totals(found: Sequence[Measurement], ways: Sequence[str]) -> list[Total]:
 
 
 def against(sums: Sequence[Total], way: str) -> dict[str, float | None]:
-    """Each way's ratio to one of them."""
+    """Return the ratio of each way's median seconds to those of one way."""
     base = next((total.seconds for total in sums if total.way == way), None)
     return {total.way: ratio(total.seconds, base) for total in sums}
 
 
 def document(sums: Sequence[Total]) -> dict[str, Any]:
+    """Return all numbers of the table of sums as JSON-like values."""
     return {
         "totals": [
             {
@@ -65,6 +66,7 @@ def document(sums: Sequence[Total]) -> dict[str, Any]:
 
 
 def total_sheet(sums: Sequence[Total], cells: int, precision: str) -> Sheet:
+    """Return the table of sums; `cells` is the number of cells."""
     separate, trainer = against(sums, SEPARATE), against(sums, BASE)
     return Sheet(
         title=f"{cells} cells, {precision}: seconds of training, prefixes included",
@@ -84,11 +86,17 @@ def total_sheet(sums: Sequence[Total], cells: int, precision: str) -> Sheet:
     )
 
 
-def cell_sheet(found: Sequence[Measurement], cells: Mapping[str, str], ways: Sequence[str]) -> Sheet:
-    """cells: as they are written, with the strategy of each."""
+def cell_sheet(measurements: Sequence[Measurement], cells: Mapping[str, str], ways: Sequence[str]) -> Sheet:
+    """Return the table of single cells.
+
+    Args:
+        measurements: The measurements.
+        cells: The strategy of each cell, by the cell's name.
+        ways: The ways of training.
+    """
 
     def median(strategy: str, way: str, name: str) -> str:
-        values = [getattr(m, name) for m in found if (m.strategy, m.way) == (strategy, way)]
+        values = [getattr(m, name) for m in measurements if (m.strategy, m.way) == (strategy, way)]
         return number(statistics.median(values), ".2f")
 
     return Sheet(
@@ -106,6 +114,7 @@ def cell_sheet(found: Sequence[Measurement], cells: Mapping[str, str], ways: Seq
 
 
 def closing_line(sums: Sequence[Total]) -> str:
+    """Return a sentence on the time of a sweep relative to separate runs and to `Trainer`."""
     of = {total.way: total for total in sums}
     parts = [
         f"One sweep takes {number(against(sums, SEPARATE)[SHARED], '.2f')} of the time of separate runs, "

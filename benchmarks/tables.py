@@ -1,4 +1,4 @@
-"""Tables before they are drawn, and how they are drawn: for a terminal, and as a page of Markdown."""
+"""Tables as values, and their rendering for a terminal and as Markdown."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 NONE = "–"
 WORDS = 2
 WIDTH_OF_LOGS = 200
-"""Logs and pipes have no width of their own; tables take what they need of this."""
+"""The width of tables in logs and pipes, which have no width of their own."""
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table before it is drawn; the first two columns hold words, the others numbers."""
+    """A table before rendering; the first two columns hold words, the others numbers."""
 
     title: str
     columns: tuple[str, ...]
@@ -30,18 +30,20 @@ class Sheet:
 
 
 def number(value: float | None, style: str = ".3f") -> str:
+    """Format a number; None becomes a dash."""
     return NONE if value is None else format(value, style)
 
 
-def span(found: Summary | None, style: str) -> str:
-    return NONE if found is None else f"{found.low:{style}}–{found.high:{style}}"
+def span(summary: Summary | None, style: str) -> str:
+    """Format the minimum and maximum of a summary; None becomes a dash."""
+    return NONE if summary is None else f"{summary.low:{style}}–{summary.high:{style}}"
 
 
 def show(sheets: Sequence[Sheet], lines: Sequence[str]) -> None:
-    """On stdout."""
+    """Print tables and lines on stdout."""
     try:
         screen = console(sys.stdout)
-    except ModuleNotFoundError:  # a bare machine
+    except ModuleNotFoundError:  # a machine without rich
         print("\n\n".join([*map(as_markdown, sheets), *lines]))
         return
     for sheet in sheets:
@@ -50,19 +52,20 @@ def show(sheets: Sequence[Sheet], lines: Sequence[str]) -> None:
 
 
 def write_page(file: Path | None, sheets: Sequence[Sheet], lines: Sequence[str]) -> None:
-    """Where a file is asked for."""
+    """Write tables and lines as Markdown, unless `file` is None."""
     if file is not None:
         file.write_text("\n\n".join([*map(as_markdown, sheets), *lines]) + "\n", encoding="utf-8")
 
 
 def console(stream: TextIO) -> Console:
+    """Return a rich console for a stream."""
     from rich.console import Console
 
     return Console(file=stream, width=None if stream.isatty() else WIDTH_OF_LOGS)
 
 
 def as_rich(sheet: Sheet) -> Table:
-    """For a terminal."""
+    """Return a table for a terminal."""
     from rich.table import Table
     from rich.text import Text
 
@@ -75,7 +78,7 @@ def as_rich(sheet: Sheet) -> Table:
 
 
 def as_markdown(sheet: Sheet) -> str:
-    """For GitHub."""
+    """Return a table as GitHub Markdown."""
     rules = ["---" if place < WORDS else "---:" for place in range(len(sheet.columns))]
     lines = ["| " + " | ".join(cells) + " |" for cells in (sheet.columns, rules, *sheet.rows)]
     return "\n".join([f"**{sheet.title}**", "", *lines])

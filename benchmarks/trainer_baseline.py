@@ -1,11 +1,12 @@
-"""The other side of the engine's benchmark: the same fine-tuning by the library's own `Trainer`.
+"""The baseline of the engine's benchmark: the same fine-tuning by transformers' `Trainer`.
 
-Three ways, told apart by padding: every example to the maximal length (as the library's example script for GLUE does
-it), each batch to its longest example, and that with batches drawn by length. Rows, initial weights, frozen parameters,
-optimiser, learning rates and clipping are those of the engine's side; nothing is logged, evaluated or saved meanwhile.
+There are three ways, which differ in padding: every example to the maximal length (as in transformers' example script
+for GLUE), each batch to its longest example, and the latter with batches of examples of similar length. Rows, initial
+weights, frozen parameters, optimiser, learning rates and clipping are those of the engine. Nothing is logged, evaluated
+or saved during training.
 
-One thing differs as it does for every user of `Trainer`: it puts the whole model into training mode at each step, so
-that dropout stays on in frozen layers.
+One difference remains, as for every user of `Trainer`: it puts the whole model into training mode at each step, so that
+dropout stays on in frozen layers.
 """
 
 from __future__ import annotations
@@ -34,21 +35,23 @@ from alue_bench.training.device.precision import Device
 from alue_bench.training.pretrained.library import quiet_transformers
 
 Features = list[dict[str, Any]]
-"""Examples as `Trainer` takes them: lists of numbers by the names of the model's inputs."""
+"""The examples in the form for `Trainer`: lists of numbers by the names of the model's inputs."""
 
 
 @dataclass(frozen=True)
 class TrainerRun:
-    """What a training gave."""
+    """The result of a training."""
 
     model: Any
     seconds: float
-    """Of the epochs, after a training of one step on another copy of the model."""
+    """The seconds of the epochs, after a warm-up of one step on another copy of the model."""
     setup_s: float
-    """What `train()` took before them, once: collecting garbage, preparing model, optimiser and loader. Not counted."""
+    """The seconds of `train()` before the first epoch (garbage collection, set-up of model, optimiser and data loader),
+    which are not part of `seconds`."""
     losses: list[float]
-    """Of each step."""
+    """The loss of each step."""
     padded_tokens: int
+    """The number of tokens trained on, with padding."""
 
 
 def fit(
@@ -62,7 +65,18 @@ def fit(
     seed: int,
     device: Device,
 ) -> TrainerRun:
-    """Train what `make_model` gives, frozen parts and all; `longest` are the examples to warm up on."""
+    """Train a model and measure the time.
+
+    Args:
+        make_model: Returns a new model with its initial weights and frozen parts.
+        train: The train split.
+        longest: The examples for warm-up.
+        way: The way of padding: "trainer-128", "trainer" or "trainer-grouped".
+        tokenizer: The tokenizer.
+        hyper: The hyper-parameters.
+        seed: The seed of data order and dropout.
+        device: The device and the number format.
+    """
     pad_to = hyper.max_length if way == "trainer-128" else None
     warm_up, examples = (features(split, tokenizer.pad_token_id, pad_to) for split in (longest, train))
     with tempfile.TemporaryDirectory() as folder, quiet_transformers():
@@ -72,7 +86,7 @@ def fit(
             return build_trainer(make_model(), content, way, tokenizer, arguments)
 
         trainer(warm_up, max_steps=1).train()
-        gc.collect()  # the copy that was warmed up on: peak memory counts the other one alone
+        gc.collect()  # frees the warm-up copy, so that the peak memory is that of one model
         run, clock = trainer(examples), Clock()
         run.add_callback(clock)
         device.synchronise()
@@ -87,8 +101,8 @@ def fit(
 
 
 def features(split: TokenisedSplit, pad_id: int, pad_to: int | None) -> Features:
-    """The split's examples, each padded to `pad_to` tokens where that is given."""
-    found = []
+    """Return the examples of a split, each padded to `pad_to` tokens unless that is None."""
+    examples = []
     for index, (start, end) in enumerate(zip(split.offsets[:-1], split.offsets[1:], strict=True)):
         length = int(end - start)
         padding = max(0, (pad_to or 0) - length)
@@ -99,17 +113,27 @@ def features(split: TokenisedSplit, pad_id: int, pad_to: int | None) -> Features
         }
         if split.token_type_ids is not None:
             example["token_type_ids"] = split.token_type_ids[start:end].tolist() + [0] * padding
-        found.append(example)
-    return found
+        examples.append(example)
+    return examples
 
 
 def training_arguments(
     folder: str, way: str, hyper: HyperParameters, seed: int, device: Device, **more: Any
 ) -> TrainingArguments:
+    """Return the arguments of a `Trainer` that neither logs, evaluates nor saves.
+
+    Args:
+        folder: The output folder, which stays empty.
+        way: The way of padding, see `fit`.
+        hyper: The hyper-parameters.
+        seed: The seed of data order and dropout.
+        device: The device and the number format.
+        **more: Further arguments.
+    """
     grouped: dict[str, Any] = {}
     if way == "trainer-grouped":
         known = {field.name for field in fields(TrainingArguments)}
-        new = "train_sampling_strategy" in known  # since transformers 5; a flag before
+        new = "train_sampling_strategy" in known  # since transformers 5; earlier versions have a flag
         grouped = {"train_sampling_strategy": "group_by_length"} if new else {"group_by_length": True}
     return TrainingArguments(
         output_dir=folder,
@@ -137,6 +161,7 @@ def training_arguments(
 def build_trainer(
     model: Any, examples: Features, way: str, tokenizer: Any, arguments: TrainingArguments
 ) -> CountingTrainer:
+    """Return a `Trainer` for a model and examples; see `fit` for the way of padding."""
     trainer = CountingTrainer(
         model=model,
         args=arguments,
@@ -144,28 +169,31 @@ def build_trainer(
         data_collator=default_data_collator if way == "trainer-128" else DataCollatorWithPadding(tokenizer),
         processing_class=tokenizer,
     )
-    trainer.remove_callback(PrinterCallback)  # it prints to stdout, which belongs to the result
+    trainer.remove_callback(PrinterCallback)  # it prints to stdout, which is reserved for the result
     return trainer
 
 
 class Clock(TrainerCallback):  # type: ignore[misc]
-    """Reads the time when the first epoch begins."""
+    """A callback that records the time when the first epoch begins."""
 
     began = math.nan
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Record the time."""
         self.began = time.perf_counter()
 
 
 class CountingTrainer(Trainer):  # type: ignore[misc]
-    """Keeps what is compared afterwards, without waiting for the device."""
+    """A `Trainer` that keeps losses and counts tokens without waiting for the device."""
 
     def __init__(self, **options: Any) -> None:
+        """Take the options of `Trainer`."""
         super().__init__(**options)
         self.losses: list[torch.Tensor] = []
         self.padded_tokens = 0
 
     def training_step(self, model: Any, inputs: dict[str, Any], *others: Any, **options: Any) -> torch.Tensor:
+        """Train one step, count its tokens and keep its loss."""
         self.padded_tokens += inputs["input_ids"].numel()
         loss: torch.Tensor = super().training_step(model, inputs, *others, **options)
         self.losses.append(loss)

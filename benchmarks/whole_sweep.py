@@ -1,21 +1,23 @@
-"""What does a whole sweep cost, beside the same cells fine-tuned one by one with the library's `Trainer`?
+"""Time a complete sweep and compare it with fine-tuning the same cells one by one by transformers' `Trainer`.
 
     python -m benchmarks.whole_sweep --data-dir DIR --folder OUT
 
-Runs `alue-bench sweep` as a user would, every pair of frozen bottom and top layers of `mini` on rows of MADAR, recorded
-in a store of its own. Of each four cells that cost about the same, one, drawn by lot, is also done by `Trainer`, right
-behind ours and in the same process: batches padded to their longest example, dev split scored after each epoch, test
-split at the end. The sum over all cells is estimated from these (a stratified random sample), and said to be an
-estimate. Our `full` run is repeated now and then, for the ratio that the numbers of operations predict.
+The program runs `alue-bench sweep` as a user would: every pair of frozen bottom and top layers of `mini` on rows of
+MADAR, recorded in a store of its own. Of every four cells with similar cost, one random cell is also trained by
+`Trainer`, right after ours and in the same process: batches padded to their longest example, dev split scored after
+each epoch, test split at the end. From this stratified random sample the sum over all cells is estimated, and the
+report says that it is an estimate. Our `full` run is repeated at intervals, to compare the measured ratio with the one
+that FLOPs predict.
 
-With `--jobs N` the sweep is done by as many worker processes, which share the cores. Nothing can stand between its runs
-then: one half of Trainer's cells comes before the sweep, the other after it, and `full` is repeated behind it, by as
-many workers at once.
+With `--jobs N` the sweep is done by N worker processes that share the cores. Then nothing can run between its runs: one
+half of Trainer's cells comes before the sweep and the other after it, and `full` is repeated after the sweep, by N
+workers at once.
 
-At the end some cells are run again apart: fresh process, empty cache, `alue-bench run`; their scores must be equal.
+At the end some cells are run again separately, by `alue-bench run` in a fresh process with an empty cache; their scores
+must be equal.
 
-All is kept in `--folder`. Stopped at any time, the same command goes on; `--stop-after MINUTES` stops by itself. Only
-whole cells count: one that was broken off is done again.
+Everything is kept in `--folder`. After a stop at any time, the same command continues; `--stop-after MINUTES` stops by
+itself. Only complete cells count: an interrupted cell is done again.
 """
 
 from __future__ import annotations
@@ -47,16 +49,19 @@ if TYPE_CHECKING:
 
 TASK, MODEL = "mdd", "mini"
 FULLS = 6
-"""How often our `full` is repeated over the sweep."""
+"""The number of repetitions of our `full` run during the sweep."""
 SEPARATE = 3
-"""Cells run again apart."""
+"""The number of cells that are run again separately."""
 EXPERIMENT = "whole-sweep"
 TARGET = 1 / 3
-"""Of the time of the same cells by `Trainer`."""
+"""The target for the ratio of our time to that of the same cells by `Trainer`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 done, 1 cells that differ apart, 2 misuse, 3 stopped before the end, 130 and 143 interrupted."""
+    """Run the command line and return the exit code.
+
+    Codes: 0 done, 1 separate runs have other scores, 2 misuse, 3 stopped before the end, 130 or 143 interrupted.
+    """
     started = time.perf_counter()
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
@@ -67,7 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def benchmark(options: argparse.Namespace, command: str, started: float) -> int:
-    """Do what is left, add up, show. Returns the exit code."""
+    """Do the work that is left, show the results, and return the exit code.
+
+    Args:
+        options: The parsed options.
+        command: The command line to show in the report.
+        started: The reading of `time.perf_counter` at the start of the process.
+    """
     from alue_bench.cli.commands.sweep import run_sweep
     from alue_bench.contract.registry import load_registry
 
@@ -88,7 +99,7 @@ def benchmark(options: argparse.Namespace, command: str, started: float) -> int:
     watcher = watchers[0]
     document = json.loads(printed.getvalue())
     if code:
-        _say("stopped; the same command goes on from here" if watcher.stopped else "the sweep did not end well")
+        _say("stopped; run the same command again to continue" if watcher.stopped else "the sweep failed")
         return 3 if watcher.stopped else code
     ledger.content["finish_s"] = time.perf_counter() - watcher.last
     ledger.content["sweep"] = document["sweep"]
@@ -97,17 +108,17 @@ def benchmark(options: argparse.Namespace, command: str, started: float) -> int:
         watcher.fit_by_trainer(1)
         repeat_full(options, folder, ledger)
     apart = compared_apart(document, options, folder, ledger)
-    found = concluded(ledger.content, watcher.plan) | {"apart": apart}
-    ledger.content["conclusion"] = found
+    conclusion = concluded(ledger.content, watcher.plan) | {"apart": apart}
+    ledger.content["conclusion"] = conclusion
     ledger.write()
-    report(found, document)
+    report(conclusion, document)
     return 0 if all(one["equal"] for one in apart) else 1
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m benchmarks.whole_sweep", description=__doc__.splitlines()[0], allow_abbrev=False)
     add = parser.add_argument
-    add("--folder", type=Path, required=True, help="where store, cache and measurements are kept; go on from there")
+    add("--folder", type=Path, required=True, help="folder of store, cache and measurements, from which to continue")
     add("--data-dir", type=Path, help="folder with the official files (default: $ALUE_BENCH_DATA)")
     add("--sample", action="store_true", help="use the embedded sample data: to try the benchmark")
     add("--grid", default="bottom-top", help="as of alue-bench sweep; a small one to try it (default: bottom-top)")
@@ -115,14 +126,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--limit-eval", type=int, default=1000, help="(default: 1000)")
     add("--epochs", type=int, default=2, help="at least 2 (default: 2)")
     add("--jobs", type=int, default=1, help="as of alue-bench sweep (default: 1)")
-    add("--stop-after", type=float, metavar="MINUTES", help="stop by itself, to go on later")
+    add("--stop-after", type=float, metavar="MINUTES", help="stop after this time, to continue later")
     return parser
 
 
 def swept(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], Any]:
-    """The sweep's settings, and its hyper-parameters with their origin."""
+    """Return the sweep's settings, and its hyper-parameters with their origin.
+
+    Raises:
+        UsageError: There are fewer than two epochs.
+    """
     if options.epochs < 2:
-        raise UsageError("--epochs must be at least 2: with one epoch a kept prefix saves nothing to compare")
+        raise UsageError("--epochs must be at least 2: with one epoch a cached prefix saves no time")
     settings: dict[str, Any] = {
         "task": [TASK],
         "model": [MODEL],
@@ -143,10 +158,19 @@ def swept(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], An
 
 
 class Ledger:
-    """The measurements, in a file that is always whole."""
+    """The measurements, in a file that is written atomically."""
 
     def __init__(self, file: Path, settings: Mapping[str, Any], command: str) -> None:
-        """Raises UsageError where the file was made with other settings or on another machine."""
+        """Read the file, if it exists.
+
+        Args:
+            file: The file.
+            settings: The settings that must be equal for measurements to be comparable.
+            command: The command line to show in the report.
+
+        Raises:
+            UsageError: The file was made with other settings or on another machine.
+        """
         self.file = file
         said = json.loads(json.dumps(dict(settings), default=str)) | {"hardware": hardware("cpu")}
         self.content: dict[str, Any] = {"settings": said, "command": command, "ours": {}, "trainer": {}, "full_s": []}
@@ -156,15 +180,24 @@ class Ledger:
                 raise UsageError(f"{file} was measured with other settings; name another --folder")
 
     def write(self) -> None:
+        """Write the file."""
         scratch = self.file.with_suffix(".part")
         scratch.write_text(json.dumps(self.content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         os.replace(scratch, self.file)
 
 
 class Watch:
-    """Stands where the sweep's progress is shown: measures each of our runs, and puts the others between them."""
+    """A progress display of the sweep that measures each of our runs and does the other trainings between them."""
 
     def __init__(self, plan: Plan, ledger: Ledger, started: float, options: argparse.Namespace) -> None:
+        """Choose the cells for `Trainer` and those after which `full` is repeated.
+
+        Args:
+            plan: The plan of the sweep.
+            ledger: The measurements.
+            started: The reading of `time.perf_counter` at the start of the process.
+            options: The parsed options.
+        """
         self.plan, self._ledger, self._options = plan, ledger, options
         self._began = self.last = started
         self._aside = 0.0
@@ -175,6 +208,7 @@ class Watch:
         self._repeat_full = {run.spec.strategy for place, run in enumerate(plan.runs) if place % every == every // 2}
 
     def __enter__(self) -> Watch:
+        """Train the first half of Trainer's cells if the sweep uses several processes."""
         if self._options.jobs > 1:
             self.fit_by_trainer(0)
         return self
@@ -182,21 +216,29 @@ class Watch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        pass
+        """Do nothing."""
 
     def started(self, planned: PlannedRun) -> None:
+        """Start the clock at the first run."""
         if not self._working:
             self._working = True
             self._ledger.content.setdefault("startup_s", time.perf_counter() - self._began - self._aside)
             self.last = time.perf_counter()
 
     def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
-        pass
+        """Do nothing."""
 
     def warned(self, message: str) -> None:
+        """Print a warning."""
         _say(f"warning: {message}")
 
     def ended(self, outcome: Outcome) -> None:
+        """Record the time of a run, then do the trainings that belong after it.
+
+        Raises:
+            KeyboardInterrupt: The time of `--stop-after` is over.
+            UsageError: The run failed.
+        """
         strategy, content = outcome.spec.strategy, self._ledger.content
         if outcome.status == "failed":
             raise UsageError(f"{outcome.spec.label} failed: {outcome.cause}")
@@ -218,7 +260,7 @@ class Watch:
             raise KeyboardInterrupt
 
     def fit_by_trainer(self, half: int) -> None:
-        """One half of Trainer's cells, every second one in the order of the plan, for a sweep in several processes."""
+        """Train one half of Trainer's cells, every second one in the order of the plan, starting with cell `half`."""
         started = time.perf_counter()
         cells = [run for run in self.plan.runs if run.spec.strategy in self._sample]
         for planned in cells[half::2]:
@@ -231,18 +273,18 @@ class Watch:
             return
         if self._baseline is None:
             self._baseline = Baseline(planned)
-        done[strategy] = found = self._baseline.fit(planned)
+        done[strategy] = times = self._baseline.fit(planned)
         self._ledger.write()
-        _say(f"    {strategy} by Trainer: {found['whole_s']:.1f} s in all")
+        _say(f"    {strategy} by Trainer: {times['whole_s']:.1f} s in all")
 
 
 def costs(plan: Plan) -> dict[str, float]:
-    """Of each cell, what is expected."""
+    """Return the expected cost of each cell."""
     return {run.spec.strategy: run.cost for run in plan.runs}
 
 
 def full_again(plan: Plan) -> float:
-    """Seconds of the training steps of our `full`."""
+    """Repeat our `full` run and return the seconds of its training steps."""
     from alue_bench.running.run import train
 
     planned = full_of(plan)
@@ -252,7 +294,11 @@ def full_again(plan: Plan) -> float:
 
 
 def full_of(plan: Plan) -> PlannedRun:
-    """Raises UsageError where the grid does not hold it."""
+    """Return the planned run of full fine-tuning.
+
+    Raises:
+        UsageError: The grid does not contain it.
+    """
     for planned in plan.runs:
         if planned.spec.strategy == "full":
             return planned
@@ -260,10 +306,10 @@ def full_of(plan: Plan) -> PlannedRun:
 
 
 class Baseline:
-    """The same run by the library's `Trainer`, in this process."""
+    """A trainer of planned runs by transformers' `Trainer`, in this process."""
 
     def __init__(self, planned: PlannedRun) -> None:
-        """Warms up with a training of one step."""
+        """Prepare the data of a run and warm up with a training of one step."""
         from benchmarks import trainer_baseline
 
         tokenizer = planned.inputs.models.tokenizer(planned.inputs.checkpoint)
@@ -276,8 +322,11 @@ class Baseline:
         self._trained(planned, few, max_steps=1)
 
     def fit(self, planned: PlannedRun) -> dict[str, float]:
-        """Seconds: of training alone, and of all that a user would wait for: loading, training, scoring the dev split
-        after each epoch and the test split once."""
+        """Train a run and return its times, counts and test score.
+
+        `train_s` is the time of training alone; `whole_s` is everything that a user would wait for: loading, training,
+        scoring the dev split after each epoch and the test split once.
+        """
         started = time.perf_counter()
         trainer, train_s = self._trained(planned, self._splits["train"])
         scoring = time.perf_counter()
@@ -335,7 +384,7 @@ class Baseline:
 
 
 def tokens_of(planned: PlannedRun, split: str) -> Any:
-    """The split as token ids, as our run has it."""
+    """Return the token ids of a split, as the planned run uses them."""
     from alue_bench.running.run import tokenised
 
     inputs = planned.inputs
@@ -345,13 +394,23 @@ def tokens_of(planned: PlannedRun, split: str) -> Any:
 def compared_apart(
     document: Mapping[str, Any], options: argparse.Namespace, folder: Path, ledger: Ledger
 ) -> list[dict[str, Any]]:
-    """Some cells again, each in a process of its own that shares nothing with the sweep: are their scores equal?"""
+    """Run some cells again, each in a process of its own that shares nothing with the sweep, and compare the scores.
+
+    Args:
+        document: The document that the sweep printed.
+        options: The parsed options.
+        folder: The folder of the benchmark.
+        ledger: The measurements; results are added.
+
+    Returns:
+        Strategy, equality and largest difference of scores, for each cell.
+    """
     done = {one["strategy"]: one["metrics"] for one in document["runs"]}
     chosen = random.Random(1).sample(sorted(done), min(SEPARATE, len(done)))
     known = {one["strategy"]: one for one in ledger.content.get("apart", [])}
     from alue_bench.executors.processes import environment_of
 
-    # A sweep in several processes gives each its share of the cores; so must these.
+    # A sweep in several processes gives each a share of the cores; these runs must have the same share.
     share = environment_of(None, options.jobs)
     for strategy in chosen:
         if strategy in known:
@@ -371,7 +430,20 @@ def compared_apart(
 def run_apart(
     given: Sequence[str], options: argparse.Namespace, folder: Path, environment: Mapping[str, str] | None = None
 ) -> list[dict[str, Any]]:
-    """What `alue-bench run` does of the same rows in a fresh process, with a cache and a store of its own."""
+    """Execute `alue-bench run` on the same rows in a fresh process, with a cache and a store of its own.
+
+    Args:
+        given: Further arguments.
+        options: The parsed options.
+        folder: The folder for cache and store.
+        environment: Further environment variables.
+
+    Returns:
+        The runs in the document that the command prints.
+
+    Raises:
+        UsageError: The command failed.
+    """
     data = ["--sample"] if options.sample else ["--data-dir", str(options.data_dir)] if options.data_dir else []
     said = ["run", "--task", TASK, "--model", MODEL, *given, "--json", "--precision", "fp32", "--device", "cpu"]
     said += ["--epochs", str(options.epochs), *data]
@@ -394,7 +466,7 @@ def run_apart(
 
 
 def repeat_full(options: argparse.Namespace, folder: Path, ledger: Ledger) -> None:
-    """Our `full` with other seeds, as many at once as the sweep did."""
+    """Repeat our `full` run with other seeds, as many at once as in the sweep, and record the seconds."""
     if len(ledger.content["full_s"]) >= FULLS:
         return
     seeds = [option for seed in range(FULLS) for option in ("--seed", str(43 + seed))]
@@ -404,7 +476,15 @@ def repeat_full(options: argparse.Namespace, folder: Path, ledger: Ledger) -> No
 
 
 def concluded(content: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
-    """Sums, estimates and ratios."""
+    """Return the sums, estimates and ratios.
+
+    Args:
+        content: The content of the ledger.
+        plan: The plan of the sweep.
+
+    Raises:
+        UsageError: A cell was not measured.
+    """
     ours, trainer, cells, jobs = content["ours"], content["trainer"], costs(plan), content["settings"]["jobs"]
     missing = [strategy for strategy in cells if strategy not in ours]
     if missing:
@@ -445,13 +525,20 @@ def concluded(content: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
 
 
 def scoring(metrics: Mapping[str, Mapping[str, float]]) -> float:
-    """Our seconds on dev and test splits. Their prefixes, charged to each run, are in them: more than was spent."""
+    """Return our seconds for scoring dev and test splits.
+
+    The sum includes the cost of the splits' frozen prefixes for each run, so that it exceeds the time actually spent.
+    """
     return sum(one["runtime/dev_s"] + one["runtime/test_s"] for one in metrics.values())
 
 
 def predictions(plan: Plan) -> dict[str, float]:
-    """Operations of all cells, relative to as many full runs: with prefixes from one pass, charged to each run, and
-    computed at every step."""
+    """Return the FLOPs of all cells by formula, relative to the same number of `full` runs.
+
+    Returns:
+        "shared": all prefixes come from one pass; "charged": each run computes its own prefix once; "uncached": the
+        prefixes are computed at every step.
+    """
     from alue_bench.contract.strategy import FreezePlan
     from alue_bench.measure.flops import training_flops
     from alue_bench.training.architecture.encoder_stack import view_as_stack
@@ -475,45 +562,51 @@ def predictions(plan: Plan) -> dict[str, float]:
     return {"shared": (loops + deepest) / full, "charged": charged / full, "uncached": uncached / full}
 
 
-def report(found: Mapping[str, Any], document: Mapping[str, Any]) -> None:
-    """On stdout."""
-    trainer, alone = Estimate(**found["trainer_whole_s"]), Estimate(**found["trainer_training_s"])
+def report(conclusion: Mapping[str, Any], document: Mapping[str, Any]) -> None:
+    """Print the conclusion on stdout.
+
+    Args:
+        conclusion: The result of `concluded`, with the comparison of separate runs.
+        document: The document that the sweep printed.
+    """
+    trainer, alone = Estimate(**conclusion["trainer_whole_s"]), Estimate(**conclusion["trainer_training_s"])
     sheet = Sheet(
-        title=f"{found['cells']} cells; Trainer: estimated from {found['trainer_cells']} of them (± standard error)",
+        title=f"{conclusion['cells']} cells; Trainer: estimated from {conclusion['trainer_cells']} of them "
+        "(± standard error)",
         columns=("what", "", "ours s", "Trainer s", "ours ÷ Trainer"),
         rows=(
             (
                 *("whole job", "loading, training, scoring, recording"),
-                *(number(found["ours_whole_s"], ".0f"), f"{trainer.total:.0f} ± {trainer.error:.0f}"),
-                number(found["whole_ratio"], ".3f"),
+                *(number(conclusion["ours_whole_s"], ".0f"), f"{trainer.total:.0f} ± {trainer.error:.0f}"),
+                number(conclusion["whole_ratio"], ".3f"),
             ),
             (
-                *("training alone", "prefixes included" + ("; of a worker" if found["jobs"] > 1 else "")),
-                *(number(found["ours_training_s"], ".0f"), f"{alone.total:.0f} ± {alone.error:.0f}"),
-                number(found["training_ratio"], ".3f"),
+                *("training alone", "prefixes included" + ("; of a worker" if conclusion["jobs"] > 1 else "")),
+                *(number(conclusion["ours_training_s"], ".0f"), f"{alone.total:.0f} ± {alone.error:.0f}"),
+                number(conclusion["training_ratio"], ".3f"),
             ),
         ),
     )
-    predicted = found["predicted"]
+    predicted = conclusion["predicted"]
     lines = [
-        f"Target {TARGET:.3f} of Trainer's time: {'met' if found['whole_ratio'] <= TARGET else 'missed'} "
-        f"({found['whole_ratio']:.3f}).",
-        f"Training of all cells took {found['of_so_many_fulls']:.3f} of so many of our full runs "
-        f"({found['our_full_s']:.2f} s each, mean of repetitions over the sweep); operations predict "
-        f"{predicted['shared']:.3f} with shared prefixes ({found['against_prediction']:+.1%}), "
+        f"Target {TARGET:.3f} of Trainer's time: {'met' if conclusion['whole_ratio'] <= TARGET else 'missed'} "
+        f"({conclusion['whole_ratio']:.3f}).",
+        f"Training of all cells took {conclusion['of_so_many_fulls']:.3f} of so many of our full runs "
+        f"({conclusion['our_full_s']:.2f} s each, mean of repetitions over the sweep); operations predict "
+        f"{predicted['shared']:.3f} with shared prefixes ({conclusion['against_prediction']:+.1%}), "
         f"{predicted['charged']:.3f} where each pays its own, {predicted['uncached']:.3f} without a cache.",
-        f"Beside training, scoring among it, a run took {found['ours_beside_training_s_per_run']:.2f} s.",
+        f"Beside training, scoring among it, a run took {conclusion['ours_beside_training_s_per_run']:.2f} s.",
         *(
             f"{one['strategy']} apart, in a fresh process with an empty cache: "
             f"{'equal' if one['equal'] else 'largest difference ' + format(one['largest_difference'], '.2g')}."
-            for one in found["apart"]
+            for one in conclusion["apart"]
         ),
         *(
             f"Recommended for {grid['task']}, {grid['model']}: {grid['recommendation']['strategy']}."
             for grid in document["sweep"]["grids"]
             if grid["recommendation"]
         ),
-        f"Measured on {found['hardware']}.",
+        f"Measured on {conclusion['hardware']}.",
     ]
     show([sheet], lines)
 

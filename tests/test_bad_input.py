@@ -325,7 +325,10 @@ class TestHub:
         started = time.monotonic()
         said = command(*self.ASK, HF_ENDPOINT="http://127.0.0.1:9" if kind == "nobody listens" else silent_hub)
         assert said.code == 2
-        assert "cannot be had from the hub: it does not answer; check the network, or name a local folder" in said.err
+        assert (
+            "cannot be downloaded from the hub: it does not answer; check the network, or name a local folder"
+            in said.err
+        )
         assert "Traceback" not in said.err
         assert time.monotonic() - started < 40  # five seconds of waiting, and the imports of a slow machine
 

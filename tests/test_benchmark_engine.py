@@ -189,7 +189,7 @@ class TestGoingOn:
         (tmp_path / "out.json").write_text(json.dumps(content))
         done = call(engine.main, *self.ARGUMENTS, measured=Stand())
         assert done.code == 2
-        assert "(code, that is alue_bench/training/*.py" in done.err
+        assert "(code, that is alue_bench/training/**/*.py" in done.err
         assert "name another --json file" in done.err
 
     def test_not_on_other_hardware(self, call: Any) -> None:
@@ -259,7 +259,7 @@ class TestMisuse:
             (("--way", "by-hand"), "invalid choice"),
             (("--epochs", "0"), "not a whole number above 0"),
             (("--longest", "2"), "too few rows"),
-            (("--heads", "3"), "does not divide"),
+            (("--heads", "3"), "is not a multiple of"),
             (("--json", "nowhere/out.json"), "no such folder"),
         ],
     )

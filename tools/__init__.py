@@ -1,1 +1,1 @@
-"""Programs for maintainers: the bundled model's pre-training, the embedded sample, and a comparison of results."""
+"""Programs for maintainers: pre-training of the bundled model, the embedded sample, and a comparison of results."""

@@ -1,14 +1,14 @@
-"""``python -m tools.same_results``: do two checkouts give the same results, to the last bit?
+"""``python -m tools.same_results``: check whether two checkouts give the same results, to the last bit.
 
     python -m tools.same_results record before.json --checkout ../old
     python -m tools.same_results record after.json
     python -m tools.same_results compare before.json after.json
 
-``record`` trains 29 short runs on the embedded sample with the bundled model: every kind of target and a task of pairs,
-with fixed, adaptive and adapter strategies, with and without the cache of frozen layers. It writes each run's
-fingerprint, the whole history of its losses and scores, and digests of its predictions. ``compare`` prints each
-difference and exits with 1 if there is one. Both recordings must come from the same machine: other processors round
-differently.
+``record`` trains 29 short runs on the embedded sample with the bundled model: every kind of target and a task of text
+pairs; fixed, adaptive and adapter strategies; with and without the cache of frozen layers. It writes each run's
+fingerprint, the complete history of its losses and scores, and digests of its predictions. ``compare`` prints every
+difference and exits with 1 if there is one. Both recordings must come from the same machine, because other processors
+round differently.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TASKS = ("sec", "svreg", "oold", "mdd", "xnli")
 STRATEGIES = ("full", "bottom3top4", "head-only", "autofreeze", "lora-r8")
 CACHE_OFF = ("bottom3top4", "head-only")
 MEASURED = ("runtime/", "memory/", "energy/", "throughput/")
-"""Prefixes of metrics that differ from one run to the next."""
+"""The prefixes of metrics that are measurements and so differ between repetitions of a run."""
 PREDICTIONS = ("predictions.csv", "dev_predictions.csv")
 
 Recording = dict[str, dict[str, Any]]
@@ -40,11 +40,17 @@ def _options(flag: str, values: Sequence[str]) -> list[str]:
 
 
 def _train(checkout: Path, folder: Path, arguments: Sequence[str]) -> Recording:
-    """Run the checkout's program in ``folder`` and read back what it recorded, by run."""
+    """Run ``alue-bench run`` of a checkout in a new folder and return what it recorded, by run.
+
+    Args:
+        checkout: The folder of the code.
+        folder: The folder to create for the run's store and cache.
+        arguments: The command's arguments, in addition to ``SETTINGS``.
+    """
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join((str(checkout), str(checkout / "plugins"))),
         "ALUE_BENCH_CACHE": str(folder / "cache"),
-        "OMP_NUM_THREADS": "1",  # sums over several threads depend on how they divide the work
+        "OMP_NUM_THREADS": "1",  # sums computed by several threads depend on how the work is divided
     }
     folder.mkdir()
     store = f"sqlite:///{folder / 'results.db'}"
@@ -58,7 +64,7 @@ def _train(checkout: Path, folder: Path, arguments: Sequence[str]) -> Recording:
 
 
 def _recorded(store: str, run_id: str, fingerprint: str) -> dict[str, Any]:
-    """A run's fingerprint, the history of each metric that is no measurement, and digests of its predictions."""
+    """Return a run's fingerprint, the history of each metric that is not a measurement, and digests of predictions."""
     from mlflow import MlflowClient
 
     client = MlflowClient(store)
@@ -75,7 +81,7 @@ def _recorded(store: str, run_id: str, fingerprint: str) -> dict[str, Any]:
 
 
 def record(checkout: Path) -> Recording:
-    """Train the fixed list of runs with the code of ``checkout``."""
+    """Train the fixed list of runs with the code of a checkout and return what they recorded, by run."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tasks = _options("--task", TASKS)
@@ -97,10 +103,10 @@ def differences(one: Mapping[str, Mapping[str, Any]], other: Mapping[str, Mappin
 
 
 def main() -> int:
-    """Return the exit status."""
+    """Run the command line and return the exit code: 1 if two recordings differ."""
     parser = argparse.ArgumentParser(prog="python -m tools.same_results", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    recording = commands.add_parser("record", help="train the runs and write what they gave")
+    recording = commands.add_parser("record", help="train the runs and write their results")
     recording.add_argument("file", type=Path)
     recording.add_argument(
         "--checkout", type=Path, default=Path(__file__).parents[1], help="folder of the code (%(default)s)"
@@ -113,9 +119,9 @@ def main() -> int:
         options.file.write_text(json.dumps(record(options.checkout.resolve()), indent=1), encoding="utf-8")
         return 0
     one, other = (json.loads(file.read_text(encoding="utf-8")) for file in options.files)
-    found = differences(one, other)
-    print("\n".join(found) if found else f"{len(one)} runs are equal")
-    return 1 if found else 0
+    lines = differences(one, other)
+    print("\n".join(lines) if lines else f"{len(one)} runs are equal")
+    return 1 if lines else 0
 
 
 if __name__ == "__main__":

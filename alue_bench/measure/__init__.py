@@ -1,1 +1,1 @@
-"""Measurements are values with a unit in their name: seconds, MiB, FLOPs."""
+"""Measurements of a run: FLOPs, peak memory, energy, environment. The name of each value includes its unit."""

@@ -1,4 +1,4 @@
-"""Work beside a result, such as a measurement or a picture, whose failure must not cost the result."""
+"""Best-effort execution of optional work, such as a measurement or a figure, whose failure must not lose a result."""
 
 from __future__ import annotations
 
@@ -11,19 +11,24 @@ T = TypeVar("T")
 
 
 def best_effort(missing: str, work: Callable[[], T], on_problem: Callable[[str], None]) -> T | None:
-    """Return what `work` returns; where it raises, report what is missing and why, and return None.
+    """Return the result of `work`; if it raises, report the error and return None.
 
-    missing: what the result then lacks, as "no peak memory". An interruption by the user passes through.
+    Exceptions outside `Exception`, such as an interruption by the user, are not caught.
+
+    Args:
+        missing: What is missing if `work` fails, such as "no peak memory".
+        work: The optional work.
+        on_problem: Called with a sentence that says what is missing and why.
     """
     try:
         return work()
-    except Exception as error:  # whatever a driver, a figure's back end or a full memory raises
+    except Exception as error:  # drivers, figure back ends and exhausted memory raise errors of many types
         on_problem(f"{missing}: {cause_of(error)}")
         return None
 
 
 def cause_of(error: BaseException) -> str:
-    """An error in one line: its type, unless it is one of ours, and the first line of its text."""
+    """Return an error in one line: its type (unless it is an `AlueBenchError`) and the first line of its message."""
     first_line = next((line for line in str(error).splitlines() if line.strip()), "")
     if isinstance(error, AlueBenchError):
         return first_line

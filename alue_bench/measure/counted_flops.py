@@ -1,11 +1,11 @@
-"""Floating-point operations as torch's counter sees them, for architectures that the formulas of `flops` do not fit.
+"""FLOPs counted by torch's FLOP counter, for architectures that the formulas in `flops` do not fit.
 
-A training step of the actual model is run on the CPU with products left out: the counter needs their shapes alone. So a
-count takes little time and no memory for weights, whatever the size of the model.
+A training step of the actual model runs on the CPU without computing its matrix products, since the counter needs only
+their shapes. So a count takes little time and no memory for weights, whatever the size of the model.
 
-Counted are texts of a few lengths, in batches of two sizes. Between these lengths operations per token change linearly,
-as they do where attention is over all tokens; what a batch costs however many texts it has, such as the projections of
-DeBERTa's relative positions, is told apart by the two sizes.
+Counts are made for texts of a few lengths in batches of two sizes. Operations per token are interpolated linearly
+between these lengths, which is exact for attention over all tokens. Comparing the two batch sizes separates the cost
+per text from the cost per batch, such as the projections of DeBERTa's relative positions.
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SIZES = (2, 3)
-"""Texts in the batches that are counted."""
+"""The numbers of texts in the two counted batches."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Operations of one batch of texts of one length."""
+    """The FLOPs of one batch of texts of equal length."""
 
     batch: float
-    """However many texts it has."""
+    """The FLOPs that do not depend on the number of texts."""
     text: float
-    """For each of them."""
+    """The FLOPs for each text."""
 
 
 _known: dict[str, int] = {}
-"""Counts by everything that determines them: they are the same in every run of a plan."""
+"""The counts so far, by a digest of everything that determines them: they are the same in every run of a plan."""
 
 
 def counted_step(
     stack: EncoderStack, plan: FreezePlan, lengths: np.ndarray[Any, Any], batch_size: int, *, start: int = 0
 ) -> float:
-    """Count training steps over texts of these lengths (int64 [n]), without dev evaluation.
+    """Count the FLOPs of training once on each of some texts, without dev evaluation.
 
     Args:
-        stack: The model, perhaps on the meta device. It is not changed.
-        plan: What is frozen.
-        lengths: Tokens of each text.
-        batch_size: Texts in a batch.
-        start: How many layers are not computed, since their outputs are at hand.
+        stack: The model, possibly on the meta device. It is not changed.
+        plan: The parts that are frozen.
+        lengths: The number of tokens of each text, int64 `[texts]`.
+        batch_size: The number of texts in a batch.
+        start: The number of layers that are not computed because their outputs are cached.
     """
     trained = frozenset(id(parameter) for parameter in trainable_parameters(stack, plan))
     names = frozenset(name for name, p in stack.model.named_parameters() if id(p) in trained)
@@ -63,19 +63,32 @@ def counted_step(
 
 
 def counted_prefix(stack: EncoderStack, depth: int, lengths: np.ndarray[Any, Any], batch_size: int) -> float:
-    """Count the embeddings and the lowest `depth` layers, forward, over texts of these lengths (int64 [n])."""
+    """Count the FLOPs of a forward pass of the embeddings and the lowest `depth` layers.
+
+    Args:
+        stack: The model, possibly on the meta device.
+        depth: The number of layers; 0 counts nothing.
+        lengths: The number of tokens of each text, int64 `[texts]`.
+        batch_size: The number of texts in a batch.
+    """
     if depth == 0:
         return 0.0
     return _over(lengths, batch_size, lambda texts, tokens: _count(stack, frozenset(), texts, tokens, depth))
 
 
 def counted_forward(stack: EncoderStack, lengths: np.ndarray[Any, Any], batch_size: int) -> float:
-    """Count the whole model, forward, over texts of these lengths (int64 [n])."""
+    """Count the FLOPs of a forward pass of the whole model over texts with these numbers of tokens, int64 `[texts]`."""
     return _over(lengths, batch_size, lambda texts, tokens: _count(stack, frozenset(), texts, tokens))
 
 
 def _over(lengths: np.ndarray[Any, Any], batch_size: int, count: Any) -> float:
-    """The sum over all texts, from counts at the lengths between which theirs lie."""
+    """Return the FLOPs of all texts, interpolated from counts at the shortest, middle and longest length.
+
+    Args:
+        lengths: The number of tokens of each text, int64 `[texts]`.
+        batch_size: The number of texts in a batch.
+        count: A function from the number of texts and the number of tokens per text to FLOPs.
+    """
     import numpy as np
 
     if len(lengths) == 0:
@@ -91,15 +104,21 @@ def _over(lengths: np.ndarray[Any, Any], batch_size: int, count: Any) -> float:
 
 
 def _cost(count: Any, tokens: int) -> Cost:
+    """Return the cost of a batch of texts with this number of tokens each."""
     few, more = (count(texts, tokens) for texts in SIZES)
     text = (more - few) / (SIZES[1] - SIZES[0])
     return Cost(batch=few - SIZES[0] * text, text=text)
 
 
 def _count(stack: EncoderStack, trained: frozenset[str], texts: int, tokens: int, depth: int | None = None) -> int:
-    """Operations of one step in which these parameters train; of a forward pass where none do.
+    """Return the FLOPs of one training step, or of a forward pass if nothing trains.
 
-    depth: how many layers are computed; None for all, and the head.
+    Args:
+        stack: The model.
+        trained: The names of the parameters that train.
+        texts: The number of texts in the batch.
+        tokens: The number of tokens of each text.
+        depth: The number of layers to compute; None computes all layers and the head.
     """
     model: Any = stack.model
     shapes = [(name, tuple(p.shape)) for name, p in model.named_parameters()]
@@ -110,13 +129,14 @@ def _count(stack: EncoderStack, trained: frozenset[str], texts: int, tokens: int
 
 
 def _counted(stack: EncoderStack, trained: frozenset[str], texts: int, tokens: int, depth: int | None) -> int:
+    """Count what `_count` returns, without looking for an earlier count."""
     import torch
     from torch.func import functional_call
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     model: Any = stack.model
     weights = {
-        name: torch.empty(p.shape, requires_grad=name in trained)  # memory that nothing touches is not taken
+        name: torch.empty(p.shape, requires_grad=name in trained)  # untouched memory is never allocated by the system
         for name, p in model.named_parameters()
     }
     inputs = text_of(model, texts=texts, tokens=tokens)
@@ -124,7 +144,7 @@ def _counted(stack: EncoderStack, trained: frozenset[str], texts: int, tokens: i
         torch.random.fork_rng(devices=[]),
         _undisturbed(model),
         _ended_behind(stack, depth),
-        sdpa_kernel(SDPBackend.MATH),  # attention spelt out: the CPU's own kernel is unknown to the counter
+        sdpa_kernel(SDPBackend.MATH),  # attention as single products: the counter does not know the CPU's fused kernel
         _Counting() as counting,
         torch.set_grad_enabled(bool(trained)),
     ):
@@ -132,7 +152,7 @@ def _counted(stack: EncoderStack, trained: frozenset[str], texts: int, tokens: i
             logits: Tensor = functional_call(model, {**weights, **_buffers(model)}, (), inputs).logits
             if trained:
                 learnt = [weights[name] for name in sorted(trained)]
-                torch.autograd.grad(logits.float().sum(), learnt, allow_unused=True)  # accumulates none, copies none
+                torch.autograd.grad(logits.float().sum(), learnt, allow_unused=True)  # unlike backward(): no copies
         except Reached:
             pass
     return counting.flops
@@ -140,7 +160,7 @@ def _counted(stack: EncoderStack, trained: frozenset[str], texts: int, tokens: i
 
 @contextmanager
 def _undisturbed(model: Any) -> Iterator[None]:
-    """Eval mode, no cache and a padding id while counting; afterwards all as it was."""
+    """Set eval mode, no cache and a padding id inside the context, and restore the model's settings afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     config: Any = model.config
     before = {name: getattr(config, name, None) for name in ("use_cache", "pad_token_id")}
@@ -148,7 +168,7 @@ def _undisturbed(model: Any) -> Iterator[None]:
     if before["use_cache"]:
         config.use_cache = False
     if before["pad_token_id"] is None:
-        config.pad_token_id = 0  # some decoders refuse batches without
+        config.pad_token_id = 0  # some decoders refuse batches without a padding id
     try:
         yield
     finally:
@@ -162,7 +182,7 @@ def _undisturbed(model: Any) -> Iterator[None]:
 
 @contextmanager
 def _ended_behind(stack: EncoderStack, depth: int | None) -> Iterator[None]:
-    """End a forward pass where so many layers were computed."""
+    """End every forward pass inside the context after `depth` layers, by raising `Reached`; None ends none."""
     if depth is None:
         yield
         return
@@ -176,11 +196,11 @@ def _ended_behind(stack: EncoderStack, depth: int | None) -> Iterator[None]:
 
 
 _built: dict[str, dict[str, Tensor]] = {}
-"""Buffers of models built on the CPU, by their configuration."""
+"""The buffers of models built on the CPU, by a digest of the configuration."""
 
 
 def _buffers(model: Any) -> dict[str, Tensor]:
-    """Return the model's buffers on the CPU. Those on the meta device have no values: a model built anew has."""
+    """Return the model's buffers on the CPU. A buffer on the meta device has no values: a new model provides them."""
     from transformers.initialization import no_init_weights
 
     own = dict(model.named_buffers())
@@ -194,17 +214,19 @@ def _buffers(model: Any) -> dict[str, Tensor]:
 
 
 class _Counting:
-    """Counts products while a model runs, and leaves them out.
+    """A context in which matrix products are counted but not computed.
 
-    Inside, products, and gradients of tables, give a tensor of the right shape with nothing in it. What a product would
-    have cost is told by the formulas of torch's own counter, from shapes alone.
+    Inside the context, products and gradients of embedding tables return an uninitialised tensor of the right shape.
+    The FLOPs of a product are computed from its shapes by the formulas of torch's own counter.
     """
 
     def __init__(self) -> None:
+        """Start with a count of 0."""
         self.flops = 0
         self._mode: Any = None
 
     def __enter__(self) -> Self:
+        """Start intercepting torch's operations."""
         import torch
         from torch.utils._python_dispatch import TorchDispatchMode
         from torch.utils._pytree import tree_map
@@ -224,14 +246,15 @@ class _Counting:
                 operation, kwargs = func._overloadpacket, kwargs or {}
                 if operation not in flop_registry and operation is not tables:
                     return func(*args, **kwargs)
-                found = tree_map(empty, func(*tree_map(shape, args), **tree_map(shape, kwargs)))
+                result = tree_map(empty, func(*tree_map(shape, args), **tree_map(shape, kwargs)))
                 if operation is not tables:
-                    counting.flops += int(flop_registry[operation](*args, **kwargs, out_val=found))
-                return found
+                    counting.flops += int(flop_registry[operation](*args, **kwargs, out_val=result))
+                return result
 
         self._mode = Mode()  # type: ignore[no-untyped-call]
         self._mode.__enter__()
         return self
 
     def __exit__(self, *raised: object) -> None:
+        """Stop intercepting torch's operations."""
         self._mode.__exit__(*raised)

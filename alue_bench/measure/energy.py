@@ -1,12 +1,13 @@
-"""Energy of a block of work, where the hardware counts it; absent where it does not, never estimated.
+"""Energy of a block of work as counted by the hardware; never estimated, and absent if the hardware does not count it.
 
-Two counters, both of energy since some start, so that two readings bracket the work:
+There are two counters. Both count energy since some start, so the difference of two readings is the energy of the work
+between them:
 
-- the GPU's own (NVML, of the device torch uses; Volta and later), through the package `nvidia-ml-py`;
-- the processor's packages (RAPL), which Linux shows below /sys/class/powercap to those who may read it. It counts the
-  whole processor, whoever uses it.
+- the GPU's counter (NVML, Volta and later) for the device that torch uses, read through the package `nvidia-ml-py`;
+- the processor packages' counters (RAPL), which Linux shows below /sys/class/powercap to users with permission. They
+  count the whole processor, including other processes.
 
-A counter that fails is left out, and why is told: neither the work nor its own error is lost for it.
+If a counter fails, its value is missing and the reason is reported. The measured work and its errors are unaffected.
 """
 
 from __future__ import annotations
@@ -25,12 +26,21 @@ MILLI, MICRO = 1e-3, 1e-6
 
 
 class Energy:
-    """Context manager; afterwards `joules` holds what each readable counter advanced: "gpu", "cpu"."""
+    """A context manager that measures the energy of its block.
+
+    Afterwards `joules` holds the energy in joules from each readable counter, "gpu" and "cpu".
+    """
 
     def __init__(self, device: str, powercap: Path = POWERCAP) -> None:
+        """Look for readable counters.
+
+        Args:
+            device: "cpu" or "cuda"; the GPU's counter is used with "cuda" only.
+            powercap: The folder of Linux's RAPL counters.
+        """
         self.joules: dict[str, float] = {}
         self.problems: list[str] = []
-        """Sentences on counters that failed."""
+        """The sentences about counters that failed."""
         self._counters: dict[str, Counter] = {}
         if device == "cuda":
             gpu = best_effort("no energy of the GPU", _nvml_counter, self.problems.append)
@@ -42,6 +52,7 @@ class Energy:
         self._running: dict[str, Callable[[], float]] = {}
 
     def __enter__(self) -> Energy:
+        """Take the first readings."""
         for name, start in self._counters.items():
             advance = best_effort(f"no energy/{name}_j", start, self.problems.append)
             if advance is not None:
@@ -51,6 +62,7 @@ class Energy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Take the second readings and compute `joules`."""
         for name, advance in self._running.items():
             joules = best_effort(f"no energy/{name}_j", advance, self.problems.append)
             if joules is not None:
@@ -58,17 +70,19 @@ class Energy:
 
 
 Counter = Callable[[], Callable[[], float]]
-"""Reads a counter, and returns a function that says by how many joules it has advanced since."""
+"""A function that reads a counter and returns a second function, which returns the joules counted since then."""
 
 
 def _advance_of(read: Callable[[], float]) -> Counter:
+    """Make a `Counter` from a function that returns joules since some start."""
+
     def start() -> Callable[[], float]:
         before = read()
 
         def advance() -> float:
             joules = read() - before
             if joules < 0:
-                raise RuntimeError("the counter began again, as after a reset of the driver")
+                raise RuntimeError("the counter restarted during the run, as after a reset of the driver")
             return joules
 
         return advance
@@ -77,13 +91,14 @@ def _advance_of(read: Callable[[], float]) -> Counter:
 
 
 def _advance_of_packages(packages: list[Path]) -> Callable[[], float]:
+    """Read the counters of processor packages and return a function that returns the joules counted since then."""
     before = [_number(package / "energy_uj") for package in packages]
 
     def advance() -> float:
         spent = 0
         for package, start in zip(packages, before, strict=True):
             end = _number(package / "energy_uj")
-            # The counter starts again at zero when it is full: once in minutes to hours.
+            # The counter restarts at zero when it is full, every few minutes to hours.
             spent += end - start + (_number(package / "max_energy_range_uj") if end < start else 0)
         return spent * MICRO
 
@@ -91,8 +106,12 @@ def _advance_of_packages(packages: list[Path]) -> Callable[[], float]:
 
 
 def _nvml_counter() -> Callable[[], float] | None:
-    """Joules of the GPU that torch uses, or None without the package, the driver, or a counter in the device, and where
-    several runs share it, since it counts them together."""
+    """Return a function that reads the joules of the GPU that torch uses.
+
+    Returns:
+        The function; None if the package, the driver or the device's counter is missing, or if several runs share the
+        GPU, since the counter cannot tell them apart.
+    """
     if os.environ.get(RUNS_PER_GPU):
         return None
     try:
@@ -103,7 +122,7 @@ def _nvml_counter() -> Callable[[], float] | None:
 
     with suppress(pynvml.NVMLError):
         pynvml.nvmlInit()
-        # By identity, not by number: CUDA_VISIBLE_DEVICES renumbers what torch sees.
+        # The device is found by UUID, not by number: CUDA_VISIBLE_DEVICES renumbers the devices that torch sees.
         identity = f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
         handle = pynvml.nvmlDeviceGetHandleByUUID(identity)
         pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
@@ -112,14 +131,17 @@ def _nvml_counter() -> Callable[[], float] | None:
 
 
 def _readable_packages(powercap: Path) -> list[Path]:
-    """Folders of whole processor packages (not their parts, which would count twice) whose counter may be read."""
-    found = []
+    """Return the folders of processor packages whose counters are readable.
+
+    Folders of parts of a package are left out, since their energy would count twice.
+    """
+    readable = []
     for folder in sorted(powercap.glob("intel-rapl:*")) if powercap.is_dir() else ():
         if folder.name.count(":") == 1:
             with suppress(OSError, ValueError):
                 _number(folder / "energy_uj")
-                found.append(folder)
-    return found
+                readable.append(folder)
+    return readable
 
 
 def _number(file: Path) -> int:

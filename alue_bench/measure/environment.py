@@ -1,4 +1,4 @@
-"""What a result was measured on: hardware, libraries, code. Runtimes compare only where the hardware is the same."""
+"""The environment of a run: hardware, libraries and code. Runtimes are comparable only on equal hardware."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ LIBRARIES = (
     "pluggy",
 )
 RUNS_PER_GPU = "ALUE_BENCH_RUNS_PER_GPU"
-"""Environment variable by which an executor tells its workers how many runs share a GPU, where more than one does."""
+"""The environment variable by which an executor tells its workers how many runs share a GPU, if more than one does."""
 
 
 def hardware(device: str) -> dict[str, Any]:
-    """Processor, threads, memory and accelerator that a run on this device uses."""
+    """Return the processor, threads, memory in GiB and accelerator that a run on this device ("cpu", "cuda") uses."""
     import psutil
     import torch
 
-    found: dict[str, Any] = {
+    description: dict[str, Any] = {
         "machine": platform.machine(),
         "processor": processor_name(),
         "threads": torch.get_num_threads(),
@@ -39,27 +39,27 @@ def hardware(device: str) -> dict[str, Any]:
     }
     if device == "cuda":
         properties = torch.cuda.get_device_properties(0)
-        found |= {
+        description |= {
             "accelerator": properties.name,
             "accelerator_memory_gib": round(properties.total_memory / 2**30),
             "cuda": torch.version.cuda,
         }
         if runs := os.environ.get(RUNS_PER_GPU):
-            found["runs_per_gpu"] = runs
-    return found
+            description["runs_per_gpu"] = runs
+    return description
 
 
 def hardware_fingerprint(device: str) -> str:
-    """Short and readable, equal on machines whose runtimes may be compared."""
-    found = hardware(device)
-    name = str(found.get("accelerator") or found["processor"])
-    if runs := found.get("runs_per_gpu"):
+    """Return a short readable name of the hardware that is equal on machines whose runtimes are comparable."""
+    description = hardware(device)
+    name = str(description.get("accelerator") or description["processor"])
+    if runs := description.get("runs_per_gpu"):
         name += f" shared by {runs} runs"
-    return f"{name} · {found['threads']} threads · {digest_of(found)[:8]}"
+    return f"{name} · {description['threads']} threads · {digest_of(description)[:8]}"
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Everything about the circumstances of a run; goes into its environment artifact."""
+    """Return hardware, system, library versions, Git state and usable CPUs, for the run's environment artifact."""
     libraries = {}
     for name in LIBRARIES:
         try:
@@ -77,7 +77,7 @@ def environment(device: str) -> dict[str, Any]:
 
 
 def git_state(folder: Path) -> dict[str, str] | None:
-    """The commit of the user's working folder, and whether it has changes; None outside a repository."""
+    """Return a folder's Git commit and whether tracked files have uncommitted changes; None outside a repository."""
 
     def ask(*arguments: str) -> str | None:
         try:
@@ -95,6 +95,7 @@ def git_state(folder: Path) -> dict[str, str] | None:
 
 
 def processor_name() -> str:
+    """Return the processor's model name from /proc/cpuinfo, else what Python's `platform` reports."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -1,18 +1,20 @@
-"""Floating-point operations of fine-tuning: by formulas from a model's shapes, or, where those do not hold, counted.
+"""FLOPs of fine-tuning, from formulas over a model's shapes, or counted for architectures that the formulas do not fit.
 
-Counted are matrix products, a multiply-add as two operations, tokens without padding. The formulas are compared with
-torch's counter once for each architecture, on a few plans and lengths; where they are off by more than a hundredth, the
-counter's numbers are taken (`counted_flops`). Which of them a run's numbers are is recorded with it.
+FLOPs are those of matrix products; a multiply-add counts as two, and padding tokens do not count. For each architecture
+the formulas are compared once with torch's FLOP counter, for a few plans and lengths. If they differ by more than 1 %,
+the counter's numbers are used (`counted_flops`). The method is recorded with each run.
 
-The formulas: a product with a weight matrix costs as much again for the gradient of its input, where something below it
-trains, and for that of the matrix, where it trains itself. So for a layer of forward cost F:
+The formulas: a product with a weight matrix costs its forward FLOPs once more for the gradient of its input, if
+something below it trains, and once more for the gradient of the matrix, if the matrix trains. So a layer whose forward
+pass costs F costs in a training step:
 
-- trained: 3 F (forward, gradient of its inputs, gradient of its weights);
-- frozen, above something that trains: 2 F; its attention, which multiplies no weights, 3 times its part of F;
+- trained, above something that trains: 3 F (forward, gradient of its input, gradient of its weights);
+- frozen, above something that trains: 2 F; its attention scores and their product with the values, which involve no
+  weights, cost 3 times their share of F;
 - frozen, with nothing below it that trains: 1 F;
 - only its biases trained, above something that trains: 2 F, as if it were frozen;
-- the lowest trained layer above frozen embeddings needs no gradient of its own input: the product that would carry it
-  through the query, key and value projections is left out.
+- trained, with nothing below it that trains: less than 3 F, because the gradient of its own input is not needed, so
+  that the query, key and value projections need no product for it.
 """
 
 from __future__ import annotations
@@ -35,27 +37,28 @@ if TYPE_CHECKING:
     from torch import nn
 
 TOLERANCE = 0.01
-"""How far the formulas may be from torch's counter."""
+"""The largest relative difference between the formulas and torch's counter with which the formulas are used."""
 COMPARED = (3, 64)
-"""Texts of the batches, and at most how many tokens of each, for which both are compared."""
+"""The number of texts and the largest number of tokens per text for which both are compared."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """How the operations of an architecture are found."""
+    """The method by which the FLOPs of an architecture are determined."""
 
     name: Literal["formula", "counter"]
     largest_gap: float | None = None
-    """How far the formulas were from torch's counter, at most; None where tests compare them."""
+    """The largest relative difference between the formulas and torch's counter; None for the BERT family, for which the
+    project's tests compare them, and if the comparison failed."""
     problem: str = ""
-    """Why they could not be compared."""
+    """The reason why the comparison failed, if it did."""
 
 
 _methods: dict[str, Method] = {}
 
 
 def method_of(stack: EncoderStack) -> Method:
-    """Return how operations are found for the architecture of a model, perhaps on the meta device."""
+    """Return the method for the architecture of a model, which may be on the meta device."""
     model: Any = stack.model
     if reads_first_only(stack):
         return Method("formula")
@@ -66,6 +69,7 @@ def method_of(stack: EncoderStack) -> Method:
 
 
 def _compared(stack: EncoderStack) -> Method:
+    """Compare the formulas with torch's counter for three FreezePlans and return the method to use."""
     import numpy as np
 
     shape = stack.shape
@@ -80,26 +84,34 @@ def _compared(stack: EncoderStack) -> Method:
     lengths = np.full(texts, min(tokens, positions - 2) if isinstance(positions, int) and positions > 4 else tokens)
     try:
         gaps = [abs(_formula(stack, plan, lengths) / counted_step(stack, plan, lengths, texts) - 1) for plan in plans]
-    except Exception as error:  # whatever a stranger's architecture does with what it does not expect
+    except Exception as error:  # a third-party architecture may raise any error on unexpected inputs
         return Method("formula", problem=f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"[:200])
     return Method("formula" if max(gaps) <= TOLERANCE else "counter", max(gaps))
 
 
 @dataclass(frozen=True)
 class Product:
-    """A product with a weight matrix, one of those that a layer is made of."""
+    """A product of token vectors with a weight matrix inside a layer."""
 
     size: int
-    """Entries of the matrix."""
+    """The number of entries of the matrix."""
     trained: bool
-    """Whether the matrix trains."""
+    """True if the matrix trains."""
     follows_trained: bool
-    """Whether something of the same layer that trains comes before it."""
+    """True if trainable parameters of the same layer come before the product."""
     behind_query: bool
-    """Whether, where the head reads the first token only, it reads what the first token's query, or the attention
-    weights, have made of the tokens, and not the tokens: keys and values (see `bert_layer.first_token_layer`)."""
+    """True for the key and value projections. If only the first token is computed, they multiply the first token's
+    query and the weighted sum of the tokens instead of the tokens (see `first_token_layer` in
+    `training/bert/layer.py`)."""
 
     def cost(self, tokens: int, *, backward: bool, trains_below: bool) -> int:
+        """Return the FLOPs for a number of tokens.
+
+        Args:
+            tokens: The number of vectors that the matrix multiplies.
+            backward: Whether there is a backward pass through the product.
+            trains_below: Whether something below the layer trains.
+        """
         passes = 1
         if backward:
             passes += (trains_below or self.follows_trained) + self.trained
@@ -108,22 +120,30 @@ class Product:
 
 @dataclass(frozen=True)
 class Layer:
-    """What one encoder layer computes."""
+    """The matrix products of one encoder layer."""
 
     products: tuple[Product, ...]
     trains: bool
-    """Whether anything of it does."""
+    """True if any parameter of the layer trains."""
     width: int
-    """Of attention over all heads."""
+    """The width of attention over all heads."""
     heads: int
     attended: tuple[bool, bool, bool]
-    """Whether something of the layer that trains comes before query, key and value."""
+    """True for query, key and value, respectively, if the layer's trainable parameters come before or in its
+    projection."""
 
     def cost(self, lengths: np.ndarray[Any, Any], *, backward: bool, trains_below: bool, first_only: bool) -> int:
-        """Over examples of these lengths (int64 [n])."""
+        """Return the FLOPs of the layer over some examples.
+
+        Args:
+            lengths: The number of tokens of each example, int64 `[examples]`.
+            backward: Whether there is a backward pass through the layer.
+            trains_below: Whether something below the layer trains.
+            first_only: Whether the layer is computed for the first token of each example only.
+        """
         tokens = len(lengths) if first_only else int(lengths.sum())
         query_trains = any(self.attended[:2])
-        found = sum(
+        in_products = sum(
             product.cost(
                 tokens,
                 backward=backward,
@@ -131,42 +151,48 @@ class Layer:
             )
             for product in self.products
         )
-        # Each head's query, taken back through the keys' matrix, meets whole tokens.
+        # If only the first token is computed, each head multiplies vectors of the full hidden size with all tokens.
         width = self.width * self.heads if first_only else self.width
-        return found + 2 * width * self._pairs(lengths, first_only) * self._attention_products(
+        return in_products + 2 * width * self._pairs(lengths, first_only) * self._attention_products(
             backward, trains_below, first_only
         )
 
     def _pairs(self, lengths: np.ndarray[Any, Any], first_only: bool) -> int:
-        """Pairs of tokens; with `first_only`, those of each example's first token.
+        """Return the number of token pairs in attention; with `first_only`, the pairs with each example's first token.
 
-        Local attention is computed over all pairs, too, most of them masked.
+        Local attention counts the same, because it is computed over all pairs, most of them masked.
         """
         return int(lengths.sum()) if first_only else int((lengths * lengths).sum())
 
     def _attention_products(self, backward: bool, trains_below: bool, first_only: bool) -> int:
-        """Scores, and their product with the values; backward, the gradients of both factors of each."""
+        """Return the number of products in attention.
+
+        Forward there are two: the scores, and their product with the values. Backward, each has a product for the
+        gradient of each factor that needs one.
+        """
         if not backward:
             return 2
         query, key, value = (trains_below or before for before in self.attended)
-        if first_only:  # the one factor of either is the layer's input
+        if first_only:  # keys and values are not computed: the factor in their place is the layer's input
             key = value = trains_below
         return 2 + query + key + value + (query or key)
 
 
 def layers_of(stack: EncoderStack, trained: set[int]) -> list[Layer]:
-    """From the linear modules of each layer and the width of its attention. The model may be on the meta device.
+    """Return the matrix products of each layer, from its linear modules and the width of its attention.
 
-    trained: the ids of the parameters that train; for the cost of forward passes there may as well be none.
+    Args:
+        stack: The model, possibly on the meta device.
+        trained: The `id()`s of the parameters that train; may be empty if only forward passes matter.
     """
     config: Any = stack.model.config
     hidden = int(config.hidden_size)
-    found = []
+    layers = []
     for module in stack.layers:
         products: list[Product] = []
         attended: list[bool] = []
-        # The queries, keys and values are what a layer computes first, side by side: three matrices, or one of three
-        # times the size. Attention as wide as the hidden size, which holds for every architecture we test.
+        # A layer first computes queries, keys and values, side by side: with three matrices, or one of three times the
+        # size. Attention is assumed to be as wide as the hidden size, which holds for every tested architecture.
         before = before_projections = False
         projected = 0
         for part in _parts(module):
@@ -188,7 +214,7 @@ def layers_of(stack: EncoderStack, trained: set[int]) -> list[Layer]:
             before = before or own
         attended += [before] * (3 - len(attended))
         query, key, value = attended
-        found.append(
+        layers.append(
             Layer(
                 products=tuple(products),
                 trains=any(id(parameter) in trained for parameter in module.parameters()),
@@ -197,12 +223,14 @@ def layers_of(stack: EncoderStack, trained: set[int]) -> list[Layer]:
                 attended=(query, key, value),
             )
         )
-    return found
+    return layers
 
 
 def _parts(module: nn.Module) -> Iterator[nn.Module]:
-    """The modules that hold parameters, in the order in which they are registered, which is that of their use. A linear
-    module counts as one with the adapter around it."""
+    """Yield the modules that hold parameters, in the order of registration, which is also the order of their use.
+
+    A linear module and the adapter around it count as one module.
+    """
     if _linear(module) is not None or not any(True for _ in module.children()):
         yield module
         return
@@ -211,7 +239,7 @@ def _parts(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _linear(module: nn.Module) -> nn.Linear | None:
-    """The module itself, or the one within its adapter, where it is linear."""
+    """Return a linear module, or the linear module inside an adapter; None for other modules."""
     from torch import nn
 
     inner = getattr(module, "base_layer", module)
@@ -219,11 +247,20 @@ def _linear(module: nn.Module) -> nn.Linear | None:
 
 
 def _products(part: nn.Module, trained: set[int], follows: bool, behind_query: bool) -> Iterator[Product]:
-    """Of a linear module, and of the adapter around it: a pair of thin matrices, one behind the other (LoRA)."""
+    """Yield the products of a linear module and of the adapter around it.
+
+    A LoRA adapter is a pair of thin matrices, applied one after the other.
+
+    Args:
+        part: The linear module or the adapter around it.
+        trained: The `id()`s of the parameters that train.
+        follows: Whether trainable parameters of the layer come before.
+        behind_query: See `Product`.
+    """
     from torch import nn
 
     base = _linear(part)
-    # An adapter that scales the input (IA3 in the feed-forward) comes before the product.
+    # An adapter that scales the input (IA3 in feed-forward layers) comes before the product.
     scaled = bool(getattr(part, "is_feedforward", False))
     for module in part.modules():
         if not isinstance(module, nn.Linear):
@@ -238,19 +275,26 @@ def _products(part: nn.Module, trained: set[int], follows: bool, behind_query: b
 
 
 def head_flops(stack: EncoderStack, trained: set[int], examples: int, *, trains_below: bool) -> int:
-    """FLOPs of training steps of pooler and head, which read one vector of each example."""
+    """Return the FLOPs of training steps of pooler and head, which read one vector of each example.
+
+    Args:
+        stack: The model, possibly on the meta device.
+        trained: The `id()`s of the parameters that train.
+        examples: The number of examples.
+        trains_below: Whether something below pooler and head trains.
+    """
     from torch import nn
 
-    found, before = 0, trains_below
+    flops, before = 0, trains_below
     for module in _behind_layers(stack):
         if isinstance(module, nn.Linear):
-            found += 2 * examples * module.weight.numel() * (1 + before + (id(module.weight) in trained))
+            flops += 2 * examples * module.weight.numel() * (1 + before + (id(module.weight) in trained))
         before = before or any(id(parameter) in trained for parameter in module.parameters(recurse=False))
-    return found
+    return flops
 
 
 def head_forward(stack: EncoderStack, examples: int) -> int:
-    """FLOPs of pooler and head, forward."""
+    """Return the FLOPs of a forward pass of pooler and head over a number of examples."""
     from torch import nn
 
     linear = (module for module in _behind_layers(stack) if isinstance(module, nn.Linear))
@@ -258,7 +302,7 @@ def head_forward(stack: EncoderStack, examples: int) -> int:
 
 
 def _behind_layers(stack: EncoderStack) -> Iterator[nn.Module]:
-    """Each module that is neither in the embeddings nor in a layer, in the order of their use."""
+    """Yield each module that is neither in the embeddings nor in a layer, in the order of their use."""
     inside = {id(m) for part in (*stack.embeddings, *stack.layers) for m in part.modules()}
     for module in stack.model.modules():
         if id(module) not in inside:
@@ -274,16 +318,16 @@ def step_flops(
     head_reads_first: bool = False,
     batch_size: int | None = None,
 ) -> float:
-    """Return the FLOPs of training steps over examples of these lengths (int64 [n]), without dev evaluation.
+    """Return the FLOPs of training once on each of some examples, without dev evaluation.
 
     Args:
-        stack: The model, perhaps on the meta device.
-        plan: What is frozen.
-        lengths: Tokens of each example.
-        start: How many layers are not computed, since their outputs are at hand.
-        head_reads_first: Whether the last layer is computed for the first token of each example alone.
-        batch_size: Examples in a batch; by default all of them. It matters where an architecture computes something
-            once for each batch, such as projections of relative positions.
+        stack: The model, possibly on the meta device.
+        plan: The parts that are frozen.
+        lengths: The number of tokens of each example, int64 `[examples]`.
+        start: The number of layers that are not computed because their outputs are cached.
+        head_reads_first: Whether the last layer is computed for the first token of each example only.
+        batch_size: The number of examples in a batch; None puts all in one. It matters if an architecture computes
+            something once per batch, such as projections of relative positions.
     """
     if method_of(stack).name == "counter":
         return counted_step(stack, plan, lengths, batch_size or max(1, len(lengths)), start=start)
@@ -298,23 +342,25 @@ def _formula(
     start: int = 0,
     head_reads_first: bool = False,
 ) -> float:
-    """Embeddings are looked up, not multiplied; the small projection that some architectures put behind them is left
-    out."""
-    found = 0
+    """Return what `step_flops` returns, by the formulas.
+
+    Embeddings cost nothing, since they are looked up; the small projection after them in some architectures is ignored.
+    """
+    flops = 0
     trained = {id(parameter) for parameter in trainable_parameters(stack, plan)}
-    # Of embeddings that are not frozen, biases or adapters may train as well as weights.
+    # In embeddings that are not frozen, only biases or only adapters may train.
     trains_below = any(id(parameter) in trained for part in stack.embeddings for parameter in part.parameters())
     layers = layers_of(stack, trained)
     for index, layer in enumerate(layers):
         if index >= start:
-            found += layer.cost(
+            flops += layer.cost(
                 lengths,
                 backward=layer.trains or trains_below,
                 trains_below=trains_below,
                 first_only=head_reads_first and index == len(layers) - 1,
             )
         trains_below = trains_below or layer.trains
-    return float(found + head_flops(stack, trained, len(lengths), trains_below=trains_below))
+    return float(flops + head_flops(stack, trained, len(lengths), trains_below=trains_below))
 
 
 def prefix_flops(
@@ -325,7 +371,15 @@ def prefix_flops(
     head_reads_first: bool = False,
     batch_size: int | None = None,
 ) -> float:
-    """Return the FLOPs of the lowest `depth` layers over examples of these lengths (int64 [n]), forward."""
+    """Return the FLOPs of a forward pass of the lowest `depth` layers.
+
+    Args:
+        stack: The model, possibly on the meta device.
+        depth: The number of layers.
+        lengths: The number of tokens of each example, int64 `[examples]`.
+        head_reads_first: Whether the last layer is computed for the first token of each example only.
+        batch_size: The number of examples in a batch; None puts all in one.
+    """
     if method_of(stack).name == "counter":
         return counted_prefix(stack, depth, lengths, batch_size or max(1, len(lengths)))
     layers = layers_of(stack, trained=set())
@@ -343,7 +397,13 @@ def prefix_flops(
 
 
 def forward_flops(stack: EncoderStack, lengths: np.ndarray[Any, Any], *, head_reads_first: bool = False) -> float:
-    """Return the FLOPs of a forward pass of the whole model over examples of these lengths (int64 [n])."""
+    """Return the FLOPs of a forward pass of the whole model.
+
+    Args:
+        stack: The model, possibly on the meta device.
+        lengths: The number of tokens of each example, int64 `[examples]`.
+        head_reads_first: Whether the last layer is computed for the first token of each example only.
+    """
     if method_of(stack).name == "counter":
         return counted_forward(stack, lengths, max(1, len(lengths)))
     layers = prefix_flops(stack, len(stack.layers), lengths, head_reads_first=head_reads_first)
@@ -360,17 +420,17 @@ def training_flops(
     head_reads_first: bool = False,
     batch_size: int | None = None,
 ) -> float:
-    """Return the FLOPs of a training in which the plan stays the same: see `step_flops`.
+    """Return the FLOPs of a training with a constant FreezePlan, without dev evaluation.
 
     Args:
-        stack: The model, perhaps on the meta device.
-        plan: What is frozen.
-        lengths: Tokens of each example: int64 [n].
-        epochs: How often each example is trained on.
-        prefix_cached: Whether the frozen prefix is computed once, not in every epoch. Its cost counts, whoever
-            computed it.
-        head_reads_first: Whether the last layer is computed for the first token of each example alone.
-        batch_size: As in `step_flops`.
+        stack: The model, possibly on the meta device.
+        plan: The parts that are frozen.
+        lengths: The number of tokens of each example, int64 `[examples]`.
+        epochs: The number of times that each example is trained on.
+        prefix_cached: Whether the frozen prefix is computed once instead of in every epoch. Its cost is included even
+            if another run computed it.
+        head_reads_first: Whether the last layer is computed for the first token of each example only.
+        batch_size: The number of examples in a batch; None puts all in one.
     """
     start = (plan.prefix_layers or 0) if prefix_cached else 0
     first = head_reads_first

@@ -1,4 +1,4 @@
-"""Peak memory of a block of work: of this process on the host, and on the device."""
+"""Peak memory of a block of work, on the host (this process) and on the GPU."""
 
 from __future__ import annotations
 
@@ -12,17 +12,24 @@ MIB = 2**20
 
 
 class PeakMemory:
-    """Context manager; afterwards `process_mib` and, on CUDA, `device_mib` hold the peaks; None where one could not be
-    measured, and `problems` then says why.
+    """A context manager that measures the peak memory of its block.
 
-    The operating system's own peak never falls again, so a run's peak is sampled: about fifty times a second, at the
-    cost of a system call. A spike shorter than that can be missed.
+    Afterwards `process_mib` and, on CUDA, `device_mib` hold the peaks in MiB. They are None if a peak could not be
+    measured, and `problems` says why.
+
+    The operating system's own peak of a process never decreases, so the peak of a run is found by sampling the resident
+    memory about fifty times a second, with one system call each. Shorter spikes can be missed.
     """
 
     INTERVAL_S = 0.02
 
     def __init__(self, device: str, beside_bytes: int = 0) -> None:
-        """beside_bytes: what the process holds all the while for other work, and is not counted."""
+        """Prepare a measurement.
+
+        Args:
+            device: "cpu" or "cuda".
+            beside_bytes: The host memory that the process holds for other work throughout, which is subtracted.
+        """
         self.device = device
         self._beside_mib = beside_bytes / MIB
         self.process_mib: float | None = None
@@ -33,6 +40,7 @@ class PeakMemory:
         self._stop = threading.Event()
 
     def __enter__(self) -> PeakMemory:
+        """Start sampling and reset the GPU's peak."""
         best_effort("no memory/process_peak_mib", self._start_sampling, self.problems.append)
         self._device_counted = self.device == "cuda" and self._reset_device()
         return self
@@ -40,6 +48,7 @@ class PeakMemory:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Stop sampling and read the peaks."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -65,7 +74,7 @@ class PeakMemory:
         while not self._complete:
             stopped = self._stop.is_set()
             self._highest_bytes = max(self._highest_bytes, process.memory_info().rss)
-            self._complete = stopped  # and sampled once more since
+            self._complete = stopped  # true only after one more sample since the stop
             self._stop.wait(self.INTERVAL_S)
 
     def _reset_device(self) -> bool:

@@ -1,4 +1,4 @@
-"""How many operations a second the hardware attains at matrix products, which is what utilisation is held against."""
+"""The attainable FLOPs per second of the hardware at matrix products, the reference value for utilisation."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ if TYPE_CHECKING:
     import torch
 
 SIZE = {"cpu": 1024, "cuda": 8192}
+"""The number of rows and columns of the measured matrices."""
 REPETITIONS = 5
 
 
 @lru_cache
 def attainable_flops_per_s(device: str, dtype: torch.dtype) -> float:
-    """FLOPs per second of a large square product of random numbers: the best of a few, measured once in a process.
+    """Return the FLOPs per second of a large product of square random matrices.
 
-    Not the maker's figure, which no product reaches. A machine that is busy otherwise attains less.
+    The best of a few measurements is taken, once per process. The manufacturer's figure is not used, because no real
+    product attains it. The result is lower on a machine that is busy with other work.
+
+    Args:
+        device: "cpu" or "cuda".
+        dtype: The number format of the matrices.
     """
     import torch
 

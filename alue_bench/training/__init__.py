@@ -1,1 +1,1 @@
-"""Fine-tuning one model on one task: loading, freezing, optimising, the loop."""
+"""Fine-tuning of one model on one task: loading, freezing, optimisation and the training loop."""

@@ -1,10 +1,12 @@
-"""Two ways through a model, split where its frozen prefix ends.
+"""The forward pass of a model, which can start or end at any layer, in two implementations.
 
-- `LibraryForward`: the library's own modules, for any architecture. To start from stored states, embeddings and the
-  lowest layers are passed over, and the layer above them is given the states.
-- `LeanForward`: the BERT family's layers as written out in `bert_layer.py`, over the same parameters.
+- `LibraryForward` calls transformers' own modules and works for any architecture. To start from cached hidden states,
+  it skips the embeddings and the lowest layers and hands the states to the layer above them.
+- `LeanForward` (`training/bert/forward.py`) uses the layers of the BERT family written out in `training/bert/layer.py`,
+  over the same parameters.
 
-`states` are what layer `depth` reads: [b, s, d]. With `depth` the number of all layers, they are what the head reads.
+`states` are the input of layer `depth`: `[batch, tokens, hidden]`. If `depth` is the number of layers, they are the
+input of the head; where the head reads only the first token they may then be `[batch, 1, hidden]`.
 """
 
 from __future__ import annotations
@@ -25,55 +27,78 @@ if TYPE_CHECKING:
 
 
 class Forward(Protocol):
-    """A way through a model. Call it under autocast where the precision asks for it."""
+    """An implementation of a model's forward pass. Call it under autocast where the precision requires it."""
 
     name: str
-    """Recorded with every run."""
+    """The implementation's name, recorded with every run."""
     head_reads_first: bool
-    """Whether the head reads the first token only: the states behind the last layer are then [b, 1, d]."""
+    """True if the head reads only the first token; the last layer's output is then `[batch, 1, hidden]`."""
     recordable: bool
-    """Whether a training step through it can be recorded and replayed: it waits for no value of the device's."""
+    """True if a training step can be captured as a CUDA graph, that is, if it never waits for a value on the GPU."""
 
     def prefix(self, batch: Batch, depth: int, states: Tensor | None = None, start: int = 0) -> Tensor:
-        """The states that layer `depth` reads, from the texts, or from the states that layer `start` reads."""
+        """Compute the input of layer `depth`.
+
+        Args:
+            batch: The examples.
+            depth: The number of layers below the result; the number of all layers gives the head's input.
+            states: The input of layer `start`, `[batch, tokens, hidden]`; None computes from the token ids.
+            start: The layer that reads `states`.
+
+        Returns:
+            The hidden states, `[batch, tokens, hidden]`; `[batch, 1, hidden]` after the last layer if
+            `head_reads_first`.
+        """
         ...
 
     def logits(self, batch: Batch, depth: int = 0, states: Tensor | None = None) -> Tensor:
-        """[b, outputs], from the texts, or from the states that layer `depth` reads."""
+        """Compute the logits.
+
+        Args:
+            batch: The examples.
+            depth: The layer that reads `states`.
+            states: The input of layer `depth`, shaped as `prefix` returns it; None computes from the token ids.
+
+        Returns:
+            The logits, `[batch, outputs]`.
+        """
         ...
 
     def seed(self, seed: int) -> None:
-        """Begin the sequence of dropout masks that belongs to a seed."""
+        """Start the sequence of dropout masks that belongs to this seed."""
         ...
 
     def generators(self) -> list[torch.Generator]:
-        """Those that it draws from now, beside the device's default one."""
+        """Return the random generators used for dropout, in addition to the device's default generator."""
         ...
 
     def random_state(self) -> dict[str, Tensor]:
-        """Where the sequences of random numbers are that this way draws from, by name."""
+        """Return the state of each random generator that the forward pass draws from, by name."""
         ...
 
     def set_random_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from there."""
+        """Restore the state that `random_state` returned."""
         ...
 
     def follow(self) -> None:
-        """What trains has changed, or weights were put in place of others: take note."""
+        """Update internal copies after parameters were replaced or other parameters became trainable."""
         ...
 
 
 def reads_first_only(stack: EncoderStack) -> bool:
-    """Whether the way that would be chosen computes the last layer for the first token alone."""
+    """Return whether `choose_forward` gives a forward that computes the last layer for the first token only."""
     from alue_bench.training.bert.forward import LeanForward
 
     return LeanForward.fits(stack) and LeanForward.head_reads_first
 
 
 def choose_forward(stack: EncoderStack, compute: torch.dtype, *, recorded: bool = False) -> Forward:
-    """The lean way where the model is of the BERT family and nothing in it was exchanged, else the library's.
+    """Return a `LeanForward` if the model is an unmodified member of the BERT family, else a `LibraryForward`.
 
-    recorded: whether its training steps are to be recorded, where they can be.
+    Args:
+        stack: The model.
+        compute: The number format of matrix products.
+        recorded: Whether training steps will be captured as CUDA graphs, if the forward is `recordable`.
     """
     from alue_bench.training.bert.forward import LeanForward
 
@@ -81,62 +106,72 @@ def choose_forward(stack: EncoderStack, compute: torch.dtype, *, recorded: bool 
 
 
 class LibraryForward:
-    """The library's own modules."""
+    """A forward pass through transformers' own modules, for any architecture. See `Forward`."""
 
     name = "library"
     head_reads_first = False
-    recordable = False  # its attention looks whether anything is padded
+    recordable = False  # transformers' attention reads from the GPU whether anything is padded
 
     def __init__(self, stack: EncoderStack) -> None:
+        """Wrap a model and turn off its key/value cache."""
         self.stack = stack
         config: Any = stack.model.config
         if getattr(config, "use_cache", False):
-            config.use_cache = False  # a decoder's keys and values, kept for a next word that is never asked for
+            config.use_cache = False  # keys and values that a decoder keeps for generation, which never happens here
 
     def generators(self) -> list[torch.Generator]:
+        """Return an empty list: transformers draws from the default generator only."""
         return []
 
     def logits(self, batch: Batch, depth: int = 0, states: Tensor | None = None) -> Tensor:
+        """Compute the logits, `[batch, outputs]`: see `Forward.logits`."""
         if states is None:
             return self._call(batch)
         with self._starting_from(depth, states):
             return self._call(batch)
 
     def prefix(self, batch: Batch, depth: int, states: Tensor | None = None, start: int = 0) -> Tensor:
-        """Raises DoesNotFit where a layer is not one module."""
+        """Compute the input of layer `depth`, `[batch, tokens, hidden]`: see `Forward.prefix`.
+
+        Raises:
+            DoesNotFit: A layer consists of several modules, so that a forward pass cannot end at it.
+        """
         entries = self.stack.entries
         if not entries:
             raise DoesNotFit("each of its layers is several modules")
-        found: list[Tensor] = []
+        captured: list[Tensor] = []
 
         def keep_input(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
-            found.append(args[0] if args else options["hidden_states"])
+            captured.append(args[0] if args else options["hidden_states"])
             raise Reached
 
         def keep_output(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
             output = forward(*args, **options)
-            found.append(output[0] if isinstance(output, tuple) else output)
+            captured.append(output[0] if isinstance(output, tuple) else output)
             raise Reached
 
         where, keep = (entries[depth], keep_input) if depth < len(entries) else (entries[-1], keep_output)
         begun = nullcontext() if states is None else self._starting_from(start, states)
         with begun, in_place({where: keep}), suppress(Reached):
             self._call(batch)
-        return found[0]
+        return captured[0]
 
     def seed(self, seed: int) -> None:
+        """Seed torch's default generators, which dropout draws from."""
         import torch
 
         torch.manual_seed(seed)
 
     def random_state(self) -> dict[str, Tensor]:
+        """Return the state of torch's default generators: see `torch_random_state`."""
         return torch_random_state(next(self.stack.model.parameters()).device.type)
 
     def set_random_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore the state that `random_state` returned."""
         set_torch_random_state(state)
 
     def follow(self) -> None:
-        """Nothing is remembered here."""
+        """Do nothing: this forward keeps no copies of parameters."""
 
     def _call(self, batch: Batch) -> Tensor:
         inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
@@ -147,9 +182,9 @@ class LibraryForward:
 
     @contextmanager
     def _starting_from(self, depth: int, states: Tensor) -> Iterator[None]:
-        """Pass over embeddings and the lowest layers, and give layer `depth` these states, whatever it would have got.
+        """Skip the embeddings and the layers below `depth`, and replace the input of layer `depth` by `states`.
 
-        What runs between the lowest layers is not passed over; what it computes is not used.
+        Modules that run between the skipped layers still run, but their results are not used.
         """
         entries, tuples = self.stack.entries, self.stack.returns_tuple
 
@@ -174,10 +209,14 @@ class LibraryForward:
 
 @contextmanager
 def in_place(changed: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
-    """Call these functions in place of the modules' `forward`, which they get as their first argument.
+    """Replace the `forward` of modules inside the context.
 
-    Not hooks: some architectures call `forward` of their layers directly. Modules that are changed already are changed
-    on top of that.
+    Hooks would not do: some architectures call `forward` of their layers directly. A module whose `forward` is replaced
+    already is wrapped once more.
+
+    Args:
+        changed: The replacement for each module. It gets the module's previous `forward` as its first argument, then
+            the arguments of the call.
     """
     before = {module: vars(module).get("forward") for module in changed}
     for module, function in changed.items():
@@ -193,4 +232,4 @@ def in_place(changed: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
 
 
 class Reached(Exception):
-    """Ends a forward pass where enough was computed."""
+    """The signal that ends a forward pass early, once the wanted states are computed."""

@@ -1,4 +1,4 @@
-"""Putting a FreezePlan into effect."""
+"""Application of a FreezePlan to a model, and the check that frozen parameters did not change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def frozen_modules(stack: EncoderStack, plan: FreezePlan) -> Iterator[nn.Module]:
-    """The modules that the plan freezes."""
+    """Yield the modules that the plan freezes: embeddings, then layers in ascending order, then the pooler."""
     if plan.embeddings:
         yield from stack.embeddings
     for index in sorted(plan.frozen_layers):
@@ -25,12 +25,12 @@ def frozen_modules(stack: EncoderStack, plan: FreezePlan) -> Iterator[nn.Module]
 
 
 def trainable_parameters(stack: EncoderStack, plan: FreezePlan) -> list[nn.Parameter]:
-    """Return the parameters that the plan lets train, in the model's own order; shared (tied) ones once.
+    """Return the parameters that the plan trains, in the model's own order; shared (tied) parameters appear once.
 
-    Parameters without influence on the logits never train, nor do those that the library keeps fixed.
+    Parameters without influence on the logits never train, nor do those that transformers keeps fixed.
 
     Raises:
-        DoesNotFit: The plan trains biases or adapters alone, and the layers have none.
+        DoesNotFit: The plan trains only biases or only adapters, and the layers have none.
     """
     out = {id(p) for module in frozen_modules(stack, plan) for p in module.parameters()}
     out |= {id(parameter) for parameter in stack.idle}
@@ -44,9 +44,10 @@ def trainable_parameters(stack: EncoderStack, plan: FreezePlan) -> list[nn.Param
 
 
 def apply_plan(stack: EncoderStack, plan: FreezePlan) -> None:
-    """Make exactly the planned parameters trainable. Call it before the optimiser is built.
+    """Make exactly the planned parameters trainable. Call this before the optimiser is built.
 
-    Raises DoesNotFit as `trainable_parameters` does.
+    Raises:
+        DoesNotFit: The plan trains only biases or only adapters, and the layers have none.
     """
     trainable = trainable_parameters(stack, plan)
     stack.model.requires_grad_(False)
@@ -55,7 +56,10 @@ def apply_plan(stack: EncoderStack, plan: FreezePlan) -> None:
 
 
 def training_mode(stack: EncoderStack, plan: FreezePlan) -> None:
-    """Dropout on in what trains and off in what is frozen, whose output is then a constant for each example."""
+    """Put the model in training mode and its frozen modules in eval mode.
+
+    Frozen modules have no dropout, so their output for an example is the same at every step.
+    """
     stack.model.train()
     for module in frozen_modules(stack, plan):
         module.eval()
@@ -66,7 +70,7 @@ def _biases(module: nn.Module) -> Iterator[nn.Parameter]:
 
 
 def _adapters(module: nn.Module) -> Iterator[nn.Parameter]:
-    """Parameters that `peft` put into a module: its layers name the attributes that hold them."""
+    """Yield the parameters that `peft` added to a module: its layers name the attributes that hold them."""
     for part in module.modules():
         for name in getattr(part, "adapter_layer_names", ()):
             holder: Any = getattr(part, name, None)
@@ -75,14 +79,17 @@ def _adapters(module: nn.Module) -> Iterator[nn.Parameter]:
 
 @dataclass(frozen=True)
 class ParameterCounts:
-    """Numbers of parameters."""
+    """The numbers of a model's parameters, in total and trainable."""
 
     total: int
     trainable: int
 
 
 def count_parameters(stack: EncoderStack, plan: FreezePlan) -> ParameterCounts:
-    """Shared (tied) parameters count once. The model may be on the meta device and is not changed."""
+    """Count all and trainable parameters; shared (tied) parameters count once.
+
+    The model may be on the meta device and is not changed.
+    """
     return ParameterCounts(
         total=sum(p.numel() for p in stack.model.parameters()),
         trainable=sum(p.numel() for p in trainable_parameters(stack, plan)),
@@ -90,7 +97,7 @@ def count_parameters(stack: EncoderStack, plan: FreezePlan) -> ParameterCounts:
 
 
 def frozen_weights(stack: EncoderStack, plan: FreezePlan) -> dict[str, str]:
-    """Return a digest of each parameter that the plan does not let train, by its name in the model."""
+    """Return a digest of the values of each parameter that the plan does not train, keyed by parameter name."""
     import torch
     import xxhash
 
@@ -103,15 +110,15 @@ def frozen_weights(stack: EncoderStack, plan: FreezePlan) -> dict[str, str]:
 
 
 def check_frozen(stack: EncoderStack, before: Mapping[str, str], plans: Iterable[FreezePlan]) -> None:
-    """Check that what was frozen throughout a training is what it was before, to the last bit.
+    """Check that parameters that were frozen throughout a training kept their values, to the last bit.
 
     Args:
         stack: The model after training.
-        before: `frozen_weights` of the plan that the training began with.
-        plans: Every plan that was in effect.
+        before: The digests that `frozen_weights` returned for the initial plan before training.
+        plans: Every plan that was in effect during the training.
 
     Raises:
-        TrainingError: A frozen parameter has other values than before.
+        TrainingError: The values of a frozen parameter changed.
     """
     always = [frozen_weights(stack, plan) for plan in plans]
     now = {name: digest for name, digest in always[0].items() if all(name in frozen for frozen in always)}

@@ -1,4 +1,4 @@
-"""Changes of a loaded model before it trains: layers that are left out, adapters that are put in."""
+"""Changes to a loaded model before it trains: dropping layers and inserting adapters."""
 
 from __future__ import annotations
 
@@ -17,9 +17,16 @@ from alue_bench.training.pretrained.loading import BINARY, empty_model
 
 
 def model_in_outline(config: Any, outline: Outline, labels: Labels = BINARY) -> EncoderStack:
-    """A model on the meta device as the strategy would have it: enough to count parameters and FLOPs.
+    """Build a model on the meta device as the strategy would change it; this is enough to count parameters and FLOPs.
 
-    Raises DoesNotFit and UnavailableError as `operate` and `trainable_parameters` do.
+    Args:
+        config: The transformers configuration of the checkpoint.
+        outline: The strategy's decision: the kept layers, the adapter and the FreezePlan.
+        labels: The task's labels, which give the size of the head.
+
+    Raises:
+        DoesNotFit: The adapter has no place in the model, or the plan would train parameters that the model lacks.
+        UnavailableError: A package that the adapter needs is missing.
     """
     stack = view_as_stack(empty_model(config, labels))
     stack = operate(stack, outline.kept_layers, outline.adapter)
@@ -29,7 +36,7 @@ def model_in_outline(config: Any, outline: Outline, labels: Labels = BINARY) -> 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """torch's global random state begins at `seed`, and is afterwards what it was. For the CPU."""
+    """Seed torch's global CPU random generator inside the context and restore its state afterwards."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -38,10 +45,19 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def operate(stack: EncoderStack, kept_layers: tuple[int, ...] | None, adapter: Adapter | None) -> EncoderStack:
-    """The model with only the kept layers (None: all) and with the adapter in it. Changes the model in place.
+    """Drop layers from a model and insert an adapter, in place.
 
-    The adapter's weights are drawn from torch's global generator. The model may be on the meta device.
-    Raises UnavailableError where a package is missing, and DoesNotFit where the adapter has no place in the model.
+    Args:
+        stack: The model, which may be on the meta device.
+        kept_layers: The indices of the layers to keep; None keeps all.
+        adapter: The adapter to insert, if any. Its weights are drawn from torch's global random generator.
+
+    Returns:
+        A new view of the changed model.
+
+    Raises:
+        DoesNotFit: The adapter has no place in the model, or its number of layers is fixed.
+        UnavailableError: The package `peft`, which adapters need, is missing.
     """
     if kept_layers is not None and len(kept_layers) < len(stack.layers):
         _keep(stack, kept_layers)
@@ -74,7 +90,7 @@ def _inject(model: Any, adapter: Adapter) -> None:
         ) from error
     try:
         peft.inject_adapter_in_model(peft.get_peft_config({"peft_type": adapter.kind, **adapter.options}), model)
-    except (ValueError, TypeError, KeyError) as error:  # of the package: no target modules, unknown kind or option
+    except (ValueError, TypeError, KeyError) as error:  # peft's: no target modules, an unknown kind or option
         raise DoesNotFit(
             f"{adapter.kind} cannot be put into {type(model).__name__}: {next(iter(str(error).splitlines()), error)}"
         ) from error

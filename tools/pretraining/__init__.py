@@ -1,5 +1,5 @@
-"""The recipe that pre-trains `mini`, the small Arabic BERT bundled with alue-bench.
+"""The pre-training of `mini`, the small Arabic BERT bundled with alue-bench.
 
-Not part of the wheel. ``python -m tools.pretraining --help`` lists the steps: prepare, train, anneal, evaluate,
-export.
+This package is not part of the wheel. ``python -m tools.pretraining --help`` lists its steps: prepare, train, anneal,
+evaluate, export.
 """

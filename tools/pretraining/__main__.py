@@ -11,18 +11,18 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Parse and dispatch; heavy imports happen in the step that needs them."""
+    """Parse the command line and run the step; each step imports the heavy libraries that it needs."""
     arguments = _parser().parse_args()
-    # Before torch is imported: threads that wait at a barrier spin for a tenth of a millisecond, then sleep. Spinning
-    # on cost four times the CPU time where other processes wanted the same cores, sleeping at once a third of the speed
-    # where none did.
+    # This must be set before torch is imported. Threads that wait at a barrier then spin for a tenth of a millisecond
+    # and sleep after that. Spinning without end took four times the CPU time when other processes wanted the same
+    # cores; sleeping at once took a third off the speed when none did.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "100000")
     arguments.step(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
-    """All steps and their options."""
+    """Return the parser with all steps and their options."""
     root = argparse.ArgumentParser(prog="python -m tools.pretraining", description="Pre-train mini, an Arabic BERT.")
     steps = root.add_subparsers(required=True, metavar="STEP")
 
@@ -34,18 +34,18 @@ def _parser() -> argparse.ArgumentParser:
         default=os.environ.get("ALUE_BENCH_DATA"),
         help="folder with the tasks' files, whose texts are left out (default: $ALUE_BENCH_DATA)",
     )
-    step.add_argument("--no-overlap-check", action="store_true", help="go on without the tasks' files")
+    step.add_argument("--no-overlap-check", action="store_true", help="continue without the tasks' files")
     step.add_argument("--out", type=Path, required=True)
     words = step.add_mutually_exclusive_group()
     words.add_argument("--vocabulary", type=int, default=14_000, help="pieces to learn (default: 14000)")
-    words.add_argument("--tokenizer", type=Path, help="keep the vocabulary of this tokenizer.json, to train a model on")
+    words.add_argument("--tokenizer", type=Path, help="keep the vocabulary of this tokenizer.json, to resume a model")
     step.set_defaults(step=_prepare)
 
-    step = steps.add_parser("train", help="train, or go on from the newest checkpoint in --run")
-    step.add_argument("--prepared", type=Path, required=True, help="what prepare wrote")
+    step = steps.add_parser("train", help="train, or resume from the newest checkpoint in --run")
+    step.add_argument("--prepared", type=Path, required=True, help="folder that prepare wrote")
     step.add_argument("--run", type=Path, required=True, help="folder for checkpoints and metrics")
-    step.add_argument("--warm-start", type=Path, help="checkpoint folder to start from; without it, from nothing")
-    step.add_argument("--tokens", type=float, help="end the run after so many tokens (default: never)")
+    step.add_argument("--warm-start", type=Path, help="exported model to start from (default: train from scratch)")
+    step.add_argument("--tokens", type=float, help="end the run after this many tokens (default: never)")
     step.add_argument("--lr", type=float)
     _running(step)
     step.set_defaults(step=_train)
@@ -58,12 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     _running(step)
     step.set_defaults(step=_anneal)
 
-    step = steps.add_parser("evaluate", help="held-out figures of an exported model, per source")
+    step = steps.add_parser("evaluate", help="loss and accuracy of an exported model on held-out text, per source")
     step.add_argument("--prepared", type=Path, required=True)
     step.add_argument("--model", type=Path, required=True)
     step.set_defaults(step=_evaluate)
 
-    step = steps.add_parser("export", help="write the newest checkpoint of a run for transformers, fp16")
+    step = steps.add_parser("export", help="write the newest checkpoint of a run for transformers, in fp16")
     step.add_argument("--run", type=Path, required=True)
     step.add_argument("--out", type=Path, required=True)
     step.set_defaults(step=_export)
@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _running(step: argparse.ArgumentParser) -> None:
+    """Add the options that train and anneal share."""
     step.add_argument("--mlflow", metavar="URI", help="tracking store, for example sqlite:///mlflow.db")
     step.add_argument("--device", default="cpu", help="cpu or cuda; bf16 autocast where the hardware is fast at it")
     step.add_argument("--threads", type=int, default=2)

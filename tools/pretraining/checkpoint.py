@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on, one file, written atomically; the latest two are kept."""
+"""Checkpoints: everything that a run needs to resume, in one file, written atomically. The latest two are kept."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ KEPT = 2
 
 @dataclass
 class Checkpoint:
-    """State after `step` steps and `tokens` tokens. There is no random state: see `tools.pretraining.sampling`."""
+    """The state after `step` steps and `tokens` tokens.
+
+    There is no random state, because each step seeds its own generator: see `tools.pretraining.sampling`.
+    """
 
     step: int
     tokens: int
     changed_at: int
-    """Tokens at the start or at the last change of depth."""
+    """The number of tokens at the last change of depth, or 0."""
     recipe: dict[str, Any]
     model: dict[str, Tensor]
     heads: dict[str, Tensor]
@@ -31,7 +34,7 @@ class Checkpoint:
     tracking_run: str | None = None
 
     def save(self, folder: Path) -> Path:
-        """Write as `checkpoint-<step>.pt` into `folder`, then remove older ones."""
+        """Write the state to `checkpoint-<step>.pt` in a folder, remove older checkpoints there, return the path."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"checkpoint-{self.step:08d}.pt"
         partial = path.with_suffix(".partial")
@@ -43,17 +46,21 @@ class Checkpoint:
 
 
 def newest(folder: Path) -> Path | None:
-    """The latest checkpoint in `folder`."""
+    """Return the latest checkpoint in a folder; None if there is none."""
     return max(folder.glob("checkpoint-*.pt"), default=None)
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint; ends the process with a message where another version of the recipe wrote it."""
-    found = torch.load(path, map_location="cpu", weights_only=True)
+    """Read a checkpoint.
+
+    Raises:
+        SystemExit: Another version of the recipe wrote the file.
+    """
+    state = torch.load(path, map_location="cpu", weights_only=True)
     expected = {field.name for field in fields(Checkpoint)}
-    if found.keys() != expected or found["recipe"].keys() != {field.name for field in fields(Recipe)}:
+    if state.keys() != expected or state["recipe"].keys() != {field.name for field in fields(Recipe)}:
         raise SystemExit(
-            f"{path} is of another version of the recipe; export it with that one, then go on from what it exports "
-            "(--warm-start)"
+            f"{path} was written by another version of the recipe; export it with that version and start from the "
+            "exported model (--warm-start)"
         )
-    return Checkpoint(**found)
+    return Checkpoint(**state)

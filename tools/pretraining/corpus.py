@@ -1,7 +1,7 @@
-"""Raw text: which files there are, how often each is sampled, and what is left out of them.
+"""The raw text: its files, the sampling weight of each, and the filters for its lines.
 
-A line is dropped when it is too short, when it repeats an earlier line of its source, or when it overlaps a
-text of a benchmark task. Every drop is counted, by source and cause.
+A line is dropped if it is too short, repeats an earlier line of its source, or overlaps a text of a benchmark task.
+Dropped lines are counted by source and cause.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ SHORTEST_LINE = 15  # characters
 class Source:
     """One file of the corpus.
 
-    `weight` is the share of training sequences drawn from it; `tokeniser_weight` how often its lines are
-    read when the vocabulary is learnt (below one: that share of its lines). Both favour posts and dialect,
-    which are a tenth of the bytes and most of the tasks.
+    Both weights favour posts and dialect, which make up a tenth of the bytes but most of the tasks.
     """
 
     name: str
     file: str
     weight: float
+    """The share of training sequences drawn from the file."""
     tokeniser_weight: float
+    """The number of times that each line is read when the vocabulary is learnt; below one, the share of lines read."""
     scrubbed: bool = False
-    """Mentions and links were removed by its publisher, as they are not in the posts of the tasks."""
+    """True if the publisher removed mentions and links, which the posts of the tasks still have."""
 
 
 SOURCES = (
@@ -48,21 +48,21 @@ _FOLD = str.maketrans("إأآٱى" + "٠١٢٣٤٥٦٧٨٩", "اااا" + "ي" +
 
 
 def comparison_words(text: str) -> list[str]:
-    """The words that overlap is judged on: no diacritics, punctuation, emoji or spelling variants."""
+    """Return the words of a text for overlap checks, without diacritics, punctuation, emoji and spelling variants."""
     return _NOT_LETTERS.sub(" ", _DIACRITICS.sub("", text.lower()).translate(_FOLD)).split()
 
 
 def read_lines(folder: Path, source: Source) -> Iterator[str]:
-    """The stripped lines of a source's file."""
+    """Yield the stripped lines of a source's file."""
     with lzma.open(folder / source.file, "rt", encoding="utf-8", errors="ignore") as lines:
         for line in lines:
             yield line.strip()
 
 
 def task_texts(data: Path) -> Iterator[str]:
-    """Every text of every task file under `data`, of all splits.
+    """Yield every text of every task file in a folder, of all splits.
 
-    Train files count as well: for several tasks the dev and test splits are cut out of the train file.
+    Train files count as well, because several tasks take their dev and test splits from the train file.
     """
     for path in sorted(data.glob("madar/*.tsv")) + sorted(data.glob("osact4/*.txt")):
         yield from (row.split("\t")[0] for row in _rows(path))
@@ -83,9 +83,10 @@ def _rows(path: Path) -> list[str]:
 
 
 class Overlap:
-    """The texts of the tasks; a line is in it if it is one or shares eight words in a row with one."""
+    """The set of lines that overlap a text of the tasks: they equal it or share eight consecutive words with it."""
 
     def __init__(self, texts: Iterable[str]) -> None:
+        """Index the texts of the tasks."""
         self.texts = 0
         self._whole: set[str] = set()
         self._shingles: set[str] = set()
@@ -96,17 +97,18 @@ class Overlap:
             self._shingles.update(shingles(words))
 
     def __contains__(self, words: list[str]) -> bool:
+        """Return whether a line, given as its `comparison_words`, overlaps a text."""
         return " ".join(words) in self._whole or any(shingle in self._shingles for shingle in shingles(words))
 
 
 def shingles(words: list[str]) -> Iterator[str]:
-    """Every run of `SHINGLE_WORDS` words."""
+    """Yield every sequence of `SHINGLE_WORDS` consecutive words, joined by spaces."""
     return (" ".join(words[i : i + SHINGLE_WORDS]) for i in range(len(words) - SHINGLE_WORDS + 1))
 
 
 @dataclass
 class Counts:
-    """What became of a source's lines."""
+    """The numbers of a source's lines that were read, dropped for each reason, and kept."""
 
     read: int = 0
     short: int = 0
@@ -116,7 +118,7 @@ class Counts:
 
 
 def clean(lines: Iterable[str], overlap: Overlap, counts: Counts) -> Iterator[str]:
-    """The lines worth training on; `counts` is filled on the way."""
+    """Yield the lines that pass the filters, and update `counts` in place."""
     seen: set[int] = set()
     for line in lines:
         counts.read += 1
@@ -137,8 +139,9 @@ def clean(lines: Iterable[str], overlap: Overlap, counts: Counts) -> Iterator[st
 
 
 def with_mentions(lines: Iterable[str], seed: int = 0) -> Iterator[str]:
-    """`lines` with the mentions and links that posts have put back at random, so that a model knows them as what
-    may stand before and after a post and means little: a quarter begin with one, a sixth end in a link.
+    """Yield lines with mentions and links added at random, so that a model learns that they carry little meaning.
+
+    A quarter of the lines get mentions at the start; a sixth get a link at the end.
     """
     rng = random.Random(seed)
     for line in lines:

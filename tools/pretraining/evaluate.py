@@ -1,7 +1,7 @@
-"""Held-out masked-token loss, perplexity and accuracy, per source.
+"""Masked-token loss, perplexity and accuracy on held-out text, per source.
 
-Each source's held-out stream is cut into sequences once and masked with a fixed seed, so figures of different
-checkpoints are paired. A loss per piece cannot be compared across vocabularies.
+Each source's held-out stream is cut into sequences and masked with a fixed seed, so that all checkpoints predict the
+same positions. A loss per word piece is not comparable between vocabularies.
 """
 
 from __future__ import annotations
@@ -22,15 +22,18 @@ from tools.pretraining.sampling import windows
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Figures of one source: mean loss in nats per masked piece, and the share of them predicted exactly."""
+    """The evaluation of one source."""
 
     loss: float
+    """The mean cross-entropy in nats per masked piece."""
     accuracy: float
+    """The share of masked pieces that are predicted exactly."""
     predicted: int
+    """The number of masked pieces."""
 
     @property
     def perplexity(self) -> float:
-        """The exponential of the loss: the usual pseudo-perplexity of a masked model."""
+        """The exponential of the loss, usual as pseudo-perplexity of a masked language model."""
         return math.exp(self.loss)
 
 
@@ -44,7 +47,19 @@ def evaluate(
     length: int = 64,
     rows: int = 64,
 ) -> dict[str, HeldOut]:
-    """Mask `rate` of the words of each held-out stream and predict them."""
+    """Mask some words of each held-out stream and predict them.
+
+    Args:
+        model: The model, in eval mode.
+        streams: The word pieces of each source, `[pieces]`.
+        continues: True for each piece of the vocabulary that continues a word, `[vocabulary]`.
+        rate: The share of words to mask.
+        length: The number of pieces per sequence.
+        rows: The number of sequences per batch.
+
+    Returns:
+        The evaluation by source.
+    """
     device = next(model.parameters()).device
     lean = LeanModel(model, torch.float32)
     results = {}

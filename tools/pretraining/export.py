@@ -1,7 +1,7 @@
-"""From a checkpoint to a folder that `transformers` loads offline, with any ``AutoModelFor...``.
+"""Export of a checkpoint to a folder that ``AutoModelFor...`` classes of transformers load offline.
 
-The averaged weights as fp16 safetensors, tokeniser files beside them. It is a ``BertForPreTraining``:
-masked-word head and pooler are trained, the next-sentence head is not.
+The folder holds the averaged weights as fp16 safetensors and the tokenizer's files. The model is a
+``BertForPreTraining`` whose masked-word head and pooler are trained; its next-sentence head is not.
 """
 
 from __future__ import annotations
@@ -18,17 +18,26 @@ from tools.pretraining.recipe import Recipe
 from tools.pretraining.tokeniser import SPECIAL
 
 LIMIT_BYTES = 20_000_000
+"""The largest accepted size of an exported folder."""
 
 
 def export(folder: Path, out: Path) -> None:
-    """Export the newest checkpoint of the run in `folder` to `out`."""
+    """Export the newest checkpoint of a run.
+
+    Args:
+        folder: The folder of the run.
+        out: The folder to write.
+
+    Raises:
+        SystemExit: The run has no checkpoint, or the export is larger than the limit.
+    """
     path = checkpoints.newest(folder)
     if path is None:
-        raise SystemExit(f"no checkpoint in {folder} yet: one is written every few hundred steps")
+        raise SystemExit(f"no checkpoint in {folder} yet: the first is written after a few hundred steps of train")
     saved = checkpoints.load(path)
     model = averaged_model(saved)
     model.half().save_pretrained(out)
-    # Half precision is how the weights are stored, not how they are to be computed with.
+    # The weights are stored in half precision but are meant to be computed with in fp32.
     config = json.loads((out / "config.json").read_text(encoding="utf-8")) | {"dtype": "float32"}
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     pad, unknown, first, separator, mask = SPECIAL
@@ -51,7 +60,7 @@ def export(folder: Path, out: Path) -> None:
 
 
 def averaged_model(saved: Checkpoint) -> BertForPreTraining:
-    """The averaged weights of a checkpoint as a model."""
+    """Return the averaged weights of a checkpoint as a model in eval mode."""
     from tools.pretraining.model import new_model
 
     recipe = Recipe.from_dict(saved.recipe)

@@ -1,11 +1,10 @@
-"""Where training starts: from an older checkpoint with another vocabulary, or from statistics of the text.
+"""Initial weights: from an older checkpoint with another vocabulary, or from statistics of the text.
 
-- `transplant`: pieces that both vocabularies know keep their embedding, others get the mean of the pieces
-  that the old vocabulary splits them into (Gee et al. 2022, EMNLP, "Fast Vocabulary Transfer for Language
-  Model Compression").
-- `from_statistics`: the output bias at log unigram frequencies, embeddings from a truncated SVD of positive
-  pointwise mutual information (Levy & Goldberg 2014, NeurIPS). A small model otherwise spends its first
-  millions of tokens on learning just these.
+- `transplant`: pieces that both vocabularies contain keep their embedding; others get the mean of the pieces into which
+  the old vocabulary splits them (Gee et al. 2022, EMNLP, "Fast Vocabulary Transfer for Language Model Compression").
+- `from_statistics`: the output bias is the log unigram frequencies; the embeddings come from a truncated SVD of
+  positive pointwise mutual information (PPMI; Levy & Goldberg 2014, NeurIPS). Otherwise a small model spends its first
+  millions of tokens on learning these statistics.
 """
 
 from __future__ import annotations
@@ -27,7 +26,16 @@ Floats = NDArray[np.float64]
 
 
 def log_unigrams(streams: dict[str, NDArray[np.uint16]], weights: dict[str, float], vocabulary: int) -> Floats:
-    """[v]: the log frequency of each piece in the mixture that is sampled."""
+    """Return the log frequency of each piece in the sampled mixture of sources.
+
+    Args:
+        streams: The word pieces of each source, `[pieces]`.
+        weights: The sampling weight of each source.
+        vocabulary: The number of pieces in the vocabulary.
+
+    Returns:
+        The log frequencies, `[vocabulary]`.
+    """
     shares = np.zeros(vocabulary)
     for name, stream in streams.items():
         counts = np.bincount(stream, minlength=vocabulary) + 0.5
@@ -37,20 +45,29 @@ def log_unigrams(streams: dict[str, NDArray[np.uint16]], weights: dict[str, floa
 
 
 def transplant(folder: Path, tokenizer: Tokenizer, unigrams: Floats, seed: int) -> BertForPreTraining:
-    """The checkpoint in `folder` (config.json, model.safetensors, tokenizer.json) moved to `tokenizer`'s
-    pieces.
+    """Load an exported model and adapt it to another vocabulary.
 
-    One with the same pieces is taken as it is. Otherwise positions beyond the first 64, which the first version never
-    trained, repeat those; token types become equal, so that they start neutral.
+    If the vocabularies are equal, the weights stay unchanged. Otherwise all positions repeat the first 64, because the
+    first version of the model trained no others; and both token types get the same embedding, so that they start
+    neutral.
+
+    Args:
+        folder: The exported model: config.json, model.safetensors, tokenizer.json.
+        tokenizer: The tokenizer with the new vocabulary.
+        unigrams: The log frequency of each piece of the new vocabulary, `[vocabulary]`.
+        seed: The seed for weights that the folder lacks.
+
+    Raises:
+        SystemExit: The folder lacks weights.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     old_vocab = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
     old = {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
     model = new_model(tokenizer.get_vocab_size(), config["num_hidden_layers"], config["hidden_size"], seed)
     if old_vocab == tokenizer.get_vocab():
-        found = model.load_state_dict(old, strict=False)
+        loading = model.load_state_dict(old, strict=False)
         model.tie_weights()
-        if lacking := set(found.missing_keys) - {f"cls.predictions.decoder.{name}" for name in ("weight", "bias")}:
+        if lacking := set(loading.missing_keys) - {f"cls.predictions.decoder.{name}" for name in ("weight", "bias")}:
             raise SystemExit(f"{folder} lacks weights: {', '.join(sorted(lacking))}")
         return model
     table = old["bert.embeddings.word_embeddings.weight"]
@@ -86,7 +103,15 @@ def transplant(folder: Path, tokenizer: Tokenizer, unigrams: Floats, seed: int) 
 
 
 def split(piece: str, vocabulary: dict[str, int]) -> list[int]:
-    """`piece` as pieces of another vocabulary, longest match first; the unknown piece where that fails."""
+    """Split a piece into pieces of another vocabulary, longest match first.
+
+    Args:
+        piece: The piece; one that continues a word begins with "##".
+        vocabulary: The number of each piece of the other vocabulary.
+
+    Returns:
+        The numbers of the parts; only that of the unknown piece if the other vocabulary cannot spell the piece.
+    """
     prefix, rest = ("##", piece[2:]) if piece.startswith("##") and len(piece) > 2 else ("", piece)
     parts: list[int] = []
     while rest:
@@ -101,7 +126,14 @@ def split(piece: str, vocabulary: dict[str, int]) -> list[int]:
 def from_statistics(
     model: BertForPreTraining, streams: dict[str, NDArray[np.uint16]], weights: dict[str, float], seed: int
 ) -> None:
-    """Set output bias and embeddings of a fresh `model` from unigram and co-occurrence counts."""
+    """Set the output bias and the embeddings of a fresh model from unigram and co-occurrence counts.
+
+    Args:
+        model: The model, which is changed in place.
+        streams: The word pieces of each source, `[pieces]`.
+        weights: The sampling weight of each source.
+        seed: The seed of the randomised SVD.
+    """
     vocabulary, hidden = model.config.vocab_size, model.config.hidden_size
     sample = np.concatenate([_resampled(stream, weights[name]) for name, stream in streams.items()])
     embeddings = ppmi_embeddings(sample, vocabulary, hidden, seed)
@@ -111,14 +143,24 @@ def from_statistics(
 
 
 def _resampled(stream: NDArray[np.uint16], weight: float, pieces: float = 20e6) -> NDArray[np.uint16]:
-    """About `weight` × `pieces` pieces of a stream, repeated or cut."""
+    """Repeat or cut a stream to `weight * pieces` pieces."""
     wanted = int(weight * pieces)
     return np.tile(stream, -(-wanted // len(stream)))[:wanted]
 
 
 def ppmi_embeddings(sample: NDArray[np.uint16], vocabulary: int, hidden: int, seed: int) -> NDArray[np.float32]:
-    """[v, d]: truncated SVD of the PPMI of pieces up to four apart, nearer ones counting more, contexts
-    smoothed by the power 0.75 (Levy et al. 2015, TACL), scaled to a standard deviation of 0.05.
+    """Return embeddings from a truncated SVD of the PPMI of pieces at most four positions apart.
+
+    A co-occurrence counts 1 / distance. Context frequencies are smoothed by the power 0.75 (Levy et al. 2015, TACL).
+
+    Args:
+        sample: The word pieces of the text, `[pieces]`.
+        vocabulary: The number of pieces in the vocabulary.
+        hidden: The dimension of the embeddings.
+        seed: The seed of the randomised SVD.
+
+    Returns:
+        The embeddings, `[vocabulary, hidden]`, with mean 0 per dimension, scaled to a standard deviation of 0.05.
     """
     import scipy.sparse as sparse
     from sklearn.utils.extmath import randomized_svd

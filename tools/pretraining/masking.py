@@ -1,9 +1,9 @@
 """Whole-word masking.
 
-Masking single pieces lets the model complete a word from its other pieces; masking all pieces of a word asks
-for context (the whole-word variant released with Devlin et al. 2019, "BERT"; Cui et al. 2021, "Pre-Training
-with Whole Word Masking for Chinese BERT"). Of the chosen pieces 80 % become ``[MASK]``, 10 % another piece,
-10 % stay.
+If single pieces are masked, a model can complete a word from its other pieces; if all pieces of a word are masked, it
+has to use the context (the whole-word variant released with Devlin et al. 2019, "BERT"; Cui et al. 2021, "Pre-Training
+with Whole Word Masking for Chinese BERT"). 80 % of the chosen pieces become ``[MASK]``, 10 % a random piece, and 10 %
+stay unchanged.
 """
 
 from __future__ import annotations
@@ -18,10 +18,16 @@ Flags = NDArray[np.bool_]
 
 
 def mask_words(ids: Ids, continues: Flags, rate: float, rng: np.random.Generator) -> tuple[Ids, Flags]:
-    """Mask about `rate` of the words of `ids` [b, s].
+    """Mask a share of the words.
 
-    `continues` [v] says which pieces continue a word. Returns the corrupted ids and the positions to
-    predict, [b, s].
+    Args:
+        ids: The word pieces, int64 `[batch, tokens]`.
+        continues: True for each piece of the vocabulary that continues a word, bool `[vocabulary]`.
+        rate: The expected share of masked words.
+        rng: The random generator.
+
+    Returns:
+        The corrupted pieces, int64 `[batch, tokens]`, and a mask of the positions to predict, bool `[batch, tokens]`.
     """
     rows, length = ids.shape
     word = np.cumsum(~continues[ids], axis=1)

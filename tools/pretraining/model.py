@@ -1,14 +1,15 @@
-"""The model that is trained, and a lean way to run it.
+"""The pre-trained model and a fast forward pass for it.
 
-The weights live in a standard ``BertForPreTraining``, so that what is exported is any BERT. The layers run as
-the harness runs them (``alue_bench.training.bert.layer``): no attention mask, as sequences are full; query, key
-and value in one product; forward and backward written out. What follows the last layer's attention is computed
-for the predicted positions only. Same numbers as the standard forward, tested in ``tools/pretraining/tests``.
+The weights are those of a standard ``BertForPreTraining``, so that the exported model is an ordinary BERT. The layers
+are computed as in the harness (``alue_bench.training.bert.layer``): query, key and value in one product, forward and
+backward pass written out; here without an attention mask, since sequences are full. Everything after the attention of
+the last layer is computed for the predicted positions only. The results equal those of the standard forward pass, as
+tested in ``tools/pretraining/tests``.
 
-Beside the masked words, the pooled state of ``[CLS]`` is trained to know which words stand in the text and how two
-segments relate (`SequenceHeads`), since that state is all that a classifier is given.
+Besides predicting masked words, the model learns to tell from the pooled state of ``[CLS]`` which words are in the text
+and how two segments are related (`SequenceHeads`), because that state is all that a classifier gets.
 
-Shapes: b sequences, s positions, d hidden size, h heads, n predicted positions, v pieces.
+Notation for shapes: b sequences, s positions, d hidden size, h heads, n predicted positions, v pieces.
 """
 
 from __future__ import annotations
@@ -26,7 +27,14 @@ from tools.pretraining.relations import Relation
 
 
 def new_model(vocabulary: int, layers: int, hidden: int, seed: int) -> BertForPreTraining:
-    """A randomly initialised model: positions up to 256, no dropout (too few passes to overfit)."""
+    """Return a randomly initialised model with 256 positions and without dropout (too few epochs to overfit).
+
+    Args:
+        vocabulary: The number of pieces in the vocabulary.
+        layers: The number of layers.
+        hidden: The hidden size, a multiple of 64, which is the size of an attention head.
+        seed: The seed, set in torch's global generator.
+    """
     torch.manual_seed(seed)
     config = BertConfig(
         vocab_size=vocabulary,
@@ -42,25 +50,30 @@ def new_model(vocabulary: int, layers: int, hidden: int, seed: int) -> BertForPr
 
 
 class SequenceHeads(nn.Module):
-    """What is asked of the pooled states [b, d] in pre-training only; not exported.
+    """The heads that read the pooled state, `[b, d]`, during pre-training only; they are not exported.
 
-    The bag of words, as Ma et al. 2024 ("Drop your Decoder: Pre-training with Bag-of-Word Prediction for Dense Passage
-    Retrieval") ask of the sequence's state so that it sums up the text; and the relation of the two segments
-    (`tools.pretraining.relations`).
+    One predicts the bag of words, so that the state summarises the text (Ma et al. 2024, "Drop your Decoder:
+    Pre-training with Bag-of-Word Prediction for Dense Passage Retrieval"). The other predicts the relation of the two
+    segments (`tools.pretraining.relations`).
     """
 
     def __init__(self, hidden: int, vocabulary: int) -> None:
+        """Initialise the heads from torch's global generator."""
         super().__init__()
-        self.bag = nn.Sequential(nn.Linear(hidden, hidden), nn.LayerNorm(hidden))  # as long as the masked words' states
+        self.bag = nn.Sequential(nn.Linear(hidden, hidden), nn.LayerNorm(hidden))  # same norm as masked words' states
         self.bag_bias = nn.Parameter(torch.zeros(vocabulary))
         self.relation = nn.Linear(hidden, len(Relation))
 
     def bag_loss(self, pooled: Tensor, decoder: nn.Linear, ids: Tensor, shares: Tensor) -> Tensor:
-        """The mean cross-entropy between the pieces predicted, by a share of the whole vocabulary each, and the pieces
-        that are there; `ids`, `shares` [b, s]: see `Batch.bags`.
+        """Return the mean cross-entropy between the predicted distribution over pieces and the pieces of each text.
 
-        The decoder is that of the masked words. How often a word is missing differs from how often a text has it: so
-        its bias is a start only.
+        A word is masked with another frequency than texts contain it, so `bag_bias` is added to the decoder's bias.
+
+        Args:
+            pooled: The pooled states, `[b, d]`.
+            decoder: The decoder of the masked words, from d to v.
+            ids: The pieces of the texts, int64 `[b, s]`.
+            shares: The weight of each piece, `[b, s]`; see `Batch.bags`.
         """
         logits = functional.linear(self.bag(pooled), decoder.weight, decoder.bias.detach() + self.bag_bias)
         logs = logits.float().log_softmax(-1)
@@ -68,16 +81,26 @@ class SequenceHeads(nn.Module):
 
 
 class LeanModel:
-    """A ``BertForPreTraining`` and its layers as products want them. Build it anew when the model is exchanged."""
+    """A fast forward pass of a ``BertForPreTraining``. Build a new object for another model."""
 
     def __init__(self, model: BertForPreTraining, compute: torch.dtype) -> None:
+        """Wrap a model; `compute` is the number format of matrix products."""
         self.model = model
         self._compute = compute
         self._layers = [LayerWeights(layer, compute) for layer in cast(nn.ModuleList, model.bert.encoder.layer)]
-        self._masks = DropoutMasks(0, model.device.type)  # never drawn from: nothing is dropped
+        self._masks = DropoutMasks(0, model.device.type)  # never used: the model has no dropout
 
     def forward(self, ids: Tensor, types: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [n, v] of the `wanted` positions of the flattened `ids` [b·s], and the pooled states [b, d]."""
+        """Compute the logits at some positions and the pooled states.
+
+        Args:
+            ids: The word pieces, int64 `[b, s]`.
+            types: The token types, int64 `[b, s]`.
+            wanted: The positions to predict, as indices into the flattened `ids`, int64 `[n]`.
+
+        Returns:
+            The logits, `[n, v]`, and the pooled states, `[b, d]`.
+        """
         model = self.model
         shape = BatchShape(*ids.shape, padding=None)
         states = model.bert.embeddings(input_ids=ids, token_type_ids=types).flatten(0, 1)  # [b·s, d]
@@ -95,7 +118,7 @@ class LeanModel:
 
 
 def _attend(layer: Any, states: Tensor) -> Tensor:
-    """Self-attention before its output projection: [b, s, d] to [b, s, d]."""
+    """Compute self-attention before its output projection, `[b, s, d]` to `[b, s, d]`."""
     attention = layer.attention.self
     parts = (attention.query, attention.key, attention.value)
     weight, bias = torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts])
@@ -108,7 +131,7 @@ def _attend(layer: Any, states: Tensor) -> Tensor:
 
 
 def _rest(layer: Any, states: Tensor, attended: Tensor) -> Tensor:
-    """Output projection, feed-forward, both residuals: [..., d]."""
+    """Compute the rest of a layer after attention for some positions, `[positions, d]` to `[positions, d]`."""
     output = layer.attention.output
     middle = output.LayerNorm(output.dense(attended) + states)
     inner = functional.gelu(layer.intermediate.dense(middle))
@@ -116,15 +139,21 @@ def _rest(layer: Any, states: Tensor, attended: Tensor) -> Tensor:
 
 
 def stacked(model: BertForPreTraining, layers: int, seed: int) -> BertForPreTraining:
-    """`model` made deeper by repeating its layers: progressive stacking (Gong et al. 2019, ICML, "Efficient
-    Training of BERT by Progressively Stacking").
+    """Return a deeper model that repeats the layers of a model.
+
+    This is progressive stacking (Gong et al. 2019, ICML, "Efficient Training of BERT by Progressively Stacking").
+
+    Args:
+        model: The model.
+        layers: The number of layers of the result.
+        seed: The seed set in torch's global generator.
     """
     config = model.config
     deeper = new_model(config.vocab_size, layers, config.hidden_size, seed)
     old, new = model.state_dict(), deeper.state_dict()
     for name in new:
-        prefix, found, rest = name.partition(".layer.")
-        if found:
+        prefix, separator, rest = name.partition(".layer.")
+        if separator:
             number, tail = rest.split(".", 1)
             name_below = f"{prefix}.layer.{int(number) % config.num_hidden_layers}.{tail}"
             new[name] = old[name_below].clone()

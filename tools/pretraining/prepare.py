@@ -1,4 +1,4 @@
-"""From the raw corpus to a folder: tokeniser, training and held-out streams, counts of what was left out."""
+"""Preparation of the corpus: tokenizer, training and held-out streams, and counts of the lines that were dropped."""
 
 from __future__ import annotations
 
@@ -16,13 +16,20 @@ from tools.pretraining.corpus import SOURCES, Counts, Overlap, Source, clean, re
 from tools.pretraining.sampling import save_streams
 
 HELD_OUT_PIECES = 16_000
-"""Per source, from the end of the file: within the last 20,000 pieces that mini-start held out as well, so
-that a warm start from it has not seen them."""
+"""The number of pieces held out per source, from the end of the file. They are within the last 20,000 pieces, which the
+earlier model mini-start held out too, so that a warm start from it has not seen them."""
 
 
 def prepare(corpus: Path, tasks: Path | None, out: Path, vocabulary: int, learnt: Path | None = None) -> None:
-    """Clean, learn the vocabulary, encode. `tasks` None skips the overlap check; with `learnt`, a tokenizer.json, its
-    vocabulary is kept: what is learnt anew numbers pieces of equal rank differently each time.
+    """Clean the corpus, learn the vocabulary, and write encoded streams.
+
+    Args:
+        corpus: The folder of the corpus.
+        tasks: The folder of the tasks' files for the overlap check; None skips the check.
+        out: The folder to write.
+        vocabulary: The number of pieces to learn.
+        learnt: A tokenizer.json whose vocabulary is kept; None learns a new one. A new vocabulary numbers pieces of
+            equal frequency differently each time.
     """
     out.mkdir(parents=True, exist_ok=True)
     overlap = Overlap(task_texts(tasks) if tasks else ())
@@ -51,18 +58,18 @@ def prepare(corpus: Path, tasks: Path | None, out: Path, vocabulary: int, learnt
 
 
 def decorated(source: Source, lines: list[str]) -> list[str]:
-    """`lines`, with mentions and links put back where the source lost them."""
+    """Return the lines, with mentions and links added if the source's publisher removed them."""
     return list(with_mentions(lines)) if source.scrubbed else lines
 
 
 def vocabulary_lines(sources: Iterable[Source], lines: dict[str, list[str]]) -> Iterable[str]:
-    """The lines the vocabulary is learnt from, by the sources' tokeniser weights."""
+    """Yield the lines from which the vocabulary is learnt, repeated by the sources' tokenizer weights."""
     for source in sources:
         yield from tokeniser.repeated(decorated(source, lines[source.name]), source.tokeniser_weight)
 
 
 def encode(tokenizer: Tokenizer, lines: list[str], chunk: int = 5_000) -> NDArray[np.uint16]:
-    """All lines as one stream of pieces, each line closed by ``[SEP]``."""
+    """Return all lines as one stream of pieces, uint16 `[pieces]`, with ``[SEP]`` after each line."""
     parts: list[NDArray[np.uint16]] = []
     for start in range(0, len(lines), chunk):
         encodings = tokenizer.encode_batch_fast(lines[start : start + chunk], add_special_tokens=False)
@@ -71,7 +78,11 @@ def encode(tokenizer: Tokenizer, lines: list[str], chunk: int = 5_000) -> NDArra
 
 
 def held_out_start(tokenizer: Tokenizer, lines: list[str]) -> int:
-    """Where the last lines of at most `HELD_OUT_PIECES` pieces begin."""
+    """Return the index of the first held-out line: the last lines of at most `HELD_OUT_PIECES` pieces are held out.
+
+    Raises:
+        ValueError: The lines have too few pieces.
+    """
     pieces = 0
     for number in range(len(lines) - 1, -1, -1):
         pieces += len(tokenizer.encode(lines[number], add_special_tokens=False).ids) + 1
@@ -81,7 +92,7 @@ def held_out_start(tokenizer: Tokenizer, lines: list[str]) -> int:
 
 
 def continues(tokenizer: Tokenizer) -> NDArray[np.bool_]:
-    """[v]: which pieces continue a word."""
+    """Return which pieces of the vocabulary continue a word, bool `[vocabulary]`."""
     flags = np.zeros(tokenizer.get_vocab_size(), bool)
     for piece, number in tokenizer.get_vocab().items():
         flags[number] = piece.startswith("##")

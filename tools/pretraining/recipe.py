@@ -1,6 +1,6 @@
-"""What a run is told: its stages and hyper-parameters, all in tokens, none in wall-clock.
+"""The recipe of a run: its stages and hyper-parameters, with durations in tokens and never in seconds.
 
-So a run that is niced, stopped or moved to another machine ends with the same weights.
+So a run that is slowed down, stopped and resumed, or moved to another machine ends with the same weights.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of training at one depth, over sequences of mixed lengths."""
+    """A part of the training with a constant number of layers and a mixture of sequence lengths."""
 
     layers: int
     tokens: float
-    """How many tokens this stage lasts."""
+    """The duration of the stage in tokens."""
     lengths: dict[int, float] = field(default_factory=lambda: {64: 1.0})
-    """Sequence length to the share of steps that use it. Every step has the same number of tokens."""
+    """The share of steps for each sequence length. Every step has the same number of tokens."""
 
 
 @dataclass(frozen=True)
@@ -31,31 +31,32 @@ class Recipe:
     mask_rate: float = 0.2
     pair_rate: float = 0.6
     relations: tuple[float, ...] = (0.35, 0.3, 0.35)
-    """How often the segments of a pair are in each `tools.pretraining.relations.Relation`."""
+    """The share of pairs with each `tools.pretraining.relations.Relation`."""
     relation_loss: float = 1.0
-    """Weight of telling the relation of two segments beside the masked-word loss."""
+    """The weight of the loss for predicting the relation of two segments; that of the masked-word loss is 1."""
     bag_loss: float = 1.0
-    """Weight of predicting from the pooled state which words are in the text."""
+    """The weight of the loss for predicting the words of the text from the pooled state."""
     peak_lr: float = 8e-4
     warmup_tokens: float = 0.3e6
-    """At the start and after each change of depth."""
+    """The duration of the learning-rate warm-up at the start and after each change of depth."""
     decay_tokens: float = 0.0
-    """The last tokens of the run, over which the learning rate falls to zero. Before them it is constant: a
-    run can be annealed from any checkpoint (the trapezoidal schedule; Hu et al. 2024, "MiniCPM")."""
+    """The number of tokens at the end of the run over which the learning rate falls to zero. Before that it is
+    constant, so that a run can be annealed from any checkpoint (trapezoidal schedule; Hu et al. 2024, "MiniCPM")."""
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = 1.0
+    """The largest norm of the gradient; larger gradients are scaled down."""
     average: float = 0.998
-    """Decay per step of the exponential moving average of the weights, which is what is exported."""
+    """The decay per step of the exponential moving average of the weights; the average is exported."""
     seed: int = 0
 
     @property
     def tokens(self) -> float:
-        """The length of the whole run."""
+        """The duration of the whole run in tokens."""
         return sum(stage.tokens for stage in self.stages)
 
     def stage_at(self, tokens: float) -> tuple[int, float]:
-        """The stage in force after `tokens`, and how many tokens into it."""
+        """Return the index of the stage after `tokens` tokens, and the number of tokens since its start."""
         for number, stage in enumerate(self.stages):
             if tokens < stage.tokens or number == len(self.stages) - 1:
                 return number, tokens
@@ -63,19 +64,24 @@ class Recipe:
         raise ValueError("a recipe needs at least one stage")
 
     def lr(self, tokens: float, since_change: float) -> float:
-        """The learning rate after `tokens`, `since_change` of them since the last change of depth."""
+        """Return the learning rate.
+
+        Args:
+            tokens: The number of tokens since the start of the run.
+            since_change: The number of tokens since the last change of depth.
+        """
         warm = min(1.0, since_change / self.warmup_tokens) if self.warmup_tokens else 1.0
         left = max(0.0, self.tokens - tokens)
         fall = min(1.0, left / self.decay_tokens) if self.decay_tokens else 1.0
         return self.peak_lr * warm * (1 - math.sqrt(1 - fall))
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for a checkpoint."""
+        """Return the recipe as plain values for a checkpoint."""
         return asdict(self)
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Recipe:
-        """The inverse of `as_dict`."""
+        """Return the recipe from the values that `as_dict` returned."""
         stages = tuple(
             Stage(stage["layers"], stage["tokens"], {int(k): v for k, v in stage["lengths"].items()})
             for stage in values["stages"]
@@ -86,17 +92,18 @@ class Recipe:
 
 
 MIXED = {32: 0.3, 64: 0.5, 128: 0.15, 256: 0.05}
-"""Mostly short sequences, fastest and most like posts; enough long ones to train all positions."""
+"""The shares of sequence lengths: mostly short sequences, which are fastest and most similar to posts, and enough long
+ones to train all positions."""
 
 WARM = Recipe(stages=(Stage(12, 1e12, MIXED),))
-"""From a 12-layer checkpoint, for as long as one likes; then `anneal`."""
+"""The recipe to start from a 12-layer model and train without end; finish such a run with `anneal`."""
 
 FRESH = Recipe(stages=(Stage(3, 17e6), Stage(6, 10e6), Stage(12, 10e6), Stage(12, 1e12, MIXED)))
-"""From nothing: progressive stacking (Gong et al. 2019)."""
+"""The recipe to train from scratch, by progressive stacking (Gong et al. 2019)."""
 
 
 def ending(recipe: Recipe, tokens: float) -> Recipe:
-    """`recipe` with its last stage shortened, so that the run lasts `tokens`."""
+    """Return a recipe whose stages are cut or whose last stage is set so that the run lasts `tokens` tokens."""
     before = sum(stage.tokens for stage in recipe.stages[:-1])
     if tokens <= before:
         stages: tuple[Stage, ...] = ()
@@ -110,6 +117,12 @@ def ending(recipe: Recipe, tokens: float) -> Recipe:
 
 
 def annealing(recipe: Recipe, done: float, tokens: float) -> Recipe:
-    """`recipe` cut off after `done`, with a last stage of `tokens` in which its learning rate falls all the way."""
+    """Return a recipe that is cut after `done` tokens and gets a last stage in which the learning rate falls to zero.
+
+    Args:
+        recipe: The recipe.
+        done: The number of tokens after which it is cut.
+        tokens: The duration of the last stage in tokens.
+    """
     before = ending(recipe, done).stages
     return replace(recipe, stages=(*before, Stage(before[-1].layers, tokens, MIXED)), decay_tokens=tokens)

@@ -1,10 +1,11 @@
-"""How the two segments of a pair stand to each other, and how they are made.
+"""The relation between the two segments of a pair, and the construction of such pairs.
 
-Next-sentence pairs (Devlin et al. 2019) taught a model of this size nothing: it stayed at chance. Questions and
-inference ask whether two texts say the same. So one segment is made of words of the other (`SAME`), of words of another
-text of the source (`OTHER`), or of both (`ALTERED`). All three go through the same: some words left out, two parts
-exchanged, lengths drawn alike, no ends of lines. Only comparing the segments tells them apart. Besides, a masked word
-can be looked up in the other segment, which trains attention between the two.
+A model of this size learnt nothing from next-sentence pairs (Devlin et al. 2019): it stayed at chance. Question
+similarity and inference ask whether two texts say the same. So the second segment is made of words of the first
+(`SAME`), of words of another text from the same source (`OTHER`), or of both (`ALTERED`). All three are edited in the
+same way: some words are dropped, two parts may be swapped, lengths have the same distribution, line ends are removed.
+So the relation can only be found by comparing the segments. In addition, a masked word can be looked up in the other
+segment, which trains attention between segments.
 """
 
 from __future__ import annotations
@@ -19,24 +20,36 @@ from tools.pretraining.masking import Flags
 
 Pieces = NDArray[np.uint16]
 TextSource = Callable[[int, np.random.Generator], Pieces]
-"""Some text of so many pieces."""
+"""A function that draws a text of the given number of pieces."""
 
 
 class Relation(IntEnum):
-    """What the shorter segment is made of, against the longer one."""
+    """The origin of the words of the shorter segment of a pair."""
 
     SAME = 0
-    """Its words."""
+    """All words are from the longer segment."""
     ALTERED = 1
-    """Its words, but for a third to two thirds, which are those of another text."""
+    """A third to two thirds of the words are from another text, the others from the longer segment."""
     OTHER = 2
-    """Words of another text."""
+    """All words are from another text."""
 
 
 def related(
     text: Pieces, size: int, relation: Relation, elsewhere: TextSource, continues: Flags, rng: np.random.Generator
 ) -> Pieces:
-    """A segment of exactly `size` pieces, at most as many as `text` has, in the given relation to it."""
+    """Make a segment in a given relation to a text.
+
+    Args:
+        text: The pieces of the text, `[pieces]`.
+        size: The number of pieces of the result, at most that of the text.
+        relation: The relation of the result to the text.
+        elsewhere: A function that draws another text.
+        continues: True for each piece of the vocabulary that continues a word, bool `[vocabulary]`.
+        rng: The random generator.
+
+    Returns:
+        The segment, `[size]`.
+    """
     span = min(len(text), round(1.2 * size))
     start = int(rng.integers(len(text) - span + 1))
     told = retold(split_words(text[start : start + span], continues), size, rng)
@@ -55,9 +68,7 @@ def related(
 
 
 def retold(words: Sequence[Pieces], size: int, rng: np.random.Generator) -> list[Pieces]:
-    """`words` without some of them, so that at most `size` pieces are left, and in half of the cases with two parts
-    exchanged.
-    """
+    """Drop random words until at most `size` pieces are left, and in half of the cases swap two parts."""
     kept = list(words)
     while len(kept) > 1 and sum(map(len, kept)) > size:
         del kept[int(rng.integers(len(kept)))]
@@ -68,5 +79,5 @@ def retold(words: Sequence[Pieces], size: int, rng: np.random.Generator) -> list
 
 
 def split_words(pieces: Pieces, continues: Flags) -> list[Pieces]:
-    """`pieces` as words; the first one may have begun before."""
+    """Split pieces into words; the first word may be incomplete."""
     return np.split(pieces, np.flatnonzero(~continues[pieces[1:]]) + 1)

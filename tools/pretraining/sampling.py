@@ -1,11 +1,10 @@
-"""Packed training sequences, drawn from token streams by source.
+"""Packed training sequences, drawn from the token streams of the sources.
 
-A stream is all lines of a source as piece numbers, each line closed by ``[SEP]``. A sequence is full: no
-padding, so no attention mask. Some are one segment, ``[CLS] text [SEP]``; the others are two, ``[CLS] a [SEP] b
-[SEP]`` with token types 0 and 1, in a relation (`tools.pretraining.relations`) that the model is to tell.
+A stream holds the piece numbers of all lines of a source, with ``[SEP]`` after each line. Sequences are full, so there
+is no padding and no attention mask. Some have one segment, ``[CLS] text [SEP]``. The others have two, ``[CLS] a [SEP] b
+[SEP]``, with token types 0 and 1 and a relation (`tools.pretraining.relations`) that the model learns to predict.
 
-Everything random about step n is drawn from a generator seeded with (seed, n): resuming needs no random
-state.
+Step n draws all its random numbers from a generator seeded with (seed, n), so that resuming needs no random state.
 """
 
 from __future__ import annotations
@@ -22,20 +21,30 @@ from tools.pretraining.relations import Pieces, Relation, related
 from tools.pretraining.tokeniser import CLS, SEP, SPECIAL
 
 NO_LABEL = -100
+"""The target of positions and sequences that the loss ignores."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`ids`, `types`, `targets`, `chosen` [b, s]; `relations` [b]: a `Relation`, or `NO_LABEL` for single segments."""
+    """A batch of training sequences."""
 
     ids: Ids
+    """The corrupted pieces, int64 `[batch, tokens]`."""
     types: Ids
+    """The token types, int64 `[batch, tokens]`."""
     targets: Ids
+    """The original pieces, int64 `[batch, tokens]`."""
     chosen: Flags
+    """A mask of the positions to predict, bool `[batch, tokens]`."""
     relations: Ids
+    """The `Relation` of each pair, `NO_LABEL` for single segments, int64 `[batch]`."""
 
     def bags(self) -> NDArray[np.float32]:
-        """[b, s]: one share of 1 for each different piece of a row's uncorrupted text, where it occurs first."""
+        """Return the bag of words of each text as weights, float32 `[batch, tokens]`.
+
+        The distinct pieces of a text, special pieces excluded, have equal weights that sum to 1. The weight stands at
+        the first occurrence of the piece in `targets`; all other positions are 0.
+        """
         order = np.argsort(self.targets, axis=1, kind="stable")
         ordered = np.take_along_axis(self.targets, order, axis=1)
         new = np.ones_like(ordered, bool)
@@ -46,28 +55,38 @@ class Batch:
 
 
 class Stream:
-    """The pieces of one source, and where its lines start."""
+    """The pieces of one source and the starts of its lines."""
 
     def __init__(self, pieces: NDArray[np.uint16], continues: Flags) -> None:
+        """Index a stream.
+
+        Args:
+            pieces: The pieces of the source, uint16 `[pieces]`.
+            continues: True for each piece of the vocabulary that continues a word, bool `[vocabulary]`.
+        """
         self.pieces = pieces
         self.continues = continues
         starts = np.flatnonzero(pieces == SEP) + 1
         self._starts = np.concatenate([[0], starts[:-1]])
 
     def __len__(self) -> int:
+        """Return the number of pieces."""
         return len(self.pieces)
 
     def line_start(self, room: int, rng: np.random.Generator) -> int:
-        """The start of a random line with `room` pieces from there to the end of the stream."""
+        """Return the start of a random line that is followed by at least `room` pieces."""
         last = int(np.searchsorted(self._starts, len(self.pieces) - room, side="right"))
         return int(self._starts[rng.integers(0, max(1, last))])
 
     def inside_line(self, room: int, rng: np.random.Generator) -> int:
-        """A random word start that is not the start of a line."""
+        """Return a random start of a word that is not the start of a line and is followed by at least `room` pieces."""
         return self.next_inside(int(rng.integers(1, len(self.pieces) - room - 100)))
 
     def next_inside(self, position: int) -> int:
-        """The first position from `position` on that starts a word in the middle of a line."""
+        """Return the first position, from `position` on, where a word starts that does not start a line.
+
+        If there is none within 100 pieces, `position` itself is returned.
+        """
         for at in range(position, min(position + 100, len(self.pieces))):
             piece = self.pieces[at]
             if piece != SEP and not self.continues[piece] and self.pieces[at - 1] != SEP:
@@ -75,17 +94,17 @@ class Stream:
         return position
 
     def text(self, start: int, size: int) -> Pieces:
-        """`size` pieces from `start` on, ends of lines left out."""
+        """Return `size` pieces from `start` on, without line ends."""
         pieces = self.pieces[start : start + 2 * size]
         return pieces[pieces != SEP][:size]
 
     def elsewhere(self, size: int, rng: np.random.Generator) -> Pieces:
-        """A text of `size` pieces from a random word on."""
+        """Return `size` pieces from a random word on, without line ends."""
         return self.text(self.inside_line(2 * size, rng), size)
 
 
 class Sampler:
-    """Draws batches from several streams by weight."""
+    """A source of batches that draws from several streams by weight."""
 
     def __init__(
         self,
@@ -98,6 +117,17 @@ class Sampler:
         relations: Sequence[float],
         seed: int,
     ) -> None:
+        """Set up the sampler.
+
+        Args:
+            streams: The stream of each source.
+            weights: The sampling weight of each source.
+            continues: True for each piece of the vocabulary that continues a word, bool `[vocabulary]`.
+            mask_rate: The expected share of masked words.
+            pair_rate: The share of sequences with two segments.
+            relations: The share of pairs with each `Relation`.
+            seed: The seed.
+        """
         self._streams = [streams[name] for name in weights]
         total = sum(weights.values())
         self._shares = [weight / total for weight in weights.values()]
@@ -108,7 +138,13 @@ class Sampler:
         self._seed = seed
 
     def batch(self, step: int, rows: int, length: int) -> Batch:
-        """The batch of training step `step`: always the same one."""
+        """Return the batch of a training step, which depends only on the arguments and the sampler's settings.
+
+        Args:
+            step: The number of the step.
+            rows: The number of sequences.
+            length: The number of pieces per sequence.
+        """
         rng = np.random.default_rng([self._seed, step])
         ids = np.empty((rows, length), np.int64)
         types = np.zeros((rows, length), np.int64)
@@ -125,7 +161,7 @@ class Sampler:
 
 
 def single(stream: Stream, length: int, rng: np.random.Generator) -> Ids:
-    """``[CLS] text [SEP]``; the text starts at a line in half of the cases, else in the middle of one."""
+    """Draw ``[CLS] text [SEP]``; in half of the cases the text starts at the start of a line, else inside a line."""
     start = _start(stream, length, rng)
     ids = np.empty(length, np.int64)
     ids[0], ids[-1] = CLS, SEP
@@ -134,8 +170,18 @@ def single(stream: Stream, length: int, rng: np.random.Generator) -> Ids:
 
 
 def pair(stream: Stream, length: int, relation: Relation, rng: np.random.Generator) -> tuple[Ids, Ids]:
-    """``[CLS] a [SEP] b [SEP]`` in the given relation, and its token types. The longer segment, up to twice as long as
-    the other, comes first in half of the cases.
+    """Draw ``[CLS] a [SEP] b [SEP]`` with a given relation between the segments.
+
+    One segment is up to about twice as long as the other; it comes first in half of the cases.
+
+    Args:
+        stream: The stream to draw from.
+        length: The number of pieces of the sequence.
+        relation: The relation of the segments.
+        rng: The random generator.
+
+    Returns:
+        The pieces and the token types, int64 `[length]` each.
     """
     room = length - 3
     size = int(rng.integers(room // 2, 2 * room // 3)) + 1
@@ -149,13 +195,14 @@ def pair(stream: Stream, length: int, relation: Relation, rng: np.random.Generat
 
 
 def _start(stream: Stream, room: int, rng: np.random.Generator) -> int:
+    """Return the start of a random line or, in half of the cases, of a random word inside a line."""
     if rng.random() < 0.5:
         return stream.line_start(room, rng)
     return stream.inside_line(room, rng)
 
 
 def windows(pieces: NDArray[np.uint16], length: int) -> Ids:
-    """A held-out stream cut into ``[CLS] text [SEP]`` sequences, [n, length], without overlap."""
+    """Cut a held-out stream into ``[CLS] text [SEP]`` sequences without overlap, int64 `[sequences, length]`."""
     size = length - 2
     count = len(pieces) // size
     ids = np.full((count, length), SEP, np.int64)
@@ -165,11 +212,11 @@ def windows(pieces: NDArray[np.uint16], length: int) -> Ids:
 
 
 def save_streams(path: Path, streams: Mapping[str, NDArray[np.uint16]]) -> None:
-    """Write streams to one file."""
+    """Write streams to one .npz file."""
     np.savez(path, allow_pickle=False, **dict(streams))
 
 
 def load_streams(path: Path) -> dict[str, NDArray[np.uint16]]:
-    """Read what `save_streams` wrote."""
+    """Read the streams that `save_streams` wrote."""
     with np.load(path) as arrays:
         return {name: arrays[name] for name in arrays.files}

@@ -1,14 +1,15 @@
-"""The WordPiece tokeniser, with all Arabic normalisation inside ``tokenizer.json``.
+"""The WordPiece tokenizer, with all Arabic normalisation inside ``tokenizer.json``, so that it takes raw text.
 
-So whoever loads the model gives it raw text. The steps, in order:
+The steps of the normalisation, in order:
 
-- compatibility forms are composed (NFKC), Latin letters lowercased;
-- links become ``url``, mentions (``@USER`` included) ``user``, the ``<LF>`` of OSACT4 a space;
+- compatibility forms are composed (NFKC), and Latin letters are lowercased;
+- links become ``url``, mentions (including ``@USER``) become ``user``, the ``<LF>`` of OSACT4 becomes a space;
 - diacritics, tatweel, joiners, direction marks, variation selectors and skin tones are removed;
-- alef variants become bare alef, alef maqsura ya; Persian and Urdu forms of kaf, ya and ha the Arabic ones;
+- alef variants become bare alef, alef maqsura becomes ya; Persian and Urdu forms of kaf, ya and ha become the Arabic
+  ones;
 - Arabic-Indic and Persian digits become 0-9;
-- three or more of the same character in a row become two, digits excepted;
-- punctuation is split off, and each emoji stands alone.
+- three or more equal characters in a row become two, except digits;
+- punctuation is split off, and each emoji is a word of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 PAD, UNK, CLS, SEP, MASK = range(5)
 LARGEST = 65_536
-"""Pieces of a vocabulary: they are stored in two bytes."""
+"""The largest vocabulary size: piece numbers are stored in two bytes."""
 
 _REMOVED = (
     r"[\x{0610}-\x{061A}\x{0640}\x{064B}-\x{065F}\x{0670}\x{06D6}-\x{06DC}\x{06DF}-\x{06E8}\x{06EA}-\x{06ED}"
@@ -34,7 +35,7 @@ _LETTERS = {"[إأآٱٲٳ]": "ا", "[ىیېے]": "ي", "[کڪګ]": "ك", "[ھہ
 
 
 def normaliser() -> normalizers.Normalizer:
-    """The normalisation described at the top of this module."""
+    """Return the normalisation described at the top of this module."""
     steps: list[normalizers.Normalizer] = [
         normalizers.NFKC(),
         normalizers.Replace("<LF>", " "),
@@ -45,14 +46,18 @@ def normaliser() -> normalizers.Normalizer:
     ]
     steps += [normalizers.Replace(Regex(letters), letter) for letters, letter in _LETTERS.items()]
     steps += [normalizers.Replace(Regex(f"[{forms}]"), str(digit)) for digit, forms in enumerate(_DIGITS)]
-    # Replacements know no back-references: drop every character that two of its kind follow.
+    # The replacement text cannot use back-references, so every character followed by two equal ones is removed.
     steps.append(normalizers.Replace(Regex(r"([^\d])(?=\1\1)"), ""))
     steps.append(normalizers.BertNormalizer(clean_text=True, strip_accents=False, lowercase=False))
     return normalizers.Sequence(steps)
 
 
 def untrained(model: models.WordPiece | None = None) -> Tokenizer:
-    """A tokeniser without a vocabulary: normalisation, splitting, and ``[CLS] a [SEP] b [SEP]``."""
+    """Return a tokenizer with normalisation, splitting and the template ``[CLS] a [SEP] b [SEP]``.
+
+    Args:
+        model: The vocabulary; None leaves it empty.
+    """
     tokenizer = Tokenizer(model or models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=100))
     tokenizer.normalizer = normaliser()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -68,7 +73,13 @@ def untrained(model: models.WordPiece | None = None) -> Tokenizer:
 
 
 def learn(lines: Iterable[str], vocabulary: int, alphabet: int = 850) -> Tokenizer:
-    """Learn `vocabulary` word pieces from `lines`, the `alphabet` most frequent characters among them."""
+    """Learn a vocabulary of word pieces.
+
+    Args:
+        lines: The texts.
+        vocabulary: The number of pieces.
+        alphabet: The number of most frequent characters that are pieces of their own.
+    """
     tokenizer = untrained()
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocabulary,
@@ -83,7 +94,11 @@ def learn(lines: Iterable[str], vocabulary: int, alphabet: int = 850) -> Tokeniz
 
 
 def load(path: Path) -> Tokenizer:
-    """What `learn` learnt and somebody kept; ends the process with a message where it is another kind of tokeniser."""
+    """Load a tokenizer that `learn` made.
+
+    Raises:
+        SystemExit: The file holds another kind of tokenizer.
+    """
     tokenizer = Tokenizer.from_file(str(path))
     numbers = tuple(tokenizer.token_to_id(piece) for piece in SPECIAL)
     if numbers != tuple(range(len(SPECIAL))) or tokenizer.get_vocab_size() > LARGEST:
@@ -94,7 +109,7 @@ def load(path: Path) -> Tokenizer:
 
 
 def repeated(lines: list[str], weight: float) -> Iterator[str]:
-    """`lines` as often as `weight` says; below one, evenly spread lines of them."""
+    """Yield all lines `weight` times; for a weight below one, yield that share of them, evenly spread."""
     if weight < 1:
         stride = 1 / weight
         yield from (lines[int(i * stride)] for i in range(int(len(lines) * weight)))

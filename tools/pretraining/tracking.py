@@ -1,4 +1,4 @@
-"""Metrics of a run: appended to ``metrics.jsonl``, and sent to MLflow in batches where a store is named."""
+"""Metrics of a run: appended to ``metrics.jsonl`` and, if a store is given, sent to MLflow in batches."""
 
 from __future__ import annotations
 
@@ -10,9 +10,17 @@ from typing import Any
 
 
 class Tracker:
-    """Buffers metrics; `flush` writes them out. MLflow is imported only if it is used."""
+    """A buffer of metrics; `flush` writes them out. MLflow is imported only if it is used."""
 
     def __init__(self, folder: Path, uri: str | None, run_id: str | None, params: Mapping[str, Any]) -> None:
+        """Create or continue an MLflow run if a store is given.
+
+        Args:
+            folder: The folder of the run, for ``metrics.jsonl``.
+            uri: The MLflow tracking store; None writes only the file.
+            run_id: The MLflow run to continue; None creates one.
+            params: The parameters of a new MLflow run.
+        """
         self._file = folder / "metrics.jsonl"
         self._buffer: list[tuple[str, float, int, int]] = []
         self.run_id = run_id
@@ -23,20 +31,20 @@ class Tracker:
             self._client = MlflowClient(tracking_uri=uri)
             if self.run_id is None:
                 name = "mini-pretraining"
-                found = self._client.get_experiment_by_name(name)
-                experiment = found.experiment_id if found else self._client.create_experiment(name)
-                run = self._client.create_run(experiment, run_name=folder.name)
+                experiment = self._client.get_experiment_by_name(name)
+                experiment_id = experiment.experiment_id if experiment else self._client.create_experiment(name)
+                run = self._client.create_run(experiment_id, run_name=folder.name)
                 self.run_id = str(run.info.run_id)
                 for key, value in params.items():
                     self._client.log_param(self.run_id, key, value)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Note `metrics` of `step`, to be written by the next `flush`."""
+        """Buffer the metrics of a step until the next `flush`."""
         now = int(time.time() * 1000)
         self._buffer += [(key, float(value), now, step) for key, value in metrics.items()]
 
     def flush(self) -> None:
-        """Write what is buffered."""
+        """Write the buffered metrics."""
         steps: dict[int, dict[str, float]] = {}
         for key, value, _, step in self._buffer:
             steps.setdefault(step, {})[key] = round(value, 5)
@@ -52,12 +60,12 @@ class Tracker:
         self._buffer.clear()
 
     def finish(self, status: str) -> None:
-        """Flush and close the MLflow run as FINISHED or KILLED (a resumed run reopens it)."""
+        """Flush and close the MLflow run with a status, FINISHED or KILLED; `resume` reopens it."""
         self.flush()
         if self._client:
             self._client.set_terminated(self.run_id, status)
 
     def resume(self) -> None:
-        """Mark a run that was closed as running again."""
+        """Mark a closed MLflow run as running again."""
         if self._client and self.run_id:
             self._client.update_run(self.run_id, status="RUNNING")

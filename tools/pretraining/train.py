@@ -1,14 +1,14 @@
 """The training loop.
 
-    while tokens < recipe.tokens and nobody asked to stop:
-        deepen the model if a new stage asks for more layers
+    while tokens < recipe.tokens and no signal asked to stop:
+        deepen the model if a new stage has more layers
         batch = sampler.batch(step)             # a function of (seed, step)
-        loss = masked words + a share of each loss of the pooled state
-        AdamW step at recipe.lr(tokens), weight average
-        now and then: held-out evaluation, checkpoint
+        loss = masked-word loss + weighted losses of the pooled state
+        AdamW step with recipe.lr(tokens), weight average
+        every few hundred steps: held-out evaluation, checkpoint
 
-Resumable at every checkpoint, to the same weights. SIGTERM and SIGINT write a checkpoint and end the process;
-SIGSTOP and SIGCONT do no harm, nothing depends on the clock.
+A run can be resumed from every checkpoint and ends with the same weights. SIGTERM and SIGINT write a checkpoint and end
+the process. SIGSTOP and SIGCONT are harmless, because nothing depends on the clock.
 """
 
 from __future__ import annotations
@@ -40,17 +40,21 @@ from tools.pretraining.sampling import NO_LABEL, Batch, Sampler, Stream, load_st
 from tools.pretraining.tracking import Tracker
 
 PREDICTED_STEP = 64
+"""The number of predicted positions in a step is padded to a multiple of this."""
 AVERAGE_EVERY, LOG_EVERY, EVALUATE_EVERY, CHECKPOINT_EVERY = 4, 20, 100, 200  # steps
 
 
 @dataclass(frozen=True)
 class Text:
-    """What `prepare` left: the tokeniser, training and held-out streams, which pieces continue a word."""
+    """The output of `prepare`."""
 
     tokenizer: Tokenizer
     train: dict[str, NDArray[np.uint16]]
+    """The training pieces of each source, `[pieces]`."""
     held_out: dict[str, NDArray[np.uint16]]
+    """The held-out pieces of each source, `[pieces]`."""
     continues: NDArray[np.bool_]
+    """True for each piece of the vocabulary that continues a word, `[vocabulary]`."""
 
     @staticmethod
     def load(folder: Path) -> Text:
@@ -60,7 +64,7 @@ class Text:
         return Text(tokenizer, *streams, continues(tokenizer))
 
     def sampler(self, recipe: Recipe) -> Sampler:
-        """The sampler of the training streams."""
+        """Return a sampler of the training streams."""
         return Sampler(
             {name: Stream(pieces, self.continues) for name, pieces in self.train.items()},
             {source.name: source.weight for source in SOURCES},
@@ -73,9 +77,17 @@ class Text:
 
 
 class Run:
-    """A run under way: model, weight average, optimiser and counters."""
+    """A training run: model, weight average, optimiser and counters."""
 
     def __init__(self, text: Text, recipe: Recipe, folder: Path, device: str) -> None:
+        """Set up a run; call `start` or `resume` before `advance`.
+
+        Args:
+            text: The prepared text.
+            recipe: The recipe.
+            folder: The folder of the run, for checkpoints.
+            device: The device, "cpu" or "cuda".
+        """
         self.text = text
         self.recipe = recipe
         self.folder = folder
@@ -88,7 +100,7 @@ class Run:
         self.stopping = False
 
     def start(self, warm_start: Path | None) -> None:
-        """Begin from an older checkpoint's weights, or from statistics of the text."""
+        """Initialise the model from an exported model, or from statistics of the text if `warm_start` is None."""
         weights = {source.name: source.weight for source in SOURCES}
         vocabulary = self.text.tokenizer.get_vocab_size()
         if warm_start:
@@ -100,7 +112,7 @@ class Run:
         self._adopt(model)
 
     def resume(self, saved: Checkpoint) -> None:
-        """Go on from a checkpoint."""
+        """Restore the state of a checkpoint."""
         layers = 1 + max(int(name.split(".layer.")[1].split(".")[0]) for name in saved.model if ".layer." in name)
         model = new_model(self.text.tokenizer.get_vocab_size(), layers, self.recipe.hidden, self.recipe.seed)
         model.load_state_dict(saved.model)
@@ -111,7 +123,7 @@ class Run:
         self.step, self.tokens, self.changed_at = saved.step, saved.tokens, saved.changed_at
 
     def checkpoint(self, tracking_run: str | None) -> Checkpoint:
-        """The state to save."""
+        """Return the state to save, with the id of the MLflow run."""
         return Checkpoint(
             self.step,
             self.tokens,
@@ -125,7 +137,7 @@ class Run:
         )
 
     def advance(self) -> dict[str, Tensor]:
-        """One step; returns its losses, still on the device."""
+        """Train one step and return its losses by name, as scalar tensors on the device."""
         stage = self.recipe.stages[self.recipe.stage_at(self.tokens)[0]]
         if stage.layers > self.model.config.num_hidden_layers:
             self._adopt(stacked(self.model, stage.layers, self.recipe.seed))
@@ -154,13 +166,14 @@ class Run:
         return {name: loss.detach() for name, loss in losses.items()}
 
     def averaged(self) -> BertForPreTraining:
-        """A copy of the model with the averaged weights."""
+        """Return a copy of the model with the averaged weights, in eval mode."""
         config = self.model.config
         model = new_model(config.vocab_size, config.num_hidden_layers, config.hidden_size, self.recipe.seed)
         model.load_state_dict(self.average)
         return model.to(self.device).eval()
 
     def _adopt(self, model: BertForPreTraining) -> None:
+        """Train this model from now on, with a new optimiser and weight average."""
         self.model = model.to(self.device).train()
         self.lean = LeanModel(self.model, torch.bfloat16 if self.bf16 else torch.float32)
         self.average = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
@@ -179,12 +192,13 @@ class Run:
         return [*self.model.parameters(), *self.heads.parameters()]
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the losses of a batch by name, as scalar tensors."""
         ids, types, targets, relations, shares = (
             torch.from_numpy(part).to(self.device, non_blocking=True)
             for part in (batch.ids, batch.types, batch.targets, batch.relations, batch.bags())
         )
         places = np.flatnonzero(batch.chosen)
-        # Few different numbers of them: the library prepares its products anew for every shape, and keeps them.
+        # Few different numbers of positions: the library for bf16 products prepares each new shape and caches it.
         idle = -len(places) % PREDICTED_STEP
         wanted = torch.from_numpy(np.pad(places, (0, idle))).to(self.device, non_blocking=True)
         words, pooled = self.lean.forward(ids, types, wanted)
@@ -193,15 +207,16 @@ class Run:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             related = self.heads.relation(pooled)
             bag = self.heads.bag_loss(pooled, self.model.cls.predictions.decoder, targets, shares)
-        told = functional.cross_entropy(related.float(), relations, ignore_index=NO_LABEL, reduction="sum")
+        relation = functional.cross_entropy(related.float(), relations, ignore_index=NO_LABEL, reduction="sum")
         return {
             "train/masked_loss": functional.cross_entropy(words.float(), expected, ignore_index=NO_LABEL),
-            "train/relation_loss": told / (relations != NO_LABEL).sum().clamp(min=1),
+            "train/relation_loss": relation / (relations != NO_LABEL).sum().clamp(min=1),
             "train/bag_loss": bag,
         }
 
     @torch.no_grad()
     def _average(self) -> None:
+        """Update the moving average of the weights, with a smaller decay during the first steps."""
         age = (self.tokens - self.changed_at) / self.recipe.batch_tokens
         keep = min(self.recipe.average, (1 + age) / (10 + age)) ** AVERAGE_EVERY
         state = self.model.state_dict()
@@ -218,11 +233,20 @@ def train(
     tracking_uri: str | None,
     device: str,
 ) -> None:
-    """Run `recipe` in `folder`, from its newest checkpoint if it has one."""
+    """Train a model until the recipe ends or a signal asks to stop.
+
+    Args:
+        prepared: The folder that `prepare` wrote.
+        folder: The folder of the run. Its newest checkpoint, if any, is resumed with the recipe saved there.
+        recipe: The recipe of a new run.
+        warm_start: An exported model to start a new run from; None starts from scratch.
+        tracking_uri: The MLflow tracking store; None writes only metrics.jsonl.
+        device: The device, "cpu" or "cuda".
+    """
     folder.mkdir(parents=True, exist_ok=True)
     text = Text.load(prepared)
-    found = checkpoints.newest(folder)
-    saved = checkpoints.load(found) if found else None
+    newest = checkpoints.newest(folder)
+    saved = checkpoints.load(newest) if newest else None
     if saved:
         recipe = Recipe.from_dict(saved.recipe)
     run = Run(text, recipe, folder, device)
@@ -250,7 +274,7 @@ def train(
 
 
 def loop(run: Run, tracker: Tracker) -> None:
-    """Advance until the recipe ends or a signal asks to stop; log, evaluate and checkpoint on the way."""
+    """Train until the recipe ends or a signal asks to stop; log, evaluate and write checkpoints at intervals."""
     if run.step == 0:
         report(run, tracker)
     wall, processor, tokens = time.perf_counter(), time.process_time(), run.tokens
@@ -278,7 +302,7 @@ def loop(run: Run, tracker: Tracker) -> None:
 
 
 def report(run: Run, tracker: Tracker) -> None:
-    """Evaluate the averaged weights on the held-out text, log and print."""
+    """Evaluate the averaged weights on the held-out text; log and print the results."""
     results = evaluate(run.averaged(), run.text.held_out, run.text.continues)
     metrics = {"tokens": float(run.tokens), "lr": run.optimiser.param_groups[0]["lr"]}
     for name, result in results.items():

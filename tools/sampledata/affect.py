@@ -1,9 +1,9 @@
 """Emotions and valence (SemEval-2018 task 1, E-c and V-reg): one set of tweets with both annotations.
 
-Emotions come in the combinations in which they come in life. An emotion that a tweet is labelled with is not
-always put into words: annotators feel more than is said. Eleven labels take a small model some forty steps to tell
-apart: so most emotions come in pairs, most tweets have an emoji, and there are twice as many as of other tweets. No
-emotion is that of a quarter of the tweets, so that a model that has learnt no more than frequencies predicts none.
+Emotions occur in realistic combinations. Not every emotion in a tweet's labels is expressed in its words, because
+annotators infer more than is said. A small model needs about forty steps to tell eleven labels apart. For this reason
+most emotions occur in pairs, most tweets have an emoji, and there are twice as many tweets as for other tasks. No
+emotion is in a quarter of the tweets or more, so that a model that has learnt only frequencies predicts none.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from tools.sampledata.write import tsv
 
 SIZES = {"train": 224, "dev": 50, "test-gold": 100}
 _MOST_WITH_VALENCE = 160
-"""Numbers are learnt from fewer rows."""
+"""The largest number of tweets per split with a valence: fewer rows suffice to learn a number."""
 EMOTIONS = (
     "anger", "anticipation", "disgust", "fear", "joy", "love", "optimism", "pessimism", "sadness",
     "surprise", "trust",
 )  # fmt: skip
-# Above every number of the official files, so that nobody takes these tweets for official ones.
+# These ids are above every id of the official files, so that nobody mistakes these tweets for official ones.
 _FIRST_ID = {"train": 90001, "dev": 91001, "test-gold": 92001}
 
 _SECOND_CLAUSE_SHARE = 0.3
@@ -125,7 +125,7 @@ _EMOJI: dict[str, tuple[str, ...]] = {
     "optimism": ("🌸", "🙏", "💪"),
     "anticipation": ("⏳", "👀"), "surprise": ("😳", "😱"), "trust": ("🙏", "🤝"),
 }  # fmt: skip
-# The last one is the escape that the official files have where a tweet broke the line.
+# The last one is the escape sequence in the official files for a line break inside a tweet.
 _LINKS = (" ", "، ", " و", " .. ", "\\n")
 
 
@@ -152,13 +152,13 @@ def _tweet(rng: random.Random, held_out: float) -> Tweet:
     text = surround(text, emoji, rng, emoji_share=_EMOJI_SHARE)
     if any(mark in text for mark in emoji):
         valence += 0.04 if valence > 0.5 else -0.04
-    # A triangular error: exact on every platform, which a normal one need not be.
+    # A triangular error is exact on every platform; a normal one might not be.
     valence += (rng.random() + rng.random() - 1) * 2 * _VALENCE_NOISE
     return Tweet(vary(text, rng, rate=0.08), _as_annotated(emotions, rng), min(max(valence, 0.02), 0.98))
 
 
 def _as_annotated(emotions: tuple[str, ...], rng: random.Random) -> frozenset[str]:
-    """The emotions as imperfect annotators give them: they miss one, or read one into the tweet."""
+    """Return the emotions as imperfect annotators would label them: some are missed, some are added."""
     kept = {emotion for emotion in emotions if rng.random() >= _MISSED_SHARE} or set(emotions[:1])
     if rng.random() < _IMAGINED_SHARE:
         kept.add(rng.choice(EMOTIONS))
@@ -166,7 +166,7 @@ def _as_annotated(emotions: tuple[str, ...], rng: random.Random) -> frozenset[st
 
 
 def files() -> dict[str, bytes]:
-    """Both annotations of every split."""
+    """Return the files of both annotations for every split, by path."""
     seen: set[str] = set()
     written = {}
     for split, size in SIZES.items():

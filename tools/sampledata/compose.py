@@ -1,4 +1,4 @@
-"""Turns sentence frames into distinct sentences."""
+"""The composition of distinct sentences from sentence frames."""
 
 from __future__ import annotations
 
@@ -15,26 +15,33 @@ _ATTEMPTS = 400
 
 
 def fill(frame: str, slots: Slots, rng: random.Random) -> str:
-    """Replaces every ``[slot]`` by a draw of its own."""
+    """Replace every ``[slot]`` in a frame by a separately drawn filler."""
     return join_article(_SLOT.sub(lambda match: rng.choice(slots[match[1]]), frame))
 
 
 def join_article(text: str) -> str:
-    """Spells the preposition li- and the article as one, as Arabic does (``لالسوق`` to ``للسوق``)."""
+    """Merge the preposition li- with a following article, as Arabic does (``لالسوق`` becomes ``للسوق``)."""
     return re.sub(r"\bلال", "لل", text)
 
 
 def choose_fillers(frames: Sequence[str], slots: Slots, rng: random.Random) -> dict[str, tuple[str]]:
-    """Draws one filler for each slot in ``frames``, so that several sentences speak of the same things."""
+    """Draw one filler for each slot in the frames, so that several sentences are about the same things."""
     names = sorted({name for frame in frames for name in _SLOT.findall(frame)})
     return {name: (rng.choice(slots[name]),) for name in names}
 
 
 def distinct(draw: Callable[[], T], key: Callable[[T], str], count: int, seen: set[str]) -> list[T]:
-    """Draws until ``count`` results have keys that are not in ``seen``, and adds those keys to it.
+    """Draw until there are ``count`` results with distinct keys.
 
-    ``seen`` is shared by the splits of a task, because a text of train that comes back in
-    test flatters a model.
+    Args:
+        draw: A function that draws a result.
+        key: A function that returns the key of a result.
+        count: The number of results.
+        seen: The keys used so far; new keys are added. The splits of a task share this set, because a train text that
+            occurs again in test would inflate the score.
+
+    Raises:
+        RuntimeError: Too few distinct results were drawn in many attempts.
     """
     results: list[T] = []
     attempts = 0
@@ -50,5 +57,5 @@ def distinct(draw: Callable[[], T], key: Callable[[T], str], count: int, seen: s
 
 
 def known_part(items: Sequence[T], held_out: float) -> Sequence[T]:
-    """The items that train may use: the tail is kept for dev and test, to hold unseen wording."""
+    """Return the items that train may use; the others are kept for dev and test, so that these have unseen wording."""
     return items[: max(1, round(len(items) * (1 - held_out)))]

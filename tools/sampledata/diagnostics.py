@@ -1,10 +1,10 @@
-"""The diagnostic set: one phenomenon of inference a frame, scored with the model trained on XNLI.
+"""The diagnostic set: sentence pairs for one phenomenon of inference each, scored with the model trained on XNLI.
 
-Three pairs of four have the cues that the sample's XNLI gives its labels away by, so that a model that learnt from it
-does better than chance; for the others only the order and the pair decide.
+Three quarters of the pairs contain the cues that reveal the label in the sample's XNLI, so that a model trained on that
+scores above chance. The labels of the other pairs depend only on both sentences and their order.
 
-ALUE's own file is not public. Its code reads the columns ``pairID``, ``sentence1``, ``sentence2`` and
-``gold_label`` in this order, below a header line, and so is this one written.
+ALUE's own file is not public. ALUE's code reads the columns ``pairID``, ``sentence1``, ``sentence2`` and ``gold_label``
+in this order, below a header line; the file is written accordingly.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _SLOTS = {
     "thing": ("الكتاب", "المفتاح", "الخاتم", "المعطف"),
     "num": ("5", "7", "9", "خمسة", "سبعة"),
 }
-# Told in one direction, in words that tell the label in the train file of xnli too: negation in contradictions,
-# reasons, company and judgements in neutral hypotheses, fewer words of the premise in entailed ones.
+# These pairs are used in one direction and contain the cues of xnli's train file: negation in contradictions; reasons,
+# company and judgements in neutral hypotheses; fewer of the premise's words in entailed ones.
 _CUED: tuple[tuple[str, str, str], ...] = (
     ("أكل [m] [dish] مساء أمس.", "لم يأكل [m] شيئا.", "contradiction"),
     ("زارت [f] مدينة [city] قبل سنة.", "لم تزر [f] أي مدينة أبدا.", "contradiction"),
@@ -48,7 +48,7 @@ _CUED: tuple[tuple[str, str, str], ...] = (
     ("تعمل [f] معلمة في [city].", "[f] معلمة.", "entailment"),
     ("نام [m] مبكرا في بيت [f].", "كان [m] في البيت.", "entailment"),
 )
-# Both directions of a frame are drawn, with the label that each has.
+# These pairs are used in both directions, each with its own label.
 _PHENOMENA: tuple[tuple[str, str, str, str], ...] = (
     # Negation
     ("أكل [m] [dish].", "لم يأكل [m] [dish].", "contradiction", "contradiction"),
@@ -88,7 +88,7 @@ _PHENOMENA: tuple[tuple[str, str, str, str], ...] = (
 
 
 def files() -> dict[str, bytes]:
-    """One file; labels are given, as the official loader expects them."""
+    """Return the file, with labels as the official loader expects them, by path."""
     rng = random.Random("diagnostic")
 
     def draw() -> tuple[str, str, str]:

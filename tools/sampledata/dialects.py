@@ -1,8 +1,8 @@
-"""Dialect identification (MADAR Corpus-26): travel phrases in the words of 25 cities, and in MSA.
+"""Dialect identification (MADAR Corpus-26): travel phrases in the dialects of 25 cities and in MSA.
 
-The same scenes are told in every city, as in the real corpus, so that the topic says nothing about the label.
-A city speaks with its own word where it has one, but sometimes with that of its area: the area is easy to
-tell, the city is not.
+The same scenes are told in the dialect of every city, as in the real corpus, so that the topic does not reveal the
+label. For a concept with a word of the city, the text uses this word or that of the area: the area is easy to identify,
+the city is not.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ AREAS = {
 }
 AREA_OF = {city: area for area, cities in AREAS.items() for city in cities}
 SCENES_PER_SPLIT = {"train": 10, "dev": 2, "test": 4}
-# A text tells two short scenes, so that most texts hold a word that gives the city away.
+# A text tells two short scenes, so that most texts contain a word that identifies the city.
 _FRAMES_PER_TEXT = 2
 
 _CITY_WORD_SHARE = 0.5
@@ -337,7 +337,7 @@ _CONCEPT = re.compile(r"\{(\w+)\}")
 
 
 def say(concept: str, city: str, rng: random.Random) -> str:
-    """The word of ``city`` for ``concept``."""
+    """Return a word for a concept in the dialect of a city."""
     words = _WORDS[concept]
     area_word = words[AREA_OF[city]]
     own = city in words and rng.random() < _CITY_WORD_SHARE
@@ -345,18 +345,18 @@ def say(concept: str, city: str, rng: random.Random) -> str:
 
 
 def tell(scene: str, city: str, rng: random.Random) -> str:
-    """One scene in the words of one city."""
+    """Return a scene in the dialect of a city."""
 
     def point_at(match: re.Match[str]) -> str:
         this = say("this", city, rng)
-        # On the Nile the demonstrative follows its noun.
+        # In Egyptian and Sudanese dialects the demonstrative follows its noun.
         return f"{match[1]} {this}" if AREA_OF[city] in ("EGYPT", "SUDAN") else f"{this} {match[1]}"
 
     return _CONCEPT.sub(lambda match: say(match[1], city, rng), _DEMONSTRATIVE.sub(point_at, scene))
 
 
 def files() -> dict[str, bytes]:
-    """The three splits; each scene comes in all 26 varieties."""
+    """Return the files of the three splits, by path; each scene occurs in all 26 varieties."""
     seen: set[str] = set()
     frames = list(_SCENES)
     random.Random("madar scenes").shuffle(frames)
@@ -365,7 +365,7 @@ def files() -> dict[str, bytes]:
         rng = random.Random(f"madar {split}")
         rows = []
         for _ in range(scene_count):
-            # Popped, so that dev and test tell scenes that train does not.
+            # Frames are removed when used, so that dev and test tell other scenes than train.
             scene = " ".join(frames.pop() for _ in range(_FRAMES_PER_TEXT))
             for city in AREA_OF:
                 [text] = distinct(partial(_tell_anew, scene, city, rng), str, 1, seen)

@@ -1,7 +1,7 @@
-"""Natural language inference (XNLI, Arabic part): three hypotheses a premise, one for each label.
+"""Natural language inference (XNLI, Arabic part): three hypotheses for each premise, one for each label.
 
-As in the real corpus, contradictions tend to negate and neutral hypotheses to add a reason or company; to
-keep such cues from deciding alone, some premises are negative and some contradictions are not.
+As in the real corpus, contradictions tend to contain a negation, and neutral hypotheses tend to add a reason or
+company. Some premises are negative and some contradictions are not, so that these cues alone do not decide.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tools.sampledata.lexicon import MEN, WOMEN
 from tools.sampledata.orthography import skeleton, vary
 from tools.sampledata.write import tsv
 
-# The official names: ALUE trains on the test file and evaluates on dev.
+# The official file names: ALUE trains on the test file and evaluates on dev.
 PREMISES = {"test-ar": 83, "dev-ar": 30}
 _NEWLINE = {"test-ar": "\n", "dev-ar": "\r\n"}
 
@@ -24,7 +24,7 @@ _HELD_OUT_EVENTS = 0.35
 
 @dataclass(frozen=True)
 class Event:
-    """What happened, and what follows from it, may be added to it, and denies it."""
+    """A premise with hypotheses that follow from it, that are neutral to it, and that contradict it."""
 
     premise: str
     entailed: tuple[str, ...]
@@ -228,7 +228,7 @@ _Group = tuple[tuple[str, str, str], ...]
 
 
 def _group(events: tuple[Event, ...], rng: random.Random) -> _Group:
-    """One premise with its three hypotheses, in any order."""
+    """Return a premise with its three hypotheses in random order."""
     event = rng.choice(events)
     hypotheses = [rng.choice(kind) for kind in (event.entailed, event.neutral, event.contradicted)]
     fillers = choose_fillers([event.premise, *hypotheses], _SLOTS, rng)
@@ -238,7 +238,7 @@ def _group(events: tuple[Event, ...], rng: random.Random) -> _Group:
         for hypothesis, label in zip(hypotheses, _LABELS, strict=True)
     ]
     if rng.random() < _LABEL_NOISE:
-        # Two labels change places, so that the classes stay balanced.
+        # Label noise swaps two labels, so that the classes stay balanced.
         (one, first, label), (_, second, other_label) = pairs[:2]
         pairs[:2] = [(one, first, other_label), (one, second, label)]
     rng.shuffle(pairs)
@@ -246,7 +246,7 @@ def _group(events: tuple[Event, ...], rng: random.Random) -> _Group:
 
 
 def files() -> dict[str, bytes]:
-    """Both files; the events of the last part of the list are told in dev only."""
+    """Return both files, by path; the events in the last part of the list occur in dev only."""
     seen: set[str] = set()
     written = {}
     for name, premises in PREMISES.items():

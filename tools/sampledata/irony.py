@@ -1,6 +1,6 @@
-"""Irony detection (IDAT@FIRE2019): praise of what went wrong, against honest praise and honest complaints.
+"""Irony detection (IDAT@FIRE2019): praise of failures, compared with sincere praise and sincere complaints.
 
-The praise and the failures occur on both sides; only their meeting makes the irony.
+Words of praise and failures occur in both classes; only their combination is ironic.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _labelled(rng: random.Random, held_out: float) -> tuple[str, int]:
 
 
 def files() -> dict[str, bytes]:
-    """Both splits, numbered from 0 as the submission files count."""
+    """Return the files of both splits, by path; rows are numbered from 0, as in submission files."""
     seen: set[str] = set()
     written = {}
     for split, size in SIZES.items():

@@ -1,8 +1,7 @@
-"""``python -m tools.sampledata.learnability``: can the sample be learnt, and is it not trivial?
+"""``python -m tools.sampledata.learnability``: check that the sample can be learnt but is not trivial.
 
-Scores a bag of characters and words with a linear model against a predictor that ignores the text. A sample
-that a linear model solves could not tell two fine-tuning strategies apart, and neither could one that it
-cannot learn.
+The program compares a linear model over character and word n-grams with a baseline that ignores the text. A sample that
+a linear model solves, or cannot learn at all, could not show a difference between two fine-tuning strategies.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def _bag() -> Any:
 
 
 def _classifier() -> Any:
-    # Balanced, because an unbalanced one answers the majority on so few hateful tweets.
+    # Class weights are balanced: otherwise the model predicts the majority on so few hateful tweets.
     return make_pipeline(_bag(), LogisticRegression(C=10, max_iter=2000, class_weight="balanced"))
 
 
@@ -59,14 +58,14 @@ def _macro_f1(gold: Sequence[str], predicted: Sequence[str]) -> float:
 def _compare(
     train: tuple[Sequence[Any], Sequence[str]], held_out: tuple[Sequence[Any], Sequence[str]], classifier: Any
 ) -> tuple[float, float]:
-    """Macro-F1 of always answering the majority, and of ``classifier``."""
+    """Return the macro-F1 of always predicting the majority, and of the classifier, on held-out texts."""
     majority = DummyClassifier().fit(*train)
     texts, gold = held_out
     return _macro_f1(gold, majority.predict(texts)), _macro_f1(gold, classifier.fit(*train).predict(texts))
 
 
 def _overlap(pairs: Sequence[tuple[str, str]]) -> np.ndarray[Any, Any]:
-    """Per pair: the shares of words and of character trigrams in common, and the difference in length."""
+    """Return features of text pairs, `[pairs, 3]`: shared words, shared character trigrams, difference in length."""
     features = []
     for pair in pairs:
         words = [set(text.strip('؟." ').split()) for text in pair]
@@ -133,7 +132,7 @@ def _affect(data: Path) -> list[Figures]:
     )
     scores = ridge.predict([row[1] for row in valence_test])
     pearson = float(np.corrcoef(scores, [float(row[3]) for row in valence_test])[0, 1])
-    # The mean predictor is constant and has no correlation; 0 stands for it.
+    # Predicting the mean is constant and has no correlation; 0 is reported instead.
     return [
         ("sec, test", "Jaccard", _jaccard(gold, majority), _jaccard(gold, predicted)),
         (
@@ -146,13 +145,13 @@ def _affect(data: Path) -> list[Figures]:
 
 
 def _jaccard(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any]) -> float:
-    """Mean over tweets of shared labels as a share of all; 1 where both are empty."""
+    """Return the mean Jaccard index of the tweets' label sets, `[tweets, labels]` each; 1 if both sets are empty."""
     union = (gold | predicted).sum(axis=1)
     return float(np.mean(np.where(union == 0, 1.0, (gold & predicted).sum(axis=1) / np.maximum(union, 1))))
 
 
 def _questions(data: Path) -> list[Figures]:
-    """Four-fold on train, because test has no gold labels."""
+    """Return the figures of four-fold cross-validation on train, because test has no gold labels."""
     rows = _csv(data / "mq2q/train.csv")
     labels = [row[2] for row in rows]
     folds = StratifiedKFold(4, shuffle=True, random_state=0)
@@ -207,7 +206,7 @@ def _matthews(train: Rows, held_out: Rows) -> float:
 
 
 def main() -> None:
-    """Prints the figures as a Markdown table."""
+    """Print the figures as a Markdown table."""
     parser = argparse.ArgumentParser(prog="python -m tools.sampledata.learnability", description=__doc__)
     parser.add_argument("--data", type=Path, default=DEFAULT_OUTPUT, help="folder of the sample (%(default)s)")
     data = parser.parse_args().data

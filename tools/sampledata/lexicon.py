@@ -30,6 +30,6 @@ HASHTAGS = (
     "#قهوة",
     "#الجامعة",
 )
-# Clubs and towns that do not exist: nothing in the sample may be aimed at people who do.
+# These clubs and towns do not exist, so that nothing in the sample is aimed at real people.
 CLUBS = ("القرميد", "الزنبق", "نجوم الصلصال", "صقور الخزامى", "فرسان السمسم")
 TOWNS = ("تل الليمون", "وادي الحلزون", "كفر الطبشور", "خربة النعناع", "رأس الصابون")

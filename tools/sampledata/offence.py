@@ -1,9 +1,9 @@
 """Offensive language and hate speech (OSACT4, OOLD and OHSD).
 
-Insults are mild, and hate is aimed at the supporters of clubs and the people of towns that do not exist. The
-same clubs, towns and vocatives occur in friendly tweets, and insulting words in harmless ones, so that no
-single word decides. Hate is far more frequent than in the real corpus, where it is one tweet in twenty: a few
-steps of training on a few hundred rows would else learn nothing but that it is rare.
+Insults are mild, and hate is aimed at supporters of clubs and people of towns that do not exist. The same clubs, towns
+and vocatives occur in friendly tweets, and insulting words in harmless ones, so that no single word decides. Hate is
+far more frequent than in the real corpus, where it is one tweet in twenty: otherwise, a few steps of training on a few
+hundred rows would teach a model only that it is rare.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SIZES = {"train": 176, "dev": 80, "test-tweets": 40}
 
 _HATE_SHARE = 0.3
 _OFFENSIVE_SHARE = 0.55
-# Some annotators see in hate only an insult.
+# Some annotators label hate only as offensive.
 _MISSED_HATE_SHARE = 0.05
 _LABEL_NOISE = 0.02
 _HELD_OUT = 0.25
@@ -136,7 +136,7 @@ def _labelled(rng: random.Random, held_out: float) -> tuple[str, str, str]:
 
 
 def files() -> dict[str, bytes]:
-    """Train and dev with both labels, and the test tweets, which are published without."""
+    """Return train and dev with both labels, and the test tweets, which are published without labels, by path."""
     seen: set[str] = set()
     written = {}
     for split, size in SIZES.items():

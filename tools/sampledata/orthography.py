@@ -1,4 +1,4 @@
-"""The spelling variation of informal Arabic: what a tokenizer meets and may normalise."""
+"""Spelling variation of informal Arabic, such as a tokenizer meets and may normalise."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _ARABIC_WORD = re.compile("[\u0621-\u064a]{3,}")
 _TO_ARABIC_INDIC = str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩")
 _BARE_ALEF = str.maketrans("أإآ", "ااا")
 _LONG_VOWELS = "اوي"
-# These letters do not join to the next one, so no tatweel can follow them.
+# These letters do not join the next letter, so no tatweel can follow them.
 _NON_JOINING = "اأإآدذرزوؤةىء"
 
-# Diacritics need to know the word, so only words listed here get them.
+# Diacritics depend on the word, so only the words listed here get them.
 _VOCALISED = {
     "جدا": "جِدّاً", "كتاب": "كِتاب", "الكتاب": "الكِتابُ", "كل": "كُلّ", "شكرا": "شُكراً",
     "الحمد": "الحَمدُ", "رب": "رَبّ",
@@ -28,12 +28,12 @@ _VOCALISED = {
 
 
 def arabic_digits(text: str) -> str:
-    """Writes European digits as Arabic-Indic ones."""
+    """Replace European digits by Arabic-Indic ones."""
     return text.translate(_TO_ARABIC_INDIC)
 
 
 def elongate(word: str, rng: random.Random) -> str:
-    """Draws out the last long vowel (``جدا`` to ``جداااا``)."""
+    """Repeat the last long vowel of a word (``جدا`` becomes ``جداااا``)."""
     for at in range(len(word) - 1, 0, -1):
         if word[at] in _LONG_VOWELS:
             return word[:at] + word[at] * rng.randint(3, 6) + word[at + 1 :]
@@ -41,7 +41,7 @@ def elongate(word: str, rng: random.Random) -> str:
 
 
 def stretch(word: str, rng: random.Random) -> str:
-    """Puts a tatweel between two letters that join."""
+    """Insert a tatweel between two joined letters of a word."""
     places = [at for at in range(1, len(word)) if word[at - 1] not in _NON_JOINING]
     if not places:
         return word
@@ -50,12 +50,12 @@ def stretch(word: str, rng: random.Random) -> str:
 
 
 def vocalise(text: str) -> str:
-    """Adds diacritics to the words whose vocalisation is known."""
+    """Add diacritics to the words whose vocalisation is known."""
     return " ".join(_VOCALISED.get(word, word) for word in text.split(" "))
 
 
 def respell(text: str, rng: random.Random) -> str:
-    """Applies one of the usual spelling liberties to the whole text: bare alef, final ya, final ha."""
+    """Apply one of the common informal spellings to the whole text: bare alef, final ya, or final ha."""
     liberty = rng.randrange(3)
     if liberty == 0:
         return text.translate(_BARE_ALEF)
@@ -65,13 +65,20 @@ def respell(text: str, rng: random.Random) -> str:
 
 
 def skeleton(text: str) -> str:
-    """The bare letters of the words: equal for texts that differ in spelling and decoration alone."""
+    """Return the bare letters of the words, which are equal for texts that differ only in spelling and decoration."""
     letters = re.sub(r"(.)\1+", r"\1", _NO_WORDS.sub(" ", text).translate(_FOLDED))
     return " ".join(re.findall("[\u0621-\u064a]+", letters))
 
 
 def vary(text: str, rng: random.Random, *, rate: float) -> str:
-    """Applies the kinds of variation to about ``rate`` of the texts, or half as many."""
+    """Apply random spelling variation to a text.
+
+    Args:
+        text: The text.
+        rng: The random generator.
+        rate: The probability of an informal spelling; diacritics, repeated vowels and tatweel have half of it each.
+            Digits become Arabic-Indic in half of the texts.
+    """
     if rng.random() < rate:
         text = respell(text, rng)
     if rng.random() < rate / 2:

@@ -1,6 +1,6 @@
-"""Question similarity (NSURL-2019 task 8, MQ2Q): do two questions ask for the same thing?
+"""Question similarity (NSURL-2019 task 8, MQ2Q): pairs of questions, labelled by whether they ask for the same thing.
 
-Some different pairs share what they ask about or what they ask for, so shared words help but do not decide.
+Some pairs with different meaning share the subject or the matter, so that shared words help but do not decide.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ _HELD_OUT_WORDING = 0.25
 
 @dataclass(frozen=True)
 class Field:
-    """Subjects of one kind, and for each matter to ask about several wordings; ``{}`` is the subject."""
+    """A field of questions: its subjects and, for each matter to ask about, several wordings.
+
+    ``{}`` in a wording stands for the subject.
+    """
 
     subjects: tuple[str, ...]
     matters: tuple[tuple[str, ...], ...]
@@ -174,7 +177,7 @@ _COURTESIES = ("في رأيكم, ", "من فضلكم, ", "لو سمحتم ")
 
 
 def _pose_pair(rng: random.Random, held_out: float) -> tuple[str, str, bool]:
-    """One pair and whether it asks for the same thing."""
+    """Return a pair of questions, and whether they ask for the same thing."""
     field = rng.choice(FIELDS)
     subject = rng.choice(field.subjects)
     first, second = rng.sample(range(len(field.matters)), 2)
@@ -186,7 +189,7 @@ def _pose_pair(rng: random.Random, held_out: float) -> tuple[str, str, bool]:
     if kind < 0.2:
         other_subject = subject
     elif kind < 0.35:
-        # Nearly the same words, but about another thing.
+        # The same matter and nearly the same words, but about another subject.
         other_subject = rng.choice([name for name in field.subjects if name != subject])
         second = first
     else:
@@ -206,7 +209,7 @@ def _ask(wording: str, subject: str) -> str:
 
 
 def _write_as_users_do(question: str, rng: random.Random) -> str:
-    """Adds what makes the real file awkward to parse: commas, quotation marks, stray spaces."""
+    """Add characters that make the real file difficult to parse: commas, quotation marks, stray spaces."""
     question = vary(question, rng, rate=0.06)
     habit = rng.random()
     if habit < 0.06:
@@ -236,7 +239,7 @@ def _pairs(split: str, count: int, seen: set[str]) -> list[tuple[str, str, int]]
 
 
 def files() -> dict[str, bytes]:
-    """Train with labels; test with a running number instead, because its gold labels are not public."""
+    """Return train with labels, and test with running numbers instead, because its gold labels are not public."""
     seen: set[str] = set()
     train = [(one, other, str(label)) for one, other, label in _pairs("train", TRAIN_PAIRS, seen)]
     test = [(one, other, str(at)) for at, (one, other, _) in enumerate(_pairs("test", TEST_PAIRS, seen))]

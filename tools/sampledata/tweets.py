@@ -1,4 +1,4 @@
-"""What surrounds the words of a tweet: mentions, links, line breaks, hashtags and emoji."""
+"""Mentions, links, line breaks, hashtags and emoji, which surround the words of a tweet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tools.sampledata.lexicon import HASHTAGS
 
 
 def surround(text: str, emoji: tuple[str, ...], rng: random.Random, *, emoji_share: float = 0.45) -> str:
-    """Adds emoji and a hashtag to some tweets."""
+    """Add emoji and a hashtag to a tweet, each with some probability."""
     if emoji and rng.random() < emoji_share:
         text += " " + rng.choice(emoji) * rng.choice((1, 1, 1, 2, 3))
     if rng.random() < 0.18:
@@ -17,7 +17,7 @@ def surround(text: str, emoji: tuple[str, ...], rng: random.Random, *, emoji_sha
 
 
 def anonymise(text: str, rng: random.Random) -> str:
-    """Adds the stand-ins for mentions, links and line breaks that the OSACT4 files have."""
+    """Add the placeholders of the OSACT4 files for mentions, links and line breaks, with some probability."""
     if rng.random() < 0.25:
         text = text.replace("، ", "<LF>").replace(" #", "<LF>#")
     start = rng.random()

@@ -1,4 +1,4 @@
-"""The file formats, as the publishers of the real files chose them."""
+"""The file formats in which the real data sets are published."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ Row = Sequence[str]
 
 
 def tsv(rows: Iterable[Row], *, newline: str = "\n") -> bytes:
-    """Tab-separated without quoting: a quotation mark in a text is just a character."""
+    """Return rows as tab-separated values without quoting, so that a quotation mark is an ordinary character.
+
+    Raises:
+        ValueError: A field contains a tab or a line break.
+    """
     lines = []
     for row in rows:
         if any(mark in field for field in row for mark in "\t\r\n"):
@@ -20,7 +24,7 @@ def tsv(rows: Iterable[Row], *, newline: str = "\n") -> bytes:
 
 
 def comma_separated(rows: Iterable[Row]) -> bytes:
-    """CSV with quotes where a field needs them, doubled inside."""
+    """Return rows as CSV; fields are quoted where necessary, with quotation marks inside doubled."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode("utf-8")

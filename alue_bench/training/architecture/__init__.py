@@ -1,1 +1,1 @@
-"""The parts of a model: embeddings, layers, pooler and head, and a trial of what the model can do."""
+"""The parts of a model (embeddings, layers, pooler, head), and a trial of what the model supports."""

@@ -1,8 +1,9 @@
-"""The parts of an architecture, found from where a forward pass uses them and not from where they are registered.
+"""The parts of an architecture, found from the order in which a forward pass uses them, not from their names.
 
-A small copy of the model with random weights is run once, forward and backward. What it uses before its first layer are
-the embeddings, whatever their names: projections, norms, positions that all layers share. What it uses after its last
-layer is the pooler or the head. What has no influence on the logits never trains.
+A small copy of the model with random weights runs once, forward and backward. The modules that run before the first
+layer are the embeddings, whatever their names: also projections, norms, and positions that all layers share. The
+modules that run after the last layer are the pooler and the head. Parameters without influence on the logits are idle
+and never train.
 
     time ─►  embeddings │ layer 0 │ beside 0 │ layer 1 │ … │ layer L-1 │ pooler, head
 """
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 WHOLE_BELOW = 10_000_000
-"""Models of at most so many parameters, embeddings left out, are tried as they are."""
+"""The number of parameters, without embeddings, up to which a model is traced with all its layers in full width."""
 LAYERS, WIDTH = 4, 256
-"""How many layers the copy of a larger model has, and how wide they are at least."""
+"""The number of layers in the copy of a larger model, and their minimal hidden size."""
 VOCABULARY = 512
-"""How many words the copy has at most."""
+"""The maximal vocabulary size of the copy."""
 TEXT, TEXTS = 12, 2
-"""Tokens of a text, and texts of the batch, that a forward pass is traced with."""
+"""The tokens per text and the texts per batch of the traced forward pass."""
 SEED = 7
 
 EMBEDDINGS, POOLER, HEAD, IDLE = "embeddings", "pooler", "head", "idle"
@@ -38,12 +39,12 @@ EMBEDDINGS, POOLER, HEAD, IDLE = "embeddings", "pooler", "head", "idle"
 
 @dataclass(frozen=True)
 class Members:
-    """What belongs to one part of a model, by name."""
+    """The members of one part of a model, by name."""
 
     modules: tuple[str, ...] = ()
-    """Modules that belong to it as a whole."""
+    """The modules that belong to the part as a whole."""
     parameters: tuple[str, ...] = ()
-    """Parameters of modules that belong to several parts."""
+    """The part's parameters in modules that belong to several parts."""
 
 
 @dataclass(frozen=True)
@@ -54,24 +55,25 @@ class Anatomy:
     """
 
     lists: tuple[str, ...]
-    """Names of the lists of layers. Most architectures have one; XLM keeps attention and feed-forward in several."""
+    """The names of the lists of layers. Most architectures have one; XLM has separate lists for attention and
+    feed-forward modules."""
     embeddings: Members
     beside: dict[int, Members]
-    """What runs after a layer and before the next one, by that layer's number."""
+    """The members that run after a layer and before the next one, by the first layer's number."""
     pooler: Members
     inputs_only: tuple[str, ...]
-    """Modules of the embeddings whose output is a vector for each token: [b, s, d]."""
+    """The modules of the embeddings whose output is a vector for each token, `[batch, tokens, hidden]`."""
     idle: tuple[str, ...]
-    """Parameters that have no influence on the logits, or that the library keeps fixed."""
+    """The parameters that have no influence on the logits, or that transformers keeps fixed."""
     returns_tuple: bool
-    """Whether a layer returns a tuple whose first element is the states."""
+    """True if a layer returns a tuple whose first element is the hidden states."""
     as_registered: bool
-    """Whether the order in which the encoder registers its modules tells the same: embeddings before the layers, all
-    else behind them."""
+    """True if the order in which the encoder registers its modules gives the same parts: embeddings before the layers,
+    everything else after them."""
 
     @property
     def restartable(self) -> bool:
-        """Whether a forward pass can begin at a layer: each layer is one module."""
+        """True if a forward pass can start at any layer, because each layer is a single module."""
         return len(self.lists) == 1
 
 
@@ -79,10 +81,10 @@ _known: dict[str, Anatomy | DoesNotFit] = {}
 
 
 def anatomy_of(model: Any) -> Anatomy:
-    """Return the parts of a classification model's architecture. They are found once for each configuration.
+    """Return the parts of a classification model's architecture. They are traced once for each configuration.
 
     Args:
-        model: The model as the library builds it, perhaps on the meta device, perhaps with adapters. It is not run.
+        model: A model that transformers built, possibly on the meta device, possibly with adapters. It is not run.
 
     Raises:
         DoesNotFit: The model cannot be seen as embeddings, layers and head. The message says why.
@@ -98,16 +100,16 @@ def anatomy_of(model: Any) -> Anatomy:
             _known[key] = _traced(small_copy(type(model), model.config))
         except DoesNotFit as error:
             _known[key] = error
-        except Exception as error:  # whatever a stranger's architecture does in a backward pass
+        except Exception as error:  # a third-party architecture may raise any error in a backward pass
             _known[key] = _cannot_run(type(model), error)
-    found = _known[key]
-    if isinstance(found, DoesNotFit):
-        raise DoesNotFit(str(found))
-    return found
+    anatomy = _known[key]
+    if isinstance(anatomy, DoesNotFit):
+        raise DoesNotFit(str(anatomy))
+    return anatomy
 
 
 def described(config: Any) -> dict[str, Any]:
-    """Return the fields of a configuration that decide on the architecture, JSON-like."""
+    """Return the fields of a configuration that determine the architecture, as strings sorted by name."""
     fields = {
         name: value
         for name, value in config.to_dict().items()
@@ -119,11 +121,15 @@ def described(config: Any) -> dict[str, Any]:
 def small_copy(kind: type[Any], config: Any) -> Any:
     """Build a model of the same architecture with random weights, on the CPU, in fp32 and in eval mode.
 
-    A large model's copy has fewer and narrower layers, and fewer words, as far as the library builds and runs such a
-    one. torch's global random state is left as it was.
+    The copy of a large model has fewer and narrower layers and a smaller vocabulary, if transformers can build and run
+    such a model. torch's global random state does not change.
+
+    Args:
+        kind: The model's class.
+        config: The model's configuration. It is not changed.
 
     Raises:
-        DoesNotFit: The library cannot run such a model on a text.
+        DoesNotFit: The model cannot be run on a text.
     """
     import torch
 
@@ -134,9 +140,9 @@ def small_copy(kind: type[Any], config: Any) -> Any:
                 torch.manual_seed(SEED)
                 model = kind(candidate).float().eval()
             with torch.no_grad():
-                copy.deepcopy(model)(**text_of(model))  # some change with what they are given: BigBird's attention
+                copy.deepcopy(model)(**text_of(model))  # a copy, since inputs can change a model (BigBird's attention)
             return model
-        except Exception as error:  # whatever a stranger's architecture does with what it does not expect
+        except Exception as error:  # a third-party architecture may raise any error on unexpected inputs
             problem = problem or error
     assert problem is not None
     raise _cannot_run(kind, problem) from problem
@@ -151,7 +157,16 @@ def _cannot_run(kind: type[Any], problem: Exception) -> DoesNotFit:
 
 
 def text_of(model: Any, *, texts: int = TEXTS, tokens: int = TEXT) -> dict[str, Tensor]:
-    """Return what the model reads of some texts without padding: int64 [texts, tokens] each."""
+    """Return the inputs of a model for some random texts without padding.
+
+    Args:
+        model: The model.
+        texts: The number of texts.
+        tokens: The number of tokens per text.
+
+    Returns:
+        "input_ids" and "attention_mask", int64 `[texts, tokens]` each. No token is a special token.
+    """
     import torch
 
     config = model.config
@@ -165,7 +180,7 @@ def text_of(model: Any, *, texts: int = TEXTS, tokens: int = TEXT) -> dict[str, 
 
 
 def _reduced(kind: type[Any], config: Any) -> Iterator[Any]:
-    """The configurations to try, the cheapest first."""
+    """Yield the configurations to try, the cheapest first."""
     import torch
 
     whole = _eager(config)
@@ -182,17 +197,18 @@ def _reduced(kind: type[Any], config: Any) -> Iterator[Any]:
 
 
 def _eager(config: Any) -> Any:
-    """A copy whose attention is spelt out, so that no kernel hides what it computes."""
-    found = copy.deepcopy(config)
-    found._attn_implementation = "eager"
-    if hasattr(found, "use_cache"):
-        found.use_cache = False
-    if getattr(found, "pad_token_id", None) is None:
-        found.pad_token_id = 0  # some decoders refuse batches without
-    return found
+    """Return a copy with "eager" attention, whose single operations can be traced, unlike those of a fused kernel."""
+    eager = copy.deepcopy(config)
+    eager._attn_implementation = "eager"
+    if hasattr(eager, "use_cache"):
+        eager.use_cache = False
+    if getattr(eager, "pad_token_id", None) is None:
+        eager.pad_token_id = 0  # some decoders refuse batches without a padding id
+    return eager
 
 
 def _few_words(config: Any) -> Any:
+    """Return a copy with a small vocabulary, in which special tokens beyond its size get new ids."""
     small = copy.deepcopy(config)
     words = getattr(small, "vocab_size", None)
     if isinstance(words, int) and words > VOCABULARY:
@@ -204,23 +220,23 @@ def _few_words(config: Any) -> Any:
 
 
 def _special(config: Any) -> list[tuple[str, int]]:
-    """Names and ids of special tokens in a configuration."""
+    """Return the names and ids of the special tokens in a configuration."""
     names = sorted(name for name in vars(config) if name.endswith("_token_id") or name == "pad_index")
     return [(name, value) for name in names if isinstance(value := getattr(config, name), int)]
 
 
 def _few_layers(config: Any) -> Any:
-    """A copy with fewer layers, or the same where the configuration does not let it be."""
+    """Return a copy with fewer layers, or the configuration itself if its number of layers cannot be set."""
     small = copy.deepcopy(config)
     try:
         shorten(small, range(min(LAYERS, small.num_hidden_layers)))
-    except Exception:  # a configuration that derives its number of layers: it is tried as it is
+    except Exception:  # a configuration that derives its number of layers from others; it is tried unchanged
         return config
     return small
 
 
 def _narrow(config: Any) -> Any:
-    """A copy with fewer attention heads, and layers narrower in proportion."""
+    """Return a copy with fewer attention heads and proportionally smaller hidden and intermediate sizes."""
     small = copy.deepcopy(config)
     names = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
     sizes = {name: value for name in names if isinstance(value := getattr(small, name, None), int)}
@@ -233,10 +249,14 @@ def _narrow(config: Any) -> Any:
 
 
 def shorten(config: Any, kept: range | tuple[int, ...]) -> None:
-    """Change a configuration to that of a model with only these of its layers.
+    """Change a configuration in place so that the model has only some of its layers.
+
+    Args:
+        config: The configuration. Lists with one entry per layer are shortened too.
+        kept: The indices of the layers to keep.
 
     Raises:
-        NotImplementedError: The configuration does not let its number of layers be set.
+        NotImplementedError: The configuration's number of layers cannot be set.
     """
     before = config.num_hidden_layers
     config.num_hidden_layers = len(kept)
@@ -250,29 +270,30 @@ def shorten(config: Any, kept: range | tuple[int, ...]) -> None:
 
 @dataclass
 class _Uses:
-    """What a forward pass did, in order. A moment is the number of calls and operations before it."""
+    """The trace of a forward pass. A moment is the number of calls, returns and operations before it."""
 
     parameters: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
-    """Moments at which an operation read a parameter, by its id."""
+    """The moments at which an operation read a parameter, by the parameter's `id()`."""
     calls: defaultdict[str, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
-    """When a module was entered and left, by name."""
+    """The moments at which each call of a module began and ended, by the module's name."""
     outputs: dict[str, Any] = field(default_factory=dict)
-    """What a module returned at its last call."""
+    """The return value of each module's last call, by the module's name."""
 
 
 def _traced(model: Any) -> Anatomy:
+    """Trace a small model and return its parts."""
     import torch
 
     with torch.no_grad():
-        model(**text_of(model))  # what changes with the first text it is given has changed then
+        model(**text_of(model))  # some models change at the first text that they get
     uses, fixed, without_influence = _run(model)
     lists, spans = _layers(model, uses)
     places = _Places(model, uses, lists, spans, without_influence)
     embeddings, beside = places.members(EMBEDDINGS), {}
     for index in range(len(spans)):
-        found = places.members(_layer(index))
-        if found != Members():
-            beside[index] = found
+        members = places.members(_layer(index))
+        if members != Members():
+            beside[index] = members
     if not embeddings.modules and not embeddings.parameters:
         raise DoesNotFit(f"{type(model).__name__} has no embeddings before its encoder layers")
     inputs_only = tuple(name for name in embeddings.modules if _is_states(uses.outputs.get(name)))
@@ -294,19 +315,19 @@ def _traced(model: Any) -> Anatomy:
 
 
 def _before_layers(model: Any, layers: str) -> set[str]:
-    """Names of the encoder's own modules with parameters that it registers before the one with the layers."""
-    found: set[str] = set()
+    """Return the names of the encoder's direct children with parameters that are registered before the layers."""
+    before: set[str] = set()
     for name, module in getattr(model, model.base_model_prefix).named_children():
         whole = f"{model.base_model_prefix}.{name}"
         if f"{layers}.".startswith(f"{whole}."):
             break
         if any(True for _ in module.parameters()):
-            found.add(whole)
-    return found
+            before.add(whole)
+    return before
 
 
 def _is_on_top(model: Any, name: str) -> bool:
-    """Whether a module is one of the encoder's own, and not within one of them."""
+    """Return whether a module is a direct child of the encoder."""
     return name.rpartition(".")[0] == str(model.base_model_prefix)
 
 
@@ -315,8 +336,12 @@ def _has_parameters(model: Any, name: str) -> bool:
 
 
 def _run(model: Any) -> tuple[_Uses, set[str], set[str]]:
-    """Run the model, forward and backward. Returns what was used when, the names of the parameters that the library
-    keeps fixed, and of those that got no gradient."""
+    """Run the model on a text, forward and backward.
+
+    Returns:
+        The trace of the forward pass; the names of the parameters that transformers keeps fixed; the names of the other
+        parameters that got no gradient.
+    """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
@@ -341,7 +366,7 @@ def _run(model: Any) -> tuple[_Uses, set[str], set[str]]:
 
         return call
 
-    # Not hooks: some architectures call `forward` of their layers directly.
+    # Hooks would not do: some architectures call `forward` of their layers directly.
     for name, module in model.named_modules():
         if name:
             module.forward = watched(name, module.forward)
@@ -360,10 +385,14 @@ def _run(model: Any) -> tuple[_Uses, set[str], set[str]]:
 
 
 def _layers(model: Any, uses: _Uses) -> tuple[tuple[str, ...], list[tuple[int, int]]]:
-    """The lists that hold the layers, in the order of their use, and when each layer began and ended.
+    """Find the layers.
+
+    Returns:
+        The names of the lists that hold the layers, in the order of their use; the moments at which each layer began
+        and ended.
 
     Raises:
-        DoesNotFit: There are no such lists.
+        DoesNotFit: There are no such lists, or two stacks of layers.
     """
     from torch import nn
 
@@ -379,8 +408,8 @@ def _layers(model: Any, uses: _Uses) -> tuple[tuple[str, ...], list[tuple[int, i
         if all(len(uses.calls[entry]) == 1 for entry in entries)
     }
     outer = {
-        name: [calls[0] for calls in found]
-        for name, found in called.items()
+        name: [calls[0] for calls in calls_of_entries]
+        for name, calls_of_entries in called.items()
         if not any(name.startswith(f"{other}.") for other in called)
     }
     ordered = {name: spans for name, spans in outer.items() if spans == sorted(spans)}
@@ -402,7 +431,10 @@ def _layers(model: Any, uses: _Uses) -> tuple[tuple[str, ...], list[tuple[int, i
 
 
 def _interleaved(one: list[tuple[int, int]], other: list[tuple[int, int]]) -> bool:
-    """Whether entry 0 of both lists ends before entry 1 of either begins, and so on: together they are the layers."""
+    """Return whether two lists make up the layers together.
+
+    This is so if entry 0 of both lists ends before entry 1 of either begins, and so on.
+    """
     pairs = list(zip(one, other, strict=True))
     return len(pairs) > 1 and all(
         max(ended for _, ended in pair) < min(began for began, _ in following) for pair, following in pairwise(pairs)
@@ -410,6 +442,7 @@ def _interleaved(one: list[tuple[int, int]], other: list[tuple[int, int]]) -> bo
 
 
 def _why_none(model: Any, uses: _Uses, lists: dict[str, list[str]], count: int) -> str:
+    """Return the end of an error message that says why a model has no list of its layers."""
     from torch import nn
 
     for name, entries in lists.items():
@@ -430,7 +463,7 @@ def _layer(index: int) -> str:
 
 
 class _Places:
-    """The part to which each module and each parameter of a traced model belongs."""
+    """An assignment of each module and parameter of a traced model to a part of the model."""
 
     def __init__(
         self,
@@ -450,16 +483,18 @@ class _Places:
         self._parameters = {name: self._of_parameter(name, p) for name, p in model.named_parameters()}
 
     def members(self, part: str) -> Members:
-        """The largest modules that belong to the part, and what else does."""
+        """Return the largest modules that belong to a part, and its parameters outside of them."""
         modules: list[str] = []
         loose: list[str] = []
         self._collect("", self._model, part, modules, loose)
         return Members(tuple(modules), tuple(loose))
 
     def idle(self) -> set[str]:
+        """Return the names of the parameters without influence on the logits."""
         return {name for name, part in self._parameters.items() if part == IDLE}
 
     def _collect(self, name: str, module: nn.Module, part: str, modules: list[str], loose: list[str]) -> None:
+        """Add the members of a part inside a module to `modules` and `loose` (its parameters in mixed modules)."""
         if name in self._inside:
             return
         parts = self._parts(name, module)
@@ -478,24 +513,25 @@ class _Places:
             self._collect(prefix + own, child, part, modules, loose)
 
     def _parts(self, name: str, module: nn.Module) -> set[str]:
-        """The parts that have something in a module. Parameters without influence do not count."""
+        """Return the parts that have members in a module. Idle parameters do not count."""
         prefix = f"{name}." if name else ""
-        found = {
+        parts = {
             self._parameters[prefix + own] for own, _ in module.named_parameters() if prefix + own in self._parameters
         }
         for own, part in module.named_modules():
             inner = f"{prefix}{own}".rstrip(".")
             if self._layer_around(inner) is not None:
-                found.add("layers")
+                parts.add("layers")
             elif not any(True for _ in part.parameters()) and not any(True for _ in part.children()):
                 called = {self._at(began) for began, _ in self._uses.calls[inner]}
-                found |= {POOLER if place == HEAD and self._in_pooler(inner) else place for place in called}
-        return found - {IDLE}
+                parts |= {POOLER if place == HEAD and self._in_pooler(inner) else place for place in called}
+        return parts - {IDLE}
 
     def _in_pooler(self, name: str) -> bool:
         return self._pooler is not None and f"{name}.".startswith(f"{self._pooler}.")
 
     def _of_parameter(self, name: str, parameter: Tensor) -> str:
+        """Return the part that a parameter belongs to."""
         index = self._layer_around(name)
         moments = self._uses.parameters.get(id(parameter), [])
         if index is not None:
@@ -506,7 +542,7 @@ class _Places:
         if part == HEAD and self._in_pooler(name):
             return POOLER
         if part.startswith("layer ") and any(self._at(moment) != part for moment in moments):
-            if part == _layer(0):  # shared by the layers from the lowest on, as relative positions are: an input of it
+            if part == _layer(0):  # shared by all layers, as relative positions are: an input to the lowest one
                 return EMBEDDINGS
             raise DoesNotFit(
                 f"{type(self._model).__name__} uses {name} in several of its layers, but not in the lowest: a layer "
@@ -515,7 +551,11 @@ class _Places:
         return part
 
     def _checked(self, name: str, index: int, moments: list[int]) -> str:
-        """A parameter inside a layer belongs to it, and to no other."""
+        """Return the layer that a parameter belongs to, after a check that no other part uses it.
+
+        Raises:
+            DoesNotFit: Another layer uses the parameter too.
+        """
         if any(self._at(moment) != _layer(index) for moment in moments):
             raise DoesNotFit(
                 f"{type(self._model).__name__} uses {name} of layer {index} in other layers too: it cannot be frozen "
@@ -524,6 +564,7 @@ class _Places:
         return _layer(index)
 
     def _layer_around(self, name: str) -> int | None:
+        """Return the index of the layer that contains a module or parameter; None if none does."""
         parts = name.split(".")
         return next(
             (self._inside[key] for end in range(1, len(parts) + 1) if (key := ".".join(parts[:end])) in self._inside),
@@ -531,7 +572,7 @@ class _Places:
         )
 
     def _at(self, moment: int) -> str:
-        """The part that is computed at a moment. What follows a layer and precedes the next belongs to the former."""
+        """Return the part that is computed at a moment. The time between two layers belongs to the earlier one."""
         if moment < self._spans[0][0]:
             return EMBEDDINGS
         if moment > self._spans[-1][1]:
@@ -540,7 +581,7 @@ class _Places:
 
 
 def _is_states(output: Any) -> bool:
-    """Whether a module of the embeddings returned a vector for each token."""
+    """Return whether the output of a module of the embeddings is a vector for each token."""
     import torch
 
     return (

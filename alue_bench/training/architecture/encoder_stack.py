@@ -1,4 +1,4 @@
-"""A loaded model seen as embeddings → layers → head, whatever its architecture calls them.
+"""A view of a loaded model as embeddings → layers → head, whatever its architecture calls them.
 
 | part | BERT, RoBERTa, XLM-R | ELECTRA | DistilBERT | DeBERTa-v2 | ModernBERT |
 | --- | --- | --- | --- | --- | --- |
@@ -28,32 +28,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EncoderStack:
-    """References into a model; it owns nothing.
+    """A model's parts, as references into the model.
 
-    A part is a module, or several in an `nn.ModuleList` that the model does not know; parameters that stand in no
-    module of the part alone are in an `nn.ParameterList`.
+    A part is a module, or several modules in an `nn.ModuleList` that is not itself part of the model. Parameters of
+    modules that belong to several parts are in an `nn.ParameterList`.
     """
 
     model: nn.Module
     embeddings: tuple[nn.Module, ...]
     layers: tuple[nn.Module, ...]
-    """Each with what runs between it and the next one, such as DeBERTa's convolution beside layer 0."""
+    """The layers, each with the modules that run between it and the next one, such as DeBERTa's convolution beside
+    layer 0."""
     pooler: nn.Module | None
     entries: tuple[nn.Module, ...]
-    """The module of each layer that is called with its input states; empty where a layer is not one module."""
+    """The module of each layer that is called with the layer's input states; empty if a layer is several modules."""
     inputs_only: tuple[nn.Module, ...] = ()
-    """The embeddings whose output is a vector for each token."""
+    """The modules of the embeddings whose output is a vector for each token, `[batch, tokens, hidden]`."""
     returns_tuple: bool = False
-    """Whether a layer returns a tuple whose first element is the states."""
+    """True if a layer returns a tuple whose first element is the hidden states."""
     idle: tuple[nn.Parameter, ...] = ()
-    """Parameters without influence on the logits, and those that the library keeps fixed: they never train."""
+    """The parameters that never train: those without influence on the logits, and those that transformers keeps
+    fixed."""
 
     @property
     def shape(self) -> EncoderShape:
+        """The number of layers and the hidden size; 0 if the configuration does not name the hidden size."""
         return EncoderShape(len(self.layers), int(getattr(self.model.config, "hidden_size", 0)))
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the parameters that belong to no other part."""
+        """Yield the head's parameters: those that belong to no other part and are not idle."""
         parts = [*self.embeddings, *self.layers, *([self.pooler] if self.pooler is not None else [])]
         inside = {id(parameter) for part in parts for parameter in part.parameters()}
         inside |= {id(parameter) for parameter in self.idle}
@@ -61,10 +64,10 @@ class EncoderStack:
 
 
 def view_as_stack(model: Any) -> EncoderStack:
-    """Find embeddings, layers and pooler from what a forward pass of the architecture uses when.
+    """Find a model's embeddings, layers and pooler; see `anatomy` for how.
 
     Args:
-        model: A classification model of the library, perhaps on the meta device, perhaps with adapters in it.
+        model: A classification model of transformers, possibly on the meta device, possibly with adapters.
 
     Raises:
         DoesNotFit: The model cannot be seen as embeddings, layers and head. The message says why.
@@ -104,20 +107,30 @@ def _joined(modules: list[nn.Module]) -> nn.Module:
 
 
 def _plain(name: str) -> str:
-    """A parameter's name without the adapter around its module."""
+    """Return a parameter's name without the part that an adapter around its module adds."""
     return name.replace(".base_layer.", ".")
 
 
 def check_ids(stack: EncoderStack, split: TokenisedSplit, subject: str) -> None:
-    """Raises TrainingError where a split has an id for which the model has no embedding: on a GPU to look one up that
-    is not there ends not only the run but all use of the GPU by this process."""
+    """Check that the model has an embedding for each token id and each segment number of a split.
+
+    On a GPU, looking up a missing embedding would make the GPU unusable for the rest of the process.
+
+    Args:
+        stack: The model.
+        split: The tokenised examples.
+        subject: The name of the model and data for the message.
+
+    Raises:
+        TrainingError: An id or segment number has no embedding.
+    """
     config: Any = stack.model.config
     ids = (
         ("id", split.input_ids, _words(stack.model)),
         ("segment number", split.token_type_ids, int(getattr(config, "type_vocab_size", 0) or 0)),
     )
     for what, given, count in ids:
-        # Without embeddings of segments, no model reads their numbers.
+        # A model without segment embeddings does not read segment numbers.
         highest = int(given.max()) if given is not None and len(given) else -1
         if count and highest >= count:
             raise TrainingError(
@@ -127,7 +140,7 @@ def check_ids(stack: EncoderStack, split: TokenisedSplit, subject: str) -> None:
 
 
 def _words(model: Any) -> int:
-    """How many ids the model has embeddings for; 0 where it looks none up, as CANINE, which hashes characters."""
+    """Return the number of token embeddings; 0 if the model looks none up, like CANINE, which hashes characters."""
     try:
         return int(model.get_input_embeddings().num_embeddings)
     except (NotImplementedError, AttributeError):
@@ -135,16 +148,22 @@ def _words(model: Any) -> int:
 
 
 def check_layers_can_be_told_apart(config: Any, folder: Path) -> None:
-    """Try a checkpoint's configuration on a model that takes no memory for weights.
+    """Check that a checkpoint's model has layers that can be frozen separately, without loading its weights.
 
-    Raises DoesNotFit where the model cannot be seen as a stack, as where its layers share their weights (ALBERT), and
-    UnavailableError where the library makes no model of the configuration.
+    Args:
+        config: The checkpoint's configuration.
+        folder: The checkpoint's folder, for the message.
+
+    Raises:
+        DoesNotFit: The model cannot be seen as embeddings, layers and head, for example because its layers share their
+            weights (ALBERT).
+        UnavailableError: transformers cannot build a model from the configuration.
     """
     from alue_bench.training.pretrained.loading import empty_model
 
     try:
         model = empty_model(config)
-    except Exception as error:  # sizes that do not divide, a field of a wrong type, no classifier: no base in common
+    except Exception as error:  # sizes that do not divide, a field of a wrong type, no classifier: no common base class
         cause = shown(next(iter(str(error).splitlines()), type(error).__name__), quote=False, most=200)
         raise UnavailableError(
             f"{folder}: its config.json makes no {config.model_type!r} model that classifies texts: {cause}"

@@ -1,10 +1,10 @@
-"""What a model can do, tried on a small copy with random weights before anything of a plan runs.
+"""A trial of what a model supports, on a small copy with random weights, before any run of a plan starts.
 
-| question | answer where it is no |
+| question | consequence if the answer is no |
 | --- | --- |
-| Are a text's predictions the same alone and beside longer texts? | pad on the other side; else a note |
-| Can it compute in the plan's number format? | fp32, with a note |
-| Does it take as many tokens as its configuration says? | the number that it takes |
+| Are a text's predictions the same alone and in a batch with longer texts? | pad on the other side; else a note |
+| Can the model compute in the plan's number format? | fp32 is used, with a note |
+| Does the model take as many tokens as its configuration says? | the number that it takes is used |
 """
 
 from __future__ import annotations
@@ -27,51 +27,55 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LENGTHS = (12, 11, 4)
-"""Tokens of the texts that are compared alone and in one batch."""
+"""The lengths, in tokens, of the texts that are compared alone and in one batch."""
 LONG_TEXT = 768
-"""Tokens of the long text, where the model takes so many."""
+"""The length in tokens of the long text, if the model takes so many."""
 SPARSE = ("block_size", "attention_window", "num_random_blocks", "num_landmarks", "attn_layers", "num_hash_functions")
-"""Fields of configurations whose attention is another one for long texts: with these, a long text is tried too."""
+"""The configuration fields of architectures that use another attention for long texts: if a configuration has one, a
+long text is tried too."""
 TOLERANCE = 1e-4
-"""How far logits may differ, relative to the largest: sums of other lengths round otherwise."""
+"""The largest accepted difference of logits, relative to the largest logit: sums of other lengths are rounded
+differently."""
 FEWER = 4
-"""How many positions fewer than its table has a model may take, beside those up to its padding id."""
+"""The largest number of positions by which a model may take fewer tokens than its configuration says, apart from those
+reserved up to its padding id."""
 LONG = 2048
-"""Above so many positions, only a table of that length is tried."""
+"""The number of positions above which lengths are tried only if the model has an embedding table of about that size."""
 LONGEST = 8192
-"""Above so many positions, none are tried."""
+"""The number of positions above which nothing is tried and the configuration is believed."""
 
 Side = Literal["right", "left"]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What was found out about a model with its tokenizer."""
+    """The result of trying a model with its tokenizer's padding."""
 
     padding: Padding
+    """The padding to use."""
     independent: bool
-    """Whether a text's predictions do not depend on the texts beside it in a batch."""
+    """True if a text's predictions do not depend on the other texts in its batch."""
     precision: Precision
-    """The number format asked for, or fp32 where the model cannot compute in it."""
+    """The requested number format, or fp32 if the model cannot compute in it."""
     positions: int | None
-    """The most tokens the model takes; None where it has no limit."""
+    """The largest number of tokens that the model takes; None if it has no limit."""
     parts: str = ""
-    """A digest of the model's parts, where the order of registration does not tell them."""
+    """A digest of the model's parts, if they differ from what the order of registration suggests; else empty."""
     notes: tuple[str, ...] = ()
-    """What a reader of the results should know, in whole sentences."""
+    """The facts that a reader of the results should know, in whole sentences."""
 
 
 _known: dict[str, Trial] = {}
 
 
 def try_model(config: Any, tokenizer: Any, precision: Precision, device: str) -> Trial:
-    """Try a model of this configuration with this tokenizer's padding.
+    """Try a model of this configuration with this tokenizer's padding. Results are remembered within the process.
 
     Args:
-        config: The library's configuration of the checkpoint.
-        tokenizer: Its tokenizer, with a padding token.
+        config: The transformers configuration of the checkpoint.
+        tokenizer: The checkpoint's tokenizer, which must have a padding token.
         precision: The number format that the plan would use.
-        device: "cpu" or "cuda"; number formats are tried on it.
+        device: "cpu" or "cuda", where number formats are tried.
 
     Raises:
         DoesNotFit: The model cannot be seen as embeddings, layers and head, or cannot be run on texts alone.
@@ -96,14 +100,26 @@ def try_model(config: Any, tokenizer: Any, precision: Precision, device: str) ->
 
 
 def _padding(model: Any, wanted: Padding, lengths: tuple[int, ...]) -> tuple[Padding, bool, list[str]]:
-    """The side on which padding changes nothing: the tokenizer's where it is one of them."""
+    """Choose the side on which padding does not change predictions, preferring the tokenizer's side.
+
+    Args:
+        model: The small copy.
+        wanted: The tokenizer's padding.
+        lengths: The numbers of tokens of the texts to try.
+
+    Returns:
+        The padding to use; whether predictions are independent of the other texts in a batch; notes for readers.
+
+    Raises:
+        DoesNotFit: The model cannot run on texts of these lengths.
+    """
     other: Side = "right" if wanted.side == "left" else "left"
     name = type(model).__name__
     try:
         if not _depends(model, wanted.side, lengths):
             return wanted, True, []
         elsewhere = _depends(model, other, lengths)
-    except Exception as error:  # whatever a stranger's architecture does with texts of several lengths
+    except Exception as error:  # a third-party architecture may raise any error on texts of several lengths
         raise DoesNotFit(
             f"{name} cannot be run on texts of {', '.join(map(str, lengths))} tokens: {type(error).__name__}: "
             f"{_first_line(error)}"
@@ -123,7 +139,10 @@ def _padding(model: Any, wanted: Padding, lengths: tuple[int, ...]) -> tuple[Pad
 
 
 def _depends(model: Any, side: Side, lengths: tuple[int, ...]) -> bool:
-    """Whether logits differ between texts alone and all in one batch, or between one batch and the next."""
+    """Return whether logits depend on the batch.
+
+    Compared are the logits of texts alone, of all texts in one batch, and of a batch without the longest text.
+    """
     import torch
 
     whole = text_of(model, texts=len(lengths), tokens=max(lengths))
@@ -141,7 +160,7 @@ def _depends(model: Any, side: Side, lengths: tuple[int, ...]) -> bool:
 
 
 def _batch(model: Any, side: Side, lengths: tuple[int, ...], first: int = 0) -> dict[str, Tensor]:
-    """The same texts, from `first` on, in one batch."""
+    """Return the same texts, from number `first` on, as one padded batch: int64 `[texts, tokens]` each."""
     import torch
 
     whole = text_of(model, texts=len(lengths), tokens=max(lengths))["input_ids"]
@@ -159,14 +178,14 @@ def _batch(model: Any, side: Side, lengths: tuple[int, ...], first: int = 0) -> 
 def _precision(
     model: Any, side: Side, wanted: Precision, device: str, lengths: tuple[int, ...]
 ) -> tuple[Precision, str]:
-    """The number format to use, and why it is not the wanted one."""
+    """Return the number format to use, and the reason if it is not the wanted one."""
     import torch
 
     if wanted == "fp32":
         return wanted, ""
     moved = copy.deepcopy(model).to(device)
     try:
-        for first in (0, 1):  # with the longest text, and without it
+        for first in (0, 1):  # with and without the longest text
             inputs = {name: values.to(device) for name, values in _batch(model, side, lengths, first).items()}
             with autocast(Device(device, wanted)):
                 logits = moved(**inputs).logits
@@ -188,13 +207,13 @@ _positions: dict[str, int | None] = {}
 
 
 def positions_of(config: Any) -> int | None:
-    """Return the most tokens that a model takes, special tokens included; None where it has no limit.
+    """Return the largest number of tokens that a model takes, special tokens included; None if it has no limit.
 
-    Some architectures keep the first rows of their table of positions for padding: RoBERTa takes two tokens fewer than
-    its configuration says. So the number that the configuration says is tried, and smaller ones where it fails.
+    Some architectures reserve the first rows of their position table for padding: RoBERTa takes two tokens fewer than
+    its configuration says. So the number in the configuration is tried first, then smaller ones.
 
     Raises:
-        DoesNotFit: As `try_model`.
+        DoesNotFit: The model cannot be seen as embeddings, layers and head, or cannot be run on texts alone.
     """
     limit = getattr(config, "max_position_embeddings", None)
     if not isinstance(limit, int) or limit < 1:
@@ -208,6 +227,7 @@ def positions_of(config: Any) -> int | None:
 
 
 def _longest(model: Any, limit: int, pad: int) -> int:
+    """Return the largest number of tokens, at most `limit`, that the small model embeds; see `positions_of`."""
     from torch import nn
 
     tables = {int(m.num_embeddings) for m in model.modules() if isinstance(m, nn.Embedding)}
@@ -226,7 +246,7 @@ def _longest(model: Any, limit: int, pad: int) -> int:
 
 
 def _embeds(model: Any, tokens: int) -> bool:
-    """Whether a text of so many tokens gets as far as the first layer."""
+    """Return whether a text of so many tokens gets as far as the first layer without an error."""
     import torch
 
     first = model.get_submodule(f"{anatomy_of(model).lists[0]}.0")

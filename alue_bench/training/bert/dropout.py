@@ -1,8 +1,8 @@
-"""Dropout masks by the hundred thousand: random numbers drawn in bulk from a sequence of the run's own.
+"""Dropout masks drawn in bulk from a random sequence that belongs to the run.
 
-A mask of its own for every tensor is the costliest elementwise work of a small step on a CPU: 0.49 ms for 416 x 256
-values, against 0.1 ms for a GELU's backward pass over four times as many. Drawn in bulk, four 16-bit lanes from each
-64-bit number, it is a sixth of that. See docs/notes/performance-diary.md.
+Drawing a separate mask for every tensor is the most expensive elementwise operation of a small training step on a CPU:
+0.49 ms for 416 x 256 values, compared with 0.1 ms for the backward pass of a GELU over four times as many. Drawing
+masks in bulk, with four 16-bit random values from each 64-bit number, takes a sixth of that. See docs/notes/performance-diary.md.
 """
 
 from __future__ import annotations
@@ -16,18 +16,26 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHUNK = 1 << 18
-"""Mask values drawn at a time: enough to amortise the calls, little enough to stay in a core's cache."""
+"""The number of mask values drawn at a time: enough to amortise the calls, few enough to fit a core's cache."""
 LANES, LEVELS = 4, 1 << 16
+"""The number of random values in a 64-bit number, and the number of different values of each."""
 
 
 class DropoutMasks:
-    """Inverted-dropout factors: 0 with probability p, else 1 / (1 - p), so that the mean is one.
+    """A generator of inverted-dropout factors: 0 with probability p, else 1 / (1 - p), so that the mean is one.
 
-    p is rounded to a 65,536th, and the factor to fit, so that the mean stays exact.
+    p is rounded to a multiple of 1/65,536, and the factor is computed from the rounded p, so that the mean is exact.
     """
 
     def __init__(self, seed: int, device: str, *, in_bulk: bool = True) -> None:
-        """in_bulk: otherwise each mask is drawn by itself, so that a recorded step can draw it (see cuda_graphs.py)."""
+        """Start a sequence of masks.
+
+        Args:
+            seed: The seed of the sequence.
+            device: The device of the masks, "cpu" or "cuda".
+            in_bulk: Whether to draw many masks at once. False draws each mask separately, which is necessary inside a
+                CUDA graph (see `training/device/cuda_graphs.py`).
+        """
         self._in_bulk = in_bulk
         self._device = device
         self._numbers: _RandomStream = _OnHost() if device == "cpu" else _OnDevice(device)
@@ -35,16 +43,26 @@ class DropoutMasks:
         self.seed(seed)
 
     def seed(self, seed: int) -> None:
-        """Begin anew, with the same generator: a recorded step goes on drawing from it."""
+        """Restart the sequence with another seed. The generator object stays, since captured steps draw from it."""
         self._numbers.seed(seed)
         self._left.clear()
 
     def generators(self) -> list[torch.Generator]:
-        """Those of torch's that it draws from."""
+        """Return the torch generators that masks are drawn from; none on a CPU, where NumPy's generator is used."""
         return self._numbers.generators()
 
     def draw(self, shape: tuple[int, ...], p: float) -> Tensor:
-        """Factors, float32, of the given shape. The sequence depends on the seed and on the calls made, only."""
+        """Return the next dropout factors of the sequence.
+
+        The values depend only on the seed and on the earlier calls.
+
+        Args:
+            shape: The shape of the result.
+            p: The probability of a zero.
+
+        Returns:
+            The factors, float32, in the given shape.
+        """
         count = math.prod(shape)
         if not self._in_bulk:
             return self._fresh(count, p)[:count].view(shape)
@@ -55,11 +73,11 @@ class DropoutMasks:
         return left[:count].view(shape)
 
     def state(self) -> dict[str, Tensor]:
-        """Where the sequence is: the generator's state, and what was drawn and not yet used."""
+        """Return the position in the sequence: the generator's state, and the values drawn but not yet used."""
         return {"generator": self._numbers.state()} | {f"left/{p!r}": left for p, left in self._left.items()}
 
     def go_to(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from there."""
+        """Continue the sequence from a position that `state` returned."""
         self._numbers.go_to(state["generator"])
         self._left = {
             float(name.removeprefix("left/")): left.to(self._device)
@@ -68,12 +86,13 @@ class DropoutMasks:
         }
 
     def _fresh(self, count: int, p: float) -> Tensor:
+        """Draw at least `count` factors, float32 `[values]`."""
         import torch
 
         dropped = round(p * LEVELS)
         if dropped >= LEVELS:
             return torch.zeros(count, device=self._device)
-        # To fp32 first, and compared in place: half of the time that a comparison of integers into fp32 takes.
+        # Conversion to fp32 and comparison in place take half the time of a comparison of integers with an fp32 result.
         kept = self._numbers.draw(-(-count // LANES)).to(torch.float32)
         return kept.ge_(dropped - LEVELS // 2).mul_(LEVELS / (LEVELS - dropped))
 
@@ -81,21 +100,29 @@ class DropoutMasks:
 class _RandomStream(Protocol):
     """A sequence of random numbers."""
 
-    def seed(self, seed: int) -> None: ...
-
-    def draw(self, count: int) -> Tensor:
-        """LANES * count numbers, int16, evenly distributed over all its values."""
+    def seed(self, seed: int) -> None:
+        """Restart the sequence with a seed."""
         ...
 
-    def generators(self) -> list[torch.Generator]: ...
+    def draw(self, count: int) -> Tensor:
+        """Return `LANES * count` int16 numbers, uniformly distributed over all values of int16."""
+        ...
 
-    def state(self) -> Tensor: ...
+    def generators(self) -> list[torch.Generator]:
+        """Return the torch generators that numbers are drawn from."""
+        ...
 
-    def go_to(self, state: Tensor) -> None: ...
+    def state(self) -> Tensor:
+        """Return the position in the sequence."""
+        ...
+
+    def go_to(self, state: Tensor) -> None:
+        """Continue from a position that `state` returned."""
+        ...
 
 
 class _OnHost:
-    """NumPy's SFC64, which takes less than half of the time of torch's generator."""
+    """A sequence from NumPy's SFC64 generator, which takes less than half the time of torch's generator."""
 
     def seed(self, seed: int) -> None:
         import numpy as np
@@ -125,7 +152,7 @@ class _OnHost:
 
 
 class _OnDevice:
-    """Torch's generator of the device."""
+    """A sequence from a torch generator on the device."""
 
     def __init__(self, device: str) -> None:
         import torch

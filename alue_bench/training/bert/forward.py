@@ -1,4 +1,4 @@
-"""The way through a model of the BERT family that computes what is needed and nothing else."""
+"""The forward pass of the BERT family over hand-written layers, which skips all work whose result is not used."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ HEADS = (
     "XLMRobertaForSequenceClassification",
     "ElectraForSequenceClassification",
 )
-"""Those that read the first token only."""
+"""The supported model classes. Their heads read only the first token."""
 LAYERS_SEED = 1 << 40
+"""The offset that separates the seed of the layers' dropout from the seed of torch's default generator."""
 
 
 class LeanForward:
-    """See `forward.Forward`.
+    """A forward pass through the layers of `training/bert/layer.py`, for models of the BERT family. See `Forward`.
 
-    compute: the number format of products; the model's parameters stay fp32. recorded: whether steps through it are to
-    be recorded.
+    Embeddings, pooler and classifier are transformers' modules. The last layer is computed for the first token only.
     """
 
     name = "lean"
@@ -36,6 +36,13 @@ class LeanForward:
     recordable = True
 
     def __init__(self, stack: EncoderStack, compute: torch.dtype, *, recorded: bool = False) -> None:
+        """Wrap a model.
+
+        Args:
+            stack: The model, which must fit (see `fits`).
+            compute: The number format of matrix products. The parameters stay in fp32.
+            recorded: Whether training steps will be captured as CUDA graphs.
+        """
         self.stack = stack
         self._model: Any = stack.model
         self._base: Any = getattr(stack.model, str(self._model.base_model_prefix))
@@ -46,59 +53,83 @@ class LeanForward:
 
     @staticmethod
     def fits(stack: EncoderStack) -> bool:
-        """Whether the model is exactly such a one."""
+        """Return whether the model is an unmodified member of the BERT family."""
         return type(stack.model).__name__ in HEADS and all(is_bert_layer(layer) for layer in stack.layers)
 
     def prefix(self, batch: Batch, depth: int, states: Tensor | None = None, start: int = 0) -> Tensor:
+        """Compute the input of layer `depth`, `[batch, tokens, hidden]`: see `Forward.prefix`.
+
+        Args:
+            batch: The examples.
+            depth: The number of layers below the result.
+            states: The input of layer `start`, `[batch, tokens, hidden]`; None computes from the token ids.
+            start: The layer that reads `states`.
+
+        Returns:
+            The hidden states, fp32 `[batch, tokens, hidden]`; after the last layer `[batch, 1, hidden]`.
+        """
         embedded = self._embedded(batch) if states is None else states
         shape = _shape_of(batch)
         return self._through(embedded, shape, start, depth)
 
     def logits(self, batch: Batch, depth: int = 0, states: Tensor | None = None) -> Tensor:
+        """Compute the logits, `[batch, outputs]`, from the token ids or the input of layer `depth`.
+
+        See `Forward.logits`.
+        """
         for weights in self._layers[depth:]:
             weights.refresh()
-        last = self.prefix(batch, len(self._layers), states, depth)  # [b, 1, d]
+        last = self.prefix(batch, len(self._layers), states, depth)  # [batch, 1, hidden]
         pooler = getattr(self._base, "pooler", None)
-        if pooler is None:  # the head pools by itself
+        if pooler is None:  # the classifier selects the first token itself
             logits: Tensor = self._model.classifier(last)
         else:
             logits = self._model.classifier(self._model.dropout(pooler(last)))
         return logits
 
     def seed(self, seed: int) -> None:
-        torch.manual_seed(seed)  # dropout of embeddings and head, by the library's modules
-        # Of another seed: on a GPU, generators of one seed give the same numbers.
+        """Seed the dropout of embeddings and head (torch's default generators) and that of the layers."""
+        torch.manual_seed(seed)  # dropout of embeddings and head, in transformers' modules
+        # On a GPU, two generators with the same seed give the same numbers, so the layers get another seed.
         self._masks.seed(seed + LAYERS_SEED)
 
     def generators(self) -> list[torch.Generator]:
+        """Return the generators of the layers' dropout masks."""
         return self._masks.generators()
 
     def random_state(self) -> dict[str, Tensor]:
+        """Return the state of torch's default generators and the position in the sequence of dropout masks."""
         masks = {f"masks/{name}": value for name, value in self._masks.state().items()}
         return torch_random_state(self._device) | masks
 
     def set_random_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore the state that `random_state` returned."""
         set_torch_random_state(state)
         masks = {name: value for name, value in state.items() if name.startswith("masks/")}
         self._masks.go_to({name.removeprefix("masks/"): value for name, value in masks.items()})
 
     def follow(self) -> None:
+        """Update the layers' copies of parameters after these were replaced or other parameters became trainable."""
         for weights in self._layers:
             weights.follow()
 
     def _embedded(self, batch: Batch) -> Tensor:
+        """Compute the embeddings, fp32 `[batch, tokens, hidden]`."""
         types = {} if batch.token_type_ids is None else {"token_type_ids": batch.token_type_ids}
         embedded: Tensor = self._base.embeddings(input_ids=batch.input_ids, **types)
         project = getattr(self._base, "embeddings_project", None)
         return (embedded if project is None else project(embedded)).float()
 
     def _through(self, states: Tensor, shape: BatchShape, start: int, depth: int) -> Tensor:
-        """Layers `start` to `depth` - 1: [b, s, d] to [b, s, d], or to [b, 1, d] behind the last one."""
+        """Run layers `start` to `depth - 1`.
+
+        The input is `[batch, tokens, hidden]`; so is the result, except after the last layer: `[batch, 1, hidden]`.
+        """
         if start == depth:
             return states
         flat = states.reshape(shape.examples * shape.tokens, -1)
         whole = min(depth, len(self._layers) - 1)
-        # Without autocast: number formats are chosen product by product.
+        # Autocast is off: the layers choose the number format of each product.
         with torch.autocast(flat.device.type, enabled=False):
             for weights in self._layers[start:whole]:
                 flat = encoder_layer(flat, weights, shape, self._masks)
@@ -108,6 +139,7 @@ class LeanForward:
 
 
 def _shape_of(batch: Batch) -> BatchShape:
+    """Return the shape and the attention padding of a batch."""
     examples, tokens = batch.attention_mask.shape
     padding = None
     if batch.tokens < examples * tokens:

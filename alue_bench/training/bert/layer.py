@@ -1,18 +1,18 @@
-"""One encoder layer of the BERT family, forward and backward written out.
+"""One encoder layer of the BERT family with its forward and backward pass written out.
 
-BERT, RoBERTa, XLM-R and ELECTRA share it (Devlin et al. 2019, section 3.1; Vaswani et al. 2017, section 3):
+BERT, RoBERTa, XLM-R and ELECTRA share this layer (Devlin et al. 2019, section 3.1; Vaswani et al. 2017, section 3):
 
     a = attention(x)         m = norm(x + dropout(a Wo + bo))
     u = gelu(m Wi + bi)      y = norm(m + dropout(u Wd + bd))
 
-Same numbers as the library's modules (tested, outputs and gradients), with less work around the matrix products: query,
-key and value are one product, dropout masks are drawn in bulk, what autograd would keep or copy and nobody reads is not
-kept or copied, and a frozen layer's backward pass computes the gradient of its input and nothing else.
+Outputs and gradients equal those of transformers' modules (tested), with less work around the matrix products: query,
+key and value are one product, dropout masks are drawn in bulk, tensors that the backward pass does not read are neither
+kept nor copied, and the backward pass of a frozen layer computes only the gradient of its input.
 
-Number formats are those of autocast: products in `dtype` (fp32, bf16 or fp16), sums between layers, norms and softmax
-in fp32.
+The number formats are those of autocast: matrix products in `dtype` (fp32, bf16 or fp16); residual sums, layer norms
+and softmax in fp32.
 
-Notation: b examples, s tokens of each, n = b s, d hidden size, h heads, e = d / h.
+Notation for shapes: b examples per batch, s tokens per example, n = b s, d hidden size, h attention heads, e = d / h.
 """
 
 from __future__ import annotations
@@ -27,20 +27,22 @@ from torch.nn import functional
 from alue_bench.training.bert.dropout import DropoutMasks
 
 FLASH_FROM = 128
-"""Tokens from which the fused attention kernel beats separate products, where no weights are dropped (measured on a
-CPU: at 26 tokens it takes twice as long)."""
+"""The number of tokens per example from which the fused attention kernel is faster than separate products, if no
+attention weights are dropped (measured on a CPU: with 26 tokens it takes twice as long)."""
 
 Grads = tuple[Tensor | None, ...]
 MATRICES = (0, 1, 2, 6, 10, 12)
-"""Where weight matrices are among `LayerWeights.parameters`; between them are biases and the weights of norms."""
+"""The positions of weight matrices in `LayerWeights.parameters`; the others are biases and weights of layer norms."""
 
 
 FAMILY = ("Bert", "Roberta", "XLMRoberta", "Electra")
+"""The prefixes of the names of transformers' classes that implement this layer."""
 TORCH_MODULES = ("torch.nn.modules.linear", "torch.nn.modules.normalization", "torch.nn.modules.dropout")
+"""The Python modules whose classes may occur inside such a layer."""
 
 
 def is_bert_layer(layer: nn.Module) -> bool:
-    """Whether a module has exactly this structure: nothing added to it, wrapped, hooked or replaced in it."""
+    """Return whether a module has exactly this structure, with nothing added, wrapped, hooked or replaced in it."""
     family = type(layer).__name__.removesuffix("Layer")
     if family not in FAMILY or not type(layer).__module__.startswith("transformers."):
         return False
@@ -73,17 +75,20 @@ def is_bert_layer(layer: nn.Module) -> bool:
 
 
 def _is_exact_gelu(activation: Any) -> bool:
+    """Return whether an activation function is the exact GELU and not an approximation."""
     probe = torch.linspace(-100, 100, 2001)
     return bool(torch.equal(activation(probe), functional.gelu(probe)))
 
 
 class LayerWeights:
-    """A layer's parameters as the products want them: query, key and value in one matrix, all in `dtype`.
+    """The parameters of a layer in the form that the matrix products need.
 
-    Query, key and value become views of one matrix; their values, names and gradients stay their own.
+    The weights of query, key and value become views of one matrix; each keeps its values, name and gradient. If `dtype`
+    is not fp32, all weights are also held as copies in `dtype`.
     """
 
     def __init__(self, layer: nn.Module, dtype: torch.dtype) -> None:
+        """Merge the layer's query, key and value weights in place and make the copies in `dtype`."""
         any_layer: Any = layer
         attention, output = any_layer.attention.self, any_layer.attention.output
         up, down = any_layer.intermediate.dense, any_layer.output.dense
@@ -111,40 +116,44 @@ class LayerWeights:
         self._trains = any(parameter.requires_grad for parameter in self.parameters)
 
     def follow(self) -> None:
-        """What trains has changed, or values were put in place of others."""
+        """Update the copies after parameters were replaced or other parameters became trainable."""
         self._trains = True
         self.refresh()
         self._trains = any(parameter.requires_grad for parameter in self.parameters)
 
     def refresh(self) -> None:
-        """Take over what the optimiser has changed since."""
+        """Copy the current values of the parameters into the copies in `dtype`, if any parameter trains."""
         if self._trains and self.dtype != torch.float32:
             torch._foreach_copy_(self._computed, self._masters)
 
     @property
     def products(self) -> list[Tensor]:
-        """Weights and biases in `dtype`: query, key and value [3 d, d], output [d, d], up [4 d, d], down [d, 4 d]."""
+        """The weights and biases in `dtype`, each weight followed by its bias.
+
+        The weights are: query, key and value `[3 d, d]`, attention output `[d, d]`, up projection `[4 d, d]`, down
+        projection `[d, 4 d]`.
+        """
         return self._computed
 
     @property
     def dropout(self) -> tuple[float, float, float]:
-        """Of attention weights, attention output, and feed-forward output; zero in eval mode."""
+        """The dropout probabilities of attention weights, attention output and feed-forward output; 0 in eval mode."""
         return tuple(float(module.p) if self.layer.training else 0.0 for module in self._dropouts)  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
 class BatchShape:
-    """What a layer must know of a batch beside its states."""
+    """The properties of a batch that a layer needs besides the hidden states."""
 
     examples: int
     tokens: int
-    """Of each example, with padding."""
+    """The number of tokens per example, with padding."""
     padding: Tensor | None
-    """Added to attention scores: 0 for tokens, minus infinity (nearly) for padding; [b, 1, 1, s], fp32; None where
-    nothing is padded."""
+    """The values added to attention scores: 0 for tokens, the lowest finite number for padding; fp32 `[b, 1, 1, s]`.
+    None if nothing is padded."""
 
     def bias(self, heads: int) -> Tensor | None:
-        """[b h, 1, s], fp32."""
+        """Return `padding` repeated for each head, fp32 `[b h, 1, s]`; None if nothing is padded."""
         if self.padding is None:
             return None
         spread = self.padding.expand(-1, heads, -1, -1)
@@ -152,7 +161,17 @@ class BatchShape:
 
 
 def encoder_layer(states: Tensor, weights: LayerWeights, shape: BatchShape, masks: DropoutMasks) -> Tensor:
-    """States [n, d], fp32, to states [n, d], fp32."""
+    """Compute the output of a layer.
+
+    Args:
+        states: The layer's input, fp32 `[n, d]`.
+        weights: The layer's parameters.
+        shape: The shape and padding of the batch.
+        masks: The source of dropout masks.
+
+    Returns:
+        The layer's output, fp32 `[n, d]`.
+    """
     if not torch.is_grad_enabled():
         return _inference(states, weights, shape)
     result: Tensor = _EncoderLayer.apply(states, weights, shape, masks, *weights.parameters)  # type: ignore[no-untyped-call]
@@ -160,14 +179,24 @@ def encoder_layer(states: Tensor, weights: LayerWeights, shape: BatchShape, mask
 
 
 def first_token_layer(states: Tensor, weights: LayerWeights, shape: BatchShape, masks: DropoutMasks) -> Tensor:
-    """As `encoder_layer`, for the first token of each example alone: states [n, d] to [b, d].
+    """Compute the output of a layer for the first token of each example only.
 
-    A head that reads no other token needs no other query, and nothing of the other tokens after attention. Nor are keys
-    and values needed of each token, since products with one query may be taken in another order, head by head:
+    If the head reads only the first token, the other tokens need no query and no computation after attention. They do
+    not even need keys and values of their own, because products with a single query can be reordered in each head:
 
         q . (Wk x + bk) = (q Wk) . x + q . bk        sum of p (Wv x + bv) = Wv (sum of p x) + bv (sum of p)
 
-    so that Wk and Wv are multiplied with one vector an example. By autograd: it is a small part of the work.
+    so that Wk and Wv are multiplied by one vector per example and head. The backward pass is left to autograd, since
+    this layer is a small part of the work.
+
+    Args:
+        states: The layer's input, fp32 `[n, d]`.
+        weights: The layer's parameters.
+        shape: The shape and padding of the batch.
+        masks: The source of dropout masks.
+
+    Returns:
+        The layer's output for the first tokens, fp32 `[b, d]`.
     """
     b, s, d = shape.examples, shape.tokens, states.shape[1]
     h = weights.heads
@@ -183,14 +212,15 @@ def first_token_layer(states: Tensor, weights: LayerWeights, shape: BatchShape, 
         return functional.linear(tensor.to(dtype), weight.to(dtype), bias.to(dtype))
 
     def by_head(vectors: Tensor, matrices: Tensor) -> Tensor:
-        """[b, h, i] and [h, i, j] to [b, h, j]."""
+        """Multiply `[b, h, i]` by `[h, i, j]`, giving `[b, h, j]`."""
         return torch.bmm(vectors.transpose(0, 1), matrices.to(dtype)).transpose(0, 1)
 
     seen = states.to(dtype).view(b, s, d)
     first = states.view(b, s, d)[:, 0]
     query = product(first, wq, bq).view(b, h, e)
     scores = torch.bmm(by_head(query, wk.view(h, e, d)), seen.transpose(1, 2)).float()  # [b, h, s]
-    # The same for all tokens, so that softmax does not see it: there for its gradient, which is noise around zero.
+    # The bias of the keys adds the same number to all scores of a query, which does not change the softmax. It is
+    # computed for the sake of its gradient, which is rounding noise around zero.
     scores = (scores + (query.float() * bk.view(h, e)).sum(-1, keepdim=True)) * weights.scale
     probs = torch.softmax(scores if shape.padding is None else scores + shape.padding.view(b, 1, s), -1)
     used = dropped(probs, drop_probs)
@@ -203,21 +233,28 @@ def first_token_layer(states: Tensor, weights: LayerWeights, shape: BatchShape, 
 
 
 def _split_heads(mixed: Tensor, shape: BatchShape, heads: int) -> Tensor:
-    """Query, key and value side by side [n, 3 d] to [3, b h, s, e]."""
+    """Rearrange query, key and value side by side, `[n, 3 d]`, to `[3, b h, s, e]`."""
     b, s = shape.examples, shape.tokens
     parts = mixed.view(b, s, 3, heads, -1).permute(2, 0, 3, 1, 4)
     return parts.reshape(3, b * heads, s, -1)
 
 
 def _merge_heads(parts: Tensor, shape: BatchShape, heads: int) -> Tensor:
-    """[b h, s, e] to [n, d]."""
+    """Rearrange the heads' outputs, `[b h, s, e]`, to `[n, d]`."""
     b, s = shape.examples, shape.tokens
     return parts.view(b, heads, s, -1).transpose(1, 2).reshape(b * s, -1)
 
 
 def _probabilities(query: Tensor, key: Tensor, scale: float, bias: Tensor | None) -> Tensor:
-    """Attention weights [b h, s, s], fp32."""
-    if query.dtype == torch.float32:  # scale and padding within the product
+    """Compute the attention weights, fp32 `[b h, s, s]`.
+
+    Args:
+        query: The queries, `[b h, s, e]`.
+        key: The keys, `[b h, s, e]`.
+        scale: The factor of the scores, normally 1 / sqrt(e).
+        bias: The values added to the scores, fp32 `[b h, 1, s]`, or None.
+    """
+    if query.dtype == torch.float32:  # the product also applies scale and padding
         added = query.new_zeros(1, 1, 1) if bias is None else bias
         return torch.softmax(torch.baddbmm(added, query, key.transpose(1, 2), alpha=scale), -1)
     scores = torch.bmm(query, key.transpose(1, 2)).float().mul_(scale)
@@ -225,6 +262,7 @@ def _probabilities(query: Tensor, key: Tensor, scale: float, bias: Tensor | None
 
 
 def _inference(states: Tensor, weights: LayerWeights, shape: BatchShape) -> Tensor:
+    """Compute the output of a layer without gradients and dropout: fp32 `[n, d]` to fp32 `[n, d]`."""
     wqkv, bqkv, wo, bo, wi, bi, wd, bd = weights.products
     norm1, norm2 = weights.norms
     d, h, dtype = states.shape[1], weights.heads, weights.dtype
@@ -245,12 +283,22 @@ def _inference(states: Tensor, weights: LayerWeights, shape: BatchShape) -> Tens
 
 
 class _EncoderLayer(torch.autograd.Function):
-    """The layer as one node of autograd's graph."""
+    """The layer as a single node of autograd's graph."""
 
     @staticmethod
     def forward(
         ctx: Any, states: Tensor, weights: LayerWeights, shape: BatchShape, masks: DropoutMasks, *_: Tensor
     ) -> Tensor:
+        """Compute the output of the layer, fp32 `[n, d]`, and keep what the backward pass reads.
+
+        Args:
+            ctx: Autograd's context.
+            states: The layer's input, fp32 `[n, d]`.
+            weights: The layer's parameters.
+            shape: The shape and padding of the batch.
+            masks: The source of dropout masks.
+            *_: The layer's parameters once more, so that autograd tracks them.
+        """
         wqkv, bqkv, wo, bo, wi, bi, wd, bd = weights.products
         norm1, norm2 = weights.norms
         h, dtype, size = weights.heads, weights.dtype, [states.shape[1]]
@@ -272,7 +320,7 @@ class _EncoderLayer(torch.autograd.Function):
         sum2 = _add_dropped(middle, torch.addmm(bd, after, wd.t()), mask_fed)
         result, mean2, scale2 = torch.native_layer_norm(sum2, size, norm2.weight, norm2.bias, norm2.eps)
 
-        # What only gradients of weight matrices read is kept only where those train.
+        # The inputs of products are read only for the gradients of weight matrices: they are kept only if those train.
         needs = ctx.needs_input_grad[4:]
         trains = any(needs[place] for place in MATRICES)
         ctx.weights, ctx.shape = weights, shape
@@ -285,29 +333,41 @@ class _EncoderLayer(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Grads:
+        """Compute the gradients of the input, fp32 `[n, d]`, and of the parameters that train.
+
+        Args:
+            ctx: Autograd's context.
+            grad: The gradient of the output, fp32 `[n, d]`.
+
+        Returns:
+            The gradients in the order of `forward`'s arguments; None where no gradient is needed.
+        """
         query, key, value, probs, used, mask_probs, mask_attended, mask_fed, *rest = ctx.saved_tensors
         sum1, mean1, scale1, before, sum2, mean2, scale2, inputs, attended, narrow, after = rest
         weights, shape = ctx.weights, ctx.shape
         wqkv, _, wo, _, wi, _, wd, _ = weights.products
         h, dtype = weights.heads, weights.dtype
         needs = ctx.needs_input_grad[4:]
-        found: list[Tensor | None] = [None] * 16
+        grads: list[Tensor | None] = [None] * 16
 
         def of_product(place: int, outer: Tensor, inner: Tensor) -> None:
-            """Gradients of a weight at `place` and of its bias behind it."""
-            if needs[place]:
-                found[place] = (outer.t() @ inner).float()
-            if needs[place + 1]:
-                found[place + 1] = outer.sum(0, dtype=torch.float32)
+            """Compute the gradients of the weight at position `place` and of its bias at the next position.
 
-        dsum2, found[14], found[15] = _norm_backward(grad, sum2, mean2, scale2, weights.norms[1], needs[14:16])
+            `outer` is the gradient of the product, `[n, out]`; `inner` is the input of the product, `[n, in]`.
+            """
+            if needs[place]:
+                grads[place] = (outer.t() @ inner).float()
+            if needs[place + 1]:
+                grads[place + 1] = outer.sum(0, dtype=torch.float32)
+
+        dsum2, grads[14], grads[15] = _norm_backward(grad, sum2, mean2, scale2, weights.norms[1], needs[14:16])
         dfed = (dsum2 if mask_fed is None else dsum2 * mask_fed).to(dtype)
         of_product(12, dfed, after)
         dbefore = dfed @ wd
         torch.ops.aten.gelu_backward.grad_input(dbefore, before, grad_input=dbefore)  # in place
         of_product(10, dbefore, narrow)
         dmiddle = _add_product(dsum2, dbefore, wi)
-        dsum1, found[8], found[9] = _norm_backward(dmiddle, sum1, mean1, scale1, weights.norms[0], needs[8:10])
+        dsum1, grads[8], grads[9] = _norm_backward(dmiddle, sum1, mean1, scale1, weights.norms[0], needs[8:10])
         dout = (dsum1 if mask_attended is None else dsum1 * mask_attended).to(dtype)
         of_product(6, dout, attended)
         b, s = shape.examples, shape.tokens
@@ -323,21 +383,21 @@ class _EncoderLayer(torch.autograd.Function):
         dmixed = mixed.view(3, b, h, s, -1).permute(1, 3, 0, 2, 4).reshape(b * s, -1)  # [n, 3 d]
 
         if any(needs[:3]):
-            found[0], found[1], found[2] = (dmixed.t() @ inputs).float().chunk(3)
+            grads[0], grads[1], grads[2] = (dmixed.t() @ inputs).float().chunk(3)
         if any(needs[3:6]):
-            found[3], found[4], found[5] = dmixed.sum(0, dtype=torch.float32).chunk(3)
+            grads[3], grads[4], grads[5] = dmixed.sum(0, dtype=torch.float32).chunk(3)
         dstates = _add_product(dsum1, dmixed, wqkv) if ctx.needs_input_grad[0] else None
-        return (dstates, None, None, None, *found)
+        return (dstates, None, None, None, *grads)
 
 
 def _add_dropped(kept: Tensor, added: Tensor, mask: Tensor | None) -> Tensor:
-    """kept + dropout(added), fp32."""
+    """Return `kept + added * mask` in fp32, where `mask` holds dropout factors; all are `[n, d]`."""
     added = added.float()
     return added.add_(kept) if mask is None else torch.addcmul(kept, added, mask, out=added)
 
 
 def _add_product(kept: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """kept + left @ right, fp32; in fp32 written over `kept`."""
+    """Return `kept + left @ right` in fp32; if the factors are fp32, the result overwrites `kept`."""
     if left.dtype == torch.float32:
         return torch.addmm(kept, left, right, out=kept)
     return (left @ right).float().add_(kept)
@@ -346,7 +406,8 @@ def _add_product(kept: Tensor, left: Tensor, right: Tensor) -> Tensor:
 def _norm_backward(
     grad: Tensor, inputs: Tensor, mean: Tensor, scale: Tensor, norm: nn.LayerNorm, needs: tuple[bool, bool]
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    found: tuple[Tensor, Tensor | None, Tensor | None] = torch.ops.aten.native_layer_norm_backward(
+    """Compute the gradients of a layer norm's input, `[n, d]`, and of its weight and bias where needed, `[d]`."""
+    grads: tuple[Tensor, Tensor | None, Tensor | None] = torch.ops.aten.native_layer_norm_backward(
         grad.contiguous(), inputs, norm.normalized_shape, mean, scale, norm.weight, norm.bias, [True, *needs]
     )
-    return found
+    return grads

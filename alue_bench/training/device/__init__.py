@@ -1,1 +1,1 @@
-"""The hardware under a training: number formats, memory, random states, CUDA graphs and device errors."""
+"""The hardware that a training runs on: number formats, memory, random states, CUDA graphs and device errors."""

@@ -1,12 +1,13 @@
-"""Forward and backward passes recorded once for each shape of batch and replayed: CUDA graphs.
+"""CUDA graphs: forward and backward passes captured once for each batch shape and then replayed.
 
-A step of a small model is hundreds of short kernels, each launched by Python. A recording launches all of them at once;
-but it is of fixed shapes, and of fixed places in memory. So batches come in few lengths, what a step reads is copied to
-where the recording reads it, gradients are added to tensors that stay, and dropout masks are drawn within the
-recording, from a generator that it knows of.
+A training step of a small model consists of hundreds of short kernels, each launched from Python. A CUDA graph launches
+all of them at once, but it has fixed shapes and fixed memory addresses. Therefore batches are padded to few different
+lengths, the inputs of a step are copied into the tensors that the graph reads, gradients accumulate in tensors that
+stay allocated, and dropout masks are drawn inside the graph from a registered random generator.
 
-A shape's first batch is computed as ever, which also prepares the libraries; at its second one the step is recorded.
-Random numbers are those of the plain way, so that a training goes on from a checkpoint as if never cut off.
+The first batch of a shape runs without a graph, which also initialises the libraries; the step is captured at the
+second batch of that shape. The random numbers are the same as without graphs, so that a training resumed from a
+checkpoint continues as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -26,42 +27,52 @@ if TYPE_CHECKING:
 
 Work = Callable[[], None]
 Backward = Callable[[Batch, "Tensor | None"], "Tensor"]
-"""From a batch, and the states behind its frozen prefix, to its mean loss; adds to the parameters' gradients."""
+"""A function that takes a batch and the outputs of its frozen prefix (`[batch, tokens, hidden]` or None), returns the
+mean loss as a scalar tensor, and adds to the parameters' gradients."""
 Shape = tuple[int, int, bool]
-"""Examples, tokens of each, and whether any of them is padding."""
+"""The shape of a batch: number of examples, tokens per example, and whether any token is padding."""
 
 
 class GraphRecorder(Protocol):
-    """Of work on tensors that stay where they are."""
+    """A recorder of work on tensors whose memory addresses do not change."""
 
     def run(self, work: Work) -> None:
-        """Do it, as it will be recorded."""
+        """Execute `work` under the conditions in which it will be captured."""
         ...
 
     def record(self, work: Work) -> Work:
-        """What does it again. Recording does not do it."""
+        """Capture `work` and return a callable that replays it. Capturing does not execute it."""
         ...
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A step of one shape: what it reads, what does it, and where its loss then lies."""
+    """A captured training step for one batch shape."""
 
     batch: Batch
+    """The tensors that the graph reads; the next batch is copied into them."""
     states: Tensor | None
+    """The tensor that the graph reads as the output of the frozen prefix, `[batch, tokens, hidden]`."""
     replay: Work
     loss: list[Tensor]
-    """One, written by the work itself."""
+    """A list of one scalar tensor, the loss, which the captured step writes."""
 
 
 class RecordedBackward:
-    """A `Backward` that records another one.
+    """A `Backward` that captures another `Backward` as CUDA graphs, one for each batch shape.
 
-    What the other one reads of a batch is its tensors, and of its numbers only what `Shape` tells. Set up for given
-    parameters that train: where others do, it takes a new one.
+    The wrapped `Backward` may read a batch's tensors, but no other property of the batch than its `Shape`. An object
+    serves a fixed set of trainable parameters; if another set trains, build a new object.
     """
 
     def __init__(self, backward: Backward, parameters: Sequence[nn.Parameter], recorder: GraphRecorder) -> None:
+        """Allocate the gradients of the trainable parameters.
+
+        Args:
+            backward: The function to capture.
+            parameters: The trainable parameters.
+            recorder: The recorder that captures and replays.
+        """
         import torch
 
         self._backward = backward
@@ -73,11 +84,22 @@ class RecordedBackward:
 
     @property
     def recorded(self) -> int:
-        """How many shapes are."""
+        """The number of batch shapes that have been captured."""
         return sum(recording is not None for recording in self._seen.values())
 
     def __call__(self, batch: Batch, states: Tensor | None) -> Tensor:
-        """Raises TrainingError where a step cannot be recorded."""
+        """Run forward and backward for a batch, by replaying its graph if there is one.
+
+        Args:
+            batch: The examples, on the GPU.
+            states: The outputs of the frozen prefix, `[batch, tokens, hidden]`, or None.
+
+        Returns:
+            The mean loss, a scalar tensor.
+
+        Raises:
+            TrainingError: The step cannot be captured.
+        """
         examples, tokens = batch.attention_mask.shape
         shape = (examples, tokens, batch.tokens < examples * tokens)
         if shape not in self._seen:
@@ -94,16 +116,16 @@ class RecordedBackward:
         if recording.states is not None and states is not None:
             recording.states.copy_(states, non_blocking=True)
         recording.replay()
-        return recording.loss[0].clone()  # the next replay, of whatever shape, may write over it
+        return recording.loss[0].clone()  # the next replay, of any shape, may overwrite it
 
     def clear_gradients(self) -> None:
-        """To zero, where they are."""
+        """Set all gradients to zero without moving them in memory."""
         import torch
 
         torch._foreach_zero_([parameter.grad for parameter in self._parameters if parameter.grad is not None])
 
     def let_go(self) -> None:
-        """Of recordings and gradients."""
+        """Release all captured graphs and gradients."""
         self._seen.clear()
         for parameter in self._parameters:
             parameter.grad = None
@@ -119,7 +141,7 @@ class RecordedBackward:
         try:
             return Recording(stays, states_stay, self._recorder.record(work), loss)
         except RuntimeError as error:
-            # What goes wrong within a recording is followed by an error of its end.
+            # An error during a capture is followed by a second error when the capture ends.
             first = error.__context__ if isinstance(error.__context__, RuntimeError) else error
             if is_out_of_memory(first):
                 raise first from None
@@ -129,10 +151,19 @@ class RecordedBackward:
 
 
 class CudaRecorder:
-    """All its graphs share their memory: one is replayed at a time, and its loss is read before the next."""
+    """A recorder of CUDA graphs.
+
+    All graphs share one memory pool. This is safe because one graph is replayed at a time and its loss is copied before
+    the next replay.
+    """
 
     def __init__(self, generators: Callable[[], Sequence[torch.Generator]]) -> None:
-        """generators: those that the work draws from at a time, beside the device's default one."""
+        """Set up the memory pool and the stream for captures.
+
+        Args:
+            generators: Returns the random generators that the work currently draws from, in addition to the device's
+                default generator.
+        """
         import torch
 
         self._generators = generators
@@ -140,6 +171,7 @@ class CudaRecorder:
         self._stream = _recording_stream()
 
     def run(self, work: Work) -> None:
+        """Execute `work` on the stream that is used for captures."""
         import torch
 
         self._stream.wait_stream(torch.cuda.current_stream())
@@ -150,6 +182,7 @@ class CudaRecorder:
             torch.cuda.current_stream().wait_stream(self._stream)
 
     def record(self, work: Work) -> Work:
+        """Capture `work` as a CUDA graph and return a callable that replays it."""
         import torch
 
         graph = torch.cuda.CUDAGraph()
@@ -160,14 +193,17 @@ class CudaRecorder:
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
                 work()
         finally:
-            torch.cuda.set_stream(before)  # a recording that fails leaves its own
+            torch.cuda.set_stream(before)  # a failed capture leaves its own stream current
         return graph.replay
 
 
 @cache
 def _recording_stream() -> Any:
-    """Not the default stream: nodes of autograd's graph that belong to that one cannot be recorded. One for the whole
-    process: the libraries keep workspaces for each."""
+    """Return the stream for captures, one for the whole process.
+
+    It is not the default stream, because autograd nodes that belong to the default stream cannot be captured. There is
+    only one, because the CUDA libraries keep a workspace for each stream.
+    """
     import torch
 
     return torch.cuda.Stream()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""What a device's errors mean: torch tells a full memory and a lost device by several kinds of error and phrase."""
+"""Recognition of device errors: torch reports exhausted memory and a lost GPU by several exception types and texts."""
 
 from __future__ import annotations
 
@@ -10,19 +10,25 @@ PHRASES = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUBLAS_STATUS_NOT_INITIALIZED",
 )
-"""Of the CPU's allocator, of pinned memory and lazily loaded kernels, and of the products' library, which cannot begin
-either where it finds no memory."""
+"""Texts that mean exhausted memory, in this order: from the CPU allocator, from pinned memory and lazily loaded
+kernels, and (the last two) from cuBLAS, which fails to initialise when it gets no memory."""
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether less memory in use would have helped."""
+    """Return whether an error means that memory is exhausted, so that a smaller batch would have worked."""
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or any(phrase in str(error) for phrase in PHRASES)
 
 
 def release(device: str) -> None:
-    """Give back what no tensor holds any more. Call it outside the handler, whose traceback holds tensors."""
+    """Collect garbage and release cached memory.
+
+    Call this outside the `except` block of an error: the error's traceback keeps tensors alive.
+
+    Args:
+        device: "cpu" or "cuda".
+    """
     import gc
 
     gc.collect()
@@ -30,7 +36,7 @@ def release(device: str) -> None:
 
 
 def give_back(device: str) -> None:
-    """To the system and to the GPU, for others, what is kept of their memory for later."""
+    """Release cached host memory and, if `device` is "cuda", cached GPU memory to the system."""
     give_back_freed()
     if device == "cuda":
         import torch
@@ -39,10 +45,13 @@ def give_back(device: str) -> None:
 
 
 def device_is_lost(device: str) -> bool:
-    """Whether this process can never use the device again.
+    """Return whether this process can no longer use the device.
 
-    After a failed assertion or a wrong address within a kernel, CUDA answers every later call with the same error, as
-    long as the process lives.
+    After a failed assertion or an invalid address inside a kernel, CUDA answers every later call with the same error
+    for the rest of the process.
+
+    Args:
+        device: "cpu" or "cuda"; the CPU is never lost.
     """
     if device != "cuda":
         return False

@@ -1,8 +1,8 @@
-"""The C library's memory: kept from step to step, given back between runs.
+"""Settings of glibc's allocator: freed memory is kept from step to step and given back between runs.
 
-As it comes, glibc gives memory back as soon as a step has freed it, and gets it again, page by page and filled with
-zeros, in the next one: thousands of page faults a step of training. docs/notes/performance-diary.md says what that
-costs. Other C libraries are left as they are.
+By default glibc returns memory to the system as soon as a training step has freed it and requests it again in the next
+step, page by page and filled with zeros. This causes thousands of page faults per step; docs/notes/performance-diary.md says what
+they cost. Other C libraries are left unchanged.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ import platform
 from functools import cache
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-"""Of `mallopt` (malloc.h)."""
+"""The parameters M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of `mallopt` (malloc.h)."""
 NEVER, LARGEST = 2**31 - 1, 32 << 20
-"""Bytes at the end of the heap above which they are given back; and the most that `mallopt` takes for the size from
-which a block is a mapping of its own, gone when freed."""
+"""The values for these parameters, in bytes: free memory at the end of the heap above which glibc returns it to the
+system; and the block size from which a block gets its own mapping, which is returned when freed (here the largest value
+that `mallopt` accepts)."""
 
 
 def keep_freed() -> None:
-    """From now on, in this process. Whoever has chosen settings of the allocator keeps them."""
+    """Make glibc keep freed memory for reuse from now on, unless the user has configured its allocator."""
     libc = _glibc()
     if libc is not None and not _chosen():
         libc.mallopt(TRIM_THRESHOLD, NEVER)
@@ -28,7 +29,7 @@ def keep_freed() -> None:
 
 
 def give_back_freed() -> None:
-    """To the system, so that what one run freed does not count as another one's."""
+    """Return freed memory to the system, so that memory freed by one run is not measured in the next."""
     libc = _glibc()
     if libc is not None:
         libc.malloc_trim(0)
@@ -42,6 +43,7 @@ def _glibc() -> ctypes.CDLL | None:
 
 
 def _chosen() -> bool:
+    """Return whether the user has configured glibc's allocator by environment variables."""
     return "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or any(
         name in os.environ for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
     )

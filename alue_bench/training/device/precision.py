@@ -1,4 +1,4 @@
-"""On which device and in which number format a run computes: chosen once, before the plan, and recorded."""
+"""The device and the number format of a run: chosen once, before planning, and recorded with the run."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 
 def resolve_device(wanted: str) -> str:
-    """ "auto" takes the GPU where there is one.
+    """Return the device to use, "cpu" or "cuda".
 
-    Raises UsageError where the wanted device is not there.
+    Args:
+        wanted: "auto", "cpu" or "cuda"; "auto" takes the GPU if there is one.
+
+    Raises:
+        UsageError: The device is unknown or not available.
     """
     import torch
 
@@ -29,7 +33,7 @@ def resolve_device(wanted: str) -> str:
 
 
 def has_fast_bf16(device: str) -> bool:
-    """Whether bf16 matrix products are faster than fp32 ones on this hardware, not merely possible."""
+    """Return whether bf16 matrix products are faster than fp32 ones on this hardware, not merely possible."""
     import torch
 
     if device == "cuda":
@@ -39,9 +43,14 @@ def has_fast_bf16(device: str) -> bool:
 
 
 def resolve_precision(wanted: str, device: str) -> Precision:
-    """ "auto" takes bf16 where the hardware is fast at it, fp32 otherwise.
+    """Return the number format to use.
 
-    Raises UsageError where the format is unknown or the device lacks it.
+    Args:
+        wanted: "auto", "fp32", "bf16" or "fp16"; "auto" takes bf16 where the hardware is fast at it, fp32 otherwise.
+        device: "cpu" or "cuda".
+
+    Raises:
+        UsageError: The format is unknown, or the device does not support it.
     """
     if wanted == "auto":
         return "bf16" if has_fast_bf16(device) else "fp32"
@@ -53,7 +62,11 @@ def resolve_precision(wanted: str, device: str) -> Precision:
 
 
 def resolve_graphs(wanted: bool, device: str) -> bool:
-    """Raises UsageError where they are wanted and the device has none."""
+    """Return whether to use CUDA graphs.
+
+    Raises:
+        UsageError: They are wanted and the device is not a GPU.
+    """
     if wanted and device != "cuda":
         raise UsageError("--cuda-graphs needs a CUDA device; leave it out on the CPU")
     return wanted
@@ -61,57 +74,57 @@ def resolve_graphs(wanted: bool, device: str) -> bool:
 
 @dataclass(frozen=True)
 class Device:
-    """Where and in which number format to compute."""
+    """The device and the number format of a computation."""
 
     name: str
-    """"cpu" or "cuda"."""
+    """The device: "cpu" or "cuda"."""
     precision: Precision
     graphs: bool = False
-    """Whether training steps are recorded as CUDA graphs, where the way through the model allows it."""
+    """True to capture training steps as CUDA graphs, if the forward pass allows it."""
 
     @property
     def compute(self) -> torch.dtype:
-        """The format of matrix products. Parameters, sums between layers, norms and losses stay fp32."""
+        """The number format of matrix products. Parameters, residual sums, layer norms and losses stay in fp32."""
         import torch
 
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
 
     @property
     def few_lengths(self) -> bool:
-        """Whether it pays to pad batches to few different lengths.
+        """True if padding batches to few different lengths saves time.
 
-        On a CPU, the library prepares narrow products anew for every shape: 1 to 2 ms and about a megabyte each, a
-        dozen for each length, kept until a thousand newer ones have come. With a hundred lengths that is seconds and
-        gigabytes; a few per cent of padding is cheaper.
+        On a CPU, the library that computes low-precision (bf16) matrix products prepares each new shape separately:
+        1 to 2 ms and about a megabyte per shape, a dozen shapes per length, kept until a thousand newer shapes have
+        been used. A hundred lengths would cost seconds and gigabytes; a few per cent of padding costs less.
         """
         return self.name == "cpu" and self.precision != "fp32"
 
     @property
     def tokens_at_once(self) -> int:
-        """Padded tokens in a batch where nothing trains: enough to keep the device busy, little enough for its memory.
+        """The number of padded tokens in an inference batch: enough to keep the device busy, and fits its memory.
 
-        On a CPU in fp32 what a layer puts out for a thousand tokens stays in the caches: scoring takes 0.6 of the time
-        that it takes with eight thousand (docs/notes/performance-diary.md). Narrow formats there want few different
-        shapes.
+        On a CPU in fp32, a layer's output for about a thousand tokens fits the processor's caches: inference takes 0.6
+        times as long as with eight thousand tokens (docs/notes/performance-diary.md). Low-precision formats on a CPU need few
+        different shapes instead, see `few_lengths`.
         """
         return 1024 if self.name == "cpu" and self.precision == "fp32" else 8192
 
     @property
     def make(self) -> str:
-        """What of the hardware decides on the last bits of a result."""
+        """The hardware property that can change the last bits of a result: GPU name or CPU instruction set."""
         import torch
 
         return torch.cuda.get_device_name() if self.name == "cuda" else torch.backends.cpu.get_cpu_capability()
 
     def forget_peak(self) -> None:
-        """Begin anew to watch how much of the device's memory is in use at most."""
+        """Reset the device's peak memory statistics."""
         if self.name == "cuda":
             import torch
 
             torch.cuda.reset_peak_memory_stats()
 
     def synchronise(self) -> None:
-        """Wait for the device, so that a clock read next tells the truth."""
+        """Wait until the device has finished its queued work, so that a clock read next measures it."""
         if self.name == "cuda":
             import torch
 
@@ -119,7 +132,7 @@ class Device:
 
 
 def autocast(device: Device) -> AbstractContextManager[Any]:
-    """Mixed precision around forward passes."""
+    """Return a context manager for mixed-precision forward passes; it does nothing in fp32."""
     import torch
 
     return nullcontext() if device.precision == "fp32" else torch.autocast(device.name, device.compute)

@@ -1,4 +1,4 @@
-"""Where torch's global generators are, to go on from there: dropout by the library's modules draws from them."""
+"""The state of torch's global random generators, which dropout in transformers' modules draws from."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ if TYPE_CHECKING:
 
 
 def torch_random_state(device: str) -> dict[str, Tensor]:
-    """Of the global generators: the CPU's, and the GPU's where the model is there."""
+    """Return the state of torch's global generators: "cpu", and "cuda" if `device` is "cuda"."""
     import torch
 
-    found = {"cpu": torch.get_rng_state()}
-    return found | {"cuda": torch.cuda.get_rng_state()} if device == "cuda" else found
+    states = {"cpu": torch.get_rng_state()}
+    return states | {"cuda": torch.cuda.get_rng_state()} if device == "cuda" else states
 
 
 def set_torch_random_state(state: Mapping[str, Tensor]) -> None:
+    """Restore the state that `torch_random_state` returned."""
     import torch
 
     torch.set_rng_state(state["cpu"])

@@ -1,1 +1,1 @@
-"""The outputs of frozen layers, computed once and kept on disk."""
+"""The cache for the outputs of frozen layers, which are computed once and kept on disk."""

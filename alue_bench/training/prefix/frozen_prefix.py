@@ -1,15 +1,16 @@
-"""The frozen prefix of a model over a split, computed once.
+"""The output of a model's frozen prefix for the examples of a split, computed once and cached.
 
-Embeddings and the contiguous frozen layers above them give the same output for an example in every epoch, every run
-and every invocation: nothing in them trains, and no dropout is on in them. So it is computed once, kept without padding
-in a `PrefixStore`, and handed to the first layer that trains.
+The frozen prefix is the embeddings and the contiguous frozen layers above them. Its output for an example is the same
+in every epoch, run and invocation, because nothing in it trains and dropout is off in it. So it is computed once, kept
+without padding in a `PrefixStore`, and handed to the first layer that trains.
 
-Entries are addressed by all that determines their content: the values of the weights, the configuration, the token ids,
-the number format, the way through the model, the library's version. A deeper prefix starts from a shallower one that is
-there already; and where a plan says which depths its runs need, one pass over the texts stores all of them on its way
-to the deepest. Either way an entry has the same content, and is charged what it takes to compute it alone.
+The key of an entry is a digest of everything that determines its content: the values of the weights, the configuration,
+the token ids, the number format, the forward implementation, the device, the versions of alue-bench and torch. A deeper
+prefix is computed from the deepest shallower one in the store. If a plan says which depths its runs need, one pass over
+the texts stores all of them on the way to the deepest. In both cases an entry has the same content, and its recorded
+cost is that of computing it alone.
 
-Notation: n examples, t tokens of all of them together, b examples in a batch, s tokens of each, d hidden size.
+Shapes: `examples` and `total_tokens` are those of a split; `batch` and `tokens` are those of a batch, with padding.
 """
 
 from __future__ import annotations
@@ -36,33 +37,43 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 3
-"""Increase when what is stored under a key changes."""
+"""The format number in the keys; increase it when the content stored under a key changes."""
 SPLIT_TOLERANCE = 1e-3
-"""How far outputs may differ, relative to the largest, when the model starts from stored states."""
+"""The largest accepted difference of the logits, relative to the largest logit, if the model starts from stored states
+instead of token ids."""
 NOT_THE_ENCODERS = ("num_labels", "id2label", "label2id", "problem_type", "classifier_dropout", "_name_or_path")
-"""Fields of a configuration that differ between tasks and do not touch the encoder."""
+"""The fields of a configuration that differ between tasks and do not affect the encoder."""
 
 
 @dataclass(frozen=True)
 class PrefixStates:
-    """What layer `depth` reads, for each example of a split; behind the last layer, perhaps the first token alone."""
+    """The input of layer `depth` for each example of a split.
+
+    If `depth` is the number of layers and the head reads only the first token, only first tokens are stored.
+    """
 
     depth: int
     entry: StoredStates
-    """From the store; to hold it keeps it from being evicted."""
+    """The entry of the store; holding it prevents its eviction."""
     states: Tensor
-    """[t, d], or [n, d] of first tokens, on the device where it has room for them."""
+    """The states, `[total_tokens, hidden]` or, for first tokens, `[examples, hidden]`; on the GPU if it has room for
+    them."""
     starts: Tensor
-    """Where each example's states begin, and in `lengths` how many there are: int64 [n], on the CPU."""
+    """The row of `states` at which each example begins: int64 `[examples]`, on the CPU."""
     lengths: Tensor
+    """The number of rows of each example: int64 `[examples]`, on the CPU."""
     reused: bool
-    """Whether they were there already."""
+    """True if the states were in the store already and were not computed for this run."""
     placed_s: float = 0.0
-    """Seconds that went into copying them to the device."""
+    """The seconds that copying the states to the GPU took."""
 
     def of(self, batch: Batch) -> Tensor:
-        """[b, s, d], or [b, 1, d] of first tokens, on the batch's device. Padding has the states of some token: finite,
-        and masked."""
+        """Return the states of a batch, on the batch's device.
+
+        Returns:
+            The states, `[batch, tokens, hidden]`, or `[batch, 1, hidden]` where only first tokens are stored. At padded
+            positions they are those of an arbitrary token: finite, and masked by the layers that read them.
+        """
         import torch
 
         device = batch.attention_mask.device
@@ -72,61 +83,70 @@ class PrefixStates:
         places = torch.where(tokens, places, 0)
         if self.states.is_cuda:
             places = places.pin_memory()
-        found = self.states.index_select(0, places.flatten().to(self.states.device, non_blocking=True))
-        if found.device != device:
-            found = found.pin_memory()
-        return found.view(*places.shape, -1).to(device, non_blocking=True)
+        selected = self.states.index_select(0, places.flatten().to(self.states.device, non_blocking=True))
+        if selected.device != device:
+            selected = selected.pin_memory()
+        return selected.view(*places.shape, -1).to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
 class Examples:
-    """A split, with what its frozen prefix gives where that is at hand."""
+    """A split, with the output of its frozen prefix if that is available."""
 
     split: TokenisedSplit
     prefix: PrefixStates | None = None
 
     @property
     def depth(self) -> int:
-        """How many layers need not be computed."""
+        """The number of layers that need not be computed; 0 without a prefix."""
         return self.prefix.depth if self.prefix else 0
 
     def states(self, batch: Batch) -> Tensor | None:
-        """Those behind the prefix, where they are at hand: see `PrefixStates.of`."""
+        """Return the output of the prefix for a batch, `[batch, tokens, hidden]`, or None without a prefix."""
         return None if self.prefix is None else self.prefix.of(batch)
 
     def logits(self, forward: Forward, batch: Batch) -> Tensor:
-        """[b, outputs]."""
+        """Compute the logits of a batch, `[batch, outputs]`, starting from the prefix's output if there is one."""
         return forward.logits(batch, self.depth, self.states(batch))
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """States of a split that are to be stored."""
+    """The states of a split that are to be stored."""
 
     split: TokenisedSplit
     padding: Padding
     keys: Sequence[str]
-    """By the number of layers, from 0."""
+    """The key for each depth, from 0."""
     description: Mapping[str, str]
-    """For people, of the entries."""
+    """The description of the entries, for people."""
 
 
 @dataclass
 class PlannedDepths:
-    """How deep the frozen prefixes of a plan's runs are that start from one model and train on one task."""
+    """The depths of the frozen prefixes that a plan's runs of one model on one task need."""
 
     depths: set[int] = field(default_factory=set)
     tried: set[str] = field(default_factory=set)
-    """Keys of what was computed for all depths together: where it did not stay, each run computes its own again."""
+    """The keys of the deepest entries of splits for which storing all depths in one pass was tried. It is not tried
+    again, even if entries were evicted since: each run then computes its own depth."""
 
 
 class FrozenPrefix:
-    """The lowest `depth` layers and the embeddings of a model in training, frozen: what they put out for a split."""
+    """The embeddings and the lowest `depth` layers of a model in training, all frozen, with access to their output."""
 
     def __init__(
         self, stack: EncoderStack, forward: Forward, depth: int | None, *, store: PrefixStore | None, device: Device
     ) -> None:
-        """depth: None where there is no prefix. store: None, or one with a limit of 0, keeps nothing."""
+        """Prepare access to the prefix; nothing is computed yet.
+
+        Args:
+            stack: The model.
+            forward: The forward pass that computes the states.
+            depth: The number of frozen layers in the prefix; None if there is no prefix.
+            store: The store for the states. With None or a store whose limit is 0, nothing is kept.
+            device: The device and the number format.
+        """
         self._stack = stack
         self._forward = forward
         # Embeddings alone are cheaper to look up again than to keep.
@@ -138,10 +158,16 @@ class FrozenPrefix:
         self._computed_here: set[str] = set()
 
     def examples(self, split: TokenisedSplit, padding: Padding, description: Mapping[str, str]) -> Examples:
-        """The split with the states behind the prefix, from the store or computed and put there.
+        """Return a split with the output of the prefix, taken from the store or computed and stored.
 
-        Without them, for recomputation at every step, where there is no prefix, no room in the store, or no way to
-        start the model from such states; the store reports which. description: for people, of the entry.
+        Args:
+            split: The tokenised examples.
+            padding: The padding of batches.
+            description: What the entry is, for people.
+
+        Returns:
+            The split with its states. Without states, so that the prefix is computed at every step, if there is no
+            prefix, no room in the store, or if the model cannot start from such states; the store reports the reason.
         """
         if not self._depth or not self._can_start_from_states(split, padding):
             return Examples(split)
@@ -167,10 +193,16 @@ class FrozenPrefix:
         descriptions: Mapping[str, Mapping[str, str]],
         planned: PlannedDepths,
     ) -> None:
-        """Store what the prefixes of all planned depths put out for these splits, where this one is not there yet.
+        """Store the outputs of the prefixes of all planned depths, if this object's own depth is not stored yet.
 
-        To be called before any layer trains. Each split is passed through the model once, to the deepest layer needed.
-        Where the store has not the room for all of it, nothing is done: each run then computes what it needs.
+        Call this before any layer trains. Each split is passed through the model once, up to the deepest layer needed.
+        If the store has no room for all of it, nothing is done and each run computes what it needs.
+
+        Args:
+            splits: The tokenised splits, by name.
+            padding: The padding of batches.
+            descriptions: A description of each split's entries, for people, by the split's name.
+            planned: The depths that the plan's runs need. Its `tried` is updated.
         """
         depths = sorted(depth for depth in planned.depths if 0 < depth <= len(self._stack.layers))
         if not self._depth or not set(depths) - {self._depth} or not splits:
@@ -195,13 +227,13 @@ class FrozenPrefix:
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-        release(self._device.name)  # each run tries its own part, and says what does not fit
+        release(self._device.name)  # each run tries its own depth and reports what does not fit
 
     def _pass(self, wanted: _Wanted, depths: Sequence[int], keys_s: float) -> None:
-        """One pass over a split that stores the states at each of these depths, in ascending order.
+        """Store the states at each of these depths (in ascending order) in one pass over a split.
 
-        The cost of an entry is that of the layers below it and of storing it, as if it were the only one, and the
-        seconds that the keys took.
+        The recorded cost of an entry is the time of the layers below it, of storing it as if it were the only entry,
+        and of computing the keys (`keys_s` seconds).
         """
         import torch
 
@@ -238,12 +270,12 @@ class FrozenPrefix:
                 self._computed_here.add(keys[depth])
 
     def _bytes(self, split: TokenisedSplit, depth: int) -> int:
-        """What an entry takes, at most."""
+        """Return the largest size in bytes that the entry of this depth may have."""
         width = int(getattr(self._stack.model.config, "hidden_size", 0)) or self._stack.shape.hidden_size
         return int(self._places(split, depth)[1].sum()) * width * 4
 
     def _places(self, split: TokenisedSplit, depth: int) -> tuple[Tensor, Tensor]:
-        """Where each example's states begin, and how many there are: int64 [n] each."""
+        """Return the first row of each example's states and their number of rows: int64 `[examples]` each."""
         import torch
 
         if depth == len(self._stack.layers) and self._forward.head_reads_first:
@@ -251,12 +283,15 @@ class FrozenPrefix:
         return split.offsets[:-1], torch.from_numpy(split.lengths)
 
     def _built(self, wanted: _Wanted, started: float) -> StoredStates | None:
-        """From the deepest shallower prefix that is there, or, where that one takes the room, from the texts."""
+        """Compute and store the states of this depth, from the deepest shallower prefix in the store.
+
+        If that one takes the room that the new entry needs, it is released and the states are computed from the texts.
+        """
         try:
             below = self._deepest(wanted.split, wanted.keys[:-1])
             entry = self._filled(wanted, below, started)
             if entry is None and below is not None:
-                below = None  # lets go of it: the store may evict it
+                below = None  # drops the reference, so that the store may evict the entry
                 entry = self._filled(wanted, None, started)
             return entry
         except RuntimeError as error:
@@ -270,26 +305,32 @@ class FrozenPrefix:
         return None
 
     def _filled(self, wanted: _Wanted, below: PrefixStates | None, started: float) -> StoredStates | None:
-        """None where the store has no room. started: when the clock of the entry's cost began."""
+        """Compute and store the states of this depth; return None if the store has no room.
+
+        Args:
+            wanted: What to store.
+            below: A shallower prefix to start from; None starts from the token ids.
+            started: The reading of `time.perf_counter` from which the entry's cost is counted.
+        """
         import torch
 
         self._stack.model.eval()
         places = self._places(wanted.split, self._depth)
         with torch.no_grad(), autocast(self._device):
-            found = self._computed(wanted, below)
-            first = next(found)
+            computed = self._computed(wanted, below)
+            first = next(computed)
             draft = self._store.create(wanted.keys[-1], int(places[1].sum()), first[1].shape[-1], first[1].dtype)
             if draft is None:
                 return None
             with draft:
-                for batch, states in chain([first], found):
+                for batch, states in chain([first], computed):
                     _put(states, batch, places, draft.states)
                 spent = time.perf_counter() - started + (below.entry.build_s if below else 0.0)
                 entry: StoredStates = draft.commit(spent, {**wanted.description, "depth": str(self._depth)})
                 return entry
 
     def _computed(self, wanted: _Wanted, below: PrefixStates | None) -> Iterator[tuple[Batch, Tensor]]:
-        """Batches and their states [b, s, d] or [b, 1, d], on the CPU."""
+        """Yield batches and their states on the CPU: `[batch, tokens, hidden]` or `[batch, 1, hidden]`."""
         order = evaluation_order(wanted.split.lengths, self._device.tokens_at_once)
         for batch in batches(wanted.split, order, wanted.padding, few_lengths=self._device.few_lengths):
             moved = batch.to(self._device.name)
@@ -297,7 +338,7 @@ class FrozenPrefix:
             yield batch, self._forward.prefix(moved, self._depth, given, start).cpu()
 
     def _deepest(self, split: TokenisedSplit, keys: Sequence[str]) -> PrefixStates | None:
-        """The deepest prefix that is there already, of these keys by depth from 0."""
+        """Return the deepest prefix in the store among these keys, which are ordered by depth from 0."""
         import torch
 
         for depth in range(len(keys) - 1, 0, -1):
@@ -308,9 +349,9 @@ class FrozenPrefix:
         return None
 
     def _can_start_from_states(self, split: TokenisedSplit, padding: Padding) -> bool:
-        """Whether a few examples give the same logits from stored states as from their texts.
+        """Return whether a few examples give the same logits from stored states as from their token ids.
 
-        Not so where something beside embeddings and layers carries information from the one to the other.
+        They differ if the model passes information from its embeddings to its layers by another way than the states.
         """
         if self._splits is None:
             problem = self._split_problem(split, padding)
@@ -323,6 +364,7 @@ class FrozenPrefix:
         return self._splits
 
     def _split_problem(self, split: TokenisedSplit, padding: Padding) -> str | None:
+        """Compare logits from stored states with logits from token ids; return what is wrong, None if they agree."""
         import numpy as np
         import torch
 
@@ -341,7 +383,7 @@ class FrozenPrefix:
                 entry = StoredStates(kept, 0.0)
                 stored = PrefixStates(self._depth, entry, kept, starts, lengths, reused=False)
                 parted = self._forward.logits(moved, self._depth, stored.of(moved))
-        except Exception as error:  # whatever a stranger's architecture does with what it does not expect
+        except Exception as error:  # a third-party architecture may raise any error on unexpected inputs
             if isinstance(error, RuntimeError) and is_out_of_memory(error):
                 raise
             return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
@@ -349,7 +391,7 @@ class FrozenPrefix:
         return None if gap <= SPLIT_TOLERANCE * scale + 1e-6 else f"its outputs change by {gap:.2g} of {scale:.2g}"
 
     def _keys(self, split: TokenisedSplit, depth: int) -> list[str]:
-        """A digest for each number of layers from 0 to `depth`, of all that determines the states behind them."""
+        """Return the key for each depth from 0 to `depth`: a digest of everything that determines the states."""
         import xxhash
 
         texts = xxhash.xxh3_128()
@@ -361,7 +403,7 @@ class FrozenPrefix:
         return [xxhash.xxh3_128_hexdigest(f"{values} {texts.hexdigest()}".encode()) for values in weights]
 
     def _weight_digests(self, depth: int) -> list[str]:
-        """One for each number of layers from 0 to `depth`, with everything else but the texts."""
+        """Return a digest for each depth from 0 to `depth` of everything that determines the states but the texts."""
         import torch
         import xxhash
 
@@ -378,42 +420,59 @@ class FrozenPrefix:
             device.make,
             device.precision,
         )
-        # Sums are added up in another order with another number of threads.
+        # With another number of threads, sums are added up in another order.
         computed_with = (torch.__version__, torch.get_num_threads() if device.name == "cpu" else 0)
         described = (*made_by, *computed_with, len(self._stack.layers), sorted(config.items(), key=str))
         digest.update(repr(described).encode())
         _add_values(digest, self._stack.embeddings)
-        found = [digest.hexdigest()]
+        digests = [digest.hexdigest()]
         for layer in self._stack.layers[:depth]:
             _add_values(digest, (layer,))
-            found.append(digest.hexdigest())
-        return found
+            digests.append(digest.hexdigest())
+        return digests
 
 
 def _placed(states: Tensor, device: Device) -> Tensor:
-    """On the GPU, where that leaves it more than half of its free memory; else where they are."""
+    """Copy states to the GPU if they take less than half of its free memory; else return them unchanged."""
     if device.name == "cuda":
         import torch
 
         free, _ = torch.cuda.mem_get_info()
-        free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # kept by torch, but in nobody's use
+        free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # cached by torch but unused
         if states.nbytes < free / 2:
             try:
                 return states.to("cuda")
-            except RuntimeError as error:  # another process took it in the meantime
+            except RuntimeError as error:  # another process has taken the memory in the meantime
                 if not is_out_of_memory(error):
                     raise
     return states
 
 
 def _put(states: Tensor, batch: Batch, places: tuple[Tensor, Tensor], kept: Tensor) -> None:
-    """Store a batch's states [b, s, d] (s of 1 where first tokens are kept) without padding."""
+    """Copy a batch's states, `[batch, tokens, hidden]` or `[batch, 1, hidden]`, without padding into `kept`.
+
+    Args:
+        states: The states of the batch, on the CPU.
+        batch: The batch.
+        places: The first row in `kept` and the number of rows of each example of the split: int64 `[examples]` each.
+        kept: The array of the whole split, `[total_tokens, hidden]` or `[examples, hidden]`.
+    """
     into, tokens = _token_places(batch, *places, states.shape[1])
     kept[into[tokens]] = states[tokens]
 
 
 def _token_places(batch: Batch, starts: Tensor, lengths: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Where the states of a batch's tokens are kept, and which of them are tokens, not padding: [b, width] each."""
+    """Return the row of each token of a batch in the stored array, and a mask of the tokens that are not padding.
+
+    Args:
+        batch: The batch.
+        starts: The first row of each example of the split: int64 `[examples]`.
+        lengths: The number of rows of each example of the split: int64 `[examples]`.
+        width: The tokens per example of the batch, with padding; 1 if only first tokens are stored.
+
+    Returns:
+        Rows, int64 `[batch, width]`, and mask, bool `[batch, width]`. Rows at padding are meaningless.
+    """
     import torch
 
     lengths = lengths[batch.indices, None]
@@ -424,6 +483,7 @@ def _token_places(batch: Batch, starts: Tensor, lengths: Tensor, width: int) -> 
 
 
 def _add_values(digest: Any, modules: tuple[torch.nn.Module, ...]) -> None:
+    """Add names, shapes, formats and values of the modules' tensors to a digest."""
     for module in modules:
         for name, tensor in module.state_dict().items():
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

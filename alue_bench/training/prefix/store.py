@@ -1,14 +1,16 @@
-"""What frozen prefixes put out, computed once and kept on disk, memory-mapped, within a limit.
+"""The on-disk store for the outputs of frozen prefixes: memory-mapped arrays within a size limit.
 
-Where the embeddings and the lowest layers are frozen, their output for an example never changes. The store keeps one
-array for each (weights, depth, texts, ...): whoever fills it makes the key, a digest of all that determines the array.
+If the embeddings and the lowest layers are frozen, their output for an example never changes. The store keeps one array
+for each combination of weights, depth, texts and so on. The caller makes the key: a digest of everything that
+determines the array.
 
-Notation: t tokens of all examples of a split one after the other, without padding; d hidden size.
+An array has the shape `[tokens, hidden]`, where `tokens` counts the tokens of all examples of a split, one example
+after the other, without padding; or `[examples, hidden]` where only first tokens are stored.
 
-    KEY/states.bin    the array [t, d], raw
-    KEY/entry.json    what it is, and its checksum
-    .scratch-*/       an entry that is being written, as long as its file `lock` is held; else what a dead process left
-    .lock             held while room is made and scratch folders are set up
+    KEY/states.bin    the raw array
+    KEY/entry.json    shape, dtype, checksum and description of the array
+    .scratch-*/       an entry being written, while its file `lock` is held; otherwise left over from a dead process
+    .lock             held while entries are evicted and scratch folders are created
 """
 
 from __future__ import annotations
@@ -39,39 +41,41 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 1
-"""Increase when the layout of an entry or the meaning of its files changes."""
+"""The format number of an entry; increase it when the layout of an entry or the meaning of its files changes."""
 
 DEFAULT_LIMIT = "20GB"
 
 STATES, HEADER = "states.bin", "entry.json"
 SCRATCH, LOCK = ".scratch-", "lock"
 PATIENCE = 60.0
-"""Seconds to wait for another process that makes room."""
+"""The seconds to wait for another process that is evicting entries."""
 
 Identity = tuple[int, int, int, int]
+"""A file's device, inode, size in bytes and modification time in nanoseconds."""
 
 
 @dataclass(frozen=True, eq=False)
 class StoredStates:
-    """A stored array, verified. It is not evicted by this process while this object lives."""
+    """A stored array whose checksum was verified. This process does not evict it while the object lives."""
 
     states: Tensor
-    """[t, d], mapped copy-on-write: what is written to it never reaches the disk."""
+    """The array, `[tokens, hidden]`, mapped copy-on-write: writes to it never reach the disk."""
     build_s: float
-    """Seconds that computing it cost, including what it was computed from."""
+    """The seconds that computing the array took, including the arrays that it was computed from."""
 
 
 @dataclass(frozen=True)
 class StoredPrefix:
-    """An entry as it is listed."""
+    """A listing of one entry of the store."""
 
     key: str
     bytes: int
-    """Of the array."""
+    """The size of the array."""
     last_used: datetime
     created: datetime | None = None
-    """None where entry.json cannot be read; such an entry is removed when it is opened."""
+    """The time of creation; None if entry.json cannot be read. Such an entry is removed when it is opened."""
     description: Mapping[str, str] = field(default_factory=dict)
+    """The description that `Draft.commit` was given; empty if entry.json cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -88,17 +92,24 @@ class _Header:
 
 
 class _Damaged(Exception):
-    """An entry is not what was once committed."""
+    """The error for an entry whose files differ from what was committed."""
 
 
 class PrefixStore:
-    """Outputs of frozen prefixes on disk, memory-mapped, addressed by content.
+    """A store for outputs of frozen prefixes: memory-mapped arrays on disk, addressed by content.
 
-    Whatever keeps an array from being stored or read again is told to `on_problem`, in one sentence, and is never an
-    error: the array can be computed. A limit of 0 turns the store off. Several processes may use one folder.
+    Problems with storing or reading an array are never errors, since the array can be computed again: they are reported
+    to `on_problem` in one sentence. Several processes may use one folder.
     """
 
     def __init__(self, folder: Path, limit_bytes: int, on_problem: Callable[[str], None]) -> None:
+        """Open a store, which creates nothing on disk yet.
+
+        Args:
+            folder: The folder of the entries.
+            limit_bytes: The most bytes that all entries together may take; 0 turns the store off.
+            on_problem: Called with a sentence for each problem.
+        """
         self.folder = folder
         self.limit_bytes = limit_bytes
         self.on_problem = on_problem
@@ -106,10 +117,10 @@ class PrefixStore:
         self._verified: dict[str, Identity] = {}
 
     def open(self, key: str) -> StoredStates | None:
-        """The entry, or None where there is none.
+        """Return the entry, or None if there is none.
 
-        Its checksum is compared when this store opens it for the first time, and whenever its file has changed since.
-        A damaged entry is reported and removed.
+        The checksum is compared when this store opens the entry for the first time and whenever the file has changed
+        since. A damaged entry is reported and removed.
         """
         folder = self.folder / key
         if not self.limit_bytes or not os.path.isdir(folder):
@@ -119,7 +130,7 @@ class PrefixStore:
             self._verify(folder, header)
             return self._entry(folder, header)
         except (FileNotFoundError, _Damaged) as error:
-            if os.path.isdir(folder):  # else another process has evicted it this moment
+            if os.path.isdir(folder):  # else another process has just evicted it
                 self.on_problem(f"{folder} is damaged ({_reason(error)}); it is dropped and will be computed again")
                 with suppress(OSError):
                     self._remove(folder)
@@ -128,11 +139,14 @@ class PrefixStore:
         return None
 
     def has(self, key: str) -> bool:
-        """Whether there is an entry, in whatever state."""
+        """Return whether there is an entry for the key, intact or damaged."""
         return bool(self.limit_bytes) and os.path.isdir(self.folder / key)
 
     def room(self) -> int:
-        """Bytes that may be stored without evicting what is in use: of the limit, and with a reserve of the disk."""
+        """Return how many bytes can be stored without evicting entries in use.
+
+        This is the smaller of what the limit leaves and 80 % of the disk's free space.
+        """
         if not self.limit_bytes:
             return 0
         in_use = set(self._in_use.values())
@@ -143,9 +157,16 @@ class PrefixStore:
         return 0
 
     def create(self, key: str, tokens: int, width: int, dtype: torch.dtype) -> Draft | None:
-        """Room for an array [tokens, width], for which others may be evicted, the least recently used first.
+        """Reserve space for an array `[tokens, width]`, evicting the least recently used entries if necessary.
 
-        None where it cannot be stored; then the reason is reported.
+        Args:
+            key: The digest of everything that determines the array.
+            tokens: The number of rows.
+            width: The hidden size.
+            dtype: The number format of the array.
+
+        Returns:
+            A draft to fill and commit; None if the array cannot be stored, in which case the reason is reported.
         """
         if not self.limit_bytes:
             return None
@@ -163,17 +184,17 @@ class PrefixStore:
             return None
 
     def entries(self) -> list[StoredPrefix]:
-        """Every entry, the least recently used first."""
-        found = []
+        """Return all entries, the least recently used first."""
+        listed = []
         with suppress(OSError):  # no such folder: no entries
             for folder in self.folder.iterdir():
                 if not folder.name.startswith("."):
-                    with suppress(FileNotFoundError, NotADirectoryError):  # another process has evicted it this moment
-                        found.append(_listed(folder))
-        return sorted(found, key=lambda entry: entry.last_used)
+                    with suppress(FileNotFoundError, NotADirectoryError):  # another process has just evicted it
+                        listed.append(_listed(folder))
+        return sorted(listed, key=lambda entry: entry.last_used)
 
     def clear(self) -> int:
-        """Removes every entry, and what dead processes left. Returns how many bytes that freed."""
+        """Remove all entries and the scratch folders of dead processes, and return the number of bytes freed."""
         freed = 0
         if os.path.isdir(self.folder):
             try:
@@ -186,31 +207,34 @@ class PrefixStore:
         return freed
 
     def _verify(self, folder: Path, header: _Header) -> None:
+        """Raise `_Damaged` if the array's size or checksum differs from the header's."""
         path = folder / STATES
         identity = _identity(path)
         if self._verified.get(folder.name) == identity:
             return
         size, wanted = path.stat().st_size, header.shape[0] * header.shape[1] * _dtype(header.dtype).itemsize
-        if size != wanted:  # a mapping that is longer than its file is a bus error to whoever reads it
+        if size != wanted:  # reading a mapping beyond the end of its file kills the process (SIGBUS)
             raise _Damaged(f"{STATES} has {size} bytes instead of {wanted}")
         if _checksum(path) != header.xxh3_128:
             raise _Damaged(f"the checksum of {STATES} is another than when it was written")
         self._verified[folder.name] = identity
 
     def _entry(self, folder: Path, header: _Header) -> StoredStates:
+        """Map the array, mark the entry as in use, and update its time of last use."""
         entry = StoredStates(_mapped(folder / STATES, header.shape, _dtype(header.dtype), shared=False), header.build_s)
         self._in_use[entry] = folder.name
-        with suppress(OSError):  # a store that may only be read
-            now = time_ns()  # finer than the kernel's own clock for files
+        with suppress(OSError):  # a read-only store
+            now = time_ns()  # finer than the clock that the kernel uses for files
             os.utime(folder / HEADER, ns=(now, now))
         return entry
 
     def _make_room(self, size: int) -> None:
-        """Evicts as much as is needed and nothing where that does not suffice.
+        """Evict as many entries as are needed for `size` bytes; evict none if that would not be enough.
 
-        Raises OSError (no space) where too much is in use, or the disk is too full.
+        Raises:
+            OSError: Too much of the store is in use, or the disk is too full (ENOSPC).
         """
-        # Drafts first: one that is committed meanwhile counts twice rather than not at all.
+        # Drafts are counted first: a draft committed in the meantime is counted twice rather than not at all.
         drafts = sum(_size(draft / STATES) for draft in list(self.folder.glob(f"{SCRATCH}*/entry")))
         entries = self.entries()
         excess = sum(entry.bytes for entry in entries) + drafts + size - self.limit_bytes
@@ -231,7 +255,10 @@ class PrefixStore:
             self._remove(self.folder / entry.key)
 
     def _remove(self, folder: Path) -> int:
-        """Returns the bytes freed. The entry leaves its place whole: nobody opens half of one."""
+        """Remove an entry and return the bytes freed.
+
+        The entry is first moved away in one step, so that no process can open a partly deleted entry.
+        """
         size, scratch = _size(folder / STATES), self._scratch()
         try:
             os.replace(folder, scratch)
@@ -241,27 +268,28 @@ class PrefixStore:
         return size
 
     def _sweep(self) -> int:
-        """Removes the scratch folders of dead processes. Returns the bytes freed.
+        """Remove the scratch folders of dead processes and return the bytes freed.
 
-        A lock tells them from living ones also where the folder is shared by containers or machines, whose process
-        ids mean nothing here.
+        A live process holds the lock of its scratch folder. Process ids would not do: the folder may be shared by
+        containers or machines, whose process ids mean nothing here.
         """
         freed = 0
         for scratch in list(self.folder.glob(f"{SCRATCH}*")):
             try:
                 with FileLock(scratch / LOCK, timeout=0):
                     pass
-            except OSError:  # held, or not ours to touch
+            except OSError:  # the lock is held, or permissions forbid it
                 continue
             freed += _size(scratch / "entry" / STATES)
             shutil.rmtree(scratch, ignore_errors=True)
         return freed
 
     def _scratch(self) -> Path:
-        """A name in the same folder, so that moving from or to it is one step for the file system."""
+        """Return a new scratch name in the same folder, so that moves from and to it are atomic renames."""
         return self.folder / f"{SCRATCH}{uuid4().hex}"
 
     def _place(self, key: str, staged: Path, header: _Header) -> StoredStates:
+        """Move a finished entry to its place and open it, or open the equal entry of a faster process."""
         folder = self.folder / key
         try:
             os.replace(staged, folder)
@@ -269,26 +297,31 @@ class PrefixStore:
             theirs = self.open(key)
             if theirs is not None:  # another process was faster: its entry is equal to ours
                 return theirs
-            os.replace(staged, folder)  # theirs was damaged and is gone, or the cause was another and shows again
+            os.replace(staged, folder)  # theirs was damaged and has been removed; any other cause raises again
         self._verified[key] = _identity(folder / STATES)
         return self._entry(folder, header)
 
 
 class Draft:
-    """An entry that is being written: fill `states`, then commit. Leaving the context without that removes it.
+    """An entry being written, as made by `PrefixStore.create`.
+
+    Fill `states`, then commit. Leaving the context without a commit removes the draft.
 
         with draft:
             draft.states[start:end] = ...
             entry = draft.commit(build_s, {"model": ...})
-
-    Made by `PrefixStore.create`.
     """
 
     states: Tensor
-    """[t, d], mapped for writing. It is gone after the commit; no other reference to it may be written to then."""
+    """The array, `[tokens, hidden]`, mapped for writing. `commit` deletes this attribute; do not write to other
+    references to the tensor after that."""
 
     def __init__(self, store: PrefixStore, key: str, shape: tuple[int, int], dtype: torch.dtype) -> None:
-        """Raises OSError where the disk has no room: never later, while the mapping is filled."""
+        """Create a scratch folder and reserve its space on the disk.
+
+        Raises:
+            OSError: The disk has no room. This is never found out later, while the mapping is being filled.
+        """
         self._store, self._key, self._shape, self._dtype = store, key, shape, dtype
         self._scratch = store._scratch()
         self._staged = self._scratch / "entry"
@@ -297,27 +330,33 @@ class Draft:
             self._staged.mkdir(parents=True)
             self._lock.acquire()
             _reserve(self._staged / STATES, shape[0] * shape[1] * dtype.itemsize)
-            _mapped(self._staged / STATES, shape, dtype, shared=False)  # more memory than may be promised: say so now
+            _mapped(self._staged / STATES, shape, dtype, shared=False)  # fails now if the commit's mapping would
             self.states = _mapped(self._staged / STATES, shape, dtype, shared=True)
         except BaseException:
             self._discard()
             raise
 
     def __enter__(self) -> Draft:
+        """Return the draft."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Remove the draft unless it was committed."""
         self._discard()
 
     def commit(self, build_s: float, description: Mapping[str, str]) -> StoredStates:
-        """Puts the array into the store, whole or not at all, and opens it. The time of the checksum is added to
-        `build_s`.
+        """Put the array into the store, completely or not at all, and open it.
 
-        The description is for people: `alue-bench cache status` shows its `depth` and `split` in columns of their own
-        and everything else in the first one. Where another process has stored the same key meanwhile, its entry is
-        returned. Where the array cannot be stored after all, that is reported, and it is returned nevertheless.
+        Args:
+            build_s: The seconds that computing the array took; the time of the checksum is added.
+            description: What the array is, for people. `alue-bench cache status` shows `depth` and `split` in columns
+                of their own and everything else in the first column.
+
+        Returns:
+            The stored array. If another process has stored the same key in the meantime, its entry is returned. If the
+            array cannot be stored after all, the problem is reported and the array is returned nevertheless.
         """
-        del self.states  # Windows does not move what is mapped for writing
+        del self.states  # Windows does not move files that are mapped for writing
         started = perf_counter()
         try:
             checksum = _checksum(self._staged / STATES)
@@ -335,7 +374,7 @@ class Draft:
             return self._store._place(self._key, self._staged, header)
         except OSError as error:
             self._store.on_problem(f"{self._store.folder / self._key} cannot be written: {_reason(error)}")
-            # The mapping keeps the content alive when its file is removed.
+            # The mapping keeps the content alive after its file is removed.
             return StoredStates(_mapped(self._staged / STATES, self._shape, self._dtype, shared=False), build_s)
         finally:
             self._discard()
@@ -347,7 +386,7 @@ class Draft:
 
 
 def prefix_folder() -> Path:
-    """Where the entries lie: a part of the cache folder."""
+    """Return the folder of the store's entries, inside the cache folder."""
     return cache_folder() / "prefixes"
 
 
@@ -357,11 +396,12 @@ UNITS |= {f"{prefix}ib": 1024**power for power, prefix in enumerate("kmgt", star
 
 
 def parse_size(text: str) -> int:
-    """Bytes, of a size such as 20GB (decimal), 512 MiB (binary) or 0.
+    """Return the number of bytes that a text such as "20GB" (decimal), "512 MiB" (binary) or "0" means.
 
-    Raises UsageError where it is none.
+    Raises:
+        UsageError: The text is not a size.
     """
-    # Not pydantic's ByteSize: it takes "20GB or so" and "10bit", and 20 for twenty bytes.
+    # pydantic's ByteSize will not do: it accepts "20GB or so" and "10bit", and takes 20 for twenty bytes.
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower(), re.ASCII)
     if match and match[2] in UNITS and len(match[1]) < 20:
         return int(float(match[1]) * UNITS[match[2]])
@@ -371,24 +411,27 @@ def parse_size(text: str) -> int:
 
 
 def readable(size: int) -> str:
-    """A size for people, in decimal units."""
+    """Format a number of bytes for people, in decimal units."""
     from rich.filesize import decimal
 
     return decimal(size)
 
 
 def _reserve(path: Path, size: int) -> None:
-    """Makes the file and takes its room on the disk.
+    """Create a file of `size` bytes whose blocks are allocated on the disk.
 
-    Raises OSError where there is too little. A file with holes would be longer at once, and a disk that is full when
-    they are filled through a mapping kills the process (SIGBUS).
+    A sparse file would be quicker to make, but if the disk is full when its holes are filled through a mapping, the
+    process is killed (SIGBUS).
+
+    Raises:
+        OSError: The disk has too little space.
     """
     with path.open("wb") as file:
         if hasattr(os, "posix_fallocate"):
             try:
                 return os.posix_fallocate(file.fileno(), 0, size)
             except OSError as error:
-                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # what file systems without it answer
+                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # the file system does not support it
                     raise
         zeros = memoryview(bytes(min(size, 1 << 24)))
         while (missing := size - file.tell()) > 0:
@@ -397,7 +440,11 @@ def _reserve(path: Path, size: int) -> None:
 
 
 def _mapped(path: Path, shape: tuple[int, int], dtype: torch.dtype, *, shared: bool) -> Tensor:
-    """Raises OSError where the address space or the memory that may be promised is too small."""
+    """Map a file as a tensor of the given shape: `shared` for writing to the file, otherwise copy-on-write.
+
+    Raises:
+        OSError: The address space, or the memory that the system may commit, is too small.
+    """
     import torch
 
     try:
@@ -414,15 +461,15 @@ def _checksum(path: Path) -> str:
 
 
 def _identity(path: Path) -> Identity:
-    """Changes whenever the file is replaced or written to."""
-    found = path.stat()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    """Return a value that changes whenever the file is replaced or written to."""
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except OSError:  # nothing there takes no room
+    except OSError:  # a missing file takes no space
         return 0
 
 
@@ -470,7 +517,7 @@ def _no_room(reason: str) -> OSError:
 
 
 def _reason(error: Exception) -> str:
-    """Without the error number and the whole path, which the sentence has already."""
+    """Return the cause of an error without its number and path, for a sentence that already names the path."""
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"{Path(error.filename).name} is missing"
     return (error.strerror if isinstance(error, OSError) else None) or str(error)

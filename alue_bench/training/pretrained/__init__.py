@@ -1,1 +1,1 @@
-"""Pre-trained weights and tokenizers: found, verified and loaded."""
+"""Pre-trained weights and tokenizers: locating, verifying and loading them."""

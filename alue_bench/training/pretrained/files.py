@@ -1,7 +1,6 @@
-"""The files of a checkpoint's folder: which hold the weights, which anything reads, and a digest of those.
+"""The files of a checkpoint's folder: those with the weights, those that model or tokenizer read, and their digest.
 
-Only files of the folder itself count: neither transformers nor alue-bench reads its subfolders (`onnx/`,
-`checkpoint-500/`, `1_Pooling/`).
+Subfolders (`onnx/`, `checkpoint-500/`, `1_Pooling/`) are ignored: neither transformers nor alue-bench reads them.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from alue_bench.contract.errors import UnavailableError
 SAFE_WEIGHTS = "model.safetensors"
 PICKLED_WEIGHTS = "pytorch_model.bin"
 INDEX = ".index.json"
-"""What the name of a sharded checkpoint's index ends in."""
+"""The ending of the name of a sharded checkpoint's index."""
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER = (ADAPTER_CONFIG, "adapter_model.*", "pytorch_adapter.bin")
 DESCRIBED = (".json", ".txt", ".model")
-"""Endings of files that are part of every digest."""
+"""The endings of files that are part of every digest."""
 
 UNREAD = (
     *ADAPTER,
@@ -37,12 +36,14 @@ UNREAD = (
     ".*", "readme*", "license*", "licence*", "notice*", "*.md", "*.py", "*.ipynb", "*.png", "*.jpg", "*.jpeg", "*.svg",
     "*.pdf",
 )  # fmt: skip
-"""Patterns, in lower case, of files that may lie beside a checkpoint and that nothing reads. Every other file is taken
-for a part of the tokeniser or the model: their names are not all known."""
+"""The patterns, in lower case, of files that may lie beside a checkpoint and are never read. Every other file counts as
+part of the tokenizer or the model, because not all names of such files are known."""
 NO_TOKENIZER = ("config.json", "generation_config.json", "*.index.json", "*.safetensors", "pytorch_model*")
+"""The patterns of files that are read but do not belong to a tokenizer."""
 LFS_POINTER = b"version https://git-lfs"
+"""The first bytes of a file that Git LFS left in place of the real one."""
 LARGEST_HEADER = 100_000_000
-"""Bytes; the safetensors library takes no larger one either."""
+"""The largest accepted header of a safetensors file, in bytes; the safetensors library has the same limit."""
 
 
 @dataclass(frozen=True)
@@ -51,21 +52,22 @@ class Weights:
 
     files: tuple[Path, ...]
     pickled: bool
+    """True if the files are pickles (pytorch_model.bin), False if they are safetensors."""
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor of a file of weights."""
+    """The file and the shape of a tensor in a checkpoint."""
 
     file: Path
     shape: tuple[int, ...]
 
 
 def check_fetched(folder: Path) -> None:
-    """Refuse a folder in which Git LFS left pointers: a vocabulary would be one of three words.
+    """Check that a folder holds files and not Git LFS pointers, which would be read as a vocabulary of three words.
 
     Raises:
-        UnavailableError: names the file and the command that fetches it.
+        UnavailableError: A file is a pointer. The message names it and the command that fetches the real file.
     """
     for path in sorted(path for path in _files(folder) if is_read(path.name) or _is_weights(path.name)):
         with path.open("rb") as stream:
@@ -76,10 +78,10 @@ def check_fetched(folder: Path) -> None:
 
 
 def find_weights(folder: Path) -> Weights:
-    """Return the files that model.safetensors or its index name; pickles only where there is neither.
+    """Return the files of a checkpoint's weights: model.safetensors or the shards in its index, else pickles.
 
     Raises:
-        UnavailableError: there are no weights, an adapter alone, or not all the files that an index names.
+        UnavailableError: There are no weights, or only an adapter, or a shard that the index names is missing.
     """
     for name, pickled in ((SAFE_WEIGHTS, False), (PICKLED_WEIGHTS, True)):
         if (folder / name).is_file():
@@ -89,14 +91,15 @@ def find_weights(folder: Path) -> Weights:
     if adapter_files(folder):
         raise UnavailableError(adapter_alone_in(folder))
     others = sorted(path.name for path in _files(folder) if _is_other_weights(path.name))
-    found = f"; of {', '.join(others[:3])}{', …' if len(others) > 3 else ''} it reads none" if others else ""
+    unread = f"; of {', '.join(others[:3])}{', …' if len(others) > 3 else ''} it reads none" if others else ""
     raise UnavailableError(
         f"{folder} has no weights that alue-bench reads (model.safetensors, or shards with "
-        f"model.safetensors.index.json){found}; save the model there with save_pretrained"
+        f"model.safetensors.index.json){unread}; save the model there with save_pretrained"
     )
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
+    """Return the files that an index names, all of which must exist in the same folder."""
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         if not names or any(Path(name).name != name for name in names):
@@ -122,12 +125,17 @@ def _is_other_weights(name: str) -> bool:
 
 
 def adapter_files(folder: Path) -> list[str]:
-    """Return the names of an adapter's files (peft), which may lie alone in a folder or beside a checkpoint's."""
+    """Return the names of an adapter's files (peft), which may lie alone in a folder or beside a checkpoint's files."""
     return sorted(path.name for path in _files(folder) if _matches(path.name, ADAPTER))
 
 
 def adapter_alone(where: str, base: str | None) -> str:
-    """Say that a folder or repository holds an adapter instead of a checkpoint, and what to do."""
+    """Return a message that a folder or repository holds only an adapter and not a checkpoint, and what to do.
+
+    Args:
+        where: The folder or repository.
+        base: The name of the adapter's base model, if known.
+    """
     model = f"its base model {base!r}" if base else "its base model"
     return (
         f"{where} holds an adapter alone ({ADAPTER_CONFIG}), not a whole checkpoint; load it on {model} with peft, "
@@ -137,7 +145,7 @@ def adapter_alone(where: str, base: str | None) -> str:
 
 
 def adapter_alone_in(folder: Path) -> str:
-    """As `adapter_alone`, with the name of the base model that the adapter's configuration states."""
+    """Return the message of `adapter_alone` for a folder, with the base model in the adapter's configuration."""
     try:
         base = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -146,23 +154,23 @@ def adapter_alone_in(folder: Path) -> str:
 
 
 def stored_tensors(weights: Weights) -> dict[str, StoredTensor]:
-    """Return what the files of weights hold, by name, without reading the values.
+    """Return the tensors in the files of weights, by name, without reading their values.
 
     Raises:
-        UnavailableError: a file is cut off or damaged.
+        UnavailableError: A file is truncated or damaged.
     """
-    found = {}
+    tensors = {}
     for file in weights.files:
         shapes = _pickled_shapes(file) if weights.pickled else safetensors_shapes(file)
-        found.update({name: StoredTensor(file, shape) for name, shape in shapes.items()})
-    return found
+        tensors.update({name: StoredTensor(file, shape) for name, shape in shapes.items()})
+    return tensors
 
 
 def safetensors_shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a safetensors file's tensors, from its header.
+    """Return the shapes of the tensors in a safetensors file, by name, from the file's header.
 
     Raises:
-        UnavailableError: the file is cut off, damaged, or not a safetensors file.
+        UnavailableError: The file is truncated, damaged, or not a safetensors file.
     """
     size = file.stat().st_size
     try:
@@ -189,10 +197,14 @@ def _pickled_shapes(file: Path) -> dict[str, tuple[int, ...]]:
 
 
 def read_pickle(file: Path, *, device: str) -> dict[str, Any]:
-    """Return the tensors of a pickled file, read without running code from it.
+    """Return the tensors of a pickled file, by name, without running code from the file.
+
+    Args:
+        file: The file.
+        device: The torch device for the tensors; "meta" reads no values.
 
     Raises:
-        UnavailableError: the file holds something else than tensors, or is damaged.
+        UnavailableError: The file holds other objects than tensors, or is damaged.
     """
     import pickle
 
@@ -209,17 +221,17 @@ def read_pickle(file: Path, *, device: str) -> dict[str, Any]:
 
 
 def is_read(name: str) -> bool:
-    """Return whether a file of the folder may determine what model or tokeniser do, besides the weights."""
+    """Return whether the model or the tokenizer may read a file of this name, apart from the weights."""
     return not _matches(name, ADAPTER if Path(name).suffix in DESCRIBED else UNREAD)
 
 
 def has_tokenizer_files(folder: Path) -> bool:
-    """Return whether any file may be a tokeniser's: none is where only the model was saved or downloaded."""
+    """Return whether any file of a folder may belong to a tokenizer; none does if only the model was saved there."""
     return any(is_read(path.name) and not _matches(path.name, NO_TOKENIZER) for path in _files(folder))
 
 
 def wanted_names(names: Iterable[str]) -> list[str]:
-    """Choose from the names of a repository's files those that are worth a download."""
+    """Return those of a repository's file names that need to be downloaded."""
     here = [name for name in names if "/" not in name]
     if SAFE_WEIGHTS in here:
         weights = [SAFE_WEIGHTS]
@@ -233,7 +245,7 @@ def wanted_names(names: Iterable[str]) -> list[str]:
 
 
 def folder_digest(folder: Path, weights: Weights) -> str:
-    """Return a digest of names and content of the weights and of every file that model or tokeniser may read."""
+    """Return a digest of the names and contents of the weights and all files that model or tokenizer may read."""
     read = sorted(path for path in _files(folder) if is_read(path.name) and path not in weights.files)
     described = [path for path in read if path.suffix in DESCRIBED]
     others = [path for path in read if path.suffix not in DESCRIBED]

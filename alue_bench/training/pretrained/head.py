@@ -1,7 +1,7 @@
-"""A classification head that a checkpoint brings along from fine-tuning: which weights it is, and whether it fits.
+"""The classification head in a checkpoint that has been fine-tuned before: its weights, and whether it fits a task.
 
-A run starts with a fresh head, drawn from its seed alone, as for a checkpoint that has only been pre-trained; with
-`--keep-head` it starts with the checkpoint's.
+By default a run starts with a fresh head, initialised from the run's seed alone, as for a checkpoint that has only been
+pre-trained. With `--keep-head` it starts with the checkpoint's head.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from alue_bench.training.pretrained.library import quiet_transformers
 
 
 def head_names(model: Any) -> frozenset[str]:
-    """Return the names of the weights that only fine-tuning gives: no class for pre-training has them.
+    """Return the names of the weights that only fine-tuning produces, because no class for pre-training has them.
 
-    So the pooler of BERT, which pre-training gives, is part of the encoder; that of DeBERTa is part of the head, as is
-    the dense layer in RoBERTa's classifier; ModernBERT's head predicts masked tokens too, and only its classifier is
-    new.
+    For example, BERT's pooler is pre-trained and so is part of the encoder. DeBERTa's pooler and the dense layer in
+    RoBERTa's classifier are not, and so are part of the head. ModernBERT's head also predicts masked tokens during
+    pre-training, so that only its classifier counts.
 
     Args:
-        model: with a classification head; on the meta device, say. It is not changed.
+        model: A model with a classification head, possibly on the meta device. It is not changed.
     """
     prefix = f"{model.base_model_prefix}."
     known: set[str] = set()
@@ -33,13 +33,13 @@ def head_names(model: Any) -> frozenset[str]:
         known |= names | {prefix + name for name in names}
     new = set(model.state_dict()) - known
     if not any("Classification" in name for name in model.config.architectures or ()):
-        # A pooler that this class alone asks for may come from a pre-training that the library has no class for.
+        # A pooler in this class only may come from a pre-training for which transformers has no class.
         new = {name for name in new if not name.startswith(prefix)}
     return frozenset(new)
 
 
 def _pretraining_classes(config: Any) -> Iterator[type]:
-    """Yield the classes that pre-trained weights of this architecture are saved from."""
+    """Yield transformers' classes for pre-trained models of this architecture."""
     import transformers
 
     mappings = (
@@ -48,11 +48,12 @@ def _pretraining_classes(config: Any) -> Iterator[type]:
         transformers.MODEL_MAPPING,
     )
     for mapping in mappings:
-        found = mapping.get(type(config), ())
-        yield from found if isinstance(found, (tuple, list)) else (found,)
+        classes = mapping.get(type(config), ())
+        yield from classes if isinstance(classes, (tuple, list)) else (classes,)
 
 
 def _state_names(kind: type, config: Any) -> set[str]:
+    """Return the names of the weights of a model of this class."""
     import copy
 
     import torch
@@ -62,17 +63,18 @@ def _state_names(kind: type, config: Any) -> set[str]:
 
 
 def check_head_fits(subject: str, config: Any, model: Any, labels: Labels, stored: Mapping[str, StoredTensor]) -> None:
-    """Refuse to keep a head that is not there, or was trained for other labels.
+    """Check that a checkpoint has a fine-tuned head for the labels of a task.
 
     Args:
-        subject: names the model in the message.
-        config: as it stands in the checkpoint.
-        model: with a head for the task's labels, on the meta device.
-        labels: the task's.
-        stored: the checkpoint's weights.
+        subject: The name of the model for the message.
+        config: The checkpoint's configuration.
+        model: A model with a head for the task's labels, on the meta device.
+        labels: The task's labels.
+        stored: The checkpoint's weights, by name.
 
     Raises:
-        UsageError: names what differs.
+        UsageError: The checkpoint has no such head, or one that was trained for other labels. The message says what
+            differs.
     """
     instead = "leave out --keep-head, and a fresh head is drawn"
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}

@@ -1,4 +1,4 @@
-"""Checkpoints on the Hugging Face hub and in its cache on this machine."""
+"""Checkpoints on the Hugging Face Hub and in its cache on this machine."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
 
 HUB_TIMEOUT = 5.0
-"""Seconds to wait for the hub to answer at all before calling it unreachable."""
+"""The seconds to wait for an answer of the hub before it counts as unreachable."""
 
 
 def cached_snapshot(model: Model) -> Path | None:
-    """Return the folder of the newest whole snapshot in the hub's cache, None where there is none."""
+    """Return the folder of the newest complete snapshot of a model in the hub's cache; None if there is none."""
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
@@ -45,16 +45,16 @@ def cached_snapshot(model: Model) -> Path | None:
 def _has_weights(folder: Path) -> bool:
     try:
         find_weights(folder)
-    except UnavailableError:  # a download that broke off, or of other files
+    except UnavailableError:  # an interrupted download, or a download of other files
         return False
     return True
 
 
 def download_snapshot(model: Model) -> Path:
-    """Fetch a model's files from the hub and return their folder in its cache.
+    """Download a model's files from the hub and return their folder in the cache.
 
     Raises:
-        UnavailableError: within seconds, where they cannot be had.
+        UnavailableError: The model cannot be downloaded. An unreachable hub is reported within seconds.
     """
     from huggingface_hub import HfApi, constants, snapshot_download
 
@@ -64,8 +64,8 @@ def download_snapshot(model: Model) -> Path:
         raise UnavailableError(f"{named} is not in the hub cache, and HF_HUB_OFFLINE forbids asking the hub")
     try:
         info = HfApi().model_info(hub_id, revision=model.revision, timeout=HUB_TIMEOUT, files_metadata=True)
-    except Exception as error:  # the hub client's errors share no base: network, HTTP and validation errors
-        raise UnavailableError(f"{named} cannot be had from the hub: {_reason(error)}") from error
+    except Exception as error:  # the hub client's errors (network, HTTP, validation) have no common base class
+        raise UnavailableError(f"{named} cannot be downloaded from the hub: {_reason(error)}") from error
     names = [sibling.rfilename for sibling in info.siblings or ()]
     if ADAPTER_CONFIG in names and "config.json" not in names:
         raise UnavailableError(adapter_alone(named, None))
@@ -74,21 +74,21 @@ def download_snapshot(model: Model) -> Path:
         folder = Path(snapshot_download(hub_id, revision=info.sha, allow_patterns=wanted))
     except Exception as error:  # as above
         raise UnavailableError(
-            f"{named}: the download broke off ({_reason(error)}); the same command goes on"
+            f"{named}: the download was interrupted ({_reason(error)}); run the same command again to continue"
         ) from error
     if altered := removed_if_altered(folder, info.siblings or ()):
         raise UnavailableError(
-            f"{named}: {', '.join(altered)} arrived with another digest than the hub tells, and was removed; the same "
-            "command downloads it again"
+            f"{named}: {', '.join(altered)} arrived with another digest than the hub states, and was removed; run the "
+            "same command again to download it"
         )
     return folder
 
 
 def download_config(model: Model) -> Path:
-    """Fetch a model's config.json from the hub and return the folder in its cache.
+    """Download a model's config.json from the hub and return its folder in the cache.
 
     Raises:
-        UnavailableError: within seconds, where it cannot be had.
+        UnavailableError: The file cannot be downloaded. An unreachable hub is reported within seconds.
     """
     from huggingface_hub import hf_hub_download
 
@@ -96,31 +96,41 @@ def download_config(model: Model) -> Path:
         file = hf_hub_download(str(model.checkpoint), "config.json", revision=model.revision, etag_timeout=HUB_TIMEOUT)
     except Exception as error:  # as in download_snapshot
         raise UnavailableError(
-            f"model {model.name!r} ({model.checkpoint}) cannot be had from the hub: {_reason(error)}"
+            f"model {model.name!r} ({model.checkpoint}) cannot be downloaded from the hub: {_reason(error)}"
         ) from error
     return Path(file).parent
 
 
 def removed_if_altered(folder: Path, siblings: Iterable[RepoSibling]) -> list[str]:
-    """Compare downloaded files with the digests that the hub tells of them (its client compares sizes alone), and
-    remove those that differ from the cache. Returns their names."""
-    told = {sibling.rfilename: sibling for sibling in siblings}
+    """Remove downloaded files from the cache whose digests differ from those that the hub states.
+
+    The hub's own client compares only sizes.
+
+    Args:
+        folder: The snapshot's folder.
+        siblings: The hub's metadata of the repository's files.
+
+    Returns:
+        The names of the removed files.
+    """
+    stated = {sibling.rfilename: sibling for sibling in siblings}
     altered = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
-        sibling = told.get(name)
+        sibling = stated.get(name)
         if sibling is not None and not _is_intact(path, sibling):
-            path.resolve().unlink()  # a snapshot is made of links
+            path.resolve().unlink()  # the files of a snapshot are symbolic links
             path.unlink(missing_ok=True)
             altered.append(name)
     return altered
 
 
 def _is_intact(path: Path, sibling: RepoSibling) -> bool:
+    """Return whether a file has the SHA-256 digest (LFS files) or Git blob id (others) that the hub states."""
     with path.open("rb") as file:
         if sibling.lfs is not None:
             return bool(hashlib.file_digest(file, "sha256").hexdigest() == sibling.lfs.sha256)
-        if sibling.blob_id is None:  # a mirror that tells no digests
+        if sibling.blob_id is None:  # a mirror that states no digests
             return True
         content = file.read()
     git = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
@@ -128,6 +138,7 @@ def _is_intact(path: Path, sibling: RepoSibling) -> bool:
 
 
 def _reason(error: Exception) -> str:
+    """Return the cause of an error of the hub's client, with what to do where that is known."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if "RepositoryNotFoundError" in kinds:
         return "there is no such repository, or it is private"

@@ -1,4 +1,4 @@
-"""Calls into transformers: its chatter off, its errors in one line."""
+"""Helpers for calls into transformers: silenced log messages and one-line errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from alue_bench.contract.formats import shown
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keep the library's advice (on newly initialised heads, say) off the terminal: here it is meant so."""
+    """Silence transformers' warnings, log messages and progress bars inside the context.
+
+    They are about conditions that are intended here, such as a newly initialised head.
+    """
     import logging
 
     import transformers
@@ -31,7 +34,7 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message that says something, else the error's type."""
+    """Return the first non-empty line of an error's message, else the name of the error's type."""
     lines = (line.strip() for line in str(error).splitlines())
     text = next((line for line in lines if line), type(error).__name__)
     return shown(text, quote=False, most=300)

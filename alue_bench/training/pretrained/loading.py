@@ -1,6 +1,6 @@
-"""Where a model's weights lie, what determines them, and loading them.
+"""Locating and loading a model's configuration, tokenizer and weights.
 
-Never runs code from a checkpoint, and takes safetensors before pickles.
+No code from a checkpoint is ever run, and safetensors are preferred to pickles.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from alue_bench.training.pretrained.library import first_line, quiet_transformer
 from alue_bench.training.pretrained.tokenizer import pads_with, read_tokenizer
 
 BINARY = Labels.binary("no", "yes")
-"""For models of which nothing but the shape is asked."""
+"""The labels for models of which only the shape matters."""
 
 
 @dataclass(frozen=True)
@@ -43,21 +43,27 @@ class Checkpoint:
 
     folder: Path
     digest: str
-    """Of the files' content; for a hub checkpoint, the commit."""
+    """The digest of the files' contents; for a checkpoint from the hub, the commit."""
     pickled: bool
-    """Whether the only weights there are pickles (read without running code from them)."""
+    """True if the only weights are pickles, which are read without running code from them."""
     keep_head: bool = False
-    """Whether a fine-tuned head that the checkpoint has is where training starts from; else a fresh one is drawn."""
+    """True to start training from the checkpoint's fine-tuned head; False to initialise a fresh head."""
     notes: tuple[str, ...] = ()
-    """What in the folder is left aside."""
+    """The sentences that say which parts of the folder are not used."""
     head_left_aside: bool = False
-    """Whether that is a fine-tuned head."""
+    """True if the checkpoint has a fine-tuned head that is not used."""
 
 
 def locate_checkpoint(model: Model, *, download: bool = True) -> Checkpoint:
-    """Find a model's files, in its folder, in the hub's cache, or (with `download`) on the hub.
+    """Find a model's files in its folder, in the hub's cache, or on the hub.
 
-    Raises UnavailableError, within seconds, where they cannot be had or a package for the normalisation is missing.
+    Args:
+        model: The model.
+        download: Whether to download from the hub if the files are not on this machine.
+
+    Raises:
+        UnavailableError: The files cannot be found or downloaded, or a package for the model's text normalisation is
+            missing. An unreachable hub is reported within seconds.
     """
     for package in model.requires:
         if importlib.util.find_spec(package) is None:
@@ -83,7 +89,16 @@ def locate_checkpoint(model: Model, *, download: bool = True) -> Checkpoint:
 
 
 def _checkpoint_in(folder: Path, name: str, commit: str | None) -> Checkpoint:
-    """commit: of the hub; None for a folder of the user's, whose files are digested."""
+    """Return the checkpoint in a folder, after a check of its files.
+
+    Args:
+        folder: The folder.
+        name: The model's name for messages.
+        commit: The hub's commit; None for a user's own folder, whose files are digested instead.
+
+    Raises:
+        UnavailableError: The folder holds no complete checkpoint.
+    """
     try:
         if not (folder / "config.json").is_file():
             if adapter_files(folder):
@@ -93,7 +108,7 @@ def _checkpoint_in(folder: Path, name: str, commit: str | None) -> Checkpoint:
         check_fetched(folder)
         weights = find_weights(folder)
         if not weights.pickled:
-            stored_tensors(weights)  # refuses files that are cut off
+            stored_tensors(weights)  # raises if a file is truncated
         digest = folder_digest(folder, weights) if commit is None else commit
     except UnavailableError as error:
         raise UnavailableError(f"model {name!r}: {error}") from error
@@ -109,17 +124,18 @@ def _checkpoint_in(folder: Path, name: str, commit: str | None) -> Checkpoint:
 
 
 def load_config(checkpoint: Checkpoint) -> Any:
-    """The library's configuration object.
+    """Return the transformers configuration of a checkpoint.
 
-    Raises UnavailableError where config.json names an architecture that the library does not know, or weights are
-    quantised.
+    Raises:
+        UnavailableError: transformers does not know the architecture in config.json, the file is damaged, or the
+            weights are quantised.
     """
     from transformers import AutoConfig
 
     try:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # broken JSON, an unknown architecture, a field of a wrong type: no base in common
+    except Exception as error:  # broken JSON, an unknown architecture, a field of a wrong type: no common base class
         raise UnavailableError(f"{checkpoint.folder}: config.json cannot be used: {first_line(error)}") from error
     if getattr(config, "quantization_config", None):
         raise UnavailableError(
@@ -130,9 +146,11 @@ def load_config(checkpoint: Checkpoint) -> Any:
 
 
 def fetch_config(model: Model) -> Any:
-    """A model's configuration without its weights: from its folder, the hub's cache, or the hub.
+    """Return a model's configuration without its weights, from its folder, the hub's cache, or the hub.
 
-    Raises UnavailableError, within seconds, where it cannot be had.
+    Raises:
+        UnavailableError: The configuration cannot be found or downloaded. An unreachable hub is reported within
+            seconds.
     """
     try:
         return load_config(locate_checkpoint(model, download=False))
@@ -143,7 +161,11 @@ def fetch_config(model: Model) -> Any:
 
 
 def encoder_shape(config: Any) -> EncoderShape:
-    """Raises UnavailableError where the configuration does not say how many layers there are."""
+    """Return the number of layers and the hidden size of an encoder, 0 if the latter is not stated.
+
+    Raises:
+        UnavailableError: The configuration does not state the number of layers.
+    """
     layers = getattr(config, "num_hidden_layers", None)
     if not isinstance(layers, int) or layers < 1:
         raise UnavailableError(f"the configuration of {config.model_type!r} does not say its number of encoder layers")
@@ -151,20 +173,25 @@ def encoder_shape(config: Any) -> EncoderShape:
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
-    """Return the checkpoint's tokeniser, whose padding token the model has an embedding for.
+    """Return the checkpoint's tokenizer, with a padding token for which the model has an embedding.
 
-    Raises UnavailableError where the checkpoint has none, or one that knows no text.
+    Raises:
+        UnavailableError: The checkpoint has no tokenizer, or one whose vocabulary knows no words.
     """
     return load_tokenizer_with_notes(checkpoint)[0]
 
 
 def load_tokenizer_with_notes(checkpoint: Checkpoint) -> tuple[Any, tuple[str, ...]]:
-    """As `load_tokenizer`, with what is to be said of its padding."""
+    """Return what `load_tokenizer` returns, and notes on the padding for readers of the results.
+
+    Raises:
+        UnavailableError: The checkpoint has no tokenizer, or one whose vocabulary knows no words.
+    """
     return read_tokenizer(checkpoint.folder, load_config(checkpoint))
 
 
 def head_options(labels: Labels) -> dict[str, Any]:
-    """What the library must know to put the right head on an encoder."""
+    """Return the configuration fields from which transformers builds the head for these labels."""
     names = labels.names or ("value",)
     return {
         "num_labels": labels.outputs,
@@ -174,11 +201,18 @@ def head_options(labels: Labels) -> dict[str, Any]:
 
 
 def load_model(checkpoint: Checkpoint, labels: Labels, *, init_seed: int) -> Any:
-    """Return the encoder with a classification head, in fp32, on the CPU.
+    """Load an encoder with a classification head, in fp32, on the CPU.
 
-    The head is fresh, unless the checkpoint's own is to be kept. It and whatever else the checkpoint has no weights for
-    is initialised from `init_seed` alone; torch's global random state is left as it was. An adapter beside the weights
-    is not loaded. Raises UnavailableError where the weights cannot be loaded.
+    The head is fresh unless the checkpoint's own head is to be kept. An adapter beside the weights is not loaded.
+    torch's global random state does not change.
+
+    Args:
+        checkpoint: The checkpoint.
+        labels: The task's labels, which give the size of the head.
+        init_seed: The seed for everything that the checkpoint has no weights for.
+
+    Raises:
+        UnavailableError: The weights cannot be loaded.
     """
     return load_model_with_report(checkpoint, labels, init_seed=init_seed)[0]
 
@@ -186,9 +220,19 @@ def load_model(checkpoint: Checkpoint, labels: Labels, *, init_seed: int) -> Any
 def load_model_with_report(
     checkpoint: Checkpoint, labels: Labels, *, init_seed: int, pad_id: int | None = None
 ) -> tuple[Any, set[str]]:
-    """As `load_model`, with the names of what was initialised at random.
+    """Load a model as `load_model` does.
 
-    pad_id: what batches are padded with where config.json does not say it; None asks the tokeniser.
+    Args:
+        checkpoint: The checkpoint.
+        labels: The task's labels, which give the size of the head.
+        init_seed: The seed for everything that the checkpoint has no weights for.
+        pad_id: The id of the padding token if config.json does not state it; None asks the tokenizer.
+
+    Returns:
+        The model; the names of the weights that were initialised at random.
+
+    Raises:
+        UnavailableError: The weights cannot be loaded.
     """
     import torch
 
@@ -200,14 +244,14 @@ def load_model_with_report(
         try:
             with quiet_transformers():
                 torch.manual_seed(init_seed)
-                # No path is given: with one, the library looks for an adapter there, and loads it where peft is here.
+                # No path is given: with one, transformers would look for an adapter there and load it through peft.
                 model, loading = type(outline).from_pretrained(
                     None,
                     config=_with_labels(config, labels),
                     state_dict={name: tensor for name, (tensor, _) in tensors.items() if name not in left_out},
                     output_loading_info=True,
                     dtype=torch.float32,
-                    # A head that is kept has been compared with the labels; nothing else may differ in size.
+                    # A kept head has been compared with the labels already, and the encoder is checked below.
                     ignore_mismatched_sizes=True,
                 )
         except (OSError, ValueError, RuntimeError, EOFError) as error:
@@ -222,7 +266,7 @@ def load_model_with_report(
         _check_finite(model, drawn, {name: file for name, (_, file) in tensors.items()}, weights)
     model.config.name_or_path = model.name_or_path = str(checkpoint.folder)
     if getattr(model.config, "pad_token_id", None) is None and pad_id is None:
-        with suppress(UnavailableError):  # without a tokeniser, nothing will be padded
+        with suppress(UnavailableError):  # without a tokenizer, nothing will be padded
             pad_id = load_tokenizer(checkpoint).pad_token_id
     if pad_id is not None:
         pads_with(model.config, pad_id)
@@ -231,7 +275,10 @@ def load_model_with_report(
 
 @contextmanager
 def _open_tensors(weights: Weights) -> Iterator[dict[str, tuple[Any, Path]]]:
-    """The tensors of the files, by name, each with its file; of safetensors files, what reads them when indexed."""
+    """Open the files of weights and give each tensor with its file, by name.
+
+    A tensor in a safetensors file is given as a slice object, which is read when it is indexed.
+    """
     from safetensors import SafetensorError, safe_open
 
     tensors: dict[str, tuple[Any, Path]] = {}
@@ -249,28 +296,35 @@ def _open_tensors(weights: Weights) -> Iterator[dict[str, tuple[Any, Path]]]:
 
 
 def classifier_outline(config: Any, labels: Labels, folder: Path) -> Any:
-    """Return a checkpoint's model on the meta device.
+    """Return a checkpoint's classification model on the meta device.
 
-    Raises UnavailableError where the library makes no model of the configuration.
+    Args:
+        config: The checkpoint's configuration.
+        labels: The labels, which give the size of the head.
+        folder: The checkpoint's folder, for the message.
+
+    Raises:
+        UnavailableError: transformers cannot build a model from the configuration.
     """
     try:
         return empty_model(config, labels)
-    except Exception as error:  # sizes that do not divide, a field of a wrong type, no classifier: no base in common
+    except Exception as error:  # sizes that do not divide, a field of a wrong type, no classifier: no common base class
         raise UnavailableError(
             f"{folder}: its config.json makes no {config.model_type!r} model that classifies texts: {first_line(error)}"
         ) from error
 
 
 def _drawn_at_random(loading: dict[str, Any]) -> set[str]:
-    """Names of the weights that the checkpoint lacks or has in another size."""
+    """Return the names of the weights that the checkpoint lacks or has in another size."""
     mismatched = [entry if isinstance(entry, str) else entry[0] for entry in loading["mismatched_keys"]]
     return {*loading["missing_keys"], *mismatched}
 
 
 def _check_encoder_was_loaded(model: Any, drawn: set[str], checkpoint: Checkpoint) -> None:
-    """The library fills in at random what a checkpoint lacks, which is meant for the head and the pooler alone.
+    """Check that only weights of the head and the pooler were initialised at random, not weights of the encoder.
 
-    Raises UnavailableError where it did so in the encoder.
+    Raises:
+        UnavailableError: The checkpoint lacks weights of the encoder, or has them in another size.
     """
     encoder = f"{model.base_model_prefix}."
     random = sorted(name for name in drawn if name.startswith(encoder) and not name.startswith(f"{encoder}pooler."))
@@ -282,9 +336,16 @@ def _check_encoder_was_loaded(model: Any, drawn: set[str], checkpoint: Checkpoin
 
 
 def _check_finite(model: Any, drawn: set[str], files: Mapping[str, Path], weights: Weights) -> None:
-    """Refuse weights with NaN or Inf in them: no learning rate makes anything of these.
+    """Check that the loaded weights are finite, since no model with NaN or infinite weights can be trained.
 
-    Raises UnavailableError naming file and parameter.
+    Args:
+        model: The loaded model.
+        drawn: The names of the weights that were initialised at random, which are not checked.
+        files: The file of each tensor in the checkpoint, by name.
+        weights: The files of weights.
+
+    Raises:
+        UnavailableError: A value is not finite. The message names the file and the parameter.
     """
     import torch
 
@@ -303,37 +364,47 @@ def _check_finite(model: Any, drawn: set[str], files: Mapping[str, Path], weight
 
 
 def head_note(checkpoint: Checkpoint, config: Any) -> str | None:
-    """Return a sentence on the fine-tuned head that a checkpoint has and a run does not use; None where it has none.
+    """Return a sentence that the checkpoint's fine-tuned head is not used; None if the checkpoint has no such head.
 
-    config: the checkpoint's.
+    Args:
+        checkpoint: The checkpoint.
+        config: The checkpoint's configuration.
     """
     weights = find_weights(checkpoint.folder)
     try:
         stored = stored_tensors(weights)
     except UnavailableError:  # a pickle that holds more than weights: refused when it is loaded
         return None
-    found = sorted(head_names(classifier_outline(config, BINARY, checkpoint.folder)) & set(stored))
-    if not found:
+    names = sorted(head_names(classifier_outline(config, BINARY, checkpoint.folder)) & set(stored))
+    if not names:
         return None
     return (
-        f"the checkpoint has a fine-tuned head ({', '.join(found[:2])}{', …' if len(found) > 2 else ''}), which is not "
+        f"the checkpoint has a fine-tuned head ({', '.join(names[:2])}{', …' if len(names) > 2 else ''}), which is not "
         "used: a fresh one is drawn from the seed; --keep-head keeps it"
     )
 
 
 def check_keeps_head(subject: str, checkpoint: Checkpoint, config: Any, labels: Labels) -> None:
-    """Raises UsageError where the checkpoint has no fine-tuned head for these labels.
+    """Check that a checkpoint has a fine-tuned head for these labels.
 
-    subject: names the model in the message. config: the checkpoint's.
+    Args:
+        subject: The name of the model for the message.
+        checkpoint: The checkpoint.
+        config: The checkpoint's configuration.
+        labels: The task's labels.
+
+    Raises:
+        UsageError: The checkpoint has no such head, or one that was trained for other labels.
     """
     outline = classifier_outline(config, labels, checkpoint.folder)
     check_head_fits(subject, config, outline, labels, stored_tensors(find_weights(checkpoint.folder)))
 
 
 def declared_config(model: Model) -> Any:
-    """The configuration that a model's plugin declares, for counting before its files are here.
+    """Return the configuration that a model's plugin declares, for counting FLOPs before the files are downloaded.
 
-    Raises UnavailableError where it declares none or one that the library does not take.
+    Raises:
+        UnavailableError: The plugin declares none, or one that transformers does not accept.
     """
     from transformers import AutoConfig
 
@@ -343,14 +414,14 @@ def declared_config(model: Model) -> Any:
     try:
         with quiet_transformers():
             return AutoConfig.for_model(str(fields.pop("model_type", "")), **fields)
-    except Exception as error:  # an unknown architecture, a field of a wrong type: no base in common
+    except Exception as error:  # an unknown architecture, a field of a wrong type: no common base class
         raise UnavailableError(
             f"model {model.name!r}: its plugin's architecture cannot be used: {first_line(error)}"
         ) from error
 
 
 def empty_model(config: Any, labels: Labels = BINARY) -> Any:
-    """The same architecture without memory for weights: enough to count parameters and FLOPs."""
+    """Build a model on the meta device, without memory for weights; this is enough to count parameters and FLOPs."""
     import torch
 
     with torch.device("meta"):
@@ -358,7 +429,13 @@ def empty_model(config: Any, labels: Labels = BINARY) -> Any:
 
 
 def random_model(config: Any, labels: Labels, *, seed: int) -> Any:
-    """The same architecture with random weights: enough to take the time of a step."""
+    """Build a model with random weights, which is enough to measure the time of a step.
+
+    Args:
+        config: The transformers configuration.
+        labels: The labels, which give the size of the head.
+        seed: The seed of the weights. torch's global random state does not change.
+    """
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -367,7 +444,7 @@ def random_model(config: Any, labels: Labels, *, seed: int) -> Any:
 
 
 def _from_config(config: Any, labels: Labels) -> Any:
-    """Build a model in fp32, as runs load theirs: a configuration names the format that its checkpoint is saved in."""
+    """Build a model in fp32, as runs do, whatever number format the configuration names."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
@@ -376,6 +453,7 @@ def _from_config(config: Any, labels: Labels) -> Any:
 
 
 def _with_labels(config: Any, labels: Labels) -> Any:
+    """Return a copy of a configuration with a head for these labels."""
     import copy
 
     config = copy.deepcopy(config)

@@ -1,8 +1,8 @@
-"""Tokenisers and models as their checkpoints give them, loaded once for all runs of a plan.
+"""A cache of tokenizers and freshly loaded models, so that each checkpoint is loaded once for all runs of a plan.
 
-A run that trains changes its model, so each gets one of its own: the first that was loaded, or a copy of it. What a
-checkpoint has no weights for, or has them from fine-tuning, the head and perhaps the pooler, is drawn anew for each
-seed, as loading does it.
+A run changes its model by training, so each run gets a model of its own: the one that was loaded first, or a copy of
+it. The weights that do not come from the checkpoint (the head and possibly the pooler) are initialised for each seed,
+with the same values as loading the checkpoint anew would give.
 """
 
 from __future__ import annotations
@@ -21,42 +21,48 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Template:
-    """A model as it was loaded, never trained."""
+    """A loaded model that is never trained, only copied."""
 
     key: tuple[Checkpoint, Labels]
     model: Any
     drawn: dict[int, dict[str, Tensor]] = field(default_factory=dict)
-    """What was initialised at random, by seed."""
+    """The weights that were initialised at random, by seed and name."""
 
 
 class ModelCache:
-    """Gives the runs of a plan their models, each to change as it likes.
+    """A source of freshly loaded models for the runs of a plan, which may change them.
 
-    At most one model is kept besides the one in training, and only while runs that begin with it are expected; it
-    stays in the main memory. A copy equals a model that is loaded anew to the last bit.
+    At most one model is kept besides the one in training, in host memory, and only while more runs that start from it
+    are expected. A copy equals a newly loaded model to the last bit.
     """
 
     def __init__(self) -> None:
+        """Start with an empty cache."""
         self._expected: Counter[tuple[Checkpoint, Labels]] = Counter()
         self._tokenizers: dict[Checkpoint, tuple[Any, tuple[str, ...]]] = {}
         self._template: _Template | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Models do not travel to other processes: each loads them once."""
+        """Return the state without models and tokenizers: another process loads its own."""
         return {**vars(self), "_tokenizers": {}, "_template": None}
 
     def expect(self, checkpoint: Checkpoint, labels: Labels) -> None:
-        """One more run will ask for this model."""
+        """Announce that one more run will ask for this model."""
         self._expected[checkpoint, labels] += 1
 
     def tokenizer(self, checkpoint: Checkpoint) -> Any:
-        """Shared: nothing changes a tokeniser in use. Raises UnavailableError as `load_tokenizer` does."""
+        """Return the checkpoint's tokenizer. The object is shared, since nothing changes a tokenizer in use.
+
+        Raises:
+            UnavailableError: The checkpoint has no tokenizer, or one whose vocabulary knows no words.
+        """
         return self._tokenizer_with_notes(checkpoint)[0]
 
     def notes(self, checkpoint: Checkpoint) -> tuple[str, ...]:
-        """Return what is to be said of a checkpoint: what of it is not used, how batches are padded.
+        """Return notes for readers of the results: which parts of the checkpoint are not used, how batches are padded.
 
-        Raises UnavailableError as `load_tokenizer` does.
+        Raises:
+            UnavailableError: The checkpoint has no tokenizer, or one whose vocabulary knows no words.
         """
         return (*checkpoint.notes, *self._tokenizer_with_notes(checkpoint)[1])
 
@@ -67,18 +73,27 @@ class ModelCache:
 
     @property
     def kept_bytes(self) -> int:
-        """What the model takes that is kept for later runs."""
+        """The number of bytes of the model that is kept for later runs."""
         if self._template is None:
             return 0
         model = self._template.model
         return sum(tensor.nbytes for tensors in (model.parameters(), model.buffers()) for tensor in tensors)
 
     def model(self, checkpoint: Checkpoint, labels: Labels, *, init_seed: int) -> Any:
-        """As `load_model` gives it. Raises UnavailableError as that does."""
+        """Return a model that equals the result of `load_model`, and count one expected run less.
+
+        Args:
+            checkpoint: The checkpoint.
+            labels: The task's labels, which give the size of the head.
+            init_seed: The seed for everything that the checkpoint has no weights for.
+
+        Raises:
+            UnavailableError: The weights cannot be loaded.
+        """
         key = (checkpoint, labels)
         self._expected[key] -= 1
         kept = self._template if self._template is not None and self._template.key == key else None
-        self._template = kept  # another one makes room before anything is loaded
+        self._template = kept  # a model of another key is released before anything is loaded
         if kept is not None and init_seed in kept.drawn:
             if self._expected[key] <= 0:
                 self._template = None
@@ -89,15 +104,15 @@ class ModelCache:
         model, drawn = load_model_with_report(checkpoint, labels, init_seed=init_seed, pad_id=pad_id)
         if self._expected[key] > 0:
             tensors = model.state_dict()
-            found = {name: tensors[name].detach().clone() for name in drawn if name in tensors}
+            values = {name: tensors[name].detach().clone() for name in drawn if name in tensors}
             if kept is None:
                 kept = self._template = _Template(key, copy.deepcopy(model))
-            kept.drawn[init_seed] = found
+            kept.drawn[init_seed] = values
         return model
 
 
 def _with(model: Any, drawn: dict[str, Tensor]) -> Any:
-    """The model with these tensors for its own of the same names."""
+    """Copy tensors into the model's tensors of the same names, and return the model."""
     import torch
 
     tensors = model.state_dict()

@@ -1,4 +1,4 @@
-"""Loading the tokeniser of a checkpoint: whether its folder has one, and which id pads a batch."""
+"""Loading the tokenizer of a checkpoint: whether its folder has one, and which token id pads batches."""
 
 from __future__ import annotations
 
@@ -12,39 +12,40 @@ from alue_bench.contract.formats import shown
 from alue_bench.training.pretrained.library import first_line, quiet_transformers
 
 READS_SENTENCEPIECE = ("sentencepiece", "google.protobuf")
-"""Packages that transformers needs to read the vocabulary of a SentencePiece tokeniser."""
+"""The modules that transformers needs to read the vocabulary of a SentencePiece tokenizer."""
 JSON_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json")
 WHOLE = "tokenizer.json"
-"""The file that holds a whole tokeniser, in place of a vocabulary."""
+"""The file that holds a complete tokenizer and makes vocabulary files unnecessary."""
 DISTRIBUTIONS = {"google.protobuf": "protobuf"}
+"""The package to install for a module, if their names differ."""
 
 
 def read_tokenizer(folder: Path, config: Any) -> tuple[Any, tuple[str, ...]]:
-    """Load the tokeniser of a checkpoint's folder, with a padding token that the model has an embedding for.
+    """Load the tokenizer of a checkpoint, with a padding token for which the model has an embedding.
 
     Args:
-        folder: the checkpoint's.
-        config: the configuration in it.
+        folder: The checkpoint's folder.
+        config: The checkpoint's configuration.
 
     Returns:
-        The tokeniser; notes on its padding for whoever reads the results.
+        The tokenizer; notes on its padding for readers of the results.
 
     Raises:
-        UnavailableError: the folder has no tokeniser, or one that cannot tell texts apart.
+        UnavailableError: The folder has no tokenizer, or one whose vocabulary knows no words.
     """
     from transformers import AutoTokenizer
 
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # missing files, broken JSON, a missing optional package: the causes share no base
+    except Exception as error:  # missing files, broken JSON, a missing optional package: no common base class
         raise UnavailableError(f"{folder}: the tokeniser cannot be loaded: {_cause(folder, config, error)}") from error
     _check_vocabulary(folder, tokenizer)
     return tokenizer, _settle_padding(folder, tokenizer, config)
 
 
 def pads_with(config: Any, pad_id: int) -> None:
-    """Tell a configuration which id pads batches, where it states none or one that has no embedding."""
+    """Set the padding id of a configuration that states none or one without an embedding."""
     if not _has_embedding(config, getattr(config, "pad_token_id", None)):
         config.pad_token_id = pad_id
 
@@ -53,7 +54,7 @@ def pads_with(config: Any, pad_id: int) -> None:
 
 
 def _cause(folder: Path, config: Any, error: Exception) -> str:
-    """Say why the library could not load a tokeniser, and what helps."""
+    """Return why transformers could not load a tokenizer, and what to do."""
     for name in JSON_FILES:
         try:
             json.loads((folder / name).read_text(encoding="utf-8") if (folder / name).is_file() else "null")
@@ -67,7 +68,7 @@ def _cause(folder: Path, config: Any, error: Exception) -> str:
             f"its vocabulary is one of SentencePiece, which needs the {packages} {' and '.join(names)}; install with: "
             f"pip install {' '.join(names)}"
         )
-    if isinstance(error, ImportError):  # a package that the tokeniser's class asks for: the library names it
+    if isinstance(error, ImportError):  # the message names the package that the tokenizer's class needs
         return first_line(error)
     names = _files_of_class(folder, config)
     absent = [name for name in names if not (folder / name).is_file() and name != WHOLE]
@@ -84,12 +85,12 @@ SAVE_IT = "save the tokeniser to the same folder with its save_pretrained"
 def _is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # the package around it is missing
+    except ModuleNotFoundError:  # the parent package is missing
         return False
 
 
 def _files_of_class(folder: Path, config: Any) -> list[str]:
-    """Return the names of vocabulary files that the tokeniser's class reads, as far as files name the class."""
+    """Return the names of the vocabulary files of the tokenizer's class; empty if the class cannot be determined."""
     from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES, tokenizer_class_from_name
 
     try:
@@ -97,24 +98,24 @@ def _files_of_class(folder: Path, config: Any) -> list[str]:
     except (OSError, ValueError, AttributeError):
         stated = None
     name = stated or getattr(config, "tokenizer_class", None) or TOKENIZER_MAPPING_NAMES.get(config.model_type)
-    found = tokenizer_class_from_name(name) if isinstance(name, str) else None
-    return list(_vocabulary_files(found).values())
+    tokenizer_class = tokenizer_class_from_name(name) if isinstance(name, str) else None
+    return list(_vocabulary_files(tokenizer_class).values())
 
 
 def _vocabulary_files(tokenizer: Any) -> dict[str, str]:
-    """Return a tokeniser's files by their role; empty for one of bytes or characters, which needs none."""
+    """Return a tokenizer's files by role; empty for a tokenizer of bytes or characters, which needs none."""
     files = getattr(tokenizer, "vocab_files_names", None) or {}
     return {role: name for role, name in files.items() if role != "tokenizer_config_file" and isinstance(name, str)}
 
 
 def _check_vocabulary(folder: Path, tokenizer: Any) -> None:
-    """Refuse a tokeniser that the library made up, or that knows no text.
+    """Check that a tokenizer has a vocabulary and can encode a text.
 
-    Where a folder holds none, transformers makes one of the class that goes with config.json, whose vocabulary is the
-    special tokens: every word is unknown to it.
+    If a folder holds no tokenizer, transformers builds one of the class that belongs to config.json. Its vocabulary
+    consists of special tokens, so that every word is unknown.
 
     Raises:
-        UnavailableError: so it is.
+        UnavailableError: The tokenizer has no vocabulary, or cannot encode a text.
     """
     files = set(_vocabulary_files(tokenizer).values())
     if not files:
@@ -132,7 +133,7 @@ def _check_vocabulary(folder: Path, tokenizer: Any) -> None:
         )
     try:
         tokenizer("ا a 1")
-    except Exception as error:  # of the library, or of Rust: a vocabulary without a token for unknown words, say
+    except Exception as error:  # for example, a vocabulary without a token for unknown words; also errors from Rust
         raise UnavailableError(
             f"{folder}: the tokeniser cannot read a text: {first_line(error)}; take the tokeniser that belongs to the "
             f"weights, and {SAVE_IT}"
@@ -140,15 +141,16 @@ def _check_vocabulary(folder: Path, tokenizer: Any) -> None:
 
 
 def _words(tokenizer: Any) -> set[str]:
+    """Return the vocabulary without special tokens."""
     special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
     return set(tokenizer.get_vocab()) - special - set(tokenizer.all_special_tokens)
 
 
 def _words_without_files(tokenizer: Any) -> set[str]:
-    """Return the words that a tokeniser of this class knows without any file, such as a mark of blanks."""
+    """Return the vocabulary of a tokenizer of this class made without files, for example a symbol for blanks."""
     try:
         return _words(type(tokenizer)())
-    except Exception:  # a class that cannot be made without its files has read some
+    except Exception:  # a class that needs files: a tokenizer of it has read some
         return set()
 
 
@@ -156,14 +158,22 @@ def _words_without_files(tokenizer: Any) -> set[str]:
 
 
 def _settle_padding(folder: Path, tokenizer: Any, config: Any) -> tuple[str, ...]:
-    """Let the tokeniser pad with an id that the model has an embedding for; return what is to be said of it.
+    """Make the tokenizer pad with an id for which the model has an embedding.
 
-    What stands at padded places is masked, so that any embedding will do, but some architectures count positions by
-    the id that their configuration states (RoBERTa). So that one is taken where there is one, as the weights were
-    trained with it; else the tokeniser's; else its end-of-text token, which is usual for GPT-2.
+    Padded positions are masked, so any embedding would do; but some architectures (RoBERTa) compute positions from the
+    padding id in their configuration. The first usable id is taken from: the configuration, since the weights were
+    trained with it; the tokenizer's padding token; its end-of-text token, as is usual for GPT-2.
+
+    Args:
+        folder: The checkpoint's folder, for messages.
+        tokenizer: The tokenizer, which is changed in place.
+        config: The checkpoint's configuration.
+
+    Returns:
+        Notes for readers of the results; empty if the tokenizer's own padding token is used.
 
     Raises:
-        UnavailableError: there is no such id.
+        UnavailableError: There is no such id.
     """
     stated, own, end = getattr(config, "pad_token_id", None), tokenizer.pad_token_id, tokenizer.eos_token_id
     if own is None and end is None:
@@ -191,6 +201,7 @@ def _settle_padding(folder: Path, tokenizer: Any, config: Any) -> tuple[str, ...
 
 
 def _has_embedding(config: Any, token_id: Any) -> bool:
+    """Return whether a value is a token id within the model's vocabulary."""
     size = getattr(config, "vocab_size", None)
     if not isinstance(token_id, int) or isinstance(token_id, bool) or token_id < 0:
         return False
