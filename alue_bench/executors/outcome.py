@@ -95,8 +95,8 @@ def in_reading_order(outcomes: Sequence[Outcome]) -> list[Outcome]:
 def result_document(outcomes: list[Outcome], plan: Plan, *, experiment: str, tracking_uri: str) -> dict[str, Any]:
     """Return the document of `--json`, which is also kept with the parent run.
 
-    Undefined scores are null, since JSON has no nan. Runs stand in the plan's order, or in the order of the tables where
-    the plan's order was chosen for the machine.
+    Undefined scores are null, since JSON has no nan. Runs stand in the plan's order, or in the order of the tables
+    where the plan's order was chosen for the machine.
 
     Args:
         outcomes: The outcomes in the plan's order.

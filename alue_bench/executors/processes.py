@@ -188,7 +188,7 @@ def _work(connection: Connection, environment: Mapping[str, str]) -> None:
     def tell(event: Event) -> None:
         try:
             connection.send(event)
-        except BrokenPipeError:  # the main process is gone: the current run is interrupted, and does not count as failed
+        except BrokenPipeError:  # the main process is gone: the run is interrupted, which does not count as a failure
             raise Terminated from None
 
     with stop_on_sigterm():

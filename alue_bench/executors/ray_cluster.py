@@ -185,8 +185,8 @@ class RayPool:
 def cores_per_run(nodes: Mapping[str, int], jobs: int) -> int:
     """Return the number of cores that a run reserves.
 
-    It is the largest number with which `jobs` runs fit on the nodes at the same time. It also fits on the smallest node,
-    since that may be the only one that remains.
+    It is the largest number with which `jobs` runs fit on the nodes at the same time. It also fits on the smallest
+    node, since that may be the only one that remains.
 
     Args:
         nodes: The number of cores of each node.

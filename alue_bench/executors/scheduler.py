@@ -202,7 +202,7 @@ class _Scheduler:
         return in_order(self._plan, list(self._outcomes.values()))
 
     def reuse(self) -> list[_Unit]:
-        """Reuse finished runs from the store, and return the rest: the longest first unless the plan's order matters."""
+        """Reuse finished runs, and return the other units, the longest first unless the plan's order matters."""
         waiting = []
         for unit in units(self._plan):
             left = [planned for planned in unit if not self._reused(planned)]
@@ -340,7 +340,7 @@ class _Scheduler:
         return [replace(unit, runs=left)] if left else []
 
     def _released(self) -> list[_Unit]:
-        """Return the units that other invocations have abandoned, to be distributed; take the outcomes of ended ones."""
+        """Take the outcomes of runs that other invocations have ended, and return the units that they abandoned."""
         free: list[_Unit] = []
         kept: list[tuple[_Unit, Held]] = []
         self._recorder.close_interrupted()
