@@ -19,7 +19,7 @@ NAMED = 5
 
 @dataclass(frozen=True)
 class Point:
-    """A strategy's mean score and time in seconds, with half-widths of their intervals where there are several seeds."""
+    """A strategy's mean score and time in seconds, with half-widths of the intervals where there are several seeds."""
 
     name: str
     score: float
