@@ -15,9 +15,9 @@ A candidate is **supported** when, over at least `min_pairs` seeds, its mean los
 bound of its loss is at most tolerance + margin. The error to avoid is to return a setting that loses more than
 tolerance + margin; `level` bounds its probability. A margin of zero cannot work: to show that a loss of 1 % is not
 exceeded would take dozens of seeds. A candidate is **given up** when the lower bound of its loss is above the
-tolerance, or when its mean loss over at least `min_pairs` seeds is. To give up a good candidate by mistake costs savings
-and no score. Whether a candidate is supported depends on its own runs alone; the surface only decides which candidate
-to run.
+tolerance, or when its mean loss over at least `min_pairs` seeds is. To give up a good candidate by mistake costs
+savings and no score. Whether a candidate is supported depends on its own runs alone; the surface only decides which
+candidate to run.
 
 A test of whether full fine-tuning has learnt anything precedes all that (`alue_bench.evaluation.learning`). Where its
 score is not significantly above that of a baseline that ignores the text, the search ends without an answer.
