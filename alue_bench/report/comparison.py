@@ -165,14 +165,14 @@ class ComparisonBlock:
     """The strategies: the baseline first, then by name, with numbers in names ordered by size."""
     notes: tuple[str, ...]
     first_look: bool = False
-    """Whether all runs are low-fidelity runs of a search, on which no recommendation may rest."""
+    """True if all runs are low-fidelity runs of a search, on which no recommendation may rest."""
     rows_told: Mapping[str, str] = field(default_factory=dict)
-    """For each condition that is the digest of a split: the number of rows, and the set where the number alone does not
-    distinguish blocks."""
+    """The number of rows of each split, by the condition that holds the split's digest; and the set where the number
+    alone does not distinguish blocks."""
 
     @property
     def sample(self) -> bool:
-        """Whether the runs used the embedded sample data."""
+        """True if the runs used the embedded sample data."""
         return bool(self.conditions["data_source"] == "sample")
 
 

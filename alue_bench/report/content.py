@@ -31,7 +31,7 @@ class Column:
 
     label: str
     number: bool = True
-    """Whether the entries are numbers, which are aligned to the right."""
+    """True if the entries are numbers, which are aligned to the right."""
     explained: str = ""
     """The meaning of the entries."""
 

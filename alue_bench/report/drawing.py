@@ -76,9 +76,9 @@ class Picture:
     """The alternative text, which describes the figure to readers who do not see it."""
     caption: str = ""
     wide: bool = False
-    """Whether the figure takes the page's whole width where there is room."""
+    """True if the figure takes the page's whole width where there is room."""
     themed: bool = True
-    """Whether the figure takes the page's colours; otherwise it stays as drawn, on white, in dark mode as well."""
+    """True if the figure takes the page's colours; otherwise it stays as drawn, on white, in dark mode as well."""
 
     @property
     def standalone(self) -> str:

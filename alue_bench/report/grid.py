@@ -69,7 +69,7 @@ class Group:
     """The table of the grid's strategies, from the function `cells`."""
     metric: str = "score"
     sample: bool = False
-    """Whether runs used the embedded sample data."""
+    """True if runs used the embedded sample data."""
     conditions: str = ""
     """Further conditions that distinguish the grid from others of the same task and model, in words."""
 

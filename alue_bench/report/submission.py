@@ -43,7 +43,7 @@ class MissingSubmission:
     submission: Submission
     reason: str
     can_be_run: bool
-    """Whether a run would provide it."""
+    """True if a run would provide it."""
     run: Mapping[Hashable, Any] | None = None
     """The row of the best run, which cannot be used; None where there is no run."""
 

@@ -31,7 +31,7 @@ class Amount:
 
     value: float
     relative: bool
-    """Whether the value is a share of full fine-tuning's score."""
+    """True if the value is a share of full fine-tuning's score."""
 
     def of(self, score: float) -> float:
         """Return the difference in units of the score, given full fine-tuning's score."""

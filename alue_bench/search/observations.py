@@ -43,7 +43,7 @@ class Evaluation:
     left_out: tuple[float, ...] = ()
     """The scores without the first, second, … group of examples; the groups are the same in every run."""
     short: bool = False
-    """Whether it was a low-fidelity run, with fewer epochs than the setting in question."""
+    """True if it was a low-fidelity run, with fewer epochs than the setting in question."""
     trivial: float = math.nan
     """The score of a baseline that ignores the text, on the same examples; nan where it was not recorded."""
     trivial_error: float = math.nan

@@ -80,7 +80,7 @@ class Question:
     max_pairs: int = 6
     """The most seeds with which a candidate is run."""
     short_runs: bool = True
-    """Whether the search opens with low-fidelity runs."""
+    """True if the search opens with low-fidelity runs."""
     smallest_saving: float = 0.02
     """The smallest expected saving that is worth another run, as a share of full fine-tuning's cost. While no candidate
     is supported, half of it suffices, since the surface then rests mostly on low-fidelity runs."""
@@ -99,7 +99,7 @@ class Step:
     replicate: int
     """The number of the seed, counted from 0."""
     short: bool = False
-    """Whether it is a low-fidelity run, with fewer epochs."""
+    """True if it is a low-fidelity run, with fewer epochs."""
 
     @property
     def cost(self) -> float:
@@ -138,7 +138,7 @@ class Decision:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the budget ended before the search did."""
+        """True if the budget ended before the search did."""
         return self.hoped_for is not None
 
 

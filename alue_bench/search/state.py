@@ -24,7 +24,7 @@ class Done:
     step: Step
     run_id: str
     reused: bool
-    """Whether the run was finished before the search."""
+    """True if the run was finished before the search."""
     why: str
     """The reason for which the search asked for the run."""
     dev: Evaluation

@@ -170,9 +170,9 @@ class _Open:
     fingerprint: str | None
     """The run's fingerprint; None for the run that holds a plan."""
     again: bool
-    """Whether the run is repeated on request whatever others do."""
+    """True if the run is repeated on request whatever others do."""
     written: bool
-    """Whether the store has the whole opening, apart from `missing`."""
+    """True if the store has the whole opening, apart from `missing`."""
     missing: Shortfall = NOTHING_MISSING
     """The parts of the opening that could not be written although the store answers."""
 

@@ -82,13 +82,13 @@ class SpooledRun:
     fingerprint: str | None
     """The run's fingerprint; None for the run that holds a plan."""
     again: bool
-    """Whether the run was repeated on request although a finished run with its fingerprint may exist."""
+    """True if the run was repeated on request although a finished run with its fingerprint may exist."""
     opening: Opening
     closing: Closing
     folder: Path
     """The entry's folder."""
     artifacts_only: bool = False
-    """Whether the store has everything except the artifacts."""
+    """True if the store has everything except the artifacts."""
 
     @property
     def files(self) -> Path:
