@@ -242,7 +242,7 @@ class TestAPluginsExecutor:
     def test_one_that_tells_of_what_it_was_not_given_is_named_and_leaves_nothing_open(
         self, install: Any, run: CommandLine, runs: Any, event: str, objection: str
     ) -> None:
-        confused = f"from alue_bench import executor\nHere.events = lambda self, timeout_s: [{event}]\n"
+        confused = f"from alue_bench.contract import executor\nHere.events = lambda self, timeout_s: [{event}]\n"
         install("alue-bench-here", f"{HERE}\n{confused}")
         said = run("-s", "full", "--executor", "cafes-here")
         assert said.code == 2
