@@ -96,7 +96,7 @@ def plant(
         tokens=nothing,
         prefixes=nothing,
     )
-    run_id = recorder.start(planted, inputs, labels, again=True)
+    run_id = recorder.start(planted, inputs, again=True)
     assert isinstance(run_id, str)
     recorder._heart.rest(run_id)  # nobody does this run
     for name, value in (tags or {}).items():

@@ -13,7 +13,7 @@ from planted_runs import classes, plant, spec
 
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.task import Labels
-from alue_bench.report.comparison import Block, Comparison, Difference, Verdict, compare, describe_conditions
+from alue_bench.report.comparison import Comparison, ComparisonBlock, Difference, Verdict, compare, describe_conditions
 from alue_bench.report.comparison_table import as_json, text_tables
 from alue_bench.tracking.connection import Connection, connect
 from alue_bench.tracking.reading import read_predictions, read_results
@@ -50,12 +50,12 @@ def compared(connection: Connection) -> Callable[..., Comparison]:
     return do
 
 
-def only(comparison: Comparison) -> Block:
+def only(comparison: Comparison) -> ComparisonBlock:
     (block,) = comparison.blocks
     return block
 
 
-def difference(block: Block, strategy: str) -> Difference:
+def difference(block: ComparisonBlock, strategy: str) -> Difference:
     (row,) = [row for row in block.rows if row.strategy == strategy]
     assert row.difference is not None
     return row.difference

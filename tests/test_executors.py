@@ -17,7 +17,7 @@ from guide import HERE
 from alue_bench.contract.errors import UnavailableError
 from alue_bench.contract.executor import Assignment, Event, Executor, Lost, Report, Resources, Returned, Warned
 from alue_bench.executors import local, scheduler, worker
-from alue_bench.executors.heartbeats import News
+from alue_bench.executors.heartbeats import HeartbeatPoller
 from alue_bench.executors.processes import cause_of_death, environment_of, start, visible_gpus
 from alue_bench.measure.environment import RUNS_PER_GPU
 from alue_bench.planning.sweep_order import TAG
@@ -242,7 +242,7 @@ class TestAPluginsExecutor:
     def test_one_that_tells_of_what_it_was_not_given_is_named_and_leaves_nothing_open(
         self, install: Any, run: CommandLine, runs: Any, event: str, objection: str
     ) -> None:
-        confused = f"from alue_bench import executor\nHere.events = lambda self, timeout_s: [{event}]\n"
+        confused = f"from alue_bench.contract import executor\nHere.events = lambda self, timeout_s: [{event}]\n"
         install("alue-bench-here", f"{HERE}\n{confused}")
         said = run("-s", "full", "--executor", "cafes-here")
         assert said.code == 2
@@ -257,7 +257,7 @@ def test_an_executor_that_asks_the_store_for_news_goes_on_while_it_is_away() -> 
         number=1, runs=(), tracking_uri="http://127.0.0.1:9", experiment="x", parent_id=None, invocation="i",
         disabled_plugins=(), rerun=False, device="cpu",
     )  # fmt: skip
-    assert News(assignment).reports() == []
+    assert HeartbeatPoller(assignment).reports() == []
 
 
 class TestAWorkerThatBeginsWhileTheStoreIsAway:

@@ -1,1 +1,1 @@
-"""Doing the runs of a plan: one after the other in this process, or handed out to workers in others."""
+"""The execution of a plan: its runs one after the other in this process, or distributed to worker processes."""

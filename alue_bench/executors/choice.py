@@ -1,4 +1,4 @@
-"""Which executor does a plan: those that come with the harness, and those of plugins."""
+"""The choice of the executor for a plan, among the built-in ones and those of plugins."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BUILT_IN = (
 
 
 def known_executors(registry: Registry) -> Mapping[str, Executor]:
-    """By name. A plugin cannot take the name of one that comes with the harness."""
+    """Return all executors by name. Where a plugin uses the name of a built-in one, the built-in one counts."""
     others = {name: declared.value for name, declared in registry.executors.items()}
     return others | {executor.name: executor for executor in BUILT_IN}
 
@@ -39,8 +39,20 @@ def known_executors(registry: Registry) -> Mapping[str, Executor]:
 def chosen_executor(
     name: str | None, jobs: int | None, gpus_per_run: float | None, registry: Registry
 ) -> Executor | None:
-    """None for runs in this process, one after the other. Raises UsageError where there is none of this name, or the
-    numbers make no sense."""
+    """Return the executor that the options select.
+
+    Args:
+        name: The value of --executor; None for the default.
+        jobs: The value of --jobs, the number of runs at the same time.
+        gpus_per_run: The value of --gpus-per-run: a part of one GPU, or a number of whole ones.
+        registry: The declarations of the installed plugins.
+
+    Returns:
+        None where the runs are executed one after the other in this process.
+
+    Raises:
+        UsageError: There is no executor of this name, or a number is out of range.
+    """
     if jobs is not None and jobs < 1:
         raise UsageError(f"--jobs is {jobs}; it must be at least 1")
     if gpus_per_run is not None and not gpus_per_run > 0:

@@ -1,4 +1,4 @@
-"""One run after the other, in this process; finished ones are not repeated."""
+"""The default executor: one run after the other in this process, without repeating finished ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from alue_bench.tracking.recording import Recorder
 __all__ = ["Interrupted", "Observer", "Outcome", "Status", "aggregate", "execute_plan", "result_document"]
 
 RETURN_S = 2.0
-"""Between two looks at runs that other invocations do, where nothing else is left."""
+"""The seconds between two looks at runs that other invocations execute, where no other runs are left."""
 
 
 def execute_plan(
@@ -35,14 +35,27 @@ def execute_plan(
     rerun: bool = False,
     fail_fast: bool = False,
 ) -> list[Outcome]:
-    """Do what is not yet done. A run that fails is recorded and the plan goes on, unless `fail_fast`.
+    """Execute the runs of a plan that are not finished yet.
 
-    What another invocation does at this moment is left to it: the plan goes on with other runs, comes back at the end,
-    and takes over what the other has not finished.
+    A run that another invocation is executing is left to it: the plan continues with other runs, returns to it at the
+    end, and takes it over where the other invocation has not finished it.
 
-    Raises Interrupted, with the outcomes so far, on KeyboardInterrupt; the run at hand is then closed as KILLED.
+    Args:
+        plan: The plan.
+        recorder: The recorder, with the parent run open.
+        registry: The declarations of the installed plugins.
+        observer: The receiver of progress, outcomes and warnings.
+        rerun: Whether to execute finished runs again.
+        fail_fast: Whether to stop after the first run that fails; otherwise the failure is recorded and the plan
+            continues.
+
+    Returns:
+        The outcomes in the plan's order.
+
+    Raises:
+        Interrupted: The user pressed Ctrl-C. It holds the outcomes so far; the current run is closed as KILLED.
     """
-    bench = Runner(recorder, registry, observer, rerun=rerun)
+    runner = Runner(recorder, registry, observer, rerun=rerun)
     outcomes: list[Outcome] = []
     waiting, told = units(plan), False
     try:
@@ -52,8 +65,8 @@ def execute_plan(
             before = len(outcomes)
             for unit in waiting:
                 for place, planned in enumerate(unit):
-                    outcome = bench.do(planned)
-                    if isinstance(outcome, Held):  # the rest may use the model that the other is training
+                    outcome = runner.do(planned)
+                    if isinstance(outcome, Held):  # the rest of the unit may use the model that the other is training
                         later.append(unit[place:])
                         break
                     outcomes.append(outcome)
@@ -74,13 +87,14 @@ def execute_plan(
 
 
 def units(plan: Plan) -> list[list[PlannedRun]]:
-    """Runs that share one training, such as those of a diagnostic set, stay together; all in the plan's order."""
-    found: dict[str, list[PlannedRun]] = {}
+    """Group a plan's runs by the training that they share, such as that of a diagnostic set, in the plan's order."""
+    by_training: dict[str, list[PlannedRun]] = {}
     for planned in plan.runs:
-        found.setdefault(planned.spec.training_key, []).append(planned)
-    return list(found.values())
+        by_training.setdefault(planned.spec.training_key, []).append(planned)
+    return list(by_training.values())
 
 
 def waiting_for(later: list[list[PlannedRun]]) -> str:
+    """Return the message that the plan waits for runs of another invocation."""
     count = sum(map(len, later))
     return f"another invocation does the {count} runs that are left; waiting for it, and taking over if it dies"

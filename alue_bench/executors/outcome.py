@@ -1,4 +1,4 @@
-"""What becomes of planned runs, who is told of it, and what is made of all of them."""
+"""The outcomes of planned runs, the observers that receive them, and their aggregates."""
 
 from __future__ import annotations
 
@@ -16,50 +16,59 @@ Status = Literal["finished", "reused", "failed"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a planned run."""
+    """The outcome of a planned run."""
 
     planned: PlannedRun
     status: Status
     run_id: str
     metrics: Mapping[str, float] = field(default_factory=dict)
     cause: str = ""
-    """Of a failure, in one line."""
+    """The cause of a failure in one line; otherwise empty."""
 
     @property
     def spec(self) -> RunSpec:
+        """The run's specification."""
         return self.planned.spec
 
 
 class Observer(Protocol):
-    """Is told how a plan goes along."""
+    """A receiver of a plan's progress, such as a progress bar."""
 
-    def started(self, planned: PlannedRun) -> None: ...
+    def started(self, planned: PlannedRun) -> None:
+        """Receive the news that a run has started."""
 
-    def advanced(self, planned: PlannedRun, done: int, total: int) -> None: ...
+    def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
+        """Receive a run's progress, in training steps."""
 
-    def ended(self, outcome: Outcome) -> None: ...
+    def ended(self, outcome: Outcome) -> None:
+        """Receive a run's outcome."""
 
-    def warned(self, message: str) -> None: ...
+    def warned(self, message: str) -> None:
+        """Receive a message for the user."""
 
 
 class Interrupted(BaseException):
-    """The user stopped the plan; holds what was finished until then."""
+    """The interruption of a plan by the user, with the outcomes until then."""
 
     def __init__(self, outcomes: list[Outcome]) -> None:
+        """Take the outcomes until the interruption."""
         super().__init__("interrupted")
         self.outcomes = outcomes
 
 
 def in_order(plan: Plan, outcomes: list[Outcome]) -> list[Outcome]:
-    """As the plan has them, whatever came first."""
+    """Return the outcomes in the order of the plan."""
     place = {planned.spec.fingerprint: index for index, planned in enumerate(plan.runs)}
     return sorted(outcomes, key=lambda outcome: place[outcome.spec.fingerprint])
 
 
 def aggregate(outcomes: list[Outcome]) -> dict[str, float]:
-    """Return what a parent run shows at a glance: per strategy, and per value of hyper-parameters that vary, the mean
-    score and the whole training time; counts."""
-    found: dict[str, float] = {
+    """Return the metrics of the run that holds a plan.
+
+    These are the number of runs of each status and, for each strategy and each value of the hyper-parameters that vary,
+    the mean score and the total training time in seconds.
+    """
+    aggregates: dict[str, float] = {
         f"runs/{status}": sum(outcome.status == status for outcome in outcomes)
         for status in ("finished", "reused", "failed")
     }
@@ -72,21 +81,28 @@ def aggregate(outcomes: list[Outcome]) -> dict[str, float]:
     for name, group in groups.items():
         scores = [m["test/score"] for m in group if math.isfinite(m.get("test/score", math.nan))]
         if scores:
-            found[f"mean_score/{name}"] = sum(scores) / len(scores)
-            found[f"total_train_s/{name}"] = sum(m["runtime/train_s"] for m in group)
-    return found
+            aggregates[f"mean_score/{name}"] = sum(scores) / len(scores)
+            aggregates[f"total_train_s/{name}"] = sum(m["runtime/train_s"] for m in group)
+    return aggregates
 
 
 def in_reading_order(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Return outcomes as people look for them: by task, model, strategy, hyper-parameters that vary, and seed."""
+    """Return the outcomes sorted by task, model, strategy, hyper-parameters that vary, and seed."""
     place = reading_order([outcome.spec for outcome in outcomes])
     return sorted(outcomes, key=lambda outcome: place[outcome.spec.fingerprint])
 
 
 def result_document(outcomes: list[Outcome], plan: Plan, *, experiment: str, tracking_uri: str) -> dict[str, Any]:
-    """Return the document of `--json`, also kept with the parent run. Undefined scores are null: JSON has no nan.
+    """Return the document of `--json`, which is also kept with the parent run.
 
-    Runs stand in the plan's order; where that is one for the machine, in the order of the tables.
+    Undefined scores are null, since JSON has no nan. Runs stand in the plan's order, or in the order of the tables
+    where the plan's order was chosen for the machine.
+
+    Args:
+        outcomes: The outcomes in the plan's order.
+        plan: The plan.
+        experiment: The MLflow experiment.
+        tracking_uri: The store's address.
     """
     listed = in_reading_order(outcomes) if plan.order_matters else outcomes
     specs = [planned.spec for planned in plan.runs]

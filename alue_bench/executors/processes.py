@@ -1,7 +1,7 @@
-"""`--executor local --jobs N`: worker processes on this machine, each with a device and a share of the cores.
+"""The executor of `--executor local --jobs N`: worker processes on this machine, each with a share of its devices.
 
-A worker is a fresh process: neither torch nor CUDA is loaded before its environment says which device and how many
-threads are its own. It does one assignment after the other, and ends with the plan or when the main process dies.
+A worker is a fresh process: neither torch nor CUDA is loaded before its environment variables assign it a device and a
+number of threads. It executes one assignment after the other, and ends with the plan or when the main process dies.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from alue_bench.measure.environment import RUNS_PER_GPU
 from alue_bench.messages.redaction import redact
 
 GRACE_S = 15.0
-"""For a worker to close its run before it is killed."""
+"""The seconds that a worker has to close its run before it is killed."""
 DEVICE_LOST = 75
-"""Exit code of a worker that can no longer use its GPU, as no other process of the same GPU need be."""
+"""The exit code of a worker that can no longer use its GPU, although other processes on the same GPU may."""
 
 
 def start(resources: Resources) -> ProcessPool:
-    """As many workers as there are to be runs at once; they share the GPUs."""
+    """Return a pool of as many workers as runs at the same time; they share the GPUs evenly."""
     jobs = resources.jobs or 1
     if resources.device != "cuda":
         return ProcessPool([environment_of(None, jobs)] * jobs)
@@ -39,24 +39,31 @@ def start(resources: Resources) -> ProcessPool:
 
 
 def visible_gpus() -> list[str]:
-    """As CUDA_VISIBLE_DEVICES would name each."""
+    """Return the names of the usable GPUs, as CUDA_VISIBLE_DEVICES takes them."""
     import torch
 
     there = torch.cuda.device_count()
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is None:
         return [str(number) for number in range(there)]
-    # CUDA stops at the first that is not there, as where a container's image names more than its machine has.
+    # CUDA ignores the list from the first missing GPU on, for example in a container whose image names more GPUs than
+    # its machine has.
     return [name.strip() for name in given.split(",") if name.strip()][:there]
 
 
 def environment_of(device: str | None, jobs: int) -> dict[str, str]:
-    """What a worker's environment has besides: its device, and as many threads as its share of the cores. A number of
-    threads that the user has set is meant for each process."""
+    """Return the environment variables of a worker: its device, and the threads of its share of the cores.
+
+    A number of threads that the user has set in OMP_NUM_THREADS applies to each process unchanged.
+
+    Args:
+        device: The worker's GPU, as CUDA_VISIBLE_DEVICES names it; None for the CPU.
+        jobs: The number of workers on this machine.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, cores // jobs))
-    found = {"OMP_NUM_THREADS": threads, "RAYON_NUM_THREADS": threads}
-    return found | ({"CUDA_VISIBLE_DEVICES": device} if device is not None else {})
+    variables = {"OMP_NUM_THREADS": threads, "RAYON_NUM_THREADS": threads}
+    return variables | ({"CUDA_VISIBLE_DEVICES": device} if device is not None else {})
 
 
 @dataclass
@@ -67,37 +74,45 @@ class _Worker:
 
 
 class ProcessPool:
-    """One process for each environment, started when there is work for it, and anew when it has died."""
+    """A pool with a worker process for each environment, started when there is work for it and replaced when it died.
+
+    It implements `alue_bench.contract.executor.WorkerPool`.
+    """
 
     def __init__(self, environments: Sequence[Mapping[str, str]]) -> None:
+        """Take the environment variables of each worker."""
         self.environments = environments
         self._workers: dict[int, _Worker] = {}
 
     def has_room(self) -> bool:
+        """Return whether a worker is idle."""
         return self._idle_place() is not None
 
     def submit(self, assignment: Assignment) -> None:
+        """Send an assignment to an idle worker, and start its process where there is none."""
         place = self._idle_place()
         assert place is not None
         worker = self._workers.get(place)
         if worker is None or not worker.process.is_alive():
             worker = self._workers[place] = _start(self.environments[place])
         worker.assignment = assignment.number
-        with suppress(BrokenPipeError):  # it died this moment: its end of the connection tells
+        with suppress(BrokenPipeError):  # the worker has just died: `events` will report it from the closed connection
             worker.connection.send(assignment)
 
     def events(self, timeout_s: float) -> Sequence[Event]:
+        """Return the events since the last call; wait up to `timeout_s` seconds for the first."""
         working = {w.connection: w for w in self._workers.values() if w.assignment is not None}
-        found: list[Event] = []
+        events: list[Event] = []
         for ready in wait(list(working), timeout_s):
             assert isinstance(ready, Connection)
-            found += _received(working[ready])
-        return found
+            events += _received(working[ready])
+        return events
 
     def stop(self) -> None:
+        """End all workers: working ones get SIGTERM, and are killed where they have not ended after `GRACE_S`."""
         processes = [worker.process for worker in self._workers.values()]
         for worker in self._workers.values():
-            worker.connection.close()  # one that waits for work ends
+            worker.connection.close()  # a worker that waits for work ends
             if worker.assignment is not None:
                 worker.process.terminate()
         deadline = time.monotonic() + GRACE_S
@@ -117,14 +132,14 @@ class ProcessPool:
 
 
 def _received(worker: _Worker) -> list[Event]:
-    """All that a worker has said; that it is lost where its connection is closed."""
-    found: list[Event] = []
+    """Return the events that a worker has sent, and that it is lost where its connection is closed."""
+    events: list[Event] = []
     number = worker.assignment
     assert number is not None
     try:
         while worker.assignment is not None and worker.connection.poll():
             event: Event = worker.connection.recv()
-            found.append(event)
+            events.append(event)
             if isinstance(event, Returned | Lost):
                 worker.assignment = None
     except (EOFError, OSError):
@@ -132,12 +147,16 @@ def _received(worker: _Worker) -> list[Event]:
         worker.connection.close()
         worker.assignment = None
         code = worker.process.exitcode
-        found.append(Lost(number, cause_of_death(code), infrastructure_failure=code == DEVICE_LOST))
-    return found
+        events.append(Lost(number, cause_of_death(code), infrastructure_failure=code == DEVICE_LOST))
+    return events
 
 
 def cause_of_death(code: int | None) -> str:
-    """Of a process that ended with this code, negative for a signal, before its work was done."""
+    """Return the cause for which a worker ended before its work was done.
+
+    Args:
+        code: The exit code of its process; the negative number of a signal that killed it.
+    """
     if code is not None and code < 0:
         name = signal.Signals(-code).name
         hint = ", as the system does where memory runs out" if name == "SIGKILL" else ""
@@ -157,10 +176,10 @@ def _start(environment: Mapping[str, str]) -> _Worker:
 
 
 def _work(connection: Connection, environment: Mapping[str, str]) -> None:
-    """A worker's whole life."""
+    """Execute assignments from the connection until it is closed: the main function of a worker process."""
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process decides
-    os.dup2(sys.stderr.fileno(), 1)  # stdout is for the result
+    os.dup2(sys.stderr.fileno(), 1)  # stdout is reserved for the result
     threading.Thread(target=_end_with_parent, name="parent watch", daemon=True).start()
 
     from alue_bench.executors.termination import Terminated, stop_on_sigterm
@@ -169,7 +188,7 @@ def _work(connection: Connection, environment: Mapping[str, str]) -> None:
     def tell(event: Event) -> None:
         try:
             connection.send(event)
-        except BrokenPipeError:  # the main process is gone: the run at hand is cut short by that, and has not failed
+        except BrokenPipeError:  # the main process is gone: the run is interrupted, which does not count as a failure
             raise Terminated from None
 
     with stop_on_sigterm():
@@ -181,9 +200,9 @@ def _work(connection: Connection, environment: Mapping[str, str]) -> None:
                     return
                 try:
                     carry_out(assignment, tell)
-                except DeviceLostError:  # and so is this process: another takes its place
+                except DeviceLostError:  # the pool starts another process in place of this one
                     sys.exit(DEVICE_LOST)
-                except Exception as error:  # such as a store that is away: the plan must hear of it
+                except Exception as error:  # such as an unreachable store, of which the main process must learn
                     message = next(iter(str(error).splitlines()), "")
                     cause = message if isinstance(error, AlueBenchError) else f"{type(error).__name__}: {message}"
                     tell(Lost(assignment.number, redact(cause)))
@@ -194,10 +213,10 @@ def _work(connection: Connection, environment: Mapping[str, str]) -> None:
 
 
 def _end_with_parent() -> None:
-    """Nobody waits for the results of a worker whose main process was killed."""
+    """Send this worker SIGTERM when its main process was killed, since nobody waits for its results any more."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
-        while True:  # until the main thread heeds it
+        while True:  # until the main thread has handled it
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(2.0)

@@ -1,7 +1,7 @@
-"""`--executor ray`: each assignment a task of a Ray cluster, in a fresh worker process, wherever there is room.
+"""The executor of `--executor ray`: each assignment is a task of a Ray cluster, in a fresh worker process.
 
-The cluster is the one that RAY_ADDRESS names, or the one that runs on this machine, or a new one of this machine alone.
-Ray places tasks and tells of dead workers and nodes; what then becomes of a run is decided as for every executor.
+The cluster is the one that RAY_ADDRESS names, or the one that runs on this machine, or a new one on this machine alone.
+Ray places tasks and reports dead workers and nodes. The scheduler then decides about the run, as for every executor.
 """
 
 from __future__ import annotations
@@ -29,24 +29,29 @@ from alue_bench.contract.executor import (
     Started,
     Warned,
 )
-from alue_bench.executors.heartbeats import News
+from alue_bench.executors.heartbeats import HeartbeatPoller
 from alue_bench.measure.environment import RUNS_PER_GPU
 from alue_bench.messages.extras import install_command
 from alue_bench.messages.redaction import redact
 
 GRACE_S = 15.0
-"""For a worker to close its run before it is killed."""
+"""The seconds that a worker has to close its run before it is killed."""
 LOOK_S = 5.0
-"""Between two looks into the store for how far runs are."""
+"""The seconds between two queries of the store for the progress of runs."""
 
 TRAVELS = ("ALUE_BENCH_", "MLFLOW_", "HF_", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM")
-"""Beginnings of the environment variables that workers get. As an argument, not as Ray's runtime environment, which its
-dashboard shows: passwords may be among them."""
+"""The beginnings of the names of the environment variables that workers get. They are passed as an argument and not as
+Ray's runtime environment, which its dashboard shows, since passwords may be among them."""
 
 
 def start(resources: Resources) -> RayPool:
-    """Raises UnavailableError where Ray is not installed or its cluster does not answer, UsageError where that has no
-    GPU though the plan is for one."""
+    """Connect to the Ray cluster, and return a pool of its workers.
+
+    Raises:
+        UnavailableError: Ray is not installed, or its cluster does not answer.
+        UsageError: The cluster has no GPU although the plan's runs need one, or --gpus-per-run was given although they
+            compute on the CPU.
+    """
     try:
         import ray
     except ImportError as error:
@@ -55,9 +60,9 @@ def start(resources: Resources) -> RayPool:
         ) from error
     ours = not ray.is_initialized()
     if ours:
-        # Without this, Ray takes GPUs from tasks that ask for none, and its own warning about that.
+        # Without this, Ray hides GPUs from tasks that ask for none, and prints a warning about it.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anybody
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage statistics are sent
         on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(log_to_driver=False, logging_level="error", include_dashboard=False)
@@ -83,44 +88,56 @@ def start(resources: Resources) -> RayPool:
 
 
 class RayPool:
-    """The tasks of one plan that are under way."""
+    """A pool of one plan's tasks on a Ray cluster. It implements `alue_bench.contract.executor.WorkerPool`."""
 
     def __init__(self, ray: Any, *, gpus: float, jobs: int | None, ours: bool) -> None:
+        """Define the task that Ray runs.
+
+        Args:
+            ray: The module `ray`, connected to a cluster.
+            gpus: The number of GPUs of a run, or a part of one; 0 for the CPU.
+            jobs: The most runs at the same time; None for as many as the cluster has room for.
+            ours: Whether this process connected to the cluster, and disconnects at the end.
+        """
         self._ray, self._gpus, self._jobs, self._ours = ray, gpus, jobs, ours
-        # Ray prints what befalls its nodes on stdout, which belongs to the result.
+        # Ray prints messages about its nodes on stdout, which is reserved for the result.
         self._kept_off_stdout = ExitStack()
         self._kept_off_stdout.enter_context(redirect_stdout(sys.stderr))
         self._shares = {RUNS_PER_GPU: f"{1 / gpus:.3g}"} if 0 < gpus < 1 else {}
         self._cpus = 1 if jobs is None or gpus else cores_per_run(self._nodes(), jobs)
-        # Retries are the harness's: it must close what the dead left first. A worker's memory and CUDA context go with
-        # it: a process a task.
+        # The scheduler retries, not Ray, since the dead worker's run must be closed first. Each task gets a process of
+        # its own, whose end frees its memory and CUDA context.
         self._task = ray.remote(num_cpus=self._cpus, num_gpus=gpus, max_calls=1, max_retries=0)(_carry_out)
         self._tasks: dict[Any, int] = {}
-        self._news: News | None = None
+        self._heartbeats: HeartbeatPoller | None = None
         self._looked = 0.0
         self._alive = set(self._nodes())
 
     def has_room(self) -> bool:
+        """Return whether the cluster, or the limit of --jobs, has room for one more task."""
         return len(self._tasks) < (self._jobs or self._capacity())
 
     def submit(self, assignment: Assignment) -> None:
+        """Submit an assignment to the cluster as a task."""
         environment = {name: value for name, value in os.environ.items() if name.startswith(TRAVELS)} | self._shares
         self._tasks[self._task.remote(assignment, environment, str(Path.cwd()))] = assignment.number
-        if self._news is None:
-            self._news = News(assignment)
+        if self._heartbeats is None:
+            self._heartbeats = HeartbeatPoller(assignment)
 
     def events(self, timeout_s: float) -> Sequence[Event]:
+        """Return the events since the last call; wait up to `timeout_s` seconds for the first."""
         ready, _ = self._ray.wait(list(self._tasks), num_returns=1, timeout=timeout_s)
-        found: list[Event] = []
+        events: list[Event] = []
         for reference in ready:
-            found += self._ended(reference, self._tasks.pop(reference))
+            events += self._events_of(reference, self._tasks.pop(reference))
         now = time.monotonic()
-        if not found and self._news is not None and now - self._looked >= LOOK_S:
+        if not events and self._heartbeats is not None and now - self._looked >= LOOK_S:
             self._looked = now
-            found += self._news.reports()
-        return found
+            events += self._heartbeats.reports()
+        return events
 
     def stop(self) -> None:
+        """Cancel all tasks: running ones are interrupted, and killed where they have not ended after `GRACE_S`."""
         try:
             for reference in self._tasks:
                 self._ray.cancel(reference, force=False)
@@ -128,13 +145,14 @@ class RayPool:
                 _, left = self._ray.wait(list(self._tasks), num_returns=len(self._tasks), timeout=GRACE_S)
                 for reference in left:
                     self._ray.cancel(reference, force=True)
-        finally:  # whoever presses Ctrl-C again here still gets the result on stdout
+        finally:  # after a second Ctrl-C here, the result must still reach stdout
             self._tasks.clear()
             if self._ours:
                 self._ray.shutdown()
             self._kept_off_stdout.close()
 
-    def _ended(self, reference: Any, number: int) -> list[Event]:
+    def _events_of(self, reference: Any, number: int) -> list[Event]:
+        """Return the events of a task that has ended, whatever ended it."""
         from ray import exceptions
 
         try:
@@ -152,28 +170,39 @@ class RayPool:
             return [Lost(number, "the machine of its worker was lost", infrastructure_failure=True)]
 
     def _nodes(self) -> dict[str, int]:
-        """The cores of each node that lives."""
+        """Return the number of cores of each live node, by the node's id."""
         return {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in self._ray.nodes() if node["Alive"]}
 
     def _capacity(self) -> int:
-        """How many tasks the cluster, as it is at this moment, can do at once; one where it may yet grow."""
-        found = self._ray.cluster_resources()
-        fits = found.get("CPU", 0) // self._cpus
+        """Return the number of tasks for which the cluster has room now; at least one, since it may yet grow."""
+        resources = self._ray.cluster_resources()
+        fits = resources.get("CPU", 0) // self._cpus
         if self._gpus:
-            fits = min(fits, found.get("GPU", 0) // self._gpus)
+            fits = min(fits, resources.get("GPU", 0) // self._gpus)
         return max(1, int(fits))
 
 
 def cores_per_run(nodes: Mapping[str, int], jobs: int) -> int:
-    """As many as let so many runs be under way at once, and fit on every node: any may be the one that is left."""
+    """Return the number of cores that a run reserves.
+
+    It is the largest number with which `jobs` runs fit on the nodes at the same time. It also fits on the smallest
+    node, since that may be the only one that remains.
+
+    Args:
+        nodes: The number of cores of each node.
+        jobs: The number of runs at the same time.
+    """
     on_each = -(-jobs // max(1, len(nodes)))
     return max(1, min(nodes.values(), default=1) // on_each)
 
 
 def _carry_out(assignment: Assignment, environment: Mapping[str, str], folder: str) -> list[Report]:
-    """In the worker. Its reports travel together, at the end; the store tells of the course until then."""
+    """Execute an assignment in the worker, and return its reports.
+
+    The reports travel together at the end. Until then the heartbeats in the store show the progress.
+    """
     os.environ.update(environment)
-    if os.path.isdir(folder):  # relative paths mean there what they mean here, where the machines share them
+    if os.path.isdir(folder):  # so that relative paths work on machines that share this folder
         os.chdir(folder)
     from alue_bench.executors.worker import carry_out
 

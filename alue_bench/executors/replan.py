@@ -1,6 +1,6 @@
-"""What a run's names stand for, found again in another process: names travel, rows and weights do not.
+"""The planning of a run anew in a worker process, since its rows and weights do not travel, but names and paths do.
 
-The worker plans the one run anew from its spec, and goes on only where that has the fingerprint that was asked for.
+The worker plans the single run from its spec. It executes the run only where the new plan has the same fingerprint.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from alue_bench.planning.build import PlanCache, PlannedRun, PlanRequest, build_
 
 
 class DiffersHere(AlueBenchError):
-    """The worker's data, model or plugins are not those of the plan."""
+    """The error that the worker's data, model or plugins differ from those of the plan."""
 
 
 def source_of(planned: PlannedRun, registry: Registry) -> Source:
-    """What `rebuilt` needs besides the spec."""
+    """Return the names and paths that `rebuilt` needs besides the spec, taken from the planned run."""
     inputs = planned.inputs
     folders = {rows.folder for rows in (inputs.rows, inputs.train_rows)}
     kinds = {folder.kind for folder in folders}
     return Source(
         model=_reference(inputs.model, registry),
-        # Of a pair of tasks, one may be the sample: then the search for files is made again as it was made here.
+        # One of a pair of tasks may use the embedded sample. Then no folder is named, and the worker searches for files
+        # in the same way as this process did.
         data_dir=next(iter(folders)).path.absolute() if kinds == {"real"} and len(folders) == 1 else None,
         sample=kinds == {"sample"},
         cache_size=f"{inputs.prefixes.limit_bytes}B",
@@ -40,7 +41,7 @@ def source_of(planned: PlannedRun, registry: Registry) -> Source:
 
 
 def _reference(model: Model, registry: Registry) -> str:
-    """As for --model."""
+    """Return the model as --model takes it."""
     declared = registry.models.get(model.name)
     if declared is not None and declared.value.checkpoint == model.checkpoint:
         return model.name
@@ -50,10 +51,17 @@ def _reference(model: Model, registry: Registry) -> str:
 
 
 def rebuilt(spec: RunSpec, source: Source, registry: Registry, shelf: PlanCache) -> PlannedRun:
-    """The planned run with its inputs. `shelf` keeps rows and checkpoints for the next one.
+    """Plan a run anew from its spec, and return it with its inputs.
 
-    Raises DiffersHere where this process finds something else than the one that made the plan, and what `build_plan`
-    raises where it finds nothing.
+    Args:
+        spec: The run's specification in the plan.
+        source: The names and paths from `source_of`.
+        registry: The declarations of the plugins in this process.
+        shelf: The cache that keeps rows and checkpoints for the next run.
+
+    Raises:
+        DiffersHere: The data, model or plugins of this process give another fingerprint.
+        AlueBenchError: This process does not find the data, the model or the plugins, as in `build_plan`.
     """
     request = PlanRequest(
         tasks=(spec.task,),
@@ -79,22 +87,24 @@ def rebuilt(spec: RunSpec, source: Source, registry: Registry, shelf: PlanCache)
     plan = build_plan(request, registry, shelf)
     if not plan.runs:
         raise UsageError("; ".join(skipped.reason for skipped in plan.skipped))
-    (found,) = plan.runs
-    here = replace(found.spec, model=spec.model)  # two folders of one name have a suffix in a plan with both
+    (planned,) = plan.runs
+    here = replace(planned.spec, model=spec.model)  # in a plan with two model folders of one name, these have a suffix
     if here.fingerprint != spec.fingerprint:
         raise DiffersHere(f"the worker finds another {_difference(spec, here)} than the plan has for {spec.label}")
-    # The number format is that of the plan here: that the model cannot compute in the one asked for is known there.
-    trial = replace(found.inputs.trial, notes=source.notes)
-    inputs = replace(found.inputs, model=replace(found.inputs.model, name=spec.model), trial=trial)
+    # The request here names the number format that the plan settled on. Only the plan knows that the model could not
+    # compute in the one that the user asked for, so its notes are taken.
+    trial = replace(planned.inputs.trial, notes=source.notes)
+    inputs = replace(planned.inputs, model=replace(planned.inputs.model, name=spec.model), trial=trial)
     inputs.depths.depths.update(source.depths)
     if (inputs.checkpoint, inputs.train_task.labels) not in shelf.more_expected:
-        # The next assignment is likely to begin with the same model: it is kept from one to the next.
+        # The next assignment probably begins with the same model, which is therefore kept.
         shelf.more_expected.append((inputs.checkpoint, inputs.train_task.labels))
         shelf.models.expect(inputs.checkpoint, inputs.train_task.labels)
-    return PlannedRun(spec, inputs, found.hyper, source.tags)
+    return PlannedRun(spec, inputs, planned.hyper, source.tags)
 
 
 def _difference(spec: RunSpec, here: RunSpec) -> str:
-    wanted, found = spec.as_dict(), here.as_dict()
-    names = [name for name in wanted if wanted[name] != found.get(name) and name not in ("fingerprint", "training_key")]
+    wanted, actual = spec.as_dict(), here.as_dict()
+    digests = ("fingerprint", "training_key")
+    names = [name for name in wanted if wanted[name] != actual.get(name) and name not in digests]
     return " and ".join(names) or "run"

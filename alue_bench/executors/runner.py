@@ -1,4 +1,4 @@
-"""Runs done in this process, one at a time: looked up, claimed, executed, recorded."""
+"""The execution of runs in this process, one at a time: each is looked up, claimed, executed and recorded."""
 
 from __future__ import annotations
 
@@ -19,17 +19,22 @@ from alue_bench.training.device.errors import device_is_lost, give_back
 
 
 class Runner:
-    """Does runs in this process, and keeps the model of the last one for the next that can use it."""
+    """An executor of single runs in this process. It keeps the last trained model for a next run that can use it."""
 
     def __init__(self, recorder: Recorder, registry: Registry, observer: Observer, *, rerun: bool) -> None:
+        """Take the recorder, the plugins' declarations, the observer, and whether finished runs are executed again."""
         self._recorder, self._registry, self._observer, self._rerun = recorder, registry, observer, rerun
         self._trained: Trained | None = None
         self._held: dict[str, Held] = {}
 
     def do(self, planned: PlannedRun) -> Outcome | Held:
-        """Reuse or do one run; Held where another process does it.
+        """Execute a run, or reuse its finished result.
 
-        Raises DeviceLostError where an earlier run has made the GPU useless for this process.
+        Returns:
+            The run's outcome; or, as Held, the run of another process that is executing it.
+
+        Raises:
+            DeviceLostError: An earlier run has made the GPU unusable for this process.
         """
         spec = planned.spec
         outcome = self._elsewhere(planned)
@@ -42,28 +47,31 @@ class Runner:
             )
         if self._trained is not None and self._trained.key != spec.training_key:
             self._let_go()
-        run_id = self._recorder.start(
-            spec, planned.inputs, planned.inputs.task.labels, again=self._rerun, tags=planned.tags
-        )
+        run_id = self._recorder.start(spec, planned.inputs, again=self._rerun, tags=planned.tags)
         if isinstance(run_id, Held):
-            # Its holder may have finished it this moment.
+            # The other process may have just finished it.
             self._held[spec.fingerprint] = run_id
             return self._elsewhere(planned) or run_id
         self._observer.started(planned)
         return self._execute(planned, run_id)
 
     def _let_go(self) -> None:
-        """Frees the last model before the next one is loaded."""
+        """Free the last model before the next one is loaded."""
         if self._trained is None:
             return
         device, model = self._trained.device.name, weakref.ref(self._trained.stack.model)
         self._trained = None
-        if model() is not None:  # a circle of references: a plugin's, since ours make none; collecting takes long
+        if model() is not None:  # a plugin's reference cycle keeps it, since the built-in models have none
             gc.collect()
         give_back(device)
 
     def _elsewhere(self, planned: PlannedRun) -> Outcome | Held | None:
-        """What another process, or an earlier invocation, has made of the run; None where it is to be done."""
+        """Return what another process or an earlier invocation has done with the run.
+
+        Returns:
+            The outcome of the finished or failed run; the run that is being executed, as Held; or None where the run is
+            to be executed here.
+        """
         if self._rerun:
             return None
         fingerprint = planned.spec.fingerprint
@@ -72,9 +80,9 @@ class Runner:
             return Outcome(planned, "reused", done.run_id, done.metrics)
         seen = self._held.pop(fingerprint, None)
         if seen is not None:
-            ended = self._recorder.ended(seen)
-            if ended.status == "FAILED":  # while this plan waited: it would only fail again
-                return Outcome(planned, "failed", seen.run_id, cause=next(iter(ended.cause.splitlines()), ""))
+            ending = self._recorder.ending_of(seen)
+            if ending.status == "FAILED":  # it failed while this plan waited, and would fail again
+                return Outcome(planned, "failed", seen.run_id, cause=next(iter(ending.cause.splitlines()), ""))
         holder = self._recorder.holder(fingerprint)
         if holder is not None:
             self._held[fingerprint] = holder
@@ -92,14 +100,14 @@ class Runner:
         try:
             result, self._trained = execute(spec, planned.inputs, before=self._trained, on_step=on_step)
             problems = (*result.problems, *self._recorder.finish(run_id, spec, result, labels))
-            if self._trained.file is not None:  # not before the result is safe
+            if self._trained.file is not None:  # the saved training state goes only after the result is safe
                 self._trained.file.remove()
         except StoreUnavailableError:
             raise
         except ClaimLost:
             self._trained = None
             return Held(run_id)
-        except Exception as error:  # one run's failure must not cost the others
+        except Exception as error:  # one run's failure must not end the others
             self._trained = None
             cause = redact(str(error) if isinstance(error, AlueBenchError) else f"{type(error).__name__}: {error}")
             try:

@@ -1,4 +1,4 @@
-"""A plan done by workers: handed out, followed, and brought to an end whatever happens to them."""
+"""The scheduler, which distributes a plan to workers, follows them, and completes the plan whatever happens to them."""
 
 from __future__ import annotations
 
@@ -35,43 +35,49 @@ from alue_bench.tracking.recording import Recorder
 T = TypeVar("T")
 
 TRIES = 2
-"""Of a run whose worker dies: what kills two workers is likely to be the run."""
+"""The number of attempts for a run whose workers die: a run during which two workers died probably killed them."""
 TRIES_AFTER_INFRASTRUCTURE_FAILURES = 4
-"""Of one whose machines are lost."""
+"""The number of attempts for a run whose machines or devices are lost."""
 LOOK_S = 0.5
+"""The seconds to wait for the pool's next events."""
 
 
 class Workers:
-    """The workers of one plan, or of several after each other: started when there is first something to do.
+    """The workers of one plan, or of several in succession, started when there is work for the first time.
 
-    Failures of the pool are told as those of its executor: it may be a stranger's, or stand on a cluster.
+    An error of the pool is raised as one of its executor, which may be a plugin's or depend on a cluster.
     """
 
     def __init__(self, executor: Executor, resources: Resources) -> None:
+        """Take the executor, and the resources that the user allows; no worker is started yet."""
         self._executor, self.resources = executor, resources
         self._pool: WorkerPool | None = None
         self._count = 0
 
     def start(self) -> None:
+        """Start the pool where it is not started."""
         if self._pool is None:
             self._pool = self._ask(self._executor.start, self.resources)
 
     def has_room(self) -> bool:
+        """Return whether one more assignment would begin soon."""
         return self._ask(self._started.has_room)
 
     def next_number(self) -> int:
-        """Of an assignment: none has that of another one."""
+        """Return a number for an assignment, different from all before."""
         self._count += 1
         return self._count
 
     def submit(self, assignment: Assignment) -> None:
+        """Send an assignment to a worker."""
         self._ask(self._started.submit, assignment)
 
     def events(self, timeout_s: float) -> Sequence[Event]:
+        """Return the events since the last call; wait up to `timeout_s` seconds for the first."""
         return self._ask(lambda: list(self._started.events(timeout_s)))
 
     def dismiss(self) -> None:
-        """Where there is a pool, end its workers."""
+        """End the workers where they were started."""
         if self._pool is not None:
             pool, self._pool = self._pool, None
             self._ask(pool.stop)
@@ -90,7 +96,11 @@ class Workers:
             raise self.at_fault(f"failed: {type(error).__name__}: {error}") from error
 
     def at_fault(self, what: str) -> PluginError:
-        """The error to raise where the executor did `what`."""
+        """Return the error to raise for a fault of the executor.
+
+        Args:
+            what: The fault, as the predicate of a sentence.
+        """
         return PluginError(
             f"executor {self._executor.name!r} {what}; what is finished is recorded, and the same command goes on, "
             "with this executor or another (--executor)"
@@ -108,47 +118,64 @@ def execute_with(
     fail_fast: bool = False,
     keep_workers: bool = False,
 ) -> list[Outcome]:
-    """As `local.execute_plan`, by workers. With `fail_fast`, runs that are under way when one fails are finished.
+    """Execute a plan by workers, with the result of `local.execute_plan`.
 
-    keep_workers: the workers stay for a further plan, unless this one was broken off.
+    Args:
+        workers: The workers, which are started where there is work.
+        plan: The plan.
+        recorder: The recorder, with the parent run open.
+        registry: The declarations of the installed plugins.
+        observer: The receiver of progress, outcomes and warnings.
+        rerun: Whether to execute finished runs again.
+        fail_fast: Whether to start no further run after one has failed; those under way are completed.
+        keep_workers: Whether the workers stay for a further plan where this one ends normally.
+
+    Returns:
+        The outcomes in the plan's order.
+
+    Raises:
+        Interrupted: The user pressed Ctrl-C. It holds the outcomes so far; open runs are closed as KILLED.
+        PluginError: The executor failed.
     """
-    coordination = _Coordination(plan, recorder, registry, observer, workers.resources, rerun)
+    scheduler = _Scheduler(plan, recorder, registry, observer, workers.resources, rerun)
     try:
-        waiting = coordination.reuse()
+        waiting = scheduler.reuse()
         if waiting:
             whole = False
             try:
                 workers.start()
-                coordination.lead(workers, waiting, fail_fast=fail_fast)
+                scheduler.run(workers, waiting, fail_fast=fail_fast)
                 whole = True
             finally:
                 if not (whole and keep_workers):
                     workers.dismiss()
     except KeyboardInterrupt as stop:
         recorder.close_workers()
-        raise Interrupted(coordination.outcomes()) from stop
+        raise Interrupted(scheduler.outcomes()) from stop
     except AlueBenchError:  # such as an executor that failed
         recorder.close_workers()
         raise
-    return coordination.outcomes()
+    return scheduler.outcomes()
 
 
 @dataclass
 class _Unit:
-    """Runs that go to one worker."""
+    """A unit of work: runs that go to one worker together."""
 
     runs: list[PlannedRun]
     lost: dict[str, int] = field(default_factory=dict)
-    """How many workers each run, by fingerprint, has cost; infrastructure_failure ones apart."""
+    """The number of workers that died during each run, by fingerprint, without those lost to the infrastructure."""
     infrastructure_failure: int = 0
+    """The number of workers that the unit lost to failures of machines or devices."""
 
     @property
     def cost(self) -> float:
+        """The forecast cost of all runs."""
         return sum(planned.cost for planned in self.runs)
 
 
-class _Coordination:
-    """What of a plan is waiting, handed out, held by others, and done."""
+class _Scheduler:
+    """The state of a plan's execution: the runs that are with workers, those that others execute, and the outcomes."""
 
     def __init__(
         self,
@@ -164,14 +191,18 @@ class _Coordination:
         self._planned = {planned.spec.fingerprint: planned for planned in plan.runs}
         self._outcomes: dict[str, Outcome] = {}
         self._out: dict[int, _Unit] = {}
+        """The units that are with workers, by the number of their assignment."""
         self._started: set[str] = set()
+        """The fingerprints of the runs that workers have started."""
         self._held: list[tuple[_Unit, Held]] = []
+        """The runs that other invocations execute, each in a unit of its own."""
 
     def outcomes(self) -> list[Outcome]:
+        """Return the outcomes so far in the plan's order."""
         return in_order(self._plan, list(self._outcomes.values()))
 
     def reuse(self) -> list[_Unit]:
-        """Takes what is finished from the store. Returns the rest, the longest first unless their order matters."""
+        """Reuse finished runs, and return the other units, the longest first unless the plan's order matters."""
         waiting = []
         for unit in units(self._plan):
             left = [planned for planned in unit if not self._reused(planned)]
@@ -179,8 +210,14 @@ class _Coordination:
                 waiting.append(_Unit(left))
         return waiting if self._plan.order_matters else sorted(waiting, key=lambda unit: -unit.cost)
 
-    def lead(self, workers: Workers, waiting: list[_Unit], *, fail_fast: bool) -> None:
-        """Until everything is done; with `fail_fast`, until a run has failed and those under way are done."""
+    def run(self, workers: Workers, waiting: list[_Unit], *, fail_fast: bool) -> None:
+        """Distribute units to workers, and handle their events, until all runs are done.
+
+        Args:
+            workers: The started workers.
+            waiting: The units to distribute, in order.
+            fail_fast: Whether to distribute nothing more after a run has failed.
+        """
         told = False
         while waiting or self._out or self._held:
             heed_termination()
@@ -192,7 +229,7 @@ class _Coordination:
                 for event in workers.events(LOOK_S):
                     if objection := self._objection(event):
                         raise workers.at_fault(objection)
-                    waiting = self._heard(event) + waiting
+                    waiting = self._handle(event) + waiting
             elif self._held and not waiting:
                 if not told:
                     self._observer.warned(waiting_for([unit.runs for unit, _ in self._held]))
@@ -221,7 +258,7 @@ class _Coordination:
         )
 
     def _objection(self, event: object) -> str | None:
-        """Why an event cannot be one of this plan's."""
+        """Return the reason why an event cannot belong to this plan; None where it can."""
         match event:
             case RunEnded(_, status) if status not in get_args(Status):
                 known, what = False, f"status {status!r}, which is none of {', '.join(get_args(Status))}"
@@ -230,7 +267,7 @@ class _Coordination:
                 what = f"run {fingerprint!r}, which no worker has"
             case Started(fingerprint) | Advanced(fingerprint) | RunEnded(fingerprint):
                 known, what = fingerprint in self._planned, f"run {fingerprint!r}, which is not in the plan"
-            case Returned(number) if number in self._out and (left := self._untold(self._out[number])):
+            case Returned(number) if number in self._out and (left := self._without_outcome(self._out[number])):
                 known, what = False, f"assignment {number!r} as done, but not of {left[0].spec.label}"
             case Returned(number) | Lost(number):
                 known, what = number in self._out, f"assignment {number!r}, which no worker has"
@@ -243,11 +280,11 @@ class _Coordination:
                 )
         return None if known else f"told of {what}"
 
-    def _untold(self, unit: _Unit) -> list[PlannedRun]:
+    def _without_outcome(self, unit: _Unit) -> list[PlannedRun]:
         return [planned for planned in unit.runs if planned.spec.fingerprint not in self._outcomes]
 
-    def _heard(self, event: Event) -> list[_Unit]:
-        """Returns what is to be handed out again, before all else."""
+    def _handle(self, event: Event) -> list[_Unit]:
+        """Handle an event, and return the units that are to be distributed again before all others."""
         match event:
             case Started(fingerprint):
                 self._started.add(fingerprint)
@@ -273,10 +310,14 @@ class _Coordination:
         return []
 
     def _lost(self, event: Lost) -> list[_Unit]:
-        """Its worker's run is done again, or has failed where that was tried before; the others of the unit go on."""
+        """Handle the loss of a worker, and return the unit of its remaining runs.
+
+        The run that it was executing is repeated, or counts as failed where it has had all its attempts.
+        """
         unit = self._out.pop(event.number)
         event = replace(event, cause=redact(event.cause))
-        left = [planned for planned in self._untold(unit) if not self._recorded(planned)]  # but not told any more
+        # The worker may have recorded a run without reporting it.
+        left = [planned for planned in self._without_outcome(unit) if not self._recorded(planned)]
         if not left:
             return []
         at_hand = next((run for run in left if run.spec.fingerprint in self._started), left[0])
@@ -299,20 +340,22 @@ class _Coordination:
         return [replace(unit, runs=left)] if left else []
 
     def _released(self) -> list[_Unit]:
-        """Of the runs that others did: those that nobody does any more, to be handed out; ended ones are taken in."""
+        """Take the outcomes of runs that other invocations have ended, and return the units that they abandoned."""
         free: list[_Unit] = []
         kept: list[tuple[_Unit, Held]] = []
         self._recorder.close_interrupted()
-        # Nothing of ours is under way now: what a worker that lives could not close would be waited for without end.
+        # No worker of this invocation is executing a run now. An open run that a live worker could not close would
+        # otherwise be waited for without end.
         self._recorder.close_workers()
         for unit, held in self._held:
             (planned,) = unit.runs
             if self._recorded(planned):
                 continue
-            ended = self._recorder.ended(held)
-            # While this plan waited: it would only fail again. What was left with it for its model's sake may not.
-            if ended.status == "FAILED" and ended.fingerprint == planned.spec.fingerprint:
-                cause = next(iter(ended.cause.splitlines()), "")
+            ending = self._recorder.ending_of(held)
+            # A run that failed while this plan waited would fail again. The runs that were put aside with it because
+            # they share its model have other fingerprints, and may succeed.
+            if ending.status == "FAILED" and ending.fingerprint == planned.spec.fingerprint:
+                cause = next(iter(ending.cause.splitlines()), "")
                 self._end(Outcome(planned, "failed", held.run_id, cause=cause))
                 continue
             holder = self._recorder.holder(planned.spec.fingerprint)
@@ -327,7 +370,10 @@ class _Coordination:
         return not self._rerun and self._recorded(planned)
 
     def _recorded(self, planned: PlannedRun) -> bool:
-        """Takes a finished run from the store; of a plan that is done again, one that was done for it."""
+        """Take the outcome of a finished run from the store, and return whether there is one.
+
+        With --rerun only runs of this invocation count.
+        """
         done = self._recorder.finished(planned.spec.fingerprint, by_us=self._rerun)
         if done is None:
             return False
@@ -336,10 +382,8 @@ class _Coordination:
         return True
 
     def _record_failure(self, planned: PlannedRun, cause: str) -> str:
-        """Of a run that its worker could not even begin to record."""
-        run_id = self._recorder.start(
-            planned.spec, planned.inputs, planned.inputs.task.labels, again=True, tags=planned.tags
-        )
+        """Record the failure of a run that its worker could not open in the store, and return the run's id."""
+        run_id = self._recorder.start(planned.spec, planned.inputs, again=True, tags=planned.tags)
         assert isinstance(run_id, str)
         self._recorder.fail(run_id, cause, cause + "\n")
         return run_id
@@ -354,9 +398,9 @@ def _fingerprints(runs: Iterable[PlannedRun]) -> set[str]:
 
 
 def _together(free: list[_Unit]) -> list[_Unit]:
-    """Runs that share a training, in one unit again."""
-    found: dict[str, _Unit] = {}
+    """Return the units with those joined that share a training."""
+    joined: dict[str, _Unit] = {}
     for unit in free:
         key = unit.runs[0].spec.training_key
-        found[key] = replace(found[key], runs=found[key].runs + unit.runs) if key in found else unit
-    return list(found.values())
+        joined[key] = replace(joined[key], runs=joined[key].runs + unit.runs) if key in joined else unit
+    return list(joined.values())

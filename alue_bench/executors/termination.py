@@ -1,4 +1,7 @@
-"""SIGTERM, taken as Ctrl-C is. Needs nothing installed: the benchmarks use it on bare machines."""
+"""The handling of SIGTERM in the same way as Ctrl-C.
+
+It imports the standard library only, since the benchmarks use it on machines without the project's requirements.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from contextlib import contextmanager
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: what a scheduler sends before it kills."""
+    """The interruption by SIGTERM, which schedulers send before they kill a process."""
 
 
 _pending: list[type[Terminated]] = []
@@ -16,7 +19,7 @@ _pending: list[type[Terminated]] = []
 
 @contextmanager
 def stop_on_sigterm() -> Iterator[None]:
-    """Inside, SIGTERM ends the work as cleanly as Ctrl-C does."""
+    """Raise Terminated on SIGTERM inside the context, so that the work ends as cleanly as after Ctrl-C."""
 
     def terminate(signum: int, frame: object) -> None:
         _pending.append(Terminated)
@@ -31,12 +34,17 @@ def stop_on_sigterm() -> Iterator[None]:
 
 
 def heed_termination() -> None:
-    """Raises Terminated where that was raised before and got lost, as in a finaliser: the interpreter goes on after
-    whatever is raised there. To be called between two steps of long work."""
+    """Raise Terminated again where it was raised before and got lost.
+
+    Python ignores an exception that is raised inside a finaliser. Therefore long work calls this between two steps.
+
+    Raises:
+        Terminated: SIGTERM has arrived.
+    """
     if _pending:
         raise _pending[0]
 
 
 def code_of_stop(stop: BaseException | None) -> int:
-    """143 for SIGTERM, 130 for Ctrl-C."""
+    """Return the exit code of an interrupted command: 143 for SIGTERM, 130 for Ctrl-C."""
     return 143 if isinstance(stop, Terminated) else 130

@@ -1,4 +1,4 @@
-"""What a worker does with an assignment, whichever executor brought it."""
+"""The execution of an assignment in a worker, for all executors."""
 
 from __future__ import annotations
 
@@ -21,17 +21,24 @@ from alue_bench.tracking.recording import Recorder
 Tell = Callable[[Report], None]
 
 TELL_S = 0.2
-"""Between two reports of how far a run is."""
+"""The least seconds between two reports of a run's progress."""
 PATIENCE_S, AGAIN_S = 120.0, 2.0
-"""For a store that is away when a worker begins, and between two attempts."""
+"""The seconds that a worker tries to reach the store at its start, and those between two attempts."""
 
 
 def carry_out(assignment: Assignment, tell: Tell) -> None:
-    """Do the runs of an assignment, record them, and tell of each.
+    """Execute the runs of an assignment, record them, and report each.
 
-    A KeyboardInterrupt, which SIGTERM becomes in a worker that uses `stop_on_sigterm`, closes the run at hand as KILLED
-    and goes on to the caller. Raises AlueBenchError where the store cannot be had for two minutes: the plan began with
-    it, so that it is likely to come back.
+    On KeyboardInterrupt, which `stop_on_sigterm` also raises for SIGTERM, the current run is closed as KILLED and the
+    exception passes through.
+
+    Args:
+        assignment: The runs, and the store that records them.
+        tell: A function that brings a report to the main process.
+
+    Raises:
+        AlueBenchError: The store did not answer for two minutes. It is tried so long because it answered when the plan
+            began, so that it will probably answer again.
     """
     registry = _registry(assignment.disabled_plugins)
     recorder = Recorder(
@@ -40,12 +47,12 @@ def carry_out(assignment: Assignment, tell: Tell) -> None:
         invocation=assignment.invocation,
         on_problem=lambda message: tell(Warned(message)),
     )
-    recorder.send_spooled()  # what an earlier worker had to leave on this machine
-    bench = Runner(recorder, registry, _Teller(tell), rerun=assignment.rerun)
+    recorder.send_spooled()  # results that an earlier worker had to keep on this machine
+    runner = Runner(recorder, registry, _Teller(tell), rerun=assignment.rerun)
     held: Held | None = None
     try:
         for spec, source in assignment.runs:
-            if held is not None:  # what comes after may use the model that another process is training
+            if held is not None:  # the later runs may use the model that another process is training
                 tell(RunEnded(spec.fingerprint, "held", held.run_id))
                 continue
             try:
@@ -53,19 +60,19 @@ def carry_out(assignment: Assignment, tell: Tell) -> None:
             except AlueBenchError as error:
                 tell(RunEnded(spec.fingerprint, "failed", "", cause=redact(str(error))))
                 continue
-            outcome = bench.do(planned)
+            outcome = runner.do(planned)
             if isinstance(outcome, Held):
                 held = outcome
                 tell(RunEnded(spec.fingerprint, "held", held.run_id))
             else:
-                tell(ended(outcome))
+                tell(report_of(outcome))
     except KeyboardInterrupt:
         recorder.kill_open()
         raise
 
 
-def ended(outcome: Outcome) -> RunEnded:
-    """An outcome as it travels."""
+def report_of(outcome: Outcome) -> RunEnded:
+    """Return the report of an outcome, which can be sent to the main process."""
     return RunEnded(
         outcome.spec.fingerprint, outcome.status, outcome.run_id, metrics=dict(outcome.metrics), cause=outcome.cause
     )
@@ -101,7 +108,7 @@ def _shelf() -> PlanCache:
 
 
 class _Teller:
-    """Tells of a run as an observer of one plan is told."""
+    """An observer that sends reports to the main process."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell, self._told = tell, 0.0
@@ -116,7 +123,7 @@ class _Teller:
             self._tell(Advanced(planned.spec.fingerprint, done, total))
 
     def ended(self, outcome: Outcome) -> None:
-        self._tell(ended(outcome))
+        self._tell(report_of(outcome))
 
     def warned(self, message: str) -> None:
         self._tell(Warned(message))

@@ -1,1 +1,1 @@
-"""What the results say: read from the tracking store, put beside each other and beside what was published."""
+"""Reports on the results in the tracking store: comparisons of strategies, pages, exports and submissions."""

@@ -1,4 +1,4 @@
-"""The report's figures: score against time, averages across tasks, and the course of training."""
+"""The report's figures: score against time, averages across tasks, and learning curves."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from alue_bench.messages.figure_text import short, short_names, short_title
 from alue_bench.report.drawing import MUTED, SERIES, Picture, looks, new_figure, style, to_svg
 
 WIDTH = 4.3
-"""Inches of a figure of which two stand side by side; about 310 units, so that text stays readable on a phone."""
+"""The width in inches of a figure of which two stand side by side: about 310 SVG units, so that text stays readable on
+a phone."""
 LABELLED = 12
-"""Points of a plot that carry their names; of more, a few of those that no other point beats do."""
+"""The most points of a plot that are all labelled; where there are more, only `NAMED` points of the front are."""
 NAMED = 5
-"""That few."""
+"""The number of labelled points in a plot with many points."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A strategy's mean score and time, with half-widths of their intervals where several seeds allow one."""
+    """A strategy's mean score and time in seconds, with half-widths of the intervals where there are several seeds."""
 
     name: str
     score: float
@@ -28,7 +29,15 @@ class Point:
 
 
 def pareto(points: Sequence[Point], front: Sequence[str], *, name: str, metric: str, of: str) -> Picture:
-    """Score against training time. `front` names the points that no other one beats in both; a line joins them."""
+    """Draw score against training time.
+
+    Args:
+        points: The strategies.
+        front: The names of the points on the Pareto front, which no other point beats in both.
+        name: The picture's name, unique on the page.
+        metric: The metric of the scores, for the axis.
+        of: The subject of the picture, for its title.
+    """
     order = {point.name: point for point in points}
     best = sorted((order[one] for one in front if one in order), key=lambda point: point.time)
     with style():
@@ -78,7 +87,7 @@ def pareto(points: Sequence[Point], front: Sequence[str], *, name: str, metric: 
 
 
 def _some(points: Sequence[Point]) -> list[Point]:
-    """The first, the last, and a few between them: as many as there is room for names."""
+    """Return `NAMED` of the points, evenly spread, including the first and the last."""
     last = len(points) - 1
     return (
         [points[place] for place in sorted({round(last * part / (NAMED - 1)) for part in range(NAMED)})]
@@ -88,7 +97,15 @@ def _some(points: Sequence[Point]) -> list[Point]:
 
 
 def averages(values: Sequence[tuple[str, float]], *, name: str, of: str, unit: str, digits: int) -> Picture:
-    """A mean over tasks of each strategy, as bars (one half of the paper's figure 2)."""
+    """Draw a bar for each strategy's mean over tasks, as in one half of the paper's figure 2.
+
+    Args:
+        values: The strategies with their means.
+        name: The picture's name, unique on the page.
+        of: The subject of the picture, for its title.
+        unit: The label of the axis.
+        digits: The number of digits after the point of the bars' labels.
+    """
     seconds = unit.endswith("seconds")
     with style():
         figure = new_figure(WIDTH, 1.0 + 0.3 * len(values))
@@ -109,8 +126,14 @@ def averages(values: Sequence[tuple[str, float]], *, name: str, of: str, unit: s
 def learning_curves(
     curves: Mapping[str, Sequence[Sequence[tuple[float, float]]]], *, name: str, metric: str, of: str
 ) -> Picture:
-    """The dev score after each epoch. `curves` holds, by strategy, one sequence of (epoch, value) for each seed; thin
-    lines are seeds, thick ones their mean."""
+    """Draw the dev score after each epoch, with thin lines for seeds and thick lines for their mean.
+
+    Args:
+        curves: For each strategy, one sequence of (epoch, value) for each seed.
+        name: The picture's name, unique on the page.
+        metric: The metric of the scores, for the axis.
+        of: The subject of the picture, for its title.
+    """
     from matplotlib.ticker import MaxNLocator
 
     with style():
@@ -131,14 +154,14 @@ def learning_curves(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(short_title(of))
         if ends:
-            # Named one by one: of itself a legend leaves out labels that begin with an underscore.
+            # Named one by one, since a legend leaves out labels that begin with an underscore.
             axes.legend(lines, [str(line.get_label()) for line in lines], loc="best")
         svg = to_svg(figure, name)
     return Picture(name, svg, alt=f"Dev {metric} by epoch for {of}: {'; '.join(ends) or 'no finite values'}.")
 
 
 def _mean_curve(seeds: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, float]]:
-    """The mean over those seeds that have a value at a point."""
+    """Return the mean curve, at each epoch over the seeds that have a value there."""
     by_step: dict[float, list[float]] = {}
     for points in seeds:
         for step, value in points:
@@ -147,7 +170,13 @@ def _mean_curve(seeds: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[fl
 
 
 def predicted_against_gold(values: Sequence[tuple[float, float]], *, name: str, of: str) -> Picture:
-    """A regression's predictions; `values` holds (gold, predicted)."""
+    """Draw a scatter plot of a regression's predictions.
+
+    Args:
+        values: The pairs of (gold, predicted).
+        name: The picture's name, unique on the page.
+        of: The subject of the picture, for its title.
+    """
     with style():
         figure = new_figure(WIDTH, 3.3)
         axes = figure.add_subplot()

@@ -1,4 +1,4 @@
-"""A reproducibility checklist filled in from what was recorded; what was not recorded is said to be missing.
+"""A reproducibility checklist that is filled in from the recorded runs and names what was not recorded.
 
 The questions are those that Pineau et al. (2021, "Improving Reproducibility in Machine Learning Research") and Dodge et
 al. (2019, "Show Your Work") ask of experiments: data, models, settings, seeds, selection, variation, cost, environment.
@@ -19,16 +19,19 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Entry = tuple[bool, str]
-"""Whether it is known, and what, as Markdown: texts from outside are escaped where they are put in."""
+"""An entry of the checklist: whether it is known, and its text as Markdown, in which texts from outside are escaped."""
 
 
 def checklist(
     frame: pd.DataFrame, environments: Sequence[Mapping[str, Any]], counts: Counts, *, experiment: str
 ) -> str:
-    """Markdown.
+    """Return the checklist as Markdown.
 
-    frame: `tracking.reading.Results.frame`. environments: each different environment.json of its runs, with the number
-    of its runs as "runs".
+    Args:
+        frame: The finished runs: `tracking.reading.Results.frame`.
+        environments: Each different environment.json of the runs, with the number of its runs as "runs".
+        counts: The numbers of runs that are not in the frame.
+        experiment: The name of the MLflow experiment.
     """
     if frame.empty:
         return f"# Reproducibility checklist\n\nExperiment '{_name(experiment)}' has no finished run.\n"
@@ -218,7 +221,7 @@ def _or_missing(values: Sequence[Any], what: str, between: str = ", ") -> str:
 
 
 def _name(value: Any) -> str:
-    """A value of a frame for Markdown."""
+    """Return a value of a frame as Markdown."""
     return markdown("not recorded" if str(value) == "<NA>" else str(value))
 
 

@@ -1,9 +1,9 @@
-"""Which runs may be compared, and what the comparison says: a function from a frame of runs to plain values.
+"""The comparison of strategies with a baseline, as a function from a frame of runs to plain values.
 
 The terminal's table, the page and the export show these values and compute none of their own.
 
-Runs are compared only where everything but strategy and seed is the same: task, model, rows, data source, protocol,
-hyper-parameters, hardware, number format, version of alue-bench. Every such set of runs is a `Block` of its own.
+Runs are compared only where everything except strategy and seed is the same: task, model, rows, data source, protocol,
+hyper-parameters, hardware, number format, version of alue-bench. Every such set of runs is a `ComparisonBlock`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 BASELINE = "full"
 LEVELS = (0.001, 0.01, 0.05)
+"""The significance levels of three, two and one star."""
 
 CONDITIONS = (
     "data_source",
@@ -55,65 +56,69 @@ CONDITIONS = (
     "other_hyper",
     "version",
 )
-"""Columns in which all runs of a block agree, besides task and model."""
+"""The columns in which all runs of a block agree, besides task and model."""
 
 Load = Callable[[str], "pd.DataFrame"]
-"""The test predictions of a run, by its id: `tracking.reading.read_predictions`."""
+"""A function that reads a run's test predictions by its id, as `tracking.reading.read_predictions` does."""
 
 
 Run = dict[Any, Any]
-"""A row of the frame, by column."""
+"""A row of the frame: a run's values by column."""
 
 
 class Verdict(StrEnum):
-    """What can be said of a difference."""
+    """The conclusion about a difference of scores."""
 
     BETTER = "better"
     WORSE = "worse"
     UNDECIDED = "undecided"
-    """Not shown to differ; which does not show that it is the same: see the interval."""
+    """The test found no significant difference, which does not show that the scores are the same: see the interval."""
     TOO_FEW_SEEDS = "too few seeds"
     NOT_TESTED = "not tested"
     NOTHING_LEARNT = "nothing learnt"
-    """The baseline did not learn: to be no worse is no merit. A significant difference from it is told all the same."""
+    """The baseline did not learn, so that not being worse means nothing. Significant differences keep their verdict."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Of a strategy's score from the baseline's, over the seeds that both have."""
+    """The difference between a strategy's score and the baseline's, over the seeds that both have."""
 
     mean: float
     seeds: int
+    """The number of seeds that both have."""
     verdict: Verdict
     reason: str = ""
-    """Why there is no verdict."""
+    """The reason why there is no verdict."""
     test: Crossed | None = None
-    """Interval, p-value before correction, variance components; None with one seed, or without predictions."""
+    """The interval, the p-value before correction and the variance components; None with one seed, or without
+    predictions."""
     p_corrected: float | None = None
-    """Holm's, over all tested differences of the comparison."""
+    """The p-value after Holm's correction over all tested differences of the comparison."""
     cohens_d: float | None = None
     improvement: float | None = None
-    """How often a run of the strategy beats one of the baseline."""
+    """The probability that a run of the strategy beats a run of the baseline."""
     seeds_needed: int | None = None
-    """To find a difference as large as the one seen, where the test does not."""
+    """The number of seeds needed to detect a difference as large as the observed one, where the test did not."""
     detectable: float | None = None
-    """The smallest difference that the seeds there are would show, four times in five."""
+    """The smallest difference that the existing seeds would detect with a power of 80 %."""
     p_examples: float | None = None
-    """Approximate randomisation over examples: for these trained models only. Where asked for."""
+    """The p-value of approximate randomisation over examples, which holds for these trained models only. It is computed
+    on request."""
     bootstrap: tuple[float, float] | None = None
-    """Interval of the bootstrap over examples: for these trained models only. Where asked for."""
+    """The interval of the bootstrap over examples, which holds for these trained models only. It is computed on
+    request."""
 
     @property
     def stars(self) -> str:
-        """* below 0.05, ** below 0.01, *** below 0.001, after correction; only where there is a verdict."""
+        """One to three stars for a corrected p-value below 0.05, 0.01 and 0.001; empty without a significant result."""
         if self.verdict not in (Verdict.BETTER, Verdict.WORSE) or self.p_corrected is None:
             return ""
         return "*" * sum(self.p_corrected < level for level in LEVELS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """What a strategy scored and cost."""
+class StrategyResult:
+    """A strategy's score and costs: a row of the tables."""
 
     strategy: str
     seeds: tuple[int, ...]
@@ -124,56 +129,60 @@ class Row:
     """None for the baseline, and where it has no runs."""
     train_s: Estimate | None
     time_change: Estimate | None
-    """Relative to the baseline, seed by seed; -0.3 is 30 % less."""
+    """The change of the training time relative to the baseline, seed by seed; -0.3 is 30 % less."""
     speed_up: float | None
+    """The baseline's mean training time divided by the strategy's."""
     trainable_share: float | None
+    """The trainable share of all parameters."""
     flops_share: float | None
-    """Of full fine-tuning's."""
+    """The training FLOPs as a share of full fine-tuning's."""
     memory_mib: float | None
-    """Peak of the GPU where there is one, else of the process."""
+    """The peak memory of the GPU where there is one, otherwise of the process."""
     energy_j: float | None
-    """Of the GPU where there is one, else of the processor; None where there is no counter."""
+    """The energy of the GPU where there is one, otherwise of the processor; None where there is no counter."""
     freeze: tuple[int, int, int] | None
-    """Frozen layers at the bottom and at the top, and whether the embeddings are."""
+    """The numbers of frozen layers at the bottom and at the top, and 1 where the embeddings are frozen, otherwise 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
-    """Strategies that compare with each other."""
+class ComparisonBlock:
+    """The strategies of one task and model whose runs agree in all conditions, so that they can be compared."""
 
     task: str
     model: str
     metric: str
-    """In MLflow, such as test/f1_macro."""
+    """The metric's name in MLflow, such as test/f1_macro."""
     baseline: str
     conditions: Mapping[str, Any]
-    """`CONDITIONS`, with None where a run did not record it."""
+    """The values of `CONDITIONS`, with None where a run did not record one."""
     differing: tuple[str, ...]
-    """Conditions in which blocks of the same task and model differ: what a heading must say."""
+    """The conditions in which blocks of the same task and model differ, and which a heading must name."""
     trivial_score: float | None
-    """Of a predictor that does not read the text; None for another metric than the primary one."""
+    """The score of a baseline that ignores the text; None for another metric than the primary one."""
     unlearnt: Learning | None
-    """The baseline's scores against the trivial one, where it has learnt nothing; else None."""
-    rows: tuple[Row, ...]
-    """The baseline first, then by name, numbers in names by their size."""
+    """The baseline's scores against the trivial one, where the baseline has learnt nothing; otherwise None."""
+    rows: tuple[StrategyResult, ...]
+    """The strategies: the baseline first, then by name, with numbers in names ordered by size."""
     notes: tuple[str, ...]
     first_look: bool = False
-    """Whether all are short runs that a search began with, by which nothing is to be recommended."""
+    """True if all runs are low-fidelity runs of a search, on which no recommendation may rest."""
     rows_told: Mapping[str, str] = field(default_factory=dict)
-    """By split's digest among the conditions: how many rows, and which set where the number does not tell."""
+    """The number of rows of each split, by the condition that holds the split's digest; and the set where the number
+    alone does not distinguish blocks."""
 
     @property
     def sample(self) -> bool:
+        """True if the runs used the embedded sample data."""
         return bool(self.conditions["data_source"] == "sample")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """All blocks, by task, model and conditions."""
+    """The result of comparing runs: all blocks, by task, model and conditions."""
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[ComparisonBlock, ...]
     tested: int
-    """How many differences Holm's correction counts."""
+    """The number of differences over which Holm's correction is applied."""
 
 
 def compare(
@@ -181,9 +190,15 @@ def compare(
 ) -> Comparison:
     """Compare strategies with a baseline.
 
-    frame: `tracking.reading.Results.frame`, or a part of it. metric: another one than each task's primary one, such as
-    "f1_micro"; tasks that do not have it are left out. resamples: for the tests over examples alone; 0 leaves them out.
-    Raises UsageError where no run has the metric.
+    Args:
+        frame: The finished runs: `tracking.reading.Results.frame`, or a part of it.
+        load: The function that reads a run's predictions.
+        baseline: The strategy with which the others are compared.
+        metric: The metric, such as "f1_micro"; tasks without it are left out. None for each task's primary metric.
+        resamples: The number of resamples of the tests over examples alone; 0 leaves these tests out.
+
+    Raises:
+        UsageError: No run has the metric.
     """
     import pandas as pd
 
@@ -191,7 +206,7 @@ def compare(
     if column and not (column in frame.columns and frame[column].notna().any()) and len(frame):
         known = ", ".join(sorted(name.removeprefix("test/") for name in frame.columns if name.startswith("test/")))
         raise UsageError(f"--metric {metric}: no run has it; there are {known}")
-    blocks: list[Block] = []
+    blocks: list[ComparisonBlock] = []
     for (task, model), of_both in frame.groupby(["task", "model"], sort=True):
         if column and not of_both[column].notna().any():
             continue
@@ -223,14 +238,23 @@ def compare(
 
 
 def mean_change(pairs: Iterable[tuple[float | None, float | None]]) -> Estimate | None:
-    """Of values, each beside the baseline's of the same seed: the mean of their relative changes. −0.3: 30 % less."""
+    """Return the mean relative change against the baseline; −0.3 is 30 % less.
+
+    Args:
+        pairs: The pairs of a strategy's and the baseline's value for the same seed.
+
+    Returns:
+        None where no pair has two finite values.
+    """
     changes = [_change(value, base) for value, base in pairs]
     return estimate([change for change in changes if change is not None])
 
 
-def describe_conditions(block: Block) -> str:
-    """What tells this block from others of its task and model, in words; empty where it is the only one, unless it is
-    a search's first look."""
+def describe_conditions(block: ComparisonBlock) -> str:
+    """Return the conditions that distinguish a block from others of the same task and model, in words.
+
+    The text is empty where it is the only block, unless it consists of a search's low-fidelity runs.
+    """
     import json
 
     said = ["low-fidelity runs of a search (no answer rests on them)"] if block.first_look else []
@@ -247,7 +271,7 @@ def describe_conditions(block: Block) -> str:
     return "; ".join(said)
 
 
-WORDS = {
+WORDS: Mapping[str, str] = {
     "data_source": "data",
     "train_digest": "train rows",
     "dev_digest": "dev rows",
@@ -258,15 +282,17 @@ WORDS = {
     "other_hyper": "settings",
     "version": "alue-bench",
 }
+"""The words for conditions; other conditions are named by their columns."""
 
 
 def natural_order(name: str) -> list[tuple[int, int, str]]:
-    """bottom3 before bottom10."""
+    """Return a key that sorts names with numbers by their size, such as bottom3 before bottom10."""
     parts = re.findall(r"\d+|\D+", name)
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
 
 
-def all_rows(comparison: Comparison) -> Iterator[tuple[Block, Row]]:
+def all_rows(comparison: Comparison) -> Iterator[tuple[ComparisonBlock, StrategyResult]]:
+    """Yield every strategy's result with its block."""
     return ((block, row) for block in comparison.blocks for row in block.rows)
 
 
@@ -274,15 +300,22 @@ def all_rows(comparison: Comparison) -> Iterator[tuple[Block, Row]]:
 
 
 def _plain(values: Iterable[Any]) -> tuple[Any, ...]:
-    """Values with None for what is missing: pandas' NA equals nothing."""
+    """Return the values with None for missing ones, since pandas' NA equals nothing, not even itself."""
     import pandas as pd
 
     return tuple(None if pd.isna(value) else value for value in values)
 
 
 def _told_rows(of_both: pd.DataFrame, digest_name: str) -> dict[str, str]:
-    """By digest, what tells one set of rows from the others of a task and model: how many there are, or, where that is
-    the same or was not recorded, its digest's first digits besides."""
+    """Return words that distinguish the sets of rows of a task and model, by the sets' digests.
+
+    The words are the number of rows and, where sets have the same number or it was not recorded, the digest's first
+    digits.
+
+    Args:
+        of_both: The runs of the task and model.
+        digest_name: The column of the digests, such as train_digest.
+    """
     column = f"data/{digest_name.removesuffix('_digest')}_rows"
     if column not in of_both.columns:
         return {digest: f"(set {digest[:6]})" for digest in of_both[digest_name].dropna().unique()}
@@ -299,23 +332,29 @@ def _told_rows(of_both: pd.DataFrame, digest_name: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Influence:
-    """What the test needs of a run."""
+    """The contributions of a run's examples to its score, for the tests."""
 
     system: Additive
     pseudo_values: Any
+    """The contributions `[examples]`."""
     ids: Any
+    """The ids of the examples `[examples]`."""
 
 
 class _Influences:
-    """The predictions of a block's runs, turned into contributions to its metric. A run of the baseline is met again
-    with every strategy and is kept; of any other nothing is: together they need not fit the memory."""
+    """The contributions of the examples of a block's runs, computed from their predictions.
+
+    Those of the baseline's runs are kept, since they are compared with every strategy. All others are dropped after
+    use, since together they may not fit into the memory.
+    """
 
     def __init__(self, load: Load, metric: str, *, multilabel: bool) -> None:
+        """Take the reader of predictions, the metric, and whether examples have several labels."""
         self._load, self._metric, self._multilabel = load, metric.removeprefix("test/"), multilabel
         self._kept: dict[str, _Influence | str] = {}
 
     def of(self, run_id: str) -> _Influence | str:
-        """Or why there is none."""
+        """Return a run's contributions, or the reason why there are none."""
         try:
             targets: Targets = targets_of(self._load(run_id), multilabel=self._multilabel)
         except AlueBenchError as error:
@@ -344,7 +383,7 @@ def _block(
     differing: tuple[str, ...],
     rows_told: Mapping[str, str],
     resamples: int,
-) -> Block:
+) -> ComparisonBlock:
     notes = []
     # Another version of a plugin gives another fingerprint, and may have given another score.
     kept = part.drop_duplicates(["strategy", "init_seed", "data_seed"], keep="last").sort_values("seed")
@@ -377,7 +416,7 @@ def _block(
         notes.append(
             f"{unlearnt.sentence(baseline, 'test')}, so that no strategy can be said to keep its score; {REMEDY}"
         )
-    return Block(
+    return ComparisonBlock(
         task=task,
         model=model,
         metric=metric,
@@ -394,19 +433,24 @@ def _block(
 
 
 def _learning(runs: Sequence[Run], metric: str) -> Learning | None:
-    """Judge runs against the trivial score. Runs of an older version recorded no standard error."""
+    """Judge runs against the trivial score. Runs of older versions recorded no standard error."""
     columns = (metric, "test/trivial_score", "test/above_trivial_error")
     return learning(*([float(run.get(name, math.nan)) for run in runs] for name in columns))
 
 
 def _varying(versions: Sequence[str]) -> str:
-    """Of texts such as "torch 2.13.0, mlflow 3.1": the packages whose version is not the same in all."""
+    """Return the packages with different versions, each with all its versions.
+
+    Args:
+        versions: Texts such as "torch 2.13.0, mlflow 3.1".
+    """
     by_package: dict[str, set[str]] = {}
     for text in versions:
         for entry in text.split(", "):
             name, _, version = entry.rpartition(" ")
             by_package.setdefault(name, set()).add(version)
-    return ", ".join(f"{name} {' and '.join(sorted(found))}" for name, found in by_package.items() if len(found) > 1)
+    varying = {name: sorted(versions_of) for name, versions_of in by_package.items() if len(versions_of) > 1}
+    return ", ".join(f"{name} {' and '.join(versions_of)}" for name, versions_of in varying.items())
 
 
 def _row(
@@ -416,12 +460,12 @@ def _row(
     metric: str,
     influences: _Influences,
     resamples: int,
-) -> Row:
+) -> StrategyResult:
     times, base_times = _column(runs, "runtime/train_s"), _column(base or (), "runtime/train_s")
     pairs = _pairs(runs, base or ())
     time_change = mean_change((a.get("runtime/train_s"), b.get("runtime/train_s")) for a, b in pairs)
     bottom, top, embeddings = _plain(runs[0][name] for name in ("freeze_bottom", "freeze_top", "freeze_embeddings"))
-    return Row(
+    return StrategyResult(
         strategy=strategy,
         seeds=tuple(int(run["seed"]) for run in runs),
         run_ids=tuple(run["run_id"] for run in runs),
@@ -439,7 +483,7 @@ def _row(
 
 
 def _column(runs: Sequence[Run], name: str) -> list[float]:
-    """The finite values."""
+    """Return the runs' finite values of a column."""
     return [float(run[name]) for run in runs if name in run and math.isfinite(run[name])]
 
 
@@ -454,7 +498,7 @@ def _change(value: float | None, base: float | None) -> float | None:
 
 
 def _pairs(runs: Sequence[Run], base: Sequence[Run]) -> list[tuple[Run, Run]]:
-    """Runs with the same seeds, in order of the seed."""
+    """Return the pairs of runs with the same seeds, in the order of `runs`."""
     keyed = {(run["init_seed"], run["data_seed"]): run for run in base}
     return [(run, keyed[key]) for run in runs if (key := (run["init_seed"], run["data_seed"])) in keyed]
 
@@ -467,19 +511,19 @@ def _difference(
     influences: _Influences,
     resamples: int,
 ) -> Difference | None:
-    values, theirs = _column(runs, metric), _column(base, metric)
-    if not values or not theirs:
+    scores, base_scores = _column(runs, metric), _column(base, metric)
+    if not scores or not base_scores:
         return None
     finite = [(a, b) for a, b in pairs if math.isfinite(a[metric]) and math.isfinite(b[metric])]
     if not finite:
         return Difference(
-            mean=sum(values) / len(values) - sum(theirs) / len(theirs),
+            mean=sum(scores) / len(scores) - sum(base_scores) / len(base_scores),
             seeds=0,
             verdict=Verdict.NOT_TESTED,
             reason="it has no seed in common with the baseline",
         )
     by_seed = [a[metric] - b[metric] for a, b in finite]
-    found = Difference(
+    difference = Difference(
         mean=sum(by_seed) / len(by_seed),
         seeds=len(by_seed),
         verdict=Verdict.NOT_TESTED,
@@ -487,54 +531,54 @@ def _difference(
         improvement=probability_of_improvement([a[metric] for a, _ in finite], [b[metric] for _, b in finite]),
     )
     if len(finite) == 1 and not resamples:
-        return replace(found, verdict=Verdict.TOO_FEW_SEEDS, reason=_few(1))
-    ours = [influences.of(a["run_id"]) for a, _ in finite]
-    others = [influences.of_baseline(b["run_id"]) for _, b in finite]
-    problem = _problem([*ours, *others])
+        return replace(difference, verdict=Verdict.TOO_FEW_SEEDS, reason=_few(1))
+    loaded = [influences.of(a["run_id"]) for a, _ in finite]
+    base_loaded = [influences.of_baseline(b["run_id"]) for _, b in finite]
+    problem = _problem([*loaded, *base_loaded])
     if problem:
-        return replace(found, reason=problem)
-    good = [one for one in ours if isinstance(one, _Influence)]
-    bad = [one for one in others if isinstance(one, _Influence)]
+        return replace(difference, reason=problem)
+    of_strategy = [one for one in loaded if isinstance(one, _Influence)]
+    of_baseline = [one for one in base_loaded if isinstance(one, _Influence)]
     if resamples:
-        systems, baselines = [one.system for one in good], [one.system for one in bad]
-        found = replace(
-            found,
+        systems, baselines = [one.system for one in of_strategy], [one.system for one in of_baseline]
+        difference = replace(
+            difference,
             p_examples=approximate_randomisation(systems, baselines, resamples=resamples),
             bootstrap=paired_bootstrap(systems, baselines, resamples=resamples).interval,
         )
     if len(finite) == 1:
-        return replace(found, verdict=Verdict.TOO_FEW_SEEDS, reason=_few(1))
+        return replace(difference, verdict=Verdict.TOO_FEW_SEEDS, reason=_few(1))
     import numpy as np
 
-    table = np.stack([a.pseudo_values - b.pseudo_values for a, b in zip(good, bad, strict=True)])
+    table = np.stack([a.pseudo_values - b.pseudo_values for a, b in zip(of_strategy, of_baseline, strict=True)])
     if table.shape[1] < 2 or not np.isfinite(table).all():
-        return replace(found, reason="the metric is undefined when an example is left out")
+        return replace(difference, reason="the metric is undefined when an example is left out")
     test = crossed_test_of(np.array(by_seed), table)
     if len(finite) < FEWEST_SEEDS:
-        return replace(found, test=test, verdict=Verdict.TOO_FEW_SEEDS, reason=_few(len(finite)))
-    return replace(found, test=test, verdict=Verdict.UNDECIDED)
+        return replace(difference, test=test, verdict=Verdict.TOO_FEW_SEEDS, reason=_few(len(finite)))
+    return replace(difference, test=test, verdict=Verdict.UNDECIDED)
 
 
 def _few(seeds: int) -> str:
     return f"{seeds} seed{'s' if seeds > 1 else ''} in common with the baseline; a verdict needs {FEWEST_SEEDS}"
 
 
-def _problem(found: Sequence[_Influence | str]) -> str:
-    """Why the predictions cannot be put beside each other; empty where they can."""
+def _problem(loaded: Sequence[_Influence | str]) -> str:
+    """Return the reason why the runs' predictions cannot be compared; empty where they can."""
     import numpy as np
 
-    for one in found:
+    for one in loaded:
         if isinstance(one, str):
             return one
-    first = found[0]
-    for one in found[1:]:
+    first = loaded[0]
+    for one in loaded[1:]:
         if isinstance(one, _Influence) and isinstance(first, _Influence) and not np.array_equal(one.ids, first.ids):
             return "the runs predicted different examples"
     return ""
 
 
-def _corrected(blocks: Sequence[Block]) -> Comparison:
-    """Holm's correction over all tests, and the verdicts that follow."""
+def _corrected(blocks: Sequence[ComparisonBlock]) -> Comparison:
+    """Apply Holm's correction over all tests, and return the blocks with their verdicts."""
     tests = [
         (place, row.strategy, row.difference.test.p_value)
         for place, block in enumerate(blocks)
@@ -560,18 +604,25 @@ def _corrected(blocks: Sequence[Block]) -> Comparison:
     )
 
 
-def _judged(row: Row, p_corrected: float | None, tests: int, *, learnt: bool) -> Row:
-    """learnt: whether the baseline has learnt anything."""
+def _judged(row: StrategyResult, p_corrected: float | None, tests: int, *, learnt: bool) -> StrategyResult:
+    """Return a strategy's result with its verdict.
+
+    Args:
+        row: The result, with the test of its difference.
+        p_corrected: The p-value after correction; None where there is none.
+        tests: The number of tests over which it was corrected.
+        learnt: Whether the baseline has learnt anything.
+    """
     judged = _tested(row, p_corrected, tests)
-    found = judged.difference
-    if learnt or found is None or found.verdict in (Verdict.BETTER, Verdict.WORSE):
+    difference = judged.difference
+    if learnt or difference is None or difference.verdict in (Verdict.BETTER, Verdict.WORSE):
         return judged
     return replace(
-        judged, difference=replace(found, verdict=Verdict.NOTHING_LEARNT, reason="the baseline did not learn")
+        judged, difference=replace(difference, verdict=Verdict.NOTHING_LEARNT, reason="the baseline did not learn")
     )
 
 
-def _tested(row: Row, p_corrected: float | None, tests: int) -> Row:
+def _tested(row: StrategyResult, p_corrected: float | None, tests: int) -> StrategyResult:
     found = row.difference
     if found is None or found.test is None:
         return row

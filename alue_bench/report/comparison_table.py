@@ -1,4 +1,4 @@
-"""A comparison as text: the same rows for the terminal, Markdown and LaTeX, and flat records for CSV and JSON."""
+"""The comparison as text: the same tables for the terminal, Markdown and LaTeX, and flat records for CSV and JSON."""
 
 from __future__ import annotations
 
@@ -11,14 +11,24 @@ from typing import Any
 from alue_bench.evaluation.intervals import LEVEL, Estimate
 from alue_bench.evaluation.significance import FEWEST_SEEDS
 from alue_bench.messages.display import latex, markdown
-from alue_bench.report.comparison import Block, Comparison, Difference, Row, Verdict, all_rows, describe_conditions
+from alue_bench.report.comparison import (
+    Comparison,
+    ComparisonBlock,
+    Difference,
+    StrategyResult,
+    Verdict,
+    all_rows,
+    describe_conditions,
+)
 from alue_bench.report.numbers import percent, plain, seconds, signed, signed_percent
 
 FEW, UNTESTED = "†", "‡"
-Key = Callable[[Row], float | None]
+"""The marks of differences with too few seeds, and of those that were not tested."""
+Key = Callable[[StrategyResult], float | None]
+"""A function that returns the value by which a row is sorted."""
 
 SORT_KEYS: dict[str, tuple[Key, bool]] = {
-    # what is sorted by, and whether the largest comes first
+    # the value, and whether the largest comes first
     "score": (lambda row: row.score.mean if row.score else None, True),
     "delta": (lambda row: row.difference.mean if row.difference else 0.0, True),
     "time": (lambda row: row.train_s.mean if row.train_s else None, False),
@@ -29,32 +39,33 @@ SORT_KEYS: dict[str, tuple[Key, bool]] = {
     "energy": (lambda row: row.energy_j, False),
 }
 DEFAULT_SORT = "strategy"
-"""The baseline first, then by name, numbers in names by their size."""
+"""The order of a block's rows: the baseline first, then by name, with numbers in names ordered by size."""
 
 
 @dataclass(frozen=True)
 class TextTable:
-    """A block in words."""
+    """A block as texts."""
 
     title: str
     subtitle: str
-    """What tells the block from others of its task and model, and what is the same in all its rows."""
+    """The conditions that distinguish the block from others of its task and model, and facts shared by all its rows."""
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
 
 
 def text_tables(comparison: Comparison, *, sort: str = DEFAULT_SORT) -> list[TextTable]:
+    """Return a table of texts for each block, with rows sorted by a key of `SORT_KEYS`, or in the default order."""
     return [_text_table(block, sorted_rows(block, sort)) for block in comparison.blocks]
 
 
-def sorted_rows(block: Block, sort: str = DEFAULT_SORT) -> list[Row]:
-    """A row without the number that is sorted by comes last."""
+def sorted_rows(block: ComparisonBlock, sort: str = DEFAULT_SORT) -> list[StrategyResult]:
+    """Return a block's rows sorted by a key of `SORT_KEYS`; rows without the value come last."""
     if sort == DEFAULT_SORT:
         return list(block.rows)
     read, largest_first = SORT_KEYS[sort]
 
-    def place(row: Row) -> tuple[bool, float]:
+    def place(row: StrategyResult) -> tuple[bool, float]:
         value = read(row)
         return (value is None, 0.0 if value is None else -value if largest_first else value)
 
@@ -62,7 +73,7 @@ def sorted_rows(block: Block, sort: str = DEFAULT_SORT) -> list[Row]:
 
 
 def explain(comparison: Comparison) -> list[str]:
-    """What the numbers and signs of the tables mean, a line each; only those that occur."""
+    """Return lines that explain the numbers and the marks that occur in the tables."""
     if not comparison.blocks:
         return []
     rows = [row for _, row in all_rows(comparison)]
@@ -85,12 +96,12 @@ def explain(comparison: Comparison) -> list[str]:
 
 
 def records(comparison: Comparison) -> list[dict[str, Any]]:
-    """One flat record a row of the tables, of numbers and texts; None where there is none."""
+    """Return a flat record of numbers and texts for each row of the tables, with None for missing values."""
     return [_record(block, row) for block, row in all_rows(comparison)]
 
 
 def as_json(comparison: Comparison) -> str:
-    """Blocks with their conditions, and their rows' records."""
+    """Return a JSON document of the blocks with their conditions and the records of their rows."""
     own = ("task", "model", "metric", "baseline", "trivial_score")
     blocks = [
         {name: getattr(block, name) for name in own}
@@ -105,12 +116,14 @@ def as_json(comparison: Comparison) -> str:
 
 
 def as_csv(comparison: Comparison) -> str:
+    """Return the records as CSV."""
     import pandas as pd
 
     return str(pd.DataFrame(records(comparison)).to_csv(index=False))
 
 
 def as_markdown(comparison: Comparison, *, sort: str = DEFAULT_SORT) -> str:
+    """Return the tables as Markdown."""
     parts = []
     for table in text_tables(comparison, sort=sort):
         parts.append(f"### {markdown(table.title)}\n\n{markdown(table.subtitle)}\n")
@@ -126,7 +139,7 @@ def as_markdown(comparison: Comparison, *, sort: str = DEFAULT_SORT) -> str:
 
 
 def as_latex(comparison: Comparison, *, sort: str = DEFAULT_SORT) -> str:
-    """A table environment a block, for \\usepackage{booktabs}; everything that is text is escaped."""
+    """Return a LaTeX table environment for each block, which needs the package booktabs; all texts are escaped."""
     parts = ["% Needs \\usepackage{booktabs}, UTF-8, and a LaTeX of 2020 or later."]
     for table in text_tables(comparison, sort=sort):
         width = len(table.columns)
@@ -156,8 +169,8 @@ def as_latex(comparison: Comparison, *, sort: str = DEFAULT_SORT) -> str:
 # Cells -------------------------------------------------------------------------------------------------------------
 
 
-def _text_table(block: Block, rows: Sequence[Row]) -> TextTable:
-    columns: list[tuple[str, Callable[[Row], str]]] = [
+def _text_table(block: ComparisonBlock, rows: Sequence[StrategyResult]) -> TextTable:
+    columns: list[tuple[str, Callable[[StrategyResult], str]]] = [
         ("strategy", lambda row: row.strategy),
         ("score", lambda row: score_text(row.score)),
         (f"Δ {block.baseline}", lambda row: difference_text(row.difference)),
@@ -191,36 +204,37 @@ def _text_table(block: Block, rows: Sequence[Row]) -> TextTable:
 
 
 def score_text(score: Estimate | None) -> str:
+    """Return a mean score with the half-width of its interval."""
     if score is None:
         return "undefined"
     return plain(score.mean) + (f" ± {plain(score.half_width)}" if score.half_width is not None else "")
 
 
-def difference_text(found: Difference | None) -> str:
-    """Empty for the baseline."""
-    if found is None:
+def difference_text(difference: Difference | None) -> str:
+    """Return a difference with the half-width of its interval and its mark; empty for the baseline."""
+    if difference is None:
         return ""
-    interval = f" ± {plain(found.test.half_width)}" if found.test else ""
-    mark = found.stars or _mark(found)
-    return f"{signed(found.mean)}{interval}" + (f" {mark}" if mark else "")
+    interval = f" ± {plain(difference.test.half_width)}" if difference.test else ""
+    mark = difference.stars or _mark(difference)
+    return f"{signed(difference.mean)}{interval}" + (f" {mark}" if mark else "")
 
 
 def change_text(change: Estimate | None) -> str:
-    """Empty for the baseline."""
+    """Return a relative change in per cent with the half-width of its interval; empty for the baseline."""
     if change is None:
         return ""
     interval = f" ± {plain(100 * change.half_width, 0)}" if change.half_width is not None else ""
     return f"{signed_percent(change.mean)}{interval}"
 
 
-def _mark(found: Difference | None) -> str:
-    if found is None:
+def _mark(difference: Difference | None) -> str:
+    if difference is None:
         return ""
     marks = {Verdict.TOO_FEW_SEEDS: FEW, Verdict.NOT_TESTED: UNTESTED, Verdict.NOTHING_LEARNT: UNTESTED}
-    return marks.get(found.verdict, "")
+    return marks.get(difference.verdict, "")
 
 
-def _row_notes(row: Row) -> Iterable[str]:
+def _row_notes(row: StrategyResult) -> Iterable[str]:
     found = row.difference
     if found is None:
         return
@@ -238,8 +252,8 @@ def _row_notes(row: Row) -> Iterable[str]:
         yield said
 
 
-def _record(block: Block, row: Row) -> dict[str, Any]:
-    found, test = row.difference, row.difference.test if row.difference else None
+def _record(block: ComparisonBlock, row: StrategyResult) -> dict[str, Any]:
+    difference, test = row.difference, row.difference.test if row.difference else None
     score, time, change = row.score, row.train_s, row.time_change
     record = {
         "task": block.task,
@@ -250,21 +264,21 @@ def _record(block: Block, row: Row) -> dict[str, Any]:
         "score_half_width": score.half_width if score else None,
         "seeds": len(row.seeds),
         "baseline": block.baseline,
-        "difference": found.mean if found else None,
+        "difference": difference.mean if difference else None,
         "difference_half_width": test.half_width if test else None,
         "p_value": test.p_value if test else None,
-        "p_corrected": found.p_corrected if found else None,
-        "verdict": str(found.verdict) if found else None,
-        "reason": found.reason or None if found else None,
-        "common_seeds": found.seeds if found else None,
-        "cohens_d": found.cohens_d if found else None,
-        "probability_of_improvement": found.improvement if found else None,
+        "p_corrected": difference.p_corrected if difference else None,
+        "verdict": str(difference.verdict) if difference else None,
+        "reason": difference.reason or None if difference else None,
+        "common_seeds": difference.seeds if difference else None,
+        "cohens_d": difference.cohens_d if difference else None,
+        "probability_of_improvement": difference.improvement if difference else None,
         "seed_share_of_variance": test.seed_share if test else None,
-        "detectable_difference": found.detectable if found else None,
-        "seeds_needed": found.seeds_needed if found else None,
-        "p_examples_only": found.p_examples if found else None,
-        "bootstrap_low": found.bootstrap[0] if found and found.bootstrap else None,
-        "bootstrap_high": found.bootstrap[1] if found and found.bootstrap else None,
+        "detectable_difference": difference.detectable if difference else None,
+        "seeds_needed": difference.seeds_needed if difference else None,
+        "p_examples_only": difference.p_examples if difference else None,
+        "bootstrap_low": difference.bootstrap[0] if difference and difference.bootstrap else None,
+        "bootstrap_high": difference.bootstrap[1] if difference and difference.bootstrap else None,
         "train_s": time.mean if time else None,
         "train_s_half_width": time.half_width if time else None,
         "time_change": change.mean if change else None,
@@ -283,12 +297,12 @@ def _record(block: Block, row: Row) -> dict[str, Any]:
 
 
 def _simple(value: Any) -> Any:
-    """numpy's numbers as Python's."""
+    """Return a number of numpy as one of Python, and other values unchanged."""
     return value.item() if hasattr(value, "item") else value
 
 
 def _finite(value: Any) -> Any:
-    """JSON knows no nan."""
+    """Return a JSON-like value with None for nan and infinity, which JSON does not have."""
     if isinstance(value, dict):
         return {name: _finite(part) for name, part in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Under which conditions results came about: what a reader needs to trust them, and to repeat them."""
+"""The conditions of the results on a page, which a reader needs to trust and to repeat them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LISTED = 200
-"""Most runs that the page lists one by one."""
+"""The most runs that the page lists one by one."""
 NOTED = 60
-"""Most runs whose notes are looked at."""
+"""The most runs whose notes are read."""
 HYPER = ("epochs", "batch_size", "lr", "max_length", "other_hyper")
+"""The columns of hyper-parameters."""
 
 SOURCES = {
     "real": "the official files",
@@ -25,7 +26,12 @@ SOURCES = {
 
 
 def conditions(results: Results, runs: pd.DataFrame) -> list[Item]:
-    """Facts about runs that compare with each other, and the runs themselves."""
+    """Return the facts about comparable runs, and the list of the runs.
+
+    Args:
+        results: The results that hold the runs.
+        runs: The rows of the results' frame for these runs.
+    """
     environment = read_environment(results, str(runs["run_id"].iloc[-1])) if len(runs) else None
     facts = [
         ("data", "; ".join(f"{source}: {SOURCES.get(source, '')}" for source in distinct(runs["data_source"]))),
@@ -47,7 +53,7 @@ def conditions(results: Results, runs: pd.DataFrame) -> list[Item]:
 
 
 def _by_task(runs: pd.DataFrame, column: str) -> Iterable[str]:
-    """Each value once, with the tasks that it holds for where there are several."""
+    """Return each value of a column once, preceded by its tasks where there are several values."""
     by_value: dict[str, list[str]] = {}
     for (task, value), _ in runs.groupby(["task", column], sort=False):
         by_value.setdefault(str(value), []).append(str(task))
@@ -56,7 +62,7 @@ def _by_task(runs: pd.DataFrame, column: str) -> Iterable[str]:
 
 
 def devices(runs: pd.DataFrame) -> list[str]:
-    """On what and in which number format runs were computed, and whether their steps were recorded."""
+    """Return the combinations of device, number format and use of CUDA graphs that occur among the runs."""
     unique = runs[["device", "precision", "cuda_graphs"]].drop_duplicates().sort_values(["device", "precision"])
     return [
         f"{device}, {precision}{', CUDA graphs' if graphs == 'yes' else ''}"
@@ -70,15 +76,15 @@ def _models(runs: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _settings(runs: pd.DataFrame) -> list[str]:
-    """Hyper-parameters that runs were made with; of very many the first."""
+    """Return the combinations of hyper-parameters that occur among the runs, at most the first six."""
     import pandas as pd
 
-    found = []
+    combinations = []
     for values in runs[list(HYPER)].drop_duplicates().to_dict("records"):
         other = values.pop("other_hyper")
         named = [f"{name} {value:g}" for name, value in values.items() if pd.notna(value)]
-        found.append(", ".join([*named, *([other] if isinstance(other, str) else [])]))
-    return _some(found, 6)
+        combinations.append(", ".join([*named, *([other] if isinstance(other, str) else [])]))
+    return _some(combinations, 6)
 
 
 def _rows(runs: pd.DataFrame) -> list[str]:
@@ -116,7 +122,7 @@ def _when(runs: pd.DataFrame) -> str:
 
 
 def _notes(results: Results, runs: pd.DataFrame) -> list[str]:
-    """What runs remarked, and how many did; of very many runs, the first NOTED."""
+    """Return the notes of the first `NOTED` runs, each with the number of runs that have it."""
     counted: dict[str, int] = {}
     for run_id in runs["run_id"].head(NOTED):
         for note in read_notes(results, str(run_id)):
@@ -129,7 +135,7 @@ def _some(said: list[str], most: int) -> list[str]:
 
 
 def _listed(runs: pd.DataFrame) -> Folded:
-    """Run by run, to find them in MLflow."""
+    """Return a table of the runs with their ids in MLflow."""
     shown = runs.head(LISTED)
 
     def value(row: dict[str, Any], name: str) -> float | None:

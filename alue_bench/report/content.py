@@ -1,7 +1,7 @@
-"""What a page is made of, before it becomes HTML or Markdown: sections of sentences, tables, pictures and matrices.
+"""The content of a page before it becomes HTML or Markdown: sections of sentences, tables, pictures and matrices.
 
-Plain values: whoever fills them knows nothing of markup, and the templates know nothing of runs. Text in them is text;
-the templates escape it.
+These are plain values. The code that creates them knows no markup, and the templates know no runs. Strings hold plain
+text, which the templates escape.
 """
 
 from __future__ import annotations
@@ -27,17 +27,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table and what its entries mean."""
+    """A column of a table."""
 
     label: str
     number: bool = True
-    """Numbers stand to the right, below each other."""
+    """True if the entries are numbers, which are aligned to the right."""
     explained: str = ""
+    """The meaning of the entries."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: what it is about, and its entries."""
+    """A row of a table: its header and its entries."""
 
     header: str
     cells: Sequence[Cell]
@@ -46,7 +47,7 @@ class Row:
 
 @dataclass(frozen=True)
 class RowGroup:
-    """Rows below a heading that spans the table."""
+    """A group of rows below a heading that spans the table."""
 
     heading: str
     rows: Sequence[Row]
@@ -55,40 +56,40 @@ class RowGroup:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows in groups below one line of column headings."""
+    """A table: groups of rows below one line of column headings."""
 
     caption: str
     corner: str
-    """Heading of the rows' own headers."""
+    """The heading above the rows' headers."""
     columns: Sequence[Column]
     groups: Sequence[RowGroup]
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """How often each gold label (rows) was predicted as each label (columns)."""
+    """A confusion matrix: the number of examples of each gold label (rows) with each predicted label (columns)."""
 
     caption: str
     labels: Sequence[str]
     counts: Sequence[Sequence[int]]
-    """[gold, predicted]"""
+    """The numbers of examples `[gold, predicted]`."""
 
     def share(self, row: int, column: int) -> float:
-        """Of the examples with this gold label, the part predicted so; 0 where there are none."""
+        """Return the share of a gold label's examples with this prediction; 0 where the label has no examples."""
         total = sum(self.counts[row])
         return self.counts[row][column] / total if total else 0.0
 
 
 @dataclass(frozen=True)
 class Matrices:
-    """Confusion matrices side by side where there is room."""
+    """A group of confusion matrices, side by side where there is room."""
 
     matrices: Sequence[Matrix]
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """A finding, and what it is about."""
+    """A finding about a subject, in a sentence."""
 
     subject: str
     text: str
@@ -97,20 +98,22 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Paragraph:
+    """A paragraph of text, which may be a warning."""
+
     text: str
     warning: bool = False
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures side by side where there is room."""
+    """A group of pictures, side by side where there is room."""
 
     pictures: Sequence[Picture]
 
 
 @dataclass(frozen=True)
 class Missing:
-    """A part for which there are no runs, and the command that makes them."""
+    """A part of the page for which there are no runs, with the command that produces them."""
 
     text: str
     command: str = ""
@@ -118,14 +121,14 @@ class Missing:
 
 @dataclass(frozen=True)
 class Facts:
-    """Named facts, one a line."""
+    """A list of named facts, one per line."""
 
     entries: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class Folded:
-    """Something long, shown on demand; always shown in print and in Markdown."""
+    """A long part that the reader unfolds; it is always shown in print and in Markdown."""
 
     summary: str
     items: Sequence[Item]
@@ -133,7 +136,7 @@ class Folded:
 
 @dataclass(frozen=True)
 class Findings:
-    """Sentences in a list."""
+    """A list of sentences."""
 
     sentences: Sequence[Sentence]
 
@@ -143,15 +146,17 @@ Item = Findings | Paragraph | Table | Matrices | Gallery | Missing | Facts | Fol
 
 @dataclass(frozen=True)
 class Block:
-    """Results that compare with each other: of the same data source, protocol and hardware."""
+    """A part of a section: the results of one data source and one kind of hardware."""
 
     heading: str
-    """What its results have in common; empty where the page has but one block."""
+    """The data source and hardware; empty where the page has only one block."""
     items: Sequence[Item]
 
 
 @dataclass(frozen=True)
 class Section:
+    """A section of the page, with a block for each set of comparable results."""
+
     anchor: str
     title: str
     blocks: Sequence[Block]
@@ -164,8 +169,8 @@ class Page:
 
     title: str
     lead: str
-    """One line below the title: what and how much is on the page."""
+    """The line below the title, which says how many runs the page is about."""
     sections: Sequence[Section]
     notices: Sequence[str] = field(default_factory=tuple)
-    """What a reader must know before the first number, such as that the data are a sample."""
+    """The notices above the first number, for example that the data are the embedded sample."""
     footer: str = ""

@@ -1,8 +1,8 @@
-"""How figures of the report look, and how they become text: SVG that takes its colours from the page.
+"""The style of the report's figures, and their conversion to SVG that takes its colours from the page.
 
-Figures are drawn by matplotlib with colours that stand for something (ink, lines, a series); `Picture.inline` puts the
-page's CSS variables in their place, so that one drawing serves light, dark and print. Text stays text: the browser
-shapes Arabic and breaks no ligatures, and a screen reader or a search finds it.
+Figures are drawn by matplotlib with colours that each stand for a role (ink, lines, a series). `Picture.inline`
+replaces them by the page's CSS variables, so that one drawing serves light mode, dark mode and print. Text in figures
+stays text: the browser shapes Arabic and keeps ligatures, and screen readers and searches find it.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ MUTED = "#5b6470"
 LINE = "#d5dae1"
 PAPER = "#ffffff"
 SERIES = ("#0072b2", "#c8500a", "#00805c", "#a4457f", "#8f6400", "#4a5fc1", "#5f6a76")
-"""After Okabe & Ito, darkened until each stands out from white by 3 to 1; told apart by marker and dash as well."""
+"""The colours of series: those of Okabe & Ito, darkened until each has a contrast of 3 to 1 with white. Markers and
+dashes distinguish series, too."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)), (0, (8, 2)), (0, (3, 1)), "-")
 
 VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", PAPER: "--paper"} | {
     colour: f"--series-{number}" for number, colour in enumerate(SERIES, start=1)
 }
-"""Colours of a drawing, and the CSS variables of the page that stand in their place."""
+"""The page's CSS variables that replace the colours of a drawing."""
 TAG = re.compile(r"<[^>]*>")
-"""A tag of an SVG; in its texts and attributes matplotlib has escaped what could look like one."""
+"""A pattern for a tag of an SVG, in whose texts and attributes matplotlib has escaped `<` and `>`."""
 
 SETTINGS = {
     "svg.fonttype": "none",
@@ -72,16 +73,16 @@ class Picture:
     """A file name without its ending, unique on the page."""
     svg: str
     alt: str
-    """What it shows, for those who do not see it."""
+    """The alternative text, which describes the figure to readers who do not see it."""
     caption: str = ""
     wide: bool = False
-    """Takes the page's whole width where there is room."""
+    """True if the figure takes the page's whole width where there is room."""
     themed: bool = True
-    """Takes the page's colours; otherwise it stays as it was drawn, on white, in the dark as well."""
+    """True if the figure takes the page's colours; otherwise it stays as drawn, on white, in dark mode as well."""
 
     @property
     def standalone(self) -> str:
-        """As a file of its own, on white."""
+        """The SVG of a file of its own, on white."""
         return self.svg.replace("<svg ", '<svg role="img" ', 1) + "\n"
 
     @property
@@ -92,13 +93,17 @@ class Picture:
 
 @contextmanager
 def style(*, grid: bool = True) -> Iterator[None]:
-    """Within it figures take the report's settings."""
+    """Apply the report's settings to figures that are drawn within the context.
+
+    Args:
+        grid: Whether axes have grid lines.
+    """
     with literal_text({**SETTINGS, "axes.grid": grid}):
         yield
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure of this size in inches, without pyplot's global state."""
+    """Return a new figure of this size in inches, made without pyplot's global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -108,21 +113,25 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def to_svg(figure: Figure, name: str) -> str:
-    """The figure as one SVG element, the same text for the same drawing; `name` keeps its references apart from those
-    of other figures on the page."""
+    """Return a figure as one SVG element. Equal drawings give equal texts.
+
+    Args:
+        figure: The figure.
+        name: The picture's name, which keeps its internal references apart from those of other figures on the page.
+    """
     with literal_text({**SETTINGS, "svg.hashsalt": name}):
         written = io.StringIO()
         figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = written.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # A style element inside an inline drawing would hold for the whole page.
+    # A style element inside an inline SVG would apply to the whole page.
     svg = re.sub(r"<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
     referenced = {name for tag in TAG.findall(svg) for name in re.findall(r'(?:url\(#|href="#)([^")]+)', tag)}
 
     def cleaned(tag: str) -> str:
-        tag = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in referenced else "", tag)
+        tag = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in referenced else "", tag)
         return tag.replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "").replace("xlink:href", "href")
 
     svg = _in_tags(svg, cleaned)
@@ -139,13 +148,15 @@ def _with_variables(tag: str) -> str:
 
 
 def _in_tags(svg: str, change: Callable[[str], str]) -> str:
-    """The drawing with each tag changed, and with the texts between them as they are: a label may look like a colour,
-    or like an attribute."""
-    return TAG.sub(lambda found: change(found[0]), svg)
+    """Return the SVG with each tag changed.
+
+    The texts between tags stay as they are, since a label may look like a colour or an attribute.
+    """
+    return TAG.sub(lambda match: change(match[0]), svg)
 
 
 def looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour, marker and dash of each series, by its place."""
+    """Return the colour, marker and dash of each series, in matplotlib's keywords, chosen by its position."""
     return {
         name: {
             "color": SERIES[index % len(SERIES)],

@@ -1,4 +1,4 @@
-"""All results as files for a paper's appendix: tidy tables, environments, a comparison and a checklist."""
+"""The export of all results as files for a paper's appendix: tidy tables, environments, a comparison, a checklist."""
 
 from __future__ import annotations
 
@@ -18,20 +18,31 @@ if TYPE_CHECKING:
     import pandas as pd
 
 KEYS = ("run_id", "task", "model", "strategy", "seed")
-"""What a long table repeats in each line."""
+"""The columns that a long table repeats in each row."""
 ABOUT_THE_STORE = ("artifact_uri",)
-"""Columns that name this machine's folders: of no use elsewhere."""
+"""The columns that name folders of this machine and are of no use elsewhere."""
 
 
 def export(results: Results, folder: Path, *, table_format: str) -> list[Path]:
-    """Write the files below `folder` and return them. table_format: "csv" or "parquet".
+    """Write all results as files.
 
-    - runs: a row a run, a column each param and metric (wide)
-    - metrics: a row a run and metric (long, tidy)
-    - comparison: a row a task, model, conditions and strategy, with tests; comparison.md: the same for reading
+    - runs: one row per run, with a column for each param and metric (wide)
+    - metrics: one row per run and metric (long, tidy)
+    - comparison: one row per task, model, conditions and strategy, with the tests
+    - comparison.md: the same for reading
     - results.json: the runs with their environments, nested
-    - checklist.md
-    Raises UnavailableError where the folder cannot be written.
+    - checklist.md: the reproducibility checklist
+
+    Args:
+        results: The results to export.
+        folder: The folder to write, which is created where it does not exist.
+        table_format: The format of the tables: "csv" or "parquet".
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        UnavailableError: The folder cannot be written.
     """
     import pandas as pd
 
@@ -68,26 +79,26 @@ def export(results: Results, folder: Path, *, table_format: str) -> list[Path]:
 
 
 def long_metrics(frame: pd.DataFrame) -> pd.DataFrame:
-    """Columns run_id, task, model, strategy, seed, metric, value; only metrics that a run has."""
+    """Return one row per run and metric that the run has: run_id, task, model, strategy, seed, metric, value."""
     metrics = [name for name in frame.columns if name not in COLUMNS]
     long = frame.melt(id_vars=list(KEYS), value_vars=metrics, var_name="metric", value_name="value")
     return long.dropna(subset=["value"]).sort_values([*KEYS[1:], "run_id", "metric"]).reset_index(drop=True)
 
 
 def _environments(results: Results) -> list[tuple[dict[str, Any], list[str]]]:
-    """Each different environment once, with how many and which runs were in it."""
-    found: dict[str, tuple[dict[str, Any], list[str]]] = {}
+    """Return each different environment once, with the number of its runs as "runs", and the ids of its runs."""
+    distinct: dict[str, tuple[dict[str, Any], list[str]]] = {}
     for run_id in results.frame["run_id"]:
         environment = read_environment(results, run_id)
         if environment is not None:
             key = json.dumps({name: value for name, value in environment.items() if name != "engine"}, sort_keys=True)
-            found.setdefault(key, (json.loads(key), []))[1].append(run_id)
-    return [(environment | {"runs": len(run_ids)}, run_ids) for environment, run_ids in found.values()]
+            distinct.setdefault(key, (json.loads(key), []))[1].append(run_id)
+    return [(environment | {"runs": len(run_ids)}, run_ids) for environment, run_ids in distinct.values()]
 
 
 def _json(runs: pd.DataFrame, environments: list[tuple[dict[str, Any], list[str]]], results: Results) -> str:
     place = {run_id: number for number, (_, run_ids) in enumerate(environments) for run_id in run_ids}
-    # Not by to_json, which keeps fifteen digits.
+    # Not by pandas' to_json, which keeps only fifteen digits.
     rows = runs.astype(object).where(runs.notna(), None).to_dict("records")
     document = {
         "experiment": results.connection.experiment,
@@ -100,5 +111,5 @@ def _json(runs: pd.DataFrame, environments: list[tuple[dict[str, Any], list[str]
 
 
 def _plain(value: Any) -> Any:
-    """Times as ISO 8601, numpy's numbers as Python's."""
+    """Return a time as ISO 8601, and a number of numpy as one of Python."""
     return value.isoformat() if hasattr(value, "isoformat") else value.item()

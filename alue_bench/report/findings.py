@@ -1,8 +1,8 @@
-"""What a comparison says, in sentences and in tables. Every number is taken from it; none is computed here."""
+"""The findings of a comparison as sentences and tables. All numbers come from the comparison; none is computed here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from alue_bench.evaluation.intervals import Estimate
 from alue_bench.evaluation.learning import REMEDY
@@ -22,23 +22,24 @@ from alue_bench.report.numbers import (
 from alue_bench.report.subjects import Subject
 
 SAID = 3
-"""Strategies that a sentence speaks of; of more, it speaks of the one that the dev split recommends."""
+"""The most strategies that a sentence names; where there are more, it names the one recommended by the dev split."""
 MOST_ROWS = 100
-"""Strategies of a subject that the tables list; of more, those with the best scores."""
-UNITS = {
+"""The most strategies of a subject that the tables list; where there are more, those with the best scores."""
+UNITS: Mapping[str, str] = {
     "accuracy": "accuracy points",
     "pearson": "points of Pearson's correlation",
     "spearman": "points of Spearman's correlation",
     "mcc": "points of Matthews' coefficient",
     "jaccard_samples": "Jaccard points",
 }
+"""The words for hundredths of a metric; those of other metrics follow a rule in `_points`."""
 
 
 # Sentences ---------------------------------------------------------------------------------------------------------
 
 
 def sentences(subjects: Sequence[Subject]) -> list[Item]:
-    """One for each subject."""
+    """Return a sentence for each subject."""
     return [Findings([_sentence(subject) for subject in subjects])] if subjects else []
 
 
@@ -77,8 +78,8 @@ def _sentence(subject: Subject) -> Sentence:
     return Sentence(subject.label, f"{text}.", tones.pop() if len(tones) == 1 else "")
 
 
-def _of_nothing_learnt(subject: Subject, others: Sequence[comparison.Row]) -> Sentence:
-    """Say that the baseline did not learn, and which strategies differ significantly from it."""
+def _of_nothing_learnt(subject: Subject, others: Sequence[comparison.StrategyResult]) -> Sentence:
+    """Return the sentence that the baseline did not learn, and which strategies differ significantly from it."""
     block = subject.compared
     assert block.unlearnt is not None
     said = f"{block.unlearnt.sentence(block.baseline, 'test')}, so that no strategy can be said to keep its score"
@@ -88,22 +89,33 @@ def _of_nothing_learnt(subject: Subject, others: Sequence[comparison.Row]) -> Se
 
 
 def _recommended(subject: Subject) -> str | None:
-    """The fastest setting whose dev score is close to the baseline's: test scores take no part in the choice. None
-    where no run has a dev score, and a test score and a time to tell of."""
-    found = grid.recommend(grid.cells(subject.runs))
-    return found.strategy if found else None
+    """Return the fastest strategy whose dev score is close to the baseline's; test scores take no part in the choice.
+
+    Returns:
+        None where no run has a dev score, a test score and a time.
+    """
+    recommendation = grid.recommend(grid.cells(subject.runs))
+    return recommendation.strategy if recommendation else None
 
 
-def _clause(row: comparison.Row, subject: Subject, *, against: bool) -> str:
-    """bottom3top4 saves 38 % ± 2 of the time and costs 0.4 ± 0.9 F1 points against full: no significant loss"""
+def _clause(row: comparison.StrategyResult, subject: Subject, *, against: bool) -> str:
+    """Return a clause on a strategy's time and score.
+
+    An example: bottom3top4 saves 38 % ± 2 of the time and costs 0.4 ± 0.9 F1 points against full: no significant loss.
+
+    Args:
+        row: The strategy's result.
+        subject: The subject of the sentence.
+        against: Whether the clause names the baseline.
+    """
     baseline = f" against {subject.compared.baseline}" if against else ""
-    found = row.difference
-    if found is None:
+    difference = row.difference
+    if difference is None:
         return f"{row.strategy} {_time(row.time_change)}{baseline}; a score is undefined, so scores do not compare"
-    half = found.test.half_width if found.test else None
+    half = difference.test.half_width if difference.test else None
     return (
-        f"{row.strategy} {_time(row.time_change)} and {_points(found.mean, half, subject.metric)}{baseline}: "
-        f"{_verdict(found)}"
+        f"{row.strategy} {_time(row.time_change)} and {_points(difference.mean, half, subject.metric)}{baseline}: "
+        f"{_verdict(difference)}"
     )
 
 
@@ -118,7 +130,7 @@ def _time(change: Estimate | None) -> str:
 
 
 def _points(mean: float, half: float | None, metric: str) -> str:
-    """A difference of scores in hundredths, which is what tables of scores are printed in."""
+    """Return a difference of scores in hundredths, the unit of most printed tables of scores."""
     unit = UNITS.get(metric, "F1 points" if metric.startswith("f1_") else f"points of {metric}")
     size = f"{abs(100 * mean):.1f}{'' if half is None else f' ± {100 * half:.1f}'} {unit}"
     if _is_nothing(mean):
@@ -127,12 +139,12 @@ def _points(mean: float, half: float | None, metric: str) -> str:
 
 
 def _is_nothing(mean: float) -> bool:
-    """Whether a difference is zero as far as it is written."""
+    """Return whether a difference is zero when it is rounded for printing."""
     return abs(100 * mean) < 0.05
 
 
 def _few_digits(value: float) -> str:
-    """Half-widths: 12, 2, 0.3."""
+    """Return a half-width with as few digits as make sense, such as 12, 2 or 0.3."""
     return f"{value:.0f}" if value >= 1 else f"{value:.1f}"
 
 
@@ -154,14 +166,14 @@ def _p(value: float) -> str:
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
-def _tone(found: comparison.Difference | None) -> Tone:
-    if found is None:
+def _tone(difference: comparison.Difference | None) -> Tone:
+    if difference is None:
         return ""
     tones: dict[Verdict, Tone] = {Verdict.BETTER: "good", Verdict.WORSE: "bad"}
-    return tones.get(found.verdict, "")
+    return tones.get(difference.verdict, "")
 
 
-def _listed(rows: Sequence[comparison.Row]) -> str:
+def _listed(rows: Sequence[comparison.StrategyResult]) -> str:
     names = [row.strategy for row in rows[:SAID]]
     more = f" and {len(rows) - SAID} more" if len(rows) > SAID else ""
     return ", ".join(names) + more
@@ -171,7 +183,7 @@ def _listed(rows: Sequence[comparison.Row]) -> str:
 
 
 def score_table(subjects: Sequence[Subject]) -> list[Item]:
-    """Score, change, verdict and time of each strategy."""
+    """Return a table of each strategy's score, its difference from the baseline, the verdict and the time."""
     if not subjects:
         return []
     columns = [
@@ -190,15 +202,15 @@ def score_table(subjects: Sequence[Subject]) -> list[Item]:
     return [Table("Scores and times", "task and model, strategy", columns, groups), *_notes(subjects)]
 
 
-def _score_row(row: comparison.Row, subject: Subject) -> Row:
-    found = row.difference
+def _score_row(row: comparison.StrategyResult, subject: Subject) -> Row:
+    difference = row.difference
     baseline = row.strategy == subject.compared.baseline
     change = Cell("baseline" if baseline else NONE, tone="muted")
     verdict = Cell("", tone="muted")
-    if found is not None:
-        half = found.test.half_width if found.test else None
-        change = Cell(signed(found.mean), _tone(found), _half(half, 3))
-        verdict = Cell(_short_verdict(found), _tone(found), _explained(found))
+    if difference is not None:
+        half = difference.test.half_width if difference.test else None
+        change = Cell(signed(difference.mean), _tone(difference), _half(half, 3))
+        verdict = Cell(_short_verdict(difference), _tone(difference), _explained(difference))
     time = row.time_change
     return Row(
         row.strategy,
@@ -227,7 +239,7 @@ def _short_verdict(found: comparison.Difference) -> str:
 
 
 def _explained(found: comparison.Difference) -> str:
-    """The p-value; where nothing was found, what could have been, and how many seeds would decide."""
+    """Return the p-value and, without a significant result, the detectable difference and the seeds needed."""
     if found.verdict in (Verdict.NOT_TESTED, Verdict.NOTHING_LEARNT):
         return found.reason
     parts = [] if found.p_corrected is None else [_p(found.p_corrected)]
@@ -249,8 +261,8 @@ def _cut(subject: Subject) -> str:
     return f"the best {MOST_ROWS} of {several(len(subject.compared.rows), 'strategy', 'strategies')}"
 
 
-def _shown(subject: Subject) -> Sequence[comparison.Row]:
-    """The baseline, and of very many strategies those with the best scores, in the comparison's order."""
+def _shown(subject: Subject) -> Sequence[comparison.StrategyResult]:
+    """Return the baseline and at most `MOST_ROWS` strategies with the best scores, in the comparison's order."""
     rows = subject.compared.rows
     if len(rows) <= MOST_ROWS:
         return rows
@@ -266,7 +278,7 @@ def _notes(subjects: Sequence[Subject]) -> list[Item]:
 
 
 def cost_table(subjects: Sequence[Subject]) -> list[Item]:
-    """What each strategy costs: parameters, operations, time, memory, energy."""
+    """Return a table of each strategy's costs: parameters, operations, time, memory, energy."""
     if not subjects:
         return []
     columns = [
@@ -289,9 +301,9 @@ def cost_table(subjects: Sequence[Subject]) -> list[Item]:
     return [Table("Costs", "task and model, strategy", columns, groups)]
 
 
-def _cost_row(row: comparison.Row, subject: Subject) -> Row:
+def _cost_row(row: comparison.StrategyResult, subject: Subject) -> Row:
     runs = subject.runs
-    # The same in every seed: a strategy decides them, not chance.
+    # Parameters and FLOPs follow from the strategy, and are therefore the same for every seed.
     first = runs.iloc[int((runs["run_id"] == row.run_ids[0]).to_numpy().argmax())]
     return Row(
         row.strategy,

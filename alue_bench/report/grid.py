@@ -1,23 +1,23 @@
-"""What a grid of freezing settings says: heat maps of score and time, the Pareto front, a recommendation.
+"""The evaluation of a grid of freezing settings: heat maps of score and time, the Pareto front, a recommendation.
 
-Everything here is a function of a table of finished runs, one row a run, with the columns
+Everything here is a function of a table of finished runs, one row per run, with the columns
 
-    task, model, strategy, seed        as they are recorded; a strategy that is a cell of the grid is placed by its name
-    lr, epochs, batch_size, max_length where they vary, each of their values is a grid of its own
-    selection/dev_score                the dev score of the selected epoch: settings are chosen by it
-    test/score                         the primary metric on the test split: what is reported
-    runtime/train_s                    seconds of training, the frozen prefix charged to every run that used it
-    flops/train_vs_full                optional: analytic cost relative to full fine-tuning
-    selection/trivial_score            optional: what ignoring the text scores on dev
-    selection/above_trivial_error      optional: standard error of how far the dev score lies above that
+    task, model, strategy, seed        as recorded; the name of a strategy gives its cell in the grid
+    lr, epochs, batch_size, max_length each value of one that varies has a grid of its own
+    selection/dev_score                the dev score of the selected epoch, by which settings are chosen
+    test/score                         the primary metric on the test split, which is reported
+    runtime/train_s                    seconds of training; the frozen prefix is charged to every run that used it
+    flops/train_vs_full                optional: training FLOPs relative to full fine-tuning, computed from shapes
+    selection/trivial_score            optional: the dev score of a baseline that ignores the text
+    selection/above_trivial_error      optional: standard error of the dev score's distance from the trivial score
 
-and, besides, `data_source` ("sample" or "real") and `primary_metric` where they are at hand, for titles.
+and, for titles, `data_source` ("sample" or "real") and `primary_metric` where they are available.
 
-Choosing by the dev split and reporting the test split keeps the reported loss honest: the test scores took no part in
-the choice. The chosen setting's dev score is flattered by having been chosen among many; its test score is not.
+Settings are chosen by the dev split and reported by the test split. The test scores take no part in the choice, so that
+the reported loss is unbiased. The chosen setting's dev score is biased upwards, since it was chosen among many.
 
-Where the score that settings are held against is not above what ignoring the text scores on dev, by more than chance,
-nothing is recommended: see `nothing_learnt`, and `alue_bench.evaluation.learning` for chance.
+Where the reference's dev score is not significantly above the trivial score, nothing is recommended: see
+`nothing_learnt`, and `alue_bench.evaluation.learning` for the test.
 """
 
 from __future__ import annotations
@@ -39,89 +39,95 @@ if TYPE_CHECKING:
 
 REFERENCE = "full"
 DEFAULT_TOLERANCE = 0.01
-"""Of the reference's score: how much less counts as the same."""
+"""The loss that still counts as the same score, as a share of the reference's score."""
 CLEARLY = 0.1
-"""Part of the operations by which another setting must need fewer for the clock to be doubted."""
+"""The share of operations that another setting must save against the fastest one before the measured times are
+doubted."""
 TRIVIAL, TRIVIAL_ERROR = "selection/trivial_score", "selection/above_trivial_error"
 DEV, TEST, SECONDS, FLOPS = "selection/dev_score", "test/score", "runtime/train_s", "flops/train_vs_full"
 
-# Okabe and Ito's colours: told apart without full colour vision.
+# Okabe and Ito's colours, which can be distinguished without full colour vision.
 MARK, FRONT, OTHERS, REFERENCE_COLOUR = "#D55E00", "#0072B2", "#9A9A9A", "#000000"
 COLOUR_MAP = "cividis"
 CHARACTER = 0.1
-"""Inches that one takes in a title."""
+"""The width of a character of a title, in inches."""
 LONGEST_TITLE = 200
-"""Characters of a title, which may take several lines."""
+"""The most characters of a title, which may take several lines."""
 PARETO_WIDTH = 11.5
-"""Inches."""
+"""The width of the figure of the Pareto front, in inches."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """One grid: what was run with one task, one model, and one value of each hyper-parameter that varies."""
+    """A grid: the runs of one task and model with one value of each hyper-parameter that varies."""
 
     task: str
     model: str
     settings: dict[str, float]
-    """Hyper-parameters that vary in the table, with this group's values."""
+    """The hyper-parameters that vary in the table, with this group's values."""
     cells: pd.DataFrame
+    """The table of the grid's strategies, from the function `cells`."""
     metric: str = "score"
     sample: bool = False
+    """True if runs used the embedded sample data."""
     conditions: str = ""
-    """Whatever else tells it from another grid of the same task and model, in words."""
+    """Further conditions that distinguish the grid from others of the same task and model, in words."""
 
     @property
     def title(self) -> str:
+        """The title for figures and tables."""
         settings = "".join(f", {name} {value:g}" for name, value in self.settings.items())
         said = f", {self.conditions}" if self.conditions else ""
         return f"{self.task}, {self.model}{settings}{said}{' [sample data]' if self.sample else ''}"
 
     @property
     def name(self) -> str:
-        """For files."""
+        """The name for files."""
         return "-".join([self.task, self.model, *(f"{name}{value:g}" for name, value in self.settings.items())])
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The fastest setting, as measured, whose dev score is within the tolerance of the reference's."""
+    """A recommendation: the setting with the least measured training time whose dev score is within the tolerance."""
 
     strategy: str
     reference: str
-    """`full` where it was run, else the setting with the best dev score."""
+    """The setting with which others are compared: `full` where it was run, otherwise the best one by dev score."""
     tolerance: float
+    """The loss that counts as the same score, as a share of the reference's dev score."""
     dev_score: float
     dev_change: float
-    """Relative to the reference's dev score: the choice looked at it."""
+    """The change relative to the reference's dev score, which the choice depends on."""
     test_score: float
     test_change: float
-    """Relative to the reference's test score: the loss to expect (negative), or gain. No part of the choice."""
+    """The change relative to the reference's test score: the loss (negative) or gain to expect. The choice does not
+    depend on it."""
     train_s: float
     saving: float
-    """Part of the reference's seconds of training that is saved."""
+    """The share of the reference's training time that is saved."""
     candidates: int
-    """How many settings were within the tolerance."""
+    """The number of settings within the tolerance."""
     settings: int
-    """How many there were to choose from."""
+    """The number of settings to choose from."""
     seeds: int
     left_out: int = 0
-    """How many more there are with runs that failed or have no score."""
+    """The number of further settings, which have runs that failed or have no score."""
     flops_share: float = math.nan
-    """Operations of training, as a part of full fine-tuning's; nan where not recorded."""
+    """The training FLOPs as a share of full fine-tuning's; nan where not recorded."""
     fewest_flops: str = ""
-    """The setting within the tolerance that does with clearly fewer operations than this one, where there is one: then
-    the clock and the count disagree."""
+    """The setting within the tolerance that needs clearly fewer operations than this one, so that measured times and
+    counted operations disagree; empty where there is none."""
     fewest_flops_share: float = math.nan
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, in which there is no nan."""
+        """Return the values for JSON, with None for nan."""
         return {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in asdict(self).items()
         }
 
     def sentence(self) -> str:
-        """For people."""
+        """Return the recommendation as a sentence."""
         seeds = "one seed" if self.seeds == 1 else f"mean of {self.seeds} seeds"
         return (
             f"{self.strategy}: test score {self.test_score:.3f}, {_change(self.test_change)} against {self.reference}; "
@@ -146,9 +152,12 @@ class Recommendation:
 
 
 def groups(runs: pd.DataFrame) -> Iterator[Group]:
-    """The grids of a table: tasks and models in its order, then by the values of what varies.
+    """Yield the grids of a table: tasks and models in its order, then by the values of hyper-parameters that vary.
 
-    runs: see the module. Runs without a score (constant predictions have no correlation) take no part in means.
+    Runs without a score, as where constant predictions have no correlation, are left out of means.
+
+    Args:
+        runs: The table that the module's docstring describes.
     """
     if runs.empty:
         return
@@ -169,26 +178,33 @@ def groups(runs: pd.DataFrame) -> Iterator[Group]:
 
 
 def measured(runs: pd.DataFrame) -> pd.DataFrame:
-    """Those of the runs that have both scores and a time; none where a column is not there, as where all are nan."""
+    """Return the runs that have both scores and a time.
+
+    There are none where one of the columns is missing, which happens where all its values are nan.
+    """
     columns = [DEV, TEST, SECONDS]
     return runs[runs[columns].notna().all(axis="columns")] if set(columns) <= set(runs) else runs.iloc[:0]
 
 
 def cells(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row for each strategy of one grid: means over seeds.
+    """Return one row for each strategy of a grid, with means over seeds.
 
-    Columns: strategy, bottom and top (missing where the strategy is no cell of the grid), dev_score, test_score,
-    test_spread (standard deviation over seeds; nan of one), train_s, flops_share (nan where not recorded), seeds,
-    learning (dev scores against the trivial one; None where that was not recorded), scoreless
-    (how many of its runs have no score or no time, and are not in the means).
+    Args:
+        runs: The runs of one grid.
+
+    Returns:
+        The columns strategy, bottom and top (missing where the strategy is no cell of the grid), dev_score, test_score,
+        test_spread (standard deviation over seeds; nan for one seed), train_s, flops_share (nan where not recorded),
+        seeds, learning (dev scores against the trivial score; None where that was not recorded), and scoreless (the
+        number of its runs that have no score or no time and are left out of the means).
     """
     import pandas as pd
 
     rows = []
     for strategy, part in runs.groupby("strategy", sort=False):
-        good = measured(part)
+        complete = measured(part)
         learnt = _learning(part)
-        if good.empty and (strategy != REFERENCE or learnt is None):
+        if complete.empty and (strategy != REFERENCE or learnt is None):
             continue
         cell = cell_of(str(strategy))
         rows.append(
@@ -196,24 +212,23 @@ def cells(runs: pd.DataFrame) -> pd.DataFrame:
                 "strategy": str(strategy),
                 "bottom": cell[0] if cell else None,
                 "top": cell[1] if cell else None,
-                "dev_score": good[DEV].mean(),
-                "test_score": good[TEST].mean(),
-                "test_spread": good[TEST].std(),
-                "train_s": good[SECONDS].mean(),
-                "flops_share": good[FLOPS].mean() if FLOPS in good else math.nan,
-                "seeds": good["seed"].nunique(),
+                "dev_score": complete[DEV].mean(),
+                "test_score": complete[TEST].mean(),
+                "test_spread": complete[TEST].std(),
+                "train_s": complete[SECONDS].mean(),
+                "flops_share": complete[FLOPS].mean() if FLOPS in complete else math.nan,
+                "seeds": complete["seed"].nunique(),
                 "learning": learnt,
-                "scoreless": len(part) - len(good),
+                "scoreless": len(part) - len(complete),
             }
         )
     columns = ["strategy", "bottom", "top", "dev_score", "test_score", "test_spread", "train_s", "flops_share", "seeds"]
     columns += ["learning", "scoreless"]
-    found = pd.DataFrame(rows, columns=columns)
-    return found.astype({"bottom": "Int64", "top": "Int64"})
+    return pd.DataFrame(rows, columns=columns).astype({"bottom": "Int64", "top": "Int64"})
 
 
 def _learning(runs: pd.DataFrame) -> Learning | None:
-    """Judge the finished runs of a strategy, those with an undefined score included."""
+    """Judge the finished runs of a strategy against the trivial score, including those with an undefined score."""
     if not {DEV, TRIVIAL} <= set(runs):
         return None
     finished = runs[runs[SECONDS].notna()]
@@ -224,23 +239,26 @@ def _learning(runs: pd.DataFrame) -> Learning | None:
 
 @dataclass(frozen=True)
 class NothingLearnt:
-    """Why no setting of a grid can be recommended: the one that they are held against did not learn."""
+    """The finding that a grid's reference did not learn, so that no setting can be recommended."""
 
     reference: str
     learning: Learning
 
     def sentence(self) -> str:
-        """For people."""
+        """Return the finding as a sentence."""
         return f"{self.learning.sentence(self.reference, 'dev')}; no setting can be recommended; {REMEDY}"
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the values for JSON."""
         return {"reference": self.reference, **self.learning.as_dict()}
 
 
 def nothing_learnt(cells: pd.DataFrame) -> NothingLearnt | None:
-    """Return why nothing is to be recommended; None where the reference learnt something, or where that was not
-    recorded."""
+    """Return the finding that the reference did not learn.
+
+    Returns:
+        None where it has learnt something, or where the trivial score was not recorded.
+    """
     reference = _reference(cells)
     if reference is None or reference["learning"] is None or reference["learning"].shown:
         return None
@@ -248,7 +266,7 @@ def nothing_learnt(cells: pd.DataFrame) -> NothingLearnt | None:
 
 
 def _reference(cells: pd.DataFrame) -> pd.Series[Any] | None:
-    """The row that others are held against: `full` where it was run, else the one with the best dev score."""
+    """Return the row of the reference: `full` where it was run, otherwise the setting with the best dev score."""
     full = cells[cells["strategy"] == REFERENCE]
     if len(full):
         return full.iloc[0]
@@ -257,40 +275,50 @@ def _reference(cells: pd.DataFrame) -> pd.Series[Any] | None:
 
 
 def pareto_front(cells: pd.DataFrame, score: str = "dev_score") -> pd.DataFrame:
-    """Those cells that no other one beats in score and time at once, from the cheapest to the dearest.
+    """Return the cells that no other cell beats in both score and time, from the fastest to the slowest.
 
-    Of cells with the same score and time, the first stays.
+    Among cells with the same score and time, the first is kept.
+
+    Args:
+        cells: The table from `cells`.
+        score: The column of the score.
     """
-    found, best = [], -math.inf
+    on_front, best = [], -math.inf
     ordered = cells[cells[score].notna()].sort_values(["train_s", score], ascending=[True, False], kind="stable")
     for index, row in ordered.iterrows():
         if row[score] > best:
             best = row[score]
-            found.append(index)
-    return ordered.loc[found]
+            on_front.append(index)
+    return ordered.loc[on_front]
 
 
 def within_tolerance(score: float, reference: float, tolerance: float) -> bool:
-    """Whether a score is at most this part of the reference's below it."""
+    """Return whether a score is below the reference by at most this share of the reference."""
     return score >= reference - tolerance * abs(reference) - 1e-12
 
 
 def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Recommendation | None:
-    """The fastest setting within the tolerance, by dev score; of equally fast ones the better. None of no cells, and
-    where nothing was learnt.
+    """Recommend the fastest setting whose dev score is within the tolerance, and the better one of equally fast ones.
 
-    A setting that came to no score with some seed is not recommended for how it did with the others; only `full` is
-    what the others are held against even so. With one seed and many settings, some are within the tolerance by chance:
-    that is what `test_change` is for.
+    A setting whose run with some seed has no score is not recommended; only `full` still serves as the reference then.
+    With one seed and many settings, some settings are within the tolerance by chance; `test_change` shows whether the
+    score holds on the test split.
+
+    Args:
+        cells: The table from `cells`.
+        tolerance: The loss that counts as the same score, as a share of the reference's dev score.
+
+    Returns:
+        None where no setting has a score, or where the reference did not learn.
     """
     known = cells[cells["dev_score"].notna()]
     scored = known[(known["scoreless"] == 0) | (known["strategy"] == REFERENCE)]
     reference = _reference(known)
     if scored.empty or reference is None or nothing_learnt(cells) is not None:
         return None
-    good = scored[[within_tolerance(score, reference["dev_score"], tolerance) for score in scored["dev_score"]]]
-    chosen = good.sort_values(["train_s", "dev_score"], ascending=[True, False], kind="stable").iloc[0]
-    fewest = good.sort_values(["flops_share", "dev_score"], ascending=[True, False], kind="stable").iloc[0]
+    within = scored[[within_tolerance(score, reference["dev_score"], tolerance) for score in scored["dev_score"]]]
+    chosen = within.sort_values(["train_s", "dev_score"], ascending=[True, False], kind="stable").iloc[0]
+    fewest = within.sort_values(["flops_share", "dev_score"], ascending=[True, False], kind="stable").iloc[0]
     disagree = bool(fewest["flops_share"] < (1 - CLEARLY) * chosen["flops_share"])
     return Recommendation(
         strategy=str(chosen["strategy"]),
@@ -302,7 +330,7 @@ def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Reco
         test_change=_relative(chosen["test_score"], reference["test_score"]),
         train_s=float(chosen["train_s"]),
         saving=0.0 - _relative(chosen["train_s"], reference["train_s"]),
-        candidates=len(good),
+        candidates=len(within),
         settings=len(scored),
         seeds=int(chosen["seeds"]),
         left_out=len(known) - len(scored),
@@ -313,17 +341,17 @@ def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Reco
 
 
 def score_map(group: Group, recommended: Recommendation | None = None) -> Figure:
-    """The test score of each cell: the paper's figure 1."""
+    """Draw the test score of each cell, as in the paper's figure 1."""
     return _heat_map(group, "test_score", f"{short(group.metric)} on test", recommended, best_is_high=True)
 
 
 def runtime_map(group: Group, recommended: Recommendation | None = None) -> Figure:
-    """The training time of each cell: the missing twin of the paper's figure 1."""
+    """Draw the training time of each cell, which the paper does not show."""
     return _heat_map(group, "train_s", "training time in seconds", recommended, best_is_high=False)
 
 
 def pareto_figure(group: Group, recommended: Recommendation | None = None) -> Figure:
-    """Score against time, by dev score, on which the front is drawn, and beside it the same settings on test."""
+    """Draw dev score against training time with the Pareto front, and beside it the same settings' test scores."""
     figure = _figure(PARETO_WIDTH, 5.2)
     front = pareto_front(group.cells)
     left, right = figure.subplots(1, 2, sharex=True)
@@ -379,7 +407,10 @@ def _label_points(axes: Axes, points: pd.DataFrame, score: str, *, above: bool) 
 def _heat_map(
     group: Group, column: str, label: str, recommended: Recommendation | None, *, best_is_high: bool
 ) -> Figure:
-    """Bottom layers upwards, top layers to the right. The best cell, the recommended one and `full` are marked."""
+    """Draw a map of frozen bottom layers (upwards) and frozen top layers (to the right).
+
+    The best cell, the recommended one and `full` are marked.
+    """
     import numpy as np
 
     placed = group.cells[group.cells["bottom"].notna() & group.cells[column].notna()]
@@ -396,7 +427,7 @@ def _heat_map(
     width, height = 2.6 + 0.62 * max(5, len(tops)), 1.9 + 0.5 * max(4, len(bottoms))
     figure = _figure(width, height)
     axes = figure.add_subplot()
-    # Dark is poor and bright is good in both maps.
+    # In both maps, dark is bad and bright is good.
     image = axes.imshow(values, origin="lower", aspect="auto", cmap=COLOUR_MAP if best_is_high else f"{COLOUR_MAP}_r")
     axes.set_xticks(range(len(tops)), [str(n) for n in tops])
     axes.set_yticks(range(len(bottoms)), [str(n) for n in bottoms])
@@ -423,7 +454,7 @@ def _outline(
     bottoms: Sequence[int],
     tops: Sequence[int],
 ) -> None:
-    """A frame around each marked cell, inside its borders; white beneath, so that it shows on any colour."""
+    """Draw a frame inside each marked cell, above a white one, so that it is visible on any colour."""
     from matplotlib.patches import Rectangle
 
     for inset, (strategy, colour, line, label) in zip((0.03, 0.09, 0.03), marks, strict=False):
@@ -447,7 +478,7 @@ def _outline(
 
 
 def _write_numbers(axes: Axes, values: Any, image: Any) -> None:
-    """Each cell's number, dark on bright and bright on dark."""
+    """Write each cell's number, dark on bright cells and bright on dark ones."""
     import numpy as np
 
     largest = np.nanmax(np.abs(values), initial=0.0)
@@ -463,12 +494,12 @@ def _write_numbers(axes: Axes, values: Any, image: Any) -> None:
 
 
 def _title(text: str, width: float) -> str:
-    """As many lines as a figure of so many inches needs for it."""
+    """Return a title broken into lines that fit a figure of this width in inches."""
     return textwrap.fill(short(text, LONGEST_TITLE), int(width / CHARACTER))
 
 
 def _figure(width: float, height: float) -> Figure:
-    """Without pyplot, which keeps figures for the whole process."""
+    """Return a new figure, made without pyplot, which would keep it for the life of the process."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""The paper's figure 1 and its twin in time, for runs that make a grid of frozen bottom and top layers."""
+"""Heat maps of score (the paper's figure 1) and training time, for runs that form a grid of frozen layers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,20 @@ from alue_bench.report.drawing import Picture, style, to_svg
 from alue_bench.report.subjects import Subject
 
 LEAST_CELLS = 6
-"""Fewer cells, or cells in one row or column only, are a table and no map."""
+"""The fewest cells of a map. Fewer ones, or cells in only one row or column, are better shown as a table."""
 MOST_MAPS = 8
-"""Grids that are drawn; more are left out, and it is said."""
+"""The most grids that are drawn; the page says where there are more."""
 COMMAND = "alue-bench sweep -t mdd --grid bottom-top"
+"""The command that produces such runs."""
 
 
 def heat_maps(subjects: Sequence[Subject], prefix: str) -> list[Item]:
-    """Maps of score and time for each subject whose runs make a grid; empty where none do."""
+    """Return maps of score and time for each subject whose runs form a grid; empty where there is none.
+
+    Args:
+        subjects: The subjects of a block of the page.
+        prefix: The beginning of the pictures' names.
+    """
     found = [group for subject in subjects for group in _groups(subject) if _is_map(group)]
     items: list[Item] = []
     for number, group in enumerate(found[:MOST_MAPS]):
@@ -54,8 +60,8 @@ def heat_maps(subjects: Sequence[Subject], prefix: str) -> list[Item]:
 
 
 def _groups(subject: Subject) -> list[grid.Group]:
-    """The grid of a subject, whose settings are the same in all its runs; none without cells."""
-    # Others have no place on a map, and of very many of them it would take long to find that out.
+    """Return the subject's grid, whose hyper-parameters are the same in all its runs; empty without cells of a grid."""
+    # Other strategies have no place on a map, and looking them all up below would take long where there are many.
     placed = subject.runs[subject.runs["strategy"].map(lambda name: cell_of(str(name)) is not None)]
     return [replace(group, conditions=subject.conditions) for group in grid.groups(placed)]
 

@@ -1,24 +1,25 @@
-"""Numbers as the report writes them: real minus signs, no digits that mean nothing, nothing for what is not there."""
+"""The formats of numbers in the report: real minus signs, no meaningless digits, a dash for missing values."""
 
 from __future__ import annotations
 
 import math
 
 NONE = "–"
-"""Stands where there is no number."""
+"""The sign for a missing number."""
 
 
 def there(value: float | None) -> bool:
+    """Return whether a value is a finite number."""
     return value is not None and math.isfinite(value)
 
 
 def plain(value: float | None, digits: int = 3) -> str:
-    """0.745"""
+    """Return a number with a fixed number of digits after the point, such as 0.745."""
     return NONE if value is None or not math.isfinite(value) else _minus(f"{value:.{digits}f}")
 
 
 def signed(value: float | None, digits: int = 3) -> str:
-    """+0.012, −0.004, 0.000"""
+    """Return a number with its sign, such as +0.012 or −0.004; zero has no sign."""
     if value is None or not math.isfinite(value):
         return NONE
     shown = f"{value:+.{digits}f}"
@@ -26,7 +27,7 @@ def signed(value: float | None, digits: int = 3) -> str:
 
 
 def percent(value: float | None, digits: int = 0) -> str:
-    """Of a part: 0.68 is 68 %. Below one percent two digits that mean something: 0.46 %."""
+    """Return a share in per cent: 0.68 is 68 %. Shares below one per cent have two significant digits: 0.46 %."""
     if value is None or not math.isfinite(value):
         return NONE
     shown = 100 * value
@@ -36,14 +37,14 @@ def percent(value: float | None, digits: int = 0) -> str:
 
 
 def signed_percent(value: float | None, digits: int = 0) -> str:
-    """Of a change: −0.44 is −44 %."""
+    """Return a relative change in per cent with its sign: −0.44 is −44 %."""
     if value is None or not math.isfinite(value):
         return NONE
     return f"{signed(100 * value, digits)} %"
 
 
 def seconds(value: float | None) -> str:
-    """8.1 s, 128 s, 2 h 05 min."""
+    """Return a duration, such as 8.1 s, 128 s or 2 h 05 min."""
     if value is None or not math.isfinite(value):
         return NONE
     if value < 99.95:
@@ -55,7 +56,7 @@ def seconds(value: float | None) -> str:
 
 
 def count(value: float | None) -> str:
-    """Large counts in three digits: 8.11 M, 706 G."""
+    """Return a count with three significant digits and a unit prefix, such as 8.11 M or 706 G."""
     if value is None or not math.isfinite(value):
         return NONE
     for unit, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
@@ -66,7 +67,13 @@ def count(value: float | None) -> str:
 
 
 def several(number: int, one: str, more: str = "") -> str:
-    """1 run, 3 runs."""
+    """Return a number with its noun, such as 1 run or 3 runs.
+
+    Args:
+        number: The number.
+        one: The singular of the noun.
+        more: The plural of the noun; empty where it is the singular with an s.
+    """
     return f"{number:,} {one if number == 1 else more or one + 's'}".replace(",", " ")
 
 

@@ -1,4 +1,4 @@
-"""Scores and costs of strategies as figures: each task's trade, and averages across tasks (the paper's figure 2)."""
+"""Figures of scores and training times: their trade-off on each task, and means over tasks (the paper's figure 2)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_BARS = 16
-"""Strategies of a bar chart."""
+"""The most strategies of a bar chart."""
 
 
 def trades(subjects: Sequence[Subject], most: int, prefix: str) -> list[Item]:
-    """Score against time, for each subject with more than one strategy."""
+    """Return plots of score against time, for each subject with more than one strategy.
+
+    Args:
+        subjects: The subjects of a block of the page.
+        most: The most plots.
+        prefix: The beginning of the pictures' names.
+    """
     several_strategies = [subject for subject in subjects if len(_measured(subject)) > 1]
     drawn = []
     for number, subject in enumerate(several_strategies[:most], start=1):
@@ -56,7 +62,12 @@ def _as_cells(points: Sequence[Point]) -> pd.DataFrame:
 
 
 def across_tasks(subjects: Sequence[Subject], prefix: str) -> list[Item]:
-    """Means over tasks, for each model that has at least two of them with the same strategies."""
+    """Return charts of means over tasks, for each model that has the same strategies on at least two tasks.
+
+    Args:
+        subjects: The subjects of a block of the page.
+        prefix: The beginning of the pictures' names.
+    """
     items: list[Item] = []
     for number, model in enumerate(dict.fromkeys(subject.model for subject in subjects), start=1):
         every = [subject for subject in subjects if subject.model == model]
@@ -97,7 +108,7 @@ def across_tasks(subjects: Sequence[Subject], prefix: str) -> list[Item]:
 
 
 def _said_of_unlearnt(subjects: Sequence[Subject], tasks: Collection[str]) -> str:
-    """Name the tasks of a mean on which the baseline did not learn; empty where there are none."""
+    """Return a sentence on the tasks of a mean on which the baseline did not learn; empty where there are none."""
     unlearnt = [s.task for s in subjects if s.task in tasks and s.compared.unlearnt is not None]
     if not unlearnt:
         return ""
@@ -105,7 +116,7 @@ def _said_of_unlearnt(subjects: Sequence[Subject], tasks: Collection[str]) -> st
     return f" On {tasks_told}, {comparison.BASELINE} did not learn, so every strategy seems to keep its score."
 
 
-def _averaged(model: str, by_task: dict[str, list[comparison.Row]], name: str) -> list[Item]:
+def _averaged(model: str, by_task: dict[str, list[comparison.StrategyResult]], name: str) -> list[Item]:
     tasks = len(by_task)
     strategies = [row.strategy for row in next(iter(by_task.values()))][:MOST_BARS]
     score, time = [], []
@@ -125,7 +136,7 @@ def _averaged(model: str, by_task: dict[str, list[comparison.Row]], name: str) -
 
 
 def _one_each(subjects: Sequence[Subject]) -> list[Subject]:
-    """Of each task the subject with the most strategies, so that no task counts twice."""
+    """Return the subject with the most strategies of each task, so that no task counts twice."""
     best: dict[str, Subject] = {}
     for subject in subjects:
         if subject.task not in best or len(subject.strategies) > len(best[subject.task].strategies):

@@ -1,8 +1,8 @@
-"""Which sections a page has, and what goes into each: from the results of a store to a `Page`.
+"""The page's sections and their contents: from the results of a store to a `Page`.
 
-Runs compare only where data source and hardware are the same: each such set of runs is a block of its own in every
-section, and no figure or average is of two of them. Within a block, each task and model is compared under one protocol
-and one recipe (`comparison`). What a section lacks runs for, it says with the command that makes them.
+Runs are comparable only where data source and hardware are the same. Each such set of runs is a block of its own in
+every section, and no figure or average mixes two of them. Within a block, each task and model is compared under one
+protocol and one recipe (`comparison`). A section without suitable runs shows the command that produces them.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 TITLE = "Which layers should I train?"
 MORE_SEEDS = "alue-bench run --strategy full --strategy bottom3top4 --strategy head-only --seeds 3"
-"""The command for a page that has something in most of its sections."""
+"""The command whose runs fill most sections of a page."""
 MOST_TESTED = 1000
-"""Runs whose predictions are read for the tests. A file takes milliseconds; of ten thousand runs, a minute."""
+"""The most runs whose predictions are read for the tests. A file takes milliseconds, ten thousand of them a minute."""
 SAMPLE_NOTICE = (
     "Some of these results come from the embedded sample data, which was written for demonstration. Such scores say "
     "nothing about the real tasks."
@@ -43,15 +43,25 @@ SAMPLE_NOTICE = (
 
 @dataclass(frozen=True, kw_only=True)
 class PageRequest:
-    """What to put on a page."""
+    """The options of a page."""
 
     metric: str | None = None
-    """Compare by this metric, such as f1_micro; None: by each task's primary one."""
+    """The metric to compare by, such as f1_micro; None for each task's primary one."""
     shown: Shown = field(default_factory=Shown)
+    """The limits of sections that need much room or time."""
 
 
 def build_page(results: Results, request: PageRequest | None = None, *, now: datetime | None = None) -> Page:
-    """The page of these results. Raises UsageError where no run has `request.metric`."""
+    """Build the page of the results.
+
+    Args:
+        results: The finished runs.
+        request: The options; None for the defaults.
+        now: The time in the footer; None for the current one.
+
+    Raises:
+        UsageError: No run has `request.metric`.
+    """
     request = request or PageRequest()
     runs = results.frame
     compared = compare(runs, _reader(results), metric=request.metric)
@@ -66,7 +76,7 @@ def build_page(results: Results, request: PageRequest | None = None, *, now: dat
 
 
 def _reader(results: Results) -> Load:
-    """Reads predictions for the tests, of so many runs that the reader of a large store is not kept waiting."""
+    """Return a reader of predictions that refuses after `MOST_TESTED` runs, to limit the time for a large store."""
     read = 0
 
     def load(run_id: str) -> pd.DataFrame:
@@ -98,7 +108,7 @@ def _lead(results: Results) -> str:
 
 
 def _notices(results: Results, blocks: Sequence[Comparable]) -> list[str]:
-    """What a reader must know before the first number."""
+    """Return the notices that stand above the first number."""
     said = []
     if (results.frame["data_source"] == "sample").any():
         said.append(SAMPLE_NOTICE)
@@ -126,7 +136,7 @@ def _notices(results: Results, blocks: Sequence[Comparable]) -> list[str]:
 
 
 def _leading_here(section: Section, results: Results) -> Section:
-    """Return a section whose commands make runs in the store and experiment that the page is of."""
+    """Return the section with its commands completed, so that they write to the page's own store and experiment."""
     where = where_options(results.connection.uri, results.connection.experiment)
     options = command_line(options=where).removeprefix(PROGRAM)
 
@@ -140,7 +150,13 @@ def _leading_here(section: Section, results: Results) -> Section:
 def _each_block(
     blocks: Sequence[Comparable], make: Callable[[Comparable, str], Sequence[Item]], missing: Missing
 ) -> list[Block]:
-    """What `make` finds in each block, given a prefix for names of figures; `missing` where it finds nothing in any."""
+    """Return a section's content for each block of the page that has any.
+
+    Args:
+        blocks: The blocks of the page.
+        make: The function that returns a block's content, given the block and a prefix for its pictures' names.
+        missing: The content of the section where no block has any.
+    """
     made = [(block, make(block, str(number))) for number, block in enumerate(blocks, start=1)]
     return [Block(block.heading, items) for block, items in made if items] or [Block("", [missing])]
 
@@ -256,8 +272,8 @@ def _costs(results: Results, blocks: Sequence[Comparable], request: PageRequest)
 
 
 def _paper(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
-    found = [Block(block.heading, papers_tables(block.subjects, request.metric)) for block in blocks]
-    return Section("paper", "The paper's tables 1 to 7", found or [Block("", papers_tables([], request.metric))])
+    tables = [Block(block.heading, papers_tables(block.subjects, request.metric)) for block in blocks]
+    return Section("paper", "The paper's tables 1 to 7", tables or [Block("", papers_tables([], request.metric))])
 
 
 def _conditions(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:

@@ -1,4 +1,4 @@
-"""The paper's tables 1 to 7 with its numbers and ours side by side."""
+"""The paper's tables 1 to 7, with its numbers and ours side by side."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 DEFAULT_METRIC = "f1_macro"
 COMMAND = "alue-bench run --config paper-tables --data-dir DIR"
+"""The command that produces the runs of the tables."""
 
 COLUMNS = [
     Column("F1 full: paper"),
@@ -30,9 +31,11 @@ COLUMNS = [
 
 
 def papers_tables(subjects: Sequence[Subject], metric: str | None) -> list[Item]:
-    """The tables for runs that compare with each other; ours stay empty where nothing was run.
+    """Return the tables for comparable runs; our columns stay empty where nothing was run.
 
-    metric: which F1 stands beside the paper's; None, or a metric that is no F1, for macro-F1.
+    Args:
+        subjects: The subjects of a block of the page.
+        metric: The variant of F1 beside the paper's; None, or a metric that is no F1, for macro-F1.
     """
     chosen = metric if metric and metric.startswith("f1_") else DEFAULT_METRIC
     runs, rivals = _one_recipe_each(subjects)
@@ -64,15 +67,21 @@ def papers_tables(subjects: Sequence[Subject], metric: str | None) -> list[Item]
 
 
 def _published_alone() -> pd.DataFrame:
-    """As `beside_published`, without anything of ours."""
+    """Return the table of `beside_published` with our side empty."""
     import pandas as pd
 
     return beside_published(pd.DataFrame(columns=["task", "model", "strategy", "runtime/train_s"]))
 
 
 def _one_recipe_each(subjects: Sequence[Subject]) -> tuple[pd.DataFrame | None, str]:
-    """Runs of full and frozen, of one recipe for each task and model: that with most training rows, then most runs;
-    and a sentence on what stands back. The paper gives one number for each, and runs of two recipes have no mean."""
+    """Choose one recipe for each task and model: the one with the most training rows, then with the most runs.
+
+    The paper gives one number for each, and a mean over runs of two recipes has no meaning.
+
+    Returns:
+        The runs of both settings (None where there are none), and a sentence on the recipes that are left out (empty
+        where there are none).
+    """
     import pandas as pd
 
     best: dict[tuple[str, str], tuple[float, int, pd.DataFrame]] = {}
@@ -99,7 +108,7 @@ def _row(row: dict[str, Any]) -> Row:
 
 
 def _others(runs: pd.DataFrame, published: set[str], metric: str) -> list[Row]:
-    """Rows of models that the paper did not run."""
+    """Return the rows of models that the paper did not run."""
     rows = []
     for model, part in runs.groupby("model", sort=False):
         if model not in published and part[f"test/{metric}"].notna().any():
@@ -134,7 +143,7 @@ def _ours(text: str) -> Cell:
 
 
 def _every_variant(runs: pd.DataFrame) -> list[Item]:
-    """The same cells with each F1 that was recorded, since the paper does not say which it means."""
+    """Return the same results with each recorded variant of F1, since the paper does not say which one it means."""
     known = published_results().set_index(["task", "model"])
     groups = []
     for (task, model), part in runs.groupby(["task", "model"], sort=False):

@@ -1,4 +1,4 @@
-"""The report of one invocation, kept with its parent run in MLflow, whose description leads to it."""
+"""The report of one invocation, which is kept with its parent run in MLflow and linked in that run's description."""
 
 from __future__ import annotations
 
@@ -17,14 +17,24 @@ from alue_bench.tracking.reading import read_runs
 PAGE_FILE = "report.html"
 FIGURES = "figures"
 MOST_RUNS = 400
-"""Of a plan with more runs no report is written at its end: it would keep the user waiting."""
+"""The most runs of a plan for which a report is written at its end; with more, the user would have to wait."""
 SHOWN = Shown(subjects=4, strategies=3, seeds=3)
-"""Less than `alue-bench report` shows, so that an invocation takes no second or two longer."""
+"""The limits of this report, which are below those of `alue-bench report` to save a second or two."""
 
 
 def log_parent_page(connection: Connection, parent_id: str, run_ids: Sequence[str]) -> bool:
-    """Write the report of these runs, and log it with its figures to their parent run, whose description then leads to
-    it. Says whether there was anything to write. Asks the store for these runs only."""
+    """Write the report of the runs, log it with its figures to their parent run, and link it in that run's description.
+
+    The store is asked for these runs only.
+
+    Args:
+        connection: The open store.
+        parent_id: The MLflow run that holds the plan.
+        run_ids: The runs of the plan.
+
+    Returns:
+        Whether a report was written; not where there are too few or too many runs, or where none has finished.
+    """
     if not 1 < len(run_ids) <= MOST_RUNS:
         return False
     results = read_runs(connection, run_ids, parent_id=parent_id)
@@ -45,7 +55,7 @@ def log_parent_page(connection: Connection, parent_id: str, run_ids: Sequence[st
 
 
 def _description(connection: Connection, parent_id: str, lead: str) -> str:
-    """For MLflow's page of the run, in Markdown."""
+    """Return the description for MLflow's page of the run, in Markdown."""
     where = where_options(connection.uri, connection.experiment)
     again = command_line("report", options={"parent": parent_id, **where})
     run = f"#/experiments/{connection.experiment_id}/runs/{parent_id}"

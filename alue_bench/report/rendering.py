@@ -1,4 +1,4 @@
-"""Pages as text: self-contained HTML, or Markdown with its figures in a folder beside it."""
+"""The rendering of pages: self-contained HTML, or Markdown with its figures in a folder beside it."""
 
 from __future__ import annotations
 
@@ -19,19 +19,24 @@ if TYPE_CHECKING:
 
 
 def render_html(page: Page) -> str:
-    """One HTML document that holds everything it shows: no script, nothing to fetch. Every text is escaped."""
+    """Return a page as one HTML document without scripts or external files, in which every text is escaped."""
     css = (Path(__file__).parent / "templates" / "page.css").read_text(encoding="utf-8")
     return _environment(autoescape=True).get_template("page.html.jinja").render(page=page, css=css, version=__version__)
 
 
 def render_markdown(page: Page, figures: str) -> str:
-    """The same in Markdown. Its figures are expected as `figures`/NAME.svg: see `pictures`."""
+    """Return a page as Markdown.
+
+    Args:
+        page: The page.
+        figures: The folder of its pictures, which are linked as `figures`/NAME.svg: see `pictures`.
+    """
     written = _environment(autoescape=False).get_template("page.md.jinja").render(page=page, figures=figures)
     return re.sub(r"\n{3,}", "\n\n", written).strip() + "\n"
 
 
 def pictures(page: Page) -> Iterator[Picture]:
-    """Every figure of a page, in order."""
+    """Yield every picture of a page, in order."""
 
     def within(item: Item) -> Iterator[Picture]:
         if isinstance(item, Gallery):
@@ -62,14 +67,21 @@ def _environment(*, autoescape: bool) -> Environment:
 
 
 def _fence(text: str) -> str:
-    """More backticks than stand beside each other anywhere in the text, which is shown between two lines of them."""
+    """Return a Markdown fence for a text: more backticks than the text has in succession anywhere."""
     return "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
 
 
 def write_page(page: Page, output: Path) -> None:
-    """Write a page as its file's ending says: .md as Markdown, with figures in NAME-figures beside it, else HTML.
+    """Write a page in the format of its file name: Markdown for .md and .markdown, otherwise HTML.
 
-    Raises UnavailableError where the file cannot be written; a page that was there is then left as it was.
+    The figures of a Markdown page lie in the folder NAME-figures beside it.
+
+    Args:
+        page: The page.
+        output: The file to write.
+
+    Raises:
+        UnavailableError: The file cannot be written. An existing page is then left unchanged.
     """
     try:
         if output.suffix.lower() in (".md", ".markdown"):
@@ -87,8 +99,9 @@ def write_page(page: Page, output: Path) -> None:
 
 
 def _replace(path: Path, content: str) -> None:
-    """All of a file or nothing of it."""
-    scratch = path.with_name(f".alue-bench-{os.getpid()}")  # the name of the file itself may be as long as names may be
+    """Write a file completely, or leave it unchanged."""
+    # A short name, since the file's own name may already have the longest length that is allowed.
+    scratch = path.with_name(f".alue-bench-{os.getpid()}")
     try:
         scratch.write_text(content, encoding="utf-8")
         scratch.replace(path)

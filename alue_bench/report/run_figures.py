@@ -1,7 +1,7 @@
-"""What single runs left behind, drawn together: predictions over seeds, and the course of training.
+"""Figures from the files of single runs: predictions over seeds, and learning curves.
 
-Reading a run's files costs time and showing them costs room, so a page shows those of a few subjects and strategies,
-and says how many it leaves out.
+Reading a run's files takes time and showing them takes room. Therefore a page shows those of a few subjects and
+strategies, and says how many it leaves out.
 """
 
 from __future__ import annotations
@@ -37,24 +37,34 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCATTERED = 300
-"""Most points of a scatter plot; of more, every n-th is drawn."""
+"""The most points of a scatter plot; where there are more, every n-th is drawn."""
 JACCARD = "test/jaccard_samples"
+"""The metric that only runs of multi-label tasks have."""
 LARGE = 12
-"""Labels of a confusion matrix that is shown only on demand when it has more."""
+"""The most labels of a confusion matrix that is always shown; larger ones are unfolded by the reader."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """How much is shown of what costs room and time."""
+    """The limits of what is shown from the files of single runs."""
 
     subjects: int = 12
+    """The most subjects."""
     strategies: int = 4
-    """Of each subject: the first ones, `full` before the others."""
+    """The most strategies of each subject, beginning with `full`."""
     seeds: int = 10
+    """The most seeds of each strategy."""
 
 
 def learning(results: Results, subjects: Sequence[Subject], shown: Shown, prefix: str) -> list[Item]:
-    """Dev scores by epoch, for each subject; empty where nothing was logged, or where there is one epoch only."""
+    """Return plots of the dev score by epoch, for each subject with runs of several epochs.
+
+    Args:
+        results: The results that hold the runs.
+        subjects: The subjects of a block of the page.
+        shown: The limits of what is shown.
+        prefix: The beginning of the pictures' names.
+    """
     drawn = []
     for number, subject in enumerate(subjects[: shown.subjects], start=1):
         curves: dict[str, list[list[tuple[float, float]]]] = {}
@@ -70,32 +80,41 @@ def learning(results: Results, subjects: Sequence[Subject], shown: Shown, prefix
 
 
 def _dev_scores(curves: pd.DataFrame, metric: str) -> list[tuple[float, float]]:
-    """Epochs are counted from one, whatever step of the optimiser they ended at."""
-    found: Any = curves[curves["metric"] == f"dev/{metric}"].sort_values("step")
-    return [(float(epoch), float(value)) for epoch, value in enumerate(found["value"], 1) if math.isfinite(value)]
+    """Return the finite dev scores by epoch, with epochs counted from one."""
+    by_epoch: Any = curves[curves["metric"] == f"dev/{metric}"].sort_values("step")
+    return [(float(epoch), float(value)) for epoch, value in enumerate(by_epoch["value"], 1) if math.isfinite(value)]
 
 
 def confusion(results: Results, subjects: Sequence[Subject], shown: Shown, prefix: str) -> list[Item]:
-    """What was predicted for what, over all seeds of a strategy: confusion matrices, hits by label where an example may
-    have several, scatter plots for a regression; empty where no run's predictions are there any more."""
+    """Return figures of the predictions over all seeds of each strategy; empty where no predictions are available.
+
+    Single-label tasks have confusion matrices, multi-label tasks have counts for each label, and regressions have
+    scatter plots.
+
+    Args:
+        results: The results that hold the runs.
+        subjects: The subjects of a block of the page.
+        shown: The limits of what is shown.
+        prefix: The beginning of the pictures' names.
+    """
     items: list[Item] = []
     for number, subject in enumerate(subjects[: shown.subjects], start=1):
-        found = []
+        figures = []
         for place, strategy in enumerate(subject.strategies[: shown.strategies], start=1):
             run_ids = subject.run_ids(strategy)[: shown.seeds]
             name = f"{prefix}-{number}-{place}"
             one = _predictions(results, run_ids, f"{subject.label} · {strategy}", name)
-            found += [one] if one is not None else []
-        items += _arranged(found, subject.label)
+            figures += [one] if one is not None else []
+        items += _arranged(figures, subject.label)
     return [*items, *_left_out(subjects, shown)] if items else []
 
 
-def _arranged(found: Sequence[Matrix | Table | Picture], label: str) -> list[Item]:
-    """What belongs together side by side; large matrices on demand."""
-    small = [one for one in found if isinstance(one, Matrix) and len(one.labels) <= LARGE]
-    large = [one for one in found if isinstance(one, Matrix) and len(one.labels) > LARGE]
-    drawn = [one for one in found if isinstance(one, Picture)]
-    tables = [one for one in found if isinstance(one, Table)]
+def _arranged(figures: Sequence[Matrix | Table | Picture], label: str) -> list[Item]:
+    """Return a subject's figures grouped by kind, with tables and large matrices folded."""
+    small = [one for one in figures if isinstance(one, Matrix) and len(one.labels) <= LARGE]
+    large = [one for one in figures if isinstance(one, Matrix) and len(one.labels) > LARGE]
+    drawn = [one for one in figures if isinstance(one, Picture)]
+    tables = [one for one in figures if isinstance(one, Table)]
     items: list[Item] = []
     if small:
         items.append(Matrices(small))
@@ -129,7 +148,7 @@ def _predictions(results: Results, run_ids: Sequence[str], label: str, name: str
             table = read_predictions(results, run_id)
             if multilabel:
                 table = table.assign(**{side: table[side].map(split_labels) for side in ("gold", "prediction")})
-        except (UnavailableError, ValueError):  # gone, or damaged
+        except (UnavailableError, ValueError):  # missing or damaged
             continue
         tables.append(table)
     if not tables:
@@ -146,7 +165,7 @@ def _predictions(results: Results, run_ids: Sequence[str], label: str, name: str
 
 
 def _are_multilabel(results: Results, run_ids: Sequence[str]) -> bool:
-    """Whether these runs are of a task whose examples may have several labels: only those have this metric."""
+    """Return whether the runs belong to a task whose examples may have several labels."""
     of_runs = results.frame[results.frame["run_id"].isin(list(run_ids))]
     return JACCARD in of_runs.columns and bool(of_runs[JACCARD].notna().any())
 

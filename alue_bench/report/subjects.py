@@ -1,4 +1,4 @@
-"""What a page compares: a task with a model under one set of conditions, and which of these stand side by side."""
+"""The subjects of a page, each a task with a model under one set of conditions, and their arrangement in blocks."""
 
 from __future__ import annotations
 
@@ -12,67 +12,75 @@ if TYPE_CHECKING:
     import pandas as pd
 
 APART = ("data_source", "hardware")
-"""Conditions that part a whole page: no figure and no average holds runs of two of them."""
+"""The conditions that divide the page into blocks: no figure and no average mixes runs with different values."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Strategies that compare with each other, and their runs."""
+    """A subject of the page: comparable strategies of one task and model, with their runs."""
 
-    compared: comparison.Block
+    compared: comparison.ComparisonBlock
     runs: pd.DataFrame
 
     @property
     def task(self) -> str:
+        """The task's name."""
         return self.compared.task
 
     @property
     def model(self) -> str:
+        """The model's name."""
         return self.compared.model
 
     @property
     def metric(self) -> str:
-        """Such as f1_macro."""
+        """The metric's name, such as f1_macro."""
         return self.compared.metric.removeprefix("test/")
 
     @property
     def conditions(self) -> str:
-        """Those that tell this subject from another of the same task and model; not those that part the page."""
+        """The conditions that distinguish the subject from others of its task and model within a block of the page."""
         within = tuple(name for name in self.compared.differing if name not in APART)
         return comparison.describe_conditions(replace(self.compared, differing=within))
 
     @property
     def label(self) -> str:
-        """Task, model, and the conditions that tell this subject from another of the same two."""
+        """The task, the model, and the conditions that distinguish the subject from others of the two."""
         return " · ".join(said for said in (self.task, self.model, self.conditions) if said)
 
     @property
     def strategies(self) -> list[str]:
-        """The baseline first."""
+        """The strategies' names, the baseline first."""
         return [row.strategy for row in self.compared.rows]
 
     def run_ids(self, strategy: str) -> Sequence[str]:
-        """By seed."""
+        """Return the ids of a strategy's runs in the order of their seeds."""
         return next(row.run_ids for row in self.compared.rows if row.strategy == strategy)
 
 
 @dataclass(frozen=True)
 class Comparable:
-    """A block of the page: all runs of one data source and one kind of hardware."""
+    """A block of the page: all subjects of one data source and one kind of hardware."""
 
     heading: str
-    """What they have in common; empty where all runs of the page do."""
+    """The data source and hardware; empty where all runs of the page have the same."""
     subjects: Sequence[Subject]
 
     @property
     def runs(self) -> pd.DataFrame:
+        """The runs of all subjects."""
         import pandas as pd
 
         return pd.concat([subject.runs for subject in self.subjects], ignore_index=True)
 
 
 def arrange(compared: comparison.Comparison, runs: pd.DataFrame) -> list[Comparable]:
-    """The subjects of a comparison of these runs, in blocks; that with the most runs first."""
+    """Return the subjects of a comparison in blocks, the block with the most runs first.
+
+    Args:
+        compared: The comparison.
+        runs: The frame of runs that were compared.
+    """
     by_id = runs.set_index("run_id", drop=False)
     blocks: dict[tuple[str, ...], list[Subject]] = {}
     for block in compared.blocks:

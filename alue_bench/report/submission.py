@@ -1,4 +1,4 @@
-"""What goes to a leaderboard: for each task the run that is best on the dev split, and its predictions as a file."""
+"""The files for leaderboards: for each task, the predictions of the run that is best on the dev split."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEV_SCORE = "selection/dev_score"
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """A file for a leaderboard, and the run whose predictions it holds."""
+    """A file for a leaderboard, with the run whose predictions it holds."""
 
     task: Task
     submission: Submission
@@ -32,29 +32,39 @@ class Chosen:
     content: str
     rows: int
     passed_over: tuple[str, ...] = ()
-    """Runs with a better dev score that could not be used, and why."""
+    """The runs with a better dev score that could not be used, each with the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MissingSubmission:
-    """A file that cannot be made, and why."""
+    """A file that cannot be made, with the reason."""
 
     task: Task
     submission: Submission
     reason: str
     can_be_run: bool
-    """Whether a run would fill it."""
+    """True if a run would provide it."""
     run: Mapping[Hashable, Any] | None = None
-    """The record of the best run that there is and cannot be used; None where there is none."""
+    """The row of the best run, which cannot be used; None where there is no run."""
 
 
 def collect(
     results: Results, tasks: list[Task], locate: Callable[[Task], DataFolder], *, rehearsal: bool = False
 ) -> tuple[list[Chosen], list[MissingSubmission]]:
-    """For each task with a leaderboard, its file or why there is none. `locate` gives the folder of a task's official
-    files, against which every row is checked, and may raise DataError. Only a rehearsal is checked against the sample.
+    """Return the file of each task with a leaderboard, or the reason why there is none.
 
-    A run that cannot be used (limited, or done before the official file was there) gives way to the next best.
+    Where a run cannot be used (it was limited to some rows, or executed before the official file was there), the next
+    best one is taken.
+
+    Args:
+        results: The finished runs.
+        tasks: The tasks; those without a leaderboard are skipped.
+        locate: A function that returns the folder of a task's official files, against which every row is checked. It
+            may raise DataError.
+        rehearsal: Whether rows may be checked against the embedded sample instead.
+
+    Returns:
+        The files, and those that cannot be made.
     """
     chosen: list[Chosen] = []
     missing: list[MissingSubmission] = []
@@ -79,13 +89,16 @@ def collect(
             reason = f"the official file {file} is not available; get it from: {task.source}"
             missing.append(MissingSubmission(task=task, submission=task.submission, reason=reason, can_be_run=False))
             continue
-        found = _best(results, task, task.submission, rows.examples)
-        (chosen if isinstance(found, Chosen) else missing).append(found)  # type: ignore[arg-type]
+        best = _best(results, task, task.submission, rows.examples)
+        (chosen if isinstance(best, Chosen) else missing).append(best)  # type: ignore[arg-type]
     return chosen, missing
 
 
 def _no_files(task: Task) -> str:
-    """Without them the command that fills other gaps would do one more run on the sample, which is never taken."""
+    """Return the reason for a task without official files.
+
+    No command is offered: it would execute another run on the sample, which is never submitted.
+    """
     return (
         "the official files are not available, and runs on the embedded sample are not submitted; get them from "
         f"{task.source} and give their folder with --data-dir, to alue-bench run too (or rehearse with --sample)"
@@ -123,7 +136,12 @@ def _best(
 
 
 def _predictions(results: Results, task: Task, run: dict[Hashable, Any]) -> tuple[list[str], list[str]]:
-    """Ids and predictions as text. Raises DataError where the run has none, UnavailableError where they are gone."""
+    """Return a run's ids and predictions as text.
+
+    Raises:
+        DataError: The run has none for the official file.
+        UnavailableError: Their file is missing or damaged.
+    """
     table: pd.DataFrame | None
     if task.splits.submission is None:
         table = read_predictions(results, run["run_id"])

@@ -1,10 +1,12 @@
-"""Finding the cheapest frozen setting that keeps the score, from few runs: values and decisions, no runs of its own.
+"""The search for the cheapest freezing setting that keeps the score, from few runs.
 
-    candidates   what may be frozen, and what training it costs
-    evidence     scores of runs; how much a candidate loses against full fine-tuning, and how sure that is
-    surface      what those scores say of candidates that were not run
-    policy       the next run, or the end of the search and why
+    candidates     the settings and their training costs
+    observations   scores of runs; a candidate's loss against full fine-tuning, and its uncertainty
+    surface        a model of the loss of candidates that were not run
+    policy         the next run, or the end of the search with its reason
+    runs           the connection between candidates and the runs of a plan
+    state          the progress of one search, and its conclusion
 
-Everything here is a pure function of the runs done so far: the same runs lead to the same next run, so that a search
-that was broken off goes on as if it had not been.
+This package executes no runs. Its decisions are pure functions of the finished runs: the same runs lead to the same
+next run, so that an interrupted search continues as if it had not been interrupted.
 """

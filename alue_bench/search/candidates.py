@@ -1,4 +1,4 @@
-"""What may be frozen, and what training it costs."""
+"""The candidates of a search, their training costs, and the amounts and shares by which a search is specified."""
 
 from __future__ import annotations
 
@@ -11,38 +11,46 @@ from alue_bench.contract.errors import UsageError
 
 @dataclass(frozen=True)
 class Candidate:
-    """A setting in question. Costs are shares of what one full fine-tuning costs."""
+    """A candidate: a freezing setting with its costs, in units of one full fine-tuning."""
 
     name: str
+    """The name of the strategy."""
     bottom: int
-    """Frozen layers next to the embeddings."""
+    """The number of frozen layers next to the embeddings."""
     top: int
-    """Frozen layers next to the head."""
+    """The number of frozen layers next to the head."""
     cost: float
-    """Of a run."""
+    """The cost of a run."""
     short_cost: float
-    """Of a short run, with fewer epochs."""
+    """The cost of a low-fidelity run, which has fewer epochs."""
 
 
 @dataclass(frozen=True)
 class Amount:
-    """A difference of scores: a part of full fine-tuning's score, or absolute."""
+    """A difference of scores: a share of full fine-tuning's score, or an absolute difference."""
 
     value: float
     relative: bool
+    """True if the value is a share of full fine-tuning's score."""
 
     def of(self, score: float) -> float:
-        """In units of the score."""
+        """Return the difference in units of the score, given full fine-tuning's score."""
         return self.value * abs(score) if self.relative else self.value
 
     def __str__(self) -> str:
+        """Return the amount as an option takes it."""
         return f"{self.value * 100:g}%" if self.relative else f"{self.value:g}"
 
 
 def parse_amount(option: str, text: str) -> Amount:
-    """`1%` is a part of full fine-tuning's score, `0.01` a difference of scores (one point of F1).
+    """Parse a difference of scores.
 
-    Raises UsageError, naming the option, where the text is neither, or the amount is negative or 100 % and more.
+    Args:
+        option: The option's name, for the error message.
+        text: `1%` for a share of full fine-tuning's score, or `0.01` for an absolute difference (one point of F1).
+
+    Raises:
+        UsageError: The text is neither, or the amount is negative or at least 100 %.
     """
     value, in_per_cent = _number(text)
     if not value < 1:
@@ -54,7 +62,15 @@ def parse_amount(option: str, text: str) -> Amount:
 
 
 def parse_share(option: str, text: str) -> float:
-    """`25%`, or `0.25`. Raises UsageError, naming the option, where the text is neither or not above 0."""
+    """Parse a share.
+
+    Args:
+        option: The option's name, for the error message.
+        text: `25%` or `0.25`.
+
+    Raises:
+        UsageError: The text is neither, or the share is not above 0.
+    """
     value, _ = _number(text)
     if not value > 0:
         raise UsageError(f"{option} is {text!r}; it must be a share above 0, such as 25% or 0.25")
@@ -62,7 +78,7 @@ def parse_share(option: str, text: str) -> float:
 
 
 def _number(text: str) -> tuple[float, bool]:
-    """The value of `25%` or `0.25`, and whether it was written in per cent; nan where it is neither."""
+    """Return the value of `25%` or `0.25` (nan where the text is neither), and whether it was written in per cent."""
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(%?)\s*", text)
     if match is None:
         return math.nan, False

@@ -1,12 +1,13 @@
-"""Scores of runs, and how much a candidate loses against full fine-tuning.
+"""Scores of runs, and the loss of a candidate against full fine-tuning with its uncertainty.
 
-Two things make a measured difference of scores uncertain: other seeds give other scores, and other examples would.
-Seeds are paired, as the same seed gives the same head and the same order of the data. Their variance is estimated over
-all candidates that ran with several seeds, and moderated by a prior, as single variances of three seeds are worth
-little (Smyth 2004, Linear models and empirical Bayes methods). The variance over examples is that of the
-delete-a-group jackknife (Efron & Tibshirani 1993, chapter 11; Kott 2001), which needs no random numbers, works for
-every metric that is a smooth function of its examples, and takes into account that both settings saw the same ones.
-What seeds and examples do together is counted in both: the standard error is a little too large rather than too small.
+A measured difference of scores is uncertain for two reasons: other seeds give other scores, and so would other
+examples. Seeds are paired, since the same seed gives the same head and the same order of the data. Their variance is
+pooled over all candidates that ran with several seeds and moderated by a prior, since the variance of three seeds alone
+is a poor estimate (Smyth 2004, Linear models and empirical Bayes methods). The variance over examples comes from the
+delete-a-group jackknife (Efron & Tibshirani 1993, chapter 11; Kott 2001). It needs no random numbers, works for every
+metric that is a smooth function of its examples, and takes into account that both settings saw the same examples. The
+interaction of seeds and examples is counted in both variances, so that the standard error is slightly too large rather
+than too small.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ if TYPE_CHECKING:
     import numpy as np
 
 GROUPS = 20
-"""Into how many groups the dev examples are dealt for the jackknife."""
+"""The number of groups into which the jackknife divides the dev examples."""
 PRIOR_SD = 0.02
-"""Of one run's score over seeds, as a part of the score: what is believed before any seed was repeated."""
+"""The prior standard deviation of one run's score over seeds, as a share of the score."""
 PRIOR_WEIGHT = 4.0
-"""How many degrees of freedom that belief is worth."""
+"""The weight of the prior, in degrees of freedom."""
 SMALLEST_SCORE = 1e-6
+"""The smallest score that is used as a scale."""
 
 
 @dataclass(frozen=True)
@@ -36,35 +38,35 @@ class Evaluation:
 
     candidate: str
     replicate: int
-    """Which seed, counted from 0."""
+    """The number of the seed, counted from 0."""
     score: float
     left_out: tuple[float, ...] = ()
     """The scores without the first, second, … group of examples; the groups are the same in every run."""
     short: bool = False
-    """Whether the run had fewer epochs than the setting in question."""
+    """True if it was a low-fidelity run, with fewer epochs than the setting in question."""
     trivial: float = math.nan
-    """The score of ignoring the text on the same examples; nan where it was not recorded."""
+    """The score of a baseline that ignores the text, on the same examples; nan where it was not recorded."""
     trivial_error: float = math.nan
-    """Standard error, over examples, of how far the score lies above that."""
+    """The standard error, over examples, of the score's distance from the trivial score."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """How much lower a candidate's mean score is than full fine-tuning's, in units of the score."""
+    """The amount by which a candidate's mean score is below full fine-tuning's, in units of the score."""
 
     mean: float
     standard_error: float
     degrees: float
-    """Of freedom, for the t distribution."""
+    """The degrees of freedom of the t distribution."""
     pairs: int
-    """Seeds that both were run with."""
+    """The number of seeds with which both were run."""
 
     def upper(self, level: float) -> float:
-        """What the loss exceeds with a probability of `level` at most."""
+        """Return the bound that the loss exceeds with a probability of at most `level`."""
         return self.mean + self._reach(level)
 
     def lower(self, level: float) -> float:
-        """What the loss falls below with a probability of `level` at most."""
+        """Return the bound that the loss falls below with a probability of at most `level`."""
         return self.mean - self._reach(level)
 
     def _reach(self, level: float) -> float:
@@ -75,22 +77,28 @@ class Loss:
 
 @dataclass(frozen=True)
 class SeedNoise:
-    """The variance of paired differences over seeds."""
+    """The variance of paired differences over seeds, with its degrees of freedom."""
 
     variance: float
     degrees: float
 
     @property
     def of_one_run(self) -> float:
+        """The variance of one run's score over seeds."""
         return self.variance / 2
 
 
 def left_out_scores(
     count: int, score: Callable[[np.ndarray[Any, Any]], float], groups: int = GROUPS
 ) -> tuple[float, ...]:
-    """The score of all but one group of `count` examples, group by group; `score` is given the indices kept [m].
+    """Return the scores without each group of examples.
 
     Example i belongs to group i mod `groups`, so that runs on the same split have the same groups.
+
+    Args:
+        count: The number of examples.
+        score: A function that returns the score of the examples with the given indices `[m]`.
+        groups: The number of groups.
     """
     import numpy as np
 
@@ -101,7 +109,13 @@ def left_out_scores(
 def left_out_by_sums(
     parts: np.ndarray[Any, Any], value: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]], groups: int = GROUPS
 ) -> tuple[float, ...]:
-    """The same for a metric of sums over examples: `parts` [n, p], and `value` from sums [..., p] to scores [...]."""
+    """Return the scores without each group of examples, for a metric that is a function of sums over examples.
+
+    Args:
+        parts: The summands `[n, p]` of the n examples.
+        value: A function from sums `[..., p]` to scores `[...]`.
+        groups: The number of groups.
+    """
     import numpy as np
 
     groups = min(groups, len(parts))
@@ -110,27 +124,33 @@ def left_out_by_sums(
 
 
 def defined(score: float) -> float:
-    """A score that is not a number (a constant prediction has no correlation) explains nothing: it counts as 0."""
+    """Return a score, or 0 where it is undefined, as the correlation of a constant prediction is."""
     return score if math.isfinite(score) else 0.0
 
 
 def by_replicate(evaluations: Iterable[Evaluation], candidate: str) -> dict[int, Evaluation]:
-    """Whole runs of a candidate."""
+    """Return a candidate's evaluations by the number of the seed, without low-fidelity runs."""
     return {e.replicate: e for e in evaluations if e.candidate == candidate and not e.short}
 
 
 def learning_of(evaluations: Mapping[int, Evaluation]) -> Learning | None:
-    """Judge whole runs against the trivial score; None where that was not recorded."""
+    """Judge whole runs against the trivial score; return None where that was not recorded."""
     runs = list(evaluations.values())
     return learning([e.score for e in runs], [e.trivial for e in runs], [e.trivial_error for e in runs])
 
 
 def mean_score(evaluations: Mapping[int, Evaluation]) -> float:
+    """Return the mean score over seeds."""
     return sum(e.score for e in evaluations.values()) / len(evaluations)
 
 
 def seed_noise(evaluations: Sequence[Evaluation], reference: str) -> SeedNoise:
-    """Pooled over all candidates with two pairs or more, and moderated by the prior."""
+    """Estimate the noise of seeds, pooled over all candidates with at least two pairs and moderated by the prior.
+
+    Args:
+        evaluations: The scores of runs.
+        reference: The name of full fine-tuning.
+    """
     base = by_replicate(evaluations, reference)
     scale = max(abs(mean_score(base)), SMALLEST_SCORE) if base else 1.0
     squares, degrees = 2 * (PRIOR_SD * scale) ** 2 * PRIOR_WEIGHT, PRIOR_WEIGHT
@@ -147,7 +167,16 @@ def seed_noise(evaluations: Sequence[Evaluation], reference: str) -> SeedNoise:
 
 
 def paired_loss(base: Mapping[int, Evaluation], own: Mapping[int, Evaluation], noise: SeedNoise) -> Loss | None:
-    """None where no seed was run with both."""
+    """Return the loss of a candidate over the seeds that it shares with full fine-tuning.
+
+    Args:
+        base: Full fine-tuning's evaluations, by the number of the seed.
+        own: The candidate's evaluations, by the number of the seed.
+        noise: The noise of seeds.
+
+    Returns:
+        None where no seed was run with both.
+    """
     import numpy as np
 
     shared = sorted(base.keys() & own.keys())
@@ -162,6 +191,6 @@ def paired_loss(base: Mapping[int, Evaluation], own: Mapping[int, Evaluation], n
     variance = of_seeds + of_examples
     if variance == 0:
         return Loss(mean, 0.0, noise.degrees, len(shared))
-    # Welch and Satterthwaite's degrees of freedom of a sum of two estimated variances
+    # Degrees of freedom of a sum of two estimated variances, by Welch and Satterthwaite
     degrees = variance**2 / (of_seeds**2 / noise.degrees + (of_examples**2 / (groups - 1) if groups > 1 else 0.0))
     return Loss(mean, math.sqrt(variance), degrees, len(shared))

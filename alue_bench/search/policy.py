@@ -1,27 +1,29 @@
-"""The next run, or the end of the search and why.
+"""The policy of a search: the next run, or the end of the search with its reason.
 
-The question is which of the candidates that lose no more than the tolerance is the cheapest. Costs are known
-beforehand; losses are not, and the noise of seeds is larger than the tolerance. So runs are spent in three rungs:
+The search looks for the cheapest candidate that loses no more than the tolerance. Costs are known beforehand; losses
+are not, and the noise of seeds is larger than the tolerance. Runs are spent in three stages:
 
-1. *opening*: full fine-tuning, then a few candidates, and full fine-tuning again, with fewer epochs (*short* runs);
-2. *whole*: one run after the other as in the question. The next candidate is the one with the largest expected saving
-   over the best found so far, its chance of losing no more than the tolerance taken from the surface: expected
-   improvement under a constraint (Gardner et al. 2014, Bayesian optimization with inequality constraints);
-3. *seeds*: the candidate that still promises most is repeated with further seeds, paired with full fine-tuning's, until
-   it is supported, or given up, or another one promises more.
+1. *opening*: full fine-tuning, then low-fidelity runs, which have fewer epochs: full fine-tuning again and a few
+   candidates;
+2. *whole*: one run after the other with all epochs. The next candidate is the one with the largest expected saving over
+   the best supported one: its saving times its probability, from the surface, to lose no more than the tolerance. This
+   is expected improvement under a constraint (Gardner et al. 2014, Bayesian optimization with inequality constraints);
+3. *seeds*: the candidate with the largest expected saving is repeated with further seeds, paired with full
+   fine-tuning's, until it is supported or given up, or another candidate has a larger expected saving.
 
 A candidate is **supported** when, over at least `min_pairs` seeds, its mean loss is within the tolerance and the upper
-bound of its loss is below tolerance + margin. The error guarded against is to return a setting that loses more than
-tolerance + margin; `level` bounds how often that happens. It cannot be guarded against with a margin of nothing: to
-show that a loss of 1 % is not exceeded would take dozens of seeds. A candidate is **given up** when the lower bound
-of its loss is above the tolerance; the other error, to give up a good one, costs savings and no score. Supported
-decides by the candidate's own runs alone; the surface only says where to look.
+bound of its loss is at most tolerance + margin. The error to avoid is to return a setting that loses more than
+tolerance + margin; `level` bounds its probability. A margin of zero cannot work: to show that a loss of 1 % is not
+exceeded would take dozens of seeds. A candidate is **given up** when the lower bound of its loss is above the
+tolerance, or when its mean loss over at least `min_pairs` seeds is. To give up a good candidate by mistake costs
+savings and no score. Whether a candidate is supported depends on its own runs alone; the surface only decides which
+candidate to run.
 
-Whether full fine-tuning has learnt anything comes before all that (`alue_bench.evaluation.learning`): where its score
-is not above what ignoring the text scores, by more than chance, there is no answer and the search ends.
+A test of whether full fine-tuning has learnt anything precedes all that (`alue_bench.evaluation.learning`). Where its
+score is not significantly above that of a baseline that ignores the text, the search ends without an answer.
 
-It also ends when nothing cheaper than what is supported promises a saving worth having, when the budget does not pay
-for the next run, or when seeds differ so much that nothing could be supported.
+The search also ends when no candidate that is cheaper than the supported one has an expected saving worth a run, when
+the budget does not pay for the next run, or when seeds differ so much that no candidate could be supported.
 """
 
 from __future__ import annotations
@@ -47,84 +49,96 @@ from alue_bench.search.observations import (
 from alue_bench.search.surface import fit
 
 State = Literal["open", "supported", "given up", "undecided", "failed"]
+"""The state of a candidate; "undecided" is one that had `max_pairs` seeds and is neither supported nor given up."""
 
 SHORT_CELLS = ((1 / 4, 0), (1 / 2, 0), (3 / 4, 0), (1, 0), (1 / 4, 1 / 3), (1 / 2, 1 / 3))
-"""What the short runs look at: how many layers are frozen at the bottom and at the top, as parts of all."""
+"""The settings of the low-fidelity runs: the shares of layers that are frozen at the bottom and at the top."""
 
 
 HOPELESS_AFTER = 4
-"""Degrees of freedom, from runs with several seeds, before the noise is believed to be too large for an answer."""
+"""The degrees of freedom from runs with several seeds that are needed before the search ends because of the noise."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is looked for, among which candidates, and what it may cost."""
+    """The specification of a search: the candidates, the acceptable loss and the budget."""
 
     candidates: tuple[Candidate, ...]
-    """The first one is full fine-tuning, which the others are held against."""
+    """The candidates; the first one is full fine-tuning, the reference for the others."""
     layers: int
+    """The model's number of layers."""
     tolerance: Amount
+    """The mean loss that is acceptable."""
     margin: Amount
+    """The amount by which the upper bound of the loss may exceed the tolerance."""
     budget: float
-    """In full fine-tunings."""
+    """The cost that may be spent, in units of one full fine-tuning."""
     level: float = 0.1
+    """The probability of error of the bounds of a loss."""
     min_pairs: int = 3
+    """The fewest seeds with which a candidate can be supported."""
     max_pairs: int = 6
+    """The most seeds with which a candidate is run."""
     short_runs: bool = True
+    """True if the search opens with low-fidelity runs."""
     smallest_saving: float = 0.02
-    """Expected savings below this, as a part of full fine-tuning's cost, are not worth another run. While nothing is
-    supported, half of it is: the surface then rests on short runs, for the most part."""
+    """The smallest expected saving that is worth another run, as a share of full fine-tuning's cost. While no candidate
+    is supported, half of it suffices, since the surface then rests mostly on low-fidelity runs."""
 
     @property
     def full(self) -> Candidate:
+        """Full fine-tuning."""
         return self.candidates[0]
 
 
 @dataclass(frozen=True)
 class Step:
-    """A run to do."""
+    """A run that the search asks for."""
 
     candidate: Candidate
     replicate: int
+    """The number of the seed, counted from 0."""
     short: bool = False
+    """True if it is a low-fidelity run, with fewer epochs."""
 
     @property
     def cost(self) -> float:
+        """The cost of the run, in units of one full fine-tuning."""
         return self.candidate.short_cost if self.short else self.candidate.cost
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What is known of a candidate."""
+    """A candidate's state and loss so far."""
 
     candidate: Candidate
     state: State
     loss: Loss | None = None
-    """From its own runs."""
+    """The loss measured with its own whole runs; None where it has none with a seed of full fine-tuning."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do now, and how things stand."""
+    """The next run or the end of the search, with the state of all candidates."""
 
     step: Step | None
-    """None where the search is over."""
+    """The next run; None where the search is over."""
     why: str
-    """Of this step, or of the end."""
+    """The reason for the run, or for the end."""
     spent: float
-    """In full fine-tunings."""
+    """The cost so far, in units of one full fine-tuning."""
     best: Standing
     """The cheapest supported candidate; full fine-tuning while there is none."""
     standings: tuple[Standing, ...]
-    """Of every candidate that ran, in the order of the candidates."""
+    """The standing of every candidate that ran, in the order of the candidates."""
     hoped_for: Candidate | None = None
-    """Of an exhausted search: the cheaper candidate of which most was hoped when the budget ended."""
+    """The cheaper candidate with the largest expected saving when the budget ended; None where the budget sufficed."""
     unlearnt: Learning | None = None
-    """Scores of full fine-tuning against the trivial one, where it learnt nothing and there is no answer."""
+    """Full fine-tuning's scores against the trivial score, where it learnt nothing and there is no answer."""
 
     @property
     def exhausted(self) -> bool:
-        """Whether the budget ended before the question was answered."""
+        """True if the budget ended before the search did."""
         return self.hoped_for is not None
 
 
@@ -134,17 +148,24 @@ class _Prospect:
 
     candidate: Candidate
     saving: float
-    """Expected, over the best found so far."""
+    """The expected saving over the best supported candidate."""
     steps: tuple[Step, ...]
     """The runs until it has enough pairs to be supported; the first of them is the next."""
 
     @property
     def cost(self) -> float:
+        """The cost of these runs."""
         return sum(step.cost for step in self.steps)
 
 
 def decide(question: Question, evaluations: Sequence[Evaluation], broken: Sequence[Step] = ()) -> Decision:
-    """The next run, or the end. `broken` are runs that failed: they count as spent, and their candidates are out."""
+    """Decide about the next run, or the end of the search.
+
+    Args:
+        question: The specification of the search.
+        evaluations: The scores of the finished runs.
+        broken: The runs that failed. Their cost counts as spent, and their candidates are excluded.
+    """
     spent = sum(_step_of(question, e).cost for e in evaluations) + sum(step.cost for step in broken)
     failed = frozenset(step.candidate.name for step in broken)
     left = question.budget - spent + 1e-9
@@ -185,10 +206,15 @@ def decide(question: Question, evaluations: Sequence[Evaluation], broken: Sequen
 
 
 def ahead(question: Question, evaluations: Sequence[Evaluation], broken: Sequence[Step] = ()) -> tuple[Decision, ...]:
-    """The next decision, and those behind it that are certain whatever the runs before them give; none at the end.
+    """Return the next decision, and those after it that do not depend on its outcome; empty at the end of the search.
 
-    Several while the opening lasts, which follows from costs alone. Every later run depends on the score of the one
-    before. The search ends among them only where full fine-tuning fails, or has learnt nothing.
+    There are several during the opening, which follows from costs alone. Every later run depends on the scores before
+    it. The search can end during the opening only where full fine-tuning fails or has learnt nothing.
+
+    Args:
+        question: The specification of the search.
+        evaluations: The scores of the finished runs.
+        broken: The runs that failed.
     """
     decision = decide(question, evaluations, broken)
     if decision.step is None:
@@ -201,8 +227,10 @@ def ahead(question: Question, evaluations: Sequence[Evaluation], broken: Sequenc
 def _opening(
     question: Question, evaluations: Sequence[Evaluation], failed: frozenset[str], left: float
 ) -> tuple[Step, ...]:
-    """The runs before any that depends on a score, as far as they are still to do and the budget pays for them: full
-    fine-tuning, then the first look, as far as it is affordable behind that."""
+    """Return the remaining runs of the opening, as far as the budget pays for them.
+
+    These are full fine-tuning and then the low-fidelity runs, none of which depends on a score.
+    """
     steps = []
     if not by_replicate(evaluations, question.full.name):
         if question.full.cost > left:
@@ -236,7 +264,7 @@ def _prospects(
     surface = fit(question.candidates, question.layers, evaluations, scale=scale, noise_variance=noise)
     chances = surface.likely_within(question.candidates, question.tolerance.of(scale))
     worth_it = question.smallest_saving * (0.5 if best == question.full else 1.0)
-    found = []
+    prospects = []
     for candidate, chance in zip(question.candidates, chances, strict=True):
         standing = standings.get(candidate.name)
         if candidate.cost >= best.cost or candidate.name in failed:
@@ -246,12 +274,12 @@ def _prospects(
         saving = (best.cost - candidate.cost) * float(chance)
         if saving >= worth_it:
             own = by_replicate(evaluations, candidate.name)
-            found.append(_Prospect(candidate, saving, tuple(_steps_to_support(question, candidate, base, own))))
-    return found
+            prospects.append(_Prospect(candidate, saving, tuple(_steps_to_support(question, candidate, base, own))))
+    return prospects
 
 
 def _is_hopeless(question: Question, evaluations: Sequence[Evaluation]) -> bool:
-    """Whether not even a setting that loses nothing would be supported after the most seeds it may have."""
+    """Return whether not even a setting without any loss would be supported after `max_pairs` seeds."""
     noise = seed_noise(evaluations, question.full.name)
     if noise.degrees < PRIOR_WEIGHT + HOPELESS_AFTER:
         return False
@@ -263,7 +291,10 @@ def _is_hopeless(question: Question, evaluations: Sequence[Evaluation]) -> bool:
 def _steps_to_support(
     question: Question, candidate: Candidate, base: Mapping[int, Evaluation], own: Mapping[int, Evaluation]
 ) -> Iterator[Step]:
-    """Seed by seed, full fine-tuning first; at least the next seed."""
+    """Yield the runs that a candidate needs to be supported, seed by seed, full fine-tuning first.
+
+    They include at least one further seed of the candidate.
+    """
     pairs = len(base.keys() & own.keys())
     for replicate in range(max(question.min_pairs, pairs + 1)):
         if replicate not in base:
@@ -275,17 +306,17 @@ def _steps_to_support(
 def _standings(question: Question, evaluations: Sequence[Evaluation], failed: frozenset[str]) -> dict[str, Standing]:
     base = by_replicate(evaluations, question.full.name)
     noise = seed_noise(evaluations, question.full.name)
-    found: dict[str, Standing] = {}
+    standings: dict[str, Standing] = {}
     for candidate in question.candidates[1:]:
         own = by_replicate(evaluations, candidate.name)
         loss = paired_loss(base, own, noise) if own else None
         if candidate.name in failed:
-            found[candidate.name] = Standing(candidate, "failed", loss)
+            standings[candidate.name] = Standing(candidate, "failed", loss)
         elif loss is not None:
-            found[candidate.name] = Standing(candidate, _state(question, loss, mean_score(base)), loss)
+            standings[candidate.name] = Standing(candidate, _state(question, loss, mean_score(base)), loss)
         elif any(e.candidate == candidate.name for e in evaluations):
-            found[candidate.name] = Standing(candidate, "open")
-    return found
+            standings[candidate.name] = Standing(candidate, "open")
+    return standings
 
 
 def _state(question: Question, loss: Loss, full_score: float) -> State:
@@ -299,7 +330,7 @@ def _state(question: Question, loss: Loss, full_score: float) -> State:
 
 
 def _short_steps(question: Question, evaluations: Sequence[Evaluation]) -> list[Step]:
-    """Those of the first look that are still to do: full fine-tuning, and the candidate nearest to each place."""
+    """Return the remaining low-fidelity runs: full fine-tuning, and the candidate nearest to each of `SHORT_CELLS`."""
     if not question.short_runs:
         return []
     wanted = [question.full]

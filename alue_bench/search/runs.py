@@ -1,4 +1,4 @@
-"""Between the search and the runs of a plan: candidates from planned runs, a run for a step, a score from a run."""
+"""The connection between a search and the runs of a plan: candidates from planned runs, runs for steps, scores."""
 
 from __future__ import annotations
 
@@ -19,36 +19,41 @@ from alue_bench.planning.grid import Cell, cell_of
 from alue_bench.search.candidates import Candidate
 from alue_bench.search.observations import Evaluation, defined, left_out_by_sums, left_out_scores
 from alue_bench.search.policy import Step
-from alue_bench.tracking.recording import FIRST_LOOK
+from alue_bench.tracking.recording import LOW_FIDELITY
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SHORT_PART = 3
-"""Short runs have a third of the epochs, and at least one."""
+"""The divisor of the epochs of low-fidelity runs, which have a third of the epochs, and at least one."""
 
 
 @dataclass(frozen=True)
 class SearchGrid:
-    """The candidates of one task and model, and the run that each stands for."""
+    """The candidates of one task and model, with their planned runs."""
 
     candidates: tuple[Candidate, ...]
-    """Full fine-tuning first."""
+    """The candidates, full fine-tuning first."""
     runs: dict[str, PlannedRun]
-    """By candidate, with the first seed."""
+    """The planned run of each candidate with the first seed, by the candidate's name."""
     layers: int
+    """The model's number of layers."""
     full_flops: float
-    """Of one full fine-tuning."""
+    """The FLOPs of one full fine-tuning."""
     short_epochs: int | None
-    """Of short runs; None where there is no shorter run, as of one epoch."""
+    """The epochs of low-fidelity runs; None where runs have only one epoch, so that none can be shorter."""
 
     @property
     def cost(self) -> float:
-        """Of running every candidate once, in full fine-tunings."""
+        """The cost of running every candidate once, in units of one full fine-tuning."""
         return sum(candidate.cost for candidate in self.candidates)
 
     def run_of(self, step: Step) -> PlannedRun:
-        """The run that a step asks for. Raises UsageError where there are no more seeds."""
+        """Return the run of a step.
+
+        Raises:
+            UsageError: The step's seed would be above the largest one.
+        """
         run = self.runs[step.candidate.name]
         seed = run.spec.seed + step.replicate
         if seed > LARGEST_SEED:
@@ -56,14 +61,20 @@ class SearchGrid:
         spec = replace(run.spec, seed=seed, init_seed=seed, data_seed=seed)
         if not step.short:
             return replace(run, spec=spec)
-        return _with_epochs(replace(run, spec=spec, tags={**run.tags, FIRST_LOOK: "yes"}), self.short_epochs)
+        return _with_epochs(replace(run, spec=spec, tags={**run.tags, LOW_FIDELITY: "yes"}), self.short_epochs)
 
 
 def grid_of(runs: Sequence[PlannedRun]) -> SearchGrid:
-    """`runs` are those of the grid's cells for one task, model and seed.
+    """Return the candidates of a grid.
 
-    Cells that freeze the same parts, as do all that leave nothing but the head to train, are one candidate.
-    Raises UsageError where nothing can be searched: no run that trains everything, or nothing beside it.
+    Cells that freeze the same parts are one candidate. For example, all cells that freeze every layer train only the
+    head.
+
+    Args:
+        runs: The planned runs of the grid's cells for one task, model and seed.
+
+    Raises:
+        UsageError: There is nothing to search, since no run trains everything, or no other run is planned.
     """
     distinct: dict[object, PlannedRun] = {}
     for run in runs:
@@ -110,10 +121,17 @@ def _with_epochs(run: PlannedRun, epochs: int | None) -> PlannedRun:
 
 
 def evaluation_of(step: Step, table: pd.DataFrame, labels: Labels, primary: str, recorded: float) -> Evaluation:
-    """A run's score, and the scores without each group of examples, from its predictions.
+    """Compute a run's score, and the scores without each group of examples, from its predictions.
 
-    `recorded` is the score that the run told. Raises UnavailableError where the predictions give another one: they are
-    then not those of this run.
+    Args:
+        step: The step of the run.
+        table: The run's predictions, as `tracking.reading` reads them.
+        labels: The label space of the task.
+        primary: The name of the primary metric.
+        recorded: The score that the run recorded.
+
+    Raises:
+        UnavailableError: The predictions give another score than the recorded one, so that they are not this run's.
     """
     targets = targets_of(table, multilabel=labels.kind is TargetKind.MULTILABEL)
     gold, predicted = targets.gold, targets.predicted

@@ -1,4 +1,4 @@
-"""A search as it goes along: the runs done so far, and what they come to."""
+"""The state of a search: its finished runs, the runs that it asks for, and its conclusion."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from alue_bench.search.policy import Decision, Question, Standing, Step, ahead, 
 from alue_bench.search.runs import SearchGrid
 
 TEST_LEVEL = 0.025
-"""Of each end of the interval on the test split: 95 % together."""
+"""The probability of error at each end of the 95 % interval on the test split."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """A run that the search asked for."""
+    """A finished run that the search asked for."""
 
     step: Step
     run_id: str
     reused: bool
+    """True if the run was finished before the search."""
     why: str
+    """The reason for which the search asked for the run."""
     dev: Evaluation
     on_test: Callable[[], Evaluation]
-    """Computed when it is asked for: only a few of the runs are reported."""
+    """A function that computes the evaluation on the test split, which is reported for a few runs only."""
     flops: float
     train_s: float
 
@@ -43,60 +45,72 @@ class SearchState:
     question: Question
     done: list[Done] = field(default_factory=list)
     failed: dict[Step, str] = field(default_factory=dict)
-    """Runs that failed, and why."""
+    """The runs that failed, each with its cause."""
 
     def decision(self) -> Decision:
+        """Return the decision about the next run or the end of the search."""
         return decide(self.question, [done.dev for done in self.done], tuple(self.failed))
 
     def asked(self, *, all_certain: bool) -> list[Asked]:
-        """The next run; with `all_certain` also those that will be asked for whatever it gives. None at the end."""
-        found = ahead(self.question, [done.dev for done in self.done], tuple(self.failed))
+        """Return the next runs; empty at the end of the search.
+
+        Args:
+            all_certain: Whether to return also the runs after the next one that do not depend on its outcome.
+        """
+        decisions = ahead(self.question, [done.dev for done in self.done], tuple(self.failed))
         return [
             Asked(self, decision, decision.step, self.grid.run_of(decision.step))
-            for decision in (found if all_certain else found[:1])
+            for decision in (decisions if all_certain else decisions[:1])
             if decision.step is not None
         ]
 
     @property
     def broken(self) -> str | None:
-        """Why there is nothing to hold candidates against. Not so where full fine-tuning failed with a later seed
-        alone: that ends the search, and what it has found by then stands."""
+        """The cause of full fine-tuning's failure, where the search has no score of it; otherwise None.
+
+        A failure with a later seed only ends the search, whose results until then remain valid.
+        """
         if self.full_score is not None:
             return None
         return next((why for step, why in self.failed.items() if step.candidate == self.question.full), None)
 
     @property
     def full_score(self) -> float | None:
-        """On the dev split, over seeds."""
+        """Full fine-tuning's mean dev score over seeds; None before its first run."""
         base = by_replicate([done.dev for done in self.done], self.question.full.name)
         return mean_score(base) if base else None
 
     def on_test(self, candidate: Candidate) -> Loss | None:
-        """How much a candidate loses on the test split, which took no part in the choice."""
+        """Return a candidate's loss on the test split, which took no part in the choice.
+
+        Returns:
+            None where no seed was run with both the candidate and full fine-tuning.
+        """
         full = self.question.full
         evaluations = [*self._test_evaluations(full), *self._test_evaluations(candidate)]
         base, own = (by_replicate(evaluations, c.name) for c in (full, candidate))
         return paired_loss(base, own, seed_noise(evaluations, full.name))
 
     def test_score(self, candidate: Candidate) -> float | None:
+        """Return a candidate's mean test score over whole runs; None where it has none."""
         own = self._test_evaluations(candidate)
         return sum(e.score for e in own) / len(own) if own else None
 
     def _test_evaluations(self, candidate: Candidate) -> list[Evaluation]:
-        """Of whole runs."""
+        """Return a candidate's evaluations on the test split, without low-fidelity runs."""
         return [d.on_test() for d in self.done if d.step.candidate == candidate and not d.step.short]
 
     def seconds(self, candidate: Candidate) -> float | None:
-        """Of training a whole run, on average."""
-        found = [d.train_s for d in self.done if d.step.candidate == candidate and not d.step.short]
-        return sum(found) / len(found) if found else None
+        """Return a candidate's mean training time over whole runs; None where it has none."""
+        times = [d.train_s for d in self.done if d.step.candidate == candidate and not d.step.short]
+        return sum(times) / len(times) if times else None
 
     def share(self, spent: float) -> float:
-        """Of the grid's cost."""
+        """Return a cost, given in units of one full fine-tuning, as a share of the whole grid's cost."""
         return spent / self.grid.cost
 
     def conclusion(self, decision: Decision) -> list[str]:
-        """What the search found, in sentences."""
+        """Return the result of the search in sentences."""
         best, full = decision.best.candidate, self.question.full
         if self.broken is not None:
             return [f"No answer: {full.name} failed ({self.broken}), so there is no reference for other settings."]
@@ -153,8 +167,10 @@ class SearchState:
         )
 
     def as_dict(self, decision: Decision) -> dict[str, Any]:
-        """JSON-like, for `--json` and the parent run. Losses and scores in units of the metric. Before the first run
-        there is no answer."""
+        """Return the state and the result as a JSON-like document, for `--json` and the parent run.
+
+        Losses and scores are in units of the metric. Before the first run there is no answer.
+        """
         question, best, begun = self.question, decision.best, bool(self.done or self.failed)
         full_flops = self.grid.full_flops
         return {
@@ -220,7 +236,7 @@ class Asked:
 
     search: SearchState
     decision: Decision
-    """By which it is asked for."""
+    """The decision that asks for the run."""
     step: Step
     planned: PlannedRun
 

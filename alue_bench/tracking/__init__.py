@@ -1,1 +1,1 @@
-"""MLflow: where results are kept. Written at the edge, never inside a timed region."""
+"""The MLflow store, in which results are kept. It is written to outside of timed regions only."""

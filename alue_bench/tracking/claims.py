@@ -1,19 +1,19 @@
-"""Who does a run, where several invocations have it in their plans: the holder of the only live claim.
+"""Claims, by which one of several invocations that plan the same run executes it: the holder of the only live claim.
 
 A claim is an MLflow run with status RUNNING and the run's fingerprint as a tag; it becomes the run itself. MLflow has
-no compare-and-set, so a claim is settled by looking twice:
+no compare-and-set operation, so a claim is settled by writing it first and reading the others afterwards:
 
     1. create the run, with stage "claiming"
     2. read every live claim of the fingerprint
        none but mine         → it is mine: stage "training"
        one that is settled   → theirs: withdraw mine
-       others that claim too → the least in order of (start time, id) goes on looking until they have withdrawn or
+       others that claim too → the first in order of (start time, id) goes on reading until they have withdrawn or
                                settled; the others withdraw
 
-Never do two hold a fingerprint: of two claims, one was created after the other, and its reading, which came later
-still, shows the other unless that was withdrawn. This needs a store in which what was written is read by everyone from
-then on, as sqlite, PostgreSQL and a server before one database are. It needs no clock: the order by time only decides
-who yields.
+Two processes never hold one fingerprint: of two claims, one was created after the other. Its process reads later still,
+and therefore sees the other claim unless that was withdrawn. This needs a store in which a completed write is visible
+to every later read, as in sqlite, PostgreSQL and an MLflow server in front of one database. It does not rely on clocks:
+the order by time only decides who yields.
 """
 
 from __future__ import annotations
@@ -27,30 +27,44 @@ from alue_bench.tracking.liveness import MACHINE, PROCESS, Watch
 
 FINGERPRINT = "fingerprint"
 INVOCATION = "invocation"
-"""Of which command, whichever of its processes does the run."""
+"""The tag that names the command which a run belongs to, whichever of its processes executes the run."""
 STAGE = "stage"
 CLAIMING = "claiming"
 LOOK_S = 0.1
+"""The seconds between two readings of the competing claims."""
 PATIENCE_S = 5.0
-"""To wait for others that claim at the same moment; who yields in vain comes back later."""
+"""The seconds to wait for others that claim at the same moment. A process that yields although nobody takes the run
+finds it again later."""
 
 
 @dataclass(frozen=True)
 class Held:
-    """Another process does this run, or has done it this moment."""
+    """A run that another process is executing, or has just finished."""
 
     run_id: str
 
 
 def settle(connection: Connection, watch: Watch, run_id: str, fingerprint: str) -> Held | None:
-    """Whether a claim just created holds: None where it does, else whose does; the claim must then be withdrawn."""
+    """Decide whether the claim that was just created holds.
+
+    Runs of the fingerprint whose process is dead are closed on the way.
+
+    Args:
+        connection: The open store.
+        watch: The judge of whether other claims' processes live.
+        run_id: The MLflow run that is the new claim.
+        fingerprint: The fingerprint that is claimed.
+
+    Returns:
+        None where the claim holds; otherwise the run that holds instead, and the caller must withdraw its claim.
+    """
     deadline = time.monotonic() + PATIENCE_S
     while True:
         others = []
         changed = False
-        found = competitors(connection, fingerprint)
-        mine = next((run for run in found if run.info.run_id == run_id), None)
-        for run in found:
+        claims = competitors(connection, fingerprint)
+        mine = next((run for run in claims if run.info.run_id == run_id), None)
+        for run in claims:
             if run is mine:
                 continue
             if run.info.status == "FINISHED":
@@ -77,16 +91,25 @@ def settle(connection: Connection, watch: Watch, run_id: str, fingerprint: str) 
 
 
 def competitors(connection: Connection, fingerprint: str) -> list[Any]:
-    """Runs of the fingerprint that are finished or under way."""
-    found = connection.client.search_runs(
+    """Return the MLflow runs of the fingerprint that are finished or under way."""
+    runs = connection.client.search_runs(
         [connection.experiment_id], f"tags.{FINGERPRINT} = '{fingerprint}' and attributes.status != 'KILLED'"
     )
-    return [run for run in found if run.info.status in ("RUNNING", "FINISHED")]
+    return [run for run in runs if run.info.status in ("RUNNING", "FINISHED")]
 
 
 def close_running(connection: Connection, run_id: str, status: str = "KILLED") -> bool:
-    """Close what is RUNNING and will not be ended by its process. False where it had ended all the same, as after it
-    was read and before its process was found dead, or when an interruption met it: then the run is left as it is."""
+    """Close a RUNNING run that its own process will not close.
+
+    Args:
+        connection: The open store.
+        run_id: The run to close.
+        status: The MLflow status that the run gets.
+
+    Returns:
+        False where the run had ended nevertheless, for example between the reading of its status and the finding that
+        its process is dead, or when it was interrupted. Such a run is left as it is.
+    """
     if connection.client.get_run(run_id).info.status != "RUNNING":
         return False
     connection.client.set_terminated(run_id, status)
@@ -94,14 +117,17 @@ def close_running(connection: Connection, run_id: str, status: str = "KILLED") -
 
 
 def withdraw(connection: Connection, run_id: str) -> None:
-    """Leaves nothing to be seen of a claim that does not hold."""
+    """Close and delete a claim that does not hold."""
     connection.client.set_terminated(run_id, "KILLED")
     connection.client.delete_run(run_id)
 
 
 def _is_an_echo(run: Any, mine: Any) -> bool:
-    """Whether a claim is one of this process that it does not know of. Where a server's answer is lost, MLflow's client
-    asks for the run a second time; and a process does one run after the other."""
+    """Return whether a claim was created by this process without its knowledge.
+
+    Where a server's answer is lost, MLflow's client asks a second time to create the run. Since a process executes one
+    run after the other, a second claim by the same process can only come from such a repetition.
+    """
     return INVOCATION in mine.data.tags and all(
         run.data.tags.get(name) == mine.data.tags.get(name) for name in (INVOCATION, MACHINE, PROCESS)
     )

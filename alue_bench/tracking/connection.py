@@ -1,4 +1,4 @@
-"""Which MLflow store, and opening it: created once, before anything fans out."""
+"""The connection to an MLflow store: which store to use, and opening it once, before several processes do."""
 
 from __future__ import annotations
 
@@ -28,13 +28,16 @@ if TYPE_CHECKING:
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 SERVER_TIMEOUT_S = 5.0
+"""The seconds that a server or database has to answer when the store is opened."""
 BUSY_TIMEOUT_S = 20
+"""The seconds that sqlite waits for another process that writes."""
 DEFAULT_FOLDER = "mlruns"
 DEFAULT_EXPERIMENT = "alue-bench"
 DRIVERS = {"psycopg2": "pip install psycopg2-binary", "MySQLdb": "pip install mysqlclient"}
-"""What installs the drivers of databases whose packages have other names than their modules."""
+"""The install commands of database drivers whose packages and modules have different names."""
 LONGEST_PATH = 4096
-"""Characters of an address that are shown: as many as a path may have, for what is cut cannot be copied."""
+"""The number of characters of an address that are shown: as many as a path may have, since a cut path cannot be
+copied."""
 # Without it MLflow's UI opens an experiment on its pages for language-model traces.
 EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
 
@@ -50,13 +53,19 @@ class Connection:
 
 
 def tracking_uri(option: str | None) -> str:
-    """The option, else the environment variable, else a sqlite store below the working folder."""
+    """Return the store's address: the option, or else the environment variable, or else a sqlite file.
+
+    The sqlite file lies in `mlruns/` below the working folder.
+
+    Args:
+        option: The value of --tracking-uri; None or empty where it was not given.
+    """
     given = option or os.environ.get(VARIABLE)
     return given or sqlite_uri(Path.cwd() / DEFAULT_FOLDER / "mlflow.db")
 
 
 def where_options(uri: str, experiment: str = DEFAULT_EXPERIMENT) -> dict[str, object]:
-    """Return the options that lead a command to this store and experiment, without those that it needs not."""
+    """Return the command-line options that select this store and experiment, None for those that are not needed."""
     return {
         "experiment": None if experiment == DEFAULT_EXPERIMENT else experiment,
         "tracking_uri": None if uri == tracking_uri(None) else uri,
@@ -64,10 +73,15 @@ def where_options(uri: str, experiment: str = DEFAULT_EXPERIMENT) -> dict[str, o
 
 
 def connect(uri: str, experiment: str) -> Connection:
-    """Open the store, creating it and the experiment where they are not there yet.
+    """Open the store, and create it and the experiment where they do not exist yet.
 
-    Raises UnavailableError, within seconds, where a server does not answer or a folder may not be written, and
-    UsageError where the URI is of a kind that cannot be used.
+    Args:
+        uri: The store's address, as `tracking_uri` gives it.
+        experiment: The name of the MLflow experiment.
+
+    Raises:
+        UnavailableError: A server does not answer or a folder may not be written. This is found within seconds.
+        UsageError: The address is of a kind that cannot be used, or the experiment's name is empty.
     """
     if not experiment.strip():
         raise UsageError("--experiment is empty; give it a name")
@@ -101,7 +115,11 @@ def _check_kind(uri: str) -> None:
 
 
 def _check_database(uri: str) -> None:
-    """Raises UnavailableError where a database cannot be reached: MLflow would try for minutes."""
+    """Connect once to a database, for MLflow would keep trying for minutes.
+
+    Raises:
+        UnavailableError: The database cannot be reached, or its driver is missing.
+    """
     from sqlalchemy import create_engine
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -122,9 +140,16 @@ def _check_database(uri: str) -> None:
 
 
 def open_store(uri: str, experiment: str) -> Connection:
-    """Open a store that is there, to read an experiment that is there; creates neither.
+    """Open an existing store to read an existing experiment; create neither.
 
-    Raises UsageError, naming the experiments there are, where one of them is missing; else as `connect`.
+    Args:
+        uri: The store's address, as `tracking_uri` gives it.
+        experiment: The name of the MLflow experiment.
+
+    Raises:
+        UsageError: The store or the experiment does not exist (the message lists the existing experiments), or the
+            address is of a kind that cannot be used.
+        UnavailableError: A server or database does not answer.
     """
     _quiet()
     if uri.startswith(("http://", "https://")):
@@ -139,22 +164,23 @@ def open_store(uri: str, experiment: str) -> Connection:
 
 
 def store_name(uri: str) -> str:
-    """The same for every way to write a store's address, and without credentials."""
+    """Return a name that is equal for all spellings of one store's address, without credentials."""
     if uri.startswith("sqlite:"):
         return sqlite_uri(sqlite_path(uri).resolve())
     return redact(uri).rstrip("/")
 
 
 def sqlite_uri(path: Path) -> str:
-    """Return the address of a sqlite file; signs of its path that mean something in an address are escaped.
+    """Return the address of a sqlite file, with `%` and `?` of its path escaped.
 
-    Raises UsageError where no address says this path to the installed SQLAlchemy.
+    Raises:
+        UsageError: The installed SQLAlchemy reads no spelling of the address as this path.
     """
     plain = f"sqlite:///{path}"
     if not {"%", "?"} & set(plain):
         return plain
     escaped = f"sqlite:///{str(path).replace('%', '%25').replace('?', '%3F')}"
-    for uri in (escaped, plain):  # before 2.1 SQLAlchemy takes a path as it stands
+    for uri in (escaped, plain):  # SQLAlchemy before 2.1 does not unescape a path
         if _database(uri) == str(path):
             return uri
     raise UsageError(
@@ -164,7 +190,11 @@ def sqlite_uri(path: Path) -> str:
 
 
 def sqlite_path(uri: str) -> Path:
-    """The file of a sqlite URI: three slashes before a relative path, four before an absolute one."""
+    """Return the file of a sqlite URI, which has three slashes before a relative path and four before an absolute one.
+
+    Raises:
+        UsageError: The address names no file.
+    """
     database = _database(uri)
     if not database:
         raise UsageError(f"--tracking-uri '{public(uri)}' names no file; write it as sqlite:///path/to/mlflow.db")
@@ -172,7 +202,7 @@ def sqlite_path(uri: str) -> Path:
 
 
 def _database(uri: str) -> str | None:
-    """The path in a sqlite URI, as SQLAlchemy reads it."""
+    """Return the path in a sqlite URI as SQLAlchemy reads it; None where it cannot be read."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -189,19 +219,19 @@ def _open(uri: str, experiment: str, artifacts: str | None, *, create: bool = Tr
 
     try:
         client = patient(MlflowClient(tracking_uri=mlflow_uri(uri)))
-        found = client.get_experiment_by_name(experiment)
-        if found is None and not create:
+        existing = client.get_experiment_by_name(experiment)
+        if existing is None and not create:
             there = ", ".join(sorted(f"'{one.name}'" for one in client.search_experiments()))
             raise UsageError(f"there is no experiment '{experiment}' in {public(uri)}; there are {there}")
-        if found is None:
+        if existing is None:
             experiment_id = _create_experiment(client, experiment, artifacts)
-        elif found.lifecycle_stage != "active":
+        elif existing.lifecycle_stage != "active":
             raise UsageError(
                 f"experiment '{experiment}' was deleted in {public(uri)}; restore it in MLflow or choose another "
                 "--experiment"
             )
         else:
-            experiment_id = found.experiment_id
+            experiment_id = existing.experiment_id
     except (MlflowException, SQLAlchemyError, OSError, ImportError, ValueError) as error:
         first_line = public(next(iter(str(error).splitlines()), type(error).__name__))
         raise UnavailableError(f"tracking store {public(uri)} cannot be used: {first_line}") from error
@@ -209,42 +239,44 @@ def _open(uri: str, experiment: str, artifacts: str | None, *, create: bool = Tr
 
 
 def _create_database(database: Path, artifacts: str) -> None:
-    """Made aside and moved to its place whole: MLflow makes a database in some fifty steps, and does not go on from one
-    that a process left half made when it died."""
+    """Create a database under a temporary name, and move it to its place when it is complete.
+
+    MLflow creates a database in some fifty steps. It cannot continue with one that a dying process left incomplete.
+    """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    # Named by a digest: the name of the file itself may be as long as names may be.
+    # A digest, since the file's own name may already have the longest length that is allowed.
     ending = f"-{hashlib.sha256(os.fsencode(database.name)).hexdigest()[:10]}.db"
     for left in database.parent.glob(f".new-*{ending}*"):
         left.unlink(missing_ok=True)
     aside = database.with_name(f".new-{uuid4().hex}{ending}")
     try:
-        # Not through a client, which makes MLflow's default experiment with the working folder's name in its SQL.
+        # Not through a client, which creates MLflow's default experiment by SQL that holds the working folder's name.
         SqlAlchemyStore(mlflow_uri(sqlite_uri(aside)), artifacts)._dispose_engine()
         os.replace(aside, database)
-    except Exception:  # what is wrong shows again, and is told, where the store is opened in its place
+    except Exception:  # the same error occurs again, and is reported, when the store is opened at its final place
         aside.unlink(missing_ok=True)
 
 
 def _create_experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
-    """Of processes that want to create it at once, one does."""
+    """Create the experiment and return its id, or the id of the one that another process has just created."""
     from mlflow.exceptions import MlflowException
 
     try:
         return str(client.create_experiment(name, artifact_location=artifacts, tags=EXPERIMENT_KIND))
     except MlflowException:
-        found = client.get_experiment_by_name(name)
-        if found is None:
+        existing = client.get_experiment_by_name(name)
+        if existing is None:
             raise
-        return str(found.experiment_id)
+        return str(existing.experiment_id)
 
 
 def mlflow_uri(uri: str) -> str:
-    """Return a store's address as MLflow is to get it.
+    """Return a store's address in the form that MLflow needs.
 
-    With sqlite's own waiting for another process that writes; five seconds otherwise. And with the driver's name where
-    the address holds an escaped sign: of addresses that begin with `sqlite:///` MLflow makes the folder that stands
-    there, escapes and all.
+    A sqlite address gets a longer time-out, during which sqlite waits for another process that writes (five seconds
+    otherwise). It also gets the driver's name where it holds an escaped character: for an address that begins with
+    `sqlite:///`, MLflow creates the folder that is written there without undoing the escapes.
     """
     if not uri.startswith("sqlite:"):
         return uri
@@ -257,7 +289,7 @@ def mlflow_uri(uri: str) -> str:
 
 
 def _check_server(uri: str) -> None:
-    # MLflow itself would try for minutes; we ask once, and let it be patient only with a server that was there.
+    # MLflow itself would try for minutes. One request is sent first, so that it retries only with a working server.
     try:
         with urllib.request.urlopen(_version_request(uri), timeout=SERVER_TIMEOUT_S):
             pass
@@ -272,19 +304,19 @@ def _check_server(uri: str) -> None:
         raise UnavailableError(
             f"tracking server {public(uri)} does not answer ({reason}); start it, or {_another(uri)}"
         ) from error
-    # Some fifteen seconds for a server that is away: then the plan goes on without it.
+    # About fifteen seconds of retries for a server that stops answering; then the plan continues without it.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
 
 
 def _another(uri: str) -> str:
-    """What leads a command away from this store: the variable, where that is what led it there."""
+    """Return the advice that makes a command use another store: unset the variable, or leave out the option."""
     return f"unset {VARIABLE}" if uri == os.environ.get(VARIABLE) else "leave out --tracking-uri"
 
 
 def _version_request(uri: str) -> urllib.request.Request:
-    """What to ask a server; a user in the address becomes a header, as MLflow's own client does it."""
+    """Return a request for the server's version; a user name in the address becomes a header, as in MLflow's client."""
     address = urlsplit(uri)
     place = address.netloc.rpartition("@")[2]
     request = urllib.request.Request(urlunsplit((address.scheme, place, address.path.rstrip("/") + "/version", "", "")))
@@ -295,7 +327,7 @@ def _version_request(uri: str) -> urllib.request.Request:
 
 
 def public(text: str) -> str:
-    """An address, or what is said of it, for people: without credentials, and on one line."""
+    """Return an address, or a message about one, without credentials and on one line."""
     return shown(redact(text), quote=False, most=LONGEST_PATH)
 
 
@@ -312,9 +344,9 @@ def _writable(folder: Path) -> Path:
 
 
 def _quiet() -> None:
-    """Schema migrations and tips are MLflow's business, not the user's; what the user does is not MLflow's."""
+    """Switch off MLflow's telemetry, its tips on stdout and its log lines on schema migrations."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # read when mlflow is imported
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout is for --json
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback beside each error it raises
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # logs a traceback with each error it raises

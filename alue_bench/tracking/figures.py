@@ -1,4 +1,4 @@
-"""The figure that each run carries: what was predicted for what."""
+"""The figure that is stored with each run: predictions against gold labels."""
 
 from __future__ import annotations
 
@@ -16,16 +16,25 @@ if TYPE_CHECKING:
 
 DPI = 110
 LONGEST_TITLE = 80
-"""Characters of a title, which has the figure's width."""
+"""The number of characters of a title that fit into the figure's width."""
 WIDE = 12
-"""Characters of a label that does not stand beside others."""
+"""The most characters of a label that is written horizontally; longer ones do not fit side by side."""
 QUICK: dict[str, Any] = {"compress_level": 2}
-"""Of PNG: twice the size for a fifth of the time."""
+"""The PNG compression: files of twice the size in a fifth of the time."""
 
 
 def draw_predictions(path: Path, predictions: Predictions, labels: Labels, *, title: str) -> None:
-    """A confusion matrix; for several labels at once how often each was right, missed or invented; for a regression
-    predicted against gold numbers."""
+    """Draw a run's predictions as a PNG file.
+
+    Single-label tasks give a confusion matrix. Multi-label tasks give, for each label, how often it was right, missed
+    or invented. Regressions give predicted against gold numbers.
+
+    Args:
+        path: The file to write.
+        predictions: Gold and predicted values of a split.
+        labels: The label space, which decides the kind of figure.
+        title: The figure's title; a long one is cut.
+    """
     title = short(title, LONGEST_TITLE)
     with literal_text():
         if labels.kind in (TargetKind.BINARY, TargetKind.MULTICLASS):
@@ -48,7 +57,7 @@ def _draw_others(path: Path, predictions: Predictions, labels: Labels, title: st
 
 
 def _figure(labels: Labels) -> Figure:
-    """Without pyplot, which keeps figures for the whole process."""
+    """Return a new figure, made without pyplot, which would keep it for the life of the process."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -64,10 +73,13 @@ def _matrix_of(labels: Labels) -> _Matrix:
 
 
 class _Matrix:
-    """A confusion matrix whose axes and labels are drawn once: that takes longer than all the rest, and the runs of a
-    plan have the same ones."""
+    """A confusion matrix whose axes and labels are drawn once for all runs of a task.
+
+    Drawing these takes longer than drawing the rest, and they are the same for all runs of a task.
+    """
 
     def __init__(self, labels: Labels) -> None:
+        """Draw the axes and the label names."""
         figure = _figure(labels)
         figure.set_dpi(DPI)
         self._names, self._with_numbers = list(labels.names), labels.outputs <= 12
@@ -80,15 +92,16 @@ class _Matrix:
         self._axes.set_yticks(places, shown)
         self._axes.set(xlabel="predicted", ylabel="gold")
         zeros = [[0.0] * len(self._names) for _ in self._names]
-        # Readable without colour vision, and in print. Rows add up to 1: rare labels show as well as frequent ones.
+        # The colour map is readable without colour vision, and in print. Rows are normalised to 1, so that rare labels
+        # are as visible as frequent ones.
         self._image = self._axes.imshow(zeros, cmap="cividis", vmin=0, vmax=1, animated=True)
         figure.colorbar(self._image, ax=self._axes, label="part of the gold label's examples", shrink=0.9)
         canvas: Any = figure.canvas
-        canvas.draw()  # all but what is animated
+        canvas.draw()  # draws everything except the artists marked as animated
         self._canvas, self._rest = canvas, canvas.copy_from_bbox(figure.bbox)
 
     def draw(self, path: Path, predictions: Predictions, title: str) -> None:
-        """PNG of these predictions."""
+        """Write a PNG file of these predictions."""
         import numpy as np
         from PIL import Image
         from sklearn.metrics import confusion_matrix

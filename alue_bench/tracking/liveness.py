@@ -1,9 +1,10 @@
-"""Whether the process behind a RUNNING run lives: MLflow never finds out by itself.
+"""Tests of whether the process behind a RUNNING run is alive, which MLflow never checks itself.
 
-On one machine the process table answers, at once, unless it hides what other users run. Of what is hidden, and of
-another machine, only the run's heartbeat is seen: a tag that the holder writes anew every BEAT_S seconds. A heartbeat
-that has not changed for LEASE_S seconds, on the clock of whoever watches it, is that of a dead holder. No two machines'
-clocks are ever compared, and no clock that can be set is read: wrong clocks and clocks that jump do no harm.
+For a process on the same machine, the process table answers at once, unless it hides the processes of other users. For
+hidden processes and for other machines there is only the run's heartbeat: a tag that the executing process rewrites
+every BEAT_S seconds. Where the heartbeat has not changed for LEASE_S seconds on the observer's clock, the process
+counts as dead. Clocks of two machines are never compared, and only a clock that cannot be set is read, so wrong clocks
+and clocks that jump do no harm.
 """
 
 from __future__ import annotations
@@ -26,19 +27,21 @@ MACHINE = "machine"
 HEARTBEAT = "heartbeat"
 
 BEAT_S = 15.0
-"""One small write of a few milliseconds in this time: nothing that a timing would show, and little for a store with a
-hundred workers."""
+"""The seconds between two heartbeats. Each is one small write of a few milliseconds: too little to affect a timing, and
+little for a store even with a hundred workers."""
 LEASE_S = 90.0
-"""Longer than a store may be away for a restart, and several beats."""
+"""The seconds without a new heartbeat after which a process counts as dead: several beats, and longer than the restart
+of a store takes."""
 
 
 class Heart:
-    """Beats for the runs that this process holds, from a thread of its own, as long as there are any.
+    """A writer of heartbeats for the runs of this process, in a thread that lives as long as there are such runs.
 
-    A beat that the store does not take is left out and counted: the next one comes soon.
+    A heartbeat that the store does not accept is skipped and counted in `missed`; the next one follows soon.
     """
 
     def __init__(self, client: MlflowClient, *, beat_s: float = BEAT_S) -> None:
+        """Prepare for runs in the client's store; the thread starts with the first run."""
         self._client, self._beat_s = client, beat_s
         self._runs: dict[str, str] = {}
         self._changed = threading.Condition()
@@ -46,7 +49,7 @@ class Heart:
         self.missed = 0
 
     def beat_for(self, run_id: str) -> None:
-        """From now on; the run was created with a first beat."""
+        """Start to write heartbeats for a run, which was created with its first one."""
         with self._changed:
             self._runs[run_id] = ""
             if self._thread is None:
@@ -54,19 +57,22 @@ class Heart:
                 self._thread.start()
 
     def tell(self, run_id: str, news: str) -> None:
-        """What the next beats say besides, such as how far the run is. Costs nothing."""
+        """Set the text that the run's next heartbeats carry, such as its progress. This writes nothing now."""
         if run_id in self._runs:
             self._runs[run_id] = news
 
     def rest(self, run_id: str) -> None:
-        """No further beat is begun. One on its way may still arrive: to wait for it could take as long as a store is
-        away, and it does no harm to a closed run."""
+        """Begin no further heartbeat for a run.
+
+        One that is being written may still arrive. It is not waited for, since that could take as long as the store is
+        unreachable; it does no harm to a closed run.
+        """
         with self._changed:
             self._runs.pop(run_id, None)
             self._changed.notify()
 
     def stop(self) -> None:
-        """No further beat for any run, and soon no thread."""
+        """Begin no further heartbeat for any run, and let the thread end."""
         with self._changed:
             self._runs.clear()
             self._changed.notify()
@@ -84,32 +90,43 @@ class Heart:
                 count += 1
                 try:
                     self._client.set_tag(run_id, HEARTBEAT, a_beat(count, news))
-                except Exception:  # whatever a store that is away raises; the run itself will meet it
+                except Exception:  # an unreachable store raises errors of many types; the run itself will meet them
                     self.missed += 1
 
 
 def a_beat(count: int = 0, news: str = "") -> str:
-    """Unlike every other: the count tells two beats apart where the clock was set back between them."""
+    """Return the text of a heartbeat, made of the time, a count and `news`.
+
+    The count keeps two heartbeats different even where the clock was set back between them.
+    """
     return f"{datetime.now(UTC).isoformat(timespec='seconds')} {count} {news}".rstrip()
 
 
 def steps_of(beat: str) -> tuple[int, int] | None:
-    """How far the run was at this beat, as (done, total) steps; None where it does not say."""
+    """Return the run's progress at this heartbeat as (done, total) steps; None where the heartbeat carries none."""
     _, _, news = beat.rpartition(" ")
     done, slash, total = news.partition("/")
     return (int(done), int(total)) if slash and done.isdigit() and total.isdigit() else None
 
 
 class Watch:
-    """Sees which runs are dead. Of another machine's, only after it was watched for a while."""
+    """An observer that tells which runs' processes are dead; for another machine's it needs two looks a lease apart."""
 
     def __init__(self, *, lease_s: float = LEASE_S, clock: Callable[[], float] = time.monotonic) -> None:
+        """Take the lease in seconds, and the clock by which it is measured."""
         self._lease_s, self._clock = lease_s, clock
         self._seen: dict[str, tuple[str, float]] = {}
 
     def is_dead(self, run_id: str, tags: Mapping[str, str]) -> bool:
-        """tags: as just read from the store. A machine's own dead are known at once; another machine's, and those that
-        this one hides, when their heartbeat has not changed between two looks that are at least a lease apart."""
+        """Return whether the process that executes a run is known to be dead.
+
+        A dead process of this machine is recognised at once. One of another machine, or one that this machine hides, is
+        recognised when its heartbeat has not changed between two calls that are at least a lease apart.
+
+        Args:
+            run_id: The MLflow run.
+            tags: The run's tags, just read from the store.
+        """
         if tags.get(MACHINE) == this_machine():
             alive = is_alive(tags.get(PROCESS, ""))
             if alive is not None:
@@ -124,9 +141,10 @@ class Watch:
 
 @cache
 def this_machine() -> str:
-    """Equal only where the numbers of processes mean the same: one boot of one kernel, one namespace of processes.
+    """Return a name for this boot of the kernel and this process namespace, in which process numbers are comparable.
 
-    Containers may share a host's name and machines an image's; a reboot begins the numbers anew.
+    A host name is not enough: containers may share their host's name, machines may share their image's, and after a
+    reboot the process numbers begin anew.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -138,7 +156,7 @@ def this_machine() -> str:
 
 
 def this_process() -> str:
-    """A process's number, and when it began: numbers are used again."""
+    """Return this process's number and its start time, since the system reuses numbers."""
     began = _began(os.getpid())
     if began is None:
         raise RuntimeError("the system does not show this process to itself; is /proc mounted?")
@@ -146,7 +164,14 @@ def this_process() -> str:
 
 
 def is_alive(process: str) -> bool | None:
-    """Whether the process of this machine that wrote this tag still runs; None where the system does not say."""
+    """Return whether a process of this machine still runs.
+
+    Args:
+        process: The process, as `this_process` wrote it into a tag.
+
+    Returns:
+        None where the system hides the process.
+    """
     number, _, began = process.partition("@")
     if not number.isdigit():
         return False
@@ -157,12 +182,14 @@ def is_alive(process: str) -> bool | None:
 
 
 def _is_hidden(number: int) -> bool:
-    """Whether there is a process of this number, of another user, and no more is to be known: /proc may be mounted with
-    `hidepid`, as on many clusters."""
+    """Return whether the number belongs to another user's process of which the system shows nothing else.
+
+    On many clusters /proc is mounted with `hidepid`.
+    """
     if os.name != "posix" or Path(f"/proc/{number}").exists():
         return False
     try:
-        os.kill(number, 0)  # asks whether it could be sent a signal, and sends none
+        os.kill(number, 0)  # signal 0 only checks whether a signal could be sent
     except PermissionError:
         return True
     except (ProcessLookupError, OverflowError):
@@ -171,10 +198,11 @@ def _is_hidden(number: int) -> bool:
 
 
 def _began(number: int) -> str | None:
-    """When a process began, in a measure of its own; None where it does not run.
+    """Return a process's start time as a text to compare with others of this machine; None where it does not run.
 
-    On Linux in ticks since the boot: psutil's time of creation moves when the clock is set, and a living process would
-    be taken for another one. A zombie is dead, though nobody has fetched its exit code: common in containers.
+    On Linux it is in ticks since the boot: psutil's creation time changes when the clock is set, so that a living
+    process would be taken for another one. A zombie counts as dead although nobody has fetched its exit code; zombies
+    are common in containers.
     """
     try:
         state, *fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
@@ -185,7 +213,7 @@ def _began(number: int) -> str | None:
     import psutil
 
     try:
-        found = psutil.Process(number)
-        return None if found.status() == psutil.STATUS_ZOMBIE else f"{found.create_time():.2f}"
+        process = psutil.Process(number)
+        return None if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.2f}"
     except psutil.Error:
         return None

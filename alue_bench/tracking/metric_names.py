@@ -1,8 +1,8 @@
-"""Names of metrics, params and tags in MLflow, from names that may hold any character.
+"""Names of metrics, params and tags in MLflow, made from names that may hold any character.
 
-MLflow allows word characters, `/`, `.`, `-` and blanks (and `:`, but not on Windows), at most 250 of them, and a name
-that is a path without `.`, `..` or empty parts. Labels and strategies are not bound to that. A name that MLflow takes
-is stored as it is; of any other, the characters that it does not take are spelt out between double hyphens:
+MLflow allows word characters, `/`, `.`, `-` and blanks (and `:`, but not on Windows), at most 250 of them, and requires
+a path without `.`, `..` or empty parts. Names of labels and strategies are free of these limits. A name that MLflow
+accepts is stored unchanged; in any other, the characters that it refuses are spelt out between double hyphens:
 
     test/f1_class_C+          test/f1_class_C--plus_sign--
     test/f1_class_😀          test/f1_class_--grinning_face--
@@ -10,12 +10,12 @@ is stored as it is; of any other, the characters that it does not take are spelt
     test/f1_class_a//b        test/f1_class_a/--solidus--b
     (a name of 400 letters)   its first letters, `---` and a digest of the whole name
 
-So a stored name can be read back (`original_name`); of shortened names, which cannot, the originals are kept beside, in
-tags of the run (`tags_of_originals`). Names that a database or a file system would take for one, because they differ in
-case or accents only (MySQL, SQL Server), or because one is a folder in the other's path, are spelt out as far as is
-needed to tell them apart.
+A stored name can therefore be read back (`original_name`). Shortened names cannot; their originals are kept in tags of
+the run (`tags_of_originals`). A database or a file system may take two names for the same one, because they differ only
+in case or accents (MySQL, SQL Server) or because one is a folder in the other's path. Such names are spelt out as far
+as is needed to tell them apart.
 
-A character is spelt by its Unicode name; one without a name, or younger than Python's own tables, by its number.
+A character is spelt by its Unicode name, or by its number where it has no name or is newer than Python's tables.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
 LONGEST = 250
-"""Characters in a name; MLflow's limit."""
+"""The most characters that MLflow allows in a name."""
 TAG = "metric_names"
-"""Tags with the originals of shortened names: this one, `metric_names.1` and so on."""
+"""The first tag that holds the originals of shortened names; further ones are `metric_names.1` and so on."""
 TAG_LENGTH = 8000
-"""Characters in the value of a tag; MLflow's limit."""
+"""The most characters that MLflow allows in a tag's value."""
 
 _REFUSED = re.compile(r"[^/\w.\- ]|-{2,}|\A/|/\Z|(?<=/)/|\A\.\.|(?<![^/])\.{1,2}(?![^/])|(?<![^/]) +| +(?![^/])")
-"""Characters that MLflow does not take, parts of a path that name another path, blanks that a file system or a
-database ignores, and what would be mistaken for a character spelt out."""
+"""A pattern for all that must be spelt out: characters that MLflow refuses, parts of a path that name another path,
+blanks that a file system or a database ignores, and text that would be mistaken for a character that was spelt out."""
 _SPELT = re.compile(r"--([a-z0-9_.-]+?)--(?!-)")
 _EMPTY = "----"
 _SHORTENED = re.compile(r"---[0-9a-f]{20}\Z")
@@ -44,12 +44,12 @@ _NUMBER = re.compile(r"u([0-9a-f]{4,6})")
 
 
 def stored_names(names: Iterable[str]) -> dict[str, str]:
-    """The name in MLflow of each of these names, which belong to one run; no two are taken for one by any store."""
+    """Return the MLflow name of each of one run's names, chosen so that no store takes two of them for the same."""
     spelt = {name: _encode(name) for name in dict.fromkeys(names)}
     folded = {name: _folded(stored) for name, stored in spelt.items()}
     times = Counter(folded.values())
     for name, fold in folded.items():
-        # One that is a folder in the path of another keeps its name; the other does not lie in it any more.
+        # A name that is a folder in another's path is kept; the other's slash is spelt out, so that it lies outside.
         slashes = {
             place
             for place, character in enumerate(name)
@@ -61,14 +61,20 @@ def stored_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def is_stored_as_itself(name: str) -> bool:
-    """Whether MLflow has this name as it is, whatever other names a run has."""
+    """Return whether MLflow stores this name unchanged, whatever other names the run has."""
     plain = _encode(name) == name and _folded(name) == name
     return plain and len(name) <= LONGEST and name.count("/") < 2
 
 
 def original_name(stored: str, originals: Mapping[str, str] | None = None) -> str:
-    """The way back from `stored_names`; `originals`: those of shortened names, as `originals_of` gives them."""
-    if "--" not in stored:  # nearly all
+    """Return the name from which `stored_names` made a stored one.
+
+    Args:
+        stored: The name in MLflow.
+        originals: The originals of the run's shortened names, from `originals_of`. Without them a shortened name is
+            returned as it is.
+    """
+    if "--" not in stored:  # the case of nearly all names
         return stored
     if originals and stored in originals:
         return originals[stored]
@@ -80,10 +86,12 @@ def original_name(stored: str, originals: Mapping[str, str] | None = None) -> st
 
 
 def tags_of_originals(stored: Mapping[str, str]) -> dict[str, str]:
-    """Tags that keep the originals of shortened names; none where no name was shortened. Names too long for a tag are
-    left out: only the stored ones are then known.
+    """Return tags that keep the originals of shortened names; an empty mapping where no name was shortened.
 
-    stored: the stored name of each name, from `stored_names`.
+    Names that are too long for a tag are left out. For these only the stored names remain known.
+
+    Args:
+        stored: The stored name of each name, from `stored_names`.
     """
     shortened = {short: name for name, short in stored.items() if original_name(short) != name}
     values: list[str] = []
@@ -99,26 +107,34 @@ def tags_of_originals(stored: Mapping[str, str]) -> dict[str, str]:
 
 
 def originals_of(tags: Mapping[str, str]) -> dict[str, str]:
-    """The originals of a run's shortened names, by what they are stored as, from its tags."""
-    found: dict[str, str] = {}
+    """Return the original names that a run's tags keep, by the shortened names under which they are stored."""
+    originals: dict[str, str] = {}
     for tag, value in tags.items():
         if tag == TAG or tag.startswith(f"{TAG}."):
             try:
-                found |= {str(short): str(name) for short, name in json.loads(value).items()}
-            except (ValueError, AttributeError):  # edited by hand: its names are shown as they are stored
+                originals |= {str(short): str(name) for short, name in json.loads(value).items()}
+            except (ValueError, AttributeError):  # the tag was edited by hand: names stay as they are stored
                 continue
-    return found
+    return originals
 
 
 def metrics_by_original(metrics: Mapping[str, float], tags: Mapping[str, str]) -> dict[str, float]:
-    """A run's metrics, as MLflow gives them, under the names that they were given."""
+    """Return a run's metrics under their original names.
+
+    Args:
+        metrics: The metrics by their names in MLflow.
+        tags: The run's tags.
+    """
     originals = originals_of(tags)
     return {original_name(stored, originals): value for stored, value in metrics.items()}
 
 
 def fitted(text: str, longest: int) -> str:
-    """A text as a value that a store takes: not longer than `longest`, two different ones still different, and without
-    what no database holds (zeros and halves of characters, which are written as escapes)."""
+    """Return a text as a value that any store accepts.
+
+    The value has at most `longest` characters. A longer text is cut and gets a digest, so that different texts stay
+    different. NUL characters and lone surrogates, which no database holds, are written as escapes.
+    """
     safe = text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
     if len(safe) <= longest:
         return safe
@@ -126,14 +142,19 @@ def fitted(text: str, longest: int) -> str:
 
 
 def _encode(name: str, *, cased: bool = False, besides: Collection[int] = ()) -> str:
-    """cased: spell out too whatever differs from its own folded form. besides: places of further characters to spell
-    out."""
+    """Return a name with the characters that MLflow refuses spelt out.
+
+    Args:
+        name: The name to encode.
+        cased: Whether to spell out every character that differs from its folded form, too.
+        besides: The positions of further characters to spell out.
+    """
     if not name:
         return _EMPTY
     refused = [place in besides or (cased and _folded(character) != character) for place, character in enumerate(name)]
     for match in _REFUSED.finditer(name):
         refused[match.start() : match.end()] = [True] * (match.end() - match.start())
-    # A hyphen beside what is spelt out would be taken for one of the marks.
+    # A hyphen next to a spelt-out character would be taken for one of the delimiters.
     for place, character in enumerate(name):
         beside = refused[max(0, place - 1) : place + 2]
         refused[place] |= character == "-" and any(beside)
@@ -183,7 +204,7 @@ def _digest(text: str) -> str:
 
 
 def _folded(text: str) -> str:
-    """Equal for names that a case-insensitive and accent-insensitive comparison takes for one."""
+    """Return a form that is equal for names which a comparison without case and accents takes for the same."""
     bare = "".join(
         str(unicodedata.digit(character, character))
         for character in unicodedata.normalize("NFKD", text.casefold())

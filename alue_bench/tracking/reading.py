@@ -1,14 +1,14 @@
-"""Reading runs back: the one place where results come out of MLflow, as a typed pandas frame.
+"""The reader of recorded runs: the one place where results come out of MLflow, as a typed pandas data frame.
 
     connection = open_store(tracking_uri(None), "alue-bench")
     results = read_results(connection, tasks=["mdd"])
     results.frame                           # one row per finished run, see COLUMNS
     read_predictions(results, run_id)       # files of one run, fetched when asked for
 
-What a frame cannot show is counted: runs that failed or still run, runs done twice, runs of somebody else. `say_counts`
-puts that into words.
+Runs that have no row in the frame are counted: those that failed or are still running, earlier attempts of a repeated
+run, and runs of other programs. `say_counts` puts the counts into words.
 
-Only MLflow's public interface is used, so it works the same on a sqlite file, a database and a server.
+Only MLflow's public interface is used, so that a sqlite file, a database and a server work alike.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from alue_bench.messages.suggestion import command_line
 from alue_bench.tracking.claims import FINGERPRINT
 from alue_bench.tracking.connection import Connection, public, where_options
 from alue_bench.tracking.metric_names import is_stored_as_itself, metrics_by_original, original_name, originals_of
-from alue_bench.tracking.recording import CURVES, FIRST_LOOK, SUBMISSION_FILE
+from alue_bench.tracking.recording import CURVES, LOW_FIDELITY, SUBMISSION_FILE
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PAGE = 1000
-"""Runs asked for at a time."""
+"""The number of runs in one page of a query."""
 IDS = 100
-"""Runs asked for by their ids at a time: each id makes the question longer."""
+"""The number of run ids in one query, whose text grows with each id."""
 
 COLUMNS: Mapping[str, str] = {
-    # What the run is in MLflow
+    # The run in MLflow
     "run_id": "string",
     "run_name": "string",
     "experiment": "string",
@@ -49,7 +49,7 @@ COLUMNS: Mapping[str, str] = {
     "end_time": "datetime64[ms, UTC]",
     "artifact_uri": "string",
     "fingerprint": "string",
-    # What was run
+    # Task, model and strategy
     "task": "string",
     "model": "string",
     "model_digest": "string",
@@ -67,7 +67,7 @@ COLUMNS: Mapping[str, str] = {
     "lr": "float64",
     "max_length": "Int64",
     "other_hyper": "string",
-    # On what, and how
+    # Data, hardware and software
     "data_source": "string",
     "protocol": "string",
     "train_digest": "string",
@@ -80,18 +80,21 @@ COLUMNS: Mapping[str, str] = {
     "version": "string",  # of alue-bench
     "versions": "string",  # "alue-bench 0.1.0, torch 2.13.0, …"
     "git_commit": "string",
-    # What came out
+    # The result
     "primary_metric": "string",
     "failure": "string",  # the cause, for a run that failed
     "first_look": "string",  # "yes" for a search's short runs, else missing
     "score": "float64",
 }
-"""Columns that a frame always has, with their dtypes. After them comes every final metric under its own name in MLflow
-(`test/f1_macro`, `runtime/train_s`, `memory/process_peak_mib` …, all float64; see docs/measuring.md), sorted; nan where
-a run has none. `score` equals `test/score`. `parent_id` is missing for a run that was alone in its plan. Columns that
-older runs did not record are missing in them (`init_seed` and `data_seed` then equal `seed`)."""
+"""The columns that every frame has, with their dtypes.
 
-PARAMS = {
+After them comes a column for each final metric under its own name (`test/f1_macro`, `runtime/train_s`,
+`memory/process_peak_mib` …, all float64; see docs/measuring.md), in sorted order, with nan where a run has no value.
+`score` equals `test/score`. `parent_id` is missing for a run that was alone in its plan. A value that an older version
+did not record is missing; `init_seed` and `data_seed` then equal `seed`.
+"""
+
+PARAMS: Mapping[str, str] = {
     "task": "task",
     "model": "model",
     "strategy": "strategy",
@@ -104,7 +107,8 @@ PARAMS = {
     "batch_size": "batch_size",
     "max_length": "max_length",
 }
-TAGS = {
+"""The columns that are read from MLflow params, by the param's name."""
+TAGS: Mapping[str, str] = {
     "alue_bench.version": "version",
     "mlflow.parentRunId": "parent_id",
     FINGERPRINT: "fingerprint",
@@ -122,28 +126,31 @@ TAGS = {
     "primary_metric": "primary_metric",
     "mlflow.source.git.commit": "git_commit",
     "failure": "failure",
-    FIRST_LOOK: "first_look",
+    LOW_FIDELITY: "first_look",
 }
+"""The columns that are read from MLflow tags, by the tag's name."""
 SPLITS = {"training": "train_digest", "validation": "dev_digest", "testing": "test_digest"}
+"""The columns that hold the digests of the data, by the context under which MLflow keeps a data set."""
 NEEDED = ("task", "model", "strategy", "seed", "fingerprint")
-"""A run without these was not written by us, or was changed since."""
+"""The columns without which a run is unreadable: alue-bench did not write it, or it was changed since."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """What was found besides the rows of a frame. Runs that other filters leave out are not counted."""
+    """The numbers of runs that have no row in a frame. Runs that the reader's filters exclude are not counted."""
 
     failed: int = 0
+    """The number of runs that failed, and were not repeated with success."""
     interrupted: int = 0
-    """KILLED."""
+    """The number of runs with status KILLED."""
     unfinished: int = 0
-    """RUNNING or SCHEDULED: at work, or left so by a process that died."""
+    """The number of runs with status RUNNING or SCHEDULED, which are at work or were left so by a process that died."""
     repeated: int = 0
-    """Finished before, with the same fingerprint as a newer row."""
+    """The number of finished runs for which a newer finished run has the same fingerprint."""
     foreign: int = 0
-    """Runs in the experiment that alue-bench did not write."""
+    """The number of runs in the experiment that alue-bench did not write."""
     unreadable: int = 0
-    """Ours by their tags, but without what a result needs, such as task and seed."""
+    """The number of runs that carry alue-bench's tags, but lack something that a result needs, such as task or seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,14 +159,14 @@ class Results:
 
     connection: Connection
     frame: pd.DataFrame
-    """One row per fingerprint, the newest finished run of it; oldest first. Columns: `COLUMNS`, then metrics."""
+    """One row per fingerprint, for its newest finished run, oldest first. Columns: `COLUMNS`, then metrics."""
     counts: Counts
     parent_id: str | None = None
     _uris: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def metrics(self) -> list[str]:
-        """Names of the metric columns."""
+        """The names of the metric columns."""
         return [name for name in self.frame.columns if name not in COLUMNS]
 
 
@@ -172,11 +179,20 @@ def read_results(
     strategies: Sequence[str] = (),
     data_source: str | None = None,
 ) -> Results:
-    """The finished runs of an experiment, once per fingerprint; none of the filters given: all of them.
+    """Read the finished runs of an experiment, one per fingerprint; without filters, all of them.
 
-    parent_id: keep the runs of this plan: those it started, and those it found finished and did not repeat.
-    data_source: "real" or "sample".
-    Raises UsageError where parent_id is no run of the store, UnavailableError where the store does not answer.
+    Args:
+        connection: The open store.
+        parent_id: The MLflow run of a plan. Keep the runs that it started, and those that it found finished and did not
+            repeat.
+        tasks: The names of the tasks to keep; empty for all.
+        models: The names of the models to keep; empty for all.
+        strategies: The names of the strategies to keep; empty for all.
+        data_source: "real" or "sample"; None for both.
+
+    Raises:
+        UsageError: `parent_id` is no run of the experiment.
+        UnavailableError: The store does not answer.
     """
     attempts, foreign, unreadable = _read(connection)
     keep = attempts["run_id"].notna()
@@ -192,14 +208,24 @@ def read_results(
 
 
 def read_runs(connection: Connection, run_ids: Sequence[str], *, parent_id: str | None = None) -> Results:
-    """The finished ones of these runs. Asks the store for nothing else: however much the experiment holds, it takes as
-    long as these runs take. `parent_id` is passed on."""
+    """Read those of the given runs that are finished.
+
+    The store is asked for these runs only, so that the time does not depend on the size of the experiment.
+
+    Args:
+        connection: The open store.
+        run_ids: The MLflow runs to read.
+        parent_id: The MLflow run of their plan, which is noted in the results and filters nothing.
+
+    Raises:
+        UnavailableError: The store does not answer.
+    """
     attempts, _, unreadable = _read(connection, run_ids)
     return _results(connection, attempts, Counts(unreadable=unreadable), parent_id)
 
 
 def say_counts(counts: Counts) -> list[str]:
-    """What a reader of the results should know of what is not in them; a sentence each."""
+    """Return a sentence for each count above zero that a reader of the results should know."""
     said = [
         (counts.failed, "{} {runs} failed and {is_} left out; the same command tries again"),
         (counts.interrupted, "{} {runs} {was} interrupted; the same command goes on from there"),
@@ -218,11 +244,15 @@ def say_counts(counts: Counts) -> list[str]:
 
 
 def read_predictions(results: Results, run_id: str) -> pd.DataFrame:
-    """Test predictions: id, gold and prediction (label names as text, several in a cell as `evaluation.label_cells`
-    joins them; numbers for a regression), and score_LABEL for each label, or score_value for a regression. In the order
-    of the test file.
+    """Read a run's test predictions, in the order of the test file.
 
-    Raises UnavailableError where the file is gone or damaged.
+    Returns:
+        The columns id, gold and prediction, and score_LABEL for each label or score_value for a regression. Gold and
+        prediction are label names as text (several in a cell as `evaluation.label_cells` joins them), or numbers for a
+        regression.
+
+    Raises:
+        UnavailableError: The file is missing or damaged.
     """
     table = _predictions(results, run_id, "predictions.csv")
     if table is None:
@@ -234,21 +264,33 @@ def read_predictions(results: Results, run_id: str) -> pd.DataFrame:
 
 
 def read_dev_predictions(results: Results, run_id: str) -> pd.DataFrame | None:
-    """Predictions of the dev split, as `read_predictions`; None where none were recorded."""
+    """Read a run's dev predictions, in the format of `read_predictions`; None where none were recorded."""
     return _predictions(results, run_id, "dev_predictions.csv")
 
 
 def read_submission_predictions(results: Results, run_id: str) -> pd.DataFrame | None:
-    """Predictions of a leaderboard's rows without gold labels: columns id and prediction, as text, in the order of the
-    official file; None where none were recorded."""
+    """Read a run's predictions for a leaderboard's rows, which have no gold labels.
+
+    Returns:
+        The columns id and prediction, as text, in the order of the official file; None where none were recorded.
+    """
     table: pd.DataFrame | None = _fetch(results, run_id, SUBMISSION_FILE, _load_unlabelled)
     return table
 
 
 def read_curves(results: Results, run_id: str, metrics: Sequence[str] | None = None) -> pd.DataFrame:
-    """What was logged over the course of training: columns metric, step, value; sorted by metric, then step.
+    """Read the metrics that were logged over the course of a run's training.
 
-    metrics: only these, such as "dev/f1_macro": a question to the store for each; None: all that there are.
+    Args:
+        results: The results that hold the run.
+        run_id: The MLflow run.
+        metrics: The metrics to read, such as "dev/f1_macro"; None for all. The store is queried once for each.
+
+    Returns:
+        The columns metric, step and value, sorted by metric, then step.
+
+    Raises:
+        UnavailableError: The store does not answer.
     """
     import pandas as pd
 
@@ -264,28 +306,35 @@ def read_curves(results: Results, run_id: str, metrics: Sequence[str] | None = N
 
 
 def _stored_curves(client: Any, run_id: str, metrics: Sequence[str] | None) -> dict[str, str]:
-    """The curves of a run, or those asked for, with their names in the store. A name that is stored as it is, as nearly
-    all are, is not asked for."""
+    """Return the names in the store of a run's curves, by their original names.
+
+    The store is not queried where all wanted names are stored unchanged, as nearly all names are.
+
+    Args:
+        client: The MLflow client.
+        run_id: The MLflow run.
+        metrics: The wanted curves; None for all.
+    """
     if metrics is not None and all(map(is_stored_as_itself, metrics)):
         return {name: name for name in metrics if name.startswith(CURVES)}
     data = client.get_run(run_id).data
     originals = originals_of(data.tags)
-    found = {original_name(stored, originals): stored for stored in sorted(data.metrics) if stored.startswith(CURVES)}
-    return found if metrics is None else {name: found[name] for name in metrics if name in found}
+    curves = {original_name(stored, originals): stored for stored in sorted(data.metrics) if stored.startswith(CURVES)}
+    return curves if metrics is None else {name: curves[name] for name in metrics if name in curves}
 
 
 def read_config(results: Results, run_id: str) -> dict[str, Any] | None:
-    """The whole specification of a run (config.json); None where it is gone."""
+    """Read a run's whole specification (config.json); None where the file is missing."""
     return _json(results, run_id, "config.json")
 
 
 def read_environment(results: Results, run_id: str) -> dict[str, Any] | None:
-    """Hardware, libraries, system and engine of a run (environment.json); None where it is gone."""
+    """Read a run's hardware, libraries, system and engine (environment.json); None where the file is missing."""
     return _json(results, run_id, "environment.json")
 
 
 def read_notes(results: Results, run_id: str) -> list[str]:
-    """What a reader of the run should know, such as how many texts were cut."""
+    """Read the remarks that a run left for its reader, such as how many texts were truncated."""
     text = _fetch(results, run_id, "notes.txt", lambda path: path.read_text(encoding="utf-8"))
     return text.splitlines() if text else []
 
@@ -293,15 +342,15 @@ def read_notes(results: Results, run_id: str) -> list[str]:
 # How ---------------------------------------------------------------------------------------------------------------
 
 
-def _results(connection: Connection, attempts: pd.DataFrame, found: Counts, parent_id: str | None) -> Results:
-    """The finished ones of some attempts; `found` counts what is not among them."""
+def _results(connection: Connection, attempts: pd.DataFrame, excluded: Counts, parent_id: str | None) -> Results:
+    """Return the finished runs among the attempts; `excluded` counts the runs that are not among the attempts."""
     finished = attempts[attempts["status"] == "FINISHED"]
     rows = finished.drop_duplicates("fingerprint", keep="last").reset_index(drop=True)
-    # An attempt that failed before the same run succeeded is nobody's concern any more.
+    # A failed attempt is not counted where the same run has succeeded.
     open_ = attempts[~attempts["fingerprint"].isin(rows["fingerprint"])].drop_duplicates("fingerprint", keep="last")
     status = open_["status"].value_counts()
     counts = replace(
-        found,
+        excluded,
         failed=int(status.get("FAILED", 0)),
         interrupted=int(status.get("KILLED", 0)),
         unfinished=int(status.get("RUNNING", 0) + status.get("SCHEDULED", 0)),
@@ -326,8 +375,11 @@ def _store_told(connection: Connection) -> Iterator[None]:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Without the cyclic garbage collector, which takes more than half of the time: MLflow makes a hundred objects a
-    run, none of them garbage until its page is read."""
+    """Switch the cyclic garbage collector off for a while.
+
+    It would take more than half of the reading's time: MLflow creates a hundred objects for each run, and none of them
+    is garbage before its page is read.
+    """
     import gc
 
     enabled = gc.isenabled()
@@ -340,7 +392,7 @@ def _no_collection() -> Iterator[None]:
 
 
 def _pages(connection: Connection, run_ids: Sequence[str] | None = None) -> Iterator[Any]:
-    """All runs of the experiment, or those of them with these ids; oldest first."""
+    """Yield the experiment's runs, or only those with the given ids, oldest first."""
     filters = [""] if run_ids is None else [_one_of(run_ids[at : at + IDS]) for at in range(0, len(run_ids), IDS)]
     with _store_told(connection):
         for filter_string in filters:
@@ -368,7 +420,11 @@ def _is_ours(run: Any) -> bool:
 
 
 def _read(connection: Connection, run_ids: Sequence[str] | None = None) -> tuple[pd.DataFrame, int, int]:
-    """All runs of ours that can be read, or those with these ids; and how many are foreign and unreadable."""
+    """Return the readable runs of alue-bench, or only those with the given ids.
+
+    Returns:
+        The runs, the number of foreign runs, and the number of unreadable ones.
+    """
     records, foreign = [], 0
     with _no_collection():
         for run in _pages(connection, run_ids):
@@ -383,7 +439,7 @@ def _read(connection: Connection, run_ids: Sequence[str] | None = None) -> tuple
 
 def _record(run: Any, experiment: str) -> dict[str, Any]:
     info, data = run.info, run.data
-    found: dict[str, Any] = {
+    record: dict[str, Any] = {
         "run_id": info.run_id,
         "run_name": info.run_name,
         "experiment": experiment,
@@ -394,14 +450,14 @@ def _record(run: Any, experiment: str) -> dict[str, Any]:
         "versions": _versions(data.tags),
         "score": data.metrics.get("test/score"),
     }
-    found |= {column: data.params.get(name) for name, column in PARAMS.items()}
-    found |= {column: data.tags.get(name) for name, column in TAGS.items()}
+    record |= {column: data.params.get(name) for name, column in PARAMS.items()}
+    record |= {column: data.tags.get(name) for name, column in TAGS.items()}
     for entry in run.inputs.dataset_inputs if run.inputs else ():
         context = next((tag.value for tag in entry.tags if tag.key == "mlflow.data.context"), None)
         if context in SPLITS:
-            found[SPLITS[context]] = entry.dataset.digest
+            record[SPLITS[context]] = entry.dataset.digest
     final = {name: value for name, value in data.metrics.items() if not name.startswith(CURVES)}
-    return found | metrics_by_original(final, data.tags)
+    return record | metrics_by_original(final, data.tags)
 
 
 def _versions(tags: Mapping[str, str]) -> str:
@@ -428,7 +484,7 @@ def _typed(records: list[dict[str, Any]]) -> pd.DataFrame:
             columns[name] = pd.to_datetime(raw[name], unit="ms", utc=True).astype(kind)
         elif kind in ("Int64", "float64"):
             numbers = pd.to_numeric(raw[name], errors="coerce").astype("float64")
-            # A param is text that anyone may have written: what is no whole number is none.
+            # A param is text that anyone may have written: a value that is not a whole number counts as missing.
             columns[name] = numbers.where(numbers % 1 == 0).astype(kind) if kind == "Int64" else numbers
         else:
             columns[name] = raw[name].astype(kind)
@@ -439,7 +495,11 @@ def _typed(records: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _planned(connection: Connection, parent_id: str) -> list[str]:
-    """Fingerprints in the plan of an invocation."""
+    """Return the fingerprints of all runs in a plan.
+
+    Raises:
+        UsageError: `parent_id` is no run of the experiment.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
@@ -460,15 +520,15 @@ def _planned(connection: Connection, parent_id: str) -> list[str]:
 
 
 def _load_json(path: Path) -> dict[str, Any]:
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(found, dict):
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
         raise ValueError("no JSON object")
-    return found
+    return content
 
 
 def _json(results: Results, run_id: str, name: str) -> dict[str, Any] | None:
-    found: dict[str, Any] | None = _fetch(results, run_id, name, _load_json)
-    return found
+    content: dict[str, Any] | None = _fetch(results, run_id, name, _load_json)
+    return content
 
 
 def _predictions(results: Results, run_id: str, name: str) -> pd.DataFrame | None:
@@ -479,7 +539,7 @@ def _load_predictions(path: Path) -> pd.DataFrame:
     import pyarrow as pa
     from pyarrow import csv
 
-    # The first three columns are texts whatever they look like: a label may be called 1, or nan.
+    # The first three columns are read as text: a label may be called 1, or nan.
     text = dict.fromkeys(("id", "gold", "prediction"), pa.string())
     options = csv.ConvertOptions(column_types=text, strings_can_be_null=False, null_values=["nan"])
     one_thread = csv.ReadOptions(use_threads=False)  # the files are small, and many
@@ -509,15 +569,26 @@ def _fetch(results: Results, run_id: str, name: str, load: Callable[[Path], Any]
 def _fetch_from(
     connection: Connection, run_id: str, artifact_uri: str | None, name: str, load: Callable[[Path], Any]
 ) -> Any:
-    """What `load` makes of an artifact, read in place where it lies on this machine; None where it is not there.
+    """Load an artifact, which is read in place where it lies on this machine and downloaded otherwise.
 
-    Raises UnavailableError where it is there and cannot be made sense of.
+    Args:
+        connection: The open store.
+        run_id: The MLflow run.
+        artifact_uri: The place of the run's artifacts; None where it is unknown.
+        name: The artifact's file name.
+        load: The function that reads the file.
+
+    Returns:
+        The result of `load`; None where the artifact does not exist.
+
+    Raises:
+        UnavailableError: The artifact exists and cannot be read.
     """
 
     def loaded(path: Path) -> Any:
         try:
             return load(path)
-        except (ValueError, KeyError, OSError) as error:  # those of json, pyarrow and pandas among them
+        except (ValueError, KeyError, OSError) as error:  # includes the errors of json, pyarrow and pandas
             first_line = next(iter(str(error).splitlines()), type(error).__name__)
             raise UnavailableError(
                 f"{name} of run {run_id} is damaged ({first_line:.120}); put it back, or do the run again with --rerun"
@@ -548,7 +619,7 @@ def _local(artifact_uri: str | None) -> Path | None:
 
 
 def distinct(values: Iterable[Any]) -> list[Any]:
-    """Values that are there, each once, in order of appearance."""
+    """Return the values that are not missing, each once, in order of appearance."""
     import pandas as pd
 
     return list(dict.fromkeys(value for value in values if not pd.isna(value)))

@@ -1,10 +1,10 @@
-"""What is recorded of a run, as values: they can be written to MLflow now, or kept on disk and written later.
+"""The record of a run as values that can be written to MLflow now, or kept on disk and written later.
 
-Writing one a second time changes nothing: params and tags have the same values, points of a metric the same times,
-files the same names.
+Writing a record a second time changes nothing: params and tags have the same values, points of a metric the same times,
+and files the same names.
 
-What a store refuses for good, such as a param that is too long for it, is left out, and said; so are artifacts whose
-place cannot be reached while the store itself answers. All the rest is written.
+Entries that a store refuses for good, such as a param that is too long for it, are left out and reported. The same goes
+for artifacts whose place cannot be reached while the store itself answers. Everything else is written.
 """
 
 from __future__ import annotations
@@ -24,19 +24,21 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 PER_BATCH = {"metrics": 1000, "params": 100, "tags": 100}
-"""Entries of a kind in one call; MLflow's limits."""
+"""The most entries of each kind that MLflow accepts in one call."""
 INVALID = "INVALID_PARAMETER_VALUE"
+"""MLflow's error code for an entry that it does not accept."""
 REFUSALS = (INVALID, "BAD_REQUEST", "PERMISSION_DENIED", "RESOURCE_CONFLICT")
-"""What MLflow says of what it will not take, today or tomorrow; others must not wait behind it."""
+"""MLflow's error codes for writes that will fail every time, so that other writes must not wait for them."""
 NOTES_FILE = "notes.txt"
+"""The artifact with remarks for the reader of a run."""
 
 Point = tuple[str, float, int, int]
-"""Name, value, milliseconds since 1970, step."""
+"""A point of a metric: its name, its value, its time in milliseconds since 1970, and its step."""
 
 
 @dataclass(frozen=True)
 class DataUsed:
-    """A split, as MLflow records an input."""
+    """A split of a data set, as MLflow records a run's input."""
 
     name: str
     digest: str
@@ -51,34 +53,35 @@ class Opening:
 
     name: str
     started: int
-    """Milliseconds since 1970."""
+    """The time in milliseconds since 1970."""
     tags: Mapping[str, str]
     params: Mapping[str, str] = field(default_factory=dict)
     data: tuple[DataUsed, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
-    """Artifacts: content by name."""
+    """The contents of small artifacts, by file name."""
 
 
 @dataclass(frozen=True)
 class Closing:
-    """How a run ended. Its larger artifacts lie in a folder."""
+    """Everything that a run leaves at its end, apart from its artifacts, which lie in a folder."""
 
     status: str
-    """In MLflow's words."""
+    """The run's MLflow status: FINISHED, FAILED or KILLED."""
     ended: int
-    """Milliseconds since 1970."""
+    """The time in milliseconds since 1970."""
     tags: Mapping[str, str] = field(default_factory=dict)
     points: tuple[Point, ...] = ()
 
 
 @dataclass(frozen=True)
 class Shortfall:
-    """What of a run was not written though the store answers."""
+    """The parts of a run that could not be written although the store answers."""
 
     refused: tuple[str, ...] = ()
-    """What the store refuses, and why; a text each."""
+    """A text for each entry that the store refuses, with the reason."""
     artifacts: str = ""
-    """Where the artifacts could not be written, and why; empty where they were, or where there are none."""
+    """The place where the artifacts could not be written, and the reason; empty where they were written or there are
+    none."""
 
 
 NOTHING_MISSING = Shortfall()
@@ -87,8 +90,18 @@ NOTHING_MISSING = Shortfall()
 def write_opening(
     client: MlflowClient, run_id: str, opening: Opening, *, tags: bool = True, artifacts_away: str = ""
 ) -> Shortfall:
-    """Write an opening to a run that exists. Without `tags` where it was created with them. With `artifacts_away`, why
-    the artifacts cannot be written, that is not tried."""
+    """Write an opening to an existing run.
+
+    Args:
+        client: The MLflow client.
+        run_id: The MLflow run.
+        opening: The values to write.
+        tags: Whether to write the tags; False where the run was created with them.
+        artifacts_away: The reason why artifacts cannot be written at present; where it is given, none are tried.
+
+    Returns:
+        The parts that could not be written.
+    """
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
     from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
@@ -111,8 +124,18 @@ def write_opening(
 def write_closing(
     client: MlflowClient, run_id: str, closing: Closing, folder: Path | None = None, *, artifacts_away: str = ""
 ) -> Shortfall:
-    """Write metrics, tags and artifacts. Only `end`, after it, lets the run count as ended. artifacts_away: as for
-    `write_opening`."""
+    """Write a run's metrics, tags and artifacts. The run counts as ended only after `end`, which must follow.
+
+    Args:
+        client: The MLflow client.
+        run_id: The MLflow run.
+        closing: The values to write.
+        folder: The folder of the artifacts; None where there are none.
+        artifacts_away: The reason why artifacts cannot be written at present; where it is given, none are tried.
+
+    Returns:
+        The parts that could not be written.
+    """
     from mlflow.entities import Metric, RunTag
 
     points = [Metric(name, value, timestamp, step) for name, value, timestamp, step in closing.points]
@@ -129,28 +152,37 @@ def write_closing(
 
 
 def end(client: MlflowClient, run_id: str, closing: Closing) -> None:
-    """Let a run count as ended."""
+    """Set a run's status and end time in the store."""
     client.set_terminated(run_id, closing.status, closing.ended)
 
 
 def write_folder(client: MlflowClient, run_id: str, folder: Path, *, into: str | None = None) -> str:
-    """Write a folder's files as artifacts, `into` a folder of them where one is given. Returns where they could not be
-    written, and why; empty where they were.
+    """Write a folder's files as a run's artifacts.
 
-    Raises what MLflow raises where the store itself is away.
+    Args:
+        client: The MLflow client.
+        run_id: The MLflow run.
+        folder: The folder to copy.
+        into: The folder among the run's artifacts that takes the files; None for the top.
+
+    Returns:
+        The place where they could not be written and the reason; empty where they were written.
+
+    Raises:
+        Exception: The store itself does not answer; MLflow's own errors pass through.
     """
     if not any(folder.iterdir()):
         return ""
     try:
         client.log_artifacts(run_id, str(folder), into)
-    except Exception as error:  # each kind of place has a library, and each library errors of its own
-        place = client.get_run(run_id).info.artifact_uri  # does the store answer?
+    except Exception as error:  # each kind of artifact store has its own library with its own errors
+        place = client.get_run(run_id).info.artifact_uri  # raises where the store itself does not answer
         return f"{public(str(place))} ({public(cause_of(error))})"
     return ""
 
 
 def write_files(client: MlflowClient, run_id: str, files: Mapping[str, str]) -> str:
-    """Write artifacts from their contents; else as `write_folder`."""
+    """Write artifacts, given their contents by file name; the rest is as in `write_folder`."""
     if not files:
         return ""
     with ExitStack() as stack:
@@ -159,17 +191,18 @@ def write_files(client: MlflowClient, run_id: str, files: Mapping[str, str]) -> 
 
 
 def write_texts(folder: Path, files: Mapping[str, str]) -> None:
-    """Write files from their contents."""
+    """Write files into a folder, given their contents by file name."""
     for name, content in files.items():
         (folder / name).write_text(content, encoding="utf-8", errors="backslashreplace")
 
 
 def said_of_refusal(refused: str) -> str:
+    """Return the sentence that tells a reader about an entry of `Shortfall.refused`."""
     return f"not recorded, since the tracking store refuses it: {refused}"
 
 
 def _log(client: MlflowClient, run_id: str, kind: str, entries: Sequence[Any]) -> list[str]:
-    """Write metrics, params or tags, and return those that the store refuses, with why."""
+    """Write metrics, params or tags, and return a text for each that the store refuses, with the reason."""
     refused: list[str] = []
     size = PER_BATCH[kind]
     for start in range(0, len(entries), size):
@@ -178,9 +211,12 @@ def _log(client: MlflowClient, run_id: str, kind: str, entries: Sequence[Any]) -
 
 
 def _log_batch(client: MlflowClient, run_id: str, kind: str, batch: Sequence[Any]) -> list[str]:
-    """A batch is refused as a whole: halves of it are tried, down to the entries that are to blame.
+    """Write a batch of entries, and return a text for each that the store refuses, with the reason.
 
-    Raises what MLflow raises where none of several is taken: then it is not the entries.
+    MLflow refuses a batch as a whole. Halves of it are then tried, down to the single entries that are refused.
+
+    Raises:
+        MlflowException: None of several entries is accepted, so that the cause does not lie in an entry.
     """
     from mlflow.exceptions import MlflowException
 
@@ -217,7 +253,7 @@ def _unless_refused(client: MlflowClient, run_id: str, what: str, write: Callabl
 
 
 def _is_active(client: MlflowClient, run_id: str) -> bool:
-    """Whether a run was not deleted meanwhile: MLflow refuses everything of one that was."""
+    """Return whether a run still exists: MLflow refuses every write to a deleted one."""
     return bool(client.get_run(run_id).info.lifecycle_stage == "active")
 
 

@@ -1,6 +1,6 @@
-"""Writing runs to MLflow, and finding those that need not be done again.
+"""The recorder, which writes runs to MLflow and finds those that need not be repeated.
 
-Everything goes through a client with explicit run ids: MLflow's fluent functions keep one active run per process.
+It uses an MLflow client with explicit run ids, since MLflow's fluent functions keep one active run per process.
 """
 
 from __future__ import annotations
@@ -74,30 +74,33 @@ from alue_bench.tracking.scratch import written_aside
 from alue_bench.tracking.spool import MISSING_TAG, SPOOLED, Sent, Spool, new_run_id, said_of_missing
 
 FAILURE = "failure"
-FIRST_LOOK = "search.first_look"
-"""A tag of short runs that a search began with: no decision rests on their scores."""
+"""The tag that holds the cause of a failed run."""
+LOW_FIDELITY = "search.first_look"
+"""The tag of a search's low-fidelity runs, which have fewer epochs and on whose scores no answer rests."""
 SUBMISSION_FILE = "submission_predictions.csv"
 TRACEBACK_FILE = "traceback.txt"
 CURVES = ("train/", "dev/")
-"""Names of metrics that are logged over the course of training begin with these; no final scalar's does."""
+"""The beginnings of the names of metrics that are logged over the course of training; no final metric has them."""
 
 PARAM_LENGTH, DATASET_LENGTH = 6000, 500
-"""Characters in a param's value, and in the name of a data set; MLflow's limits."""
+"""The most characters that MLflow allows in a param's value, and in the name of a data set."""
 
 ASK_AGAIN_S = 10.0
-"""After the store, or the place of its artifacts, did not answer: MLflow's own patience would cost a plan of short runs
-more than the runs."""
+"""The seconds during which a store, or the place of its artifacts, is not tried again after it did not answer. With
+MLflow's own retries, a plan of short runs would spend more time on waiting than on the runs."""
 
 Arguments = ParamSpec("Arguments")
 Returned = TypeVar("Returned")
 T = TypeVar("T")
 
 
-def _tells_of_the_store(
+def _guarded(
     method: Callable[Concatenate[Recorder, Arguments], Returned],
 ) -> Callable[Concatenate[Recorder, Arguments], Returned]:
-    """Turns what MLflow raises when its store goes away, or has no room, into StoreUnavailableError; for a while after
-    that the store is not even asked."""
+    """Make a method raise StoreUnavailableError where the store stops answering, refuses a write or has no room.
+
+    For a while after such an error the method raises it again without asking the store.
+    """
 
     @functools.wraps(method)
     def guarded(recorder: Recorder, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Returned:
@@ -108,7 +111,7 @@ def _tells_of_the_store(
         if recorder.away is not None and time.monotonic() < recorder.away.until:
             raise StoreUnavailableError(recorder.away.why)
         try:
-            found = method(recorder, *args, **kwargs)
+            returned = method(recorder, *args, **kwargs)
         except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
             refuses = isinstance(error, MlflowException) and error.error_code in REFUSALS
             how = "refuses what is to be recorded" if refuses else "stopped answering"
@@ -116,14 +119,14 @@ def _tells_of_the_store(
             recorder.away = Away(why, time.monotonic() + ASK_AGAIN_S)
             raise StoreUnavailableError(why) from error
         recorder.away = None
-        return found
+        return returned
 
     return guarded
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A finished run in the store."""
+    """A finished run in the store or in the spool."""
 
     run_id: str
     metrics: Mapping[str, float]
@@ -132,27 +135,31 @@ class Recorded:
 
 @dataclass(frozen=True)
 class EndedElsewhere:
-    """How a run that another process held came out."""
+    """The end of a run that another process executed."""
 
     status: str
-    """In MLflow's words; RUNNING where it has not ended."""
+    """The run's MLflow status; RUNNING where it has not ended."""
     cause: str
-    """Of a failure."""
+    """The cause of a failure; otherwise empty."""
     fingerprint: str = ""
 
 
 class ClaimLost(Exception):
-    """A run was taken for dead while it was being done, by a process of another machine that saw no sign of life; or it
-    was done elsewhere while the store could not be asked."""
+    """The error that a run's claim was lost while the run was being executed.
+
+    Either a process of another machine saw no sign of life and took the run for dead, or the run was executed elsewhere
+    while the store could not be asked.
+    """
 
 
 @dataclass(frozen=True)
 class Away:
-    """The store did not take something."""
+    """A period during which a store, or the place of its artifacts, is not tried again."""
 
     why: str
+    """The reason, for the user."""
     until: float
-    """On the monotonic clock: not to be asked again before."""
+    """The end of the period on the monotonic clock, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -161,17 +168,20 @@ class _Open:
 
     opening: Opening
     fingerprint: str | None
+    """The run's fingerprint; None for the run that holds a plan."""
     again: bool
+    """True if the run is repeated on request whatever others do."""
     written: bool
-    """Whether the store has all of the opening, apart from what is missing."""
+    """True if the store has the whole opening, apart from `missing`."""
     missing: Shortfall = NOTHING_MISSING
+    """The parts of the opening that could not be written although the store answers."""
 
 
 class Recorder:
-    """Writes the runs of one process. Those of a plan that several processes share have one parent.
+    """A writer of the runs of one process. The processes that share a plan write their runs below one parent run.
 
-    A store that goes away does not end a plan: what it does not take is kept in the spool, and written to it as soon
-    as it is back, by this process or a later one.
+    A store that stops answering does not end a plan. Results that it does not accept are kept in the spool, and this
+    process or a later one writes them as soon as the store answers again.
     """
 
     def __init__(
@@ -182,10 +192,18 @@ class Recorder:
         invocation: str | None = None,
         on_problem: Callable[[str], None] = lambda message: None,
     ) -> None:
+        """Begin with no open run.
+
+        Args:
+            connection: The open store.
+            parent_id: The MLflow run that holds the plan, in a worker; otherwise `start_parent` creates it.
+            invocation: The id of the command that the process belongs to; None for a new one.
+            on_problem: A function that shows the user a message.
+        """
         self.connection = connection
         self.parent_id = parent_id
         self.invocation = invocation or uuid4().hex
-        """Told to the workers of a plan: the runs of all of them are known by it."""
+        """The id of the command, which its workers also get, so that all runs of a plan carry it."""
         self.spool = Spool(store_name(connection.uri), connection.experiment)
         self.away: Away | None = None
         self._artifacts_away: Away | None = None
@@ -194,16 +212,23 @@ class Recorder:
         self._open_run: str | None = None
         self._opened: dict[str, _Open] = {}
         self._for_parent: tempfile.TemporaryDirectory[str] | None = None
-        """Files that the parent run is to have at its end; made when the first one comes."""
+        """A folder of files that the parent run gets at its end, created with the first file."""
         self._heart = Heart(connection.client)
-        weakref.finalize(self, self._heart.stop)  # a run that could not be closed must not seem alive
+        weakref.finalize(self, self._heart.stop)  # a run that could not be closed must not appear alive
         self._watch = Watch()
 
     # Finding -----------------------------------------------------------------------------------------------------
 
     def finished(self, fingerprint: str, *, by_us: bool = False) -> Recorded | None:
-        """The newest finished run with this fingerprint in the experiment, or in the spool; with `by_us`, of those that
-        this invocation or a worker of it has done."""
+        """Return a finished run with this fingerprint, from the spool or else the newest in the experiment.
+
+        Args:
+            fingerprint: The fingerprint to look for.
+            by_us: Whether only runs count that this invocation or one of its workers has executed.
+
+        Returns:
+            None where there is none, or where the store does not answer.
+        """
         invocation = self.invocation if by_us else None
         kept = self.spool.finished(fingerprint, invocation=invocation)
         if kept is not None:
@@ -212,7 +237,7 @@ class Recorder:
             return Recorded(kept.run_id or kept.id, metrics, kept.opening.params)
         return self._unless_away(lambda: self._finished(fingerprint, invocation), None)
 
-    @_tells_of_the_store
+    @_guarded
     def _finished(self, fingerprint: str, invocation: str | None = None) -> Recorded | None:
         wanted = f"attributes.status = 'FINISHED' and tags.{FINGERPRINT} = '{fingerprint}'"
         if invocation is not None:
@@ -220,43 +245,46 @@ class Recorder:
         runs = self.connection.client.search_runs([self.connection.experiment_id], wanted, max_results=1)
         if not runs:
             return None
-        # A curve's last point is no final scalar: a reused run tells the same metrics as a finished one.
+        # The last points of curves are left out, so that a reused run shows the same metrics as a newly finished one.
         final = {name: v for name, v in runs[0].data.metrics.items() if not name.startswith(CURVES)}
         metrics = metrics_by_original(final, runs[0].data.tags)
         return Recorded(runs[0].info.run_id, metrics, dict(runs[0].data.params))
 
     def holder(self, fingerprint: str) -> Held | None:
-        """Who does a run at this moment, in this process or another; None where nobody is seen who does."""
+        """Return the live run that executes this fingerprint now, in any process; None where none is known."""
         return self._unless_away(lambda: self._holder(fingerprint), None)
 
-    @_tells_of_the_store
+    @_guarded
     def _holder(self, fingerprint: str) -> Held | None:
         for run in competitors(self.connection, fingerprint):
             if run.info.status == "RUNNING" and not self._watch.is_dead(run.info.run_id, run.data.tags):
                 return Held(run.info.run_id)
         return None
 
-    def ended(self, held: Held) -> EndedElsewhere:
-        """How a run that another process held has come out."""
-        return self._unless_away(lambda: self._ended(held), EndedElsewhere("RUNNING", ""))
+    def ending_of(self, held: Held) -> EndedElsewhere:
+        """Return how a run that another process executed has ended, or that it is still running."""
+        return self._unless_away(lambda: self._ending_of(held), EndedElsewhere("RUNNING", ""))
 
-    @_tells_of_the_store
-    def _ended(self, held: Held) -> EndedElsewhere:
+    @_guarded
+    def _ending_of(self, held: Held) -> EndedElsewhere:
         run = self.connection.client.get_run(held.run_id)
         return EndedElsewhere(run.info.status, run.data.tags.get(FAILURE, ""), run.data.tags.get(FINGERPRINT, ""))
 
     def close_interrupted(self) -> int:
-        """Mark as KILLED the runs that a dead process left RUNNING: MLflow never does so itself. Returns their number.
+        """Mark as KILLED the runs that dead processes left RUNNING, which MLflow never does itself.
 
-        Of another machine's process it takes two calls, a lease apart, to see that it is dead.
+        For a process of another machine, two calls that are a lease apart are needed to see that it is dead.
+
+        Returns:
+            The number of runs that were closed.
         """
         return self._unless_away(self._close_interrupted, 0)
 
     def send_spooled(self) -> list[Sent]:
-        """Write to the store what the spool holds for it, where there is anything and the store answers."""
+        """Write the spool's entries to the store, where the store answers, and return the outcome for each."""
         return self._unless_away(self._send_spooled, [])
 
-    @_tells_of_the_store
+    @_guarded
     def _send_spooled(self) -> list[Sent]:
         sent = self.spool.send(self.connection, artifacts_away=self._why_artifacts_away())
         for one in sent:
@@ -265,12 +293,16 @@ class Recorder:
         return sent
 
     def _why_artifacts_away(self) -> str:
-        """Empty where they may be written."""
+        """Return the reason why artifacts are not tried at present; empty where they may be written."""
         away = self._artifacts_away
         return away.why if away is not None and time.monotonic() < away.until else ""
 
     def _artifacts_are_away(self, missing: str) -> None:
-        """Told once; for a while after that it is not tried to write any."""
+        """Write no artifacts for a while, and tell the user once.
+
+        Args:
+            missing: The place where they could not be written, and the reason.
+        """
         self._artifacts_away = Away(missing, time.monotonic() + ASK_AGAIN_S)
         if not self._told_of_artifacts:
             self._told_of_artifacts = True
@@ -282,7 +314,7 @@ class Recorder:
             )
 
     def _unless_away(self, call: Callable[[], T], otherwise: T) -> T:
-        """The call's result, or `otherwise` where the store is away; that is told once."""
+        """Return the call's result, or `otherwise` where the store does not answer, of which the user is told once."""
         try:
             return call()
         except StoreUnavailableError as error:
@@ -291,28 +323,37 @@ class Recorder:
                 self._on_problem(f"{error}; the plan goes on, and what it finds is kept in {self.spool.folder}")
             return otherwise
 
-    @_tells_of_the_store
+    @_guarded
     def _close_interrupted(self) -> int:
         dead = [run for run in self._running() if self._watch.is_dead(run.info.run_id, run.data.tags)]
         return sum(close_running(self.connection, run.info.run_id) for run in dead)
 
     def _running(self) -> list[Any]:
-        """Runs that this harness began and nobody has closed. Others may keep theirs in the same experiment."""
-        found: list[Any] = []
+        """Return the open runs of alue-bench; other programs may keep theirs in the same experiment."""
+        running: list[Any] = []
         token = None
         while True:
             page = self.connection.client.search_runs(
                 [self.connection.experiment_id], "attributes.status = 'RUNNING'", page_token=token
             )
-            found += [run for run in page if PROCESS in run.data.tags]
+            running += [run for run in page if PROCESS in run.data.tags]
             token = page.token
             if not token:
-                return found
+                return running
 
     # Writing -----------------------------------------------------------------------------------------------------
 
     def start_parent(self, plan: Mapping[str, Any], *, name: str, tags: Mapping[str, str]) -> str:
-        """Open the run that holds the plan of this invocation and its aggregates."""
+        """Open the run that holds the plan of this invocation and its aggregated results.
+
+        Args:
+            plan: The content of the artifact `plan.json`.
+            name: The run's name in MLflow.
+            tags: Further tags of the run.
+
+        Returns:
+            The run's id in MLflow, or an id of the spool where the store does not answer.
+        """
         opening = Opening(
             fitted(name, LONGEST),
             _now(),
@@ -324,7 +365,7 @@ class Recorder:
         self._opened[self.parent_id] = _Open(opening, None, again=True, written=started is not None, missing=missing)
         return self.parent_id
 
-    @_tells_of_the_store
+    @_guarded
     def _start_parent(self, opening: Opening) -> tuple[str, Shortfall]:
         run_id = self._create(opening)
         self._heart.beat_for(run_id)
@@ -334,7 +375,12 @@ class Recorder:
         return run_id, Shortfall(artifacts=missing)
 
     def add_to_parent(self, folder: Path, *, into: str) -> None:
-        """A folder's files, as artifacts of the parent run in a folder of their own: at once, or with its end."""
+        """Write a folder's files as artifacts of the parent run, now or else at its end.
+
+        Args:
+            folder: The folder to copy.
+            into: The folder among the artifacts that takes the files.
+        """
         parent = self.parent_id
         if parent is None:
             return
@@ -345,7 +391,7 @@ class Recorder:
         self._for_parent = self._for_parent or tempfile.TemporaryDirectory(prefix="alue-bench-")
         shutil.copytree(folder, Path(self._for_parent.name) / into, dirs_exist_ok=True)
 
-    @_tells_of_the_store
+    @_guarded
     def _add_files(self, run_id: str, folder: Path, into: str) -> bool:
         missing = self._why_artifacts_away() or write_folder(self.connection.client, run_id, folder, into=into)
         if missing:
@@ -353,6 +399,13 @@ class Recorder:
         return not missing
 
     def finish_parent(self, results: Mapping[str, Any], metrics: Mapping[str, float], *, status: str) -> None:
+        """Close the run that holds the plan; do nothing where there is none.
+
+        Args:
+            results: The content of the artifact `results.json`.
+            metrics: The aggregated metrics of the plan.
+            status: The run's MLflow status.
+        """
         if self.parent_id is None:
             return
         now = _now()
@@ -368,23 +421,29 @@ class Recorder:
         self,
         spec: RunSpec,
         inputs: RunInputs,
-        labels: Labels,
         *,
         again: bool = False,
         tags: Mapping[str, str] | None = None,
     ) -> str | Held:
-        """Open a run, with everything about it that is known before it begins, and `tags` besides, unless another
-        process does it or has done it. With `again` it is done whatever others do. Returns the run's id, or who does
-        it.
+        """Claim and open a run, with everything about it that is known before it begins.
 
-        Where the store is away nobody can be asked: the run is done.
+        Where the store does not answer, the claim cannot be checked, and the run is to be executed.
+
+        Args:
+            spec: The run to open.
+            inputs: The task, model and data that the spec names.
+            again: Whether to open the run even where another process executes it or has executed it.
+            tags: Further tags of the run.
+
+        Returns:
+            The run's id; or, as Held, the run of another process that executes it or has just finished it.
         """
         opening = self._opening(spec, inputs, tags or {})
         started = self._unless_away(lambda: self._start(opening, spec.fingerprint, again=again), None)
         if isinstance(started, Held):
             return started
         written = started is not None
-        # The store may have gone away when the run was half opened.
+        # The store may have stopped answering after the run was created there.
         run_id, missing = started or (self._open_run or new_run_id(), NOTHING_MISSING)
         if not written and not run_id.startswith(SPOOLED):
             self._heart.beat_for(run_id)
@@ -408,7 +467,7 @@ class Recorder:
             "device": spec.device,
             "precision": spec.precision,
             "primary_metric": inputs.task.primary,
-            # What is not a param because it seldom varies, and must be known before two runs are compared.
+            # These seldom vary and are therefore no params, but a comparison of two runs needs them.
             "model.digest": spec.model_digest,
             "model.checkpoint": _checkpoint(inputs),
             "init_seed": str(spec.init_seed),
@@ -446,7 +505,7 @@ class Recorder:
             {"config.json": _json(spec.as_dict())},
         )
 
-    @_tells_of_the_store
+    @_guarded
     def _start(self, opening: Opening, fingerprint: str, *, again: bool) -> tuple[str, Shortfall] | Held:
         client = self.connection.client
         self._open_run = None
@@ -472,18 +531,28 @@ class Recorder:
         return str(run.info.run_id)
 
     def finish(self, run_id: str, spec: RunSpec, result: RunResult, labels: Labels) -> tuple[str, ...]:
-        """Close a run with what was measured; only then does it count as finished. Returns what went wrong with its
-        files, a sentence each: that is noted, and the result is recorded.
+        """Close a run with its result. Only then does it count as finished.
 
-        Raises ClaimLost where it was closed by another process meanwhile, and leaves it so; or where another process,
-        unseen because the store was away, has finished it.
+        Args:
+            run_id: The id from `start`.
+            spec: The run's specification.
+            result: The run's result.
+            labels: The label space of its task, for the figure of its predictions.
+
+        Returns:
+            A sentence for each file that could not be made. These are also noted with the run, and its result is
+            recorded nevertheless.
+
+        Raises:
+            ClaimLost: Another process has closed the run meanwhile, and it is left so; or another process has finished
+                an equal run, unnoticed because the store did not answer.
         """
         self._heart.rest(run_id)
         now = _now()
         values = [(name, value, 0) for name, value in result.metrics.items()]
         values += [(point.metric, point.value, point.step) for point in result.curves]
         points, originals = _points(values, now)
-        # A run that could not be done in the format it was meant for was done in another one.
+        # The number format that was used: a run that cannot be executed in its own format falls back to another one.
         engine = result.environment["engine"]
         tags = {"precision": engine["precision"], STAGE: "done", **originals}
         tags |= {"cuda_graphs": "yes"} if engine["recorded_shapes"] else {}
@@ -516,21 +585,34 @@ class Recorder:
         return tuple(problems)
 
     def fail(self, run_id: str, cause: str, trace: str) -> None:
-        """Close a run that raised: status FAILED, the cause as a tag, the traceback as an artifact.
+        """Close a run that raised an error, with the status FAILED.
 
-        Raises ClaimLost as `finish` does.
+        Args:
+            run_id: The id from `start`.
+            cause: The cause, which becomes a tag.
+            trace: The traceback, which becomes an artifact.
+
+        Raises:
+            ClaimLost: Another process has closed the run meanwhile, as in `finish`.
         """
         self._heart.rest(run_id)
         tags = {FAILURE: redact(cause)[:5000]}
         self._close(run_id, Closing("FAILED", _now(), tags), {TRACEBACK_FILE: redact(trace)})
 
     def close_lost(self, fingerprint: str, *, failure: str = "") -> str | None:
-        """Close what a dead worker of this invocation left of a run: as KILLED, to be done again, or as FAILED with
-        this cause. Returns the run's id, None where the worker had not come to begin it.
+        """Close a run that a dead worker of this invocation left open.
+
+        Args:
+            fingerprint: The run's fingerprint.
+            failure: The cause with which the run is closed as FAILED; where it is empty, the run is closed as KILLED,
+                to be repeated.
+
+        Returns:
+            The run's id; None where the worker died before it opened the run.
         """
         return self._unless_away(lambda: self._close_lost(fingerprint, failure), None)
 
-    @_tells_of_the_store
+    @_guarded
     def _close_lost(self, fingerprint: str, failure: str) -> str | None:
         run_id: str | None = None
         for run in competitors(self.connection, fingerprint):
@@ -542,11 +624,14 @@ class Recorder:
         return run_id
 
     def close_workers(self) -> int:
-        """Close as KILLED whatever the workers of this invocation, this process among them, left open when they were
-        stopped. Returns how many runs that were."""
+        """Close as KILLED the runs that this invocation's workers, including this process, left open when they stopped.
+
+        Returns:
+            The number of runs that were closed.
+        """
         return self._unless_away(self._close_workers, 0)
 
-    @_tells_of_the_store
+    @_guarded
     def _close_workers(self) -> int:
         mine = [run for run in self._running() if run.data.tags.get(INVOCATION) == self.invocation]
         left = [str(run.info.run_id) for run in mine if run.info.run_id != self.parent_id]
@@ -555,13 +640,13 @@ class Recorder:
         return len(left)
 
     def kill_open(self) -> None:
-        """Close the run at hand, if there is one, as interrupted by the user."""
+        """Close as KILLED the run that this process is executing, if there is one: the user interrupted it."""
         run_id = self._open_run
         if run_id is not None and not run_id.startswith(SPOOLED):
             self._unless_away(lambda: self._terminate(run_id, "KILLED"), None)
 
     def abandon(self) -> None:
-        """Close as KILLED whatever this invocation has open, the run that holds its plan included."""
+        """Close as KILLED all open runs of this invocation, including the run that holds its plan."""
         self.close_workers()
         parent = self.parent_id
         if parent is not None and parent in self._opened and not parent.startswith(SPOOLED):
@@ -596,13 +681,13 @@ class Recorder:
                 taken = not run_id.startswith(SPOOLED) and self._unless_away(
                     lambda: self._write_closing(run_id, closing, folder), otherwise=False
                 )
-            except KeyboardInterrupt:  # what was computed is not lost; if the store has all of it, it will be seen then
+            except KeyboardInterrupt:  # keep the result; if the store has it already, sending the entry will show that
                 if opened is not None:
                     self._keep(run_id, opened, closing, folder)
                 raise
             if not taken:
                 if opened is None:
-                    raise StoreUnavailableError(f"run {run_id} cannot be recorded: the tracking store is away")
+                    raise StoreUnavailableError(f"run {run_id} cannot be recorded: the tracking store does not answer")
                 self._keep(run_id, opened, closing, folder)
         self._opened.pop(run_id, None)
         if run_id == self._open_run:
@@ -620,14 +705,14 @@ class Recorder:
             artifacts_only=artifacts_only,
         )
 
-    @_tells_of_the_store
+    @_guarded
     def _write_closing(self, run_id: str, closing: Closing, folder: Path) -> bool:
         opened = self._opened.get(run_id)
-        claimed = opened is None or opened.fingerprint is not None  # a plan's own run is nobody else's to do
+        claimed = opened is None or opened.fingerprint is not None  # the run that holds a plan is not claimed
         if claimed and self.connection.client.get_run(run_id).info.status != "RUNNING":
             self._lost(run_id)
         if opened is not None and not opened.written:
-            # The store went away before the claim was settled: another process may have had it.
+            # The store stopped answering before the claim was settled: another process may have executed the run.
             if opened.fingerprint is not None and not opened.again and self._finished(opened.fingerprint):
                 withdraw(self.connection, run_id)
                 self._lost(run_id)
@@ -649,7 +734,15 @@ class Recorder:
         return True
 
     def _keep_artifacts(self, run_id: str, opened: _Open | None, closing: Closing, folder: Path, missing: str) -> None:
-        """Those of a run that the store takes without them; it has a tag that says so."""
+        """Keep in the spool the artifacts of a run that the store accepts without them, and say so in a tag of the run.
+
+        Args:
+            run_id: The MLflow run.
+            opened: The run's opening; None where this process did not begin it.
+            closing: The values that the run left at its end.
+            folder: The folder of the artifacts.
+            missing: The place where they could not be written, and the reason.
+        """
         try:
             if opened is None:
                 raise StoreUnavailableError("the run was not begun by this process")
@@ -691,10 +784,10 @@ class Recorder:
         return tags
 
     def advanced(self, run_id: str, done: int, total: int) -> None:
-        """How far a run is, for whoever reads its heartbeat. Writes nothing now."""
+        """Set the progress in steps that the run's next heartbeats carry. This writes nothing now."""
         self._heart.tell(run_id, f"{done}/{total}")
 
-    @_tells_of_the_store
+    @_guarded
     def _terminate(self, run_id: str, status: str) -> None:
         self._heart.rest(run_id)
         close_running(self.connection, run_id, status)
@@ -705,9 +798,13 @@ class Recorder:
 def _write_part(
     path: Path, write: Callable[[Path], None], on_problem: Callable[[str], None], *, needs_room: bool
 ) -> None:
-    """Write one of a run's files. Whatever goes wrong with it, nothing else is lost.
+    """Write one of a run's files, and turn a failure into a message, so that nothing else is lost.
 
-    With `needs_room` an OSError passes through: another folder may have room for it.
+    Args:
+        path: The file to write.
+        write: The function that writes it.
+        on_problem: A function that takes the message.
+        needs_room: Whether an OSError passes through, so that the caller can try a folder with more room.
     """
 
     def attempt() -> OSError | None:
@@ -729,7 +826,12 @@ def _write_part(
 
 
 def _points(values: Iterable[tuple[str, float, int]], now: int) -> tuple[tuple[Point, ...], dict[str, str]]:
-    """Names, values and steps of metrics as the store takes them, and the tags by which the names are read back."""
+    """Return a run's metrics as points for the store, and the tags by which their names are read back.
+
+    Args:
+        values: The metrics as (name, value, step).
+        now: The time of all points, in milliseconds since 1970.
+    """
     listed = list(values)
     stored = stored_names(name for name, *_ in listed)
     points = tuple((stored[name], float(value), now, step) for name, value, step in listed)
@@ -737,7 +839,10 @@ def _points(values: Iterable[tuple[str, float, int]], now: int) -> tuple[tuple[P
 
 
 def write_freezing(path: Path, events: Iterable[FreezeEvent]) -> None:
-    """CSV: at each evaluation point a row a block, with its gradient's norm and whether it is frozen from then on."""
+    """Write a CSV file with a row for each block at each evaluation point of an adaptive strategy.
+
+    A row holds the step, the epoch, the block, the norm of the block's gradient, and whether it is frozen from then on.
+    """
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["step", "epoch", "block", "norm", "frozen"])
@@ -747,7 +852,10 @@ def write_freezing(path: Path, events: Iterable[FreezeEvent]) -> None:
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
-    """One line an example: id, gold, prediction, and the score of each label. No texts: many may not be passed on."""
+    """Write a CSV file with a row for each example: its id, gold label, prediction and the score of each label.
+
+    The texts are left out, since the licences of many data sets forbid to pass them on.
+    """
     with path.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "gold", "prediction", *(f"score_{name}" for name in predictions.columns)])
@@ -789,13 +897,13 @@ def _description(spec: RunSpec, inputs: RunInputs) -> str:
 
 
 def _checkpoint(inputs: RunInputs) -> str:
-    """The folder, or the hub id with its revision, as --model takes it."""
+    """Return the model's folder, or its hub id with the revision, as --model takes it."""
     model = inputs.model
     return f"{model.checkpoint}@{model.revision}" if model.revision else str(model.checkpoint)
 
 
 def _versions(spec: RunSpec) -> dict[str, str]:
-    """Of the harness, of the plugins involved, and of the libraries that compute."""
+    """Return the versions of alue-bench, of the plugins involved, and of the libraries that compute."""
     return {
         "alue-bench": __version__,
         **spec.providers,
@@ -817,6 +925,6 @@ def _now() -> int:
 
 
 def _first_line(error: BaseException) -> str:
-    """That says what happened: sqlalchemy may begin with a word on how it came about."""
+    """Return the first line of an error that says what happened, since sqlalchemy may begin with the circumstances."""
     lines = [line for line in str(error).splitlines() if line and "(raised as a result of" not in line]
     return next(iter(lines), type(error).__name__)

@@ -1,4 +1,4 @@
-"""The command that does a recorded run again: its task, model, strategy, seeds and hyper-parameters."""
+"""The command that repeats a recorded run: its task, model, strategy, seeds and hyper-parameters."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from alue_bench.contract.registry import Registry
 from alue_bench.contract.spec import HyperParameters
 
 COLUMNS = ("epochs", "batch_size", "lr", "max_length")
-"""Hyper-parameters that have a column of their own in a frame of results."""
+"""The hyper-parameters that have a column of their own in a frame of results."""
 WITHOUT_OPTION = ("adam_eps",)
-"""Hyper-parameters that no option sets: a task or a model does, and sets them again."""
+"""The hyper-parameters that no option sets. They come from a task or a model, which sets them again."""
 
 
 def options_of(run: Mapping[Hashable, Any], registry: Registry) -> dict[str, object]:
-    """Return the options of `alue-bench run` that do a run again on whichever data there are now.
+    """Return the options of `alue-bench run` that repeat a run, on the data that are installed now.
 
-    Limits are left out: they are a rehearsal's. So are device and number format, which are the machine's.
+    Limits on the number of examples are left out, since they serve rehearsals only. So are device and number format,
+    which belong to the machine.
 
     Args:
-        run: a row of a frame of results.
-        registry: what the plugins declare now, by which models are named.
+        run: A row of a frame of results.
+        registry: The declarations of the installed plugins, by which models are named.
     """
     options: dict[str, object] = {
         "task": run["task"],
@@ -43,9 +44,9 @@ def options_of(run: Mapping[Hashable, Any], registry: Registry) -> dict[str, obj
 
 
 def model_reference(run: Mapping[Hashable, Any], registry: Registry) -> str:
-    """Return a run's model as --model takes it: by name where a plugin declares it, else its folder or hub id.
+    """Return a run's model as --model takes it: its name where a plugin declares it, otherwise its folder or hub id.
 
-    Runs that older versions recorded do not tell where a model of no plugin came from; then its name is all there is.
+    Older versions did not record the origin of a model that no plugin declares. Then the name is returned.
     """
     name = str(run["model"])
     recorded = run.get("model_checkpoint")
@@ -55,10 +56,10 @@ def model_reference(run: Mapping[Hashable, Any], registry: Registry) -> str:
 
 
 def _others(run: Mapping[Hashable, Any]) -> dict[str, Any]:
-    """Hyper-parameters that are recorded together, as JSON."""
+    """Return the hyper-parameters that are recorded together in one JSON text."""
     recorded = run.get("other_hyper")
     try:
-        found = json.loads(recorded) if isinstance(recorded, str) else {}
+        others = json.loads(recorded) if isinstance(recorded, str) else {}
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return others if isinstance(others, dict) else {}

@@ -1,8 +1,8 @@
-"""Trying again where a database is merely busy.
+"""Retries of calls to a database that is merely busy.
 
-sqlite lets one process write at a time. Others wait for its busy time-out, but where two that read want to write at
-once, one is refused without waiting; and a busy time-out ends. MLflow hands that on as an error. The transaction was
-rolled back: to try again is safe.
+sqlite lets one process write at a time. Others wait, up to its busy time-out. But where two readers want to write at
+the same time, one of them is refused without waiting. MLflow passes both cases on as an error. The transaction was
+rolled back, so that a retry is safe.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 BUSY = ("database is locked", "database table is locked", "deadlock detected", "could not serialize access")
-"""As sqlite and PostgreSQL say it."""
+"""Parts of the messages by which sqlite and PostgreSQL say that they are busy."""
 
 PATIENCE_S = 60.0
+"""The seconds after which a call is no longer retried."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 2.0
+"""The seconds before the first retry, and the most before a later one."""
 
 
 def patient(client: MlflowClient) -> MlflowClient:
-    """The client, with every call tried again while the database is busy."""
+    """Return the client with every call retried while the database is busy."""
     return cast("MlflowClient", _Patient(client))
 
 
@@ -33,13 +35,19 @@ class _Patient:
         self._client = client
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._client, name)
-        return patiently(found) if callable(found) else found
+        attribute = getattr(self._client, name)
+        return patiently(attribute) if callable(attribute) else attribute
 
 
 def patiently(call: Callable[..., Any], *, patience_s: float = PATIENCE_S) -> Callable[..., Any]:
-    """The call, tried again while it fails because the database is busy, with waits that double and are never equal
-    in two processes."""
+    """Return a callable that retries `call` while it fails because the database is busy.
+
+    The waits double, and are random, so that two processes do not retry at the same moments.
+
+    Args:
+        call: The function to call.
+        patience_s: The seconds after which the error is raised instead.
+    """
 
     @functools.wraps(call)
     def trying(*args: Any, **kwargs: Any) -> Any:
@@ -58,5 +66,5 @@ def patiently(call: Callable[..., Any], *, patience_s: float = PATIENCE_S) -> Ca
 
 
 def is_busy(error: BaseException) -> bool:
-    """Whether the database would take the same a little later."""
+    """Return whether an error says that the database is busy, so that a later call may succeed."""
     return any(sign in str(error) for sign in BUSY)

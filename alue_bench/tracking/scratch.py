@@ -1,4 +1,7 @@
-"""Files on their way to a store: written to the folder for temporary files, or beside the spool where that is full."""
+"""Temporary folders for files on their way to a store.
+
+They lie in the system's folder for temporary files, or beside the spool where that is full.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,25 @@ VARIABLE = "ALUE_BENCH_STATE"
 
 
 def state_folder() -> Path:
-    """Where what must not be lost is kept: not with the cache, for it cannot be computed again for free."""
+    """Return the folder for data that must not be lost, apart from the cache, whose contents can be recomputed."""
     given = os.environ.get(VARIABLE)
     return Path(given) if given else platformdirs.user_state_path("alue-bench")
 
 
 def written_aside(stack: ExitStack, write: Callable[[Path], None]) -> tuple[Path, str]:
-    """Let `write` fill a new folder, which is removed with the stack. Returns the folder, and a sentence where it could
-    not be in the folder for temporary files.
+    """Create a temporary folder, and let `write` fill it.
 
-    Raises StoreUnavailableError where there is room nowhere.
+    Args:
+        stack: The stack of context managers whose end removes the folder.
+        write: The function that fills the folder. It is called a second time, with another folder, where the disk of
+            the first one is full.
+
+    Returns:
+        The folder, and a sentence for the user where it could not lie in the system's folder for temporary files
+        (otherwise empty).
+
+    Raises:
+        StoreUnavailableError: Neither place has room.
     """
     try:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="alue-bench-")))

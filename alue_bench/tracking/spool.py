@@ -1,15 +1,17 @@
-"""Results that the store could not take: kept on this machine, whole, until it does.
+"""The spool, which keeps results on this machine that the store could not accept, until it does.
 
-    STORE/ENTRY/record.json     what is to be written (see record.py), and a checksum of it
+    STORE/ENTRY/record.json     the values to write (see record.py), and their checksum
     STORE/ENTRY/files/          the run's artifacts
-    STORE/.scratch-*            an entry that is being written, or what a dead process left of one
-    STORE/.lock                 held while entries are written to the store
+    STORE/.scratch-*            an entry that is being written, or the remains of one that a dead process left
+    STORE/.lock                 a lock, held while entries are written to the store
 
 STORE is a digest of the store's address and the experiment. An entry is written beside its place, flushed to the disk
-and renamed: it is there whole or not at all. It goes when the store has taken it. That may happen twice where a process
-dies in between: the entry's id is a tag of its run, by which the second time finds what the first has written.
+and renamed, so that it exists either completely or not at all. It is removed when the store has accepted it. Where a
+process dies between the two, the entry is sent again: its id is a tag of its run, by which the second attempt finds
+what the first has written.
 
-Where the store has taken a result, and only the place of its artifacts cannot be reached, an entry holds those alone.
+Where the store has accepted a result and only the place of its artifacts cannot be reached, the entry holds the
+artifacts alone.
 """
 
 from __future__ import annotations
@@ -47,65 +49,72 @@ if TYPE_CHECKING:
     from alue_bench.tracking.connection import Connection
 
 FORMAT = 2
+"""The version of the format of `record.json`."""
 SPOOLED = "spool-"
-"""Ids of runs that could not even be opened in the store begin with this."""
+"""The beginning of the ids of runs that could not even be opened in the store."""
 SPOOL_TAG = "spool"
+"""The tag of a run in the store that names the entry from which it was written."""
 MISSING_TAG = "artifacts.missing"
-"""A tag of runs that are recorded without their artifacts: why, and where those are kept."""
+"""The tag of a run that is recorded without its artifacts: the reason, and where they are kept."""
 RECORD, FILES, SCRATCH = "record.json", "files", ".scratch-"
 
 
 def spool_folder() -> Path:
-    """Where entries are kept."""
+    """Return the folder of all entries."""
     return state_folder() / "spool"
 
 
 def new_run_id() -> str:
-    """For a run that the store does not know."""
+    """Return an id for a run that the store does not know."""
     return f"{SPOOLED}{uuid4().hex}"
 
 
 @dataclass(frozen=True)
 class SpooledRun:
-    """A run whose result waits for its store."""
+    """An entry of the spool: a run whose result is not in its store yet."""
 
     id: str
     store: str
     """The store's address, without credentials."""
     experiment: str
     run_id: str | None
-    """In the store; None where the store never knew the run."""
+    """The run's id in the store; None where the store never knew the run."""
     fingerprint: str | None
+    """The run's fingerprint; None for the run that holds a plan."""
     again: bool
-    """Whether it was done although a finished run with its fingerprint may exist."""
+    """True if the run was repeated on request although a finished run with its fingerprint may exist."""
     opening: Opening
     closing: Closing
     folder: Path
-    """Of the entry; its artifacts lie below."""
+    """The entry's folder."""
     artifacts_only: bool = False
-    """Whether the store has all the rest."""
+    """True if the store has everything except the artifacts."""
 
     @property
     def files(self) -> Path:
+        """The folder of the run's artifacts."""
         return self.folder / FILES
 
 
 @dataclass(frozen=True)
 class Sent:
-    """What became of an entry: a run in the store, or nothing because an equal one is finished there."""
+    """The outcome of sending an entry to its store."""
 
     entry: SpooledRun
     how: Literal["written", "there already", "refused", "without artifacts"]
+    """The outcome. "there already" means that an equal run is finished in the store, and nothing was written."""
     why: str = ""
-    """Of a refusal; or where the artifacts, which are still kept, could not be written, and why."""
+    """The reason of a refusal; or the place where the artifacts, which are still kept, could not be written, and the
+    reason."""
     problems: tuple[str, ...] = ()
-    """What of a run that was written the store does not take; a sentence each."""
+    """A sentence for each part of a written run that the store refuses."""
 
 
 class Spool:
     """The entries of one store and experiment."""
 
     def __init__(self, store: str, experiment: str, folder: Path | None = None) -> None:
+        """Take the store's name, as `store_name` gives it, the experiment, and the folder of all entries."""
         self.store, self.experiment = store, experiment
         key = hashlib.sha256(json.dumps([store, experiment]).encode()).hexdigest()[:16]
         self.folder = (folder or spool_folder()) / key
@@ -121,10 +130,19 @@ class Spool:
         closing: Closing,
         artifacts_only: bool = False,
     ) -> SpooledRun:
-        """Keep these values, and copies of the artifacts in a folder; with `artifacts_only`, the artifacts of a run
-        of which the store has the values.
+        """Add an entry with the given values and copies of the artifacts.
 
-        Raises StoreUnavailableError where the disk does not take it: then there is no place left for a result.
+        Args:
+            files: The folder of the artifacts to copy.
+            run_id: The run's id in the store, or one from `new_run_id` where the store does not know the run.
+            fingerprint: The run's fingerprint; None for the run that holds a plan.
+            again: Whether the run was repeated on request although a finished run with its fingerprint may exist.
+            opening: The values that were known before the run began.
+            closing: The values that the run left at its end.
+            artifacts_only: Whether the store has the values already, so that only the artifacts are to be sent.
+
+        Raises:
+            StoreUnavailableError: The disk does not accept the entry, so that there is no place left for the result.
         """
         known = None if run_id.startswith(SPOOLED) else run_id
         identifier = new_run_id() if known else run_id
@@ -161,19 +179,23 @@ class Spool:
         return _read(target)
 
     def entries(self) -> list[SpooledRun]:
-        """The oldest first. What cannot be read is left where it is."""
+        """Return all readable entries, the oldest first. Unreadable ones are left in place."""
         read = [entry for path in self._places() if (entry := _try_read(path)) is not None]
         return sorted(read, key=lambda entry: entry.closing.ended)
 
     def finished(self, fingerprint: str, *, invocation: str | None = None) -> SpooledRun | None:
-        """The newest finished run with this fingerprint, of this invocation where one is given.
+        """Return the newest finished run with this fingerprint; None where there is none.
 
-        It is asked for before every run of a plan. So an entry is made sense of only where its text has the
-        fingerprint: to look for that takes a small part of the time.
+        This is called before every run of a plan. Therefore an entry is parsed only where its text contains the
+        fingerprint, a test that takes a small part of the time.
+
+        Args:
+            fingerprint: The fingerprint to look for.
+            invocation: The invocation that must have executed the run; None for any.
         """
         mentioned = [path for path in self._places() if _mentions(path, fingerprint)]
         read = [entry for path in mentioned if (entry := _try_read(path)) is not None]
-        found = [
+        matching = [
             entry
             for entry in read
             if entry.fingerprint == fingerprint
@@ -181,15 +203,24 @@ class Spool:
             and entry.closing.status == "FINISHED"
             and invocation in (None, entry.opening.tags.get(INVOCATION))
         ]
-        return max(found, key=lambda entry: entry.closing.ended, default=None)
+        return max(matching, key=lambda entry: entry.closing.ended, default=None)
 
     def send(self, connection: Connection, *, artifacts_away: str = "") -> list[Sent]:
-        """Write every entry to its store, and remove those that it has. Several processes may do so at once.
+        """Write every entry to its store, and remove those that the store has accepted.
 
-        artifacts_away: why no artifacts can be written at this time; those are then kept, and entries that hold nothing
-        else passed over. The first that cannot be written is such a reason too.
+        Several processes may call this at the same time.
 
-        Raises what MLflow raises where the store goes away; what was written by then is written.
+        Args:
+            connection: The open store.
+            artifacts_away: The reason why artifacts cannot be written at present; empty where they can. Where it is
+                given, artifacts stay in the spool, and entries that hold nothing else are skipped. The first artifacts
+                that cannot be written have the same effect on all entries after them.
+
+        Returns:
+            The outcome for each entry that was tried.
+
+        Raises:
+            Exception: The store stopped answering; MLflow's own errors pass through. Entries before it are written.
         """
         from mlflow.exceptions import MlflowException
 
@@ -197,7 +228,7 @@ class Spool:
             return []
         sent = []
         with self._locked():
-            # A plan's run before the runs that name it as their parent.
+            # The run that holds a plan comes before the runs that name it as their parent.
             entries = sorted(self.entries(), key=lambda entry: (entry.fingerprint is not None, entry.closing.ended))
             for entry in entries:
                 if entry.artifacts_only and artifacts_away:
@@ -214,7 +245,7 @@ class Spool:
                 if result.how == "without artifacts":
                     artifacts_away = result.why
                     continue
-                # Out of sight first: whoever dies while the files are removed must leave no half entry.
+                # Renamed first, so that a process that dies while the files are removed leaves no incomplete entry.
                 gone = entry.folder.with_name(f"{SCRATCH}{entry.id}")
                 os.replace(entry.folder, gone)
                 shutil.rmtree(gone)
@@ -235,7 +266,7 @@ class Spool:
             yield
 
     def _sweep(self) -> None:
-        """Remove what dead processes left half-written, once it is a day old."""
+        """Remove incomplete entries of dead processes once they are a day old."""
         import time
 
         for path in self.folder.glob(f"{SCRATCH}*"):
@@ -247,18 +278,18 @@ class Spool:
 
 
 def all_spools() -> list[Spool]:
-    """Of every store that has entries on this machine."""
-    found: dict[tuple[str, str], Spool] = {}
+    """Return the spools of all stores and experiments that have entries on this machine."""
+    spools: dict[tuple[str, str], Spool] = {}
     root = spool_folder()
     for path in sorted(root.glob(f"*/{SPOOLED}*")):
         entry = _try_read(path)
         if entry is not None:
-            found.setdefault((entry.store, entry.experiment), Spool(entry.store, entry.experiment))
-    return list(found.values())
+            spools.setdefault((entry.store, entry.experiment), Spool(entry.store, entry.experiment))
+    return list(spools.values())
 
 
 def damaged_entries() -> list[Path]:
-    """Of every store: what cannot be read."""
+    """Return the folders of entries that cannot be read, for all stores."""
     return [path for path in sorted(spool_folder().glob(f"*/{SPOOLED}*")) if _try_read(path) is None]
 
 
@@ -275,7 +306,7 @@ def _send(connection: Connection, entry: SpooledRun, artifacts_away: str) -> Sen
             f"attributes.status = 'FINISHED' and tags.fingerprint = '{entry.fingerprint}'",
             max_results=1,
         )
-        if equal:  # done elsewhere while the store was away: the same result
+        if equal:  # executed elsewhere while the store was unreachable, with the same result
             if run is not None and run.info.status == "RUNNING":
                 client.set_terminated(run.info.run_id, "KILLED")
             return Sent(entry, "there already")
@@ -296,7 +327,7 @@ def _send(connection: Connection, entry: SpooledRun, artifacts_away: str) -> Sen
         client, run_id, entry.closing, entry.files, artifacts_away=artifacts_away or opened.artifacts
     )
     missing = opened.artifacts or closed.artifacts
-    if missing:  # noted first: a process that dies here must not leave a finished run whose artifacts are forgotten
+    if missing:  # kept first, so that a process that dies here leaves no finished run whose artifacts are forgotten
         _keep_artifacts(entry, run_id)
         client.set_tag(run_id, MISSING_TAG, said_of_missing(missing, entry.folder))
     end(client, run_id, entry.closing)
@@ -305,7 +336,7 @@ def _send(connection: Connection, entry: SpooledRun, artifacts_away: str) -> Sen
 
 
 def _keep_artifacts(entry: SpooledRun, run_id: str) -> None:
-    """Let an entry hold only the artifacts, those of the opening among them."""
+    """Reduce an entry to its artifacts, including those of the opening."""
     write_texts(entry.files, entry.opening.files)
     aside = entry.folder / f"{RECORD}.new"
     _write_json(aside, _content(replace(entry, run_id=run_id, artifacts_only=True)))
@@ -314,12 +345,12 @@ def _keep_artifacts(entry: SpooledRun, run_id: str) -> None:
 
 
 def _send_artifacts(connection: Connection, entry: SpooledRun, run: Any | None) -> Sent:
-    if run is None:  # deleted: there is nothing that they could belong to
+    if run is None:  # the run was deleted
         return Sent(entry, "there already")
     missing = write_folder(connection.client, run.info.run_id, entry.files)
     if missing:
         return Sent(entry, "without artifacts", missing)
-    if run.info.status != entry.closing.status:  # the store went away just before the run was closed
+    if run.info.status != entry.closing.status:  # the store stopped answering just before the run was closed
         end(connection.client, run.info.run_id, entry.closing)
     if MISSING_TAG in run.data.tags:
         connection.client.delete_tag(run.info.run_id, MISSING_TAG)
@@ -327,12 +358,20 @@ def _send_artifacts(connection: Connection, entry: SpooledRun, run: Any | None) 
 
 
 def said_of_missing(missing: str, folder: Path) -> str:
-    """missing: where the artifacts could not be written, and why. folder: where they are kept."""
+    """Return the text that tells a reader why a run has no artifacts.
+
+    Args:
+        missing: The place where the artifacts could not be written, and the reason.
+        folder: The folder that keeps them.
+    """
     return f"could not be written to {missing}; kept on {socket.gethostname()} in {folder}"
 
 
 def _known(connection: Connection, entry: SpooledRun) -> Any | None:
-    """The entry's run in the store: opened there before the store went away, or by an upload that was cut off."""
+    """Return the entry's run in the store; None where the store does not know it.
+
+    It exists where it was opened before the store stopped answering, or by an upload that was interrupted.
+    """
     from mlflow.exceptions import MlflowException
 
     if entry.run_id is None:
@@ -342,15 +381,15 @@ def _known(connection: Connection, entry: SpooledRun) -> Any | None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        return _by_spool_id(connection, entry.id)  # the store itself was lost, and is a new one
+        return _by_spool_id(connection, entry.id)  # the store was lost and created anew
     return run if run.info.lifecycle_stage == "active" else _by_spool_id(connection, entry.id)
 
 
 def _by_spool_id(connection: Connection, identifier: str) -> Any | None:
-    found = connection.client.search_runs(
+    runs = connection.client.search_runs(
         [connection.experiment_id], f"tags.{SPOOL_TAG} = '{identifier}'", max_results=1
     )
-    return found[0] if found else None
+    return runs[0] if runs else None
 
 
 def _content(entry: SpooledRun) -> dict[str, Any]:
@@ -389,7 +428,11 @@ def _try_read(folder: Path) -> SpooledRun | None:
 
 
 def _read(folder: Path) -> SpooledRun:
-    """Raises UnavailableError where the entry is not what was once written."""
+    """Read an entry from its folder.
+
+    Raises:
+        UnavailableError: The entry is missing, damaged or of another format.
+    """
     try:
         digest, text, *_ = (folder / RECORD).read_text(encoding="utf-8").split("\n", 2)
         if hashlib.sha256(text.encode()).hexdigest() != digest:
@@ -415,7 +458,7 @@ def _read(folder: Path) -> SpooledRun:
 
 
 def _flush(path: Path) -> None:
-    """To the disk: a result must survive a power cut."""
+    """Flush a file or folder to the disk, so that it survives a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

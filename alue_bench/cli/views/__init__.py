@@ -1,1 +1,1 @@
-"""Tables, progress and the console: everything that the commands show in a terminal."""
+"""Tables, progress bars and the console: everything that the commands show in a terminal."""

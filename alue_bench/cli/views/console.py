@@ -1,9 +1,10 @@
-"""The one way onto the terminal: every command prints through it, and every text is shown as it is written.
+"""The consoles through which every command prints, and which show every text literally.
 
-rich reads markup in square brackets and emoji names between colons, colours what looks like a number or a path, and
-breaks long lines. Titles, labels, folders and causes of errors come from outside, and none of that is meant: the
-consoles of this module interpret nothing. A line of text is never broken, so that paths and commands can be copied;
-only tables are fitted to the terminal. Colours are given as styles: `styled(text, "red")`, or `style=` of `print`.
+By default, rich interprets markup in square brackets and emoji names between colons, colours numbers and paths, and
+breaks long lines. Titles, labels, folders and causes of errors come from outside and must not be interpreted, so the
+consoles of this module switch all of that off. A line of text is never broken, so that paths and commands can be
+copied; only tables are fitted to the terminal. Colours are given as styles: `styled(text, "red")`, or `style=` of
+`print`.
 
     remarks().print(f"warning: {cause}", style="yellow")     stderr: progress, remarks, errors
     results().print(view)                                    stdout: tables and other results, for people
@@ -25,33 +26,36 @@ from alue_bench.cli.views.standard_output import takes_any_letter, write_exactly
 from alue_bench.messages.display import visible
 
 LOG_WIDTH = 120
-"""Columns of a table in logs and pipes, which have no width of their own: most tables stay in one piece."""
+"""The width of tables in logs and pipes, which have none of their own; most tables fit into it."""
 
 
 class PlainConsole(Console):
-    """A console that shows every text as it is written."""
+    """A console that shows every text literally."""
 
     def __init__(self, *, width: int | None = None, **options: Any) -> None:
+        """Take a width in characters (None for the terminal's), and further options of rich's console."""
         super().__init__(width=width, markup=False, emoji=False, highlight=False, soft_wrap=True, **options)
         if width is None and "COLUMNS" not in os.environ and not self.is_terminal:
             self.width = LOG_WIDTH
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Return the text of a line, a cell or a title."""
+        """Return the text of a line, a cell or a title, with control characters made visible."""
         return super().render_str(visible(text), **options)
 
     def on_broken_pipe(self) -> NoReturn:
-        """Leave it to the command's end, as with any other output."""
+        """Raise an error, which the command handles at its end, as for any other output."""
         raise BrokenPipeError
 
 
 class PlainColumn(TextColumn):
-    """A column of a progress bar that shows its text as it is written."""
+    """A column of a progress bar that shows its text literally."""
 
     def __init__(self, template: str) -> None:
+        """Take the format string of the column's text."""
         super().__init__(template, markup=False)
 
     def render(self, task: Task) -> Text:
+        """Return the column's text for a task of the progress bar."""
         return styled(self.text_format.format(task=task))
 
 
@@ -66,12 +70,12 @@ def remarks() -> PlainConsole:
 
 
 def styled(text: str, style: str = "") -> Text:
-    """Return a text in a style, shown as it is written."""
+    """Return a text in a style, which is shown literally."""
     return Text(visible(text), style=style)
 
 
 def print_document(value: object) -> None:
-    """Print JSON on stdout. Letters that its encoding does not have are escaped as JSON does it."""
+    """Print a value as JSON on stdout; characters that stdout's encoding lacks become JSON escapes."""
     print_exactly(json.dumps(value, ensure_ascii=not takes_any_letter(), indent=2) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""A grid as people see it in a terminal: filling in while the sweep runs, and at its end."""
+"""The view of a grid in a terminal, during a sweep and at its end."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 MEASURES = (grid.DEV, grid.TEST, grid.SECONDS, grid.FLOPS, grid.TRIVIAL, grid.TRIVIAL_ERROR)
+"""The metrics that the evaluation of a grid needs."""
 WAITING, RUNNING, FAILED = "·", "▶", "✗"
+"""The marks of cells without a score."""
 
 
 def table_of(outcomes: Sequence[Outcome]) -> pd.DataFrame:
-    """As `alue_bench.report.grid` reads it; runs that failed have no score."""
+    """Return the outcomes as the table that `alue_bench.report.grid` reads; runs that failed have no score."""
     import pandas as pd
 
     rows = [
@@ -49,13 +51,15 @@ def table_of(outcomes: Sequence[Outcome]) -> pd.DataFrame:
 
 
 def grid_progress_of(plan: Plan, console: PlainConsole) -> PlainProgress | GridProgress:
+    """Return the display of a sweep's progress: a live grid on a terminal, otherwise plain lines."""
     return GridProgress(plan, console) if console.is_terminal else PlainProgress(plan, console)
 
 
 class GridProgress(LiveProgress):
-    """The grid at hand, each finished cell with its score, over the bar of the whole sweep."""
+    """The current grid with the scores of finished cells, above a progress bar of the whole sweep."""
 
     def __init__(self, plan: Plan, console: PlainConsole) -> None:
+        """Lay out the grids of a plan."""
         super().__init__(plan, console)
         self._cells: dict[tuple[str, ...], dict[Cell, list[str | float]]] = {}
         for planned in plan.runs:
@@ -66,6 +70,7 @@ class GridProgress(LiveProgress):
         self._now: set[Cell] = set()
 
     def above(self) -> RenderableType | None:
+        """Return the current grid; None where the current run belongs to none."""
         cells = self._cells.get(self._at) if self._at else None
         if not cells or self._at is None:
             return None
@@ -73,6 +78,7 @@ class GridProgress(LiveProgress):
         return _drawn(title, {cell: self._shown(cell, values) for cell, values in cells.items()})
 
     def started(self, planned: PlannedRun) -> None:
+        """Mark a run's cell as running, and show its grid."""
         self._at = self._grid_of(planned)
         cell = cell_of(planned.spec.strategy)
         if cell is not None:
@@ -80,6 +86,7 @@ class GridProgress(LiveProgress):
         super().started(planned)
 
     def ended(self, outcome: Outcome) -> None:
+        """Write a run's score into its cell."""
         cell = cell_of(outcome.spec.strategy)
         if cell is not None:
             self._now.discard(cell)
@@ -90,7 +97,7 @@ class GridProgress(LiveProgress):
         super().ended(outcome)
 
     def _grid_of(self, planned: PlannedRun) -> tuple[str, ...]:
-        """Task, model and, where hyper-parameters vary, their values: each is a grid of its own."""
+        """Return the key of a run's grid: the task, the model and the values of hyper-parameters that vary."""
         settings = variation.describe(variation.settings_of(planned.spec.hyper, self._varied))
         return tuple(filter(None, (planned.spec.task, planned.spec.model, settings)))
 
@@ -104,7 +111,7 @@ class GridProgress(LiveProgress):
 
 
 def grid_result(group: grid.Group, recommendation: grid.Recommendation | None) -> RenderableType:
-    """Scores and times of a grid, the front, and what is recommended."""
+    """Return the view of a finished grid: scores and times, the Pareto front and the recommendation."""
     placed = group.cells[group.cells["bottom"].notna()]
     parts: list[RenderableType] = []
     for title, column in ((f"{group.metric}, test", "test_score"), ("training time in seconds", "train_s")):
@@ -138,7 +145,7 @@ def _front(group: grid.Group) -> RenderableType:
 
 
 def _drawn(title: str, cells: dict[Cell, Text]) -> RenderableType:
-    """Bottom layers upwards, top layers to the right."""
+    """Return a table of cells with frozen bottom layers upwards and frozen top layers to the right."""
     tops = sorted({top for _, top in cells})
     table = Table(box=None, padding=(0, 1), show_edge=False)
     table.add_column("bottom↑ top→", justify="right", style="dim")

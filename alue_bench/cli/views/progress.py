@@ -1,4 +1,4 @@
-"""How a plan goes along: a live bar on a terminal, plain lines elsewhere. Everything goes to stderr."""
+"""The progress of a plan on stderr: a live bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ from alue_bench.planning.variation import labelled, varied_by_specs
 
 
 def progress_of(plan: Plan, console: PlainConsole) -> PlainProgress | LiveProgress:
+    """Return the display of a plan's progress: a live bar on a terminal, otherwise plain lines."""
     return LiveProgress(plan, console) if console.is_terminal else PlainProgress(plan, console)
 
 
 def describe(outcome: Outcome, varied: Sequence[str] = ()) -> str:
-    """One line for a run that ended, with its values of the hyper-parameters that vary in its plan."""
+    """Return a line on a run that ended.
+
+    Args:
+        outcome: The run's outcome.
+        varied: The hyper-parameters that vary in the plan, whose values the line shows.
+    """
     label = labelled(outcome.spec, varied)
     if outcome.status == "failed":
         return f"{label}: failed: {outcome.cause}"
@@ -33,8 +39,7 @@ def describe(outcome: Outcome, varied: Sequence[str] = ()) -> str:
 
 
 class _RunNumbers:
-    """Each run's place among those that were begun: the same when it starts and when it ends, though others start and
-    end between."""
+    """The numbers of runs, in the order in which they start. A run keeps its number until it ends."""
 
     def __init__(self, total: int) -> None:
         self._total = total
@@ -45,55 +50,62 @@ class _RunNumbers:
 
 
 class PlainProgress:
-    """One line when a run starts and one when it ends: for logs and pipes."""
+    """An observer that prints a line when a run starts and when it ends, for logs and pipes."""
 
     def __init__(self, plan: Plan, console: PlainConsole) -> None:
+        """Take the plan and the console."""
         self._console, self._numbers = console, _RunNumbers(len(plan.runs))
         self._varied = varied_by_specs(run.spec for run in plan.runs)
 
     def __enter__(self) -> PlainProgress:
+        """Return the observer; there is nothing to prepare."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        pass
+        """Do nothing, since nothing was prepared."""
 
     def started(self, planned: PlannedRun) -> None:
+        """Print that a run has started."""
         self._print(f"run {self._numbers.of(planned)} {labelled(planned.spec, self._varied)}: started")
 
     def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
-        pass
+        """Ignore the progress within a run."""
 
     def ended(self, outcome: Outcome) -> None:
+        """Print a run's outcome."""
         self._print(f"run {self._numbers.of(outcome.planned)} {describe(outcome, self._varied)}")
 
     def warned(self, message: str) -> None:
+        """Print a warning."""
         self._print(f"warning: {message}")
 
     def _print(self, line: str) -> None:
         self._console.print(line)
 
 
-class _Under(Progress):
-    """Bars with something above them."""
+class _ProgressBelow(Progress):
+    """Progress bars below another view."""
 
     above: Callable[[], RenderableType | None] = staticmethod(lambda: None)
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        found = self.above()
-        if found is not None:
-            yield found
+        """Yield the view above the bars, where there is one, and the bars."""
+        view = self.above()
+        if view is not None:
+            yield view
         yield from super().get_renderables()
 
 
 class LiveProgress:
-    """A bar over the whole plan, weighted by each run's expected effort, with the time that remains."""
+    """An observer with a progress bar over the whole plan, weighted by the runs' forecast costs."""
 
     REFRESH_S = 0.2
 
     def __init__(self, plan: Plan, console: PlainConsole) -> None:
-        self._progress = _Under(
+        """Take the plan and the console; the bar appears on entry."""
+        self._progress = _ProgressBelow(
             PlainColumn("{task.description}"),
             BarColumn(),
             PlainColumn("{task.percentage:>3.0f}%"),
@@ -110,24 +122,28 @@ class LiveProgress:
         self._under_way: dict[str, float] = {}
 
     def above(self) -> RenderableType | None:
-        """What stands above the bar."""
+        """Return the view above the bar; None for nothing."""
         return None
 
     def __enter__(self) -> LiveProgress:
+        """Show the bar."""
         self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Remove the bar."""
         self._progress.stop()
 
     def started(self, planned: PlannedRun) -> None:
+        """Show the run's name beside the bar."""
         label = f"{self._numbers.of(planned)} {labelled(planned.spec, self._varied)}"
         self._progress.update(self._bar, description=label)
 
     def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
-        # The last tenth is scoring and recording.
+        """Move the bar by a run's progress."""
+        # The last tenth is left for scoring and recording.
         self._under_way[planned.spec.fingerprint] = 0.9 * planned.cost * done / total
         now = time.monotonic()
         if now - self._last >= self.REFRESH_S:
@@ -135,6 +151,7 @@ class LiveProgress:
             self._show()
 
     def ended(self, outcome: Outcome) -> None:
+        """Move the bar to the run's end, and print its outcome above."""
         self._numbers.of(outcome.planned)
         self._under_way.pop(outcome.spec.fingerprint, None)
         self._done += outcome.planned.cost
@@ -142,6 +159,7 @@ class LiveProgress:
         self._progress.console.print(describe(outcome, self._varied))
 
     def warned(self, message: str) -> None:
+        """Print a warning above the bar."""
         self._progress.console.print(f"warning: {message}", style="yellow")
 
     def _show(self) -> None:

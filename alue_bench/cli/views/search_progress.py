@@ -1,4 +1,4 @@
-"""How a search goes along: a bar over the budget on a terminal, plain lines elsewhere. Everything goes to stderr."""
+"""The progress of a search on stderr: a bar over the budget on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 
 
 class SearchProgress:
-    """Told of the runs that are asked for, of how they go along, and of how things stand afterwards.
+    """An observer that shows the runs that searches ask for, their progress, and the decisions after them.
 
-    It is entered once for the whole search; plans that are executed meanwhile may enter it again.
+    It is entered once for the whole search. Plans that are executed during the search may enter it again.
     """
 
     REFRESH_S = 0.2
 
     def __init__(self, console: PlainConsole) -> None:
+        """Take the console; the bar appears on entry."""
         self._console = console
         self._bar = (
             Progress(
@@ -43,15 +44,16 @@ class SearchProgress:
         self._task = self._bar.add_task("planning", total=None) if self._bar else None
         self._entered, self._last = 0, 0.0
         self._budget = 0.0
-        """FLOPs; of all searches that go on side by side."""
+        """The budget in FLOPs of all searches together."""
         self._spent: dict[str, float] = {}
-        """FLOPs, by search."""
+        """The FLOPs spent by each search."""
         self._costs: dict[str, float] = {}
-        """FLOPs of the runs of this round, by fingerprint."""
+        """The FLOPs of this round's runs, by fingerprint."""
         self._parts: dict[str, float] = {}
-        """How far those are that are under way."""
+        """The finished share of each run that is under way, by fingerprint."""
 
     def __enter__(self) -> SearchProgress:
+        """Show the bar on the first entry."""
         self._entered += 1
         if self._bar and self._entered == 1:
             self._bar.start()
@@ -60,17 +62,18 @@ class SearchProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Remove the bar on the last exit."""
         self._entered -= 1
         if self._bar and self._entered == 0:
             self._bar.stop()
 
     def follow(self, searches: Sequence[SearchState]) -> None:
-        """Before the first run of these searches, which go on side by side."""
+        """Set the searches, which proceed at the same time, before their first run."""
         self._spent = dict.fromkeys(map(_name, searches), 0.0)
         self._budget = sum(search.question.budget * search.grid.full_flops for search in searches)
 
     def begin(self, asked: Sequence[Asked]) -> None:
-        """Before the runs of a round."""
+        """Show the runs of a round before they are executed."""
         self._costs = {one.planned.spec.fingerprint: one.step.cost * one.search.grid.full_flops for one in asked}
         self._parts.clear()
         one = asked[0]
@@ -82,7 +85,12 @@ class SearchProgress:
             )
 
     def settle(self, asked: Asked, decision: Decision) -> None:
-        """After a run: what is spent, and what the candidate's loss is now known to be."""
+        """Show the cost so far and the candidate's loss after a run.
+
+        Args:
+            asked: The run.
+            decision: The search's decision after it.
+        """
         search = asked.search
         self._spent[_name(search)] = decision.spent * search.grid.full_flops
         self._parts.pop(asked.planned.spec.fingerprint, None)
@@ -96,9 +104,10 @@ class SearchProgress:
         self._say(search, f"spent {search.share(decision.spent):.1%} of the grid (of {budget:.0%}){known}")
 
     def started(self, planned: PlannedRun) -> None:
-        pass
+        """Ignore the start of a run, which `begin` has shown."""
 
     def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
+        """Move the bar by a run's progress."""
         self._parts[planned.spec.fingerprint] = done / total
         now = time.monotonic()
         if now - self._last >= self.REFRESH_S:
@@ -106,13 +115,15 @@ class SearchProgress:
             self._show()
 
     def ended(self, outcome: Outcome) -> None:
+        """Print a run's outcome."""
         self._print(f"  {describe(outcome)}")
 
     def warned(self, message: str) -> None:
+        """Print a warning."""
         self._print(f"warning: {message}")
 
     def _show(self, description: str | None = None) -> None:
-        """On the bar: what is spent, and the runs under way as far as they are."""
+        """Move the bar to the cost of finished runs and of the finished shares of runs under way."""
         if self._bar is not None and self._task is not None:
             under_way = sum(self._costs.get(fingerprint, 0.0) * part for fingerprint, part in self._parts.items())
             self._bar.update(

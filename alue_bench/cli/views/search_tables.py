@@ -1,4 +1,4 @@
-"""What people see of a search: the question before, the rungs and the answer after."""
+"""The views of a search in a terminal: its specification before it, its candidates and its answer after it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WHY = {
 
 
 def question_view(plan: Plan, searches: Sequence[SearchState]) -> RenderableType:
-    """Data and settings, and for each task and model what is looked for and what it may cost."""
+    """Return the view before the runs: data and settings, and the specification of each task's and model's search."""
     lines: list[RenderableType] = [
         plan_view(plan),
         styled("The search begins with this run and chooses the others itself."),
@@ -50,7 +50,7 @@ def question_view(plan: Plan, searches: Sequence[SearchState]) -> RenderableType
 
 
 def search_view(search: SearchState, decision: Decision) -> RenderableType:
-    """One row a setting that ran, the dearest first; then the answer."""
+    """Return the view after the runs: a row for each setting that ran, the most expensive first, then the answer."""
     table = Table(
         title=f"Search {search.task}/{search.model}: {search.metric} on dev", title_justify="left", title_style="bold"
     )

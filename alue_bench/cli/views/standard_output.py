@@ -1,7 +1,7 @@
-"""Standard output for our documents alone: what plugins and libraries print meanwhile goes to standard error.
+"""The protection of standard output, which carries documents such as JSON, from prints of plugins and libraries.
 
-A plugin prints through `sys.stdout`, through a logging handler that kept it, or from C to file descriptor 1. All three
-are led to standard error; only `write_exactly` writes to the real standard output.
+A plugin may print through `sys.stdout`, through a logging handler that holds a reference to it, or from C to file
+descriptor 1. All three are redirected to standard error; only `write_exactly` writes to the real standard output.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ STDOUT, STDERR = 1, 2
 
 
 class KeptOutput(io.TextIOBase):
-    """A stand-in for `sys.stdout`: hands prints to `sys.stderr`, and documents to the real output."""
+    """A replacement for `sys.stdout` that redirects prints to `sys.stderr`, and documents to the real output."""
 
     def __init__(self, real: TextIO) -> None:
+        """Redirect file descriptor 1 to standard error, where it belongs to the real output."""
         self.real = real
         self._descriptor: int | None = None
         if _descriptor_of(real) == STDOUT:  # in tests and notebooks, sys.stdout is another object
@@ -28,26 +29,32 @@ class KeptOutput(io.TextIOBase):
             os.dup2(STDERR, STDOUT)
 
     def write(self, text: str) -> int:
+        """Write a text to standard error."""
         return sys.stderr.write(text)
 
     def flush(self) -> None:
+        """Flush standard error."""
         sys.stderr.flush()
 
     def isatty(self) -> bool:
+        """Return whether standard error is a terminal."""
         return sys.stderr.isatty()
 
     def fileno(self) -> int:
+        """Return the file descriptor of standard error."""
         return sys.stderr.fileno()
 
     def writable(self) -> bool:
+        """Return that the stream can be written."""
         return True
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
+        """The encoding of standard error."""
         return sys.stderr.encoding
 
     def write_document(self, text: str) -> None:
-        """Write to the real standard output, at once and whole: nothing is left in a buffer for the process's end."""
+        """Write a text to the real standard output completely, so that nothing stays in a buffer."""
         if self._descriptor is None:
             self.real.write(text)
             self.real.flush()
@@ -57,8 +64,8 @@ class KeptOutput(io.TextIOBase):
             left = left[os.write(self._descriptor, left) :]
 
     def give_back(self) -> None:
-        """Let file descriptor 1 be the real standard output again."""
-        self.real.flush()  # what was printed through the object itself belongs to standard error
+        """Make file descriptor 1 the real standard output again."""
+        self.real.flush()  # texts that were printed through the real object itself still go to standard error
         if self._descriptor is not None:
             os.dup2(self._descriptor, STDOUT)
             os.close(self._descriptor)
@@ -66,9 +73,10 @@ class KeptOutput(io.TextIOBase):
 
 
 def keep_for_documents(wanted: bool) -> None:
-    """Keep standard output for documents from here to the end of the process, where that is wanted.
+    """Reserve standard output for documents from now on, where that is wanted.
 
-    To the end, because what a plugin prints when the interpreter exits would stand behind the document.
+    It stays reserved until the process ends, since a plugin may print when the interpreter exits, which would otherwise
+    follow the document.
     """
     if wanted and not isinstance(sys.stdout, KeptOutput):
         sys.stdout = KeptOutput(sys.stdout)
@@ -76,8 +84,10 @@ def keep_for_documents(wanted: bool) -> None:
 
 @contextmanager
 def prints_to_stderr() -> Iterator[None]:
-    """Inside, whatever is printed goes to standard error: for the loading of plugins, whose code runs before it is
-    known which command this is."""
+    """Redirect prints to standard error within the context.
+
+    Plugins are loaded in it, since their code runs before the command is known.
+    """
     real, kept = sys.stdout, KeptOutput(sys.stdout)
     sys.stdout = kept
     try:
@@ -88,7 +98,7 @@ def prints_to_stderr() -> Iterator[None]:
 
 
 def write_exactly(text: str) -> None:
-    """Write a text to standard output, character by character, also where that is kept for documents."""
+    """Write a text unchanged to standard output, also where that is reserved for documents."""
     if isinstance(sys.stdout, KeptOutput):
         sys.stdout.write_document(text)
     else:
@@ -96,7 +106,7 @@ def write_exactly(text: str) -> None:
 
 
 def takes_any_letter() -> bool:
-    """Return whether the encoding of standard output has all letters."""
+    """Return whether the encoding of standard output can represent all characters."""
     real = sys.stdout.real if isinstance(sys.stdout, KeptOutput) else sys.stdout
     return (getattr(real, "encoding", None) or "utf-8").lower().replace("_", "-").startswith("utf")
 
@@ -104,5 +114,5 @@ def takes_any_letter() -> bool:
 def _descriptor_of(stream: TextIO) -> int | None:
     try:
         return stream.fileno()
-    except (OSError, ValueError, AttributeError):  # of a text in memory
+    except (OSError, ValueError, AttributeError):  # a stream in memory has none
         return None

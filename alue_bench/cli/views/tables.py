@@ -1,4 +1,4 @@
-"""What people see: the plan before, the results after."""
+"""The views of plans and results in a terminal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SAMPLE_NOTE = (
 
 
 def plan_view(plan: Plan) -> RenderableType:
-    """What will run, with which settings, and what is left out and why."""
+    """Return the view of a plan: its runs, their settings, and the combinations that are left out with the reasons."""
     table = Table(title=f"Plan: {several(len(plan.runs), 'run')}", title_justify="left", title_style="bold")
     for column in ("task", "data", "rows train/dev/test", "model", "strategies", "seeds"):
         table.add_column(column)
@@ -65,7 +65,7 @@ def plan_view(plan: Plan) -> RenderableType:
 
 
 def _in_reading_order(plan: Plan) -> list[PlannedRun]:
-    """Return the runs of a plan as it has them, unless its order is one for the machine."""
+    """Return a plan's runs in its order, or sorted for reading where that order was chosen for the machine."""
     if not plan.order_matters:
         return plan.runs
     place = reading_order([run.spec for run in plan.runs])
@@ -73,8 +73,10 @@ def _in_reading_order(plan: Plan) -> list[PlannedRun]:
 
 
 def describe_settings(resolved: Sequence[Resolved]) -> str:
-    """Return the hyper-parameters of runs, each with where it comes from where that is not the general default, and
-    with all its values where the runs differ in it."""
+    """Return the hyper-parameters of runs as text.
+
+    Each is followed by its origin, unless that is the general default, and has all its values where the runs differ.
+    """
     shown = []
     for name in vars(resolved[0].values):
         values = sorted({getattr(hyper.values, name) for hyper in resolved})
@@ -84,11 +86,11 @@ def describe_settings(resolved: Sequence[Resolved]) -> str:
 
 
 def result_view(outcomes: Sequence[Outcome]) -> RenderableType:
-    """One row per task, model, strategy and value of each hyper-parameter that varies: mean over seeds, and the change
-    against `full` where it was run with the same values.
+    """Return the view of results: means over seeds, and the changes against `full` with the same hyper-parameters.
 
-    Above each task's rows stands what a predictor gets that does not read the text. What is the same in every row
-    stands in the title, so that the table fits a narrow terminal.
+    There is a row for each task, model, strategy and value of each hyper-parameter that varies. The heading of each
+    task shows the score of a baseline that ignores the text. Facts that all rows share stand in the title, so that the
+    table fits a narrow terminal.
     """
     names = varied_by_specs(outcome.spec for outcome in outcomes)
     groups: dict[tuple[str, str, str, Settings], list[Outcome]] = {}
@@ -112,25 +114,25 @@ def result_view(outcomes: Sequence[Outcome]) -> RenderableType:
         table.add_column(column, justify="right", no_wrap=True)
     previous = None
     for (task, model, strategy, settings), group in groups.items():
-        good = _good(group)
+        finished = _finished(group)
         if previous != (task, model):
             previous = (task, model)
             table.add_section()
-            trivial = _score(_values(good, "test/trivial_score")[:1])
+            trivial = _score(_values(finished, "test/trivial_score")[:1])
             heading = styled(task, "bold") + styled(f": {group[0].planned.inputs.task.primary}")
             table.add_row(heading, *[""] * (len(names) + len(varying)), styled(f"{trivial} trivial", "dim"))
         described = [str(value) for _, value in settings]
         described += [", ".join(dict.fromkeys(read(outcome) for outcome in group)) for read in varying.values()]
-        reference = _good(groups.get((task, model, "full", settings), [])) if strategy != "full" else []
-        numbers = _measured(good, reference) if good else [NONE] * 6
-        table.add_row(f"  {strategy}", *described, *numbers, style=None if good else "red")
+        reference = _finished(groups.get((task, model, "full", settings), [])) if strategy != "full" else []
+        numbers = _measured(finished, reference) if finished else [NONE] * 6
+        table.add_row(f"  {strategy}", *described, *numbers, style=None if finished else "red")
     notes: list[RenderableType] = [Fitted(table)]
     if any(outcome.spec.data.source == "sample" for outcome in outcomes):
         notes.append(styled(SAMPLE_NOTE, "yellow"))
     if seeds == 1 and len(groups) > 1:
         notes.append(styled("One seed: a difference may be chance. --seeds 5 tells more.", "dim"))
     for (task, model, strategy, settings), group in groups.items():
-        learnt = _learning(_good(group)) if strategy == BASELINE else None
+        learnt = _learning(_finished(group)) if strategy == BASELINE else None
         if learnt is not None and not learnt.shown:
             where = ", ".join([f"{task}/{model}", *(f"{name} {value}" for name, value in settings)])
             said = f"{where}: {learnt.sentence(strategy, 'test')}; {REMEDY}. A change against it means nothing."
@@ -143,35 +145,35 @@ def result_view(outcomes: Sequence[Outcome]) -> RenderableType:
 
 
 def _first_of_block(outcomes: Sequence[Outcome]) -> Callable[[Outcome], int]:
-    """Keeps tasks and models in their order, and brings what belongs to one of each together."""
+    """Return a sort key that brings the outcomes of a task and model together, in the order of first appearance."""
     first: dict[tuple[str, str], int] = {}
     for index, outcome in enumerate(outcomes):
         first.setdefault((outcome.spec.task, outcome.spec.model), index)
     return lambda outcome: first[(outcome.spec.task, outcome.spec.model)]
 
 
-def _good(group: Iterable[Outcome]) -> list[Outcome]:
+def _finished(group: Iterable[Outcome]) -> list[Outcome]:
     return [outcome for outcome in group if outcome.status != "failed"]
 
 
-def _measured(good: list[Outcome], reference: list[Outcome]) -> list[str]:
+def _measured(finished: list[Outcome], reference: list[Outcome]) -> list[str]:
     # Where runs failed, changes are over the seeds that both still have.
     by_seed = {_seeds_of(outcome): outcome for outcome in reference}
-    pairs = [(one, by_seed[seeds]) for one in good if (seeds := _seeds_of(one)) in by_seed]
+    pairs = [(one, by_seed[seeds]) for one in finished if (seeds := _seeds_of(one)) in by_seed]
     return [
-        _score(_values(good, "test/score")),
+        _score(_values(finished, "test/score")),
         _difference(pairs),
-        plain(_mean(good, "runtime/train_s"), 1),
+        plain(_mean(finished, "runtime/train_s"), 1),
         _time_change(pairs),
-        percent(_mean(good, "params/trainable_share")),
-        percent(_mean(good, "flops/train_vs_full")),
+        percent(_mean(finished, "params/trainable_share")),
+        percent(_mean(finished, "flops/train_vs_full")),
     ]
 
 
-def _learning(good: Sequence[Outcome]) -> Learning | None:
-    """Judge finished runs against the trivial score; None where none recorded it."""
+def _learning(finished: Sequence[Outcome]) -> Learning | None:
+    """Judge finished runs against the trivial score; return None where none recorded it."""
     columns = ("test/score", "test/trivial_score", "test/above_trivial_error")
-    return learning(*([outcome.metrics.get(name, math.nan) for outcome in good] for name in columns))
+    return learning(*([outcome.metrics.get(name, math.nan) for outcome in finished] for name in columns))
 
 
 def _seeds_of(outcome: Outcome) -> tuple[int, int]:
@@ -179,7 +181,7 @@ def _seeds_of(outcome: Outcome) -> tuple[int, int]:
 
 
 def comparison_view(comparison: Comparison, *, sort: str) -> RenderableType:
-    """A table a block, what must be known of its rows below it, and at the end what the signs mean."""
+    """Return the view of a comparison: a table with notes for each block, and the meaning of the marks at the end."""
     from alue_bench.report.comparison_table import explain, text_tables
 
     parts: list[RenderableType] = []
@@ -200,7 +202,7 @@ def comparison_view(comparison: Comparison, *, sort: str) -> RenderableType:
 def print_table(
     console: PlainConsole, columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None
 ) -> None:
-    """A plain table for the listing commands."""
+    """Print a plain table, as the listing commands show it."""
     table = Table(*columns, title=title, title_justify="left", title_style="bold")
     for row in rows:
         table.add_row(*row)
@@ -230,16 +232,16 @@ def _mean(outcomes: Iterable[Outcome], metric: str) -> float:
 
 
 def _difference(pairs: Iterable[tuple[Outcome, Outcome]]) -> str:
-    """Empty where nothing can be subtracted."""
+    """Return the mean difference of scores; empty without pairs."""
     changes = [a.metrics["test/score"] - b.metrics["test/score"] for a, b in pairs]
-    found = estimate(changes)
-    return signed(found.mean) if found else ""
+    change = estimate(changes)
+    return signed(change.mean) if change else ""
 
 
 def _time_change(pairs: Iterable[tuple[Outcome, Outcome]]) -> str:
-    """As `alue-bench compare` has it, without the interval. Empty for the baseline."""
+    """Return the change of training time as `alue-bench compare` computes it, without the interval."""
     from alue_bench.report.comparison import mean_change
 
     metric = "runtime/train_s"
-    found = mean_change((ours.metrics.get(metric), base.metrics.get(metric)) for ours, base in pairs)
-    return signed_percent(found.mean) if found else ""
+    change = mean_change((ours.metrics.get(metric), base.metrics.get(metric)) for ours, base in pairs)
+    return signed_percent(change.mean) if change else ""

@@ -1,4 +1,4 @@
-"""Tables that lose nothing on a narrow terminal."""
+"""Tables that lose no content on a narrow terminal."""
 
 from __future__ import annotations
 
@@ -10,22 +10,26 @@ from rich.measure import Measurement
 from rich.table import Column, Table
 
 LONG_WORD = 40
-"""Longer words, such as paths, may be cut over two lines; in the first column only those that take half the room."""
+"""The most characters of a word that is kept on one line. Longer words, such as paths, may be divided over two lines;
+in the first column only where they take half the width."""
 
 ENDLESS = 10_000
+"""A width without limit, for measuring."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A table with words wrapped between words; where that is too wide still, in parts below each other.
+    """A table fitted to the terminal: lines are wrapped between words and, where that is not enough, it is divided.
 
-    Each part repeats the first column. rich crops what does not fit into a column that must not wrap, and a number
-    that has lost a digit looks like another number. Here a column with `no_wrap` is kept whole instead.
+    The parts of a divided table stand below each other and repeat the first column. By default, rich crops the content
+    of a column with `no_wrap` that is too narrow, and a number that has lost a digit looks like another number. Here
+    such a column keeps its full width.
     """
 
     table: Table
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the parts of the table."""
         columns = [_Needs.of(column, console, options, first=not n) for n, column in enumerate(self.table.columns)]
         for number, places in enumerate(self._groups(columns, console, options)):
             room = options.max_width - self._frame(places, console, options)
@@ -36,7 +40,7 @@ class Fitted:
             yield part
 
     def _groups(self, columns: Sequence[_Needs], console: Console, options: ConsoleOptions) -> list[list[int]]:
-        """Places of columns that fit beside each other, the first one in each group."""
+        """Return groups of the positions of columns that fit side by side; each group begins with the first column."""
         groups = [[0]] if columns else []
         for place in range(1, len(columns)):
             wider = [*groups[-1], place]
@@ -48,7 +52,7 @@ class Fitted:
         return groups
 
     def _frame(self, places: Sequence[int], console: Console, options: ConsoleOptions) -> int:
-        """The width of lines and padding."""
+        """Return the width of the lines and padding of a table with these columns."""
         bare = self._empty(places, [1] * len(places), titled=False)
         return Measurement.get(console, options.update(width=ENDLESS), bare).maximum - len(places)
 
@@ -72,10 +76,12 @@ class Fitted:
 
 @dataclass(frozen=True)
 class _Needs:
-    """The widths, without padding, in which a column loses no word, and in which no line of it wraps."""
+    """The widths that a column needs, without padding."""
 
     least: int
+    """The width in which no word is divided."""
     natural: int
+    """The width in which no line wraps."""
 
     @classmethod
     def of(cls, column: Column, console: Console, options: ConsoleOptions, *, first: bool) -> _Needs:
@@ -89,15 +95,16 @@ class _Needs:
         else:
             longest = max([header.minimum, *(cell.minimum for cell in cells)])
             least = longest if first else min(longest, LONG_WORD)
-        if first:  # it stands before each part: a name of hundreds of letters must leave room for the rest
+        if first:  # it is repeated in each part: a name of hundreds of letters must leave room for other columns
             least = min(least, max(LONG_WORD, options.max_width // 2))
         return cls(max(least, 1), max(natural, 1))
 
 
 def _shared_out(room: int, columns: Sequence[_Needs]) -> list[int]:
-    """What is left over the least goes to the narrowest columns that still wrap.
+    """Return the widths of columns that share this room.
 
-    Where there is less than the least, the widest give, and their cells are folded.
+    Room beyond the least widths goes to the narrowest columns that still wrap. Where the room is less than the least
+    widths need, the widest columns are narrowed and their cells folded.
     """
     widths = [column.least for column in columns]
     while sum(widths) > room and max(widths) > 1:

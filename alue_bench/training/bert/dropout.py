@@ -2,7 +2,8 @@
 
 Drawing a separate mask for every tensor is the most expensive elementwise operation of a small training step on a CPU:
 0.49 ms for 416 x 256 values, compared with 0.1 ms for the backward pass of a GELU over four times as many. Drawing
-masks in bulk, with four 16-bit random values from each 64-bit number, takes a sixth of that. See docs/notes/performance-diary.md.
+masks in bulk, with four 16-bit random values from each 64-bit number, takes a sixth of that. See
+docs/notes/performance-diary.md.
 """
 
 from __future__ import annotations

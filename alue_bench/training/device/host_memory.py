@@ -1,8 +1,8 @@
 """Settings of glibc's allocator: freed memory is kept from step to step and given back between runs.
 
 By default glibc returns memory to the system as soon as a training step has freed it and requests it again in the next
-step, page by page and filled with zeros. This causes thousands of page faults per step; docs/notes/performance-diary.md says what
-they cost. Other C libraries are left unchanged.
+step, page by page and filled with zeros. This causes thousands of page faults per step;
+docs/notes/performance-diary.md says what they cost. Other C libraries are left unchanged.
 """
 
 from __future__ import annotations

@@ -104,8 +104,8 @@ class Device:
         """The number of padded tokens in an inference batch: enough to keep the device busy, and fits its memory.
 
         On a CPU in fp32, a layer's output for about a thousand tokens fits the processor's caches: inference takes 0.6
-        times as long as with eight thousand tokens (docs/notes/performance-diary.md). Low-precision formats on a CPU need few
-        different shapes instead, see `few_lengths`.
+        times as long as with eight thousand tokens (docs/notes/performance-diary.md). Low-precision formats on a CPU
+        need few different shapes instead, see `few_lengths`.
         """
         return 1024 if self.name == "cpu" and self.precision == "fp32" else 8192
 
