@@ -17,7 +17,7 @@ from typing import Any
 
 from alue_bench.contract.task import Labels, TargetKind
 from alue_bench.data.splits import SplitRows
-from alue_bench.running.run import RunInputs
+from alue_bench.running.inputs import RunInputs
 
 STRENGTHS = (1.0, 10.0)
 """Values of C (inverse regularisation; for Ridge 1 / alpha) to choose from by the dev score."""

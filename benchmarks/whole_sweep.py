@@ -243,7 +243,7 @@ def costs(plan: Plan) -> dict[str, float]:
 
 def full_again(plan: Plan) -> float:
     """Seconds of the training steps of our `full`."""
-    from alue_bench.running.run import train
+    from alue_bench.running.fine_tuning import train
 
     planned = full_of(plan)
     planned.inputs.models.expect(planned.inputs.checkpoint, planned.inputs.train_task.labels)
@@ -336,7 +336,7 @@ class Baseline:
 
 def tokens_of(planned: PlannedRun, split: str) -> Any:
     """The split as token ids, as our run has it."""
-    from alue_bench.running.run import tokenised
+    from alue_bench.running.inputs import tokenised
 
     inputs = planned.inputs
     return tokenised(inputs.rows, split, planned.spec, inputs, inputs.models.tokenizer(inputs.checkpoint))
