@@ -78,9 +78,8 @@ def fine_tune(
     """
     epochs = session.config.hyper.epochs
     session.warm_up()
-    if file is not None and (state := file.load()) is not None:
-        session.load_state_dict(state)
-        session.result.earlier_s = file.earlier_s
+    if file is not None:
+        _resume(session, file)
     for epoch in range(session.epoch.number, epochs + 1):
         session.train_epoch(epoch, on_step, file)
         score = session.evaluate()
@@ -88,6 +87,14 @@ def fine_tune(
         if epoch < epochs:
             session.revise_freezing()
     return session.finish()
+
+
+def _resume(session: TrainingSession, file: CheckpointFile) -> None:
+    """Continue from the checkpoint in the file, if there is one. Its tensors are released on return."""
+    state = file.load()
+    if state is not None:
+        session.load_state_dict(state)
+        session.result.earlier_s = file.earlier_s
 
 
 @dataclass
