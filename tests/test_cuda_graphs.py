@@ -193,7 +193,7 @@ def test_where_something_else_trains_steps_are_recorded_anew() -> None:
     assert (recorder.run_at_once, recorder.recorded, recorder.replayed) == (1, 1, 2)
     apply_plan(stack, FreezePlan(stack.shape, frozenset({0}), embeddings=True))
     forward.follow()
-    updater.go_on_with(Examples(SPLIT), build_optimiser(stack, HYPER, updater.optimiser))
+    updater.continue_with(Examples(SPLIT), build_optimiser(stack, HYPER, updater.optimiser))
     before = [p.detach().clone() for p in stack.layers[0].parameters()]
     for _ in range(2):
         updater.update(batch, 1e-3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -204,6 +205,21 @@ def test_a_folder_that_takes_no_checkpoint_is_noted_and_the_run_goes_on(planned:
     checkpoint_folder().write_text("")
     result, _ = cut_off_at(run)
     assert any("no checkpoint was written" in note for note in result.notes)
+
+
+def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
+    file = Checkpointing(tmp_path, 0.0).of("key", pytest.fail)
+    state: dict[str, Any] = {
+        "a/b": {"c": torch.arange(3), "tensor": 1},
+        "list": [torch.tensor(0.1), [-math.inf, None, "x"]],
+        "none": {},
+    }
+    file.save(state)
+    again = Checkpointing(tmp_path, 0.0).of("key", pytest.fail).load()
+    assert again is not None
+    assert torch.equal(again["a/b"].pop("c"), state["a/b"].pop("c"))
+    assert torch.equal(again["list"].pop(0), state["list"].pop(0))
+    assert again == state
 
 
 def test_what_was_half_written_when_its_process_was_killed_does_not_stay(tmp_path: Path) -> None:

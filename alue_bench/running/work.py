@@ -26,7 +26,7 @@ class Work:
     flops_full: float
     """The operations of fine-tuning the whole model on the same data, as the pre-trained checkpoint has it."""
     method: Method
-    """How the operations are found."""
+    """The way in which the operations are found: by formulas or by a counter."""
 
 
 def most_parameters(stack: EncoderStack, segments: list[Segment]) -> ParameterCounts:

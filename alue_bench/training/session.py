@@ -252,7 +252,7 @@ class TrainingSession:
                 with self._clock.paused():
                     self.data.follow(schedule.plan)
                 examples = self.data.examples("train")
-                self._updater.go_on_with(examples, optimiser)
+                self._updater.continue_with(examples, optimiser)
                 schedule.begin_segment(examples.depth)
             training_mode(self.stack, schedule.plan)
 
@@ -261,7 +261,7 @@ class TrainingSession:
         self.result.selected_epoch = self.selection.epoch
         if self.selection.restore(self.stack.model):
             self.forward.follow()
-        self._updater.let_go()
+        self._updater.release()
         return self.result
 
     def state_dict(self) -> dict[str, Any]:
@@ -309,7 +309,7 @@ class TrainingSession:
             apply_plan(self.stack, schedule.plan)
         self.data.follow(schedule.plan)
         examples = self.data.examples("train")
-        self._updater.go_on_with(examples, build_optimiser(self.stack, self.config.hyper))
+        self._updater.continue_with(examples, build_optimiser(self.stack, self.config.hyper))
         if examples.depth != schedule.segments[-1].depth:  # the store has more or less room than it had before
             schedule.begin_segment(examples.depth)
         self.forward.follow()

@@ -92,9 +92,9 @@ class Updater:
         self._recorded: RecordedBackward | None = None
         self.scaler = torch.amp.GradScaler(self._device.name, enabled=self._device.precision == "fp16")
         self.micro_batch = self._hyper.batch_size
-        self.go_on_with(examples, optimiser)
+        self.continue_with(examples, optimiser)
 
-    def go_on_with(self, examples: Examples, optimiser: Any) -> None:
+    def continue_with(self, examples: Examples, optimiser: Any) -> None:
         """Continue with another optimiser, since other parameters train now, and perhaps from a deeper prefix."""
         self._examples = examples
         self.optimiser = optimiser
@@ -113,7 +113,7 @@ class Updater:
         self.micro_batch = state["micro_batch"]
         self.scaler.load_state_dict(state["scaler"])
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Release recordings and gradients."""
         self._forget_recordings()
         self.optimiser.zero_grad(set_to_none=True)
