@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from alue_bench.training.architecture.encoder_stack import EncoderStack
     from alue_bench.training.device.precision import Device
     from alue_bench.training.forward import Forward
-    from alue_bench.training.loop import Training
     from alue_bench.training.prefix.frozen_prefix import Examples
+    from alue_bench.training.result import TrainingResult
 
 CACHE_LIMIT = "100GB"
 
@@ -169,7 +169,7 @@ def fine_tune(
     seed: int,
     device: Device,
     on_step: Callable[[int, int], None] = lambda done, total: None,
-) -> Training:
+) -> TrainingResult:
     """Fine-tune by the engine's loop, with a dev split of a single example, since no epoch is selected by it.
 
     Args:
@@ -182,23 +182,18 @@ def fine_tune(
         device: The device and the number format.
         on_step: Called after each step with the number of steps done and the number of all steps.
     """
-    from alue_bench.training import loop
+    from alue_bench.training import session
+    from alue_bench.training.config import TrainingConfig
     from alue_bench.training.prefix.frozen_prefix import Examples
+    from alue_bench.training.prefix.growing import FixedData
+    from alue_bench.training.schedule import FreezeSchedule
 
-    return loop.fine_tune(
-        stack,
-        plan,
-        forward,
-        examples,
-        Examples(_first(start.held_out)),
-        labels=start.labels,
-        hyper=start.setup.hyper,
-        data_seed=seed,
-        device=device,
-        padding=Padding(start.tokenizer.pad_token_id),
-        score=lambda logits: {"score": 0.0},
-        on_step=on_step,
-    )
+    data = FixedData(examples, Examples(_first(start.held_out)))
+    padding = Padding(start.tokenizer.pad_token_id)
+    config = TrainingConfig(start.labels, start.setup.hyper, data_seed=seed, device=device, padding=padding)
+    schedule = FreezeSchedule(stack, plan)
+    training = session.TrainingSession(stack, forward, schedule, data, config, score=lambda logits: {"score": 0.0})
+    return session.fine_tune(training, on_step=on_step)
 
 
 def _first(split: TokenisedSplit) -> TokenisedSplit:

@@ -170,7 +170,7 @@ def _final_loss(start: StartingPoint, fitted: Fitted) -> float:
 
 def _f1_macro(start: StartingPoint, fitted: Fitted, device: Device) -> float:
     from alue_bench.evaluation.metrics import metrics
-    from alue_bench.training.loop import predict_logits
+    from alue_bench.training.inference import predict_logits
     from alue_bench.training.prefix.frozen_prefix import Examples
 
     padding = Padding(start.tokenizer.pad_token_id)

@@ -285,7 +285,7 @@ def costs(plan: Plan) -> dict[str, float]:
 
 def full_again(plan: Plan) -> float:
     """Repeat our `full` run and return the seconds of its training steps."""
-    from alue_bench.running.run import train
+    from alue_bench.running.fine_tuning import train
 
     planned = full_of(plan)
     planned.inputs.models.expect(planned.inputs.checkpoint, planned.inputs.train_task.labels)
@@ -385,7 +385,7 @@ class Baseline:
 
 def tokens_of(planned: PlannedRun, split: str) -> Any:
     """Return the token ids of a split, as the planned run uses them."""
-    from alue_bench.running.run import tokenised
+    from alue_bench.running.inputs import tokenised
 
     inputs = planned.inputs
     return tokenised(inputs.rows, split, planned.spec, inputs, inputs.models.tokenizer(inputs.checkpoint))

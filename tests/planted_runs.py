@@ -19,7 +19,7 @@ from alue_bench.data.location import DataFolder
 from alue_bench.data.splits import SplitRows, TaskRows
 from alue_bench.evaluation.label_cells import join_labels
 from alue_bench.evaluation.metrics import metrics
-from alue_bench.running.run import RunInputs
+from alue_bench.running.inputs import RunInputs
 from alue_bench.tracking.connection import Connection
 from alue_bench.tracking.metric_names import stored_names, tags_of_originals
 from alue_bench.tracking.recording import Recorder, write_predictions

@@ -22,7 +22,8 @@ from alue_bench.contract.model import Model
 from alue_bench.contract.task import Labels
 from alue_bench.executors.replan import rebuilt, source_of
 from alue_bench.planning.build import Plan, PlanCache, PlannedRun, PlanRequest, build_plan
-from alue_bench.running.run import execute, train
+from alue_bench.running.fine_tuning import train
+from alue_bench.running.run import execute
 from alue_bench.training.pretrained.files import wanted_names
 from alue_bench.training.pretrained.loading import Checkpoint, load_model, load_tokenizer, locate_checkpoint
 from alue_bench.training.pretrained.model_cache import ModelCache

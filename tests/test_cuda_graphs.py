@@ -23,14 +23,18 @@ from alue_bench.data.batches import Padding, batches
 from alue_bench.data.tokenisation import TokenisedSplit
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.bert.dropout import DropoutMasks
+from alue_bench.training.config import TrainingConfig
 from alue_bench.training.device.cuda_graphs import Work
 from alue_bench.training.device.precision import Device, resolve_graphs
 from alue_bench.training.forward import Forward, choose_forward
 from alue_bench.training.freezing import apply_plan
-from alue_bench.training.loop import Training, fine_tune
-from alue_bench.training.optimizer import build_optimiser, loss_function
+from alue_bench.training.optimizer import build_optimiser
 from alue_bench.training.prefix.frozen_prefix import Examples, FrozenPrefix
+from alue_bench.training.prefix.growing import FixedData
 from alue_bench.training.prefix.store import PrefixStore
+from alue_bench.training.result import TrainingResult
+from alue_bench.training.schedule import FreezeSchedule
+from alue_bench.training.session import TrainingSession, fine_tune
 from alue_bench.training.update import Updater
 
 LABELS = Labels.binary("no", "yes")
@@ -89,7 +93,7 @@ SPLIT = split_of([9, 5, 7, 3, 9, 4, 8, 8, 6, 5, 4, 9, 12, 3, 8, 8, 7, 5])
 
 
 @pytest.fixture
-def trained(tmp_path: Any) -> Callable[..., tuple[Training, dict[str, torch.Tensor]]]:
+def trained(tmp_path: Any) -> Callable[..., tuple[TrainingResult, dict[str, torch.Tensor]]]:
     """A training of three epochs, and the weights behind it. Dropout is on, masks are drawn one by one."""
 
     def train(
@@ -98,7 +102,7 @@ def trained(tmp_path: Any) -> Callable[..., tuple[Training, dict[str, torch.Tens
         device: Device = CPU,
         kept: list[Any] | None = None,
         **more: Any,
-    ) -> tuple[Training, dict[str, torch.Tensor]]:
+    ) -> tuple[TrainingResult, dict[str, torch.Tensor]]:
         from transformers import AutoModelForSequenceClassification
 
         torch.manual_seed(3)
@@ -113,20 +117,16 @@ def trained(tmp_path: Any) -> Callable[..., tuple[Training, dict[str, torch.Tens
         prefix = FrozenPrefix(
             stack, forward, freeze.prefix_layers, store=PrefixStore(tmp_path, 1 << 20, pytest.fail), device=device
         )
-        training = fine_tune(
+        session = TrainingSession(
             stack,
-            freeze,
             forward,
-            prefix.examples(SPLIT, Padding(0), {}),
-            Examples(SPLIT),
-            labels=LABELS,
-            hyper=replace(HYPER, **more),
-            data_seed=1,
-            device=device,
-            padding=Padding(0),
+            FreezeSchedule(stack, freeze),
+            FixedData(prefix.examples(SPLIT, Padding(0), {}), Examples(SPLIT)),
+            TrainingConfig(LABELS, replace(HYPER, **more), data_seed=1, device=device, padding=Padding(0)),
             score=lambda logits: {"score": 0.0},
             recorder=recorder and (lambda: recorder),
         )
+        training = fine_tune(session)
         return training, {name: p.detach().cpu().clone() for name, p in stack.model.named_parameters()}
 
     return train
@@ -167,7 +167,7 @@ class TestAReplayedTraining:
         assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def losses(training: Training) -> list[float]:
+def losses(training: TrainingResult) -> list[float]:
     return [point.value for point in training.curves if point.metric == "train/loss"]
 
 
@@ -179,8 +179,9 @@ def whole_model(recorder: Any) -> tuple[EncoderStack, Forward, Updater]:
     stack = view_as_stack(AutoModelForSequenceClassification.from_config(tiny_config("bert")))
     apply_plan(stack, FreezePlan(stack.shape))
     forward = choose_forward(stack, torch.float32, recorded=True)
-    optimiser, loss_of = build_optimiser(stack, HYPER), loss_function(LABELS)
-    return stack, forward, Updater(forward, Examples(SPLIT), optimiser, loss_of, HYPER, CPU, recorder=recorder)
+    config = TrainingConfig(LABELS, HYPER, data_seed=0, device=CPU, padding=Padding(0))
+    updater = Updater(forward, Examples(SPLIT), build_optimiser(stack, HYPER), config, recorder=recorder)
+    return stack, forward, updater
 
 
 def test_where_something_else_trains_steps_are_recorded_anew() -> None:
@@ -192,7 +193,7 @@ def test_where_something_else_trains_steps_are_recorded_anew() -> None:
     assert (recorder.run_at_once, recorder.recorded, recorder.replayed) == (1, 1, 2)
     apply_plan(stack, FreezePlan(stack.shape, frozenset({0}), embeddings=True))
     forward.follow()
-    updater.go_on_with(Examples(SPLIT), build_optimiser(stack, HYPER, updater.optimiser))
+    updater.continue_with(Examples(SPLIT), build_optimiser(stack, HYPER, updater.optimiser))
     before = [p.detach().clone() for p in stack.layers[0].parameters()]
     for _ in range(2):
         updater.update(batch, 1e-3)

@@ -23,11 +23,12 @@ from alue_bench.data.tokenisation import TokenCache
 from alue_bench.planning.build import PlanRequest, build_plan
 from alue_bench.running.run import execute
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.training.config import TrainingConfig
 from alue_bench.training.device.precision import Device
 from alue_bench.training.forward import LibraryForward, choose_forward
 from alue_bench.training.freezing import apply_plan, count_parameters, frozen_modules, training_mode
-from alue_bench.training.loop import fine_tune
 from alue_bench.training.prefix.frozen_prefix import Examples
+from alue_bench.training.prefix.growing import FixedData
 from alue_bench.training.pretrained.loading import (
     empty_model,
     encoder_shape,
@@ -36,6 +37,8 @@ from alue_bench.training.pretrained.loading import (
     load_tokenizer,
     locate_checkpoint,
 )
+from alue_bench.training.schedule import FreezeSchedule
+from alue_bench.training.session import TrainingSession, fine_tune
 
 LABELS = Labels.binary("no_anger", "anger")
 FOUR = EncoderShape(4)
@@ -177,19 +180,16 @@ class TestFreezing:
         apply_plan(stack, plan)
         before = {name: p.detach().clone() for name, p in stack.model.named_parameters()}
         train, padding = tokens_of(tiny(architecture), tmp_path, limit=8)
-        fine_tune(
+        hyper = HyperParameters(epochs=1, lr=1e-2, batch_size=4, select="last")
+        session = TrainingSession(
             stack,
-            plan,
             choose_forward(stack, torch.float32),
-            Examples(train),
-            Examples(train),
-            labels=LABELS,
-            hyper=HyperParameters(epochs=1, lr=1e-2, batch_size=4, select="last"),
-            data_seed=0,
-            device=Device("cpu", "fp32"),
-            padding=padding,
+            FreezeSchedule(stack, plan),
+            FixedData(Examples(train), Examples(train)),
+            TrainingConfig(LABELS, hyper, data_seed=0, device=Device("cpu", "fp32"), padding=padding),
             score=lambda logits: {"score": 0.0},
         )
+        fine_tune(session)
         changed = {name for name, p in stack.model.named_parameters() if not torch.equal(p, before[name])}
         trained = {name for name, p in stack.model.named_parameters() if p.requires_grad}
         # A key's bias has no effect on a softmax; DeBERTa's positions may lie beyond these short texts.

@@ -120,14 +120,14 @@ class TestFrozenWeights:
         check_frozen(stack, before, [HEAD_ONLY, later])
 
     def test_such_a_run_fails(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        import alue_bench.running.run as module
+        import alue_bench.running.fine_tuning as module
 
         whole = module.fine_tune
 
-        def careless(stack: EncoderStack, *rest: Any, **options: Any) -> Any:
-            done = whole(stack, *rest, **options)
+        def careless(session: Any, **options: Any) -> Any:
+            done = whole(session, **options)
             with torch.no_grad():
-                next(stack.layers[0].parameters()).add_(1e-3)
+                next(session.stack.layers[0].parameters()).add_(1e-3)
             return done
 
         monkeypatch.setattr(module, "fine_tune", careless)

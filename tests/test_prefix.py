@@ -18,7 +18,8 @@ from alue_bench.data.batches import Padding
 from alue_bench.data.tokenisation import TokenisedSplit
 from alue_bench.executors.replan import rebuilt, source_of
 from alue_bench.planning.build import Plan, PlanCache, PlannedRun, PlanRequest, build_plan
-from alue_bench.running.run import Trained, execute, train
+from alue_bench.running.fine_tuning import Trained, train
+from alue_bench.running.run import execute
 from alue_bench.training.architecture.encoder_stack import view_as_stack
 from alue_bench.training.device.precision import Device
 from alue_bench.training.forward import choose_forward
@@ -240,7 +241,7 @@ def test_frozen_layers_cost_no_time_after_the_first_epoch(plan_runs: PlanRuns) -
     for index, layer in enumerate(trained.stack.layers):
         layer.register_forward_hook(lambda module, args, output, index=index: called.append(index))
     examples = trained.prefixes["dev"]
-    from alue_bench.training.loop import predict_logits
+    from alue_bench.training.inference import predict_logits
 
     predict_logits(trained.stack, trained.forward, examples, device=trained.device, padding=Padding(0))
     # The layers passed over are called, and hand on what they are given; their parts are not.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,52 @@ def test_has_nothing_to_say(tool: str) -> None:
         command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+MOST_PARAMETERS = 7
+"""More of them are a missing object: what always travels together becomes a frozen dataclass."""
+AN_OPTION_EACH = "a command: each parameter is an option, from whose declaration its help is made"
+WITH_MORE_PARAMETERS = {
+    "alue_bench/cli/commands/compare.py:compare": AN_OPTION_EACH,
+    "alue_bench/cli/commands/export.py:export": AN_OPTION_EACH,
+    "alue_bench/cli/commands/report.py:report": AN_OPTION_EACH,
+    "alue_bench/cli/commands/run.py:run": AN_OPTION_EACH,
+    "alue_bench/cli/commands/search.py:search": AN_OPTION_EACH,
+    "alue_bench/cli/commands/submit.py:submit": AN_OPTION_EACH,
+    "alue_bench/cli/commands/sweep.py:sweep": AN_OPTION_EACH,
+    "alue_bench/cli/commands/submit.py:_show": "the parts of one page, printed by the one command that has them",
+    "alue_bench/cli/reading_options.py:open_results": "options of the commands that read results, handed on one by one",
+    "alue_bench/executors/scheduler.py:execute_with": "the five partners of a plan's execution, and three flags",
+    "alue_bench/report/comparison.py:_block": "the parts of one block of a comparison, put together in one place",
+}
+"""Functions with more parameters than `MOST_PARAMETERS`, and the reason for each."""
+
+
+def functions_of(tree: ast.AST, inside: str = "") -> Iterator[tuple[str, int]]:
+    """The name of each function, with the classes and functions around it, and its number of parameters."""
+    for node in ast.iter_child_nodes(tree):
+        name = inside
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            name = f"{inside}.{node.name}".lstrip(".")
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            given = node.args
+            single = [argument for argument in (given.vararg, given.kwarg) if argument is not None]
+            names = [argument.arg for argument in (*given.posonlyargs, *given.args, *given.kwonlyargs, *single)]
+            yield name, len(names) - (names[:1] in (["self"], ["cls"]))
+        yield from functions_of(node, name)
+
+
+def test_functions_with_more_than_seven_parameters_are_listed_with_their_reason() -> None:
+    longer = {
+        f"{path.relative_to(REPOSITORY).as_posix()}:{name}"
+        for path in sorted((REPOSITORY / "alue_bench").rglob("*.py"))
+        for name, parameters in functions_of(ast.parse(path.read_text(encoding="utf-8")))
+        if parameters > MOST_PARAMETERS
+    }
+    new, gone = longer - WITH_MORE_PARAMETERS.keys(), WITH_MORE_PARAMETERS.keys() - longer
+    assert not new, f"more than {MOST_PARAMETERS} parameters: put what travels together into a dataclass: {sorted(new)}"
+    assert not gone, f"no longer needed in WITH_MORE_PARAMETERS: {sorted(gone)}"
+    assert all(reason.strip() for reason in WITH_MORE_PARAMETERS.values())
 
 
 def normalised(name: str) -> str:

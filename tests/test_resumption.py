@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,7 +15,8 @@ from conftest import CommandLine, call_in
 
 from alue_bench.contract.spec import RunResult
 from alue_bench.planning.build import PlannedRun, PlanRequest, build_plan
-from alue_bench.running.run import Trained, execute
+from alue_bench.running.fine_tuning import Trained
+from alue_bench.running.run import execute
 from alue_bench.training.checkpointing import Checkpointing, checkpoint_folder
 from alue_bench.training.prefix.store import PrefixStore
 
@@ -127,7 +129,7 @@ def test_cut_off_in_the_middle_and_at_the_end_of_epochs(
     assert_same(resumed, alone)
     assert any("went on from step 11" in note for note in resumed[0].notes)
     if run.inputs.strategy.revisions() is not None:  # else it would show nothing of such strategies
-        assert len(alone[1].training.course.segments) > 1
+        assert len(alone[1].training.schedule.segments) > 1
     assert not any("went on" in note for note in alone[0].notes)
 
 
@@ -149,9 +151,8 @@ def test_what_is_kept_may_change_in_between_and_is_counted_as_it_was(planned: Ca
     cut_off(run, 6)
     nothing_kept = replace(run, inputs=replace(run.inputs, prefixes=PrefixStore(Path("nowhere"), 0, print)))
     result, trained = cut_off_at(nothing_kept)
-    course = trained.training.course
-    assert course is not None
-    assert [(segment.depth, len(segment.batches)) for segment in course.segments] == [(2, 5), (0, STEPS - 5)]
+    segments = trained.training.schedule.segments
+    assert [(segment.depth, len(segment.batches)) for segment in segments] == [(2, 5), (0, STEPS - 5)]
     always, never = (execute(one.spec, one.inputs)[0].metrics["flops/train"] for one in (run, nothing_kept))
     assert always < result.metrics["flops/train"] < never
 
@@ -206,11 +207,26 @@ def test_a_folder_that_takes_no_checkpoint_is_noted_and_the_run_goes_on(planned:
     assert any("no checkpoint was written" in note for note in result.notes)
 
 
+def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
+    file = Checkpointing(tmp_path, 0.0).of("key", pytest.fail)
+    state: dict[str, Any] = {
+        "a/b": {"c": torch.arange(3), "tensor": 1},
+        "list": [torch.tensor(0.1), [-math.inf, None, "x"]],
+        "none": {},
+    }
+    file.save(state)
+    again = Checkpointing(tmp_path, 0.0).of("key", pytest.fail).load()
+    assert again is not None
+    assert torch.equal(again["a/b"].pop("c"), state["a/b"].pop("c"))
+    assert torch.equal(again["list"].pop(0), state["list"].pop(0))
+    assert again == state
+
+
 def test_what_was_half_written_when_its_process_was_killed_does_not_stay(tmp_path: Path) -> None:
     file = Checkpointing(tmp_path, 0.0).of("key", lambda problem: None)
     half = tmp_path / f".{file.path.name}.1"
-    for over in (file.read, file.remove):
-        file.write({"weights/x": torch.zeros(2)}, {})
+    for over in (file.load, file.remove):
+        file.save({"weights": {"x": torch.zeros(2)}})
         half.write_bytes(b"half")
         over()
         assert not half.exists()

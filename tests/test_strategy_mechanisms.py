@@ -31,7 +31,8 @@ from alue_bench.contract.strategy import outline
 from alue_bench.data.batches import Batch
 from alue_bench.measure.flops import prefix_flops, step_flops, training_flops
 from alue_bench.planning.build import Plan, PlannedRun, PlanRequest, build_plan
-from alue_bench.running.run import Trained, execute
+from alue_bench.running.fine_tuning import Trained
+from alue_bench.running.run import execute
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.forward import choose_forward
 from alue_bench.training.freezing import apply_plan, count_parameters
@@ -121,7 +122,7 @@ class TestGradualUnfreezing:
 class TestAutoFreeze:
     def test_the_frozen_part_only_grows_from_the_bottom(self, plan_runs: PlanRuns) -> None:
         result, trained = do(one(plan_runs("autofreeze")))
-        segments = trained.training.course.segments  # type: ignore[union-attr]
+        segments = trained.training.schedule.segments
         depths = [segment.plan.prefix_layers or 0 for segment in segments]
         assert depths == sorted(set(depths))
         assert len(depths) > 1
@@ -271,9 +272,8 @@ class TestChangesOfMind:
         self, plan_runs: PlanRuns
     ) -> None:
         tight, roomy = (do(one(plan_runs("autofreeze", cache_size=size))) for size in ("250KB", "1GB"))
-        course = tight[1].training.course
-        assert course is not None
-        assert 0 < course.segments[-1].depth < course.segments[-1].plan.bottom
+        last = tight[1].training.schedule.segments[-1]
+        assert 0 < last.depth < last.plan.bottom
         np.testing.assert_allclose(curve(tight[0]), curve(roomy[0]), rtol=2e-4)
         assert tight[0].metrics["flops/train"] > roomy[0].metrics["flops/train"]
         # Told once for each of the two splits, however often it was tried.
@@ -582,16 +582,15 @@ class TestCounts:
     @pytest.mark.parametrize("strategy", ["gradual-unfreeze-3", "autofreeze"])
     def test_a_changing_plan_is_counted_segment_by_segment(self, strategy: str, plan_runs: PlanRuns) -> None:
         result, trained = do(one(plan_runs(strategy)))
-        stack, course = trained.stack, trained.training.course
+        stack, segments = trained.stack, trained.training.schedule.segments
         lengths = trained.prefixes["train"].split.lengths
-        assert course is not None
-        assert sum(len(segment.indices) for segment in course.segments) == 3 * len(lengths)
+        assert sum(len(segment.indices) for segment in segments) == 3 * len(lengths)
         expected = 0.0
-        for segment in course.segments:
+        for segment in segments:
             of_segment = lengths[segment.indices]
             expected += step_flops(stack, segment.plan, of_segment, head_reads_first=True)
             expected -= prefix_flops(stack, segment.depth, of_segment, head_reads_first=True)
-        expected += prefix_flops(stack, course.segments[-1].depth, lengths, head_reads_first=True)
+        expected += prefix_flops(stack, segments[-1].depth, lengths, head_reads_first=True)
         assert result.metrics["flops/train"] == expected
         full = training_flops(stack, FreezePlan(stack.shape), lengths, 3, head_reads_first=True)
         assert result.metrics["flops/train_vs_full"] == expected / full < 1

@@ -22,13 +22,18 @@ from alue_bench.data.tokenisation import TokenisedSplit
 from alue_bench.planning.build import Plan, PlannedRun, PlanRequest, build_plan
 from alue_bench.running.run import execute
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.training.config import TrainingConfig
 from alue_bench.training.device.precision import Device
 from alue_bench.training.forward import choose_forward
 from alue_bench.training.freezing import apply_plan
-from alue_bench.training.loop import Training, fine_tune, predict_logits
+from alue_bench.training.inference import predict_logits
 from alue_bench.training.optimizer import build_optimiser, learning_rate
 from alue_bench.training.prefix.frozen_prefix import Examples
+from alue_bench.training.prefix.growing import FixedData
 from alue_bench.training.pretrained.loading import load_model, load_tokenizer
+from alue_bench.training.result import TrainingResult
+from alue_bench.training.schedule import FreezeSchedule
+from alue_bench.training.session import TrainingSession, fine_tune
 
 CPU = Device("cpu", "fp32")
 MEASURED = ("runtime/", "throughput/", "memory/")
@@ -103,26 +108,21 @@ class Bench:
         scores: list[float] | None = None,
         strategy: Strategy | None = None,
         **options: Any,
-    ) -> Training:
+    ) -> TrainingResult:
         """Fine-tune; `scores` are what the dev split is said to give, epoch by epoch."""
         plan = strategy.freeze_plan(stack.shape) if strategy else FreezePlan(stack.shape)
         apply_plan(stack, plan)
         given = iter(scores or [0.0] * 100)
         hyper = HyperParameters(**{"epochs": 1, "lr": 1e-3, "batch_size": 8, "max_length": 24} | options)
-        return fine_tune(
+        session = TrainingSession(
             stack,
-            plan,
             choose_forward(stack, torch.float32),
-            Examples(self.splits["train"]),
-            Examples(self.splits["dev"]),
-            labels=self.labels,
-            hyper=hyper,
-            data_seed=0,
-            device=CPU,
-            padding=Padding(self.tokenizer.pad_token_id),
+            FreezeSchedule(stack, plan, strategy),
+            FixedData(Examples(self.splits["train"]), Examples(self.splits["dev"])),
+            TrainingConfig(self.labels, hyper, 0, CPU, Padding(self.tokenizer.pad_token_id)),
             score=lambda logits: {"score": next(given)},
-            strategy=strategy,
         )
+        return fine_tune(session)
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ class TestDiagnosticSet:
 
 
 class TestEpochSelection:
-    def trained(self, bench: Bench, select: str, scores: list[float]) -> tuple[Training, dict[str, torch.Tensor]]:
+    def trained(self, bench: Bench, select: str, scores: list[float]) -> tuple[TrainingResult, dict[str, torch.Tensor]]:
         stack = bench.stack()
         training = bench.tune(stack, scores, select=select, epochs=3)
         return training, weights(stack)
@@ -348,7 +348,7 @@ class TestTheLoop:
         request = PlanRequest(
             tasks=("anger",),
             models=("mini",),
-            strategies=("bottom3top4",),
+            strategies=("full",),
             overrides=(("test", {"epochs": 3, "max_length": 64}),),
             sample=True,
         )

@@ -16,15 +16,16 @@ from alue_bench.contract.errors import NonFiniteLossError, TrainingError
 from alue_bench.contract.spec import HyperParameters
 from alue_bench.contract.strategy import FreezePlan
 from alue_bench.contract.task import Labels
-from alue_bench.data.batches import Batch
+from alue_bench.data.batches import Batch, Padding
 from alue_bench.planning.build import Plan, PlanRequest, build_plan
 from alue_bench.running.run import execute
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.bert.forward import LeanForward
+from alue_bench.training.config import TrainingConfig
 from alue_bench.training.device.precision import Device
 from alue_bench.training.forward import choose_forward
 from alue_bench.training.freezing import apply_plan
-from alue_bench.training.optimizer import build_optimiser, loss_function
+from alue_bench.training.optimizer import build_optimiser
 from alue_bench.training.prefix.frozen_prefix import Examples
 from alue_bench.training.update import Updater
 
@@ -59,9 +60,7 @@ def updater(stack: EncoderStack, **hyper: Any) -> Updater:
         choose_forward(stack, torch.float32),
         Examples(nothing),
         build_optimiser(stack, recipe),
-        loss_function(LABELS),
-        recipe,
-        CPU,
+        TrainingConfig(LABELS, recipe, data_seed=0, device=CPU, padding=Padding(0)),
     )
 
 

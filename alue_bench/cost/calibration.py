@@ -15,11 +15,14 @@ from alue_bench.data.batches import Padding
 from alue_bench.data.tokenisation import TokenisedSplit
 from alue_bench.measure.flops import training_flops
 from alue_bench.training.architecture.encoder_stack import view_as_stack
+from alue_bench.training.config import TrainingConfig
 from alue_bench.training.device.precision import Device
 from alue_bench.training.forward import choose_forward
-from alue_bench.training.loop import fine_tune
 from alue_bench.training.prefix.frozen_prefix import Examples
+from alue_bench.training.prefix.growing import FixedData
 from alue_bench.training.pretrained.loading import BINARY, random_model
+from alue_bench.training.schedule import FreezeSchedule
+from alue_bench.training.session import TrainingSession, fine_tune
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,20 +89,17 @@ def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParame
         small = _in_small(config)
         stack = view_as_stack(random_model(small, BINARY, seed=0).to(device.name))
         forward = choose_forward(stack, device.compute)
-        training = fine_tune(
-            stack,
-            FreezePlan(stack.shape),
-            forward,
-            Examples(_random_split(chosen, small.vocab_size, generator)),
-            Examples(_random_split(chosen[:1], small.vocab_size, generator)),
-            labels=BINARY,
-            hyper=replace(hyper, epochs=1, batch_size=batch_size, select="last"),
-            data_seed=0,
-            device=device,
-            padding=Padding(0),
-            score=lambda logits: {"score": 0.0},
+        data = FixedData(
+            train=Examples(_random_split(chosen, small.vocab_size, generator)),
+            dev=Examples(_random_split(chosen[:1], small.vocab_size, generator)),
         )
-    plan = FreezePlan(stack.shape)
+        short = replace(hyper, epochs=1, batch_size=batch_size, select="last")
+        config = TrainingConfig(BINARY, short, data_seed=0, device=device, padding=Padding(0))
+        plan = FreezePlan(stack.shape)
+        schedule = FreezeSchedule(stack, plan)
+        training = fine_tune(
+            TrainingSession(stack, forward, schedule, data, config, score=lambda logits: {"score": 0.0})
+        )
     return training_flops(stack, plan, chosen, 1, head_reads_first=forward.head_reads_first) / training.loop_s
 
 

@@ -15,7 +15,7 @@ from alue_bench.contract.strategy import FreezePlan, Outline, Strategy
 from alue_bench.contract.task import Labels
 from alue_bench.measure.flops import forward_flops, training_flops
 from alue_bench.planning.build import PlannedRun
-from alue_bench.running.run import tokenised
+from alue_bench.running.inputs import tokenised
 from alue_bench.training.architecture.anatomy import described
 from alue_bench.training.architecture.encoder_stack import EncoderStack
 from alue_bench.training.forward import reads_first_only

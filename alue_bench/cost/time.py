@@ -27,7 +27,7 @@ from alue_bench.data.splits import TaskRows
 from alue_bench.measure.environment import hardware_fingerprint
 from alue_bench.planning.build import AbsentRun, Plan
 from alue_bench.planning.variation import settings_of, varied
-from alue_bench.running.run import tokenised
+from alue_bench.running.inputs import tokenised
 from alue_bench.training.device.precision import Device
 from alue_bench.training.pretrained.loading import declared_config, load_config, load_tokenizer, locate_checkpoint
 

@@ -12,7 +12,8 @@ from alue_bench.executors.outcome import Observer, Outcome
 from alue_bench.executors.termination import heed_termination
 from alue_bench.messages.redaction import redact
 from alue_bench.planning.build import PlannedRun
-from alue_bench.running.run import Trained, execute
+from alue_bench.running.fine_tuning import Trained
+from alue_bench.running.run import execute
 from alue_bench.tracking.claims import Held
 from alue_bench.tracking.recording import ClaimLost, Recorder
 from alue_bench.training.device.errors import device_is_lost, give_back

@@ -35,7 +35,7 @@ from alue_bench.data.tokenisation import TokenCache, first_texts_notes
 from alue_bench.data.verification import label_counts
 from alue_bench.messages.display import one_line
 from alue_bench.planning.grid import Grid
-from alue_bench.running.run import RunInputs
+from alue_bench.running.inputs import RunInputs
 from alue_bench.training.architecture.encoder_stack import check_layers_can_be_told_apart
 from alue_bench.training.architecture.trial import Trial, positions_of, try_model
 from alue_bench.training.checkpointing import Checkpointing, checkpoint_folder

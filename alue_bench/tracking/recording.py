@@ -30,7 +30,7 @@ from alue_bench.measure.best_effort import best_effort
 from alue_bench.measure.environment import git_state, hardware_fingerprint
 from alue_bench.messages.display import markdown
 from alue_bench.messages.redaction import redact, redacted
-from alue_bench.running.run import RunInputs
+from alue_bench.running.inputs import RunInputs
 from alue_bench.tracking.claims import (
     CLAIMING,
     FINGERPRINT,

@@ -1,4 +1,4 @@
-"""How weights are updated: AdamW, linear warm-up and decay, rates that fall from layer to layer; and the loss."""
+"""Optimiser, learning rates and loss: AdamW, linear warm-up and decay, layer-wise decay of the rate."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ from alue_bench.contract.task import Labels, TargetKind
 from alue_bench.training.architecture.encoder_stack import EncoderStack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor, nn
 
 
 def build_optimiser(stack: EncoderStack, hyper: HyperParameters, before: Any = None) -> Any:
-    """AdamW over the trainable parameters only; biases and norm weights do not decay (Devlin et al. 2019), nor do the
-    factors of adapters: one, and not zero, is where they change nothing.
+    """Return AdamW over the trainable parameters only.
 
-    Built after freezing: a frozen parameter in an optimiser would still decay. Each group's `rate` is the part of the
-    learning rate that it gets. before: an optimiser of the same model; what it knows of parameters that still train is
-    taken over.
+    Weight decay leaves out biases and norm weights (Devlin et al. 2019), and the factors of IA3 adapters: they change
+    nothing at one, not at zero. Build the optimiser after freezing: a frozen parameter in it would still decay. Each
+    group's `rate` is the fraction of the learning rate that the group gets.
+
+    Args:
+        stack: The model, with the plan in effect.
+        hyper: The learning rate, weight decay, `adam_eps` and layer-wise decay of the rate.
+        before: An earlier optimiser of the same model. Its state of parameters that still train is taken over.
     """
     import torch
 
@@ -46,9 +50,29 @@ def build_optimiser(stack: EncoderStack, hyper: HyperParameters, before: Any = N
     return optimiser
 
 
+def optimiser_state(optimiser: Any, stack: EncoderStack) -> dict[str, dict[str, Tensor]]:
+    """Return the optimiser's state of each parameter, by the parameter's name in the model.
+
+    The library's own `state_dict` numbers the parameters, so that it fits no optimiser of another plan.
+    """
+    names = {id(parameter): name for name, parameter in stack.model.named_parameters()}
+    return {names[id(parameter)]: dict(state) for parameter, state in optimiser.state.items()}
+
+
+def load_optimiser_state(optimiser: Any, stack: EncoderStack, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Replace the optimiser's state by what `optimiser_state` returned."""
+    parameters = dict(stack.model.named_parameters())
+    optimiser.state.clear()
+    for name, values in state.items():
+        parameter = parameters[name]
+        optimiser.state[parameter].update({part: value.to(parameter.device) for part, value in values.items()})
+
+
 def _factors(stack: EncoderStack) -> set[int]:
-    """Vectors that scale what a module reads or gives (IA3). `peft` writes them as matrices of one row or column, and
-    keeps them outside of any module that multiplies matrices."""
+    """Return the ids of vectors that scale the input or output of a module (IA3).
+
+    `peft` stores them as matrices of one row or column, and keeps them outside of any module that multiplies matrices.
+    """
     from torch import nn
 
     dictionaries = (module for module in stack.model.modules() if isinstance(module, nn.ParameterDict))
@@ -56,13 +80,17 @@ def _factors(stack: EncoderStack) -> set[int]:
 
 
 def set_rate(optimiser: Any, lr: float) -> None:
-    """The learning rate of the next step; of it each group has its part."""
+    """Set the learning rate of the next step; each group gets its own fraction of it."""
     for group in optimiser.param_groups:
         group["lr"] = lr * group["rate"]
 
 
 def _rates(stack: EncoderStack, factor: float) -> dict[int, float]:
-    """By parameter, where it is not 1; a parameter that several layers share has the rate of the lowest."""
+    """Return the fraction of the learning rate by the id of each parameter of embeddings and layers.
+
+    The fraction is multiplied by `factor` from each layer to the one below it. The result is empty for a factor of 1.
+    A parameter that several layers share has the rate of the lowest one.
+    """
     if factor == 1:
         return {}
     blocks = [stack.embeddings, *((layer,) for layer in stack.layers)]  # the embeddings are one below layer 0
@@ -73,7 +101,13 @@ def _rates(stack: EncoderStack, factor: float) -> dict[int, float]:
 
 
 def learning_rate(step: int, total_steps: int, hyper: HyperParameters) -> float:
-    """The rate of step 0 ≤ `step` < `total_steps`: linear rise over the warm-up, linear fall to zero after it."""
+    """Return the learning rate of a step: a linear rise over the warm-up, then a linear fall to zero.
+
+    Args:
+        step: The number of the step, from 0 to below `total_steps`.
+        total_steps: The number of steps of the training.
+        hyper: The highest rate, and the fraction of all steps that is warm-up.
+    """
     warmup_steps = hyper.warmup * total_steps
     if step < warmup_steps:
         return hyper.lr * (step + 1) / (warmup_steps + 1)
@@ -81,7 +115,10 @@ def learning_rate(step: int, total_steps: int, hyper: HyperParameters) -> float:
 
 
 def loss_function(labels: Labels) -> Callable[[Tensor, Tensor], Tensor]:
-    """Mean loss of logits [b, outputs] against targets: cross-entropy, binary cross-entropy, or squared error."""
+    """Return the mean loss of logits [batch, outputs] against targets.
+
+    It is cross-entropy, binary cross-entropy for several labels, or squared error for a regression.
+    """
     from torch.nn import functional
 
     if labels.kind is TargetKind.REGRESSION:

@@ -1,9 +1,10 @@
-"""A strategy that changes its mind while the model trains: when it is asked, what it is told, what it said."""
+"""The plans in effect over a training: when an adaptive strategy is asked, what it is told, and what it answered."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import TrainingError
@@ -17,32 +18,35 @@ if TYPE_CHECKING:
 
 
 class GradientWatch:
-    """Adds up the gradients of embeddings and layers from step to step, for the norms of the sums."""
+    """The gradients of embeddings and layers, summed over steps, for strategies that look at the norms of the sums."""
 
     def __init__(self, stack: EncoderStack) -> None:
+        """Begin with no gradients."""
         self._blocks = [[p for m in stack.embeddings for p in m.parameters()]]
         self._blocks += [list(layer.parameters()) for layer in stack.layers]
         self.sums: dict[nn.Parameter, Tensor] = {}
-        """Since the last time they were taken."""
+        """The sum of each parameter's gradients since the norms were last taken."""
 
     def add(self, *, skipping_overflows: bool = False) -> None:
-        """The gradients at hand. Those of frozen parameters are not there, and count as nothing.
+        """Add the current gradients. Frozen parameters have none, and count as zero.
 
-        skipping_overflows: where one of them is not finite, none counts, since the update is left out (fp16).
+        Args:
+            skipping_overflows: Whether no gradient of this step counts if one of them is not finite, since the update
+                is then left out (fp16).
         """
         import torch
 
-        found = {p: p.grad.detach() for block in self._blocks for p in block if p.grad is not None}
-        if skipping_overflows and found:
-            finite = torch.isfinite(torch.stack(torch._foreach_norm(list(found.values())))).all()
-            found = {p: torch.where(finite, gradient, 0.0) for p, gradient in found.items()}
-        known = [p for p in found if p in self.sums]
+        gradients = {p: p.grad.detach() for block in self._blocks for p in block if p.grad is not None}
+        if skipping_overflows and gradients:
+            finite = torch.isfinite(torch.stack(torch._foreach_norm(list(gradients.values())))).all()
+            gradients = {p: torch.where(finite, gradient, 0.0) for p, gradient in gradients.items()}
+        known = [p for p in gradients if p in self.sums]
         if known:
-            torch._foreach_add_([self.sums[p] for p in known], [found[p] for p in known])
-        self.sums |= {p: gradient.clone() for p, gradient in found.items() if p not in self.sums}
+            torch._foreach_add_([self.sums[p] for p in known], [gradients[p] for p in known])
+        self.sums |= {p: gradient.clone() for p, gradient in gradients.items() if p not in self.sums}
 
     def take(self) -> BlockNorms:
-        """The norms since the last time, and begin again. Waits for the device."""
+        """Return the norm of each block's sum since the last call, and begin again. This waits for the device."""
         import torch
 
         norms: list[Tensor | None] = []
@@ -56,17 +60,17 @@ class GradientWatch:
 
 @dataclass
 class Segment:
-    """A stretch of training in which the same things were frozen."""
+    """A stretch of training in which the same parts were frozen."""
 
     plan: FreezePlan
     depth: int
-    """How many layers were not computed, since their outputs were at hand."""
+    """The number of layers that were not computed, since their outputs were stored."""
     batches: list[np.ndarray[Any, Any]] = field(default_factory=list)
-    """The examples trained on, batch by batch."""
+    """The places in the split of the examples trained on, batch by batch: int64 [batch] each."""
 
     @property
     def indices(self) -> np.ndarray[Any, Any]:
-        """int64 [n]; an example counts as often as it was trained on."""
+        """The examples trained on: int64 [n]; each occurs as often as it was trained on."""
         import numpy as np
 
         return np.concatenate(self.batches) if self.batches else np.zeros(0, dtype=np.int64)
@@ -74,39 +78,61 @@ class Segment:
 
 @dataclass
 class FreezeSchedule:
-    """What is frozen as a training goes along. A strategy that is None, or has no revisions, is never asked."""
+    """The parts that are frozen at each time of a training.
+
+    A strategy that is None or has no revisions is never asked.
+    """
 
     stack: EncoderStack
     plan: FreezePlan
+    """The plan in effect."""
     strategy: Strategy | None = None
     segments: list[Segment] = field(default_factory=list)
+    """The stretches of training so far, the current one last."""
     events: list[FreezeEvent] = field(default_factory=list)
+    """The state of each block at each evaluation point; empty unless the strategy is adaptive."""
     norms: list[BlockNorms] = field(default_factory=list)
+    """The gradient norms at each evaluation point; empty unless the strategy asks for them."""
 
     def __post_init__(self) -> None:
+        """Ask the strategy when it wants to be asked."""
         self.revisions: Revisions | None = self.strategy.revisions() if self.strategy else None
         self.watch = GradientWatch(self.stack) if self.revisions and self.revisions.gradient_norms else None
         if self.revisions:
             self._log(0, 1, None)
 
+    @property
+    def adaptive(self) -> bool:
+        """True if the strategy may change the plan while the model trains."""
+        return self.revisions is not None
+
     def begin_segment(self, depth: int) -> None:
+        """Begin a segment of the plan in effect, with the outputs of the lowest `depth` layers stored."""
         self.segments.append(Segment(self.plan, depth))
 
     def trained_on(self, indices: Any) -> None:
-        """A batch's examples: a tensor of int64 [b] on the CPU."""
+        """Note the examples of a batch: a tensor of int64 [batch] on the CPU."""
         self.segments[-1].batches.append(indices.numpy())
 
     def is_due(self, step: int, steps: int) -> bool:
-        """Whether the strategy is to be asked after `step` (from 1) of the `steps` of an epoch."""
+        """Return whether the strategy is to be asked after `step` (from 1) of the `steps` of an epoch."""
         if self.revisions is None:
             return False
         times = self.revisions.per_epoch
         return any(step == math.ceil(part * steps / times) for part in range(1, times + 1))
 
     def ask(self, *, epoch: int, epochs: int, step: int, steps: int, dev_scores: list[float]) -> bool:
-        """Ask the strategy; whether `plan` has changed.
+        """Ask the strategy what to freeze from now on, and return whether the plan has changed.
 
-        Raises TrainingError where the answer breaks the strategy's own promise.
+        Args:
+            epoch: The current epoch, from 1.
+            epochs: The number of epochs of the training.
+            step: The number of steps done.
+            steps: The number of steps of the training.
+            dev_scores: The dev score of each epoch that has been scored.
+
+        Raises:
+            TrainingError: The answer breaks the strategy's own promise.
         """
         assert self.strategy is not None
         if self.watch is not None:
@@ -119,7 +145,49 @@ class FreezeSchedule:
         self._log(step, epoch, self.norms[-1] if self.norms else None)
         return changed
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the plan in effect, and all that was noted so far: tensors and values for JSON."""
+        import torch
+
+        names = {id(parameter): name for name, parameter in self.stack.model.named_parameters()}
+        sums = {} if self.watch is None else self.watch.sums
+        return {
+            "plan": _plan_as_json(self.plan),
+            "segments": [
+                {
+                    "plan": _plan_as_json(segment.plan),
+                    "depth": segment.depth,
+                    "sizes": [len(batch) for batch in segment.batches],
+                    "indices": torch.from_numpy(segment.indices),
+                }
+                for segment in self.segments
+            ],
+            "events": [asdict(event) for event in self.events],
+            "norms": [[norms.embeddings, list(norms.layers)] for norms in self.norms],
+            "gradients": {names[id(parameter)]: value for parameter, value in sums.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `state_dict` returned. The plan is not put into effect."""
+        first = self.plan
+        self.plan = _plan_from_json(state["plan"], first)
+        self.segments = [
+            Segment(
+                _plan_from_json(segment["plan"], first),
+                segment["depth"],
+                _batches(segment["indices"].numpy(), segment["sizes"]),
+            )
+            for segment in state["segments"]
+        ]
+        self.events = [FreezeEvent(**event) for event in state["events"]]
+        self.norms = [BlockNorms(embeddings, tuple(layers)) for embeddings, layers in state["norms"]]
+        if self.watch is not None:
+            parameters = dict(self.stack.model.named_parameters())
+            sums = {parameters[name]: value for name, value in state["gradients"].items()}
+            self.watch.sums = {parameter: value.to(parameter.device) for parameter, value in sums.items()}
+
     def _check(self, revised: object) -> None:
+        """Raise TrainingError if the strategy may not answer this."""
         assert self.strategy is not None
         assert self.revisions is not None
         said = f"strategy {self.strategy.name!r}: revise returned"
@@ -133,7 +201,7 @@ class FreezeSchedule:
             )
 
     def _log(self, step: int, epoch: int, norms: BlockNorms | None) -> None:
-        """A row for each block."""
+        """Add an event for each block."""
         self.events.append(
             FreezeEvent(step, epoch, "embeddings", norms.embeddings if norms else None, self.plan.embeddings)
         )
@@ -141,3 +209,23 @@ class FreezeSchedule:
             norm = norms.layers[layer] if norms else None
             frozen = layer in self.plan.frozen_layers
             self.events.append(FreezeEvent(step, epoch, f"layer {layer}", norm, frozen))
+
+
+def _plan_as_json(plan: FreezePlan) -> dict[str, Any]:
+    return {"frozen_layers": sorted(plan.frozen_layers), "embeddings": plan.embeddings, "pooler": plan.pooler}
+
+
+def _plan_from_json(content: Mapping[str, Any], like: FreezePlan) -> FreezePlan:
+    return replace(
+        like,
+        frozen_layers=frozenset(content["frozen_layers"]),
+        embeddings=content["embeddings"],
+        pooler=content["pooler"],
+    )
+
+
+def _batches(indices: np.ndarray[Any, Any], sizes: list[int]) -> list[np.ndarray[Any, Any]]:
+    """Cut the examples of a segment into its batches again."""
+    import numpy as np
+
+    return np.split(indices, np.cumsum(sizes)[:-1]) if sizes else []

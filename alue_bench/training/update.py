@@ -1,35 +1,64 @@
-"""One update of the weights: forward, backward, clip, step; in parts where the memory does not hold the batch."""
+"""One update of the weights: forward, backward, clip, step; in parts if the memory does not hold the batch."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import TrainingError
-from alue_bench.contract.spec import HyperParameters
 from alue_bench.data.batches import Batch
+from alue_bench.training.config import TrainingConfig
 from alue_bench.training.device.cuda_graphs import GraphRecorder, RecordedBackward
 from alue_bench.training.device.errors import is_out_of_memory, release
 from alue_bench.training.device.precision import Device, autocast
 from alue_bench.training.forward import Forward
-from alue_bench.training.optimizer import set_rate
+from alue_bench.training.optimizer import loss_function, set_rate
 from alue_bench.training.prefix.frozen_prefix import Examples
 from alue_bench.training.schedule import GradientWatch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-LossOf = Callable[["Tensor", "Tensor"], "Tensor"]
-"""Mean loss of logits [b, outputs] against targets."""
+
+@dataclass(frozen=True)
+class BackwardPass:
+    """The forward and backward pass of a batch.
+
+    It is no method of `Updater`: recordings would hold the updater, and the updater them, until the next garbage
+    collection.
+    """
+
+    forward: Forward
+    depth: int
+    """The number of layers whose outputs are stored."""
+    loss_of: Callable[[Tensor, Tensor], Tensor]
+    """The mean loss of logits [batch, outputs] against targets."""
+    scaler: Any
+    """The gradient scaler of fp16."""
+    device: Device
+
+    def __call__(self, batch: Batch, states: Tensor | None, share: float = 1.0) -> Tensor:
+        """Add to the parameters' gradients, and return the mean loss, on the device.
+
+        Args:
+            batch: A batch, or a part of one.
+            states: The outputs of the stored layers, [batch, tokens, hidden].
+            share: The fraction of the whole batch's examples that this part has.
+        """
+        with autocast(self.device):
+            logits = self.forward.logits(batch, self.depth, states)
+        loss = self.loss_of(logits, batch.targets) * share
+        self.scaler.scale(loss).backward()
+        return loss.detach()
 
 
 class Updater:
-    """Holds what the updates of a training share.
+    """The state that the updates of a training share.
 
-    Where a batch does not fit the memory, it is cut in half, and again, and the gradients of the parts are added up:
-    the batch size of the recipe stays what it is. `micro_batch` tells how large the parts have become.
+    A batch that does not fit the memory is cut in half, and again, and the gradients of the parts are added up: the
+    batch size of the recipe stays as it is. `micro_batch` is the size that the parts have reached.
     """
 
     def __init__(
@@ -37,40 +66,55 @@ class Updater:
         forward: Forward,
         examples: Examples,
         optimiser: Any,
-        loss_of: LossOf,
-        hyper: HyperParameters,
-        device: Device,
+        config: TrainingConfig,
         watch: GradientWatch | None = None,
         recorder: Callable[[], GraphRecorder] | None = None,
     ) -> None:
-        """watch: is shown the gradients of each update. recorder: gives what records steps, one for each shape of
-        batch, of what trains at a time."""
+        """Make ready for the first update.
+
+        Args:
+            forward: The way through the model.
+            examples: The train split.
+            optimiser: The optimiser over the parameters that train.
+            config: The label space, the batch size, clipping and the device.
+            watch: It is shown the gradients of each update.
+            recorder: It makes the recorder of training steps, which are recorded once for each shape of batch. A new
+                recorder is made whenever other parameters train. None records nothing.
+        """
         import torch
 
         self._forward = forward
         self._watch = watch
-        self._loss_of = loss_of
-        self._hyper = hyper
-        self._device = device
+        self._loss_of = loss_function(config.labels)
+        self._hyper = config.hyper
+        self._device = config.device
         self._recorder = recorder
         self._recorded: RecordedBackward | None = None
-        self.scaler = torch.amp.GradScaler(device.name, enabled=device.precision == "fp16")
-        self.micro_batch = hyper.batch_size
-        self.go_on_with(examples, optimiser)
+        self.scaler = torch.amp.GradScaler(self._device.name, enabled=self._device.precision == "fp16")
+        self.micro_batch = self._hyper.batch_size
+        self.continue_with(examples, optimiser)
 
-    def go_on_with(self, examples: Examples, optimiser: Any) -> None:
-        """Where what trains has changed: another optimiser, perhaps another start."""
+    def continue_with(self, examples: Examples, optimiser: Any) -> None:
+        """Continue with another optimiser, since other parameters train now, and perhaps from a deeper prefix."""
         self._examples = examples
         self.optimiser = optimiser
         self._trained = [parameter for group in optimiser.param_groups for parameter in group["params"]]
-        # No method of this object's: recordings would hold it, and it them, for as long as nobody collects garbage.
-        self._backward = partial(_backward, self._forward, examples.depth, self._loss_of, self.scaler, self._device)
+        self._backward = BackwardPass(self._forward, examples.depth, self._loss_of, self.scaler, self._device)
         self._forget_recordings()
         if self._recorder is not None:
             self._recorded = RecordedBackward(self._backward, self._trained, self._recorder())
 
-    def let_go(self) -> None:
-        """Of recordings and gradients."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return the size of the parts of a batch and the scaler's state; the optimiser's is not part of it."""
+        return {"micro_batch": self.micro_batch, "scaler": self.scaler.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
+        self.micro_batch = state["micro_batch"]
+        self.scaler.load_state_dict(state["scaler"])
+
+    def release(self) -> None:
+        """Release recordings and gradients."""
         self._forget_recordings()
         self.optimiser.zero_grad(set_to_none=True)
 
@@ -81,13 +125,18 @@ class Updater:
 
     @property
     def recorded_shapes(self) -> int:
-        """Of how many shapes a step is recorded."""
+        """The number of batch shapes for which a step is recorded."""
         return self._recorded.recorded if self._recorded else 0
 
     def update(self, batch: Batch, lr: float) -> tuple[Tensor, Tensor]:
-        """Train on a batch; returns its mean loss and the norm of its gradient before clipping, both on the device.
+        """Train on a batch; return its mean loss and the norm of its gradient before clipping, both on the device.
 
-        Raises TrainingError where the memory does not hold a single example.
+        Args:
+            batch: The batch, on the CPU.
+            lr: The learning rate of this step.
+
+        Raises:
+            TrainingError: The memory does not hold a single example.
         """
         set_rate(self.optimiser, lr)
         loss = self._gradients(batch)
@@ -101,9 +150,9 @@ class Updater:
         return loss, norm
 
     def warm_up(self, batch: Batch) -> None:
-        """Find out what of a batch fits the memory, and pay one-off costs; weights stay as they are.
+        """Find out how much of a batch fits the memory, and pay one-off costs; weights stay as they are.
 
-        The optimiser's state is there before the batch, as it will be in training.
+        The optimiser's state takes its memory before the batch does, as it will in training.
         """
         import torch
 
@@ -123,7 +172,7 @@ class Updater:
         self._clear_gradients()
 
     def _gradients(self, batch: Batch) -> Tensor:
-        """Add up the gradients of a batch's mean loss over its parts."""
+        """Add up the gradients of a batch's mean loss over its parts, and return the loss."""
         while True:
             try:
                 return sum(self._backward_of(part, batch) for part in _parts(batch, self.micro_batch))  # type: ignore[return-value]
@@ -159,7 +208,7 @@ class Updater:
             self.optimiser.zero_grad(set_to_none=True)
 
     def _clip(self) -> Tensor:
-        """Scale gradients that are too long; returns the global norm before that."""
+        """Scale gradients that are too long, and return the global norm before that."""
         import torch
 
         gradients = [parameter.grad for parameter in self._trained if parameter.grad is not None]
@@ -179,7 +228,7 @@ class Updater:
 
 
 def _norms(gradients: list[Tensor], device: str) -> Tensor:
-    """Of each."""
+    """Return the L2 norm of each gradient: [gradients]."""
     import torch
 
     if device == "cpu":  # where the library's norm takes twice as long, on one core, and is less exact
@@ -188,26 +237,8 @@ def _norms(gradients: list[Tensor], device: str) -> Tensor:
     return torch.stack(torch._foreach_norm(gradients))
 
 
-def _backward(
-    forward: Forward,
-    depth: int,
-    loss_of: LossOf,
-    scaler: Any,
-    device: Device,
-    batch: Batch,
-    states: Tensor | None,
-    share: float = 1.0,
-) -> Tensor:
-    """Mean loss of a batch; adds to the gradients. share: the part of it that counts, for a part of a batch."""
-    with autocast(device):
-        logits = forward.logits(batch, depth, states)
-    loss = loss_of(logits, batch.targets) * share
-    scaler.scale(loss).backward()
-    return loss.detach()
-
-
 def _parts(batch: Batch, size: int) -> Iterator[Batch]:
-    """The batch in parts of at most `size` examples, each padded to the longest of its own."""
+    """Yield the batch in parts of at most `size` examples, each padded to its own longest example."""
     if len(batch.indices) <= size:
         yield batch
         return

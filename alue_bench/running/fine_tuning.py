@@ -1,0 +1,200 @@
+"""The training of a run: load the model, freeze it, fine-tune it, select the epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from alue_bench.contract.errors import NonFiniteLossError
+from alue_bench.contract.spec import Predictions, RunSpec
+from alue_bench.data.tokenisation import TokenisedSplit
+from alue_bench.evaluation.metrics import metrics
+from alue_bench.evaluation.predictions import decide, predictions_table
+from alue_bench.measure.energy import Energy
+from alue_bench.measure.flops import method_of
+from alue_bench.measure.memory import PeakMemory
+from alue_bench.running.inputs import RunInputs, cache_description, tokenised_for
+from alue_bench.running.notes import NO_GRAPHS, flops_notes, model_notes, training_notes
+from alue_bench.running.work import Work, flops_done, full_flops, most_parameters
+from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
+from alue_bench.training.checkpointing import CheckpointFile
+from alue_bench.training.config import TrainingConfig
+from alue_bench.training.device.errors import release
+from alue_bench.training.device.precision import Device
+from alue_bench.training.forward import Forward, choose_forward
+from alue_bench.training.freezing import apply_plan, check_frozen, frozen_weights
+from alue_bench.training.prefix.frozen_prefix import Examples, FrozenPrefix
+from alue_bench.training.prefix.growing import GrowingPrefix
+from alue_bench.training.result import TrainingResult
+from alue_bench.training.schedule import FreezeSchedule
+from alue_bench.training.session import OnStep, Scorer, TrainingSession, fine_tune
+from alue_bench.training.surgery import operate, seeded
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model after fine-tuning, with the costs of its training: all that scoring it on another test set needs."""
+
+    key: str
+    """The key of all that determines the trained weights: `RunSpec.training_key`."""
+    file: CheckpointFile | None
+    """The checkpoint of the training, to be removed when the run is recorded."""
+    stack: EncoderStack
+    forward: Forward
+    device: Device
+    tokenizer: Any
+    training: TrainingResult
+    dev_predictions: Predictions
+    """The predictions for the dev split by the selected epoch's weights."""
+    prefix: FrozenPrefix
+    """The frozen prefix for further splits."""
+    prefixes: dict[str, Examples]
+    """The train and dev split, with the outputs of the frozen prefix."""
+    memory: PeakMemory
+    energy: Energy
+    work: Work
+    prepare_s: float
+    """Seconds that went into frozen prefixes for all runs of the plan, this one's among them."""
+    notes: tuple[str, ...]
+
+
+def train(spec: RunSpec, inputs: RunInputs, *, on_step: OnStep = lambda done, total: None) -> Trained:
+    """Load, freeze and fine-tune a model, and select the epoch.
+
+    If a loss is not finite in a narrow number format, the training is done again in fp32.
+
+    Args:
+        spec: The run.
+        inputs: The objects that its names stand for.
+        on_step: It is called after every step with the number of steps done and of all steps.
+
+    Raises:
+        NonFiniteLossError: A loss is not finite in fp32.
+        TrainingError: The model cannot be trained, or frozen parameters changed.
+    """
+    try:
+        return _train(spec, inputs, Device(spec.device, spec.precision, spec.cuda_graphs), on_step)
+    except NonFiniteLossError as error:
+        if spec.precision == "fp32":
+            raise
+        failure = str(error)
+    release(spec.device)  # outside the handler, whose traceback holds the first model
+    trained = _train(spec, inputs, Device(spec.device, "fp32", spec.cuda_graphs), on_step)
+    return replace(trained, notes=(f"trained in fp32, after {spec.precision} failed: {failure}", *trained.notes))
+
+
+def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) -> Trained:
+    """Train in one number format."""
+    notes = model_notes(inputs)
+    inputs.prefixes.on_problem = notes.append
+    file = None
+    if inputs.checkpointing is not None:
+        file = inputs.checkpointing.of(f"{spec.training_key}-{device.precision}", notes.append)
+
+    labels = inputs.train_task.labels
+    tokenizer = inputs.models.tokenizer(inputs.checkpoint)
+    stack = view_as_stack(inputs.models.model(inputs.checkpoint, labels, init_seed=spec.init_seed))
+    splits = {name: tokenised_for(stack, inputs.train_rows, name, spec, inputs, tokenizer) for name in ("train", "dev")}
+    lengths = splits["train"].lengths
+    whole_flops, method = full_flops(stack, lengths, spec.hyper), method_of(stack)
+    notes += flops_notes(method)
+
+    with seeded(spec.init_seed):
+        stack = operate(stack, spec.kept_layers, spec.adapter)
+    stack.model.to(spec.device)
+    apply_plan(stack, spec.freeze_plan)
+    forward = choose_forward(stack, device.compute, recorded=device.graphs)
+    if device.graphs and not forward.recordable:
+        device = replace(device, graphs=False)
+        notes.append(NO_GRAPHS)
+
+    prefixes = _Prefixes(spec, inputs, stack, forward, device)
+    prefix = prefixes.behind(spec.freeze_plan.prefix_layers)
+    prepare_s = prefixes.prepare(prefix, splits, tokenizer)
+    frozen = frozen_weights(stack, spec.freeze_plan)
+    with PeakMemory(spec.device, inputs.models.kept_bytes) as memory, Energy(spec.device) as energy:
+        data = GrowingPrefix(prefix, spec.freeze_plan, splits, prefixes.behind, prefixes.states_of)
+        schedule = FreezeSchedule(stack, spec.freeze_plan, inputs.strategy)
+        config = TrainingConfig(labels, spec.hyper, spec.data_seed, device, inputs.trial.padding)
+        session = TrainingSession(stack, forward, schedule, data, config, _dev_scorer(inputs, splits["dev"]))
+        training = fine_tune(session, file=file, on_step=on_step)
+    check_frozen(stack, frozen, (segment.plan for segment in schedule.segments))
+    notes += training_notes(spec, inputs, device, training, splits)
+
+    return Trained(
+        key=spec.training_key,
+        file=file,
+        stack=stack,
+        forward=forward,
+        device=device,
+        tokenizer=tokenizer,
+        training=training,
+        dev_predictions=predictions_table(
+            splits["dev"].ids, splits["dev"].targets.numpy(), training.selected_dev_logits, labels
+        ),
+        # The selected epoch's weights may be of a time when less was frozen: no stored outputs for other splits then.
+        prefix=prefixes.behind(None) if schedule.adaptive else prefix,
+        prefixes={name: data.examples(name) for name in splits},
+        memory=memory,
+        energy=energy,
+        work=Work(
+            parameters=most_parameters(stack, schedule.segments),
+            flops=flops_done(stack, schedule.segments, lengths, spec.hyper, head_reads_first=forward.head_reads_first),
+            flops_full=whole_flops,
+            method=method,
+        ),
+        prepare_s=prepare_s,
+        notes=tuple(notes),
+    )
+
+
+def _dev_scorer(inputs: RunInputs, dev: TokenisedSplit) -> Scorer:
+    """Return the function that scores dev logits; the task's primary metric selects the epoch."""
+    task, targets = inputs.train_task, dev.targets.numpy()
+
+    def score(logits: Any) -> dict[str, float]:
+        values = metrics(targets, decide(logits, task.labels), task.labels)
+        return {**values, "score": values[task.primary]}
+
+    return score
+
+
+@dataclass(frozen=True)
+class _Prefixes:
+    """The frozen prefixes of a run's model, of whatever depth."""
+
+    spec: RunSpec
+    inputs: RunInputs
+    stack: EncoderStack
+    forward: Forward
+    device: Device
+
+    def behind(self, depth: int | None) -> FrozenPrefix:
+        """Return the prefix of so many layers of the model as it is now; None is for no prefix."""
+        # The stored outputs of an architecture whose texts are not independent would be of other batches than those of
+        # the training.
+        kept = self.inputs.strategy.keeps_prefix and self.inputs.trial.independent
+        store = self.inputs.prefixes
+        return FrozenPrefix(self.stack, self.forward, depth if kept else None, store=store, device=self.device)
+
+    def states_of(self, prefix: FrozenPrefix, name: str, split: TokenisedSplit) -> Examples:
+        """Return the split of this name with the outputs of the prefix."""
+        return prefix.examples(split, self.inputs.trial.padding, cache_description(self.spec, name))
+
+    def prepare(self, prefix: FrozenPrefix, splits: Mapping[str, TokenisedSplit], tokenizer: Any) -> float:
+        """Store the outputs of all depths that the plan's runs need, in one pass; return the seconds that it took.
+
+        This happens before the clock of the run starts: every run is charged what its own prefix costs alone. Where the
+        plan has a single depth, nothing is done.
+        """
+        if len(self.inputs.depths.depths) <= 1:
+            return 0.0
+        rows = self.inputs.rows
+        test = tokenised_for(self.stack, rows, "test", self.spec, self.inputs, tokenizer)
+        all_splits = {**splits, "test": test}
+        descriptions = {name: cache_description(self.spec, name) for name in all_splits}
+        began = time.perf_counter()
+        prefix.prepare(all_splits, self.inputs.trial.padding, descriptions, self.inputs.depths)
+        return time.perf_counter() - began

@@ -1,0 +1,81 @@
+"""The objects that a run specification's names stand for, and its splits as token ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from alue_bench.contract.model import Model
+from alue_bench.contract.spec import RunSpec
+from alue_bench.contract.strategy import Strategy
+from alue_bench.contract.task import Task
+from alue_bench.data.splits import TaskRows
+from alue_bench.data.tokenisation import TokenCache, TokenisedSplit
+from alue_bench.training.architecture.encoder_stack import EncoderStack, check_ids
+from alue_bench.training.architecture.trial import Trial
+from alue_bench.training.checkpointing import Checkpointing
+from alue_bench.training.prefix.frozen_prefix import PlannedDepths
+from alue_bench.training.prefix.store import PrefixStore
+from alue_bench.training.pretrained.loading import Checkpoint
+from alue_bench.training.pretrained.model_cache import ModelCache
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """The objects that a spec's names stand for, loaded once for a plan."""
+
+    task: Task
+    rows: TaskRows
+    train_task: Task
+    train_rows: TaskRows
+    model: Model
+    strategy: Strategy
+    checkpoint: Checkpoint
+    trial: Trial
+    """The padding side and number format that the model can do with its tokenizer."""
+    tokens: TokenCache
+    prefixes: PrefixStore
+    models: ModelCache = field(default_factory=ModelCache)
+    checkpointing: Checkpointing | None = None
+    """The place of checkpoints; None where trainings write none."""
+    depths: PlannedDepths = field(default_factory=PlannedDepths)
+    """The depths of the frozen prefixes of all runs that share this model and this training data."""
+
+
+def tokenised(rows: TaskRows, split: str, spec: RunSpec, inputs: RunInputs, tokenizer: Any) -> TokenisedSplit:
+    """Return a split as the run's model reads it; it is computed once and kept.
+
+    Args:
+        rows: `inputs.rows` or `inputs.train_rows`.
+        split: The name of the split in these rows.
+        spec: The run; it gives the greatest length in tokens.
+        inputs: The run's inputs.
+        tokenizer: The tokenizer of the run's model.
+    """
+    task = inputs.task if rows is inputs.rows else inputs.train_task
+    return inputs.tokens.tokenised(
+        rows.splits[split],
+        labels=task.labels,
+        model=inputs.model,
+        model_digest=spec.model_digest,
+        tokenizer=tokenizer,
+        max_length=spec.hyper.max_length,
+    )
+
+
+def tokenised_for(
+    stack: EncoderStack, rows: TaskRows, split: str, spec: RunSpec, inputs: RunInputs, tokenizer: Any
+) -> TokenisedSplit:
+    """Return a split as `tokenised` does, for a model at hand.
+
+    Raises:
+        TrainingError: The model has no embedding for a token id that the tokenizer gives.
+    """
+    tokens = tokenised(rows, split, spec, inputs, tokenizer)
+    check_ids(stack, tokens, f"model {spec.model!r}")
+    return tokens
+
+
+def cache_description(spec: RunSpec, split: str) -> dict[str, str]:
+    """Return what the cache of frozen layers notes with an entry, for people."""
+    return {"task": spec.train_task, "split": split, "model": spec.model}

@@ -1,0 +1,141 @@
+"""The metrics of a run, by their names in MLflow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from alue_bench.contract.spec import RunSpec
+from alue_bench.contract.transfer import transferred_targets
+from alue_bench.data.tokenisation import encode_targets
+from alue_bench.evaluation.learning import Trivial, trivial
+from alue_bench.evaluation.metrics import metrics
+from alue_bench.evaluation.predictions import decide
+from alue_bench.measure.best_effort import best_effort
+from alue_bench.running.fine_tuning import Trained
+from alue_bench.running.inputs import RunInputs
+from alue_bench.running.scoring import ScoredSplit, prefix_s
+
+
+def quality_metrics(inputs: RunInputs, trained: Trained, test: ScoredSplit) -> dict[str, float]:
+    """Return the test metrics (test/*), and which epoch was selected by which dev score (selection/*)."""
+    training, task = trained.training, inputs.task
+    values = metrics(test.gold, test.predicted, task.labels)
+    return {
+        **{f"test/{name}": value for name, value in values.items()},
+        "test/score": values[task.primary],
+        "selection/dev_score": training.dev_scores[training.selected_epoch - 1],
+        "selection/epoch": training.selected_epoch,
+    }
+
+
+def trivial_metrics(
+    inputs: RunInputs, trained: Trained, test: ScoredSplit, on_problem: Callable[[str], None]
+) -> dict[str, float]:
+    """Return the scores of a baseline that ignores the text, on the test and the dev split (*/trivial_score).
+
+    Beside each is the standard error of the model's distance from it (*/above_trivial_error), where it is defined.
+    """
+    task, train_task = inputs.task, inputs.train_task
+    train_targets = encode_targets(inputs.train_rows.splits["train"], train_task.labels).numpy()
+
+    def on_test() -> Trivial:
+        known = transferred_targets(train_targets, task, train_task)
+        return trivial(known, test.gold, test.predicted, task.labels, task.primary)
+
+    def on_dev() -> Trivial:
+        gold = encode_targets(inputs.train_rows.splits["dev"], train_task.labels).numpy()
+        predicted = decide(trained.training.selected_dev_logits, train_task.labels)
+        return trivial(train_targets, gold, predicted, train_task.labels, train_task.primary)
+
+    values = {}
+    for name, scored in (("test", on_test), ("selection", on_dev)):
+        baseline = best_effort(f"no {name}/trivial_score", scored, on_problem)
+        if baseline is not None:
+            values[f"{name}/trivial_score"] = baseline.score
+            if math.isfinite(baseline.error):
+                values[f"{name}/above_trivial_error"] = baseline.error
+    return values
+
+
+def time_metrics(trained: Trained, test: ScoredSplit, *, total_s: float, reused: bool) -> dict[str, float]:
+    """Return the seconds of each part of a run (runtime/*).
+
+    Args:
+        trained: The model with the costs of its training.
+        test: The scored test split.
+        total_s: The wall-clock seconds of the run.
+        reused: Whether an earlier run trained the model.
+    """
+    training, prefixes = trained.training, trained.prefixes
+    train_prefix = prefixes["train"].prefix
+    return {
+        "runtime/train_s": _train_s(trained),
+        "runtime/loop_s": training.loop_s,
+        "runtime/prefix_s": prefix_s(prefixes["train"]),
+        "runtime/prefix_reused": float(train_prefix is not None and train_prefix.reused),
+        "runtime/prepare_s": trained.prepare_s,
+        "runtime/dev_s": training.dev_s + prefix_s(prefixes["dev"]),
+        "runtime/test_s": test.seconds,
+        "runtime/total_s": total_s,
+        "runtime/train_reused": float(reused),
+    }
+
+
+def throughput_metrics(trained: Trained, test: ScoredSplit, attainable: float | None) -> dict[str, float]:
+    """Return work by the second (throughput/*).
+
+    Args:
+        trained: The model with the costs of its training.
+        test: The scored test split.
+        attainable: The FLOPs per second that the hardware reaches in large matrix products; None where unknown.
+    """
+    training, train_s = trained.training, _train_s(trained)
+    values = {
+        "throughput/train_samples_per_s": training.samples / train_s,
+        "throughput/train_tokens_per_s": training.tokens / train_s,
+        "throughput/train_flops_per_s": trained.work.flops / train_s,
+        "throughput/padding_share": 1 - training.tokens / training.padded_tokens,
+        "throughput/test_samples_per_s": len(test.split) / test.seconds,
+    }
+    if attainable:
+        values["throughput/flops_utilisation"] = trained.work.flops / train_s / attainable
+    return values
+
+
+def resource_metrics(trained: Trained) -> dict[str, float]:
+    """Return operations, parameters, energy and peak memory (flops/*, params/*, energy/*, memory/*)."""
+    work, memory = trained.work, trained.memory
+    peaks = {"memory/process_peak_mib": memory.process_mib, "memory/device_peak_mib": memory.device_mib}
+    return {
+        "flops/train": work.flops,
+        "flops/train_vs_full": work.flops / work.flops_full,
+        "params/total": work.parameters.total,
+        "params/trainable": work.parameters.trainable,
+        "params/trainable_share": work.parameters.trainable / work.parameters.total,
+        **{f"energy/{part}_j": joules for part, joules in trained.energy.joules.items()},
+        **_known(peaks),
+    }
+
+
+def data_metrics(spec: RunSpec, inputs: RunInputs, trained: Trained, test: ScoredSplit) -> dict[str, float]:
+    """Return the sizes of the splits as used (data/*)."""
+    training = trained.training
+    of_training = 0 if inputs.task is inputs.train_task else inputs.train_rows.dropped
+    return {
+        "data/train_steps": training.steps,
+        "data/train_rows": training.samples // spec.hyper.epochs,
+        "data/dev_rows": len(trained.prefixes["dev"].split),
+        "data/test_rows": len(test.split),
+        "data/dropped_rows": inputs.rows.dropped + of_training,
+    }
+
+
+def _train_s(trained: Trained) -> float:
+    """Return the seconds of training, those of the frozen prefix among them."""
+    return trained.training.loop_s + prefix_s(trained.prefixes["train"])
+
+
+def _known(values: Mapping[str, float | None]) -> dict[str, float]:
+    """Return the values that could be measured."""
+    return {name: value for name, value in values.items() if value is not None}

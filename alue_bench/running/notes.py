@@ -1,0 +1,103 @@
+"""Notes: sentences recorded with a run that a reader of its results should know."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from alue_bench.contract.spec import RunSpec
+from alue_bench.contract.task import Labels, TargetKind
+from alue_bench.contract.transfer import told
+from alue_bench.data.tokenisation import TokenisedSplit, unread_notes
+from alue_bench.data.verification import gaps
+from alue_bench.measure.flops import Method
+from alue_bench.running.inputs import RunInputs
+from alue_bench.training.device.precision import Device
+from alue_bench.training.result import TrainingResult
+
+NO_GRAPHS = "trained without CUDA graphs: only layers of the BERT family can be recorded"
+
+
+def model_notes(inputs: RunInputs) -> list[str]:
+    """Return notes on the pre-trained model and its tokenizer."""
+    return [*inputs.models.notes(inputs.checkpoint), *inputs.trial.notes]
+
+
+def flops_notes(method: Method) -> list[str]:
+    """Return a note if the FLOPs formulas are used without having been compared with torch's counter."""
+    if not method.problem:
+        return []
+    return [f"FLOPs by formulas that could not be compared with torch's counter: {method.problem}"]
+
+
+def training_notes(
+    spec: RunSpec, inputs: RunInputs, device: Device, training: TrainingResult, splits: Mapping[str, TokenisedSplit]
+) -> list[str]:
+    """Return notes on a training that has ended, and on the splits that it used.
+
+    Args:
+        spec: The run.
+        inputs: The run's inputs.
+        device: The device; its `graphs` says whether steps were to be recorded and could be.
+        training: The result of the training.
+        splits: The train and dev split, by name.
+    """
+    notes = []
+    if training.resumed_at is not None:
+        notes.append(
+            f"the training was cut off and went on from step {training.resumed_at}: energy and peak memory count from "
+            "there"
+        )
+    notes += [note for name, split in splits.items() for note in unread_notes(split, name)]
+    notes += [note for name, split in splits.items() for note in _truncation(spec, split, name)]
+    if device.graphs and not training.recorded_shapes:
+        notes.append("trained without CUDA graphs: no step was recorded, for want of memory or of a second one like it")
+    if training.skipped_updates:
+        notes.append(f"{training.skipped_updates} of {training.steps} updates were skipped: gradients overflowed")
+    if training.micro_batch < spec.hyper.batch_size:
+        notes.append(
+            f"the memory did not hold a batch of {spec.hyper.batch_size}: gradients were added up over parts of "
+            f"{training.micro_batch}"
+        )
+    if inputs.checkpoint.pickled:
+        notes.append("the checkpoint has pickled weights only (read without running code from them)")
+    return notes
+
+
+def transfer_notes(inputs: RunInputs) -> list[str]:
+    """Return a note if the run's task is scored with the model of a task whose labels are others."""
+    mapped = told(inputs.task, inputs.train_task)
+    return [] if mapped is None else [mapped]
+
+
+def scoring_notes(spec: RunSpec, inputs: RunInputs, test: TokenisedSplit, score: float) -> list[str]:
+    """Return notes on labels that are missing from the data, on the test texts, and on a score that is undefined."""
+    notes = [*_label_gaps(inputs), *unread_notes(test, "test"), *_truncation(spec, test, "test")]
+    if not math.isfinite(score):
+        notes.append(f"test/{inputs.task.primary} is undefined: {_why_undefined(inputs.task.labels)}")
+    return notes
+
+
+def _truncation(spec: RunSpec, split: TokenisedSplit, name: str) -> list[str]:
+    """Return a note if texts of the split were cut."""
+    if not split.truncated:
+        return []
+    return [f"{split.truncated} of {len(split)} {name} texts cut to {spec.hyper.max_length} tokens"]
+
+
+def _label_gaps(inputs: RunInputs) -> list[str]:
+    """Return notes on labels that the rows, as used, cannot teach or test."""
+    parts = [(split, inputs.train_rows, inputs.train_task) for split in ("train", "dev")]
+    parts.append(("test", inputs.rows, inputs.task))
+    return [
+        sentence
+        for split, rows, task in parts
+        for sentence in gaps(split, [example.target for example in rows.splits[split].examples], task.labels)
+    ]
+
+
+def _why_undefined(labels: Labels) -> str:
+    """Return why the primary metric is not a number."""
+    if labels.kind is TargetKind.REGRESSION:
+        return "the predictions or the gold values are constant"
+    return "no test row has a label, and none is predicted"

@@ -1,0 +1,76 @@
+"""The outputs of a trained model for the test split, and for the rows that a leaderboard wants."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.contract.spec import Predictions, RunSpec
+from alue_bench.contract.transfer import transferred_logits
+from alue_bench.data.tokenisation import TokenisedSplit
+from alue_bench.evaluation.predictions import decide, predictions_table
+from alue_bench.measure.best_effort import best_effort
+from alue_bench.running.fine_tuning import Trained
+from alue_bench.running.inputs import RunInputs, cache_description, tokenised_for
+from alue_bench.training.inference import predict_logits
+from alue_bench.training.prefix.frozen_prefix import Examples
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class ScoredSplit:
+    """A split with gold labels, and the model's outputs for it."""
+
+    split: TokenisedSplit
+    logits: np.ndarray[Any, Any]
+    """The logits of the run's task: [examples, outputs]."""
+    predicted: np.ndarray[Any, Any]
+    """The decisions, in the form that `evaluation.metrics.metrics` takes."""
+    seconds: float
+    """Seconds of the forward passes, those of the frozen prefix among them."""
+
+    @property
+    def gold(self) -> np.ndarray[Any, Any]:
+        """The targets of the split."""
+        return self.split.targets.numpy()
+
+
+def score_test_split(spec: RunSpec, inputs: RunInputs, trained: Trained) -> ScoredSplit:
+    """Return the trained model's outputs for the test split."""
+    split = tokenised_for(trained.stack, inputs.rows, "test", spec, inputs, trained.tokenizer)
+    padding = inputs.trial.padding
+    examples = trained.prefix.examples(split, padding, cache_description(spec, "test"))
+    started = time.perf_counter()
+    logits = predict_logits(trained.stack, trained.forward, examples, device=trained.device, padding=padding)
+    logits = transferred_logits(logits, inputs.task, inputs.train_task)
+    seconds = time.perf_counter() - started + prefix_s(examples)
+    return ScoredSplit(split, logits, decide(logits, inputs.task.labels), seconds)
+
+
+def submission_predictions(
+    spec: RunSpec, inputs: RunInputs, trained: Trained, on_problem: Callable[[str], None]
+) -> Predictions | None:
+    """Return the model's predictions for the rows that a leaderboard wants; None where they are not at hand.
+
+    This is not timed. Nothing that is measured depends on it: if it fails, `on_problem` is told and the run goes on.
+    """
+    if "submission" not in inputs.rows.splits:
+        return None
+    padding = inputs.trial.padding
+
+    def predictions() -> Predictions:
+        split = tokenised_for(trained.stack, inputs.rows, "submission", spec, inputs, trained.tokenizer)
+        logits = predict_logits(trained.stack, trained.forward, Examples(split), device=trained.device, padding=padding)
+        logits = transferred_logits(logits, inputs.task, inputs.train_task)
+        return predictions_table(split.ids, None, logits, inputs.task.labels)
+
+    return best_effort("no predictions for a submission", predictions, on_problem)
+
+
+def prefix_s(examples: Examples) -> float:
+    """Return the seconds that a split's frozen prefix took: computed, stored, and brought to the device."""
+    return examples.prefix.entry.build_s + examples.prefix.placed_s if examples.prefix else 0.0

@@ -1,0 +1,24 @@
+"""The conditions of a training that stay fixed from its first step to its last."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from alue_bench.contract.spec import HyperParameters
+from alue_bench.contract.task import Labels
+from alue_bench.data.batches import Padding
+from alue_bench.training.device.precision import Device
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The fixed conditions of a training."""
+
+    labels: Labels
+    """The label space of the training task; it determines the loss."""
+    hyper: HyperParameters
+    data_seed: int
+    """The seed of the order of the examples and of dropout."""
+    device: Device
+    padding: Padding
+    """The padding of training and dev batches."""

@@ -1,0 +1,72 @@
+"""Logits of a whole split."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.contract.errors import NonFiniteLossError
+from alue_bench.data.batches import Padding, batches, evaluation_order
+from alue_bench.training.architecture.encoder_stack import EncoderStack
+from alue_bench.training.device.errors import is_out_of_memory, release
+from alue_bench.training.device.precision import Device, autocast
+from alue_bench.training.forward import Forward
+from alue_bench.training.prefix.frozen_prefix import Examples
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def predict_logits(
+    stack: EncoderStack, forward: Forward, examples: Examples, *, device: Device, padding: Padding
+) -> np.ndarray[Any, Any]:
+    """Return the logits of a split: fp32 [examples, outputs], in the split's own order.
+
+    Batches go from short to long texts to save padding. Where the memory is short they become smaller. The model is
+    left in eval mode.
+
+    Args:
+        stack: The model.
+        forward: The way through it.
+        examples: The split, with the outputs of its frozen prefix where they are at hand.
+        device: The device and the number format.
+        padding: The padding of its batches.
+
+    Raises:
+        NonFiniteLossError: A logit is not finite: the training diverged, or the number format is too narrow.
+    """
+    import numpy as np
+
+    stack.model.eval()
+    tokens = device.tokens_at_once
+    while True:
+        order = evaluation_order(examples.split.lengths, tokens)
+        try:
+            logits = _in_order(order, forward, examples, device, padding)
+            break
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or len(order) == len(examples.split):
+                raise
+        tokens //= 2
+        release(device.name)
+    if not np.isfinite(logits).all():
+        bad = int((~np.isfinite(logits)).any(1).sum())
+        raise NonFiniteLossError(
+            f"the model's outputs are not finite for {bad} of {len(logits)} texts; try a smaller --lr"
+        )
+    result = np.empty_like(logits)
+    result[np.concatenate(order)] = logits
+    return result
+
+
+def _in_order(
+    order: list[np.ndarray[Any, Any]], forward: Forward, examples: Examples, device: Device, padding: Padding
+) -> np.ndarray[Any, Any]:
+    """Return the logits of the batches, one behind the other."""
+    import torch
+
+    parts = []
+    with torch.no_grad(), autocast(device):
+        for batch in batches(examples.split, order, padding, few_lengths=device.few_lengths):
+            parts.append(examples.logits(forward, batch.to(device.name)).float())
+    logits: np.ndarray[Any, Any] = torch.cat(parts).cpu().numpy()
+    return logits

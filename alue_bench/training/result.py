@@ -1,0 +1,118 @@
+"""The counts, times, curves and dev scores of a training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.contract.spec import CurvePoint
+from alue_bench.data.batches import Batch
+from alue_bench.training.schedule import FreezeSchedule
+
+if TYPE_CHECKING:
+    import numpy as np
+
+CURVE_POINTS = 50
+"""The number of points that a curve of losses has in an epoch, at most about: it is a curve for people, not a log of
+every step."""
+COUNTED = ("loop_s", "dev_s", "steps", "samples", "tokens", "padded_tokens", "skipped_updates", "dev_scores")
+"""The fields of a `TrainingResult` that a checkpoint holds as they are."""
+
+
+@dataclass
+class TrainingResult:
+    """The outcome of a training; it is filled in as the training goes along."""
+
+    schedule: FreezeSchedule
+    """The parts that were frozen at each time, and the examples trained on in the meantime."""
+    loop_s: float = 0.0
+    """Seconds of training steps: forward, backward, update, batch assembly; without dev evaluation."""
+    dev_s: float = 0.0
+    """Seconds of dev evaluation."""
+    steps: int = 0
+    samples: int = 0
+    tokens: int = 0
+    """The number of tokens trained on, without padding."""
+    padded_tokens: int = 0
+    """The number of tokens trained on, with padding."""
+    micro_batch: int = 0
+    """The number of examples held in memory at a time: the batch size, or less where the memory was too small."""
+    recorded_shapes: int = 0
+    """The number of batch shapes for which a step was recorded as a CUDA graph and replayed."""
+    skipped_updates: int = 0
+    """The number of updates left out because a gradient was not finite, as happens in fp16."""
+    curves: list[CurvePoint] = field(default_factory=list)
+    dev_scores: list[float] = field(default_factory=list)
+    """The score of each epoch that selects one of them."""
+    dev_logits: list[np.ndarray[Any, Any]] = field(default_factory=list)
+    """The dev logits of each epoch: [examples, outputs], in the split's order."""
+    selected_epoch: int = 0
+    """The epoch, from 1, whose weights the model has after the training."""
+    resumed_at: int | None = None
+    """The step from which this process continued a training that was cut off."""
+    earlier_s: float = 0.0
+    """Wall-clock seconds of the processes that were cut off, up to the checkpoint that this one continued from."""
+
+    @property
+    def selected_dev_logits(self) -> np.ndarray[Any, Any]:
+        """The dev logits of the selected epoch: [examples, outputs], in the split's order."""
+        return self.dev_logits[self.selected_epoch - 1]
+
+    def count(self, batch: Batch) -> None:
+        """Count a training step over a batch."""
+        self.steps += 1
+        self.samples += len(batch.indices)
+        self.tokens += batch.tokens
+        self.padded_tokens += batch.input_ids.numel()
+        self.schedule.trained_on(batch.indices)
+
+    def add_losses(self, losses: Sequence[float], norms: Sequence[float]) -> None:
+        """Add the curves of an epoch that has just ended.
+
+        Args:
+            losses: The loss of each step of the epoch, all of them finite.
+            norms: The gradient norm of each step, before clipping.
+        """
+        first_step = self.steps - len(losses)
+        stride = max(1, len(losses) // CURVE_POINTS)
+        for start in range(0, len(losses), stride):
+            end = min(start + stride, len(losses))
+            for name, values in (("train/loss", losses), ("train/gradient_norm", norms)):
+                # In fp16 the scaler skips updates whose gradients overflow, and tries a smaller scale.
+                if part := [value for value in values[start:end] if math.isfinite(value)]:
+                    self.curves.append(CurvePoint(name, sum(part) / len(part), first_step + end))
+        self.skipped_updates += sum(not math.isfinite(norm) for norm in norms)
+        self.curves.append(CurvePoint("train/epoch_loss", sum(losses) / len(losses), self.steps))
+
+    def add_evaluation(self, logits: np.ndarray[Any, Any], metrics: Mapping[str, float], seconds: float) -> None:
+        """Add the evaluation of the dev split after an epoch.
+
+        Args:
+            logits: The model's outputs, [examples, outputs] in the split's order.
+            metrics: The dev metrics by name, among them "score".
+            seconds: The time that the evaluation took.
+        """
+        self.dev_s += seconds
+        self.dev_logits.append(logits)
+        self.dev_scores.append(metrics["score"])
+        self.curves += [CurvePoint(f"dev/{name}", value, self.steps) for name, value in metrics.items()]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a training needs to continue its counts, times and curves."""
+        import torch
+
+        return {
+            "counted": {name: getattr(self, name) for name in COUNTED},
+            "curves": [[point.metric, point.value, point.step] for point in self.curves],
+            "dev_logits": [torch.from_numpy(logits) for logits in self.dev_logits],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
+        for name in COUNTED:
+            setattr(self, name, state["counted"][name])
+        self.curves = [CurvePoint(*point) for point in state["curves"]]
+        self.dev_logits = [logits.numpy() for logits in state["dev_logits"]]
+        self.resumed_at = self.steps

@@ -1,0 +1,383 @@
+"""A training, from its first step to the weights of the selected epoch.
+
+    warm up                                                  # untimed; weights and random numbers stay as they were
+    continue from the last checkpoint, if there is one
+    for each epoch:
+        for each batch, in this epoch's order:               # timed as training
+            logits, loss, gradients, clip, update
+            at an evaluation point: ask the adaptive strategy what to freeze
+            when a checkpoint is due: write it               # not timed
+        score the dev split                                  # timed on its own
+        keep the epoch's weights if its score is the best so far
+        ask the adaptive strategy what to freeze, unless the training is over
+    restore the weights of the selected epoch
+
+`fine_tune` is this loop; `TrainingSession` holds what the steps work on. Nothing in the timed region logs, touches the
+tracking store or reads a value back from a GPU, with two exceptions: the library's own attention checks whether
+anything is padded, and recording a CUDA graph waits for the GPU once for each shape of batch. Only a strategy that
+looks at gradients waits for them, at its evaluation points. Its own work is timed as training; computing the outputs of
+a deeper frozen prefix is timed with the prefix.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.contract.errors import NonFiniteLossError
+from alue_bench.contract.spec import CurvePoint
+from alue_bench.data.batches import Batch, batches, steps_per_epoch, training_order
+from alue_bench.training.architecture.encoder_stack import EncoderStack
+from alue_bench.training.checkpointing import CheckpointFile
+from alue_bench.training.config import TrainingConfig
+from alue_bench.training.device.cuda_graphs import CudaRecorder, GraphRecorder
+from alue_bench.training.device.host_memory import keep_freed
+from alue_bench.training.device.precision import Device
+from alue_bench.training.forward import Forward
+from alue_bench.training.freezing import apply_plan, training_mode
+from alue_bench.training.inference import predict_logits
+from alue_bench.training.optimizer import build_optimiser, learning_rate, load_optimiser_state, optimiser_state
+from alue_bench.training.prefix.growing import TrainingData
+from alue_bench.training.result import TrainingResult
+from alue_bench.training.schedule import FreezeSchedule
+from alue_bench.training.selection import EpochSelection
+from alue_bench.training.update import Updater
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+Scorer = Callable[["np.ndarray[Any, Any]"], dict[str, float]]
+"""A function from dev logits [examples, outputs], in the split's order, to metrics by name. The metric "score" selects
+the epoch."""
+OnStep = Callable[[int, int], None]
+"""A function that is called after every step with the number of steps done and the number of all steps."""
+
+
+def fine_tune(
+    session: TrainingSession, *, file: CheckpointFile | None = None, on_step: OnStep = lambda done, total: None
+) -> TrainingResult:
+    """Train the session's model in place.
+
+    The weights and scores depend on the weights given, the data and the session's configuration, and on nothing that
+    ran before in this process.
+
+    Args:
+        session: The training, before its first step.
+        file: The training continues from the checkpoint in it, and writes checkpoints to it from time to time.
+        on_step: It is called after every step, within the timed region.
+
+    Raises:
+        NonFiniteLossError: A loss, or an output of the model for the dev split, is not finite.
+        TrainingError: The memory does not hold a single example, or an adaptive strategy breaks its own promise.
+    """
+    epochs = session.config.hyper.epochs
+    session.warm_up()
+    if file is not None:
+        _resume(session, file)
+    for epoch in range(session.epoch.number, epochs + 1):
+        session.train_epoch(epoch, on_step, file)
+        score = session.evaluate()
+        session.selection.offer(epoch, score, session.stack.model)
+        if epoch < epochs:
+            session.revise_freezing()
+    return session.finish()
+
+
+def _resume(session: TrainingSession, file: CheckpointFile) -> None:
+    """Continue from the checkpoint in the file, if there is one. Its tensors are released on return."""
+    state = file.load()
+    if state is not None:
+        session.load_state_dict(state)
+        session.result.earlier_s = file.earlier_s
+
+
+@dataclass
+class EpochProgress:
+    """The place of a training within an epoch."""
+
+    number: int = 1
+    """The epoch, from 1."""
+    done: int = 0
+    """The number of batches trained on."""
+    order_state: dict[str, Any] = field(default_factory=dict)
+    """The state of the generator of the data's order before this epoch's order was drawn."""
+    losses: list[Tensor] = field(default_factory=list)
+    """The loss of each batch so far, on the device."""
+    norms: list[Tensor] = field(default_factory=list)
+    """The gradient norm of each batch so far, before clipping, on the device."""
+
+
+class TrainingSession:
+    """A model in training, with its data, optimiser, freeze schedule and random state.
+
+    `fine_tune` calls the methods in their order. A session is for one training.
+    """
+
+    def __init__(
+        self,
+        stack: EncoderStack,
+        forward: Forward,
+        schedule: FreezeSchedule,
+        data: TrainingData,
+        config: TrainingConfig,
+        score: Scorer,
+        recorder: Callable[[], GraphRecorder] | None = None,
+    ) -> None:
+        """Build the optimiser over the parameters that train.
+
+        Args:
+            stack: The model; `apply_plan` has put the schedule's first plan into effect.
+            forward: The way through the model.
+            schedule: The plan that the training begins with, and the strategy that may revise it.
+            data: The train and dev split.
+            config: The hyper-parameters, seed, device and padding.
+            score: It scores the dev logits after each epoch.
+            recorder: It makes the recorder of training steps. By default they are recorded as CUDA graphs, if the
+                device asks for it and the way through the model can be recorded.
+        """
+        import numpy as np
+
+        keep_freed()
+        if recorder is None and config.device.graphs and forward.recordable:
+            recorder = partial(CudaRecorder, forward.generators)
+        examples = data.examples("train")
+        self.stack, self.forward, self.schedule, self.data, self.config = stack, forward, schedule, data, config
+        self.epoch = EpochProgress()
+        self.selection = EpochSelection(config.hyper.select, config.hyper.epochs, copy_all=schedule.adaptive)
+        self.result = TrainingResult(schedule)
+        self._score = score
+        self._clock = _Clock(config.device, self.result)
+        self._split = examples.split
+        self._steps = steps_per_epoch(len(self._split), config.hyper.batch_size) * config.hyper.epochs
+        self._few_lengths = config.device.few_lengths or config.device.graphs  # each shape is recorded
+        self._order_rng = np.random.default_rng(config.data_seed)
+        self._updater = Updater(
+            forward, examples, build_optimiser(stack, config.hyper), config, schedule.watch, recorder
+        )
+        schedule.begin_segment(examples.depth)
+
+    def warm_up(self) -> None:
+        """Find out how much of a batch fits the memory, and pay one-off costs, before the clock runs.
+
+        On a GPU this takes the longest examples, so that the clock sees neither one-off costs nor the search for a
+        batch that fits. On a CPU nothing is found out by trying, and the shortest examples pay the one-off costs too.
+        """
+        import numpy as np
+
+        config, split = self.config, self._split
+        training_mode(self.stack, self.schedule.plan)
+        by_length = np.argsort(split.lengths, kind="stable")
+        size = config.hyper.batch_size
+        first = by_length[-size:] if config.device.name == "cuda" else by_length[:size]
+        self._updater.warm_up(next(batches(split, [first], config.padding, few_lengths=self._few_lengths)))
+        self.forward.seed(config.data_seed)  # dropout; the order of the data has a generator of its own
+
+    def train_epoch(self, epoch: int, on_step: OnStep, file: CheckpointFile | None) -> None:
+        """Train on each example once, or on what is left of an epoch that was cut off.
+
+        Args:
+            epoch: The number of the epoch, from 1.
+            on_step: See `fine_tune`.
+            file: See `fine_tune`.
+
+        Raises:
+            NonFiniteLossError: A loss is not finite.
+        """
+        if epoch != self.epoch.number:
+            self.epoch = EpochProgress(epoch)
+        device, progress = self.config.device, self.epoch
+        training_mode(self.stack, self.schedule.plan)
+        device.synchronise()
+        with self._clock.running():
+            progress.order_state = dict(self._order_rng.bit_generator.state)
+            order = training_order(self._split.lengths, self.config.hyper.batch_size, self._order_rng)
+            for batch in batches(
+                self._split, order[progress.done :], self.config.padding, few_lengths=self._few_lengths
+            ):
+                loss = self._train_on(batch)
+                on_step(self.result.steps, self._steps)
+                if device.name == "cpu" and not math.isfinite(loss):
+                    break  # on a GPU, to look at every step would cost a wait at every step
+                if progress.done < len(order) and self.schedule.is_due(progress.done, len(order)):
+                    with self._clock.paused():
+                        self.revise_freezing()
+                if file is not None and file.is_due():
+                    with self._clock.paused():
+                        file.save(self.state_dict())
+        self.result.micro_batch = self._updater.micro_batch
+        self.result.recorded_shapes = self._updater.recorded_shapes
+        self._record_losses()
+
+    def evaluate(self) -> float:
+        """Score the dev split, record its metrics, and return the score that selects the epoch."""
+        started = time.perf_counter()
+        dev = self.data.examples("dev")
+        config = self.config
+        logits = predict_logits(self.stack, self.forward, dev, device=config.device, padding=config.padding)
+        metrics = self._score(logits)
+        self.result.add_evaluation(logits, metrics, time.perf_counter() - started)
+        return metrics["score"]
+
+    def revise_freezing(self) -> None:
+        """Ask the strategy what to freeze from now on, and put its plan into effect; leave the model in training mode.
+
+        Nothing happens unless the strategy is adaptive. The clock is to be stopped; it runs for the strategy's work,
+        and not while the outputs of a deeper prefix are computed.
+
+        Raises:
+            TrainingError: The strategy's answer breaks its own promise.
+        """
+        schedule, result = self.schedule, self.result
+        if not schedule.adaptive:
+            return
+        with self._clock.running():
+            changed = schedule.ask(
+                epoch=self.epoch.number,
+                epochs=self.config.hyper.epochs,
+                step=result.steps,
+                steps=self._steps,
+                dev_scores=result.dev_scores,
+            )
+            result.curves.append(CurvePoint("train/frozen_layers", len(schedule.plan.frozen_layers), result.steps))
+            if changed:
+                apply_plan(self.stack, schedule.plan)
+                self.forward.follow()
+                optimiser = build_optimiser(self.stack, self.config.hyper, self._updater.optimiser)
+                with self._clock.paused():
+                    self.data.follow(schedule.plan)
+                examples = self.data.examples("train")
+                self._updater.continue_with(examples, optimiser)
+                schedule.begin_segment(examples.depth)
+            training_mode(self.stack, schedule.plan)
+
+    def finish(self) -> TrainingResult:
+        """Give the model the selected epoch's weights, release gradients and recorded steps, and return the result."""
+        self.result.selected_epoch = self.selection.epoch
+        if self.selection.restore(self.stack.model):
+            self.forward.follow()
+        self._updater.release()
+        return self.result
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that is needed to continue the training after its latest step: tensors and values for JSON.
+
+        The tensors are the training's own, not copies.
+        """
+        import torch
+
+        progress = self.epoch
+        return {
+            # Parameters that are frozen now may have trained before, if the strategy is adaptive.
+            "weights": {
+                name: parameter
+                for name, parameter in self.stack.model.named_parameters()
+                if parameter.requires_grad or self.schedule.adaptive
+            },
+            "optimizer": optimiser_state(self._updater.optimiser, self.stack),
+            "updater": self._updater.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "selection": self.selection.state_dict(),
+            "result": self.result.state_dict(),
+            "random": self.forward.random_state(),
+            "epoch": {
+                "number": progress.number,
+                "done": progress.done,
+                "order_state": progress.order_state,
+                "losses": torch.stack(progress.losses) if progress.done else torch.zeros(0),
+                "norms": torch.stack(progress.norms) if progress.done else torch.zeros(0),
+            },
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `state_dict` returned, after `warm_up`."""
+        import torch
+
+        device, schedule = self.config.device.name, self.schedule
+        with torch.no_grad():
+            for name, parameter in self.stack.model.named_parameters():
+                if name in state["weights"]:
+                    parameter.copy_(state["weights"][name])
+        before = schedule.plan
+        schedule.load_state_dict(state["schedule"])
+        if schedule.plan != before:
+            apply_plan(self.stack, schedule.plan)
+        self.data.follow(schedule.plan)
+        examples = self.data.examples("train")
+        self._updater.continue_with(examples, build_optimiser(self.stack, self.config.hyper))
+        if examples.depth != schedule.segments[-1].depth:  # the store has more or less room than it had before
+            schedule.begin_segment(examples.depth)
+        self.forward.follow()
+        load_optimiser_state(self._updater.optimiser, self.stack, state["optimizer"])
+        self._updater.load_state_dict(state["updater"])
+        self.forward.set_random_state(state["random"])
+        self.selection.load_state_dict(state["selection"], device)
+        self.result.load_state_dict(state["result"])
+        epoch = state["epoch"]
+        losses, norms = (list(epoch[name].to(device).unbind()) for name in ("losses", "norms"))
+        self.epoch = EpochProgress(epoch["number"], epoch["done"], epoch["order_state"], losses, norms)
+        self._order_rng.bit_generator.state = epoch["order_state"]
+
+    def _train_on(self, batch: Batch) -> Tensor:
+        """Update the weights by a batch, and return its loss, on the device."""
+        rate = learning_rate(self.result.steps, self._steps, self.config.hyper)
+        loss, norm = self._updater.update(batch, rate)
+        self.epoch.losses.append(loss)
+        self.epoch.norms.append(norm)
+        self.epoch.done += 1
+        self.result.count(batch)
+        return loss
+
+    def _record_losses(self) -> None:
+        """Record the losses of an epoch that is over.
+
+        Raises:
+            NonFiniteLossError: One of them is not finite.
+        """
+        import torch
+
+        progress, hyper = self.epoch, self.config.hyper
+        losses, norms = torch.stack([torch.stack(progress.losses), torch.stack(progress.norms)]).float().cpu().tolist()
+        first_step = self.result.steps - len(losses)
+        for step, (loss, norm) in enumerate(zip(losses, norms, strict=True), first_step):
+            if not math.isfinite(loss):
+                raise NonFiniteLossError(
+                    f"the loss is {loss} at step {step + 1} of {self._steps} (learning rate "
+                    f"{learning_rate(step, self._steps, hyper):.2e}, gradient norm {norm:.3g}); try a smaller --lr"
+                )
+        self.result.add_losses(losses, norms)
+
+
+class _Clock:
+    """The clock of the training loop. Whenever it stops, it waits for the device first."""
+
+    def __init__(self, device: Device, result: TrainingResult) -> None:
+        """Add the seconds to `result.loop_s`."""
+        self._device, self._result = device, result
+        self._started = 0.0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run within the block."""
+        self._start()
+        yield
+        self._stop()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop within the block."""
+        self._stop()
+        yield
+        self._start()
+
+    def _start(self) -> None:
+        self._started = time.perf_counter()
+
+    def _stop(self) -> None:
+        self._device.synchronise()
+        self._result.loop_s += time.perf_counter() - self._started
