@@ -151,19 +151,10 @@ def read_sweep(options: argparse.Namespace) -> Sweep:
 
 
 def search_arguments(options: argparse.Namespace, config: dict[str, Any], store: str) -> list[str]:
-    """The search for the same rows and settings as the sweep's.
-
-    Raises UsageError where the sweep used a setting that no option gives.
-    """
-    from alue_bench.cli.options import HYPER_OPTIONS
-    from alue_bench.contract.spec import HyperParameters
-
-    for name in config["hyper"].keys() - set(HYPER_OPTIONS):
-        if config["hyper"][name] != getattr(HyperParameters(), name):
-            raise UsageError(f"the sweep has {name} {config['hyper'][name]}, which no option of a search gives")
+    """The search for the same rows and settings as the sweep's."""
     given = ["--task", options.task, "--model", options.model, "--tolerance", options.tolerance]
     given += ["--budget", options.budget, "--seed", str(config["seed"]), "--tracking-uri", store, "--json"]
-    given += [part for name in HYPER_OPTIONS for part in (f"--{name.replace('_', '-')}", str(config["hyper"][name]))]
+    given += [part for name, value in config["hyper"].items() for part in (f"--{name.replace('_', '-')}", str(value))]
     given += ["--device", config["device"], "--precision", config["precision"]]
     for name in ("limit_train", "limit_eval"):
         given += [f"--{name.replace('_', '-')}", str(config[name])] if config[name] is not None else []

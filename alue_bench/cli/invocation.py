@@ -25,19 +25,22 @@ from typing import Any, Protocol, Self
 import typer
 from rich.console import RenderableType
 
+from alue_bench.cli.options import ExecutionOptions
 from alue_bench.cli.views.console import PlainConsole, print_document, remarks, results
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.executor import Resources
+from alue_bench.contract.options import filled
 from alue_bench.contract.registry import Registry
 from alue_bench.data.location import check_cache_folder
 from alue_bench.executors.choice import chosen_executor
-from alue_bench.executors.local import Interrupted, Observer, Outcome, aggregate, execute_plan, result_document
+from alue_bench.executors.local import Interrupted, Observer, execute_plan
+from alue_bench.executors.outcome import Outcome, aggregate, result_document
 from alue_bench.executors.scheduler import Workers, execute_with
 from alue_bench.executors.termination import code_of_stop
 from alue_bench.messages.redaction import redact, redacted
 from alue_bench.messages.suggestion import command_line
 from alue_bench.planning.build import Plan
-from alue_bench.tracking.connection import DEFAULT_EXPERIMENT, connect, public, tracking_uri, where_options
+from alue_bench.tracking.connection import connect, public, tracking_uri, where_options
 from alue_bench.tracking.recording import Recorder
 from alue_bench.tracking.spool import Sent
 
@@ -50,7 +53,8 @@ CONFIRM_ABOVE = 50
 @dataclass(frozen=True)
 class Streams:
     """Where an invocation speaks: progress and remarks on stderr, the result on stdout; with --json nothing but the
-    document on stdout."""
+    document on stdout.
+    """
 
     talk: PlainConsole
     show: PlainConsole
@@ -120,12 +124,13 @@ class Invocation:
     """One command's way through the store."""
 
     def __init__(self, registry: Registry, settings: Mapping[str, Any], streams: Streams) -> None:
-        self._registry, self._settings, self._streams = registry, settings, streams
-        self.experiment: str = settings.get("experiment", DEFAULT_EXPERIMENT)
-        self.uri = tracking_uri(settings.get("tracking_uri"))
+        self._registry, self._streams = registry, streams
+        self._options = filled(ExecutionOptions, settings)
+        self.experiment = self._options.experiment
+        self.uri = tracking_uri(self._options.tracking_uri)
         self._where = where_options(self.uri, self.experiment)
         self._executor = chosen_executor(
-            settings.get("executor"), settings.get("jobs"), settings.get("gpus_per_run"), registry
+            self._options.executor, self._options.jobs, self._options.gpus_per_run, registry
         )
         self._workers: Workers | None = None
         self._keeps_workers = False
@@ -184,7 +189,8 @@ class Invocation:
 
     def start_parent(self, plan: Plan, *, name: str, tags: Mapping[str, str] | None = None) -> str:
         """A run that holds the plan and, later, its results; runs executed from now on stand below it. Returns its
-        id."""
+        id.
+        """
         sources = ",".join(sorted({run.spec.data.source for run in plan.runs}))
         return self.recorder.start_parent(
             self.planned_document(plan), name=name, tags={"data.source": sources, **(tags or {})}
@@ -192,8 +198,9 @@ class Invocation:
 
     def execute(self, plan: Plan, progress: Progress, *, rerun: bool = False) -> Execution:
         """Do what is not yet done of a plan; with `rerun`, or where the settings say so, what is done too. Ctrl-C and
-        SIGTERM end it cleanly: the result says so."""
-        rerun, fail_fast = rerun or self._settings.get("rerun", False), self._settings.get("fail_fast", False)
+        SIGTERM end it cleanly: the result says so.
+        """
+        rerun, fail_fast = rerun or self._options.rerun, self._options.fail_fast
         common = (plan, self.recorder, self._registry, progress)
         try:
             with progress:
@@ -209,9 +216,7 @@ class Invocation:
         return Execution(plan, outcomes)
 
     def _allowed(self, device: str) -> Resources:
-        return Resources(
-            device=device, jobs=self._settings.get("jobs"), gpus_per_run=self._settings.get("gpus_per_run")
-        )
+        return Resources(device=device, jobs=self._options.jobs, gpus_per_run=self._options.gpus_per_run)
 
     def add_to_parent(self, folder: Path, *, into: str) -> None:
         """A folder's files, as artifacts of the parent run, where there is one."""

@@ -13,7 +13,8 @@ from alue_bench.executors.termination import code_of_stop, stop_on_sigterm
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Inside, SIGTERM ends the work as cleanly as Ctrl-C does. What is not heeded there, as while a plan is made, ends
-    the command with a word and the exit code of whichever it was: typer would say 130 of both."""
+    the command with a word and the exit code of whichever it was: typer would say 130 of both.
+    """
     try:
         with stop_on_sigterm():
             yield

@@ -15,8 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from alue_bench.contract.spec import RunSpec
@@ -40,12 +39,8 @@ class Source:
 
     model: str
     """As for --model."""
-    data_dir: Path | None
-    sample: bool
-    cache_size: str
-    allow_pickles: bool
-    checkpoint_every: float | None
-    """Minutes."""
+    options: Mapping[str, Any]
+    """The values of the plan's request that the spec does not tell, by field: the data folder, the cache's size, ..."""
     depths: tuple[int, ...]
     """Of the frozen prefixes of all runs of the plan that begin as this one does: computed in one pass."""
     tags: Mapping[str, str]

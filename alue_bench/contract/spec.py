@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from alue_bench.contract.errors import UsageError
+from alue_bench.contract.options import Group, option, options_of, problem_in
 from alue_bench.contract.strategy import Adapter, FreezePlan
 
 # Increase when the meaning of a recorded result changes, so that older results are not reused for newer specs.
@@ -17,53 +17,94 @@ RESULT_VERSION = 5
 
 
 def digest_of(value: object) -> str:
-    """A short, stable digest of JSON-like data: 32 hexadecimal digits."""
+    """Return a short, stable digest of JSON-like data: 32 hexadecimal digits."""
     canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, kw_only=True)
 class HyperParameters:
-    """How a model is fine-tuned. The defaults are those of ALUE's own baselines (Seelawi et al. 2021)."""
+    """The hyper-parameters of a training. The defaults are those of ALUE's own baselines (Seelawi et al. 2021).
 
-    epochs: int = 10
-    batch_size: int = 16
-    lr: float = 2e-5
-    """Peak learning rate of AdamW; it decays linearly to zero."""
-    llrd: float = 1.0
-    """Layer-wise decay of the learning rate (Howard & Ruder 2018, section 3.2; Sun et al. 2019): the top layer has
-    `lr`, as pooler and head have, and each layer this part of the rate of the one above it. The embeddings are one more
-    layer at the bottom."""
-    warmup: float = 0.0
-    """The part of all steps in which the learning rate rises linearly from zero."""
-    weight_decay: float = 0.0
-    adam_eps: float = 1e-8
-    clip: float = 1.0
-    """Largest gradient norm; 0 turns clipping off."""
-    clip_by: Literal["global", "component"] = "global"
-    """Whether the norm is that of all gradients together or of each parameter's alone (Yang & Ma 2022)."""
-    max_length: int = 256
-    """Tokens of an example, special tokens included; longer ones are cut, and how many is recorded."""
-    select: Literal["best", "last"] = "best"
-    """Which epoch's weights are tested: the one with the best dev score, or the last one."""
+    To add one, declare it here and use it. Where its default is what every recorded run was trained with, say
+    `default_is_implied=True`, and no fingerprint changes.
+    """
+
+    epochs: int = option(
+        10, help="Number of passes over the train split.", group=Group.TRAINING, at_least=1, is_axis=True
+    )
+    batch_size: int = option(16, help="Examples per training step.", group=Group.TRAINING, at_least=1, is_axis=True)
+    lr: float = option(2e-5, help="Peak learning rate.", group=Group.TRAINING, above=0, is_axis=True)
+    """The peak learning rate of AdamW; it decays linearly to zero."""
+    llrd: float = option(
+        1.0,
+        help="Layer-wise learning-rate decay: rate of a layer divided by that of the layer above, such as 0.95; 1: "
+        "off.",
+        group=Group.TRAINING,
+        above=0,
+        at_most=1,
+        remark="1 gives every layer the same rate",
+    )
+    """The layer-wise decay of the learning rate (Howard & Ruder 2018, section 3.2; Sun et al. 2019): the top layer,
+    the pooler and the head train at `lr`, each other layer at `llrd` times the rate of the layer above it. The
+    embeddings count as one more layer at the bottom."""
+    warmup: float = option(
+        0.0,
+        help="Share of all steps over which the learning rate rises, 0 to 1.",
+        group=Group.TRAINING,
+        at_least=0,
+        below=1,
+        remark="a part of all steps",
+    )
+    """The share of all steps over which the learning rate rises linearly from zero."""
+    weight_decay: float = option(
+        0.0, help="Weight decay, applied to weight matrices.", group=Group.TRAINING, at_least=0
+    )
+    adam_eps: float = option(1e-8, help="Epsilon of AdamW.", group=Group.TRAINING, above=0)
+    clip: float = option(
+        1.0,
+        help="Maximum gradient norm; 0 disables clipping.",
+        group=Group.TRAINING,
+        at_least=0,
+        remark="0 turns clipping off",
+    )
+    clip_by: Literal["global", "component"] = option(
+        "global",
+        help="Norm to clip: global (all gradients together) or component (each parameter separately).",
+        group=Group.TRAINING,
+    )
+    """The gradients whose norm is clipped: all together, or those of each parameter alone (Yang & Ma 2022)."""
+    max_length: int = option(
+        256,
+        help="Maximum number of tokens per example; longer ones are truncated.",
+        group=Group.TRAINING,
+        at_least=4,
+        is_axis=True,
+    )
+    """The most tokens of an example, special tokens included. The number of truncated examples is recorded."""
+    select: Literal["best", "last"] = option(
+        "best", help="Epoch to test: best (by dev score) or last.", group=Group.TRAINING
+    )
+    """The epoch whose weights are tested: the one with the best dev score, or the last one."""
 
     def __post_init__(self) -> None:
-        checks = {
-            "epochs": (self.epochs >= 1, "at least 1"),
-            "batch_size": (self.batch_size >= 1, "at least 1"),
-            "lr": (0 < self.lr < math.inf, "above 0 and finite"),
-            "llrd": (0 < self.llrd <= 1, "above 0 and at most 1 (1 gives every layer the same rate)"),
-            "warmup": (0 <= self.warmup < 1, "at least 0 and below 1 (a part of all steps)"),
-            "weight_decay": (0 <= self.weight_decay < math.inf, "at least 0 and finite"),
-            "adam_eps": (0 < self.adam_eps < math.inf, "above 0 and finite"),
-            "clip": (0 <= self.clip < math.inf, "at least 0 and finite (0 turns clipping off)"),
-            "clip_by": (self.clip_by in ("global", "component"), "global or component"),
-            "max_length": (self.max_length >= 4, "at least 4"),
-            "select": (self.select in ("best", "last"), "best or last"),
+        """Raise ValueError for the first value that is out of its bounds."""
+        if wrong := problem_in(self):
+            declared, problem = wrong
+            raise ValueError(f"{declared.name} {problem}")
+
+    def identity(self) -> dict[str, Any]:
+        """Return the values that tell a training from others, by name.
+
+        A value that is the default is left out where every run recorded before there was this hyper-parameter was
+        trained with it: so a run recorded then and the same run today are equal.
+        """
+        default = HyperParameters()
+        return {
+            name: getattr(self, name)
+            for name, declared in options_of(HyperParameters).items()
+            if not (declared.default_is_implied and getattr(self, name) == getattr(default, name))
         }
-        for name, (valid, wanted) in checks.items():
-            if not valid:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be {wanted}")
 
 
 @dataclass(frozen=True)
@@ -75,29 +116,30 @@ class Resolved:
 
 
 def resolve_hyper_parameters(layers: Iterable[tuple[str, Mapping[str, object]]]) -> Resolved:
-    """Merge overrides, weakest first; each layer is (origin, values), where None means "not given here".
+    """Merge overrides into the defaults.
 
-    Raises UsageError naming the origin where a name is unknown or a value has the wrong type or range.
+    Args:
+        layers: pairs of an origin and its values by name, weakest first. None means "not given here".
+
+    Returns:
+        The hyper-parameters, with the origin of each.
+
+    Raises:
+        UsageError: a name is unknown, or a value has the wrong type or is out of its bounds; names the origin.
     """
-    kinds: dict[str, type] = {name: type(value) for name, value in asdict(HyperParameters()).items()}
+    known = options_of(HyperParameters)
     values: dict[str, Any] = {}
-    origins = dict.fromkeys(kinds, "default")
+    origins = dict.fromkeys(known, "default")
     for origin, given in layers:
         for name, value in given.items():
             if value is None:
                 continue
-            if name not in kinds:
-                raise UsageError(f"{origin}: unknown hyper-parameter {name!r}; known are {', '.join(kinds)}")
-            kind = kinds[name]
-            number = kind is float and isinstance(value, int) and not isinstance(value, bool)
-            if not number and (not isinstance(value, kind) or isinstance(value, bool)):
-                raise UsageError(f"{origin}: {name} is {value!r}; it must be of type {kind.__name__}")
-            values[name] = kind(value)
+            if name not in known:
+                raise UsageError(f"{origin}: unknown hyper-parameter {name!r}; known are {', '.join(known)}")
+            if problem := known[name].problem(value):
+                raise UsageError(f"{origin}: {name} {problem}")
+            values[name] = known[name].converted(value)
             origins[name] = origin
-        try:
-            HyperParameters(**values)
-        except ValueError as error:
-            raise UsageError(f"{origin}: {error}") from error
     return Resolved(HyperParameters(**values), origins)
 
 
@@ -171,7 +213,7 @@ class RunSpec:
                 "kept_layers": self.kept_layers,
                 "adapter": asdict(self.adapter) if self.adapter else None,
                 "seeds": [self.init_seed, self.data_seed],
-                "hyper": asdict(self.hyper),
+                "hyper": self.hyper.identity(),
                 "data": self.data.train,
                 "device": self.device,
                 "precision": self.precision,

@@ -39,12 +39,10 @@ def known_executors(registry: Registry) -> Mapping[str, Executor]:
 def chosen_executor(
     name: str | None, jobs: int | None, gpus_per_run: float | None, registry: Registry
 ) -> Executor | None:
-    """None for runs in this process, one after the other. Raises UsageError where there is none of this name, or the
-    numbers make no sense."""
-    if jobs is not None and jobs < 1:
-        raise UsageError(f"--jobs is {jobs}; it must be at least 1")
-    if gpus_per_run is not None and not gpus_per_run > 0:
-        raise UsageError(f"--gpus-per-run is {gpus_per_run:g}; it must be more than 0")
+    """Return the executor that the options ask for; None for runs in this process, one after the other.
+
+    Raises UsageError where there is none of this name, or it has no use for an option.
+    """
     known = known_executors(registry)
     name = name or DEFAULT
     if name not in known:

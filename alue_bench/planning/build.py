@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import warnings
 from collections import defaultdict
@@ -35,13 +34,14 @@ from alue_bench.data.tokenisation import TokenCache, first_texts_notes
 from alue_bench.data.verification import label_counts
 from alue_bench.messages.display import one_line
 from alue_bench.planning.grid import Grid
+from alue_bench.planning.request import DEFAULT_STRATEGIES, PlanRequest
 from alue_bench.running.run import RunInputs
 from alue_bench.training.architecture.encoder_stack import check_layers_can_be_told_apart
 from alue_bench.training.architecture.trial import Trial, positions_of, try_model
 from alue_bench.training.checkpointing import Checkpointing, checkpoint_folder
 from alue_bench.training.device.precision import Precision, resolve_device, resolve_graphs, resolve_precision
 from alue_bench.training.prefix.frozen_prefix import PlannedDepths
-from alue_bench.training.prefix.store import DEFAULT_LIMIT, PrefixStore, parse_size, prefix_folder
+from alue_bench.training.prefix.store import PrefixStore, parse_size, prefix_folder
 from alue_bench.training.pretrained.loading import (
     Checkpoint,
     check_keeps_head,
@@ -55,48 +55,7 @@ from alue_bench.training.pretrained.model_cache import ModelCache
 from alue_bench.training.pretrained.tokenizer import pads_with
 from alue_bench.training.surgery import model_in_outline
 
-DEFAULT_STRATEGIES = ("full", "bottom3top4")
-DEFAULT_SEED = 42
-LARGEST_SEED = 2**32 - 1
-"""What every generator of random numbers takes."""
-
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanRequest:
-    """What the user asks for; empty means "every available one"."""
-
-    tasks: tuple[str, ...] = ()
-    models: tuple[str, ...] = ()
-    strategies: tuple[str, ...] = ()
-    grid: Grid | None = None
-    """More strategies, as many as a model has layers for, and hyper-parameters to cross with all of them."""
-    seeds: tuple[int, ...] = (DEFAULT_SEED,)
-    init_seed: int | None = None
-    data_seed: int | None = None
-    overrides: tuple[tuple[str, Mapping[str, object]], ...] = ()
-    """Hyper-parameters by origin, weakest first: the study file's, then the options'."""
-    device: str = "auto"
-    precision: str = "auto"
-    cuda_graphs: bool = False
-    limit_train: int | None = None
-    limit_eval: int | None = None
-    drop_bad: bool = False
-    skip_missing: bool = False
-    """Whether what the user named may be missing too."""
-    data_dir: Path | None = None
-    sample: bool = False
-    download: bool = True
-    """Whether models that the user named may be fetched from the hub."""
-    cache_size: str = DEFAULT_LIMIT
-    """The most that outputs of frozen prefixes may take on disk; "0" keeps none."""
-    allow_pickles: bool = False
-    """Whether weights may be read from pickles where a checkpoint has no others."""
-    keep_head: bool = False
-    """Whether training starts from the fine-tuned head that a checkpoint has, instead of a fresh one."""
-    checkpoint_every: float | None = None
-    """Minutes between two checkpoints of a training; None for none."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +65,8 @@ class PlannedRun:
     spec: RunSpec
     inputs: RunInputs
     hyper: Resolved
+    request: PlanRequest
+    """What the plan was asked for."""
     tags: Mapping[str, str] = field(default_factory=dict)
     """Recorded with the run where it is done: what says nothing about its result."""
 
@@ -226,7 +187,6 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: PlanCache | None
     What "every available one" brings along may be missing and is skipped with a reason, as is a strategy that does not
     fit a model. A name that nothing declares is an error in any case.
     """
-    _check_numbers(request)
     grid = request.grid or Grid()
     _check_hyper_parameters(request, grid)
     named = _strategies(request.strategies or (() if request.grid else DEFAULT_STRATEGIES), registry)
@@ -323,7 +283,7 @@ def build_plan(request: PlanRequest, registry: Registry, shelf: PlanCache | None
                     shelf.models.expect(inputs.checkpoint, inputs.train_task.labels)
                     if spec.freeze_plan.prefix_layers and strategy.keeps_prefix and inputs.trial.independent:
                         inputs.depths.depths.add(spec.freeze_plan.prefix_layers)
-                    plan.runs.append(PlannedRun(spec, inputs, hyper))
+                    plan.runs.append(PlannedRun(spec, inputs, hyper, request))
     plan.runs.sort(key=_shared_trainings_together(plan.runs))
     plan.keeps_prefixes = prefixes.limit_bytes > 0
     for ready_model in models:
@@ -411,8 +371,6 @@ def _is_here(model: Model) -> bool:
 def _checkpointing(minutes: float | None) -> Checkpointing | None:
     if minutes is None:
         return None
-    if not 0 <= minutes < math.inf:
-        raise UsageError(f"--checkpoint-every is {minutes}; it must be a number of minutes, at least 0")
     return Checkpointing(checkpoint_folder(), 60 * minutes)
 
 
@@ -450,21 +408,10 @@ def _strategies(names: Iterable[str], registry: Registry) -> dict[str, tuple[Str
     return found
 
 
-def _check_numbers(request: PlanRequest) -> None:
-    for option, value in (("--limit-train", request.limit_train), ("--limit-eval", request.limit_eval)):
-        if value is not None and value < 1:
-            raise UsageError(f"{option} is {value}; it must be at least 1 (leave it out to use every row)")
-    for option, seed in (("--init-seed", request.init_seed), ("--data-seed", request.data_seed)):
-        if seed is not None and not 0 <= seed <= LARGEST_SEED:
-            raise UsageError(f"{option} is {seed}; it must be at least 0 and at most {LARGEST_SEED}")
-    wrong = next((seed for seed in request.seeds if not 0 <= seed <= LARGEST_SEED), None)
-    if wrong is not None:
-        raise UsageError(f"--seed is {wrong}; it must be at least 0 and at most {LARGEST_SEED}")
-
-
 def _check_hyper_parameters(request: PlanRequest, grid: Grid) -> None:
     """Refuse what is wrong whatever the task and model, once and before anything is looked for: otherwise each pair
-    would be skipped for it."""
+    would be skipped for it.
+    """
     for variant in grid.variants():
         resolve_hyper_parameters([*request.overrides, *([("grid", variant)] if variant else [])])
 
@@ -557,7 +504,8 @@ def _ready_models(
 
 def _told_apart(models: list[_ReadyModel], registry: Registry) -> list[_ReadyModel]:
     """Tell models of one name apart by digests of their files, whatever their order. Declared models keep their names,
-    also before a folder that is called like one of them."""
+    also before a folder that is called like one of them.
+    """
     digests: defaultdict[str, set[str]] = defaultdict(set)
     for ready in models:
         digests[ready.model.name].add(ready.checkpoint.digest)

@@ -14,8 +14,9 @@ from alue_bench.cost.flops import forecast_flops
 from alue_bench.evaluation.additive import additive
 from alue_bench.evaluation.metrics import metrics
 from alue_bench.evaluation.predictions import targets_of
-from alue_bench.planning.build import LARGEST_SEED, PlannedRun
+from alue_bench.planning.build import PlannedRun
 from alue_bench.planning.grid import Cell, cell_of
+from alue_bench.planning.request import LARGEST_SEED
 from alue_bench.search.candidates import Candidate
 from alue_bench.search.observations import Evaluation, defined, left_out_by_sums, left_out_scores
 from alue_bench.search.policy import Step

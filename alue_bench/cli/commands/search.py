@@ -6,112 +6,34 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from alue_bench.cli import options
-from alue_bench.cli.settings import Overrides, given_options, merge_study, plan_request
+from alue_bench.cli.options import ExecutionOptions, Given, OutputOptions, SearchOptions, takes
+from alue_bench.cli.settings import merge_study, plan_request
 from alue_bench.cli.stopping import stoppable
 from alue_bench.cli.views.standard_output import keep_for_documents
 from alue_bench.contract.errors import UnavailableError, UsageError
+from alue_bench.contract.options import filled
 from alue_bench.contract.registry import Registry
 from alue_bench.planning.grid import WHOLE, cell_name, parse_grid
+from alue_bench.planning.request import Overrides, PlanRequest
 
 if TYPE_CHECKING:
     from alue_bench.cli.invocation import Execution, Invocation
     from alue_bench.cli.views.search_progress import SearchProgress
-    from alue_bench.executors.local import Interrupted, Outcome
-    from alue_bench.planning.build import Plan, PlannedRun, PlanRequest
+    from alue_bench.executors.local import Interrupted
+    from alue_bench.executors.outcome import Outcome
+    from alue_bench.planning.build import Plan, PlannedRun
     from alue_bench.search.observations import Evaluation
     from alue_bench.search.state import Asked, Done, SearchState
 
 GO_ON = "; the search goes by it. No run is lost: when the store answers again, the same command goes on"
-DEFAULT_TOLERANCE, DEFAULT_MARGIN, DEFAULT_LEVEL, DEFAULT_BUDGET = "1%", "2%", 0.1, "25%"
 
 
-def search(
-    context: typer.Context,
-    task: options.Task = None,
-    model: options.Model = None,
-    tolerance: Annotated[
-        str | None,
-        options.what(
-            help="The loss that is accepted: a part of full fine-tuning's score (1%), or absolute (0.01). Default: 1%."
-        ),
-    ] = None,
-    margin: Annotated[
-        str | None,
-        options.what(
-            help="How far beyond the tolerance the loss may still lie, for all that the runs can tell. The smaller, "
-            "the more seeds it takes. Default: 2%."
-        ),
-    ] = None,
-    level: Annotated[
-        float | None,
-        options.what(
-            help="How often, at most, a setting may be returned that loses more than tolerance and margin. "
-            "Default: 0.1."
-        ),
-    ] = None,
-    budget: Annotated[
-        str | None,
-        options.what(help="The most that may be spent, as a part of what running every cell once costs. Default: 25%."),
-    ] = None,
-    grid: Annotated[
-        list[str] | None,
-        options.what(
-            "--grid",
-            "-g",
-            help="The settings in question: bottom-top for every pair of frozen bottom and top layers, or ranges such "
-            "as bottom=0..9,top=0..4; see alue-bench sweep. Default: bottom-top.",
-        ),
-    ] = None,
-    short_runs: Annotated[
-        bool | None,
-        options.what(
-            "--short-runs/--no-short-runs", help="Begin with a few runs of a third of the epochs. Default: yes."
-        ),
-    ] = None,
-    seed: Annotated[int | None, options.what(help="The first seed; further ones count up. Default: 42.")] = None,
-    config: options.Config = None,
-    recipe: options.Recipe = None,
-    epochs: options.Epochs = None,
-    batch_size: options.BatchSize = None,
-    lr: options.Lr = None,
-    llrd: options.Llrd = None,
-    max_length: options.MaxLength = None,
-    warmup: options.Warmup = None,
-    weight_decay: options.WeightDecay = None,
-    clip: options.Clip = None,
-    clip_by: options.ClipBy = None,
-    select: options.Select = None,
-    precision: options.Precision = None,
-    device: options.Device = None,
-    cuda_graphs: options.CudaGraphs = None,
-    keep_head: options.KeepHead = None,
-    data_dir: options.DataDir = None,
-    sample: options.Sample = None,
-    limit_train: options.LimitTrain = None,
-    limit_eval: options.LimitEval = None,
-    drop_bad: options.DropBad = None,
-    skip_missing: options.SkipMissing = None,
-    experiment: options.Experiment = None,
-    tracking_uri: options.TrackingUri = None,
-    allow_pickles: options.AllowPickles = None,
-    cache_size: options.CacheSize = None,
-    executor: options.Executor = None,
-    jobs: options.Jobs = None,
-    gpus_per_run: options.GpusPerRun = None,
-    checkpoint_every: options.CheckpointEvery = None,
-    rerun: options.Rerun = None,
-    fail_fast: options.FailFast = None,
-    dry_run: Annotated[
-        bool,
-        options.control("--dry-run", help="Show the question, what it may cost in FLOPs and in time here, and stop."),
-    ] = False,
-    as_json: options.AsJson = False,
-) -> None:
+@takes("search")
+def search(context: typer.Context, given: Given) -> None:
     """Find the cheapest layers to freeze that keep the score, without running the whole grid.
 
     Runs are chosen one by one, by what the ones before tell. Settings are chosen by the dev split; the test split
@@ -122,11 +44,12 @@ def search(
 
     `alue-bench search -t mdd -m UBC-NLP/MARBERT --budget 15% --grid bottom=0..12,top=0..4`
     """
-    keep_for_documents(as_json)
-    settings, overrides = merge_study(given_options(context.params), config, context.obj, command="search")
+    output = filled(OutputOptions, given)
+    keep_for_documents(output.json)
+    settings, overrides = merge_study(given, given.get("config"), context.obj, command="search")
     rules = _rules(settings)
     with stoppable():
-        raise typer.Exit(run_search(context.obj, settings, overrides, rules, dry_run=dry_run, as_json=as_json))
+        raise typer.Exit(run_search(context.obj, settings, overrides, rules, output))
 
 
 @dataclass(frozen=True)
@@ -143,22 +66,20 @@ class Rules:
 
 
 def _rules(settings: Mapping[str, Any]) -> Rules:
-    """Raises UsageError naming the option that makes no sense."""
+    """Return what the options ask for. Raises UsageError naming the option that makes no sense."""
     from alue_bench.search.candidates import parse_amount, parse_share
 
-    level = settings.get("level", DEFAULT_LEVEL)
-    if not 0 < level < 0.5:
-        raise UsageError(f"--level is {level}; it must lie between 0 and 0.5, such as 0.1")
-    grid = parse_grid(settings.get("grid") or [WHOLE])
+    question = filled(SearchOptions, settings)
+    grid = parse_grid(question.grid or [WHOLE])
     if grid.strategies or grid.settings or grid.seeds:
         raise UsageError("--grid of a search has the axes bottom and top alone; alue-bench sweep takes the others too")
     return Rules(
-        parse_amount("--tolerance", settings.get("tolerance", DEFAULT_TOLERANCE)),
-        parse_amount("--margin", settings.get("margin", DEFAULT_MARGIN)),
-        level,
-        parse_share("--budget", settings.get("budget", DEFAULT_BUDGET)),
+        parse_amount("--tolerance", question.tolerance),
+        parse_amount("--margin", question.margin),
+        question.level,
+        parse_share("--budget", question.budget),
         grid,
-        settings.get("short_runs", True),
+        question.short_runs,
     )
 
 
@@ -167,24 +88,25 @@ def run_search(
     settings: Mapping[str, Any],
     overrides: Overrides,
     rules: Rules,
-    *,
-    dry_run: bool,
-    as_json: bool,
+    output: OutputOptions,
 ) -> int:
-    """Search task by task, model by model. Returns the exit code: as of `run`, and NO_ANSWER where all searches end
-    since nothing was learnt."""
+    """Search task by task, model by model.
+
+    Returns:
+        The exit code: that of `run`, or NO_ANSWER where all searches end since nothing was learnt.
+    """
     from alue_bench.cli.dry_run import show_question
     from alue_bench.cli.invocation import NO_ANSWER, Execution, Invocation, Streams
     from alue_bench.cli.views.search_progress import SearchProgress
     from alue_bench.cli.views.search_tables import question_view, search_view
     from alue_bench.planning.build import Plan
 
-    streams = Streams.of_command(as_json=as_json)
+    streams = Streams.of_command(as_json=output.json)
     streams.warn_of_plugins(registry)
     invocation = Invocation(registry, settings, streams)  # a wrong executor is told before the plan is made
-    plan, searches = _courses(_request(settings, overrides), rules, registry)
+    plan, searches = _courses(plan_request(settings, overrides), rules, registry)
     streams.talk.print(question_view(plan, searches))
-    if dry_run:
+    if output.dry_run:
         return show_question(plan, searches, registry, streams)
 
     with invocation:
@@ -192,7 +114,7 @@ def run_search(
         invocation.start_parent(first, name=f"search in {_counted(searches)}", tags={"command": "search"})
         outcomes: list[Outcome] = []
         stop: Interrupted | None = None
-        fail_fast = settings.get("fail_fast", False)
+        fail_fast = filled(ExecutionOptions, settings).fail_fast
         with SearchProgress(streams.talk) as progress, invocation.keeping_workers():
             for side_by_side in [searches] if invocation.uses_workers else [[search] for search in searches]:
                 stop = _follow(side_by_side, invocation, progress, outcomes, fail_fast=fail_fast)
@@ -210,18 +132,6 @@ def run_search(
                 streams.result(search_view(search, decision))
         code = invocation.farewell(document, execution)
         return code or (NO_ANSWER if searched and all(decision.unlearnt for _, decision in searched) else 0)
-
-
-def _request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequest:
-    """Raises UsageError where a study asks for what a search decides itself."""
-    for name in ("strategy", "seeds", "init_seed", "data_seed"):
-        if name in settings:
-            raise UsageError(f"the study sets {name}, but a search chooses strategies and seeds itself; leave it out")
-    seeds = settings.get("seed")
-    if isinstance(seeds, list | tuple) and len(seeds) > 1:
-        raise UsageError("the study has several seeds, but a search takes the first one and counts up; leave one")
-    listed = {"seed": seeds if isinstance(seeds, list | tuple) else (seeds,)} if seeds is not None else {}
-    return plan_request({**settings, **listed}, overrides)
 
 
 def _courses(request: PlanRequest, rules: Rules, registry: Registry) -> tuple[Plan, list[SearchState]]:
@@ -266,7 +176,8 @@ def _follow(
     fail_fast: bool,
 ) -> Interrupted | None:
     """Round after round until these searches are over. A round has the next run of each; with workers, also the runs
-    that will be asked for whatever those give. Returns what stopped it from outside."""
+    that will be asked for whatever those give. Returns what stopped it from outside.
+    """
     from alue_bench.planning.build import Plan
 
     def asked() -> list[Asked]:
@@ -304,7 +215,8 @@ def _take_in(
     asked: Sequence[Asked], outcomes: Sequence[Outcome], invocation: Invocation, progress: SearchProgress
 ) -> None:
     """In the order in which the searches ask for them. What one of them does not ask for any more, since full
-    fine-tuning failed, was done in vain; it stays in the store."""
+    fine-tuning failed, was done in vain; it stays in the store.
+    """
     ended = {outcome.spec.fingerprint: outcome for outcome in outcomes}
     for one in asked:
         search, outcome = one.search, ended.get(one.planned.spec.fingerprint)

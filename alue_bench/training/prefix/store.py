@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Increase when the layout of an entry or the meaning of its files changes."""
 
-DEFAULT_LIMIT = "20GB"
-
 STATES, HEADER = "states.bin", "entry.json"
 SCRATCH, LOCK = ".scratch-", "lock"
 PATIENCE = 60.0
