@@ -119,9 +119,9 @@ class Reading:
 
 def read_sweep(options: argparse.Namespace) -> Sweep:
     """Raises UsageError where the store holds no whole sweep, or several with different settings."""
+    from alue_bench.contract.cells import cell_name, cell_of
     from alue_bench.contract.registry import load_registry
     from alue_bench.planning.build import resolve_model
-    from alue_bench.planning.grid import cell_name, cell_of
     from alue_bench.tracking.connection import connect
     from alue_bench.tracking.reading import read_config, read_results
 
@@ -193,7 +193,7 @@ def reading(sweep: Sweep, setting: str, metric: str, *, smoothed: bool) -> Readi
 
 def smoothed_losses(sweep: Sweep, metric: str) -> dict[str, tuple[float, float]]:
     """The loss of each cell, and its standard deviation, by the search's own surface with the noise of one run."""
-    from alue_bench.planning.grid import cell_of
+    from alue_bench.contract.cells import cell_of
     from alue_bench.search.candidates import Candidate
     from alue_bench.search.observations import PRIOR_SD, Evaluation
     from alue_bench.search.surface import fit

@@ -16,9 +16,13 @@ import typer
 
 from alue_bench.contract.options import CheckedOptions, Group, Option, option, options_of
 from alue_bench.contract.spec import HyperParameters
+from alue_bench.planning.grid import SETTINGS
+from alue_bench.planning.recipes import RECIPES
 from alue_bench.planning.request import DEFAULT_SEED, LARGEST_SEED, PlanRequest
 from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
 
+AXES = [f"{name.replace('_', '-')}=" for name in SETTINGS]
+"""The axes of a grid that are hyper-parameters, as --grid takes them."""
 MOST_SEEDS = 10_000
 """The largest number for --seeds: more is a slip of the finger, and its plan alone would fill the memory."""
 
@@ -31,8 +35,9 @@ class SweepOptions(CheckedOptions):
         (),
         short="-g",
         help="Settings to run: bottom-top for every pair of frozen bottom and top layers, or axes with ranges, steps "
-        "and lists, such as bottom=0..12/3,top=0..4. Further axes: strategy=, lr=, epochs=, batch-size=, max-length=, "
-        "seed=. Repeatable. Default: bottom-top.",
+        "and lists, such as bottom=0..12/3,top=0..4. Further axes: strategy=, "
+        f"{', '.join(AXES)}, seed=. Repeatable. "
+        "Default: bottom-top.",
         group=Group.QUESTION,
     )
     tolerance: str = option(
@@ -108,7 +113,7 @@ class PresetOptions(CheckedOptions):
 
     recipe: str | None = option(
         None,
-        help="Published hyper-parameters: alue, devlin, mosbach or sun (see alue-bench list recipes). Other options "
+        help=f"Published hyper-parameters: {', '.join(RECIPES)} (see alue-bench list recipes). Other options "
         "override them.",
         group=Group.TRAINING,
     )
@@ -215,7 +220,7 @@ def _axes() -> dict[str, Option]:
     return {
         name: replace(declared, many=True, help=f"{declared.help.removesuffix('.')}; repeatable.")
         for name, declared in options_of(HyperParameters).items()
-        if declared.is_axis
+        if name in SETTINGS
     }
 
 

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -381,7 +382,9 @@ def resolve_model(name: str, registry: Registry) -> Model:
     """
     if name in registry.models:
         return registry.models[name].value
-    path = Path(name).expanduser()
+    path = Path(name)
+    with suppress(RuntimeError):  # a "~" before the name of nobody
+        path = path.expanduser()
     if path.is_dir():
         path = path.resolve()
         if (readable := one_line(str(path))) != str(path):

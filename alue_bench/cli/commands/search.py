@@ -14,10 +14,11 @@ from alue_bench.cli.options import ExecutionOptions, Given, OutputOptions, Searc
 from alue_bench.cli.settings import merge_study, plan_request
 from alue_bench.cli.stopping import stoppable
 from alue_bench.cli.views.standard_output import keep_for_documents
+from alue_bench.contract.cells import cell_name
 from alue_bench.contract.errors import UnavailableError, UsageError
 from alue_bench.contract.options import filled
 from alue_bench.contract.registry import Registry
-from alue_bench.planning.grid import WHOLE, cell_name, parse_grid
+from alue_bench.planning.grid import WHOLE, parse_grid
 from alue_bench.planning.request import Overrides, PlanRequest
 
 if TYPE_CHECKING:
