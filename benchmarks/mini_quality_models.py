@@ -32,7 +32,7 @@ def chosen_models(options: Sequence[str], registry: Registry) -> list[Model]:
 
 def _named_model(option: str, registry: Registry) -> tuple[Model, bool]:
     """A model, and whether a plugin declares it, with hyper-parameters of its own."""
-    from alue_bench.planning.build import resolve_model
+    from alue_bench.planning.available import resolve_model
 
     name, equals, value = option.partition("=")
     if not equals:

@@ -121,7 +121,7 @@ def read_sweep(options: argparse.Namespace) -> Sweep:
     """Raises UsageError where the store holds no whole sweep, or several with different settings."""
     from alue_bench.contract.cells import cell_name, cell_of
     from alue_bench.contract.registry import load_registry
-    from alue_bench.planning.build import resolve_model
+    from alue_bench.planning.available import resolve_model
     from alue_bench.tracking.connection import connect
     from alue_bench.tracking.reading import read_config, read_results
 

@@ -22,7 +22,7 @@ from alue_bench.contract.strategy import EncoderShape, FreezePlan
 from alue_bench.contract.task import TargetKind
 from alue_bench.data.location import DataFolder
 from alue_bench.data.splits import load_rows
-from alue_bench.planning.build import resolve_model
+from alue_bench.planning.available import resolve_model
 from alue_bench.tracking.connection import connect
 from alue_bench.training.prefix.store import parse_size
 

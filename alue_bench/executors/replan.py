@@ -14,7 +14,8 @@ from alue_bench.contract.model import Model
 from alue_bench.contract.options import options_of
 from alue_bench.contract.registry import Registry
 from alue_bench.contract.spec import RunSpec
-from alue_bench.planning.build import PlanCache, PlannedRun, build_plan
+from alue_bench.planning.available import PlanCache
+from alue_bench.planning.build import PlannedRun, build_plan
 from alue_bench.planning.request import PlanRequest
 
 
