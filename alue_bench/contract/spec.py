@@ -60,6 +60,14 @@ class HyperParameters:
     weight_decay: float = option(
         0.0, help="Weight decay, applied to weight matrices.", group=Group.TRAINING, at_least=0
     )
+    adam_beta2: float = option(
+        0.999,
+        help="Decay rate of AdamW's average of squared gradients.",
+        group=Group.TRAINING,
+        at_least=0,
+        below=1,
+        default_is_implied=True,
+    )
     adam_eps: float = option(1e-8, help="Epsilon of AdamW.", group=Group.TRAINING, above=0)
     clip: float = option(
         1.0,
