@@ -142,7 +142,7 @@ class ShorthandOptions(CheckedOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionOptions(CheckedOptions):
-    """How runs are executed, and the store that results are recorded in."""
+    """The options that say where runs are executed, and where results are recorded."""
 
     experiment: str = option(
         DEFAULT_EXPERIMENT, help=f"MLflow experiment. Default: {DEFAULT_EXPERIMENT}.", group=Group.RESULTS
@@ -178,7 +178,7 @@ class ExecutionOptions(CheckedOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions(CheckedOptions):
-    """What one call of a command does and prints; nothing of it belongs in a study."""
+    """The options about one call of a command, which do not belong in a study."""
 
     dry_run: bool = option(
         False,

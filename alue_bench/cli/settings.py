@@ -1,4 +1,4 @@
-"""What a command was told: options over a study file over a recipe, turned into a request for a plan."""
+"""The settings of a command: options over a study file over a recipe, and the plan request that they make."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Studies: the options of `run`, `sweep` or `search`, written down once and shared, found by path or by name.
+"""Study files: the options of `run`, `sweep` or `search`, written down once and shared, found by path or by name.
 
     title = "Dialects, five seeds"
     task = ["mdd", "oold"]
@@ -33,11 +33,11 @@ def study_keys() -> tuple[str, ...]:
 
 
 EXPLICIT = "study:"
-"""Before a name: a study that a plugin ships, whatever files there are."""
+"""The prefix of a name that means a study that a plugin ships, whatever files there are."""
 
 
 def find_study(given: str, registry: Registry) -> Path:
-    """The file that `--config` means: a path, or the name of a study that a plugin ships.
+    """Return the file that `--config` means: a path, or the name of a study that a plugin ships.
 
     Raises UsageError where it is neither or could be both.
     """

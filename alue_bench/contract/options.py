@@ -41,7 +41,7 @@ class Group(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """What is known about an option from its declaration."""
+    """An option, as its declaration describes it."""
 
     help: str
     group: Group
@@ -52,25 +52,25 @@ class Option:
     kind: type = str
     """The type of one value."""
     many: bool = False
-    """Whether the option is repeatable, and takes a list in a study file."""
+    """A flag: the option is repeatable, and takes a list in a study file."""
     choices: tuple[str, ...] = ()
     short: str = ""
     """The short form on the command line, such as "-t"."""
     can_be_denied: bool = False
-    """Whether the command line has `--no-NAME` too."""
+    """A flag: the command line has `--no-NAME` too."""
     in_studies: bool = True
-    """Whether a study file may set the option."""
+    """A flag: a study file may set the option."""
     is_axis: bool = False
-    """Whether the option may be an axis of a sweep's grid, and is recorded under its own name."""
+    """A flag: the option may be an axis of a sweep's grid, and is recorded under its own name."""
     default_is_implied: bool = False
-    """Whether every run that was recorded before the option existed was done with its default. The default then stays
+    """A flag: every run that was recorded before the option existed was done with its default. The default then stays
     out of fingerprints, which do not change."""
     at_least: float = -math.inf
     above: float = -math.inf
     at_most: float = math.inf
     below: float = math.inf
     remark: str = ""
-    """What a message about a wrong value adds in brackets."""
+    """A text that a message about a wrong value adds in brackets."""
 
     @property
     def flag(self) -> str:

@@ -1,4 +1,4 @@
-"""One run: what is to be done (`RunSpec`) and what was measured (`RunResult`)."""
+"""One run: its specification (`RunSpec`) and what was measured (`RunResult`)."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class HyperParameters:
         at_least=4,
         is_axis=True,
     )
-    """The most tokens of an example, special tokens included. The number of truncated examples is recorded."""
+    """The largest number of tokens of an example, special tokens included. The number of truncated ones is recorded."""
     select: Literal["best", "last"] = option(
         "best", help="Epoch to test: best (by dev score) or last.", group=Group.TRAINING
     )
@@ -117,7 +117,7 @@ class HyperParameters:
 
 @dataclass(frozen=True)
 class Resolved:
-    """Hyper-parameters, and for each one which layer of defaults and overrides it came from."""
+    """Hyper-parameters, and for each the layer of defaults or overrides that it came from."""
 
     values: HyperParameters
     origins: Mapping[str, str]
@@ -153,51 +153,55 @@ def resolve_hyper_parameters(layers: Iterable[tuple[str, Mapping[str, object]]])
 
 @dataclass(frozen=True, kw_only=True)
 class DataDigests:
-    """What of a task's data determines a result, and what a reader must know of it."""
+    """The part of a task's data that determines a result, as digests, and what a reader must know of it."""
 
     source: Literal["real", "sample"]
     protocol: str
     train: str
-    """Digest of the train and dev splits as used: files, reader, limits, dropped rows."""
+    """A digest of the train and dev splits as used: files, reader, limits, dropped rows."""
     test: str
+    """A digest of the test split as used."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """One (task, model, strategy, seed, hyper-parameters) to do. Equal fingerprints mean equal results."""
+    """The specification of a run: task, model, strategy, seed, hyper-parameters, all that determines its result.
+
+    Equal fingerprints mean equal results.
+    """
 
     task: str
     train_task: str
     """The task that trains the model; another one than `task` only for diagnostic sets."""
     model: str
     model_digest: str
-    """Of weights, configuration and tokeniser; or the hub's commit."""
+    """A digest of weights, configuration and tokenizer; or the hub's commit."""
     strategy: str
     freeze_plan: FreezePlan
     seed: int
     init_seed: int
-    """Seeds the head's initial weights."""
+    """The random seed of the head's initial weights."""
     data_seed: int
-    """Seeds the order of the training data and dropout."""
+    """The random seed of the order of the training data, and of dropout."""
     hyper: HyperParameters
     data: DataDigests
     device: str
     """"cpu" or "cuda"; the device's make is recorded with the result."""
     precision: Literal["fp32", "bf16", "fp16"]
     cuda_graphs: bool = False
-    """Whether training steps are recorded and replayed."""
+    """A flag: training steps are recorded as CUDA graphs and replayed."""
     limit_train: int | None = None
     limit_eval: int | None = None
     drop_bad: bool = False
     kept_layers: tuple[int, ...] | None = None
-    """Those of the pre-trained model's layers that stay in it; None for all. `freeze_plan` counts the kept ones."""
+    """The layers of the pre-trained model that are kept; None for all. `freeze_plan` counts the kept ones."""
     adapter: Adapter | None = None
-    """What is put into the model to train in its stead."""
+    """The adapter that is put into the model and trained instead of its weights; None for none."""
     keep_head: bool = False
-    """Whether training starts from the fine-tuned head that the checkpoint has, instead of a fresh one."""
+    """A flag: training starts from the fine-tuned head that the checkpoint has, instead of a new one."""
     unusual: Mapping[str, str] = field(default_factory=dict)
-    """What else determines the training, by name, where it is not as usual: parts of the model that stand in another
-    order than they are used in, padding on the left, a fine-tuned head that is left aside."""
+    """Further things that determine the training, by name, where they are not as usual: parts of the model that are
+    registered in another order than they are used in, padding on the left, a fine-tuned head that is left aside."""
     providers: Mapping[str, str] = field(default_factory=dict)
     """The distributions, with versions, that provide harness, train task, model and strategy."""
     test_providers: Mapping[str, str] = field(default_factory=dict)
@@ -244,7 +248,7 @@ class RunSpec:
         return f"{self.task}/{self.model}/{self.strategy}/seed{self.seed}"
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-like, for the run's config artifact."""
+        """Return the specification as JSON-like data, for the run's config artifact."""
         content = asdict(self)
         content["freeze_plan"] = {
             "layers": self.freeze_plan.shape.layers,
@@ -268,30 +272,30 @@ class CurvePoint:
 
 @dataclass(frozen=True, slots=True)
 class FreezeEvent:
-    """What a strategy that may change its mind decided about a block, at the start or at an evaluation point."""
+    """The decision of an adaptive strategy about a block, at the start or at an evaluation point."""
 
     step: int
-    """Updates done."""
+    """The number of updates done."""
     epoch: int
-    """From 1."""
+    """The number of the epoch, from 1."""
     block: str
     """"embeddings", or "layer 0" and so on."""
     norm: float | None
-    """Of the block's gradient, added up over the steps since the last point; None where none was asked for or taken."""
+    """The norm of the gradient, summed over the steps since the last point; None where it was not measured."""
     frozen: bool
-    """From here on."""
+    """A flag: the block is frozen from here on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """What the model said of each example of a split.
+    """The model's predictions for each example of a split.
 
     `scores` is [examples, outputs]: probabilities of each label, or the predicted number of a regression.
     """
 
     ids: list[str]
     gold: list[Any]
-    """Empty texts where there are no gold labels."""
+    """The gold labels; empty texts where there are none."""
     predicted: list[Any]
     scores: Any
     columns: tuple[str, ...]
@@ -299,20 +303,20 @@ class Predictions:
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What was measured in one run."""
+    """The measurements of one run."""
 
     metrics: Mapping[str, float]
     """Final scalars by their MLflow names: test/*, runtime/* (seconds), memory/* (MiB), flops/*, params/*."""
     curves: tuple[CurvePoint, ...]
     predictions: Predictions
     dev_predictions: Predictions
-    """Of the epoch that was selected, on the dev split of the task that trained the model."""
+    """The predictions of the selected epoch on the dev split of the task that trained the model."""
     submission_predictions: Predictions | None = None
-    """Of a leaderboard's rows without gold labels, where they were at hand."""
+    """The predictions for a leaderboard's rows without gold labels, where these rows were at hand."""
     environment: Mapping[str, Any]
     freezing: tuple[FreezeEvent, ...] = ()
-    """What was frozen when, for strategies that may change it; empty for all others."""
+    """The decisions of an adaptive strategy; empty for all others."""
     notes: tuple[str, ...] = ()
-    """What a reader should know, such as how many texts were cut."""
+    """The remarks for a reader, such as how many texts were truncated."""
     problems: tuple[str, ...] = ()
-    """Which of the notes tell what could not be measured; they are shown at the end of the run too."""
+    """The notes that tell what could not be measured; they are shown at the end of the run too."""

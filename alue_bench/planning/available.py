@@ -64,9 +64,9 @@ class ReadyModel:
     config: Any
     """The configuration as `transformers` reads it."""
     trial: Trial
-    """What it can do with its tokenizer, in the number format asked for or in one that it can compute in."""
+    """The result of trying it with its tokenizer, in the number format asked for or in one that it can compute in."""
     outlines: dict[str, Outline] = field(default_factory=dict)
-    """What each strategy makes of the model, by the strategy's name."""
+    """The outline that each strategy makes of the model, by the strategy's name."""
 
     def unusual(self) -> dict[str, str]:
         """Return the values for `RunSpec.unusual`."""
@@ -91,13 +91,13 @@ class ReadyModel:
 
 @dataclass
 class PlanCache:
-    """What one plan has read, or found out, and may serve the next one in the same process."""
+    """A store for what one plan has read, or found out, and may serve the next one in the same process."""
 
     rows: dict[tuple[object, ...], TaskRows] = field(default_factory=dict)
     checkpoints: dict[tuple[object, ...], Checkpoint] = field(default_factory=dict)
     models: ModelCache = field(default_factory=ModelCache)
     text_notes: dict[tuple[object, ...], list[str]] = field(default_factory=dict)
-    """What the models' tokenizers make of the first texts of a task, by texts and model."""
+    """Notes on what the models' tokenizers make of the first texts of a task, by texts and model."""
     more_expected: list[tuple[Checkpoint, Labels]] = field(default_factory=list)
     """The models among them that a further plan is likely to begin with."""
     depths: defaultdict[tuple[object, ...], PlannedDepths] = field(default_factory=lambda: defaultdict(PlannedDepths))

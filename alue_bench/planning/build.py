@@ -1,4 +1,4 @@
-"""From a question (which tasks, models, strategies, seeds) to an ordered list of runs, and what is left out and why."""
+"""The plan: an ordered list of runs that answers a request, and what is left out and why."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ from alue_bench.training.pretrained.loading import check_keeps_head, encoder_sha
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run to do, and what its names stand for."""
+    """A run to do, with what its names stand for."""
 
     spec: RunSpec
     inputs: RunInputs
     hyper: Resolved
     request: PlanRequest
-    """What the plan was asked for."""
+    """The request that the run is planned for."""
     tags: Mapping[str, str] = field(default_factory=dict)
-    """Recorded with the run where it is done: what says nothing about its result."""
+    """Tags to record with the run where it is done; they say nothing about its result."""
 
     @property
     def cost(self) -> float:
-        """Expected effort in units of one example through one layer, for progress bars: not for reports."""
+        """The expected effort in units of one example through one layer, for progress bars: not for reports."""
         plan = self.spec.freeze_plan
         trains_below, passes = not plan.embeddings, 0
         for layer in range(plan.shape.layers):
@@ -107,15 +107,15 @@ class Plan:
     runs: list[PlannedRun] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What one should know of models and texts before the runs begin."""
+    """The remarks on models and texts that one should read before the runs begin."""
     absent: list[AbsentRun] = field(default_factory=list)
-    """Runs of models that the user named and that are not here, where their shape is declared."""
+    """The runs of models that the user named and that are not here, where their shape is declared."""
     without_data: int = 0
-    """How many runs are left out because what the user named has no data here."""
+    """The number of runs that are left out because tasks that the user named have no data here."""
     keeps_prefixes: bool = True
-    """Whether outputs of frozen layers are computed once and kept."""
+    """A flag: outputs of frozen layers are computed once and kept."""
     order_matters: bool = False
-    """Whether workers are to begin its runs in this order, rather than the longest first."""
+    """A flag: workers are to begin the runs in this order, rather than the longest first."""
 
 
 def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None = None) -> Plan:
@@ -155,7 +155,7 @@ def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None
 
 @dataclass(frozen=True)
 class _Shared:
-    """What all runs of a plan share."""
+    """The conditions that all runs of a plan share."""
 
     request: PlanRequest
     registry: Registry
@@ -318,7 +318,10 @@ def _digests(ready: ReadyTask) -> DataDigests:
 
 
 def _never_gold(rows: SplitRows, labels: Labels) -> list[list[str]]:
-    """Labels that no row of a split has, in a list of one, where there are any: they are left out of macro averages."""
+    """Return the labels that no row of a split has, in a list of one, where there are any.
+
+    They are left out of macro averages.
+    """
     counts = label_counts([example.target for example in rows.examples if example.target is not None])
     absent = [] if labels.kind is TargetKind.REGRESSION else [name for name in labels.names if name not in counts]
     return [absent] if absent else []

@@ -21,13 +21,13 @@ Strategies = Mapping[str, tuple[Strategy, Origin]]
 
 @dataclass(frozen=True)
 class Combination:
-    """What distinguishes a run from the others of its task and model."""
+    """A strategy, a seed and hyper-parameters: all that distinguishes the runs of one task and model."""
 
     strategy: Strategy
     origin: Origin
     """The plugin that the strategy comes from."""
     outline: Outline
-    """What the strategy makes of the model."""
+    """The outline that the strategy makes of the model."""
     hyper: Resolved
     seed: int
 

@@ -111,7 +111,7 @@ class PlanRequest(CheckedOptions):
         group=Group.DATA,
     )
     download: bool = True
-    """Whether models that the user named may be fetched from the hub."""
+    """A flag: models that the user named may be fetched from the hub."""
     cache_size: str = option(
         DEFAULT_CACHE_SIZE,
         help="Disk space for cached outputs of frozen layers, such as 50GB; 0 to compute them at every step. "

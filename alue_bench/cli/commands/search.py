@@ -55,13 +55,13 @@ def search(context: typer.Context, given: Given) -> None:
 
 @dataclass(frozen=True)
 class Rules:
-    """What the command was asked to look for."""
+    """The question of a search, read from its options."""
 
     tolerance: Any
     margin: Any
     level: float
     budget: float
-    """A part of the grid's cost."""
+    """The most that may be spent, as a share of the grid's cost."""
     grid: Any
     short_runs: bool
 
@@ -136,7 +136,10 @@ def run_search(
 
 
 def _courses(request: PlanRequest, rules: Rules, registry: Registry) -> tuple[Plan, list[SearchState]]:
-    """A search for each task and model. Raises UsageError where there is nothing to search."""
+    """Return the plan to begin with, and a search for each task and model.
+
+    Raises UsageError where there is nothing to search.
+    """
     from alue_bench.planning.build import Plan, build_plan
     from alue_bench.search.policy import Question, Step
     from alue_bench.search.runs import grid_of
@@ -176,8 +179,12 @@ def _follow(
     *,
     fail_fast: bool,
 ) -> Interrupted | None:
-    """Round after round until these searches are over. A round has the next run of each; with workers, also the runs
-    that will be asked for whatever those give. Returns what stopped it from outside.
+    """Do round after round until these searches are over.
+
+    A round has the next run of each search; with workers, also the runs that will be asked for whatever those give.
+
+    Returns:
+        What stopped it from outside; None where nothing did.
     """
     from alue_bench.planning.build import Plan
 
@@ -199,7 +206,7 @@ def _follow(
 
 
 def _with_predictions(execution: Execution, invocation: Invocation, progress: SearchProgress) -> Execution:
-    """Runs of other commands that were recorded without dev predictions are done again."""
+    """Do runs of other commands again that were recorded without dev predictions."""
     from alue_bench.planning.build import Plan
 
     lacking = [outcome for outcome in execution.outcomes if _lacks_predictions(outcome, invocation)]
@@ -215,8 +222,9 @@ def _with_predictions(execution: Execution, invocation: Invocation, progress: Se
 def _take_in(
     asked: Sequence[Asked], outcomes: Sequence[Outcome], invocation: Invocation, progress: SearchProgress
 ) -> None:
-    """In the order in which the searches ask for them. What one of them does not ask for any more, since full
-    fine-tuning failed, was done in vain; it stays in the store.
+    """Hand outcomes to the searches, in the order in which they ask for them.
+
+    What a search does not ask for any more, since full fine-tuning failed, was done in vain; it stays in the store.
     """
     ended = {outcome.spec.fingerprint: outcome for outcome in outcomes}
     for one in asked:
@@ -240,7 +248,7 @@ def _lacks_predictions(outcome: Outcome, invocation: Invocation) -> bool:
 
 
 def _done(asked: Asked, outcome: Outcome, invocation: Invocation) -> Done:
-    """The run as evidence: its scores on dev and test, example by example."""
+    """Return a run as evidence: its scores on dev and test, example by example."""
     from alue_bench.search.runs import evaluation_of
     from alue_bench.search.state import Done
     from alue_bench.tracking.reading import read_dev_predictions, read_predictions
@@ -273,7 +281,7 @@ def _done(asked: Asked, outcome: Outcome, invocation: Invocation) -> Done:
 
 
 def _results(invocation: Invocation, run_id: str) -> Any:
-    """To read the files of one run from. Raises UnavailableError where the store does not answer."""
+    """Return the results to read the files of one run from. Raise UnavailableError where the store does not answer."""
     from alue_bench.tracking.reading import read_runs
 
     try:
@@ -283,7 +291,7 @@ def _results(invocation: Invocation, run_id: str) -> Any:
 
 
 def _metrics(searched: Iterable[tuple[SearchState, Any]]) -> dict[str, float]:
-    """Of the parent run."""
+    """Return the metrics of the parent run."""
     found = {}
     for search, decision in searched:
         found[f"search/{search.task}/{search.model}/compute_share"] = search.share(decision.spent)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from alue_bench.report.grid import Group, Recommendation
 
 FOLDER = "sweep"
-"""Of the figures, among the parent run's artifacts."""
+"""The folder of the figures among the parent run's artifacts."""
 
 
 @takes("sweep")
@@ -155,7 +155,7 @@ Found = list["tuple[Group, Recommendation | None]"]
 
 
 def _concluded(outcomes: list[Any], tolerance: float) -> Found:
-    """Each grid with what to recommend of it."""
+    """Return each grid with what to recommend of it."""
     from alue_bench.cli.views.grid_view import table_of
     from alue_bench.report.grid import groups, recommend
 
@@ -169,7 +169,7 @@ def _keep_figures(found: Found, invocation: Invocation, warn: Callable[[str], No
 
 
 def _draw(found: Found, folder: Path, warn: Callable[[str], None]) -> None:
-    """PNG files: three of each grid. One that cannot be drawn is told, and the others are."""
+    """Draw three PNG files of each grid. One that cannot be drawn is told, and the others are drawn."""
     from alue_bench.messages.display import file_name
     from alue_bench.messages.figure_text import literal_text
     from alue_bench.report.grid import pareto_figure, runtime_map, score_map
@@ -186,7 +186,7 @@ def _draw(found: Found, folder: Path, warn: Callable[[str], None]) -> None:
 
 
 def _headline(found: Found) -> dict[str, float]:
-    """What the parent run shows of its recommendations."""
+    """Return the metrics of the parent run that tell its recommendations."""
     shown = {}
     for group, recommendation in found:
         if recommendation is not None:
@@ -198,7 +198,7 @@ def _headline(found: Found) -> dict[str, float]:
 
 
 def _described(order: Order, tolerance: float, found: Found) -> dict[str, Any]:
-    """The part of the document that a sweep adds."""
+    """Return the part of the document that a sweep adds."""
     from alue_bench.report.grid import nothing_learnt, pareto_front
 
     return {
