@@ -3,6 +3,7 @@
 This module is what a plugin author imports. It loads neither torch nor transformers nor mlflow.
 """
 
+from alue_bench.contract.cells import cell_name, read_cell
 from alue_bench.contract.errors import AlueBenchError, DataError, DoesNotFit, UnavailableError, UsageError
 from alue_bench.contract.executor import Executor
 from alue_bench.contract.formats import BadRow, Delimited, Example, Reader
@@ -50,5 +51,7 @@ __all__ = [
     "UnavailableError",
     "UsageError",
     "__version__",
+    "cell_name",
     "hookimpl",
+    "read_cell",
 ]

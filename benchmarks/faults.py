@@ -193,7 +193,7 @@ def save_tiny_model(folder: Path) -> None:
     from transformers import AutoConfig
 
     from alue_bench.contract.registry import load_registry
-    from alue_bench.planning.build import resolve_model
+    from alue_bench.planning.available import resolve_model
     from alue_bench.training.pretrained.library import quiet_transformers
     from alue_bench.training.pretrained.loading import locate_checkpoint
     from benchmarks.random_copy import fresh_model

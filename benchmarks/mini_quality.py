@@ -35,7 +35,8 @@ from benchmarks.random_copy import random_copy
 from benchmarks.tables import console, show, write_page
 
 if TYPE_CHECKING:
-    from alue_bench.planning.build import Plan, PlanRequest
+    from alue_bench.planning.build import Plan
+    from alue_bench.planning.request import PlanRequest
 
 BENCHMARK = "mini_quality"
 TASKS = ("mdd", "anger", "oold", "ohsd", "mq2q", "sec", "svreg", "xnli")
@@ -157,7 +158,7 @@ def plan_request(options: argparse.Namespace, models: Sequence[Model]) -> PlanRe
     Raises:
         UsageError: The number of seeds is below 1.
     """
-    from alue_bench.planning.build import DEFAULT_SEED, PlanRequest
+    from alue_bench.planning.request import DEFAULT_SEED, PlanRequest
 
     if options.seeds < 1:
         raise UsageError(f"--seeds is {options.seeds}; it must be at least 1")

@@ -35,7 +35,7 @@ def chosen_models(options: Sequence[str], registry: Registry) -> list[Model]:
 
 def _named_model(option: str, registry: Registry) -> tuple[Model, bool]:
     """Return the model of an option, and whether a plugin declares it and so gives it hyper-parameters."""
-    from alue_bench.planning.build import resolve_model
+    from alue_bench.planning.available import resolve_model
 
     name, equals, value = option.partition("=")
     if not equals:

@@ -138,9 +138,9 @@ def read_sweep(options: argparse.Namespace) -> Sweep:
     Raises:
         UsageError: The store holds no complete sweep, or several with different settings.
     """
+    from alue_bench.contract.cells import cell_name, cell_of
     from alue_bench.contract.registry import load_registry
-    from alue_bench.planning.build import resolve_model
-    from alue_bench.planning.grid import cell_name, cell_of
+    from alue_bench.planning.available import resolve_model
     from alue_bench.tracking.connection import connect
     from alue_bench.tracking.reading import read_config, read_results
 
@@ -180,15 +180,9 @@ def search_arguments(options: argparse.Namespace, config: dict[str, Any], store:
     Raises:
         UsageError: The sweep used a setting for which a search has no option.
     """
-    from alue_bench.cli.options import HYPER_OPTIONS
-    from alue_bench.contract.spec import HyperParameters
-
-    for name in config["hyper"].keys() - set(HYPER_OPTIONS):
-        if config["hyper"][name] != getattr(HyperParameters(), name):
-            raise UsageError(f"the sweep has {name} {config['hyper'][name]}, which no option of a search gives")
     given = ["--task", options.task, "--model", options.model, "--tolerance", options.tolerance]
     given += ["--budget", options.budget, "--seed", str(config["seed"]), "--tracking-uri", store, "--json"]
-    given += [part for name in HYPER_OPTIONS for part in (f"--{name.replace('_', '-')}", str(config["hyper"][name]))]
+    given += [part for name, value in config["hyper"].items() for part in (f"--{name.replace('_', '-')}", str(value))]
     given += ["--device", config["device"], "--precision", config["precision"]]
     for name in ("limit_train", "limit_eval"):
         given += [f"--{name.replace('_', '-')}", str(config[name])] if config[name] is not None else []
@@ -241,7 +235,7 @@ def smoothed_losses(sweep: Sweep, metric: str) -> dict[str, tuple[float, float]]
 
     The noise of a run is set to the prior of the search.
     """
-    from alue_bench.planning.grid import cell_of
+    from alue_bench.contract.cells import cell_of
     from alue_bench.search.candidates import Candidate
     from alue_bench.search.observations import PRIOR_SD, Evaluation
     from alue_bench.search.surface import fit

@@ -80,6 +80,7 @@ def benchmark(options: argparse.Namespace, command: str, started: float) -> int:
         started: The reading of `time.perf_counter` at the start of the process.
     """
     from alue_bench.cli.commands.sweep import run_sweep
+    from alue_bench.cli.options import OutputOptions
     from alue_bench.contract.registry import load_registry
 
     folder: Path = options.folder.absolute()
@@ -95,7 +96,7 @@ def benchmark(options: argparse.Namespace, command: str, started: float) -> int:
 
     printed = io.StringIO()
     with redirect_stdout(printed):
-        code = run_sweep(load_registry(), settings, overrides, dry_run=False, yes=True, as_json=True, progress_of=watch)
+        code = run_sweep(load_registry(), settings, overrides, OutputOptions(yes=True, json=True), progress_of=watch)
     watcher = watchers[0]
     document = json.loads(printed.getvalue())
     if code:

@@ -102,8 +102,10 @@ MISTAKES = {
         (*RUN, "--max-length", "300"), ("max_length is 300, but model 'mini' takes at most 256 tokens",)
     ),
     # Device
-    "--device": Mistake((*RUN, "--device", "tpu"), ("--device 'tpu' is not one of auto, cpu, cuda",)),
-    "--precision": Mistake((*RUN, "--precision", "fp8"), ("--precision 'fp8' is not one of auto, fp32, bf16, fp16",)),
+    "--device": Mistake((*RUN, "--device", "tpu"), ("--device is 'tpu'; it must be auto, cpu or cuda",)),
+    "--precision": Mistake(
+        (*RUN, "--precision", "fp8"), ("--precision is 'fp8'; it must be auto, fp32, bf16 or fp16",)
+    ),
     "fp16 on the CPU": Mistake(
         (*RUN, "--device", "cpu", "--precision", "fp16"), ("--precision fp16 needs a CUDA device", "use bf16 or fp32")
     ),
@@ -242,7 +244,7 @@ MISTAKES = {
         (*RUN, "--seeds", "1000000000"), ("--seeds is 1000000000; it must be at least 1 and at most 10000",)
     ),
     "checkpoints before the beginning": Mistake(
-        (*RUN, "--checkpoint-every", "-1"), ("--checkpoint-every is -1.0; it must be a number of minutes, at least 0",)
+        (*RUN, "--checkpoint-every", "-1"), ("--checkpoint-every is -1.0; it must be at least 0 and finite (minutes)",)
     ),
     "brackets without end": Mistake(
         (*RUN, "-c", "s.toml"), ("s.toml: cannot be read as TOML: ",), file("s.toml", "task = " + "[" * 5000)

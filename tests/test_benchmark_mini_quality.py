@@ -12,7 +12,8 @@ import pytest
 from conftest import Finished
 
 from alue_bench.contract.errors import UsageError
-from alue_bench.planning.build import PlannedRun, PlanRequest, build_plan
+from alue_bench.planning.build import PlannedRun, build_plan
+from alue_bench.planning.request import PlanRequest
 from benchmarks.bag_of_characters import yardstick
 from benchmarks.command_line import shown_command
 from benchmarks.intervals import Estimate, estimate, paired_difference, relative_change

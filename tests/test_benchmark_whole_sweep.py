@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alue_bench.planning.build import PlanRequest, build_plan
+from alue_bench.planning.build import build_plan
 from alue_bench.planning.grid import parse_grid
+from alue_bench.planning.request import PlanRequest
 from benchmarks import whole_sweep
 from benchmarks.sampling import estimated_sum, strata, trainer_cells
 

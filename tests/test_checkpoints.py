@@ -21,7 +21,9 @@ from alue_bench.contract.errors import UnavailableError, UsageError
 from alue_bench.contract.model import Model
 from alue_bench.contract.task import Labels
 from alue_bench.executors.replan import rebuilt, source_of
-from alue_bench.planning.build import Plan, PlanCache, PlannedRun, PlanRequest, build_plan
+from alue_bench.planning.available import PlanCache
+from alue_bench.planning.build import Plan, PlannedRun, build_plan
+from alue_bench.planning.request import PlanRequest
 from alue_bench.running.fine_tuning import train
 from alue_bench.running.run import execute
 from alue_bench.training.pretrained.files import wanted_names

@@ -17,8 +17,9 @@ from alue_bench.cli.commands.run import run as run_command
 from alue_bench.cli.commands.sweep import sweep as sweep_command
 from alue_bench.cli.views.grid_view import RUNNING, GridProgress
 from alue_bench.executors.local import Outcome
-from alue_bench.planning.build import PlanRequest, build_plan
+from alue_bench.planning.build import build_plan
 from alue_bench.planning.grid import parse_grid
+from alue_bench.planning.request import PlanRequest
 from alue_bench.planning.sweep_order import TAG
 
 GRID = ("--grid", "bottom=0..4/2,top=0..2/2")

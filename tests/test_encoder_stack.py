@@ -20,7 +20,8 @@ from alue_bench.data.batches import Padding, collate
 from alue_bench.data.location import DataFolder
 from alue_bench.data.splits import load_rows
 from alue_bench.data.tokenisation import TokenCache
-from alue_bench.planning.build import PlanRequest, build_plan
+from alue_bench.planning.build import build_plan
+from alue_bench.planning.request import PlanRequest
 from alue_bench.running.run import execute
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.config import TrainingConfig

@@ -303,7 +303,7 @@ class TestOptions:
             (("--jobs", "0"), "--jobs is 0; it must be at least 1"),
             (("--jobs", "2", "--gpus-per-run", "1"), "--gpus-per-run is for --executor ray"),
             (("--gpus-per-run", "1"), "--gpus-per-run is for --executor ray"),
-            (("--executor", "ray", "--gpus-per-run", "0"), "--gpus-per-run is 0; it must be more than 0"),
+            (("--executor", "ray", "--gpus-per-run", "0"), "--gpus-per-run is 0.0; it must be above 0"),
         ],
     )
     def test_what_makes_no_sense_is_said(self, run: CommandLine, arguments: Sequence[str], said: str) -> None:

@@ -14,7 +14,8 @@ from tiny_models import ARCHITECTURES
 from alue_bench.contract.model import Model
 from alue_bench.contract.task import Labels
 from alue_bench.measure.memory import MIB, PeakMemory
-from alue_bench.planning.build import PlanRequest, build_plan
+from alue_bench.planning.build import build_plan
+from alue_bench.planning.request import PlanRequest
 from alue_bench.running.run import execute
 from alue_bench.training.pretrained.loading import Checkpoint, load_model, locate_checkpoint
 from alue_bench.training.pretrained.model_cache import ModelCache

@@ -15,14 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from alue_bench import DataFile, Example, HeldOut, Labels, Model, Splits, StrategyFamily, Task
-from alue_bench.cli.study import read_study, study_schema
+from alue_bench.cli.study import read_study, study_keys
 from alue_bench.contract.errors import AlueBenchError, DataError, UsageError
 from alue_bench.contract.registry import Declared, Origin, PluginReport, Registry, _declared
 from alue_bench.contract.strategy import EncoderShape, FreezePlan
 from alue_bench.contract.task import TargetKind
 from alue_bench.data.location import DataFolder
 from alue_bench.data.splits import load_rows
-from alue_bench.planning.build import resolve_model
+from alue_bench.planning.available import resolve_model
 from alue_bench.tracking.connection import connect
 from alue_bench.training.prefix.store import parse_size
 
@@ -64,7 +64,7 @@ class TestTheStrategyGrammar:
 
 
 class TestStudyFiles:
-    keys = st.sampled_from(sorted(study_schema().model_fields)) | texts.map(lambda text: repr(text))
+    keys = st.sampled_from(sorted(study_keys())) | texts.map(lambda text: repr(text))
     values = st.one_of(
         st.integers().map(str), st.floats().map(str), texts.map(repr),
         st.sampled_from(["true", "[]", "1979-05-27", '"full"', '"\\ud800"', "0x7f", '"""', "9" * 5000, "[" * 3000]),
@@ -81,7 +81,7 @@ class TestStudyFiles:
         except UsageError as error:
             sentence(error)
         else:
-            assert set(found) <= set(study_schema().model_fields)
+            assert set(found) <= set(study_keys())
 
 
 class TestSizesUrisAndNames:

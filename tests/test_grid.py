@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alue_bench.contract.cells import cell_name, cell_of
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.strategy import EncoderShape
-from alue_bench.planning.grid import cell_name, cell_of, parse_grid
+from alue_bench.planning.grid import parse_grid
 
 LAYERS = st.integers(1, 48)
 CELLS = st.tuples(st.integers(0, 60), st.integers(0, 60))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from planted_runs import spec
 
-from alue_bench import UsageError
+from alue_bench import Labels, UsageError
 from alue_bench.contract.spec import HyperParameters, resolve_hyper_parameters
+from alue_bench.training.architecture.encoder_stack import view_as_stack
+from alue_bench.training.optimizer import build_optimiser
+from alue_bench.training.pretrained.loading import Checkpoint, load_model
 
 ORDER = ("task anger", "model mini", "study study.toml", "command line")
 
@@ -64,12 +69,42 @@ def test_a_whole_number_will_do_for_a_fraction() -> None:
         ("clip", -1.0, "clip is -1.0; it must be at least 0"),
         ("max_length", 3, "max_length is 3; it must be at least 4"),
         ("select", "worst", "select is 'worst'; it must be best or last"),
+        ("adam_beta2", 1.0, "adam_beta2 is 1.0; it must be at least 0 and below 1"),
         ("learning_rate", 1e-5, "unknown hyper-parameter 'learning_rate'; known are epochs, batch_size, lr"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_origin(name: str, value: object, said: str) -> None:
     with pytest.raises(UsageError, match=f"^study my.toml: {re.escape(said)}"):
         resolve_hyper_parameters([("task", {"epochs": 3}), ("study my.toml", {name: value})])
+
+
+class TestADefaultThatIsImplied:
+    """A hyper-parameter that was added after runs had been recorded, all of them trained with what is its default."""
+
+    BEFORE = ("04fbb5627e7d569c6bc5c0a794dabb9e", "494eeb7a569674ceef2791254e8ef5e8")
+    """Fingerprints of the two runs below, taken before there was `adam_beta2`."""
+
+    def test_it_changes_no_fingerprint(self) -> None:
+        runs = spec("anger", "full"), spec("anger", "bottom3top4", seed=7, hyper={"lr": 1e-3})
+        assert tuple(run.fingerprint for run in runs) == self.BEFORE
+
+    def test_another_value_does(self) -> None:
+        run = spec("anger", "full", hyper={"adam_beta2": 0.98})
+        assert run.fingerprint not in self.BEFORE
+        assert run.hyper.identity() == {**HyperParameters().identity(), "adam_beta2": 0.98}
+
+    def test_it_reaches_the_optimiser(self, tiny_bert: Path) -> None:
+        checkpoint = Checkpoint(tiny_bert, "", pickled=False)
+        stack = view_as_stack(load_model(checkpoint, Labels.binary("no", "yes"), init_seed=0))
+        for hyper, betas in ((HyperParameters(), (0.9, 0.999)), (HyperParameters(adam_beta2=0.98), (0.9, 0.98))):
+            assert {group["betas"] for group in build_optimiser(stack, hyper).param_groups} == {betas}
+
+    def test_it_is_an_option_of_commands_and_studies(self, run: Any, tmp_path: Path) -> None:
+        study = tmp_path / "study.toml"
+        study.write_text("adam_beta2 = 0.95\n")
+        for options, value in ((("--config", study), 0.95), (("--config", study, "--adam-beta2", "0.9"), 0.9)):
+            shown = run(*options, "-s", "full", "--dry-run", "--json", model="mini")
+            assert [planned["hyper"]["adam_beta2"] for planned in json.loads(shown.out)["planned"]] == [value]
 
 
 class TestInAPlan:

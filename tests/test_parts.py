@@ -14,7 +14,8 @@ from alue_bench import FreezePlan
 from alue_bench.contract.errors import TrainingError
 from alue_bench.contract.registry import load_registry
 from alue_bench.contract.strategy import EncoderShape
-from alue_bench.planning.build import PlanRequest, build_plan
+from alue_bench.planning.build import build_plan
+from alue_bench.planning.request import PlanRequest
 from alue_bench.running.run import execute
 from alue_bench.training.architecture.anatomy import anatomy_of, small_copy
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack

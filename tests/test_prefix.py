@@ -17,7 +17,9 @@ from alue_bench.contract.spec import RunResult
 from alue_bench.data.batches import Padding
 from alue_bench.data.tokenisation import TokenisedSplit
 from alue_bench.executors.replan import rebuilt, source_of
-from alue_bench.planning.build import Plan, PlanCache, PlannedRun, PlanRequest, build_plan
+from alue_bench.planning.available import PlanCache
+from alue_bench.planning.build import Plan, PlannedRun, build_plan
+from alue_bench.planning.request import PlanRequest
 from alue_bench.running.fine_tuning import Trained, train
 from alue_bench.running.run import execute
 from alue_bench.training.architecture.encoder_stack import view_as_stack

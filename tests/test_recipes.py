@@ -12,6 +12,7 @@ import torch
 
 from alue_bench import FreezePlan, Labels, UsageError
 from alue_bench.cli.settings import merge_study
+from alue_bench.contract.options import options_of
 from alue_bench.contract.spec import HyperParameters, resolve_hyper_parameters
 from alue_bench.planning.recipes import RECIPES, recipe
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
@@ -19,7 +20,9 @@ from alue_bench.training.freezing import apply_plan
 from alue_bench.training.optimizer import build_optimiser, set_rate
 from alue_bench.training.pretrained.loading import Checkpoint, load_model
 
-ELSEWHERE = {"max_length", "select"}
+ELSEWHERE = {"max_length", "select"} | {
+    name for name, declared in options_of(HyperParameters).items() if declared.default_is_implied
+}
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alue_bench.planning.grid import cell_name
+from alue_bench.contract.cells import cell_name
 from alue_bench.report.grid import (
     Group,
     cells,

@@ -14,7 +14,8 @@ import torch
 from conftest import CommandLine, call_in
 
 from alue_bench.contract.spec import RunResult
-from alue_bench.planning.build import PlannedRun, PlanRequest, build_plan
+from alue_bench.planning.build import PlannedRun, build_plan
+from alue_bench.planning.request import PlanRequest
 from alue_bench.running.fine_tuning import Trained
 from alue_bench.running.run import execute
 from alue_bench.training.checkpointing import Checkpointing, checkpoint_folder
@@ -240,4 +241,4 @@ def test_by_the_command_line_a_finished_run_leaves_no_checkpoint(
     assert said.code == 0, said.err
     assert runs()[0].info.status == "FINISHED"
     assert list(checkpoint_folder().iterdir()) == []
-    assert "--checkpoint-every is -1.0; it must be a number of minutes" in run("--checkpoint-every", "-1").err
+    assert "--checkpoint-every is -1.0; it must be at least 0" in run("--checkpoint-every", "-1").err

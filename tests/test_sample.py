@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from alue_bench.evaluation.learning import learning
-from alue_bench.planning.build import PlanRequest, build_plan
+from alue_bench.planning.build import build_plan
+from alue_bench.planning.request import PlanRequest
 from alue_bench.running.run import execute
 from tools.sampledata.__main__ import DEFAULT_OUTPUT, differences
 

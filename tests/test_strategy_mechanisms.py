@@ -30,7 +30,8 @@ from alue_bench.contract.spec import HyperParameters, RunResult
 from alue_bench.contract.strategy import outline
 from alue_bench.data.batches import Batch
 from alue_bench.measure.flops import prefix_flops, step_flops, training_flops
-from alue_bench.planning.build import Plan, PlannedRun, PlanRequest, build_plan
+from alue_bench.planning.build import Plan, PlannedRun, build_plan
+from alue_bench.planning.request import PlanRequest
 from alue_bench.running.fine_tuning import Trained
 from alue_bench.running.run import execute
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alue_bench.planning.build import PlannedRun, PlanRequest, build_plan
-from alue_bench.planning.grid import cell_name, cell_of, parse_grid
+from alue_bench.contract.cells import cell_name, cell_of
+from alue_bench.planning.build import PlannedRun, build_plan
+from alue_bench.planning.grid import parse_grid
+from alue_bench.planning.request import PlanRequest
 from alue_bench.planning.sweep_order import ROUNDS, TAG, spread_out
 
 Planned = Callable[..., list[PlannedRun]]

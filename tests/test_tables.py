@@ -20,8 +20,9 @@ from alue_bench.cli.views.tables import comparison_view, print_table, result_vie
 from alue_bench.cli.views.wide_tables import Fitted
 from alue_bench.contract.task import Labels
 from alue_bench.executors.outcome import Outcome
-from alue_bench.planning.build import PlanRequest, build_plan
+from alue_bench.planning.build import build_plan
 from alue_bench.planning.grid import Grid
+from alue_bench.planning.request import PlanRequest
 from alue_bench.report.comparison import Comparison, compare, mean_change
 from alue_bench.report.comparison_table import change_text, text_tables
 from alue_bench.report.numbers import percent

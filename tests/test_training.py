@@ -19,7 +19,8 @@ from alue_bench.contract.spec import HyperParameters
 from alue_bench.contract.strategy import FreezePlan, Strategy
 from alue_bench.data.batches import Padding
 from alue_bench.data.tokenisation import TokenisedSplit
-from alue_bench.planning.build import Plan, PlannedRun, PlanRequest, build_plan
+from alue_bench.planning.build import Plan, PlannedRun, build_plan
+from alue_bench.planning.request import PlanRequest
 from alue_bench.running.run import execute
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.config import TrainingConfig

@@ -17,7 +17,8 @@ from alue_bench.contract.registry import Declared, Registry
 from alue_bench.contract.transfer import misfit, transferred_logits, transferred_targets
 from alue_bench.evaluation.metrics import metrics
 from alue_bench.evaluation.predictions import decide, probabilities
-from alue_bench.planning.build import PlanRequest, build_plan
+from alue_bench.planning.build import build_plan
+from alue_bench.planning.request import PlanRequest
 from alue_bench.running.run import execute
 from alue_bench.testing import ConformanceError, check_task
 

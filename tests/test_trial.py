@@ -16,7 +16,8 @@ from alue_bench import DoesNotFit
 from alue_bench.contract.registry import load_registry
 from alue_bench.data.batches import Padding, batches, collate, evaluation_order
 from alue_bench.data.tokenisation import TokenisedSplit
-from alue_bench.planning.build import Plan, PlanRequest, build_plan
+from alue_bench.planning.build import Plan, build_plan
+from alue_bench.planning.request import PlanRequest
 from alue_bench.running.run import execute
 from alue_bench.training.architecture.trial import Trial, positions_of, try_model
 

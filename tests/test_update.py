@@ -17,7 +17,8 @@ from alue_bench.contract.spec import HyperParameters
 from alue_bench.contract.strategy import FreezePlan
 from alue_bench.contract.task import Labels
 from alue_bench.data.batches import Batch, Padding
-from alue_bench.planning.build import Plan, PlanRequest, build_plan
+from alue_bench.planning.build import Plan, build_plan
+from alue_bench.planning.request import PlanRequest
 from alue_bench.running.run import execute
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.bert.forward import LeanForward

@@ -18,7 +18,8 @@ from alue_bench import BadRow, DataError, DataFile, Example, Labels
 from alue_bench.data.location import DataFolder
 from alue_bench.data.splits import load_rows
 from alue_bench.data.verification import ReadFile, gaps, read_file, verify
-from alue_bench.planning.build import PlanRequest, build_plan
+from alue_bench.planning.build import build_plan
+from alue_bench.planning.request import PlanRequest
 from alue_bench.running.run import execute
 
 Osact = Callable[..., Path]

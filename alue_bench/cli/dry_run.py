@@ -1,4 +1,4 @@
-"""`--dry-run`: the plan and what it would cost here, for people and as JSON."""
+"""The dry run: a plan and its estimated cost on this machine, for people and as JSON."""
 
 from __future__ import annotations
 
@@ -18,9 +18,20 @@ if TYPE_CHECKING:
 def show_plan(
     plan: Plan, registry: Registry, invocation: Invocation, streams: Streams, more: Mapping[str, Any] | None = None
 ) -> int:
-    """The estimate on stderr; with --json the whole document on stdout, and `more` in it. Returns the exit code.
+    """Show the estimate on stderr; with --json, print the whole document on stdout.
 
-    Raises UsageError where there is nothing that could be run, here or with files that are missing.
+    Args:
+        plan: the plan.
+        registry: what the plugins declare.
+        invocation: the invocation that would execute the plan.
+        streams: where to print.
+        more: further keys of the document.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UsageError: nothing could be run, here or with files that are missing.
     """
     if not plan.absent:
         invocation.check(plan)
@@ -31,9 +42,16 @@ def show_plan(
 
 
 def show_question(plan: Plan, searches: Sequence[SearchState], registry: Registry, streams: Streams) -> int:
-    """As `show_plan`, for searches that have not begun: the time of what their budgets pay for. Returns the exit code.
+    """Show what searches that have not begun would cost at most: the time of what their budgets pay for.
 
-    plan: what the searches begin with.
+    Args:
+        plan: the runs that the searches begin with.
+        searches: the searches.
+        registry: what the plugins declare.
+        streams: where to print.
+
+    Returns:
+        The exit code.
     """
     runs = [run for search in searches for run in search.grid.runs.values()]
     estimate = _estimate(replace(plan, runs=runs), registry, streams)
@@ -65,7 +83,7 @@ def _tell(lines: Sequence[str], streams: Streams) -> None:
 
 
 def describe(estimate: Estimate) -> list[str]:
-    """A line for each thing that one should know before starting."""
+    """Return a line for each thing that one should know before starting."""
     here, absent = (sum(run.here == side for run in estimate.runs) for side in (True, False))
     lines = [
         f"estimate: {here} {_runs(here)} can be done here: {_cost(estimate, here=True)} ({estimate.hardware})"
@@ -85,7 +103,7 @@ def describe(estimate: Estimate) -> list[str]:
 
 
 def _grounds(estimate: Estimate) -> list[str]:
-    """What it rests on, and why something is unknown."""
+    """Return lines on what the estimate rests on, and why something is unknown."""
     lines = []
     if estimate.speeds:
         speeds = ", ".join(f"{speed / 1e9:,.1f}" for speed in estimate.speeds)
@@ -107,7 +125,7 @@ def _cost(estimate: Estimate, *, here: bool) -> str:
 
 
 def duration(seconds: float) -> str:
-    """No more exact than a guess is: "40 s", "12 min", "3.5 h", "12 days"."""
+    """Return a duration in words that are no more exact than a guess is: "40 s", "12 min", "3.5 h", "12 days"."""
     for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if seconds >= 2 * size or (unit == "min" and seconds >= 90):
             count = seconds / size

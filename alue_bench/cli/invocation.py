@@ -1,4 +1,4 @@
-"""What `run`, `sweep` and `search` have in common: one invocation, from the opened store to the exit code.
+"""One invocation of `run`, `sweep` or `search`, from the opened store to the exit code.
 
     streams = Streams.of_command(as_json=as_json)
     invocation = Invocation(registry, settings, streams)
@@ -25,32 +25,37 @@ from typing import Any, Protocol, Self
 import typer
 from rich.console import RenderableType
 
+from alue_bench.cli.options import ExecutionOptions
 from alue_bench.cli.views.console import PlainConsole, print_document, remarks, results
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.executor import Resources
+from alue_bench.contract.options import filled
 from alue_bench.contract.registry import Registry
 from alue_bench.data.location import check_cache_folder
 from alue_bench.executors.choice import chosen_executor
-from alue_bench.executors.local import Interrupted, Observer, Outcome, aggregate, execute_plan, result_document
+from alue_bench.executors.local import Interrupted, Observer, execute_plan
+from alue_bench.executors.outcome import Outcome, aggregate, result_document
 from alue_bench.executors.scheduler import Workers, execute_with
 from alue_bench.executors.termination import code_of_stop
 from alue_bench.messages.redaction import redact, redacted
 from alue_bench.messages.suggestion import command_line
 from alue_bench.planning.build import Plan
-from alue_bench.tracking.connection import DEFAULT_EXPERIMENT, connect, public, tracking_uri, where_options
+from alue_bench.tracking.connection import connect, public, tracking_uri, where_options
 from alue_bench.tracking.recording import Recorder
 from alue_bench.tracking.spool import Sent
 
 NO_ANSWER = 3
-"""Exit code of a search that is done and has no answer, since nothing was learnt."""
+"""The exit code of a search that is done and has no answer, since nothing was learnt."""
 CONFIRM_ABOVE = 50
-"""Plans with more runs than this ask before they start, on a terminal and without --yes."""
+"""The number of runs above which a plan asks before it starts, on a terminal and without --yes."""
 
 
 @dataclass(frozen=True)
 class Streams:
-    """Where an invocation speaks: progress and remarks on stderr, the result on stdout; with --json nothing but the
-    document on stdout."""
+    """The consoles of an invocation: progress and remarks go to stderr, the result to stdout.
+
+    With --json, stdout holds nothing but the document.
+    """
 
     talk: PlainConsole
     show: PlainConsole
@@ -58,9 +63,11 @@ class Streams:
 
     @classmethod
     def of_command(cls, *, as_json: bool) -> Streams:
+        """Return the streams of this process."""
         return cls(remarks(), results(), as_json=as_json)
 
     def warn_of_plugins(self, registry: Registry) -> None:
+        """Warn of each plugin that could not be loaded."""
         for report in registry.failures():
             self.talk.print(f"warning: plugin {report.origin} failed: {report.problems[0]}", style="yellow")
 
@@ -70,42 +77,45 @@ class Streams:
             typer.confirm(f"Start {runs} runs?", default=True, abort=True, err=True)
 
     def warn(self, message: str) -> None:
-        """Tell of something that did not go well and does not end the invocation."""
+        """Print a warning; the invocation goes on."""
         self.talk.print(f"warning: {redact(message)}", style="yellow")
 
     def result(self, view: RenderableType) -> None:
+        """Show a result to people: on stdout, or with --json on stderr."""
         (self.talk if self.as_json else self.show).print(view)
 
     def document(self, document: Mapping[str, Any]) -> None:
-        """With --json, the one document on stdout."""
+        """Print the one document on stdout where --json asks for it; passwords are taken out."""
         if self.as_json:
             print_document(redacted(dict(document)))
 
 
 class Progress(Observer, AbstractContextManager[Any], Protocol):
-    """Shows how a plan goes along while it is entered."""
+    """An observer that shows the progress of a plan while it is entered."""
 
 
 @dataclass(frozen=True)
 class Execution:
-    """What became of a plan."""
+    """The outcome of a plan."""
 
     plan: Plan
     outcomes: list[Outcome]
     stop: Interrupted | None = None
-    """Where the user stopped it."""
+    """The interruption, where the user stopped the plan."""
 
     @property
     def failed(self) -> bool:
+        """A flag: a run failed."""
         return any(outcome.status == "failed" for outcome in self.outcomes)
 
     @property
     def status(self) -> str:
-        """In MLflow's words, of the parent run."""
+        """The status of the parent run, in MLflow's words."""
         return "KILLED" if self.stop else "FAILED" if self.failed else "FINISHED"
 
     @property
     def left(self) -> int:
+        """The number of runs that were not begun or not ended."""
         return len(self.plan.runs) - len(self.outcomes)
 
     @property
@@ -117,37 +127,39 @@ class Execution:
 
 
 class Invocation:
-    """One command's way through the store."""
+    """A command that executes plans and records their runs in a store."""
 
     def __init__(self, registry: Registry, settings: Mapping[str, Any], streams: Streams) -> None:
-        self._registry, self._settings, self._streams = registry, settings, streams
-        self.experiment: str = settings.get("experiment", DEFAULT_EXPERIMENT)
-        self.uri = tracking_uri(settings.get("tracking_uri"))
+        """Choose store and executor by the settings. Raise UsageError where they make no sense."""
+        self._registry, self._streams = registry, streams
+        self._options = filled(ExecutionOptions, settings)
+        self.experiment = self._options.experiment
+        self.uri = tracking_uri(self._options.tracking_uri)
         self._where = where_options(self.uri, self.experiment)
         self._executor = chosen_executor(
-            settings.get("executor"), settings.get("jobs"), settings.get("gpus_per_run"), registry
+            self._options.executor, self._options.jobs, self._options.gpus_per_run, registry
         )
         self._workers: Workers | None = None
         self._keeps_workers = False
         self._recorder: Recorder | None = None
         self._recorded: list[str] = []
-        """Runs that the parent run has results of."""
+        """The ids of the runs whose results the parent run holds."""
 
     @property
     def recorder(self) -> Recorder:
-        """Of the opened store."""
+        """The recorder of the opened store."""
         if self._recorder is None:
             raise RuntimeError("the store is not open yet")
         return self._recorder
 
     @property
     def uses_workers(self) -> bool:
-        """Whether several runs may be under way at once."""
+        """A flag: several runs may be executed at once."""
         return self._executor is not None
 
     @contextmanager
     def keeping_workers(self) -> Iterator[None]:
-        """Inside, one plan's workers go on with the next one: to start them takes seconds."""
+        """Keep the workers of one plan for the next one inside the block: starting them takes seconds."""
         self._keeps_workers = True
         try:
             yield
@@ -157,13 +169,13 @@ class Invocation:
                 self._workers.dismiss()
 
     def check(self, plan: Plan) -> None:
-        """Raises UsageError where there is nothing to run."""
+        """Raise UsageError where there is nothing to run."""
         if not plan.runs:
             reasons = "; ".join(dict.fromkeys(skipped.reason for skipped in plan.skipped))
             raise UsageError(f"nothing to run: {reasons or 'no task, model and strategy go together'}")
 
     def __enter__(self) -> Self:
-        """Open the store, creating it where it is not there; close what an earlier invocation left open in it."""
+        """Open the store, or create it; close what an earlier invocation left open in it."""
         check_cache_folder()
         talk = self._streams.talk
         self._recorder = Recorder(
@@ -179,21 +191,33 @@ class Invocation:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *others: object) -> None:
+        """Leave no run open where the block ends by an exception."""
         if kind is not None:
             self.recorder.abandon()
 
     def start_parent(self, plan: Plan, *, name: str, tags: Mapping[str, str] | None = None) -> str:
-        """A run that holds the plan and, later, its results; runs executed from now on stand below it. Returns its
-        id."""
+        """Start the run that holds the plan and, later, its results; runs executed from now on are its children.
+
+        Returns:
+            The id of the parent run.
+        """
         sources = ",".join(sorted({run.spec.data.source for run in plan.runs}))
         return self.recorder.start_parent(
             self.planned_document(plan), name=name, tags={"data.source": sources, **(tags or {})}
         )
 
     def execute(self, plan: Plan, progress: Progress, *, rerun: bool = False) -> Execution:
-        """Do what is not yet done of a plan; with `rerun`, or where the settings say so, what is done too. Ctrl-C and
-        SIGTERM end it cleanly: the result says so."""
-        rerun, fail_fast = rerun or self._settings.get("rerun", False), self._settings.get("fail_fast", False)
+        """Execute the runs of a plan that are not finished.
+
+        Args:
+            plan: the plan.
+            progress: what follows it.
+            rerun: whether finished runs are done again; the settings may say so too.
+
+        Returns:
+            The outcomes. Ctrl-C and SIGTERM end the plan cleanly, and the result says so.
+        """
+        rerun, fail_fast = rerun or self._options.rerun, self._options.fail_fast
         common = (plan, self.recorder, self._registry, progress)
         try:
             with progress:
@@ -209,36 +233,35 @@ class Invocation:
         return Execution(plan, outcomes)
 
     def _allowed(self, device: str) -> Resources:
-        return Resources(
-            device=device, jobs=self._settings.get("jobs"), gpus_per_run=self._settings.get("gpus_per_run")
-        )
+        """Return what workers may use, by the settings."""
+        return Resources(device=device, jobs=self._options.jobs, gpus_per_run=self._options.gpus_per_run)
 
     def add_to_parent(self, folder: Path, *, into: str) -> None:
-        """A folder's files, as artifacts of the parent run, where there is one."""
+        """Add a folder's files to the artifacts of the parent run, where there is one."""
         self.recorder.add_to_parent(folder, into=into)
 
     def finish_parent(
         self, document: Mapping[str, Any], execution: Execution, metrics: Mapping[str, float] | None = None
     ) -> None:
-        """Close the parent run, where there is one, with the results, the aggregates, and `metrics` besides."""
+        """Close the parent run, where there is one, with the results, their aggregates and `metrics`."""
         self._recorded = [outcome.run_id for outcome in execution.outcomes if outcome.run_id]
         found = {**aggregate(execution.outcomes), **(metrics or {})}
         self.recorder.finish_parent(document, found, status=execution.status)
 
     def document(self, execution: Execution) -> dict[str, Any]:
-        """Of `--json` and of the parent run."""
+        """Return the document of `--json` and of the parent run."""
         return result_document(
             execution.outcomes, execution.plan, experiment=self.experiment, tracking_uri=public(self.uri)
         )
 
     def planned_document(self, plan: Plan) -> dict[str, Any]:
-        """The same of a plan that has not begun."""
+        """Return the document of a plan that has not begun."""
         document = result_document([], plan, experiment=self.experiment, tracking_uri=public(self.uri))
         document["planned"] = [planned.spec.as_dict() for planned in plan.runs]
         return document
 
     def _keep_page(self) -> None:
-        """With the parent run, the report of its runs. Nothing that goes wrong here takes back what was done."""
+        """Keep the report of the plan's runs with the parent run. A failure is told and changes no result."""
         parent_id = self.recorder.parent_id
         if parent_id is None:
             return
@@ -255,7 +278,11 @@ class Invocation:
             )
 
     def farewell(self, document: Mapping[str, Any], execution: Execution) -> int:
-        """Say how to look at the results, and what is left; with --json, the document. Returns the exit code."""
+        """Say how to look at the results and what is left to do; with --json, print the document.
+
+        Returns:
+            The exit code.
+        """
         talk = self._streams.talk
         ui, sync = command_line("ui", options=self._where), command_line("sync", options=where_options(self.uri))
         entries = self.recorder.spool.entries()
@@ -284,7 +311,7 @@ class Invocation:
 
 
 def report_sent(sent: Sequence[Sent], talk: PlainConsole) -> None:
-    """Say what became of results that the store could not take before."""
+    """Say what became of the results that the store could not take before."""
     results = sum(one.how != "refused" and not one.entry.artifacts_only for one in sent)
     artifacts = sum(one.how == "written" and one.entry.artifacts_only for one in sent)
     if results:

@@ -1,4 +1,4 @@
-"""Assembles the application and turns errors into one sentence and an exit code.
+"""The application: every command, and errors turned into one sentence and an exit code.
 
 Exit codes: 0 all done, 1 some runs failed or something was found wrong, 2 misuse, 130 interrupted, 143 terminated.
 """
@@ -96,7 +96,7 @@ def _global_options(
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script: load plugins, run the command, and exit with its code."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--disable-plugin", action="append", default=[])
     early.add_argument("--strict", action="store_true")
@@ -156,7 +156,7 @@ def _show_misuse(error: Any) -> None:
 
 
 def _show_mistake() -> int:
-    """The traceback of a mistake of ours, with nothing secret in it. Returns the exit code."""
+    """Print the traceback of a bug, with nothing secret in it. Return the exit code."""
     from alue_bench.cli.views.console import remarks
 
     remarks().print(redact(traceback.format_exc()), end="")

@@ -1,4 +1,4 @@
-"""MLflow's server as a child process: started, waited for until it answers, and ended with everything it started."""
+"""A child process with MLflow's server: started, waited for, and ended with everything that it started."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from alue_bench.contract.errors import UnavailableError, UsageError
 from alue_bench.messages.suggestion import command_line
 
 STARTS_S = 180.0
-"""For the server to answer: it imports MLflow, which takes seconds, and minutes on a busy machine."""
+"""The most seconds until the server answers: it imports MLflow, which takes minutes on a busy machine."""
 ASK_S = 0.2
-"""Between two questions whether it answers."""
+"""The seconds between two questions whether it answers."""
 EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""Hosts that mean each address of the machine, and one of these addresses."""
+"""The hosts that mean every address of the machine, each with one of these addresses."""
 
 
 class MlflowServer:
@@ -34,6 +34,7 @@ class MlflowServer:
     """
 
     def __init__(self, uri: str, host: str, port: int) -> None:
+        """Prepare a server of the store at `uri`; entering the context starts it."""
         self._uri, self._host, self._port = uri, host, port
         self._guard: subprocess.Popen[bytes] | None = None
 
@@ -48,6 +49,7 @@ class MlflowServer:
         return EVERY_ADDRESS.get(self._host, self._host)
 
     def __enter__(self) -> Self:
+        """Start the server."""
         from alue_bench.tracking.connection import mlflow_uri
 
         command = [sys.executable, "-m", "alue_bench.cli.server_guard", sys.executable, "-m", "mlflow", "server"]
@@ -80,7 +82,7 @@ class MlflowServer:
         return self._guard
 
     def wait_until_it_answers(self) -> None:
-        """Raises UnavailableError where the server ends before it answers, or does not answer in time."""
+        """Return once the server answers. Raise UnavailableError where it ends before that, or takes too long."""
         deadline = time.monotonic() + STARTS_S
         while time.monotonic() < deadline:
             code = self._started.poll()
@@ -146,7 +148,7 @@ def _binding_problem(host: str, port: int) -> OSError | None:
 
 
 def _free_port(host: str) -> int:
-    """A free port, chosen by the system."""
+    """Return a free port, chosen by the system."""
     family, kind, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
     with socket.socket(family, kind) as probe:
         probe.bind(address)

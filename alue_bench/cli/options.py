@@ -1,178 +1,297 @@
-"""The options of the commands that run plans: declared once, taken by each of them under the same names."""
+"""The command line of `run`, `sweep` and `search`, derived from declared options.
+
+Each command's options are those of a few dataclasses: `PlanRequest` and `HyperParameters`, and below what only the
+command line has. Typer reads a command's options from the signature of its function, so `takes` gives the function one.
+"""
 
 from __future__ import annotations
 
-from functools import partial
-from pathlib import Path
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import cache, partial, wraps
 from typing import Annotated, Any
 
 import typer
 
-HYPER_OPTIONS = (
-    "epochs",
-    "batch_size",
-    "lr",
-    "llrd",
-    "max_length",
-    "warmup",
-    "weight_decay",
-    "clip",
-    "clip_by",
-    "select",
-)
-"""Those that set hyper-parameters."""
+from alue_bench.contract.options import CheckedOptions, Group, Option, option, options_of
+from alue_bench.contract.spec import HyperParameters
+from alue_bench.planning.grid import SETTINGS
+from alue_bench.planning.recipes import RECIPES
+from alue_bench.planning.request import DEFAULT_SEED, LARGEST_SEED, PlanRequest
+from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
 
-what = partial(typer.Option, rich_help_panel="What to compare")
-how = partial(typer.Option, rich_help_panel="How to train")
-which = partial(typer.Option, rich_help_panel="Which data")
-where = partial(typer.Option, rich_help_panel="Where results go")
-control = partial(typer.Option, rich_help_panel="How the plan is executed")
+AXES = [f"{name.replace('_', '-')}=" for name in SETTINGS]
+"""The axes of a grid that are hyper-parameters, as --grid takes them."""
+MOST_SEEDS = 10_000
+"""The largest number for --seeds: more is a slip of the finger, and its plan alone would fill the memory."""
 
-Task = Annotated[list[str] | None, what("--task", "-t", help="Task; repeatable. Default: every available task.")]
-Model = Annotated[
-    list[str] | None,
-    what(
-        "--model",
-        "-m",
-        help="Model name, local folder, or hub/id@revision; repeatable. Default: every model on this machine.",
-    ),
-]
-Strategy = Annotated[
-    list[str] | None,
-    what(
-        "--strategy",
-        "-s",
-        help="Strategy: full, bottomN, topM, bottomNtopM, head-only, …; repeatable. Default: full and bottom3top4.",
-    ),
-]
-GridOption = Annotated[
-    list[str] | None,
-    what(
-        "--grid",
-        "-g",
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions(CheckedOptions):
+    """The options that `sweep` has in addition to those of `run`, or declares anew."""
+
+    grid: tuple[str, ...] = option(
+        (),
+        short="-g",
         help="Settings to run: bottom-top for every pair of frozen bottom and top layers, or axes with ranges, steps "
-        "and lists, such as bottom=0..12/3,top=0..4. Further axes: strategy=, lr=, epochs=, batch-size=, max-length=, "
-        "seed=. Repeatable. Default: bottom-top.",
-    ),
-]
-BesideGrid = Annotated[
-    list[str] | None, what("--strategy", "-s", help="Strategy to run in addition to the grid; repeatable.")
-]
-Tolerance = Annotated[
-    str | None,
-    what(help="Largest accepted loss of score relative to full fine-tuning, such as 1%. Default: 1%."),
-]
-Seed = Annotated[
-    list[int] | None,
-    what("--seed", help="Random seed for head initialisation, data order and dropout; repeatable. Default: 42."),
-]
-Seeds = Annotated[int | None, what(help="Number of seeds to run: 42, 43, …")]
-InitSeed = Annotated[int | None, what(help="Random seed for the head's initial weights alone.")]
-DataSeed = Annotated[int | None, what(help="Random seed for data order and dropout alone.")]
-Config = Annotated[
-    str | None,
-    what(
-        "--config",
-        "-c",
+        "and lists, such as bottom=0..12/3,top=0..4. Further axes: strategy=, "
+        f"{', '.join(AXES)}, seed=. Repeatable. "
+        "Default: bottom-top.",
+        group=Group.QUESTION,
+    )
+    tolerance: str = option(
+        "1%",
+        help="Largest accepted loss of score relative to full fine-tuning, such as 1%. Default: 1%.",
+        group=Group.QUESTION,
+    )
+    strategy: tuple[str, ...] = option(
+        (), short="-s", help="Strategy to run in addition to the grid; repeatable.", group=Group.QUESTION
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(CheckedOptions):
+    """The options that `search` has in addition to those of `run`, or declares anew."""
+
+    tolerance: str = option(
+        "1%",
+        help="Accepted loss of score: relative to full fine-tuning (1%), or absolute (0.01). Default: 1%.",
+        group=Group.QUESTION,
+    )
+    margin: str = option(
+        "2%",
+        help="Margin beyond the tolerance for the upper bound of the loss. A smaller margin needs more seeds. "
+        "Default: 2%.",
+        group=Group.QUESTION,
+    )
+    level: float = option(
+        0.1,
+        help="Highest accepted probability of returning a setting that loses more than tolerance + margin. "
+        "Default: 0.1.",
+        group=Group.QUESTION,
+        above=0,
+        below=0.5,
+        remark="such as 0.1",
+    )
+    budget: str = option(
+        "25%",
+        help="Largest cost of the search, as a share of running every cell once. Default: 25%.",
+        group=Group.QUESTION,
+    )
+    grid: tuple[str, ...] = option(
+        (),
+        short="-g",
+        help="Settings to search: bottom-top for every pair of frozen bottom and top layers, or ranges such as "
+        "bottom=0..9,top=0..4; see alue-bench sweep. Default: bottom-top.",
+        group=Group.QUESTION,
+    )
+    short_runs: bool = option(
+        True,
+        can_be_denied=True,
+        help="Begin with low-fidelity runs: a few settings with a third of the epochs. Default: yes.",
+        group=Group.QUESTION,
+    )
+    seed: int = option(
+        DEFAULT_SEED,
+        help=f"First seed; further seeds count up from it. Default: {DEFAULT_SEED}.",
+        group=Group.QUESTION,
+        at_least=0,
+        at_most=LARGEST_SEED,
+    )
+    dry_run: bool = option(
+        False,
+        in_studies=False,
+        help="Show the settings to search and the largest cost in FLOPs and time on this machine, and stop.",
+        group=Group.EXECUTION,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PresetOptions(CheckedOptions):
+    """Hyper-parameters that belong together, by name."""
+
+    recipe: str | None = option(
+        None,
+        help=f"Published hyper-parameters: {', '.join(RECIPES)} (see alue-bench list recipes). Other options "
+        "override them.",
+        group=Group.TRAINING,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShorthandOptions(CheckedOptions):
+    """Options that stand for others."""
+
+    seeds: int | None = option(
+        None,
+        help=f"Number of seeds to run: {DEFAULT_SEED}, {DEFAULT_SEED + 1}, …",
+        group=Group.QUESTION,
+        at_least=1,
+        at_most=MOST_SEEDS,
+    )
+    config: str | None = option(
+        None,
+        short="-c",
+        in_studies=False,
         help="Study: a TOML file with any of these options, or the name of a built-in study (see alue-bench list "
         "studies). Options on the command line override it.",
-    ),
-]
-Recipe = Annotated[
-    str | None,
-    how(
-        help="Published hyper-parameters: alue, devlin, mosbach or sun (see alue-bench list recipes). Other options "
-        "override them."
-    ),
-]
-Epochs = Annotated[int | None, how(help="Number of passes over the train split.")]
-BatchSize = Annotated[int | None, how(help="Examples per training step.")]
-Lr = Annotated[float | None, how(help="Peak learning rate.")]
-Llrd = Annotated[
-    float | None,
-    how(
-        help="Layer-wise learning-rate decay: rate of a layer divided by that of the layer above, such as 0.95; 1: off."
-    ),
-]
-MaxLength = Annotated[int | None, how(help="Maximum number of tokens per example; longer ones are truncated.")]
-Warmup = Annotated[float | None, how(help="Share of all steps over which the learning rate rises, 0 to 1.")]
-WeightDecay = Annotated[float | None, how(help="Weight decay, applied to weight matrices.")]
-Clip = Annotated[float | None, how(help="Maximum gradient norm; 0 disables clipping.")]
-ClipBy = Annotated[
-    str | None, how(help="Norm to clip: global (all gradients together) or component (each parameter separately).")
-]
-Select = Annotated[str | None, how(help="Epoch to test: best (by dev score) or last.")]
-Precision = Annotated[str | None, how(help="Number format: auto, fp32, bf16 or fp16.")]
-Device = Annotated[str | None, how(help="Device: auto, cpu or cuda.")]
-CudaGraphs = Annotated[
-    bool | None,
-    how("--cuda-graphs", help="On a GPU, record training steps as CUDA graphs and replay them (BERT family)."),
-]
-KeepHead = Annotated[
-    bool | None,
-    how(
-        "--keep-head",
-        help="Start from the checkpoint's fine-tuned head, whose labels must be the task's, in the same order. "
-        "Otherwise a new head is drawn from the seed.",
-    ),
-]
-DataDir = Annotated[Path | None, which(help="Folder with the official files; also ALUE_BENCH_DATA.")]
-Sample = Annotated[bool | None, which("--sample", help="Use the embedded sample data.")]
-LimitTrain = Annotated[int | None, which(help="Train on at most this many rows (a fixed random subset).")]
-LimitEval = Annotated[int | None, which(help="Score on at most this many dev rows and test rows.")]
-SkipMissing = Annotated[
-    bool | None,
-    which("--skip-missing", help="Leave out named tasks and models whose files are not available, and say why."),
-]
-DropBad = Annotated[bool | None, which("--drop-bad", help="Leave out malformed rows, and record how many.")]
-Experiment = Annotated[str | None, where(help="MLflow experiment. Default: alue-bench.")]
-TrackingUri = Annotated[
-    str | None, where(help="MLflow tracking store. Default: MLFLOW_TRACKING_URI, else a sqlite file under mlruns/.")
-]
-AllowPickles = Annotated[
-    bool | None,
-    how(
-        "--allow-pickles", help="Read pickled weights if a checkpoint has no others; use only if you trust its authors."
-    ),
-]
-CacheSize = Annotated[
-    str | None,
-    control(
-        help="Disk space for cached outputs of frozen layers, such as 50GB; 0 to compute them at every step. "
-        "Default: 20GB."
-    ),
-]
-Executor = Annotated[
-    str | None,
-    control(
+        group=Group.QUESTION,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionOptions(CheckedOptions):
+    """The options that say where runs are executed, and where results are recorded."""
+
+    experiment: str = option(
+        DEFAULT_EXPERIMENT, help=f"MLflow experiment. Default: {DEFAULT_EXPERIMENT}.", group=Group.RESULTS
+    )
+    tracking_uri: str | None = option(
+        None,
+        help="MLflow tracking store. Default: MLFLOW_TRACKING_URI, else a sqlite file under mlruns/.",
+        group=Group.RESULTS,
+    )
+    executor: str | None = option(
+        None,
         help="Where runs are executed: local (this process, or worker processes with --jobs), ray (a Ray cluster), "
-        "or an executor from a plugin. Default: local."
-    ),
-]
-Jobs = Annotated[
-    int | None,
-    control(
-        "--jobs",
-        "-j",
+        "or an executor from a plugin. Default: local.",
+        group=Group.EXECUTION,
+    )
+    jobs: int | None = option(
+        None,
+        short="-j",
         help="Number of runs at once. local spreads them over this machine's GPUs or cores. Default: 1 for local, as "
         "many as the cluster has room for with ray.",
-    ),
-]
-GpusPerRun = Annotated[
-    float | None, control(help="With ray: GPUs per run, which may be a fraction. Default: 1 if a run needs one.")
-]
-CheckpointEvery = Annotated[
-    float | None,
-    control(
-        help="Minutes between checkpoints of a training. An interrupted training continues from the last one, with the "
-        "same result. Default: no checkpoints."
-    ),
-]
-Rerun = Annotated[bool | None, control("--rerun", help="Repeat finished runs.")]
-FailFast = Annotated[bool | None, control("--fail-fast", help="Stop at the first run that fails.")]
-DryRun = Annotated[bool, control("--dry-run", help="Show the plan and its estimated cost on this machine, and stop.")]
-Yes = Annotated[bool, control("--yes", "-y", help="Start a long plan without asking.")]
-AsJson = Annotated[bool, control("--json", help="Print one JSON document on stdout, everything else on stderr.")]
+        group=Group.EXECUTION,
+        at_least=1,
+    )
+    gpus_per_run: float | None = option(
+        None,
+        help="With ray: GPUs per run, which may be a fraction. Default: 1 if a run needs one.",
+        group=Group.EXECUTION,
+        above=0,
+    )
+    rerun: bool = option(False, help="Repeat finished runs.", group=Group.EXECUTION)
+    fail_fast: bool = option(False, help="Stop at the first run that fails.", group=Group.EXECUTION)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions(CheckedOptions):
+    """The options about one call of a command, which do not belong in a study."""
+
+    dry_run: bool = option(
+        False,
+        in_studies=False,
+        help="Show the plan and its estimated cost on this machine, and stop.",
+        group=Group.EXECUTION,
+    )
+    yes: bool = option(
+        False, short="-y", in_studies=False, help="Start a long plan without asking.", group=Group.EXECUTION
+    )
+    json: bool = option(
+        False,
+        in_studies=False,
+        help="Print one JSON document on stdout, everything else on stderr.",
+        group=Group.EXECUTION,
+    )
+
+
+SHARED = (PresetOptions, HyperParameters, PlanRequest, ShorthandOptions, ExecutionOptions, OutputOptions)
+"""The dataclasses whose options `run` has; each group of its help page lists them in this order."""
+COMMANDS = ("run", "sweep", "search")
+HYPER_OPTIONS = tuple(options_of(HyperParameters))
+CHOSEN_BY_SEARCH = ("strategy", "seeds", "init_seed", "data_seed")
+"""The options of `run` that a search sets itself."""
+
+
+@cache
+def options_of_command(command: str) -> Mapping[str, Option]:
+    """Return the options of `run`, `sweep` or `search`, by name, in the order of its help page."""
+    if command == "sweep":
+        return _arranged({**options_of(SweepOptions), **_axes()})
+    if command == "search":
+        return _arranged(options_of(SearchOptions), without=(*CHOSEN_BY_SEARCH, "yes"))
+    return _arranged({})
+
+
+def _axes() -> dict[str, Option]:
+    """Return the options that may be an axis of a sweep's grid, which takes several values: --lr 2e-5 --lr 5e-5."""
+    return {
+        name: replace(declared, many=True, help=f"{declared.help.removesuffix('.')}; repeatable.")
+        for name, declared in options_of(HyperParameters).items()
+        if name in SETTINGS
+    }
+
+
+def _arranged(own: Mapping[str, Option], without: Collection[str] = ()) -> Mapping[str, Option]:
+    """Return a command's own options and the shared ones, group by group; of two of one name, the command's own."""
+    shared = {name: declared for one in SHARED for name, declared in options_of(one).items() if name not in without}
+    first = {name: declared for name, declared in own.items() if name not in shared}
+    groups = list(Group)
+    return dict(sorted({**first, **shared, **own}.items(), key=lambda item: groups.index(item[1].group)))
+
+
+@cache
+def study_options() -> Mapping[str, Option]:
+    """Return the options that a study file may set, by key; where commands differ, the one that takes a list."""
+    options: dict[str, Option] = {}
+    for command in COMMANDS:
+        for name, declared in options_of_command(command).items():
+            if declared.in_studies and (name not in options or declared.many):
+                options[name] = declared
+    return options
+
+
+Given = dict[str, Any]
+"""The options that stand on the command line, by name."""
+
+
+def takes(command: str) -> Callable[[Callable[[typer.Context, Given], None]], Callable[..., None]]:
+    """Return a decorator that gives a function the options of `run`, `sweep` or `search`.
+
+    The decorated function is called with Typer's context and the options that stand on the command line.
+    """
+
+    def decorated(function: Callable[[typer.Context, Given], None]) -> Callable[..., None]:
+        @wraps(function)
+        def call(context: typer.Context, **values: Any) -> None:
+            function(context, {name: value for name, value in values.items() if value not in (None, (), [])})
+
+        options = options_of_command(command)
+        annotations: dict[str, Any] = {name: _annotation(declared) for name, declared in options.items()}
+        parameters = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+            for name, annotation in annotations.items()
+        ]
+        context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+        call.__signature__ = inspect.Signature([context, *parameters])  # type: ignore[attr-defined]
+        call.__annotations__ = {"context": typer.Context, **annotations}
+        return call
+
+    return decorated
+
+
+def declared(name: str) -> Any:
+    """Return an option of `run` for the annotation of another command's parameter of the same meaning."""
+    return _typer_option(options_of_command("run")[name])
+
+
+def _annotation(option: Option) -> Any:
+    """Return the annotation that Typer reads an option from; None, the default, means "not given"."""
+    one: Any = option.kind
+    return Annotated[(list[one] if option.many else one) | None, _typer_option(option)]
+
+
+def _typer_option(option: Option) -> Any:
+    """Return an option as Typer declares it. The long form is spelt out, as Typer gives each flag a denial else."""
+    long = f"{option.flag}/--no-{option.flag.removeprefix('--')}" if option.can_be_denied else option.flag
+    names = [long, option.short] if option.short else [long]
+    return typer.Option(*names, help=option.help, rich_help_panel=option.group.value)
+
+
+what = partial(typer.Option, rich_help_panel=Group.QUESTION.value)
+which = partial(typer.Option, rich_help_panel=Group.DATA.value)
 
 
 def options_given(context: typer.Context) -> dict[str, Any]:
@@ -185,5 +304,6 @@ def options_given(context: typer.Context) -> dict[str, Any]:
 
 
 def _stands_on_the_command_line(context: typer.Context, name: str) -> bool:
+    """Return whether a parameter was given, rather than left at its default."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"

@@ -1,4 +1,4 @@
-"""The options of the commands that read results, and opening what they name."""
+"""The options of the commands that read results, and the results that they name."""
 
 from __future__ import annotations
 
@@ -44,10 +44,22 @@ def open_results(
     data_source: str | None = None,
     baseline: str | None = None,
 ) -> Results:
-    """The runs that the options name, and with the strategies that they name the one to compare them with. A name that
-    none of them bears is said on stderr, unless there are no runs at all.
+    """Return the runs that the options name.
 
-    Raises UsageError where there is no such store, experiment or parent.
+    A name that no run bears is said on stderr, unless there are no runs at all.
+
+    Args:
+        tracking_uri: the store; None for the default one.
+        experiment: the MLflow experiment.
+        parent: the run id of a plan whose runs are meant.
+        tasks: the tasks; None for all.
+        models: the models; None for all.
+        strategies: the strategies; None for all.
+        data_source: "real" or "sample"; None for both.
+        baseline: a strategy to return besides those that are named.
+
+    Raises:
+        UsageError: there is no such store, experiment or parent.
     """
     from alue_bench.cli.views.console import remarks
     from alue_bench.tracking.connection import open_store
@@ -74,7 +86,7 @@ def open_results(
 
 
 def say_nothing_found(results: Results, experiment: str) -> str:
-    """A sentence on what there is instead of finished runs."""
+    """Return a sentence on what there is instead of finished runs."""
     from alue_bench.messages.suggestion import command_line
     from alue_bench.tracking.connection import where_options
     from alue_bench.tracking.reading import say_counts

@@ -17,7 +17,7 @@ import threading
 from contextlib import suppress
 
 GRACE_S = 5.0
-"""For the server to close its connections before it is killed."""
+"""The seconds that the server has to close its connections before it is killed."""
 
 
 def main() -> int:

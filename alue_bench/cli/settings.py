@@ -1,126 +1,116 @@
-"""What a command was told: options over a study file, turned into a request for a plan."""
+"""The settings of a command: options over a study file over a recipe, and the plan request that they make."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
-from alue_bench.cli.options import HYPER_OPTIONS
+from alue_bench.cli.options import (
+    CHOSEN_BY_SEARCH,
+    COMMANDS,
+    HYPER_OPTIONS,
+    ShorthandOptions,
+    options_of_command,
+    study_options,
+)
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.formats import shown
+from alue_bench.contract.options import filled
 from alue_bench.contract.registry import Registry
 from alue_bench.messages.suggestion import command_line
 from alue_bench.planning.recipes import recipe
-
-if TYPE_CHECKING:
-    from alue_bench.planning.build import PlanRequest
-
-SWEEP_KEYS = ("grid", "tolerance")
-"""Keys of a study that say nothing to other commands."""
-SEARCH_KEYS = ("margin", "level", "budget", "short_runs")
-"""Those that only a search takes."""
-MOST_SEEDS = 10_000
-"""More is a slip of the finger, and its plan alone would fill the memory."""
-
-Overrides = tuple[tuple[str, Mapping[str, object]], ...]
-"""Hyper-parameters by origin, weakest first."""
+from alue_bench.planning.request import DEFAULT_SEED, Overrides, PlanRequest
 
 RECIPE_ORIGIN = "recipe "
-"""What origins begin with that are recipes."""
-
-NOT_SETTINGS = ("config", "dry_run", "yes", "as_json")
-"""Parameters of commands that say nothing about the runs; a study file may not hold them."""
-
-
-def given_options(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a command's parameters that were given and are settings."""
-    return {
-        name: value for name, value in parameters.items() if name not in NOT_SETTINGS and value not in (None, (), [])
-    }
+"""The beginning of an origin that is a recipe."""
 
 
 def merge_study(
-    given: dict[str, Any], config: str | None, registry: Registry, *, command: str = "run"
+    given: Mapping[str, Any], config: str | None, registry: Registry, *, command: str = "run"
 ) -> tuple[dict[str, Any], Overrides]:
-    """Settings from options and study, options first; hyper-parameters apart, with where they come from, those of a
-    recipe before both.
+    """Merge the options of a command line with those of a study file and a recipe.
 
-    Raises UsageError where `command` is not the one that the study is for.
+    Args:
+        given: the options on the command line, by name. Those that say nothing about the runs are passed over.
+        config: the study's path or name; None for none.
+        registry: the plugins' declarations, studies among them.
+        command: `run`, `sweep` or `search`.
+
+    Returns:
+        The settings by option, of which the command line's win; and the hyper-parameters by origin, weakest first.
+        Hyper-parameters with several values, which a sweep crosses, are among the settings.
+
+    Raises:
+        UsageError: the study is for another command, or holds an option that this one does not take.
     """
-    from alue_bench.cli.study import find_study, read_study
-
-    study = read_study(find_study(config, registry)) if config else {}
-    meant_for = study.pop("command", command)
-    if meant_for != command:
-        raise UsageError(f"--config {config} is a study for: {command_line(meant_for, options={'config': config})}")
-    study.pop("title", None)
-    if command == "run" and (only := next((key for key in SWEEP_KEYS if key in study), None)):
-        raise UsageError(f"--config {config}: {only} is an option of: alue-bench sweep")
-    if command != "search" and (only := next((key for key in SEARCH_KEYS if key in study), None)):
-        raise UsageError(f"--config {config}: {only} is an option of: alue-bench search")
+    given = {name: value for name, value in given.items() if name in study_options()}
+    study = _study_for(command, config, registry) if config else {}
     if "seed" in given or "seeds" in given:  # two ways to say the same thing: one from the file gives way
         study.pop("seed", None)
         study.pop("seeds", None)
     merged = {**study, **given}
     if "seed" in merged and "seeds" in merged:
         raise UsageError("--seed and --seeds both say which seeds to run; give one of them")
-
-    def hyper(values: Mapping[str, Any]) -> dict[str, object]:
-        return {name: values[name] for name in HYPER_OPTIONS if name in values}
-
     preset = merged.pop("recipe", None)
     overrides = (
         *([(f"{RECIPE_ORIGIN}{preset}", recipe(preset).values)] if preset else []),
-        (f"study {config}", hyper(study)),
-        ("command line", hyper(given)),
+        (f"study {config}", _single_hyper_parameters(study)),
+        ("command line", _single_hyper_parameters(given)),
     )
-    return {name: value for name, value in merged.items() if name not in HYPER_OPTIONS}, overrides
+    single = _single_hyper_parameters(merged)
+    return {name: value for name, value in merged.items() if name not in single}, overrides
+
+
+def _study_for(command: str, config: str, registry: Registry) -> dict[str, Any]:
+    """Return the options that a study gives to a command. Raises UsageError where it is for another one."""
+    from alue_bench.cli.study import ABOUT, find_study, read_study
+
+    study = read_study(find_study(config, registry))
+    meant_for = study.get("command", command)
+    if meant_for != command:
+        raise UsageError(f"--config {config} is a study for: {command_line(meant_for, options={'config': config})}")
+    options = options_of_command(command)
+    taken = {}
+    for name, value in study.items():
+        if name in ABOUT:
+            continue
+        if name not in options:
+            raise UsageError(_not_taken(name, config, command))
+        if isinstance(value, list) and not options[name].many:
+            if len(value) != 1:
+                raise UsageError(f"--config {config}: {name} has {len(value)} values; alue-bench {command} takes one")
+            (value,) = value
+        taken[name] = value
+    return taken
+
+
+def _not_taken(name: str, config: str, command: str) -> str:
+    """Return what is said of a study's option that a command does not have."""
+    if command == "search" and name in CHOSEN_BY_SEARCH:
+        return f"the study sets {name}, but a search chooses strategies and seeds itself; leave it out"
+    owner = next(other for other in COMMANDS if name in options_of_command(other))
+    return f"--config {config}: {name} is an option of: alue-bench {owner}"
+
+
+def _single_hyper_parameters(values: Mapping[str, Any]) -> dict[str, object]:
+    """Return the hyper-parameters that have one value, without the list around it where a sweep took one."""
+    hyper = {name: values[name] for name in HYPER_OPTIONS if name in values}
+    lists = {name: value if isinstance(value, list | tuple) else [value] for name, value in hyper.items()}
+    return {name: value[0] for name, value in lists.items() if len(value) == 1}
 
 
 def plan_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequest:
-    """Raises UsageError where a number of seeds makes no sense."""
-    from alue_bench.planning.build import DEFAULT_SEED, PlanRequest
-    from alue_bench.training.prefix.store import DEFAULT_LIMIT
-
-    number = settings.get("seeds")
-    if number is not None and not 1 <= number <= MOST_SEEDS:
-        raise UsageError(f"--seeds is {number}; it must be at least 1 and at most {MOST_SEEDS}")
-    seeds = range(DEFAULT_SEED, DEFAULT_SEED + number) if number else settings.get("seed", (DEFAULT_SEED,))
-    return PlanRequest(
-        tasks=tuple(settings.get("task", ())),
-        models=tuple(settings.get("model", ())),
-        strategies=tuple(settings.get("strategy", ())),
-        seeds=tuple(dict.fromkeys(seeds)),
-        init_seed=settings.get("init_seed"),
-        data_seed=settings.get("data_seed"),
-        overrides=overrides,
-        device=settings.get("device", "auto"),
-        precision=settings.get("precision", "auto"),
-        cuda_graphs=settings.get("cuda_graphs", False),
-        limit_train=settings.get("limit_train"),
-        limit_eval=settings.get("limit_eval"),
-        drop_bad=settings.get("drop_bad", False),
-        skip_missing=settings.get("skip_missing", False),
-        data_dir=Path(settings["data_dir"]) if "data_dir" in settings else None,
-        sample=settings.get("sample", False),
-        cache_size=settings.get("cache_size", DEFAULT_LIMIT),
-        allow_pickles=settings.get("allow_pickles", False),
-        keep_head=settings.get("keep_head", False),
-        checkpoint_every=settings.get("checkpoint_every"),
-    )
+    """Return the request that settings make. Raises UsageError for a value that is out of its bounds."""
+    number = filled(ShorthandOptions, settings).seeds
+    counted = {"seed": [*range(DEFAULT_SEED, DEFAULT_SEED + number)]} if number else {}
+    request = filled(PlanRequest, {**settings, **counted}, overrides=overrides)
+    return replace(request, seeds=tuple(dict.fromkeys(request.seeds)))
 
 
-def parse_tolerance(given: str | None) -> float:
-    """Part of a score, of a text such as 1%.
-
-    Raises UsageError where it is none.
-    """
-    from alue_bench.report.grid import DEFAULT_TOLERANCE
-
-    if given is None:
-        return DEFAULT_TOLERANCE
+def parse_tolerance(given: str) -> float:
+    """Return the part of a score that a text such as 1% stands for. Raises UsageError where it is none."""
     match = re.fullmatch(r"\s*(\d{1,2}(?:\.\d{1,9})?)\s*%\s*", given, re.ASCII)
     if match is None:
         raise UsageError(f"--tolerance {shown(given)} is no part of full fine-tuning's score; say it as 1%")

@@ -1,4 +1,4 @@
-"""How Ctrl-C and SIGTERM end the commands that execute plans, wherever they are in their work."""
+"""The end of commands that execute plans by Ctrl-C or SIGTERM, wherever they are in their work."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from alue_bench.executors.termination import code_of_stop, stop_on_sigterm
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Inside, SIGTERM ends the work as cleanly as Ctrl-C does. What is not heeded there, as while a plan is made, ends
-    the command with a word and the exit code of whichever it was: typer would say 130 of both."""
+    """End the work inside the block by SIGTERM as cleanly as by Ctrl-C.
+
+    An interruption that nothing inside heeds, as while a plan is made, ends the command with a word and with the exit
+    code of whichever it was: typer would give 130 for both.
+    """
     try:
         with stop_on_sigterm():
             yield

@@ -17,8 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from alue_bench.contract.spec import RunSpec
@@ -45,16 +44,8 @@ class Source:
 
     model: str
     """The model as `--model` takes it: a name, a folder, or a hub id with an optional revision."""
-    data_dir: Path | None
-    """The folder of the official data files; None where the worker must search for it as the plan did."""
-    sample: bool
-    """True if the run uses the sample data of its tasks."""
-    cache_size: str
-    """The size limit of the cache of frozen prefixes, as `--cache-size` takes it."""
-    allow_pickles: bool
-    """True if the checkpoint's weights are stored as a pickle and the user allows loading them."""
-    checkpoint_every: float | None
-    """The interval between two checkpoints of a training, in minutes; None for no checkpoints."""
+    options: Mapping[str, Any]
+    """The values of the plan's request that the spec does not tell, by field: the data folder, the cache's size, ..."""
     depths: tuple[int, ...]
     """The depths of the frozen prefixes of all runs of the plan with the same inputs. One pass computes all of them."""
     tags: Mapping[str, str]

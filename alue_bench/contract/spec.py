@@ -1,15 +1,15 @@
-"""One run: what is to be done (`RunSpec`) and what was measured (`RunResult`)."""
+"""One run: its specification (`RunSpec`) and what was measured (`RunResult`)."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from alue_bench.contract.errors import UsageError
+from alue_bench.contract.options import Group, option, options_of, problem_in
 from alue_bench.contract.strategy import Adapter, FreezePlan
 
 # Increase when the meaning of a recorded result changes, so that older results are not reused for newer specs.
@@ -17,137 +17,191 @@ RESULT_VERSION = 5
 
 
 def digest_of(value: object) -> str:
-    """A short, stable digest of JSON-like data: 32 hexadecimal digits."""
+    """Return a short, stable digest of JSON-like data: 32 hexadecimal digits."""
     canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, kw_only=True)
 class HyperParameters:
-    """How a model is fine-tuned. The defaults are those of ALUE's own baselines (Seelawi et al. 2021)."""
+    """The hyper-parameters of a training. The defaults are those of ALUE's own baselines (Seelawi et al. 2021).
 
-    epochs: int = 10
-    batch_size: int = 16
-    lr: float = 2e-5
-    """Peak learning rate of AdamW; it decays linearly to zero."""
-    llrd: float = 1.0
-    """Layer-wise decay of the learning rate (Howard & Ruder 2018, section 3.2; Sun et al. 2019): the top layer has
-    `lr`, as pooler and head have, and each layer this part of the rate of the one above it. The embeddings are one more
-    layer at the bottom."""
-    warmup: float = 0.0
-    """The part of all steps in which the learning rate rises linearly from zero."""
-    weight_decay: float = 0.0
-    adam_eps: float = 1e-8
-    clip: float = 1.0
-    """Largest gradient norm; 0 turns clipping off."""
-    clip_by: Literal["global", "component"] = "global"
-    """Whether the norm is that of all gradients together or of each parameter's alone (Yang & Ma 2022)."""
-    max_length: int = 256
-    """Tokens of an example, special tokens included; longer ones are cut, and how many is recorded."""
-    select: Literal["best", "last"] = "best"
-    """Which epoch's weights are tested: the one with the best dev score, or the last one."""
+    To add one, declare it here and use it. Where its default is what every recorded run was trained with, say
+    `default_is_implied=True`, and no fingerprint changes.
+    """
+
+    epochs: int = option(
+        10, help="Number of passes over the train split.", group=Group.TRAINING, at_least=1, is_axis=True
+    )
+    batch_size: int = option(16, help="Examples per training step.", group=Group.TRAINING, at_least=1, is_axis=True)
+    lr: float = option(2e-5, help="Peak learning rate.", group=Group.TRAINING, above=0, is_axis=True)
+    """The peak learning rate of AdamW; it decays linearly to zero."""
+    llrd: float = option(
+        1.0,
+        help="Layer-wise learning-rate decay: rate of a layer divided by that of the layer above, such as 0.95; 1: "
+        "off.",
+        group=Group.TRAINING,
+        above=0,
+        at_most=1,
+        remark="1 gives every layer the same rate",
+    )
+    """The layer-wise decay of the learning rate (Howard & Ruder 2018, section 3.2; Sun et al. 2019): the top layer,
+    the pooler and the head train at `lr`, each other layer at `llrd` times the rate of the layer above it. The
+    embeddings count as one more layer at the bottom."""
+    warmup: float = option(
+        0.0,
+        help="Share of all steps over which the learning rate rises, 0 to 1.",
+        group=Group.TRAINING,
+        at_least=0,
+        below=1,
+        remark="a part of all steps",
+    )
+    """The share of all steps over which the learning rate rises linearly from zero."""
+    weight_decay: float = option(
+        0.0, help="Weight decay, applied to weight matrices.", group=Group.TRAINING, at_least=0
+    )
+    adam_beta2: float = option(
+        0.999,
+        help="Decay rate of AdamW's average of squared gradients.",
+        group=Group.TRAINING,
+        at_least=0,
+        below=1,
+        default_is_implied=True,
+    )
+    adam_eps: float = option(1e-8, help="Epsilon of AdamW.", group=Group.TRAINING, above=0)
+    clip: float = option(
+        1.0,
+        help="Maximum gradient norm; 0 disables clipping.",
+        group=Group.TRAINING,
+        at_least=0,
+        remark="0 turns clipping off",
+    )
+    clip_by: Literal["global", "component"] = option(
+        "global",
+        help="Norm to clip: global (all gradients together) or component (each parameter separately).",
+        group=Group.TRAINING,
+    )
+    """The gradients whose norm is clipped: all together, or those of each parameter alone (Yang & Ma 2022)."""
+    max_length: int = option(
+        256,
+        help="Maximum number of tokens per example; longer ones are truncated.",
+        group=Group.TRAINING,
+        at_least=4,
+        is_axis=True,
+    )
+    """The largest number of tokens of an example, special tokens included. The number of truncated ones is recorded."""
+    select: Literal["best", "last"] = option(
+        "best", help="Epoch to test: best (by dev score) or last.", group=Group.TRAINING
+    )
+    """The epoch whose weights are tested: the one with the best dev score, or the last one."""
 
     def __post_init__(self) -> None:
-        checks = {
-            "epochs": (self.epochs >= 1, "at least 1"),
-            "batch_size": (self.batch_size >= 1, "at least 1"),
-            "lr": (0 < self.lr < math.inf, "above 0 and finite"),
-            "llrd": (0 < self.llrd <= 1, "above 0 and at most 1 (1 gives every layer the same rate)"),
-            "warmup": (0 <= self.warmup < 1, "at least 0 and below 1 (a part of all steps)"),
-            "weight_decay": (0 <= self.weight_decay < math.inf, "at least 0 and finite"),
-            "adam_eps": (0 < self.adam_eps < math.inf, "above 0 and finite"),
-            "clip": (0 <= self.clip < math.inf, "at least 0 and finite (0 turns clipping off)"),
-            "clip_by": (self.clip_by in ("global", "component"), "global or component"),
-            "max_length": (self.max_length >= 4, "at least 4"),
-            "select": (self.select in ("best", "last"), "best or last"),
+        """Raise ValueError for the first value that is out of its bounds."""
+        if wrong := problem_in(self):
+            declared, problem = wrong
+            raise ValueError(f"{declared.name} {problem}")
+
+    def identity(self) -> dict[str, Any]:
+        """Return the values that tell a training from others, by name.
+
+        A value that is the default is left out where every run recorded before there was this hyper-parameter was
+        trained with it: so a run recorded then and the same run today are equal.
+        """
+        default = HyperParameters()
+        return {
+            name: getattr(self, name)
+            for name, declared in options_of(HyperParameters).items()
+            if not (declared.default_is_implied and getattr(self, name) == getattr(default, name))
         }
-        for name, (valid, wanted) in checks.items():
-            if not valid:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be {wanted}")
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """Hyper-parameters, and for each one which layer of defaults and overrides it came from."""
+    """Hyper-parameters, and for each the layer of defaults or overrides that it came from."""
 
     values: HyperParameters
     origins: Mapping[str, str]
 
 
 def resolve_hyper_parameters(layers: Iterable[tuple[str, Mapping[str, object]]]) -> Resolved:
-    """Merge overrides, weakest first; each layer is (origin, values), where None means "not given here".
+    """Merge overrides into the defaults.
 
-    Raises UsageError naming the origin where a name is unknown or a value has the wrong type or range.
+    Args:
+        layers: pairs of an origin and its values by name, weakest first. None means "not given here".
+
+    Returns:
+        The hyper-parameters, with the origin of each.
+
+    Raises:
+        UsageError: a name is unknown, or a value has the wrong type or is out of its bounds; names the origin.
     """
-    kinds: dict[str, type] = {name: type(value) for name, value in asdict(HyperParameters()).items()}
+    known = options_of(HyperParameters)
     values: dict[str, Any] = {}
-    origins = dict.fromkeys(kinds, "default")
+    origins = dict.fromkeys(known, "default")
     for origin, given in layers:
         for name, value in given.items():
             if value is None:
                 continue
-            if name not in kinds:
-                raise UsageError(f"{origin}: unknown hyper-parameter {name!r}; known are {', '.join(kinds)}")
-            kind = kinds[name]
-            number = kind is float and isinstance(value, int) and not isinstance(value, bool)
-            if not number and (not isinstance(value, kind) or isinstance(value, bool)):
-                raise UsageError(f"{origin}: {name} is {value!r}; it must be of type {kind.__name__}")
-            values[name] = kind(value)
+            if name not in known:
+                raise UsageError(f"{origin}: unknown hyper-parameter {name!r}; known are {', '.join(known)}")
+            if problem := known[name].problem(value):
+                raise UsageError(f"{origin}: {name} {problem}")
+            values[name] = known[name].converted(value)
             origins[name] = origin
-        try:
-            HyperParameters(**values)
-        except ValueError as error:
-            raise UsageError(f"{origin}: {error}") from error
     return Resolved(HyperParameters(**values), origins)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataDigests:
-    """What of a task's data determines a result, and what a reader must know of it."""
+    """The part of a task's data that determines a result, as digests, and what a reader must know of it."""
 
     source: Literal["real", "sample"]
     protocol: str
     train: str
-    """Digest of the train and dev splits as used: files, reader, limits, dropped rows."""
+    """A digest of the train and dev splits as used: files, reader, limits, dropped rows."""
     test: str
+    """A digest of the test split as used."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """One (task, model, strategy, seed, hyper-parameters) to do. Equal fingerprints mean equal results."""
+    """The specification of a run: task, model, strategy, seed, hyper-parameters, all that determines its result.
+
+    Equal fingerprints mean equal results.
+    """
 
     task: str
     train_task: str
     """The task that trains the model; another one than `task` only for diagnostic sets."""
     model: str
     model_digest: str
-    """Of weights, configuration and tokeniser; or the hub's commit."""
+    """A digest of weights, configuration and tokenizer; or the hub's commit."""
     strategy: str
     freeze_plan: FreezePlan
     seed: int
     init_seed: int
-    """Seeds the head's initial weights."""
+    """The random seed of the head's initial weights."""
     data_seed: int
-    """Seeds the order of the training data and dropout."""
+    """The random seed of the order of the training data, and of dropout."""
     hyper: HyperParameters
     data: DataDigests
     device: str
     """"cpu" or "cuda"; the device's make is recorded with the result."""
     precision: Literal["fp32", "bf16", "fp16"]
     cuda_graphs: bool = False
-    """Whether training steps are recorded and replayed."""
+    """A flag: training steps are recorded as CUDA graphs and replayed."""
     limit_train: int | None = None
     limit_eval: int | None = None
     drop_bad: bool = False
     kept_layers: tuple[int, ...] | None = None
-    """Those of the pre-trained model's layers that stay in it; None for all. `freeze_plan` counts the kept ones."""
+    """The layers of the pre-trained model that are kept; None for all. `freeze_plan` counts the kept ones."""
     adapter: Adapter | None = None
-    """What is put into the model to train in its stead."""
+    """The adapter that is put into the model and trained instead of its weights; None for none."""
     keep_head: bool = False
-    """Whether training starts from the fine-tuned head that the checkpoint has, instead of a fresh one."""
+    """A flag: training starts from the fine-tuned head that the checkpoint has, instead of a new one."""
     unusual: Mapping[str, str] = field(default_factory=dict)
-    """What else determines the training, by name, where it is not as usual: parts of the model that stand in another
-    order than they are used in, padding on the left, a fine-tuned head that is left aside."""
+    """Further things that determine the training, by name, where they are not as usual: parts of the model that are
+    registered in another order than they are used in, padding on the left, a fine-tuned head that is left aside."""
     providers: Mapping[str, str] = field(default_factory=dict)
     """The distributions, with versions, that provide harness, train task, model and strategy."""
     test_providers: Mapping[str, str] = field(default_factory=dict)
@@ -171,7 +225,7 @@ class RunSpec:
                 "kept_layers": self.kept_layers,
                 "adapter": asdict(self.adapter) if self.adapter else None,
                 "seeds": [self.init_seed, self.data_seed],
-                "hyper": asdict(self.hyper),
+                "hyper": self.hyper.identity(),
                 "data": self.data.train,
                 "device": self.device,
                 "precision": self.precision,
@@ -194,7 +248,7 @@ class RunSpec:
         return f"{self.task}/{self.model}/{self.strategy}/seed{self.seed}"
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-like, for the run's config artifact."""
+        """Return the specification as JSON-like data, for the run's config artifact."""
         content = asdict(self)
         content["freeze_plan"] = {
             "layers": self.freeze_plan.shape.layers,
@@ -218,30 +272,30 @@ class CurvePoint:
 
 @dataclass(frozen=True, slots=True)
 class FreezeEvent:
-    """What a strategy that may change its mind decided about a block, at the start or at an evaluation point."""
+    """The decision of an adaptive strategy about a block, at the start or at an evaluation point."""
 
     step: int
-    """Updates done."""
+    """The number of updates done."""
     epoch: int
-    """From 1."""
+    """The number of the epoch, from 1."""
     block: str
     """"embeddings", or "layer 0" and so on."""
     norm: float | None
-    """Of the block's gradient, added up over the steps since the last point; None where none was asked for or taken."""
+    """The norm of the gradient, summed over the steps since the last point; None where it was not measured."""
     frozen: bool
-    """From here on."""
+    """A flag: the block is frozen from here on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """What the model said of each example of a split.
+    """The model's predictions for each example of a split.
 
     `scores` is [examples, outputs]: probabilities of each label, or the predicted number of a regression.
     """
 
     ids: list[str]
     gold: list[Any]
-    """Empty texts where there are no gold labels."""
+    """The gold labels; empty texts where there are none."""
     predicted: list[Any]
     scores: Any
     columns: tuple[str, ...]
@@ -249,20 +303,20 @@ class Predictions:
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What was measured in one run."""
+    """The measurements of one run."""
 
     metrics: Mapping[str, float]
     """Final scalars by their MLflow names: test/*, runtime/* (seconds), memory/* (MiB), flops/*, params/*."""
     curves: tuple[CurvePoint, ...]
     predictions: Predictions
     dev_predictions: Predictions
-    """Of the epoch that was selected, on the dev split of the task that trained the model."""
+    """The predictions of the selected epoch on the dev split of the task that trained the model."""
     submission_predictions: Predictions | None = None
-    """Of a leaderboard's rows without gold labels, where they were at hand."""
+    """The predictions for a leaderboard's rows without gold labels, where these rows were at hand."""
     environment: Mapping[str, Any]
     freezing: tuple[FreezeEvent, ...] = ()
-    """What was frozen when, for strategies that may change it; empty for all others."""
+    """The decisions of an adaptive strategy; empty for all others."""
     notes: tuple[str, ...] = ()
-    """What a reader should know, such as how many texts were cut."""
+    """The remarks for a reader, such as how many texts were truncated."""
     problems: tuple[str, ...] = ()
-    """Which of the notes tell what could not be measured; they are shown at the end of the run too."""
+    """The notes that tell what could not be measured; they are shown at the end of the run too."""

@@ -53,10 +53,6 @@ def chosen_executor(
     Raises:
         UsageError: There is no executor of this name, or a number is out of range.
     """
-    if jobs is not None and jobs < 1:
-        raise UsageError(f"--jobs is {jobs}; it must be at least 1")
-    if gpus_per_run is not None and not gpus_per_run > 0:
-        raise UsageError(f"--gpus-per-run is {gpus_per_run:g}; it must be more than 0")
     known = known_executors(registry)
     name = name or DEFAULT
     if name not in known:

@@ -11,13 +11,20 @@ from pathlib import Path
 from alue_bench.contract.errors import AlueBenchError, UsageError
 from alue_bench.contract.executor import Source
 from alue_bench.contract.model import Model
+from alue_bench.contract.options import options_of
 from alue_bench.contract.registry import Registry
 from alue_bench.contract.spec import RunSpec
-from alue_bench.planning.build import PlanCache, PlannedRun, PlanRequest, build_plan
+from alue_bench.planning.available import PlanCache
+from alue_bench.planning.build import PlannedRun, build_plan
+from alue_bench.planning.request import PlanRequest
 
 
 class DiffersHere(AlueBenchError):
     """The error that the worker's data, model or plugins differ from those of the plan."""
+
+
+NARROWED = ("tasks", "models", "strategies", "seeds", "skip_missing")
+"""The fields of a plan's request that are about many runs: a worker plans one."""
 
 
 def source_of(planned: PlannedRun, registry: Registry) -> Source:
@@ -25,19 +32,25 @@ def source_of(planned: PlannedRun, registry: Registry) -> Source:
     inputs = planned.inputs
     folders = {rows.folder for rows in (inputs.rows, inputs.train_rows)}
     kinds = {folder.kind for folder in folders}
+    # Of a pair of tasks, one may be the sample: then the search for files is made again as it was made here.
+    data_dir = next(iter(folders)).path.absolute() if kinds == {"real"} and len(folders) == 1 else None
+    carried = {
+        field: getattr(planned.request, field)
+        for field in _fields_of_request()
+        if field not in NARROWED and not hasattr(planned.spec, field)
+    }
     return Source(
         model=_reference(inputs.model, registry),
-        # One of a pair of tasks may use the embedded sample. Then no folder is named, and the worker searches for files
-        # in the same way as this process did.
-        data_dir=next(iter(folders)).path.absolute() if kinds == {"real"} and len(folders) == 1 else None,
-        sample=kinds == {"sample"},
-        cache_size=f"{inputs.prefixes.limit_bytes}B",
-        allow_pickles=inputs.checkpoint.pickled,
-        checkpoint_every=inputs.checkpointing.every_s / 60 if inputs.checkpointing else None,
+        options={**carried, "data_dir": data_dir, "sample": kinds == {"sample"}},
         depths=tuple(sorted(inputs.depths.depths)),
         tags=dict(planned.tags),
         notes=inputs.trial.notes,
     )
+
+
+def _fields_of_request() -> list[str]:
+    """Return the names of the fields of a request that are options."""
+    return [declared.field for declared in options_of(PlanRequest).values()]
 
 
 def _reference(model: Model, registry: Registry) -> str:
@@ -63,27 +76,10 @@ def rebuilt(spec: RunSpec, source: Source, registry: Registry, shelf: PlanCache)
         DiffersHere: The data, model or plugins of this process give another fingerprint.
         AlueBenchError: This process does not find the data, the model or the plugins, as in `build_plan`.
     """
-    request = PlanRequest(
-        tasks=(spec.task,),
-        models=(source.model,),
-        strategies=(spec.strategy,),
-        seeds=(spec.seed,),
-        init_seed=spec.init_seed,
-        data_seed=spec.data_seed,
-        overrides=(("the plan", asdict(spec.hyper)),),
-        device=spec.device,
-        precision=spec.precision,
-        cuda_graphs=spec.cuda_graphs,
-        limit_train=spec.limit_train,
-        limit_eval=spec.limit_eval,
-        drop_bad=spec.drop_bad,
-        data_dir=source.data_dir,
-        sample=source.sample,
-        cache_size=source.cache_size,
-        allow_pickles=source.allow_pickles,
-        keep_head=spec.keep_head,
-        checkpoint_every=source.checkpoint_every,
-    )
+    told_by_spec = {field: getattr(spec, field) for field in _fields_of_request() if hasattr(spec, field)}
+    narrowed = {"tasks": (spec.task,), "models": (source.model,), "strategies": (spec.strategy,), "seeds": (spec.seed,)}
+    overrides = (("the plan", asdict(spec.hyper)),)
+    request = PlanRequest(**{**source.options, **told_by_spec, **narrowed}, overrides=overrides)
     plan = build_plan(request, registry, shelf)
     if not plan.runs:
         raise UsageError("; ".join(skipped.reason for skipped in plan.skipped))
@@ -100,7 +96,7 @@ def rebuilt(spec: RunSpec, source: Source, registry: Registry, shelf: PlanCache)
         # The next assignment probably begins with the same model, which is therefore kept.
         shelf.more_expected.append((inputs.checkpoint, inputs.train_task.labels))
         shelf.models.expect(inputs.checkpoint, inputs.train_task.labels)
-    return PlannedRun(spec, inputs, planned.hyper, source.tags)
+    return PlannedRun(spec, inputs, planned.hyper, planned.request, source.tags)
 
 
 def _difference(spec: RunSpec, here: RunSpec) -> str:

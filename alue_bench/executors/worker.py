@@ -13,7 +13,8 @@ from alue_bench.executors.outcome import Outcome
 from alue_bench.executors.replan import rebuilt
 from alue_bench.executors.runner import Runner
 from alue_bench.messages.redaction import redact
-from alue_bench.planning.build import PlanCache, PlannedRun
+from alue_bench.planning.available import PlanCache
+from alue_bench.planning.build import PlannedRun
 from alue_bench.tracking.claims import Held
 from alue_bench.tracking.connection import Connection, connect
 from alue_bench.tracking.recording import Recorder

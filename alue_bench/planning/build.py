@@ -1,117 +1,66 @@
-"""From a question (which tasks, models, strategies, seeds) to an ordered list of runs, and what is left out and why."""
+"""The plan: an ordered list of runs that answers a request, and what is left out and why."""
 
 from __future__ import annotations
 
-import math
-import re
 import warnings
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
-from pathlib import Path
-from typing import Any, TypeVar
 
 from alue_bench import __version__
-from alue_bench.contract.errors import AlueBenchError, DataError, DoesNotFit, PluginError, UnavailableError, UsageError
-from alue_bench.contract.formats import shown
+from alue_bench.contract.errors import UsageError
 from alue_bench.contract.model import Model
-from alue_bench.contract.naming import model_name
 from alue_bench.contract.registry import Origin, Registry, outline_of
-from alue_bench.contract.spec import (
-    DataDigests,
-    HyperParameters,
-    Resolved,
-    RunSpec,
-    digest_of,
-    resolve_hyper_parameters,
-)
+from alue_bench.contract.spec import DataDigests, HyperParameters, Resolved, RunSpec, digest_of
 from alue_bench.contract.strategy import Outline, Strategy
 from alue_bench.contract.task import Labels, TargetKind, Task
-from alue_bench.contract.transfer import misfit
-from alue_bench.data.location import DataFolder, cache_folder, given_data_folder, locate
-from alue_bench.data.splits import SplitRows, TaskRows, load_rows
-from alue_bench.data.tokenisation import TokenCache, first_texts_notes
+from alue_bench.data.location import cache_folder
+from alue_bench.data.splits import SplitRows, TaskRows
+from alue_bench.data.tokenisation import TokenCache
 from alue_bench.data.verification import label_counts
-from alue_bench.messages.display import one_line
+from alue_bench.planning.available import (
+    PlanCache,
+    ReadyModel,
+    ReadyTask,
+    absent_models,
+    ready_models,
+    ready_tasks,
+    text_notes,
+)
+from alue_bench.planning.combinations import (
+    Combination,
+    check_hyper_parameters,
+    combinations,
+    named_strategies,
+    settings_of,
+    strategies_for,
+)
 from alue_bench.planning.grid import Grid
+from alue_bench.planning.request import PlanRequest
 from alue_bench.running.inputs import RunInputs
-from alue_bench.training.architecture.encoder_stack import check_layers_can_be_told_apart
-from alue_bench.training.architecture.trial import Trial, positions_of, try_model
+from alue_bench.training.architecture.trial import positions_of
 from alue_bench.training.checkpointing import Checkpointing, checkpoint_folder
 from alue_bench.training.device.precision import Precision, resolve_device, resolve_graphs, resolve_precision
-from alue_bench.training.prefix.frozen_prefix import PlannedDepths
-from alue_bench.training.prefix.store import DEFAULT_LIMIT, PrefixStore, parse_size, prefix_folder
-from alue_bench.training.pretrained.loading import (
-    Checkpoint,
-    check_keeps_head,
-    declared_config,
-    encoder_shape,
-    head_note,
-    load_config,
-    locate_checkpoint,
-)
-from alue_bench.training.pretrained.model_cache import ModelCache
-from alue_bench.training.pretrained.tokenizer import pads_with
-from alue_bench.training.surgery import model_in_outline
-
-DEFAULT_STRATEGIES = ("full", "bottom3top4")
-DEFAULT_SEED = 42
-LARGEST_SEED = 2**32 - 1
-"""What every generator of random numbers takes."""
-
-R = TypeVar("R")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanRequest:
-    """What the user asks for; empty means "every available one"."""
-
-    tasks: tuple[str, ...] = ()
-    models: tuple[str, ...] = ()
-    strategies: tuple[str, ...] = ()
-    grid: Grid | None = None
-    """More strategies, as many as a model has layers for, and hyper-parameters to cross with all of them."""
-    seeds: tuple[int, ...] = (DEFAULT_SEED,)
-    init_seed: int | None = None
-    data_seed: int | None = None
-    overrides: tuple[tuple[str, Mapping[str, object]], ...] = ()
-    """Hyper-parameters by origin, weakest first: the study file's, then the options'."""
-    device: str = "auto"
-    precision: str = "auto"
-    cuda_graphs: bool = False
-    limit_train: int | None = None
-    limit_eval: int | None = None
-    drop_bad: bool = False
-    skip_missing: bool = False
-    """Whether what the user named may be missing too."""
-    data_dir: Path | None = None
-    sample: bool = False
-    download: bool = True
-    """Whether models that the user named may be fetched from the hub."""
-    cache_size: str = DEFAULT_LIMIT
-    """The most that outputs of frozen prefixes may take on disk; "0" keeps none."""
-    allow_pickles: bool = False
-    """Whether weights may be read from pickles where a checkpoint has no others."""
-    keep_head: bool = False
-    """Whether training starts from the fine-tuned head that a checkpoint has, instead of a fresh one."""
-    checkpoint_every: float | None = None
-    """Minutes between two checkpoints of a training; None for none."""
+from alue_bench.training.prefix.store import PrefixStore, parse_size, prefix_folder
+from alue_bench.training.pretrained.loading import check_keeps_head, encoder_shape, load_config
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run to do, and what its names stand for."""
+    """A run to do, with what its names stand for."""
 
     spec: RunSpec
     inputs: RunInputs
     hyper: Resolved
+    request: PlanRequest
+    """The request that the run is planned for."""
     tags: Mapping[str, str] = field(default_factory=dict)
-    """Recorded with the run where it is done: what says nothing about its result."""
+    """Tags to record with the run where it is done; they say nothing about its result."""
 
     @property
     def cost(self) -> float:
-        """Expected effort in units of one example through one layer, for progress bars: not for reports."""
+        """The expected effort in units of one example through one layer, for progress bars: not for reports."""
         plan = self.spec.freeze_plan
         trains_below, passes = not plan.embeddings, 0
         for layer in range(plan.shape.layers):
@@ -158,486 +107,200 @@ class Plan:
     runs: list[PlannedRun] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What one should know of models and texts before the runs begin."""
+    """The remarks on models and texts that one should read before the runs begin."""
     absent: list[AbsentRun] = field(default_factory=list)
-    """Runs of models that the user named and that are not here, where their shape is declared."""
+    """The runs of models that the user named and that are not here, where their shape is declared."""
     without_data: int = 0
-    """How many runs are left out because what the user named has no data here."""
+    """The number of runs that are left out because tasks that the user named have no data here."""
     keeps_prefixes: bool = True
-    """Whether outputs of frozen layers are computed once and kept."""
+    """A flag: outputs of frozen layers are computed once and kept."""
     order_matters: bool = False
-    """Whether workers are to begin its runs in this order, rather than the longest first."""
+    """A flag: workers are to begin the runs in this order, rather than the longest first."""
 
 
-@dataclass(frozen=True)
-class _ReadyTask:
-    task: Task
-    rows: TaskRows
-    train_task: Task
-    train_rows: TaskRows
-
-
-@dataclass(frozen=True)
-class _ReadyModel:
-    model: Model
-    checkpoint: Checkpoint
-    config: Any
-    """The library's configuration."""
-    trial: Trial
-    """What it can do with its tokenizer, in the number format asked for or in one that it can compute in."""
-    outlines: dict[str, Outline] = field(default_factory=dict)
-    """By strategy."""
-
-    def unusual(self) -> dict[str, str]:
-        """As `RunSpec.unusual`."""
-        found = {"parts": self.trial.parts, "head": "fresh" if self.checkpoint.head_left_aside else ""}
-        found["padding"] = "" if self.trial.padding.side == "right" else self.trial.padding.side
-        return {name: value for name, value in found.items() if value}
-
-    def outline(self, strategy: Strategy, origin: Origin) -> Outline:
-        """What a strategy makes of the model. Raises DoesNotFit where it does not fit, PluginError where it fails."""
-        if strategy.name not in self.outlines:
-            found = outline_of(strategy, origin, encoder_shape(self.config))
-            if found.freeze_plan.trained != "weights":  # whether there is any of it, only the modules tell
-                model_in_outline(self.config, found)
-            self.outlines[strategy.name] = found
-        return self.outlines[strategy.name]
-
-
-@dataclass
-class PlanCache:
-    """What one plan has read, or found out, and may serve the next one in the same process."""
-
-    rows: dict[tuple[object, ...], TaskRows] = field(default_factory=dict)
-    checkpoints: dict[tuple[object, ...], Checkpoint] = field(default_factory=dict)
-    models: ModelCache = field(default_factory=ModelCache)
-    text_notes: dict[tuple[object, ...], list[str]] = field(default_factory=dict)
-    """What the models' tokenisers make of the first texts of a task, by texts and model."""
-    more_expected: list[tuple[Checkpoint, Labels]] = field(default_factory=list)
-    """Which of those models a further plan is likely to begin with."""
-    depths: defaultdict[tuple[object, ...], PlannedDepths] = field(default_factory=lambda: defaultdict(PlannedDepths))
-    """Of frozen prefixes, by what training begins with: the same model over the same texts."""
-
-
-def build_plan(request: PlanRequest, registry: Registry, shelf: PlanCache | None = None) -> Plan:
+def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None = None) -> Plan:
     """Resolve names, check data and checkpoints, and lay out the runs: task by task, then model, seed and strategy.
 
-    What the user named must be there, unless the request says otherwise: raises a subclass of AlueBenchError if not.
-    What "every available one" brings along may be missing and is skipped with a reason, as is a strategy that does not
-    fit a model. A name that nothing declares is an error in any case.
+    What "every available one" brings along may be missing: it is skipped with a reason, as is a strategy that does not
+    fit a model.
+
+    Args:
+        request: the question.
+        registry: what the plugins declare.
+        cache: what an earlier plan in this process has read; None for the first one.
+
+    Raises:
+        AlueBenchError: what the user named is not there and may not be missing, or nothing declares a name.
     """
-    _check_numbers(request)
-    grid = request.grid or Grid()
-    _check_hyper_parameters(request, grid)
-    named = _strategies(request.strategies or (() if request.grid else DEFAULT_STRATEGIES), registry)
-    device = resolve_device(request.device)
-    precision = resolve_precision(request.precision, device)
-    cuda_graphs = resolve_graphs(request.cuda_graphs, device)
-    plan = Plan()
-    shelf = shelf or PlanCache()
-    tasks = _ready_tasks(request, registry, plan, shelf)
-    models = _ready_models(request, registry, plan, shelf, precision, device)
-    tokens = TokenCache(cache_folder())
-    checkpointing = _checkpointing(request.checkpoint_every)
-    prefixes = PrefixStore(prefix_folder(), parse_size(request.cache_size), warnings.warn)
+    check_hyper_parameters(request)
+    named_strategies(request, registry)  # a misspelt one is told before anything is read
+    shared = _Shared.of(request, registry, cache or PlanCache())
+    tasks, tasks_left_out = ready_tasks(request, registry, shared.cache)
+    models, models_left_out = ready_models(request, registry, shared.cache, shared.precision, shared.device)
+    plan = Plan(keeps_prefixes=shared.prefixes.limit_bytes > 0)
+    plan.skipped += [Skipped(name, "*", "*", None, reason) for name, reason in tasks_left_out]
+    plan.skipped += [Skipped("*", name, "*", None, reason) for name, reason in models_left_out]
     seen: set[str] = set()
-    for ready in tasks:
-        for ready_model in models:
-            layers = encoder_shape(ready_model.config).layers
-            strategies = {**named, **_strategies(grid.strategy_names(layers), registry)}
-            if (grid.bottom or grid.top) and not grid.cells(layers):
-                name = ready_model.model.name
-                reason = f"--grid freezes more layers than the {layers} of {name}; take smaller numbers"
-                plan.skipped.append(Skipped(ready.task.name, name, "*", None, reason))
-            try:
-                variants = [
-                    _hyper_parameters(
-                        request, ready.train_task, ready_model.model, ready_model.trial.positions, variant
-                    )
-                    for variant in grid.variants()
-                ]
-                if request.keep_head:
-                    _check_keeps_head(ready_model, ready.train_task)
-            except UsageError as error:
-                if request.models:
-                    raise
-                plan.skipped.append(Skipped(ready.task.name, ready_model.model.name, "*", None, str(error)))
-                continue
-            unfit: set[str] = set()
-            for hyper, seed in product(variants, request.seeds):
-                for strategy, origin in strategies.values():
-                    try:
-                        outlined = ready_model.outline(strategy, origin)
-                    except DoesNotFit as error:
-                        if strategy.name not in unfit:  # whatever the seed: said once, with the first
-                            unfit.add(strategy.name)
-                            plan.skipped.append(
-                                Skipped(ready.task.name, ready_model.model.name, strategy.name, seed, str(error))
-                            )
-                        continue
-                    providers = _providers(registry, ready.train_task, ready_model.model, origin)
-                    spec = RunSpec(
-                        task=ready.task.name,
-                        train_task=ready.train_task.name,
-                        model=ready_model.model.name,
-                        model_digest=ready_model.checkpoint.digest,
-                        strategy=strategy.name,
-                        freeze_plan=outlined.freeze_plan,
-                        kept_layers=outlined.kept_layers,
-                        adapter=outlined.adapter,
-                        keep_head=request.keep_head,
-                        seed=seed,
-                        init_seed=request.init_seed if request.init_seed is not None else seed,
-                        data_seed=request.data_seed if request.data_seed is not None else seed,
-                        hyper=hyper.values,
-                        data=_digests(ready),
-                        device=device,
-                        precision=ready_model.trial.precision,
-                        cuda_graphs=cuda_graphs,
-                        limit_train=request.limit_train,
-                        limit_eval=request.limit_eval,
-                        drop_bad=request.drop_bad,
-                        unusual=ready_model.unusual(),
-                        providers=providers,
-                        test_providers=_test_providers(registry, ready.task, providers),
-                    )
-                    if spec.fingerprint in seen:  # two names of one strategy
-                        continue
-                    seen.add(spec.fingerprint)
-                    start = (spec.data.train, spec.model_digest, spec.kept_layers, spec.adapter and spec.strategy)
-                    inputs = RunInputs(
-                        task=ready.task,
-                        rows=ready.rows,
-                        train_task=ready.train_task,
-                        train_rows=ready.train_rows,
-                        model=ready_model.model,
-                        strategy=strategy,
-                        checkpoint=ready_model.checkpoint,
-                        trial=ready_model.trial,
-                        tokens=tokens,
-                        prefixes=prefixes,
-                        models=shelf.models,
-                        checkpointing=checkpointing,
-                        depths=shelf.depths[start],
-                    )
-                    shelf.models.expect(inputs.checkpoint, inputs.train_task.labels)
-                    if spec.freeze_plan.prefix_layers and strategy.keeps_prefix and inputs.trial.independent:
-                        inputs.depths.depths.add(spec.freeze_plan.prefix_layers)
-                    plan.runs.append(PlannedRun(spec, inputs, hyper))
+    for task, model in product(tasks, models):
+        _add_runs(plan, shared, seen, task, model)
     plan.runs.sort(key=_shared_trainings_together(plan.runs))
-    plan.keeps_prefixes = prefixes.limit_bytes > 0
-    for ready_model in models:
-        notes = [*shelf.models.notes(ready_model.checkpoint), *ready_model.trial.notes]
-        notes += [
-            f"task {ready.task.name}: {note}" for ready in tasks for note in _text_notes(ready, ready_model, shelf)
-        ]
-        plan.notes += [f"{ready_model.model.name}: {note}" for note in notes]
+    for model in models:
+        notes = [*shared.cache.models.notes(model.checkpoint), *model.trial.notes]
+        notes += [f"task {task.task.name}: {note}" for task in tasks for note in text_notes(task, model, shared.cache)]
+        plan.notes += [f"{model.model.name}: {note}" for note in notes]
     if request.skip_missing:
-        absent = _absent_models(request, registry)
-        plan.absent = _absent_runs(request, registry, tasks, absent, device, precision)
-        gone = set(request.tasks) - {ready.task.name for ready in tasks}
-        configs = [*(ready_model.config for ready_model in models), *(config for _, config in absent)]
-        each = sum(len(_strategies_for(request, registry, encoder_shape(config).layers)) for config in configs)
-        plan.without_data = len(gone) * each * len(grid.variants()) * len(request.seeds)
+        _add_absent(plan, shared, tasks, models)
     return plan
 
 
-def _strategies_for(request: PlanRequest, registry: Registry, layers: int) -> dict[str, tuple[Strategy, Origin]]:
-    """By name: those that were asked for, and the cells of the grid that a model with so many layers has."""
-    grid = request.grid or Grid()
-    named = request.strategies or (() if request.grid else DEFAULT_STRATEGIES)
-    return _strategies([*named, *grid.strategy_names(layers)], registry)
+@dataclass(frozen=True)
+class _Shared:
+    """The conditions that all runs of a plan share."""
 
+    request: PlanRequest
+    registry: Registry
+    cache: PlanCache
+    device: str
+    precision: Precision
+    cuda_graphs: bool
+    tokens: TokenCache
+    prefixes: PrefixStore
+    checkpointing: Checkpointing | None
 
-def _absent_models(request: PlanRequest, registry: Registry) -> list[tuple[Model, Any]]:
-    """Models that the user named and that are not here, with the configuration that their plugins declare."""
-    found = []
-    for name in dict.fromkeys(request.models):
-        model = resolve_model(name, registry)
-        if model.architecture and not _is_here(model):
-            try:
-                found.append((model, declared_config(model)))
-            except UnavailableError:  # the plugin's mistake costs no more than the estimate
-                continue
-    return found
-
-
-def _absent_runs(
-    request: PlanRequest,
-    registry: Registry,
-    tasks: list[_ReadyTask],
-    models: list[tuple[Model, Any]],
-    device: str,
-    precision: Precision,
-) -> list[AbsentRun]:
-    """What those models would run if they were here."""
-    found = []
-    variants = (request.grid or Grid()).variants()
-    for ready, (model, config) in product(tasks, models):
-        shape = encoder_shape(config)
-        for variant, seed in product(variants, request.seeds):
-            hyper = _hyper_parameters(request, ready.train_task, model, positions_of(config), variant)
-            for strategy, origin in _strategies_for(request, registry, shape.layers).values():
-                try:
-                    outlined = outline_of(strategy, origin, shape)
-                except DoesNotFit:
-                    continue
-                found.append(
-                    AbsentRun(
-                        task=ready.task,
-                        rows=ready.rows,
-                        train_task=ready.train_task,
-                        train_rows=ready.train_rows,
-                        model=model,
-                        strategy=strategy,
-                        outline=outlined,
-                        seed=seed,
-                        hyper=hyper.values,
-                        device=device,
-                        precision=precision,
-                    )
-                )
-    return found
-
-
-def _is_here(model: Model) -> bool:
-    try:
-        locate_checkpoint(model, download=False)
-    except UnavailableError:
-        return False
-    return True
-
-
-def _checkpointing(minutes: float | None) -> Checkpointing | None:
-    if minutes is None:
-        return None
-    if not 0 <= minutes < math.inf:
-        raise UsageError(f"--checkpoint-every is {minutes}; it must be a number of minutes, at least 0")
-    return Checkpointing(checkpoint_folder(), 60 * minutes)
-
-
-def resolve_model(name: str, registry: Registry) -> Model:
-    """A declared model by name, a local folder, or `hub/id@revision`.
-
-    Raises UsageError where the name is none of these.
-    """
-    if name in registry.models:
-        return registry.models[name].value
-    path = Path(name).expanduser()
-    if path.is_dir():
-        path = path.resolve()
-        if (readable := one_line(str(path))) != str(path):
-            raise UsageError(
-                f"--model {readable}: the name holds what is no text, shown with a backslash; rename the folder"
-            )
-        return Model(name=model_name(path.name), title=f"local folder {path.name}", checkpoint=path)
-    if name.startswith((".", "/", "~")):
-        raise UsageError(f"--model {shown(name, quote=False, most=300)}: there is no such folder")
-    hub_id, _, revision = name.partition("@")
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id):
-        return Model(name=model_name(hub_id), title=f"hub {name}", checkpoint=hub_id, revision=revision or None)
-    try:
-        return registry.model(name)
-    except UsageError as error:
-        raise UsageError(f"{error}; --model also takes a local folder or hub/id@revision") from None
-
-
-def _strategies(names: Iterable[str], registry: Registry) -> dict[str, tuple[Strategy, Origin]]:
-    found: dict[str, tuple[Strategy, Origin]] = {}
-    for name in names:
-        strategy, origin = registry.strategy(name)
-        found.setdefault(strategy.name, (strategy, origin))
-    return found
-
-
-def _check_numbers(request: PlanRequest) -> None:
-    for option, value in (("--limit-train", request.limit_train), ("--limit-eval", request.limit_eval)):
-        if value is not None and value < 1:
-            raise UsageError(f"{option} is {value}; it must be at least 1 (leave it out to use every row)")
-    for option, seed in (("--init-seed", request.init_seed), ("--data-seed", request.data_seed)):
-        if seed is not None and not 0 <= seed <= LARGEST_SEED:
-            raise UsageError(f"{option} is {seed}; it must be at least 0 and at most {LARGEST_SEED}")
-    wrong = next((seed for seed in request.seeds if not 0 <= seed <= LARGEST_SEED), None)
-    if wrong is not None:
-        raise UsageError(f"--seed is {wrong}; it must be at least 0 and at most {LARGEST_SEED}")
-
-
-def _check_hyper_parameters(request: PlanRequest, grid: Grid) -> None:
-    """Refuse what is wrong whatever the task and model, once and before anything is looked for: otherwise each pair
-    would be skipped for it."""
-    for variant in grid.variants():
-        resolve_hyper_parameters([*request.overrides, *([("grid", variant)] if variant else [])])
-
-
-def _ready_tasks(request: PlanRequest, registry: Registry, plan: Plan, shelf: PlanCache) -> list[_ReadyTask]:
-    if request.tasks and not registry.tasks:
-        registry.task(request.tasks[0])
-    given = given_data_folder(request.data_dir)
-    options = (given, request.sample, request.drop_bad, request.limit_train, request.limit_eval)
-
-    def rows(task: Task) -> TaskRows:
-        key = (task.name, *options)
-        if key not in shelf.rows:
-            folder: DataFolder = locate(task, given=given, sample=request.sample)
-            shelf.rows[key] = load_rows(
-                task,
-                folder,
-                drop_bad=request.drop_bad,
-                limit_train=request.limit_train,
-                limit_eval=request.limit_eval,
-            )
-        return shelf.rows[key]
-
-    def ready(name: str) -> _ReadyTask:
-        task = registry.task(name)
-        train_task = _training_task(task, registry)
-        return _ReadyTask(task, rows(task), train_task, rows(train_task))
-
-    names = list(dict.fromkeys(request.tasks)) or sorted(registry.tasks)
-    return _available(
-        names,
-        ready,
-        forgiven=_forgiven(request, named=bool(request.tasks)),
-        skip=lambda name, why: Skipped(name, "*", "*", None, why),
-        plan=plan,
-    )
-
-
-def _training_task(task: Task, registry: Registry) -> Task:
-    """The task that trains the model of `task`. Raises PluginError where none is declared or its labels do not fit."""
-    if task.trained_on is None:
-        return task
-    origin = registry.tasks[task.name].origin
-    if task.trained_on not in registry.tasks:
-        raise PluginError(
-            f"plugin {origin}: task {task.name!r} is trained on {task.trained_on!r}, which no plugin here declares; "
-            "install the plugin that does, or mend trained_on"
+    @classmethod
+    def of(cls, request: PlanRequest, registry: Registry, cache: PlanCache) -> _Shared:
+        """Return what a request asks for, as it is to be had here. Raises UsageError where it is not."""
+        device = resolve_device(request.device)
+        minutes = request.checkpoint_every
+        return cls(
+            request=request,
+            registry=registry,
+            cache=cache,
+            device=device,
+            precision=resolve_precision(request.precision, device),
+            cuda_graphs=resolve_graphs(request.cuda_graphs, device),
+            tokens=TokenCache(cache_folder()),
+            prefixes=PrefixStore(prefix_folder(), parse_size(request.cache_size), warnings.warn),
+            checkpointing=None if minutes is None else Checkpointing(checkpoint_folder(), 60 * minutes),
         )
-    train_task = registry.task(task.trained_on)
-    if (problem := misfit(task, train_task)) is not None:
-        raise PluginError(f"plugin {origin}: {problem}")
-    return train_task
 
 
-def _ready_models(
-    request: PlanRequest, registry: Registry, plan: Plan, shelf: PlanCache, precision: Precision, device: str
-) -> list[_ReadyModel]:
-    def ready(name: str) -> _ReadyModel:
-        model = resolve_model(name, registry)
-        key = (model.name, model.checkpoint, model.revision, request.keep_head)
-        if (checkpoint := shelf.checkpoints.get(key)) is None:
-            checkpoint = locate_checkpoint(model, download=request.download and bool(request.models))
-            checkpoint = replace(checkpoint, keep_head=request.keep_head)
-        if checkpoint.pickled and not request.allow_pickles:
-            raise UnavailableError(
-                f"model {model.name!r} has pickled weights only (pytorch_model.bin): a pickle can hold a program. Take "
-                "a revision with safetensors, or, where you trust its authors, say --allow-pickles"
-            )
-        config = load_config(checkpoint)
-        check_layers_can_be_told_apart(config, checkpoint.folder)
-        encoder_shape(config)  # refuses what has no layers
-        if key not in shelf.checkpoints:
-            if not request.keep_head and (note := head_note(checkpoint, config)):
-                checkpoint = replace(checkpoint, notes=(*checkpoint.notes, note), head_left_aside=True)
-            shelf.checkpoints[key] = checkpoint
-        tokenizer = shelf.models.tokenizer(checkpoint)
-        pads_with(config, tokenizer.pad_token_id)
-        return _ReadyModel(model, checkpoint, config, try_model(config, tokenizer, precision, device))
+def _add_runs(plan: Plan, shared: _Shared, seen: set[str], task: ReadyTask, model: ReadyModel) -> None:
+    """Add the runs of one task and one model to a plan, and what is left out of them. `seen` has the fingerprints."""
+    request, registry = shared.request, shared.registry
+    grid, layers, name = request.grid or Grid(), encoder_shape(model.config).layers, model.model.name
+    strategies = strategies_for(request, registry, layers)
+    if (grid.bottom or grid.top) and not grid.cells(layers):
+        reason = f"--grid freezes more layers than the {layers} of {name}; take smaller numbers"
+        plan.skipped.append(Skipped(task.task.name, name, "*", None, reason))
+    try:
+        settings = settings_of(request, task.train_task, model.model, model.trial.positions)
+        if request.keep_head:
+            config = load_config(model.checkpoint)
+            check_keeps_head(f"model {name!r}", model.checkpoint, config, task.train_task.labels)
+    except UsageError as error:
+        if request.models:
+            raise
+        plan.skipped.append(Skipped(task.task.name, name, "*", None, str(error)))
+        return
+    fitting, unfit = combinations(strategies, settings, request.seeds, model.outline)
+    plan.skipped += [Skipped(task.task.name, name, one.strategy, one.seed, one.reason) for one in unfit]
+    for combination in fitting:
+        spec = _spec(shared, task, model, combination)
+        if spec.fingerprint not in seen:  # else two names of one strategy
+            seen.add(spec.fingerprint)
+            inputs = _inputs(shared, task, model, combination, spec)
+            plan.runs.append(PlannedRun(spec, inputs, combination.hyper, request))
 
-    names = list(dict.fromkeys(request.models)) or sorted(registry.models)
-    found = _available(
-        names,
-        ready,
-        forgiven=_forgiven(request, named=bool(request.models)),
-        skip=lambda name, why: Skipped("*", name, "*", None, why),
-        plan=plan,
+
+def _spec(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Combination) -> RunSpec:
+    """Return what identifies a run."""
+    request, outline, seed = shared.request, combination.outline, combination.seed
+    providers = _providers(shared.registry, task.train_task, model.model, combination.origin)
+    return RunSpec(
+        task=task.task.name,
+        train_task=task.train_task.name,
+        model=model.model.name,
+        model_digest=model.checkpoint.digest,
+        strategy=combination.strategy.name,
+        freeze_plan=outline.freeze_plan,
+        kept_layers=outline.kept_layers,
+        adapter=outline.adapter,
+        keep_head=request.keep_head,
+        seed=seed,
+        init_seed=request.init_seed if request.init_seed is not None else seed,
+        data_seed=request.data_seed if request.data_seed is not None else seed,
+        hyper=combination.hyper.values,
+        data=_digests(task),
+        device=shared.device,
+        precision=model.trial.precision,
+        cuda_graphs=shared.cuda_graphs,
+        limit_train=request.limit_train,
+        limit_eval=request.limit_eval,
+        drop_bad=request.drop_bad,
+        unusual=model.unusual(),
+        providers=providers,
+        test_providers=_test_providers(shared.registry, task.task, providers),
     )
-    return _told_apart(found, registry)
 
 
-def _told_apart(models: list[_ReadyModel], registry: Registry) -> list[_ReadyModel]:
-    """Tell models of one name apart by digests of their files, whatever their order. Declared models keep their names,
-    also before a folder that is called like one of them."""
-    digests: defaultdict[str, set[str]] = defaultdict(set)
-    for ready in models:
-        digests[ready.model.name].add(ready.checkpoint.digest)
-
-    def named(ready: _ReadyModel) -> _ReadyModel:
-        name = ready.model.name
-        declared = registry.models.get(name)
-        is_declared = declared is not None and declared.value == ready.model
-        if is_declared or (declared is None and len(digests[name]) == 1):
-            return ready
-        return replace(ready, model=replace(ready.model, name=f"{name}-{ready.checkpoint.digest[:6]}"))
-
-    return [named(ready) for ready in models]
-
-
-def _forgiven(request: PlanRequest, *, named: bool) -> type[AlueBenchError] | tuple[type[AlueBenchError], ...]:
-    """Errors that make a task or model skipped. A model that no strategy can be applied to always is."""
-    if not named:
-        return AlueBenchError
-    return (DoesNotFit, DataError, UnavailableError) if request.skip_missing else DoesNotFit
-
-
-def _available(
-    names: Iterable[str],
-    ready: Callable[[str], R],
-    *,
-    forgiven: type[AlueBenchError] | tuple[type[AlueBenchError], ...],
-    skip: Callable[[str, str], Skipped],
-    plan: Plan,
-) -> list[R]:
-    found = []
-    for name in names:
-        try:
-            found.append(ready(name))
-        except forgiven as error:
-            plan.skipped.append(skip(name, str(error)))
-    return found
+def _inputs(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Combination, spec: RunSpec) -> RunInputs:
+    """Return what a run's names stand for, and note what its training begins with: other runs may begin so too."""
+    start = (spec.data.train, spec.model_digest, spec.kept_layers, spec.adapter and spec.strategy)
+    inputs = RunInputs(
+        task=task.task,
+        rows=task.rows,
+        train_task=task.train_task,
+        train_rows=task.train_rows,
+        model=model.model,
+        strategy=combination.strategy,
+        checkpoint=model.checkpoint,
+        trial=model.trial,
+        tokens=shared.tokens,
+        prefixes=shared.prefixes,
+        models=shared.cache.models,
+        checkpointing=shared.checkpointing,
+        depths=shared.cache.depths[start],
+    )
+    shared.cache.models.expect(inputs.checkpoint, inputs.train_task.labels)
+    if spec.freeze_plan.prefix_layers and combination.strategy.keeps_prefix and inputs.trial.independent:
+        inputs.depths.depths.add(spec.freeze_plan.prefix_layers)
+    return inputs
 
 
-def _text_notes(ready: _ReadyTask, ready_model: _ReadyModel, shelf: PlanCache) -> list[str]:
-    """What the model's tokeniser makes of the first texts that it would be trained on.
-
-    Not of a model with a normalisation of its own: the plan runs no plugin's code on texts, and the runs tell.
-    """
-    rows, model = ready.train_rows.splits["train"], ready_model.model
-    if model.normalise is not None:
-        return []
-    key = (rows.digest, model.name, ready_model.checkpoint)
-    if key not in shelf.text_notes:
-        tokenizer = shelf.models.tokenizer(ready_model.checkpoint)
-        shelf.text_notes[key] = first_texts_notes(rows, model, tokenizer, "train")
-    return shelf.text_notes[key]
-
-
-def _check_keeps_head(ready: _ReadyModel, task: Task) -> None:
-    """Raises UsageError where the model has no fine-tuned head for the task's labels."""
-    name = ready.model.name
-    check_keeps_head(f"model {name!r}", ready.checkpoint, load_config(ready.checkpoint), task.labels)
-
-
-def _hyper_parameters(
-    request: PlanRequest, task: Task, model: Model, limit: int | None, variant: Mapping[str, object]
-) -> Resolved:
-    """limit: the most tokens the model can take; None where it has no such limit. variant: of the grid."""
-    layers = [(f"task {task.name}", task.defaults), (f"model {model.name}", model.defaults)]
-    overrides = [*request.overrides, *([("grid", variant)] if variant else [])]
-    resolved = resolve_hyper_parameters([*layers, *overrides])
-    if limit is not None and resolved.values.max_length > limit:
-        asked_by = resolved.origins["max_length"]
-        if asked_by in dict(overrides):
-            raise UsageError(
-                f"{asked_by}: max_length is {resolved.values.max_length}, but model {model.name!r} takes at most "
-                f"{limit} tokens"
+def _add_absent(plan: Plan, shared: _Shared, tasks: list[ReadyTask], models: list[ReadyModel]) -> None:
+    """Add to a plan the runs that it would have if models and data were here that the user named."""
+    request, registry = shared.request, shared.registry
+    absent = absent_models(request, registry)
+    for task, (model, config) in product(tasks, absent):
+        shape = encoder_shape(config)
+        strategies = strategies_for(request, registry, shape.layers)
+        settings = settings_of(request, task.train_task, model, positions_of(config))
+        fitting, _ = combinations(strategies, settings, request.seeds, partial(outline_of, shape=shape))
+        plan.absent += [
+            AbsentRun(
+                task=task.task,
+                rows=task.rows,
+                train_task=task.train_task,
+                train_rows=task.train_rows,
+                model=model,
+                strategy=one.strategy,
+                outline=one.outline,
+                seed=one.seed,
+                hyper=one.hyper.values,
+                device=shared.device,
+                precision=shared.precision,
             )
-        origins = {**resolved.origins, "max_length": f"the model's limit of {limit} tokens"}
-        return Resolved(replace(resolved.values, max_length=limit), origins)
-    return resolved
+            for one in fitting
+        ]
+    tasks_gone = set(request.tasks) - {task.task.name for task in tasks}
+    configs = [*(model.config for model in models), *(config for _, config in absent)]
+    each = sum(len(strategies_for(request, registry, encoder_shape(config).layers)) for config in configs)
+    settings_each = len((request.grid or Grid()).variants())
+    plan.without_data = len(tasks_gone) * each * settings_each * len(request.seeds)
 
 
-def _digests(ready: _ReadyTask) -> DataDigests:
+def _digests(ready: ReadyTask) -> DataDigests:
     train, test = ready.train_rows.splits, ready.rows.splits["test"]
     folders = (ready.rows.folder, ready.train_rows.folder)
     with_test = [*([dict(ready.task.label_map)] if ready.task.label_map else []), *_never_gold(test, ready.task.labels)]
@@ -655,7 +318,10 @@ def _digests(ready: _ReadyTask) -> DataDigests:
 
 
 def _never_gold(rows: SplitRows, labels: Labels) -> list[list[str]]:
-    """Labels that no row of a split has, in a list of one, where there are any: they are left out of macro averages."""
+    """Return the labels that no row of a split has, in a list of one, where there are any.
+
+    They are left out of macro averages.
+    """
     counts = label_counts([example.target for example in rows.examples if example.target is not None])
     absent = [] if labels.kind is TargetKind.REGRESSION else [name for name in labels.names if name not in counts]
     return [absent] if absent else []
@@ -676,7 +342,7 @@ def _test_providers(registry: Registry, task: Task, of_training: Mapping[str, st
 
 
 def _shared_trainings_together(runs: list[PlannedRun]) -> Callable[[PlannedRun], int]:
-    """Keeps the order, but puts each run right after the first one with the same training, which it can use."""
+    """Return a key that keeps the order, but puts a run right after the first one with the same training."""
     first: dict[str, int] = {}
     for index, run in enumerate(runs):
         first.setdefault(run.spec.training_key, index)

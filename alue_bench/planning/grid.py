@@ -17,18 +17,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 
+from alue_bench.contract.cells import Cell, cell_name
 from alue_bench.contract.errors import UsageError
+from alue_bench.contract.options import options_of
+from alue_bench.contract.spec import HyperParameters
 
 WHOLE = "bottom-top"
 LAYERS = ("bottom", "top")
-SETTINGS: Mapping[str, type[int] | type[float]] = {"lr": float, "epochs": int, "batch_size": int, "max_length": int}
-"""The hyper-parameters that can be an axis, with their types; every run records them under these names."""
+_DECLARED_AXES = {name: declared.kind for name, declared in options_of(HyperParameters).items() if declared.is_axis}
+SETTINGS: Mapping[str, type[int] | type[float]] = {"lr": float} | _DECLARED_AXES
+"""The hyper-parameters that may be an axis, with their types. The rate is the slowest to change from run to run."""
 AXES = (*LAYERS, "strategy", *SETTINGS, "seed")
 MOST = 1_000_000
 """The largest number of values of an axis; a larger number is a typing error."""
-
-Cell = tuple[int, int]
-"""The numbers of layers that are frozen at the bottom and at the top."""
 
 
 @dataclass(frozen=True)
@@ -80,22 +81,6 @@ class Grid:
         """Return each combination of values of the hyper-parameter axes; one empty combination if there are none."""
         names = list(self.settings)
         return [dict(zip(names, values, strict=True)) for values in product(*self.settings.values())]
-
-
-def cell_name(cell: Cell) -> str:
-    """Return the name of the strategy that freezes the cell's bottom layers, with the embeddings, and top layers."""
-    bottom, top = cell
-    return (f"bottom{bottom}" if bottom else "") + (f"top{top}" if top else "") or "full"
-
-
-def cell_of(strategy: str) -> Cell | None:
-    """Return the cell of a strategy name, the inverse of `cell_name`; None if the strategy is not a cell."""
-    if strategy == "full":
-        return 0, 0
-    match = re.fullmatch(r"(?:bottom([1-9]\d*))?(?:top([1-9]\d*))?", strategy)
-    if match is None or not strategy:
-        return None
-    return int(match[1] or 0), int(match[2] or 0)
 
 
 def parse_grid(texts: Iterable[str]) -> Grid:

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from alue_bench.contract.cells import cell_of
 from alue_bench.planning.build import PlannedRun
-from alue_bench.planning.grid import cell_of
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,8 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 
+from alue_bench.contract.cells import cell_of
 from alue_bench.contract.spec import HyperParameters, RunSpec
-from alue_bench.planning.grid import cell_of
 
 Settings = tuple[tuple[str, object], ...]
 """Pairs of name and value, one for each hyper-parameter that varies."""

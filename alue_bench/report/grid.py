@@ -28,9 +28,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from alue_bench.contract.cells import cell_of
 from alue_bench.evaluation.learning import REMEDY, Learning, learning
 from alue_bench.messages.figure_text import short
-from alue_bench.planning.grid import SETTINGS, cell_of
+from alue_bench.planning.grid import SETTINGS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from alue_bench.planning.grid import cell_of
+from alue_bench.contract.cells import cell_of
 from alue_bench.report import grid
 from alue_bench.report.content import Gallery, Item, Paragraph
 from alue_bench.report.drawing import Picture, style, to_svg

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from alue_bench.contract.cells import Cell, cell_of
 from alue_bench.contract.errors import UnavailableError, UsageError
 from alue_bench.contract.spec import RunSpec
 from alue_bench.contract.task import Labels, TargetKind
@@ -14,8 +15,8 @@ from alue_bench.cost.flops import forecast_flops
 from alue_bench.evaluation.additive import additive
 from alue_bench.evaluation.metrics import metrics
 from alue_bench.evaluation.predictions import targets_of
-from alue_bench.planning.build import LARGEST_SEED, PlannedRun
-from alue_bench.planning.grid import Cell, cell_of
+from alue_bench.planning.build import PlannedRun
+from alue_bench.planning.request import LARGEST_SEED
 from alue_bench.search.candidates import Candidate
 from alue_bench.search.observations import Evaluation, defined, left_out_by_sums, left_out_scores
 from alue_bench.search.policy import Step

@@ -15,7 +15,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
@@ -493,7 +493,7 @@ class Recorder:
             "batch_size": spec.hyper.batch_size,
             "max_length": spec.hyper.max_length,
         }
-        others = {name: value for name, value in asdict(spec.hyper).items() if name not in params}
+        others = {name: value for name, value in spec.hyper.identity().items() if name not in params}
         others |= {"keep_head": True} if spec.keep_head else {}
         tags["hyper"] = json.dumps(others, sort_keys=True)
         return Opening(

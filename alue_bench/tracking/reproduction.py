@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Mapping
-from dataclasses import asdict
 from typing import Any
 
+from alue_bench.contract.options import options_of as declared_options
 from alue_bench.contract.registry import Registry
 from alue_bench.contract.spec import HyperParameters
 
 COLUMNS = ("epochs", "batch_size", "lr", "max_length")
 """The hyper-parameters that have a column of their own in a frame of results."""
-WITHOUT_OPTION = ("adam_eps",)
-"""The hyper-parameters that no option sets. They come from a task or a model, which sets them again."""
 
 
 def options_of(run: Mapping[Hashable, Any], registry: Registry) -> dict[str, object]:
@@ -34,9 +32,9 @@ def options_of(run: Mapping[Hashable, Any], registry: Registry) -> dict[str, obj
     }
     options |= {name: run[name] for name in ("init_seed", "data_seed") if run[name] != run["seed"]}
     options |= {name: run[name] for name in COLUMNS if run[name] == run[name] and run[name] is not None}
-    general = asdict(HyperParameters())
+    general = declared_options(HyperParameters)
     for name, value in _others(run).items():
-        if name in general and name not in WITHOUT_OPTION:
+        if name in general:
             options[name] = value
         if name == "keep_head" and value:
             options[name] = True

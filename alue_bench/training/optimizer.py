@@ -42,6 +42,7 @@ def build_optimiser(stack: EncoderStack, hyper: HyperParameters, before: Any = N
             for (rate, decays), parameters in groups.items()
         ],
         lr=hyper.lr,
+        betas=(0.9, hyper.adam_beta2),
         eps=hyper.adam_eps,
         fused=True,
     )

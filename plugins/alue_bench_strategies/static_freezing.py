@@ -16,10 +16,18 @@ to pass through them. A model that was not pre-trained on similar text needs to 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-from alue_bench import DoesNotFit, EncoderShape, FreezePlan, Strategy, StrategyFamily, UsageError
+from alue_bench import (
+    DoesNotFit,
+    EncoderShape,
+    FreezePlan,
+    Strategy,
+    StrategyFamily,
+    UsageError,
+    cell_name,
+    read_cell,
+)
 
 PAPER = "Abir et al., On Enhancing Fine-Tuning for Pre-trained Language Models (grid over bottom and top layers)"
 TRAIN_EMBEDDINGS = "-trainemb"
@@ -38,10 +46,7 @@ class StaticFreezing(Strategy):
 
     @property
     def name(self) -> str:
-        """The canonical name, such as "bottom3top4" or "full"."""
-        below = f"bottom{self.bottom}" if self.bottom else ""
-        above = f"top{self.top}" if self.top else ""
-        return (below + above + (TRAIN_EMBEDDINGS if self.train_embeddings else "")) or "full"
+        return cell_name((self.bottom, self.top)) + (TRAIN_EMBEDDINGS if self.train_embeddings else "")
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
         """Return a plan that freezes these layers; raise DoesNotFit if the model has too few layers."""
@@ -70,26 +75,22 @@ class HeadOnly(Strategy):
         return FreezePlan(shape, frozenset(range(shape.layers)), embeddings=not self.train_embeddings)
 
 
-_BOTTOM_TOP = re.compile(r"(?:bottom(\d{1,4}))?(?:top(\d{1,4}))?(-trainemb)?")
-
-
 def parse_bottom_top(name: str) -> StaticFreezing | None:
     """Return the strategy of a name, or None for a name of another family.
 
     Args:
         name: A name such as `bottom3`, `top4` or `bottom3top4`; names with bottom layers may end with `-trainemb`.
     """
-    match = _BOTTOM_TOP.fullmatch(name)
-    if match is None or not name.startswith(("bottom", "top")):
+    layers = name.removesuffix(TRAIN_EMBEDDINGS)
+    cell = read_cell(layers)
+    if cell is None or layers == "full":
         return None
-    bottom, top = (int(count) if count else 0 for count in match.group(1, 2))
-    train_embeddings = match.group(3) is not None
-    if match.group(1) == "0" or match.group(2) == "0" or bottom + top == 0:
+    bottom, top = cell
+    train_embeddings = layers != name
+    if ("bottom" in layers and bottom == 0) or ("top" in layers and top == 0):
         raise UsageError(f"strategy {name!r} freezes 0 layers somewhere; leave that part out, or say full")
     if train_embeddings and bottom == 0:
-        raise UsageError(
-            f"strategy {name!r}: without frozen bottom layers the embeddings train anyway; say {name[:-9]!r}"
-        )
+        raise UsageError(f"strategy {name!r}: without frozen bottom layers the embeddings train anyway; say {layers!r}")
     canonical = StaticFreezing(bottom, top, train_embeddings)
     if canonical.name != name:
         raise UsageError(f"strategy {name!r} is written {canonical.name!r}")

@@ -17,9 +17,10 @@ def status() -> None:
     from alue_bench.cli.views.console import results
     from alue_bench.cli.views.tables import print_table
     from alue_bench.data.location import cache_folder
-    from alue_bench.training.prefix.store import DEFAULT_LIMIT, PrefixStore, parse_size, prefix_folder, readable
+    from alue_bench.planning.request import DEFAULT_CACHE_SIZE
+    from alue_bench.training.prefix.store import PrefixStore, parse_size, prefix_folder, readable
 
-    entries = PrefixStore(prefix_folder(), parse_size(DEFAULT_LIMIT), _complain).entries()
+    entries = PrefixStore(prefix_folder(), parse_size(DEFAULT_CACHE_SIZE), _complain).entries()
     rows = []
     for entry in reversed(entries):
         about = dict(entry.description)
@@ -31,7 +32,7 @@ def status() -> None:
         print_table(console, ("frozen layers of", "depth", "split", "size", "last used"), rows)
     for line in (
         f"Outputs of frozen layers: {readable(sum(entry.bytes for entry in entries))}, entries: {len(entries)}; "
-        f"a run keeps up to {DEFAULT_LIMIT} unless told otherwise",
+        f"a run keeps up to {DEFAULT_CACHE_SIZE} unless told otherwise",
         f"Token ids: {readable(_size_of(_tokens_folder()))}",
         f"Checkpoints of interrupted trainings: {readable(_size_of(_checkpoint_folder()))}",
         f"Cache folder: {cache_folder()}",
@@ -48,10 +49,11 @@ def clear(
     """Remove the stored outputs of frozen layers. What is needed again is computed again."""
     from alue_bench.cli.views.console import results
     from alue_bench.contract.errors import UnavailableError
-    from alue_bench.training.prefix.store import DEFAULT_LIMIT, PrefixStore, parse_size, prefix_folder, readable
+    from alue_bench.planning.request import DEFAULT_CACHE_SIZE
+    from alue_bench.training.prefix.store import PrefixStore, parse_size, prefix_folder, readable
 
     problems: list[str] = []
-    freed = PrefixStore(prefix_folder(), parse_size(DEFAULT_LIMIT), problems.append).clear()
+    freed = PrefixStore(prefix_folder(), parse_size(DEFAULT_CACHE_SIZE), problems.append).clear()
     if everything:
         for folder in (_tokens_folder(), _checkpoint_folder()):
             before = _size_of(folder)

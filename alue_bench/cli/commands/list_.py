@@ -175,7 +175,7 @@ def strategies(
         rows = [(f.grammar, f.title, ", ".join(f.examples), f.source) for f in families]
         _print_table(("grammar", "what", "for example", "source"), rows)
         return
-    from alue_bench.planning.build import resolve_model
+    from alue_bench.planning.available import resolve_model
     from alue_bench.report.numbers import percent
 
     names = strategy or [example for declared in registry.families for example in declared.value.examples]

@@ -46,11 +46,13 @@ def submit(
     parent: Annotated[
         str | None, options.what("--parent", help="Only use runs of this plan: the id of its parent run.")
     ] = None,
-    data_dir: options.DataDir = None,
-    sample: Annotated[bool, options.which("--sample", help="Use runs on the embedded sample, as a rehearsal.")] = False,
-    experiment: options.Experiment = None,
-    tracking_uri: options.TrackingUri = None,
-    as_json: options.AsJson = False,
+    data_dir: Annotated[Path | None, options.declared("data_dir")] = None,
+    sample: Annotated[
+        bool, options.which("--sample", help="Take runs on the embedded sample, as a rehearsal.")
+    ] = False,
+    experiment: Annotated[str | None, options.declared("experiment")] = None,
+    tracking_uri: Annotated[str | None, options.declared("tracking_uri")] = None,
+    as_json: Annotated[bool, options.declared("json")] = False,
 ) -> None:
     """Write the files that the ALUE leaderboard takes: for each task the predictions of the run that is best on dev.
 

@@ -11,80 +11,30 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from alue_bench.cli import options
-from alue_bench.cli.settings import (
-    RECIPE_ORIGIN,
-    Overrides,
-    given_options,
-    merge_study,
-    parse_tolerance,
-    plan_request,
-)
+from alue_bench.cli.options import HYPER_OPTIONS, Given, OutputOptions, SweepOptions, options_of_command, takes
+from alue_bench.cli.settings import RECIPE_ORIGIN, merge_study, parse_tolerance, plan_request
 from alue_bench.cli.stopping import stoppable
 from alue_bench.cli.views.standard_output import keep_for_documents
 from alue_bench.contract.errors import UsageError
+from alue_bench.contract.options import filled
 from alue_bench.contract.registry import Registry
 from alue_bench.measure.best_effort import best_effort
+from alue_bench.planning.grid import WHOLE, Grid, parse_grid
+from alue_bench.planning.request import Overrides, PlanRequest
 
 if TYPE_CHECKING:
     from alue_bench.cli.invocation import Invocation, Progress
     from alue_bench.cli.views.console import PlainConsole
-    from alue_bench.planning.build import Plan, PlanRequest
-    from alue_bench.planning.grid import Grid
+    from alue_bench.planning.build import Plan
     from alue_bench.planning.sweep_order import Order
     from alue_bench.report.grid import Group, Recommendation
 
 FOLDER = "sweep"
-"""Of the figures, among the parent run's artifacts."""
+"""The folder of the figures among the parent run's artifacts."""
 
 
-def sweep(
-    context: typer.Context,
-    grid: options.GridOption = None,
-    tolerance: options.Tolerance = None,
-    task: options.Task = None,
-    model: options.Model = None,
-    strategy: options.BesideGrid = None,
-    seed: options.Seed = None,
-    seeds: options.Seeds = None,
-    init_seed: options.InitSeed = None,
-    data_seed: options.DataSeed = None,
-    config: options.Config = None,
-    recipe: options.Recipe = None,
-    epochs: options.Epochs = None,
-    batch_size: options.BatchSize = None,
-    lr: options.Lr = None,
-    llrd: options.Llrd = None,
-    max_length: options.MaxLength = None,
-    warmup: options.Warmup = None,
-    weight_decay: options.WeightDecay = None,
-    clip: options.Clip = None,
-    clip_by: options.ClipBy = None,
-    select: options.Select = None,
-    precision: options.Precision = None,
-    device: options.Device = None,
-    cuda_graphs: options.CudaGraphs = None,
-    keep_head: options.KeepHead = None,
-    data_dir: options.DataDir = None,
-    sample: options.Sample = None,
-    limit_train: options.LimitTrain = None,
-    limit_eval: options.LimitEval = None,
-    drop_bad: options.DropBad = None,
-    skip_missing: options.SkipMissing = None,
-    experiment: options.Experiment = None,
-    tracking_uri: options.TrackingUri = None,
-    allow_pickles: options.AllowPickles = None,
-    cache_size: options.CacheSize = None,
-    executor: options.Executor = None,
-    jobs: options.Jobs = None,
-    gpus_per_run: options.GpusPerRun = None,
-    checkpoint_every: options.CheckpointEvery = None,
-    rerun: options.Rerun = None,
-    fail_fast: options.FailFast = None,
-    dry_run: options.DryRun = False,
-    yes: options.Yes = False,
-    as_json: options.AsJson = False,
-) -> None:
+@takes("sweep")
+def sweep(context: typer.Context, given: Given) -> None:
     """Fine-tune every setting of a grid of frozen layers, and recommend one.
 
     Draws heat maps of score and training time and the Pareto front of the two, and names the fastest setting whose
@@ -95,25 +45,32 @@ def sweep(
 
     `alue-bench sweep -t mdd -m mini --grid bottom=0..12/3,top=0..4 --grid lr=2e-5,5e-5 --seeds 3`
     """
-    keep_for_documents(as_json)
-    settings, overrides = merge_study(given_options(context.params), config, context.obj, command="sweep")
+    output = filled(OutputOptions, given)
+    keep_for_documents(output.json)
+    settings, overrides = merge_study(given, given.get("config"), context.obj, command="sweep")
     with stoppable():
-        raise typer.Exit(run_sweep(context.obj, settings, overrides, dry_run=dry_run, yes=yes, as_json=as_json))
+        raise typer.Exit(run_sweep(context.obj, settings, overrides, output))
 
 
 def run_sweep(
     registry: Registry,
     settings: Mapping[str, Any],
     overrides: Overrides,
+    output: OutputOptions,
     *,
-    dry_run: bool,
-    yes: bool,
-    as_json: bool,
     progress_of: Callable[[Plan, PlainConsole], Progress] | None = None,
 ) -> int:
-    """Plan, execute, draw, recommend. Returns the exit code.
+    """Plan, execute, draw, recommend.
 
-    progress_of: what is told how the sweep goes along, in place of the view on the terminal.
+    Args:
+        registry: the plugins' declarations.
+        settings: the options' values, by name.
+        overrides: hyper-parameters by origin.
+        output: what this call does and prints.
+        progress_of: makes the observer that follows the sweep, in place of the view on the terminal.
+
+    Returns:
+        The exit code.
     """
     from alue_bench.cli.dry_run import show_plan
     from alue_bench.cli.invocation import Invocation, Streams
@@ -123,20 +80,20 @@ def run_sweep(
     from alue_bench.planning.build import build_plan
     from alue_bench.planning.sweep_order import spread_out
 
-    streams = Streams.of_command(as_json=as_json)
+    streams = Streams.of_command(as_json=output.json)
     streams.warn_of_plugins(registry)
-    tolerance = parse_tolerance(settings.get("tolerance"))
+    tolerance = parse_tolerance(filled(SweepOptions, settings).tolerance)
     invocation = Invocation(registry, settings, streams)  # a wrong executor is told before the plan is made
     request = sweep_request(settings, overrides)
-    plan = build_plan(replace(request, download=not (dry_run and request.skip_missing)), registry)
+    plan = build_plan(replace(request, download=not (output.dry_run and request.skip_missing)), registry)
     order = spread_out(plan.runs)
     plan.runs, plan.order_matters = order.runs, True
     streams.talk.print(plan_view(plan))
     streams.talk.print(f"order: {order.describe()}")
-    if dry_run:
+    if output.dry_run:
         return show_plan(plan, registry, invocation, streams, {"sweep": _described(order, tolerance, [])})
     invocation.check(plan)
-    streams.confirm(len(plan.runs), yes=yes)
+    streams.confirm(len(plan.runs), yes=output.yes)
 
     with invocation:
         invocation.start_parent(plan, name=f"sweep of {len(plan.runs)} runs", tags={"sweep.order": order.describe()})
@@ -156,18 +113,29 @@ def run_sweep(
 
 
 def sweep_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequest:
-    """Raises UsageError where the grid makes no sense, or says otherwise what an option says too."""
-    from alue_bench.planning.grid import WHOLE, parse_grid
+    """Return the request for every setting of a grid.
 
+    Args:
+        settings: the options' values, by name; hyper-parameters with several values are axes of the grid.
+        overrides: hyper-parameters with one value, by origin.
+
+    Raises:
+        UsageError: the grid makes no sense, or an option and the grid both set the same.
+    """
+    options = options_of_command("sweep")
     grid = parse_grid(settings.get("grid") or [WHOLE])
-    request = plan_request(settings, overrides)
-    _check_said_once(grid, settings, overrides)
+    lists = {name: settings[name] for name in HYPER_OPTIONS if settings.get(name)}
+    _check_said_once(grid, settings, (*overrides, ("command line", lists)))
+    axes = {name: tuple(dict.fromkeys(options[name].converted(values))) for name, values in lists.items()}
+    grid = replace(grid, settings={**grid.settings, **axes})
+    request = plan_request({name: value for name, value in settings.items() if name not in lists}, overrides)
     if not (grid.bottom or grid.top or grid.strategies or request.strategies):
         raise UsageError(f"--grid does not say what to freeze; add {WHOLE}, axes such as bottom=0..12/3, or --strategy")
     return replace(request, grid=grid, seeds=grid.seeds or request.seeds)
 
 
 def _check_said_once(grid: Grid, settings: Mapping[str, Any], overrides: Overrides) -> None:
+    """Raise UsageError where an axis of the grid has values by an option or a study too."""
     given = {
         name: origin
         for origin, values in overrides
@@ -187,7 +155,7 @@ Found = list["tuple[Group, Recommendation | None]"]
 
 
 def _concluded(outcomes: list[Any], tolerance: float) -> Found:
-    """Each grid with what to recommend of it."""
+    """Return each grid with what to recommend of it."""
     from alue_bench.cli.views.grid_view import table_of
     from alue_bench.report.grid import groups, recommend
 
@@ -201,7 +169,7 @@ def _keep_figures(found: Found, invocation: Invocation, warn: Callable[[str], No
 
 
 def _draw(found: Found, folder: Path, warn: Callable[[str], None]) -> None:
-    """PNG files: three of each grid. One that cannot be drawn is told, and the others are."""
+    """Draw three PNG files of each grid. One that cannot be drawn is told, and the others are drawn."""
     from alue_bench.messages.display import file_name
     from alue_bench.messages.figure_text import literal_text
     from alue_bench.report.grid import pareto_figure, runtime_map, score_map
@@ -218,7 +186,7 @@ def _draw(found: Found, folder: Path, warn: Callable[[str], None]) -> None:
 
 
 def _headline(found: Found) -> dict[str, float]:
-    """What the parent run shows of its recommendations."""
+    """Return the metrics of the parent run that tell its recommendations."""
     shown = {}
     for group, recommendation in found:
         if recommendation is not None:
@@ -230,7 +198,7 @@ def _headline(found: Found) -> dict[str, float]:
 
 
 def _described(order: Order, tolerance: float, found: Found) -> dict[str, Any]:
-    """The part of the document that a sweep adds."""
+    """Return the part of the document that a sweep adds."""
     from alue_bench.report.grid import nothing_learnt, pareto_front
 
     return {

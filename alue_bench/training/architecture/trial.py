@@ -88,8 +88,8 @@ def try_model(config: Any, tokenizer: Any, precision: Precision, device: str) ->
         anatomy, positions = anatomy_of(outline), positions_of(config)
         model = small_copy(type(outline), config)
         sparse = any(hasattr(config, name) for name in SPARSE)
-        lengths = (LONG_TEXT, *LENGTHS) if sparse else LENGTHS
-        lengths = tuple(min(length, positions or length) for length in lengths)
+        texts = (LONG_TEXT, *LENGTHS) if sparse else LENGTHS
+        lengths = tuple(min(length, positions or length) for length in texts)
         usable, cause = _precision(model, wanted.side, precision, device, lengths)
         padding, independent, notes = _padding(model, wanted, lengths)
         if cause:

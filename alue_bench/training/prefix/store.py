@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 FORMAT = 1
 """The format number of an entry; increase it when the layout of an entry or the meaning of its files changes."""
 
-DEFAULT_LIMIT = "20GB"
-
 STATES, HEADER = "states.bin", "entry.json"
 SCRATCH, LOCK = ".scratch-", "lock"
 PATIENCE = 60.0

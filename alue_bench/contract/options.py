@@ -1,0 +1,218 @@
+"""The declaration of an option: a field of a dataclass with its help text, its bounds and its group.
+
+    @dataclass(frozen=True, kw_only=True)
+    class HyperParameters:
+        epochs: int = option(10, help="Number of passes over the train split.", group=Group.TRAINING, at_least=1)
+
+Everything else is derived from this one declaration: the command line and its help page, the keys of a study file, the
+check of every value wherever it comes from, and what a worker is told.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import types
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields, replace
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from alue_bench.contract.errors import UsageError
+from alue_bench.contract.formats import shown
+
+T = TypeVar("T")
+
+_KEY = "option"
+"""The key of a field's metadata that holds the declaration."""
+
+
+class Group(StrEnum):
+    """The headings of a help page, in their order."""
+
+    QUESTION = "What to compare"
+    TRAINING = "How to train"
+    DATA = "Which data"
+    RESULTS = "Where results go"
+    EXECUTION = "How the plan is executed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """An option, as its declaration describes it."""
+
+    help: str
+    group: Group
+    name: str = ""
+    """The key in a study file; with `-` for `_`, the name on the command line."""
+    field: str = ""
+    """The name of the dataclass field, which may be another one: `tasks` is given as `--task`, again and again."""
+    kind: type = str
+    """The type of one value."""
+    many: bool = False
+    """A flag: the option is repeatable, and takes a list in a study file."""
+    choices: tuple[str, ...] = ()
+    short: str = ""
+    """The short form on the command line, such as "-t"."""
+    can_be_denied: bool = False
+    """A flag: the command line has `--no-NAME` too."""
+    in_studies: bool = True
+    """A flag: a study file may set the option."""
+    is_axis: bool = False
+    """A flag: the option may be an axis of a sweep's grid, and is recorded under its own name."""
+    default_is_implied: bool = False
+    """A flag: every run that was recorded before the option existed was done with its default. The default then stays
+    out of fingerprints, which do not change."""
+    at_least: float = -math.inf
+    above: float = -math.inf
+    at_most: float = math.inf
+    below: float = math.inf
+    remark: str = ""
+    """A text that a message about a wrong value adds in brackets."""
+
+    @property
+    def flag(self) -> str:
+        """The long form on the command line."""
+        return f"--{self.name.replace('_', '-')}"
+
+    def problem(self, value: object) -> str | None:
+        """Return what is wrong with a value, to be read after the option's name; None where nothing is.
+
+        Args:
+            value: one value; of a repeatable option, one of its values or a list of them.
+
+        Returns:
+            A text such as "is 0; it must be at least 1".
+        """
+        if self.many and isinstance(value, list | tuple):
+            return next((problem for one in value if (problem := self._problem_of_one(one))), None)
+        return self._problem_of_one(value)
+
+    def converted(self, value: object) -> Any:
+        """Return a value that has no problem as its field holds it.
+
+        A whole number will do for a fraction, a single value for a list, a text for a path.
+        """
+        if self.many:
+            return tuple(self.kind(one) for one in (value if isinstance(value, list | tuple) else (value,)))
+        return self.kind(value)
+
+    def _problem_of_one(self, value: object) -> str | None:
+        accepted = {float: (float, int), Path: (Path, str)}.get(self.kind, (self.kind,))
+        wanted = ""
+        if not isinstance(value, accepted) or (isinstance(value, bool) and self.kind is not bool):
+            wanted = f"of type {self.kind.__name__}"
+        elif self.choices and value not in self.choices:
+            wanted = _either(self.choices)
+        elif isinstance(value, int | float) and not self._is_within(value):
+            wanted = self._bounds() + (f" ({self.remark})" if self.remark else "")
+            value = self.kind(value) if abs(value) < sys.float_info.max else value
+        return f"is {shown(repr(value), quote=False)}; it must be {wanted}" if wanted else None
+
+    def _is_within(self, value: float) -> bool:
+        """Return whether a number is finite and within the bounds."""
+        return self.at_least <= value <= self.at_most and self.above < value < self.below
+
+    def _bounds(self) -> str:
+        """Return the bounds in words, such as "above 0 and finite"."""
+        words = [
+            f"{word} {bound}"
+            for word, bound in (
+                ("at least", self.at_least),
+                ("above", self.above),
+                ("at most", self.at_most),
+                ("below", self.below),
+            )
+            if math.isfinite(bound)
+        ]
+        has_upper_bound = math.isfinite(min(self.at_most, self.below))
+        return " and ".join(words if has_upper_bound or self.kind is not float else [*words, "finite"])
+
+
+def option(default: T, *, help: str, group: Group, **more: Any) -> T:
+    """Return the dataclass field of an option.
+
+    Args:
+        default: the value where neither the command line nor anything else gives one.
+        help: the text on the help page: a phrase with a full stop.
+        group: the heading on the help page.
+        **more: further fields of `Option`; `name` where the option is not called like its field.
+
+    Returns:
+        A field, typed as its value for the type checker, as `dataclasses.field` is.
+    """
+    return field(default=default, metadata={_KEY: Option(help=help, group=group, **more)})
+
+
+@cache
+def options_of(declaring: type[Any]) -> Mapping[str, Option]:
+    """Return the options that a dataclass declares, by name, in the order of its fields. Other fields are left out."""
+    hints = get_type_hints(declaring)
+    declared = (_completed(one, hints[one.name]) for one in fields(declaring) if _KEY in one.metadata)
+    return {option.name: option for option in declared}
+
+
+def _completed(declared: Field[Any], hint: Any) -> Option:
+    """Return the declaration with what the field's name and type say: `int | None`, `tuple[str, ...]`, a Literal."""
+    option: Option = declared.metadata[_KEY]
+    if get_origin(hint) in (Union, types.UnionType):
+        (hint,) = (one for one in get_args(hint) if one is not type(None))
+    many = get_origin(hint) is tuple
+    if many:
+        hint = get_args(hint)[0]
+    choices = tuple(get_args(hint)) if get_origin(hint) is Literal else ()
+    return replace(
+        option,
+        name=option.name or declared.name,
+        field=declared.name,
+        kind=str if choices else hint,
+        many=many,
+        choices=choices,
+    )
+
+
+def problem_in(values: Any) -> tuple[Option, str] | None:
+    """Return the first option of a dataclass's instance whose value is wrong, and what is wrong with it.
+
+    None, which stands for "not given", is never wrong.
+    """
+    for option in options_of(type(values)).values():  # type: ignore[arg-type]  # a class is hashable
+        value = getattr(values, option.field)
+        if value is not None and (problem := option.problem(value)):
+            return option, problem
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedOptions:
+    """A base for dataclasses of options, whose values are checked when an instance is made."""
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for the first option whose value is wrong."""
+        if wrong := problem_in(self):
+            option, problem = wrong
+            raise UsageError(f"{option.flag} {problem}")
+
+
+def filled(declaring: type[T], values: Mapping[str, Any], **others: Any) -> T:
+    """Return an instance of a dataclass with the values that were given to its options, by their names.
+
+    Args:
+        declaring: the dataclass.
+        values: options' values, of other classes too; None means "not given".
+        **others: values of fields, whether they are options or not; they win.
+    """
+    known = options_of(declaring)  # type: ignore[arg-type]  # a class is hashable
+    given = {
+        option.field: option.converted(values[name])
+        for name, option in known.items()
+        if values.get(name) is not None and option.field not in others
+    }
+    return declaring(**(given | others))
+
+
+def _either(choices: tuple[str, ...]) -> str:
+    *others, last = choices
+    return f"{', '.join(others)} or {last}" if others else last

@@ -1,0 +1,305 @@
+"""The tasks and models of a plan: found by name, checked, and read once."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from alue_bench.contract.errors import AlueBenchError, DataError, DoesNotFit, PluginError, UnavailableError, UsageError
+from alue_bench.contract.formats import shown
+from alue_bench.contract.model import Model
+from alue_bench.contract.naming import model_name
+from alue_bench.contract.registry import Origin, Registry, outline_of
+from alue_bench.contract.strategy import Outline, Strategy
+from alue_bench.contract.task import Labels, Task
+from alue_bench.contract.transfer import misfit
+from alue_bench.data.location import DataFolder, given_data_folder, locate
+from alue_bench.data.splits import TaskRows, load_rows
+from alue_bench.data.tokenisation import first_texts_notes
+from alue_bench.messages.display import one_line
+from alue_bench.planning.request import PlanRequest
+from alue_bench.training.architecture.encoder_stack import check_layers_can_be_told_apart
+from alue_bench.training.architecture.trial import Trial, try_model
+from alue_bench.training.device.precision import Precision
+from alue_bench.training.prefix.frozen_prefix import PlannedDepths
+from alue_bench.training.pretrained.loading import (
+    Checkpoint,
+    declared_config,
+    encoder_shape,
+    head_note,
+    load_config,
+    locate_checkpoint,
+)
+from alue_bench.training.pretrained.model_cache import ModelCache
+from alue_bench.training.pretrained.tokenizer import pads_with
+from alue_bench.training.surgery import model_in_outline
+
+R = TypeVar("R")
+
+LeftOut = tuple[str, str]
+"""The name of a task or model that is left out, and the reason."""
+
+
+@dataclass(frozen=True)
+class ReadyTask:
+    """A task whose data is here, and the task that trains its models."""
+
+    task: Task
+    rows: TaskRows
+    train_task: Task
+    train_rows: TaskRows
+
+
+@dataclass(frozen=True)
+class ReadyModel:
+    """A model whose checkpoint is here and can be used."""
+
+    model: Model
+    checkpoint: Checkpoint
+    config: Any
+    """The configuration as `transformers` reads it."""
+    trial: Trial
+    """The result of trying it with its tokenizer, in the number format asked for or in one that it can compute in."""
+    outlines: dict[str, Outline] = field(default_factory=dict)
+    """The outline that each strategy makes of the model, by the strategy's name."""
+
+    def unusual(self) -> dict[str, str]:
+        """Return the values for `RunSpec.unusual`."""
+        values = {"parts": self.trial.parts, "head": "fresh" if self.checkpoint.head_left_aside else ""}
+        values["padding"] = "" if self.trial.padding.side == "right" else self.trial.padding.side
+        return {name: value for name, value in values.items() if value}
+
+    def outline(self, strategy: Strategy, origin: Origin) -> Outline:
+        """Return what a strategy makes of the model.
+
+        Raises:
+            DoesNotFit: the strategy cannot be applied to the model.
+            PluginError: the strategy's code fails.
+        """
+        if strategy.name not in self.outlines:
+            outline = outline_of(strategy, origin, encoder_shape(self.config))
+            if outline.freeze_plan.trained != "weights":  # whether there is any of it, only the modules tell
+                model_in_outline(self.config, outline)
+            self.outlines[strategy.name] = outline
+        return self.outlines[strategy.name]
+
+
+@dataclass
+class PlanCache:
+    """A store for what one plan has read, or found out, and may serve the next one in the same process."""
+
+    rows: dict[tuple[object, ...], TaskRows] = field(default_factory=dict)
+    checkpoints: dict[tuple[object, ...], Checkpoint] = field(default_factory=dict)
+    models: ModelCache = field(default_factory=ModelCache)
+    text_notes: dict[tuple[object, ...], list[str]] = field(default_factory=dict)
+    """Notes on what the models' tokenizers make of the first texts of a task, by texts and model."""
+    more_expected: list[tuple[Checkpoint, Labels]] = field(default_factory=list)
+    """The models among them that a further plan is likely to begin with."""
+    depths: defaultdict[tuple[object, ...], PlannedDepths] = field(default_factory=lambda: defaultdict(PlannedDepths))
+    """The depths of frozen prefixes, by what training begins with: the same model over the same texts."""
+
+
+def ready_tasks(request: PlanRequest, registry: Registry, cache: PlanCache) -> tuple[list[ReadyTask], list[LeftOut]]:
+    """Return the tasks that were asked for, with their rows, and those that are left out.
+
+    Raises:
+        AlueBenchError: a task that the user named is unknown, or has no data here and may not be left out.
+    """
+    if request.tasks and not registry.tasks:
+        registry.task(request.tasks[0])
+    given = given_data_folder(request.data_dir)
+    options = (given, request.sample, request.drop_bad, request.limit_train, request.limit_eval)
+
+    def rows(task: Task) -> TaskRows:
+        key = (task.name, *options)
+        if key not in cache.rows:
+            folder: DataFolder = locate(task, given=given, sample=request.sample)
+            cache.rows[key] = load_rows(
+                task,
+                folder,
+                drop_bad=request.drop_bad,
+                limit_train=request.limit_train,
+                limit_eval=request.limit_eval,
+            )
+        return cache.rows[key]
+
+    def ready(name: str) -> ReadyTask:
+        task = registry.task(name)
+        train_task = _training_task(task, registry)
+        return ReadyTask(task, rows(task), train_task, rows(train_task))
+
+    names = list(dict.fromkeys(request.tasks)) or sorted(registry.tasks)
+    return _available(names, ready, _forgiven(request, named=bool(request.tasks)))
+
+
+def _training_task(task: Task, registry: Registry) -> Task:
+    """Return the task that trains the model of a task.
+
+    Raises PluginError where none is declared or its labels do not fit.
+    """
+    if task.trained_on is None:
+        return task
+    origin = registry.tasks[task.name].origin
+    if task.trained_on not in registry.tasks:
+        raise PluginError(
+            f"plugin {origin}: task {task.name!r} is trained on {task.trained_on!r}, which no plugin here declares; "
+            "install the plugin that does, or mend trained_on"
+        )
+    train_task = registry.task(task.trained_on)
+    if (problem := misfit(task, train_task)) is not None:
+        raise PluginError(f"plugin {origin}: {problem}")
+    return train_task
+
+
+def ready_models(
+    request: PlanRequest, registry: Registry, cache: PlanCache, precision: Precision, device: str
+) -> tuple[list[ReadyModel], list[LeftOut]]:
+    """Return the models that were asked for, tried on this device, and those that are left out.
+
+    Raises:
+        AlueBenchError: a model that the user named cannot be had or used, and may not be left out.
+    """
+
+    def ready(name: str) -> ReadyModel:
+        model = resolve_model(name, registry)
+        key = (model.name, model.checkpoint, model.revision, request.keep_head)
+        if (checkpoint := cache.checkpoints.get(key)) is None:
+            checkpoint = locate_checkpoint(model, download=request.download and bool(request.models))
+            checkpoint = replace(checkpoint, keep_head=request.keep_head)
+        if checkpoint.pickled and not request.allow_pickles:
+            raise UnavailableError(
+                f"model {model.name!r} has pickled weights only (pytorch_model.bin): a pickle can hold a program. Take "
+                "a revision with safetensors, or, where you trust its authors, say --allow-pickles"
+            )
+        config = load_config(checkpoint)
+        check_layers_can_be_told_apart(config, checkpoint.folder)
+        encoder_shape(config)  # refuses what has no layers
+        if key not in cache.checkpoints:
+            if not request.keep_head and (note := head_note(checkpoint, config)):
+                checkpoint = replace(checkpoint, notes=(*checkpoint.notes, note), head_left_aside=True)
+            cache.checkpoints[key] = checkpoint
+        tokenizer = cache.models.tokenizer(checkpoint)
+        pads_with(config, tokenizer.pad_token_id)
+        return ReadyModel(model, checkpoint, config, try_model(config, tokenizer, precision, device))
+
+    names = list(dict.fromkeys(request.models)) or sorted(registry.models)
+    models, left_out = _available(names, ready, _forgiven(request, named=bool(request.models)))
+    return _told_apart(models, registry), left_out
+
+
+def _told_apart(models: list[ReadyModel], registry: Registry) -> list[ReadyModel]:
+    """Tell models of one name apart by digests of their files, whatever their order.
+
+    Declared models keep their names, also before a folder that is called like one of them.
+    """
+    digests: defaultdict[str, set[str]] = defaultdict(set)
+    for ready in models:
+        digests[ready.model.name].add(ready.checkpoint.digest)
+
+    def named(ready: ReadyModel) -> ReadyModel:
+        name = ready.model.name
+        declared = registry.models.get(name)
+        is_declared = declared is not None and declared.value == ready.model
+        if is_declared or (declared is None and len(digests[name]) == 1):
+            return ready
+        return replace(ready, model=replace(ready.model, name=f"{name}-{ready.checkpoint.digest[:6]}"))
+
+    return [named(ready) for ready in models]
+
+
+def _forgiven(request: PlanRequest, *, named: bool) -> type[AlueBenchError] | tuple[type[AlueBenchError], ...]:
+    """Return the errors for which a task or model is left out.
+
+    A model that no strategy can be applied to always is.
+    """
+    if not named:
+        return AlueBenchError
+    return (DoesNotFit, DataError, UnavailableError) if request.skip_missing else DoesNotFit
+
+
+def _available(
+    names: Iterable[str],
+    ready: Callable[[str], R],
+    forgiven: type[AlueBenchError] | tuple[type[AlueBenchError], ...],
+) -> tuple[list[R], list[LeftOut]]:
+    """Return what `ready` gives for each name, and the names for which it raises an error that is forgiven."""
+    available, left_out = [], []
+    for name in names:
+        try:
+            available.append(ready(name))
+        except forgiven as error:
+            left_out.append((name, str(error)))
+    return available, left_out
+
+
+def absent_models(request: PlanRequest, registry: Registry) -> list[tuple[Model, Any]]:
+    """Return the models that the user named and that are not here, with the configuration that their plugins declare.
+
+    Models whose shape no plugin declares are left out.
+    """
+    absent = []
+    for name in dict.fromkeys(request.models):
+        model = resolve_model(name, registry)
+        if model.architecture and not _is_here(model):
+            try:
+                absent.append((model, declared_config(model)))
+            except UnavailableError:  # the plugin's mistake costs no more than the estimate
+                continue
+    return absent
+
+
+def _is_here(model: Model) -> bool:
+    """Return whether a model's files are on this machine."""
+    try:
+        locate_checkpoint(model, download=False)
+    except UnavailableError:
+        return False
+    return True
+
+
+def resolve_model(name: str, registry: Registry) -> Model:
+    """Return the model that a name stands for: a declared one, a local folder, or `hub/id@revision`.
+
+    Raises UsageError where the name is none of these.
+    """
+    if name in registry.models:
+        return registry.models[name].value
+    path = Path(name)
+    with suppress(RuntimeError):  # a "~" before the name of nobody
+        path = path.expanduser()
+    if path.is_dir():
+        path = path.resolve()
+        if (readable := one_line(str(path))) != str(path):
+            raise UsageError(
+                f"--model {readable}: the name holds what is no text, shown with a backslash; rename the folder"
+            )
+        return Model(name=model_name(path.name), title=f"local folder {path.name}", checkpoint=path)
+    if name.startswith((".", "/", "~")):
+        raise UsageError(f"--model {shown(name, quote=False, most=300)}: there is no such folder")
+    hub_id, _, revision = name.partition("@")
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", hub_id):
+        return Model(name=model_name(hub_id), title=f"hub {name}", checkpoint=hub_id, revision=revision or None)
+    try:
+        return registry.model(name)
+    except UsageError as error:
+        raise UsageError(f"{error}; --model also takes a local folder or hub/id@revision") from None
+
+
+def text_notes(ready: ReadyTask, ready_model: ReadyModel, cache: PlanCache) -> list[str]:
+    """Return notes on what the model's tokenizer makes of the first texts that it would be trained on.
+
+    A model with a normalisation of its own has none here: a plan runs no plugin's code on texts, and the runs tell.
+    """
+    rows, model = ready.train_rows.splits["train"], ready_model.model
+    if model.normalise is not None:
+        return []
+    key = (rows.digest, model.name, ready_model.checkpoint)
+    if key not in cache.text_notes:
+        tokenizer = cache.models.tokenizer(ready_model.checkpoint)
+        cache.text_notes[key] = first_texts_notes(rows, model, tokenizer, "train")
+    return cache.text_notes[key]

@@ -1,0 +1,128 @@
+"""The question that a plan answers: which tasks, models, strategies and seeds, and under which conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from alue_bench.contract.options import CheckedOptions, Group, option
+from alue_bench.planning.grid import Grid
+
+DEFAULT_STRATEGIES = ("full", "bottom3top4")
+DEFAULT_SEED = 42
+DEFAULT_CACHE_SIZE = "20GB"
+LARGEST_SEED = 2**32 - 1
+"""The largest seed that every generator of random numbers takes."""
+
+Overrides = tuple[tuple[str, Mapping[str, object]], ...]
+"""Pairs of an origin and the hyper-parameters that it sets, weakest first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRequest(CheckedOptions):
+    """The user's question. An empty list of names means "every available one"."""
+
+    tasks: tuple[str, ...] = option(
+        (), name="task", short="-t", help="Task; repeatable. Default: every available task.", group=Group.QUESTION
+    )
+    models: tuple[str, ...] = option(
+        (),
+        name="model",
+        short="-m",
+        help="Model name, local folder, or hub/id@revision; repeatable. Default: every model on this machine.",
+        group=Group.QUESTION,
+    )
+    strategies: tuple[str, ...] = option(
+        (),
+        name="strategy",
+        short="-s",
+        help="Strategy: full, bottomN, topM, bottomNtopM, head-only, …; repeatable. "
+        f"Default: {' and '.join(DEFAULT_STRATEGIES)}.",
+        group=Group.QUESTION,
+    )
+    grid: Grid | None = None
+    """More strategies, as many as a model has layers for, and hyper-parameters to cross with all of them."""
+    seeds: tuple[int, ...] = option(
+        (DEFAULT_SEED,),
+        name="seed",
+        help=f"Random seed for head initialisation, data order and dropout; repeatable. Default: {DEFAULT_SEED}.",
+        group=Group.QUESTION,
+        at_least=0,
+        at_most=LARGEST_SEED,
+    )
+    init_seed: int | None = option(
+        None,
+        help="Random seed for the head's initial weights alone.",
+        group=Group.QUESTION,
+        at_least=0,
+        at_most=LARGEST_SEED,
+    )
+    data_seed: int | None = option(
+        None,
+        help="Random seed for data order and dropout alone.",
+        group=Group.QUESTION,
+        at_least=0,
+        at_most=LARGEST_SEED,
+    )
+    overrides: Overrides = ()
+    """Hyper-parameters by origin, weakest first: the recipe's, the study file's, the command line's."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
+        "auto", help="Number format: auto, fp32, bf16 or fp16.", group=Group.TRAINING
+    )
+    device: Literal["auto", "cpu", "cuda"] = option("auto", help="Device: auto, cpu or cuda.", group=Group.TRAINING)
+    cuda_graphs: bool = option(
+        False,
+        help="On a GPU, record training steps as CUDA graphs and replay them (BERT family).",
+        group=Group.TRAINING,
+    )
+    keep_head: bool = option(
+        False,
+        help="Start from the checkpoint's fine-tuned head, whose labels must be the task's, in the same order. "
+        "Otherwise a new head is drawn from the seed.",
+        group=Group.TRAINING,
+    )
+    allow_pickles: bool = option(
+        False,
+        help="Read pickled weights if a checkpoint has no others; use only if you trust its authors.",
+        group=Group.TRAINING,
+    )
+    data_dir: Path | None = option(None, help="Folder with the official files; also ALUE_BENCH_DATA.", group=Group.DATA)
+    sample: bool = option(False, help="Use the embedded sample data.", group=Group.DATA)
+    limit_train: int | None = option(
+        None,
+        help="Train on at most this many rows (a fixed random subset).",
+        group=Group.DATA,
+        at_least=1,
+        remark="leave it out to use every row",
+    )
+    limit_eval: int | None = option(
+        None,
+        help="Score on at most this many dev rows and test rows.",
+        group=Group.DATA,
+        at_least=1,
+        remark="leave it out to use every row",
+    )
+    drop_bad: bool = option(False, help="Leave out malformed rows, and record how many.", group=Group.DATA)
+    skip_missing: bool = option(
+        False,
+        help="Leave out named tasks and models whose files are not available, and say why.",
+        group=Group.DATA,
+    )
+    download: bool = True
+    """A flag: models that the user named may be fetched from the hub."""
+    cache_size: str = option(
+        DEFAULT_CACHE_SIZE,
+        help="Disk space for cached outputs of frozen layers, such as 50GB; 0 to compute them at every step. "
+        f"Default: {DEFAULT_CACHE_SIZE}.",
+        group=Group.EXECUTION,
+    )
+    checkpoint_every: float | None = option(
+        None,
+        help="Minutes between checkpoints of a training. An interrupted training continues from the last one, with the "
+        "same result. Default: no checkpoints.",
+        group=Group.EXECUTION,
+        at_least=0,
+        remark="minutes",
+    )
