@@ -41,10 +41,7 @@ WITH_MORE_PARAMETERS = {
     "alue_bench/cli/commands/compare.py:compare": AN_OPTION_EACH,
     "alue_bench/cli/commands/export.py:export": AN_OPTION_EACH,
     "alue_bench/cli/commands/report.py:report": AN_OPTION_EACH,
-    "alue_bench/cli/commands/run.py:run": AN_OPTION_EACH,
-    "alue_bench/cli/commands/search.py:search": AN_OPTION_EACH,
     "alue_bench/cli/commands/submit.py:submit": AN_OPTION_EACH,
-    "alue_bench/cli/commands/sweep.py:sweep": AN_OPTION_EACH,
     "alue_bench/cli/commands/submit.py:_show": "the parts of one page, printed by the one command that has them",
     "alue_bench/cli/reading_options.py:open_results": "options of the commands that read results, handed on one by one",
     "alue_bench/executors/scheduler.py:execute_with": "the five partners of a plan's execution, and three flags",
@@ -150,3 +147,31 @@ def test_the_architecture_page_names_modules_that_exist() -> None:
     assert len(paths) > 40
     known = [REPOSITORY, REPOSITORY / "alue_bench"]
     assert [path for path in sorted(paths) if not any((folder / path).is_file() for folder in known)] == []
+
+
+BARE = ("Of", "As", "Those", "What", "Whether", "To", "Where", "How", "Which", "That", "Than")
+"""Openings that leave out what a sentence is about."""
+
+
+def docstrings(path: Path) -> Iterator[tuple[int, str]]:
+    """Docstrings, and the strings below attributes and constants, with their lines."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for child in getattr(node, "body", []) if isinstance(getattr(node, "body", None), list) else []:
+            if (
+                isinstance(child, ast.Expr)
+                and isinstance(child.value, ast.Constant)
+                and isinstance(child.value.value, str)
+            ):
+                yield child.lineno, child.value.value
+
+
+@pytest.mark.parametrize("folder", ["alue_bench", "plugins", "benchmarks", "tools"])
+def test_no_docstring_begins_without_its_subject(folder: str) -> None:
+    bare = [
+        f"{path.relative_to(REPOSITORY)}:{line}: {text.splitlines()[0]}"
+        for path in sorted((REPOSITORY / folder).rglob("*.py"))
+        if "tests" not in path.parts
+        for line, text in docstrings(path)
+        if text.split()[:1] and text.split()[0] in BARE
+    ]
+    assert bare == []

@@ -46,6 +46,7 @@ class StaticFreezing(Strategy):
 
     @property
     def name(self) -> str:
+        """The canonical name, such as "bottom3top4" or "full"."""
         return cell_name((self.bottom, self.top)) + (TRAIN_EMBEDDINGS if self.train_embeddings else "")
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:

@@ -143,7 +143,7 @@ def add(
 
 
 def _official_files(task: Task, path: Path) -> dict[str, Path]:
-    """The task's files below a folder, or the one file given, by their places in the data folder."""
+    """Return the task's files below a folder, or the one file given, by their places in the data folder."""
     wanted = [file.path for file in task.splits.files().values()]
     expected = f"task {task.name!r} expects {', '.join(wanted)}"
     if not path.exists():
@@ -172,7 +172,7 @@ def _official_files(task: Task, path: Path) -> dict[str, Path]:
 
 
 def _parts_alike(path: Path, wanted: Path) -> int:
-    """How many names at the end of both paths are equal: the file's, its folder's, and so on."""
+    """Return how many names at the end of both paths are equal: the file's, its folder's, and so on."""
     pairs = zip(reversed(path.parts), reversed(wanted.parts), strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 

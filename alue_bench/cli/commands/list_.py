@@ -231,7 +231,7 @@ TEXTS = 16
 
 
 def _effect(registry: Registry, name: str, model: Model, tokens: int) -> dict[str, Any]:
-    """What a strategy would do to a model, or why it does not fit."""
+    """Return the effect of a strategy on a model, or the reason why it does not fit."""
     import numpy as np
 
     from alue_bench.contract.errors import AlueBenchError, PluginError

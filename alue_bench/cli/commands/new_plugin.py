@@ -53,7 +53,7 @@ def new_plugin(
 
 
 def renamer(name: str) -> Callable[[str], str]:
-    """Changes the template's names to those of the plugin `name`, all in one pass."""
+    """Change the template's names to those of the plugin `name`, all in one pass."""
     renamed = {
         TEMPLATE_DISTRIBUTION: f"alue-bench-{name}",
         TEMPLATE_PACKAGE: f"alue_bench_{name.replace('-', '_')}",
@@ -67,7 +67,7 @@ def renamer(name: str) -> Callable[[str], str]:
 
 
 def template_files(template: Path) -> Iterator[Path]:
-    """The template's own files: not what installing or testing it in place has left there."""
+    """Yield the template's own files, without what installing or testing it in place has left there."""
     for path in sorted(template.rglob("*")):
         parts = path.relative_to(template).parts
         if path.is_file() and not any(GENERATED.fullmatch(part) for part in parts):
@@ -75,7 +75,7 @@ def template_files(template: Path) -> Iterator[Path]:
 
 
 def template_folder() -> Path:
-    """The example plugin: package data of an installed wheel, or its folder in a source checkout."""
+    """Return the folder of the example plugin: data of an installed wheel, or a folder of a source checkout."""
     package = Path(__file__).parents[2]
     for folder in (package / "plugin_template", package.parent / "plugins" / "example_plugin"):
         if folder.is_dir():

@@ -159,7 +159,7 @@ def _models(asked: _Asked, results: Results, registry: Registry) -> list[str]:
 
 
 def _common(results: Results, column: str) -> list[Any]:
-    """The one value that all runs have in a column; nothing where they differ."""
+    """Return a list with the value that all runs have in a column; an empty list if they differ."""
     values = results.frame[column].unique().tolist()
     return values if len(values) == 1 else []
 

@@ -68,7 +68,10 @@ def _show_pages(served: str, connection: Connection) -> None:
 
 
 def runs_page(served: str, connection: Connection) -> str:
-    """The list of runs, flat: MLflow hides a plan's runs behind their parent when sorted by time."""
+    """Return the address of the flat list of runs.
+
+    Sorted by time, MLflow hides a plan's runs behind their parent.
+    """
     query = {
         "searchFilter": "tags.kind = 'run'",
         "orderByKey": "params.`task`",
@@ -79,7 +82,7 @@ def runs_page(served: str, connection: Connection) -> str:
 
 
 def comparison_page(served: str, connection: Connection) -> str | None:
-    """The comparison of the runs of the newest plan; None where there is none, or too many for the page."""
+    """Return the address of the comparison of the newest plan's runs; None if there are none, or too many."""
     found = connection.client.search_runs([connection.experiment_id], "tags.kind = 'plan'", max_results=1)
     if not found:
         return None
