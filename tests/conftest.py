@@ -154,7 +154,7 @@ def command(start_process: Callable[..., subprocess.Popen[str]]) -> CommandLine:
 
     def call(*arguments: object, **variables: str) -> Finished:
         process = start_process(*arguments, **variables)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=600)  # a bound, not an expectation
         return Finished(process.returncode, out, err)
 
     return call

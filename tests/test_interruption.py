@@ -45,14 +45,14 @@ class Plan:
     def start_and_wait_for(self, finished: int) -> subprocess.Popen[str]:
         """Starts the plan; returns in the middle of the run after so many finished ones."""
         process = self._start(*self.arguments, "--json")
-        for _ in range(900):
+        for _ in range(3000):
             found = self.statuses()
             if found["FINISHED"] >= finished and found["RUNNING"]:
                 time.sleep(0.3)
                 return process
             assert process.poll() is None, process.communicate()
             time.sleep(0.1)
-        raise AssertionError(f"not there after 90 seconds: {self.statuses()}")
+        raise AssertionError(f"not there after 3,000 looks: {self.statuses()}")
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_killed_in_the_middle_and_repeated(plan: Plan, command: CommandLine) -> 
 def test_asked_to_stop(plan: Plan, sent: signal.Signals, code: int) -> None:
     process = plan.start_and_wait_for(finished=1)
     process.send_signal(sent)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)  # a bound, not an expectation
     assert process.returncode == code, err
     assert "Traceback" not in err
     found = plan.statuses()
