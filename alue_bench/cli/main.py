@@ -6,7 +6,9 @@ Exit codes: 0 all done, 1 some runs failed or something was found wrong, 2 misus
 from __future__ import annotations
 
 import argparse
+import atexit
 import errno
+import gc
 import io
 import os
 import sys
@@ -97,6 +99,8 @@ def _global_options(
 
 def main() -> None:
     """Run the console script: load plugins, run the command, and exit with its code."""
+    # The interpreter searches all objects for cycles several times as it ends: 2 s after torch and mlflow were used.
+    atexit.register(gc.freeze)
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--disable-plugin", action="append", default=[])
     early.add_argument("--strict", action="store_true")
