@@ -71,6 +71,34 @@ def test_between_two_runs_of_a_search(
     assert [(r.data.tags["kind"], r.info.status) for r in runs()] == [("plan", "KILLED"), ("run", "FINISHED")]
 
 
+@pytest.mark.parametrize(("sent", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_where_a_librarys_clean_up_fails_by_it(
+    alue_bench: CommandLine,
+    store: str,
+    experiment: str,
+    runs: Runs,
+    tiny_bert: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sent: str,
+    code: int,
+) -> None:
+    """torch's modes fail so, if a signal arrives while one is entered or left."""
+    from alue_bench.executors import runner
+
+    def execute(*arguments: Any, **options: Any) -> Any:
+        try:
+            signal.raise_signal(getattr(signal, sent))
+        finally:
+            raise RuntimeError("trying to pop from empty mode stack")
+
+    monkeypatch.setattr(runner, "execute", execute)
+    where = ("--tracking-uri", store, "--experiment", experiment)
+    said = alue_bench("run", "-t", "anger", "-m", tiny_bert, "-s", "full", *SHORT, *where)
+    assert said.code == code
+    assert "interrupted: 1 runs are left" in said.err
+    assert [(r.data.tags["kind"], r.info.status) for r in runs()] == [("plan", "KILLED"), ("run", "KILLED")]
+
+
 @contextmanager
 def stopped_after(name: str, call: int) -> Iterator[None]:
     """Ctrl-C just after a call of the client's, counted from 1, has reached the store."""

@@ -9,7 +9,7 @@ import weakref
 from alue_bench.contract.errors import AlueBenchError, DeviceLostError, StoreUnavailableError
 from alue_bench.contract.registry import Registry, notify
 from alue_bench.executors.outcome import Observer, Outcome
-from alue_bench.executors.termination import heed_termination
+from alue_bench.executors.termination import heed_termination, stop_behind
 from alue_bench.messages.redaction import redact
 from alue_bench.planning.build import PlannedRun
 from alue_bench.running.fine_tuning import Trained
@@ -110,6 +110,9 @@ class Runner:
             return Held(run_id)
         except Exception as error:  # one run's failure must not end the others
             self._trained = None
+            stop = stop_behind(error)
+            if stop is not None:
+                raise stop from None
             cause = redact(str(error) if isinstance(error, AlueBenchError) else f"{type(error).__name__}: {error}")
             try:
                 self._recorder.fail(run_id, cause, traceback.format_exc())

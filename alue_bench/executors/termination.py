@@ -45,6 +45,18 @@ def heed_termination() -> None:
         raise _pending[0]
 
 
+def stop_behind(error: BaseException) -> KeyboardInterrupt | None:
+    """Return the interruption during which an error was raised; None if there was none.
+
+    If an interruption arrives inside a library's context manager, its clean-up may fail and hide the interruption:
+    torch says "trying to pop from empty mode stack".
+    """
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, KeyboardInterrupt):
+        seen = seen.__context__
+    return seen
+
+
 def code_of_stop(stop: BaseException | None) -> int:
     """Return the exit code of an interrupted command: 143 for SIGTERM, 130 for Ctrl-C."""
     return 143 if isinstance(stop, Terminated) else 130
