@@ -96,7 +96,7 @@ def test_where_a_librarys_clean_up_fails_by_it(
     said = alue_bench("run", "-t", "anger", "-m", tiny_bert, "-s", "full", *SHORT, *where)
     assert said.code == code
     assert "interrupted: 1 runs are left" in said.err
-    assert [(r.data.tags["kind"], r.info.status) for r in runs()] == [("plan", "KILLED"), ("run", "KILLED")]
+    assert [(r.data.tags["kind"], r.info.status) for r in runs()] == [("run", "KILLED")]
 
 
 @contextmanager
