@@ -1,4 +1,4 @@
-"""What is distributed: type information and data are in the wheel, what serves development alone is not."""
+"""The wheel and the source archive hold type information and data, and nothing that serves development alone."""
 
 from __future__ import annotations
 

@@ -85,12 +85,22 @@ def open_results(
     return results
 
 
-def say_nothing_found(results: Results, experiment: str) -> str:
-    """Return a sentence on what there is instead of finished runs."""
+def require_runs(results: Results, experiment: str) -> None:
+    """Do nothing if there are runs; otherwise say on stderr what there is instead, and end the command.
+
+    Raises:
+        typer.Exit: there is no finished run; the exit code is 1.
+    """
+    if not results.frame.empty:
+        return
+    from alue_bench.cli.views.console import remarks
     from alue_bench.messages.suggestion import command_line
     from alue_bench.tracking.connection import where_options
     from alue_bench.tracking.reading import say_counts
 
     others = "".join(f"; {sentence}" for sentence in say_counts(results.counts))
     run = command_line("run", options=where_options(results.connection.uri, experiment))
-    return f"no finished run in experiment '{experiment}' is among those asked for{others}. {run} makes some"
+    remarks().print(
+        f"alue-bench: no finished run in experiment '{experiment}' is among those asked for{others}. {run} makes some"
+    )
+    raise typer.Exit(1)

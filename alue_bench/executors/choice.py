@@ -51,7 +51,7 @@ def chosen_executor(
         None where the runs are executed one after the other in this process.
 
     Raises:
-        UsageError: There is no executor of this name, or a number is out of range.
+        UsageError: There is no executor of this name, or it has no use for --gpus-per-run.
     """
     known = known_executors(registry)
     name = name or DEFAULT

@@ -73,9 +73,7 @@ def compare(
         data_source=data_source,
         baseline=baseline,
     )
-    if results.frame.empty:
-        remarks().print(f"alue-bench: {reading.say_nothing_found(results, experiment)}")
-        raise typer.Exit(1)
+    reading.require_runs(results, experiment)
     comparison = compare_runs(
         results.frame,
         lambda run_id: read_predictions(results, run_id),

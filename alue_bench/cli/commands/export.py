@@ -52,9 +52,7 @@ def export(
         data_source=data_source,
         baseline=BASELINE,
     )
-    if results.frame.empty:
-        remarks().print(f"alue-bench: {reading.say_nothing_found(results, experiment)}")
-        raise typer.Exit(1)
+    reading.require_runs(results, experiment)
     for path in write(results, folder, table_format=format_):
         shown().print(str(path))
     for sentence in say_counts(results.counts):
