@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def benchmark(options: argparse.Namespace, *, command: str) -> int:
     """Plan and execute the runs, show the comparison, and return the exit code."""
     from alue_bench.cli.views.tables import plan_view
-    from alue_bench.executors.local import Interrupted
+    from alue_bench.executors.outcome import Interrupted
     from alue_bench.planning.build import build_plan
 
     talk = console(sys.stderr)

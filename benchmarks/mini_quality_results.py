@@ -13,7 +13,7 @@ from benchmarks.intervals import Estimate, estimate, paired_difference, relative
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from alue_bench.executors.local import Outcome
+    from alue_bench.executors.outcome import Outcome
     from alue_bench.planning.build import Plan, PlannedRun
 
 

@@ -11,7 +11,7 @@ from alue_bench.contract.registry import Registry
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from alue_bench.executors.local import Outcome
+    from alue_bench.executors.outcome import Outcome
     from alue_bench.planning.build import Plan
 
 EXPERIMENT = "mini-quality"
@@ -30,7 +30,8 @@ def recorded_outcomes(plan: Plan, registry: Registry, store: str | None, talk: C
         The outcomes of all runs, those found in the store included.
     """
     from alue_bench.cli.views.progress import PlainProgress
-    from alue_bench.executors.local import Interrupted, aggregate, execute_plan, result_document
+    from alue_bench.executors.local import execute_plan
+    from alue_bench.executors.outcome import Interrupted, aggregate, result_document
     from alue_bench.tracking.connection import connect, tracking_uri
     from alue_bench.tracking.recording import Recorder
 

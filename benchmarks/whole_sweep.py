@@ -44,7 +44,7 @@ from benchmarks.sampling import Estimate, estimated_sum, strata, trainer_cells
 from benchmarks.tables import Sheet, number, show
 
 if TYPE_CHECKING:
-    from alue_bench.executors.local import Outcome
+    from alue_bench.executors.outcome import Outcome
     from alue_bench.planning.build import Plan, PlannedRun
 
 TASK, MODEL = "mdd", "mini"

@@ -16,7 +16,7 @@ from rich.console import Console
 from alue_bench.cli.commands.run import run as run_command
 from alue_bench.cli.commands.sweep import sweep as sweep_command
 from alue_bench.cli.views.grid_view import RUNNING, GridProgress
-from alue_bench.executors.local import Outcome
+from alue_bench.executors.outcome import Outcome
 from alue_bench.planning.build import build_plan
 from alue_bench.planning.grid import parse_grid
 from alue_bench.planning.request import PlanRequest

@@ -33,8 +33,8 @@ from alue_bench.contract.options import filled
 from alue_bench.contract.registry import Registry
 from alue_bench.data.location import check_cache_folder
 from alue_bench.executors.choice import chosen_executor
-from alue_bench.executors.local import Interrupted, Observer, execute_plan
-from alue_bench.executors.outcome import Outcome, aggregate, result_document
+from alue_bench.executors.local import execute_plan
+from alue_bench.executors.outcome import Interrupted, Observer, Outcome, aggregate, result_document
 from alue_bench.executors.scheduler import Workers, execute_with
 from alue_bench.executors.termination import code_of_stop
 from alue_bench.messages.redaction import redact, redacted

@@ -16,7 +16,7 @@ import typer
 
 from alue_bench.contract.options import CheckedOptions, Group, Option, option, options_of
 from alue_bench.contract.spec import HyperParameters
-from alue_bench.planning.grid import SETTINGS
+from alue_bench.planning.grid import DEFAULT_TOLERANCE, SETTINGS
 from alue_bench.planning.recipes import RECIPES
 from alue_bench.planning.request import DEFAULT_SEED, LARGEST_SEED, PlanRequest
 from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
@@ -41,8 +41,8 @@ class SweepOptions(CheckedOptions):
         group=Group.QUESTION,
     )
     tolerance: str = option(
-        "1%",
-        help="Largest accepted loss of score relative to full fine-tuning, such as 1%. Default: 1%.",
+        f"{DEFAULT_TOLERANCE:.0%}",
+        help=f"Largest accepted loss of score relative to full fine-tuning. Default: {DEFAULT_TOLERANCE:.0%}.",
         group=Group.QUESTION,
     )
     strategy: tuple[str, ...] = option(
@@ -55,8 +55,9 @@ class SearchOptions(CheckedOptions):
     """The options that `search` has in addition to those of `run`, or declares anew."""
 
     tolerance: str = option(
-        "1%",
-        help="Accepted loss of score: relative to full fine-tuning (1%), or absolute (0.01). Default: 1%.",
+        f"{DEFAULT_TOLERANCE:.0%}",
+        help="Accepted loss of score: relative to full fine-tuning (1%), or absolute (0.01). "
+        f"Default: {DEFAULT_TOLERANCE:.0%}.",
         group=Group.QUESTION,
     )
     margin: str = option(

@@ -5,22 +5,12 @@ from __future__ import annotations
 import time
 
 from alue_bench.contract.registry import Registry
-from alue_bench.executors.outcome import (
-    Interrupted,
-    Observer,
-    Outcome,
-    Status,
-    aggregate,
-    in_order,
-    result_document,
-)
+from alue_bench.executors.outcome import Interrupted, Observer, Outcome, in_order
 from alue_bench.executors.runner import Runner
 from alue_bench.executors.termination import heed_termination
 from alue_bench.planning.build import Plan, PlannedRun
 from alue_bench.tracking.claims import Held
 from alue_bench.tracking.recording import Recorder
-
-__all__ = ["Interrupted", "Observer", "Outcome", "Status", "aggregate", "execute_plan", "result_document"]
 
 RETURN_S = 2.0
 """The seconds between two looks at runs that other invocations execute, where no other runs are left."""

@@ -54,11 +54,6 @@ def redacted(value: Any) -> Any:
     return value
 
 
-def has_credentials(uri: str) -> bool:
-    """Return whether an address contains a secret."""
-    return redact(uri) != uri
-
-
 def _secrets() -> list[str]:
     """Return the values of environment variables with secrets, the longest first: one may be a part of another."""
     secrets = {

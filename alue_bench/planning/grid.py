@@ -30,6 +30,8 @@ SETTINGS: Mapping[str, type[int] | type[float]] = {"lr": float} | _DECLARED_AXES
 AXES = (*LAYERS, "strategy", *SETTINGS, "seed")
 MOST = 1_000_000
 """The largest number of values of an axis; a larger number is a typing error."""
+DEFAULT_TOLERANCE = 0.01
+"""The loss that still counts as the same score, as a share of full fine-tuning's score."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from alue_bench.evaluation.intervals import Estimate
 from alue_bench.evaluation.learning import REMEDY
+from alue_bench.planning.grid import DEFAULT_TOLERANCE
 from alue_bench.report import comparison, grid
 from alue_bench.report.comparison import Verdict
 from alue_bench.report.content import Cell, Column, Findings, Item, Paragraph, Row, RowGroup, Sentence, Table, Tone
@@ -66,7 +67,7 @@ def _sentence(subject: Subject) -> Sentence:
         spoken = [row for row in others if row.strategy == chosen]
         before = f"Of {several(len(block.rows), 'setting')} the dev split recommends {chosen}: it "
         if not spoken:
-            within = f"{100 * grid.DEFAULT_TOLERANCE:.0f} %"
+            within = f"{100 * DEFAULT_TOLERANCE:.0f} %"
             text = (
                 f"Of {len(block.rows)} settings, none with a dev score within {within} of {chosen}'s is faster than it."
             )

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 from alue_bench.contract.cells import cell_of
 from alue_bench.evaluation.learning import REMEDY, Learning, learning
 from alue_bench.messages.figure_text import short
-from alue_bench.planning.grid import SETTINGS
+from alue_bench.planning.grid import DEFAULT_TOLERANCE, SETTINGS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 REFERENCE = "full"
-DEFAULT_TOLERANCE = 0.01
-"""The loss that still counts as the same score, as a share of the reference's score."""
 CLEARLY = 0.1
 """The share of operations that another setting must save against the fastest one before the measured times are
 doubted."""

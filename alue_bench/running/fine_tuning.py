@@ -23,6 +23,7 @@ from alue_bench.training.checkpointing import CheckpointFile
 from alue_bench.training.config import TrainingConfig
 from alue_bench.training.device.errors import release
 from alue_bench.training.device.precision import Device
+from alue_bench.training.device.random_state import seeded
 from alue_bench.training.forward import Forward, choose_forward
 from alue_bench.training.freezing import apply_plan, check_frozen, frozen_weights
 from alue_bench.training.prefix.frozen_prefix import Examples, FrozenPrefix
@@ -30,7 +31,7 @@ from alue_bench.training.prefix.growing import GrowingPrefix
 from alue_bench.training.result import TrainingResult
 from alue_bench.training.schedule import FreezeSchedule
 from alue_bench.training.session import OnStep, Scorer, TrainingSession, fine_tune
-from alue_bench.training.surgery import operate, seeded
+from alue_bench.training.surgery import operate
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from alue_bench.contract.errors import DoesNotFit, UnavailableError
@@ -32,16 +30,6 @@ def model_in_outline(config: Any, outline: Outline, labels: Labels = BINARY) -> 
     stack = operate(stack, outline.kept_layers, outline.adapter)
     trainable_parameters(stack, outline.freeze_plan)
     return stack
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's global CPU random generator inside the context and restore its state afterwards."""
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
 
 
 def operate(stack: EncoderStack, kept_layers: tuple[int, ...] | None, adapter: Adapter | None) -> EncoderStack:

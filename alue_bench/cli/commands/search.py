@@ -24,8 +24,7 @@ from alue_bench.planning.request import Overrides, PlanRequest
 if TYPE_CHECKING:
     from alue_bench.cli.invocation import Execution, Invocation
     from alue_bench.cli.views.search_progress import SearchProgress
-    from alue_bench.executors.local import Interrupted
-    from alue_bench.executors.outcome import Outcome
+    from alue_bench.executors.outcome import Interrupted, Outcome
     from alue_bench.planning.build import Plan, PlannedRun
     from alue_bench.search.observations import Evaluation
     from alue_bench.search.state import Asked, Done, SearchState

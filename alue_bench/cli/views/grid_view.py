@@ -14,7 +14,7 @@ from alue_bench.cli.views.progress import LiveProgress, PlainProgress
 from alue_bench.cli.views.tables import SAMPLE_NOTE
 from alue_bench.cli.views.wide_tables import Fitted
 from alue_bench.contract.cells import Cell, cell_of
-from alue_bench.executors.local import Outcome
+from alue_bench.executors.outcome import Outcome
 from alue_bench.planning import variation
 from alue_bench.planning.build import Plan, PlannedRun
 from alue_bench.planning.grid import SETTINGS

@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.progress import BarColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
 from alue_bench.cli.views.console import PlainColumn, PlainConsole
-from alue_bench.executors.local import Outcome
+from alue_bench.executors.outcome import Outcome
 from alue_bench.planning.build import Plan, PlannedRun
 from alue_bench.planning.variation import labelled, varied_by_specs
 

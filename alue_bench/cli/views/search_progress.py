@@ -13,7 +13,7 @@ from alue_bench.cli.views.console import PlainColumn, PlainConsole
 from alue_bench.cli.views.progress import describe
 
 if TYPE_CHECKING:
-    from alue_bench.executors.local import Outcome
+    from alue_bench.executors.outcome import Outcome
     from alue_bench.planning.build import PlannedRun
     from alue_bench.search.policy import Decision
     from alue_bench.search.state import Asked, SearchState

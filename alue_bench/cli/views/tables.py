@@ -15,7 +15,7 @@ from alue_bench.cli.views.wide_tables import Fitted
 from alue_bench.contract.spec import Resolved
 from alue_bench.evaluation.intervals import LEVEL, estimate
 from alue_bench.evaluation.learning import REMEDY, Learning, learning
-from alue_bench.executors.local import Outcome
+from alue_bench.executors.outcome import Outcome
 from alue_bench.planning.build import Plan, PlannedRun
 from alue_bench.planning.variation import Settings, labelled, reading_order, settings_of, varied_by_specs
 from alue_bench.report.numbers import NONE, percent, plain, several, signed, signed_percent

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,13 +53,6 @@ class EncoderStack:
     def shape(self) -> EncoderShape:
         """The number of layers and the hidden size; 0 if the configuration does not name the hidden size."""
         return EncoderShape(len(self.layers), int(getattr(self.model.config, "hidden_size", 0)))
-
-    def head_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the head's parameters: those that belong to no other part and are not idle."""
-        parts = [*self.embeddings, *self.layers, *([self.pooler] if self.pooler is not None else [])]
-        inside = {id(parameter) for part in parts for parameter in part.parameters()}
-        inside |= {id(parameter) for parameter in self.idle}
-        return (parameter for parameter in self.model.parameters() if id(parameter) not in inside)
 
 
 def view_as_stack(model: Any) -> EncoderStack:

@@ -136,7 +136,7 @@ class FrozenPrefix:
     """The embeddings and the lowest `depth` layers of a model in training, all frozen, with access to their output."""
 
     def __init__(
-        self, stack: EncoderStack, forward: Forward, depth: int | None, *, store: PrefixStore | None, device: Device
+        self, stack: EncoderStack, forward: Forward, depth: int | None, *, store: PrefixStore, device: Device
     ) -> None:
         """Prepare access to the prefix; nothing is computed yet.
 
@@ -144,14 +144,14 @@ class FrozenPrefix:
             stack: The model.
             forward: The forward pass that computes the states.
             depth: The number of frozen layers in the prefix; None if there is no prefix.
-            store: The store for the states. With None or a store whose limit is 0, nothing is kept.
+            store: The store for the states. If its limit is 0, nothing is kept.
             device: The device and the number format.
         """
         self._stack = stack
         self._forward = forward
         # Embeddings alone are cheaper to look up again than to keep.
-        self._depth = depth if depth and store is not None and store.limit_bytes else 0
-        self._store: Any = store
+        self._depth = depth if depth and store.limit_bytes else 0
+        self._store = store
         self._device = device
         self._weights: list[str] | None = None
         self._splits: bool | None = None
@@ -326,8 +326,7 @@ class FrozenPrefix:
                 for batch, states in chain([first], computed):
                     _put(states, batch, places, draft.states)
                 spent = time.perf_counter() - started + (below.entry.build_s if below else 0.0)
-                entry: StoredStates = draft.commit(spent, {**wanted.description, "depth": str(self._depth)})
-                return entry
+                return draft.commit(spent, {**wanted.description, "depth": str(self._depth)})
 
     def _computed(self, wanted: _Wanted, below: PrefixStates | None) -> Iterator[tuple[Batch, Tensor]]:
         """Yield batches and their states on the CPU: `[batch, tokens, hidden]` or `[batch, 1, hidden]`."""
