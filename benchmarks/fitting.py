@@ -146,8 +146,9 @@ def with_prefix(
     Raises:
         UnavailableError: The store cannot keep the output.
     """
+    from alue_bench.contract.byte_sizes import parse_size
     from alue_bench.training.prefix import frozen_prefix
-    from alue_bench.training.prefix.store import PrefixStore, parse_size
+    from alue_bench.training.prefix.store import PrefixStore
 
     if folder is None:
         return frozen_prefix.Examples(split)

@@ -20,6 +20,7 @@ from gallery import GALLERY, gallery_config, gallery_model
 from torch.nn.functional import cross_entropy
 
 from alue_bench import DoesNotFit
+from alue_bench.contract.byte_sizes import parse_size
 from alue_bench.contract.registry import load_registry
 from alue_bench.contract.strategy import EncoderShape, FreezePlan
 from alue_bench.data.batches import Padding, collate
@@ -31,7 +32,7 @@ from alue_bench.training.device.precision import Device
 from alue_bench.training.forward import choose_forward
 from alue_bench.training.freezing import apply_plan, training_mode
 from alue_bench.training.prefix.frozen_prefix import FrozenPrefix
-from alue_bench.training.prefix.store import PrefixStore, parse_size
+from alue_bench.training.prefix.store import PrefixStore
 from alue_bench.training.pretrained.loading import empty_model
 
 HEADINGS = ("architecture", "parts", "frozen exactly", "FLOPs", "cached equals uncached", "independent of batch mates")

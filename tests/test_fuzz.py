@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from alue_bench import DataFile, Example, HeldOut, Labels, Model, Splits, StrategyFamily, Task
 from alue_bench.cli.study import read_study, study_keys
+from alue_bench.contract.byte_sizes import parse_size
 from alue_bench.contract.errors import AlueBenchError, DataError, UsageError
 from alue_bench.contract.registry import Declared, Origin, PluginReport, Registry, _declared
 from alue_bench.contract.strategy import EncoderShape, FreezePlan
@@ -24,7 +25,6 @@ from alue_bench.data.location import DataFolder
 from alue_bench.data.splits import load_rows
 from alue_bench.planning.available import resolve_model
 from alue_bench.tracking.connection import connect
-from alue_bench.training.prefix.store import parse_size
 
 # Letters and what stands beside them in Arabic texts; half surrogate pairs, as undecodable arguments hold.
 texts = st.text(st.characters(codec=None) | st.sampled_from("\u200d\u200f\u202e\u2067\0\x1b\ud800\udcff😀ـ٣"))

@@ -13,6 +13,7 @@ import torch
 from gallery import gallery_model
 from tiny_models import ARCHITECTURES
 
+from alue_bench.contract.byte_sizes import parse_size
 from alue_bench.contract.spec import RunResult
 from alue_bench.data.batches import Padding
 from alue_bench.data.tokenisation import TokenisedSplit
@@ -26,7 +27,7 @@ from alue_bench.training.architecture.encoder_stack import view_as_stack
 from alue_bench.training.device.precision import Device
 from alue_bench.training.forward import choose_forward
 from alue_bench.training.prefix.frozen_prefix import FrozenPrefix
-from alue_bench.training.prefix.store import PrefixStore, parse_size
+from alue_bench.training.prefix.store import PrefixStore
 
 PlanRuns = Callable[..., Plan]
 

@@ -16,8 +16,9 @@ import torch
 from conftest import CommandLine
 from torch import Tensor
 
+from alue_bench.contract.byte_sizes import parse_size
 from alue_bench.contract.errors import UsageError
-from alue_bench.training.prefix.store import Draft, PrefixStore, StoredStates, parse_size
+from alue_bench.training.prefix.store import Draft, PrefixStore, StoredStates
 
 TOKENS, WIDTH = 50, 8
 SIZE = TOKENS * WIDTH * 4  # bytes of what `array` makes

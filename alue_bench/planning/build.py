@@ -9,6 +9,7 @@ from functools import partial
 from itertools import product
 
 from alue_bench import __version__
+from alue_bench.contract.byte_sizes import parse_size
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.model import Model
 from alue_bench.contract.registry import Origin, Registry, outline_of
@@ -42,7 +43,7 @@ from alue_bench.running.inputs import RunInputs
 from alue_bench.training.architecture.trial import positions_of
 from alue_bench.training.checkpointing import Checkpointing, checkpoint_folder
 from alue_bench.training.device.precision import Precision, resolve_device, resolve_graphs, resolve_precision
-from alue_bench.training.prefix.store import PrefixStore, parse_size, prefix_folder
+from alue_bench.training.prefix.store import PrefixStore, prefix_folder
 from alue_bench.training.pretrained.loading import check_keeps_head, encoder_shape, load_config
 
 

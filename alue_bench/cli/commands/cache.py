@@ -16,9 +16,10 @@ def status() -> None:
     """Show the stored outputs of frozen layers, and how much room they and the token ids take."""
     from alue_bench.cli.views.console import results
     from alue_bench.cli.views.tables import print_table
+    from alue_bench.contract.byte_sizes import parse_size, readable
     from alue_bench.data.location import cache_folder
     from alue_bench.planning.request import DEFAULT_CACHE_SIZE
-    from alue_bench.training.prefix.store import PrefixStore, parse_size, prefix_folder, readable
+    from alue_bench.training.prefix.store import PrefixStore, prefix_folder
 
     entries = PrefixStore(prefix_folder(), parse_size(DEFAULT_CACHE_SIZE), _complain).entries()
     rows = []
@@ -48,9 +49,10 @@ def clear(
 ) -> None:
     """Remove the stored outputs of frozen layers. What is needed again is computed again."""
     from alue_bench.cli.views.console import results
+    from alue_bench.contract.byte_sizes import parse_size, readable
     from alue_bench.contract.errors import UnavailableError
     from alue_bench.planning.request import DEFAULT_CACHE_SIZE
-    from alue_bench.training.prefix.store import PrefixStore, parse_size, prefix_folder, readable
+    from alue_bench.training.prefix.store import PrefixStore, prefix_folder
 
     problems: list[str] = []
     freed = PrefixStore(prefix_folder(), parse_size(DEFAULT_CACHE_SIZE), problems.append).clear()

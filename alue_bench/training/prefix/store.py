@@ -18,7 +18,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -32,8 +31,7 @@ from weakref import WeakKeyDictionary
 
 from filelock import FileLock
 
-from alue_bench.contract.errors import UsageError
-from alue_bench.contract.formats import shown
+from alue_bench.contract.byte_sizes import readable
 from alue_bench.data.location import cache_folder
 
 if TYPE_CHECKING:
@@ -386,33 +384,6 @@ class Draft:
 def prefix_folder() -> Path:
     """Return the folder of the store's entries, inside the cache folder."""
     return cache_folder() / "prefixes"
-
-
-UNITS = {"b": 1}
-UNITS |= {f"{prefix}b": 1000**power for power, prefix in enumerate("kmgt", start=1)}
-UNITS |= {f"{prefix}ib": 1024**power for power, prefix in enumerate("kmgt", start=1)}
-
-
-def parse_size(text: str) -> int:
-    """Return the number of bytes that a text such as "20GB" (decimal), "512 MiB" (binary) or "0" means.
-
-    Raises:
-        UsageError: The text is not a size.
-    """
-    # pydantic's ByteSize will not do: it accepts "20GB or so" and "10bit", and takes 20 for twenty bytes.
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower(), re.ASCII)
-    if match and match[2] in UNITS and len(match[1]) < 20:
-        return int(float(match[1]) * UNITS[match[2]])
-    if match and not match[2] and float(match[1]) == 0:
-        return 0
-    raise UsageError(f"{shown(text)} is not a size; give one with its unit, such as 20GB or 512MiB, or 0 for none")
-
-
-def readable(size: int) -> str:
-    """Format a number of bytes for people, in decimal units."""
-    from rich.filesize import decimal
-
-    return decimal(size)
 
 
 def _reserve(path: Path, size: int) -> None:
