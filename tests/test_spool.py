@@ -511,7 +511,15 @@ def test_a_server_that_is_stopped_in_the_middle_of_a_plan_and_started_again_has_
         assert len(set(fingerprints)) == len(fingerprints) == 4
         kept = [one for one in found if SPOOL_TAG in one.data.tags]
         assert kept
-        assert {file.path for file in client.list_artifacts(kept[0].info.run_id)} >= {"predictions.csv"}
+        for one in (kept[0], next(one for one in found if one.data.tags["kind"] == "run" and one not in kept)):
+            assert {f.path for f in client.list_artifacts(one.info.run_id)} >= {"config.json", "predictions.csv"}
+            assert one.data.params["freeze.bottom"] == one.data.tags["strategy"].removeprefix("bottom").replace(
+                "full", "0"
+            )
+            assert len(one.inputs.dataset_inputs) == 3
+        again = json.loads(run(*FOUR, "--tracking-uri", server.address).out)
+        assert again["tracking_uri"] == server.address
+        assert [done["status"] for done in again["runs"]] == ["reused"] * 4
 
 
 @pytest.mark.slow

@@ -138,17 +138,6 @@ def test_a_comparison_as_csv_too(install: Callable[..., Path], run: CommandLine,
     assert "python hook" in compared.err
 
 
-@pytest.mark.slow
-def test_worker_processes_print_nothing_on_it(
-    noisy: str, start_process: Callable[..., subprocess.Popen[str]], store: str, experiment: str, tiny_bert: Path
-) -> None:
-    what = ("-t", "anger", "-m", tiny_bert, "-s", "head-only", *SHORT, "--jobs", "2", "--json")
-    process = start_process("run", *what, "--tracking-uri", store, "--experiment", experiment, PYTHONPATH=noisy)
-    out, err = process.communicate(timeout=600)
-    assert [run["status"] for run in json.loads(out)["runs"]] == ["finished"], err
-    assert err.splitlines().count("descriptor run") == 1
-
-
 def test_a_plugins_own_command_keeps_stdout(noisy: str, start_process: Callable[..., subprocess.Popen[str]]) -> None:
     process = start_process("noisy", PYTHONPATH=noisy)
     out, _ = process.communicate(timeout=60)

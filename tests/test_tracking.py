@@ -10,13 +10,12 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CommandLine, environment_of
+from conftest import CommandLine
 from sklearn.metrics import f1_score
 
 from alue_bench.contract.errors import UnavailableError
@@ -352,68 +351,6 @@ class TestStore:
         said = run("-s", "full")
         assert said.code == 2
         assert "was deleted" in said.err
-
-
-@pytest.fixture(scope="module")
-def server(store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real `mlflow server` on a port that is free, which keeps the artifacts of its runs itself."""
-    import shutil
-
-    folder = tmp_path_factory.mktemp("server")
-    shutil.copy(store.removeprefix("sqlite:///"), folder / "mlflow.db")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
-    command += ["--artifacts-destination", str(folder / "kept"), "--host", "127.0.0.1", "--port", str(port)]
-    log = (folder / "log").open("w")
-    process = subprocess.Popen(
-        [*command, "--workers", "1"],
-        cwd=folder,
-        env=environment_of(folder),
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-    )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"{address}/health", timeout=1).close()
-                break
-            except OSError:
-                assert process.poll() is None, (folder / "log").read_text()
-                time.sleep(0.1)
-        yield address
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait()
-        log.close()
-
-
-@pytest.mark.slow
-def test_a_server_holds_the_same_as_a_file(run: CommandLine, server: str, experiment: str) -> None:
-    from mlflow import MlflowClient
-
-    arguments = ("-s", "full", "-s", "bottom2", "--tracking-uri", server, "--json")
-    first = run(*arguments)
-    assert first.code == 0, first.err
-    document = json.loads(first.out)
-    assert document["tracking_uri"] == server
-    assert [done["status"] for done in document["runs"]] == ["finished", "finished"]
-
-    client = MlflowClient(tracking_uri=server)
-    found = client.search_runs(
-        [client.get_experiment_by_name(experiment).experiment_id], order_by=["attributes.start_time ASC"]
-    )
-    assert [r.info.status for r in found] == ["FINISHED"] * 3
-    child = found[1]
-    assert child.data.params["freeze.bottom"] == "0"
-    assert {f.path for f in client.list_artifacts(child.info.run_id)} >= {"config.json", "predictions.csv"}
-    assert len(child.inputs.dataset_inputs) == 3
-
-    again = json.loads(run(*arguments).out)
-    assert [done["status"] for done in again["runs"]] == ["reused", "reused"]
 
 
 class TestUnreachableServer:

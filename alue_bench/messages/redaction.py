@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from typing import Any
 
 REMOVED = "***"
@@ -32,7 +33,11 @@ _HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}\b")
 
 def redact(text: str) -> str:
     """Return the text with passwords and tokens replaced by `***`."""
-    for secret in _secrets():
+    return _redact(text, _secrets())
+
+
+def _redact(text: str, secrets: Sequence[str]) -> str:
+    for secret in secrets:
         text = text.replace(secret, REMOVED)
     text = _ADDRESS.sub(rf"\g<scheme>{REMOVED}@", text)
     text = _QUERY.sub(rf"\g<name>{REMOVED}", text)
@@ -45,12 +50,16 @@ def redacted(value: Any) -> Any:
     Call this before the value is written as JSON. In the JSON text, quotation marks in a secret would be escaped, so
     that the secret would not be recognised, and numbers that equal a secret would be replaced.
     """
+    return _redacted(value, _secrets())
+
+
+def _redacted(value: Any, secrets: Sequence[str]) -> Any:
     if isinstance(value, str):
-        return redact(value)
+        return _redact(value, secrets)
     if isinstance(value, dict):
-        return {redacted(key): redacted(item) for key, item in value.items()}
+        return {_redacted(key, secrets): _redacted(item, secrets) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [redacted(item) for item in value]
+        return [_redacted(item, secrets) for item in value]
     return value
 
 

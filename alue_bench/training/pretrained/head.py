@@ -26,6 +26,17 @@ def head_names(model: Any) -> frozenset[str]:
     Args:
         model: A model with a classification head, possibly on the meta device. It is not changed.
     """
+    key = f"{type(model).__name__} {model.config.to_json_string()}"
+    if key not in _known:
+        _known[key] = _names_without_pretraining(model)
+    return _known[key]
+
+
+_known: dict[str, frozenset[str]] = {}
+"""The names by class and configuration: building the classes for pre-training takes a third of a second."""
+
+
+def _names_without_pretraining(model: Any) -> frozenset[str]:
     prefix = f"{model.base_model_prefix}."
     known: set[str] = set()
     for pretrained in _pretraining_classes(model.config):
