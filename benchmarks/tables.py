@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from benchmarks.comparison import Summary
+    from benchmarks.timing.comparison import Summary
 
 NONE = "–"
 WORDS = 2

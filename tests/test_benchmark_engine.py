@@ -17,18 +17,18 @@ from conftest import REPOSITORY, Finished
 
 from alue_bench.contract.errors import DataError
 from benchmarks import engine, sweep, sweep_report
-from benchmarks.cells import WAYS, Cell, possible_ways, schedule
-from benchmarks.checkpoint import tokenizer_of
+from benchmarks.timing.cells import WAYS, Cell, possible_ways, schedule
+from benchmarks.timing.checkpoint import tokenizer_of
 from benchmarks.command_line import shown_command
-from benchmarks.comparison import Comparison, Summary, comparison, ratio, summary, tail_mean
-from benchmarks.engine_report import closing_lines, summaries
-from benchmarks.fitting import fit_by_engine, fit_by_trainer
+from benchmarks.timing.comparison import Comparison, Summary, comparison, ratio, summary, tail_mean
+from benchmarks.engine.report import closing_lines, summaries
+from benchmarks.timing.fitting import fit_by_engine, fit_by_trainer
 from benchmarks.machine import peaks
-from benchmarks.measuring import Measurement, MeasurementFailed, measured_apart, measured_here
-from benchmarks.profiling import kind_of
-from benchmarks.rows import Row, read_rows
-from benchmarks.settings import Setup
-from benchmarks.starting_point import StartingPoint, encoder_shape, freeze_plan, prepared
+from benchmarks.timing.measuring import Measurement, MeasurementFailed, measured_apart, measured_here
+from benchmarks.engine.profiling import kind_of
+from benchmarks.timing.rows import Row, read_rows
+from benchmarks.timing.settings import Setup
+from benchmarks.timing.starting_point import StartingPoint, encoder_shape, freeze_plan, prepared
 
 MODEL = ("--layers", "2", "--hidden", "32", "--heads", "2")
 SMALL = ("--sample", "--rows", "40", "--eval-rows", "16", "--epochs", "1", "--repetitions", "1", *MODEL)

@@ -13,7 +13,7 @@ from alue_bench.planning.build import build_plan
 from alue_bench.planning.grid import parse_grid
 from alue_bench.planning.request import PlanRequest
 from benchmarks import whole_sweep
-from benchmarks.sampling import estimated_sum, strata, trainer_cells
+from benchmarks.sweep.whole.sampling import estimated_sum, strata, trainer_cells
 
 COSTS = st.dictionaries(st.text(min_size=1, max_size=4), st.floats(1, 100), min_size=1, max_size=40)
 

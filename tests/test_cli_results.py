@@ -20,7 +20,7 @@ from alue_bench.contract.task import Labels
 from alue_bench.report.comparison import natural_order
 from alue_bench.tracking.connection import Connection, connect
 from alue_bench.tracking.reading import read_results
-from benchmarks.large_store import multiply
+from benchmarks.large_store.command import multiply
 
 BINARY = Labels.binary("NOT_OFF", "OFF")
 GOLD = np.random.default_rng(0).integers(0, 2, 120)

@@ -25,7 +25,7 @@ from alue_bench.tracking import recording, retry
 from alue_bench.tracking.connection import Connection, connect, store_name
 from alue_bench.tracking.record import Closing, DataUsed, Opening
 from alue_bench.tracking.spool import RECORD, SPOOL_TAG, Spool, all_spools, damaged_entries
-from benchmarks.servers import binaries, running_mlflow, running_postgresql
+from stress.servers import binaries, running_mlflow, running_postgresql
 
 Runs = Callable[..., list[Any]]
 

@@ -39,8 +39,8 @@ from typing import TYPE_CHECKING, Any
 from alue_bench.contract.errors import AlueBenchError, UsageError
 from benchmarks.command_line import Parser, shown_command, told
 from benchmarks.machine import described, hardware
-from benchmarks.measuring import REPOSITORY
-from benchmarks.sampling import Estimate, estimated_sum, strata, trainer_cells
+from benchmarks.timing.measuring import REPOSITORY
+from benchmarks.sweep.whole.sampling import Estimate, estimated_sum, strata, trainer_cells
 from benchmarks.tables import Sheet, number, show
 
 if TYPE_CHECKING:
@@ -311,7 +311,7 @@ class Baseline:
 
     def __init__(self, planned: PlannedRun) -> None:
         """Prepare the data of a run and warm up with a training of one step."""
-        from benchmarks import trainer_baseline
+        from benchmarks.timing import trainer_baseline
 
         tokenizer = planned.inputs.models.tokenizer(planned.inputs.checkpoint)
         pad_id = tokenizer.pad_token_id
@@ -351,7 +351,7 @@ class Baseline:
         from alue_bench.training.device.precision import Device
         from alue_bench.training.freezing import apply_plan
         from alue_bench.training.pretrained.loading import load_model
-        from benchmarks import trainer_baseline
+        from benchmarks.timing import trainer_baseline
 
         spec, task = planned.spec, planned.inputs.train_task
         model = load_model(planned.inputs.checkpoint, task.labels, init_seed=spec.init_seed)

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import TrainingError
 from alue_bench.data.batches import Padding
-from benchmarks.cells import ENGINE, GRAPHS, TRAINER_WAYS, Cell
-from benchmarks.comparison import tail_mean
-from benchmarks.fitting import Fitted, fit_by_engine, fit_by_trainer
+from benchmarks.timing.cells import ENGINE, GRAPHS, TRAINER_WAYS, Cell
+from benchmarks.timing.comparison import tail_mean
+from benchmarks.timing.fitting import Fitted, fit_by_engine, fit_by_trainer
 from benchmarks.machine import hardware
-from benchmarks.rows import read_rows
-from benchmarks.settings import Setup, chosen_setup
-from benchmarks.starting_point import StartingPoint, encoder_shape, freeze_plan, prepared
+from benchmarks.timing.rows import read_rows
+from benchmarks.timing.settings import Setup, chosen_setup
+from benchmarks.timing.starting_point import StartingPoint, encoder_shape, freeze_plan, prepared
 
 if TYPE_CHECKING:
     from alue_bench.training.device.precision import Device

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from benchmarks.cells import BASE, ENGINE, Cell, in_order
-from benchmarks.comparison import Comparison, Summary, comparison, ratio, summary
-from benchmarks.measuring import Measurement
+from benchmarks.timing.cells import BASE, ENGINE, Cell, in_order
+from benchmarks.timing.comparison import Comparison, Summary, comparison, ratio, summary
+from benchmarks.timing.measuring import Measurement
 from benchmarks.tables import Sheet, number, span
 
 

@@ -32,15 +32,15 @@ from pathlib import Path
 from alue_bench.contract.errors import AlueBenchError
 from alue_bench.contract.strategy import EncoderShape
 from alue_bench.training.device.precision import resolve_graphs
-from benchmarks.cells import GRAPHS, PRECISIONS, STRATEGIES, WAYS, Cell, possible_ways, schedule
+from benchmarks.timing.cells import GRAPHS, PRECISIONS, STRATEGIES, WAYS, Cell, possible_ways, schedule
 from benchmarks.command_line import Parser, check_written_files, shown_command, told
-from benchmarks.engine_report import all_sheets, closing_lines, summaries
-from benchmarks.ledger import Ledger, common_settings
-from benchmarks.measuring import Measure, measured_apart, print_one
-from benchmarks.profiling import profile
-from benchmarks.rows import chosen_rows, rows_on_disk, write_rows
-from benchmarks.settings import add_shared_options
-from benchmarks.starting_point import encoder_shape, freeze_plan
+from benchmarks.engine.report import all_sheets, closing_lines, summaries
+from benchmarks.timing.measurements import Ledger, common_settings
+from benchmarks.timing.measuring import Measure, measured_apart, print_one
+from benchmarks.engine.profiling import profile
+from benchmarks.timing.rows import chosen_rows, rows_on_disk, write_rows
+from benchmarks.timing.settings import add_shared_options
+from benchmarks.timing.starting_point import encoder_shape, freeze_plan
 from benchmarks.tables import show, write_page
 
 BENCHMARK = "engine"

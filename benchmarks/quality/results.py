@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.bag_of_characters import Yardstick, defined, yardstick
+from benchmarks.quality.bag_of_characters import Yardstick, defined, yardstick
 from benchmarks.intervals import Estimate, estimate, paired_difference, relative_change
 
 if TYPE_CHECKING:

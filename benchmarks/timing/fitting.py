@@ -14,7 +14,7 @@ from alue_bench.contract.errors import UnavailableError
 from alue_bench.contract.strategy import FreezePlan
 from alue_bench.data.batches import Padding
 from benchmarks.machine import peaks
-from benchmarks.starting_point import StartingPoint
+from benchmarks.timing.starting_point import StartingPoint
 
 if TYPE_CHECKING:
     from alue_bench.data.tokenisation import TokenisedSplit
@@ -51,7 +51,7 @@ def fit_by_trainer(start: StartingPoint, plan: FreezePlan, way: str, seed: int, 
     """
     from alue_bench.training.architecture.encoder_stack import view_as_stack
     from alue_bench.training.forward import LibraryForward
-    from benchmarks import trainer_baseline
+    from benchmarks.timing import trainer_baseline
 
     run = trainer_baseline.fit(
         lambda: start.fresh_stack(plan).model,

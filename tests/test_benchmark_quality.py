@@ -14,14 +14,14 @@ from conftest import Finished
 from alue_bench.contract.errors import UsageError
 from alue_bench.planning.build import PlannedRun, build_plan
 from alue_bench.planning.request import PlanRequest
-from benchmarks.bag_of_characters import yardstick
+from benchmarks.quality.bag_of_characters import yardstick
 from benchmarks.command_line import shown_command
 from benchmarks.intervals import Estimate, estimate, paired_difference, relative_change
-from benchmarks.mini_quality import FOLDERS, main
-from benchmarks.mini_quality_models import chosen_models, with_models
-from benchmarks.mini_quality_report import all_sheets, closing_lines, document
-from benchmarks.mini_quality_results import Measured, Results, TaskFacts, by_cell
-from benchmarks.random_copy import random_copy
+from benchmarks.quality.command import FOLDERS, main
+from benchmarks.quality.models import chosen_models, with_models
+from benchmarks.quality.report import all_sheets, closing_lines, document
+from benchmarks.quality.results import Measured, Results, TaskFacts, by_cell
+from benchmarks.quality.random_copy import random_copy
 from benchmarks.tables import as_markdown
 
 FOLDER = os.environ.get("ALUE_BENCH_DATA", "")  # before the fixtures take it out of the environment
@@ -185,7 +185,7 @@ class TestStatistics:
 
 def results(*scores: tuple[float, float]) -> Results:
     """One task, one strategy; each pair is a seed's score of the model and of the random copy."""
-    from benchmarks.bag_of_characters import Yardstick
+    from benchmarks.quality.bag_of_characters import Yardstick
 
     seeds = range(42, 42 + len(scores))
     facts = TaskFacts("anger", "f1_macro", 2000, 700, "real", Yardstick(0.3, 0.6, 0.6, 1.0, 0.1))

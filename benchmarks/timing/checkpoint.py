@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.settings import Setup
+from benchmarks.timing.settings import Setup
 
 if TYPE_CHECKING:
     from alue_bench.training.pretrained.loading import Checkpoint

@@ -37,9 +37,9 @@ from typing import Any
 
 from alue_bench.contract.errors import AlueBenchError, UsageError
 from benchmarks.command_line import Parser, shown_command, told
-from benchmarks.fault_places import AWAY_S, Invoke, fill_the_disk, stop_the_server
-from benchmarks.fault_processes import Started, Victim, in_a_copy, load_libraries, ray_cluster, start
-from benchmarks.fault_store import Verdict, first_start_ms, gap_ms, stored_runs, verdict
+from .outages import AWAY_S, Invoke, fill_the_disk, stop_the_server
+from .processes import Started, Victim, in_a_copy, load_libraries, ray_cluster, start
+from .store import Verdict, first_start_ms, gap_ms, stored_runs, verdict
 from benchmarks.tables import NONE, Sheet, number, show
 
 KILLS, SEED, SEEDS, TOGETHER = 50, 1, 5, 8
@@ -196,7 +196,7 @@ def save_tiny_model(folder: Path) -> None:
     from alue_bench.planning.available import resolve_model
     from alue_bench.training.pretrained.library import quiet_transformers
     from alue_bench.training.pretrained.loading import locate_checkpoint
-    from benchmarks.random_copy import fresh_model
+    from benchmarks.quality.random_copy import fresh_model
 
     mini = locate_checkpoint(resolve_model("mini", load_registry())).folder
     config = AutoConfig.from_pretrained(mini)

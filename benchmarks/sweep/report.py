@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.cells import BASE, SEPARATE, SHARED
-from benchmarks.comparison import Summary, ratio, summary
-from benchmarks.measuring import Measurement
+from benchmarks.timing.cells import BASE, SEPARATE, SHARED
+from benchmarks.timing.comparison import Summary, ratio, summary
+from benchmarks.timing.measuring import Measurement
 from benchmarks.tables import Sheet, number, span
 
 KEPT = {SHARED: "in one store", SEPARATE: "each its own", BASE: "at every step"}

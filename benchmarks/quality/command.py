@@ -27,11 +27,11 @@ from alue_bench.contract.model import Model
 from alue_bench.contract.registry import load_registry
 from alue_bench.executors.termination import code_of_stop, stop_on_sigterm
 from benchmarks.command_line import Parser, check_written_files, shown_command, told
-from benchmarks.mini_quality_models import BUNDLED, chosen_models, with_models
-from benchmarks.mini_quality_report import all_sheets, closing_lines, document, measured_under, origin
-from benchmarks.mini_quality_results import gathered
-from benchmarks.mini_quality_runs import recorded_outcomes, run_records
-from benchmarks.random_copy import random_copy
+from benchmarks.quality.models import BUNDLED, chosen_models, with_models
+from benchmarks.quality.report import all_sheets, closing_lines, document, measured_under, origin
+from benchmarks.quality.results import gathered
+from benchmarks.quality.runs import recorded_outcomes, run_records
+from benchmarks.quality.random_copy import random_copy
 from benchmarks.tables import console, show, write_page
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.strategy import EncoderShape, FreezePlan
 from alue_bench.contract.task import Labels
-from benchmarks.checkpoint import checkpoint_in, tokenizer_of
-from benchmarks.rows import Row, Rows
-from benchmarks.settings import Setup
+from benchmarks.timing.checkpoint import checkpoint_in, tokenizer_of
+from benchmarks.timing.rows import Row, Rows
+from benchmarks.timing.settings import Setup
 
 if TYPE_CHECKING:
     import torch

@@ -16,12 +16,12 @@ from alue_bench import __version__
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.spec import digest_of
 from alue_bench.executors.termination import code_of_stop, stop_on_sigterm
-from benchmarks.cells import Cell
-from benchmarks.checkpoint import checkpoint_in
+from benchmarks.timing.cells import Cell
+from benchmarks.timing.checkpoint import checkpoint_in
 from benchmarks.machine import described
-from benchmarks.measuring import REPOSITORY, Measurement
-from benchmarks.rows import Rows
-from benchmarks.settings import Setup
+from benchmarks.timing.measuring import REPOSITORY, Measurement
+from benchmarks.timing.rows import Rows
+from benchmarks.timing.settings import Setup
 
 SOURCES = ("alue_bench/training/**/*.py", "benchmarks/trainer_baseline.py")
 """The source files whose contents affect training; measurements by different versions of them are not comparable."""

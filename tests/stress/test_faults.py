@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, environment_of
 
-from benchmarks.fault_store import StoredRun, gap_ms, verdict
-from benchmarks.faults import main
+from stress.store import StoredRun, gap_ms, verdict
+from stress.command import main
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a POSIX system")
 

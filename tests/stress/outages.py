@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from alue_bench.contract.errors import UnavailableError
-from benchmarks.fault_processes import Started
-from benchmarks.fault_store import Verdict, stored_runs, verdict
-from benchmarks.servers import MlflowServer
+from .processes import Started
+from .store import Verdict, stored_runs, verdict
+from .servers import MlflowServer
 
 AWAY_S = 30.0
 SPARE = 512 * 1024

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from alue_bench import __version__
 from benchmarks.intervals import Estimate
-from benchmarks.mini_quality_results import Results
-from benchmarks.mini_quality_runs import EXPERIMENT
+from benchmarks.quality.results import Results
+from benchmarks.quality.runs import EXPERIMENT
 from benchmarks.tables import NONE, Sheet, number
 
 if TYPE_CHECKING:

@@ -23,14 +23,14 @@ from pathlib import Path
 
 from alue_bench.contract.errors import AlueBenchError
 from alue_bench.contract.strategy import EncoderShape
-from benchmarks.cells import BASE, ENGINE, ORDER_SEED, PRECISIONS, SEPARATE, SHARED, Cell
+from benchmarks.timing.cells import BASE, ENGINE, ORDER_SEED, PRECISIONS, SEPARATE, SHARED, Cell
 from benchmarks.command_line import Parser, check_written_files, shown_command, told
-from benchmarks.ledger import Ledger, common_settings
-from benchmarks.measuring import Measure, Measurement, measured_apart
-from benchmarks.rows import chosen_rows, rows_on_disk
-from benchmarks.settings import Setup, add_shared_options
-from benchmarks.starting_point import encoder_shape, freeze_plan
-from benchmarks.sweep_report import cell_sheet, closing_line, document, total_sheet, totals
+from benchmarks.timing.measurements import Ledger, common_settings
+from benchmarks.timing.measuring import Measure, Measurement, measured_apart
+from benchmarks.timing.rows import chosen_rows, rows_on_disk
+from benchmarks.timing.settings import Setup, add_shared_options
+from benchmarks.timing.starting_point import encoder_shape, freeze_plan
+from benchmarks.sweep.report import cell_sheet, closing_line, document, total_sheet, totals
 from benchmarks.tables import show, write_page
 
 BENCHMARK = "sweep"

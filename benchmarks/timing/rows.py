@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from alue_bench.contract.errors import DataError, UsageError
 from alue_bench.contract.task import Labels
-from benchmarks.checkpoint import tokenizer_of
-from benchmarks.settings import Setup, chosen_setup
+from benchmarks.timing.checkpoint import tokenizer_of
+from benchmarks.timing.settings import Setup, chosen_setup
 
 TASK = "oold"
 
