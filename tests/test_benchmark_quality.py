@@ -12,16 +12,16 @@ import pytest
 from conftest import Finished
 
 from alue_bench.contract.errors import UsageError
+from alue_bench.evaluation.intervals import Estimate
 from alue_bench.planning.build import PlannedRun, build_plan
 from alue_bench.planning.request import PlanRequest
-from benchmarks.quality.bag_of_characters import yardstick
 from benchmarks.command_line import shown_command
-from benchmarks.intervals import Estimate, estimate, paired_difference, relative_change
+from benchmarks.quality.bag_of_characters import yardstick
 from benchmarks.quality.command import FOLDERS, main
 from benchmarks.quality.models import chosen_models, with_models
-from benchmarks.quality.report import all_sheets, closing_lines, document
-from benchmarks.quality.results import Measured, Results, TaskFacts, by_cell
 from benchmarks.quality.random_copy import random_copy
+from benchmarks.quality.report import all_sheets, closing_lines, document
+from benchmarks.quality.results import Measured, Results, TaskFacts, by_cell, paired_difference, relative_change, sign
 from benchmarks.tables import as_markdown
 
 FOLDER = os.environ.get("ALUE_BENCH_DATA", "")  # before the fixtures take it out of the environment
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("folders_of_its_own")
 
 @pytest.fixture
 def benchmark(capsys: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
-    """`python -m benchmarks.mini_quality ARGUMENTS`, in this process."""
+    """`python -m benchmarks.quality ARGUMENTS`, in this process."""
 
     def call(*arguments: object) -> Finished:
         capsys.readouterr()
@@ -152,23 +152,12 @@ class TestYardstick:
 
 
 class TestStatistics:
-    def test_the_interval_of_three_values(self) -> None:
-        # By hand: mean 2, standard deviation 1, standard error 1/√3, t(0.975; 2) = 4.302653.
-        found = estimate([1.0, 2.0, 3.0])
-        assert found is not None
-        assert found.mean == 2
-        assert found.half_width == pytest.approx(4.302653 / 3**0.5)
-        assert found.interval == pytest.approx((2 - 2.484138, 2 + 2.484138), abs=1e-6)
-        assert found.sign == 0
-
-    @pytest.mark.parametrize(("low", "high", "sign"), [(0.5, 0.7, 1), (-0.7, -0.5, -1), (-0.1, 0.1, 0)])
-    def test_whether_it_excludes_zero(self, low: float, high: float, sign: int) -> None:
-        assert Estimate((low + high) / 2, (high - low) / 2).sign == sign
-
-    def test_one_value_has_no_interval(self) -> None:
-        assert estimate([0.25]) == Estimate(0.25, None)
-        assert Estimate(0.25, None).sign == 0
-        assert estimate([]) is None
+    @pytest.mark.parametrize(
+        ("low", "high", "expected"), [(0.5, 0.7, 1), (-0.7, -0.5, -1), (-0.1, 0.1, 0), (0.0, 0.1, 0)]
+    )
+    def test_a_sign_is_that_of_an_interval_without_zero(self, low: float, high: float, expected: int) -> None:
+        assert sign(Estimate((low + high) / 2, (high - low) / 2, 3)) == expected
+        assert sign(Estimate(0.25, None, 1)) == sign(None) == 0
 
     def test_differences_are_taken_seed_by_seed(self) -> None:
         # The two vary by seed, their difference does not: 0.1 and 0.3 above, mean 0.2, t(0.975; 1) = 12.706205.
@@ -216,7 +205,12 @@ class TestTables:
         row = dict(zip(sheet.columns, sheet.rows[0], strict=True))
         assert (row["mini"], row["mini - random"], row["95 % interval"]) == ("0.500 ± –", "+0.100", "–")
         assert "One seed gives no interval" in "".join(closing_lines(found))
-        assert document(found)["results"][0]["score"] == {"mean": 0.5, "half_width": None, "interval": None}
+        assert document(found)["results"][0]["score"] == {
+            "mean": 0.5,
+            "half_width": None,
+            "values": 1,
+            "interval": None,
+        }
 
     def test_with_nothing_measured(self) -> None:
         (sheet,) = all_sheets(results())
@@ -230,8 +224,8 @@ class TestTables:
 
 def test_the_command_is_shown_without_the_folders_of_this_machine() -> None:
     given = ["--data-dir", "/a/b/data", "--model", "old=~/c/mini/", "--store", "sqlite:////d/e.db", "--model", "A/B"]
-    assert shown_command("mini_quality", given, FOLDERS) == (
-        "python -m benchmarks.mini_quality --data-dir data --model old=mini/ --store sqlite:///e.db --model A/B"
+    assert shown_command("benchmarks.quality", given, FOLDERS) == (
+        "python -m benchmarks.quality --data-dir data --model old=mini/ --store sqlite:///e.db --model A/B"
     )
 
 

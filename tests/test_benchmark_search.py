@@ -1,4 +1,4 @@
-"""`benchmarks.search`: a search held against a finished sweep, both real, of a tiny model."""
+"""The benchmark of a search: a search held against a finished sweep, both real, of a tiny model."""
 
 from __future__ import annotations
 

@@ -32,18 +32,19 @@ from pathlib import Path
 from alue_bench.contract.errors import AlueBenchError
 from alue_bench.contract.strategy import EncoderShape
 from alue_bench.training.device.precision import resolve_graphs
-from benchmarks.timing.cells import GRAPHS, PRECISIONS, STRATEGIES, WAYS, Cell, possible_ways, schedule
 from benchmarks.command_line import Parser, check_written_files, shown_command, told
-from benchmarks.engine.report import all_sheets, closing_lines, summaries
-from benchmarks.timing.measurements import Ledger, common_settings
-from benchmarks.timing.measuring import Measure, measured_apart, print_one
 from benchmarks.engine.profiling import profile
+from benchmarks.engine.report import all_sheets, closing_lines, summaries
+from benchmarks.tables import show, write_page
+from benchmarks.timing.cells import GRAPHS, PRECISIONS, STRATEGIES, WAYS, Cell, possible_ways, schedule
+from benchmarks.timing.measurements import MeasurementLedger, common_settings
+from benchmarks.timing.measuring import Measure, measured_apart, print_one
 from benchmarks.timing.rows import chosen_rows, rows_on_disk, write_rows
 from benchmarks.timing.settings import add_shared_options
 from benchmarks.timing.starting_point import encoder_shape, freeze_plan
-from benchmarks.tables import show, write_page
 
 BENCHMARK = "engine"
+MODULE = f"benchmarks.{BENCHMARK}"
 
 
 def main(arguments: Sequence[str] | None = None, *, measured: Measure = measured_apart) -> int:
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None, *, measured: Measure = measured
             return only_write_rows(options)
         if options.profile:
             return profile(options)
-        return benchmark(options, command=shown_command(BENCHMARK, given), measured=measured)
+        return benchmark(options, command=shown_command(MODULE, given), measured=measured)
     except AlueBenchError as error:
         return told(error)
 
@@ -80,14 +81,14 @@ def benchmark(options: argparse.Namespace, *, command: str, measured: Measure) -
     cells = chosen_cells(options, encoder_shape(setup))
     todo = schedule(cells, options.repetitions)
     with rows_on_disk(rows) as file:
-        ledger = Ledger(options.json, BENCHMARK, common_settings(setup, rows), command)
+        ledger = MeasurementLedger(options.json, BENCHMARK, common_settings(setup, rows), command)
         code = ledger.fill(todo, lambda cell, repetition: measured(setup, file, cell, repetition, None))
     if code:
         return code
     measurements = ledger.among(todo)
     sheets, lines = all_sheets(measurements), closing_lines(measurements)
     show(sheets, lines)
-    ledger.write(summaries(measurements))
+    ledger.record(summaries(measurements))
     write_page(options.markdown, sheets, [*lines, ledger.origin()])
     return 0
 
@@ -119,7 +120,7 @@ def chosen_cells(options: argparse.Namespace, shape: EncoderShape) -> list[Cell]
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="python -m benchmarks.engine",
+        prog=f"python -m {MODULE}",
         description="Time fine-tuning by our engine and by the library's Trainer.",
         allow_abbrev=False,
     )
@@ -135,7 +136,3 @@ def _parser() -> argparse.ArgumentParser:
     add("--repetition", type=int, help=argparse.SUPPRESS)
     add("--store", type=Path, help=argparse.SUPPRESS)
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.strategy import FreezePlan
+from benchmarks.tables import Sheet, number, show
 from benchmarks.timing.fitting import fine_tune, with_prefix
 from benchmarks.timing.rows import chosen_rows
 from benchmarks.timing.starting_point import StartingPoint, encoder_shape, freeze_plan, prepared
-from benchmarks.tables import Sheet, number, show
 
 if TYPE_CHECKING:
     from alue_bench.training.architecture.encoder_stack import EncoderStack

@@ -1,4 +1,4 @@
-"""The report of `benchmarks.engine`: seconds and their ratios, costs relative to full fine-tuning, losses, scores."""
+"""The report of the engine's benchmark: seconds, their ratios, costs relative to full fine-tuning, losses, scores."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from benchmarks.tables import Sheet, number, span
 from benchmarks.timing.cells import BASE, ENGINE, Cell, in_order
 from benchmarks.timing.comparison import Comparison, Summary, comparison, ratio, summary
 from benchmarks.timing.measuring import Measurement
-from benchmarks.tables import Sheet, number, span
 
 
 def summaries(measurements: Sequence[Measurement]) -> dict[str, Any]:

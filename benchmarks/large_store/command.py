@@ -9,11 +9,10 @@ user would wait for it.
 
 from __future__ import annotations
 
-import os
+import argparse
 import shutil
 import sqlite3
 import subprocess
-import sys
 import tempfile
 import time
 import uuid
@@ -24,6 +23,7 @@ from pathlib import Path
 from alue_bench.contract.errors import AlueBenchError, UsageError
 from alue_bench.tracking.connection import open_store, sqlite_path
 from benchmarks.command_line import Parser, told
+from benchmarks.processes import ALUE_BENCH, environment
 
 LIMIT_S = 30.0
 """The longest acceptable time in seconds for ten thousand runs."""
@@ -91,22 +91,37 @@ def time_commands(database: Path, experiment: str, folder: Path) -> Iterator[tup
         arguments = [*command, "--tracking-uri", f"sqlite:///{database}", "--experiment", experiment]
         started = time.perf_counter()
         done = subprocess.run(
-            [sys.executable, "-c", "from alue_bench.cli.main import main; main()", *arguments],
+            [*ALUE_BENCH, *arguments],
             cwd=folder,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))},
+            env=environment(),
             stdout=subprocess.DEVNULL,
             check=False,
         )
         yield " ".join(command), time.perf_counter() - started, done.returncode
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the command line and return the exit code: 1 if a command failed or took too long."""
-    parser = Parser(prog="python -m benchmarks.large_store", description=__doc__.splitlines()[0])
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0 in time, 1 a command failed or took too long, 2 misuse."""
+    try:
+        return benchmark(_parser().parse_args(arguments))
+    except AlueBenchError as error:
+        return told(error)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="python -m benchmarks.large_store", description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--store", required=True, help="sqlite:///FILE with a few finished runs")
-    parser.add_argument("--experiment", default="alue-bench")
-    parser.add_argument("--runs", type=int, default=10_000, help="the least number of runs in the copy")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--experiment", default="alue-bench", help="(default: alue-bench)")
+    parser.add_argument("--runs", type=int, default=10_000, help="runs in the copy at least (default: 10000)")
+    return parser
+
+
+def benchmark(options: argparse.Namespace) -> int:
+    """Copy the store, multiply its runs, time the commands, and return the exit code.
+
+    Raises:
+        UsageError: The store cannot be copied or has no finished run.
+    """
     if not options.store.startswith("sqlite:"):
         raise UsageError(f"--store {options.store}: only a sqlite file can be copied")
     open_store(options.store, options.experiment)
@@ -124,10 +139,3 @@ def main(arguments: Sequence[str]) -> int:
             print(f"{seconds:6.1f} s  alue-bench {command}{said}", flush=True)
             in_time &= code == 0 and seconds <= LIMIT_S
     return 0 if in_time else 1
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except AlueBenchError as error:
-        sys.exit(told(error))

@@ -6,7 +6,6 @@ sees exactly the rows of a planned run and is scored by the same metric.
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import Any
 from alue_bench.contract.task import Labels, TargetKind
 from alue_bench.data.splits import SplitRows
 from alue_bench.running.inputs import RunInputs
+from alue_bench.search.observations import defined
 
 STRENGTHS = (1.0, 10.0)
 """The values of C (inverse regularisation; 1 / alpha for Ridge) from which the best dev score selects one."""
@@ -125,11 +125,6 @@ def decided(estimator: Any, features: Any, labels: Labels) -> Any:
     if labels.kind is TargetKind.MULTILABEL:
         return (estimator.predict_proba(features) > labels.threshold).astype("int64")
     return estimator.predict(features)
-
-
-def defined(score: float) -> float:
-    """Return the score, or 0 if it is undefined, as a correlation with a constant is."""
-    return score if math.isfinite(score) else 0.0
 
 
 def _texts(rows: SplitRows) -> list[list[str]]:

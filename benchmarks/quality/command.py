@@ -1,6 +1,6 @@
 """Compare the bundled encoder with the same architecture with random weights, to measure what pre-training gives.
 
-    python -m benchmarks.mini_quality --data-dir DIR
+    python -m benchmarks.quality --data-dir DIR
 
 The random copy has the same configuration, tokenizer and hyper-parameters, but randomly initialised weights. All runs
 go through the harness into MLflow, so that repeating the command continues where it stopped. The table also has a
@@ -13,32 +13,32 @@ cover other pre-training runs, other random encoders or other test rows, and are
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from alue_bench.contract.errors import AlueBenchError, UsageError
 from alue_bench.contract.model import Model
 from alue_bench.contract.registry import load_registry
 from alue_bench.executors.termination import code_of_stop, stop_on_sigterm
 from benchmarks.command_line import Parser, check_written_files, shown_command, told
+from benchmarks.ledger import header, write_json
 from benchmarks.quality.models import BUNDLED, chosen_models, with_models
+from benchmarks.quality.random_copy import random_copy
 from benchmarks.quality.report import all_sheets, closing_lines, document, measured_under, origin
 from benchmarks.quality.results import gathered
 from benchmarks.quality.runs import recorded_outcomes, run_records
-from benchmarks.quality.random_copy import random_copy
-from benchmarks.tables import console, show, write_page
+from benchmarks.tables import show, write_page
 
 if TYPE_CHECKING:
     from alue_bench.planning.build import Plan
     from alue_bench.planning.request import PlanRequest
 
-BENCHMARK = "mini_quality"
+BENCHMARK = "quality"
+MODULE = f"benchmarks.{BENCHMARK}"
 TASKS = ("mdd", "anger", "oold", "ohsd", "mq2q", "sec", "svreg", "xnli")
 STRATEGIES = ("full", "bottom3top4")
 FOLDERS = re.compile(r"(^|=|sqlite:///)(?:~|\.{0,2})/(?:.*/)?(?=[^/])")
@@ -50,18 +50,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
-        return benchmark(_parser().parse_args(given), command=shown_command(BENCHMARK, given, FOLDERS))
+        return benchmark(_parser().parse_args(given), command=shown_command(MODULE, given, FOLDERS))
     except AlueBenchError as error:
         return told(error)
 
 
 def benchmark(options: argparse.Namespace, *, command: str) -> int:
     """Plan and execute the runs, show the comparison, and return the exit code."""
+    from alue_bench.cli.views.console import remarks
     from alue_bench.cli.views.tables import plan_view
     from alue_bench.executors.local import Interrupted
     from alue_bench.planning.build import build_plan
 
-    talk = console(sys.stderr)
+    talk = remarks()
     check_written_files(options)
     installed = load_registry()
     models = chosen_models(options.model or [BUNDLED], installed)
@@ -84,7 +85,7 @@ def benchmark(options: argparse.Namespace, *, command: str) -> int:
         talk.print("interrupted: every run is done; run the same command again to compare them")
         return code_of_stop(stop)
 
-    circumstances = measured_under(plan, command)
+    circumstances = header(BENCHMARK, command) | measured_under(plan)
     sheets, lines = all_sheets(results), closing_lines(results)
     show(sheets, lines)
     if options.json:
@@ -92,28 +93,13 @@ def benchmark(options: argparse.Namespace, *, command: str) -> int:
     write_page(options.markdown, sheets, [*lines, origin(circumstances)])
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     for outcome in failed:
-        talk.print(f"failed {outcome.spec.label}: {outcome.cause}", style="red", markup=False)
+        talk.print(f"failed {outcome.spec.label}: {outcome.cause}", style="red")
     return 1 if failed else 0
-
-
-def write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """Write a document as JSON; numbers that are not finite become null."""
-    text = json.dumps(_finite(content), ensure_ascii=False, indent=2, allow_nan=False)
-    file.write_text(text + "\n", encoding="utf-8")
-
-
-def _finite(value: Any) -> Any:
-    """Return the value with None in place of every number that is not finite, since JSON has no NaN."""
-    if isinstance(value, Mapping):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="python -m benchmarks.mini_quality",
+        prog=f"python -m {MODULE}",
         description="Compare models with their architecture's random weights and with a linear model.",
         allow_abbrev=False,
     )
@@ -192,7 +178,3 @@ def _check_plan(plan: Plan, *, sample: bool) -> None:
             f"there are no official files of {', '.join(lacking)}; name their folder with --data-dir or "
             "ALUE_BENCH_DATA, or try the benchmark itself with --sample"
         )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

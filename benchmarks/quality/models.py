@@ -12,7 +12,7 @@ from alue_bench.contract.registry import Declared, Origin, Registry
 from alue_bench.contract.task import NAME
 
 BUNDLED = "mini"
-ORIGIN = Origin("alue-bench", __version__, "benchmarks", "benchmarks.mini_quality")
+ORIGIN = Origin("alue-bench", __version__, "benchmarks", "benchmarks.quality")
 
 
 def chosen_models(options: Sequence[str], registry: Registry) -> list[Model]:

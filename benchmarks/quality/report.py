@@ -1,16 +1,14 @@
-"""The report of `benchmarks.mini_quality`: models compared with random weights, strategies with the first strategy."""
+"""The report of the benchmark of quality: models compared with random weights, strategies with the first strategy."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from alue_bench import __version__
-from benchmarks.intervals import Estimate
-from benchmarks.quality.results import Results
-from benchmarks.quality.runs import EXPERIMENT
+from alue_bench.evaluation.intervals import Estimate
+from benchmarks.machine import described
+from benchmarks.quality.results import Results, sign
 from benchmarks.tables import NONE, Sheet, number
 
 if TYPE_CHECKING:
@@ -85,7 +83,7 @@ def closing_lines(results: Results) -> list[str]:
 
 
 def _verdict(results: Results, model: str, strategy: str, seeds: int) -> str:
-    signs = [gain.sign if (gain := results.gain(task, model, strategy)) else 0 for task in results.tasks]
+    signs = [sign(results.gain(task, model, strategy)) for task in results.tasks]
     scores = [(results.score(task, model, strategy), task.yardstick.score) for task in results.tasks]
     beats = sum(score is not None and score.mean > linear for score, linear in scores)
     above, below, all_tasks = signs.count(1), signs.count(-1), len(results.tasks)
@@ -133,16 +131,12 @@ def document(results: Results) -> dict[str, Any]:
     }
 
 
-def measured_under(plan: Plan, command: str) -> dict[str, Any]:
-    """Return the date, command, device, number format and environment of the measurements."""
+def measured_under(plan: Plan) -> dict[str, Any]:
+    """Return the device, number format and environment of the measurements."""
     from alue_bench.measure.environment import environment
 
     spec = plan.runs[0].spec
     return {
-        "benchmark": EXPERIMENT,
-        "version": __version__,
-        "date": datetime.now(UTC).date().isoformat(),
-        "command": command,
         "device": spec.device,
         "precision": spec.precision,
         "environment": environment(spec.device),
@@ -151,11 +145,9 @@ def measured_under(plan: Plan, command: str) -> dict[str, Any]:
 
 def origin(circumstances: Mapping[str, Any]) -> str:
     """Return a sentence on the command, date, hardware and libraries of the measurements."""
-    environment = circumstances["environment"]
-    hardware, libraries = environment["hardware"], environment["libraries"]
-    device = hardware.get("accelerator") or f"{hardware['processor']}, {hardware['threads']} threads"
+    hardware, libraries = (circumstances["environment"][name] for name in ("hardware", "libraries"))
     versions = f"torch {libraries['torch']}, transformers {libraries['transformers']}"
-    return f"`{circumstances['command']}`, {circumstances['date']}; {device}; {versions}."
+    return f"`{circumstances['command']}`, {circumstances['date']}; {described(hardware)}; {versions}."
 
 
 def _sample_note(results: Results) -> str:

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.quality.bag_of_characters import Yardstick, defined, yardstick
-from benchmarks.intervals import Estimate, estimate, paired_difference, relative_change
+from alue_bench.evaluation.intervals import Estimate, estimate
+from alue_bench.search.observations import defined
+from benchmarks.quality.bag_of_characters import Yardstick, yardstick
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from alue_bench.cli.views.console import PlainConsole
     from alue_bench.executors.local import Outcome
     from alue_bench.planning.build import Plan, PlannedRun
 
@@ -84,7 +84,9 @@ class Results:
         return statistics.fmean(values) if values else None
 
 
-def gathered(plan: Plan, outcomes: Iterable[Outcome], models: Sequence[str], random: str, talk: Console) -> Results:
+def gathered(
+    plan: Plan, outcomes: Iterable[Outcome], models: Sequence[str], random: str, talk: PlainConsole
+) -> Results:
     """Collect the results, and fit and score the linear model of each task.
 
     Args:
@@ -100,7 +102,7 @@ def gathered(plan: Plan, outcomes: Iterable[Outcome], models: Sequence[str], ran
     for task in dict.fromkeys(spec.task for spec in specs):
         facts.append(task_facts(first_of[task]))
         linear = facts[-1].yardstick
-        talk.print(f"{task}/TF-IDF: {facts[-1].metric} {linear.score:.3f}, in {linear.seconds:.1f} s", highlight=False)
+        talk.print(f"{task}/TF-IDF: {facts[-1].metric} {linear.score:.3f}, in {linear.seconds:.1f} s")
     return Results(
         tasks=tuple(facts),
         models=tuple(models),
@@ -135,3 +137,26 @@ def by_cell(outcomes: Iterable[Outcome]) -> dict[tuple[str, str, str], Measured]
             scores.setdefault(cell, {})[spec.seed] = defined(outcome.metrics["test/score"])
             seconds.setdefault(cell, {})[spec.seed] = outcome.metrics["runtime/train_s"]
     return {cell: Measured(scores[cell], seconds[cell]) for cell in scores}
+
+
+def paired_difference(values: Mapping[int, float], base: Mapping[int, float]) -> Estimate | None:
+    """Return the mean of the differences paired by seed, over the seeds that both have.
+
+    Args:
+        values: The values by seed.
+        base: The values to subtract, by seed.
+    """
+    return estimate([values[seed] - base[seed] for seed in sorted(values.keys() & base.keys())])
+
+
+def sign(difference: Estimate | None) -> int:
+    """Return the sign of a difference if its interval excludes zero; 0 if it does not or there is no interval."""
+    if difference is None or difference.interval is None:
+        return 0
+    low, high = difference.interval
+    return int(low > 0) - int(high < 0)
+
+
+def relative_change(values: Mapping[int, float], base: Mapping[int, float]) -> float | None:
+    """Return the relative change of the mean compared with the base's mean; None if one has no values."""
+    return statistics.fmean(values.values()) / statistics.fmean(base.values()) - 1 if values and base else None

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 from alue_bench.contract.registry import Registry
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from alue_bench.cli.views.console import PlainConsole
     from alue_bench.executors.local import Outcome
     from alue_bench.planning.build import Plan
 
 EXPERIMENT = "mini-quality"
 
 
-def recorded_outcomes(plan: Plan, registry: Registry, store: str | None, talk: Console) -> list[Outcome]:
+def recorded_outcomes(plan: Plan, registry: Registry, store: str | None, talk: PlainConsole) -> list[Outcome]:
     """Execute the runs that are not in the store yet, under a parent run that holds plan and results.
 
     Args:

@@ -23,17 +23,18 @@ from pathlib import Path
 
 from alue_bench.contract.errors import AlueBenchError
 from alue_bench.contract.strategy import EncoderShape
-from benchmarks.timing.cells import BASE, ENGINE, ORDER_SEED, PRECISIONS, SEPARATE, SHARED, Cell
 from benchmarks.command_line import Parser, check_written_files, shown_command, told
-from benchmarks.timing.measurements import Ledger, common_settings
+from benchmarks.sweep.report import cell_sheet, closing_line, document, total_sheet, totals
+from benchmarks.tables import show, write_page
+from benchmarks.timing.cells import BASE, ENGINE, ORDER_SEED, PRECISIONS, SEPARATE, SHARED, Cell
+from benchmarks.timing.measurements import MeasurementLedger, common_settings
 from benchmarks.timing.measuring import Measure, Measurement, measured_apart
 from benchmarks.timing.rows import chosen_rows, rows_on_disk
 from benchmarks.timing.settings import Setup, add_shared_options
 from benchmarks.timing.starting_point import encoder_shape, freeze_plan
-from benchmarks.sweep.report import cell_sheet, closing_line, document, total_sheet, totals
-from benchmarks.tables import show, write_page
 
 BENCHMARK = "sweep"
+MODULE = f"benchmarks.{BENCHMARK}"
 SAMPLE = ((0, 0), (3, 4), (6, 0), (0, 4), (6, 3), (9, 0))
 
 Layers = tuple[int, int]
@@ -41,11 +42,11 @@ Layers = tuple[int, int]
 
 
 def main(arguments: Sequence[str] | None = None, *, measured: Measure = measured_apart) -> int:
-    """Run the command line and return the exit code, as `benchmarks.engine.main` does."""
+    """Run the command line and return the exit code, as that of `benchmarks.engine` does."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         options = _parser().parse_args(given)
-        return benchmark(options, command=shown_command(BENCHMARK, given), measured=measured)
+        return benchmark(options, command=shown_command(MODULE, given), measured=measured)
     except AlueBenchError as error:
         return told(error)
 
@@ -67,7 +68,7 @@ def benchmark(options: argparse.Namespace, *, command: str, measured: Measure) -
     settings = common_settings(setup, rows) | {"cells": [list(cell) for cell in cells]}
     measurements: list[Measurement] = []
     with rows_on_disk(rows) as file:
-        ledger = Ledger(options.json, BENCHMARK, settings, command)
+        ledger = MeasurementLedger(options.json, BENCHMARK, settings, command)
         for repetition in range(1, options.repetitions + 1):
             todo = schedule(strategies.values(), ways, options.precision, repetition)
             forget_half_a_sweep(ledger, todo)
@@ -80,14 +81,14 @@ def benchmark(options: argparse.Namespace, *, command: str, measured: Measure) -
     sheets = [total_sheet(sums, len(cells), options.precision), cell_sheet(measurements, strategies, ways)]
     lines = [closing_line(sums)]
     show(sheets, lines)
-    ledger.write(document(sums))
+    ledger.record(document(sums))
     write_page(options.markdown, sheets, [*lines, ledger.origin()])
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="python -m benchmarks.sweep",
+        prog=f"python -m {MODULE}",
         description="Time a sweep that shares frozen prefixes beside the same runs apart.",
         allow_abbrev=False,
     )
@@ -150,7 +151,7 @@ def schedule(strategies: Iterable[str], ways: Sequence[str], precision: str, rep
     return scheduled
 
 
-def forget_half_a_sweep(ledger: Ledger, todo: Iterable[tuple[Cell, int]]) -> None:
+def forget_half_a_sweep(ledger: MeasurementLedger, todo: Iterable[tuple[Cell, int]]) -> None:
     """Drop the measurements of an incomplete sweep, because its store, which the other cells need, is gone."""
     wanted = {item for item in todo if item[0].way == SHARED}
     there = {(m.cell, m.repetition) for m in ledger.measurements}
@@ -173,7 +174,3 @@ def trained(measured: Measure, setup: Setup, rows: Path, cell: Cell, repetition:
         return measured(setup, rows, cell, repetition, None)
     store = folder if cell.way == SHARED else None
     return replace(measured(setup, rows, cell._replace(way=ENGINE), repetition, store), way=cell.way)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The report of `benchmarks.sweep`: the seconds of all cells together and of each cell."""
+"""The report of the benchmark of shared prefixes: the seconds of all cells together and of each cell."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.tables import Sheet, number, span
 from benchmarks.timing.cells import BASE, SEPARATE, SHARED
 from benchmarks.timing.comparison import Summary, ratio, summary
 from benchmarks.timing.measuring import Measurement
-from benchmarks.tables import Sheet, number, span
 
 KEPT = {SHARED: "in one store", SEPARATE: "each its own", BASE: "at every step"}
 """The place where each way keeps the outputs of frozen prefixes."""

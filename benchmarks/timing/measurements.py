@@ -1,29 +1,27 @@
-"""The file of measurements, from which an interrupted comparison continues."""
+"""The ledger of measurements, and the settings that must be equal for measurements to be comparable."""
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from alue_bench import __version__
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.spec import digest_of
 from alue_bench.executors.termination import code_of_stop, stop_on_sigterm
+from benchmarks.command_line import say
+from benchmarks.ledger import Ledger
+from benchmarks.machine import described
+from benchmarks.processes import REPOSITORY
 from benchmarks.timing.cells import Cell
 from benchmarks.timing.checkpoint import checkpoint_in
-from benchmarks.machine import described
-from benchmarks.timing.measuring import REPOSITORY, Measurement
+from benchmarks.timing.measuring import Measurement
 from benchmarks.timing.rows import Rows
 from benchmarks.timing.settings import Setup
 
-SOURCES = ("alue_bench/training/**/*.py", "benchmarks/trainer_baseline.py")
+SOURCES = ("alue_bench/training/**/*.py", "benchmarks/timing/trainer_baseline.py")
 """The source files whose contents affect training; measurements by different versions of them are not comparable."""
 EXPLAINED = {"code": f"code, that is {' or '.join(SOURCES)}"}
 """The explanations of settings that are not options."""
@@ -50,26 +48,20 @@ def _version(library: str) -> str:
         return "not installed"
 
 
-class Ledger:
-    """The measurements so far, kept in a file if one is given."""
+class MeasurementLedger(Ledger):
+    """The ledger of a benchmark whose results are measurements."""
 
-    def __init__(self, file: Path | None, name: str, settings: Mapping[str, Any], command: str) -> None:
-        """Read the measurements in the file, if it exists.
-
-        Args:
-            file: The file; None keeps measurements in memory only.
-            name: The name of the benchmark.
-            settings: The settings that must be equal for measurements to be comparable.
-            command: The command line to show in the report.
+    def __init__(self, file: Path | None, benchmark: str, settings: Mapping[str, Any], command: str) -> None:
+        """Read the measurements in the file, if it exists; see `Ledger` for the arguments.
 
         Raises:
             UsageError: The file holds something else, or measurements with other settings.
         """
-        self.file = file
-        self.head = {"benchmark": name, "version": __version__, "command": command, "settings": dict(settings)}
-        self.measurements: list[Measurement] = []
-        if file is not None and file.exists():
-            self.measurements = _read_measurements(file, self.head)
+        super().__init__(file, benchmark, settings, command, explained=EXPLAINED)
+        try:
+            self.measurements = [Measurement(**entry) for entry in self.content.get("measurements", ())]
+        except TypeError as error:
+            raise self.foreign() from error
 
     def fill(self, todo: Sequence[tuple[Cell, int]], measure: Callable[[Cell, int], Measurement]) -> int:
         """Make the measurements that are missing and write each result at once.
@@ -84,16 +76,16 @@ class Ledger:
         there = {(m.cell, m.repetition) for m in self.measurements}
         left = [item for item in todo if item not in there]
         if len(left) < len(todo):
-            _say(f"{self.file}: {len(todo) - len(left)} of {len(todo)} measurements are done already")
+            say(f"{self.file}: {len(todo) - len(left)} of {len(todo)} measurements are done already")
         try:
             with stop_on_sigterm():
                 for place, (cell, repetition) in enumerate(left, start=1):
                     measurement = measure(cell, repetition)
                     self.add(measurement)
-                    _say(f"[{place}/{len(left)}] {cell}, repetition {repetition}: {measurement.seconds:.2f} s")
+                    say(f"[{place}/{len(left)}] {cell}, repetition {repetition}: {measurement.seconds:.2f} s")
         except KeyboardInterrupt as stop:
             kept = f"keeps {len(self.measurements)} measurements; the same command goes on from there"
-            _say(f"interrupted: {f'{self.file} {kept}' if self.file else '--json keeps what is done'}")
+            say(f"interrupted: {f'{self.file} {kept}' if self.file else '--json keeps what is done'}")
             return code_of_stop(stop)
         return 0
 
@@ -109,7 +101,16 @@ class Ledger:
                 f"{described(measurement.hardware)}; name another --json file"
             )
         self.measurements.append(measurement)
-        self.write({})
+        self.record({})
+
+    def record(self, results: Mapping[str, Any]) -> None:
+        """Write the measurements and the results that follow from them."""
+        self.content = {
+            "hardware": self.measurements[0].hardware if self.measurements else None,
+            **results,
+            "measurements": [asdict(measurement) for measurement in self.measurements],
+        }
+        self.write()
 
     def among(self, todo: Sequence[tuple[Cell, int]]) -> list[Measurement]:
         """Return the measurements of these cells and repetitions; the file may hold more."""
@@ -118,47 +119,6 @@ class Ledger:
 
     def origin(self) -> str:
         """Return a sentence on the command, date, hardware and libraries of the measurements."""
-        made = self.document({})
-        libraries = ", ".join(f"{name} {number}" for name, number in made["settings"]["libraries"].items())
-        return f"`{made['command']}`, {made['date']}; {described(made['hardware'])}; {libraries}."
-
-    def document(self, results: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the content of the file, with these results."""
-        return {
-            **self.head,
-            "date": datetime.now(UTC).date().isoformat(),
-            "hardware": self.measurements[0].hardware if self.measurements else None,
-            **results,
-            "measurements": [asdict(measurement) for measurement in self.measurements],
-        }
-
-    def write(self, results: Mapping[str, Any]) -> None:
-        """Write the file atomically, so that an interruption leaves no incomplete file."""
-        if self.file is None:
-            return
-        scratch = self.file.with_name(f".{self.file.name}.part")
-        content = json.dumps(self.document(results), ensure_ascii=False, indent=1, allow_nan=False)
-        scratch.write_text(content + "\n", encoding="utf-8")
-        os.replace(scratch, self.file)
-
-
-def _read_measurements(file: Path, head: Mapping[str, Any]) -> list[Measurement]:
-    try:
-        content = json.loads(file.read_text("utf-8"))
-        measurements = [Measurement(**entry) for entry in content["measurements"]]
-        there = (content["benchmark"], content["settings"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise UsageError(f"--json {file} was not written by this benchmark; choose another file") from error
-    wanted = json.loads(json.dumps(head["settings"], default=str))
-    if there != (head["benchmark"], wanted):
-        differing = [name for name in {**there[1], **wanted} if there[1].get(name) != wanted.get(name)]
-        what = ", ".join(EXPLAINED.get(name, name) for name in differing) or f"benchmark {there[0]}"
-        raise UsageError(
-            f"--json {file} was measured with other settings ({what}), which are not comparable with these; "
-            "name another --json file to measure everything anew"
-        )
-    return measurements
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+        libraries = ", ".join(f"{name} {number}" for name, number in self.head["settings"]["libraries"].items())
+        hardware = described(self.measurements[0].hardware)
+        return f"`{self.head['command']}`, {self.head['date']}; {hardware}; {libraries}."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -16,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import TrainingError
 from alue_bench.data.batches import Padding
+from benchmarks.machine import hardware
+from benchmarks.processes import environment
 from benchmarks.timing.cells import ENGINE, GRAPHS, TRAINER_WAYS, Cell
 from benchmarks.timing.comparison import tail_mean
 from benchmarks.timing.fitting import Fitted, fit_by_engine, fit_by_trainer
-from benchmarks.machine import hardware
 from benchmarks.timing.rows import read_rows
 from benchmarks.timing.settings import Setup, chosen_setup
 from benchmarks.timing.starting_point import StartingPoint, encoder_shape, freeze_plan, prepared
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 PART_OF_EPOCH = 4
 """The final loss is the mean over the last 1 / PART_OF_EPOCH (a quarter) of an epoch's steps."""
-REPOSITORY = Path(__file__).parents[1]
 
 
 class MeasurementFailed(TrainingError):
@@ -104,11 +103,9 @@ def measured_apart(setup: Setup, rows: Path, cell: Cell, repetition: int, store:
     """
     what = ["--way", cell.way, "--strategy", cell.strategy, "--precision", cell.precision]
     what += ["--repetition", str(repetition), *(["--store", str(store)] if store else [])]
-    paths = [str(REPOSITORY), str(REPOSITORY / "plugins"), os.environ.get("PYTHONPATH", "")]
-    quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.engine", "--one", *setup.arguments(), "--rows-json", str(rows), *what],
-        env=os.environ | quiet | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        env=environment(TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1"),
         capture_output=True,
         text=True,
         check=False,

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from alue_bench.contract.errors import UnavailableError
+
 from .processes import Started
-from .store import Verdict, stored_runs, verdict
 from .servers import MlflowServer
+from .store import Verdict, stored_runs, verdict
 
 AWAY_S = 30.0
 SPARE = 512 * 1024

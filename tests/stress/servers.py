@@ -130,7 +130,7 @@ class PostgreSQL:
             )  # fmt: skip
         deadline = time.monotonic() + STARTS_S
         while time.monotonic() < deadline and self._process.poll() is None:
-            ready = [self._binaries / "pg_isready", "-h", "127.0.0.1", "-p", str(self.port)]
+            ready = [str(self._binaries / "pg_isready"), "-h", "127.0.0.1", "-p", str(self.port)]
             if subprocess.run(ready, capture_output=True, check=False).returncode == 0:
                 return
             time.sleep(0.1)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, environment_of
 
-from stress.store import StoredRun, gap_ms, verdict
 from stress.command import main
+from stress.store import StoredRun, gap_ms, verdict
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a POSIX system")
 
@@ -22,7 +22,7 @@ def test_a_plan_that_is_killed_and_one_that_many_do_end_as_one_left_alone(tmp_pa
     report = tmp_path / "report.json"
     options = ["--executor", "local", "--kills", "2", "--seeds", "1", "--together", "3", "--json", str(report)]
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.faults", *options],
+        [sys.executable, "-m", "tests.stress", *options],
         cwd=REPOSITORY, env=environment_of(tmp_path), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,116 @@
+"""The ledger: a JSON file with a benchmark's results, from which an interrupted benchmark continues.
+
+It begins with the name of the benchmark, the version, the command, the date and the settings that results depend on.
+Each result is written at once. The same command finds what is there and measures the rest. A file with other settings
+is refused, because its results are not comparable with new ones.
+
+Benchmarks whose results are runs in MLflow continue from the store; they write the same beginning and their results
+with `write_json` at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from alue_bench import __version__
+from alue_bench.contract.errors import UsageError
+
+
+class Ledger:
+    """The results of a benchmark so far, kept in a file if one is given."""
+
+    def __init__(
+        self,
+        file: Path | None,
+        benchmark: str,
+        settings: Mapping[str, Any],
+        command: str,
+        *,
+        instead: str = "another --json file",
+        explained: Mapping[str, str] | None = None,
+    ) -> None:
+        """Read the results in the file, if it exists.
+
+        Args:
+            file: The file; None keeps results in memory only.
+            benchmark: The name of the benchmark.
+            settings: The settings that must be equal for results to be comparable.
+            command: The command line to show in the report.
+            instead: What to name when the file is refused, for error messages.
+            explained: The explanations of settings that are not options, by name, for error messages.
+
+        Raises:
+            UsageError: The file holds something else, or results with other settings.
+        """
+        self.file = file
+        self._instead, self._explained = instead, explained or {}
+        given = json.loads(json.dumps(dict(settings), default=str))
+        self.head = header(benchmark, command) | {"settings": given}
+        self.content: dict[str, Any] = {}
+        """The results, by name."""
+        if file is not None and file.exists():
+            self.content = self._read(file)
+
+    def document(self) -> dict[str, Any]:
+        """Return the content of the file."""
+        return {**self.head, **self.content}
+
+    def write(self) -> None:
+        """Write the file."""
+        if self.file is not None:
+            write_json(self.file, self.document())
+
+    def foreign(self) -> UsageError:
+        """Return the error for a file that this benchmark did not write."""
+        return UsageError(f"{self.file} was not written by this benchmark; choose {self._instead}")
+
+    def _read(self, file: Path) -> dict[str, Any]:
+        """Return the results in the file, after a check of the settings."""
+        try:
+            content = json.loads(file.read_text("utf-8"))
+            benchmark, there = content["benchmark"], dict(content["settings"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise self.foreign() from error
+        if benchmark != self.head["benchmark"]:
+            raise self.foreign()
+        given = self.head["settings"]
+        differing = [name for name in {**there, **given} if there.get(name) != given.get(name)]
+        if differing:
+            names = ", ".join(self._explained.get(name, name) for name in differing)
+            raise UsageError(
+                f"{file} was measured with other settings ({names}), which are not comparable with these; "
+                f"name {self._instead} to measure everything anew"
+            )
+        return {name: value for name, value in content.items() if name not in self.head}
+
+
+def header(benchmark: str, command: str) -> dict[str, Any]:
+    """Return the beginning of a file of results: the benchmark, the version, the command line and the date."""
+    today = datetime.now(UTC).date().isoformat()
+    return {"benchmark": benchmark, "version": __version__, "command": command, "date": today}
+
+
+def write_json(file: Path, content: Mapping[str, Any]) -> None:
+    """Write a document atomically, so that an interruption leaves no incomplete file.
+
+    Numbers that are not finite become null, since JSON has no NaN.
+    """
+    text = json.dumps(_finite(content), ensure_ascii=False, indent=1, allow_nan=False)
+    scratch = file.with_name(f".{file.name}.part")
+    scratch.write_text(text + "\n", encoding="utf-8")
+    os.replace(scratch, file)
+
+
+def _finite(value: Any) -> Any:
+    """Return the value with None in place of every number that is not finite."""
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
