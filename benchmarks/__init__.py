@@ -1,15 +1,13 @@
-"""Benchmarks that support the claims of the documentation; not part of the wheel.
+"""Benchmarks that support the claims of the documentation; not part of the wheel. See README.md beside this file.
 
-Each command reads as options → measure → report. The first three have their tables in a module of their own:
+Each of these packages is a command, such as `python -m benchmarks.engine`, and reads as options → measure → report:
 
-    engine, engine_report               fine-tuning by our engine and by transformers' `Trainer`
-    sweep, sweep_report                 a sweep over frozen layers that shares one store of frozen prefixes
-    mini_quality, mini_quality_report   the bundled encoder compared with random weights and with a linear model
-    whole_sweep                         the cost of a complete sweep compared with `Trainer`
-    search                              the result of a search compared with a finished sweep
-    large_store                         the time to read, compare, export and report ten thousand runs
+    engine        fine-tuning by our engine and by transformers' `Trainer`
+    sweep         a sweep over frozen layers that shares one store of frozen prefixes
+    sweep.whole   the cost of a complete sweep compared with `Trainer`
+    search        the result of a search compared with a finished sweep
+    quality       the bundled encoder compared with random weights and with a linear model
+    large_store   the time to read, compare, export and report ten thousand runs
 
-One command is a stress test:
-
-    faults, fault_places, fault_processes, fault_store    a plan killed at random ends with the same results
+They share the modules beside this one, and `timing`: a timed training.
 """

@@ -38,11 +38,16 @@ def shown_command(module: str, arguments: Sequence[str], folders: re.Pattern[str
     """Return the command line with each path cut to its last part, since its folders exist on this machine only.
 
     Args:
-        module: The name of the benchmark's module.
+        module: The name after `python -m`.
         arguments: The arguments.
         folders: A pattern of what is cut from an argument; its first group is kept.
     """
-    return shlex.join(["python", "-m", f"benchmarks.{module}", *(folders.sub(r"\1", part) for part in arguments)])
+    return shlex.join(["python", "-m", module, *(folders.sub(r"\1", part) for part in arguments)])
+
+
+def say(line: str) -> None:
+    """Print a line about progress on stderr."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def told(error: AlueBenchError) -> int:

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from benchmarks.comparison import Summary
+    from benchmarks.timing.comparison import Summary
 
 NONE = "–"
 WORDS = 2
@@ -42,7 +42,7 @@ def span(summary: Summary | None, style: str) -> str:
 def show(sheets: Sequence[Sheet], lines: Sequence[str]) -> None:
     """Print tables and lines on stdout."""
     try:
-        screen = console(sys.stdout)
+        screen = _console()
     except ModuleNotFoundError:  # a machine without rich
         print("\n\n".join([*map(as_markdown, sheets), *lines]))
         return
@@ -57,11 +57,11 @@ def write_page(file: Path | None, sheets: Sequence[Sheet], lines: Sequence[str])
         file.write_text("\n\n".join([*map(as_markdown, sheets), *lines]) + "\n", encoding="utf-8")
 
 
-def console(stream: TextIO) -> Console:
-    """Return a rich console for a stream."""
+def _console() -> Console:
+    """Return a rich console for stdout."""
     from rich.console import Console
 
-    return Console(file=stream, width=None if stream.isatty() else WIDTH_OF_LOGS)
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDTH_OF_LOGS)
 
 
 def as_rich(sheet: Sheet) -> Table:

@@ -16,19 +16,21 @@ import pytest
 from conftest import REPOSITORY, Finished
 
 from alue_bench.contract.errors import DataError
-from benchmarks import engine, sweep, sweep_report
-from benchmarks.cells import WAYS, Cell, possible_ways, schedule
-from benchmarks.checkpoint import tokenizer_of
 from benchmarks.command_line import shown_command
-from benchmarks.comparison import Comparison, Summary, comparison, ratio, summary, tail_mean
-from benchmarks.engine_report import closing_lines, summaries
-from benchmarks.fitting import fit_by_engine, fit_by_trainer
+from benchmarks.engine import command as engine
+from benchmarks.engine.profiling import kind_of
+from benchmarks.engine.report import closing_lines, summaries
 from benchmarks.machine import peaks
-from benchmarks.measuring import Measurement, MeasurementFailed, measured_apart, measured_here
-from benchmarks.profiling import kind_of
-from benchmarks.rows import Row, read_rows
-from benchmarks.settings import Setup
-from benchmarks.starting_point import StartingPoint, encoder_shape, freeze_plan, prepared
+from benchmarks.sweep import command as sweep
+from benchmarks.sweep import report as sweep_report
+from benchmarks.timing.cells import WAYS, Cell, possible_ways, schedule
+from benchmarks.timing.checkpoint import tokenizer_of
+from benchmarks.timing.comparison import Comparison, Summary, comparison, ratio, summary, tail_mean
+from benchmarks.timing.fitting import fit_by_engine, fit_by_trainer
+from benchmarks.timing.measuring import Measurement, MeasurementFailed, measured_apart, measured_here
+from benchmarks.timing.rows import Row, read_rows
+from benchmarks.timing.settings import Setup
+from benchmarks.timing.starting_point import StartingPoint, encoder_shape, freeze_plan, prepared
 
 MODEL = ("--layers", "2", "--hidden", "32", "--heads", "2")
 SMALL = ("--sample", "--rows", "40", "--eval-rows", "16", "--epochs", "1", "--repetitions", "1", *MODEL)
@@ -198,8 +200,9 @@ class TestGoingOn:
         assert done.code == 2
         assert "was measured on" in done.err
 
-    def test_not_from_a_file_of_something_else(self, call: Any, tmp_path: Path) -> None:
-        (tmp_path / "out.json").write_text("[1, 2]")
+    @pytest.mark.parametrize("content", ["[1, 2]", '{"benchmark": "sweep", "settings": {}, "measurements": []}'])
+    def test_not_from_a_file_of_something_else(self, call: Any, tmp_path: Path, content: str) -> None:
+        (tmp_path / "out.json").write_text(content)
         done = call(engine.main, *self.ARGUMENTS, measured=Stand())
         assert done.code == 2
         assert "choose another" in done.err
@@ -331,7 +334,9 @@ class TestStatistics:
         assert schedule(list(reversed(cells)), 3) == found
 
     def test_a_shown_command_names_no_folders(self) -> None:
-        shown = shown_command("engine", ["--json", "/srv/one/out.json", "--markdown=../two/out.md", "--rows", "8"])
+        shown = shown_command(
+            "benchmarks.engine", ["--json", "/srv/one/out.json", "--markdown=../two/out.md", "--rows", "8"]
+        )
         assert shown == "python -m benchmarks.engine --json out.json --markdown=out.md --rows 8"
 
 
@@ -402,9 +407,10 @@ class TestProfile:
         assert kind_of(operation) == kind
 
 
-@pytest.mark.parametrize("command", ["engine", "sweep", "mini_quality"])
+@pytest.mark.parametrize("command", ["engine", "sweep", "quality"])
 def test_a_command_starts_without_what_it_may_not_need(command: str) -> None:
-    script = f"import sys, benchmarks.{command}; print({{'mlflow', 'datasets', 'torch', 'rich'}} & sys.modules.keys())"
+    unwanted = {"mlflow", "datasets", "torch", "rich"}
+    script = f"import sys, benchmarks.{command}.command; print({unwanted} & sys.modules.keys())"
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -1,4 +1,4 @@
-"""`benchmarks.search`: a search held against a finished sweep, both real, of a tiny model."""
+"""The benchmark of a search: a search held against a finished sweep, both real, of a tiny model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import SHORT, CommandLine
 
-from benchmarks.search import main
+from benchmarks.search.command import main
 
 
 def test_the_sweep_is_asked_about_the_answer_of_a_search_with_its_settings(

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from alue_bench.planning.build import build_plan
 from alue_bench.planning.grid import parse_grid
 from alue_bench.planning.request import PlanRequest
-from benchmarks import whole_sweep
-from benchmarks.sampling import estimated_sum, strata, trainer_cells
+from benchmarks.sweep.whole.conclusion import predictions
+from benchmarks.sweep.whole.sampling import estimated_sum, strata, trainer_cells
 
 COSTS = st.dictionaries(st.text(min_size=1, max_size=4), st.floats(1, 100), min_size=1, max_size=40)
 
@@ -53,7 +53,7 @@ def test_the_operations_of_91_cells_are_half_of_so_many_full_runs(registry: Any,
     overrides = (("test", {"epochs": 2}),)
     grid = parse_grid(["bottom-top"])
     request = PlanRequest(tasks=("anger",), models=("mini",), grid=grid, sample=True, overrides=overrides)
-    predicted = whole_sweep.predictions(build_plan(request, registry))
+    predicted = predictions(build_plan(request, registry))
     cells = [(bottom, top) for bottom in range(13) for top in range(13 - bottom)]
 
     def units(bottom: int, top: int) -> int:

@@ -20,7 +20,7 @@ from alue_bench.contract.task import Labels
 from alue_bench.report.comparison import natural_order
 from alue_bench.tracking.connection import Connection, connect
 from alue_bench.tracking.reading import read_results
-from benchmarks.large_store import multiply
+from benchmarks.large_store.command import multiply
 
 BINARY = Labels.binary("NOT_OFF", "OFF")
 GOLD = np.random.default_rng(0).integers(0, 2, 120)
@@ -244,7 +244,7 @@ class TestOddStores:
         assert call("export", "out").code == 0
 
     def test_very_many_runs(self, alue_bench: CommandLine, own_store: str, filled: Connection, tmp_path: Path) -> None:
-        """As many as a CI machine plants in a few seconds; benchmarks/large_store.py times ten thousand."""
+        """As many as a CI machine plants in a few seconds; `benchmarks.large_store` times ten thousand."""
         big = tmp_path / "big.db"
         multiply(Path(filled.uri.removeprefix("sqlite:///")), big, 40)
         where = ("--tracking-uri", f"sqlite:///{big}", "--experiment", filled.experiment)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 from conftest import CommandLine
+from stress.outages import small_disk as mounted
 
 from alue_bench.contract.errors import UnavailableError
 from alue_bench.tracking.connection import connect
 from alue_bench.training.checkpointing import checkpoint_folder
-from benchmarks.fault_places import small_disk as mounted
 
 TWO = ("-s", "full", "-s", "bottom2", "--json")
 

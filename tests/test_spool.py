@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from conftest import SHORT, CommandLine
+from stress.servers import binaries, running_mlflow, running_postgresql
 
 from alue_bench.contract.errors import StoreUnavailableError
 from alue_bench.contract.executor import Assignment
@@ -25,7 +26,6 @@ from alue_bench.tracking import recording, retry
 from alue_bench.tracking.connection import Connection, connect, store_name
 from alue_bench.tracking.record import Closing, DataUsed, Opening
 from alue_bench.tracking.spool import RECORD, SPOOL_TAG, Spool, all_spools, damaged_entries
-from benchmarks.servers import binaries, running_mlflow, running_postgresql
 
 Runs = Callable[..., list[Any]]
 

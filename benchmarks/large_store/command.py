@@ -1,0 +1,141 @@
+"""Time the commands that read results on a store with very many runs.
+
+    python -m benchmarks.large_store --store sqlite:///mlruns/mlflow.db --runs 10000
+
+The store is a copy of one with a few finished runs, which are duplicated many times under other strategy names. The
+duplicates share the artifacts of the original run. Each command is timed from the start of its process to its end, as a
+user would wait for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sqlite3
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from alue_bench.contract.errors import AlueBenchError, UsageError
+from alue_bench.tracking.connection import open_store, sqlite_path
+from benchmarks.command_line import Parser, told
+from benchmarks.processes import ALUE_BENCH, environment
+
+LIMIT_S = 30.0
+"""The longest acceptable time in seconds for ten thousand runs."""
+COMMANDS = (("compare",), ("compare", "--format", "json"), ("export", "appendix"), ("report", "--output", "page.html"))
+VARIANT = "CASE key WHEN 'strategy' THEN value || '-v' || number ELSE value END"
+"""An SQL expression for the strategy's name in a duplicate."""
+
+
+def multiply(source: Path, target: Path, times: int) -> None:
+    """Copy a store and duplicate each finished run under other strategy names.
+
+    The database is written directly, since MLflow takes a tenth of a second per run. The duplicates share the artifacts
+    of the original run.
+
+    Args:
+        source: The sqlite file to copy.
+        target: The sqlite file to write.
+        times: The number of times that each finished run is in the copy.
+    """
+    shutil.copy(source, target)
+    with closing(sqlite3.connect(target)) as database, database:
+        finished = [name for (name,) in database.execute("SELECT run_uuid FROM runs WHERE status = 'FINISHED'")]
+        database.execute("CREATE TEMP TABLE copies (old TEXT, new TEXT, number INTEGER)")
+        copies = [(name, uuid.uuid4().hex, number) for number in range(1, times) for name in finished]
+        database.executemany("INSERT INTO copies VALUES (?, ?, ?)", copies)
+        # Tags of an input belong to the input, so each duplicate gets an input of its own, with an id from the run's.
+        changed = {
+            "runs": ("run_uuid", {"run_uuid": "new"}),
+            "params": ("run_uuid", {"run_uuid": "new", "value": VARIANT}),
+            "tags": ("run_uuid", {"run_uuid": "new", "value": "CASE key WHEN 'fingerprint' THEN new ELSE value END"}),
+            "latest_metrics": ("run_uuid", {"run_uuid": "new"}),
+            "inputs": (
+                "destination_id",
+                {"destination_id": "new", "input_uuid": "substr(new, 1, 12) || substr(input_uuid, 1, 20)"},
+            ),
+        }
+        for table, (key, values) in changed.items():
+            names = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
+            wanted = ", ".join(values.get(name, f'"{name}"') for name in names)
+            database.execute(f"INSERT INTO {table} SELECT {wanted} FROM copies JOIN {table} ON {key} = old")
+        database.execute(
+            "INSERT INTO input_tags SELECT substr(new, 1, 12) || substr(input_uuid, 1, 20), name, value FROM copies "
+            "JOIN inputs ON destination_id = old JOIN input_tags USING (input_uuid)"
+        )
+
+
+def finished_runs(database: Path) -> int:
+    """Return the number of finished runs in a database."""
+    with closing(sqlite3.connect(database)) as opened:
+        return int(opened.execute("SELECT count(*) FROM runs WHERE status = 'FINISHED'").fetchone()[0])
+
+
+def time_commands(database: Path, experiment: str, folder: Path) -> Iterator[tuple[str, float, int]]:
+    """Run the commands one after the other.
+
+    Args:
+        database: The sqlite file.
+        experiment: The name of the experiment.
+        folder: The folder to run in.
+
+    Yields:
+        The command, its seconds and its exit code.
+    """
+    for command in COMMANDS:
+        arguments = [*command, "--tracking-uri", f"sqlite:///{database}", "--experiment", experiment]
+        started = time.perf_counter()
+        done = subprocess.run(
+            [*ALUE_BENCH, *arguments],
+            cwd=folder,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            check=False,
+        )
+        yield " ".join(command), time.perf_counter() - started, done.returncode
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code: 0 in time, 1 a command failed or took too long, 2 misuse."""
+    try:
+        return benchmark(_parser().parse_args(arguments))
+    except AlueBenchError as error:
+        return told(error)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="python -m benchmarks.large_store", description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--store", required=True, help="sqlite:///FILE with a few finished runs")
+    parser.add_argument("--experiment", default="alue-bench", help="(default: alue-bench)")
+    parser.add_argument("--runs", type=int, default=10_000, help="runs in the copy at least (default: 10000)")
+    return parser
+
+
+def benchmark(options: argparse.Namespace) -> int:
+    """Copy the store, multiply its runs, time the commands, and return the exit code.
+
+    Raises:
+        UsageError: The store cannot be copied or has no finished run.
+    """
+    if not options.store.startswith("sqlite:"):
+        raise UsageError(f"--store {options.store}: only a sqlite file can be copied")
+    open_store(options.store, options.experiment)
+    source = sqlite_path(options.store)
+    few = finished_runs(source)
+    if not few:
+        raise UsageError(f"--store {options.store} has no finished run; alue-bench run makes some")
+    with tempfile.TemporaryDirectory() as scratch:
+        large = Path(scratch) / "large.db"
+        multiply(source, large, -(-options.runs // few))
+        print(f"{finished_runs(large)} finished runs", flush=True)
+        in_time = True
+        for command, seconds, code in time_commands(large, options.experiment, Path(scratch)):
+            said = f"  (exit code {code})" if code else ""
+            print(f"{seconds:6.1f} s  alue-bench {command}{said}", flush=True)
+            in_time &= code == 0 and seconds <= LIMIT_S
+    return 0 if in_time else 1

@@ -1,0 +1,21 @@
+"""Processes that a benchmark starts: modules of this checkout, and `alue-bench` as a user calls it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[1]
+ALUE_BENCH = (sys.executable, "-c", "from alue_bench.cli.main import main; main()")
+"""The beginning of a command line that runs `alue-bench`, whether or not its script is on the search path."""
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Return this process's environment with the code of this checkout on Python's search path.
+
+    Args:
+        **variables: Further environment variables.
+    """
+    paths = [str(REPOSITORY), str(REPOSITORY / "plugins"), os.environ.get("PYTHONPATH", "")]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))} | variables

@@ -1,0 +1,171 @@
+"""The report of the benchmark of quality: models compared with random weights, strategies with the first strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.evaluation.intervals import Estimate
+from benchmarks.machine import described
+from benchmarks.quality.results import Results, sign
+from benchmarks.tables import NONE, Sheet, number
+
+if TYPE_CHECKING:
+    from alue_bench.planning.build import Plan
+
+
+def all_sheets(results: Results) -> list[Sheet]:
+    """Return a table of models versus random weights for each strategy, and one for each strategy versus the base."""
+    return [
+        *(quality_sheet(results, strategy) for strategy in results.strategies),
+        *(strategy_sheet(results, strategy) for strategy in results.strategies[1:]),
+    ]
+
+
+def quality_sheet(results: Results, strategy: str) -> Sheet:
+    """Return the table of models, random weights, the linear model and the trivial predictor under one strategy."""
+    first = results.models[0]
+    gains = [column for model in results.models for column in (f"{model} - random", "95 % interval")]
+    return Sheet(
+        title=f"{first} against random weights: {strategy}{_sample_note(results)}",
+        columns=("task", "metric", "rows", "trivial", "TF-IDF", *results.models, "random", *gains, "train s"),
+        rows=tuple(
+            (
+                task.name,
+                task.metric,
+                f"{task.train_rows}/{task.test_rows}",
+                number(task.yardstick.trivial),
+                number(task.yardstick.score),
+                *(_score(results.score(task, model, strategy)) for model in (*results.models, results.random)),
+                *(text for model in results.models for text in _difference(results.gain(task, model, strategy))),
+                number(results.seconds(task, first, strategy), ".1f"),
+            )
+            for task in results.tasks
+        ),
+    )
+
+
+def strategy_sheet(results: Results, strategy: str) -> Sheet:
+    """Return the table of the first model's scores and training time under a strategy, compared with the base."""
+    first, base = results.models[0], results.strategies[0]
+    return Sheet(
+        title=f"{first}: {strategy} against {base}{_sample_note(results)}",
+        columns=(
+            *("task", "metric", base, strategy, "change", "95 % interval"),
+            *(f"{base}: train s", f"{strategy}: train s", "change of time"),
+        ),
+        rows=tuple(
+            (
+                task.name,
+                task.metric,
+                *(_score(results.score(task, first, one)) for one in (base, strategy)),
+                *_difference(results.change(task, strategy)),
+                *(number(results.seconds(task, first, one), ".1f") for one in (base, strategy)),
+                number(results.time_change(task, strategy), "+.0%"),
+            )
+            for task in results.tasks
+        ),
+    )
+
+
+def closing_lines(results: Results) -> list[str]:
+    """Return sentences on how to read the tables, and on how many tasks pre-training makes a difference."""
+    count = len(results.seeds)
+    lines = [
+        f"Score: mean ± half-width of the 95 % t-interval over {count} seeds; differences are paired by seed. "
+        f"Rows: train/test. TF-IDF: characters, linear. train s: of {results.models[0]}."
+    ]
+    if count == 1:
+        lines.append("One seed gives no interval: a difference may be chance. --seeds 3 tells more.")
+    lines += [_verdict(results, model, strategy, count) for model in results.models for strategy in results.strategies]
+    return lines
+
+
+def _verdict(results: Results, model: str, strategy: str, seeds: int) -> str:
+    signs = [sign(results.gain(task, model, strategy)) for task in results.tasks]
+    scores = [(results.score(task, model, strategy), task.yardstick.score) for task in results.tasks]
+    beats = sum(score is not None and score.mean > linear for score, linear in scores)
+    above, below, all_tasks = signs.count(1), signs.count(-1), len(results.tasks)
+    excludes = f"the interval of {model} - random excludes zero on {above + below} of {all_tasks} tasks"
+    sides = f" ({above} above, {below} below)" if above + below else ""
+    said = f"{excludes}{sides}; " if seeds > 1 else ""
+    return f"{strategy}: {said}{model}'s mean is above TF-IDF on {beats} of {all_tasks}."
+
+
+def document(results: Results) -> dict[str, Any]:
+    """Return all numbers of the tables, and the values of single seeds, as JSON-like values."""
+    return {
+        "models": list(results.models),
+        "random": results.random,
+        "strategies": list(results.strategies),
+        "seeds": list(results.seeds),
+        "tasks": [asdict(task) for task in results.tasks],
+        "results": [
+            {
+                "task": task.name,
+                "model": model,
+                "strategy": strategy,
+                "scores": {str(seed): score for seed, score in results.of(task, model, strategy).scores.items()},
+                "score": _plain(results.score(task, model, strategy)),
+                "train_s": {str(seed): time for seed, time in results.of(task, model, strategy).seconds.items()},
+                "mean_train_s": results.seconds(task, model, strategy),
+                "minus_random": None if model == results.random else _plain(results.gain(task, model, strategy)),
+            }
+            for strategy in results.strategies
+            for task in results.tasks
+            for model in (*results.models, results.random)
+        ],
+        "strategy_changes": [
+            {
+                "task": task.name,
+                "model": results.models[0],
+                "strategy": strategy,
+                "against": results.strategies[0],
+                "score_change": _plain(results.change(task, strategy)),
+                "train_s_change": results.time_change(task, strategy),
+            }
+            for strategy in results.strategies[1:]
+            for task in results.tasks
+        ],
+    }
+
+
+def measured_under(plan: Plan) -> dict[str, Any]:
+    """Return the device, number format and environment of the measurements."""
+    from alue_bench.measure.environment import environment
+
+    spec = plan.runs[0].spec
+    return {
+        "device": spec.device,
+        "precision": spec.precision,
+        "environment": environment(spec.device),
+    }
+
+
+def origin(circumstances: Mapping[str, Any]) -> str:
+    """Return a sentence on the command, date, hardware and libraries of the measurements."""
+    hardware, libraries = (circumstances["environment"][name] for name in ("hardware", "libraries"))
+    versions = f"torch {libraries['torch']}, transformers {libraries['transformers']}"
+    return f"`{circumstances['command']}`, {circumstances['date']}; {described(hardware)}; {versions}."
+
+
+def _sample_note(results: Results) -> str:
+    sample = any(task.source == "sample" for task in results.tasks)
+    return " (embedded sample data: says nothing about the real tasks)" if sample else ""
+
+
+def _score(estimate: Estimate | None) -> str:
+    return NONE if estimate is None else f"{estimate.mean:.3f} ± {number(estimate.half_width)}"
+
+
+def _difference(estimate: Estimate | None) -> tuple[str, str]:
+    """Return the mean and the interval as texts."""
+    if estimate is None or estimate.interval is None:
+        return (number(estimate.mean if estimate else None, "+.3f"), NONE)
+    low, high = estimate.interval
+    return f"{estimate.mean:+.3f}", f"[{low:+.3f}, {high:+.3f}]"
+
+
+def _plain(estimate: Estimate | None) -> dict[str, Any] | None:
+    return None if estimate is None else {**asdict(estimate), "interval": estimate.interval}

@@ -1,0 +1,162 @@
+"""The results by task, model and strategy, and the comparisons between them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from alue_bench.evaluation.intervals import Estimate, estimate
+from alue_bench.search.observations import defined
+from benchmarks.quality.bag_of_characters import Yardstick, yardstick
+
+if TYPE_CHECKING:
+    from alue_bench.cli.views.console import PlainConsole
+    from alue_bench.executors.outcome import Outcome
+    from alue_bench.planning.build import Plan, PlannedRun
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The scores and training seconds of the runs of one task, model and strategy, by seed."""
+
+    scores: Mapping[int, float]
+    seconds: Mapping[int, float]
+
+
+NOTHING = Measured({}, {})
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """The facts about a task that do not depend on the model."""
+
+    name: str
+    metric: str
+    train_rows: int
+    test_rows: int
+    source: str
+    yardstick: Yardstick
+
+
+@dataclass(frozen=True)
+class Results:
+    """All results, and the comparisons between them."""
+
+    tasks: tuple[TaskFacts, ...]
+    models: tuple[str, ...]
+    """The names of the models without the random copy; strategies are compared for the first one."""
+    random: str
+    """The name of the random copy."""
+    strategies: tuple[str, ...]
+    """The names of the strategies; the first one is the base of the others."""
+    seeds: tuple[int, ...]
+    measured: Mapping[tuple[str, str, str], Measured]
+    """The results by task, model and strategy."""
+
+    def of(self, task: TaskFacts, model: str, strategy: str) -> Measured:
+        """Return the results of a cell, which are empty if it was not measured."""
+        return self.measured.get((task.name, model, strategy), NOTHING)
+
+    def score(self, task: TaskFacts, model: str, strategy: str) -> Estimate | None:
+        """Return the mean score with its interval; None if it was not measured."""
+        return estimate(list(self.of(task, model, strategy).scores.values()))
+
+    def gain(self, task: TaskFacts, model: str, strategy: str) -> Estimate | None:
+        """Return the difference of the score to that with random weights, paired by seed."""
+        base = self.of(task, self.random, strategy)
+        return paired_difference(self.of(task, model, strategy).scores, base.scores)
+
+    def change(self, task: TaskFacts, strategy: str) -> Estimate | None:
+        """Return the change of the first model's score compared with the base strategy, paired by seed."""
+        base = self.of(task, self.models[0], self.strategies[0])
+        return paired_difference(self.of(task, self.models[0], strategy).scores, base.scores)
+
+    def time_change(self, task: TaskFacts, strategy: str) -> float | None:
+        """Return the relative change of the first model's training time compared with the base strategy."""
+        base = self.of(task, self.models[0], self.strategies[0])
+        return relative_change(self.of(task, self.models[0], strategy).seconds, base.seconds)
+
+    def seconds(self, task: TaskFacts, model: str, strategy: str) -> float | None:
+        """Return the mean training time in seconds; None if it was not measured."""
+        values = self.of(task, model, strategy).seconds.values()
+        return statistics.fmean(values) if values else None
+
+
+def gathered(
+    plan: Plan, outcomes: Iterable[Outcome], models: Sequence[str], random: str, talk: PlainConsole
+) -> Results:
+    """Collect the results, and fit and score the linear model of each task.
+
+    Args:
+        plan: The plan of the runs.
+        outcomes: The outcomes of the runs.
+        models: The names of the models without the random copy.
+        random: The name of the random copy.
+        talk: The console for progress.
+    """
+    specs = [planned.spec for planned in plan.runs]
+    first_of = {planned.spec.task: planned for planned in reversed(plan.runs)}
+    facts = []
+    for task in dict.fromkeys(spec.task for spec in specs):
+        facts.append(task_facts(first_of[task]))
+        linear = facts[-1].yardstick
+        talk.print(f"{task}/TF-IDF: {facts[-1].metric} {linear.score:.3f}, in {linear.seconds:.1f} s")
+    return Results(
+        tasks=tuple(facts),
+        models=tuple(models),
+        random=random,
+        strategies=tuple(dict.fromkeys(spec.strategy for spec in specs)),
+        seeds=tuple(sorted({spec.seed for spec in specs})),
+        measured=by_cell(outcomes),
+    )
+
+
+def task_facts(planned: PlannedRun) -> TaskFacts:
+    """Return a task's metric, numbers of rows and linear model, on exactly the rows of a planned run."""
+    inputs = planned.inputs
+    return TaskFacts(
+        name=planned.spec.task,
+        metric=inputs.task.primary,
+        train_rows=len(inputs.train_rows.splits["train"].examples),
+        test_rows=len(inputs.rows.splits["test"].examples),
+        source=planned.spec.data.source,
+        yardstick=yardstick(inputs),
+    )
+
+
+def by_cell(outcomes: Iterable[Outcome]) -> dict[tuple[str, str, str], Measured]:
+    """Return scores and training seconds by task, model and strategy; failed runs are left out."""
+    scores: dict[tuple[str, str, str], dict[int, float]] = {}
+    seconds: dict[tuple[str, str, str], dict[int, float]] = {}
+    for outcome in outcomes:
+        if outcome.status != "failed":
+            spec = outcome.spec
+            cell = (spec.task, spec.model, spec.strategy)
+            scores.setdefault(cell, {})[spec.seed] = defined(outcome.metrics["test/score"])
+            seconds.setdefault(cell, {})[spec.seed] = outcome.metrics["runtime/train_s"]
+    return {cell: Measured(scores[cell], seconds[cell]) for cell in scores}
+
+
+def paired_difference(values: Mapping[int, float], base: Mapping[int, float]) -> Estimate | None:
+    """Return the mean of the differences paired by seed, over the seeds that both have.
+
+    Args:
+        values: The values by seed.
+        base: The values to subtract, by seed.
+    """
+    return estimate([values[seed] - base[seed] for seed in sorted(values.keys() & base.keys())])
+
+
+def sign(difference: Estimate | None) -> int:
+    """Return the sign of a difference if its interval excludes zero; 0 if it does not or there is no interval."""
+    if difference is None or difference.interval is None:
+        return 0
+    low, high = difference.interval
+    return int(low > 0) - int(high < 0)
+
+
+def relative_change(values: Mapping[int, float], base: Mapping[int, float]) -> float | None:
+    """Return the relative change of the mean compared with the base's mean; None if one has no values."""
+    return statistics.fmean(values.values()) / statistics.fmean(base.values()) - 1 if values and base else None

@@ -1,0 +1,75 @@
+"""The compared runs: executed once, by the harness, and recorded in MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.contract.registry import Registry
+
+if TYPE_CHECKING:
+    from alue_bench.cli.views.console import PlainConsole
+    from alue_bench.executors.outcome import Outcome
+    from alue_bench.planning.build import Plan
+
+EXPERIMENT = "mini-quality"
+
+
+def recorded_outcomes(plan: Plan, registry: Registry, store: str | None, talk: PlainConsole) -> list[Outcome]:
+    """Execute the runs that are not in the store yet, under a parent run that holds plan and results.
+
+    Args:
+        plan: The plan.
+        registry: The registry with the compared models.
+        store: The MLflow store; None takes the default one.
+        talk: The console for progress.
+
+    Returns:
+        The outcomes of all runs, those found in the store included.
+    """
+    from alue_bench.cli.views.progress import PlainProgress
+    from alue_bench.executors.local import execute_plan
+    from alue_bench.executors.outcome import Interrupted, aggregate, result_document
+    from alue_bench.tracking.connection import connect, tracking_uri
+    from alue_bench.tracking.recording import Recorder
+
+    uri = tracking_uri(store)
+    recorder = Recorder(connect(uri, EXPERIMENT))
+    recorder.close_interrupted()
+    nothing_yet = result_document([], plan, experiment=EXPERIMENT, tracking_uri=uri)
+    sources = ",".join(sorted({run.spec.data.source for run in plan.runs}))
+    recorder.start_parent(
+        nothing_yet | {"planned": [planned.spec.as_dict() for planned in plan.runs]},
+        name=f"{EXPERIMENT}: {len(plan.runs)} runs",
+        tags={"data.source": sources},
+    )
+
+    def close(outcomes: list[Outcome], status: str) -> None:
+        results = result_document(outcomes, plan, experiment=EXPERIMENT, tracking_uri=uri)
+        recorder.finish_parent(results, aggregate(outcomes), status=status)
+
+    try:
+        with PlainProgress(plan, talk) as progress:
+            outcomes = execute_plan(plan, recorder, registry, progress)
+    except Interrupted as stop:
+        close(stop.outcomes, "KILLED")
+        raise
+    close(outcomes, "FAILED" if any(outcome.status == "failed" for outcome in outcomes) else "FINISHED")
+    return outcomes
+
+
+def run_records(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
+    """Return the MLflow run id, fingerprint, hyper-parameters and metrics of each run as JSON-like values."""
+    return [
+        {
+            "label": outcome.spec.label,
+            "status": outcome.status,
+            "run_id": outcome.run_id,
+            "fingerprint": outcome.spec.fingerprint,
+            "model_digest": outcome.spec.model_digest,
+            "hyper": asdict(outcome.spec.hyper),
+            "metrics": dict(sorted(outcome.metrics.items())),
+        }
+        for outcome in outcomes
+    ]

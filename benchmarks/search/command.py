@@ -1,0 +1,143 @@
+"""Compare the result and the cost of a search with a finished sweep.
+
+    python -m benchmarks.search --sweep-uri URI --task oold --model mini --data-dir DIR --json FILE
+
+The store at URI holds a finished sweep over every (bottom, top) cell of a task and a model. The search uses the
+settings that the sweep recorded (rows, epochs, learning rate, first seed and so on) and a fresh store, so that each of
+its runs is trained anew. Then the answer of the search is checked against the sweep in two ways:
+
+- measured: the loss of score compared with full fine-tuning in the sweep's own runs, on test and on dev;
+- smoothed: the same loss from a surface fitted to all cells of the sweep. If a cell was run with one seed, its own
+  score depends mostly on that seed, and its neighbours give a better estimate.
+
+Exit codes: 0 the answer's measured loss on test is within the tolerance and the budget was kept; 1 otherwise; 2 misuse.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from alue_bench.contract.errors import AlueBenchError
+from benchmarks.command_line import Parser, check_written_files, shown_command, told
+from benchmarks.ledger import header, write_json
+from benchmarks.search.finished_sweep import Reading, cheapest_within, read_sweep, reading
+from benchmarks.search.searching import Search, search_arguments, searched_here
+from benchmarks.tables import Sheet, number, show, write_page
+
+BENCHMARK = "search"
+MODULE = f"benchmarks.{BENCHMARK}"
+DEV, TEST = "selection/dev_score", "test/score"
+
+
+def main(arguments: Sequence[str] | None = None, *, search: Search | None = None) -> int:
+    """Run the command line and return the exit code.
+
+    Args:
+        arguments: The arguments; None takes those of the process.
+        search: The function that searches; by default in this process.
+    """
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        options = _parser().parse_args(given)
+        check_written_files(options)
+        return benchmark(options, shown_command(MODULE, given), search or searched_here)
+    except AlueBenchError as error:
+        return told(error)
+
+
+def benchmark(options: argparse.Namespace, command: str, search: Search) -> int:
+    """Read the sweep, search, compare the answer with the sweep, and return the exit code.
+
+    Args:
+        options: The parsed options.
+        command: The command line to show in the report.
+        search: The function that searches.
+    """
+    sweep = read_sweep(options)
+    with tempfile.TemporaryDirectory() as folder:
+        store = f"sqlite:///{Path(folder) / 'mlflow.db'}" if options.store is None else options.store
+        document = search(search_arguments(options, sweep.config, store))
+    (result,) = document["searches"]
+    readings = [
+        reading(sweep, result["answer"], metric, smoothed=smoothed)
+        for metric in (TEST, DEV)
+        for smoothed in (False, True)
+    ]
+    tolerance = _part(options.tolerance)
+    kept = result["compute"]["spent_share"] <= _part(options.budget) + 1e-9
+    confirmed = readings[0].loss <= tolerance * abs(readings[0].full)
+    sheet = _sheet(options, result, readings, tolerance)
+    cheapest = [cheapest_within(sweep, metric, tolerance) for metric in (TEST, DEV)]
+    seeds, compute = len(set(sweep.frame["seed"])), result["compute"]
+    supported = "supported" if result["supported"] else "nothing supported"
+    lines = [
+        f"answer: {result['answer']} ({supported}; {result['why']}), at "
+        f"{result['cost_of_full']:.0%} of full fine-tuning's FLOPs",
+        f"compute: {compute['spent_share']:.1%} of the grid's FLOPs (budget {options.budget}), {compute['runs']} runs, "
+        f"{compute['train_s']:.0f} s of training; the sweep's {len(sweep.frame)} runs took "
+        f"{sweep.frame['runtime/train_s'].sum():.0f} s with {seeds} seed{'s' if seeds > 1 else ''}: "
+        f"{compute['train_s'] * seeds / sweep.frame['runtime/train_s'].sum():.1%} for as many seeds",
+        f"cheapest cell of the sweep within the tolerance: {cheapest[0]} by test, {cheapest[1]} by dev",
+        f"the sweep {'confirms' if confirmed else 'does not confirm'} that the answer loses at most "
+        f"{options.tolerance} on test; the budget was {'kept' if kept else 'exceeded'}",
+    ]
+    show([sheet], lines)
+    if options.json is not None:
+        content = header(BENCHMARK, command) | {
+            "confirmed": bool(confirmed),
+            "budget_kept": bool(kept),
+            "readings": [vars(r) for r in readings],
+            "cheapest_in_sweep": {"test": cheapest[0], "dev": cheapest[1]},
+            "sweep": {"runs": len(sweep.frame), "seeds": seeds, "config": sweep.config},
+            "search": result,
+        }
+        write_json(options.json, content)
+    write_page(options.markdown, [sheet], lines)
+    return 0 if confirmed and kept else 1
+
+
+def _sheet(options: argparse.Namespace, result: dict[str, Any], readings: Sequence[Reading], tolerance: float) -> Sheet:
+    """Return the table of the answer's losses."""
+    rows = tuple(
+        (
+            r.metric,
+            "smoothed over all cells" if r.smoothed else "measured",
+            number(r.full, ".4f"),
+            number(r.loss, "+.4f"),
+            number(r.loss / abs(r.full) if r.full else None, "+.1%"),
+            number(r.sd, ".4f"),
+            "yes" if r.loss <= tolerance * abs(r.full) else "no",
+        )
+        for r in readings
+    )
+    columns = ("score", "of the sweep", "full", f"loss of {result['answer']}", "relative", "sd", "within tolerance")
+    return Sheet(f"{options.task}/{options.model}: the sweep about the search's answer", columns, rows)
+
+
+def _part(text: str) -> float:
+    from alue_bench.search.candidates import parse_share
+
+    return parse_share("--tolerance or --budget", text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog=f"python -m {MODULE}", description="Hold a search against a finished sweep.", allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("--sweep-uri", required=True, metavar="URI", help="the store with the sweep; it is only read")
+    add("--sweep-experiment", default="alue-bench", metavar="NAME", help="(default: alue-bench)")
+    add("--task", required=True)
+    add("--model", default="mini", help="(default: mini)")
+    add("--tolerance", default="1%", help="a part of the score (default: 1%%)")
+    add("--budget", default="25%", help="(default: 25%%)")
+    add("--store", metavar="URI", help="keep the search's runs here (default: a store that is thrown away)")
+    add("--data-dir", type=Path, metavar="DIR", help="the official files (default: the variable ALUE_BENCH_DATA)")
+    add("--json", type=Path, metavar="FILE")
+    add("--markdown", type=Path, metavar="FILE")
+    return parser

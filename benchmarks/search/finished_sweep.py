@@ -1,0 +1,119 @@
+"""The finished sweep that a search is compared with: its runs, and the loss of a setting according to them."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import Any
+
+from alue_bench.contract.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The finished sweep of one task and model."""
+
+    frame: Any
+    """The runs, one per row, with strategy, seed and metrics."""
+    config: dict[str, Any]
+    """The recorded configuration of one of its runs."""
+    layers: int
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The loss of a setting according to the sweep."""
+
+    metric: str
+    smoothed: bool
+    """True if the loss is that of the fitted surface."""
+    full: float
+    """The score of full fine-tuning."""
+    loss: float
+    """The score of full fine-tuning minus that of the setting."""
+    sd: float | None
+    """The standard deviation of a smoothed loss; None for a measured one."""
+
+
+def read_sweep(options: argparse.Namespace) -> Sweep:
+    """Read the sweep of the task and model that the options name.
+
+    Raises:
+        UsageError: The store holds no complete sweep, or several with different settings.
+    """
+    from alue_bench.contract.cells import cell_name, cell_of
+    from alue_bench.contract.registry import load_registry
+    from alue_bench.planning.available import resolve_model
+    from alue_bench.tracking.connection import connect
+    from alue_bench.tracking.reading import read_config, read_results
+
+    model = resolve_model(options.model, load_registry()).name
+    results = read_results(connect(options.sweep_uri, options.sweep_experiment), tasks=[options.task], models=[model])
+    frame = results.frame
+    where = f"{options.sweep_uri}, experiment {options.sweep_experiment!r}"
+    cells = frame[frame["strategy"].map(lambda name: cell_of(name) is not None).astype(bool)]
+    full = cells[cells["strategy"] == cell_name((0, 0))]
+    if full.empty:
+        raise UsageError(f"{where} has no finished run of full fine-tuning for {options.task} and {model}")
+    same = ["epochs", "lr", "batch_size", "max_length", "other_hyper", "precision", "train_digest", "test_digest"]
+    if len(cells[same].drop_duplicates()) > 1:
+        raise UsageError(f"{where} has runs with different {', '.join(same)}; give a store or experiment of one sweep")
+    config = read_config(results, str(full["run_id"].iloc[0]))
+    if config is None:
+        raise UsageError(f"config.json of run {full['run_id'].iloc[0]} is gone")
+    layers = int(config["freeze_plan"]["layers"])
+    wanted = {cell_name((b, t)) for b in range(layers + 1) for t in range(layers + 1 - b)}
+    missing = sorted(wanted - set(cells["strategy"]))
+    if missing:
+        raise UsageError(
+            f"{where} lacks {len(missing)} of {len(wanted)} cells ({missing[0]}, …); finish the sweep with: alue-bench "
+            "sweep"
+        )
+    return Sweep(cells, config, layers)
+
+
+def reading(sweep: Sweep, setting: str, metric: str, *, smoothed: bool) -> Reading:
+    """Return the loss of a setting in the sweep.
+
+    Args:
+        sweep: The sweep.
+        setting: The name of the strategy.
+        metric: The metric.
+        smoothed: Whether to take the loss from a surface fitted to all runs instead of the setting's own runs.
+    """
+    means = sweep.frame.groupby("strategy")[metric].mean()
+    full = float(means["full"])
+    if not smoothed:
+        return Reading(metric, False, full, full - float(means[setting]), None)
+    losses = smoothed_losses(sweep, metric)
+    return Reading(metric, True, full, *losses[setting])
+
+
+def smoothed_losses(sweep: Sweep, metric: str) -> dict[str, tuple[float, float]]:
+    """Return the loss and its standard deviation for each cell, by the surface that the search itself uses.
+
+    The noise of a run is set to the prior of the search.
+    """
+    from alue_bench.contract.cells import cell_of
+    from alue_bench.search.candidates import Candidate
+    from alue_bench.search.observations import PRIOR_SD, Evaluation
+    from alue_bench.search.surface import fit
+
+    names = sorted(set(sweep.frame["strategy"]), key=lambda name: (name != "full", name))
+    candidates = [Candidate(name, *(cell_of(name) or (0, 0)), 1.0, 1.0) for name in names]
+    first = int(sweep.frame["seed"].min())
+    runs = [
+        Evaluation(str(row.strategy), int(row.seed) - first, float(value))
+        for row, value in zip(sweep.frame.itertuples(), sweep.frame[metric], strict=True)
+    ]
+    scale = abs(float(sweep.frame.loc[sweep.frame["strategy"] == "full", metric].mean()))
+    surface = fit(candidates, sweep.layers, runs, scale=scale, noise_variance=(PRIOR_SD * scale) ** 2)
+    return {name: (float(m), float(s)) for name, m, s in zip(names, surface.mean, surface.sd, strict=True)}
+
+
+def cheapest_within(sweep: Sweep, metric: str, tolerance: float) -> str:
+    """Return the cheapest cell within the tolerance by the sweep's own scores, as a user of the sweep would see it."""
+    means = sweep.frame.groupby("strategy")[[metric, "flops/train_vs_full"]].mean()
+    full = float(means.loc["full", metric])
+    good = means[means[metric] >= full - tolerance * abs(full)].sort_values("flops/train_vs_full")
+    return f"{good.index[0]} ({good['flops/train_vs_full'].iloc[0]:.0%} of FLOPs, {metric} {good[metric].iloc[0]:.4f})"

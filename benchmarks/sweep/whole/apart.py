@@ -1,0 +1,101 @@
+"""Runs outside the sweep: cells whose scores must be equal, and repetitions of `full`, in fresh processes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from alue_bench.contract.errors import UsageError
+from benchmarks.command_line import say
+from benchmarks.ledger import Ledger
+from benchmarks.processes import ALUE_BENCH, environment
+from benchmarks.sweep.whole.cells import FULLS, MODEL, TASK
+
+SEPARATE = 3
+"""The number of cells that are run again separately."""
+
+
+def compared_apart(
+    document: Mapping[str, Any], options: argparse.Namespace, folder: Path, ledger: Ledger
+) -> list[dict[str, Any]]:
+    """Run some cells again, each in a process of its own that shares nothing with the sweep, and compare the scores.
+
+    Args:
+        document: The document that the sweep printed.
+        options: The parsed options.
+        folder: The folder of the benchmark.
+        ledger: The measurements; results are added.
+
+    Returns:
+        Strategy, equality and largest difference of scores, for each cell.
+    """
+    done = {one["strategy"]: one["metrics"] for one in document["runs"]}
+    chosen = random.Random(1).sample(sorted(done), min(SEPARATE, len(done)))
+    known = {one["strategy"]: one for one in ledger.content.get("apart", [])}
+    from alue_bench.executors.processes import environment_of
+
+    # A sweep in several processes gives each a share of the cores; these runs must have the same share.
+    share = environment_of(None, options.jobs)
+    for strategy in chosen:
+        if strategy in known:
+            continue
+        (alone,) = run_apart(["--strategy", strategy], options, folder / "apart" / strategy, share)
+        scores = {name: value for name, value in done[strategy].items() if name.startswith(("test/", "selection/"))}
+        gap = max(
+            (abs(value - alone["metrics"][name]) for name, value in scores.items() if value is not None), default=0.0
+        )
+        known[strategy] = {"strategy": strategy, "equal": gap == 0.0, "largest_difference": gap}
+        ledger.content["apart"] = list(known.values())
+        ledger.write()
+        say(f"{strategy} apart: {'equal' if gap == 0 else f'differs by {gap:.2g}'}")
+    return list(known.values())
+
+
+def run_apart(
+    given: Sequence[str], options: argparse.Namespace, folder: Path, variables: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
+    """Execute `alue-bench run` on the same rows in a fresh process, with a cache and a store of its own.
+
+    Args:
+        given: Further arguments.
+        options: The parsed options.
+        folder: The folder for cache and store.
+        variables: Further environment variables.
+
+    Returns:
+        The runs in the document that the command prints.
+
+    Raises:
+        UsageError: The command failed.
+    """
+    data = ["--sample"] if options.sample else ["--data-dir", str(options.data_dir)] if options.data_dir else []
+    said = ["run", "--task", TASK, "--model", MODEL, *given, "--json", "--precision", "fp32", "--device", "cpu"]
+    said += ["--epochs", str(options.epochs), *data]
+    said += ["--limit-train", str(options.limit_train), "--limit-eval", str(options.limit_eval)]
+    said += ["--tracking-uri", f"sqlite:///{folder / 'mlflow.db'}"]
+    finished = subprocess.run(
+        [*ALUE_BENCH, *said],
+        env=environment(ALUE_BENCH_CACHE=str(folder / "cache"), **variables or {}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if finished.returncode:
+        raise UsageError(f"alue-bench {' '.join(said)}: {finished.stderr.strip().splitlines()[-1:]}")
+    runs: list[dict[str, Any]] = json.loads(finished.stdout)["runs"]
+    return runs
+
+
+def repeat_full(options: argparse.Namespace, folder: Path, ledger: Ledger) -> None:
+    """Repeat our `full` run with other seeds, as many at once as in the sweep, and record the seconds."""
+    if len(ledger.content["full_s"]) >= FULLS:
+        return
+    seeds = [option for seed in range(FULLS) for option in ("--seed", str(43 + seed))]
+    runs = run_apart(["--strategy", "full", *seeds, "--jobs", str(options.jobs), "--rerun"], options, folder / "fulls")
+    ledger.content["full_s"] = [[f"seed {one['seed']}", one["metrics"]["runtime/loop_s"]] for one in runs]
+    ledger.write()

@@ -1,0 +1,153 @@
+"""Time a complete sweep and compare it with fine-tuning the same cells one by one by transformers' `Trainer`.
+
+    python -m benchmarks.sweep.whole --data-dir DIR --folder OUT
+
+The program runs `alue-bench sweep` as a user would: every pair of frozen bottom and top layers of `mini` on rows of
+MADAR, recorded in a store of its own. Of every four cells with similar cost, one random cell is also trained by
+`Trainer`, right after ours and in the same process: batches padded to their longest example, dev split scored after
+each epoch, test split at the end. From this stratified random sample the sum over all cells is estimated, and the
+report says that it is an estimate. Our `full` run is repeated at intervals, to compare the measured ratio with the one
+that FLOPs predict.
+
+With `--jobs N` the sweep is done by N worker processes that share the cores. Then nothing can run between its runs: one
+half of Trainer's cells comes before the sweep and the other after it, and `full` is repeated after the sweep, by N
+workers at once.
+
+At the end some cells are run again separately, by `alue-bench run` in a fresh process with an empty cache; their scores
+must be equal.
+
+Everything is kept in `--folder`. After a stop at any time, the same command continues; `--stop-after MINUTES` stops by
+itself. Only complete cells count: an interrupted cell is done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.contract.errors import AlueBenchError, UsageError
+from benchmarks.command_line import Parser, say, shown_command, told
+from benchmarks.ledger import Ledger
+from benchmarks.machine import hardware
+from benchmarks.sweep.whole.apart import compared_apart, repeat_full
+from benchmarks.sweep.whole.cells import MODEL, TASK
+from benchmarks.sweep.whole.conclusion import concluded, report
+from benchmarks.sweep.whole.watch import Watch
+
+if TYPE_CHECKING:
+    from alue_bench.planning.build import Plan
+
+BENCHMARK = "whole-sweep"
+MODULE = "benchmarks.sweep.whole"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code.
+
+    Codes: 0 done, 1 separate runs have other scores, 2 misuse, 3 stopped before the end, 130 or 143 interrupted.
+    """
+    started = time.perf_counter()
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        options = _parser().parse_args(given)
+        return benchmark(options, shown_command(MODULE, given), started)
+    except AlueBenchError as error:
+        return told(error)
+
+
+def benchmark(options: argparse.Namespace, command: str, started: float) -> int:
+    """Do the work that is left, show the results, and return the exit code.
+
+    Args:
+        options: The parsed options.
+        command: The command line to show in the report.
+        started: The reading of `time.perf_counter` at the start of the process.
+    """
+    from alue_bench.cli.commands.sweep import run_sweep
+    from alue_bench.cli.options import OutputOptions
+    from alue_bench.contract.registry import load_registry
+
+    folder: Path = options.folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["ALUE_BENCH_CACHE"] = str(folder / "cache")
+    settings, overrides = swept(options, folder)
+    measured_under = {**vars(options), "folder": None, "stop_after": None, "hardware": hardware("cpu")}
+    ledger = Ledger(folder / "measurements.json", BENCHMARK, measured_under, command, instead="another --folder")
+    for name, nothing_yet in (("ours", {}), ("trainer", {}), ("full_s", [])):
+        ledger.content.setdefault(name, nothing_yet)
+    watchers: list[Watch] = []
+
+    def watch(plan: Plan, console: Any) -> Watch:
+        watchers.append(Watch(plan, ledger, started, options))
+        return watchers[0]
+
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        code = run_sweep(load_registry(), settings, overrides, OutputOptions(yes=True, json=True), progress_of=watch)
+    watcher = watchers[0]
+    document = json.loads(printed.getvalue())
+    if code:
+        say("stopped; run the same command again to continue" if watcher.stopped else "the sweep failed")
+        return 3 if watcher.stopped else code
+    ledger.content["finish_s"] = time.perf_counter() - watcher.last
+    ledger.content["sweep"] = document["sweep"]
+    ledger.write()
+    if options.jobs > 1:
+        watcher.fit_by_trainer(1)
+        repeat_full(options, folder, ledger)
+    apart = compared_apart(document, options, folder, ledger)
+    conclusion = concluded(ledger.content, watcher.plan, jobs=options.jobs) | {"apart": apart}
+    ledger.content["conclusion"] = conclusion
+    ledger.write()
+    report(conclusion, document)
+    return 0 if all(one["equal"] for one in apart) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog=f"python -m {MODULE}", description=__doc__.splitlines()[0], allow_abbrev=False)
+    add = parser.add_argument
+    add("--folder", type=Path, required=True, help="folder of store, cache and measurements, from which to continue")
+    add("--data-dir", type=Path, help="folder with the official files (default: $ALUE_BENCH_DATA)")
+    add("--sample", action="store_true", help="use the embedded sample data: to try the benchmark")
+    add("--grid", default="bottom-top", help="as of alue-bench sweep; a small one to try it (default: bottom-top)")
+    add("--limit-train", type=int, default=2000, help="(default: 2000)")
+    add("--limit-eval", type=int, default=1000, help="(default: 1000)")
+    add("--epochs", type=int, default=2, help="at least 2 (default: 2)")
+    add("--jobs", type=int, default=1, help="as of alue-bench sweep (default: 1)")
+    add("--stop-after", type=float, metavar="MINUTES", help="stop after this time, to continue later")
+    return parser
+
+
+def swept(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], Any]:
+    """Return the sweep's settings, and its hyper-parameters with their origin.
+
+    Raises:
+        UsageError: There are fewer than two epochs.
+    """
+    if options.epochs < 2:
+        raise UsageError("--epochs must be at least 2: with one epoch a cached prefix saves no time")
+    settings: dict[str, Any] = {
+        "task": [TASK],
+        "model": [MODEL],
+        "grid": [options.grid],
+        "limit_train": options.limit_train,
+        "limit_eval": options.limit_eval,
+        "precision": "fp32",
+        "device": "cpu",
+        "experiment": BENCHMARK,
+        "tracking_uri": f"sqlite:///{folder / 'mlflow.db'}",
+        "jobs": options.jobs,
+    }
+    if options.data_dir:
+        settings["data_dir"] = str(options.data_dir)
+    if options.sample:
+        settings["sample"] = True
+    return settings, (("benchmark", {"epochs": options.epochs}),)

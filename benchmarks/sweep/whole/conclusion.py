@@ -1,0 +1,155 @@
+"""The conclusion: sums and their ratio to those of `Trainer`, what operations predict, and the printed report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.contract.errors import UsageError
+from benchmarks.machine import described, hardware
+from benchmarks.sweep.whole.cells import costs, tokens_of
+from benchmarks.sweep.whole.sampling import Estimate, estimated_sum, strata
+from benchmarks.tables import Sheet, number, show
+
+if TYPE_CHECKING:
+    from alue_bench.planning.build import Plan
+
+TARGET = 1 / 3
+"""The target for the ratio of our time to that of the same cells by `Trainer`."""
+
+
+def concluded(content: Mapping[str, Any], plan: Plan, *, jobs: int) -> dict[str, Any]:
+    """Return the sums, estimates and ratios.
+
+    Args:
+        content: The content of the ledger.
+        plan: The plan of the sweep.
+        jobs: The number of worker processes of the sweep.
+
+    Raises:
+        UsageError: A cell was not measured.
+    """
+    ours, trainer, cells = content["ours"], content["trainer"], costs(plan)
+    missing = [strategy for strategy in cells if strategy not in ours]
+    if missing:
+        raise UsageError(f"{missing[0]} was done without being measured; begin again with an empty --folder")
+    metrics = {strategy: one["metrics"] for strategy, one in ours.items()}
+    groups = strata(cells)
+    whole = estimated_sum({name: one["whole_s"] for name, one in trainer.items()}, groups)
+    alone = estimated_sum({name: one["train_s"] for name, one in trainer.items()}, groups)
+    our_whole = content["startup_s"] + sum(one["wall_s"] for one in ours.values()) + content["finish_s"]
+    loops = sum(one["runtime/loop_s"] for one in metrics.values())
+    prefixes = sum(one["runtime/prepare_s"] for one in metrics.values())
+    prefixes += sum(
+        one["runtime/prefix_s"]
+        for one in metrics.values()
+        if not one["runtime/prefix_reused"] and not one["runtime/prepare_s"]
+    )
+    full = sum(seconds for _, seconds in content["full_s"]) / len(content["full_s"])
+    predicted = predictions(plan)
+    measured = (loops + prefixes) / (len(cells) * full)
+    return {
+        "cells": len(cells),
+        "trainer_cells": len(trainer),
+        "hardware": described(hardware("cpu")),
+        "jobs": jobs,
+        "ours_whole_s": our_whole,
+        "ours_training_s": (loops + prefixes) / jobs,
+        "ours_beside_training_s_per_run": (our_whole - (loops + prefixes) / jobs) / len(cells),
+        "ours_scoring_s": scoring(metrics),
+        "trainer_whole_s": whole._asdict(),
+        "trainer_training_s": alone._asdict(),
+        "whole_ratio": our_whole / whole.total,
+        "training_ratio": (loops + prefixes) / jobs / alone.total,
+        "our_full_s": full,
+        "of_so_many_fulls": measured,
+        "predicted": predicted,
+        "against_prediction": measured / predicted["shared"] - 1,
+    }
+
+
+def scoring(metrics: Mapping[str, Mapping[str, float]]) -> float:
+    """Return our seconds for scoring dev and test splits.
+
+    The sum includes the cost of the splits' frozen prefixes for each run, so that it exceeds the time actually spent.
+    """
+    return sum(one["runtime/dev_s"] + one["runtime/test_s"] for one in metrics.values())
+
+
+def predictions(plan: Plan) -> dict[str, float]:
+    """Return the FLOPs of all cells by formula, relative to the same number of `full` runs.
+
+    Returns:
+        "shared": all prefixes come from one pass; "charged": each run computes its own prefix once; "uncached": the
+        prefixes are computed at every step.
+    """
+    from alue_bench.contract.strategy import FreezePlan
+    from alue_bench.measure.flops import training_flops
+    from alue_bench.training.architecture.encoder_stack import view_as_stack
+    from alue_bench.training.pretrained.loading import empty_model, load_config
+
+    some = plan.runs[0]
+    stack = view_as_stack(empty_model(load_config(some.inputs.checkpoint), some.inputs.train_task.labels))
+    lengths, epochs = tokens_of(some, "train").lengths, some.spec.hyper.epochs
+
+    def flops(freeze_plan: FreezePlan, *, cached: bool) -> float:
+        return training_flops(stack, freeze_plan, lengths, epochs, prefix_cached=cached, head_reads_first=True)
+
+    full = flops(FreezePlan(stack.shape), cached=False) * len(plan.runs)
+    uncached = charged = loops = deepest = 0.0
+    for run in plan.runs:
+        at_every_step = flops(run.spec.freeze_plan, cached=False)
+        once = flops(run.spec.freeze_plan, cached=bool(run.spec.freeze_plan.prefix_layers))
+        prefix = (at_every_step - once) / (epochs - 1)
+        uncached, charged, loops = uncached + at_every_step, charged + once, loops + once - prefix
+        deepest = max(deepest, prefix)
+    return {"shared": (loops + deepest) / full, "charged": charged / full, "uncached": uncached / full}
+
+
+def report(conclusion: Mapping[str, Any], document: Mapping[str, Any]) -> None:
+    """Print the conclusion on stdout.
+
+    Args:
+        conclusion: The result of `concluded`, with the comparison of separate runs.
+        document: The document that the sweep printed.
+    """
+    trainer, alone = Estimate(**conclusion["trainer_whole_s"]), Estimate(**conclusion["trainer_training_s"])
+    sheet = Sheet(
+        title=f"{conclusion['cells']} cells; Trainer: estimated from {conclusion['trainer_cells']} of them "
+        "(± standard error)",
+        columns=("what", "", "ours s", "Trainer s", "ours ÷ Trainer"),
+        rows=(
+            (
+                *("whole job", "loading, training, scoring, recording"),
+                *(number(conclusion["ours_whole_s"], ".0f"), f"{trainer.total:.0f} ± {trainer.error:.0f}"),
+                number(conclusion["whole_ratio"], ".3f"),
+            ),
+            (
+                *("training alone", "prefixes included" + ("; of a worker" if conclusion["jobs"] > 1 else "")),
+                *(number(conclusion["ours_training_s"], ".0f"), f"{alone.total:.0f} ± {alone.error:.0f}"),
+                number(conclusion["training_ratio"], ".3f"),
+            ),
+        ),
+    )
+    predicted = conclusion["predicted"]
+    lines = [
+        f"Target {TARGET:.3f} of Trainer's time: {'met' if conclusion['whole_ratio'] <= TARGET else 'missed'} "
+        f"({conclusion['whole_ratio']:.3f}).",
+        f"Training of all cells took {conclusion['of_so_many_fulls']:.3f} of so many of our full runs "
+        f"({conclusion['our_full_s']:.2f} s each, mean of repetitions over the sweep); operations predict "
+        f"{predicted['shared']:.3f} with shared prefixes ({conclusion['against_prediction']:+.1%}), "
+        f"{predicted['charged']:.3f} where each pays its own, {predicted['uncached']:.3f} without a cache.",
+        f"Beside training, scoring among it, a run took {conclusion['ours_beside_training_s_per_run']:.2f} s.",
+        *(
+            f"{one['strategy']} apart, in a fresh process with an empty cache: "
+            f"{'equal' if one['equal'] else 'largest difference ' + format(one['largest_difference'], '.2g')}."
+            for one in conclusion["apart"]
+        ),
+        *(
+            f"Recommended for {grid['task']}, {grid['model']}: {grid['recommendation']['strategy']}."
+            for grid in document["sweep"]["grids"]
+            if grid["recommendation"]
+        ),
+        f"Measured on {conclusion['hardware']}.",
+    ]
+    show([sheet], lines)

@@ -1,0 +1,36 @@
+"""The pre-trained model of a comparison, or its tokenizer only, if the model has random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.timing.settings import Setup
+
+if TYPE_CHECKING:
+    from alue_bench.training.pretrained.loading import Checkpoint
+
+
+def checkpoint_in(folder: Path) -> Checkpoint:
+    """Return the checkpoint in a folder.
+
+    Raises:
+        UnavailableError: There is none.
+    """
+    from alue_bench.contract.model import Model
+    from alue_bench.training.pretrained.loading import locate_checkpoint
+
+    return locate_checkpoint(Model(name="checkpoint", title=str(folder), checkpoint=folder))
+
+
+def tokenizer_of(setup: Setup) -> Any:
+    """Return the tokenizer of the set-up's checkpoint, or that of the bundled model if there is no checkpoint."""
+    from alue_bench.training.pretrained.loading import load_tokenizer
+
+    return load_tokenizer(checkpoint_in(setup.checkpoint or _mini()))
+
+
+def _mini() -> Path:
+    from alue_bench_models.mini import MODEL
+
+    return Path(MODEL.checkpoint)

@@ -1,0 +1,211 @@
+"""One training, by transformers' `Trainer` or by our engine, and its cost."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.contract.errors import UnavailableError
+from alue_bench.contract.strategy import FreezePlan
+from alue_bench.data.batches import Padding
+from benchmarks.machine import peaks
+from benchmarks.timing.starting_point import StartingPoint
+
+if TYPE_CHECKING:
+    from alue_bench.data.tokenisation import TokenisedSplit
+    from alue_bench.training.architecture.encoder_stack import EncoderStack
+    from alue_bench.training.device.precision import Device
+    from alue_bench.training.forward import Forward
+    from alue_bench.training.prefix.frozen_prefix import Examples
+    from alue_bench.training.result import TrainingResult
+
+CACHE_LIMIT = "100GB"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained model, and the cost of its training."""
+
+    stack: EncoderStack
+    forward: Forward
+    losses: Sequence[tuple[int, float]]
+    """Pairs of the number of steps done and the mean loss since the previous pair."""
+    costs: Mapping[str, Any]
+    """The values of fields of `Measurement`, by name."""
+
+
+def fit_by_trainer(start: StartingPoint, plan: FreezePlan, way: str, seed: int, device: Device) -> Fitted:
+    """Train by transformers' `Trainer`.
+
+    Args:
+        start: The initial model and data.
+        plan: The parts to freeze.
+        way: The way of padding examples, see `trainer_baseline`.
+        seed: The seed of data order and dropout.
+        device: The device and the number format.
+    """
+    from alue_bench.training.architecture.encoder_stack import view_as_stack
+    from alue_bench.training.forward import LibraryForward
+    from benchmarks.timing import trainer_baseline
+
+    run = trainer_baseline.fit(
+        lambda: start.fresh_stack(plan).model,
+        start.train,
+        start.longest,
+        way=way,
+        tokenizer=start.tokenizer,
+        hyper=start.setup.hyper,
+        seed=seed,
+        device=device,
+    )
+    costs = {
+        "seconds": run.seconds,
+        "setup_s": run.setup_s,
+        "steps": len(run.losses),
+        "padded_tokens": run.padded_tokens,
+        **peaks(device.name),
+    }
+    stack = view_as_stack(run.model)
+    return Fitted(stack, LibraryForward(stack), list(enumerate(run.losses, start=1)), costs)
+
+
+def fit_by_engine(
+    start: StartingPoint, plan: FreezePlan, seed: int, device: Device, *, cached: bool, store: Path | None = None
+) -> Fitted:
+    """Train by our engine.
+
+    Args:
+        start: The initial model and data.
+        plan: The parts to freeze.
+        seed: The seed of data order and dropout.
+        device: The device and the number format.
+        cached: Whether the frozen prefix is computed once instead of at every step.
+        store: The folder for the prefix's output; None takes a new empty folder.
+    """
+    import torch
+
+    from alue_bench.measure.flops import training_flops
+    from alue_bench.training.forward import choose_forward
+
+    with tempfile.TemporaryDirectory() as folder:
+        stack = start.fresh_stack(plan)
+        forward = choose_forward(stack, device.compute, recorded=device.graphs)
+        with_states = partial(with_prefix, start, stack, forward, plan, device)
+        if cached:
+            with_states(start.longest, Path(folder) / "warm-up")
+        if device.name == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        device.synchronise()
+        started = time.perf_counter()
+        examples = with_states(start.train, (store or Path(folder) / "store") if cached else None)
+        prefix_s = time.perf_counter() - started
+        training = fine_tune(start, plan, stack, forward, examples, seed, device)
+        measured = peaks(device.name)
+    flops = partial(training_flops, stack, lengths=start.train.lengths, epochs=start.setup.epochs)
+    prefix, first = examples.prefix, forward.head_reads_first
+    costs = {
+        "seconds": prefix_s + training.loop_s,
+        "prefix_s": prefix_s,
+        "build_s": prefix.entry.build_s if prefix else 0.0,
+        "prefix_reused": bool(prefix and prefix.reused),
+        "steps": training.steps,
+        "padded_tokens": training.padded_tokens,
+        "flops": flops(plan, prefix_cached=prefix is not None, head_reads_first=first),
+        "flops_full": flops(FreezePlan(stack.shape), head_reads_first=first),
+        **measured,
+    }
+    losses = [(point.step, point.value) for point in training.curves if point.metric == "train/loss"]
+    return Fitted(stack, forward, losses, costs)
+
+
+def with_prefix(
+    start: StartingPoint,
+    stack: EncoderStack,
+    forward: Forward,
+    plan: FreezePlan,
+    device: Device,
+    split: TokenisedSplit,
+    folder: Path | None,
+) -> Examples:
+    """Return a split with the output of its frozen prefix.
+
+    Args:
+        start: The initial model and data.
+        stack: The model.
+        forward: The forward pass.
+        plan: The parts that are frozen.
+        device: The device and the number format.
+        split: The tokenised examples.
+        folder: The folder of the store; None computes no prefix.
+
+    Raises:
+        UnavailableError: The store cannot keep the output.
+    """
+    from alue_bench.contract.byte_sizes import parse_size
+    from alue_bench.training.prefix import frozen_prefix
+    from alue_bench.training.prefix.store import PrefixStore
+
+    if folder is None:
+        return frozen_prefix.Examples(split)
+    problems: list[str] = []
+    store = PrefixStore(folder, parse_size(CACHE_LIMIT), problems.append)
+    frozen = frozen_prefix.FrozenPrefix(stack, forward, plan.prefix_layers, store=store, device=device)
+    examples = frozen.examples(split, Padding(start.tokenizer.pad_token_id), {})
+    if problems:
+        raise UnavailableError(problems[0])
+    return examples
+
+
+def fine_tune(
+    start: StartingPoint,
+    plan: FreezePlan,
+    stack: EncoderStack,
+    forward: Forward,
+    examples: Examples,
+    seed: int,
+    device: Device,
+    on_step: Callable[[int, int], None] = lambda done, total: None,
+) -> TrainingResult:
+    """Fine-tune by the engine's loop, with a dev split of a single example, since no epoch is selected by it.
+
+    Args:
+        start: The initial model and data.
+        plan: The parts to freeze.
+        stack: The model.
+        forward: The forward pass.
+        examples: The train split, perhaps with the output of its frozen prefix.
+        seed: The seed of data order and dropout.
+        device: The device and the number format.
+        on_step: Called after each step with the number of steps done and the number of all steps.
+    """
+    from alue_bench.training import session
+    from alue_bench.training.config import TrainingConfig
+    from alue_bench.training.prefix.frozen_prefix import Examples
+    from alue_bench.training.prefix.growing import FixedData
+    from alue_bench.training.schedule import FreezeSchedule
+
+    data = FixedData(examples, Examples(_first(start.held_out)))
+    padding = Padding(start.tokenizer.pad_token_id)
+    config = TrainingConfig(start.labels, start.setup.hyper, data_seed=seed, device=device, padding=padding)
+    schedule = FreezeSchedule(stack, plan)
+    training = session.TrainingSession(stack, forward, schedule, data, config, score=lambda logits: {"score": 0.0})
+    return session.fine_tune(training, on_step=on_step)
+
+
+def _first(split: TokenisedSplit) -> TokenisedSplit:
+    """Return a split of the first example only."""
+    end = int(split.offsets[1])
+    types = None if split.token_type_ids is None else split.token_type_ids[:end]
+    return replace(
+        split,
+        input_ids=split.input_ids[:end],
+        token_type_ids=types,
+        offsets=split.offsets[:2],
+        targets=split.targets[:1],
+        ids=split.ids[:1],
+    )

@@ -1,0 +1,124 @@
+"""The ledger of measurements, and the settings that must be equal for measurements to be comparable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from alue_bench.contract.errors import UsageError
+from alue_bench.contract.spec import digest_of
+from alue_bench.executors.termination import code_of_stop, stop_on_sigterm
+from benchmarks.command_line import say
+from benchmarks.ledger import Ledger
+from benchmarks.machine import described
+from benchmarks.processes import REPOSITORY
+from benchmarks.timing.cells import Cell
+from benchmarks.timing.checkpoint import checkpoint_in
+from benchmarks.timing.measuring import Measurement
+from benchmarks.timing.rows import Rows
+from benchmarks.timing.settings import Setup
+
+SOURCES = ("alue_bench/training/**/*.py", "benchmarks/timing/trainer_baseline.py")
+"""The source files whose contents affect training; measurements by different versions of them are not comparable."""
+EXPLAINED = {"code": f"code, that is {' or '.join(SOURCES)}"}
+"""The explanations of settings that are not options."""
+
+
+def common_settings(setup: Setup, rows: Rows) -> dict[str, Any]:
+    """Return the settings that must be equal for measurements to be comparable."""
+    shared = asdict(setup) | {"checkpoint": checkpoint_in(setup.checkpoint).digest if setup.checkpoint else None}
+    if setup.checkpoint:
+        del shared["layers"], shared["hidden"], shared["heads"]
+    sources = [path for pattern in SOURCES for path in sorted(REPOSITORY.glob(pattern))]
+    return shared | {
+        "source": rows.source,
+        "rows_digest": digest_of([list(rows.train), list(rows.held_out)]),
+        "libraries": {name: _version(name) for name in ("torch", "transformers", "accelerate")},
+        "code": digest_of([path.read_text("utf-8") for path in sources])[:12],
+    }
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+class MeasurementLedger(Ledger):
+    """The ledger of a benchmark whose results are measurements."""
+
+    def __init__(self, file: Path | None, benchmark: str, settings: Mapping[str, Any], command: str) -> None:
+        """Read the measurements in the file, if it exists; see `Ledger` for the arguments.
+
+        Raises:
+            UsageError: The file holds something else, or measurements with other settings.
+        """
+        super().__init__(file, benchmark, settings, command, explained=EXPLAINED)
+        try:
+            self.measurements = [Measurement(**entry) for entry in self.content.get("measurements", ())]
+        except TypeError as error:
+            raise self.foreign() from error
+
+    def fill(self, todo: Sequence[tuple[Cell, int]], measure: Callable[[Cell, int], Measurement]) -> int:
+        """Make the measurements that are missing and write each result at once.
+
+        Args:
+            todo: Pairs of cell and repetition.
+            measure: The function that makes a measurement.
+
+        Returns:
+            The exit code: 0, or 130 or 143 if the process was asked to stop.
+        """
+        there = {(m.cell, m.repetition) for m in self.measurements}
+        left = [item for item in todo if item not in there]
+        if len(left) < len(todo):
+            say(f"{self.file}: {len(todo) - len(left)} of {len(todo)} measurements are done already")
+        try:
+            with stop_on_sigterm():
+                for place, (cell, repetition) in enumerate(left, start=1):
+                    measurement = measure(cell, repetition)
+                    self.add(measurement)
+                    say(f"[{place}/{len(left)}] {cell}, repetition {repetition}: {measurement.seconds:.2f} s")
+        except KeyboardInterrupt as stop:
+            kept = f"keeps {len(self.measurements)} measurements; the same command goes on from there"
+            say(f"interrupted: {f'{self.file} {kept}' if self.file else '--json keeps what is done'}")
+            return code_of_stop(stop)
+        return 0
+
+    def add(self, measurement: Measurement) -> None:
+        """Add a measurement and write the file.
+
+        Raises:
+            UsageError: The measurement was made on other hardware than the earlier ones.
+        """
+        if self.measurements and self.measurements[0].hardware != measurement.hardware:
+            raise UsageError(
+                f"{self.file} was measured on {described(self.measurements[0].hardware)}, but this machine is "
+                f"{described(measurement.hardware)}; name another --json file"
+            )
+        self.measurements.append(measurement)
+        self.record({})
+
+    def record(self, results: Mapping[str, Any]) -> None:
+        """Write the measurements and the results that follow from them."""
+        self.content = {
+            "hardware": self.measurements[0].hardware if self.measurements else None,
+            **results,
+            "measurements": [asdict(measurement) for measurement in self.measurements],
+        }
+        self.write()
+
+    def among(self, todo: Sequence[tuple[Cell, int]]) -> list[Measurement]:
+        """Return the measurements of these cells and repetitions; the file may hold more."""
+        wanted = set(todo)
+        return [m for m in self.measurements if (m.cell, m.repetition) in wanted]
+
+    def origin(self) -> str:
+        """Return a sentence on the command, date, hardware and libraries of the measurements."""
+        libraries = ", ".join(f"{name} {number}" for name, number in self.head["settings"]["libraries"].items())
+        hardware = described(self.measurements[0].hardware)
+        return f"`{self.head['command']}`, {self.head['date']}; {hardware}; {libraries}."

@@ -1,0 +1,175 @@
+"""One measurement: a training that is timed and scored, in a process of its own or in this one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.contract.errors import TrainingError
+from alue_bench.data.batches import Padding
+from benchmarks.machine import hardware
+from benchmarks.processes import environment
+from benchmarks.timing.cells import ENGINE, GRAPHS, TRAINER_WAYS, Cell
+from benchmarks.timing.comparison import tail_mean
+from benchmarks.timing.fitting import Fitted, fit_by_engine, fit_by_trainer
+from benchmarks.timing.rows import read_rows
+from benchmarks.timing.settings import Setup, chosen_setup
+from benchmarks.timing.starting_point import StartingPoint, encoder_shape, freeze_plan, prepared
+
+if TYPE_CHECKING:
+    from alue_bench.training.device.precision import Device
+
+PART_OF_EPOCH = 4
+"""The final loss is the mean over the last 1 / PART_OF_EPOCH (a quarter) of an epoch's steps."""
+
+
+class MeasurementFailed(TrainingError):
+    """The error for a training that failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """The measurement of one training."""
+
+    way: str
+    strategy: str
+    precision: str
+    repetition: int
+    """The number of the repetition, which is also the seed of data order and dropout."""
+    seconds: float
+    """The seconds of training; for the engine, prefix and loop together."""
+    prefix_s: float = 0.0
+    """The seconds for the frozen prefix of the train rows, including digests and checksum."""
+    build_s: float = 0.0
+    """The cost of the prefix in seconds as the engine records it, also if the prefix was reused."""
+    prefix_reused: bool = False
+    setup_s: float = 0.0
+    """The seconds of `Trainer.train()` before the first epoch, which are not part of `seconds`."""
+    steps: int
+    samples: int
+    """The number of examples trained on, summed over all epochs."""
+    samples_per_s: float
+    tokens: int
+    """The tokens of these examples without padding."""
+    padded_tokens: int
+    """The tokens of these examples with padding."""
+    peak_rss_mib: float
+    """The peak memory of the process in MiB, including its start and warm-up."""
+    peak_device_mib: float | None
+    """The peak memory on the GPU in MiB; None on a CPU."""
+    final_loss: float
+    """The mean loss over the last quarter of the last epoch's steps."""
+    f1_macro: float
+    """The macro-F1 on the held-out rows."""
+    trainable: int
+    """The number of trainable parameters."""
+    flops: float | None = None
+    """The FLOPs of the training by formula; for our engine only."""
+    flops_full: float | None = None
+    """The FLOPs of full fine-tuning by formula; for our engine only."""
+    hardware: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def cell(self) -> Cell:
+        """The cell that was measured."""
+        return Cell(self.way, self.strategy, self.precision)
+
+
+Measure = Callable[[Setup, Path, Cell, int, Path | None], Measurement]
+"""A function that makes a measurement, given the set-up, the file of rows, the cell, the repetition, and the folder of
+a shared prefix store or None."""
+
+
+def measured_apart(setup: Setup, rows: Path, cell: Cell, repetition: int, store: Path | None) -> Measurement:
+    """Make a measurement in a new process, so that allocators, threads and caches do not affect the next one.
+
+    Args:
+        setup: The set-up of the comparison.
+        rows: The file of rows.
+        cell: The cell to measure.
+        repetition: The number of the repetition.
+        store: The folder of a shared prefix store, if any.
+
+    Raises:
+        MeasurementFailed: The process failed; the message is its last line of output.
+    """
+    what = ["--way", cell.way, "--strategy", cell.strategy, "--precision", cell.precision]
+    what += ["--repetition", str(repetition), *(["--store", str(store)] if store else [])]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.engine", "--one", *setup.arguments(), "--rows-json", str(rows), *what],
+        env=environment(TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        last = next(iter(done.stderr.strip().splitlines()[-1:]), f"exit code {done.returncode}")
+        raise MeasurementFailed(f"{cell}, repetition {repetition}: {last.removeprefix('error: ')}")
+    return Measurement(**json.loads(done.stdout))
+
+
+def print_one(options: argparse.Namespace) -> int:
+    """Make a measurement for `measured_apart`: print it as JSON on stdout and everything else on stderr."""
+    cell = Cell(options.way[0], options.strategy[0], options.precision[0])
+    with redirect_stdout(sys.stderr):
+        measurement = measured_here(chosen_setup(options), options.rows_json, cell, options.repetition, options.store)
+    print(json.dumps(asdict(measurement), allow_nan=False))
+    return 0
+
+
+def measured_here(setup: Setup, rows: Path, cell: Cell, repetition: int, store: Path | None) -> Measurement:
+    """Make a measurement in this process; see `measured_apart` for the arguments."""
+    from alue_bench.training.device.precision import Device
+    from alue_bench.training.freezing import count_parameters
+
+    start = prepared(setup, read_rows(rows, setup.rows, setup.eval_rows))
+    device = Device(setup.device, cell.precision, graphs=cell.way == GRAPHS)  # type: ignore[arg-type]
+    plan = freeze_plan(cell.strategy, encoder_shape(setup))
+    if cell.way in TRAINER_WAYS:
+        fitted = fit_by_trainer(start, plan, cell.way, repetition, device)
+    else:
+        fitted = fit_by_engine(start, plan, repetition, device, cached=cell.way in (ENGINE, GRAPHS), store=store)
+    samples = len(start.train) * setup.epochs
+    return Measurement(
+        **cell._asdict(),
+        repetition=repetition,
+        samples=samples,
+        samples_per_s=samples / fitted.costs["seconds"],
+        tokens=int(start.train.lengths.sum()) * setup.epochs,
+        final_loss=_final_loss(start, fitted),
+        f1_macro=_f1_macro(start, fitted, device),
+        trainable=count_parameters(fitted.stack, plan).trainable,
+        hardware=hardware(setup.device),
+        **fitted.costs,
+    )
+
+
+def _final_loss(start: StartingPoint, fitted: Fitted) -> float:
+    """Return the mean loss over the last quarter of an epoch's steps.
+
+    Raises:
+        TrainingError: The loss is not finite.
+    """
+    steps_of_epoch = math.ceil(len(start.train) / start.setup.batch_size)
+    loss = tail_mean(fitted.losses, math.ceil(steps_of_epoch / PART_OF_EPOCH))
+    if not math.isfinite(loss):
+        raise TrainingError(f"the loss is {loss}; try a smaller --lr")
+    return loss
+
+
+def _f1_macro(start: StartingPoint, fitted: Fitted, device: Device) -> float:
+    from alue_bench.evaluation.metrics import metrics
+    from alue_bench.training.inference import predict_logits
+    from alue_bench.training.prefix.frozen_prefix import Examples
+
+    padding = Padding(start.tokenizer.pad_token_id)
+    logits = predict_logits(fitted.stack, fitted.forward, Examples(start.held_out), device=device, padding=padding)
+    return metrics(start.held_out.targets.numpy(), logits.argmax(-1), start.labels)["f1_macro"]

@@ -1,0 +1,135 @@
+"""The rows of a comparison, from the task's train file or from a JSON file that can be read without other packages."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from alue_bench.contract.errors import DataError, UsageError
+from alue_bench.contract.task import Labels
+from benchmarks.timing.checkpoint import tokenizer_of
+from benchmarks.timing.settings import Setup, chosen_setup
+
+TASK = "oold"
+
+
+class Row(NamedTuple):
+    """A text and its gold label."""
+
+    text: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows to train on and the held-out rows to score on."""
+
+    train: tuple[Row, ...]
+    held_out: tuple[Row, ...]
+    source: str
+    """The origin of the rows, for reports."""
+
+    @property
+    def labels(self) -> Labels:
+        """The labels that occur in the rows."""
+        return Labels.multiclass(*sorted({row.label for row in (*self.train, *self.held_out)}))
+
+
+def chosen_rows(options: argparse.Namespace) -> tuple[Rows, Setup]:
+    """Return the rows that the options name, and the set-up with their actual numbers."""
+    setup = chosen_setup(options)
+    rows = read_rows(options.rows_json, setup.rows, setup.eval_rows) if options.rows_json else task_rows(options)
+    if setup.longest:
+        rows = without_long_ones(rows, tokenizer_of(setup), setup.longest)
+    return rows, replace(setup, rows=len(rows.train), eval_rows=len(rows.held_out))
+
+
+def read_rows(file: Path, train: int, held_out: int) -> Rows:
+    """Read rows from a file that `write_rows` wrote.
+
+    Args:
+        file: The file.
+        train: The largest number of rows to train on, from the start of the file.
+        held_out: The number of held-out rows, from the end of the file.
+
+    Raises:
+        DataError: The file has another format, too few rows, or only one label.
+    """
+    try:
+        all_rows = [Row(str(entry["text"]), str(entry["label"])) for entry in json.loads(file.read_text("utf-8"))]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(
+            f'{file} is not a list of {{"text": …, "label": …}}; --write-rows makes such a file ({error!r})'
+        ) from error
+    if len(all_rows) <= held_out:
+        raise DataError(f"{file} has {len(all_rows)} rows; take fewer than that as --eval-rows")
+    rows = Rows(tuple(all_rows[:-held_out][:train]), tuple(all_rows[-held_out:]), file.name)
+    if len({row.label for row in all_rows}) < 2:
+        raise DataError(f"{file} has one label only; there is nothing to learn")
+    return rows
+
+
+def task_rows(options: argparse.Namespace) -> Rows:
+    """Return rows from the train file of the task, whose dev split is held out.
+
+    Raises:
+        UsageError: There are no official files and the sample is not wanted.
+    """
+    from alue_bench.contract.registry import load_registry
+    from alue_bench.data.location import given_data_folder, locate
+    from alue_bench.data.splits import load_rows
+
+    task = load_registry().task(TASK)
+    given = None if options.sample else given_data_folder(options.data_dir)
+    folder = locate(task, given=given, sample=options.sample)
+    if folder.kind == "sample" and not options.sample:
+        raise UsageError(
+            f"there are no official files of {TASK}; name their folder with --data-dir or ALUE_BENCH_DATA, "
+            "take rows from a file with --rows-json, or try the benchmark itself with --sample"
+        )
+    splits = load_rows(task, folder, drop_bad=False, limit_train=options.rows, limit_eval=options.eval_rows).splits
+    train, dev = (tuple(Row(e.text, str(e.target)) for e in splits[name].examples) for name in ("train", "dev"))
+    return Rows(train, dev, f"{TASK} ({folder.kind})")
+
+
+def without_long_ones(rows: Rows, tokenizer: Any, longest: int) -> Rows:
+    """Return the rows whose texts have at most a number of tokens.
+
+    Args:
+        rows: The rows.
+        tokenizer: The tokenizer.
+        longest: The largest number of tokens, special tokens included.
+
+    Raises:
+        DataError: No held-out row is left, or fewer than two labels.
+    """
+
+    def short(given: tuple[Row, ...]) -> tuple[Row, ...]:
+        encoded = tokenizer([row.text for row in given])["input_ids"]
+        return tuple(row for row, ids in zip(given, encoded, strict=True) if len(ids) <= longest)
+
+    left = replace(rows, train=short(rows.train), held_out=short(rows.held_out))
+    if not left.held_out or len({row.label for row in left.train}) < 2:
+        raise DataError(f"too few rows have at most {longest} tokens; allow more with --longest")
+    return left
+
+
+def write_rows(rows: Rows, file: Path) -> None:
+    """Write rows to a file for `read_rows`."""
+    content = [row._asdict() for row in (*rows.train, *rows.held_out)]
+    file.write_text(json.dumps(content, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def rows_on_disk(rows: Rows) -> Iterator[Path]:
+    """Write rows to a temporary file inside the context, for the processes that measure."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "rows.json"
+        write_rows(rows, file)
+        yield file

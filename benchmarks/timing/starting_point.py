@@ -1,0 +1,155 @@
+"""The starting point of every training of a comparison: equal initial weights, tokenised rows and frozen layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.contract.errors import UsageError
+from alue_bench.contract.strategy import EncoderShape, FreezePlan
+from alue_bench.contract.task import Labels
+from benchmarks.timing.checkpoint import checkpoint_in, tokenizer_of
+from benchmarks.timing.rows import Row, Rows
+from benchmarks.timing.settings import Setup
+
+if TYPE_CHECKING:
+    import torch
+
+    from alue_bench.data.tokenisation import TokenisedSplit
+    from alue_bench.training.architecture.encoder_stack import EncoderStack
+
+MODEL_SEED = 20_201_124
+"""The seed of the initial weights: of the whole model, or of the head on a checkpoint."""
+POSITIONS = 512
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """The data and the initial model of every training of a set-up."""
+
+    setup: Setup
+    tokenizer: Any
+    labels: Labels
+    train: TokenisedSplit
+    held_out: TokenisedSplit
+    longest: TokenisedSplit
+    """One batch of the longest examples of `train`, for warm-up."""
+
+    def fresh_stack(self, plan: FreezePlan) -> EncoderStack:
+        """Return the model with its initial weights, frozen by the plan, on the device."""
+        from alue_bench.training.architecture.encoder_stack import view_as_stack
+        from alue_bench.training.freezing import apply_plan
+
+        stack = view_as_stack(_initial_model(self.setup, self.tokenizer, self.labels).to(self.setup.device))
+        apply_plan(stack, plan)
+        return stack
+
+
+def prepared(setup: Setup, rows: Rows) -> StartingPoint:
+    """Return the starting point of a set-up.
+
+    Args:
+        setup: The set-up.
+        rows: The rows.
+
+    Raises:
+        UnavailableError: The checkpoint is missing.
+        UsageError: The device is missing.
+    """
+    import numpy as np
+
+    from alue_bench.training.device.precision import resolve_device
+
+    resolve_device(setup.device)  # reports a missing device before anything is loaded
+    tokenizer = tokenizer_of(setup)
+    split = partial(tokenised, tokenizer=tokenizer, max_length=setup.max_length, names=rows.labels.names)
+    train = split(rows.train)
+    longest = np.argsort(train.lengths, kind="stable")[-setup.batch_size :]
+    return StartingPoint(
+        setup, tokenizer, rows.labels, train, split(rows.held_out), split([rows.train[index] for index in longest])
+    )
+
+
+def tokenised(rows: Sequence[Row], tokenizer: Any, max_length: int, names: Sequence[str]) -> TokenisedSplit:
+    """Tokenise rows without the package `datasets`, which the harness uses for this.
+
+    Args:
+        rows: The rows.
+        tokenizer: The tokenizer.
+        max_length: The number of tokens to which longer texts are truncated.
+        names: The labels, in the order of their indices.
+    """
+    import torch
+
+    from alue_bench.data.tokenisation import TokenisedSplit
+
+    encoded = tokenizer([row.text for row in rows], truncation=True, max_length=max_length)
+    lengths = torch.tensor([len(ids) for ids in encoded["input_ids"]])
+
+    def joined(name: str) -> torch.Tensor:
+        return torch.tensor(list(chain.from_iterable(encoded[name])))
+
+    return TokenisedSplit(
+        input_ids=joined("input_ids"),
+        token_type_ids=joined("token_type_ids") if "token_type_ids" in encoded else None,
+        offsets=torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)]),
+        targets=torch.tensor([names.index(row.label) for row in rows]),
+        ids=[str(index) for index in range(len(rows))],
+        truncated=0,
+    )
+
+
+def encoder_shape(setup: Setup) -> EncoderShape:
+    """Return the number of layers and the hidden size, without loading the model."""
+    if setup.checkpoint is None:
+        return EncoderShape(setup.layers, setup.hidden)
+    from alue_bench.training.pretrained.loading import encoder_shape, load_config
+
+    return encoder_shape(load_config(checkpoint_in(setup.checkpoint)))
+
+
+def freeze_plan(strategy: str, shape: EncoderShape) -> FreezePlan:
+    """Return the FreezePlan of a static freezing strategy for a model.
+
+    Args:
+        strategy: The name of the strategy.
+        shape: The model's number of layers and hidden size.
+
+    Raises:
+        DoesNotFit: The model has too few layers.
+        UsageError: There is no such strategy.
+    """
+    from alue_bench_strategies.static_freezing import FAMILIES
+
+    freezing = next((parsed for family in FAMILIES if (parsed := family.parse(strategy)) is not None), None)
+    if freezing is None:
+        raise UsageError(f"unknown strategy {strategy!r}; they are written {'; '.join(f.grammar for f in FAMILIES)}")
+    return freezing.freeze_plan(shape)
+
+
+def _initial_model(setup: Setup, tokenizer: Any, labels: Labels) -> Any:
+    """Return a model with its initial weights, which are the same in every process."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    from alue_bench.training.pretrained.library import quiet_transformers
+    from alue_bench.training.pretrained.loading import head_options, load_model
+
+    if setup.checkpoint:
+        return load_model(checkpoint_in(setup.checkpoint), labels, init_seed=MODEL_SEED)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=setup.hidden,
+        num_hidden_layers=setup.layers,
+        num_attention_heads=setup.heads,
+        intermediate_size=4 * setup.hidden,
+        max_position_embeddings=max(POSITIONS, setup.max_length),
+        pad_token_id=tokenizer.pad_token_id,
+        **head_options(labels),
+    )
+    with torch.random.fork_rng(devices=[]), quiet_transformers():
+        torch.manual_seed(MODEL_SEED)
+        return BertForSequenceClassification(config)
