@@ -3,6 +3,9 @@
     python -m tests.stress                                     every campaign with fifty kills: up to an hour
     python -m tests.stress --executor local --kills 50         one of them; `--help` lists them all
 
-pytest runs the short form in `test_faults.py` only: one campaign of two kills, and three invocations at once.
+    python -m pytest -m stress                                 the short form: two kills, three invocations at once, and
+                                                               a Ray cluster that loses a node; two minutes
+
+`python -m pytest` leaves these out and runs only what checks the campaigns themselves.
 docs/scaling.md has the results of the long form.
 """

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a POSIX s
 
 
 @pytest.mark.slow
+@pytest.mark.stress
 def test_a_plan_that_is_killed_and_one_that_many_do_end_as_one_left_alone(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     options = ["--executor", "local", "--kills", "2", "--seeds", "1", "--together", "3", "--json", str(report)]
