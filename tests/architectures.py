@@ -23,7 +23,7 @@ from alue_bench import DoesNotFit
 from alue_bench.contract.registry import load_registry
 from alue_bench.contract.strategy import EncoderShape, FreezePlan
 from alue_bench.data.batches import Padding, collate
-from alue_bench.data.tokenisation import TokenisedSplit
+from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.measure.flops import method_of, training_flops
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.architecture.trial import try_model
@@ -97,12 +97,12 @@ def loaded(name: str) -> EncoderStack:
     return view_as_stack(model)
 
 
-def split() -> TokenisedSplit:
+def split() -> TokenizedSplit:
     """Five texts of several lengths."""
     lengths = [12, 9, 5, 12, 3]
     ids = torch.randint(5, 90, (sum(lengths),), generator=torch.Generator().manual_seed(1))
     offsets = torch.tensor([0, *itertools.accumulate(lengths)])
-    return TokenisedSplit(ids, None, offsets, torch.tensor([0, 1, 0, 1, 1]), list("abcde"), 0)
+    return TokenizedSplit(ids, None, offsets, torch.tensor([0, 1, 0, 1, 1]), list("abcde"), 0)
 
 
 def changes_what_it_should(name: str, plan: FreezePlan) -> bool:

@@ -348,14 +348,14 @@ def test_a_cache_folder_that_cannot_be_written_is_a_sentence(
 
 
 @pytest.mark.parametrize("without", ["tokenizer.json"])
-def test_a_model_without_a_tokeniser_fails_its_runs_with_a_reason(
+def test_a_model_without_a_tokenizer_fails_its_runs_with_a_reason(
     run: CommandLine, tiny_bert: Path, tmp_path: Path, without: str
 ) -> None:
     shutil.copytree(tiny_bert, tmp_path / "mute")
     (tmp_path / "mute" / without).unlink()
     said = run("-s", "full", model=tmp_path / "mute")
     assert said.code in (1, 2)
-    assert "the tokeniser cannot be loaded" in " ".join(said.err.split())
+    assert "the tokenizer cannot be loaded" in " ".join(said.err.split())
     assert "Traceback" not in said.everything
 
 
@@ -366,14 +366,14 @@ def test_a_model_without_a_tokeniser_fails_its_runs_with_a_reason(
         ("mq2q", {"type_vocab_size": 1}, "segment number 1, but the model has only 1 embeddings of segment numbers"),
     ],
 )
-def test_a_tokeniser_of_another_model_fails_its_runs_with_a_reason(
+def test_a_tokenizer_of_another_model_fails_its_runs_with_a_reason(
     run: CommandLine, tmp_path: Path, task: str, fewer: dict[str, int], named: str
 ) -> None:
     save_tiny_model("bert", tmp_path / "mixed", **fewer)
     said = run("-s", "full", model=tmp_path / "mixed", task=task)
     assert said.code == 1
     seen = " ".join(said.err.split())
-    assert "model 'mixed': the tokeniser gives the" in seen
+    assert "model 'mixed': the tokenizer gives the" in seen
     assert named in seen
-    assert "take the tokeniser that belongs to the weights" in seen
+    assert "take the tokenizer that belongs to the weights" in seen
     assert "Traceback" not in said.everything

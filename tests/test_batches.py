@@ -23,16 +23,16 @@ from alue_bench.data.batches import (
     steps_per_epoch,
     training_order,
 )
-from alue_bench.data.tokenisation import TokenisedSplit
+from alue_bench.data.tokenization import TokenizedSplit
 
 sizes = st.integers(1, 40)
 some_lengths = st.lists(st.integers(1, 200), min_size=1, max_size=400).map(np.array)
 
 
-def split_of(lengths: list[int], *, pairs: bool = False) -> TokenisedSplit:
+def split_of(lengths: list[int], *, pairs: bool = False) -> TokenizedSplit:
     """Example i consists of the token 100 + i, so that it can be recognised; its target is i."""
     ids = torch.tensor([100 + i for i, length in enumerate(lengths) for _ in range(length)])
-    return TokenisedSplit(
+    return TokenizedSplit(
         input_ids=ids,
         token_type_ids=torch.ones_like(ids) if pairs else None,
         offsets=torch.tensor([0, *np.cumsum(lengths)]),

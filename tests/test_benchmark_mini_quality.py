@@ -54,7 +54,7 @@ class TestRandomCopy:
         assert matrices
         assert not any(copy[name].equal(original[name]) for name in matrices)
 
-    def test_has_the_same_configuration_tokeniser_and_hyper_parameters(self, registry: Any, tiny_bert: Path) -> None:
+    def test_has_the_same_configuration_tokenizer_and_hyper_parameters(self, registry: Any, tiny_bert: Path) -> None:
         (model,) = chosen_models([f"tiny={tiny_bert}"], registry)
         copy = random_copy(model)
         for path in tiny_bert.glob("*.json"):

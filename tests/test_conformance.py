@@ -423,7 +423,7 @@ class TestModel:
             ),
             ({"architecture": BERT_OF_64_POSITIONS}, "max_position_embeddings=64, but config.json 256"),
             ({"architecture": {"model_type": "brt"}}, "its plugin's architecture cannot be used"),
-            ({"languages": ("ar", "zh")}, "the tokeniser knows no word of texts in Chinese script"),
+            ({"languages": ("ar", "zh")}, "the tokenizer knows no word of texts in Chinese script"),
             ({"normalise": lambda text: text + "."}, "normalise is not idempotent"),
             ({"normalise": lambda text: text.split()}, "returned a list; let it return a str"),
             ({"normalise": lambda text: text[0] + text[1:]}, "normalise('') raised IndexError"),
@@ -454,7 +454,7 @@ class TestModel:
             ("config.json", "num_hidden_layers", None, "the checkpoint cannot be used"),
             ("config.json", "vocab_size", 50, "but the model has 50 embeddings"),
             ("config.json", "model_type", "no-such-type", "the checkpoint cannot be used"),
-            ("tokenizer_config.json", "pad_token", None, "the tokeniser has no padding token"),
+            ("tokenizer_config.json", "pad_token", None, "the tokenizer has no padding token"),
         ],
     )
     def test_broken_checkpoint(self, tmp_path: Path, file: str, setting: str, value: object, words: str) -> None:
@@ -471,9 +471,9 @@ class TestModel:
         ("file", "content", "words"),
         [
             ("model.safetensors", b"\x08\x00\x00\x00\x00\x00\x00\x00{}", "safetensors has 100000 bytes instead of"),
-            ("tokenizer.json", None, "the tokeniser"),
+            ("tokenizer.json", None, "the tokenizer"),
         ],
-        ids=["weights cut off", "no tokeniser"],
+        ids=["weights cut off", "no tokenizer"],
     )
     def test_incomplete_checkpoint(self, tmp_path: Path, file: str, content: bytes | None, words: str) -> None:
         for path in MINI.iterdir():

@@ -20,7 +20,7 @@ from alue_bench import FreezePlan, Labels
 from alue_bench.contract.errors import TrainingError, UsageError
 from alue_bench.contract.spec import HyperParameters
 from alue_bench.data.batches import Padding, batches
-from alue_bench.data.tokenisation import TokenisedSplit
+from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.bert.dropout import DropoutMasks
 from alue_bench.training.config import TrainingConfig
@@ -76,10 +76,10 @@ class Refusing(Again):
         raise RuntimeError(self.said)
 
 
-def split_of(lengths: list[int]) -> TokenisedSplit:
+def split_of(lengths: list[int]) -> TokenizedSplit:
     rng = np.random.default_rng(1)
     ids = torch.from_numpy(rng.integers(5, 60, sum(lengths)))
-    return TokenisedSplit(
+    return TokenizedSplit(
         input_ids=ids,
         token_type_ids=torch.zeros_like(ids),
         offsets=torch.tensor([0, *np.cumsum(lengths)]),

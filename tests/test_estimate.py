@@ -124,7 +124,7 @@ class TestModelsThatAreNotHere:
         assert document["planned"] == []
         assert found["here"] == {"runs": 0, "flops": 0, "seconds": 0}
         assert found["model_missing"]["runs"] == len(found["runs"]) == 7 * 4 * 2
-        assert found["model_missing"]["lengths_by_tokeniser_of"] == "mini"
+        assert found["model_missing"]["lengths_by_tokenizer_of"] == "mini"
         assert found["model_missing"]["seconds"] > 0
         by_strategy = {
             strategy: sum(one["flops"] for one in found["runs"] if one["strategy"] == strategy)

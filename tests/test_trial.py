@@ -15,7 +15,7 @@ from tiny_models import save_tokenizer
 from alue_bench import DoesNotFit
 from alue_bench.contract.registry import load_registry
 from alue_bench.data.batches import Padding, batches, collate, evaluation_order
-from alue_bench.data.tokenisation import TokenisedSplit
+from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.planning.build import Plan, build_plan
 from alue_bench.planning.request import PlanRequest
 from alue_bench.running.run import execute
@@ -77,7 +77,7 @@ class TestPadding:
         assert "depend on the length of the other texts in its batch" in note
 
     def test_left_padding_keeps_tokens_in_their_order(self) -> None:
-        split = TokenisedSplit(torch.arange(10, 18), None, torch.tensor([0, 5, 8]), torch.zeros(2), ["a", "b"], 0)
+        split = TokenizedSplit(torch.arange(10, 18), None, torch.tensor([0, 5, 8]), torch.zeros(2), ["a", "b"], 0)
         batch = collate(split, np.array([0, 1]), Padding(3, "left"))
         assert batch.input_ids.tolist() == [[10, 11, 12, 13, 14], [3, 3, 15, 16, 17]]
         assert batch.attention_mask.tolist() == [[1] * 5, [0, 0, 1, 1, 1]]
@@ -182,7 +182,7 @@ class TestRefused:
 
 
 def test_batches_of_an_order_are_padded_on_the_side_asked_for() -> None:
-    split = TokenisedSplit(torch.arange(5, 13), None, torch.tensor([0, 5, 8]), torch.zeros(2), ["a", "b"], 0)
+    split = TokenizedSplit(torch.arange(5, 13), None, torch.tensor([0, 5, 8]), torch.zeros(2), ["a", "b"], 0)
     (batch,) = batches(split, evaluation_order(split.lengths, 64), Padding(0, "left"))
     assert sorted(batch.attention_mask.sum(1).tolist()) == [3, 5]
     assert batch.attention_mask[:, -1].all()

@@ -20,7 +20,7 @@ from alue_bench.contract.task import Labels, Task
 from alue_bench.contract.transfer import misfit
 from alue_bench.data.location import DataFolder, given_data_folder, locate
 from alue_bench.data.splits import TaskRows, load_rows
-from alue_bench.data.tokenisation import first_texts_notes
+from alue_bench.data.tokenization import first_texts_notes
 from alue_bench.messages.display import one_line
 from alue_bench.planning.request import PlanRequest
 from alue_bench.training.architecture.encoder_stack import check_layers_can_be_told_apart

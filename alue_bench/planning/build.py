@@ -17,7 +17,7 @@ from alue_bench.contract.strategy import Outline, Strategy
 from alue_bench.contract.task import Labels, TargetKind, Task
 from alue_bench.data.location import cache_folder
 from alue_bench.data.splits import SplitRows, TaskRows
-from alue_bench.data.tokenisation import TokenCache
+from alue_bench.data.tokenization import TokenCache
 from alue_bench.data.verification import label_counts
 from alue_bench.planning.available import (
     PlanCache,

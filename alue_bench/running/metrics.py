@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from alue_bench.contract.spec import RunSpec
 from alue_bench.contract.transfer import transferred_targets
-from alue_bench.data.tokenisation import encode_targets
+from alue_bench.data.tokenization import encode_targets
 from alue_bench.evaluation.learning import Trivial, trivial
 from alue_bench.evaluation.metrics import metrics
 from alue_bench.evaluation.predictions import decide

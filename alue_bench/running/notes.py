@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from alue_bench.contract.spec import RunSpec
 from alue_bench.contract.task import Labels, TargetKind
 from alue_bench.contract.transfer import told
-from alue_bench.data.tokenisation import TokenisedSplit, unread_notes
+from alue_bench.data.tokenization import TokenizedSplit, unread_notes
 from alue_bench.data.verification import gaps
 from alue_bench.measure.flops import Method
 from alue_bench.running.inputs import RunInputs
@@ -31,7 +31,7 @@ def flops_notes(method: Method) -> list[str]:
 
 
 def training_notes(
-    spec: RunSpec, inputs: RunInputs, device: Device, training: TrainingResult, splits: Mapping[str, TokenisedSplit]
+    spec: RunSpec, inputs: RunInputs, device: Device, training: TrainingResult, splits: Mapping[str, TokenizedSplit]
 ) -> list[str]:
     """Return notes on a training that has ended, and on the splits that it used.
 
@@ -70,7 +70,7 @@ def transfer_notes(inputs: RunInputs) -> list[str]:
     return [] if mapped is None else [mapped]
 
 
-def scoring_notes(spec: RunSpec, inputs: RunInputs, test: TokenisedSplit, score: float) -> list[str]:
+def scoring_notes(spec: RunSpec, inputs: RunInputs, test: TokenizedSplit, score: float) -> list[str]:
     """Return notes on labels that are missing from the data, on the test texts, and on a score that is undefined."""
     notes = [*_label_gaps(inputs), *unread_notes(test, "test"), *_truncation(spec, test, "test")]
     if not math.isfinite(score):
@@ -78,7 +78,7 @@ def scoring_notes(spec: RunSpec, inputs: RunInputs, test: TokenisedSplit, score:
     return notes
 
 
-def _truncation(spec: RunSpec, split: TokenisedSplit, name: str) -> list[str]:
+def _truncation(spec: RunSpec, split: TokenizedSplit, name: str) -> list[str]:
     """Return a note if texts of the split were cut."""
     if not split.truncated:
         return []

@@ -88,7 +88,7 @@ def _misbehaviour(normalise: Callable[[str], str], text: str, normalised: object
     try:
         normalised.encode()
     except UnicodeEncodeError:
-        return f"normalise({shown}) returned half a surrogate pair, which no tokeniser takes; let it return whole text"
+        return f"normalise({shown}) returned half a surrogate pair, which no tokenizer takes; let it return whole text"
     if (again := attempt(normalise, normalised)) != normalised:
         then = again[:30] if isinstance(again, str) else again
         return (

@@ -9,7 +9,7 @@ from alue_bench.contract.errors import DataError
 from alue_bench.contract.task import TargetKind, Task
 from alue_bench.data.location import DataFolder
 from alue_bench.data.splits import SplitRows, load_rows, submission_rows
-from alue_bench.data.tokenisation import encode_targets
+from alue_bench.data.tokenization import encode_targets
 from alue_bench.evaluation.submission import submission_text
 from alue_bench.testing.violations import cause
 
