@@ -239,7 +239,7 @@ def killing_campaign(
         way: The way to execute it.
         kills: The number of kills.
         alone: The results of the undisturbed plan.
-        chance: The random generator that draws victims and moments.
+        chance: The random generator that seed that chooses which process is killed, and when.
         cluster: The Ray cluster, if the way needs one.
         progress: Called with a line after each kill.
     """
@@ -419,7 +419,7 @@ def campaign_sheet(campaigns: Sequence[Campaign]) -> Sheet:
         )
         for campaign in campaigns
     ]
-    return Sheet("What a plan goes through, and what is left of it", columns, tuple(rows))
+    return Sheet("Faults during a plan, and its runs afterwards", columns, tuple(rows))
 
 
 def alone_sheet(undisturbed: Mapping[str, Alone]) -> Sheet:
@@ -451,7 +451,7 @@ def _parser() -> Parser:
     parser.add_argument("--executor", action="append", choices=list(WAYS), help="repeatable; default: all")
     parser.add_argument("--kills", type=int, default=KILLS, help=f"of each campaign; default: {KILLS}")
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"the plan has {len(STRATEGIES)} runs for each")
-    parser.add_argument("--seed", type=int, default=SEED, help="draws victims and moments")
+    parser.add_argument("--seed", type=int, default=SEED, help="seed that chooses which process is killed, and when")
     parser.add_argument("--together", type=int, default=0, help=f"invocations at once; default: {TOGETHER}")
     parser.add_argument("--server-away", type=float, default=0.0, help=f"seconds; default: {AWAY_S:.0f}")
     parser.add_argument("--disk-full", action="store_true", help="needs root, to mount a small disk")

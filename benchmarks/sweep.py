@@ -88,7 +88,7 @@ def benchmark(options: argparse.Namespace, *, command: str, measured: Measure) -
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m benchmarks.sweep",
-        description="Time a sweep that shares frozen prefixes beside the same runs apart.",
+        description="Time a sweep that shares frozen prefixes against the same runs done separately.",
         allow_abbrev=False,
     )
     add = parser.add_argument

@@ -161,7 +161,7 @@ class TestGoingOn:
         first = Stand(stop=3)
         done = call(engine.main, *self.ARGUMENTS, measured=first)
         assert done.code == 130
-        assert "the same command goes on" in done.err
+        assert "run the same command again to continue" in done.err
         assert len(json.loads((tmp_path / "out.json").read_text())["measurements"]) == 3
         second = Stand()
         assert call(engine.main, *self.ARGUMENTS, measured=second).code == 0

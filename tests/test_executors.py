@@ -340,7 +340,7 @@ class TestConformance:
 
         with pytest.raises(ConformanceError) as found:
             check_executor(Executor(name="No Name", title="", start=lambda resources: Busy()))
-        for part in ("the name must match", "the title is empty", "has no room", "events before anything"):
+        for part in ("the name must match", "the title is empty", "has no room", "events before any run"):
             assert part in str(found.value)
 
     def test_what_is_not_there_is_not_checked(self) -> None:
@@ -404,7 +404,7 @@ class TestALostGpu:
     def test_the_next_run_is_not_tried_in_this_process(self, run: CommandLine, runs: Any) -> None:
         said = run(*TWO, model="asserting")
         assert said.code == 2
-        assert "left the GPU useless for this process; the same command goes on" in said.err
+        assert "this process can no longer use its GPU after a failed run; run the same command again" in said.err
         assert "Traceback" not in said.err
         assert [r.info.status for r in runs("tags.kind = 'run'")] == ["FAILED"]
 
@@ -457,7 +457,7 @@ class TestWorkerProcesses:
         said = run(*everything, "--jobs", "2", model="deadly")
         assert said.code == 0, said.err
         assert statuses(said) == ["finished"] * 4
-        assert "the worker process was killed by SIGKILL, as the system does where memory runs out; it is" in said.err
+        assert "the worker process was killed by SIGKILL, as the system does when memory runs out; the" in said.err
         done = runs("tags.kind = 'run'")
         assert sorted(r.info.status for r in done) == ["FINISHED"] * 4 + ["KILLED"]
         assert len({r.data.tags["process"] for r in done}) == 3

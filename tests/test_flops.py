@@ -241,7 +241,7 @@ class TestList:
         assert 1 <= len(found) <= 2
         for arguments, told in (
             (("-s", "nosuch"), "unknown strategy 'nosuch'"),
-            (("--tokens", "9"), "--tokens is the length for which a model's FLOPs are counted; add --model"),
+            (("--tokens", "9"), "--tokens needs --model"),
         ):
             said = alue_bench("list", "strategies", *arguments)
             assert (said.code, said.out) == (2, "")

@@ -106,7 +106,7 @@ class TestBadRows:
                 "نص\t1\n",
                 BadRow(
                     1,
-                    "label '1' is read as 'yse', which is not one of the labels no, yes; mend decode in the task's "
+                    "label '1' is read as 'yse', which is not one of the labels no, yes; correct decode in the task's "
                     "declaration",
                 ),
                 id="label misspelt in decode",
@@ -181,20 +181,20 @@ class TestQuotationMarksThatAreNotClosed:
         found, bad = self.rows(path, "أ,ب,0", '"ج,د,0', "ه,و,1", "ز,ح,1")
         assert found == ["أ", "ه", "ز"]
         assert bad == {
-            3: "a quotation mark is opened and not closed on this line, which would swallow all up to line 5"
+            3: "a quotation mark is opened on this line and not closed, so that everything up to line 5 would be one cell"
         }
 
     def test_and_a_quoted_cell_follows(self, path: Path) -> None:
         found, bad = self.rows(path, '"أ,ب,0', "ه,و,1", '"ز، ز",ح,1', "ط,ي,0")
         assert found == ["ه", "ز، ز", "ط"]
         assert list(bad) == [2]
-        assert "would swallow all up to line 4" in bad[2]
+        assert "everything up to line 4 would be one cell" in bad[2]
 
     def test_and_a_row_of_the_right_width_comes_of_it(self, path: Path) -> None:
         found, bad = self.rows(path, 'أ,"ب,0', 'ه,و",1', "ط,ي,0")  # by the rules: one row, أ | ب,0 ⏎ ه,و | 1
         assert found == ["ط"]
-        assert "would swallow all up to line 3" in bad[2]
-        assert bad[3] == "its quotation marks do not fit those of an earlier line"
+        assert "everything up to line 3 would be one cell" in bad[2]
+        assert bad[3] == "its quotation marks do not match those of an earlier line"
 
     def test_in_a_text_of_several_lines_whose_later_line_is_not_taken_for_a_row(self, path: Path) -> None:
         found, bad = self.rows(path, '"سطر', 'وسطر"س,نص,0', "ط,ي,0")
@@ -256,11 +256,11 @@ class TestUnusableFiles:
             read(TEXT_AND_LABEL, path, ("نص عربي\tA\n" * 20).encode("cp1256"))
 
     def test_utf16_without_its_mark(self, path: Path) -> None:
-        with pytest.raises(DataError, match="UTF-16 or not a text; save it as UTF-8"):
+        with pytest.raises(DataError, match="UTF-16 or not text; save it as UTF-8"):
             read(TEXT_AND_LABEL, path, ("نص عربي\tA\n" * 20).encode("utf-16-le"))
 
     def test_line_ends_of_old(self, path: Path) -> None:
-        with pytest.raises(DataError, match="carriage returns alone"):
+        with pytest.raises(DataError, match="carriage returns only"):
             read(TEXT_AND_LABEL, path, "نص\tA\rنص\tB\r")
 
     def test_two_columns_of_one_name(self, path: Path) -> None:

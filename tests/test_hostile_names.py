@@ -154,15 +154,15 @@ COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "compare, CSV": (("compare", "--format", "csv"), (LONG,)),
     "submit": (("submit", "to [/x] :joy:", *DATA), (SUBMITTED, "to [/x] :joy:")),
     "submit what is missing": (("submit", "again", "-m", "odd", "-s", ODD, *DATA), (SUBMITTED, "alue-bench run")),
-    "sync": (("sync",), ("Nothing is kept on this machine",)),
+    "sync": (("sync",), ("No results are waiting on this machine",)),
     "unknown task": (("run", "-t", "[red]:joy:"), ("unknown task '[red]:joy:'",)),
     "unknown strategy": (("run", "-s", "mix[/x]"), ("'mix[/x]'",)),
     "unknown model": (("run", "-m", "./n[/x]:joy:"), ("./n[/x]:joy:",)),
     "unknown experiment": (("compare", "--experiment", ODD), (f"'{ODD}'",)),
     "unknown run": (("compare", "--parent", "[red]:joy:"), ("'[red]:joy:'",)),
-    "name that no run bears": (("compare", "-s", "[/x]:joy:"), ("--strategy [/x]:joy:: no finished run",)),
+    "name that no run bears": (("compare", "-s", "[/x]:joy:"), ("--strategy [/x]:joy:: none of the selected",)),
     "folder that is not there": (("data", "verify", "odd", "--data-dir", "[/x]:joy:"), ("[/x]:joy: is not a folder",)),
-    "name too long": (("export", LONG), (f"{LONG}: this is too long",)),
+    "name too long": (("export", LONG), (f"{LONG}: the name of a file or folder",)),
     "option that is none": (("run", "--[red]:joy:"), ("--[red]:joy:",)),
     "format that is none": (("compare", "--format", "[red]:joy:"), ("'[red]:joy:'",)),
 }  # fmt: skip
@@ -251,7 +251,7 @@ def test_names_that_are_no_text_are_shown_escaped_or_refused(command: tuple[Comm
     os.mkdir(b"n\xff")
     said = call("run", "-m", os.fsdecode(b"n\xff"))
     assert said.code == 2
-    assert "n\\udcff: the name holds what is no text" in said.err
+    assert "n\\udcff: the name contains bytes that are not text" in said.err
 
 
 @given(st.lists(st.text(st.sampled_from("a%2F?#&=+@: []$'\"\\قط😀"), min_size=1), min_size=1, max_size=3))

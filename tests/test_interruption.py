@@ -1,4 +1,4 @@
-"""A plan that is killed loses nothing that was finished, and the same command goes on from there."""
+"""A plan that is killed loses nothing that was finished, and repeat the command that started it to continue."""
 
 from __future__ import annotations
 

@@ -122,8 +122,8 @@ class TestWhatIsNoResult:
         said = say_counts(results.counts)
         assert len(said) == 5
         # Of whatever command: a search and a sweep leave such runs too.
-        assert said[0].endswith("the same command tries again")
-        assert said[1].endswith("the same command goes on from there")
+        assert said[0].endswith("repeat the command that started it to retry")
+        assert said[1].endswith("repeat the command that started it to continue")
 
     def test_one_row_a_fingerprint_the_newest(self, connection: Connection) -> None:
         planted(connection, more={"runtime/train_s": 1})
@@ -131,7 +131,7 @@ class TestWhatIsNoResult:
         planted(connection, more={"runtime/train_s": 2})
         results = read_results(connection)
         assert list(results.frame["runtime/train_s"]) == [2]
-        assert results.counts == Counts(repeated=1), "the failure was mended since"
+        assert results.counts == Counts(repeated=1), "the failure was repaired since"
 
     def test_a_failure_is_counted_once_however_often_it_was_tried(self, connection: Connection) -> None:
         planted(connection, status="FAILED")

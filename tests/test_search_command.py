@@ -142,7 +142,7 @@ def test_an_interrupted_search_goes_on_and_ends_with_the_same_answer(
     )
     stopped = search("--json")
     assert stopped.code == 130
-    assert "interrupted: the same command goes on from here" in stopped.err
+    assert "interrupted: run the same command again to continue" in stopped.err
     assert [r.info.status for r in runs()].count("KILLED") >= 1  # the parent
     finished = {r.info.run_id for r in runs("tags.kind = 'run' and attributes.status = 'FINISHED'")}
     document = document_of(search("--json"))
@@ -175,8 +175,8 @@ def test_predictions_that_are_not_their_runs_are_told(search: CommandLine, run: 
     table.to_csv(file, index=False)
     said = search("--json")
     assert (said.code, said.out) == (2, "")
-    assert "the recorded predictions of full are not those of its run" in said.err
-    assert "do it again with --rerun" in said.err
+    assert "the recorded predictions of full do not belong to its run" in said.err
+    assert "repeat it with --rerun" in said.err
 
 
 def test_a_dry_run_computes_what_the_grid_costs_and_starts_nothing(search: CommandLine, runs: Runs) -> None:
@@ -184,7 +184,7 @@ def test_a_dry_run_computes_what_the_grid_costs_and_starts_nothing(search: Comma
     (planned,) = document_of(said)["searches"]
     assert planned["compute"]["runs"] == 0
     assert (planned["answer"], planned["supported"], planned["cost_of_full"], planned["said"]) == (None, None, None, [])
-    assert "The search begins with this run and chooses the others itself." in said.err
+    assert "The search begins with this run. It chooses the other runs from the results." in said.err
     assert "Answer:" not in said.err
     assert planned["compute"]["budget_flops"] == pytest.approx(4 * planned["compute"]["grid_flops"])
     assert "estimate: at most about " in said.err
@@ -216,7 +216,7 @@ def test_a_dry_run_guesses_the_time_that_the_budget_pays_for(search: CommandLine
         (("--tolerance", "many"), "--tolerance is 'many'"),
         (("--budget", "0"), "--budget is '0'"),
         (("--level", "0.7"), "--level is 0.7"),
-        (("--grid", "strategy=full,head-only"), "--grid of a search has the axes bottom and top alone"),
+        (("--grid", "strategy=full,head-only"), "--grid of a search accepts only the axes bottom and top"),
         (("--grid", "bottom=0"), "--grid leaves nothing to search"),
         (("--seed", "4294967292"), "seeds count up from --seed 4294967292, and there is none above 4294967295"),
     ],

@@ -167,7 +167,7 @@ class TestSpool:
         (sent,) = spool.send(connection)
         assert (sent.how, len(sent.problems)) == ("written", 4)
         for name, problem in zip(("ppp", "a:b;c", "test/f1_class_C+", ".."), sent.problems, strict=True):
-            assert problem.startswith("not recorded, since the tracking store refuses it: ")
+            assert problem.startswith("not recorded, because the tracking store rejects it: ")
             assert name in problem
         assert spool.entries() == []
         (run,) = runs()
@@ -370,7 +370,7 @@ class TestAStoreThatVanishes:
         assert said.code == 0, said.err
         assert [done["status"] for done in json.loads(said.out)["runs"]] == ["finished"] * 4
         assert "the tracking store stopped answering" in said.err
-        assert "did not take 4 results" in said.err  # three runs, and the plan's own
+        assert "did not accept 4 results" in said.err  # three runs, and the plan's own
         assert "alue-bench sync --tracking-uri" in said.err
 
         self.back(own_store)
@@ -402,7 +402,7 @@ class TestAStoreThatVanishes:
         sent = alue_bench("sync", "--tracking-uri", own_store)
         assert sent.code == 0, sent.err
         assert "1 results that were kept on this machine are in the tracking store now" in sent.err
-        assert "Nothing is kept" in alue_bench("sync", "--tracking-uri", own_store).err
+        assert "No results are waiting" in alue_bench("sync", "--tracking-uri", own_store).err
 
     def test_ends_a_search_which_goes_by_what_it_reads_there_and_no_run_is_lost(
         self,
@@ -427,7 +427,7 @@ class TestAStoreThatVanishes:
         before_runs(act)
         said = alue_bench(*given)
         assert (said.code, said.out) == (2, "")
-        assert "No run is lost: when the store answers again, the same command goes on" in said.err
+        assert "No run is lost: run the same command again once the store answers" in said.err
 
         self.back(own_store)
         again = alue_bench(*given)
@@ -465,7 +465,7 @@ class TestAStoreThatVanishes:
         assert (len(spool.entries()), len(others.entries())) == (0, 1)
         assert f"1 results are still kept in {others.folder}" in said.err
         assert "was deleted in" in said.err
-        assert "restore it in MLflow, and give the same command again" in said.err
+        assert "restore it in MLflow, and run the same command again" in said.err
         assert "--experiment" not in said.err  # sync has no such option
 
     def test_results_of_another_store_are_named(
@@ -503,7 +503,7 @@ def test_a_server_that_is_stopped_in_the_middle_of_a_plan_and_started_again_has_
         assert not [p for p in tmp_path.rglob("*") if p.is_file() and b"secret-of-a-test" in p.read_bytes()]
         assert said.code == 0, said.err
         assert "the tracking store stopped answering" in said.err
-        assert "did not take" not in said.err  # it was back before the end, and was given all
+        assert "did not accept" not in said.err  # it was back before the end, and was given all
         client = MlflowClient(tracking_uri=server.address)
         found = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
         assert Counter(one.info.status for one in found) == {"FINISHED": 5}
@@ -541,7 +541,7 @@ class TestPostgreSQL:
         assert first.code == 0, first.err
         assert "secret-of-a-test" not in first.everything
         assert json.loads(first.out)["tracking_uri"] == f"postgresql+psycopg2://***@127.0.0.1:{database.port}/postgres"
-        assert "did not take" not in first.err
+        assert "did not accept" not in first.err
         again = run(*FOUR, "--tracking-uri", database.uri)
         assert [done["status"] for done in json.loads(again.out)["runs"]] == ["reused"] * 4
         connection = connect(database.uri, experiment)

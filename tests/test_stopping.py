@@ -127,7 +127,7 @@ def test_while_a_result_is_recorded(run: CommandLine, runs: Runs, name: str, cal
     with stopped_after(name, call):
         said = run("-s", "full", "--json")
     assert said.code == 130
-    assert "interrupted: 1 runs are left; the same command goes on from here" in said.err
+    assert "interrupted: 1 runs are left; run the same command again to continue" in said.err
 
     again = run("-s", "full", "--json")
     assert [done["status"] for done in json.loads(again.out)["runs"]] == ["reused"], again.err

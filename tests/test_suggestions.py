@@ -102,7 +102,7 @@ class TestOfRuns:
         path, parameters = parsed(command)
         assert (path, parameters["tracking_uri"], parameters["experiment"]) == ("ui", store, HOSTILE)
         nothing = alue_bench("compare", "--tracking-uri", store, "--experiment", HOSTILE, "-t", "mdd")
-        assert parsed(re.findall(r"(alue-bench run .*) makes some", nothing.err)[0])[1]["experiment"] == HOSTILE
+        assert parsed(re.findall(r"Start some with: (alue-bench run .*)", nothing.err)[0])[1]["experiment"] == HOSTILE
         other = alue_bench("report", "--tracking-uri", store, "--experiment", HOSTILE, "--parent", "none")
         path, parameters = parsed(re.findall(r"(alue-bench ui .*) shows the plans", other.err)[0])
         assert (path, parameters["experiment"]) == ("ui", HOSTILE)
@@ -117,9 +117,9 @@ class TestOfRuns:
     def test_a_plan_of_another_experiment_is_told_with_its_own(self, store: str, tmp_path: Path) -> None:
         plans = connect(store, HOSTILE)
         run = plans.client.create_run(plans.experiment_id, tags={"kind": "plan"})
-        with pytest.raises(UsageError, match="take its own: ") as told:
+        with pytest.raises(UsageError, match="use its own: ") as told:
             read_results(connect(store, "another one"), parent_id=run.info.run_id)
-        assert shlex.split(str(told.value).partition("take its own: ")[2]) == ["--experiment", HOSTILE]
+        assert shlex.split(str(told.value).partition("use its own: ")[2]) == ["--experiment", HOSTILE]
 
     def test_a_study_of_another_command(self, alue_bench: CommandLine) -> None:
         Path("a study.toml").write_text('command = "sweep"\n')
@@ -133,8 +133,8 @@ class TestOfRuns:
         for part in ("train", "dev", "test-gold"):
             (folder / f"2018-E-c-Ar-{part}.txt").write_text("no header\n")
         said = alue_bench("run", "-t", "sec", "-m", "mini", "--data-dir", "its data")
-        if "all of them" in said.err:
-            assert parsed(re.findall(r"all of them: (.*)\)", said.err)[0])[1]["data_dir"] == Path("its data")
+        if "to list them" in said.err:
+            assert parsed(re.findall(r"to list them: (.*)\)", said.err)[0])[1]["data_dir"] == Path("its data")
         else:
             assert said.code == 2
 

@@ -255,7 +255,7 @@ class TestTrouble:
         moody("interrupt")
         said = run("-m", "moody", "-s", "full", "--json", model=tiny_bert)
         assert said.code == 130
-        assert "interrupted: 1 runs are left; the same command goes on from here" in said.err
+        assert "interrupted: 1 runs are left; run the same command again to continue" in said.err
         assert "Traceback" not in said.everything
         assert [done["status"] for done in json.loads(said.out)["runs"]] == ["finished"]
         assert [r.info.status for r in runs()] == ["KILLED", "FINISHED", "KILLED"]

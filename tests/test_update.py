@@ -111,7 +111,7 @@ class TestMemory:
 
     def test_a_single_example_too_large_ends_the_run_with_a_remedy(self, stack: EncoderStack, batch: Batch) -> None:
         limit_memory(stack, 0)
-        with pytest.raises(TrainingError, match=r"one example of 9 tokens does not fit the memory; try"):
+        with pytest.raises(TrainingError, match=r"one example of 9 tokens does not fit into memory; try"):
             updater(stack).update(batch, 1e-3)
 
     def test_any_other_error_is_itself(self, stack: EncoderStack, batch: Batch) -> None:

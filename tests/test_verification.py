@@ -189,7 +189,7 @@ class TestBadRows:
     ) -> None:
         folder = osact(train=self.BAD).rename(tmp_path / "my files")
         said = run("--data-dir", folder, task="oold")
-        hint = said.err.partition("(all of them: ")[2].partition(")")[0]
+        hint = said.err.partition("(to list them: ")[2].partition(")")[0]
         assert hint == f"alue-bench data verify oold --data-dir '{folder}'"
         assert alue_bench(*shlex.split(hint)[1:]).code == 1  # the bad rows are found
 
@@ -260,8 +260,8 @@ class TestReadersOfPlugins:
         found = self.read(tmp_path, lambda path: [None, first, None, last])
         assert found.examples == (first, last)
         assert [(row.line, row.reason) for row in found.bad] == [
-            (1, "the reader gave None in the place of this row"),
-            (2, "the reader gave None in the place of this row"),
+            (1, "the reader yielded None instead of this row"),
+            (2, "the reader yielded None instead of this row"),
         ]
 
     @pytest.mark.parametrize("change", [{"text": None}, {"id": 7}, {"text_pair": 0}, {"target": 1.0}, {"text": 1.5}])
@@ -290,7 +290,7 @@ class TestReadersOfPlugins:
         assert str(refused.value).endswith(says)
 
     def test_one_that_returns_none_is_told_so(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match="rows: the reader failed: TypeError: it returned None; let it yield"):
+        with pytest.raises(DataError, match="rows: the reader failed: TypeError: it returned None; it must yield"):
             self.read(tmp_path, lambda path: None)
 
     @pytest.mark.parametrize("content", [b"PK\x03\x04", b"PAR1", b"\x1f\x8b\x08", b"a\0b", bytes(range(1, 9)) * 9])

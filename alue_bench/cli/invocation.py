@@ -172,7 +172,7 @@ class Invocation:
         """Raise UsageError where there is nothing to run."""
         if not plan.runs:
             reasons = "; ".join(dict.fromkeys(skipped.reason for skipped in plan.skipped))
-            raise UsageError(f"nothing to run: {reasons or 'no task, model and strategy go together'}")
+            raise UsageError(f"nothing to run: {reasons or 'no combination of task, model and strategy is possible'}")
 
     def __enter__(self) -> Self:
         """Open the store, or create it; close what an earlier invocation left open in it."""
@@ -293,20 +293,20 @@ class Invocation:
         self._streams.document(document)
         if kept:
             talk.print(
-                f"The tracking store did not take {kept} results: they are kept in {self.recorder.spool.folder}, and "
-                f"go to the store with the next run, or with: {sync}",
+                f"The tracking store did not accept {kept} results. They are kept in {self.recorder.spool.folder} and "
+                f"are written to the store by the next run, or by: {sync}",
                 style="yellow",
             )
         if len(entries) > kept:
             talk.print(
                 f"The artifacts of {len(entries) - kept} runs (predictions, figures, the report) could not be written "
-                f"where this experiment keeps them: they are kept in {self.recorder.spool.folder}, and go there with "
-                f"the next run, or with: {sync}",
+                f"to this experiment's artifact location. They are kept in {self.recorder.spool.folder} and are "
+                f"written there by the next run, or by: {sync}",
                 style="yellow",
             )
         if execution.stop:
             left = f"{execution.left} runs are left; " if execution.left else ""  # a search has no number of runs
-            talk.print(f"interrupted: {left}the same command goes on from here")
+            talk.print(f"interrupted: {left}run the same command again to continue")
         return execution.code
 
 
@@ -322,7 +322,7 @@ def report_sent(sent: Sequence[Sent], talk: PlainConsole) -> None:
         name = one.entry.opening.name
         said = [f"{name}: {problem}" for problem in one.problems]
         if one.how == "refused":
-            said.append(f"{name}, kept in {one.entry.folder}, is refused by the tracking store: {one.why}")
+            said.append(f"{name}, kept in {one.entry.folder}, was rejected by the tracking store: {one.why}")
         if one.how == "without artifacts":
             said.append(f"{name}: its artifacts, kept in {one.entry.folder}, cannot be written to {one.why}")
         for sentence in said:

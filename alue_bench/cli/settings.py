@@ -52,7 +52,7 @@ def merge_study(
         study.pop("seeds", None)
     merged = {**study, **given}
     if "seed" in merged and "seeds" in merged:
-        raise UsageError("--seed and --seeds both say which seeds to run; give one of them")
+        raise UsageError("--seed and --seeds both set the seeds; give only one of them")
     preset = merged.pop("recipe", None)
     overrides = (
         *([(f"{RECIPE_ORIGIN}{preset}", recipe(preset).values)] if preset else []),
@@ -113,5 +113,5 @@ def parse_tolerance(given: str) -> float:
     """Return the part of a score that a text such as 1% stands for. Raises UsageError where it is none."""
     match = re.fullmatch(r"\s*(\d{1,2}(?:\.\d{1,9})?)\s*%\s*", given, re.ASCII)
     if match is None:
-        raise UsageError(f"--tolerance {shown(given)} is no part of full fine-tuning's score; say it as 1%")
+        raise UsageError(f"--tolerance {shown(given)} is not a share of full fine-tuning's score; write it as 1%")
     return float(match[1]) / 100

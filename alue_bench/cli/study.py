@@ -57,7 +57,7 @@ def find_study(given: str, registry: Registry) -> Path:
     try:
         return registry.study(given)
     except UsageError as error:
-        raise UsageError(f"--config: {error}; a path to a file of your own will do too") from None
+        raise UsageError(f"--config: {error}, or give the path of a study file of your own") from None
 
 
 def read_study(path: Path) -> dict[str, Any]:

@@ -153,7 +153,7 @@ class _Estimator:
             except Exception as error:  # an architecture that cannot be timed must not prevent the other estimates
                 self.speeds[key] = None
                 cause = next(iter(str(error).splitlines()), type(error).__name__)
-                self.problems[f"no time for models like {one.run.model.name}: {cause:.200}"] = None
+                self.problems[f"no time estimate for models like {one.run.model.name}: {cause:.200}"] = None
         return self.speeds[key]
 
 
@@ -264,7 +264,7 @@ def _absent(plan: Plan, registry: Registry, estimator: _Estimator) -> tuple[list
     """Return the runs whose model is not here, and the name of the model whose tokenizer gave the lengths."""
     stand_in = _stand_in(plan, registry)
     if stand_in is None:
-        estimator.problems["no model is on this machine whose tokenizer could tell how long the texts are"] = None
+        estimator.problems["no model on this machine has a tokenizer, so text lengths are unknown"] = None
         return [], None
     name, normalise, tokenizer = stand_in
     kept: dict[tuple[str, int], np.ndarray[Any, Any]] = {}

@@ -102,8 +102,8 @@ class Workers:
             what: The fault, as the predicate of a sentence.
         """
         return PluginError(
-            f"executor {self._executor.name!r} {what}; what is finished is recorded, and the same command goes on, "
-            "with this executor or another (--executor)"
+            f"executor {self._executor.name!r} {what}; finished runs are recorded. Run the same command again to "
+            "continue, with this executor or another one (--executor)"
         )
 
 
@@ -278,7 +278,7 @@ class _Scheduler:
                     False,
                     f"{type(event).__name__} {event!r}, which is none of alue_bench.contract.executor's events",
                 )
-        return None if known else f"told of {what}"
+        return None if known else f"reported {what}"
 
     def _without_outcome(self, unit: _Unit) -> list[PlannedRun]:
         return [planned for planned in unit.runs if planned.spec.fingerprint not in self._outcomes]
@@ -331,7 +331,7 @@ class _Scheduler:
         self._started.discard(fingerprint)
         if again:
             self._recorder.close_lost(fingerprint)
-            self._observer.warned(f"{at_hand.spec.label}: {event.cause}; it is done again")
+            self._observer.warned(f"{at_hand.spec.label}: {event.cause}; the run is repeated")
         else:
             run_id = self._recorder.close_lost(fingerprint, failure=event.cause)
             run_id = run_id or self._record_failure(at_hand, event.cause)

@@ -191,7 +191,7 @@ def _add_runs(plan: Plan, shared: _Shared, seen: set[str], task: ReadyTask, mode
     grid, layers, name = request.grid or Grid(), encoder_shape(model.config).layers, model.model.name
     strategies = strategies_for(request, registry, layers)
     if (grid.bottom or grid.top) and not grid.cells(layers):
-        reason = f"--grid freezes more layers than the {layers} of {name}; take smaller numbers"
+        reason = f"--grid freezes more layers than the {layers} of {name}; use smaller numbers"
         plan.skipped.append(Skipped(task.task.name, name, "*", None, reason))
     try:
         settings = settings_of(request, task.train_task, model.model, model.trial.positions)

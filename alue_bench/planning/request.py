@@ -80,7 +80,7 @@ class PlanRequest(CheckedOptions):
     keep_head: bool = option(
         False,
         help="Start from the checkpoint's fine-tuned head, whose labels must be the task's, in the same order. "
-        "Otherwise a new head is drawn from the seed.",
+        "Otherwise a new head is initialised from the seed.",
         group=Group.TRAINING,
     )
     allow_pickles: bool = option(

@@ -89,7 +89,7 @@ def explain(comparison: Comparison) -> list[str]:
             "strategies are the same."
         )
     if FEW in marks:
-        lines.append(f"{FEW} fewer than {FEWEST_SEEDS} seeds, so no verdict; --seeds 5 tells more.")
+        lines.append(f"{FEW} fewer than {FEWEST_SEEDS} seeds, so no verdict; use --seeds 5 to get one.")
     if UNTESTED in marks:
         lines.append(f"{UNTESTED} no verdict; the reason is below the table.")
     return lines

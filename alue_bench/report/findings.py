@@ -158,7 +158,11 @@ def _verdict(found: comparison.Difference) -> str:
         what = "change" if _is_nothing(found.mean) else "loss" if found.mean < 0 else "gain"
         return f"no significant {what}"
     if found.verdict is Verdict.TOO_FEW_SEEDS:
-        return "one seed, so it may be chance" if found.seeds == 1 else f"{found.seeds} seeds, too few for a verdict"
+        return (
+            "one seed, so it may be due to chance"
+            if found.seeds == 1
+            else f"{found.seeds} seeds, too few for a verdict"
+        )
     return f"not tested, since {found.reason}" if found.reason else "not tested"
 
 

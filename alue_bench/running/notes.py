@@ -27,7 +27,7 @@ def flops_notes(method: Method) -> list[str]:
     """Return a note if the FLOPs formulas are used without having been compared with torch's counter."""
     if not method.problem:
         return []
-    return [f"FLOPs by formulas that could not be compared with torch's counter: {method.problem}"]
+    return [f"FLOPs computed by formulas that could not be compared with torch's counter: {method.problem}"]
 
 
 def training_notes(
@@ -45,18 +45,21 @@ def training_notes(
     notes = []
     if training.resumed_at is not None:
         notes.append(
-            f"the training was cut off and went on from step {training.resumed_at}: energy and peak memory count from "
-            "there"
+            f"the training was interrupted and continued from step {training.resumed_at}: energy and peak memory are "
+            "measured from there"
         )
     notes += [note for name, split in splits.items() for note in unread_notes(split, name)]
     notes += [note for name, split in splits.items() for note in _truncation(spec, split, name)]
     if device.graphs and not training.recorded_shapes:
-        notes.append("trained without CUDA graphs: no step was recorded, for want of memory or of a second one like it")
+        notes.append(
+            "trained without CUDA graphs: no step was recorded, because memory was short or no two steps had the same "
+            "shape"
+        )
     if training.skipped_updates:
         notes.append(f"{training.skipped_updates} of {training.steps} updates were skipped: gradients overflowed")
     if training.micro_batch < spec.hyper.batch_size:
         notes.append(
-            f"the memory did not hold a batch of {spec.hyper.batch_size}: gradients were added up over parts of "
+            f"a batch of {spec.hyper.batch_size} did not fit into memory: gradients were accumulated over parts of "
             f"{training.micro_batch}"
         )
     if inputs.checkpoint.pickled:

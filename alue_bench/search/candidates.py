@@ -55,7 +55,7 @@ def parse_amount(option: str, text: str) -> Amount:
     value, in_per_cent = _number(text)
     if not value < 1:
         raise UsageError(
-            f"{option} is {text!r}; it must be a part of full fine-tuning's score, such as 1%, or a difference of "
+            f"{option} is {text!r}; it must be a share of full fine-tuning's score, such as 1%, or a difference of "
             "scores below 1, such as 0.01"
         )
     return Amount(value, relative=in_per_cent)

@@ -59,7 +59,7 @@ def _metadata(model: Model) -> Iterator[str]:
     yield from bad_folder(subject, "checkpoint", model.checkpoint)
     described = model.normalisation != Model.normalisation and not PLACEHOLDER.fullmatch(model.normalisation)
     if model.normalise is not None and not described:
-        yield f"{subject} has a normalise function, but normalisation does not say what it does; describe it there"
+        yield f"{subject} has a normalise function; describe in normalisation what it does"
     yield from bad_defaults(subject, model.defaults)
 
 
@@ -84,7 +84,7 @@ def _checkpoint(model: Model) -> Iterator[str]:
         checkpoint = locate_checkpoint(model, download=False)
     except UnavailableError as error:
         if isinstance(model.checkpoint, Path) and not _missing_packages(model):
-            yield f"{error}; mend checkpoint="
+            yield f"{error}; correct checkpoint="
         else:
             yield Remark(f"{subject}: the checkpoint was not checked: {error}")
             if declared is not None:
@@ -107,7 +107,7 @@ def _declared_architecture(model: Model) -> Generator[str, None, Any]:
     try:
         return declared_config(model)
     except UnavailableError as error:
-        yield f"{error}; mend architecture, or leave it out"
+        yield f"{error}; correct architecture, or leave it out"
     return None
 
 
@@ -122,7 +122,7 @@ def _loadable(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
     yield from _length(model, config)
     for name, value in model.architecture.items():
         if (there := getattr(config, name, None)) != value:
-            yield f"{subject}: architecture says {name}={value!r}, but config.json {there!r}; mend architecture"
+            yield f"{subject}: architecture says {name}={value!r}, but config.json {there!r}; correct architecture"
     yield from _weights(model, checkpoint)
     shape = encoder_shape(config)
     tokenizer = load_tokenizer(checkpoint)
@@ -132,7 +132,7 @@ def _loadable(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
     for note in try_model(config, tokenizer, "bf16", "cpu").notes:
         yield Remark(f"{subject}: {note}")
     if stack.shape != shape:
-        yield f"{subject}: config.json says {shape}, but the model has {stack.shape}; mend config.json"
+        yield f"{subject}: config.json says {shape}, but the model has {stack.shape}; correct config.json"
 
 
 def _length(model: Model, config: Any) -> Iterator[str]:
@@ -181,14 +181,14 @@ def _tokenizer_fits(model: Model, tokenizer: Any, config: Any) -> Iterator[str]:
     unread = [script for script in shares if shares[script] == 1]
     if unread and (scripts or len(unread) == len(SENTENCES)):
         yield (
-            f"{subject}: the tokenizer knows no word of texts in {', '.join(unread)} script; {remedy}, or mend "
+            f"{subject}: the tokenizer knows no word of texts in {', '.join(unread)} script; {remedy}, or correct "
             f"languages={model.languages!r}"
         )
     for script in scripts:
         if UNKNOWN < shares[script] < 1:
             yield Remark(
                 f"{subject}: {shares[script]:.0%} of the tokens of plain texts in {script} script are unknown to the "
-                "tokenizer; see to it that it is the one that belongs to the weights"
+                "tokenizer; make sure that it is the tokenizer that belongs to the weights"
             )
 
 

@@ -184,8 +184,8 @@ def sqlite_uri(path: Path) -> str:
         if _database(uri) == str(path):
             return uri
     raise UsageError(
-        f"a store cannot lie at {path}: the installed SQLAlchemy reads its % or ? otherwise; work in a folder without "
-        "them, or name another store with --tracking-uri"
+        f"a store cannot be created at {path}: the installed SQLAlchemy misreads % and ? in paths; work in a folder "
+        "without them, or choose another store with --tracking-uri"
     )
 
 

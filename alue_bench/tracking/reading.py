@@ -227,15 +227,15 @@ def read_runs(connection: Connection, run_ids: Sequence[str], *, parent_id: str 
 def say_counts(counts: Counts) -> list[str]:
     """Return a sentence for each count above zero that a reader of the results should know."""
     said = [
-        (counts.failed, "{} {runs} failed and {is_} left out; the same command tries again"),
-        (counts.interrupted, "{} {runs} {was} interrupted; the same command goes on from there"),
-        (counts.unfinished, "{} {runs} {is_} still at work, or {was} left so by a process that died"),
-        (counts.foreign, "{} {runs} in the experiment {is_} not alue-bench's and {is_} left out"),
+        (counts.failed, "{} {runs} failed and {is_} left out; repeat the command that started {them} to retry"),
+        (counts.interrupted, "{} {runs} {was} interrupted; repeat the command that started {them} to continue"),
+        (counts.unfinished, "{} {runs} {is_} still running, or {was} left unfinished by a process that died"),
+        (counts.foreign, "{} {runs} in the experiment {was} written by another program and {is_} left out"),
         (counts.unreadable, "{} {runs} of alue-bench {lack} a task, model, strategy or seed and {is_} left out"),
     ]
     words = [
-        {"runs": "run", "is_": "is", "was": "was", "lack": "lacks"},
-        {"runs": "runs", "is_": "are", "was": "were", "lack": "lack"},
+        {"runs": "run", "is_": "is", "was": "was", "lack": "lacks", "them": "it"},
+        {"runs": "runs", "is_": "are", "was": "were", "lack": "lack", "them": "them"},
     ]
     return [sentence.format(number, **words[number > 1]) for number, sentence in said if number]
 
@@ -257,8 +257,8 @@ def read_predictions(results: Results, run_id: str) -> pd.DataFrame:
     table = _predictions(results, run_id, "predictions.csv")
     if table is None:
         raise UnavailableError(
-            f"predictions.csv of run {run_id} is not where the store says; where it is kept on this machine "
-            "alue-bench sync writes it; else do the run again with --rerun, or move the artifacts back"
+            f"predictions.csv of run {run_id} is missing in its artifact folder; if it is kept on this machine, "
+            "alue-bench sync writes it; otherwise move the artifacts back, or repeat the run with --rerun"
         )
     return table
 
@@ -512,8 +512,8 @@ def _planned(connection: Connection, parent_id: str) -> list[str]:
     if parent.info.experiment_id != connection.experiment_id:
         home = connection.client.get_experiment(parent.info.experiment_id).name
         raise UsageError(
-            f"run {parent_id} is not in experiment {connection.experiment!r}; take its own: "
-            f"--experiment {shlex.quote(home)}"
+            f"run {parent_id} is not in experiment {connection.experiment!r}; use its own: --experiment "
+            f"{shlex.quote(home)}"
         )
     plan = _fetch_from(connection, parent_id, parent.info.artifact_uri, "plan.json", _load_json)
     return [spec["fingerprint"] for spec in (plan or {}).get("planned", []) if "fingerprint" in spec]
@@ -522,7 +522,7 @@ def _planned(connection: Connection, parent_id: str) -> list[str]:
 def _load_json(path: Path) -> dict[str, Any]:
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
-        raise ValueError("no JSON object")
+        raise ValueError("not a JSON object")
     return content
 
 
@@ -591,7 +591,7 @@ def _fetch_from(
         except (ValueError, KeyError, OSError) as error:  # includes the errors of json, pyarrow and pandas
             first_line = next(iter(str(error).splitlines()), type(error).__name__)
             raise UnavailableError(
-                f"{name} of run {run_id} is damaged ({first_line:.120}); put it back, or do the run again with --rerun"
+                f"{name} of run {run_id} is damaged ({first_line:.120}); restore it, or repeat the run with --rerun"
             ) from error
 
     local = _local(artifact_uri)

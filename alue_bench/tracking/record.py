@@ -198,7 +198,7 @@ def write_texts(folder: Path, files: Mapping[str, str]) -> None:
 
 def said_of_refusal(refused: str) -> str:
     """Return the sentence that tells a reader about an entry of `Shortfall.refused`."""
-    return f"not recorded, since the tracking store refuses it: {refused}"
+    return f"not recorded, because the tracking store rejects it: {refused}"
 
 
 def _log(client: MlflowClient, run_id: str, kind: str, entries: Sequence[Any]) -> list[str]:

@@ -114,7 +114,7 @@ def _guarded(
             returned = method(recorder, *args, **kwargs)
         except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
             refuses = isinstance(error, MlflowException) and error.error_code in REFUSALS
-            how = "refuses what is to be recorded" if refuses else "stopped answering"
+            how = "rejects the results" if refuses else "stopped answering"
             why = f"the tracking store {how} ({public(_first_line(error))})"
             recorder.away = Away(why, time.monotonic() + ASK_AGAIN_S)
             raise StoreUnavailableError(why) from error
@@ -307,10 +307,10 @@ class Recorder:
         if not self._told_of_artifacts:
             self._told_of_artifacts = True
             self._on_problem(
-                f"artifacts cannot be written to {missing}; results are recorded in the tracking store all the same, "
-                f"and their artifacts are kept in {self.spool.folder} until they can be. Make that place writable from "
-                "this machine; or let a server write there: start mlflow server with --artifacts-destination and use a "
-                "new --experiment"
+                f"artifacts cannot be written to {missing}; results are still recorded in the tracking store, and "
+                f"their artifacts are kept in {self.spool.folder} until they can be written. Make that location "
+                "writable from this machine, or let a server write there: start mlflow server with "
+                "--artifacts-destination and use a new --experiment"
             )
 
     def _unless_away(self, call: Callable[[], T], otherwise: T) -> T:
@@ -320,7 +320,7 @@ class Recorder:
         except StoreUnavailableError as error:
             if not self._told:
                 self._told = True
-                self._on_problem(f"{error}; the plan goes on, and what it finds is kept in {self.spool.folder}")
+                self._on_problem(f"{error}; the plan continues, and its results are kept in {self.spool.folder}")
             return otherwise
 
     @_guarded
@@ -745,7 +745,7 @@ class Recorder:
         """
         try:
             if opened is None:
-                raise StoreUnavailableError("the run was not begun by this process")
+                raise StoreUnavailableError("the run was not started by this process")
             self._keep(run_id, opened, closing, folder, artifacts_only=True)
             said = said_of_missing(missing, self.spool.folder)
         except StoreUnavailableError as error:

@@ -173,8 +173,8 @@ class Spool:
             if scratch is not None:
                 shutil.rmtree(scratch, ignore_errors=True)
             raise StoreUnavailableError(
-                f"the tracking store does not take the result of a run, and it cannot be kept in {self.folder} either "
-                f"({error.strerror or error}); make room, or choose another folder with {VARIABLE}"
+                "the tracking store does not accept the result of a run, and the result cannot be kept in "
+                f"{self.folder} either ({error.strerror or error}); make room, or choose another folder with {VARIABLE}"
             ) from error
         return _read(target)
 
@@ -436,7 +436,7 @@ def _read(folder: Path) -> SpooledRun:
     try:
         digest, text, *_ = (folder / RECORD).read_text(encoding="utf-8").split("\n", 2)
         if hashlib.sha256(text.encode()).hexdigest() != digest:
-            raise ValueError("its checksum does not fit")
+            raise ValueError("its checksum does not match")
         content = json.loads(text)
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']}")
@@ -454,7 +454,7 @@ def _read(folder: Path) -> SpooledRun:
             artifacts_only=content["artifacts_only"],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UnavailableError(f"{folder} is no kept result: {error}") from error
+        raise UnavailableError(f"{folder} is not a kept result: {error}") from error
 
 
 def _flush(path: Path) -> None:

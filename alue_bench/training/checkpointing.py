@@ -142,13 +142,15 @@ class CheckpointFile:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
             text = metadata["content"]
             if _checksum(tensors, text) != metadata["checksum"]:
-                raise ValueError("its checksum does not fit")
+                raise ValueError("its checksum does not match")
             content: dict[str, Any] = json.loads(text)
             if content["format"] != FORMAT:
                 raise ValueError(f"its format is {content['format']}")
             state: dict[str, Any] = _with_tensors(content["state"], tensors)
         except Exception as error:  # whatever a damaged file makes the library raise
-            self.on_problem(f"the checkpoint {self.path} is damaged ({error}): the training began anew")
+            self.on_problem(
+                f"the checkpoint {self.path} is damaged ({error}): the training was started from the beginning"
+            )
             with suppress(OSError):
                 self.path.unlink()
             return None

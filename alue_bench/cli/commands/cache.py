@@ -32,7 +32,7 @@ def status() -> None:
         print_table(console, ("frozen layers of", "depth", "split", "size", "last used"), rows)
     for line in (
         f"Outputs of frozen layers: {readable(sum(entry.bytes for entry in entries))}, entries: {len(entries)}; "
-        f"a run keeps up to {DEFAULT_CACHE_SIZE} unless told otherwise",
+        f"limit of a run: {DEFAULT_CACHE_SIZE} (change it with --cache-size)",
         f"Token ids: {readable(_size_of(_tokens_folder()))}",
         f"Checkpoints of interrupted trainings: {readable(_size_of(_checkpoint_folder()))}",
         f"Cache folder: {cache_folder()}",
@@ -61,7 +61,9 @@ def clear(
             left = _size_of(folder)
             freed += before - left
             if left:
-                problems.append(f"{folder} cannot be removed completely: {readable(left)} are left")
+                problems.append(
+                    f"{folder} cannot be removed completely ({readable(left)} are left); check its permissions"
+                )
     results().print(f"Freed {readable(freed)}")
     if problems:
         raise UnavailableError("; ".join(problems))

@@ -37,8 +37,8 @@ def compare(
         int,
         typer.Option(
             min=0,
-            help="Also test over examples alone, with this many resamples; this tells of these trained models, not of "
-            "other seeds. Shown in csv and json.",
+            help="Also run a bootstrap test over test examples only, with this many resamples. It holds for these "
+            "trained models, not for other seeds. Shown in csv and json.",
         ),
     ] = 0,
 ) -> None:

@@ -128,8 +128,8 @@ def add(
         _show(console, report, "real")
         if report.bad_rows and not drop_bad:
             raise DataError(
-                f"{report.bad_rows} bad rows (listed above); nothing was added. Mend them, or add the files as they "
-                "are with --drop-bad and run with --drop-bad"
+                f"{report.bad_rows} bad rows (listed above); nothing was added. Correct them, or add the files "
+                "unchanged with --drop-bad and run with --drop-bad"
             )
         for relative in found:
             (target / relative).parent.mkdir(parents=True, exist_ok=True)

@@ -47,7 +47,7 @@ def _findings(registry: Registry, uri: str | None, data_dir: Path | None) -> Ite
     hardware = found["hardware"]
     yield "device", "ok", f"{device}: {hardware.get('accelerator') or hardware['processor']}"
     precision = resolve_precision("auto", device)
-    yield "precision", "ok", f"{precision} is what --precision auto takes here"
+    yield "precision", "ok", f"--precision auto selects {precision} here"
     threads, cores = hardware["threads"], found["cpu_affinity"]
     state = "note" if threads > cores else "ok"
     yield "threads", state, f"torch uses {threads} threads on {cores} cores; OMP_NUM_THREADS changes it"

@@ -149,7 +149,9 @@ def strategies(
     strategy: Annotated[
         list[str] | None,
         typer.Option(
-            "--strategy", "-s", help="Strategy to show; repeatable. Without --model: how strategies are written."
+            "--strategy",
+            "-s",
+            help="Strategy to show; repeatable. Without --model: show how names of strategies are written.",
         ),
     ] = None,
     tokens: Annotated[
@@ -162,7 +164,7 @@ def strategies(
     registry: Registry = context.obj
     if model is None:
         if _was_given(context, "tokens"):
-            raise UsageError("--tokens is the length for which a model's FLOPs are counted; add --model")
+            raise UsageError("--tokens needs --model; it sets the text length for which that model's FLOPs are counted")
         families = registry.families_of(strategy) if strategy else [declared.value for declared in registry.families]
         if as_json:
             _print_json(
@@ -258,7 +260,7 @@ def _effect(registry: Registry, name: str, model: Model, tokens: int) -> dict[st
     full = training_flops(whole, FreezePlan(shape), lengths, epochs=1)
     return {
         "strategy": strategy.name,
-        "frozen": outlined.describe() + (", to begin with" if strategy.revisions() else ""),
+        "frozen": outlined.describe() + (" at first" if strategy.revisions() else ""),
         "changes": strategy.revisions() is not None,
         "trainable": counts.trainable,
         "total": count_parameters(whole, FreezePlan(shape)).total,

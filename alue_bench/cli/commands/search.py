@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from alue_bench.search.observations import Evaluation
     from alue_bench.search.state import Asked, Done, SearchState
 
-GO_ON = "; the search goes by it. No run is lost: when the store answers again, the same command goes on"
+GO_ON = "; the search cannot continue without it. No run is lost: run the same command again once the store answers"
 
 
 @takes("search")
@@ -73,7 +73,7 @@ def _rules(settings: Mapping[str, Any]) -> Rules:
     question = filled(SearchOptions, settings)
     grid = parse_grid(question.grid or [WHOLE])
     if grid.strategies or grid.settings or grid.seeds:
-        raise UsageError("--grid of a search has the axes bottom and top alone; alue-bench sweep takes the others too")
+        raise UsageError("--grid of a search accepts only the axes bottom and top; use alue-bench sweep for other axes")
     return Rules(
         parse_amount("--tolerance", question.tolerance),
         parse_amount("--margin", question.margin),
@@ -150,7 +150,7 @@ def _courses(request: PlanRequest, rules: Rules, registry: Registry) -> tuple[Pl
     whole = [run for run in cells.runs if run.spec.strategy == full]
     if not whole:
         reasons = "; ".join(dict.fromkeys(skipped.reason for skipped in cells.skipped))
-        raise UsageError(f"nothing to search: {reasons or 'no task and model go together'}")
+        raise UsageError(f"nothing to search: {reasons or 'no task fits a model'}")
     groups: dict[tuple[str, str], list[PlannedRun]] = {}
     for run in cells.runs:
         groups.setdefault((run.spec.task, run.spec.model), []).append(run)
@@ -213,7 +213,7 @@ def _with_predictions(execution: Execution, invocation: Invocation, progress: Se
     if execution.stop is not None or not lacking:
         return execution
     for outcome in lacking:
-        progress.warned(f"{outcome.spec.label} was recorded without dev predictions; it is done again")
+        progress.warned(f"{outcome.spec.label} was recorded without dev predictions; it is repeated")
     again = invocation.execute(Plan([outcome.planned for outcome in lacking]), progress, rerun=True)
     kept = [outcome for outcome in execution.outcomes if all(outcome is not one for one in lacking)]
     return replace(execution, outcomes=kept + again.outcomes, stop=again.stop)
@@ -256,7 +256,9 @@ def _done(asked: Asked, outcome: Outcome, invocation: Invocation) -> Done:
     step, inputs, results = asked.step, outcome.planned.inputs, _results(invocation, outcome.run_id)
     dev_table = read_dev_predictions(results, outcome.run_id)
     if dev_table is None:
-        raise UnavailableError(f"the tracking store does not give the dev predictions of {outcome.run_id} back{GO_ON}")
+        raise UnavailableError(
+            f"the dev predictions of run {outcome.run_id} cannot be read from the tracking store{GO_ON}"
+        )
     metrics, trained_on = outcome.metrics, inputs.train_task
 
     @cache

@@ -48,7 +48,7 @@ def submit(
     ] = None,
     data_dir: Annotated[Path | None, options.declared("data_dir")] = None,
     sample: Annotated[
-        bool, options.which("--sample", help="Take runs on the embedded sample, as a rehearsal.")
+        bool, options.which("--sample", help="Use runs on the embedded sample, to rehearse a submission.")
     ] = False,
     experiment: Annotated[str | None, options.declared("experiment")] = None,
     tracking_uri: Annotated[str | None, options.declared("tracking_uri")] = None,

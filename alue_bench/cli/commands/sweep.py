@@ -148,7 +148,7 @@ def _check_said_once(grid: Grid, settings: Mapping[str, Any], overrides: Overrid
         name, origin = twice[0].replace("_", "-"), given.get(twice[0], "command line")
         said = f"--{name}" if origin == "command line" else f"{name} of {origin}"
         axis = "seed" if twice[0] == "seeds" else name
-        raise UsageError(f"{said} and --grid {axis}=… both say it; give one of them")
+        raise UsageError(f"{said} and --grid {axis}=… set the same value twice; give only one of them")
 
 
 Found = list["tuple[Group, Recommendation | None]"]

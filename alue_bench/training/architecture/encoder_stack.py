@@ -166,6 +166,7 @@ def check_layers_can_be_told_apart(config: Any, folder: Path) -> None:
     except Exception as error:  # sizes that do not divide, a field of a wrong type, no classifier: no common base class
         cause = shown(next(iter(str(error).splitlines()), type(error).__name__), quote=False, most=200)
         raise UnavailableError(
-            f"{folder}: its config.json makes no {config.model_type!r} model that classifies texts: {cause}"
+            f"{folder}: its config.json describes no usable {config.model_type!r} model for text classification: "
+            f"{cause}"
         ) from error
     view_as_stack(model)

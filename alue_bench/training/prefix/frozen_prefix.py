@@ -298,7 +298,7 @@ class FrozenPrefix:
             if not is_out_of_memory(error):
                 raise
             self._store.on_problem(
-                f"the memory does not hold {self._device.tokens_at_once} tokens: "
+                f"memory is too small for {self._device.tokens_at_once} tokens at once: "
                 "frozen layers are computed at every step"
             )
         release(self._device.name)
