@@ -239,7 +239,7 @@ def killing_campaign(
         way: The way to execute it.
         kills: The number of kills.
         alone: The results of the undisturbed plan.
-        chance: The random generator that seed that chooses which process is killed, and when.
+        chance: The random generator that draws which process is killed, and when.
         cluster: The Ray cluster, if the way needs one.
         progress: Called with a line after each kill.
     """

@@ -75,8 +75,8 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "id": (lambda: Submission(file="a.tsv", id="index"), "id is 'index'; it must be 'given', 'row' or None"),  # type: ignore[arg-type]
     "folder above": (lambda: Submission(file=".."), "must be a file's name without a folder"),
     "header of letters": (lambda: Submission(file="a.tsv", header="id"), "it must be a tuple of strings"),  # type: ignore[arg-type]
-    "header with a tab": (lambda: Submission(file="a.tsv", header=("a\tb",)), "holds a tab or a line end"),
-    "numbers written": (lambda: Submission(file="a.tsv", encode={"no": 0}), "a mapping from texts to texts"),  # type: ignore[dict-item]
+    "header with a tab": (lambda: Submission(file="a.tsv", header=("a\tb",)), "contains a tab or a line end"),
+    "numbers written": (lambda: Submission(file="a.tsv", encode={"no": 0}), "a mapping from strings to strings"),  # type: ignore[dict-item]
     "leaderboard": (lambda: Submission(file="a.tsv", leaderboard=" "), "does not state its leaderboard"),
     "all written alike": (
         lambda: task(submission=Submission(file="a.tsv", encode={"no": "1", "yes": "1"})),
@@ -102,7 +102,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "backslash": (lambda: DataFile("a\\train.tsv", print), "must be a path below the data folder"),
     "case alone": (
         lambda: task(test=DataFile("Train.tsv", Delimited(**READ))),
-        "'train.tsv' and 'Test.tsv'".replace("Test", "Train") + " differ by case alone",
+        "'train.tsv' and 'Test.tsv'".replace("Test", "Train") + " differ only in case",
     ),
     "seed": (lambda: HeldOut(0.1, seed=-1), "seed -1 is not at least 0"),
     "protocol": (lambda: Splits(test=HeldOut(0.1), protocol=""), "does not state its protocol"),

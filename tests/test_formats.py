@@ -156,7 +156,7 @@ class TestBadRows:
     def test_text_after_a_closing_quotation_mark(self, path: Path) -> None:
         rows = read(PAIRS, path, 'a,b,label\n"نص"نص,نص,0\nنص,نص,0\n')
         assert isinstance(rows[0], BadRow)
-        assert (rows[0].line, rows[0].reason.split(" (")[0]) == (2, "quotation marks do not fit")
+        assert (rows[0].line, rows[0].reason.split(" (")[0]) == (2, "quotation marks do not match")
         assert texts(rows) == ["نص"]
 
     def test_a_quotation_mark_that_is_never_closed(self, path: Path) -> None:
@@ -181,7 +181,8 @@ class TestQuotationMarksThatAreNotClosed:
         found, bad = self.rows(path, "أ,ب,0", '"ج,د,0', "ه,و,1", "ز,ح,1")
         assert found == ["أ", "ه", "ز"]
         assert bad == {
-            3: "a quotation mark is opened on this line and not closed, so that everything up to line 5 would be one cell"
+            3: "a quotation mark is opened on this line and not closed, so that everything up to line 5 would be one "
+            "cell"
         }
 
     def test_and_a_quoted_cell_follows(self, path: Path) -> None:

@@ -92,7 +92,7 @@ class TestOtherAxes:
 @pytest.mark.parametrize(
     ("written", "said"),
     [
-        ("", "--grid is empty; say bottom-top"),
+        ("", "--grid is empty; write bottom-top"),
         ("3..4", "'3..4' belongs to no axis"),
         ("layers=3", "unknown axis 'layers'; known are bottom, top"),
         ("bottom=", "--grid bottom= has no values"),

@@ -187,7 +187,7 @@ class TestWhatIsSaidOf:
             put(strategy=strategy)
         shown = page()
         (sentence,) = said(shown)
-        assert "one seed, so it may be chance" in sentence.text
+        assert "one seed, so it may be due to chance" in sentence.text
         assert "significant" not in sentence.text
         assert "±" not in sentence.text
         assert any("more than 1 seed" in notice for notice in shown.notices)

@@ -159,7 +159,7 @@ def test_runs_of_other_commands_are_taken_unless_they_have_no_dev_predictions(
     (Path(full.info.artifact_uri.removeprefix("file://")) / "dev_predictions.csv").unlink()
     said = search("--json")
     (found,) = document_of(said)["searches"]
-    assert "recorded without dev predictions; it is done again" in said.err
+    assert "recorded without dev predictions; it is repeated" in said.err
     assert found["steps"][0]["setting"] == "full"
     assert found["steps"][0]["run_id"] != full.info.run_id
     assert [step["run_id"] for step in found["steps"] if step["reused"]] == [deep.info.run_id]

@@ -60,7 +60,7 @@ class TestWhatDoesNotFit:
             (THREE, Labels.binary("entailment", "contradiction"), {}, "but its own are entailment, contradiction"),
             (THREE, Labels.multiclass(*NLI, "unclear"), {}, "neutral, contradiction, unclear"),
             (THREE, Labels.multilabel(*NLI), {}, "its labels are multilabel (entailment, neutral, contradiction) and"),
-            (Labels.multilabel(*"ab"), Labels.binary(*"ab"), {}, "a model can only be scored on a task of the same kind"),
+            (Labels.multilabel(*"ab"), Labels.binary(*"ab"), {}, "can only be scored on a task of the same kind"),
             (Labels.regression(0, 1), Labels.binary(*"ab"), {}, "binary (a, b) and that one's numbers from"),
             (Labels.regression(0, 5), Labels.regression(1, 5), {}, "numbers from 1 to 5 and that one's numbers from 0"),
             (Labels.multilabel(*"ab", threshold=0.25), Labels.multilabel(*"ab"), {}, "but its own is 0.5"),

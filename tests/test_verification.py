@@ -194,7 +194,7 @@ class TestBadRows:
         assert alue_bench(*shlex.split(hint)[1:]).code == 1  # the bad rows are found
 
     def test_many_are_counted_not_all_shown(self, oold: Any, osact: Osact) -> None:
-        with pytest.raises(DataError, match=r"train.txt:61: .*train.txt:65: .*; and 3 more\. Mend"):
+        with pytest.raises(DataError, match=r"train.txt:61: .*train.txt:65: .*; and 3 more\. Correct"):
             load_rows(
                 oold,
                 DataFolder(osact(train="نص\n" * 8), "real"),

@@ -53,12 +53,12 @@ def check_texts(owner: str, fields: Mapping[str, object], names: tuple[str, ...]
 
 
 def check_mapping(owner: str, fields: Mapping[str, object], name: str, values: type = str) -> None:
-    """Raise TypeError if the field is not a mapping from texts to objects of type `values`."""
+    """Raise TypeError if the field is not a mapping from strings to objects of type `values`."""
     value = fields[name]
     if not isinstance(value, Mapping) or not all(
         isinstance(key, str) and isinstance(item, values) for key, item in value.items()
     ):
-        kind = "texts" if values is str else "values"
+        kind = "strings" if values is str else "values"
         raise TypeError(f"{owner}: {name} is {value!r:.60}; it must be a mapping from strings to {kind}")
 
 
