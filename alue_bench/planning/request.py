@@ -54,14 +54,14 @@ class PlanRequest(CheckedOptions):
     )
     init_seed: int | None = option(
         None,
-        help="Random seed for the head's initial weights alone.",
+        help="Random seed for the head's initial weights only.",
         group=Group.QUESTION,
         at_least=0,
         at_most=LARGEST_SEED,
     )
     data_seed: int | None = option(
         None,
-        help="Random seed for data order and dropout alone.",
+        help="Random seed for data order and dropout only.",
         group=Group.QUESTION,
         at_least=0,
         at_most=LARGEST_SEED,

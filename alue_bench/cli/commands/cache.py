@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Show or clear the cache, which holds only what can be computed again.", no_args_is_help=True)
+app = typer.Typer(help="Show or clear the cache. Everything in it can be computed again.", no_args_is_help=True)
 
 
 @app.command("status")
 def status() -> None:
-    """Show the stored outputs of frozen layers, and how much room they and the token ids take."""
+    """Show the stored outputs of frozen layers, and the disk space that they and the token ids use."""
     from alue_bench.cli.views.console import results
     from alue_bench.cli.views.tables import print_table
     from alue_bench.data.location import cache_folder
@@ -46,7 +46,7 @@ def clear(
         bool, typer.Option("--all", help="Also remove token ids and checkpoints of interrupted trainings.")
     ] = False,
 ) -> None:
-    """Remove the stored outputs of frozen layers. What is needed again is computed again."""
+    """Remove the stored outputs of frozen layers. They are computed again when needed."""
     from alue_bench.cli.views.console import results
     from alue_bench.contract.errors import UnavailableError
     from alue_bench.planning.request import DEFAULT_CACHE_SIZE

@@ -44,8 +44,8 @@ def compare(
 ) -> None:
     """Compare strategies: score, change, significance, runtime, parameters, FLOPs, memory, energy.
 
-    A table for each task and model, and for each set of conditions: runs on different hardware, data or settings never
-    stand in one.
+    Prints one table for each task, model and set of conditions: runs with different hardware, data or settings are
+    never compared in one table.
 
     `alue-bench compare`  (everything in the store)
 

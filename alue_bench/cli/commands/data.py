@@ -63,9 +63,9 @@ def verify(
     sample: Annotated[bool, typer.Option("--sample", help="Check the embedded sample.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Read every row and report bad ones as file:line, counts by split and label, duplicates, overlap.
+    """Read every row, and report bad rows by file and line, counts by label, duplicates, and overlap of splits.
 
-    Exit code 1 where a row is bad, or a file is missing or cannot be read.
+    Exit code 1 if a row is bad, or a file is missing or cannot be read.
     """
     from alue_bench.cli.views.console import print_document, remarks, results
     from alue_bench.data.location import given_data_folder, locate

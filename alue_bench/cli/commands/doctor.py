@@ -21,7 +21,7 @@ def doctor(
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow tracking store, as for run.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder with the official files.")] = None,
 ) -> None:
-    """Check versions, device, plugins, data, models and the tracking store. Exit code 1 where something is wrong."""
+    """Check versions, device, plugins, data, models and the tracking store. Exit code 1 if something is wrong."""
     from rich.table import Table
 
     from alue_bench.cli.views.console import results, styled

@@ -21,8 +21,8 @@ from alue_bench.planning.request import Overrides
 def run(context: typer.Context, given: Given) -> None:
     """Fine-tune every combination of tasks, models, strategies and seeds, and record it in MLflow.
 
-    Shows the plan first, then progress, then a table with the change against full fine-tuning. Finished runs are not
-    repeated: the same command again goes on where it stopped.
+    Shows the plan first, then progress, then a table of scores with the change relative to full fine-tuning. Finished
+    runs are not repeated: to continue an interrupted plan, run the same command again.
 
     `alue-bench run --strategy bottom3top4`  (everything available, offline)
 

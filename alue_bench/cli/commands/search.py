@@ -37,9 +37,9 @@ GO_ON = "; the search cannot continue without it. No run is lost: run the same c
 def search(context: typer.Context, given: Given) -> None:
     """Find the cheapest layers to freeze that keep the score, without running the whole grid.
 
-    Runs are chosen one by one, by what the ones before tell. Settings are chosen by the dev split; the test split
-    reports. Finished runs, also those of a sweep, are not repeated, but count as spent. With --jobs the searches of
-    several tasks and models go on side by side, and so do the runs of each one's first look; the answers are the same.
+    Each run is chosen from the results so far. Settings are chosen by dev score; test scores are only reported.
+    Finished runs, also those of a sweep, are not repeated, but count towards the budget. With --jobs, the searches of
+    several tasks and models run in parallel, and so do the low-fidelity runs of each search; the answers are the same.
 
     `alue-bench search -t oold -m mini --tolerance 1%`
 

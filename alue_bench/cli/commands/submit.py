@@ -31,7 +31,9 @@ RECORD = "submission.json"
 
 def submit(
     context: typer.Context,
-    output: Annotated[Path, typer.Argument(help="New folder for the files; NAME.zip beside it holds them too.")],
+    output: Annotated[
+        Path, typer.Argument(help="New folder for the files. They are also written to NAME.zip beside it.")
+    ],
     task: Annotated[
         list[str] | None,
         options.what("--task", "-t", help="Task; repeatable. Default: every task with a leaderboard."),
@@ -54,10 +56,10 @@ def submit(
     tracking_uri: Annotated[str | None, options.declared("tracking_uri")] = None,
     as_json: Annotated[bool, options.declared("json")] = False,
 ) -> None:
-    """Write the files that the ALUE leaderboard takes: for each task the predictions of the run that is best on dev.
+    """Write the files for the ALUE leaderboard: for each task, the predictions of the run with the best dev score.
 
-    Every row is checked against the official file: their number, their order, identifiers and labels. Says which files
-    are missing, and the command that would fill them. Does not upload anything.
+    Checks the number, order, identifiers and labels of the rows against the official file. Names the files that are
+    missing, and the commands that produce them. Uploads nothing.
 
     `alue-bench submit to-alue --data-dir DIR`
 

@@ -15,8 +15,8 @@ def sync(
 ) -> None:
     """Write results that are kept on this machine to the tracking store, and remove them here.
 
-    A run whose store was away, locked or full keeps its result below the state folder. Doing this twice, or from two
-    processes at once, doubles nothing. Exit code 1 where a result is left.
+    If the store is unreachable, locked or full, results are kept on this machine, in the state folder. Running sync
+    twice, or in two processes at once, writes no result twice. Exit code 1 if a result could not be written.
     """
     from alue_bench.cli.invocation import report_sent
     from alue_bench.cli.views.console import remarks
