@@ -256,8 +256,8 @@ def cheapest_within(sweep: Sweep, metric: str, tolerance: float) -> str:
     """Return the cheapest cell within the tolerance by the sweep's own scores, as a user of the sweep would see it."""
     means = sweep.frame.groupby("strategy")[[metric, "flops/train_vs_full"]].mean()
     full = float(means.loc["full", metric])
-    good = means[means[metric] >= full - tolerance * abs(full)].sort_values("flops/train_vs_full")
-    return f"{good.index[0]} ({good['flops/train_vs_full'].iloc[0]:.0%} of FLOPs, {metric} {good[metric].iloc[0]:.4f})"
+    cheapest = means[means[metric] >= full - tolerance * abs(full)].sort_values("flops/train_vs_full").iloc[0]
+    return f"{cheapest.name} ({cheapest['flops/train_vs_full']:.0%} of FLOPs, {metric} {cheapest[metric]:.4f})"
 
 
 def _sheet(options: argparse.Namespace, result: dict[str, Any], readings: Sequence[Reading], tolerance: float) -> Sheet:

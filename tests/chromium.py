@@ -22,10 +22,10 @@ QUIET = (
 
 def find_browser() -> str:
     """The browser's command; skips the test where there is none."""
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
+    program = next(filter(None, map(shutil.which, NAMES)), None)
+    if program is None:
         pytest.skip(f"no browser: none of {', '.join(NAMES)} is installed")
-    return found
+    return program
 
 
 def measure(page: Path, expression: str, *, width: int = 375) -> Any:

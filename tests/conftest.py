@@ -227,8 +227,8 @@ def runs(client: Any, experiment: str) -> Callable[..., list[Any]]:
     """The runs of the test's experiment, oldest first; a filter in MLflow's language may be given."""
 
     def find(where: str = "") -> list[Any]:
-        found = client.get_experiment_by_name(experiment)
-        return list(client.search_runs([found.experiment_id], where, order_by=["attributes.start_time ASC"]))
+        recorded = client.get_experiment_by_name(experiment)
+        return list(client.search_runs([recorded.experiment_id], where, order_by=["attributes.start_time ASC"]))
 
     return find
 

@@ -21,15 +21,15 @@ def candidates(layers: int = 12, epochs: int = 3, short_epochs: int = 1) -> tupl
         trained = layers - bottom - top
         return bottom + epochs * (3 * trained + 2 * top)
 
-    found = []
+    cells = []
     for bottom in range(layers + 1):
         for top in range(layers - bottom + 1):
             if bottom and bottom + top == layers and top:
                 continue
             cost, short = (passes(bottom, top, n) / passes(0, 0, epochs) for n in (epochs, short_epochs))
             name = "full" if not bottom + top else f"bottom{bottom}top{top}"
-            found.append(Candidate(name, bottom, top, cost, short))
-    return tuple(found)
+            cells.append(Candidate(name, bottom, top, cost, short))
+    return tuple(cells)
 
 
 @dataclass(frozen=True)

@@ -59,10 +59,10 @@ class TestTrainingOrder:
 
     @given(lengths=some_lengths, batch_size=sizes)
     def test_steps_and_batch_sizes_are_those_of_plain_shuffling(self, lengths: Any, batch_size: int) -> None:
-        found = sorted(len(batch) for batch in training_order(lengths, batch_size, np.random.default_rng(0)))
+        sizes = sorted(len(batch) for batch in training_order(lengths, batch_size, np.random.default_rng(0)))
         full, rest = divmod(len(lengths), batch_size)
-        assert found == sorted([batch_size] * full + [rest] * (rest > 0))
-        assert len(found) == steps_per_epoch(len(lengths), batch_size)
+        assert sizes == sorted([batch_size] * full + [rest] * (rest > 0))
+        assert len(sizes) == steps_per_epoch(len(lengths), batch_size)
 
     def test_more_than_a_window(self) -> None:
         lengths = random_lengths(WINDOW * 8 * 3 + 5)
@@ -174,8 +174,8 @@ class TestCollate:
 
     def test_batches_follow_the_order(self) -> None:
         order = [np.array([2, 0]), np.array([1])]
-        found = [batch.indices.tolist() for batch in batches(split_of([3, 1, 2]), order, padding=Padding(0))]
-        assert found == [[2, 0], [1]]
+        indices = [batch.indices.tolist() for batch in batches(split_of([3, 1, 2]), order, padding=Padding(0))]
+        assert indices == [[2, 0], [1]]
 
 
 class TestFewLengths:

@@ -250,11 +250,11 @@ class TestDigest:
     )
     def test_changes_with_any_file_that_a_tokenizer_may_read(self, tiny_bert: Path, tmp_path: Path, name: str) -> None:
         folder = copy_of(tiny_bert, tmp_path / "model")
-        found = [located(folder).digest]
+        digests = [located(folder).digest]
         for content in ("un", "deux"):
             (folder / name).write_text(content)
-            found.append(located(folder).digest)
-        assert len(set(found)) == 3
+            digests.append(located(folder).digest)
+        assert len(set(digests)) == 3
         assert name in wanted_names(["config.json", name])
 
     @pytest.mark.parametrize(
@@ -497,9 +497,9 @@ class TestNames:
         folder = copy_of(tiny_bert, tmp_path / "mini")
         for order in (("mini", str(folder)), (str(folder), "mini")):
             runs = planned(registry, *map(Path, order)).runs
-            found = {str(run.inputs.model.checkpoint): run.spec for run in runs}
-            assert found.pop(str(folder)).model == f"mini-{located(folder).digest[:6]}"
-            assert [spec.model for spec in found.values()] == ["mini"]
+            specs = {str(run.inputs.model.checkpoint): run.spec for run in runs}
+            assert specs.pop(str(folder)).model == f"mini-{located(folder).digest[:6]}"
+            assert [spec.model for spec in specs.values()] == ["mini"]
 
     def test_that_are_long_or_have_no_letter_stay_apart(self, registry: Any, tiny_bert: Path, tmp_path: Path) -> None:
         given = ["ا" * 126 + "x", "ا" * 126 + "y", "m" * 255, "🤖", "🐫", "!!"]

@@ -526,7 +526,7 @@ def family(of: Callable[[str], Any] = parse, **changes: object) -> StrategyFamil
 
 
 def family_of(kind: type[First], **changes: object) -> StrategyFamily:
-    return family(lambda name: kind(found.layers) if (found := parse(name)) is not None else None, **changes)
+    return family(lambda name: kind(parsed.layers) if (parsed := parse(name)) is not None else None, **changes)
 
 
 class Misnamed(First):

@@ -104,11 +104,11 @@ def tokens_of(folder: Path, cache: Path, split: str = "train", limit: int = 24) 
 
 def parts(stack: EncoderStack) -> dict[str, list[int]]:
     """The identities of the parameters of each part."""
-    found = {f"layer {i}": [id(p) for p in layer.parameters()] for i, layer in enumerate(stack.layers)}
-    found["embeddings"] = [id(p) for part in stack.embeddings for p in part.parameters()]
-    found["pooler"] = [id(p) for p in stack.pooler.parameters()] if stack.pooler is not None else []
-    found["head"] = [id(p) for p in stack.head_parameters()]
-    return found
+    owned = {f"layer {i}": [id(p) for p in layer.parameters()] for i, layer in enumerate(stack.layers)}
+    owned["embeddings"] = [id(p) for part in stack.embeddings for p in part.parameters()]
+    owned["pooler"] = [id(p) for p in stack.pooler.parameters()] if stack.pooler is not None else []
+    owned["head"] = [id(p) for p in stack.head_parameters()]
+    return owned
 
 
 class TestView:

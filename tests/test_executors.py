@@ -73,8 +73,8 @@ class Faulty:
             self._events.append(Lost(assignment.number, "struck by lightning", infrastructure_failure=machine))
 
     def events(self, timeout_s):
-        found, self._events = self._events, []
-        return found
+        pending, self._events = self._events, []
+        return pending
 
     def stop(self):
         pass
@@ -338,10 +338,10 @@ class TestConformance:
 
             def stop(self) -> None: ...
 
-        with pytest.raises(ConformanceError) as found:
+        with pytest.raises(ConformanceError) as raised:
             check_executor(Executor(name="No Name", title="", start=lambda resources: Busy()))
         for part in ("the name must match", "the title is empty", "has no room", "events before any run"):
-            assert part in str(found.value)
+            assert part in str(raised.value)
 
     def test_what_is_not_there_is_not_checked(self) -> None:
         def start(resources: Resources) -> Any:
@@ -487,12 +487,12 @@ class TestWorkerProcesses:
         )  # fmt: skip
         client = MlflowClient(tracking_uri=own_store)
 
-        def found(where: str) -> list[Any]:
+        def recorded(where: str) -> list[Any]:
             experiment = client.get_experiment_by_name("stopped")
             return list(client.search_runs([experiment.experiment_id], where)) if experiment else []
 
         for _ in range(1200):
-            if len(found("tags.stage = 'training' and attributes.status = 'RUNNING'")) == 2:
+            if len(recorded("tags.stage = 'training' and attributes.status = 'RUNNING'")) == 2:
                 break
             assert process.poll() is None, process.communicate()
             time.sleep(0.1)
@@ -502,7 +502,7 @@ class TestWorkerProcesses:
         assert "interrupted: 2 runs are left" in err
         assert "Traceback" not in err
         assert json.loads(out)["runs"] == []
-        assert [r.info.status for r in found("tags.kind = 'run'")] == ["KILLED", "KILLED"]
-        for run in found("tags.kind = 'run'"):
+        assert [r.info.status for r in recorded("tags.kind = 'run'")] == ["KILLED", "KILLED"]
+        for run in recorded("tags.kind = 'run'"):
             number = int(run.data.tags["process"].partition("@")[0])
             assert not Path(f"/proc/{number}").exists() or number == os.getpid()

@@ -236,9 +236,9 @@ class TestList:
         import json
 
         said = alue_bench("list", "strategies", "-s", "bottom3top4", "-s", "bottom2top1", "-s", "full", "--json")
-        found = [family["grammar"] for family in json.loads(said.out)]
-        assert any("bottom" in grammar for grammar in found)
-        assert 1 <= len(found) <= 2
+        grammars = [family["grammar"] for family in json.loads(said.out)]
+        assert any("bottom" in grammar for grammar in grammars)
+        assert 1 <= len(grammars) <= 2
         for arguments, told in (
             (("-s", "nosuch"), "unknown strategy 'nosuch'"),
             (("--tokens", "9"), "--tokens needs --model"),

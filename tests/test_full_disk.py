@@ -69,8 +69,8 @@ def store_on(small_disk: SmallDisk, new_store: Path) -> str:
 
 def statuses(uri: str, experiment: str) -> Counter[str]:
     connection = connect(uri, experiment)
-    found = connection.client.search_runs([connection.experiment_id], "tags.kind = 'run'")
-    return Counter(run.info.status for run in found)
+    recorded = connection.client.search_runs([connection.experiment_id], "tags.kind = 'run'")
+    return Counter(run.info.status for run in recorded)
 
 
 def test_a_full_store_keeps_the_results_elsewhere_until_there_is_room(

@@ -326,13 +326,13 @@ def strays(tree: ast.AST) -> Iterator[str]:
 def test_every_command_prints_through_the_one_console() -> None:
     root = Path(__file__).parents[1]
     writers = {root / "alue_bench/cli/views/console.py", root / "alue_bench/cli/views/standard_output.py"}
-    found = []
+    misplaced = []
     for folder in FOLDERS:
         for path in sorted((root / folder).rglob("*.py")):
             if path not in writers:
                 tree = ast.parse(path.read_text(encoding="utf-8"))
-                found += [f"{path.relative_to(root)}:{stray}" for stray in strays(tree)]
-    assert found == []
+                misplaced += [f"{path.relative_to(root)}:{stray}" for stray in strays(tree)]
+    assert misplaced == []
 
 
 @pytest.mark.parametrize(

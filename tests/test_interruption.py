@@ -46,8 +46,8 @@ class Plan:
         """Starts the plan; returns in the middle of the run after so many finished ones."""
         process = self._start(*self.arguments, "--json")
         for _ in range(3000):
-            found = self.statuses()
-            if found["FINISHED"] >= finished and found["RUNNING"]:
+            statuses = self.statuses()
+            if statuses["FINISHED"] >= finished and statuses["RUNNING"]:
                 time.sleep(0.3)
                 return process
             assert process.poll() is None, process.communicate()
@@ -84,9 +84,9 @@ def test_asked_to_stop(plan: Plan, sent: signal.Signals, code: int) -> None:
     out, err = process.communicate(timeout=300)  # a bound, not an expectation
     assert process.returncode == code, err
     assert "Traceback" not in err
-    found = plan.statuses()
-    assert found["KILLED"] == 1
-    assert found["FINISHED"] == len(json.loads(out)["runs"]) >= 1
-    assert f"interrupted: {4 - found['FINISHED']} runs are left" in err
+    statuses = plan.statuses()
+    assert statuses["KILLED"] == 1
+    assert statuses["FINISHED"] == len(json.loads(out)["runs"]) >= 1
+    assert f"interrupted: {4 - statuses['FINISHED']} runs are left" in err
     (parent,) = plan.runs("tags.kind = 'plan'")
     assert parent.info.status == "KILLED"

@@ -22,11 +22,11 @@ def cluster(folders_of_its_own: None, monkeypatch: pytest.MonkeyPatch) -> Iterat
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    found.second = found.add_node(num_cpus=1)
-    monkeypatch.setenv("RAY_ADDRESS", found.address)
-    yield found
-    found.shutdown()
+    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    started.second = started.add_node(num_cpus=1)
+    monkeypatch.setenv("RAY_ADDRESS", started.address)
+    yield started
+    started.shutdown()
 
 
 @pytest.mark.parametrize(

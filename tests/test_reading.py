@@ -167,15 +167,15 @@ class TestFilters:
         planted(connection, "anger", "full", model="other", source="sample")
         planted(connection, "oold", "top2", status="FAILED")
 
-        def found(**filters: Any) -> int:
+        def count(**filters: Any) -> int:
             return len(read_results(connection, **filters).frame)
 
-        assert found() == 5
-        assert found(tasks=["anger"]) == 3
-        assert found(tasks=["anger", "oold"], strategies=["full"]) == 3
-        assert found(models=["other"]) == 1
-        assert found(data_source="real") == 4
-        assert found(tasks=["xnli"]) == 0
+        assert count() == 5
+        assert count(tasks=["anger"]) == 3
+        assert count(tasks=["anger", "oold"], strategies=["full"]) == 3
+        assert count(models=["other"]) == 1
+        assert count(data_source="real") == 4
+        assert count(tasks=["xnli"]) == 0
         assert read_results(connection, tasks=["anger"]).counts.failed == 0
 
     def test_a_parent_that_is_not_there(self, connection: Connection) -> None:
@@ -211,9 +211,9 @@ class TestOpening:
 def test_runs_can_be_asked_for_by_their_ids(connection: Connection) -> None:
     ids = [planted(connection, "anger", "full", seed) for seed in range(3)]
     failed = planted(connection, "anger", "full", 9, status="FAILED")
-    found = read_runs(connection, [ids[2], ids[0], failed])
-    assert list(found.frame["run_id"]) == [ids[0], ids[2]]
-    assert found.counts == Counts(failed=1)
+    results = read_runs(connection, [ids[2], ids[0], failed])
+    assert list(results.frame["run_id"]) == [ids[0], ids[2]]
+    assert results.counts == Counts(failed=1)
     everything = read_results(connection).frame.set_index("run_id").loc[[ids[0], ids[2]]].reset_index()
-    assert found.frame.equals(everything[found.frame.columns])
+    assert results.frame.equals(everything[results.frame.columns])
     assert read_runs(connection, []).frame.empty

@@ -255,13 +255,13 @@ class TestTheSource:
         ],
     )
     def test_holds_none_of(self, pattern: str) -> None:
-        found = [
+        leaks = [
             f"{path.relative_to(ROOT)}: {line.strip()}"
             for path in self.SOURCES
             for line in path.read_text(encoding="utf-8").splitlines()
             if re.search(pattern, line) and ".eval()" not in line
         ]
-        assert not found
+        assert not leaks
 
 
 def test_the_user_interface_listens_on_this_machine_alone_unless_told_otherwise() -> None:

@@ -91,10 +91,10 @@ class TestSpool:
             """The real client, cut off after one call."""
 
             def __getattr__(self, name: str) -> Any:
-                found = getattr(connection.client, name)
+                method = getattr(connection.client, name)
 
                 def call(*args: Any, **kwargs: Any) -> Any:
-                    result = found(*args, **kwargs)
+                    result = method(*args, **kwargs)
                     if name == dies_after:
                         raise KeyboardInterrupt
                     return result
@@ -378,11 +378,11 @@ class TestAStoreThatVanishes:
         assert "4 results that were kept on this machine are in the tracking store now" in again.err
         assert [done["status"] for done in json.loads(again.out)["runs"]] == ["reused"] * 4
         connection = connect(own_store, experiment)
-        found = connection.client.search_runs([connection.experiment_id], "tags.kind = 'run'")
-        assert Counter(one.info.status for one in found) == {"FINISHED": 4}
-        parents = {one.data.tags["mlflow.parentRunId"] for one in found}
+        recorded = connection.client.search_runs([connection.experiment_id], "tags.kind = 'run'")
+        assert Counter(one.info.status for one in recorded) == {"FINISHED": 4}
+        parents = {one.data.tags["mlflow.parentRunId"] for one in recorded}
         assert len(parents) == 1
-        kept = next(one for one in found if SPOOL_TAG in one.data.tags)
+        kept = next(one for one in recorded if SPOOL_TAG in one.data.tags)
         artifacts = {file.path for file in connection.client.list_artifacts(kept.info.run_id)}
         assert artifacts >= {"predictions.csv", "config.json", "environment.json", "confusion_matrix.png"}
         assert all_spools() == []
@@ -432,10 +432,10 @@ class TestAStoreThatVanishes:
         self.back(own_store)
         again = alue_bench(*given)
         assert again.code == 0, again.err
-        (found,) = json.loads(again.out)["searches"]
-        done = len(begun) - sum(not step["reused"] for step in found["steps"])
+        (searched,) = json.loads(again.out)["searches"]
+        done = len(begun) - sum(not step["reused"] for step in searched["steps"])
         assert done >= 2
-        assert [step["reused"] for step in found["steps"]] == [n < done for n in range(len(found["steps"]))]
+        assert [step["reused"] for step in searched["steps"]] == [n < done for n in range(len(searched["steps"]))]
 
     def test_a_worker_that_begins_writes_what_one_before_it_had_to_leave(
         self, keep: Callable[..., None], spool: Spool, store: str, experiment: str, runs: Runs
@@ -505,11 +505,11 @@ def test_a_server_that_is_stopped_in_the_middle_of_a_plan_and_started_again_has_
         assert "the tracking store stopped answering" in said.err
         assert "did not accept" not in said.err  # it was back before the end, and was given all
         client = MlflowClient(tracking_uri=server.address)
-        found = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
-        assert Counter(one.info.status for one in found) == {"FINISHED": 5}
-        fingerprints = [one.data.tags["fingerprint"] for one in found if one.data.tags["kind"] == "run"]
+        recorded = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+        assert Counter(one.info.status for one in recorded) == {"FINISHED": 5}
+        fingerprints = [one.data.tags["fingerprint"] for one in recorded if one.data.tags["kind"] == "run"]
         assert len(set(fingerprints)) == len(fingerprints) == 4
-        kept = [one for one in found if SPOOL_TAG in one.data.tags]
+        kept = [one for one in recorded if SPOOL_TAG in one.data.tags]
         assert kept
         assert {file.path for file in client.list_artifacts(kept[0].info.run_id)} >= {"predictions.csv"}
 
@@ -545,8 +545,8 @@ class TestPostgreSQL:
         again = run(*FOUR, "--tracking-uri", database.uri)
         assert [done["status"] for done in json.loads(again.out)["runs"]] == ["reused"] * 4
         connection = connect(database.uri, experiment)
-        found = connection.client.search_runs([connection.experiment_id], "tags.kind = 'run'")
-        assert Counter(one.info.status for one in found) == {"FINISHED": 4}
+        recorded = connection.client.search_runs([connection.experiment_id], "tags.kind = 'run'")
+        assert Counter(one.info.status for one in recorded) == {"FINISHED": 4}
 
     def test_a_wrong_password_is_a_sentence_without_it(self, database: Any, alue_bench: CommandLine) -> None:
         uri = database.uri.replace("secret-of-a-test", "guessed-at-random")

@@ -106,10 +106,10 @@ def stopped_after(name: str, call: int) -> Iterator[None]:
     calls = iter(range(1, 1000))
 
     def stopping(*given: Any, **named: Any) -> Any:
-        found = real(*given, **named)
+        returned = real(*given, **named)
         if next(calls) == call:
             signal.raise_signal(signal.SIGINT)
-        return found
+        return returned
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MlflowClient, name, stopping)

@@ -55,7 +55,7 @@ class TestCommandLine:
 def texts_of_the_sources() -> list[tuple[str, str]]:
     """Every text of the harness and its plugins that speaks of a command, with its file. Values that are filled in are
     `X`."""
-    found = []
+    commands = []
     for path in sorted([*(REPOSITORY / "alue_bench").rglob("*.py"), *(REPOSITORY / "plugins").rglob("*.py")]):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
@@ -66,8 +66,8 @@ def texts_of_the_sources() -> list[tuple[str, str]]:
                 continue
             for command in re.findall(rf"{PROGRAM} ([a-z][a-z-]*(?: [^`;,()\n]*)?)", text):
                 whole, *others = command.split("|")  # data status|add|verify
-                found += [(str(path), one) for one in (whole, *(f"{whole.rpartition(' ')[0]} {o}" for o in others))]
-    return found
+                commands += [(str(path), one) for one in (whole, *(f"{whole.rpartition(' ')[0]} {o}" for o in others))]
+    return commands
 
 
 def test_every_command_that_a_text_names_exists_with_its_options() -> None:

@@ -70,9 +70,9 @@ class TestARun:
     def recorded(self, run: CommandLine, runs: Runs) -> Any:
         said = run("-s", "bottom1top2", "--seed", "7", "--json")
         assert said.code == 0, said.err
-        (found,) = runs()
-        assert found.info.run_id == json.loads(said.out)["runs"][0]["run_id"]
-        return found
+        (stored,) = runs()
+        assert stored.info.run_id == json.loads(said.out)["runs"][0]["run_id"]
+        return stored
 
     def test_everything_the_design_promises(self, recorded: Any, client: Any) -> None:
         assert recorded.info.status == "FINISHED"
@@ -403,11 +403,11 @@ def test_a_server_holds_the_same_as_a_file(run: CommandLine, server: str, experi
     assert [done["status"] for done in document["runs"]] == ["finished", "finished"]
 
     client = MlflowClient(tracking_uri=server)
-    found = client.search_runs(
+    stored = client.search_runs(
         [client.get_experiment_by_name(experiment).experiment_id], order_by=["attributes.start_time ASC"]
     )
-    assert [r.info.status for r in found] == ["FINISHED"] * 3
-    child = found[1]
+    assert [r.info.status for r in stored] == ["FINISHED"] * 3
+    child = stored[1]
     assert child.data.params["freeze.bottom"] == "0"
     assert {f.path for f in client.list_artifacts(child.info.run_id)} >= {"config.json", "predictions.csv"}
     assert len(child.inputs.dataset_inputs) == 3

@@ -63,17 +63,17 @@ class TestPadding:
         ],
     )
     def test_the_tokenizers_side_is_taken_where_it_changes_nothing(self, name: str, side: str, padded: str) -> None:
-        found = tried(name, side=side)
-        assert found.independent
-        assert found.padding.side == padded
-        assert [note for note in found.notes if f"padded on the {padded}, although" in note] == list(found.notes)
-        assert bool(found.notes) == (side != padded)
+        trial = tried(name, side=side)
+        assert trial.independent
+        assert trial.padding.side == padded
+        assert [note for note in trial.notes if f"padded on the {padded}, although" in note] == list(trial.notes)
+        assert bool(trial.notes) == (side != padded)
 
     @pytest.mark.parametrize("name", ["fnet", "convbert", "yoso", "canine"])
     def test_an_architecture_that_cannot_promise_it_says_so(self, name: str) -> None:
-        found = tried(name)
-        assert not found.independent
-        (note,) = found.notes
+        trial = tried(name)
+        assert not trial.independent
+        (note,) = trial.notes
         assert "depend on the length of the other texts in its batch" in note
 
     def test_left_padding_keeps_tokens_in_their_order(self) -> None:
@@ -106,9 +106,9 @@ class TestPadding:
 class TestPrecision:
     @pytest.mark.parametrize("name", ["deberta", "xmod", "big_bird"])
     def test_what_cannot_compute_in_bf16_computes_in_fp32_and_says_so(self, name: str) -> None:
-        found = tried(name, precision="bf16")
-        assert found.precision == "fp32"
-        assert any("computed in fp32" in note and "cannot compute in bf16" in note for note in found.notes)
+        trial = tried(name, precision="bf16")
+        assert trial.precision == "fp32"
+        assert any("computed in fp32" in note and "cannot compute in bf16" in note for note in trial.notes)
 
     @pytest.mark.parametrize("name", ["bert", "deberta-v2", "gpt2"])
     def test_others_compute_in_what_was_asked_for(self, name: str) -> None:

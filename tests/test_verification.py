@@ -52,8 +52,8 @@ def report_of(task: Any, folder: Path) -> Any:
 
 class TestReport:
     def test_counts_by_split_and_label(self, oold: Any, osact: Osact) -> None:
-        found = {file.split: (file.rows, file.labels) for file in report_of(oold, osact()).files}
-        assert found == {"train": (60, {"NOT_OFF": 45, "OFF": 15}), "test": (20, {"NOT_OFF": 15, "OFF": 5})}
+        counts = {file.split: (file.rows, file.labels) for file in report_of(oold, osact()).files}
+        assert counts == {"train": (60, {"NOT_OFF": 45, "OFF": 15}), "test": (20, {"NOT_OFF": 15, "OFF": 5})}
 
     def test_files_that_are_missing(self, oold: Any, osact: Osact) -> None:
         assert report_of(oold, osact()).missing == ["osact4/OSACT2020-sharedTask-test-tweets.txt"]
@@ -125,9 +125,9 @@ class TestGaps:
     def test_each_kind_of_gap_is_a_sentence(
         self, labels: Labels, targets: list[Any], split: str, expected: list[str]
     ) -> None:
-        found = gaps(split, targets, labels)
-        assert len(found) == len(expected)
-        assert all(sentence.startswith(words) for sentence, words in zip(found, expected, strict=True))
+        sentences = gaps(split, targets, labels)
+        assert len(sentences) == len(expected)
+        assert all(sentence.startswith(words) for sentence, words in zip(sentences, expected, strict=True))
 
     def test_they_are_told_by_verify_and_by_the_notes_of_a_run(
         self, alue_bench: CommandLine, osact: Osact, registry: Any, tiny_bert: Path, folders_of_its_own: None
@@ -257,9 +257,9 @@ class TestReadersOfPlugins:
 
     def test_none_is_a_bad_row_and_the_rest_is_read(self, tmp_path: Path) -> None:
         first, last = (Example(str(line), "نص", None, "yes", line) for line in (1, 9))
-        found = self.read(tmp_path, lambda path: [None, first, None, last])
-        assert found.examples == (first, last)
-        assert [(row.line, row.reason) for row in found.bad] == [
+        rows = self.read(tmp_path, lambda path: [None, first, None, last])
+        assert rows.examples == (first, last)
+        assert [(row.line, row.reason) for row in rows.bad] == [
             (1, "the reader yielded None instead of this row"),
             (2, "the reader yielded None instead of this row"),
         ]
@@ -267,9 +267,9 @@ class TestReadersOfPlugins:
     @pytest.mark.parametrize("change", [{"text": None}, {"id": 7}, {"text_pair": 0}, {"target": 1.0}, {"text": 1.5}])
     def test_a_field_of_a_wrong_type_is_a_bad_row(self, tmp_path: Path, change: dict[str, Any]) -> None:
         good = Example("0", "نص", None, "yes", 1)
-        found = self.read(tmp_path, lambda path: [good, dataclasses.replace(good, line=2, **change)])
-        assert found.examples == (good,)
-        assert [row.line for row in found.bad] == [2]
+        rows = self.read(tmp_path, lambda path: [good, dataclasses.replace(good, line=2, **change)])
+        assert rows.examples == (good,)
+        assert [row.line for row in rows.bad] == [2]
 
     @pytest.mark.parametrize(
         ("content", "says"),
@@ -295,13 +295,13 @@ class TestReadersOfPlugins:
 
     @pytest.mark.parametrize("content", [b"PK\x03\x04", b"PAR1", b"\x1f\x8b\x08", b"a\0b", bytes(range(1, 9)) * 9])
     def test_rows_of_a_file_without_lines_are_counted(self, tmp_path: Path, content: bytes) -> None:
-        found = self.read(tmp_path, lambda path: [BadRow(3, "bad")], content)
-        assert found.place(found.bad[0]) == f"{tmp_path}/rows, row 3"
+        read = self.read(tmp_path, lambda path: [BadRow(3, "bad")], content)
+        assert read.place(read.bad[0]) == f"{tmp_path}/rows, row 3"
 
     @pytest.mark.parametrize("content", ["نص\tyes\r\n".encode(), "نص\tyes\n".encode("cp1256"), b"a\xff\n", b""])
     def test_those_of_a_text_are_named_by_their_line(self, tmp_path: Path, content: bytes) -> None:
-        found = self.read(tmp_path, lambda path: [BadRow(3, "bad")], content)
-        assert found.place(found.bad[0]) == f"{tmp_path}/rows:3"
+        read = self.read(tmp_path, lambda path: [BadRow(3, "bad")], content)
+        assert read.place(read.bad[0]) == f"{tmp_path}/rows:3"
 
 
 def test_verify_names_rows_where_there_are_no_lines(alue_bench: CommandLine, install: Any, tmp_path: Path) -> None:

@@ -245,8 +245,8 @@ class Invocation:
     ) -> None:
         """Close the parent run, where there is one, with the results, their aggregates and `metrics`."""
         self._recorded = [outcome.run_id for outcome in execution.outcomes if outcome.run_id]
-        found = {**aggregate(execution.outcomes), **(metrics or {})}
-        self.recorder.finish_parent(document, found, status=execution.status)
+        plan_metrics = {**aggregate(execution.outcomes), **(metrics or {})}
+        self.recorder.finish_parent(document, plan_metrics, status=execution.status)
 
     def document(self, execution: Execution) -> dict[str, Any]:
         """Return the document of `--json` and of the parent run."""

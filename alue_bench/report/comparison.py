@@ -623,22 +623,22 @@ def _judged(row: StrategyResult, p_corrected: float | None, tests: int, *, learn
 
 
 def _tested(row: StrategyResult, p_corrected: float | None, tests: int) -> StrategyResult:
-    found = row.difference
-    if found is None or found.test is None:
+    difference = row.difference
+    if difference is None or difference.test is None:
         return row
-    if found.verdict is Verdict.UNDECIDED and p_corrected is None:
+    if difference.verdict is Verdict.UNDECIDED and p_corrected is None:
         reason = "all seeds and examples agree to the last digit, so no test applies"
-        return replace(row, difference=replace(found, verdict=Verdict.NOT_TESTED, reason=reason))
+        return replace(row, difference=replace(difference, verdict=Verdict.NOT_TESTED, reason=reason))
     significant = p_corrected is not None and p_corrected < max(LEVELS)
-    verdict = found.verdict
+    verdict = difference.verdict
     if significant:
-        verdict = Verdict.BETTER if found.mean > 0 else Verdict.WORSE
-    test = found.test
-    found = replace(found, verdict=verdict, p_corrected=p_corrected)
+        verdict = Verdict.BETTER if difference.mean > 0 else Verdict.WORSE
+    test = difference.test
+    difference = replace(difference, verdict=verdict, p_corrected=p_corrected)
     if not significant:
-        found = replace(
-            found,
-            seeds_needed=seeds_needed(test, found.mean, tests=max(1, tests)),
+        difference = replace(
+            difference,
+            seeds_needed=seeds_needed(test, difference.mean, tests=max(1, tests)),
             detectable=detectable(test, tests=max(1, tests)),
         )
-    return replace(row, difference=found)
+    return replace(row, difference=difference)

@@ -41,14 +41,14 @@ def _findings(registry: Registry, uri: str | None, data_dir: Path | None) -> Ite
     from alue_bench.training.device.precision import resolve_device, resolve_precision
 
     device = resolve_device("auto")
-    found = environment(device)
-    libraries = ", ".join(f"{name} {version}" for name, version in found["libraries"].items())
-    yield "versions", "ok", f"Python {found['python']}, {libraries}"
-    hardware = found["hardware"]
+    description = environment(device)
+    libraries = ", ".join(f"{name} {version}" for name, version in description["libraries"].items())
+    yield "versions", "ok", f"Python {description['python']}, {libraries}"
+    hardware = description["hardware"]
     yield "device", "ok", f"{device}: {hardware.get('accelerator') or hardware['processor']}"
     precision = resolve_precision("auto", device)
     yield "precision", "ok", f"--precision auto selects {precision} here"
-    threads, cores = hardware["threads"], found["cpu_affinity"]
+    threads, cores = hardware["threads"], description["cpu_affinity"]
     state = "note" if threads > cores else "ok"
     yield "threads", state, f"torch uses {threads} threads on {cores} cores; OMP_NUM_THREADS changes it"
     for report in registry.reports:

@@ -294,12 +294,12 @@ def _results(invocation: Invocation, run_id: str) -> Any:
 
 def _metrics(searched: Iterable[tuple[SearchState, Any]]) -> dict[str, float]:
     """Return the metrics of the parent run."""
-    found = {}
+    values = {}
     for search, decision in searched:
-        found[f"search/{search.task}/{search.model}/compute_share"] = search.share(decision.spent)
+        values[f"search/{search.task}/{search.model}/compute_share"] = search.share(decision.spent)
         if decision.unlearnt is None:
-            found[f"search/{search.task}/{search.model}/cost_of_full"] = decision.best.candidate.cost
-    return found
+            values[f"search/{search.task}/{search.model}/cost_of_full"] = decision.best.candidate.cost
+    return values
 
 
 def _counted(searches: list[SearchState]) -> str:

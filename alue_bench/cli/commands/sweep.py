@@ -99,13 +99,15 @@ def run_sweep(
         invocation.start_parent(plan, name=f"sweep of {len(plan.runs)} runs", tags={"sweep.order": order.describe()})
         execution = invocation.execute(plan, (progress_of or grid_progress_of)(plan, streams.talk))
         outcomes = in_reading_order(execution.outcomes)
-        found = [] if execution.stop else list(_concluded(outcomes, tolerance))
-        document = invocation.document(execution) | {"sweep": _described(order, tolerance, found)}
-        if found:
-            best_effort("no figures of the grid", lambda: _keep_figures(found, invocation, streams.warn), streams.warn)
-        invocation.finish_parent(document, execution, _headline(found))
-        if found:
-            for group, recommendation in found:
+        conclusions = [] if execution.stop else list(_concluded(outcomes, tolerance))
+        document = invocation.document(execution) | {"sweep": _described(order, tolerance, conclusions)}
+        if conclusions:
+            best_effort(
+                "no figures of the grid", lambda: _keep_figures(conclusions, invocation, streams.warn), streams.warn
+            )
+        invocation.finish_parent(document, execution, _headline(conclusions))
+        if conclusions:
+            for group, recommendation in conclusions:
                 streams.result(grid_result(group, recommendation))
         elif outcomes:
             streams.result(result_view(outcomes))
@@ -151,10 +153,10 @@ def _check_said_once(grid: Grid, settings: Mapping[str, Any], overrides: Overrid
         raise UsageError(f"{said} and --grid {axis}=… set the same value twice; give only one of them")
 
 
-Found = list["tuple[Group, Recommendation | None]"]
+Conclusions = list["tuple[Group, Recommendation | None]"]
 
 
-def _concluded(outcomes: list[Any], tolerance: float) -> Found:
+def _concluded(outcomes: list[Any], tolerance: float) -> Conclusions:
     """Return each grid with what to recommend of it."""
     from alue_bench.cli.views.grid_view import table_of
     from alue_bench.report.grid import groups, recommend
@@ -162,13 +164,13 @@ def _concluded(outcomes: list[Any], tolerance: float) -> Found:
     return [(group, recommend(group.cells, tolerance)) for group in groups(table_of(outcomes)) if len(group.cells)]
 
 
-def _keep_figures(found: Found, invocation: Invocation, warn: Callable[[str], None]) -> None:
+def _keep_figures(conclusions: Conclusions, invocation: Invocation, warn: Callable[[str], None]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        _draw(found, Path(scratch), warn)
+        _draw(conclusions, Path(scratch), warn)
         invocation.add_to_parent(Path(scratch), into=FOLDER)
 
 
-def _draw(found: Found, folder: Path, warn: Callable[[str], None]) -> None:
+def _draw(conclusions: Conclusions, folder: Path, warn: Callable[[str], None]) -> None:
     """Draw three PNG files of each grid. One that cannot be drawn is told, and the others are drawn."""
     from alue_bench.messages.display import file_name
     from alue_bench.messages.figure_text import literal_text
@@ -178,17 +180,17 @@ def _draw(found: Found, folder: Path, warn: Callable[[str], None]) -> None:
         with literal_text():
             draw(group, recommendation).savefig(path, dpi=110)
 
-    for group, recommendation in found:
+    for group, recommendation in conclusions:
         for name, draw in (("score", score_map), ("runtime", runtime_map), ("pareto", pareto_figure)):
             path = folder / file_name(group.name, f"-{name}.png")
             drawing = partial(draw_one, draw, path, group, recommendation)
             best_effort(f"no figure {path.name}", drawing, warn)
 
 
-def _headline(found: Found) -> dict[str, float]:
+def _headline(conclusions: Conclusions) -> dict[str, float]:
     """Return the metrics of the parent run that tell its recommendations."""
     shown = {}
-    for group, recommendation in found:
+    for group, recommendation in conclusions:
         if recommendation is not None:
             values = recommendation.as_dict()
             for name in ("test_score", "test_change", "train_s", "saving"):
@@ -197,7 +199,7 @@ def _headline(found: Found) -> dict[str, float]:
     return shown
 
 
-def _described(order: Order, tolerance: float, found: Found) -> dict[str, Any]:
+def _described(order: Order, tolerance: float, conclusions: Conclusions) -> dict[str, Any]:
     """Return the part of the document that a sweep adds."""
     from alue_bench.report.grid import nothing_learnt, pareto_front
 
@@ -217,6 +219,6 @@ def _described(order: Order, tolerance: float, found: Found) -> dict[str, Any]:
                     for row in pareto_front(group.cells).to_dict("records")
                 ],
             }
-            for group, recommendation in found
+            for group, recommendation in conclusions
         ],
     }
