@@ -1,4 +1,4 @@
-"""What holds for each architecture of the gallery, as a row of the table in docs/models.md.
+"""The properties of each architecture of the gallery, as a row of the table in docs/models.md.
 
 `python tests/architectures.py` prints the table anew.
 """
@@ -71,7 +71,7 @@ def row_of(name: str) -> Row:
     if trial.independent:
         independent = "yes" if trial.padding.side == "right" else "yes, padded on the left"
     else:
-        independent = "no, and told"
+        independent = "no, with a note"
     exactly = all(changes_what_it_should(name, PLANS[key]) for key in ("head-only", "bottom2", "top2"))
     gap = max(flops_gap(name, plan) for plan in PLANS.values())
     by = method_of(view_as_stack(empty_model(gallery_config(name)))).name
@@ -79,13 +79,13 @@ def row_of(name: str) -> Row:
         name,
         frozen="yes" if exactly else "NO",
         flops=f"{by}, within 2 %" if gap <= 0.02 else f"OFF BY {gap:.0%}",
-        cached=cached(name, trial.padding) if trial.independent else "computed at every step, and told",
+        cached=cached(name, trial.padding) if trial.independent else "computed at every step, with a note",
         independent=independent,
     )
 
 
 def tokenizer_of(name: str) -> Any:
-    """What a trial asks of a tokenizer."""
+    """A stand-in for a tokenizer, with the attributes that a trial reads."""
     pad = getattr(gallery_config(name), "pad_token_id", None)
     return SimpleNamespace(pad_token_id=pad or 0, padding_side="right", pad_token_type_id=0)
 
@@ -106,7 +106,7 @@ def split() -> TokenizedSplit:
 
 
 def changes_what_it_should(name: str, plan: FreezePlan) -> bool:
-    """Whether a step of training changes every parameter that the plan lets train and no other."""
+    """Return whether a training step changes every parameter that the plan lets train, and no other."""
     stack = loaded(name)
     apply_plan(stack, plan)
     training_mode(stack, plan)
@@ -144,13 +144,13 @@ def _words(stack: EncoderStack) -> bool:
 
 
 def _is_layer(key: str, layer: int) -> bool:
-    """Whether the first number in a name is the layer's, and the name is not that of an encoder of characters."""
+    """Return whether the first number in a name is that of the layer. Names of character encoders do not count."""
     number = next(part for part in key.split(".") if part.isdigit())
     return number == str(layer) and "_char_" not in key and "chars_" not in key and "conv" not in key
 
 
 def flops_gap(name: str, plan: FreezePlan) -> float:
-    """How far the operations are from what torch's counter sees of a training step, relative to that."""
+    """Return the relative difference between our count of a training step's operations and that of torch's counter."""
     from torch.utils.flop_counter import FlopCounterMode
 
     stack = view_as_stack(gallery_model(name, attn_implementation="eager"))
@@ -166,7 +166,7 @@ def flops_gap(name: str, plan: FreezePlan) -> float:
 
 
 def cached(name: str, padding: Padding) -> str:
-    """Whether logits from stored states are those from texts, or the frozen layers are computed at every step."""
+    """Return whether logits from stored states equal those from texts, or that frozen layers are always computed."""
     stack = loaded(name)
     forward = choose_forward(stack, torch.float32)
     problems: list[str] = []
@@ -174,7 +174,7 @@ def cached(name: str, padding: Padding) -> str:
         store = PrefixStore(Path(folder), parse_size("1GB"), problems.append)
         examples = FrozenPrefix(stack, forward, 2, store=store, device=CPU).examples(split(), padding, {})
         if examples.depth == 0:
-            return "computed at every step, and told" if problems else "NOT TOLD"
+            return "computed at every step, with a note" if problems else "NO NOTE"
         batch = collate(split(), np.arange(5), padding)
         with torch.no_grad():
             gap = (examples.logits(forward, batch) - forward.logits(batch)).abs().max()

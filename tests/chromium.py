@@ -29,7 +29,7 @@ def find_browser() -> str:
 
 
 def measure(page: Path, expression: str, *, width: int = 375) -> Any:
-    """What a JavaScript expression says of a page that is shown in this width.
+    """Return the value of a JavaScript expression for a page that is shown in this width.
 
     In `expression`, `page` is the document and `view` its window. The page itself may run no script, so it is looked at
     from another one that frames it.

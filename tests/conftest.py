@@ -1,4 +1,4 @@
-"""What the tests share: tiny models on disk, one MLflow store, and the command line called in this process.
+"""Fixtures for all tests: tiny models on disk, one MLflow store, and the command line called in this process.
 
 Nothing is imitated. The models are real ones with random weights, saved as any checkpoint is; the store is sqlite; the
 data are the embedded samples. A test that needs a process of its own starts one.
@@ -43,7 +43,7 @@ SHORT = ("--epochs", "1", "--limit-train", "48", "--limit-eval", "32", "--max-le
 
 @dataclass(frozen=True)
 class Finished:
-    """What a command left behind."""
+    """The exit code and the output of a command that has ended."""
 
     code: int
     out: str
@@ -301,7 +301,7 @@ def official_data() -> Path:
 
 @pytest.fixture(scope="session")
 def registry() -> Any:
-    """What the installed plugins declare."""
+    """The registry of the installed plugins."""
     from alue_bench.contract.registry import load_registry
 
     return load_registry()

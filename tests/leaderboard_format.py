@@ -1,4 +1,4 @@
-"""What ALUE's leaderboard takes, checked without the program's own code: names, rows, order, labels.
+"""A check of ALUE's leaderboard formats without the program's own code: names, rows, order, labels.
 
 Written from the notes on the leaderboard's formats, with a reader of its own for each official file.
 """
@@ -53,7 +53,7 @@ OFFICIAL: dict[str, tuple[str, Callable[[Path], list[str]]]] = {
     "xnli.tsv": ("xnli/dev-ar.tsv", lambda p: counted(p, header=False)),
     "diagnostic.tsv": ("diagnostic/diagnostic.tsv", lambda p: counted(p, header=True)),
 }
-"""Of each file of the leaderboard, the official file whose rows it answers, and how their ids are read."""
+"""For each file of the leaderboard, the official file whose rows it answers, and how their ids are read."""
 
 HEADERS: dict[str, tuple[str, ...]] = {
     "q2q.tsv": ("QuestionPairID", "prediction"),

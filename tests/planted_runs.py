@@ -31,7 +31,7 @@ PLANS = {
     "bottom3top4": FreezePlan(SHAPE, frozenset((0, 1, 2, 8, 9, 10, 11)), embeddings=True),
 }
 COST = {"full": 1.0, "bottom3top4": 0.7, "head-only": 0.1}
-"""Of a run's training, relative to full."""
+"""The cost of a run's training, relative to full."""
 
 
 def spec(

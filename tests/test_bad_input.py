@@ -23,7 +23,7 @@ ROW = "x{}\tنص {}" + "\t{}" + "\t0" * 10 + "\n"
 class Mistake:
     arguments: tuple[str, ...]
     said: tuple[str, ...]
-    """What the sentence must hold."""
+    """The texts that the message must contain."""
     prepare: Callable[[Path], object] = lambda folder: None
     """Puts into the working folder what the mistake is made with."""
 

@@ -179,7 +179,7 @@ class TestCollate:
 
 
 class TestFewLengths:
-    """Where each new shape has a price, batches are padded a little further, to lengths that come again."""
+    """Batches are padded a little further, to lengths that recur, if each new shape has a price."""
 
     @given(length=st.integers(1, 5000))
     def test_a_little_longer_never_shorter(self, length: int) -> None:

@@ -64,7 +64,7 @@ def rows_file(tmp_path: Path, call: Callable[..., Finished]) -> Path:
 
 
 def measurement(cell: Cell, repetition: int, seconds: float = 1.0, **other: Any) -> Measurement:
-    """As if measured."""
+    """Return a measurement with made-up values."""
     values = {"prefix_s": 0.0, "final_loss": 0.5, "flops": 1.0, "flops_full": 2.0, "hardware": {"threads": 1}}
     fixed = {"steps": 3, "samples": 40, "samples_per_s": 40.0, "tokens": 80, "padded_tokens": 100}
     memory = {"peak_rss_mib": 1.0, "peak_device_mib": None, "f1_macro": 0.5, "trainable": 1}

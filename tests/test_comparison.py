@@ -1,4 +1,4 @@
-"""Which runs are compared, and what is said of them: numbers, verdicts, and what keeps two runs apart."""
+"""Comparisons: which runs are compared, their numbers and verdicts, and what keeps two runs apart."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Again:
 
 
 class Refusing(Again):
-    """As CUDA does with what it cannot record."""
+    """A recorder that fails as CUDA does with a step that it cannot record."""
 
     def __init__(self, said: str) -> None:
         super().__init__()
@@ -221,7 +221,7 @@ def test_a_cpu_has_none(run: CommandLine) -> None:
 
 
 def test_parts_of_a_batch_are_not_recorded() -> None:
-    """As after a checkpoint of a training whose memory did not hold the batch: each part counts for its share."""
+    """The state is as after a checkpoint of a training with too little memory: each part counts for its share."""
     batch, updates = next(batches(SPLIT, [np.arange(4)], Padding(0))), []
     for recorder in (None, Again):
         *_, updater = whole_model(recorder)

@@ -425,7 +425,7 @@ class TestWorkersEnvironment:
         assert given == ["2", "GPU-5ab3", "7"]
 
     def test_none_is_given_one_that_is_named_and_not_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """As where a container's image names four, and the machine has one: CUDA stops at the first that it lacks."""
+        """A container's image may name four GPUs on a machine with one: CUDA stops at the first that is missing."""
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
         monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
         assert visible_gpus() == ["0"]

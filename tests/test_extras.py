@@ -1,4 +1,4 @@
-"""What is said to install optional packages works where alue-bench itself is on no package index."""
+"""The commands that messages give to install optional packages work although no index has alue-bench itself."""
 
 from __future__ import annotations
 

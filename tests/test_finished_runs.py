@@ -115,7 +115,7 @@ def test_figures_that_cannot_be_drawn_cost_nothing_else(
 class TestArtifactsThatCannotBeWritten:
     @pytest.fixture
     def place(self, own_store: str, experiment: str, tmp_path: Path) -> Path:
-        """Where an experiment keeps its artifacts: below a file, where no folder can be."""
+        """An artifact location below a file, where no folder can be created."""
         from mlflow import MlflowClient
 
         place = tmp_path / "place"

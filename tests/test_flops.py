@@ -37,7 +37,7 @@ def base() -> EncoderStack:
 
 
 def counted(plan: FreezePlan, layers: int) -> int:
-    """What torch's counter sees of one training step on full-length examples, without dropout, attention spelt out."""
+    """Return torch's count of one training step on full-length examples, without dropout or fused attention."""
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import AutoModelForSequenceClassification
 

@@ -281,7 +281,7 @@ class TestUnusableFiles:
 
 
 class TestTextAsPeopleWriteIt:
-    """What is invisible, or takes several code points, is text: it comes out as it went in."""
+    """Invisible characters, and those of several code points, are text: they come out as they went in."""
 
     @pytest.mark.parametrize(
         "text",

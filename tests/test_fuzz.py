@@ -36,7 +36,7 @@ relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], 
 
 
 def sentence(error: BaseException) -> None:
-    """What a user is told can be printed, and is no novel."""
+    """Check that an error message can be printed, and is not too long."""
     said = str(error)
     assert 10 < len(said) < 4000
     assert "\x1b" not in said

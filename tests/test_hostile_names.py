@@ -290,7 +290,7 @@ FROM_RICH = {
     "rich.progress": {"Progress", "BarColumn", "TimeElapsedColumn", "TimeRemainingColumn"},
     "rich.filesize": {"decimal"},
 }
-"""What modules may take from rich beside the console's own: nothing that prints, or that reads markup."""
+"""The names that modules may import from rich besides the console's: none prints, and none reads markup."""
 WRITERS = (
     "print",
     "Console",

@@ -171,7 +171,7 @@ class TestWhichWay:
 
     def test_a_module_that_was_exchanged_is_not_passed_over(self, tiny: Callable[[str], Path]) -> None:
         class Adapted(torch.nn.Linear):
-            """What an adapter puts in a linear module's place."""
+            """The module that an adapter inserts instead of a linear module."""
 
         stack = load(tiny("bert"))
         layer: Any = stack.layers[2]

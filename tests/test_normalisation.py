@@ -1,4 +1,4 @@
-"""What each model's normalisation does to a text, as the model's authors prescribe it."""
+"""Each model's text normalisation does to a text what the model's authors prescribe."""
 
 from __future__ import annotations
 

@@ -295,7 +295,7 @@ def prefix_of(name: str, folder: Path) -> tuple[TokenizedSplit, FrozenPrefix, Pr
 
 
 class TestWhereItCannotBeDone:
-    """What cannot start from stored states is computed at every step, and says so."""
+    """Models that cannot start from stored states compute them at every step, with a note."""
 
     @pytest.mark.parametrize("name", ["xlm", "fnet"])
     def test_architectures_that_carry_something_past_their_layers(self, name: str, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ class TestPublishedNumbers:
         assert table["f1_frozen"].between(0, 1).all()
 
     def test_the_changes_are_those_of_the_numbers_beside_them(self) -> None:
-        """As far as three printed digits allow: 0.0005 of F1 more or less on both sides."""
+        """The tolerance is that of three printed digits: 0.0005 of F1 more or less on both sides."""
         table = published_results()
         change = 100 * (table["f1_frozen"] / table["f1_full"] - 1)
         assert ((change - table["f1_change_pct"]).abs() <= 100 * 0.001 / table["f1_full"] + 0.02).all()

@@ -165,12 +165,11 @@ def docstrings(path: Path) -> Iterator[tuple[int, str]]:
                 yield child.lineno, child.value.value
 
 
-@pytest.mark.parametrize("folder", ["alue_bench", "plugins", "benchmarks", "tools"])
+@pytest.mark.parametrize("folder", FOLDERS)
 def test_no_docstring_begins_without_its_subject(folder: str) -> None:
     bare = [
         f"{path.relative_to(REPOSITORY)}:{line}: {text.splitlines()[0]}"
         for path in sorted((REPOSITORY / folder).rglob("*.py"))
-        if "tests" not in path.parts
         for line, text in docstrings(path)
         if text.split()[:1] and text.split()[0] in BARE
     ]

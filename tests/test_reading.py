@@ -1,4 +1,4 @@
-"""What comes back out of a store: finished runs, once each, typed; everything else counted."""
+"""Reading a store gives each finished run once, with typed values, and counts everything else."""
 
 from __future__ import annotations
 

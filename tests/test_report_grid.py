@@ -1,4 +1,4 @@
-"""What a grid of runs says: which cells no other beats, which one is recommended and at what loss, drawn for people."""
+"""Grids of runs: which cells no other beats, which one is recommended and at what loss, and their figures."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ class TestRecommendation:
         )
 
     def test_a_clock_that_disagrees_with_the_operations_is_doubted(self) -> None:
-        """As after short runs on a busy machine: whatever was lucky with the clock is the fastest."""
+        """After short runs on a busy machine, the fastest setting may only be lucky."""
         full = row("full", 0.5, 0.45, 3.0, **{"flops/train_vs_full": 1.0})
         bottom3 = row("bottom3", 0.5, 0.45, 4.0, **{"flops/train_vs_full": 0.75})
         bottom4 = row("bottom4", 0.5, 0.45, 4.5, **{"flops/train_vs_full": 0.67})

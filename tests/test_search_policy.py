@@ -101,7 +101,7 @@ class TestWithTheNoiseOfSeedsAndExamples:
         assert np.mean([of.loss(answer) > 0.03 * of.full for of, answer in zip(worlds, answers, strict=True)]) <= 0.1
 
     def test_scores_that_do_not_fall_short_are_never_given_up_all(self) -> None:
-        """Where freezing costs nothing, the search ends far below full fine-tuning's cost."""
+        """If freezing costs no score, the search ends far below full fine-tuning's cost."""
         spent = []
         for draw in range(10):
             of = world(2000 + draw)
@@ -180,7 +180,7 @@ class TestEnds:
 
 
 class TestAhead:
-    """What may be done at once."""
+    """The runs that a search may do at once."""
 
     @settings(max_examples=15)
     @given(

@@ -1,4 +1,4 @@
-"""What docs/security.md promises: no secret is stored or shown, no code of strangers runs, nothing listens outside."""
+"""The promises of docs/security.md: no secret is stored or shown, no foreign code runs, nothing listens outside."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ class TestCheckpoints:
 
 
 class TestDownloads:
-    """As the hub's client leaves them: links to files that are named after what the hub tells of them."""
+    """Downloads are left by the hub's client as links to files that are named after their digests."""
 
     CONTENT: ClassVar = {"config.json": b"{}", "model.safetensors": b"weights " * 1000, "vocab.txt": "كلمة".encode()}
 

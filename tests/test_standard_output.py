@@ -91,7 +91,7 @@ DONE = {
     "submit": ("out",),
     "data verify": ("anger", "--sample"),
 }
-"""What a command needs besides, to do something cheap."""
+"""The further arguments with which a command does something cheap."""
 
 
 @pytest.mark.parametrize("command", commands_with_json())

@@ -1,4 +1,4 @@
-"""What strategies beyond static freezing do to a model: which weights change, when, and what is counted for it."""
+"""Strategies beyond static freezing: which weights change, when, and which operations are counted."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def changed(planned: PlannedRun, trained: Trained) -> set[str]:
 
 
 def blocks(names: set[str]) -> set[str]:
-    """Of BERT: "embeddings", a layer's number, "pooler", "classifier"."""
+    """Return the parts of BERT that parameters belong to: "embeddings", a layer's number, "pooler", "classifier"."""
     parts = [name.removeprefix("bert.").split(".") for name in names]
     return {part[2] if part[0] == "encoder" else part[0] for part in parts}
 
@@ -572,7 +572,7 @@ class TestCounts:
 
     @pytest.mark.parametrize("name", ["bitfit", "lora-r4", "ia3", "drop-top1", "drop-alternate", "gradual-unfreeze"])
     def test_agree_with_the_counter_of_torch(self, registry: Any, name: str) -> None:
-        """Of a step of the library's own modules, attention spelt out."""
+        """The counted step uses the library's own modules, without fused attention."""
         assert _analytic(registry, "bert", name) == pytest.approx(_counted(registry, "bert", name), rel=0.002)
 
     def test_agree_with_it_where_a_norm_comes_before_the_projections(self, registry: Any) -> None:

@@ -1,4 +1,4 @@
-"""What the command line's tables show: on a narrow terminal all of it, and the same figures wherever they stand."""
+"""Tables on the command line are complete on a narrow terminal, and show the same figures everywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What MLflow holds after a run: enough to read it, trust it, compare it, and never to repeat it."""
+"""MLflow holds enough after a run to read it, trust it, compare it, and never repeat it."""
 
 from __future__ import annotations
 

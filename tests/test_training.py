@@ -213,7 +213,7 @@ class TestEpochSelection:
 
     @pytest.mark.parametrize("strategy", ["full", "bottom2", "gradual-unfreeze", "autofreeze"])
     def test_best_takes_back_the_weights_of_the_best_epoch(self, bench: Bench, registry: Any, strategy: str) -> None:
-        """Those of layers that began or ceased to train afterwards too."""
+        """Layers that began or ceased to train after the best epoch get their weights of that epoch too."""
         stack, after_epoch = bench.stack(), []
 
         class Scores(list[float]):

@@ -1,4 +1,4 @@
-"""What a model can do is found out before anything runs: the side of padding, number formats, positions."""
+"""A trial finds out what a model can do before anything runs: the padding side, number formats, positions."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class TestPadding:
 
     @pytest.mark.parametrize("name", ["xlnet", "gpt2"])
     def test_predictions_are_the_same_whatever_is_tested_beside_them(self, name: str, tmp_path: Path) -> None:
-        """As a run makes them: with few and with many test rows, from stored states and without."""
+        """Predictions are made as in a run: with few and with many test rows, with stored states and without."""
         folder = saved(name, tmp_path / name)
         scores: dict[str, list[float]] = {}
         for limit in (4, 12):

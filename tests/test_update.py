@@ -66,7 +66,7 @@ def updater(stack: EncoderStack, **hyper: Any) -> Updater:
 
 
 def limit_memory(stack: EncoderStack, examples: int) -> None:
-    """As a device does whose memory holds so many examples and no more."""
+    """Make the model fail as on a device whose memory holds so many examples and no more."""
 
     def allocate(module: Any, args: Any, options: dict[str, Any]) -> None:
         if len(options["input_ids"]) > examples:

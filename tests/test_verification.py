@@ -1,4 +1,4 @@
-"""What `alue-bench data verify` and a run say of rows that cannot be used."""
+"""Rows that cannot be used, as `alue-bench data verify` and a run report them."""
 
 from __future__ import annotations
 

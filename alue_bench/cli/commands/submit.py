@@ -243,7 +243,7 @@ def _show(
             streams.talk.print(f"{one.submission.file}: passed over {reason}", style="yellow")
     for lacking in missing:
         command = commands[lacking.task.name]
-        then = f"; fill it with: {command}" if command else ""
+        then = f"; produce it with: {command}" if command else ""
         if command and parent:
             then += "; then leave out --parent, or name the new plan's run"
         streams.talk.print(
