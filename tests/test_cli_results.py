@@ -247,7 +247,7 @@ class TestOddStores:
         assert call("export", "out").code == 0
 
     def test_very_many_runs(self, alue_bench: CommandLine, own_store: str, filled: Connection, tmp_path: Path) -> None:
-        """The store has as many runs as a CI machine plants in seconds; benchmarks/large_store.py times ten thousand."""
+        """The store has as many runs as CI can plant in seconds; benchmarks/large_store.py times ten thousand."""
         big = tmp_path / "big.db"
         multiply(Path(filled.uri.removeprefix("sqlite:///")), big, 40)
         where = ("--tracking-uri", f"sqlite:///{big}", "--experiment", filled.experiment)

@@ -202,7 +202,7 @@ def test_a_dry_run_guesses_the_time_that_the_budget_pays_for(search: CommandLine
     ]
 
     def work(estimate: Any, seconds: float) -> float:
-        """In FLOPs: the speed is measured anew each time."""
+        """The estimated work in FLOPs; estimated times vary, because the speed is measured each time."""
         return float(seconds * estimate["speeds_flops_per_s"][0])
 
     half = work(guessed, guessed["seconds_at_most"])

@@ -82,7 +82,7 @@ class MlflowServer:
         return self._guard
 
     def wait_until_it_answers(self) -> None:
-        """Return once the server answers. Raise UnavailableError where it ends before that, or takes too long."""
+        """Return once the server answers. Raise UnavailableError if it ends before that, or takes too long."""
         deadline = time.monotonic() + STARTS_S
         while time.monotonic() < deadline:
             code = self._started.poll()

@@ -46,7 +46,7 @@ def open_results(
 ) -> Results:
     """Return the runs that the options name.
 
-    A name that no run bears is said on stderr, unless there are no runs at all.
+    A name that no run has is reported on stderr, unless there are no runs at all.
 
     Args:
         tracking_uri: the store; None for the default one.

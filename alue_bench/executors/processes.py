@@ -89,7 +89,7 @@ class ProcessPool:
         return self._idle_place() is not None
 
     def submit(self, assignment: Assignment) -> None:
-        """Send an assignment to an idle worker, and start its process where there is none."""
+        """Send an assignment to an idle worker, and start its process if there is none."""
         place = self._idle_place()
         assert place is not None
         worker = self._workers.get(place)

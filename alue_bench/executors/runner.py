@@ -70,7 +70,7 @@ class Runner:
         """Return what another process or an earlier invocation has done with the run.
 
         Returns:
-            The outcome of the finished or failed run; the run that is being executed, as Held; or None where the run is
+            The outcome of the finished or failed run; the run that is being executed, as Held; or None if the run is
             to be executed here.
         """
         if self._rerun:

@@ -191,7 +191,7 @@ class _Scheduler:
         self._planned = {planned.spec.fingerprint: planned for planned in plan.runs}
         self._outcomes: dict[str, Outcome] = {}
         self._out: dict[int, _Unit] = {}
-        """The units that are with workers, by the number of their assignment."""
+        """The units that workers are executing, by the number of their assignment."""
         self._started: set[str] = set()
         """The fingerprints of the runs that workers have started."""
         self._held: list[tuple[_Unit, Held]] = []
@@ -258,7 +258,7 @@ class _Scheduler:
         )
 
     def _objection(self, event: object) -> str | None:
-        """Return the reason why an event cannot belong to this plan; None where it can."""
+        """Return the reason why an event cannot belong to this plan; None if it can."""
         match event:
             case RunEnded(_, status) if status not in get_args(Status):
                 known, what = False, f"status {status!r}, which is none of {', '.join(get_args(Status))}"

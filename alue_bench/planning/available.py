@@ -140,7 +140,7 @@ def ready_tasks(request: PlanRequest, registry: Registry, cache: PlanCache) -> t
 def _training_task(task: Task, registry: Registry) -> Task:
     """Return the task that trains the model of a task.
 
-    Raises PluginError where none is declared or its labels do not fit.
+    Raises PluginError if none is declared or its labels do not fit.
     """
     if task.trained_on is None:
         return task
@@ -265,7 +265,7 @@ def _is_here(model: Model) -> bool:
 def resolve_model(name: str, registry: Registry) -> Model:
     """Return the model that a name stands for: a declared one, a local folder, or `hub/id@revision`.
 
-    Raises UsageError where the name is none of these.
+    Raises UsageError if the name is none of these.
     """
     if name in registry.models:
         return registry.models[name].value

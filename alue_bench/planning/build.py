@@ -133,7 +133,7 @@ def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None
         AlueBenchError: what the user named is not there and may not be missing, or nothing declares a name.
     """
     check_hyper_parameters(request)
-    named_strategies(request, registry)  # a misspelt one is told before anything is read
+    named_strategies(request, registry)  # a misspelt one is reported before anything is read
     shared = _Shared.of(request, registry, cache or PlanCache())
     tasks, tasks_left_out = ready_tasks(request, registry, shared.cache)
     models, models_left_out = ready_models(request, registry, shared.cache, shared.precision, shared.device)
@@ -169,7 +169,7 @@ class _Shared:
 
     @classmethod
     def of(cls, request: PlanRequest, registry: Registry, cache: PlanCache) -> _Shared:
-        """Return what a request asks for, as it is to be had here. Raises UsageError where it is not."""
+        """Return what a request asks for, as it is to be had here. Raises UsageError if it is not."""
         device = resolve_device(request.device)
         minutes = request.checkpoint_every
         return cls(
@@ -318,7 +318,7 @@ def _digests(ready: ReadyTask) -> DataDigests:
 
 
 def _never_gold(rows: SplitRows, labels: Labels) -> list[list[str]]:
-    """Return the labels that no row of a split has, in a list of one, where there are any.
+    """Return the labels that no row of a split has, in a list of one, if there are any.
 
     They are left out of macro averages.
     """

@@ -92,7 +92,7 @@ def _recommended(subject: Subject) -> str | None:
     """Return the fastest strategy whose dev score is close to the baseline's; test scores take no part in the choice.
 
     Returns:
-        None where no run has a dev score, a test score and a time.
+        None if no run has a dev score, a test score and a time.
     """
     recommendation = grid.recommend(grid.cells(subject.runs))
     return recommendation.strategy if recommendation else None

@@ -20,7 +20,7 @@ COMMAND = "alue-bench sweep -t mdd --grid bottom-top"
 
 
 def heat_maps(subjects: Sequence[Subject], prefix: str) -> list[Item]:
-    """Return maps of score and time for each subject whose runs form a grid; empty where there is none.
+    """Return maps of score and time for each subject whose runs form a grid; empty if there is none.
 
     Args:
         subjects: The subjects of a block of the page.

@@ -37,7 +37,7 @@ class RunInputs:
     prefixes: PrefixStore
     models: ModelCache = field(default_factory=ModelCache)
     checkpointing: Checkpointing | None = None
-    """The place of checkpoints; None where trainings write none."""
+    """The place of checkpoints; None if trainings write none."""
     depths: PlannedDepths = field(default_factory=PlannedDepths)
     """The depths of the frozen prefixes of all runs that share this model and this training data."""
 

@@ -88,7 +88,7 @@ def throughput_metrics(trained: Trained, test: ScoredSplit, attainable: float | 
     Args:
         trained: The model with the costs of its training.
         test: The scored test split.
-        attainable: The FLOPs per second that the hardware reaches in large matrix products; None where unknown.
+        attainable: The FLOPs per second that the hardware reaches in large matrix products; None if unknown.
     """
     training, train_s = trained.training, _train_s(trained)
     values = {

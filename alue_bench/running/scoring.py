@@ -54,9 +54,9 @@ def score_test_split(spec: RunSpec, inputs: RunInputs, trained: Trained) -> Scor
 def submission_predictions(
     spec: RunSpec, inputs: RunInputs, trained: Trained, on_problem: Callable[[str], None]
 ) -> Predictions | None:
-    """Return the model's predictions for the rows that a leaderboard wants; None where they are not at hand.
+    """Return the model's predictions for the rows that a leaderboard wants; None if they are not at hand.
 
-    This is not timed. Nothing that is measured depends on it: if it fails, `on_problem` is told and the run goes on.
+    This is not timed. No measurement depends on it: if it fails, `on_problem` is called and the run continues.
     """
     if "submission" not in inputs.rows.splits:
         return None

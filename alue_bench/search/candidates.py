@@ -78,7 +78,7 @@ def parse_share(option: str, text: str) -> float:
 
 
 def _number(text: str) -> tuple[float, bool]:
-    """Return the value of `25%` or `0.25` (nan where the text is neither), and whether it was written in per cent."""
+    """Return the value of `25%` or `0.25` (nan if the text is neither), and whether it was written in per cent."""
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(%?)\s*", text)
     if match is None:
         return math.nan, False

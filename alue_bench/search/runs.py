@@ -42,7 +42,7 @@ class SearchGrid:
     full_flops: float
     """The FLOPs of one full fine-tuning."""
     short_epochs: int | None
-    """The epochs of low-fidelity runs; None where runs have only one epoch, so that none can be shorter."""
+    """The epochs of low-fidelity runs; None if runs have only one epoch, so that none can be shorter."""
 
     @property
     def cost(self) -> float:

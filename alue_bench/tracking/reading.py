@@ -89,7 +89,7 @@ COLUMNS: Mapping[str, str] = {
 """The columns that every frame has, with their dtypes.
 
 After them comes a column for each final metric under its own name (`test/f1_macro`, `runtime/train_s`,
-`memory/process_peak_mib` …, all float64; see docs/measuring.md), in sorted order, with nan where a run has no value.
+`memory/process_peak_mib` …, all float64; see docs/measuring.md), in sorted order, with nan if a run has no value.
 `score` equals `test/score`. `parent_id` is missing for a run that was alone in its plan. A value that an older version
 did not record is missing; `init_seed` and `data_seed` then equal `seed`.
 """
@@ -264,7 +264,7 @@ def read_predictions(results: Results, run_id: str) -> pd.DataFrame:
 
 
 def read_dev_predictions(results: Results, run_id: str) -> pd.DataFrame | None:
-    """Read a run's dev predictions, in the format of `read_predictions`; None where none were recorded."""
+    """Read a run's dev predictions, in the format of `read_predictions`; None if none were recorded."""
     return _predictions(results, run_id, "dev_predictions.csv")
 
 
@@ -272,7 +272,7 @@ def read_submission_predictions(results: Results, run_id: str) -> pd.DataFrame |
     """Read a run's predictions for a leaderboard's rows, which have no gold labels.
 
     Returns:
-        The columns id and prediction, as text, in the order of the official file; None where none were recorded.
+        The columns id and prediction, as text, in the order of the official file; None if none were recorded.
     """
     table: pd.DataFrame | None = _fetch(results, run_id, SUBMISSION_FILE, _load_unlabelled)
     return table
@@ -324,12 +324,12 @@ def _stored_curves(client: Any, run_id: str, metrics: Sequence[str] | None) -> d
 
 
 def read_config(results: Results, run_id: str) -> dict[str, Any] | None:
-    """Read a run's whole specification (config.json); None where the file is missing."""
+    """Read a run's whole specification (config.json); None if the file is missing."""
     return _json(results, run_id, "config.json")
 
 
 def read_environment(results: Results, run_id: str) -> dict[str, Any] | None:
-    """Read a run's hardware, libraries, system and engine (environment.json); None where the file is missing."""
+    """Read a run's hardware, libraries, system and engine (environment.json); None if the file is missing."""
     return _json(results, run_id, "environment.json")
 
 
@@ -574,12 +574,12 @@ def _fetch_from(
     Args:
         connection: The open store.
         run_id: The MLflow run.
-        artifact_uri: The place of the run's artifacts; None where it is unknown.
+        artifact_uri: The place of the run's artifacts; None if it is unknown.
         name: The artifact's file name.
         load: The function that reads the file.
 
     Returns:
-        The result of `load`; None where the artifact does not exist.
+        The result of `load`; None if the artifact does not exist.
 
     Raises:
         UnavailableError: The artifact exists and cannot be read.

@@ -97,7 +97,7 @@ T = TypeVar("T")
 def _guarded(
     method: Callable[Concatenate[Recorder, Arguments], Returned],
 ) -> Callable[Concatenate[Recorder, Arguments], Returned]:
-    """Make a method raise StoreUnavailableError where the store stops answering, refuses a write or has no room.
+    """Make a method raise StoreUnavailableError if the store stops answering, refuses a write or has no room.
 
     For a while after such an error the method raises it again without asking the store.
     """
@@ -227,7 +227,7 @@ class Recorder:
             by_us: Whether only runs count that this invocation or one of its workers has executed.
 
         Returns:
-            None where there is none, or where the store does not answer.
+            None if there is none, or if the store does not answer.
         """
         invocation = self.invocation if by_us else None
         kept = self.spool.finished(fingerprint, invocation=invocation)
@@ -251,7 +251,7 @@ class Recorder:
         return Recorded(runs[0].info.run_id, metrics, dict(runs[0].data.params))
 
     def holder(self, fingerprint: str) -> Held | None:
-        """Return the live run that executes this fingerprint now, in any process; None where none is known."""
+        """Return the live run that executes this fingerprint now, in any process; None if none is known."""
         return self._unless_away(lambda: self._holder(fingerprint), None)
 
     @_guarded
@@ -293,7 +293,7 @@ class Recorder:
         return sent
 
     def _why_artifacts_away(self) -> str:
-        """Return the reason why artifacts are not tried at present; empty where they may be written."""
+        """Return the reason why artifacts are not tried at present; empty if they may be written."""
         away = self._artifacts_away
         return away.why if away is not None and time.monotonic() < away.until else ""
 
@@ -314,7 +314,7 @@ class Recorder:
             )
 
     def _unless_away(self, call: Callable[[], T], otherwise: T) -> T:
-        """Return the call's result, or `otherwise` where the store does not answer, of which the user is told once."""
+        """Return the result of the call, or `otherwise` if the store is unavailable, which is reported once."""
         try:
             return call()
         except StoreUnavailableError as error:
@@ -399,7 +399,7 @@ class Recorder:
         return not missing
 
     def finish_parent(self, results: Mapping[str, Any], metrics: Mapping[str, float], *, status: str) -> None:
-        """Close the run that holds the plan; do nothing where there is none.
+        """Close the run that holds the plan; do nothing if there is none.
 
         Args:
             results: The content of the artifact `results.json`.
@@ -608,7 +608,7 @@ class Recorder:
                 to be repeated.
 
         Returns:
-            The run's id; None where the worker died before it opened the run.
+            The run's id; None if the worker died before it opened the run.
         """
         return self._unless_away(lambda: self._close_lost(fingerprint, failure), None)
 
@@ -659,7 +659,7 @@ class Recorder:
         files: Mapping[str, str],
         render: Callable[[Path], None] = lambda folder: None,
     ) -> None:
-        """Write how a run ended: to the store, or else to the spool."""
+        """Write the end of a run to the store or, if the store is unavailable, to the spool."""
         self._heart.rest(run_id)
         opened = self._opened.get(run_id)
 
@@ -738,7 +738,7 @@ class Recorder:
 
         Args:
             run_id: The MLflow run.
-            opened: The run's opening; None where this process did not begin it.
+            opened: The run's opening; None if this process did not begin it.
             closing: The values that the run left at its end.
             folder: The folder of the artifacts.
             missing: The place where they could not be written, and the reason.

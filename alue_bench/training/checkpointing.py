@@ -53,7 +53,7 @@ class Checkpointing:
 
         Args:
             key: A key of all that determines the trained weights.
-            on_problem: It is told of a checkpoint that cannot be written or read.
+            on_problem: A function that is called with a message about a checkpoint that cannot be written or read.
         """
         import torch
 
@@ -97,7 +97,7 @@ class CheckpointFile:
     def save(self, state: Mapping[str, Any]) -> None:
         """Write the state of a training in place of the last checkpoint.
 
-        If the disk does not take it, `on_problem` is told once, and the training goes on.
+        If the disk does not take it, `on_problem` is called once, and the training continues.
 
         Args:
             state: Dictionaries and lists of tensors and of values for JSON. Keys are strings; no two tensors share
@@ -127,9 +127,9 @@ class CheckpointFile:
         self._last = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
-        """Return the state of the last checkpoint, its tensors on the CPU; None where there is none.
+        """Return the state of the last checkpoint, its tensors on the CPU; None if there is none.
 
-        A damaged file is removed, and `on_problem` is told.
+        A damaged file is removed, and `on_problem` is called.
         """
         from safetensors import safe_open
 

@@ -50,7 +50,7 @@ def run_plan(
 
     streams = Streams.of_command(as_json=output.json)
     streams.warn_of_plugins(registry)
-    invocation = Invocation(registry, settings, streams)  # a wrong executor is told before the plan is made
+    invocation = Invocation(registry, settings, streams)  # a wrong executor is reported before the plan is made
     request = plan_request(settings, overrides)
     # A plan that may leave out what is missing is shown as things are: nothing is fetched for it.
     plan = build_plan(replace(request, download=not (output.dry_run and request.skip_missing)), registry)

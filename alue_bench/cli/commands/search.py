@@ -104,7 +104,7 @@ def run_search(
 
     streams = Streams.of_command(as_json=output.json)
     streams.warn_of_plugins(registry)
-    invocation = Invocation(registry, settings, streams)  # a wrong executor is told before the plan is made
+    invocation = Invocation(registry, settings, streams)  # a wrong executor is reported before the plan is made
     plan, searches = _courses(plan_request(settings, overrides), rules, registry)
     streams.talk.print(question_view(plan, searches))
     if output.dry_run:
@@ -138,7 +138,7 @@ def run_search(
 def _courses(request: PlanRequest, rules: Rules, registry: Registry) -> tuple[Plan, list[SearchState]]:
     """Return the plan to begin with, and a search for each task and model.
 
-    Raises UsageError where there is nothing to search.
+    Raises UsageError if there is nothing to search.
     """
     from alue_bench.planning.build import Plan, build_plan
     from alue_bench.search.policy import Question, Step
@@ -184,7 +184,7 @@ def _follow(
     A round has the next run of each search; with workers, also the runs that will be asked for whatever those give.
 
     Returns:
-        What stopped it from outside; None where nothing did.
+        What stopped it from outside; None if nothing did.
     """
     from alue_bench.planning.build import Plan
 
@@ -283,7 +283,7 @@ def _done(asked: Asked, outcome: Outcome, invocation: Invocation) -> Done:
 
 
 def _results(invocation: Invocation, run_id: str) -> Any:
-    """Return the results to read the files of one run from. Raise UnavailableError where the store does not answer."""
+    """Return the results to read the files of one run from. Raise UnavailableError if the store does not answer."""
     from alue_bench.tracking.reading import read_runs
 
     try:

@@ -130,9 +130,9 @@ class _Asked:
 
 
 def _command(lacking: MissingSubmission, asked: _Asked, results: Results, registry: Registry) -> str:
-    """Return the command that fills a gap; empty where none does.
+    """Return the command that fills a gap; empty if none does.
 
-    It does the best run of the task again, with the settings that it had; where there is none, what was asked for, or
+    It does the best run of the task again, with the settings that it had; if there is none, what was asked for, or
     what all runs of the other tasks have in common.
     """
     from alue_bench.tracking.reproduction import options_of

@@ -83,7 +83,7 @@ def run_sweep(
     streams = Streams.of_command(as_json=output.json)
     streams.warn_of_plugins(registry)
     tolerance = parse_tolerance(filled(SweepOptions, settings).tolerance)
-    invocation = Invocation(registry, settings, streams)  # a wrong executor is told before the plan is made
+    invocation = Invocation(registry, settings, streams)  # a wrong executor is reported before the plan is made
     request = sweep_request(settings, overrides)
     plan = build_plan(replace(request, download=not (output.dry_run and request.skip_missing)), registry)
     order = spread_out(plan.runs)
@@ -137,7 +137,7 @@ def sweep_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequ
 
 
 def _check_said_once(grid: Grid, settings: Mapping[str, Any], overrides: Overrides) -> None:
-    """Raise UsageError where an axis of the grid has values by an option or a study too."""
+    """Raise UsageError if an axis of the grid has values by an option or a study too."""
     given = {
         name: origin
         for origin, values in overrides
@@ -171,7 +171,7 @@ def _keep_figures(conclusions: Conclusions, invocation: Invocation, warn: Callab
 
 
 def _draw(conclusions: Conclusions, folder: Path, warn: Callable[[str], None]) -> None:
-    """Draw three PNG files of each grid. One that cannot be drawn is told, and the others are drawn."""
+    """Draw three PNG files of each grid. One that cannot be drawn is reported, and the others are drawn."""
     from alue_bench.messages.display import file_name
     from alue_bench.messages.figure_text import literal_text
     from alue_bench.report.grid import pareto_figure, runtime_map, score_map

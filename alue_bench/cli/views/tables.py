@@ -173,7 +173,7 @@ def _measured(finished: list[Outcome], reference: list[Outcome]) -> list[str]:
 
 
 def _learning(finished: Sequence[Outcome]) -> Learning | None:
-    """Judge finished runs against the trivial score; return None where none recorded it."""
+    """Judge finished runs against the trivial score; return None if none recorded it."""
     columns = ("test/score", "test/trivial_score", "test/above_trivial_error")
     return learning(*([outcome.metrics.get(name, math.nan) for outcome in finished] for name in columns))
 
