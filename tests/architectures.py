@@ -1,4 +1,4 @@
-"""What holds for each architecture of the gallery, as a row of the table in docs/models.md.
+"""The properties of each architecture of the gallery, as a row of the table in docs/models.md.
 
 `python tests/architectures.py` prints the table anew.
 """
@@ -24,7 +24,7 @@ from alue_bench.contract.byte_sizes import parse_size
 from alue_bench.contract.registry import load_registry
 from alue_bench.contract.strategy import EncoderShape, FreezePlan
 from alue_bench.data.batches import Padding, collate
-from alue_bench.data.tokenisation import TokenisedSplit
+from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.measure.flops import method_of, training_flops
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.architecture.trial import try_model
@@ -72,7 +72,7 @@ def row_of(name: str) -> Row:
     if trial.independent:
         independent = "yes" if trial.padding.side == "right" else "yes, padded on the left"
     else:
-        independent = "no, and told"
+        independent = "no, with a note"
     exactly = all(changes_what_it_should(name, PLANS[key]) for key in ("head-only", "bottom2", "top2"))
     gap = max(flops_gap(name, plan) for plan in PLANS.values())
     by = method_of(view_as_stack(empty_model(gallery_config(name)))).name
@@ -80,13 +80,13 @@ def row_of(name: str) -> Row:
         name,
         frozen="yes" if exactly else "NO",
         flops=f"{by}, within 2 %" if gap <= 0.02 else f"OFF BY {gap:.0%}",
-        cached=cached(name, trial.padding) if trial.independent else "computed at every step, and told",
+        cached=cached(name, trial.padding) if trial.independent else "computed at every step, with a note",
         independent=independent,
     )
 
 
 def tokenizer_of(name: str) -> Any:
-    """What a trial asks of a tokenizer."""
+    """A stand-in for a tokenizer, with the attributes that a trial reads."""
     pad = getattr(gallery_config(name), "pad_token_id", None)
     return SimpleNamespace(pad_token_id=pad or 0, padding_side="right", pad_token_type_id=0)
 
@@ -98,16 +98,16 @@ def loaded(name: str) -> EncoderStack:
     return view_as_stack(model)
 
 
-def split() -> TokenisedSplit:
+def split() -> TokenizedSplit:
     """Five texts of several lengths."""
     lengths = [12, 9, 5, 12, 3]
     ids = torch.randint(5, 90, (sum(lengths),), generator=torch.Generator().manual_seed(1))
     offsets = torch.tensor([0, *itertools.accumulate(lengths)])
-    return TokenisedSplit(ids, None, offsets, torch.tensor([0, 1, 0, 1, 1]), list("abcde"), 0)
+    return TokenizedSplit(ids, None, offsets, torch.tensor([0, 1, 0, 1, 1]), list("abcde"), 0)
 
 
 def changes_what_it_should(name: str, plan: FreezePlan) -> bool:
-    """Whether a step of training changes every parameter that the plan lets train and no other."""
+    """Return whether a training step changes every parameter that the plan lets train, and no other."""
     stack = loaded(name)
     apply_plan(stack, plan)
     training_mode(stack, plan)
@@ -145,13 +145,13 @@ def _words(stack: EncoderStack) -> bool:
 
 
 def _is_layer(key: str, layer: int) -> bool:
-    """Whether the first number in a name is the layer's, and the name is not that of an encoder of characters."""
+    """Return whether the first number in a name is that of the layer. Names of character encoders do not count."""
     number = next(part for part in key.split(".") if part.isdigit())
     return number == str(layer) and "_char_" not in key and "chars_" not in key and "conv" not in key
 
 
 def flops_gap(name: str, plan: FreezePlan) -> float:
-    """How far the operations are from what torch's counter sees of a training step, relative to that."""
+    """Return the relative difference between our count of a training step's operations and that of torch's counter."""
     from torch.utils.flop_counter import FlopCounterMode
 
     stack = view_as_stack(gallery_model(name, attn_implementation="eager"))
@@ -167,7 +167,7 @@ def flops_gap(name: str, plan: FreezePlan) -> float:
 
 
 def cached(name: str, padding: Padding) -> str:
-    """Whether logits from stored states are those from texts, or the frozen layers are computed at every step."""
+    """Return whether logits from stored states equal those from texts, or that frozen layers are always computed."""
     stack = loaded(name)
     forward = choose_forward(stack, torch.float32)
     problems: list[str] = []
@@ -175,7 +175,7 @@ def cached(name: str, padding: Padding) -> str:
         store = PrefixStore(Path(folder), parse_size("1GB"), problems.append)
         examples = FrozenPrefix(stack, forward, 2, store=store, device=CPU).examples(split(), padding, {})
         if examples.depth == 0:
-            return "computed at every step, and told" if problems else "NOT TOLD"
+            return "computed at every step, with a note" if problems else "NO NOTE"
         batch = collate(split(), np.arange(5), padding)
         with torch.no_grad():
             gap = (examples.logits(forward, batch) - forward.logits(batch)).abs().max()

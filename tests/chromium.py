@@ -22,14 +22,14 @@ QUIET = (
 
 def find_browser() -> str:
     """The browser's command; skips the test where there is none."""
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
+    program = next(filter(None, map(shutil.which, NAMES)), None)
+    if program is None:
         pytest.skip(f"no browser: none of {', '.join(NAMES)} is installed")
-    return found
+    return program
 
 
 def measure(page: Path, expression: str, *, width: int = 375) -> Any:
-    """What a JavaScript expression says of a page that is shown in this width.
+    """Return the value of a JavaScript expression for a page that is shown in this width.
 
     In `expression`, `page` is the document and `view` its window. The page itself may run no script, so it is looked at
     from another one that frames it.

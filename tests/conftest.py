@@ -1,4 +1,4 @@
-"""What the tests share: tiny models on disk, one MLflow store, and the command line called in this process.
+"""Fixtures for all tests: tiny models on disk, one MLflow store, and the command line called in this process.
 
 Nothing is imitated. The models are real ones with random weights, saved as any checkpoint is; the store is sqlite; the
 data are the embedded samples. A test that needs a process of its own starts one.
@@ -43,7 +43,7 @@ SHORT = ("--epochs", "1", "--limit-train", "48", "--limit-eval", "32", "--max-le
 
 @dataclass(frozen=True)
 class Finished:
-    """What a command left behind."""
+    """The exit code and the output of a command that has ended."""
 
     code: int
     out: str
@@ -227,8 +227,8 @@ def runs(client: Any, experiment: str) -> Callable[..., list[Any]]:
     """The runs of the test's experiment, oldest first; a filter in MLflow's language may be given."""
 
     def find(where: str = "") -> list[Any]:
-        found = client.get_experiment_by_name(experiment)
-        return list(client.search_runs([found.experiment_id], where, order_by=["attributes.start_time ASC"]))
+        recorded = client.get_experiment_by_name(experiment)
+        return list(client.search_runs([recorded.experiment_id], where, order_by=["attributes.start_time ASC"]))
 
     return find
 
@@ -301,7 +301,7 @@ def official_data() -> Path:
 
 @pytest.fixture(scope="session")
 def registry() -> Any:
-    """What the installed plugins declare."""
+    """The registry of the installed plugins."""
     from alue_bench.contract.registry import load_registry
 
     return load_registry()

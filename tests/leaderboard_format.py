@@ -1,4 +1,4 @@
-"""What ALUE's leaderboard takes, checked without the program's own code: names, rows, order, labels.
+"""A check of ALUE's leaderboard formats without the program's own code: names, rows, order, labels.
 
 Written from the notes on the leaderboard's formats, with a reader of its own for each official file.
 """
@@ -53,7 +53,7 @@ OFFICIAL: dict[str, tuple[str, Callable[[Path], list[str]]]] = {
     "xnli.tsv": ("xnli/dev-ar.tsv", lambda p: counted(p, header=False)),
     "diagnostic.tsv": ("diagnostic/diagnostic.tsv", lambda p: counted(p, header=True)),
 }
-"""Of each file of the leaderboard, the official file whose rows it answers, and how their ids are read."""
+"""For each file of the leaderboard, the official file whose rows it answers, and how their ids are read."""
 
 HEADERS: dict[str, tuple[str, ...]] = {
     "q2q.tsv": ("QuestionPairID", "prediction"),
@@ -87,21 +87,21 @@ def problems(name: str, content: bytes, data: Path) -> list[str]:
     if name not in OFFICIAL:
         return [f"{name}: no file of the leaderboard"]
     text = content.decode("utf-8")
-    found = []
+    messages = []
     if text.startswith("\ufeff") or "\r" in text or not text.endswith("\n") or "\n\n" in text:
-        found.append(f"{name}: byte-order mark, carriage return, blank line, or no end of line")
+        messages.append(f"{name}: byte-order mark, carriage return, blank line, or no end of line")
     rows = [line.split("\t") for line in text.removesuffix("\n").split("\n")]
     if name in HEADERS and (tuple(rows[0]) != HEADERS[name]):
-        found.append(f"{name}: header {rows[0]}")
+        messages.append(f"{name}: header {rows[0]}")
     body: Sequence[list[str]] = rows[1:] if name in HEADERS else rows
     file, read_ids = OFFICIAL[name]
     expected = read_ids(data / file)
     if len(body) != len(expected):
-        found.append(f"{name}: {len(body)} rows instead of {len(expected)}")
+        messages.append(f"{name}: {len(body)} rows instead of {len(expected)}")
     width = len(HEADERS.get(name, ("label",)))
-    found += [f"{name}: row {n} has {len(row)} columns" for n, row in enumerate(body) if len(row) != width]
+    messages += [f"{name}: row {n} has {len(row)} columns" for n, row in enumerate(body) if len(row) != width]
     if name in HEADERS and [row[0] for row in body] != expected:
-        found.append(f"{name}: identifiers are not those of {file}, in its order")
+        messages.append(f"{name}: identifiers are not those of {file}, in its order")
     values = [value for row in body for value in (row[1:] if name in HEADERS else row)]
-    found += [f"{name}: {value!r} is no label" for value in values if not VALUES[name](value)]
-    return found
+    messages += [f"{name}: {value!r} is no label" for value in values if not VALUES[name](value)]
+    return messages

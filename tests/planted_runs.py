@@ -31,7 +31,7 @@ PLANS = {
     "bottom3top4": FreezePlan(SHAPE, frozenset((0, 1, 2, 8, 9, 10, 11)), embeddings=True),
 }
 COST = {"full": 1.0, "bottom3top4": 0.7, "head-only": 0.1}
-"""Of a run's training, relative to full."""
+"""The cost of a run's training, relative to full."""
 
 
 def spec(
@@ -106,10 +106,10 @@ def plant(
         return run_id
     if status == "RUNNING":
         return run_id
-    found = metrics(gold, predicted, labels)
+    scores = metrics(gold, predicted, labels)
     cost = COST.get(planted.strategy, 0.5)
-    values = {f"test/{name}": value for name, value in found.items()} | {
-        "test/score": found[task.primary],
+    values = {f"test/{name}": value for name, value in scores.items()} | {
+        "test/score": scores[task.primary],
         "test/trivial_score": 0.1,
         "runtime/train_s": 100 * cost,
         "params/trainable_share": cost,

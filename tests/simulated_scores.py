@@ -21,29 +21,29 @@ def candidates(layers: int = 12, epochs: int = 3, short_epochs: int = 1) -> tupl
         trained = layers - bottom - top
         return bottom + epochs * (3 * trained + 2 * top)
 
-    found = []
+    cells = []
     for bottom in range(layers + 1):
         for top in range(layers - bottom + 1):
             if bottom and bottom + top == layers and top:
                 continue
             cost, short = (passes(bottom, top, n) / passes(0, 0, epochs) for n in (epochs, short_epochs))
             name = "full" if not bottom + top else f"bottom{bottom}top{top}"
-            found.append(Candidate(name, bottom, top, cost, short))
-    return tuple(found)
+            cells.append(Candidate(name, bottom, top, cost, short))
+    return tuple(cells)
 
 
 @dataclass(frozen=True)
 class World:
-    """Where scores come from. All in units of the score."""
+    """A simulated task from which scores are drawn. All fields are in units of the score."""
 
     options: tuple[Candidate, ...]
     score: dict[str, float]
     """Over all seeds and examples."""
     seed_sd: float
     examples: dict[str, Any]
-    """What the dev split's examples add, group by group [groups]; their mean is what its choice adds."""
+    """The deviations that the dev split's examples add [groups]; their mean is the effect of the choice of split."""
     short_factor: float
-    """How much more, or less, freezing costs in short runs."""
+    """The factor by which freezing costs more, or less, in short runs."""
     draw: int
 
     @property
@@ -100,7 +100,7 @@ def question(of: World, **changes: Any) -> Question:
 
 
 def search(of: World, asked: Question) -> tuple[Decision, list[Evaluation]]:
-    """To its end."""
+    """Run a search to its end."""
     evaluations: list[Evaluation] = []
     while (decision := decide(asked, evaluations)).step is not None:
         evaluations.append(of.evaluation(decision.step))
@@ -131,7 +131,7 @@ MEASURED_SHORT = {
 
 
 class MeasuredWorld(World):
-    """Of a real task, whose short runs tell little of whole ones: what freezes much has hardly begun to learn."""
+    """A real task whose short runs say little about whole ones: with much frozen, learning has hardly begun."""
 
     def evaluation(self, step: Step) -> Evaluation:
         name = step.candidate.name

@@ -23,7 +23,7 @@ ROW = "x{}\tنص {}" + "\t{}" + "\t0" * 10 + "\n"
 class Mistake:
     arguments: tuple[str, ...]
     said: tuple[str, ...]
-    """What the sentence must hold."""
+    """The texts that the message must contain."""
     prepare: Callable[[Path], object] = lambda folder: None
     """Puts into the working folder what the mistake is made with."""
 
@@ -78,7 +78,7 @@ MISTAKES = {
     "strategy": Mistake(
         ("run", "-s", "botom3top4"), ("unknown strategy 'botom3top4'", "did you mean 'bottom3top4'?", "bottom<N>top<M>")
     ),
-    "strategy of nothing": Mistake((*RUN[:-1], "bottom0"), ("'bottom0' freezes 0 layers", "say full")),
+    "strategy of nothing": Mistake((*RUN[:-1], "bottom0"), ("'bottom0' freezes 0 layers", "use full")),
     "strategy that does not fit": Mistake(
         (*RUN[:-1], "bottom7top6"), ("nothing to run", "bottom7top6 freezes 13 layers, but the model has only 12")
     ),
@@ -97,7 +97,9 @@ MISTAKES = {
     "--seeds 0": Mistake((*RUN, "--seeds", "0"), ("--seeds is 0; it must be at least 1",)),
     "--seed -1": Mistake((*RUN, "--seed", "-1"), ("--seed is -1; it must be at least 0",)),
     "--seed 2**64": Mistake((*RUN, "--seed", str(2**64)), (f"--seed is {2**64}; it must be",)),
-    "--seed and --seeds": Mistake((*RUN, "--seed", "1", "--seeds", "2"), ("--seed and --seeds", "give one of them")),
+    "--seed and --seeds": Mistake(
+        (*RUN, "--seed", "1", "--seeds", "2"), ("--seed and --seeds", "give only one of them")
+    ),
     "--max-length beyond the model": Mistake(
         (*RUN, "--max-length", "300"), ("max_length is 300, but model 'mini' takes at most 256 tokens",)
     ),
@@ -222,7 +224,7 @@ MISTAKES = {
     ),
     "lines that end with carriage returns": Mistake(
         WITH_DATA,
-        (f"{TRAIN}: its lines end with carriage returns alone; convert them",),
+        (f"{TRAIN}: its lines end with carriage returns only; convert them",),
         emotions((HEADER + ROW.format(1, 1, 1)).replace("\n", "\r")),
     ),
     "two columns of one name": Mistake(
@@ -251,7 +253,7 @@ MISTAKES = {
     ),
     "model with pickles": Mistake(
         OWN_MODEL,
-        ("model 'model' has pickled weights only (pytorch_model.bin): a pickle can hold a program.", "--allow-pickles"),
+        ("model 'model' has pickled weights only (pytorch_model.bin), which can contain code.", "--allow-pickles"),
         lambda folder: (model(without="model.safetensors")(folder), file("model/pytorch_model.bin", "x")(folder)),
     ),
     "model whose layers share their weights": Mistake(
@@ -348,14 +350,14 @@ def test_a_cache_folder_that_cannot_be_written_is_a_sentence(
 
 
 @pytest.mark.parametrize("without", ["tokenizer.json"])
-def test_a_model_without_a_tokeniser_fails_its_runs_with_a_reason(
+def test_a_model_without_a_tokenizer_fails_its_runs_with_a_reason(
     run: CommandLine, tiny_bert: Path, tmp_path: Path, without: str
 ) -> None:
     shutil.copytree(tiny_bert, tmp_path / "mute")
     (tmp_path / "mute" / without).unlink()
     said = run("-s", "full", model=tmp_path / "mute")
     assert said.code in (1, 2)
-    assert "the tokeniser cannot be loaded" in " ".join(said.err.split())
+    assert "the tokenizer cannot be loaded" in " ".join(said.err.split())
     assert "Traceback" not in said.everything
 
 
@@ -366,14 +368,14 @@ def test_a_model_without_a_tokeniser_fails_its_runs_with_a_reason(
         ("mq2q", {"type_vocab_size": 1}, "segment number 1, but the model has only 1 embeddings of segment numbers"),
     ],
 )
-def test_a_tokeniser_of_another_model_fails_its_runs_with_a_reason(
+def test_a_tokenizer_of_another_model_fails_its_runs_with_a_reason(
     run: CommandLine, tmp_path: Path, task: str, fewer: dict[str, int], named: str
 ) -> None:
     save_tiny_model("bert", tmp_path / "mixed", **fewer)
     said = run("-s", "full", model=tmp_path / "mixed", task=task)
     assert said.code == 1
     seen = " ".join(said.err.split())
-    assert "model 'mixed': the tokeniser gives the" in seen
+    assert "model 'mixed': the tokenizer gives the" in seen
     assert named in seen
-    assert "take the tokeniser that belongs to the weights" in seen
+    assert "take the tokenizer that belongs to the weights" in seen
     assert "Traceback" not in said.everything

@@ -23,16 +23,16 @@ from alue_bench.data.batches import (
     steps_per_epoch,
     training_order,
 )
-from alue_bench.data.tokenisation import TokenisedSplit
+from alue_bench.data.tokenization import TokenizedSplit
 
 sizes = st.integers(1, 40)
 some_lengths = st.lists(st.integers(1, 200), min_size=1, max_size=400).map(np.array)
 
 
-def split_of(lengths: list[int], *, pairs: bool = False) -> TokenisedSplit:
+def split_of(lengths: list[int], *, pairs: bool = False) -> TokenizedSplit:
     """Example i consists of the token 100 + i, so that it can be recognised; its target is i."""
     ids = torch.tensor([100 + i for i, length in enumerate(lengths) for _ in range(length)])
-    return TokenisedSplit(
+    return TokenizedSplit(
         input_ids=ids,
         token_type_ids=torch.ones_like(ids) if pairs else None,
         offsets=torch.tensor([0, *np.cumsum(lengths)]),
@@ -59,10 +59,10 @@ class TestTrainingOrder:
 
     @given(lengths=some_lengths, batch_size=sizes)
     def test_steps_and_batch_sizes_are_those_of_plain_shuffling(self, lengths: Any, batch_size: int) -> None:
-        found = sorted(len(batch) for batch in training_order(lengths, batch_size, np.random.default_rng(0)))
+        sizes = sorted(len(batch) for batch in training_order(lengths, batch_size, np.random.default_rng(0)))
         full, rest = divmod(len(lengths), batch_size)
-        assert found == sorted([batch_size] * full + [rest] * (rest > 0))
-        assert len(found) == steps_per_epoch(len(lengths), batch_size)
+        assert sizes == sorted([batch_size] * full + [rest] * (rest > 0))
+        assert len(sizes) == steps_per_epoch(len(lengths), batch_size)
 
     def test_more_than_a_window(self) -> None:
         lengths = random_lengths(WINDOW * 8 * 3 + 5)
@@ -174,12 +174,12 @@ class TestCollate:
 
     def test_batches_follow_the_order(self) -> None:
         order = [np.array([2, 0]), np.array([1])]
-        found = [batch.indices.tolist() for batch in batches(split_of([3, 1, 2]), order, padding=Padding(0))]
-        assert found == [[2, 0], [1]]
+        indices = [batch.indices.tolist() for batch in batches(split_of([3, 1, 2]), order, padding=Padding(0))]
+        assert indices == [[2, 0], [1]]
 
 
 class TestFewLengths:
-    """Where each new shape has a price, batches are padded a little further, to lengths that come again."""
+    """Batches are padded a little further, to lengths that recur, if each new shape has a price."""
 
     @given(length=st.integers(1, 5000))
     def test_a_little_longer_never_shorter(self, length: int) -> None:

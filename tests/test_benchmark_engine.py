@@ -66,7 +66,7 @@ def rows_file(tmp_path: Path, call: Callable[..., Finished]) -> Path:
 
 
 def measurement(cell: Cell, repetition: int, seconds: float = 1.0, **other: Any) -> Measurement:
-    """As if measured."""
+    """Return a measurement with made-up values."""
     values = {"prefix_s": 0.0, "final_loss": 0.5, "flops": 1.0, "flops_full": 2.0, "hardware": {"threads": 1}}
     fixed = {"steps": 3, "samples": 40, "samples_per_s": 40.0, "tokens": 80, "padded_tokens": 100}
     memory = {"peak_rss_mib": 1.0, "peak_device_mib": None, "f1_macro": 0.5, "trainable": 1}
@@ -95,14 +95,14 @@ class TestWays:
         done = call(engine.main, *SMALL, "--strategy", "bottom1", *files)
         assert done.code == 0, done.err
         content = json.loads((tmp_path / "out.json").read_text())
-        found = content["measurements"]
-        assert {(m["way"], m["precision"]) for m in found} == {(w, p) for w in ON_CPU for p in ("fp32", "bf16")}
+        measurements = content["measurements"]
+        assert {(m["way"], m["precision"]) for m in measurements} == {(w, p) for w in ON_CPU for p in ("fp32", "bf16")}
         for name in ("seconds", "samples_per_s", "final_loss", "f1_macro", "peak_rss_mib"):
-            assert all(math.isfinite(m[name]) for m in found)
+            assert all(math.isfinite(m[name]) for m in measurements)
         for name in ("steps", "samples", "tokens", "trainable"):
-            assert len({m[name] for m in found}) == 1, name
-        assert {m["steps"] for m in found} == {3}
-        padded = {m["way"]: m["padded_tokens"] for m in found}
+            assert len({m[name] for m in measurements}) == 1, name
+        assert {m["steps"] for m in measurements} == {3}
+        padded = {m["way"]: m["padded_tokens"] for m in measurements}
         assert padded["trainer-128"] == 40 * 128
         assert padded["engine"] <= padded["trainer"] < padded["trainer-128"]
         page = (tmp_path / "out.md").read_text()
@@ -163,7 +163,7 @@ class TestGoingOn:
         first = Stand(stop=3)
         done = call(engine.main, *self.ARGUMENTS, measured=first)
         assert done.code == 130
-        assert "the same command goes on" in done.err
+        assert "run the same command again to continue" in done.err
         assert len(json.loads((tmp_path / "out.json").read_text())["measurements"]) == 3
         second = Stand()
         assert call(engine.main, *self.ARGUMENTS, measured=second).code == 0
@@ -308,16 +308,16 @@ class TestStatistics:
             cell = Cell(way, "full", precision)
             return [measurement(cell, place, value) for place, value in enumerate(seconds, start=1)]
 
-        found = [
+        measurements = [
             *cells("trainer", "fp32", 8.0, 10.0, 9.0),
             *cells("trainer", "bf16", 4.0, 6.0, 5.0),
             *cells("engine", "bf16", 3.0, 2.5, 1.0),
         ]
-        ratios = {(s["way"], s["precision"]): s for s in summaries(found)["summaries"]}
+        ratios = {(s["way"], s["precision"]): s for s in summaries(measurements)["summaries"]}
         assert ratios["engine", "bf16"]["against_trainer"] == 0.5
         assert ratios["engine", "bf16"]["against_trainer_fp32"] == pytest.approx(2.5 / 9)
         assert ratios["trainer", "fp32"]["against_trainer"] == 1.0
-        (against_full,) = summaries(found)["against_full"]
+        (against_full,) = summaries(measurements)["against_full"]
         assert against_full == {"strategy": "full", "precision": "bf16", "runtime": 1.0, "flops": 0.5}
 
     def test_the_verdict_is_said_either_way(self) -> None:
@@ -328,10 +328,10 @@ class TestStatistics:
 
     def test_a_schedule_goes_through_all_before_it_repeats(self) -> None:
         cells = [Cell(way, "full", "fp32") for way in WAYS]
-        found = schedule(cells, 3)
-        assert [repetition for _, repetition in found] == [1] * 6 + [2] * 6 + [3] * 6
-        assert all({cell for cell, r in found if r == repetition} == set(cells) for repetition in (1, 2, 3))
-        assert schedule(list(reversed(cells)), 3) == found
+        planned = schedule(cells, 3)
+        assert [repetition for _, repetition in planned] == [1] * 6 + [2] * 6 + [3] * 6
+        assert all({cell for cell, r in planned if r == repetition} == set(cells) for repetition in (1, 2, 3))
+        assert schedule(list(reversed(cells)), 3) == planned
 
     def test_a_shown_command_names_no_folders(self) -> None:
         shown = shown_command(
@@ -360,7 +360,7 @@ class TestSweep:
         assert sweep.all_cells(1) == [(0, 0), (0, 1), (1, 0)]
 
     def test_totals_add_up_cells_of_a_repetition(self) -> None:
-        found = [
+        measurements = [
             replace(measurement(Cell(way, strategy, "fp32"), repetition, seconds, prefix_s=seconds / 10))
             for way, strategy, repetition, seconds in (
                 ("sweep", "full", 1, 1.0),
@@ -370,7 +370,7 @@ class TestSweep:
                 ("separate", "full", 1, 10.0),
             )
         ]
-        shared, separate = sweep_report.totals(found, ("sweep", "separate"))
+        shared, separate = sweep_report.totals(measurements, ("sweep", "separate"))
         assert shared.seconds == Summary(5.0, 3.0, 7.0)
         assert shared.prefix_s.median == pytest.approx(0.5)
         assert sweep_report.against([shared, separate], "separate") == {"sweep": 0.5, "separate": 1.0}

@@ -54,7 +54,7 @@ class TestRandomCopy:
         assert matrices
         assert not any(copy[name].equal(original[name]) for name in matrices)
 
-    def test_has_the_same_configuration_tokeniser_and_hyper_parameters(self, registry: Any, tiny_bert: Path) -> None:
+    def test_has_the_same_configuration_tokenizer_and_hyper_parameters(self, registry: Any, tiny_bert: Path) -> None:
         (model,) = chosen_models([f"tiny={tiny_bert}"], registry)
         copy = random_copy(model)
         for path in tiny_bert.glob("*.json"):
@@ -138,13 +138,13 @@ class TestYardstick:
 
     @pytest.mark.parametrize("task", ["anger", "mdd", "sec", "svreg", "mq2q"])
     def test_beats_the_trivial_predictor(self, planned: Callable[..., PlannedRun], task: str) -> None:
-        found = yardstick(planned(task).inputs)
-        assert found.trivial + 0.05 < found.score <= 1
-        assert found.strength in (1.0, 10.0)
+        linear = yardstick(planned(task).inputs)
+        assert linear.trivial + 0.05 < linear.score <= 1
+        assert linear.strength in (1.0, 10.0)
 
     def test_one_label_in_the_train_rows_is_no_obstacle(self, planned: Callable[..., PlannedRun]) -> None:
-        found = yardstick(planned("ohsd", limit_train=1).inputs)
-        assert found.score == found.trivial
+        linear = yardstick(planned("ohsd", limit_train=1).inputs)
+        assert linear.score == linear.trivial
 
     def test_is_the_same_each_time(self, planned: Callable[..., PlannedRun]) -> None:
         first, second = (yardstick(planned("anger", limit_train=60).inputs) for _ in range(2))
@@ -161,10 +161,10 @@ class TestStatistics:
 
     def test_differences_are_taken_seed_by_seed(self) -> None:
         # The two vary by seed, their difference does not: 0.1 and 0.3 above, mean 0.2, t(0.975; 1) = 12.706205.
-        found = paired_difference({42: 0.5, 43: 0.9, 44: 0.7}, {43: 0.6, 42: 0.4})
-        assert found is not None
-        assert found.mean == pytest.approx(0.2)
-        assert found.half_width == pytest.approx(12.706205 * 0.1, rel=1e-6)
+        estimated = paired_difference({42: 0.5, 43: 0.9, 44: 0.7}, {43: 0.6, 42: 0.4})
+        assert estimated is not None
+        assert estimated.mean == pytest.approx(0.2)
+        assert estimated.half_width == pytest.approx(12.706205 * 0.1, rel=1e-6)
         assert paired_difference({42: 0.5}, {43: 0.5}) is None
 
     def test_the_change_of_time(self) -> None:
@@ -189,23 +189,23 @@ def results(*scores: tuple[float, float]) -> Results:
 
 class TestTables:
     def test_with_three_seeds(self) -> None:
-        found = results((0.7, 0.5), (0.8, 0.6), (0.9, 0.7))
-        (sheet,) = all_sheets(found)
+        compared = results((0.7, 0.5), (0.8, 0.6), (0.9, 0.7))
+        (sheet,) = all_sheets(compared)
         row = dict(zip(sheet.columns, sheet.rows[0], strict=True))
         assert row["rows"] == "2000/700"
         assert row["mini"] == "0.800 ± 0.248"
         assert (row["mini - random"], row["95 % interval"]) == ("+0.200", "[+0.200, +0.200]")
-        assert "excludes zero on 1 of 1 tasks (1 above, 0 below)" in closing_lines(found)[-1]
-        assert "above TF-IDF on 1 of 1" in closing_lines(found)[-1]
+        assert "excludes zero on 1 of 1 tasks (1 above, 0 below)" in closing_lines(compared)[-1]
+        assert "above TF-IDF on 1 of 1" in closing_lines(compared)[-1]
 
     def test_with_one_seed_there_is_no_interval(self) -> None:
-        found = results((0.5, 0.4))
-        (sheet,) = all_sheets(found)
+        compared = results((0.5, 0.4))
+        (sheet,) = all_sheets(compared)
         assert "nan" not in as_markdown(sheet)
         row = dict(zip(sheet.columns, sheet.rows[0], strict=True))
         assert (row["mini"], row["mini - random"], row["95 % interval"]) == ("0.500 ± –", "+0.100", "–")
-        assert "One seed gives no interval" in "".join(closing_lines(found))
-        assert document(found)["results"][0]["score"] == {
+        assert "One seed gives no interval" in "".join(closing_lines(compared))
+        assert document(compared)["results"][0]["score"] == {
             "mean": 0.5,
             "half_width": None,
             "values": 1,

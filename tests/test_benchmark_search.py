@@ -27,19 +27,19 @@ def test_the_sweep_is_asked_about_the_answer_of_a_search_with_its_settings(
     assert swept.code == 0, swept.err
     given = ["--sweep-uri", store, "--sweep-experiment", experiment, "--task", easy[0], "--model", str(model)]
     given += ["--tolerance", "30%", "--budget", "600%"]
-    code = main([*given, "--json", str(tmp_path / "found.json"), "--markdown", str(tmp_path / "found.md")])
+    code = main([*given, "--json", str(tmp_path / "content.json"), "--markdown", str(tmp_path / "content.md")])
     said = capsys.readouterr().out
-    found = json.loads((tmp_path / "found.json").read_text())
-    by_test = found["readings"][0]
+    content = json.loads((tmp_path / "content.json").read_text())
+    by_test = content["readings"][0]
     assert (by_test["metric"], by_test["smoothed"]) == ("test/score", False)
-    assert found["confirmed"] == (by_test["loss"] <= 0.3 * by_test["full"])
-    assert code == (0 if found["confirmed"] and found["budget_kept"] else 1)
-    assert found["sweep"]["runs"] == 6
-    assert found["search"]["compute"]["reused_runs"] == 0  # in a store of its own
+    assert content["confirmed"] == (by_test["loss"] <= 0.3 * by_test["full"])
+    assert code == (0 if content["confirmed"] and content["budget_kept"] else 1)
+    assert content["sweep"]["runs"] == 6
+    assert content["search"]["compute"]["reused_runs"] == 0  # in a store of its own
     # The first seed's runs are those of the sweep, trained anew.
-    assert f"answer: {found['search']['answer']}" in said
+    assert f"answer: {content['search']['answer']}" in said
     assert "the sweep confirms" in said or "the sweep does not confirm" in said
-    assert "smoothed over all cells" in (tmp_path / "found.md").read_text()
+    assert "smoothed over all cells" in (tmp_path / "content.md").read_text()
 
 
 def test_a_store_without_a_whole_sweep_is_refused(

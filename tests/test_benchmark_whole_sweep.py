@@ -43,9 +43,9 @@ class TestSampling:
         assert estimated_sum(measured, groups).total == pytest.approx(sum(times.values()))
 
     def test_the_error_is_that_of_neighbours(self) -> None:
-        found = estimated_sum({"a": 1.0, "c": 2.0}, [["a", "b"], ["c", "d"]])
-        assert found.total == 6.0
-        assert found.error == pytest.approx(math.sqrt((2.0 - 4.0) ** 2))
+        total = estimated_sum({"a": 1.0, "c": 2.0}, [["a", "b"], ["c", "d"]])
+        assert total.total == 6.0
+        assert total.error == pytest.approx(math.sqrt((2.0 - 4.0) ** 2))
 
 
 def test_the_operations_of_91_cells_are_half_of_so_many_full_runs(registry: Any, folders_of_its_own: None) -> None:

@@ -1,4 +1,4 @@
-"""A checkpoint is what its folder says, whole: weights, tokeniser and head, and nothing that lies beside them."""
+"""A checkpoint is what its folder says, whole: weights, tokenizer and head, and nothing that lies beside them."""
 
 from __future__ import annotations
 
@@ -248,13 +248,13 @@ class TestDigest:
         "name",
         ["bpe.codes", "merges.bpe", "vocab", "my.vocab", "source.spm", "x.tiktoken", "prophetnet.tokenizer", "كلمات"],
     )
-    def test_changes_with_any_file_that_a_tokeniser_may_read(self, tiny_bert: Path, tmp_path: Path, name: str) -> None:
+    def test_changes_with_any_file_that_a_tokenizer_may_read(self, tiny_bert: Path, tmp_path: Path, name: str) -> None:
         folder = copy_of(tiny_bert, tmp_path / "model")
-        found = [located(folder).digest]
+        digests = [located(folder).digest]
         for content in ("un", "deux"):
             (folder / name).write_text(content)
-            found.append(located(folder).digest)
-        assert len(set(found)) == 3
+            digests.append(located(folder).digest)
+        assert len(set(digests)) == 3
         assert name in wanted_names(["config.json", name])
 
     @pytest.mark.parametrize(
@@ -341,15 +341,15 @@ class TestTokenizer:
     @pytest.mark.parametrize(
         ("architecture", "damage", "said"),
         [
-            ("bert", without_tokenizer, "has no tokeniser (tokenizer.json or vocab.txt), so that every word would be"),
-            ("roberta", without_tokenizer, "has no tokeniser (merges.txt or tokenizer.json or vocab.json)"),
-            ("deberta-v2", without_tokenizer, "has no tokeniser (spm.model or tokenizer.json)"),
-            ("bert", with_special_words, "the tokeniser's vocabulary consists of special tokens only"),
+            ("bert", without_tokenizer, "has no tokenizer (tokenizer.json or vocab.txt), so that every word would be"),
+            ("roberta", without_tokenizer, "has no tokenizer (merges.txt or tokenizer.json or vocab.json)"),
+            ("deberta-v2", without_tokenizer, "has no tokenizer (spm.model or tokenizer.json)"),
+            ("bert", with_special_words, "the tokenizer's vocabulary consists of special tokens only"),
             ("bert", with_files(vocab__txt="\n".join(SPECIAL_ONLY)), "vocabulary consists of special tokens only"),
             (
                 "roberta",
                 with_files(vocab__txt="[UNK]\nword"),
-                "has no tokeniser (merges.txt or tokenizer.json or vocab",
+                "has no tokenizer (merges.txt or tokenizer.json or vocab",
             ),
             (
                 "roberta",
@@ -423,13 +423,13 @@ class TestPadding:
         ("options", "pad_id", "note"),
         [
             ({"pad": "[PAD]", "eos": None}, 0, None),
-            ({"pad": None, "eos": "[SEP]"}, 3, "the tokeniser has no padding token; batches are padded with '[SEP]'"),
+            ({"pad": None, "eos": "[SEP]"}, 3, "the tokenizer has no padding token; batches are padded with '[SEP]'"),
             ({"pad": None, "eos": "[SEP]", "pad_token_id": 4}, 4, "padded with '[MASK]' (id 4), which is masked"),
             ({"pad": "[PAD]", "eos": None, "pad_token_id": 1}, 1, "pads with id 0, config.json says 1; batches are"),
             ({"pad": "[PAD]", "eos": None, "pad_token_id": 9999}, 0, "pads with id 0, config.json says 9999"),
         ],
     )
-    def test_is_one_that_model_and_tokeniser_know(
+    def test_is_one_that_model_and_tokenizer_know(
         self, registry: Any, tmp_path: Path, options: dict[str, Any], pad_id: int, note: str | None
     ) -> None:
         folder = save_gpt2(tmp_path / "model", vocab_size=self.SIZE, **options)
@@ -442,7 +442,7 @@ class TestPadding:
         assert [note in told for told in plan.notes] == ([True] if note else [])
 
     def test_without_any_the_plan_says_what_to_do(self, registry: Any, tmp_path: Path) -> None:
-        with pytest.raises(UnavailableError, match="the tokeniser has no padding token; name one of its tokens"):
+        with pytest.raises(UnavailableError, match="the tokenizer has no padding token; name one of its tokens"):
             planned(registry, save_gpt2(tmp_path / "a", vocab_size=self.SIZE, pad=None, eos=None))
 
     def test_positions_go_on_counting_by_the_id_that_the_weights_were_trained_with(
@@ -497,9 +497,9 @@ class TestNames:
         folder = copy_of(tiny_bert, tmp_path / "mini")
         for order in (("mini", str(folder)), (str(folder), "mini")):
             runs = planned(registry, *map(Path, order)).runs
-            found = {str(run.inputs.model.checkpoint): run.spec for run in runs}
-            assert found.pop(str(folder)).model == f"mini-{located(folder).digest[:6]}"
-            assert [spec.model for spec in found.values()] == ["mini"]
+            specs = {str(run.inputs.model.checkpoint): run.spec for run in runs}
+            assert specs.pop(str(folder)).model == f"mini-{located(folder).digest[:6]}"
+            assert [spec.model for spec in specs.values()] == ["mini"]
 
     def test_that_are_long_or_have_no_letter_stay_apart(self, registry: Any, tiny_bert: Path, tmp_path: Path) -> None:
         given = ["ا" * 126 + "x", "ا" * 126 + "y", "m" * 255, "🤖", "🐫", "!!"]
@@ -522,7 +522,7 @@ class TestTexts:
         return replace(run, inputs=replace(run.inputs, model=model))
 
     @pytest.mark.usefixtures("folders_of_its_own")
-    def test_that_the_tokeniser_does_not_know_are_told_of(self, registry: Any, tiny_bert: Path, tmp_path: Path) -> None:
+    def test_that_the_tokenizer_does_not_know_are_told_of(self, registry: Any, tiny_bert: Path, tmp_path: Path) -> None:
         folder = copy_of(tiny_bert, tmp_path / "latin")
         content = json.loads((folder / "tokenizer.json").read_text())
         known = {p: i for p, i in content["model"]["vocab"].items() if p.isascii()}
@@ -530,7 +530,7 @@ class TestTexts:
         (folder / "tokenizer.json").write_text(json.dumps(content))
         plan = planned(registry, folder)
         assert any(
-            "of the tokens of the first 16 train texts are unknown to the tokeniser" in note for note in plan.notes
+            "of the tokens of the first 16 train texts are unknown to the tokenizer" in note for note in plan.notes
         )
         (run,) = plan.runs
         result, _ = execute(run.spec, run.inputs)
@@ -547,7 +547,7 @@ class TestTexts:
         texts = iter(range(1000))
         run = self.run_of(registry, folder, lambda text: "" if next(texts) % 4 == 0 else text)
         result, _ = execute(run.spec, run.inputs)
-        assert "4 of 16 train texts had nothing left after normalisation and tokenisation" in result.notes
+        assert "4 of 16 train texts had nothing left after normalisation and tokenization" in result.notes
         assert sum("texts had nothing left" in note for note in result.notes) == 3
 
     @pytest.mark.usefixtures("folders_of_its_own")

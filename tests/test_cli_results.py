@@ -91,7 +91,7 @@ class TestCompare:
     def test_a_name_that_no_run_bears_is_said(self, ask: Any) -> None:
         said = ask("compare", "-t", "ohsd", "-s", "bottom3top4", "-s", "bottom3top5")
         assert said.code == 0
-        assert "--strategy bottom3top5: no finished run of it is among the selected runs" in said.err
+        assert "--strategy bottom3top5: none of the selected finished runs uses it" in said.err
         assert "bottom3top4:" not in said.err
 
     def test_json_and_csv_hold_numbers(self, ask: Any, filled: Connection) -> None:
@@ -216,7 +216,10 @@ class TestOddStores:
         connection, call = odd
         said = call(command, *arguments)
         assert (said.code, said.out) == (1, "")
-        assert f"no finished run in experiment {experiment!r} is among those asked for. alue-bench run" in said.err
+        assert (
+            f"experiment {experiment!r} has no finished run that fits the options. Start some with: alue-bench run"
+            in said.err
+        )
         put(connection, "full", 42, 0.9, status="FAILED")
         said = call(command, *arguments)
         assert said.code == 1
@@ -244,7 +247,7 @@ class TestOddStores:
         assert call("export", "out").code == 0
 
     def test_very_many_runs(self, alue_bench: CommandLine, own_store: str, filled: Connection, tmp_path: Path) -> None:
-        """As many as a CI machine plants in a few seconds; `benchmarks.large_store` times ten thousand."""
+        """The store has as many runs as CI can plant in seconds; `benchmarks.large_store` times ten thousand."""
         big = tmp_path / "big.db"
         multiply(Path(filled.uri.removeprefix("sqlite:///")), big, 40)
         where = ("--tracking-uri", f"sqlite:///{big}", "--experiment", filled.experiment)

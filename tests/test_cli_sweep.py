@@ -186,21 +186,21 @@ def test_an_axis_wins_over_a_recipe_and_is_said_once_otherwise(sweep: CommandLin
     study.write_text("lr = 1e-5\n")
     refused = sweep(*axis, "--config", study)
     assert refused.code == 2
-    assert f"lr of study {study} and --grid lr=… both say it" in refused.err
+    assert f"lr of study {study} and --grid lr=… set the same value twice" in refused.err
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("--grid", "bottom=9..5"), "bottom=9..5 ends before it begins"),
-        (("--grid", "lr=1e-4,1e-3", "--lr", "1e-5"), "--lr and --grid lr=… both say it"),
-        (("--grid", "bottom-top,seed=1..3", "--seeds", "2"), "--seeds and --grid seed=… both say it"),
+        (("--grid", "lr=1e-4,1e-3", "--lr", "1e-5"), "--lr and --grid lr=… set the same value twice"),
+        (("--grid", "bottom-top,seed=1..3", "--seeds", "2"), "--seeds and --grid seed=… set the same value twice"),
         (("--grid", "bottom=0,lr=0"), "grid: lr"),
         (("--grid", "lr=1e-4,1e-3"), "--grid does not say what to freeze; add bottom-top"),
-        (("--grid", "bottom=9..11"), "--grid freezes more layers than the 4 of tiny-bert; take smaller numbers"),
+        (("--grid", "bottom=9..11"), "--grid freezes more layers than the 4 of tiny-bert; use smaller numbers"),
         (("--grid", "strategy=nonsense"), "nonsense"),
-        (("--tolerance", "a little"), "'a little' is no part of full fine-tuning's score; say it as 1%"),
-        (("--tolerance", "0.01"), "is no part of full fine-tuning's score"),
+        (("--tolerance", "a little"), "'a little' is not a share of full fine-tuning's score; write it as 1%"),
+        (("--tolerance", "0.01"), "is not a share of full fine-tuning's score"),
     ],
 )
 def test_misuse_is_told_in_a_sentence(sweep: CommandLine, arguments: tuple[str, ...], said: str) -> None:

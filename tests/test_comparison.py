@@ -1,4 +1,4 @@
-"""Which runs are compared, and what is said of them: numbers, verdicts, and what keeps two runs apart."""
+"""Comparisons: which runs are compared, their numbers and verdicts, and what keeps two runs apart."""
 
 from __future__ import annotations
 
@@ -79,10 +79,10 @@ class TestABlock:
         assert row.score.mean == pytest.approx(np.mean(list(ours.values())))
         # t with 2 degrees of freedom, 97.5 %: 4.3027
         assert row.score.half_width == pytest.approx(4.3027 * np.std(list(ours.values()), ddof=1) / 3**0.5, rel=1e-4)
-        found = difference(block, "bottom3top4")
-        assert found.mean == pytest.approx(np.mean([ours[seed] - theirs[seed] for seed in ours]))
-        assert (found.seeds, found.verdict, found.stars) == (3, Verdict.WORSE, "***")
-        assert found.improvement == 0
+        change = difference(block, "bottom3top4")
+        assert change.mean == pytest.approx(np.mean([ours[seed] - theirs[seed] for seed in ours]))
+        assert (change.seeds, change.verdict, change.stars) == (3, Verdict.WORSE, "***")
+        assert change.improvement == 0
         assert full.difference is None
         assert row.time_change is not None
         assert row.time_change.mean == pytest.approx(np.mean([(50 + seed) / (100 + seed) - 1 for seed in SEEDS]))
@@ -112,30 +112,30 @@ class TestAVerdict:
     def test_is_never_given_on_one_seed_or_two(self, put: Any, compared: Any) -> None:
         for number, seed in enumerate(SEEDS[:2], 1):
             put("full", seed, 0.95), put("head-only", seed, 0.5)
-            found = difference(only(compared()), "head-only")
-            assert (found.verdict, found.stars) == (Verdict.TOO_FEW_SEEDS, "")
-            assert found.reason.startswith(f"{number} seed")
-            assert found.p_corrected is None
+            change = difference(only(compared()), "head-only")
+            assert (change.verdict, change.stars) == (Verdict.TOO_FEW_SEEDS, "")
+            assert change.reason.startswith(f"{number} seed")
+            assert change.p_corrected is None
 
     def test_one_seed_may_be_tested_over_examples_and_still_says_nothing_of_other_seeds(
         self, put: Any, compared: Any
     ) -> None:
         put("full", 42, 0.95), put("head-only", 42, 0.5)
-        found = difference(only(compared(resamples=200)), "head-only")
-        assert found.p_examples == pytest.approx(1 / 201)
-        assert found.bootstrap is not None
-        assert found.bootstrap[1] < 0
-        assert found.verdict is Verdict.TOO_FEW_SEEDS
+        change = difference(only(compared(resamples=200)), "head-only")
+        assert change.p_examples == pytest.approx(1 / 201)
+        assert change.bootstrap is not None
+        assert change.bootstrap[1] < 0
+        assert change.verdict is Verdict.TOO_FEW_SEEDS
 
     def test_of_two_that_are_alike_is_undecided_and_says_what_would_be_seen(self, put: Any, compared: Any) -> None:
         for seed in SEEDS:
             put("full", seed, 0.8), put("head-only", seed, 0.8)
-        found = difference(only(compared()), "head-only")
-        assert (found.verdict, found.stars) == (Verdict.UNDECIDED, "")
-        assert found.detectable is not None
-        assert found.detectable > abs(found.mean)
-        assert found.test is not None
-        assert abs(found.mean) < found.test.half_width
+        change = difference(only(compared()), "head-only")
+        assert (change.verdict, change.stars) == (Verdict.UNDECIDED, "")
+        assert change.detectable is not None
+        assert change.detectable > abs(change.mean)
+        assert change.test is not None
+        assert abs(change.mean) < change.test.half_width
 
     def test_is_corrected_for_all_that_are_shown(self, put: Any, compared: Any) -> None:
         for seed in SEEDS:
@@ -145,13 +145,13 @@ class TestAVerdict:
         comparison = compared()
         assert comparison.tested == 4
         for row in only(comparison).rows[1:]:
-            found = row.difference
-            assert found is not None
-            assert found.test is not None
-            assert found.p_corrected is not None
-            assert found.p_corrected >= found.test.p_value
-        found = [row.difference for row in only(comparison).rows[1:]]
-        smallest = min(found, key=lambda one: one.test.p_value)  # type: ignore[union-attr]
+            change = row.difference
+            assert change is not None
+            assert change.test is not None
+            assert change.p_corrected is not None
+            assert change.p_corrected >= change.test.p_value
+        changes = [row.difference for row in only(comparison).rows[1:]]
+        smallest = min(changes, key=lambda one: one.test.p_value)  # type: ignore[union-attr]
         assert smallest.p_corrected == pytest.approx(min(1, 4 * smallest.test.p_value))
 
     def test_pairs_by_seed(self, put: Any, compared: Any) -> None:
@@ -160,21 +160,21 @@ class TestAVerdict:
 
     def test_needs_a_seed_in_common(self, put: Any, compared: Any) -> None:
         put("full", 42), put("head-only", 43)
-        found = difference(only(compared()), "head-only")
-        assert (found.verdict, found.reason) == (Verdict.NOT_TESTED, "it has no seed in common with the baseline")
+        change = difference(only(compared()), "head-only")
+        assert (change.verdict, change.reason) == (Verdict.NOT_TESTED, "it has no seed in common with the baseline")
 
     def test_needs_the_predictions(self, put: Any, compared: Any) -> None:
         for seed in SEEDS:
             put("full", seed), put("head-only", seed, keep_predictions=seed != 44)
-        found = difference(only(compared()), "head-only")
-        assert found.verdict is Verdict.NOT_TESTED
-        assert "predictions.csv of run" in found.reason
+        change = difference(only(compared()), "head-only")
+        assert change.verdict is Verdict.NOT_TESTED
+        assert "predictions.csv of run" in change.reason
 
     def test_of_the_same_predictions_is_undecided(self, put: Any, compared: Any) -> None:
         for seed in SEEDS:
             put("full", seed, draws=1), put("same", seed, draws=1)  # names of one length: the same draws
-        found = difference(only(compared()), "same")
-        assert (found.mean, found.verdict, found.p_corrected) == (0, Verdict.UNDECIDED, 1)
+        change = difference(only(compared()), "same")
+        assert (change.mean, change.verdict, change.p_corrected) == (0, Verdict.UNDECIDED, 1)
 
 
 AT_TRIVIAL = {"test/trivial_score": 0.49, "test/above_trivial_error": 0.035}
@@ -189,8 +189,8 @@ class TestABaselineThatLearntNothing:
                 put(strategy, seed, 0.5, more=AT_TRIVIAL)
         comparison = compared()
         block = only(comparison)
-        found = difference(block, "head-only")
-        assert (found.verdict, found.stars) == (Verdict.NOTHING_LEARNT, "")
+        change = difference(block, "head-only")
+        assert (change.verdict, change.stars) == (Verdict.NOTHING_LEARNT, "")
         assert block.unlearnt is not None
         assert block.unlearnt.trivial == 0.49
         assert any("full did not learn: its test score" in note for note in block.notes)
@@ -310,8 +310,8 @@ class TestOtherKindsOfTask:
         assert difference(multilabel, "head-only").verdict is Verdict.WORSE
         assert difference(regression, "head-only").verdict is Verdict.WORSE
         (spearman,) = compared(metric="spearman").blocks
-        found = difference(spearman, "head-only")
-        assert (found.verdict, found.reason) == (Verdict.NOT_TESTED, "there is no test of spearman over examples")
+        change = difference(spearman, "head-only")
+        assert (change.verdict, change.reason) == (Verdict.NOT_TESTED, "there is no test of spearman over examples")
 
 
 def test_a_mean_that_leaves_undefined_scores_out_says_so(connection: Connection, compared: Any) -> None:

@@ -212,14 +212,14 @@ class TestTask:
     @pytest.mark.parametrize(
         ("read", "words"),
         [
-            (lambda path: (row for row in read_strictly(path) if isinstance(row, Example)), "without a word"),
+            (lambda path: (row for row in read_strictly(path) if isinstance(row, Example)), "is not reported"),
             (lambda path: shifted(path, BadRow, 1), "reported at line 4 instead of 3"),
-            (lambda path: shifted(path, Example, -5), "let the reader count lines from 1"),
-            (lambda path: iter(path.read_text("utf-8").split("\n")), "let it yield Example or BadRow"),
+            (lambda path: shifted(path, Example, -5), "the reader must count lines from 1"),
+            (lambda path: iter(path.read_text("utf-8").split("\n")), "yield an Example or a BadRow"),
             (lambda path: itertools.chain(read_strictly(path), [None]), "yields None as row 5"),
-            (lambda path: list(read_strictly(path)).clear(), "it returned None in the place of rows"),
-            (lambda path: changed(path, line="1"), "give line an int, not '1'"),
-            (lambda path: changed(path, id=7), "give id a text, not 7"),
+            (lambda path: list(read_strictly(path)).clear(), "it returned None instead of rows"),
+            (lambda path: changed(path, line="1"), "line must be an int, not '1'"),
+            (lambda path: changed(path, id=7), "id must be a string, not 7"),
             (lambda path: changed(path, text=None), "the text is empty"),
             (lambda path: changed(path, text="yes", target="yes"), "the text of every row is its gold label"),
             (lambda path: read_carelessly(path), "makes the reader raise UnicodeDecodeError"),
@@ -239,7 +239,7 @@ class TestTask:
 class TestTaskWithoutSample:
     def test_is_checked_as_far_as_it_goes_with_a_note_of_the_rest(self, good_task: Task) -> None:
         without = dataclasses.replace(good_task, sample=None)
-        with pytest.warns(ConformanceWarning, match="its rows, splits and labels were not tried") as caught:
+        with pytest.warns(ConformanceWarning, match="its rows, splits and labels were not checked") as caught:
             check_task(without)
         assert [Path(warning.filename) for warning in caught] == [Path(__file__)]
         with pytest.warns(ConformanceWarning), pytest.raises(ConformanceError, match="does not state its licence"):
@@ -249,7 +249,7 @@ class TestTaskWithoutSample:
         ("read", "words"),
         [
             (lambda: iter(()), "cannot be called with a path"),
-            (lambda path: None, "returns None; let it yield"),
+            (lambda path: None, "returns None; it must yield"),
             (lambda path: iter([Example("0", "نص", None, "yes", 1)]), "finds rows in an empty file"),
         ],
         ids=itertools.count(),
@@ -338,7 +338,7 @@ class TestBinaryReaders:
     @pytest.mark.parametrize(
         ("change", "words"),
         [
-            ({"text": str}, "with nothing but nulls is taken without a word"),
+            ({"text": str}, "with nothing but nulls is not reported"),
             ({"text": len}, "with nothing but nulls makes the reader raise TypeError"),
         ],
         ids=["takes null for a text", "fails on null"],
@@ -414,7 +414,7 @@ class TestModel:
             ({"name": "Upper"}, "name must match"),
             ({"citation": ""}, "does not state its citation"),
             ({"languages": ()}, "does not state its languages"),
-            ({"normalisation": Model.normalisation}, "normalisation does not say what it does"),
+            ({"normalisation": Model.normalisation}, "describe in normalisation what it does"),
             ({"defaults": {"lr": "high"}}, "lr is 'high'; it must be of type float"),
             ({"defaults": {"max_length": 257}}, "the model has positions for 256 tokens; give at most 256"),
             (
@@ -423,22 +423,22 @@ class TestModel:
             ),
             ({"architecture": BERT_OF_64_POSITIONS}, "max_position_embeddings=64, but config.json 256"),
             ({"architecture": {"model_type": "brt"}}, "its plugin's architecture cannot be used"),
-            ({"languages": ("ar", "zh")}, "the tokeniser knows no word of texts in Chinese script"),
+            ({"languages": ("ar", "zh")}, "the tokenizer knows no word of texts in Chinese script"),
             ({"normalise": lambda text: text + "."}, "normalise is not idempotent"),
-            ({"normalise": lambda text: text.split()}, "returned a list; let it return a str"),
+            ({"normalise": lambda text: text.split()}, "returned a list; it must return a str"),
             ({"normalise": lambda text: text[0] + text[1:]}, "normalise('') raised IndexError"),
             ({"normalise": lambda text: text.encode("ascii").decode()}, "raised UnicodeEncodeError"),
             ({"normalise": lambda text: f"{random.random()}"}, "gives another text the second time"),
             ({"normalise": lambda text: __import__("no_such_package")}, "name it in requires"),
             ({"normalise": lambda text: ""}, "normalise leaves 0 of"),
             ({"normalise": lambda text: text[:6]}, "letters of a text in Arabic script"),
-            ({"normalise": lambda text: "نص"}, "makes one text of all texts in Arabic script"),
+            ({"normalise": lambda text: "نص"}, "turns all texts into one text in Arabic script"),
             ({"normalise": lambda text: re.sub("[\u0600-\u06ff]", "", text)}, "letters of a text in Arabic script"),
             (
                 {"normalise": lambda text: text.encode("ascii", "ignore").decode(), "languages": ("en", "ru")},
                 "letters of a text in Cyrillic script: 'Комната чистая и тихая' becomes",
             ),
-            ({"normalise": lambda text: text or "\ud800"}, "returned half a surrogate pair"),
+            ({"normalise": lambda text: text or "\ud800"}, "returned half of a surrogate pair"),
             ({"checkpoint": "mini"}, "is not a hub id like 'owner/name'"),
             ({"checkpoint": Path("mini")}, "write Path(__file__).parent / 'mini'"),
             ({"checkpoint": Path("nowhere")}, "nowhere is not a folder"),
@@ -454,7 +454,7 @@ class TestModel:
             ("config.json", "num_hidden_layers", None, "the checkpoint cannot be used"),
             ("config.json", "vocab_size", 50, "but the model has 50 embeddings"),
             ("config.json", "model_type", "no-such-type", "the checkpoint cannot be used"),
-            ("tokenizer_config.json", "pad_token", None, "the tokeniser has no padding token"),
+            ("tokenizer_config.json", "pad_token", None, "the tokenizer has no padding token"),
         ],
     )
     def test_broken_checkpoint(self, tmp_path: Path, file: str, setting: str, value: object, words: str) -> None:
@@ -471,9 +471,9 @@ class TestModel:
         ("file", "content", "words"),
         [
             ("model.safetensors", b"\x08\x00\x00\x00\x00\x00\x00\x00{}", "safetensors has 100000 bytes instead of"),
-            ("tokenizer.json", None, "the tokeniser"),
+            ("tokenizer.json", None, "the tokenizer"),
         ],
-        ids=["weights cut off", "no tokeniser"],
+        ids=["weights cut off", "no tokenizer"],
     )
     def test_incomplete_checkpoint(self, tmp_path: Path, file: str, content: bytes | None, words: str) -> None:
         for path in MINI.iterdir():
@@ -526,7 +526,7 @@ def family(of: Callable[[str], Any] = parse, **changes: object) -> StrategyFamil
 
 
 def family_of(kind: type[First], **changes: object) -> StrategyFamily:
-    return family(lambda name: kind(found.layers) if (found := parse(name)) is not None else None, **changes)
+    return family(lambda name: kind(parsed.layers) if (parsed := parse(name)) is not None else None, **changes)
 
 
 class Misnamed(First):
@@ -741,7 +741,7 @@ class TestStrategy:
             (family(raises_key_error), "parse('no-such-strategy') raises KeyError"),
             (family(claims_everything), "parse('no-such-strategy') returns First(layers=2)"),
             (family(lambda name: name), "but parse returns 'first2'"),
-            (family_of(Misnamed), "let the name parse to the same strategy"),
+            (family_of(Misnamed), "parse must return the same strategy for this name"),
             (family_of(Spaced), "its name 'first 2' must match"),
             (family_of(WithIdentity), "parsing its name twice gives unequal values"),
             (family_of(Unhashable), "have no equal hash"),
@@ -751,23 +751,23 @@ class TestStrategy:
             (family_of(OfAnotherShape), "return a FreezePlan of the shape it is given"),
             (family_of(KeepsUpsideDown), "return a tuple of layers from low to high"),
             (family_of(CountsDroppedLayers), "return a FreezePlan of the shape it is given"),
-            (family_of(AdapterBesideWeights), "let both speak of adapters, or neither"),
-            (family_of(AdapterOfNoKind), "mend the kind or the options of its Adapter"),
+            (family_of(AdapterBesideWeights), "both must name an adapter, or neither"),
+            (family_of(AdapterOfNoKind), "correct the kind or the options of its Adapter"),
             (family_of(NeverAsked), "revise is never called"),
             (family_of(Moody), "revise gives different plans"),
             (family_of(Forgetful), "return a FreezePlan of the same shape"),
             (family_of(BreaksPromise), "the frozen prefix shrinks"),
             (family_of(ReadsNormsItDidNotAskFor), "revise raises IndexError"),
             (family_of(Deep), "fits no encoder of 1 to 24 layers"),
-            (family_of(Idle), "'first2' freezes nothing, leaves out no layer and puts in no adapter"),
+            (family_of(Idle), "'first2' freezes nothing, removes no layer and inserts no adapter"),
             (family_of(Idle, title="Everything trains but N layers"), "'first2' freezes nothing"),
             (family_of(Nameless), "'first2': name raises ZeroDivisionError"),
-            (family_of(OneForAll), "strategy 'first3' and strategy 'first2' do the same to every encoder"),
+            (family_of(OneForAll), "strategy 'first3' and strategy 'first2' have the same effect on every encoder"),
             (family_of(NeverActs), "revise froze nothing in 5 trainings"),
             (family_of(AskedInVain), "but there is no revise to call"),
             (family_of(BareTrained), "trained is 'bias'; it must be weights, biases, adapters"),
             (family_of(AdapterOfASet), "its options are not JSON-like"),
-            (family(claims_full), "parse('full') returns First(layers=2), but that name is of the family 'full'"),
+            (family(claims_full), "parse('full') returns First(layers=2), but that name belongs to the family 'full'"),
         ],
         ids=itertools.count(),
     )

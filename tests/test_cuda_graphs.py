@@ -20,7 +20,7 @@ from alue_bench import FreezePlan, Labels
 from alue_bench.contract.errors import TrainingError, UsageError
 from alue_bench.contract.spec import HyperParameters
 from alue_bench.data.batches import Padding, batches
-from alue_bench.data.tokenisation import TokenisedSplit
+from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.bert.dropout import DropoutMasks
 from alue_bench.training.config import TrainingConfig
@@ -66,7 +66,7 @@ class Again:
 
 
 class Refusing(Again):
-    """As CUDA does with what it cannot record."""
+    """A recorder that fails as CUDA does with a step that it cannot record."""
 
     def __init__(self, said: str) -> None:
         super().__init__()
@@ -76,10 +76,10 @@ class Refusing(Again):
         raise RuntimeError(self.said)
 
 
-def split_of(lengths: list[int]) -> TokenisedSplit:
+def split_of(lengths: list[int]) -> TokenizedSplit:
     rng = np.random.default_rng(1)
     ids = torch.from_numpy(rng.integers(5, 60, sum(lengths)))
-    return TokenisedSplit(
+    return TokenizedSplit(
         input_ids=ids,
         token_type_ids=torch.zeros_like(ids),
         offsets=torch.tensor([0, *np.cumsum(lengths)]),
@@ -138,17 +138,17 @@ class TestAReplayedTraining:
     def test_ends_where_the_plain_one_does(self, trained: Any, plan: str, precision: Any) -> None:
         device, recorder = Device("cpu", precision), Again()
         plain, expected = trained(plan, device=device)
-        recorded, found = trained(plan, recorder, device)
+        recorded, weights = trained(plan, recorder, device)
         assert plain.recorded_shapes == 0
         assert 0 < recorder.recorded == recorded.recorded_shapes < recorder.replayed
         assert recorder.replayed + recorder.run_at_once == 2 + recorded.steps  # two to warm up on
-        assert all(torch.equal(found[name], value) for name, value in expected.items())
+        assert all(torch.equal(weights[name], value) for name, value in expected.items())
         assert losses(recorded) == losses(plain)
 
     def test_and_with_clipping_by_component_and_no_clipping(self, trained: Any) -> None:
         for how in ({"clip": 0.0}, {"clip": 0.01, "clip_by": "component"}):
-            (_, expected), (_, found) = trained(**how), trained(recorder=Again(), **how)
-            assert all(torch.equal(found[name], value) for name, value in expected.items())
+            (_, expected), (_, weights) = trained(**how), trained(recorder=Again(), **how)
+            assert all(torch.equal(weights[name], value) for name, value in expected.items())
 
     def test_says_why_a_step_cannot_be_recorded(self, trained: Any) -> None:
         with pytest.raises(TrainingError, match=r"operation not permitted.*leave out --cuda-graphs"):
@@ -156,9 +156,9 @@ class TestAReplayedTraining:
 
     def test_goes_on_unrecorded_where_the_memory_holds_a_step_but_no_recording(self, trained: Any) -> None:
         (_, expected) = trained(recorder=Again())
-        training, found = trained(recorder=Refusing("CUDA error: out of memory"))
+        training, weights = trained(recorder=Refusing("CUDA error: out of memory"))
         assert (training.micro_batch, training.recorded_shapes) == (HYPER.batch_size, 0)
-        assert all(torch.equal(found[name], value) for name, value in expected.items())
+        assert all(torch.equal(weights[name], value) for name, value in expected.items())
 
     def test_leaves_no_gradients_behind(self, trained: Any) -> None:
         kept: list[Any] = []
@@ -221,15 +221,15 @@ def test_a_cpu_has_none(run: CommandLine) -> None:
 
 
 def test_parts_of_a_batch_are_not_recorded() -> None:
-    """As after a checkpoint of a training whose memory did not hold the batch: each part counts for its share."""
-    batch, found = next(batches(SPLIT, [np.arange(4)], Padding(0))), []
+    """The state is as after a checkpoint of a training with too little memory: each part counts for its share."""
+    batch, updates = next(batches(SPLIT, [np.arange(4)], Padding(0))), []
     for recorder in (None, Again):
         *_, updater = whole_model(recorder)
         updater.micro_batch = 2
         for _ in range(3):
             loss, norm = updater.update(batch, 1e-3)
-        found.append((float(loss), float(norm), updater.recorded_shapes))
-    assert found[0] == found[1]
+        updates.append((float(loss), float(norm), updater.recorded_shapes))
+    assert updates[0] == updates[1]
 
 
 @GPU
@@ -242,7 +242,7 @@ class TestOnAGpu:
         device = Device("cuda", precision, graphs=True)
         _, expected = trained(plan, Again(), device)
         for _ in range(2):
-            recorded, found = trained(plan, None, device)
+            recorded, weights = trained(plan, None, device)
             assert recorded.recorded_shapes > 0
             for name, value in expected.items():
-                torch.testing.assert_close(found[name], value, rtol=tolerance, atol=tolerance)
+                torch.testing.assert_close(weights[name], value, rtol=tolerance, atol=tolerance)

@@ -74,9 +74,9 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     # What a leaderboard wants
     "id": (lambda: Submission(file="a.tsv", id="index"), "id is 'index'; it must be 'given', 'row' or None"),  # type: ignore[arg-type]
     "folder above": (lambda: Submission(file=".."), "must be a file's name without a folder"),
-    "header of letters": (lambda: Submission(file="a.tsv", header="id"), "it must be a tuple of texts"),  # type: ignore[arg-type]
-    "header with a tab": (lambda: Submission(file="a.tsv", header=("a\tb",)), "holds a tab or a line end"),
-    "numbers written": (lambda: Submission(file="a.tsv", encode={"no": 0}), "a mapping from texts to texts"),  # type: ignore[dict-item]
+    "header of letters": (lambda: Submission(file="a.tsv", header="id"), "it must be a tuple of strings"),  # type: ignore[arg-type]
+    "header with a tab": (lambda: Submission(file="a.tsv", header=("a\tb",)), "contains a tab or a line end"),
+    "numbers written": (lambda: Submission(file="a.tsv", encode={"no": 0}), "a mapping from strings to strings"),  # type: ignore[dict-item]
     "leaderboard": (lambda: Submission(file="a.tsv", leaderboard=" "), "does not state its leaderboard"),
     "all written alike": (
         lambda: task(submission=Submission(file="a.tsv", encode={"no": "1", "yes": "1"})),
@@ -94,7 +94,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     # Labels
     "three of two": (lambda: Labels(TargetKind.BINARY, ("a", "b", "c")), "a binary task has two labels, not 3"),
     "twice": (lambda: Labels.multiclass("a", "b", "a"), "names holds 'a' twice"),
-    "no letters": (lambda: Labels.binary("a", " "), "none of its texts may be empty"),
+    "no letters": (lambda: Labels.binary("a", " "), "none of its strings may be empty"),
     "line end": (lambda: Labels.binary("a", "b\n"), "holds a tab, a line end or another control character"),
     "threshold": (lambda: Labels.multilabel("a", "b", threshold=True), "threshold is True; it must be of type float"),
     # Files and splits
@@ -102,7 +102,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "backslash": (lambda: DataFile("a\\train.tsv", print), "must be a path below the data folder"),
     "case alone": (
         lambda: task(test=DataFile("Train.tsv", Delimited(**READ))),
-        "'train.tsv' and 'Test.tsv'".replace("Test", "Train") + " differ by case alone",
+        "'train.tsv' and 'Test.tsv'".replace("Test", "Train") + " differ only in case",
     ),
     "seed": (lambda: HeldOut(0.1, seed=-1), "seed -1 is not at least 0"),
     "protocol": (lambda: Splits(test=HeldOut(0.1), protocol=""), "does not state its protocol"),
@@ -120,7 +120,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "text is label": (lambda: delimited(target=0), "column 0 cannot be two of text, text_pair and target"),
     "text is text": (lambda: delimited(columns=3, text_pair=0), "column 0 cannot be two of text, text_pair and target"),
     "a list of columns": (lambda: delimited(target=["a", "b"]), "target is ['a', 'b']; it must be of type"),
-    "no delimiter": (lambda: delimited(delimiter=""), "delimiter '' cannot part the columns"),
+    "no delimiter": (lambda: delimited(delimiter=""), "delimiter '' cannot separate the columns"),
     "long delimiter": (lambda: Delimited(**HEADED, quoted=True, delimiter="||"), "must be one character"),
     "decoded to numbers": (lambda: delimited(decode={"0": 0}), "decode is {'0': 0}; it must be a mapping"),
     "decoded to no label": (
@@ -163,7 +163,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
     "flag": (lambda: FreezePlan(SHAPE, embeddings="yes"), "embeddings is 'yes'; it must be of type bool"),  # type: ignore[arg-type]
     "half a layer": (lambda: FreezePlan(SHAPE, frozenset({0.5})), "'float' object cannot be interpreted"),  # type: ignore[arg-type]
     "half an epoch": (lambda: Revisions(per_epoch=0.5), "per_epoch is 0.5; it must be of type int"),  # type: ignore[arg-type]
-    "a set of modules": (lambda: Adapter("LORA", {"target_modules": {"query"}}), "give lists in place of sets"),
+    "a set of modules": (lambda: Adapter("LORA", {"target_modules": {"query"}}), "use lists instead of sets"),
 }
 
 

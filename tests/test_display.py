@@ -52,7 +52,7 @@ BLOCKS = ("root", "paragraph", "heading", "bullet_list", "list_item", "table", "
 
 
 def text_of(node: SyntaxTreeNode) -> str:
-    """What a reader sees of rendered Markdown, which is to have blocks and strong texts and no other nodes."""
+    """Return the visible text of rendered Markdown, which may have blocks and strong texts and no other nodes."""
     if node.type in TEXT_NODES:
         return node.content
     assert node.type in (*BLOCKS, "inline", "strong"), node.type
@@ -88,7 +88,7 @@ COMMANDS = {written: sign for sign, written in LATEX.items() if sign != "\n"}
 
 
 def read_latex(source: str) -> str:
-    """What LaTeX would set: commands and groups taken away, ligatures made."""
+    """Return the text that LaTeX would set: without commands and groups, with ligatures."""
     tokens = re.findall(r"\\symbol\{34\}|\\[a-zA-Z]+\{\}|\\.|\$[^$]*\$|\{[\[\]*]\}|---?|,,|\{\}|.", source, re.DOTALL)
     set_as = {**COMMANDS, "--": "–", "---": "—", ",,": "„", "{}": ""}
     assert not [token for token in tokens if token in LATEX]

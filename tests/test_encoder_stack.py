@@ -19,7 +19,7 @@ from alue_bench.contract.strategy import EncoderShape
 from alue_bench.data.batches import Padding, collate
 from alue_bench.data.location import DataFolder
 from alue_bench.data.splits import load_rows
-from alue_bench.data.tokenisation import TokenCache
+from alue_bench.data.tokenization import TokenCache
 from alue_bench.planning.build import build_plan
 from alue_bench.planning.request import PlanRequest
 from alue_bench.running.run import execute
@@ -91,7 +91,7 @@ def tokens_of(folder: Path, cache: Path, split: str = "train", limit: int = 24) 
     model = Model(name="tiny", title="tiny", checkpoint=folder)
     checkpoint = locate_checkpoint(model)
     tokenizer = load_tokenizer(checkpoint)
-    tokenised = TokenCache(cache).tokenised(
+    tokenized = TokenCache(cache).tokenized(
         rows.splits[split],
         labels=LABELS,
         model=model,
@@ -99,7 +99,7 @@ def tokens_of(folder: Path, cache: Path, split: str = "train", limit: int = 24) 
         tokenizer=tokenizer,
         max_length=24,
     )
-    return tokenised, Padding(tokenizer.pad_token_id)
+    return tokenized, Padding(tokenizer.pad_token_id)
 
 
 def parts(stack: EncoderStack) -> dict[str, list[int]]:
@@ -288,7 +288,7 @@ class TestLoading:
         same = zip(safe.model.parameters(), pickled.model.parameters(), strict=True)
         assert all(torch.equal(p, q) for p, q in same)
 
-    def test_the_digest_follows_weights_configuration_and_tokeniser(self, tmp_path: Path) -> None:
+    def test_the_digest_follows_weights_configuration_and_tokenizer(self, tmp_path: Path) -> None:
         save_tiny_model("bert", tmp_path / "m")
         model = Model(name="m", title="m", checkpoint=tmp_path / "m")
         digests = [locate_checkpoint(model).digest]

@@ -62,13 +62,13 @@ class TestCounting:
         assert halved["here"]["flops"] == whole["here"]["flops"]
 
     def test_totals_are_sums(self, run: CommandLine) -> None:
-        found = estimate_of(run, "-s", "full", "-s", "top1", "--seeds", "2")
-        assert found["here"]["runs"] == len(found["runs"]) == 4
-        assert found["here"]["flops"] == pytest.approx(sum(one["flops"] for one in found["runs"]))
+        estimate = estimate_of(run, "-s", "full", "-s", "top1", "--seeds", "2")
+        assert estimate["here"]["runs"] == len(estimate["runs"]) == 4
+        assert estimate["here"]["flops"] == pytest.approx(sum(one["flops"] for one in estimate["runs"]))
         # Neither strategy has a frozen prefix to share.
-        assert found["here"]["seconds"] == pytest.approx(sum(one["seconds"] for one in found["runs"]))
-        assert found["model_missing"]["runs"] == found["data_missing"]["runs"] == 0
-        assert found["problems"] == []
+        assert estimate["here"]["seconds"] == pytest.approx(sum(one["seconds"] for one in estimate["runs"]))
+        assert estimate["model_missing"]["runs"] == estimate["data_missing"]["runs"] == 0
+        assert estimate["problems"] == []
 
     def test_more_epochs_cost_more_and_frozen_layers_less(self, run: CommandLine) -> None:
         costs = [estimate_of(run, "-s", "full", "--epochs", str(epochs))["here"]["flops"] for epochs in (1, 2, 4)]
@@ -120,14 +120,14 @@ class TestModelsThatAreNotHere:
     def test_their_runs_are_counted_from_the_shape_that_is_declared(
         self, document: dict[str, Any], registry: Any
     ) -> None:
-        found = document["estimate"]
+        estimate = document["estimate"]
         assert document["planned"] == []
-        assert found["here"] == {"runs": 0, "flops": 0, "seconds": 0}
-        assert found["model_missing"]["runs"] == len(found["runs"]) == 7 * 4 * 2
-        assert found["model_missing"]["lengths_by_tokeniser_of"] == "mini"
-        assert found["model_missing"]["seconds"] > 0
+        assert estimate["here"] == {"runs": 0, "flops": 0, "seconds": 0}
+        assert estimate["model_missing"]["runs"] == len(estimate["runs"]) == 7 * 4 * 2
+        assert estimate["model_missing"]["lengths_by_tokenizer_of"] == "mini"
+        assert estimate["model_missing"]["seconds"] > 0
         by_strategy = {
-            strategy: sum(one["flops"] for one in found["runs"] if one["strategy"] == strategy)
+            strategy: sum(one["flops"] for one in estimate["runs"] if one["strategy"] == strategy)
             for strategy in ("full", "bottom3top4")
         }
         # 23 F + 3 F / epochs of 36 F, with two epochs; a little less for the shortcuts of the last layer.
@@ -154,9 +154,11 @@ class TestModelsThatAreNotHere:
         only_anger.mkdir()
         (only_anger / file).symlink_to(registry.task("anger").sample / file)
         what = ("-t", "anger", "-t", "fid", "-m", tiny_bert, "-s", "full", "-s", "top1", "--seeds", "3", *SHORT)
-        found = estimate_of(lambda *more: alue_bench("run", *what, "--skip-missing", "--data-dir", only_anger, *more))
-        assert found["here"]["runs"] == 6
-        assert found["data_missing"]["runs"] == 6
+        estimate = estimate_of(
+            lambda *more: alue_bench("run", *what, "--skip-missing", "--data-dir", only_anger, *more)
+        )
+        assert estimate["here"]["runs"] == 6
+        assert estimate["data_missing"]["runs"] == 6
 
 
 class TestCalibration:

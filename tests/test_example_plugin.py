@@ -29,7 +29,7 @@ def pip_install(package: Path, target: Path) -> Path:
 
 
 def listed(command: CommandLine, plugins: Path | None = None) -> dict[str, dict[str, Any]]:
-    """What `alue-bench plugins` says, by distribution, where the plugins of a folder are installed too."""
+    """Return the output of `alue-bench plugins` by distribution, with the plugins of a folder installed too."""
     called = command("plugins", "--json", PYTHONPATH=str(plugins or ""))
     assert called.code == 0, called.err
     return {report["origin"]["distribution"]: report for report in json.loads(called.out)}

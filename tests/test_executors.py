@@ -75,8 +75,8 @@ class Faulty:
             self._events.append(Lost(assignment.number, "struck by lightning", infrastructure_failure=machine))
 
     def events(self, timeout_s):
-        found, self._events = self._events, []
-        return found
+        pending, self._events = self._events, []
+        return pending
 
     def stop(self):
         pass
@@ -340,10 +340,10 @@ class TestConformance:
 
             def stop(self) -> None: ...
 
-        with pytest.raises(ConformanceError) as found:
+        with pytest.raises(ConformanceError) as raised:
             check_executor(Executor(name="No Name", title="", start=lambda resources: Busy()))
-        for part in ("the name must match", "the title is empty", "has no room", "events before anything"):
-            assert part in str(found.value)
+        for part in ("the name must match", "the title is empty", "has no room", "events before any run"):
+            assert part in str(raised.value)
 
     def test_what_is_not_there_is_not_checked(self) -> None:
         def start(resources: Resources) -> Any:
@@ -409,7 +409,7 @@ class TestALostGpu:
     def test_the_next_run_is_not_tried_in_this_process(self, run: CommandLine, runs: Any) -> None:
         said = run(*TWO, model="asserting")
         assert said.code == 2
-        assert "left the GPU useless for this process; the same command goes on" in said.err
+        assert "this process can no longer use its GPU after a failed run; run the same command again" in said.err
         assert "Traceback" not in said.err
         assert [r.info.status for r in runs("tags.kind = 'run'")] == ["FAILED"]
 
@@ -424,7 +424,7 @@ class TestWorkersEnvironment:
         assert given == ["2", "GPU-5ab3", "7"]
 
     def test_none_is_given_one_that_is_named_and_not_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """As where a container's image names four, and the machine has one: CUDA stops at the first that it lacks."""
+        """A container's image may name four GPUs on a machine with one: CUDA stops at the first that is missing."""
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
         monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
         assert visible_gpus() == ["0"]
@@ -457,8 +457,8 @@ class TestWorkerProcesses:
         said = run(*everything, "--jobs", "2", model="asserting")
         assert said.code == 1, said.err
         assert sorted(statuses(said)) == ["failed", "finished", "finished", "finished"]
-        assert "the worker process was killed by SIGKILL, as the system does where memory runs out; it is" in said.err
-        assert "could no longer use its GPU, after an earlier run had failed; it is done again" in said.err
+        assert "the worker process was killed by SIGKILL, as the system does when memory runs out; the" in said.err
+        assert "could no longer use its GPU, after an earlier run had failed; the run is repeated" in said.err
         done = runs("tags.kind = 'run'")
         assert Counter(r.info.status for r in done) == {"FINISHED": 3, "FAILED": 1, "KILLED": 1}
         assert len({r.data.tags["process"] for r in done}) >= 3
@@ -491,12 +491,12 @@ class TestWorkerProcesses:
         )  # fmt: skip
         client = MlflowClient(tracking_uri=own_store)
 
-        def found(where: str) -> list[Any]:
+        def recorded(where: str) -> list[Any]:
             experiment = client.get_experiment_by_name("stopped")
             return list(client.search_runs([experiment.experiment_id], where)) if experiment else []
 
         for _ in range(1200):
-            if len(found("tags.stage = 'training' and attributes.status = 'RUNNING'")) == 2:
+            if len(recorded("tags.stage = 'training' and attributes.status = 'RUNNING'")) == 2:
                 break
             assert process.poll() is None, process.communicate()
             time.sleep(0.1)
@@ -507,7 +507,7 @@ class TestWorkerProcesses:
         assert "Traceback" not in err
         assert json.loads(out)["runs"] == []
         assert err.splitlines().count("descriptor run") == 2
-        assert [r.info.status for r in found("tags.kind = 'run'")] == ["KILLED", "KILLED"]
-        for run in found("tags.kind = 'run'"):
+        assert [r.info.status for r in recorded("tags.kind = 'run'")] == ["KILLED", "KILLED"]
+        for run in recorded("tags.kind = 'run'"):
             number = int(run.data.tags["process"].partition("@")[0])
             assert not Path(f"/proc/{number}").exists() or number == os.getpid()

@@ -1,4 +1,4 @@
-"""What is said to install optional packages works where alue-bench itself is on no package index."""
+"""The commands that messages give to install optional packages work although no index has alue-bench itself."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def requirements(command: str) -> list[Requirement]:
 
 @pytest.mark.parametrize("extra", EXTRAS)
 def test_the_command_names_the_packages_of_the_extra_with_their_versions(extra: str) -> None:
-    found = {wanted.name.lower(): wanted.specifier for wanted in requirements(install_command(extra))}
-    assert found == {name: package.specifier for name, package in EXTRAS[extra].items()}
+    pins = {wanted.name.lower(): wanted.specifier for wanted in requirements(install_command(extra))}
+    assert pins == {name: package.specifier for name, package in EXTRAS[extra].items()}
 
 
 def test_no_text_asks_an_index_for_alue_bench_itself() -> None:

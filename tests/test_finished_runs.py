@@ -115,7 +115,7 @@ def test_figures_that_cannot_be_drawn_cost_nothing_else(
 class TestArtifactsThatCannotBeWritten:
     @pytest.fixture
     def place(self, own_store: str, experiment: str, tmp_path: Path) -> Path:
-        """Where an experiment keeps its artifacts: below a file, where no folder can be."""
+        """An artifact location below a file, where no folder can be created."""
         from mlflow import MlflowClient
 
         place = tmp_path / "place"
@@ -134,7 +134,7 @@ class TestArtifactsThatCannotBeWritten:
         assert said.err.count("artifacts cannot be written to") == 1
         assert str(place) in said.err
         assert "The artifacts of 3 runs" in said.err
-        assert "did not take" not in said.err
+        assert "did not accept" not in said.err
         connection = connect(own_store, experiment)
 
         def recorded() -> list[Any]:
@@ -205,8 +205,8 @@ def test_a_plan_whose_metrics_the_store_refuses_is_closed_and_names_them(
     monkeypatch.setattr(recording, "stored_names", lambda names: spelt(names) | refused)
     said = run("-s", "full", "-s", "bottom2")
     assert said.code == 0, said.err
-    assert "not recorded, since the tracking store refuses it: metric 'mean_score/[full]'" in said.err
-    assert "did not take" not in said.err
+    assert "not recorded, because the tracking store rejects it: metric 'mean_score/[full]'" in said.err
+    assert "did not accept" not in said.err
     parent = runs()[0]
     assert parent.info.status == "FINISHED"
     assert {"mean_score/bottom2", "runs/finished"} <= parent.data.metrics.keys()

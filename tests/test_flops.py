@@ -37,7 +37,7 @@ def base() -> EncoderStack:
 
 
 def counted(plan: FreezePlan, layers: int) -> int:
-    """What torch's counter sees of one training step on full-length examples, without dropout, attention spelt out."""
+    """Return torch's count of one training step on full-length examples, without dropout or fused attention."""
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import AutoModelForSequenceClassification
 
@@ -236,12 +236,12 @@ class TestList:
         import json
 
         said = alue_bench("list", "strategies", "-s", "bottom3top4", "-s", "bottom2top1", "-s", "full", "--json")
-        found = [family["grammar"] for family in json.loads(said.out)]
-        assert any("bottom" in grammar for grammar in found)
-        assert 1 <= len(found) <= 2
+        grammars = [family["grammar"] for family in json.loads(said.out)]
+        assert any("bottom" in grammar for grammar in grammars)
+        assert 1 <= len(grammars) <= 2
         for arguments, told in (
             (("-s", "nosuch"), "unknown strategy 'nosuch'"),
-            (("--tokens", "9"), "--tokens is the length for which a model's FLOPs are counted; add --model"),
+            (("--tokens", "9"), "--tokens needs --model"),
         ):
             said = alue_bench("list", "strategies", *arguments)
             assert (said.code, said.out) == (2, "")

@@ -106,7 +106,7 @@ class TestBadRows:
                 "نص\t1\n",
                 BadRow(
                     1,
-                    "label '1' is read as 'yse', which is not one of the labels no, yes; mend decode in the task's "
+                    "label '1' is read as 'yse', which is not one of the labels no, yes; correct decode in the task's "
                     "declaration",
                 ),
                 id="label misspelt in decode",
@@ -156,7 +156,7 @@ class TestBadRows:
     def test_text_after_a_closing_quotation_mark(self, path: Path) -> None:
         rows = read(PAIRS, path, 'a,b,label\n"نص"نص,نص,0\nنص,نص,0\n')
         assert isinstance(rows[0], BadRow)
-        assert (rows[0].line, rows[0].reason.split(" (")[0]) == (2, "quotation marks do not fit")
+        assert (rows[0].line, rows[0].reason.split(" (")[0]) == (2, "quotation marks do not match")
         assert texts(rows) == ["نص"]
 
     def test_a_quotation_mark_that_is_never_closed(self, path: Path) -> None:
@@ -178,32 +178,33 @@ class TestQuotationMarksThatAreNotClosed:
         return texts(rows), {row.line: row.reason for row in rows if isinstance(row, BadRow)}
 
     def test_and_no_other_mark_follows(self, path: Path) -> None:
-        found, bad = self.rows(path, "أ,ب,0", '"ج,د,0', "ه,و,1", "ز,ح,1")
-        assert found == ["أ", "ه", "ز"]
+        good, bad = self.rows(path, "أ,ب,0", '"ج,د,0', "ه,و,1", "ز,ح,1")
+        assert good == ["أ", "ه", "ز"]
         assert bad == {
-            3: "a quotation mark is opened and not closed on this line, which would swallow all up to line 5"
+            3: "a quotation mark is opened on this line and not closed, so that everything up to line 5 would be one "
+            "cell"
         }
 
     def test_and_a_quoted_cell_follows(self, path: Path) -> None:
-        found, bad = self.rows(path, '"أ,ب,0', "ه,و,1", '"ز، ز",ح,1', "ط,ي,0")
-        assert found == ["ه", "ز، ز", "ط"]
+        good, bad = self.rows(path, '"أ,ب,0', "ه,و,1", '"ز، ز",ح,1', "ط,ي,0")
+        assert good == ["ه", "ز، ز", "ط"]
         assert list(bad) == [2]
-        assert "would swallow all up to line 4" in bad[2]
+        assert "everything up to line 4 would be one cell" in bad[2]
 
     def test_and_a_row_of_the_right_width_comes_of_it(self, path: Path) -> None:
-        found, bad = self.rows(path, 'أ,"ب,0', 'ه,و",1', "ط,ي,0")  # by the rules: one row, أ | ب,0 ⏎ ه,و | 1
-        assert found == ["ط"]
-        assert "would swallow all up to line 3" in bad[2]
-        assert bad[3] == "its quotation marks do not fit those of an earlier line"
+        good, bad = self.rows(path, 'أ,"ب,0', 'ه,و",1', "ط,ي,0")  # by the rules: one row, أ | ب,0 ⏎ ه,و | 1
+        assert good == ["ط"]
+        assert "everything up to line 3 would be one cell" in bad[2]
+        assert bad[3] == "its quotation marks do not match those of an earlier line"
 
     def test_in_a_text_of_several_lines_whose_later_line_is_not_taken_for_a_row(self, path: Path) -> None:
-        found, bad = self.rows(path, '"سطر', 'وسطر"س,نص,0', "ط,ي,0")
-        assert found == ["ط"]
+        good, bad = self.rows(path, '"سطر', 'وسطر"س,نص,0', "ط,ي,0")
+        assert good == ["ط"]
         assert list(bad) == [2, 3]
 
     def test_and_each_line_has_one(self, path: Path) -> None:
-        found, bad = self.rows(path, *['"أ,ب,0'] * 50)
-        assert not found
+        good, bad = self.rows(path, *['"أ,ب,0'] * 50)
+        assert not good
         assert list(bad) == [*range(2, 52)]
 
     @given(
@@ -215,11 +216,11 @@ class TestQuotationMarksThatAreNotClosed:
     def test_every_line_is_read_once_or_named(self, lines: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
         written = "\n".join(lines).split("\n")
         with contextlib.suppress(DataError):
-            found, _ = self.rows(tmp_path_factory.getbasetemp() / "marks.csv", *lines)
+            good, _ = self.rows(tmp_path_factory.getbasetemp() / "marks.csv", *lines)
             # A row is one that was written; none is made of parts of several.
-            assert set(found) <= {"أ", "أ\nأ", 'أ "أ"', 'أ"'}
+            assert set(good) <= {"أ", "أ\nأ", 'أ "أ"', 'أ"'}
             whole = sum(line in ("أ,ب,0", '"أ",ب,1', '"أ ""أ""",ب,0') for line in written)
-            assert len(found) >= whole
+            assert len(good) >= whole
 
 
 class TestUnusableFiles:
@@ -256,11 +257,11 @@ class TestUnusableFiles:
             read(TEXT_AND_LABEL, path, ("نص عربي\tA\n" * 20).encode("cp1256"))
 
     def test_utf16_without_its_mark(self, path: Path) -> None:
-        with pytest.raises(DataError, match="UTF-16 or not a text; save it as UTF-8"):
+        with pytest.raises(DataError, match="UTF-16 or not text; save it as UTF-8"):
             read(TEXT_AND_LABEL, path, ("نص عربي\tA\n" * 20).encode("utf-16-le"))
 
     def test_line_ends_of_old(self, path: Path) -> None:
-        with pytest.raises(DataError, match="carriage returns alone"):
+        with pytest.raises(DataError, match="carriage returns only"):
             read(TEXT_AND_LABEL, path, "نص\tA\rنص\tB\r")
 
     def test_two_columns_of_one_name(self, path: Path) -> None:
@@ -280,7 +281,7 @@ class TestUnusableFiles:
 
 
 class TestTextAsPeopleWriteIt:
-    """What is invisible, or takes several code points, is text: it comes out as it went in."""
+    """Invisible characters, and those of several code points, are text: they come out as they went in."""
 
     @pytest.mark.parametrize(
         "text",
@@ -398,9 +399,9 @@ def test_what_csv_writes_is_read_back_equal(
 ) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator=end, quoting=csv.QUOTE_ALL).writerows([("a", "b", "label"), *rows])
-    found = read(PAIRS, tmp_path_factory.getbasetemp() / "written.csv", text.getvalue())
-    assert [(row.text, row.text_pair, row.target) for row in found if isinstance(row, Example)] == rows
-    assert len(found) == len(rows)
+    examples = read(PAIRS, tmp_path_factory.getbasetemp() / "written.csv", text.getvalue())
+    assert [(row.text, row.text_pair, row.target) for row in examples if isinstance(row, Example)] == rows
+    assert len(examples) == len(rows)
 
 
 @given(content=st.binary())

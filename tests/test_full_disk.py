@@ -69,8 +69,8 @@ def store_on(small_disk: SmallDisk, new_store: Path) -> str:
 
 def statuses(uri: str, experiment: str) -> Counter[str]:
     connection = connect(uri, experiment)
-    found = connection.client.search_runs([connection.experiment_id], "tags.kind = 'run'")
-    return Counter(run.info.status for run in found)
+    recorded = connection.client.search_runs([connection.experiment_id], "tags.kind = 'run'")
+    return Counter(run.info.status for run in recorded)
 
 
 def test_a_full_store_keeps_the_results_elsewhere_until_there_is_room(
@@ -83,7 +83,7 @@ def test_a_full_store_keeps_the_results_elsewhere_until_there_is_room(
     assert said.code == 0, said.err
     assert "the tracking store stopped answering" in said.err
     assert "disk is full" in said.err or "No space left on device" in said.err
-    assert "did not take" in said.err
+    assert "did not accept" in said.err
 
     filler.unlink()
     again = run(*TWO, "--tracking-uri", store_on)

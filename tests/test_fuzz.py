@@ -36,7 +36,7 @@ relaxed = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], 
 
 
 def sentence(error: BaseException) -> None:
-    """What a user is told can be printed, and is no novel."""
+    """Check that an error message can be printed, and is not too long."""
     said = str(error)
     assert 10 < len(said) < 4000
     assert "\x1b" not in said
@@ -77,11 +77,11 @@ class TestStudyFiles:
         path = tmp_path / "study.toml"
         path.write_bytes(content)
         try:
-            found = read_study(path)
+            options = read_study(path)
         except UsageError as error:
             sentence(error)
         else:
-            assert set(found) <= set(study_keys())
+            assert set(options) <= set(study_keys())
 
 
 class TestSizesUrisAndNames:
@@ -151,15 +151,15 @@ class TestDeclarations:
         with contextlib.suppress(ValueError, TypeError):
             made = kind(**{**good, field: value})
             for name, right in good.items():
-                found = getattr(made, name)
+                stored = getattr(made, name)
                 if right is None:
-                    assert found is None or type(found).__name__ in ("str", "PosixPath", "builtin_function_or_method")
+                    assert stored is None or type(stored).__name__ in ("str", "PosixPath", "builtin_function_or_method")
                 elif isinstance(right, tuple):
-                    assert all(isinstance(item, str) for item in found)
+                    assert all(isinstance(item, str) for item in stored)
                 elif callable(right):
-                    assert callable(found)
+                    assert callable(stored)
                 else:
-                    assert isinstance(found, (type(right), str))
+                    assert isinstance(stored, (type(right), str))
 
     @given(returned=anything | st.lists(anything))
     @relaxed
@@ -169,8 +169,8 @@ class TestDeclarations:
 
         hook.alue_bench_impl = {}  # type: ignore[attr-defined]
         report = PluginReport(Origin("d", "1", "e", "m"))
-        found = _declared(SimpleNamespace(alue_bench_tasks=hook), report, "alue_bench_tasks", Task)
-        assert found == []
+        declared = _declared(SimpleNamespace(alue_bench_tasks=hook), report, "alue_bench_tasks", Task)
+        assert declared == []
         assert report.status == "failed" or returned in ([], {}, "", b"", ())
 
     @given(given=anything)

@@ -92,17 +92,17 @@ class TestOtherAxes:
 @pytest.mark.parametrize(
     ("written", "said"),
     [
-        ("", "--grid is empty; say bottom-top"),
+        ("", "--grid is empty; write bottom-top"),
         ("3..4", "'3..4' belongs to no axis"),
         ("layers=3", "unknown axis 'layers'; known are bottom, top"),
         ("bottom=", "--grid bottom= has no values"),
-        ("bottom=four", "bottom=four is no number, and no range such as 0..12"),
+        ("bottom=four", "bottom=four is neither a number nor a range such as 0..12"),
         ("bottom=4..2", "bottom=4..2 ends before it begins"),
-        ("bottom=0..4/0", "goes in steps of 0"),
+        ("bottom=0..4/0", "has a step of 0"),
         ("lr=fast", "lr=fast is not a number"),
         ("epochs=1.5", "epochs=1.5 is not a whole number"),
-        ("seed=42..", "has no end; say where it stops, such as seed=42..46"),
-        ("seed=42../2", "has no end; say where it stops, such as seed=42..50/2"),
+        ("seed=42..", "has no end; add one, such as seed=42..46"),
+        ("seed=42../2", "has no end; add one, such as seed=42..50/2"),
         ("seed=0..99999999", "more than 1000000 values"),
     ],
 )

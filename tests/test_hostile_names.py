@@ -154,15 +154,15 @@ COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "compare, CSV": (("compare", "--format", "csv"), (LONG,)),
     "submit": (("submit", "to [/x] :joy:", *DATA), (SUBMITTED, "to [/x] :joy:")),
     "submit what is missing": (("submit", "again", "-m", "odd", "-s", ODD, *DATA), (SUBMITTED, "alue-bench run")),
-    "sync": (("sync",), ("Nothing is kept on this machine",)),
+    "sync": (("sync",), ("No results are waiting on this machine",)),
     "unknown task": (("run", "-t", "[red]:joy:"), ("unknown task '[red]:joy:'",)),
     "unknown strategy": (("run", "-s", "mix[/x]"), ("'mix[/x]'",)),
     "unknown model": (("run", "-m", "./n[/x]:joy:"), ("./n[/x]:joy:",)),
     "unknown experiment": (("compare", "--experiment", ODD), (f"'{ODD}'",)),
     "unknown run": (("compare", "--parent", "[red]:joy:"), ("'[red]:joy:'",)),
-    "name that no run bears": (("compare", "-s", "[/x]:joy:"), ("--strategy [/x]:joy:: no finished run",)),
+    "name that no run bears": (("compare", "-s", "[/x]:joy:"), ("--strategy [/x]:joy:: none of the selected",)),
     "folder that is not there": (("data", "verify", "odd", "--data-dir", "[/x]:joy:"), ("[/x]:joy: is not a folder",)),
-    "name too long": (("export", LONG), (f"{LONG}: this is too long",)),
+    "name too long": (("export", LONG), (f"{LONG}: the name of a file or folder",)),
     "option that is none": (("run", "--[red]:joy:"), ("--[red]:joy:",)),
     "format that is none": (("compare", "--format", "[red]:joy:"), ("'[red]:joy:'",)),
 }  # fmt: skip
@@ -251,7 +251,7 @@ def test_names_that_are_no_text_are_shown_escaped_or_refused(command: tuple[Comm
     os.mkdir(b"n\xff")
     said = call("run", "-m", os.fsdecode(b"n\xff"))
     assert said.code == 2
-    assert "n\\udcff: the name holds what is no text" in said.err
+    assert "n\\udcff: the name contains bytes that are not text" in said.err
 
 
 @given(st.lists(st.text(st.sampled_from("a%2F?#&=+@: []$'\"\\قط😀"), min_size=1), min_size=1, max_size=3))
@@ -290,7 +290,7 @@ FROM_RICH = {
     "rich.progress": {"Progress", "BarColumn", "TimeElapsedColumn", "TimeRemainingColumn"},
     "rich.filesize": {"decimal"},
 }
-"""What modules may take from rich beside the console's own: nothing that prints, or that reads markup."""
+"""The names that modules may import from rich besides the console's: none prints, and none reads markup."""
 WRITERS = (
     "print",
     "Console",
@@ -326,13 +326,13 @@ def strays(tree: ast.AST) -> Iterator[str]:
 def test_every_command_prints_through_the_one_console() -> None:
     root = Path(__file__).parents[1]
     writers = {root / "alue_bench/cli/views/console.py", root / "alue_bench/cli/views/standard_output.py"}
-    found = []
+    misplaced = []
     for folder in FOLDERS:
         for path in sorted((root / folder).rglob("*.py")):
             if path not in writers:
                 tree = ast.parse(path.read_text(encoding="utf-8"))
-                found += [f"{path.relative_to(root)}:{stray}" for stray in strays(tree)]
-    assert found == []
+                misplaced += [f"{path.relative_to(root)}:{stray}" for stray in strays(tree)]
+    assert misplaced == []
 
 
 @pytest.mark.parametrize(

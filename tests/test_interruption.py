@@ -1,4 +1,4 @@
-"""A plan that is killed loses nothing that was finished, and the same command goes on from there."""
+"""A plan that is killed loses nothing that was finished, and repeat the command that started it to continue."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class Plan:
         """Starts the plan; returns in the middle of the run after so many finished ones."""
         process = self._start(*self.arguments, "--json")
         for _ in range(3000):
-            found = self.statuses()
-            if found["FINISHED"] >= finished and found["RUNNING"]:
+            statuses = self.statuses()
+            if statuses["FINISHED"] >= finished and statuses["RUNNING"]:
                 time.sleep(0.3)
                 return process
             assert process.poll() is None, process.communicate()

@@ -43,7 +43,7 @@ def test_a_damaged_cell_is_an_error_that_shows_it(cell: str) -> None:
     import pandas as pd
 
     table = pd.DataFrame({"id": ["1"], "gold": [cell], "prediction": [""], "score_a": [0.1], "score_b": [0.1]})
-    with pytest.raises(DataError, match=r"cell '\[.*' cannot be taken apart"):
+    with pytest.raises(DataError, match=r"cell '\[.*' cannot be parsed"):
         targets_of(table, multilabel=True)
 
 

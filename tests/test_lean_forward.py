@@ -75,7 +75,7 @@ class TestEqualsTheLibrary:
     def test_in_logits_and_in_every_gradient(
         self, architecture: str, plan: FreezePlan, lengths: tuple[int, ...], tiny: Callable[[str], Path]
     ) -> None:
-        batch, found = batch_of(architecture, lengths), []
+        batch, outcomes = batch_of(architecture, lengths), []
         for way in (LibraryForward, lambda stack: choose_forward(stack, torch.float32)):
             stack = without_dropout(load(tiny(architecture)))
             apply_plan(stack, plan)
@@ -83,8 +83,8 @@ class TestEqualsTheLibrary:
             training_mode(stack, plan)
             logits = forward.logits(batch)
             functional.cross_entropy(logits, batch.targets).backward()
-            found.append((forward.name, logits.detach(), gradients(stack)))
-        (_, logits, expected), (name, lean_logits, lean) = found
+            outcomes.append((forward.name, logits.detach(), gradients(stack)))
+        (_, logits, expected), (name, lean_logits, lean) = outcomes
         assert name == "lean"
         torch.testing.assert_close(lean_logits, logits, atol=1e-6, rtol=1e-5)
         assert lean.keys() == expected.keys()
@@ -108,17 +108,17 @@ class TestEqualsTheLibrary:
 
     def test_in_bf16_as_closely_as_autocast_does(self, architecture: str, tiny: Callable[[str], Path]) -> None:
         batch = batch_of(architecture)
-        found = {}
+        values = {}
         for way in ("fp32", "autocast", "lean"):
             stack = without_dropout(load(tiny(architecture)))
             forward = choose_forward(stack, torch.bfloat16) if way == "lean" else LibraryForward(stack)
             with torch.autocast("cpu", torch.bfloat16, enabled=way != "fp32"):
                 logits = forward.logits(batch).float()
             functional.cross_entropy(logits, batch.targets).backward()
-            found[way] = torch.cat([g.flatten() for g in (logits.detach(), *gradients(stack).values())])
+            values[way] = torch.cat([g.flatten() for g in (logits.detach(), *gradients(stack).values())])
 
         def error(way: str) -> float:
-            return float((found[way] - found["fp32"]).norm() / found["fp32"].norm())
+            return float((values[way] - values["fp32"]).norm() / values["fp32"].norm())
 
         assert 0 < error("lean") < 1.5 * error("autocast")
 
@@ -171,7 +171,7 @@ class TestWhichWay:
 
     def test_a_module_that_was_exchanged_is_not_passed_over(self, tiny: Callable[[str], Path]) -> None:
         class Adapted(torch.nn.Linear):
-            """What an adapter puts in a linear module's place."""
+            """The module that an adapter inserts instead of a linear module."""
 
         stack = load(tiny("bert"))
         layer: Any = stack.layers[2]

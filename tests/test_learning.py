@@ -19,9 +19,9 @@ TRAIN = np.array([0, 0, 1])
 
 def judged(gold: Any, predicted: Any, labels: Labels, metric: str, train: Any = TRAIN) -> Learning:
     base = trivial(train, gold, predicted, labels, metric)
-    found = learning([metrics(gold, predicted, labels)[metric]], [base.score], [base.error])
-    assert found is not None
-    return found
+    verdict = learning([metrics(gold, predicted, labels)[metric]], [base.score], [base.error])
+    assert verdict is not None
+    return verdict
 
 
 class TestOneSeed:
@@ -37,16 +37,16 @@ class TestOneSeed:
     @pytest.mark.parametrize("metric", ["pearson", "spearman"])
     def test_numbers_that_do_not_go_with_the_gold_ones_are_above_nothing(self, metric: str) -> None:
         rng = np.random.default_rng(4)
-        found = [judged(*rng.random((2, 50)), NUMBER, metric, rng.random(9)) for _ in range(300)]
-        assert 0.01 < np.mean([one.shown for one in found]) < 0.11
+        verdicts = [judged(*rng.random((2, 50)), NUMBER, metric, rng.random(9)) for _ in range(300)]
+        assert 0.01 < np.mean([one.shown for one in verdicts]) < 0.11
         gold = rng.random(50)
         assert judged(gold, gold + 0.3 * rng.random(50), NUMBER, metric).shown
 
     def test_the_majority_label_itself_is_not_above_it(self) -> None:
         gold = np.array([0] * 30 + [1] * 10)
-        found = judged(gold, np.zeros(40, dtype=int), BINARY, "f1_macro")
-        assert not found.shown
-        assert (found.score, found.bound) == (found.trivial, 0.0)
+        verdict = judged(gold, np.zeros(40, dtype=int), BINARY, "f1_macro")
+        assert not verdict.shown
+        assert (verdict.score, verdict.bound) == (verdict.trivial, 0.0)
         one_found = np.zeros(40, dtype=int)
         one_found[-1] = 1  # which another test set need not hold
         assert not judged(gold, one_found, BINARY, "f1_macro").shown
@@ -67,9 +67,9 @@ class TestSeveralSeeds:
         [([0.9, 0.4, 0.4], 1, False), ([0.9, 0.4], 1, True), ([0.9, 0.9, 0.1], 2, True), ([0.42] * 5, 0, False)],
     )
     def test_at_least_half_of_them_must_be_above(self, scores: list[float], above: int, shown: bool) -> None:
-        found = learning(scores, [0.4] * len(scores), [0.02] * len(scores))
-        assert found is not None
-        assert (found.above, found.shown) == (above, shown)
+        verdict = learning(scores, [0.4] * len(scores), [0.02] * len(scores))
+        assert verdict is not None
+        assert (verdict.above, verdict.shown) == (above, shown)
 
     def test_more_seeds_do_not_make_up_for_few_examples(self) -> None:
         one, many = (learning([0.5] * seeds, [0.4] * seeds, [0.1] * seeds) for seeds in (1, 20))
@@ -87,14 +87,14 @@ class TestSeveralSeeds:
             "chance with 1 of 3 seeds only",
         }
         for scores, expected in said.items():
-            found = learning(scores, [0.4] * len(scores), [0.02] * len(scores))
-            assert found is not None
-            assert found.sentence("full", "dev") == expected
+            verdict = learning(scores, [0.4] * len(scores), [0.02] * len(scores))
+            assert verdict is not None
+            assert verdict.sentence("full", "dev") == expected
 
     def test_an_undefined_score_counts_as_the_trivial_one(self) -> None:
-        found = learning([math.nan, math.nan], [0.0, 0.0], [math.nan, math.nan])
-        assert found is not None
-        assert (found.score, found.shown) == (0.0, False)
+        verdict = learning([math.nan, math.nan], [0.0, 0.0], [math.nan, math.nan])
+        assert verdict is not None
+        assert (verdict.score, verdict.shown) == (0.0, False)
 
     def test_what_was_not_recorded_is_not_judged(self) -> None:
         assert learning([0.5], [math.nan], [math.nan]) is None

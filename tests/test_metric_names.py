@@ -112,10 +112,10 @@ def test_a_run_with_names_of_all_kinds_is_read_back_as_written(connection: Conne
     curves = read_curves(results, run_id, ["dev/f1_class_C+", "dev/f1_class_A", "dev/none"])
     assert list(curves["value"]) == [0.5, 0.25]
     assert set(read_curves(results, run_id)["metric"]) == {"dev/f1_class_C+", "dev/f1_class_A", "train/loss"}
-    found = connection.client.search_runs(
+    matches = connection.client.search_runs(
         [connection.experiment_id], "metrics.`test/f1_class_C--plus_sign--` >= 0 and params.strategy = 'full'"
     )
-    assert len(found) == 1
+    assert len(matches) == 1
 
 
 def test_a_plan_of_a_thousand_strategies_with_long_names_is_closed(connection: Connection) -> None:

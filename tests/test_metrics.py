@@ -42,40 +42,40 @@ class TestClassification:
         )
 
     def test_a_class_that_is_neither_gold_nor_predicted_is_left_out(self) -> None:
-        found = metrics(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1]), THREE)
-        assert "f1_class_c" not in found
-        assert found["f1_macro"] == found["f1_micro"] == found["f1_weighted"] == found["accuracy"] == 1
+        scores = metrics(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1]), THREE)
+        assert "f1_class_c" not in scores
+        assert scores["f1_macro"] == scores["f1_micro"] == scores["f1_weighted"] == scores["accuracy"] == 1
 
     def test_a_class_that_is_only_predicted_counts(self) -> None:
         """a: 1 right, 1 missed: F1 2/3. b: 1 right. c: invented once: F1 0."""
-        found = metrics(np.array([0, 0, 1]), np.array([0, 2, 1]), THREE)
-        assert found["f1_class_c"] == 0
-        assert found["f1_macro"] == pytest.approx((2 / 3 + 1 + 0) / 3)
+        scores = metrics(np.array([0, 0, 1]), np.array([0, 2, 1]), THREE)
+        assert scores["f1_class_c"] == 0
+        assert scores["f1_macro"] == pytest.approx((2 / 3 + 1 + 0) / 3)
 
     @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=30))
     def test_every_average_is_scikit_learns_without_labels(self, pairs: list[tuple[int, int]]) -> None:
         """Shared tasks and leaderboards score so; equal to the last bit where every class occurs."""
         gold, predicted = (np.array(side) for side in zip(*pairs, strict=True))
-        found = metrics(gold, predicted, Labels.multiclass(*"abcde"))
+        scores = metrics(gold, predicted, Labels.multiclass(*"abcde"))
         for average in ("macro", "micro", "weighted"):
             expected = f1_score(gold, predicted, average=average, zero_division=0.0)
-            assert found[f"f1_{average}"] == pytest.approx(expected, abs=1e-12), average
+            assert scores[f"f1_{average}"] == pytest.approx(expected, abs=1e-12), average
             if set(gold) | set(predicted) == set(range(5)):
-                assert found[f"f1_{average}"] == expected
+                assert scores[f"f1_{average}"] == expected
 
     def test_one_class_alone_has_an_f1_but_no_correlation(self) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            found = metrics(np.zeros(4, dtype=int), np.zeros(4, dtype=int), BINARY)
-        assert (found["f1_macro"], found["accuracy"], found["mcc"]) == (1, 1, 0)
+            scores = metrics(np.zeros(4, dtype=int), np.zeros(4, dtype=int), BINARY)
+        assert (scores["f1_macro"], scores["accuracy"], scores["mcc"]) == (1, 1, 0)
 
     def test_a_constant_prediction_has_no_correlation_with_anything(self) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            found = metrics(GOLD, np.zeros(5, dtype=int), BINARY)
-        assert found["mcc"] == 0
-        assert found["f1_class_yes"] == 0
-        assert found["f1_macro"] == pytest.approx((2 * 3 / (2 * 3 + 2)) / 2)
+            scores = metrics(GOLD, np.zeros(5, dtype=int), BINARY)
+        assert scores["mcc"] == 0
+        assert scores["f1_class_yes"] == 0
+        assert scores["f1_macro"] == pytest.approx((2 * 3 / (2 * 3 + 2)) / 2)
 
     def test_all_are_what_the_task_page_promises(self) -> None:
         for labels in (BINARY, THREE):
@@ -83,8 +83,8 @@ class TestClassification:
 
     def test_each_label_has_an_f1_of_its_own_under_its_name(self) -> None:
         labels = Labels.multiclass("C+", "C#", "a/b:د")
-        found = metrics(np.array([0, 1, 2, 1]), np.array([0, 1, 2, 2]), labels)
-        assert [round(found[f"f1_class_{name}"], 3) for name in labels.names] == [1.0, 0.667, 0.667]
+        scores = metrics(np.array([0, 1, 2, 1]), np.array([0, 1, 2, 2]), labels)
+        assert [round(scores[f"f1_class_{name}"], 3) for name in labels.names] == [1.0, 0.667, 0.667]
 
 
 class TestSeveralLabels:
@@ -112,14 +112,14 @@ class TestSeveralLabels:
 
     def test_a_label_of_no_example_is_left_out_and_perfect_answers_score_1(self) -> None:
         gold = np.array([[1, 0], [1, 0], [0, 0]])
-        found = metrics(gold, gold, SEVERAL)
-        assert "f1_class_fear" not in found
-        assert (found["f1_macro"], found["f1_micro"], found["f1_weighted"]) == (1, 1, 1)
+        scores = metrics(gold, gold, SEVERAL)
+        assert "f1_class_fear" not in scores
+        assert (scores["f1_macro"], scores["f1_micro"], scores["f1_weighted"]) == (1, 1, 1)
 
     def test_without_any_label_gold_or_predicted_f1_is_undefined(self) -> None:
         nothing = np.zeros((3, 2), dtype=int)
-        found = metrics(nothing, nothing, SEVERAL)
-        assert all(math.isnan(found[f"f1_{average}"]) for average in ("macro", "micro", "weighted"))
+        scores = metrics(nothing, nothing, SEVERAL)
+        assert all(math.isnan(scores[f"f1_{average}"]) for average in ("macro", "micro", "weighted"))
         assert metrics(nothing, 1 - nothing, SEVERAL)["f1_weighted"] == 0
 
     def test_a_label_is_predicted_above_the_threshold_of_its_task(self) -> None:
@@ -130,29 +130,29 @@ class TestSeveralLabels:
 class TestRegression:
     def test_by_hand(self) -> None:
         # Deviations of gold -1.5 -.5 .5 1.5, of predicted -1.75 -.75 .25 2.25: 6.5 / sqrt(5 · 8.75).
-        found = metrics(np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 2.0, 3.0, 5.0]), NUMBER)
-        assert found == pytest.approx({"pearson": 6.5 / math.sqrt(5 * 8.75), "spearman": 1.0})
+        scores = metrics(np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 2.0, 3.0, 5.0]), NUMBER)
+        assert scores == pytest.approx({"pearson": 6.5 / math.sqrt(5 * 8.75), "spearman": 1.0})
 
     @pytest.mark.parametrize("constant", ["gold", "predicted"])
     def test_a_constant_has_an_undefined_correlation_and_no_warning(self, constant: str) -> None:
         sides = {"gold": np.array([1.0, 2.0, 3.0]), "predicted": np.array([1.0, 2.0, 3.0])} | {constant: np.ones(3)}
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            found = metrics(sides["gold"], sides["predicted"], NUMBER)
-        assert all(math.isnan(value) for value in found.values())
+            scores = metrics(sides["gold"], sides["predicted"], NUMBER)
+        assert all(math.isnan(value) for value in scores.values())
 
 
 class TestTrivialPredictor:
     def test_it_says_the_most_frequent_label_of_train_not_of_test(self) -> None:
-        found = trivial_metrics(np.array([1, 1, 0]), np.array([0, 0, 0, 1]), BINARY)
-        assert found["accuracy"] == pytest.approx(1 / 4)
-        assert found["f1_macro"] == pytest.approx((2 * 1 / (2 + 3)) / 2)
+        scores = trivial_metrics(np.array([1, 1, 0]), np.array([0, 0, 0, 1]), BINARY)
+        assert scores["accuracy"] == pytest.approx(1 / 4)
+        assert scores["f1_macro"] == pytest.approx((2 * 1 / (2 + 3)) / 2)
 
     def test_for_several_labels_it_says_those_more_frequent_than_the_tasks_threshold(self) -> None:
         """A label that two train examples of five have is said: above a quarter, though most do not have it."""
         train = np.array([[1, 0], [1, 0], [0, 1], [0, 0], [0, 0]])
-        found = trivial_metrics(train, np.array([[1, 0], [0, 1], [1, 1]]), SEVERAL)
-        assert found["jaccard_samples"] == pytest.approx((1 + 0 + 1 / 2) / 3)
+        scores = trivial_metrics(train, np.array([[1, 0], [0, 1], [1, 1]]), SEVERAL)
+        assert scores["jaccard_samples"] == pytest.approx((1 + 0 + 1 / 2) / 3)
 
     def test_it_explains_nothing_of_a_number(self) -> None:
         train, gold = np.array([0.1, 0.9]), np.array([0.1, 0.5, 0.9])

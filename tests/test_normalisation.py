@@ -1,4 +1,4 @@
-"""What each model's normalisation does to a text, as the model's authors prescribe it."""
+"""Each model's text normalisation does to a text what the model's authors prescribe."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_twice_is_the_same_as_once_whatever_the_text(name: str) -> None:
     holds()
 
 
-def test_every_model_has_its_cases_but_the_one_that_normalises_in_its_tokeniser() -> None:
+def test_every_model_has_its_cases_but_the_one_that_normalises_in_its_tokenizer() -> None:
     assert MODELS.keys() - {"mini"} == CASES.keys()
     assert MODELS["mini"].normalise is None
 
@@ -108,4 +108,4 @@ def test_every_model_says_what_its_authors_ask_for(model: Model) -> None:
     assert model.languages == ("ar",)
     assert model.licence
     assert model.citation
-    assert (model.normalise is None) or model.normalisation != "none beyond the tokeniser's own"
+    assert (model.normalise is None) or model.normalisation != "none beyond the tokenizer's own"

@@ -109,7 +109,7 @@ class TestSeveralRates:
         assert self.planned(by_grid) == self.planned(by_option) == self.planned(by_study)
         assert self.planned(alue_bench("sweep", *dry, "--config", "rates.toml", "--lr", "1e-3")) == [1e-3]
         refused = alue_bench("sweep", *dry, "--grid", "lr=2e-5", "--lr", "2e-5", "--lr", "5e-5")
-        assert "--lr and --grid lr=… both say it" in refused.err
+        assert "--lr and --grid lr=… set the same value twice" in refused.err
 
     def test_a_run_takes_one(self, registry: Any, tmp_path: Path) -> None:
         study = tmp_path / "rates.toml"

@@ -29,12 +29,12 @@ HEAD_ONLY = FreezePlan(FOUR, frozenset(range(4)), embeddings=True)
 def parts(name: str) -> dict[str, str]:
     """The part of each parameter, by name."""
     stack = view_as_stack(gallery_model(name))
-    found: dict[int, str] = {id(p): "head" for p in stack.model.parameters()}
-    found |= {id(p): "embeddings" for module in stack.embeddings for p in module.parameters()}
-    found |= {id(p): f"layer {n}" for n, layer in enumerate(stack.layers) for p in layer.parameters()}
-    found |= {id(p): "pooler" for p in (stack.pooler.parameters() if stack.pooler is not None else ())}
-    found |= {id(p): "idle" for p in stack.idle}
-    return {key: found[id(p)] for key, p in stack.model.named_parameters()}
+    part_of: dict[int, str] = {id(p): "head" for p in stack.model.parameters()}
+    part_of |= {id(p): "embeddings" for module in stack.embeddings for p in module.parameters()}
+    part_of |= {id(p): f"layer {n}" for n, layer in enumerate(stack.layers) for p in layer.parameters()}
+    part_of |= {id(p): "pooler" for p in (stack.pooler.parameters() if stack.pooler is not None else ())}
+    part_of |= {id(p): "idle" for p in stack.idle}
+    return {key: part_of[id(p)] for key, p in stack.model.named_parameters()}
 
 
 @pytest.mark.parametrize(

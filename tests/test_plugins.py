@@ -107,8 +107,8 @@ BROKEN = {
 
 
 def report(registry: Registry, distribution: str) -> Any:
-    (found,) = [report for report in registry.reports if report.origin.distribution == distribution]
-    return found
+    (own,) = [report for report in registry.reports if report.origin.distribution == distribution]
+    return own
 
 
 class TestBuiltIn:
@@ -177,8 +177,8 @@ class TestADisabledPlugin:
             ("--disable-plugin", name, "plugins", "--json"),
             ("plugins", "--json", "--disable-plugin", name),
         ):
-            found = {r["origin"]["entry_point"]: r["status"] for r in json.loads(alue_bench(*arguments).out)}
-            assert found["broken"] == "disabled"
+            statuses = {r["origin"]["entry_point"]: r["status"] for r in json.loads(alue_bench(*arguments).out)}
+            assert statuses["broken"] == "disabled"
 
     def test_by_environment_variable(self, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
         install("alue-bench-one", "raise OSError\n")

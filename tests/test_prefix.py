@@ -16,7 +16,7 @@ from tiny_models import ARCHITECTURES
 from alue_bench.contract.byte_sizes import parse_size
 from alue_bench.contract.spec import RunResult
 from alue_bench.data.batches import Padding
-from alue_bench.data.tokenisation import TokenisedSplit
+from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.executors.replan import rebuilt, source_of
 from alue_bench.planning.available import PlanCache
 from alue_bench.planning.build import Plan, PlannedRun, build_plan
@@ -283,7 +283,7 @@ def test_a_store_of_another_process_is_used(plan_runs: PlanRuns) -> None:
     assert execute(planned.spec, again)[0].metrics["runtime/prefix_reused"] == 1
 
 
-def prefix_of(name: str, folder: Path) -> tuple[TokenisedSplit, FrozenPrefix, PrefixStore, list[str]]:
+def prefix_of(name: str, folder: Path) -> tuple[TokenizedSplit, FrozenPrefix, PrefixStore, list[str]]:
     """Three texts, the two lowest layers of a model of the gallery, their store, and what it reports."""
     stack = view_as_stack(gallery_model(name))
     problems: list[str] = []
@@ -291,12 +291,12 @@ def prefix_of(name: str, folder: Path) -> tuple[TokenisedSplit, FrozenPrefix, Pr
     device = Device("cpu", "fp32")
     prefix = FrozenPrefix(stack, choose_forward(stack, torch.float32), 2, store=store, device=device)
     ids = torch.randint(5, 60, (17,), generator=torch.Generator().manual_seed(0))
-    split = TokenisedSplit(ids, None, torch.tensor([0, 9, 14, 17]), torch.zeros(3), ["a", "b", "c"], 0)
+    split = TokenizedSplit(ids, None, torch.tensor([0, 9, 14, 17]), torch.zeros(3), ["a", "b", "c"], 0)
     return split, prefix, store, problems
 
 
 class TestWhereItCannotBeDone:
-    """What cannot start from stored states is computed at every step, and says so."""
+    """Models that cannot start from stored states compute them at every step, with a note."""
 
     @pytest.mark.parametrize("name", ["xlm", "fnet"])
     def test_architectures_that_carry_something_past_their_layers(self, name: str, tmp_path: Path) -> None:

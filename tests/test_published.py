@@ -27,47 +27,47 @@ TWO_SEEDS = {
 
 class TestPublishedNumbers:
     def test_seven_tables_hold_four_models_each(self) -> None:
-        found = published_results()
-        assert found.groupby("table")["model"].nunique().to_dict() == dict.fromkeys(TITLES, 4)
-        assert not found.isna().any().any()
-        assert found["f1_full"].between(0, 1).all()
-        assert found["f1_frozen"].between(0, 1).all()
+        table = published_results()
+        assert table.groupby("table")["model"].nunique().to_dict() == dict.fromkeys(TITLES, 4)
+        assert not table.isna().any().any()
+        assert table["f1_full"].between(0, 1).all()
+        assert table["f1_frozen"].between(0, 1).all()
 
     def test_the_changes_are_those_of_the_numbers_beside_them(self) -> None:
-        """As far as three printed digits allow: 0.0005 of F1 more or less on both sides."""
-        found = published_results()
-        change = 100 * (found["f1_frozen"] / found["f1_full"] - 1)
-        assert ((change - found["f1_change_pct"]).abs() <= 100 * 0.001 / found["f1_full"] + 0.02).all()
-        saving = 100 * (1 - found["runtime_frozen_s"] / found["runtime_full_s"])
-        assert ((saving - found["runtime_saving_pct"]).abs() <= 0.02).all()
+        """The tolerance is that of three printed digits: 0.0005 of F1 more or less on both sides."""
+        table = published_results()
+        change = 100 * (table["f1_frozen"] / table["f1_full"] - 1)
+        assert ((change - table["f1_change_pct"]).abs() <= 100 * 0.001 / table["f1_full"] + 0.02).all()
+        saving = 100 * (1 - table["runtime_frozen_s"] / table["runtime_full_s"])
+        assert ((saving - table["runtime_saving_pct"]).abs() <= 0.02).all()
 
     def test_they_name_tasks_and_models_that_are_installed(self, registry: object) -> None:
-        found = published_results()
-        assert set(found["task"]) <= set(registry.tasks)  # type: ignore[attr-defined]
-        assert set(found["model"]) <= set(registry.models)  # type: ignore[attr-defined]
+        table = published_results()
+        assert set(table["task"]) <= set(registry.tasks)  # type: ignore[attr-defined]
+        assert set(table["model"]) <= set(registry.models)  # type: ignore[attr-defined]
 
 
 class TestBeside:
     def test_means_over_seeds_stand_beside_the_published_numbers(self) -> None:
-        found = beside_published(runs_of(**TWO_SEEDS), "f1_macro").set_index(["task", "model"]).loc[("oold", "marbert")]
-        assert (found["published_f1_full"], found["published_f1_frozen"]) == (0.974, 0.980)
-        assert (found["f1_full"], found["f1_frozen"]) == pytest.approx((0.85, 0.8))
-        assert (found["runs_full"], found["runs_frozen"]) == (2, 2)
-        assert found["f1_change_pct"] == pytest.approx(100 * (0.8 / 0.85 - 1))
-        assert found["runtime_saving_pct"] == pytest.approx(25)
+        table = beside_published(runs_of(**TWO_SEEDS), "f1_macro").set_index(["task", "model"]).loc[("oold", "marbert")]
+        assert (table["published_f1_full"], table["published_f1_frozen"]) == (0.974, 0.980)
+        assert (table["f1_full"], table["f1_frozen"]) == pytest.approx((0.85, 0.8))
+        assert (table["runs_full"], table["runs_frozen"]) == (2, 2)
+        assert table["f1_change_pct"] == pytest.approx(100 * (0.8 / 0.85 - 1))
+        assert table["runtime_saving_pct"] == pytest.approx(25)
 
     def test_each_variant_of_f1_that_a_tasks_runs_have_is_shown_and_no_other(self) -> None:
-        found = beside_published(runs_of(**TWO_SEEDS))
-        ours = found[(found["task"] == "oold") & (found["model"] == "marbert")]
+        table = beside_published(runs_of(**TWO_SEEDS))
+        ours = table[(table["task"] == "oold") & (table["model"] == "marbert")]
         assert set(ours["metric"]) == {"f1_macro", "f1_class_OFF"}
 
     def test_every_published_row_stays_without_runs(self) -> None:
-        found = beside_published(runs_of(**TWO_SEEDS), "f1_macro")
-        assert len(found) == len(published_results())
-        others = found[(found["task"] != "oold") | (found["model"] != "marbert")]
+        table = beside_published(runs_of(**TWO_SEEDS), "f1_macro")
+        assert len(table) == len(published_results())
+        others = table[(table["task"] != "oold") | (table["model"] != "marbert")]
         assert others["f1_full"].isna().all()
         assert (others["runs_full"] == 0).all()
-        assert found["published_f1_full"].notna().all()
+        assert table["published_f1_full"].notna().all()
 
     def test_no_runs_at_all_leave_the_published_side(self) -> None:
         empty = pd.DataFrame({"task": [], "model": [], "strategy": [], "runtime/train_s": []}, dtype="object")

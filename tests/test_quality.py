@@ -117,7 +117,7 @@ NOT_OURS = re.compile(
 
 
 def test_no_file_names_a_machine_its_folders_or_its_package_registry() -> None:
-    found = []
+    lines = []
     for path in tracked_files():
         try:
             text = path.read_text(encoding="utf-8")
@@ -125,8 +125,8 @@ def test_no_file_names_a_machine_its_folders_or_its_package_registry() -> None:
             continue
         for number, line in enumerate(text.splitlines(), start=1):
             if NOT_OURS.search(line):
-                found.append(f"{path.relative_to(REPOSITORY)}:{number}: {line.strip()[:120]}")
-    assert found == []
+                lines.append(f"{path.relative_to(REPOSITORY)}:{number}: {line.strip()[:120]}")
+    assert lines == []
 
 
 def test_the_architecture_page_lists_every_package_in_the_order_of_imports() -> None:
@@ -165,12 +165,11 @@ def docstrings(path: Path) -> Iterator[tuple[int, str]]:
                 yield child.lineno, child.value.value
 
 
-@pytest.mark.parametrize("folder", ["alue_bench", "plugins", "benchmarks", "tools"])
+@pytest.mark.parametrize("folder", FOLDERS)
 def test_no_docstring_begins_without_its_subject(folder: str) -> None:
     bare = [
         f"{path.relative_to(REPOSITORY)}:{line}: {text.splitlines()[0]}"
         for path in sorted((REPOSITORY / folder).rglob("*.py"))
-        if "tests" not in path.parts
         for line, text in docstrings(path)
         if text.split()[:1] and text.split()[0] in BARE
     ]

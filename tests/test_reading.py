@@ -1,4 +1,4 @@
-"""What comes back out of a store: finished runs, once each, typed; everything else counted."""
+"""Reading a store gives each finished run once, with typed values, and counts everything else."""
 
 from __future__ import annotations
 
@@ -122,8 +122,8 @@ class TestWhatIsNoResult:
         said = say_counts(results.counts)
         assert len(said) == 5
         # Of whatever command: a search and a sweep leave such runs too.
-        assert said[0].endswith("the same command tries again")
-        assert said[1].endswith("the same command goes on from there")
+        assert said[0].endswith("repeat the command that started it to retry")
+        assert said[1].endswith("repeat the command that started it to continue")
 
     def test_one_row_a_fingerprint_the_newest(self, connection: Connection) -> None:
         planted(connection, more={"runtime/train_s": 1})
@@ -131,7 +131,7 @@ class TestWhatIsNoResult:
         planted(connection, more={"runtime/train_s": 2})
         results = read_results(connection)
         assert list(results.frame["runtime/train_s"]) == [2]
-        assert results.counts == Counts(repeated=1), "the failure was mended since"
+        assert results.counts == Counts(repeated=1), "the failure was repaired since"
 
     def test_a_failure_is_counted_once_however_often_it_was_tried(self, connection: Connection) -> None:
         planted(connection, status="FAILED")
@@ -167,15 +167,15 @@ class TestFilters:
         planted(connection, "anger", "full", model="other", source="sample")
         planted(connection, "oold", "top2", status="FAILED")
 
-        def found(**filters: Any) -> int:
+        def count(**filters: Any) -> int:
             return len(read_results(connection, **filters).frame)
 
-        assert found() == 5
-        assert found(tasks=["anger"]) == 3
-        assert found(tasks=["anger", "oold"], strategies=["full"]) == 3
-        assert found(models=["other"]) == 1
-        assert found(data_source="real") == 4
-        assert found(tasks=["xnli"]) == 0
+        assert count() == 5
+        assert count(tasks=["anger"]) == 3
+        assert count(tasks=["anger", "oold"], strategies=["full"]) == 3
+        assert count(models=["other"]) == 1
+        assert count(data_source="real") == 4
+        assert count(tasks=["xnli"]) == 0
         assert read_results(connection, tasks=["anger"]).counts.failed == 0
 
     def test_a_parent_that_is_not_there(self, connection: Connection) -> None:
@@ -211,9 +211,9 @@ class TestOpening:
 def test_runs_can_be_asked_for_by_their_ids(connection: Connection) -> None:
     ids = [planted(connection, "anger", "full", seed) for seed in range(3)]
     failed = planted(connection, "anger", "full", 9, status="FAILED")
-    found = read_runs(connection, [ids[2], ids[0], failed])
-    assert list(found.frame["run_id"]) == [ids[0], ids[2]]
-    assert found.counts == Counts(failed=1)
+    results = read_runs(connection, [ids[2], ids[0], failed])
+    assert list(results.frame["run_id"]) == [ids[0], ids[2]]
+    assert results.counts == Counts(failed=1)
     everything = read_results(connection).frame.set_index("run_id").loc[[ids[0], ids[2]]].reset_index()
-    assert found.frame.equals(everything[found.frame.columns])
+    assert results.frame.equals(everything[results.frame.columns])
     assert read_runs(connection, []).frame.empty

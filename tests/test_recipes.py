@@ -95,16 +95,16 @@ class TestLayerWiseRates:
         return {name: float((p.detach() - before[name]).abs().max()) for name, p in stack.model.named_parameters()}
 
     def test_each_layer_has_a_part_of_the_rate_of_the_one_above(self, stack: EncoderStack) -> None:
-        found = self.rates(stack, FreezePlan(stack.shape), 0.5)
-        for name, rate in found.items():
+        rates = self.rates(stack, FreezePlan(stack.shape), 0.5)
+        for name, rate in rates.items():
             layer = name.split(".")[3] if ".layer." in name else None
             below_top = 4 if "embeddings" in name else 0 if layer is None else 3 - int(layer)
             assert rate == pytest.approx(1e-2 * 0.5**below_top, rel=1e-3), name
 
     def test_frozen_layers_count_as_steps_of_the_stairs(self, stack: EncoderStack) -> None:
-        found = self.rates(stack, FreezePlan(stack.shape, frozenset({2, 3})), 0.5)
-        assert found["bert.encoder.layer.1.output.dense.weight"] == pytest.approx(1e-2 / 4, rel=1e-3)
-        assert found["bert.encoder.layer.3.output.dense.weight"] == 0
+        rates = self.rates(stack, FreezePlan(stack.shape, frozenset({2, 3})), 0.5)
+        assert rates["bert.encoder.layer.1.output.dense.weight"] == pytest.approx(1e-2 / 4, rel=1e-3)
+        assert rates["bert.encoder.layer.3.output.dense.weight"] == 0
 
     def test_without_it_there_are_the_two_groups_of_before(self, stack: EncoderStack) -> None:
         groups = build_optimiser(stack, HyperParameters(weight_decay=0.1)).param_groups

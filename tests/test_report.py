@@ -112,12 +112,12 @@ class TestAStoreWithSeveralSeeds:
         mlflow.set_tracking_uri(shared.uri)
 
         def column(strategy: str, metric: str) -> list[float]:
-            found = mlflow.search_runs(
+            recorded = mlflow.search_runs(
                 experiment_names=["several seeds"],
                 filter_string=f"params.task = '{task}' and params.strategy = '{strategy}'",
             )
-            assert len(found) == 3
-            return list(found.sort_values("params.seed")[f"metrics.{metric}"])
+            assert len(recorded) == 3
+            return list(recorded.sort_values("params.seed")[f"metrics.{metric}"])
 
         scores, times = column(strategy, "test/f1_macro"), column(strategy, "runtime/train_s")
         score, change, time, time_change, speed_up, seeds, _ = table(page, "scores")[f"{task} · mini", strategy]
@@ -154,10 +154,10 @@ class TestAStoreWithSeveralSeeds:
         assert len(set(names)) == len(names)
 
     def test_has_the_papers_numbers_beside_ours(self, page: Page) -> None:
-        found = table(page, "paper")
-        assert found["Table 1: Anger detection", "marbert"][::2] == ["0.825", "0.831", "+0.7 %", "23.4 %"]
-        assert set(found["Table 1: Anger detection", "marbert"][1::2]) == {"–"}
-        ours = found["Table 1: Anger detection", "mini"]
+        shown = table(page, "paper")
+        assert shown["Table 1: Anger detection", "marbert"][::2] == ["0.825", "0.831", "+0.7 %", "23.4 %"]
+        assert set(shown["Table 1: Anger detection", "marbert"][1::2]) == {"–"}
+        ours = shown["Table 1: Anger detection", "mini"]
         scores = table(page, "scores")
         assert ours[1] == scores["anger · mini", "full"][0]
         assert ours[3] == scores["anger · mini", "bottom3top4"][0]
@@ -187,7 +187,7 @@ class TestWhatIsSaidOf:
             put(strategy=strategy)
         shown = page()
         (sentence,) = said(shown)
-        assert "one seed, so it may be chance" in sentence.text
+        assert "one seed, so it may be due to chance" in sentence.text
         assert "significant" not in sentence.text
         assert "±" not in sentence.text
         assert any("more than 1 seed" in notice for notice in shown.notices)

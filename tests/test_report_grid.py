@@ -1,4 +1,4 @@
-"""What a grid of runs says: which cells no other beats, which one is recommended and at what loss, drawn for people."""
+"""Grids of runs: which cells no other beats, which one is recommended and at what loss, and their figures."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ def whole_grid(layers: int = 12) -> pd.DataFrame:
 
 class TestCells:
     def test_means_over_seeds(self) -> None:
-        found = grid_of(row("full", 0.4, 0.3, 10.0), row("full", 0.6, 0.5, 20.0, seed=43))
-        (one,) = found.to_dict("records")
+        cells = grid_of(row("full", 0.4, 0.3, 10.0), row("full", 0.6, 0.5, 20.0, seed=43))
+        (one,) = cells.to_dict("records")
         assert (one["dev_score"], one["test_score"], one["train_s"], one["seeds"]) == (0.5, 0.4, 15.0, 2)
         assert one["test_spread"] == pytest.approx(0.2 / math.sqrt(2))
 
     def test_places_come_from_names_and_other_strategies_have_none(self) -> None:
-        found = grid_of(row("bottom6top6", 0.4, 0.3, 1.0), row("head-only", 0.4, 0.3, 1.0)).set_index("strategy")
-        assert tuple(found.loc["bottom6top6", ["bottom", "top"]]) == (6, 6)
-        assert found.loc["head-only", ["bottom", "top"]].isna().all()
+        cells = grid_of(row("bottom6top6", 0.4, 0.3, 1.0), row("head-only", 0.4, 0.3, 1.0)).set_index("strategy")
+        assert tuple(cells.loc["bottom6top6", ["bottom", "top"]]) == (6, 6)
+        assert cells.loc["head-only", ["bottom", "top"]].isna().all()
 
     def test_an_undefined_score_takes_no_part(self) -> None:
         assert list(grid_of(row("full", math.nan, 0.3, 1.0), row("top1", 0.1, 0.1, 1.0))["strategy"]) == ["top1"]
@@ -81,8 +81,8 @@ class TestParetoFront:
     def test_no_cell_beats_one_on_the_front_and_one_on_it_beats_every_other(
         self, points: list[tuple[float, float]]
     ) -> None:
-        found = grid_of(*(row(f"s{n}", score, 0.0, seconds) for n, (score, seconds) in enumerate(points)))
-        front = pareto_front(found)
+        cells = grid_of(*(row(f"s{n}", score, 0.0, seconds) for n, (score, seconds) in enumerate(points)))
+        front = pareto_front(cells)
         on_it = list(zip(front["dev_score"], front["train_s"], strict=True))
         for score, seconds in points:
             better = [(s, t) for s, t in on_it if s >= score and t <= seconds]
@@ -94,19 +94,19 @@ class TestParetoFront:
 
 class TestRecommendation:
     def test_the_fastest_within_the_tolerance_of_full_by_dev_score(self) -> None:
-        found = grid_of(
+        recommended = grid_of(
             row("full", 0.500, 0.450, 10.0),
             row("bottom3", 0.497, 0.441, 7.0),
             row("bottom6", 0.494, 0.460, 5.0),  # too low on dev, whatever it does on test
             row("top4", 0.510, 0.430, 9.0),
         )
-        chosen = recommend(found, 0.01)
+        chosen = recommend(recommended, 0.01)
         assert chosen is not None
         assert (chosen.strategy, chosen.reference, chosen.candidates, chosen.settings) == ("bottom3", "full", 3, 4)
         assert chosen.saving == pytest.approx(0.3)
         assert chosen.dev_change == pytest.approx(-0.006)
         assert chosen.test_change == pytest.approx(-0.02)  # the loss to expect is not what the choice looked at
-        wider = recommend(found, 0.02)
+        wider = recommend(recommended, 0.02)
         assert wider is not None
         assert wider.strategy == "bottom6"
 
@@ -131,10 +131,10 @@ class TestRecommendation:
         assert (without.strategy, without.left_out) == ("bottom6", 0)
 
     def test_full_is_the_reference_even_if_it_failed_with_some_seed(self) -> None:
-        found = grid_of(
+        cells = grid_of(
             row("full", 0.5, 0.5, 10.0), row("full", math.nan, 0.1, 10.0, seed=43), row("top1", 0.6, 0.6, 9.0)
         )
-        chosen = recommend(found)
+        chosen = recommend(cells)
         assert chosen is not None
         assert (chosen.reference, chosen.strategy, chosen.left_out) == ("full", "top1", 0)
 
@@ -147,8 +147,8 @@ class TestRecommendation:
         self, points: list[tuple[float, float]], tolerance: float
     ) -> None:
         names = ["full", *(f"s{n}" for n in range(1, len(points)))]
-        found = grid_of(*(row(n, score, 0.0, s) for n, (score, s) in zip(names, points, strict=True)))
-        chosen = recommend(found, tolerance)
+        cells = grid_of(*(row(n, score, 0.0, s) for n, (score, s) in zip(names, points, strict=True)))
+        chosen = recommend(cells, tolerance)
         assert chosen is not None
         reference = points[0][0]
         assert within_tolerance(chosen.dev_score, reference, tolerance)
@@ -168,7 +168,7 @@ class TestRecommendation:
         )
 
     def test_a_clock_that_disagrees_with_the_operations_is_doubted(self) -> None:
-        """As after short runs on a busy machine: whatever was lucky with the clock is the fastest."""
+        """After short runs on a busy machine, the fastest setting may only be lucky."""
         full = row("full", 0.5, 0.45, 3.0, **{"flops/train_vs_full": 1.0})
         bottom3 = row("bottom3", 0.5, 0.45, 4.0, **{"flops/train_vs_full": 0.75})
         bottom4 = row("bottom4", 0.5, 0.45, 4.5, **{"flops/train_vs_full": 0.67})
@@ -185,8 +185,8 @@ class TestRecommendation:
 class TestFigures:
     @pytest.fixture
     def group(self) -> Group:
-        (found,) = groups(whole_grid())
-        return found
+        (whole,) = groups(whole_grid())
+        return whole
 
     @pytest.mark.parametrize(("draw", "column"), [(score_map, "test_score"), (runtime_map, "train_s")])
     def test_a_heat_map_has_every_cell_with_its_number_in_its_place(self, group: Group, draw: Any, column: str) -> None:

@@ -176,7 +176,7 @@ def test_a_browser_shows_the_page_on_a_phone_without_asking_for_anything(tmp_pat
     shown = tmp_path / "report.html"
     shown.write_text(hostile, encoding="utf-8")
     asked = "view.performance.getEntriesByType('resource').map(entry => entry.name)"
-    found = measure(
+    measured = measure(
         shown,
         f"""{{asked: {asked}, width: page.documentElement.scrollWidth, room: page.documentElement.clientWidth,
               dialogs: page.scripts.length, figures: page.querySelectorAll('figure svg').length,
@@ -184,12 +184,12 @@ def test_a_browser_shows_the_page_on_a_phone_without_asking_for_anything(tmp_pat
               twice: [...page.querySelectorAll('[id]')].map(e => e.id)
                 .filter((id, at, all) => all.indexOf(id) != at)}}""",
     )
-    assert found["width"] == found["room"] == 375
-    assert found["asked"] == []
-    assert found["dialogs"] == 0
-    assert found["figures"] == 2
-    assert found["direction"] == "rtl"
-    assert found["twice"] == []
+    assert measured["width"] == measured["room"] == 375
+    assert measured["asked"] == []
+    assert measured["dialogs"] == 0
+    assert measured["figures"] == 2
+    assert measured["direction"] == "rtl"
+    assert measured["twice"] == []
 
 
 def test_a_browser_would_tell_if_a_page_asked_for_something(tmp_path: Path) -> None:

@@ -128,10 +128,10 @@ def test_cut_off_in_the_middle_and_at_the_end_of_epochs(
     # step 12 is in the last epoch.
     resumed = cut_off_at(run, 2, 5, 12)
     assert_same(resumed, alone)
-    assert any("went on from step 11" in note for note in resumed[0].notes)
+    assert any("continued from step 11" in note for note in resumed[0].notes)
     if run.inputs.strategy.revisions() is not None:  # else it would show nothing of such strategies
         assert len(alone[1].training.schedule.segments) > 1
-    assert not any("went on" in note for note in alone[0].notes)
+    assert not any("continued from" in note for note in alone[0].notes)
 
 
 def test_checkpoints_now_and_then_lose_steps_but_change_nothing(
@@ -190,14 +190,14 @@ class TestADamagedCheckpoint:
             content[{"beginning": 3, "middle": len(content) // 2, "end": -1}[where]] ^= 0xFF
         path.write_bytes(content)
         result, trained = execute(run.spec, inputs)
-        assert any("is damaged" in note and "began anew" in note for note in result.notes)
+        assert any("is damaged" in note and "started from the beginning" in note for note in result.notes)
         assert_same((result, trained), undisturbed(run))
 
     def test_of_another_training_is_not_taken(self, planned: Callable[..., PlannedRun]) -> None:
         run, other = planned("bert", "full"), planned("bert", "full", lr=2e-3)
         cut_off(run, 5)
         result, _ = cut_off_at(other)
-        assert not any("went on" in note for note in result.notes)
+        assert not any("continued from" in note for note in result.notes)
 
 
 def test_a_folder_that_takes_no_checkpoint_is_noted_and_the_run_goes_on(planned: Callable[..., PlannedRun]) -> None:

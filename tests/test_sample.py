@@ -28,9 +28,9 @@ def test_full_fine_tuning_learns_tasks_with_rare_labels(task: str, registry: Any
     (planned,) = build_plan(request, registry).runs
     metrics = execute(planned.spec, planned.inputs)[0].metrics
     for score, split in (("selection/dev_score", "selection"), ("test/score", "test")):
-        found = learning(
+        verdict = learning(
             [metrics[score]], [metrics[f"{split}/trivial_score"]], [metrics[f"{split}/above_trivial_error"]]
         )
-        assert found is not None
-        assert found.shown, (split, found)
+        assert verdict is not None
+        assert verdict.shown, (split, verdict)
     assert metrics["test/score"] > metrics["test/trivial_score"] + 0.1

@@ -35,7 +35,7 @@ def document_of(said: Finished) -> Any:
 class TestASearch:
     def test_its_document_its_runs_and_its_repetition(self, search: CommandLine, runs: Runs) -> None:
         said = search("--epochs", "2", "--json")
-        (found,) = document_of(said)["searches"]
+        (searched,) = document_of(said)["searches"]
         for told in (
             "the cheapest of 3 settings that loses at most 0.7",
             "a low-fidelity run with fewer epochs",
@@ -44,15 +44,15 @@ class TestASearch:
             "of the grid's cost (budget 400%)",
         ):
             assert told in said.err
-        assert found["supported"]
-        assert found["answer"] in ("bottom2", "bottom4")
-        assert found["dev"]["seeds"] == 3
-        assert found["dev"]["loss"] <= 0.7
-        assert found["dev"]["high"] <= 1.6
-        assert found["test"]["loss"] == pytest.approx(found["test_score_of_full"] - found["test_score"])
+        assert searched["supported"]
+        assert searched["answer"] in ("bottom2", "bottom4")
+        assert searched["dev"]["seeds"] == 3
+        assert searched["dev"]["loss"] <= 0.7
+        assert searched["dev"]["high"] <= 1.6
+        assert searched["test"]["loss"] == pytest.approx(searched["test_score_of_full"] - searched["test_score"])
 
         # What was forecast is what the runs report: the budget is kept in FLOPs that were done.
-        compute = found["compute"]
+        compute = searched["compute"]
         assert compute["recorded_flops"] == pytest.approx(compute["spent_flops"], rel=1e-6)
         assert compute["spent_flops"] <= compute["budget_flops"]
         assert compute["spent_share"] == pytest.approx(compute["spent_flops"] / compute["grid_flops"])
@@ -60,24 +60,24 @@ class TestASearch:
         parent, *children = runs()
         assert (parent.info.status, parent.data.tags["kind"]) == ("FINISHED", "plan")
         assert {child.data.tags["mlflow.parentRunId"] for child in children} == {parent.info.run_id}
-        assert [child.info.run_id for child in children] == [step["run_id"] for step in found["steps"]]
-        epochs = {step["run_id"]: 1 if step["short"] else 2 for step in found["steps"]}
+        assert [child.info.run_id for child in children] == [step["run_id"] for step in searched["steps"]]
+        epochs = {step["run_id"]: 1 if step["short"] else 2 for step in searched["steps"]}
         assert {child.info.run_id: int(child.data.params["epochs"]) for child in children} == epochs
         assert 1 in epochs.values()
         looks = {child.info.run_id for child in children if "search.first_look" in child.data.tags}
-        assert looks == {step["run_id"] for step in found["steps"] if step["short"]}
+        assert looks == {step["run_id"] for step in searched["steps"] if step["short"]}
 
         again = document_of(search("--epochs", "2", "--json"))["searches"][0]
         assert again["compute"]["reused_runs"] == again["compute"]["runs"] == len(children)
         assert len(runs("tags.kind = 'run'")) == len(children)
-        assert [step["run_id"] for step in again["steps"]] == [step["run_id"] for step in found["steps"]]
-        assert {**again, "compute": 0, "steps": 0} == {**found, "compute": 0, "steps": 0}
+        assert [step["run_id"] for step in again["steps"]] == [step["run_id"] for step in searched["steps"]]
+        assert {**again, "compute": 0, "steps": 0} == {**searched, "compute": 0, "steps": 0}
 
     def test_a_budget_that_does_not_suffice_is_said_and_full_is_the_answer(self, search: CommandLine) -> None:
         said = search("--budget", "80%", "--json")
-        (found,) = document_of(said)["searches"]
-        assert (found["answer"], found["supported"], found["budget_ended"]) == ("full", False, True)
-        assert found["compute"]["spent_share"] <= 0.8
+        (searched,) = document_of(said)["searches"]
+        assert (searched["answer"], searched["supported"], searched["budget_ended"]) == ("full", False, True)
+        assert searched["compute"]["spent_share"] <= 0.8
         assert "The budget ended before a cheaper setting was supported" in said.err
 
 
@@ -88,11 +88,11 @@ def test_where_full_learns_nothing_a_search_ends_after_it_without_an_answer(
     install("alue-bench-here", HERE)
     said = search("--epochs", "2", "--lr", "1e-9", "--json", *(("--executor", "cafes-here") if workers else ()))
     assert said.code == 3
-    (found,) = json.loads(said.out)["searches"]
-    assert (found["answer"], found["supported"], found["budget_ended"]) == (None, False, False)
-    assert [step["setting"] for step in found["steps"]] == ["full"]
-    assert found["compute"]["runs"] == 1
-    assert found["nothing_learnt"]["score"] == found["dev_score_of_full"]
+    (searched,) = json.loads(said.out)["searches"]
+    assert (searched["answer"], searched["supported"], searched["budget_ended"]) == (None, False, False)
+    assert [step["setting"] for step in searched["steps"]] == ["full"]
+    assert searched["compute"]["runs"] == 1
+    assert searched["nothing_learnt"]["score"] == searched["dev_score_of_full"]
     assert "No answer: full did not learn: its dev score 0.333 is not above the trivial score 0.333, so a" in said.err
     assert "Answer:" not in said.err
     parent, *done = runs()
@@ -107,8 +107,8 @@ def test_searches_side_by_side_ask_for_the_runs_of_one_after_the_other_and_come_
     install("alue-bench-here", HERE.replace("Here())", "pools.append(Here()) or pools[-1])") + "pools = []\n")
     said = search(*what, "--executor", "cafes-here", wide=False)
     together = document_of(said)["searches"]
-    assert [found["task"] for found in together] == ["easy", "easy-too"]
-    assert all(found["supported"] for found in together)
+    assert [searched["task"] for searched in together] == ["easy", "easy-too"]
+    assert all(searched["supported"] for searched in together)
     assert len(sys.modules["alue_bench_here"].pools) == 1  # the workers stay from one round to the next
     assert "easy-too/tiny-bert: bottom4, seed 1, short: a low-fidelity run with fewer epochs" in said.err
     # The low-fidelity runs of both, and full, come before all that depends on them.
@@ -124,7 +124,7 @@ def test_searches_side_by_side_ask_for_the_runs_of_one_after_the_other_and_come_
         assert compute["reused_runs"] == before["runs"]
         assert compute["spent_flops"] == before["spent_flops"]
         assert one == other
-    assert len(begun) == sum(len(found["steps"]) for found in together)
+    assert len(begun) == sum(len(searched["steps"]) for searched in together)
 
 
 def test_an_interrupted_search_goes_on_and_ends_with_the_same_answer(
@@ -142,13 +142,13 @@ def test_an_interrupted_search_goes_on_and_ends_with_the_same_answer(
     )
     stopped = search("--json")
     assert stopped.code == 130
-    assert "interrupted: the same command goes on from here" in stopped.err
+    assert "interrupted: run the same command again to continue" in stopped.err
     assert [r.info.status for r in runs()].count("KILLED") >= 1  # the parent
     finished = {r.info.run_id for r in runs("tags.kind = 'run' and attributes.status = 'FINISHED'")}
     document = document_of(search("--json"))
-    (found,) = document["searches"]
-    assert {step["run_id"] for step in found["steps"] if step["reused"]} == finished
-    assert found["supported"]
+    (searched,) = document["searches"]
+    assert {step["run_id"] for step in searched["steps"] if step["reused"]} == finished
+    assert searched["supported"]
 
 
 def test_runs_of_other_commands_are_taken_unless_they_have_no_dev_predictions(
@@ -158,12 +158,12 @@ def test_runs_of_other_commands_are_taken_unless_they_have_no_dev_predictions(
     _, full, deep = runs()
     (Path(full.info.artifact_uri.removeprefix("file://")) / "dev_predictions.csv").unlink()
     said = search("--json")
-    (found,) = document_of(said)["searches"]
-    assert "recorded without dev predictions; it is done again" in said.err
-    assert found["steps"][0]["setting"] == "full"
-    assert found["steps"][0]["run_id"] != full.info.run_id
-    assert [step["run_id"] for step in found["steps"] if step["reused"]] == [deep.info.run_id]
-    assert not any(step["short"] for step in found["steps"])  # one epoch cannot be shortened
+    (searched,) = document_of(said)["searches"]
+    assert "recorded without dev predictions; it is repeated" in said.err
+    assert searched["steps"][0]["setting"] == "full"
+    assert searched["steps"][0]["run_id"] != full.info.run_id
+    assert [step["run_id"] for step in searched["steps"] if step["reused"]] == [deep.info.run_id]
+    assert not any(step["short"] for step in searched["steps"])  # one epoch cannot be shortened
 
 
 def test_predictions_that_are_not_their_runs_are_told(search: CommandLine, run: CommandLine, runs: Runs) -> None:
@@ -175,8 +175,8 @@ def test_predictions_that_are_not_their_runs_are_told(search: CommandLine, run: 
     table.to_csv(file, index=False)
     said = search("--json")
     assert (said.code, said.out) == (2, "")
-    assert "the recorded predictions of full are not those of its run" in said.err
-    assert "do it again with --rerun" in said.err
+    assert "the recorded predictions of full do not belong to its run" in said.err
+    assert "repeat it with --rerun" in said.err
 
 
 def test_a_dry_run_computes_what_the_grid_costs_and_starts_nothing(search: CommandLine, runs: Runs) -> None:
@@ -184,7 +184,7 @@ def test_a_dry_run_computes_what_the_grid_costs_and_starts_nothing(search: Comma
     (planned,) = document_of(said)["searches"]
     assert planned["compute"]["runs"] == 0
     assert (planned["answer"], planned["supported"], planned["cost_of_full"], planned["said"]) == (None, None, None, [])
-    assert "The search begins with this run and chooses the others itself." in said.err
+    assert "The search begins with this run. It chooses the other runs from the results." in said.err
     assert "Answer:" not in said.err
     assert planned["compute"]["budget_flops"] == pytest.approx(4 * planned["compute"]["grid_flops"])
     assert "estimate: at most about " in said.err
@@ -202,7 +202,7 @@ def test_a_dry_run_guesses_the_time_that_the_budget_pays_for(search: CommandLine
     ]
 
     def work(estimate: Any, seconds: float) -> float:
-        """In FLOPs: the speed is measured anew each time."""
+        """The estimated work in FLOPs; estimated times vary, because the speed is measured each time."""
         return float(seconds * estimate["speeds_flops_per_s"][0])
 
     half = work(guessed, guessed["seconds_at_most"])
@@ -216,7 +216,7 @@ def test_a_dry_run_guesses_the_time_that_the_budget_pays_for(search: CommandLine
         (("--tolerance", "many"), "--tolerance is 'many'"),
         (("--budget", "0"), "--budget is '0'"),
         (("--level", "0.7"), "--level is 0.7"),
-        (("--grid", "strategy=full,head-only"), "--grid of a search has the axes bottom and top alone"),
+        (("--grid", "strategy=full,head-only"), "--grid of a search accepts only the axes bottom and top"),
         (("--grid", "bottom=0"), "--grid leaves nothing to search"),
         (("--seed", "4294967292"), "seeds count up from --seed 4294967292, and there is none above 4294967295"),
     ],

@@ -101,13 +101,13 @@ class TestWithTheNoiseOfSeedsAndExamples:
         assert np.mean([of.loss(answer) > 0.03 * of.full for of, answer in zip(worlds, answers, strict=True)]) <= 0.1
 
     def test_scores_that_do_not_fall_short_are_never_given_up_all(self) -> None:
-        """Where freezing costs nothing, the search ends far below full fine-tuning's cost."""
-        found = []
+        """If freezing costs no score, the search ends far below full fine-tuning's cost."""
+        spent = []
         for draw in range(10):
             of = world(2000 + draw)
             of = replace(of, score=dict.fromkeys(of.score, of.full))
-            found.append(search(of, question(of))[0].best.candidate.cost)
-        assert np.mean(found) < 0.5
+            spent.append(search(of, question(of))[0].best.candidate.cost)
+        assert np.mean(spent) < 0.5
 
 
 class TestEnds:
@@ -180,7 +180,7 @@ class TestEnds:
 
 
 class TestAhead:
-    """What may be done at once."""
+    """The runs that a search may do at once."""
 
     @settings(max_examples=15)
     @given(
@@ -249,8 +249,8 @@ class TestNothingLearnt:
     def test_the_conclusion_and_the_document_have_no_answer(self) -> None:
         of = world(5)
         search = TestConclusion.search(of)
-        found = self.full(0.45)
-        search.done.append(Done(Step(search.question.full, 0), "id", False, "", found, lambda: found, 1.0, 1.0))
+        searched = self.full(0.45)
+        search.done.append(Done(Step(search.question.full, 0), "id", False, "", searched, lambda: searched, 1.0, 1.0))
         ended = search.decision()
         (said,) = search.conclusion(ended)
         assert said.startswith(
@@ -273,21 +273,21 @@ class TestConclusion:
         """The next run."""
         step = search.decision().step
         assert step is not None
-        found = of.evaluation(step)
-        search.done.append(Done(step, "id", False, "", found, lambda: found, step.cost, 1.0))
+        evaluation = of.evaluation(step)
+        search.done.append(Done(step, "id", False, "", evaluation, lambda: evaluation, step.cost, 1.0))
 
     def test_where_full_fails_with_a_further_seed_what_was_found_stands(self) -> None:
         of = world(1, noise=0.3)
         search = self.search(of)
         while search.decision().best.loss is None:
             self.go_on(search, of)
-        found = search.decision()
-        assert found.step is not None  # something cheaper is hoped for
+        decision = search.decision()
+        assert decision.step is not None  # something cheaper is hoped for
         search.failed[Step(search.question.full, 5)] = "out of memory"
         ended = search.decision()
-        assert (ended.step, ended.best) == (None, found.best)
+        assert (ended.step, ended.best) == (None, decision.best)
         said = search.conclusion(ended)
-        assert said[0].startswith(f"Answer: {found.best.candidate.name}, at ")
+        assert said[0].startswith(f"Answer: {decision.best.candidate.name}, at ")
         assert "a cheaper setting may do as well: full failed with a further seed" in said[1]
         assert search.as_dict(ended)["supported"]
 

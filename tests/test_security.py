@@ -1,4 +1,4 @@
-"""What docs/security.md promises: no secret is stored or shown, no code of strangers runs, nothing listens outside."""
+"""The promises of docs/security.md: no secret is stored or shown, no foreign code runs, nothing listens outside."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ class TestCheckpoints:
 
 
 class TestDownloads:
-    """As the hub's client leaves them: links to files that are named after what the hub tells of them."""
+    """Downloads are left by the hub's client as links to files that are named after their digests."""
 
     CONTENT: ClassVar = {"config.json": b"{}", "model.safetensors": b"weights " * 1000, "vocab.txt": "كلمة".encode()}
 
@@ -254,13 +254,13 @@ class TestTheSource:
         ],
     )
     def test_holds_none_of(self, pattern: str) -> None:
-        found = [
+        leaks = [
             f"{path.relative_to(ROOT)}: {line.strip()}"
             for path in self.SOURCES
             for line in path.read_text(encoding="utf-8").splitlines()
             if re.search(pattern, line) and ".eval()" not in line
         ]
-        assert not found
+        assert not leaks
 
 
 def test_the_user_interface_listens_on_this_machine_alone_unless_told_otherwise() -> None:

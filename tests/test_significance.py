@@ -50,13 +50,13 @@ def seeded_runs(
     seed_sd: float = 0.0,
 ) -> list[Additive]:
     """Models that differ by seed, on examples that differ in difficulty."""
-    found = []
+    systems = []
     for _ in range(seeds):
         predicted = answers(rng, gold, strength + seed_sd * rng.standard_normal() + of_examples, len(labels.names))
         system = additive(metric, gold, predicted, labels)
         assert system is not None
-        found.append(system)
-    return found
+        systems.append(system)
+    return systems
 
 
 class TestNothingIsFoundWhereNothingIs:
@@ -135,9 +135,9 @@ class TestWhatIsPlantedIsFound:
         assert test.difference - test.half_width > 0
         assert approximate_randomisation(better, worse, resamples=999) == pytest.approx(0.001)
         for resample_seeds in (False, True):
-            found = paired_bootstrap(better, worse, resamples=1000, resample_seeds=resample_seeds)
-            assert 0 < found.interval[0] < found.difference < found.interval[1]
-            assert found.p_value < 0.01
+            bootstrap = paired_bootstrap(better, worse, resamples=1000, resample_seeds=resample_seeds)
+            assert 0 < bootstrap.interval[0] < bootstrap.difference < bootstrap.interval[1]
+            assert bootstrap.p_value < 0.01
         # The two directions say the same.
         back = crossed_test(worse, better)
         assert (back.difference, back.p_value) == (-test.difference, test.p_value)
@@ -151,13 +151,13 @@ class TestWhatIsPlantedIsFound:
             + 0.5 * rng.standard_normal((1, examples))
             + rng.standard_normal((seeds, examples))
         )
-        found = crossed_test_of(table.mean(axis=1), table)
-        assert found.seed_variance == pytest.approx(0.04, rel=0.25)
-        assert found.example_variance == pytest.approx(0.25, rel=0.25)
-        assert found.rest_variance == pytest.approx(1.0, rel=0.05)
-        assert found.difference == pytest.approx(table.mean())
-        assert found.seed_share is not None
-        assert 0.1 < found.seed_share < 0.5
+        test = crossed_test_of(table.mean(axis=1), table)
+        assert test.seed_variance == pytest.approx(0.04, rel=0.25)
+        assert test.example_variance == pytest.approx(0.25, rel=0.25)
+        assert test.rest_variance == pytest.approx(1.0, rel=0.05)
+        assert test.difference == pytest.approx(table.mean())
+        assert test.seed_share is not None
+        assert 0.1 < test.seed_share < 0.5
 
     def test_its_interval_holds_the_truth_as_often_as_it_says(self) -> None:
         rng = np.random.default_rng(3)
@@ -166,8 +166,8 @@ class TestWhatIsPlantedIsFound:
             table = (
                 0.1 + 0.1 * rng.standard_normal((4, 1)) + rng.standard_normal((1, 100)) + rng.standard_normal((4, 100))
             )
-            found = crossed_test_of(table.mean(axis=1), table)
-            missed += abs(found.difference - 0.1) > found.half_width
+            test = crossed_test_of(table.mean(axis=1), table)
+            missed += abs(test.difference - 0.1) > test.half_width
         assert LOW <= missed / SIMULATIONS <= HIGH
 
     def test_the_number_of_seeds_that_is_said_to_do_it_does(self) -> None:
@@ -183,22 +183,20 @@ class TestWhatIsPlantedIsFound:
             )
 
         large = table(400, 0.1)
-        found = crossed_test_of(large[:3].mean(axis=1), large[:3])
+        test = crossed_test_of(large[:3].mean(axis=1), large[:3])
         known = crossed_test_of(large.mean(axis=1), large)
-        found = type(found)(
-            **{**vars(found), **{name: vars(known)[name] for name in vars(known) if "variance" in name}}
-        )
-        needed = seeds_needed(found, 0.1)
+        test = type(test)(**{**vars(test), **{name: vars(known)[name] for name in vars(known) if "variance" in name}})
+        needed = seeds_needed(test, 0.1)
         assert needed is not None
         assert needed > 3
-        assert power(found, 0.1, needed) >= POWER > power(found, 0.1, needed - 1)
+        assert power(test, 0.1, needed) >= POWER > power(test, 0.1, needed - 1)
         hits = 0
         for _ in range(500):
             drawn = table(needed, 0.1)
             hits += crossed_test_of(drawn.mean(axis=1), drawn).p_value < 0.05
         assert hits / 500 == pytest.approx(POWER, abs=0.07)
-        assert power(found, detectable(found), 3) == pytest.approx(POWER, abs=0.01)
-        assert detectable(found, tests=10) > detectable(found)
+        assert power(test, detectable(test), 3) == pytest.approx(POWER, abs=0.01)
+        assert detectable(test, tests=10) > detectable(test)
 
     def test_no_number_of_seeds_makes_a_test_set_larger(self) -> None:
         rng = np.random.default_rng(9)
@@ -228,10 +226,10 @@ class TestIntervals:
         rng = np.random.default_rng(number)
         missed = 0
         for values in rng.normal(0.7, 0.02, (SIMULATIONS, number)):
-            found = estimate(list(values))
-            assert found is not None
-            assert found.interval is not None
-            missed += not found.interval[0] <= 0.7 <= found.interval[1]
+            interval = estimate(list(values))
+            assert interval is not None
+            assert interval.interval is not None
+            missed += not interval.interval[0] <= 0.7 <= interval.interval[1]
         assert LOW <= missed / SIMULATIONS <= HIGH
 
     def test_of_one_value_of_none_and_of_undefined_ones(self) -> None:
@@ -288,9 +286,9 @@ def classified(draw: st.DrawFn) -> tuple[Any, Any]:
 def test_equals_scikit_learn_with_labels_that_never_occur(case: tuple[Any, Any]) -> None:
     expected = metrics(*case, THREE)
     for name in CLASS_METRICS:
-        found = additive(name, *case, THREE)
-        assert found is not None
-        assert found.score == pytest.approx(expected.get(name, np.nan), abs=1e-12, nan_ok=True), name
+        metric = additive(name, *case, THREE)
+        assert metric is not None
+        assert metric.score == pytest.approx(expected.get(name, np.nan), abs=1e-12, nan_ok=True), name
 
 
 @given(st.lists(st.tuples(*[st.booleans()] * 6), min_size=1, max_size=30))
@@ -300,9 +298,9 @@ def test_equals_scikit_learn_with_several_labels(rows: list[tuple[bool, ...]]) -
     labels = Labels.multilabel("a", "b", "c")
     expected = metrics(marks[:, :3], marks[:, 3:], labels)
     for name in ("accuracy", "jaccard_samples", "f1_macro", "f1_micro", "f1_weighted", "f1_class_b"):
-        found = additive(name, marks[:, :3], marks[:, 3:], labels)
-        assert found is not None
-        assert found.score == pytest.approx(expected.get(name, np.nan), abs=1e-12, nan_ok=True), name
+        metric = additive(name, marks[:, :3], marks[:, 3:], labels)
+        assert metric is not None
+        assert metric.score == pytest.approx(expected.get(name, np.nan), abs=1e-12, nan_ok=True), name
 
 
 def test_resamples_without_a_class_score_as_the_same_examples_do() -> None:
@@ -312,12 +310,12 @@ def test_resamples_without_a_class_score_as_the_same_examples_do() -> None:
     gold = np.array([0] * 12 + [1] * 8 + [2])
     predicted = np.where(rng.random(21) < 0.7, gold, 0)
     for name in ("f1_macro", "f1_weighted", "f1_micro", "f1_class_c", "f1_class_d"):
-        found = additive(name, gold, predicted, labels)
-        assert found is not None
+        metric = additive(name, gold, predicted, labels)
+        assert metric is not None
         for _ in range(6):
             drawn = rng.integers(0, 21, 21)
             expected = metrics(gold[drawn], predicted[drawn], labels).get(name, np.nan)
-            assert float(found.value(found.parts[drawn].sum(axis=0))) == pytest.approx(expected, nan_ok=True), name
+            assert float(metric.value(metric.parts[drawn].sum(axis=0))) == pytest.approx(expected, nan_ok=True), name
 
 
 def test_resamples_on_which_the_metric_is_undefined_are_no_evidence_of_a_difference() -> None:
@@ -328,8 +326,8 @@ def test_resamples_on_which_the_metric_is_undefined_are_no_evidence_of_a_differe
     values, base = (additive("f1_class_c", gold, predicted, THREE) for predicted in (ours, theirs))
     assert values is not None
     assert base is not None
-    found = paired_bootstrap([values], [base], resamples=2000)
-    assert found.interval == (-1.0, -1.0)
+    test = paired_bootstrap([values], [base], resamples=2000)
+    assert test.interval == (-1.0, -1.0)
     same = paired_bootstrap([base], [base], resamples=2000)
     assert same.p_value == 1.0
     assert approximate_randomisation([base], [base], resamples=200) == 1.0
@@ -340,9 +338,9 @@ def test_equals_scipy_for_pearson_far_from_zero() -> None:
     gold = 1e4 + rng.standard_normal(100)
     predicted = gold + rng.standard_normal(100)
     labels = Labels.regression(0, 1e6)
-    found = additive("pearson", gold, predicted, labels)
-    assert found is not None
-    assert found.score == pytest.approx(metrics(gold, predicted, labels)["pearson"], rel=1e-9)
+    metric = additive("pearson", gold, predicted, labels)
+    assert metric is not None
+    assert metric.score == pytest.approx(metrics(gold, predicted, labels)["pearson"], rel=1e-9)
     assert additive("spearman", gold, predicted, labels) is None
     constant = additive("pearson", gold, np.ones(100), labels)
     assert constant is not None
@@ -354,9 +352,9 @@ def test_leaving_out_and_drawing_again_equal_scikit_learn(name: str) -> None:
     rng = np.random.default_rng(12)
     gold = rng.integers(0, 3, 60)
     predicted = answers(rng, gold, 1.0, 3)
-    found = additive(name, gold, predicted, THREE)
-    assert found is not None
-    pseudo = found.pseudo_values()
+    metric = additive(name, gold, predicted, THREE)
+    assert metric is not None
+    pseudo = metric.pseudo_values()
     whole = metrics(gold, predicted, THREE)[name]
     for place in (0, 17, 59):
         kept = np.arange(60) != place
@@ -364,5 +362,5 @@ def test_leaving_out_and_drawing_again_equal_scikit_learn(name: str) -> None:
     if name == "accuracy":
         assert pseudo == pytest.approx((gold == predicted).astype(float))
     drawn = rng.integers(0, 60, 60)
-    again = found.value(found.parts[drawn].sum(axis=0))
+    again = metric.value(metric.parts[drawn].sum(axis=0))
     assert again == pytest.approx(metrics(gold[drawn], predicted[drawn], THREE)[name])

@@ -91,10 +91,10 @@ class TestSpool:
             """The real client, cut off after one call."""
 
             def __getattr__(self, name: str) -> Any:
-                found = getattr(connection.client, name)
+                method = getattr(connection.client, name)
 
                 def call(*args: Any, **kwargs: Any) -> Any:
-                    result = found(*args, **kwargs)
+                    result = method(*args, **kwargs)
                     if name == dies_after:
                         raise KeyboardInterrupt
                     return result
@@ -167,7 +167,7 @@ class TestSpool:
         (sent,) = spool.send(connection)
         assert (sent.how, len(sent.problems)) == ("written", 4)
         for name, problem in zip(("ppp", "a:b;c", "test/f1_class_C+", ".."), sent.problems, strict=True):
-            assert problem.startswith("not recorded, since the tracking store refuses it: ")
+            assert problem.startswith("not recorded, because the tracking store rejects it: ")
             assert name in problem
         assert spool.entries() == []
         (run,) = runs()
@@ -370,7 +370,7 @@ class TestAStoreThatVanishes:
         assert said.code == 0, said.err
         assert [done["status"] for done in json.loads(said.out)["runs"]] == ["finished"] * 4
         assert "the tracking store stopped answering" in said.err
-        assert "did not take 4 results" in said.err  # three runs, and the plan's own
+        assert "did not accept 4 results" in said.err  # three runs, and the plan's own
         assert "alue-bench sync --tracking-uri" in said.err
 
         self.back(own_store)
@@ -378,11 +378,11 @@ class TestAStoreThatVanishes:
         assert "4 results that were kept on this machine are in the tracking store now" in again.err
         assert [done["status"] for done in json.loads(again.out)["runs"]] == ["reused"] * 4
         connection = connect(own_store, experiment)
-        found = connection.client.search_runs([connection.experiment_id], "tags.kind = 'run'")
-        assert Counter(one.info.status for one in found) == {"FINISHED": 4}
-        parents = {one.data.tags["mlflow.parentRunId"] for one in found}
+        recorded = connection.client.search_runs([connection.experiment_id], "tags.kind = 'run'")
+        assert Counter(one.info.status for one in recorded) == {"FINISHED": 4}
+        parents = {one.data.tags["mlflow.parentRunId"] for one in recorded}
         assert len(parents) == 1
-        kept = next(one for one in found if SPOOL_TAG in one.data.tags)
+        kept = next(one for one in recorded if SPOOL_TAG in one.data.tags)
         artifacts = {file.path for file in connection.client.list_artifacts(kept.info.run_id)}
         assert artifacts >= {"predictions.csv", "config.json", "environment.json", "confusion_matrix.png"}
         assert all_spools() == []
@@ -402,7 +402,7 @@ class TestAStoreThatVanishes:
         sent = alue_bench("sync", "--tracking-uri", own_store)
         assert sent.code == 0, sent.err
         assert "1 results that were kept on this machine are in the tracking store now" in sent.err
-        assert "Nothing is kept" in alue_bench("sync", "--tracking-uri", own_store).err
+        assert "No results are waiting" in alue_bench("sync", "--tracking-uri", own_store).err
 
     def test_ends_a_search_which_goes_by_what_it_reads_there_and_no_run_is_lost(
         self,
@@ -427,15 +427,15 @@ class TestAStoreThatVanishes:
         before_runs(act)
         said = alue_bench(*given)
         assert (said.code, said.out) == (2, "")
-        assert "No run is lost: when the store answers again, the same command goes on" in said.err
+        assert "No run is lost: run the same command again once the store answers" in said.err
 
         self.back(own_store)
         again = alue_bench(*given)
         assert again.code == 0, again.err
-        (found,) = json.loads(again.out)["searches"]
-        done = len(begun) - sum(not step["reused"] for step in found["steps"])
+        (searched,) = json.loads(again.out)["searches"]
+        done = len(begun) - sum(not step["reused"] for step in searched["steps"])
         assert done >= 2
-        assert [step["reused"] for step in found["steps"]] == [n < done for n in range(len(found["steps"]))]
+        assert [step["reused"] for step in searched["steps"]] == [n < done for n in range(len(searched["steps"]))]
 
     def test_a_worker_that_begins_writes_what_one_before_it_had_to_leave(
         self, keep: Callable[..., None], spool: Spool, store: str, experiment: str, runs: Runs
@@ -465,7 +465,7 @@ class TestAStoreThatVanishes:
         assert (len(spool.entries()), len(others.entries())) == (0, 1)
         assert f"1 results are still kept in {others.folder}" in said.err
         assert "was deleted in" in said.err
-        assert "restore it in MLflow, and give the same command again" in said.err
+        assert "restore it in MLflow, and run the same command again" in said.err
         assert "--experiment" not in said.err  # sync has no such option
 
     def test_results_of_another_store_are_named(
@@ -503,15 +503,15 @@ def test_a_server_that_is_stopped_in_the_middle_of_a_plan_and_started_again_has_
         assert not [p for p in tmp_path.rglob("*") if p.is_file() and b"secret-of-a-test" in p.read_bytes()]
         assert said.code == 0, said.err
         assert "the tracking store stopped answering" in said.err
-        assert "did not take" not in said.err  # it was back before the end, and was given all
+        assert "did not accept" not in said.err  # it was back before the end, and was given all
         client = MlflowClient(tracking_uri=server.address)
-        found = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
-        assert Counter(one.info.status for one in found) == {"FINISHED": 5}
-        fingerprints = [one.data.tags["fingerprint"] for one in found if one.data.tags["kind"] == "run"]
+        recorded = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+        assert Counter(one.info.status for one in recorded) == {"FINISHED": 5}
+        fingerprints = [one.data.tags["fingerprint"] for one in recorded if one.data.tags["kind"] == "run"]
         assert len(set(fingerprints)) == len(fingerprints) == 4
-        kept = [one for one in found if SPOOL_TAG in one.data.tags]
+        kept = [one for one in recorded if SPOOL_TAG in one.data.tags]
         assert kept
-        for one in (kept[0], next(one for one in found if one.data.tags["kind"] == "run" and one not in kept)):
+        for one in (kept[0], next(one for one in recorded if one.data.tags["kind"] == "run" and one not in kept)):
             assert {f.path for f in client.list_artifacts(one.info.run_id)} >= {"config.json", "predictions.csv"}
             assert one.data.params["freeze.bottom"] == one.data.tags["strategy"].removeprefix("bottom").replace(
                 "full", "0"
@@ -549,12 +549,12 @@ class TestPostgreSQL:
         assert first.code == 0, first.err
         assert "secret-of-a-test" not in first.everything
         assert json.loads(first.out)["tracking_uri"] == f"postgresql+psycopg2://***@127.0.0.1:{database.port}/postgres"
-        assert "did not take" not in first.err
+        assert "did not accept" not in first.err
         again = run(*FOUR, "--tracking-uri", database.uri)
         assert [done["status"] for done in json.loads(again.out)["runs"]] == ["reused"] * 4
         connection = connect(database.uri, experiment)
-        found = connection.client.search_runs([connection.experiment_id], "tags.kind = 'run'")
-        assert Counter(one.info.status for one in found) == {"FINISHED": 4}
+        recorded = connection.client.search_runs([connection.experiment_id], "tags.kind = 'run'")
+        assert Counter(one.info.status for one in recorded) == {"FINISHED": 4}
 
     def test_a_wrong_password_is_a_sentence_without_it(self, database: Any, alue_bench: CommandLine) -> None:
         uri = database.uri.replace("secret-of-a-test", "guessed-at-random")

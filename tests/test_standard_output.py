@@ -74,14 +74,14 @@ def commands_with_json() -> list[str]:
     group: Any = typer.main.get_command(app)
     names = [(name,) for name in group.commands]
     names += [(name, inner) for name, one in group.commands.items() for inner in getattr(one, "commands", {})]
-    found = []
+    paths = []
     for words in names:
         command = group
         for word in words:
             command = command.commands[word]
         if any("--json" in parameter.opts for parameter in command.params):
-            found.append(" ".join(words))
-    return found
+            paths.append(" ".join(words))
+    return paths
 
 
 DONE = {
@@ -91,7 +91,7 @@ DONE = {
     "submit": ("out",),
     "data verify": ("anger", "--sample"),
 }
-"""What a command needs besides, to do something cheap."""
+"""The further arguments with which a command does something cheap."""
 
 
 @pytest.mark.parametrize("command", commands_with_json())

@@ -1,4 +1,4 @@
-"""What costs seconds to import is imported where it is used: help answers at once."""
+"""Packages that take seconds to import are imported where they are used, so that help answers at once."""
 
 from __future__ import annotations
 

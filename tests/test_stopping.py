@@ -106,10 +106,10 @@ def stopped_after(name: str, call: int) -> Iterator[None]:
     calls = iter(range(1, 1000))
 
     def stopping(*given: Any, **named: Any) -> Any:
-        found = real(*given, **named)
+        returned = real(*given, **named)
         if next(calls) == call:
             signal.raise_signal(signal.SIGINT)
-        return found
+        return returned
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MlflowClient, name, stopping)
@@ -127,7 +127,7 @@ def test_while_a_result_is_recorded(run: CommandLine, runs: Runs, name: str, cal
     with stopped_after(name, call):
         said = run("-s", "full", "--json")
     assert said.code == 130
-    assert "interrupted: 1 runs are left; the same command goes on from here" in said.err
+    assert "interrupted: 1 runs are left; run the same command again to continue" in said.err
 
     again = run("-s", "full", "--json")
     assert [done["status"] for done in json.loads(again.out)["runs"]] == ["reused"], again.err

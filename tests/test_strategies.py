@@ -65,16 +65,16 @@ class TestGrammar:
 
     @pytest.mark.parametrize("name", ["bottom0", "top0", "bottom0top4", "bottom3top0", "bottom0top0"])
     def test_a_zero_is_answered_with_what_to_say_instead(self, name: str) -> None:
-        with pytest.raises(UsageError, match="leave that part out, or say full"):
+        with pytest.raises(UsageError, match="leave that part out, or use full"):
             parse(name)
 
     @pytest.mark.parametrize(("name", "canonical"), [("bottom03", "bottom3"), ("bottom3top04", "bottom3top4")])
     def test_a_number_has_one_way_to_be_written(self, name: str, canonical: str) -> None:
-        with pytest.raises(UsageError, match=f"is written '{canonical}'"):
+        with pytest.raises(UsageError, match=f"must be written '{canonical}'"):
             parse(name)
 
     def test_trainable_embeddings_are_the_rule_without_frozen_bottom_layers(self) -> None:
-        with pytest.raises(UsageError, match="the embeddings train anyway; say 'top4'"):
+        with pytest.raises(UsageError, match="the embeddings train anyway; use 'top4'"):
             parse("top4-trainemb")
 
     @given(st.text(max_size=30))
@@ -194,7 +194,7 @@ class TestPartialTraining:
     def test_what_cannot_be_meant_is_refused(self) -> None:
         with pytest.raises(UsageError, match="freezes no layer"):
             parse("random-0-seed1")
-        with pytest.raises(UsageError, match="is written 'random-3-seed1'"):
+        with pytest.raises(UsageError, match="must be written 'random-3-seed1'"):
             parse("random-03-seed1")
         with pytest.raises(DoesNotFit, match="13 layers, but the model has only 12"):
             plan_of("random-13-seed1")

@@ -1,4 +1,4 @@
-"""What strategies beyond static freezing do to a model: which weights change, when, and what is counted for it."""
+"""Strategies beyond static freezing: which weights change, when, and which operations are counted."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def changed(planned: PlannedRun, trained: Trained) -> set[str]:
 
 
 def blocks(names: set[str]) -> set[str]:
-    """Of BERT: "embeddings", a layer's number, "pooler", "classifier"."""
+    """Return the parts of BERT that parameters belong to: "embeddings", a layer's number, "pooler", "classifier"."""
     parts = [name.removeprefix("bert.").split(".") for name in names]
     return {part[2] if part[0] == "encoder" else part[0] for part in parts}
 
@@ -216,11 +216,11 @@ class TestAutoFreeze:
 
     def test_the_event_log_is_an_artifact(self, run: Any, runs: Any, client: Any, tmp_path: Path) -> None:
         assert run("-s", "autofreeze", "-s", "full", "--epochs", "2").code == 0
-        found = {r.data.params["strategy"]: r.info.run_id for r in runs("tags.kind = 'run'")}
-        names = {s: {file.path for file in client.list_artifacts(run_id)} for s, run_id in found.items()}
+        run_ids = {r.data.params["strategy"]: r.info.run_id for r in runs("tags.kind = 'run'")}
+        names = {s: {file.path for file in client.list_artifacts(run_id)} for s, run_id in run_ids.items()}
         assert "freezing.csv" in names["autofreeze"]
         assert "freezing.csv" not in names["full"]
-        path = client.download_artifacts(found["autofreeze"], "freezing.csv", str(tmp_path))
+        path = client.download_artifacts(run_ids["autofreeze"], "freezing.csv", str(tmp_path))
         rows = list(csv.DictReader(Path(path).read_text(encoding="utf-8").splitlines()))
         assert list(rows[0]) == ["step", "epoch", "block", "norm", "frozen"]
         assert {row["block"] for row in rows} == {"embeddings", *(f"layer {k}" for k in range(4))}
@@ -432,13 +432,13 @@ class TestBitFit:
     def test_only_biases_of_layers_change_with_pooler_and_head(self, plan_runs: PlanRuns) -> None:
         planned = one(plan_runs("bitfit"))
         _, trained = do(planned)
-        found = changed(planned, trained)
-        encoder = {name for name in found if name.startswith("bert.encoder")}
+        moved = changed(planned, trained)
+        encoder = {name for name in moved if name.startswith("bert.encoder")}
         biases = {name for name in before(planned) if name.startswith("bert.encoder") and name.endswith(".bias")}
         # The bias of the keys adds the same to all scores of a query: softmax does not see it.
         keys = {name for name in biases if ".key." in name}
         assert biases - keys <= encoder <= biases
-        assert blocks(found - encoder) == {"pooler", "classifier"}
+        assert blocks(moved - encoder) == {"pooler", "classifier"}
 
     def test_a_model_without_biases_is_skipped_with_the_reason(self, plan_runs: PlanRuns) -> None:
         plan = plan_runs("bitfit", "full", architecture="modernbert")
@@ -487,10 +487,10 @@ class TestAdapters:
             apply_plan(stack, strategy.freeze_plan(stack.shape))
             inside = {id(p) for layer in stack.layers for p in layer.parameters() if p.requires_grad}
             groups = build_optimiser(stack, HyperParameters(weight_decay=0.1)).param_groups
-            found = {id(p): group["weight_decay"] > 0 for group in groups for p in group["params"]}
+            decaying = {id(p): group["weight_decay"] > 0 for group in groups for p in group["params"]}
             assert inside
-            assert {found[parameter] for parameter in inside} == {decays}
-            assert found[id(stack.model.classifier.weight)]
+            assert {decaying[parameter] for parameter in inside} == {decays}
+            assert decaying[id(stack.model.classifier.weight)]
 
     def test_the_seed_decides_where_they_begin(self, plan_runs: PlanRuns) -> None:
         once, again, other = (do(one(plan_runs("lora-r4", init_seed=seed)))[0] for seed in (1, 1, 2))
@@ -567,18 +567,18 @@ class TestCounts:
         head = 3 * 2 * (768 * 768 + 2 * 768)
         outlined = outline(registry.strategy(name)[0], EncoderShape(12, 768))
         stack = model_in_outline(BertConfig(), outlined)
-        found = step_flops(stack, outlined.freeze_plan, np.array([tokens]))
-        assert found == passes(square, attention, tokens) + head
+        flops = step_flops(stack, outlined.freeze_plan, np.array([tokens]))
+        assert flops == passes(square, attention, tokens) + head
 
     @pytest.mark.parametrize("name", ["bitfit", "lora-r4", "ia3", "drop-top1", "drop-alternate", "gradual-unfreeze"])
     def test_agree_with_the_counter_of_torch(self, registry: Any, name: str) -> None:
-        """Of a step of the library's own modules, attention spelt out."""
+        """The counted step uses the library's own modules, without fused attention."""
         assert _analytic(registry, "bert", name) == pytest.approx(_counted(registry, "bert", name), rel=0.002)
 
     def test_agree_with_it_where_a_norm_comes_before_the_projections(self, registry: Any) -> None:
         """ModernBERT: such a norm wants the gradient of its output, though nothing below it trains."""
-        found = _analytic(registry, "modernbert", "bottom2")
-        assert found == pytest.approx(_counted(registry, "modernbert", "bottom2"), rel=0.005)
+        analytic = _analytic(registry, "modernbert", "bottom2")
+        assert analytic == pytest.approx(_counted(registry, "modernbert", "bottom2"), rel=0.005)
 
     @pytest.mark.parametrize("strategy", ["gradual-unfreeze-3", "autofreeze"])
     def test_a_changing_plan_is_counted_segment_by_segment(self, strategy: str, plan_runs: PlanRuns) -> None:

@@ -215,7 +215,7 @@ class TestChoice:
         assert document["files"] == []
         assert "the official files are not available" in said.err
         assert "give their folder with --data-dir" in said.err
-        assert "fill it with" not in said.err  # a run as things are would be one more on the sample
+        assert "produce it with" not in said.err  # without official files, another run would be on the sample too
 
 
 class TestMistakes:

@@ -55,7 +55,7 @@ class TestCommandLine:
 def texts_of_the_sources() -> list[tuple[str, str]]:
     """Every text of the harness and its plugins that speaks of a command, with its file. Values that are filled in are
     `X`."""
-    found = []
+    commands = []
     for path in sorted([*(REPOSITORY / "alue_bench").rglob("*.py"), *(REPOSITORY / "plugins").rglob("*.py")]):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
@@ -66,8 +66,8 @@ def texts_of_the_sources() -> list[tuple[str, str]]:
                 continue
             for command in re.findall(rf"{PROGRAM} ([a-z][a-z-]*(?: [^`;,()\n]*)?)", text):
                 whole, *others = command.split("|")  # data status|add|verify
-                found += [(str(path), one) for one in (whole, *(f"{whole.rpartition(' ')[0]} {o}" for o in others))]
-    return found
+                commands += [(str(path), one) for one in (whole, *(f"{whole.rpartition(' ')[0]} {o}" for o in others))]
+    return commands
 
 
 def test_every_command_that_a_text_names_exists_with_its_options() -> None:
@@ -102,7 +102,7 @@ class TestOfRuns:
         path, parameters = parsed(command)
         assert (path, parameters["tracking_uri"], parameters["experiment"]) == ("ui", store, HOSTILE)
         nothing = alue_bench("compare", "--tracking-uri", store, "--experiment", HOSTILE, "-t", "mdd")
-        assert parsed(re.findall(r"(alue-bench run .*) makes some", nothing.err)[0])[1]["experiment"] == HOSTILE
+        assert parsed(re.findall(r"Start some with: (alue-bench run .*)", nothing.err)[0])[1]["experiment"] == HOSTILE
         other = alue_bench("report", "--tracking-uri", store, "--experiment", HOSTILE, "--parent", "none")
         path, parameters = parsed(re.findall(r"(alue-bench ui .*) shows the plans", other.err)[0])
         assert (path, parameters["experiment"]) == ("ui", HOSTILE)
@@ -117,9 +117,9 @@ class TestOfRuns:
     def test_a_plan_of_another_experiment_is_told_with_its_own(self, store: str, tmp_path: Path) -> None:
         plans = connect(store, HOSTILE)
         run = plans.client.create_run(plans.experiment_id, tags={"kind": "plan"})
-        with pytest.raises(UsageError, match="take its own: ") as told:
+        with pytest.raises(UsageError, match="use its own: ") as told:
             read_results(connect(store, "another one"), parent_id=run.info.run_id)
-        assert shlex.split(str(told.value).partition("take its own: ")[2]) == ["--experiment", HOSTILE]
+        assert shlex.split(str(told.value).partition("use its own: ")[2]) == ["--experiment", HOSTILE]
 
     def test_a_study_of_another_command(self, alue_bench: CommandLine) -> None:
         Path("a study.toml").write_text('command = "sweep"\n')
@@ -133,8 +133,8 @@ class TestOfRuns:
         for part in ("train", "dev", "test-gold"):
             (folder / f"2018-E-c-Ar-{part}.txt").write_text("no header\n")
         said = alue_bench("run", "-t", "sec", "-m", "mini", "--data-dir", "its data")
-        if "all of them" in said.err:
-            assert parsed(re.findall(r"all of them: (.*)\)", said.err)[0])[1]["data_dir"] == Path("its data")
+        if "to list them" in said.err:
+            assert parsed(re.findall(r"to list them: (.*)\)", said.err)[0])[1]["data_dir"] == Path("its data")
         else:
             assert said.code == 2
 

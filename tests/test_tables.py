@@ -1,4 +1,4 @@
-"""What the command line's tables show: on a narrow terminal all of it, and the same figures wherever they stand."""
+"""Tables on the command line are complete on a narrow terminal, and show the same figures everywhere."""
 
 from __future__ import annotations
 
@@ -73,15 +73,15 @@ def test_results_of_several_rates_are_not_averaged_over_them(registry: Any, fold
     ]
     outcomes.append(replace(outcomes.pop(), status="failed", cause="why"))
     shown = lines(result_view(outcomes), width=200)
-    found = {(row[0], row[1]): row[2:] for row in rows_of(shown) if row[0] in ("full", "bottom2")}
+    cells = {(row[0], row[1]): row[2:] for row in rows_of(shown) if row[0] in ("full", "bottom2")}
     assert rows_of(shown)[0][1] == "lr"
-    assert {key: row[-6] for key, row in found.items()} == {
+    assert {key: row[-6] for key, row in cells.items()} == {
         ("full", "2e-05"): "0.200",
         ("full", "5e-05"): "0.500",
         ("bottom2", "2e-05"): "0.200",
         ("bottom2", "5e-05"): "–",
     }
-    assert found["bottom2", "2e-05"][-5] == "0.000"  # against full with the same rate
+    assert cells["bottom2", "2e-05"][-5] == "0.000"  # against full with the same rate
     assert any("failed anger/mini/bottom2/seed42, lr 5e-05: why" in line for line in shown)
 
 
@@ -226,11 +226,11 @@ class TestFigures:
 
     def test_a_change_needs_both_values(self) -> None:
         assert mean_change([(None, 1.0), (1.0, None), (1.0, 0.0), (float("nan"), 1.0)]) is None
-        found = mean_change([(1.0, 2.0), (1.0, None)])
-        assert found is not None
-        assert found.mean == -0.5
+        change = mean_change([(1.0, 2.0), (1.0, None)])
+        assert change is not None
+        assert change.mean == -0.5
 
 
 def _row(shown: Sequence[list[str]], name: str) -> list[str]:
-    (found,) = [row for row in shown if row[0] == name]
-    return found
+    (match,) = [row for row in shown if row[0] == name]
+    return match

@@ -1,4 +1,4 @@
-"""What MLflow holds after a run: enough to read it, trust it, compare it, and never to repeat it."""
+"""MLflow holds enough after a run to read it, trust it, compare it, and never repeat it."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ class TestARun:
     def recorded(self, run: CommandLine, runs: Runs) -> Any:
         said = run("-s", "bottom1top2", "--seed", "7", "--json")
         assert said.code == 0, said.err
-        (found,) = runs()
-        assert found.info.run_id == json.loads(said.out)["runs"][0]["run_id"]
-        return found
+        (stored,) = runs()
+        assert stored.info.run_id == json.loads(said.out)["runs"][0]["run_id"]
+        return stored
 
     def test_everything_the_design_promises(self, recorded: Any, client: Any) -> None:
         assert recorded.info.status == "FINISHED"
@@ -254,7 +254,7 @@ class TestTrouble:
         moody("interrupt")
         said = run("-m", "moody", "-s", "full", "--json", model=tiny_bert)
         assert said.code == 130
-        assert "interrupted: 1 runs are left; the same command goes on from here" in said.err
+        assert "interrupted: 1 runs are left; run the same command again to continue" in said.err
         assert "Traceback" not in said.everything
         assert [done["status"] for done in json.loads(said.out)["runs"]] == ["finished"]
         assert [r.info.status for r in runs()] == ["KILLED", "FINISHED", "KILLED"]

@@ -18,7 +18,7 @@ from alue_bench.contract.errors import TrainingError
 from alue_bench.contract.spec import HyperParameters
 from alue_bench.contract.strategy import FreezePlan, Strategy
 from alue_bench.data.batches import Padding
-from alue_bench.data.tokenisation import TokenisedSplit
+from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.planning.build import Plan, PlannedRun, build_plan
 from alue_bench.planning.request import PlanRequest
 from alue_bench.running.run import execute
@@ -86,8 +86,8 @@ class Bench:
         inputs = self.planned.inputs
         self.labels = inputs.task.labels
         self.tokenizer = load_tokenizer(inputs.checkpoint)
-        self.splits: dict[str, TokenisedSplit] = {
-            name: inputs.tokens.tokenised(
+        self.splits: dict[str, TokenizedSplit] = {
+            name: inputs.tokens.tokenized(
                 rows,
                 labels=self.labels,
                 model=inputs.model,
@@ -213,7 +213,7 @@ class TestEpochSelection:
 
     @pytest.mark.parametrize("strategy", ["full", "bottom2", "gradual-unfreeze", "autofreeze"])
     def test_best_takes_back_the_weights_of_the_best_epoch(self, bench: Bench, registry: Any, strategy: str) -> None:
-        """Those of layers that began or ceased to train afterwards too."""
+        """Layers that began or ceased to train after the best epoch get their weights of that epoch too."""
         stack, after_epoch = bench.stack(), []
 
         class Scores(list[float]):

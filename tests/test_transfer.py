@@ -60,7 +60,7 @@ class TestWhatDoesNotFit:
             (THREE, Labels.binary("entailment", "contradiction"), {}, "but its own are entailment, contradiction"),
             (THREE, Labels.multiclass(*NLI, "unclear"), {}, "neutral, contradiction, unclear"),
             (THREE, Labels.multilabel(*NLI), {}, "its labels are multilabel (entailment, neutral, contradiction) and"),
-            (Labels.multilabel(*"ab"), Labels.binary(*"ab"), {}, "a model can be scored on a task of the same kind"),
+            (Labels.multilabel(*"ab"), Labels.binary(*"ab"), {}, "can only be scored on a task of the same kind"),
             (Labels.regression(0, 1), Labels.binary(*"ab"), {}, "binary (a, b) and that one's numbers from"),
             (Labels.regression(0, 5), Labels.regression(1, 5), {}, "numbers from 1 to 5 and that one's numbers from 0"),
             (Labels.multilabel(*"ab", threshold=0.25), Labels.multilabel(*"ab"), {}, "but its own is 0.5"),
@@ -144,18 +144,20 @@ class TestMapping:
         """Inference models are scored so where neutral and contradiction are "not entailed". In the first row the
         largest single label is entailment, and the other two together are likelier."""
         own = Labels.binary("entailed", "not entailed")
-        found = self.mapped(own, {"entailment": "entailed", "neutral": "not entailed", "contradiction": "not entailed"})
+        logits = self.mapped(
+            own, {"entailment": "entailed", "neutral": "not entailed", "contradiction": "not entailed"}
+        )
         alone = softmax(self.LOGITS, axis=1)
-        assert probabilities(found, own) == pytest.approx(
+        assert probabilities(logits, own) == pytest.approx(
             np.stack([alone[:, 0], alone[:, 1] + alone[:, 2]], 1), abs=1e-6
         )
-        assert decide(found, own).tolist() == [1, 1, 1]
+        assert decide(logits, own).tolist() == [1, 1, 1]
 
     def test_a_label_that_counts_as_none_is_never_predicted(self) -> None:
         own = Labels.binary("entailment", "contradiction")
-        found = self.mapped(own, {"entailment": "entailment", "neutral": None, "contradiction": "contradiction"})
-        assert decide(found, own).tolist() == [0, 1, 1]
-        assert probabilities(found, own).sum(axis=1) == pytest.approx(1)
+        logits = self.mapped(own, {"entailment": "entailment", "neutral": None, "contradiction": "contradiction"})
+        assert decide(logits, own).tolist() == [0, 1, 1]
+        assert probabilities(logits, own).sum(axis=1) == pytest.approx(1)
 
     def test_of_several_labels_the_most_likely_counts(self) -> None:
         theirs, own = Labels.multilabel("rage", "anger", "joy"), Labels.multilabel("joy", "anger")
@@ -207,11 +209,11 @@ class TestInAPlan:
         assert turned.spec.training_key == same.spec.training_key
         assert turned.spec.fingerprint != same.spec.fingerprint
         expected, trained = execute(same.spec, same.inputs)
-        found, _ = execute(turned.spec, turned.inputs, before=trained)
-        assert found.predictions.predicted == expected.predictions.predicted
+        result, _ = execute(turned.spec, turned.inputs, before=trained)
+        assert result.predictions.predicted == expected.predictions.predicted
         tested = {name: value for name, value in expected.metrics.items() if name.startswith("test/")}
-        assert {name: found.metrics[name] for name in tested} == pytest.approx(tested)
-        assert any("labels of xnli count as those of diag: entailment → entailment" in note for note in found.notes)
+        assert {name: result.metrics[name] for name in tested} == pytest.approx(tested)
+        assert any("labels of xnli count as those of diag: entailment → entailment" in note for note in result.notes)
 
     def test_scores_and_columns_are_in_the_label_space_of_the_scored_task(self, planned: Callable[..., Any]) -> None:
         own = Labels.multiclass("entailment", "contradiction", "neutral")

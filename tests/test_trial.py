@@ -1,4 +1,4 @@
-"""What a model can do is found out before anything runs: the side of padding, number formats, positions."""
+"""A trial finds out what a model can do before anything runs: the padding side, number formats, positions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tiny_models import save_tokenizer
 from alue_bench import DoesNotFit
 from alue_bench.contract.registry import load_registry
 from alue_bench.data.batches import Padding, batches, collate, evaluation_order
-from alue_bench.data.tokenisation import TokenisedSplit
+from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.planning.build import Plan, build_plan
 from alue_bench.planning.request import PlanRequest
 from alue_bench.running.run import execute
@@ -63,21 +63,21 @@ class TestPadding:
         ],
     )
     def test_the_tokenizers_side_is_taken_where_it_changes_nothing(self, name: str, side: str, padded: str) -> None:
-        found = tried(name, side=side)
-        assert found.independent
-        assert found.padding.side == padded
-        assert [note for note in found.notes if f"padded on the {padded}, although" in note] == list(found.notes)
-        assert bool(found.notes) == (side != padded)
+        trial = tried(name, side=side)
+        assert trial.independent
+        assert trial.padding.side == padded
+        assert [note for note in trial.notes if f"padded on the {padded}, although" in note] == list(trial.notes)
+        assert bool(trial.notes) == (side != padded)
 
     @pytest.mark.parametrize("name", ["fnet", "convbert", "yoso", "canine"])
     def test_an_architecture_that_cannot_promise_it_says_so(self, name: str) -> None:
-        found = tried(name)
-        assert not found.independent
-        (note,) = found.notes
+        trial = tried(name)
+        assert not trial.independent
+        (note,) = trial.notes
         assert "depend on the length of the other texts in its batch" in note
 
     def test_left_padding_keeps_tokens_in_their_order(self) -> None:
-        split = TokenisedSplit(torch.arange(10, 18), None, torch.tensor([0, 5, 8]), torch.zeros(2), ["a", "b"], 0)
+        split = TokenizedSplit(torch.arange(10, 18), None, torch.tensor([0, 5, 8]), torch.zeros(2), ["a", "b"], 0)
         batch = collate(split, np.array([0, 1]), Padding(3, "left"))
         assert batch.input_ids.tolist() == [[10, 11, 12, 13, 14], [3, 3, 15, 16, 17]]
         assert batch.attention_mask.tolist() == [[1] * 5, [0, 0, 1, 1, 1]]
@@ -86,7 +86,7 @@ class TestPadding:
 
     @pytest.mark.parametrize("name", ["xlnet", "gpt2"])
     def test_predictions_are_the_same_whatever_is_tested_beside_them(self, name: str, tmp_path: Path) -> None:
-        """As a run makes them: with few and with many test rows, from stored states and without."""
+        """Predictions are made as in a run: with few and with many test rows, with stored states and without."""
         folder = saved(name, tmp_path / name)
         scores: dict[str, list[float]] = {}
         for limit in (4, 12):
@@ -106,9 +106,9 @@ class TestPadding:
 class TestPrecision:
     @pytest.mark.parametrize("name", ["deberta", "xmod", "big_bird"])
     def test_what_cannot_compute_in_bf16_computes_in_fp32_and_says_so(self, name: str) -> None:
-        found = tried(name, precision="bf16")
-        assert found.precision == "fp32"
-        assert any("computed in fp32" in note and "cannot compute in bf16" in note for note in found.notes)
+        trial = tried(name, precision="bf16")
+        assert trial.precision == "fp32"
+        assert any("computed in fp32" in note and "cannot compute in bf16" in note for note in trial.notes)
 
     @pytest.mark.parametrize("name", ["bert", "deberta-v2", "gpt2"])
     def test_others_compute_in_what_was_asked_for(self, name: str) -> None:
@@ -182,7 +182,7 @@ class TestRefused:
 
 
 def test_batches_of_an_order_are_padded_on_the_side_asked_for() -> None:
-    split = TokenisedSplit(torch.arange(5, 13), None, torch.tensor([0, 5, 8]), torch.zeros(2), ["a", "b"], 0)
+    split = TokenizedSplit(torch.arange(5, 13), None, torch.tensor([0, 5, 8]), torch.zeros(2), ["a", "b"], 0)
     (batch,) = batches(split, evaluation_order(split.lengths, 64), Padding(0, "left"))
     assert sorted(batch.attention_mask.sum(1).tolist()) == [3, 5]
     assert batch.attention_mask[:, -1].all()

@@ -95,7 +95,7 @@ def test_a_port_that_is_taken_is_told_with_a_command_that_takes_a_free_one(alue_
         port = other.getsockname()[1]
         said = alue_bench("ui", "--port", port, "--experiment", "of ui", "--tracking-uri", store)
     assert said.code == 2
-    assert f"port {port} of 127.0.0.1 is taken by another process; take a free one: alue-bench ui --port " in said.err
+    assert f"port {port} of 127.0.0.1 is taken by another process; use a free one: alue-bench ui --port " in said.err
     assert said.err.rstrip().endswith(f" --experiment 'of ui' --tracking-uri {store}")
     assert f"--port {port} " not in said.err
 

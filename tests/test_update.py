@@ -66,7 +66,7 @@ def updater(stack: EncoderStack, **hyper: Any) -> Updater:
 
 
 def limit_memory(stack: EncoderStack, examples: int) -> None:
-    """As a device does whose memory holds so many examples and no more."""
+    """Make the model fail as on a device whose memory holds so many examples and no more."""
 
     def allocate(module: Any, args: Any, options: dict[str, Any]) -> None:
         if len(options["input_ids"]) > examples:
@@ -96,11 +96,11 @@ class TestMemory:
         torch.testing.assert_close(parted.update(batch, 1e-3), (loss, norm), rtol=1e-4, atol=1e-6)
         assert parted.micro_batch == parts_of
         change = {name: expected[name] - start[name] for name in start}
-        found = {name: value - start[name] for name, value in weights(stack).items()}
+        moved = {name: value - start[name] for name, value in weights(stack).items()}
         # Adam's first step is the sign of the gradient: where that is noise, as for a key's bias, so is the step.
         for name in change:
             if "key.bias" not in name:
-                torch.testing.assert_close(found[name], change[name], rtol=1e-2, atol=2e-4, msg=name)
+                torch.testing.assert_close(moved[name], change[name], rtol=1e-2, atol=2e-4, msg=name)
 
     def test_the_parts_stay_small_from_then_on(self, stack: EncoderStack, batch: Batch) -> None:
         limit_memory(stack, 2)
@@ -111,7 +111,7 @@ class TestMemory:
 
     def test_a_single_example_too_large_ends_the_run_with_a_remedy(self, stack: EncoderStack, batch: Batch) -> None:
         limit_memory(stack, 0)
-        with pytest.raises(TrainingError, match=r"one example of 9 tokens does not fit the memory; try"):
+        with pytest.raises(TrainingError, match=r"one example of 9 tokens does not fit into memory; try"):
             updater(stack).update(batch, 1e-3)
 
     def test_any_other_error_is_itself(self, stack: EncoderStack, batch: Batch) -> None:

@@ -1,4 +1,4 @@
-"""What `alue-bench data verify` and a run say of rows that cannot be used."""
+"""Rows that cannot be used, as `alue-bench data verify` and a run report them."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def report_of(task: Any, folder: Path) -> Any:
 
 class TestReport:
     def test_counts_by_split_and_label(self, oold: Any, osact: Osact) -> None:
-        found = {file.split: (file.rows, file.labels) for file in report_of(oold, osact()).files}
-        assert found == {"train": (60, {"NOT_OFF": 45, "OFF": 15}), "test": (20, {"NOT_OFF": 15, "OFF": 5})}
+        counts = {file.split: (file.rows, file.labels) for file in report_of(oold, osact()).files}
+        assert counts == {"train": (60, {"NOT_OFF": 45, "OFF": 15}), "test": (20, {"NOT_OFF": 15, "OFF": 5})}
 
     def test_files_that_are_missing(self, oold: Any, osact: Osact) -> None:
         assert report_of(oold, osact()).missing == ["osact4/OSACT2020-sharedTask-test-tweets.txt"]
@@ -125,9 +125,9 @@ class TestGaps:
     def test_each_kind_of_gap_is_a_sentence(
         self, labels: Labels, targets: list[Any], split: str, expected: list[str]
     ) -> None:
-        found = gaps(split, targets, labels)
-        assert len(found) == len(expected)
-        assert all(sentence.startswith(words) for sentence, words in zip(found, expected, strict=True))
+        sentences = gaps(split, targets, labels)
+        assert len(sentences) == len(expected)
+        assert all(sentence.startswith(words) for sentence, words in zip(sentences, expected, strict=True))
 
     def test_they_are_told_by_verify_and_by_the_notes_of_a_run(
         self, alue_bench: CommandLine, osact: Osact, registry: Any, tiny_bert: Path, folders_of_its_own: None
@@ -189,12 +189,12 @@ class TestBadRows:
     ) -> None:
         folder = osact(train=self.BAD).rename(tmp_path / "my files")
         said = run("--data-dir", folder, task="oold")
-        hint = said.err.partition("(all of them: ")[2].partition(")")[0]
+        hint = said.err.partition("(to list them: ")[2].partition(")")[0]
         assert hint == f"alue-bench data verify oold --data-dir '{folder}'"
         assert alue_bench(*shlex.split(hint)[1:]).code == 1  # the bad rows are found
 
     def test_many_are_counted_not_all_shown(self, oold: Any, osact: Osact) -> None:
-        with pytest.raises(DataError, match=r"train.txt:61: .*train.txt:65: .*; and 3 more\. Mend"):
+        with pytest.raises(DataError, match=r"train.txt:61: .*train.txt:65: .*; and 3 more\. Correct"):
             load_rows(
                 oold,
                 DataFolder(osact(train="نص\n" * 8), "real"),
@@ -257,19 +257,19 @@ class TestReadersOfPlugins:
 
     def test_none_is_a_bad_row_and_the_rest_is_read(self, tmp_path: Path) -> None:
         first, last = (Example(str(line), "نص", None, "yes", line) for line in (1, 9))
-        found = self.read(tmp_path, lambda path: [None, first, None, last])
-        assert found.examples == (first, last)
-        assert [(row.line, row.reason) for row in found.bad] == [
-            (1, "the reader gave None in the place of this row"),
-            (2, "the reader gave None in the place of this row"),
+        rows = self.read(tmp_path, lambda path: [None, first, None, last])
+        assert rows.examples == (first, last)
+        assert [(row.line, row.reason) for row in rows.bad] == [
+            (1, "the reader yielded None instead of this row"),
+            (2, "the reader yielded None instead of this row"),
         ]
 
     @pytest.mark.parametrize("change", [{"text": None}, {"id": 7}, {"text_pair": 0}, {"target": 1.0}, {"text": 1.5}])
     def test_a_field_of_a_wrong_type_is_a_bad_row(self, tmp_path: Path, change: dict[str, Any]) -> None:
         good = Example("0", "نص", None, "yes", 1)
-        found = self.read(tmp_path, lambda path: [good, dataclasses.replace(good, line=2, **change)])
-        assert found.examples == (good,)
-        assert [row.line for row in found.bad] == [2]
+        rows = self.read(tmp_path, lambda path: [good, dataclasses.replace(good, line=2, **change)])
+        assert rows.examples == (good,)
+        assert [row.line for row in rows.bad] == [2]
 
     @pytest.mark.parametrize(
         ("content", "says"),
@@ -290,18 +290,18 @@ class TestReadersOfPlugins:
         assert str(refused.value).endswith(says)
 
     def test_one_that_returns_none_is_told_so(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match="rows: the reader failed: TypeError: it returned None; let it yield"):
+        with pytest.raises(DataError, match="rows: the reader failed: TypeError: it returned None; it must yield"):
             self.read(tmp_path, lambda path: None)
 
     @pytest.mark.parametrize("content", [b"PK\x03\x04", b"PAR1", b"\x1f\x8b\x08", b"a\0b", bytes(range(1, 9)) * 9])
     def test_rows_of_a_file_without_lines_are_counted(self, tmp_path: Path, content: bytes) -> None:
-        found = self.read(tmp_path, lambda path: [BadRow(3, "bad")], content)
-        assert found.place(found.bad[0]) == f"{tmp_path}/rows, row 3"
+        read = self.read(tmp_path, lambda path: [BadRow(3, "bad")], content)
+        assert read.place(read.bad[0]) == f"{tmp_path}/rows, row 3"
 
     @pytest.mark.parametrize("content", ["نص\tyes\r\n".encode(), "نص\tyes\n".encode("cp1256"), b"a\xff\n", b""])
     def test_those_of_a_text_are_named_by_their_line(self, tmp_path: Path, content: bytes) -> None:
-        found = self.read(tmp_path, lambda path: [BadRow(3, "bad")], content)
-        assert found.place(found.bad[0]) == f"{tmp_path}/rows:3"
+        read = self.read(tmp_path, lambda path: [BadRow(3, "bad")], content)
+        assert read.place(read.bad[0]) == f"{tmp_path}/rows:3"
 
 
 def test_verify_names_rows_where_there_are_no_lines(alue_bench: CommandLine, install: Any, tmp_path: Path) -> None:

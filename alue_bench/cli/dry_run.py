@@ -93,7 +93,7 @@ def describe(estimate: Estimate) -> list[str]:
     if absent:
         lines.append(
             f"  {absent} {_runs(absent)} more with models that are missing here: {_cost(estimate, here=False)} "
-            f"(published shapes, text lengths by the tokeniser of {estimate.lengths_of})"
+            f"(published shapes, text lengths by the tokenizer of {estimate.lengths_of})"
         )
     if estimate.without_data:
         lines.append(

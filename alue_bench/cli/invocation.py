@@ -77,7 +77,7 @@ class Streams:
             typer.confirm(f"Start {runs} runs?", default=True, abort=True, err=True)
 
     def warn(self, message: str) -> None:
-        """Print a warning; the invocation goes on."""
+        """Print a warning; the invocation continues."""
         self.talk.print(f"warning: {redact(message)}", style="yellow")
 
     def result(self, view: RenderableType) -> None:
@@ -130,7 +130,7 @@ class Invocation:
     """A command that executes plans and records their runs in a store."""
 
     def __init__(self, registry: Registry, settings: Mapping[str, Any], streams: Streams) -> None:
-        """Choose store and executor by the settings. Raise UsageError where they make no sense."""
+        """Choose store and executor by the settings. Raise UsageError if they make no sense."""
         self._registry, self._streams = registry, streams
         self._options = filled(ExecutionOptions, settings)
         self.experiment = self._options.experiment
@@ -169,10 +169,10 @@ class Invocation:
                 self._workers.dismiss()
 
     def check(self, plan: Plan) -> None:
-        """Raise UsageError where there is nothing to run."""
+        """Raise UsageError if there is nothing to run."""
         if not plan.runs:
             reasons = "; ".join(dict.fromkeys(skipped.reason for skipped in plan.skipped))
-            raise UsageError(f"nothing to run: {reasons or 'no task, model and strategy go together'}")
+            raise UsageError(f"nothing to run: {reasons or 'no combination of task, model and strategy is possible'}")
 
     def __enter__(self) -> Self:
         """Open the store, or create it; close what an earlier invocation left open in it."""
@@ -237,16 +237,16 @@ class Invocation:
         return Resources(device=device, jobs=self._options.jobs, gpus_per_run=self._options.gpus_per_run)
 
     def add_to_parent(self, folder: Path, *, into: str) -> None:
-        """Add a folder's files to the artifacts of the parent run, where there is one."""
+        """Add a folder's files to the artifacts of the parent run, if there is one."""
         self.recorder.add_to_parent(folder, into=into)
 
     def finish_parent(
         self, document: Mapping[str, Any], execution: Execution, metrics: Mapping[str, float] | None = None
     ) -> None:
-        """Close the parent run, where there is one, with the results, their aggregates and `metrics`."""
+        """Close the parent run, if there is one, with the results, their aggregates and `metrics`."""
         self._recorded = [outcome.run_id for outcome in execution.outcomes if outcome.run_id]
-        found = {**aggregate(execution.outcomes), **(metrics or {})}
-        self.recorder.finish_parent(document, found, status=execution.status)
+        plan_metrics = {**aggregate(execution.outcomes), **(metrics or {})}
+        self.recorder.finish_parent(document, plan_metrics, status=execution.status)
 
     def document(self, execution: Execution) -> dict[str, Any]:
         """Return the document of `--json` and of the parent run."""
@@ -261,7 +261,7 @@ class Invocation:
         return document
 
     def _keep_page(self) -> None:
-        """Keep the report of the plan's runs with the parent run. A failure is told and changes no result."""
+        """Keep the report of the plan's runs with the parent run. A failure is reported and changes no result."""
         parent_id = self.recorder.parent_id
         if parent_id is None:
             return
@@ -293,20 +293,20 @@ class Invocation:
         self._streams.document(document)
         if kept:
             talk.print(
-                f"The tracking store did not take {kept} results: they are kept in {self.recorder.spool.folder}, and "
-                f"go to the store with the next run, or with: {sync}",
+                f"The tracking store did not accept {kept} results. They are kept in {self.recorder.spool.folder} and "
+                f"are written to the store by the next run, or by: {sync}",
                 style="yellow",
             )
         if len(entries) > kept:
             talk.print(
                 f"The artifacts of {len(entries) - kept} runs (predictions, figures, the report) could not be written "
-                f"where this experiment keeps them: they are kept in {self.recorder.spool.folder}, and go there with "
-                f"the next run, or with: {sync}",
+                f"to this experiment's artifact location. They are kept in {self.recorder.spool.folder} and are "
+                f"written there by the next run, or by: {sync}",
                 style="yellow",
             )
         if execution.stop:
             left = f"{execution.left} runs are left; " if execution.left else ""  # a search has no number of runs
-            talk.print(f"interrupted: {left}the same command goes on from here")
+            talk.print(f"interrupted: {left}run the same command again to continue")
         return execution.code
 
 
@@ -322,7 +322,7 @@ def report_sent(sent: Sequence[Sent], talk: PlainConsole) -> None:
         name = one.entry.opening.name
         said = [f"{name}: {problem}" for problem in one.problems]
         if one.how == "refused":
-            said.append(f"{name}, kept in {one.entry.folder}, is refused by the tracking store: {one.why}")
+            said.append(f"{name}, kept in {one.entry.folder}, was rejected by the tracking store: {one.why}")
         if one.how == "without artifacts":
             said.append(f"{name}: its artifacts, kept in {one.entry.folder}, cannot be written to {one.why}")
         for sentence in said:

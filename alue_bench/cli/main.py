@@ -129,7 +129,7 @@ def main() -> None:
         code = 0
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            _complain(f"{error.filename}: this is too long for the name of a file or folder; choose a shorter one")
+            _complain(f"{error.filename}: the name of a file or folder in this path is too long; choose a shorter one")
             code = 2
         else:
             code = _show_mistake()

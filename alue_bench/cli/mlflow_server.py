@@ -82,7 +82,7 @@ class MlflowServer:
         return self._guard
 
     def wait_until_it_answers(self) -> None:
-        """Return once the server answers. Raise UnavailableError where it ends before that, or takes too long."""
+        """Return once the server answers. Raise UnavailableError if it ends before that, or takes too long."""
         deadline = time.monotonic() + STARTS_S
         while time.monotonic() < deadline:
             code = self._started.poll()
@@ -95,7 +95,7 @@ class MlflowServer:
             time.sleep(ASK_S)
         raise UnavailableError(
             f"MLflow's server has not answered at {self.address} for {STARTS_S:.0f} seconds and was ended; its own "
-            "messages stand above"
+            "messages are above"
         )
 
     def _answers(self) -> bool:
@@ -128,11 +128,13 @@ def check_place(host: str, port: int, options: Mapping[str, object]) -> None:
     problem = _binding_problem(host, port)
     if problem is None:
         return
-    reasons = {errno.EADDRINUSE: "is taken by another process", errno.EACCES: "is kept for the system's services"}
+    reasons = {errno.EADDRINUSE: "is taken by another process", errno.EACCES: "is reserved for system services"}
     if problem.errno in reasons:
         again = command_line("ui", options={**options, "port": _free_port(host)})
-        raise UsageError(f"port {port} of {host} {reasons[problem.errno]}; take a free one: {again}")
-    raise UsageError(f"--host {host} is no address of this machine ({problem.strerror}); leave it out for 127.0.0.1")
+        raise UsageError(f"port {port} of {host} {reasons[problem.errno]}; use a free one: {again}")
+    raise UsageError(
+        f"--host {host} is not an address of this machine ({problem.strerror}); leave it out to use 127.0.0.1"
+    )
 
 
 def _binding_problem(host: str, port: int) -> OSError | None:

@@ -46,7 +46,7 @@ def open_results(
 ) -> Results:
     """Return the runs that the options name.
 
-    A name that no run bears is said on stderr, unless there are no runs at all.
+    A name that no run has is reported on stderr, unless there are no runs at all.
 
     Args:
         tracking_uri: the store; None for the default one.
@@ -81,7 +81,7 @@ def open_results(
         there = set(results.frame[option]) or set(names or ())
         for name in dict.fromkeys(names or ()):
             if name not in there:
-                remarks().print(f"--{option} {name}: no finished run of it is among the selected runs")
+                remarks().print(f"--{option} {name}: none of the selected finished runs uses it")
     return results
 
 
@@ -101,6 +101,7 @@ def require_runs(results: Results, experiment: str) -> None:
     others = "".join(f"; {sentence}" for sentence in say_counts(results.counts))
     run = command_line("run", options=where_options(results.connection.uri, experiment))
     remarks().print(
-        f"alue-bench: no finished run in experiment '{experiment}' is among those asked for{others}. {run} makes some"
+        f"alue-bench: experiment '{experiment}' has no finished run that fits the options{others}. Start some with: "
+        f"{run}"
     )
     raise typer.Exit(1)

@@ -52,7 +52,7 @@ def merge_study(
         study.pop("seeds", None)
     merged = {**study, **given}
     if "seed" in merged and "seeds" in merged:
-        raise UsageError("--seed and --seeds both say which seeds to run; give one of them")
+        raise UsageError("--seed and --seeds both set the seeds; give only one of them")
     preset = merged.pop("recipe", None)
     overrides = (
         *([(f"{RECIPE_ORIGIN}{preset}", recipe(preset).values)] if preset else []),
@@ -64,7 +64,7 @@ def merge_study(
 
 
 def _study_for(command: str, config: str, registry: Registry) -> dict[str, Any]:
-    """Return the options that a study gives to a command. Raises UsageError where it is for another one."""
+    """Return the options that a study gives to a command. Raises UsageError if it is for another one."""
     from alue_bench.cli.study import ABOUT, find_study, read_study
 
     study = read_study(find_study(config, registry))
@@ -110,8 +110,8 @@ def plan_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanReque
 
 
 def parse_tolerance(given: str) -> float:
-    """Return the part of a score that a text such as 1% stands for. Raises UsageError where it is none."""
+    """Return the part of a score that a text such as 1% stands for. Raises UsageError if it is none."""
     match = re.fullmatch(r"\s*(\d{1,2}(?:\.\d{1,9})?)\s*%\s*", given, re.ASCII)
     if match is None:
-        raise UsageError(f"--tolerance {shown(given)} is no part of full fine-tuning's score; say it as 1%")
+        raise UsageError(f"--tolerance {shown(given)} is not a share of full fine-tuning's score; write it as 1%")
     return float(match[1]) / 100

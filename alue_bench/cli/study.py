@@ -39,7 +39,7 @@ EXPLICIT = "study:"
 def find_study(given: str, registry: Registry) -> Path:
     """Return the file that `--config` means: a path, or the name of a study that a plugin ships.
 
-    Raises UsageError where it is neither or could be both.
+    Raises UsageError if it is neither or could be both.
     """
     if given.startswith(EXPLICIT):
         return registry.study(given.removeprefix(EXPLICIT))
@@ -57,7 +57,7 @@ def find_study(given: str, registry: Registry) -> Path:
     try:
         return registry.study(given)
     except UsageError as error:
-        raise UsageError(f"--config: {error}; a path to a file of your own will do too") from None
+        raise UsageError(f"--config: {error}, or give the path of a study file of your own") from None
 
 
 def read_study(path: Path) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def read_study(path: Path) -> dict[str, Any]:
 
 
 def _problem(key: str, value: object) -> str | None:
-    """Return what is wrong with a key of a study or with its value; None where nothing is."""
+    """Return what is wrong with a key of a study or with its value; None if nothing is."""
     if key in ABOUT:
         wanted = " or ".join(COMMANDS) if key == "command" else "a text"
         fits = value in COMMANDS if key == "command" else isinstance(value, str)

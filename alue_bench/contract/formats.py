@@ -209,7 +209,7 @@ class Delimited:
         if self.decode and decoded is not None:  # an error in the reader's declaration, not in the file
             return (
                 f"label {shown(written)} is read as {shown(decoded)}, which is not one of the labels "
-                f"{_listed(labels)}; mend decode in the task's declaration"
+                f"{_listed(labels)}; correct decode in the task's declaration"
             )
         meanings = sorted(self.decode.items())
         codes = [f"{shown(code, quote=False)} for {shown(label, quote=False)}" for code, label in meanings]
@@ -229,13 +229,15 @@ def _check_fields(read: Delimited) -> None:
     if isinstance(read.target, tuple):
         check_texts("Delimited", vars(read), ("target",))
         if not read.target:
-            raise ValueError("Delimited: target names no column; leave it out where the file has no gold labels")
+            raise ValueError(
+                "Delimited: target is empty; name a column, or leave target out if the file has no gold labels"
+            )
     if read.columns is not None and read.columns < 1:
         raise ValueError(f"Delimited: columns is {read.columns}; a row has at least 1")
     if not read.delimiter or any(end in read.delimiter for end in "\r\n"):
-        raise ValueError(f"Delimited: delimiter {read.delimiter!r} cannot part the columns of a line")
+        raise ValueError(f"Delimited: delimiter {read.delimiter!r} cannot separate the columns of a line")
     if read.quoted and (len(read.delimiter) > 1 or read.delimiter == '"'):
-        raise ValueError(f"Delimited: delimiter {read.delimiter!r} must be one character, where cells are quoted")
+        raise ValueError(f"Delimited: delimiter {read.delimiter!r} must be one character if cells are quoted")
 
 
 def _check_columns(read: Delimited) -> None:
@@ -309,7 +311,7 @@ def _lines(path: Path) -> tuple[list[str], dict[int, int]]:
         raise DataError(f"{path}: the file is empty")
     if b"\n" not in content and b"\r" in content.strip():
         raise DataError(
-            f"{path}: its lines end with carriage returns alone; convert them: {_converting(_LINE_FEEDS, path)}"
+            f"{path}: its lines end with carriage returns only; convert them: {_converting(_LINE_FEEDS, path)}"
         )
     lines: list[str] = []
     undecodable: dict[int, int] = {}
@@ -327,7 +329,7 @@ def _lines(path: Path) -> tuple[list[str], dict[int, int]]:
         )
     # UTF-16 without a byte-order mark is valid UTF-8 if its letters are Arabic or Latin; only NUL characters reveal it.
     if sum("\0" in line for line in lines) > len(lines) // 2:
-        raise DataError(f"{path}: the file is UTF-16 or not a text; save it as UTF-8")
+        raise DataError(f"{path}: the file is UTF-16 or not text; save it as UTF-8")
     return lines, undecodable
 
 
@@ -403,7 +405,7 @@ class _QuotedRows:
         except csv.Error as error:
             last = self._last
             if last == first:
-                return BadRow(first, f"quotation marks do not fit ({error})")
+                return BadRow(first, f"quotation marks do not match ({error})")
             self.resume_after(first)
             return BadRow(first, _swallowed(last))
         if not cells:
@@ -411,7 +413,7 @@ class _QuotedRows:
         last = self._last
         if first <= self._doubtful_to and any(map(self._is_doubtful, self._lines[first - 1 : last])):
             self.resume_after(first)
-            return BadRow(first, "its quotation marks do not fit those of an earlier line")
+            return BadRow(first, "its quotation marks do not match those of an earlier line")
         return first, cells, last
 
     def resume_after(self, line: int) -> None:
@@ -433,4 +435,7 @@ class _QuotedRows:
 
 
 def _swallowed(last: int) -> str:
-    return f"a quotation mark is opened and not closed on this line, which would swallow all up to line {last}"
+    return (
+        f"a quotation mark is opened on this line and not closed, so that everything up to line {last} would be one "
+        "cell"
+    )

@@ -49,9 +49,9 @@ class Model:
     citation: str = ""
     """The reference to the publication that introduced the model."""
     normalise: Callable[[str], str] | None = None
-    """The function that is applied to each text before tokenisation, as the model's authors prescribe; None for no
+    """The function that is applied to each text before tokenization, as the model's authors prescribe; None for no
     normalisation. Import the packages that it needs inside it, because plugins are imported at start-up."""
-    normalisation: str = "none beyond the tokeniser's own"
+    normalisation: str = "none beyond the tokenizer's own"
     """One sentence that says what `normalise` does and who prescribes it; each run records it."""
     architecture: Mapping[str, object] = field(default_factory=dict)
     """The published `model_type` and the fields of config.json that determine the cost of a layer. With them, the cost

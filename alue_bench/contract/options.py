@@ -5,7 +5,7 @@
         epochs: int = option(10, help="Number of passes over the train split.", group=Group.TRAINING, at_least=1)
 
 Everything else is derived from this one declaration: the command line and its help page, the keys of a study file, the
-check of every value wherever it comes from, and what a worker is told.
+check of every value wherever it comes from, and what is sent to a worker.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Option:
         return f"--{self.name.replace('_', '-')}"
 
     def problem(self, value: object) -> str | None:
-        """Return what is wrong with a value, to be read after the option's name; None where nothing is.
+        """Return what is wrong with a value, to be read after the option's name; None if nothing is.
 
         Args:
             value: one value; of a repeatable option, one of its values or a list of them.

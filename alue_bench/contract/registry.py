@@ -188,7 +188,7 @@ def _parse(declared: Declared[StrategyFamily], name: str) -> Strategy | None:
         if not isinstance(strategy, Strategy):
             raise TypeError(f"parse() returned {strategy!r:.60} where a Strategy was expected")
         if not isinstance(strategy.name, str):
-            raise TypeError(f"its name is {strategy.name!r:.60}, which is no text")
+            raise TypeError(f"its name is {strategy.name!r:.60}, which is not a string")
         return strategy
 
 
@@ -201,7 +201,8 @@ def _blaming(origin: Origin, strategy: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise PluginError(
-            f"plugin {origin} failed on strategy {shown(strategy)}: {_cause(error)}; mend it, or leave the strategy out"
+            f"plugin {origin} failed on strategy {shown(strategy)}: {_cause(error)}; correct the plugin, or leave the "
+            "strategy out"
         ) from error
 
 
@@ -291,7 +292,7 @@ def load_registry(*, disable: Iterable[str] = (), strict: bool = False) -> Regis
             report.strategies.append(family.grammar)
         for study in _declared(plugin, report, "alue_bench_studies", Path):
             if study.suffix != ".toml" or not NAME.fullmatch(study.stem) or not study.is_file():
-                report.fail(f"alue_bench_studies() returned {str(study)!r}, which is no file NAME.toml")
+                report.fail(f"alue_bench_studies() returned {str(study)!r}, which is not a file NAME.toml")
                 continue
             _claim("study", study.stem, Declared(study, report.origin), studies)
             report.studies.append(study.stem)
@@ -344,7 +345,7 @@ def _with_known_defaults(declared: list[Declares], report: PluginReport, kind: s
         try:
             resolve_hyper_parameters([(f"{kind} {value.name!r}", value.defaults)])
         except UsageError as error:
-            report.fail(f"{error}; mend or drop that entry of defaults")
+            report.fail(f"{error}; correct or remove that entry of defaults")
         else:
             good.append(value)
     return good

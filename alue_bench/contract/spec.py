@@ -186,7 +186,7 @@ class RunSpec:
     hyper: HyperParameters
     data: DataDigests
     device: str
-    """"cpu" or "cuda"; the device's make is recorded with the result."""
+    """"cpu" or "cuda"; the model of the device is recorded with the result."""
     precision: Literal["fp32", "bf16", "fp16"]
     cuda_graphs: bool = False
     """A flag: training steps are recorded as CUDA graphs and replayed."""
@@ -281,7 +281,7 @@ class FreezeEvent:
     block: str
     """"embeddings", or "layer 0" and so on."""
     norm: float | None
-    """The norm of the gradient, summed over the steps since the last point; None where it was not measured."""
+    """The norm of the gradient, summed over the steps since the last point; None if it was not measured."""
     frozen: bool
     """A flag: the block is frozen from here on."""
 
@@ -295,7 +295,7 @@ class Predictions:
 
     ids: list[str]
     gold: list[Any]
-    """The gold labels; empty texts where there are none."""
+    """The gold labels; empty texts if there are none."""
     predicted: list[Any]
     scores: Any
     columns: tuple[str, ...]

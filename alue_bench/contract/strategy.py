@@ -115,8 +115,8 @@ class Adapter:
             json.dumps(self.options)
         except (TypeError, ValueError) as error:
             raise TypeError(
-                f"adapter {self.kind!r}: its options are not JSON-like ({error}); give lists in place of sets, and "
-                "plain numbers and texts"
+                f"adapter {self.kind!r}: its options are not JSON-like ({error}); use lists instead of sets, and "
+                "plain numbers and strings"
             ) from error
 
 

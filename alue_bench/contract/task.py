@@ -225,11 +225,12 @@ class Submission:
         if self.id not in ("given", "row", None):
             raise ValueError(f"submission {self.file!r}: id is {self.id!r}; it must be 'given', 'row' or None")
         if not isinstance(self.header, tuple | list) or not all(isinstance(cell, str) for cell in self.header):
-            raise TypeError(f"submission {self.file!r}: header is {self.header!r:.60}; it must be a tuple of texts")
+            raise TypeError(f"submission {self.file!r}: header is {self.header!r:.60}; it must be a tuple of strings")
         cells = (self.file, *self.header, *self.encode.values())
         if broken := next((cell for cell in cells if breaks_lines(cell)), None):
             raise ValueError(
-                f"submission {self.file!r}: {broken!r} holds a tab or a line end, which no cell of its file can"
+                f"submission {self.file!r}: {broken!r} contains a tab or a line end, which a cell of its file cannot "
+                "hold"
             )
 
     def columns(self, labels: Labels) -> int:
@@ -332,8 +333,8 @@ def _check_files_differ(files: Iterable[DataFile]) -> None:
     for file, another in combinations(files, 2):
         if file.path != another.path and file.path.casefold() == another.path.casefold():
             raise ValueError(
-                f"splits: the files {file.path!r} and {another.path!r} differ by case alone, and are one file on "
-                "systems that ignore it; rename one of them"
+                f"splits: the files {file.path!r} and {another.path!r} differ only in case, and are one file on "
+                "systems that ignore case; rename one of them"
             )
 
 
@@ -365,7 +366,7 @@ def _check_decoding(owner: str, read: Delimited, labels: Labels) -> None:
         raise ValueError(f"{owner}: decode gives {unknown[0]!r}, which is not one of the labels; {known}")
     written = {code for code, name in read.decode.items() if name in labels.names} or set(labels.names)
     if lost := sorted(read.ignore & written):
-        raise ValueError(f"{owner} ignores {lost[0]!r}, which is a label of the task; take it out of one of the two")
+        raise ValueError(f"{owner} ignores {lost[0]!r}, which is a label of the task; remove it from one of the two")
 
 
 def _check_pairs(task: Task) -> None:
@@ -400,7 +401,7 @@ def _check_submission(task: Task, submission: Submission) -> None:
         raise ValueError(f"{owner} encodes labels, but that of a multi-label task holds 0 and 1; leave out encode")
     written = {submission.encode.get(name, name) for name in task.labels.names}
     if task.labels.names and task.labels.kind is not TargetKind.MULTILABEL and len(written) == 1:
-        raise ValueError(f"{owner} writes {next(iter(written))!r} for every label; mend encode")
+        raise ValueError(f"{owner} writes {next(iter(written))!r} for every label; correct encode")
     if not isinstance(task.splits.submission or task.splits.test, DataFile):
         raise ValueError(f"task {task.name!r} has no official test file to submit predictions of")
 

@@ -31,8 +31,8 @@ def misfit(task: Task, train_task: Task) -> str | None:
         )  # fmt: skip
     if own.kind is not theirs.kind and not {own.kind, theirs.kind} <= set(CLASSES):
         return (
-            f"{said}, but its labels are {_described(own)} and that one's {_described(theirs)}; a model can be scored "
-            "on a task of the same kind alone"
+            f"{said}, but its labels are {_described(own)} and that one's {_described(theirs)}; a model can only be "
+            "scored on a task of the same kind"
         )
     if own.kind is TargetKind.REGRESSION:
         if (own.minimum, own.maximum) != (theirs.minimum, theirs.maximum):
@@ -67,7 +67,7 @@ def misfit(task: Task, train_task: Task) -> str | None:
     if missing:
         return (
             f"{said}, whose labels are {_listed(theirs)}, and its own are {_listed(own)}; but by label_map none of the "
-            f"former counts as {missing[0]!r}, which could then never be predicted"
+            f"former counts as {missing[0]!r}, which could therefore never be predicted"
         )
     return None
 

@@ -45,21 +45,21 @@ def check_texts(owner: str, fields: Mapping[str, object], names: tuple[str, ...]
     for name in names:
         value = fields[name]
         if not isinstance(value, tuple | list) or not all(isinstance(item, str) for item in value):
-            raise TypeError(f"{owner}: {name} is {value!r:.60}; it must be a tuple of texts")
+            raise TypeError(f"{owner}: {name} is {value!r:.60}; it must be a tuple of strings")
         if not all(item.strip() for item in value):
-            raise ValueError(f"{owner}: {name} is {value!r:.60}; none of its texts may be empty")
+            raise ValueError(f"{owner}: {name} is {value!r:.60}; none of its strings may be empty")
         if twice := next((item for place, item in enumerate(value) if item in value[:place]), None):
             raise ValueError(f"{owner}: {name} holds {twice!r} twice; name it once")
 
 
 def check_mapping(owner: str, fields: Mapping[str, object], name: str, values: type = str) -> None:
-    """Raise TypeError if the field is not a mapping from texts to objects of type `values`."""
+    """Raise TypeError if the field is not a mapping from strings to objects of type `values`."""
     value = fields[name]
     if not isinstance(value, Mapping) or not all(
         isinstance(key, str) and isinstance(item, values) for key, item in value.items()
     ):
-        kind = "texts" if values is str else "values"
-        raise TypeError(f"{owner}: {name} is {value!r:.60}; it must be a mapping from texts to {kind}")
+        kind = "strings" if values is str else "values"
+        raise TypeError(f"{owner}: {name} is {value!r:.60}; it must be a mapping from strings to {kind}")
 
 
 def check_stated(owner: str, fields: Mapping[str, object], names: tuple[str, ...]) -> None:

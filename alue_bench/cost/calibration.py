@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from alue_bench.contract.spec import HyperParameters
 from alue_bench.contract.strategy import FreezePlan
 from alue_bench.data.batches import Padding
-from alue_bench.data.tokenisation import TokenisedSplit
+from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.measure.flops import training_flops
 from alue_bench.training.architecture.encoder_stack import view_as_stack
 from alue_bench.training.config import TrainingConfig
@@ -113,13 +113,13 @@ def _in_small(config: Any) -> Any:
     return small
 
 
-def _random_split(lengths: np.ndarray[Any, Any], vocabulary: int, generator: np.random.Generator) -> TokenisedSplit:
+def _random_split(lengths: np.ndarray[Any, Any], vocabulary: int, generator: np.random.Generator) -> TokenizedSplit:
     import numpy as np
     import torch
 
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     ids = generator.integers(vocabulary // 2, vocabulary, size=int(offsets[-1]))  # above all special tokens
-    return TokenisedSplit(
+    return TokenizedSplit(
         input_ids=torch.from_numpy(ids),
         token_type_ids=None,
         offsets=torch.from_numpy(offsets),

@@ -15,7 +15,7 @@ from alue_bench.contract.strategy import FreezePlan, Outline, Strategy
 from alue_bench.contract.task import Labels
 from alue_bench.measure.flops import forward_flops, training_flops
 from alue_bench.planning.build import PlannedRun
-from alue_bench.running.inputs import tokenised
+from alue_bench.running.inputs import tokenized
 from alue_bench.training.architecture.anatomy import described
 from alue_bench.training.architecture.encoder_stack import EncoderStack
 from alue_bench.training.forward import reads_first_only
@@ -93,7 +93,7 @@ class EmptyModels:
 def forecast_flops(runs: Sequence[PlannedRun]) -> list[float]:
     """Return the FLOPs of the training of each run of a plan, as the runs will record them under `flops/train`.
 
-    Texts that are not tokenised yet are tokenised.
+    Texts that are not tokenized yet are tokenized.
     """
     models = EmptyModels(keeps_prefixes=all(run.inputs.prefixes.limit_bytes > 0 for run in runs))
     configs: dict[str, Any] = {}
@@ -106,7 +106,7 @@ def forecast_flops(runs: Sequence[PlannedRun]) -> list[float]:
         rows = (spec.model, spec.model_digest, spec.data.train, str(spec.hyper.max_length))
         if rows not in lengths:
             tokenizer = inputs.models.tokenizer(inputs.checkpoint)
-            lengths[rows] = tokenised(inputs.train_rows, "train", spec, inputs, tokenizer).lengths
+            lengths[rows] = tokenized(inputs.train_rows, "train", spec, inputs, tokenizer).lengths
         outline = Outline(spec.freeze_plan, spec.kept_layers, spec.adapter)
         model = models.of(configs[spec.model_digest], inputs.train_task.labels, inputs.strategy, outline)
         flops.append(model.training(lengths[rows], spec.hyper.epochs, spec.hyper.batch_size))

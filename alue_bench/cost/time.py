@@ -27,7 +27,7 @@ from alue_bench.data.splits import TaskRows
 from alue_bench.measure.environment import hardware_fingerprint
 from alue_bench.planning.build import AbsentRun, Plan
 from alue_bench.planning.variation import settings_of, varied
-from alue_bench.running.inputs import tokenised
+from alue_bench.running.inputs import tokenized
 from alue_bench.training.device.precision import Device
 from alue_bench.training.pretrained.loading import declared_config, load_config, load_tokenizer, locate_checkpoint
 
@@ -105,7 +105,7 @@ class Estimate:
             "hardware": self.hardware,
             "speeds_flops_per_s": list(self.speeds),
             "here": part(True),
-            "model_missing": part(False) | {"lengths_by_tokeniser_of": self.lengths_of},
+            "model_missing": part(False) | {"lengths_by_tokenizer_of": self.lengths_of},
             "data_missing": {"runs": self.without_data},
             "problems": list(self.problems),
             "runs": [vars(run) for run in self.runs],
@@ -153,7 +153,7 @@ class _Estimator:
             except Exception as error:  # an architecture that cannot be timed must not prevent the other estimates
                 self.speeds[key] = None
                 cause = next(iter(str(error).splitlines()), type(error).__name__)
-                self.problems[f"no time for models like {one.run.model.name}: {cause:.200}"] = None
+                self.problems[f"no time estimate for models like {one.run.model.name}: {cause:.200}"] = None
         return self.speeds[key]
 
 
@@ -228,7 +228,7 @@ def _count(one: _Work, estimator: _Estimator, speed: float | None, *, shares_tra
 
 
 def _present(plan: Plan, estimator: _Estimator) -> list[_Work]:
-    """Return the runs of the plan that can be executed here, with the lengths of their tokenised examples."""
+    """Return the runs of the plan that can be executed here, with the lengths of their tokenized examples."""
     configs: dict[str, Any] = {}
     work = []
     for planned in plan.runs:
@@ -243,7 +243,7 @@ def _present(plan: Plan, estimator: _Estimator) -> list[_Work]:
         )  # fmt: skip
         try:
             tokenizer = inputs.models.tokenizer(inputs.checkpoint)
-            lengths = {name: tokenised(rows, name, spec, inputs, tokenizer).lengths for name, rows in _splits(run)}
+            lengths = {name: tokenized(rows, name, spec, inputs, tokenizer).lengths for name, rows in _splits(run)}
         except AlueBenchError as error:
             estimator.problems[str(error)] = None
             continue
@@ -264,7 +264,7 @@ def _absent(plan: Plan, registry: Registry, estimator: _Estimator) -> tuple[list
     """Return the runs whose model is not here, and the name of the model whose tokenizer gave the lengths."""
     stand_in = _stand_in(plan, registry)
     if stand_in is None:
-        estimator.problems["no model is on this machine whose tokeniser could tell how long the texts are"] = None
+        estimator.problems["no model on this machine has a tokenizer, so text lengths are unknown"] = None
         return [], None
     name, normalise, tokenizer = stand_in
     kept: dict[tuple[str, int], np.ndarray[Any, Any]] = {}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from alue_bench.data.tokenisation import TokenisedSplit
+from alue_bench.data.tokenization import TokenizedSplit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -164,7 +164,7 @@ def rounded_up(length: int) -> int:
 
 
 def collate(
-    split: TokenisedSplit, indices: np.ndarray[Any, Any], padding: Padding, *, few_lengths: bool = False
+    split: TokenizedSplit, indices: np.ndarray[Any, Any], padding: Padding, *, few_lengths: bool = False
 ) -> Batch:
     """Return a batch of examples, padded to the longest of them.
 
@@ -203,7 +203,7 @@ def collate(
 
 
 def batches(
-    split: TokenisedSplit, order: list[np.ndarray[Any, Any]], padding: Padding, *, few_lengths: bool = False
+    split: TokenizedSplit, order: list[np.ndarray[Any, Any]], padding: Padding, *, few_lengths: bool = False
 ) -> Iterator[Batch]:
     """Yield the batches of an order; see `collate`."""
     for indices in order:

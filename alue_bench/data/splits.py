@@ -96,7 +96,7 @@ def load_rows(
 
 
 def submission_rows(task: Task, folder: DataFolder) -> SplitRows | None:
-    """Return all rows for which a leaderboard wants predictions, in file order.
+    """Return all rows for which a leaderboard needs predictions, in file order.
 
     They are the rows of the file without gold labels or, if the task has none, of the test file.
 
@@ -104,7 +104,7 @@ def submission_rows(task: Task, folder: DataFolder) -> SplitRows | None:
         The rows, or None if the file is not in the folder.
 
     Raises:
-        DataError: The file cannot be read or has a bad row; a leaderboard wants a prediction for every row.
+        DataError: The file cannot be read or has a bad row; a leaderboard needs a prediction for every row.
     """
     file = task.splits.submission or task.splits.test
     if not isinstance(file, DataFile) or not folder.file(file).is_file():

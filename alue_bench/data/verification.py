@@ -111,7 +111,7 @@ def read_file(file: DataFile, path: Path, labels: Labels) -> ReadFile:
     try:
         rows = file.read(path)
         if rows is None:
-            raise TypeError("it returned None; let it yield each row")
+            raise TypeError("it returned None; it must yield each row")
         for row in rows:
             last = _checked(row, labels, last)
             if isinstance(last, BadRow):
@@ -160,7 +160,7 @@ def _checked(row: Example | BadRow | None, labels: Labels, last: Example | BadRo
         last: The row before it; None for the first row.
     """
     if row is None:
-        return BadRow(last.line + 1 if last is not None else 1, "the reader gave None in the place of this row")
+        return BadRow(last.line + 1 if last is not None else 1, "the reader yielded None instead of this row")
     if isinstance(row, BadRow):
         return row
     return unfit(row, labels) or row
@@ -173,15 +173,16 @@ def unfit(example: Example, labels: Labels) -> BadRow | None:
         TypeError: The value is not an Example.
     """
     if not isinstance(example, Example):
-        raise TypeError(f"it gave {example!r:.80} where an Example or a BadRow was expected")
+        raise TypeError(f"it yielded {example!r:.80} instead of an Example or a BadRow")
     for text in (example.id, example.text, "" if example.text_pair is None else example.text_pair):
         if not isinstance(text, str):
-            return BadRow(example.line, f"{shown(repr(text), quote=False)} stands where a text was expected")
+            return BadRow(example.line, f"{shown(repr(text), quote=False)} was read where a text was expected")
         try:
             text.encode()
         except UnicodeEncodeError as error:
             return BadRow(
-                example.line, f"holds half a surrogate pair ({shown(text[error.start])}), which is no character"
+                example.line,
+                f"contains half of a surrogate pair ({shown(text[error.start])}), which is not a character",
             )
     target, kind = example.target, labels.kind
     if target is None:
@@ -308,8 +309,8 @@ def reject_bad_rows(task: Task, folder: DataFolder, read: ReadFile, *, drop: boo
     shown = "; ".join(f"{read.place(row)}: {row.reason}" for row in read.bad[:most])
     more = f"; and {len(read.bad) - most} more" if len(read.bad) > most else ""
     raise DataError(
-        f"{shown}{more}. Mend the file or go on without bad rows: --drop-bad "
-        f"(all of them: {command_line('data', 'verify', task.name, options=_options_for(folder))})"
+        f"{shown}{more}. Correct the file, or leave bad rows out with --drop-bad (to list them: "
+        f"{command_line('data', 'verify', task.name, options=_options_for(folder))})"
     )
 
 

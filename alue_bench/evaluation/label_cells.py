@@ -31,5 +31,5 @@ def split_labels(cell: str) -> tuple[str, ...]:
         return tuple(cell.split())
     listed = json.loads(cell)
     if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
-        raise ValueError(f"{cell:.60} is no list of label names")
+        raise ValueError(f"{cell:.60} is not a list of label names")
     return tuple(listed)

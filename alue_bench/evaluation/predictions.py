@@ -106,7 +106,9 @@ def _places(cells: Any, names: tuple[str, ...]) -> np.ndarray[Any, Any]:
     try:
         return np.array([index[cell] for cell in cells.tolist()], dtype="int64")
     except KeyError as error:
-        raise DataError(f"the predictions name a label {error.args[0]!r} that is none of {', '.join(names)}") from error
+        raise DataError(
+            f"the predictions contain the label {error.args[0]!r}, which is not one of {', '.join(names)}"
+        ) from error
 
 
 def _marks(cells: Any, names: tuple[str, ...]) -> np.ndarray[Any, Any]:
@@ -118,10 +120,10 @@ def _marks(cells: Any, names: tuple[str, ...]) -> np.ndarray[Any, Any]:
         try:
             marked = split_labels(cell)
         except ValueError as error:
-            raise DataError(f"the predictions' cell {cell!r:.60} cannot be taken apart: {error}") from error
+            raise DataError(f"the predictions' cell {cell!r:.60} cannot be parsed: {error}") from error
         for name in marked:
             if name not in index:
-                raise DataError(f"the predictions name a label {name!r} that is none of {', '.join(names)}")
+                raise DataError(f"the predictions contain the label {name!r}, which is not one of {', '.join(names)}")
             marks[row, index[name]] = 1
     return marks
 

@@ -47,17 +47,19 @@ def _declared(task: Task) -> Submission:
 def _check_rows(task: str, ids: Sequence[str], rows: Sequence[Example]) -> None:
     if len(ids) != len(rows):
         raise DataError(
-            f"{task}: {len(ids)} predictions for the {len(rows)} rows of the official file; a leaderboard wants every "
-            "one (was the run limited, or were bad rows dropped?)"
+            f"{task}: {len(ids)} predictions for the {len(rows)} rows of the official file; a leaderboard needs one "
+            "for each row (was the run limited, or were bad rows dropped?)"
         )
     for number, (identifier, row) in enumerate(zip(ids, rows, strict=True), start=1):
         if identifier != row.id:
             raise DataError(
                 f"{task}: prediction {number} is of {identifier!r}, but row {number} of the official file is "
-                f"{row.id!r}; the run was made of another file"
+                f"{row.id!r}; the run used another file"
             )
         if any(character in row.id for character in "\t\r\n"):
-            raise DataError(f"{task}: the identifier {row.id!r} of row {number} cannot stand in a tab-separated file")
+            raise DataError(
+                f"{task}: the identifier {row.id!r} of row {number} cannot be written to a tab-separated file"
+            )
 
 
 def _cells(value: str, labels: Labels, submission: Submission) -> list[str]:
@@ -77,5 +79,5 @@ def _cells(value: str, labels: Labels, submission: Submission) -> list[str]:
         raise ValueError(f"{value!r} is not one of the labels {', '.join(labels.names)}")
     cell = submission.encode.get(value, value)
     if any(character in cell for character in "\t\r\n"):
-        raise ValueError(f"{cell!r} cannot stand in a tab-separated file; Submission(encode=...) gives it a code")
+        raise ValueError(f"{cell!r} cannot be written to a tab-separated file; Submission(encode=...) gives it a code")
     return [cell]

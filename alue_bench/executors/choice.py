@@ -48,7 +48,7 @@ def chosen_executor(
         registry: The declarations of the installed plugins.
 
     Returns:
-        None where the runs are executed one after the other in this process.
+        None if the runs are executed one after the other in this process.
 
     Raises:
         UsageError: There is no executor of this name, or it has no use for --gpus-per-run.

@@ -21,7 +21,7 @@ class HeartbeatPoller:
     def reports(self) -> list[Report]:
         """Return reports on runs that have started since the last call, and on the progress of running ones.
 
-        Where the store does not answer, there are no reports; the runs go on, and a later call reports on them.
+        Where the store does not answer, there are no reports; the runs continue, and a later call reports on them.
         """
         try:
             self._connection = self._connection or connect(*self._store)

@@ -87,4 +87,4 @@ def units(plan: Plan) -> list[list[PlannedRun]]:
 def waiting_for(later: list[list[PlannedRun]]) -> str:
     """Return the message that the plan waits for runs of another invocation."""
     count = sum(map(len, later))
-    return f"another invocation does the {count} runs that are left; waiting for it, and taking over if it dies"
+    return f"another invocation is doing the {count} remaining runs; waiting for it, and taking over if it dies"

@@ -89,7 +89,7 @@ class ProcessPool:
         return self._idle_place() is not None
 
     def submit(self, assignment: Assignment) -> None:
-        """Send an assignment to an idle worker, and start its process where there is none."""
+        """Send an assignment to an idle worker, and start its process if there is none."""
         place = self._idle_place()
         assert place is not None
         worker = self._workers.get(place)
@@ -159,7 +159,7 @@ def cause_of_death(code: int | None) -> str:
     """
     if code is not None and code < 0:
         name = signal.Signals(-code).name
-        hint = ", as the system does where memory runs out" if name == "SIGKILL" else ""
+        hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
         return f"the worker process was killed by {name}{hint}"
     if code == DEVICE_LOST:
         return "the worker process could no longer use its GPU, after an earlier run had failed"

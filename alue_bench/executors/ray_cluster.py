@@ -79,9 +79,7 @@ def start(resources: Resources) -> RayPool:
     if resources.device == "cuda":
         gpus = 1.0 if resources.gpus_per_run is None else resources.gpus_per_run
         if ray.cluster_resources().get("GPU", 0) < gpus:
-            raise UsageError(
-                f"the Ray cluster has no {gpus:g} GPUs for a run; add a node that has, or use --device cpu"
-            )
+            raise UsageError(f"the Ray cluster has no node with {gpus:g} GPUs for a run; add one, or use --device cpu")
     elif resources.gpus_per_run is not None:
         raise UsageError("--gpus-per-run is given, but the plan's runs compute on the CPU; leave it out")
     return RayPool(ray, gpus=gpus, jobs=resources.jobs, ours=ours)

@@ -86,7 +86,7 @@ def rebuilt(spec: RunSpec, source: Source, registry: Registry, shelf: PlanCache)
     (planned,) = plan.runs
     here = replace(planned.spec, model=spec.model)  # in a plan with two model folders of one name, these have a suffix
     if here.fingerprint != spec.fingerprint:
-        raise DiffersHere(f"the worker finds another {_difference(spec, here)} than the plan has for {spec.label}")
+        raise DiffersHere(f"the worker and the plan differ in {_difference(spec, here)} for {spec.label}")
     # The request here names the number format that the plan settled on. Only the plan knows that the model could not
     # compute in the one that the user asked for, so its notes are taken.
     trial = replace(planned.inputs.trial, notes=source.notes)
@@ -103,4 +103,4 @@ def _difference(spec: RunSpec, here: RunSpec) -> str:
     wanted, actual = spec.as_dict(), here.as_dict()
     digests = ("fingerprint", "training_key")
     names = [name for name in wanted if wanted[name] != actual.get(name) and name not in digests]
-    return " and ".join(names) or "run"
+    return " and ".join(names) or "the fingerprint"

@@ -43,8 +43,8 @@ class Runner:
             return outcome
         if device_is_lost(spec.device):
             raise DeviceLostError(
-                "a run that failed has left the GPU useless for this process; the same command goes on, and with "
-                "--jobs 2 a worker process to which that happens is replaced"
+                "this process can no longer use its GPU after a failed run; run the same command again to continue. "
+                "With --jobs 2, a worker process that loses its GPU is replaced"
             )
         if self._trained is not None and self._trained.key != spec.training_key:
             self._let_go()
@@ -70,7 +70,7 @@ class Runner:
         """Return what another process or an earlier invocation has done with the run.
 
         Returns:
-            The outcome of the finished or failed run; the run that is being executed, as Held; or None where the run is
+            The outcome of the finished or failed run; the run that is being executed, as Held; or None if the run is
             to be executed here.
         """
         if self._rerun:

@@ -102,8 +102,8 @@ class Workers:
             what: The fault, as the predicate of a sentence.
         """
         return PluginError(
-            f"executor {self._executor.name!r} {what}; what is finished is recorded, and the same command goes on, "
-            "with this executor or another (--executor)"
+            f"executor {self._executor.name!r} {what}; finished runs are recorded. Run the same command again to "
+            "continue, with this executor or another one (--executor)"
         )
 
 
@@ -191,7 +191,7 @@ class _Scheduler:
         self._planned = {planned.spec.fingerprint: planned for planned in plan.runs}
         self._outcomes: dict[str, Outcome] = {}
         self._out: dict[int, _Unit] = {}
-        """The units that are with workers, by the number of their assignment."""
+        """The units that workers are executing, by the number of their assignment."""
         self._started: set[str] = set()
         """The fingerprints of the runs that workers have started."""
         self._held: list[tuple[_Unit, Held]] = []
@@ -258,7 +258,7 @@ class _Scheduler:
         )
 
     def _objection(self, event: object) -> str | None:
-        """Return the reason why an event cannot belong to this plan; None where it can."""
+        """Return the reason why an event cannot belong to this plan; None if it can."""
         match event:
             case RunEnded(_, status) if status not in get_args(Status):
                 known, what = False, f"status {status!r}, which is none of {', '.join(get_args(Status))}"
@@ -278,7 +278,7 @@ class _Scheduler:
                     False,
                     f"{type(event).__name__} {event!r}, which is none of alue_bench.contract.executor's events",
                 )
-        return None if known else f"told of {what}"
+        return None if known else f"reported {what}"
 
     def _without_outcome(self, unit: _Unit) -> list[PlannedRun]:
         return [planned for planned in unit.runs if planned.spec.fingerprint not in self._outcomes]
@@ -331,7 +331,7 @@ class _Scheduler:
         self._started.discard(fingerprint)
         if again:
             self._recorder.close_lost(fingerprint)
-            self._observer.warned(f"{at_hand.spec.label}: {event.cause}; it is done again")
+            self._observer.warned(f"{at_hand.spec.label}: {event.cause}; the run is repeated")
         else:
             run_id = self._recorder.close_lost(fingerprint, failure=event.cause)
             run_id = run_id or self._record_failure(at_hand, event.cause)

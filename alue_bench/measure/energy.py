@@ -62,7 +62,7 @@ class Energy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take the second readings and compute `joules`."""
+        """Read the counters again and compute `joules`."""
         for name, advance in self._running.items():
             joules = best_effort(f"no energy/{name}_j", advance, self.problems.append)
             if joules is not None:

@@ -20,7 +20,7 @@ from alue_bench.contract.task import Labels, Task
 from alue_bench.contract.transfer import misfit
 from alue_bench.data.location import DataFolder, given_data_folder, locate
 from alue_bench.data.splits import TaskRows, load_rows
-from alue_bench.data.tokenisation import first_texts_notes
+from alue_bench.data.tokenization import first_texts_notes
 from alue_bench.messages.display import one_line
 from alue_bench.planning.request import PlanRequest
 from alue_bench.training.architecture.encoder_stack import check_layers_can_be_told_apart
@@ -140,7 +140,7 @@ def ready_tasks(request: PlanRequest, registry: Registry, cache: PlanCache) -> t
 def _training_task(task: Task, registry: Registry) -> Task:
     """Return the task that trains the model of a task.
 
-    Raises PluginError where none is declared or its labels do not fit.
+    Raises PluginError if none is declared or its labels do not fit.
     """
     if task.trained_on is None:
         return task
@@ -148,7 +148,7 @@ def _training_task(task: Task, registry: Registry) -> Task:
     if task.trained_on not in registry.tasks:
         raise PluginError(
             f"plugin {origin}: task {task.name!r} is trained on {task.trained_on!r}, which no plugin here declares; "
-            "install the plugin that does, or mend trained_on"
+            "install the plugin that does, or correct trained_on"
         )
     train_task = registry.task(task.trained_on)
     if (problem := misfit(task, train_task)) is not None:
@@ -173,8 +173,8 @@ def ready_models(
             checkpoint = replace(checkpoint, keep_head=request.keep_head)
         if checkpoint.pickled and not request.allow_pickles:
             raise UnavailableError(
-                f"model {model.name!r} has pickled weights only (pytorch_model.bin): a pickle can hold a program. Take "
-                "a revision with safetensors, or, where you trust its authors, say --allow-pickles"
+                f"model {model.name!r} has pickled weights only (pytorch_model.bin), which can contain code. Use a "
+                "revision with safetensors or, if you trust its authors, add --allow-pickles"
             )
         config = load_config(checkpoint)
         check_layers_can_be_told_apart(config, checkpoint.folder)
@@ -265,7 +265,7 @@ def _is_here(model: Model) -> bool:
 def resolve_model(name: str, registry: Registry) -> Model:
     """Return the model that a name stands for: a declared one, a local folder, or `hub/id@revision`.
 
-    Raises UsageError where the name is none of these.
+    Raises UsageError if the name is none of these.
     """
     if name in registry.models:
         return registry.models[name].value
@@ -276,7 +276,8 @@ def resolve_model(name: str, registry: Registry) -> Model:
         path = path.resolve()
         if (readable := one_line(str(path))) != str(path):
             raise UsageError(
-                f"--model {readable}: the name holds what is no text, shown with a backslash; rename the folder"
+                f"--model {readable}: the name contains bytes that are not text (shown with a backslash); rename the "
+                "folder"
             )
         return Model(name=model_name(path.name), title=f"local folder {path.name}", checkpoint=path)
     if name.startswith((".", "/", "~")):

@@ -18,7 +18,7 @@ from alue_bench.contract.strategy import Outline, Strategy
 from alue_bench.contract.task import Labels, TargetKind, Task
 from alue_bench.data.location import cache_folder
 from alue_bench.data.splits import SplitRows, TaskRows
-from alue_bench.data.tokenisation import TokenCache
+from alue_bench.data.tokenization import TokenCache
 from alue_bench.data.verification import label_counts
 from alue_bench.planning.available import (
     PlanCache,
@@ -134,7 +134,7 @@ def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None
         AlueBenchError: what the user named is not there and may not be missing, or nothing declares a name.
     """
     check_hyper_parameters(request)
-    named_strategies(request, registry)  # a misspelt one is told before anything is read
+    named_strategies(request, registry)  # a misspelt one is reported before anything is read
     shared = _Shared.of(request, registry, cache or PlanCache())
     tasks, tasks_left_out = ready_tasks(request, registry, shared.cache)
     models, models_left_out = ready_models(request, registry, shared.cache, shared.precision, shared.device)
@@ -170,7 +170,7 @@ class _Shared:
 
     @classmethod
     def of(cls, request: PlanRequest, registry: Registry, cache: PlanCache) -> _Shared:
-        """Return what a request asks for, as it is to be had here. Raises UsageError where it is not."""
+        """Return what a request asks for, as it is to be had here. Raises UsageError if it is not."""
         device = resolve_device(request.device)
         minutes = request.checkpoint_every
         return cls(
@@ -192,7 +192,7 @@ def _add_runs(plan: Plan, shared: _Shared, seen: set[str], task: ReadyTask, mode
     grid, layers, name = request.grid or Grid(), encoder_shape(model.config).layers, model.model.name
     strategies = strategies_for(request, registry, layers)
     if (grid.bottom or grid.top) and not grid.cells(layers):
-        reason = f"--grid freezes more layers than the {layers} of {name}; take smaller numbers"
+        reason = f"--grid freezes more layers than the {layers} of {name}; use smaller numbers"
         plan.skipped.append(Skipped(task.task.name, name, "*", None, reason))
     try:
         settings = settings_of(request, task.train_task, model.model, model.trial.positions)
@@ -319,7 +319,7 @@ def _digests(ready: ReadyTask) -> DataDigests:
 
 
 def _never_gold(rows: SplitRows, labels: Labels) -> list[list[str]]:
-    """Return the labels that no row of a split has, in a list of one, where there are any.
+    """Return the labels that no row of a split has, in a list of one, if there are any.
 
     They are left out of macro averages.
     """

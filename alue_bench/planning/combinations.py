@@ -42,7 +42,7 @@ class Unfit:
 
 
 def named_strategies(request: PlanRequest, registry: Registry) -> Strategies:
-    """Return the strategies that were asked for by name. Raises UsageError where there is none of a name."""
+    """Return the strategies that were asked for by name. Raises UsageError if there is none of a name."""
     return _strategies(request.strategies or (() if request.grid else DEFAULT_STRATEGIES), registry)
 
 
@@ -77,7 +77,7 @@ def settings_of(request: PlanRequest, task: Task, model: Model, limit: int | Non
         request: the plan's request.
         task: the task that trains the model.
         model: the model.
-        limit: the largest number of tokens that the model can take; None where it has no such limit.
+        limit: the largest number of tokens that the model can take; None if it has no such limit.
 
     Raises:
         UsageError: a value is wrong, or more tokens were asked for than the model takes.

@@ -115,7 +115,7 @@ def _collect(text: str, values: dict[str, list[str]]) -> None:
     axis: str | None = None
     pieces = [piece for piece in re.split(r"[,\s]+", text.strip()) if piece]
     if not pieces:
-        raise UsageError(f"--grid is empty; say {WHOLE}, or axes such as bottom=0..12/3,top=0..4")
+        raise UsageError(f"--grid is empty; write {WHOLE}, or axes such as bottom=0..12/3,top=0..4")
     for piece in pieces:
         name, equals, value = piece.partition("=")
         if not equals and piece == WHOLE:
@@ -132,7 +132,7 @@ def _collect(text: str, values: dict[str, list[str]]) -> None:
                 continue
         elif axis is None:
             raise UsageError(
-                f"--grid {text!r}: {piece!r} belongs to no axis; say {WHOLE}, or axes such as bottom=0..12/3,top=0..4"
+                f"--grid {text!r}: {piece!r} belongs to no axis; write {WHOLE}, or axes such as bottom=0..12/3,top=0..4"
             )
         values[axis].append(value if equals else piece)
 
@@ -140,11 +140,11 @@ def _collect(text: str, values: dict[str, list[str]]) -> None:
 def _span(axis: str, value: str) -> Span:
     match = re.fullmatch(r"(\d{1,9})(?:(\.\.)(\d{1,9})?(?:/(\d{1,9}))?)?", value, re.ASCII)
     if match is None:
-        raise UsageError(f"--grid: {axis}={value} is no number, and no range such as 0..12, 6.. or 0..12/3")
+        raise UsageError(f"--grid: {axis}={value} is neither a number nor a range such as 0..12, 6.. or 0..12/3")
     first, step = int(match[1]), int(match[4] or 1)
     last = int(match[3]) if match[3] else None if match[2] else first
     if step < 1:
-        raise UsageError(f"--grid: {axis}={value} goes in steps of 0; take 1 or more")
+        raise UsageError(f"--grid: {axis}={value} has a step of 0; use 1 or more")
     if last is not None and last < first:
         raise UsageError(f"--grid: {axis}={value} ends before it begins")
     return Span(first, last, step)
@@ -154,7 +154,7 @@ def _closed(axis: str, value: str) -> range:
     span = _span(axis, value)
     if span.last is None:
         closed = f"{span.first}..{span.first + 4 * span.step}" + (f"/{span.step}" if span.step > 1 else "")
-        raise UsageError(f"--grid: {axis}={value} has no end; say where it stops, such as {axis}={closed}")
+        raise UsageError(f"--grid: {axis}={value} has no end; add one, such as {axis}={closed}")
     if (span.last - span.first) // span.step >= MOST:
         raise UsageError(f"--grid: {axis}={value} has more than {MOST} values")
     return span.values(span.last)

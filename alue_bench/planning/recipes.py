@@ -28,7 +28,7 @@ class Recipe:
 
 RECIPES: Mapping[str, Recipe] = {
     "alue": Recipe(
-        title="the baselines of ALUE: no warm-up, no weight decay (the defaults)",
+        title="ALUE's baselines: no warm-up, no weight decay (these are the defaults)",
         source="Seelawi et al. 2021, ALUE: Arabic Language Understanding Evaluation",
         values={
             "epochs": 10,
@@ -43,9 +43,9 @@ RECIPES: Mapping[str, Recipe] = {
         },
     ),
     "devlin": Recipe(
-        title="the paper of BERT: few epochs, short warm-up",
-        source="Devlin et al. 2019, BERT, appendix A.3 (of batches of 16 and 32, rates of 5e-5, 3e-5 and 2e-5, 2 to 4 "
-        "epochs one each), and its published code (which did not correct Adam's bias, as we do)",
+        title="BERT's paper: few epochs, short warm-up",
+        source="Devlin et al. 2019, BERT, appendix A.3 (one combination of its batch sizes 16 and 32, rates 5e-5, 3e-5 "
+        "and 2e-5, and 2 to 4 epochs), and its published code (which, unlike alue-bench, does not correct Adam's bias)",
         values={
             "epochs": 3,
             "batch_size": 32,
@@ -59,7 +59,7 @@ RECIPES: Mapping[str, Recipe] = {
         },
     ),
     "mosbach": Recipe(
-        title="long training with warm-up, for runs that agree between seeds",
+        title="long training with warm-up, for results that vary little between seeds",
         source="Mosbach, Andriushchenko & Klakow 2021, On the Stability of Fine-tuning BERT, section 6, and the "
         "configurations that they published (AdamW with bias correction)",
         values={
@@ -75,7 +75,7 @@ RECIPES: Mapping[str, Recipe] = {
         },
     ),
     "sun": Recipe(
-        title="rates that fall by a twentieth from each layer to the one below",
+        title="layer-wise learning rates: each layer's is 0.95 times that of the layer above",
         source="Sun et al. 2019, How to Fine-Tune BERT for Text Classification? (layer-wise decreasing learning rate; "
         "weight decay and Adam's epsilon as in the code of BERT)",
         values={
@@ -98,4 +98,4 @@ def recipe(name: str) -> Recipe:
     try:
         return RECIPES[name]
     except KeyError:
-        raise UsageError(f"--recipe: there is no recipe {name!r}; there are {', '.join(RECIPES)}") from None
+        raise UsageError(f"--recipe: unknown recipe {name!r}; known are {', '.join(RECIPES)}") from None

@@ -54,14 +54,14 @@ class PlanRequest(CheckedOptions):
     )
     init_seed: int | None = option(
         None,
-        help="Random seed for the head's initial weights alone.",
+        help="Random seed for the head's initial weights only.",
         group=Group.QUESTION,
         at_least=0,
         at_most=LARGEST_SEED,
     )
     data_seed: int | None = option(
         None,
-        help="Random seed for data order and dropout alone.",
+        help="Random seed for data order and dropout only.",
         group=Group.QUESTION,
         at_least=0,
         at_most=LARGEST_SEED,
@@ -80,7 +80,7 @@ class PlanRequest(CheckedOptions):
     keep_head: bool = option(
         False,
         help="Start from the checkpoint's fine-tuned head, whose labels must be the task's, in the same order. "
-        "Otherwise a new head is drawn from the seed.",
+        "Otherwise a new head is initialised from the seed.",
         group=Group.TRAINING,
     )
     allow_pickles: bool = option(

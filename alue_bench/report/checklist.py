@@ -94,7 +94,7 @@ def _models(frame: pd.DataFrame) -> list[Entry]:
         size = distinct(part["params/total"]) if "params/total" in part.columns else []
         parameters = f", {count(max(size))} parameters" if size else ""
         entries.append(
-            (complete, f"{_name(model)}{parameters}; digest of weights and tokeniser: {_or_missing(digests, 'digest')}")
+            (complete, f"{_name(model)}{parameters}; digest of weights and tokenizer: {_or_missing(digests, 'digest')}")
         )
     return entries
 

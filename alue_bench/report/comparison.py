@@ -124,7 +124,7 @@ class StrategyResult:
     seeds: tuple[int, ...]
     run_ids: tuple[str, ...]
     score: Estimate | None
-    """None where every score is undefined."""
+    """None if every score is undefined."""
     difference: Difference | None
     """None for the baseline, and where it has no runs."""
     train_s: Estimate | None
@@ -139,7 +139,7 @@ class StrategyResult:
     memory_mib: float | None
     """The peak memory of the GPU where there is one, otherwise of the process."""
     energy_j: float | None
-    """The energy of the GPU where there is one, otherwise of the processor; None where there is no counter."""
+    """The energy of the GPU where there is one, otherwise of the processor; None if there is no counter."""
     freeze: tuple[int, int, int] | None
     """The numbers of frozen layers at the bottom and at the top, and 1 where the embeddings are frozen, otherwise 0."""
 
@@ -154,7 +154,7 @@ class ComparisonBlock:
     """The metric's name in MLflow, such as test/f1_macro."""
     baseline: str
     conditions: Mapping[str, Any]
-    """The values of `CONDITIONS`, with None where a run did not record one."""
+    """The values of `CONDITIONS`, with None if a run did not record one."""
     differing: tuple[str, ...]
     """The conditions in which blocks of the same task and model differ, and which a heading must name."""
     trivial_score: float | None
@@ -244,7 +244,7 @@ def mean_change(pairs: Iterable[tuple[float | None, float | None]]) -> Estimate 
         pairs: The pairs of a strategy's and the baseline's value for the same seed.
 
     Returns:
-        None where no pair has two finite values.
+        None if no pair has two finite values.
     """
     changes = [_change(value, base) for value, base in pairs]
     return estimate([change for change in changes if change is not None])
@@ -253,7 +253,7 @@ def mean_change(pairs: Iterable[tuple[float | None, float | None]]) -> Estimate 
 def describe_conditions(block: ComparisonBlock) -> str:
     """Return the conditions that distinguish a block from others of the same task and model, in words.
 
-    The text is empty where it is the only block, unless it consists of a search's low-fidelity runs.
+    The text is empty if it is the only block, unless it consists of a search's low-fidelity runs.
     """
     import json
 
@@ -564,7 +564,7 @@ def _few(seeds: int) -> str:
 
 
 def _problem(loaded: Sequence[_Influence | str]) -> str:
-    """Return the reason why the runs' predictions cannot be compared; empty where they can."""
+    """Return the reason why the runs' predictions cannot be compared; empty if they can."""
     import numpy as np
 
     for one in loaded:
@@ -609,7 +609,7 @@ def _judged(row: StrategyResult, p_corrected: float | None, tests: int, *, learn
 
     Args:
         row: The result, with the test of its difference.
-        p_corrected: The p-value after correction; None where there is none.
+        p_corrected: The p-value after correction; None if there is none.
         tests: The number of tests over which it was corrected.
         learnt: Whether the baseline has learnt anything.
     """
@@ -623,22 +623,22 @@ def _judged(row: StrategyResult, p_corrected: float | None, tests: int, *, learn
 
 
 def _tested(row: StrategyResult, p_corrected: float | None, tests: int) -> StrategyResult:
-    found = row.difference
-    if found is None or found.test is None:
+    difference = row.difference
+    if difference is None or difference.test is None:
         return row
-    if found.verdict is Verdict.UNDECIDED and p_corrected is None:
+    if difference.verdict is Verdict.UNDECIDED and p_corrected is None:
         reason = "all seeds and examples agree to the last digit, so no test applies"
-        return replace(row, difference=replace(found, verdict=Verdict.NOT_TESTED, reason=reason))
+        return replace(row, difference=replace(difference, verdict=Verdict.NOT_TESTED, reason=reason))
     significant = p_corrected is not None and p_corrected < max(LEVELS)
-    verdict = found.verdict
+    verdict = difference.verdict
     if significant:
-        verdict = Verdict.BETTER if found.mean > 0 else Verdict.WORSE
-    test = found.test
-    found = replace(found, verdict=verdict, p_corrected=p_corrected)
+        verdict = Verdict.BETTER if difference.mean > 0 else Verdict.WORSE
+    test = difference.test
+    difference = replace(difference, verdict=verdict, p_corrected=p_corrected)
     if not significant:
-        found = replace(
-            found,
-            seeds_needed=seeds_needed(test, found.mean, tests=max(1, tests)),
+        difference = replace(
+            difference,
+            seeds_needed=seeds_needed(test, difference.mean, tests=max(1, tests)),
             detectable=detectable(test, tests=max(1, tests)),
         )
-    return replace(row, difference=found)
+    return replace(row, difference=difference)

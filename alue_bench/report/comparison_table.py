@@ -89,7 +89,7 @@ def explain(comparison: Comparison) -> list[str]:
             "strategies are the same."
         )
     if FEW in marks:
-        lines.append(f"{FEW} fewer than {FEWEST_SEEDS} seeds, so no verdict; --seeds 5 tells more.")
+        lines.append(f"{FEW} fewer than {FEWEST_SEEDS} seeds, so no verdict; use --seeds 5 to get one.")
     if UNTESTED in marks:
         lines.append(f"{UNTESTED} no verdict; the reason is below the table.")
     return lines
@@ -235,20 +235,25 @@ def _mark(difference: Difference | None) -> str:
 
 
 def _row_notes(row: StrategyResult) -> Iterable[str]:
-    found = row.difference
-    if found is None:
+    difference = row.difference
+    if difference is None:
         return
-    if found.verdict is Verdict.NOT_TESTED:
-        yield f"{row.strategy}: {found.reason}"
-    elif found.verdict is Verdict.UNDECIDED and found.test and found.detectable is not None and found.detectable > 0:
-        if found.detectable < 1:
-            said = f"{row.strategy}: {found.seeds} seeds can detect a difference of {plain(found.detectable)}"
+    if difference.verdict is Verdict.NOT_TESTED:
+        yield f"{row.strategy}: {difference.reason}"
+    elif (
+        difference.verdict is Verdict.UNDECIDED
+        and difference.test
+        and difference.detectable is not None
+        and difference.detectable > 0
+    ):
+        if difference.detectable < 1:
+            said = f"{row.strategy}: {difference.seeds} seeds can detect a difference of {plain(difference.detectable)}"
         else:  # no score differs by so much
-            said = f"{row.strategy}: {found.seeds} seeds are too few to detect any difference"
-        if found.seeds_needed is not None:
-            said += f"; detecting one of {plain(abs(found.mean))} needs about {found.seeds_needed}"
-        elif found.mean:
-            said += f"; detecting one of {plain(abs(found.mean))} needs more test examples, not seeds"
+            said = f"{row.strategy}: {difference.seeds} seeds are too few to detect any difference"
+        if difference.seeds_needed is not None:
+            said += f"; detecting one of {plain(abs(difference.mean))} needs about {difference.seeds_needed}"
+        elif difference.mean:
+            said += f"; detecting one of {plain(abs(difference.mean))} needs more test examples, not seeds"
         yield said
 
 

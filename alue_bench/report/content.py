@@ -149,7 +149,7 @@ class Block:
     """A part of a section: the results of one data source and one kind of hardware."""
 
     heading: str
-    """The data source and hardware; empty where the page has only one block."""
+    """The data source and hardware; empty if the page has only one block."""
     items: Sequence[Item]
 
 

@@ -93,7 +93,7 @@ def _recommended(subject: Subject) -> str | None:
     """Return the fastest strategy whose dev score is close to the baseline's; test scores take no part in the choice.
 
     Returns:
-        None where no run has a dev score, a test score and a time.
+        None if no run has a dev score, a test score and a time.
     """
     recommendation = grid.recommend(grid.cells(subject.runs))
     return recommendation.strategy if recommendation else None
@@ -149,18 +149,22 @@ def _few_digits(value: float) -> str:
     return f"{value:.0f}" if value >= 1 else f"{value:.1f}"
 
 
-def _verdict(found: comparison.Difference) -> str:
-    p = "" if found.p_corrected is None else f" ({_p(found.p_corrected)})"
-    if found.verdict is Verdict.BETTER:
+def _verdict(difference: comparison.Difference) -> str:
+    p = "" if difference.p_corrected is None else f" ({_p(difference.p_corrected)})"
+    if difference.verdict is Verdict.BETTER:
         return f"a significant gain{p}"
-    if found.verdict is Verdict.WORSE:
+    if difference.verdict is Verdict.WORSE:
         return f"a significant loss{p}"
-    if found.verdict is Verdict.UNDECIDED:
-        what = "change" if _is_nothing(found.mean) else "loss" if found.mean < 0 else "gain"
+    if difference.verdict is Verdict.UNDECIDED:
+        what = "change" if _is_nothing(difference.mean) else "loss" if difference.mean < 0 else "gain"
         return f"no significant {what}"
-    if found.verdict is Verdict.TOO_FEW_SEEDS:
-        return "one seed, so it may be chance" if found.seeds == 1 else f"{found.seeds} seeds, too few for a verdict"
-    return f"not tested, since {found.reason}" if found.reason else "not tested"
+    if difference.verdict is Verdict.TOO_FEW_SEEDS:
+        return (
+            "one seed, so it may be due to chance"
+            if difference.seeds == 1
+            else f"{difference.seeds} seeds, too few for a verdict"
+        )
+    return f"not tested, since {difference.reason}" if difference.reason else "not tested"
 
 
 def _p(value: float) -> str:
@@ -227,28 +231,28 @@ def _score_row(row: comparison.StrategyResult, subject: Subject) -> Row:
     )
 
 
-def _short_verdict(found: comparison.Difference) -> str:
+def _short_verdict(difference: comparison.Difference) -> str:
     words = {
-        Verdict.BETTER: f"significant gain {found.stars}",
-        Verdict.WORSE: f"significant loss {found.stars}",
+        Verdict.BETTER: f"significant gain {difference.stars}",
+        Verdict.WORSE: f"significant loss {difference.stars}",
         Verdict.UNDECIDED: "not significant",
-        Verdict.TOO_FEW_SEEDS: "one seed" if found.seeds == 1 else f"{found.seeds} seeds: too few",
+        Verdict.TOO_FEW_SEEDS: "one seed" if difference.seeds == 1 else f"{difference.seeds} seeds: too few",
         Verdict.NOT_TESTED: "not tested",
         Verdict.NOTHING_LEARNT: "no verdict",
     }
-    return words[found.verdict].strip()
+    return words[difference.verdict].strip()
 
 
-def _explained(found: comparison.Difference) -> str:
+def _explained(difference: comparison.Difference) -> str:
     """Return the p-value and, without a significant result, the detectable difference and the seeds needed."""
-    if found.verdict in (Verdict.NOT_TESTED, Verdict.NOTHING_LEARNT):
-        return found.reason
-    parts = [] if found.p_corrected is None else [_p(found.p_corrected)]
-    if found.verdict is Verdict.UNDECIDED:
-        if found.detectable is not None:
-            parts.append(f"detectable: {plain(found.detectable)}")
-        if found.seeds_needed is not None:
-            parts.append(f"about {found.seeds_needed} seeds needed")
+    if difference.verdict in (Verdict.NOT_TESTED, Verdict.NOTHING_LEARNT):
+        return difference.reason
+    parts = [] if difference.p_corrected is None else [_p(difference.p_corrected)]
+    if difference.verdict is Verdict.UNDECIDED:
+        if difference.detectable is not None:
+            parts.append(f"detectable: {plain(difference.detectable)}")
+        if difference.seeds_needed is not None:
+            parts.append(f"about {difference.seeds_needed} seeds needed")
     return "; ".join(parts)
 
 

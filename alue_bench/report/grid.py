@@ -112,10 +112,10 @@ class Recommendation:
     left_out: int = 0
     """The number of further settings, which have runs that failed or have no score."""
     flops_share: float = math.nan
-    """The training FLOPs as a share of full fine-tuning's; nan where not recorded."""
+    """The training FLOPs as a share of full fine-tuning's; nan if not recorded."""
     fewest_flops: str = ""
     """The setting within the tolerance that needs clearly fewer operations than this one, so that measured times and
-    counted operations disagree; empty where there is none."""
+    counted operations disagree; empty if there is none."""
     fewest_flops_share: float = math.nan
 
     def as_dict(self) -> dict[str, Any]:
@@ -193,8 +193,8 @@ def cells(runs: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         The columns strategy, bottom and top (missing where the strategy is no cell of the grid), dev_score, test_score,
-        test_spread (standard deviation over seeds; nan for one seed), train_s, flops_share (nan where not recorded),
-        seeds, learning (dev scores against the trivial score; None where that was not recorded), and scoreless (the
+        test_spread (standard deviation over seeds; nan for one seed), train_s, flops_share (nan if not recorded),
+        seeds, learning (dev scores against the trivial score; None if that was not recorded), and scoreless (the
         number of its runs that have no score or no time and are left out of the means).
     """
     import pandas as pd
@@ -256,7 +256,7 @@ def nothing_learnt(cells: pd.DataFrame) -> NothingLearnt | None:
     """Return the finding that the reference did not learn.
 
     Returns:
-        None where it has learnt something, or where the trivial score was not recorded.
+        None if it has learnt something, or if the trivial score was not recorded.
     """
     reference = _reference(cells)
     if reference is None or reference["learning"] is None or reference["learning"].shown:
@@ -308,7 +308,7 @@ def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Reco
         tolerance: The loss that counts as the same score, as a share of the reference's dev score.
 
     Returns:
-        None where no setting has a score, or where the reference did not learn.
+        None if no setting has a score, or if the reference did not learn.
     """
     known = cells[cells["dev_score"].notna()]
     scored = known[(known["scoreless"] == 0) | (known["strategy"] == REFERENCE)]

@@ -20,15 +20,15 @@ COMMAND = "alue-bench sweep -t mdd --grid bottom-top"
 
 
 def heat_maps(subjects: Sequence[Subject], prefix: str) -> list[Item]:
-    """Return maps of score and time for each subject whose runs form a grid; empty where there is none.
+    """Return maps of score and time for each subject whose runs form a grid; empty if there is none.
 
     Args:
         subjects: The subjects of a block of the page.
         prefix: The beginning of the pictures' names.
     """
-    found = [group for subject in subjects for group in _groups(subject) if _is_map(group)]
+    groups = [group for subject in subjects for group in _groups(subject) if _is_map(group)]
     items: list[Item] = []
-    for number, group in enumerate(found[:MOST_MAPS]):
+    for number, group in enumerate(groups[:MOST_MAPS]):
         recommended = grid.recommend(group.cells)
         with style(grid=False):
             drawn = [
@@ -50,10 +50,10 @@ def heat_maps(subjects: Sequence[Subject], prefix: str) -> list[Item]:
             items.append(Paragraph(f"Recommended for {group.title}: {recommended.sentence()}."))
         elif (why := grid.nothing_learnt(group.cells)) is not None:
             items.append(Paragraph(f"No recommendation for {group.title}: {why.sentence()}.", warning=True))
-    if len(found) > MOST_MAPS:
+    if len(groups) > MOST_MAPS:
         items.append(
             Paragraph(
-                f"Shown: {MOST_MAPS} of {len(found)} grids. Use --task and --model to choose others.", warning=True
+                f"Shown: {MOST_MAPS} of {len(groups)} grids. Use --task and --model to choose others.", warning=True
             )
         )
     return items

@@ -72,7 +72,7 @@ def several(number: int, one: str, more: str = "") -> str:
     Args:
         number: The number.
         one: The singular of the noun.
-        more: The plural of the noun; empty where it is the singular with an s.
+        more: The plural of the noun; empty if it is the singular with an s.
     """
     return f"{number:,} {one if number == 1 else more or one + 's'}".replace(",", " ")
 

@@ -126,8 +126,8 @@ def _notices(results: Results, blocks: Sequence[Comparable]) -> list[str]:
     seeds = max((len(row.seeds) for b in blocks for s in b.subjects for row in s.compared.rows), default=0)
     if 0 < seeds < FEWEST_SEEDS:
         said.append(
-            f"No strategy has more than {several(seeds, 'seed')}: a difference may be chance, and none is called "
-            f"significant. A verdict needs at least --seeds {FEWEST_SEEDS}."
+            f"No strategy has more than {several(seeds, 'seed')}: a difference may be due to chance, and none is "
+            f"called significant. A verdict needs at least --seeds {FEWEST_SEEDS}."
         )
     return said + [f"{sentence}." for sentence in say_counts(results.counts)]
 

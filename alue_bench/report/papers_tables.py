@@ -31,7 +31,7 @@ COLUMNS = [
 
 
 def papers_tables(subjects: Sequence[Subject], metric: str | None) -> list[Item]:
-    """Return the tables for comparable runs; our columns stay empty where nothing was run.
+    """Return the tables for comparable runs; our columns stay empty if nothing was run.
 
     Args:
         subjects: The subjects of a block of the page.
@@ -79,8 +79,8 @@ def _one_recipe_each(subjects: Sequence[Subject]) -> tuple[pd.DataFrame | None, 
     The paper gives one number for each, and a mean over runs of two recipes has no meaning.
 
     Returns:
-        The runs of both settings (None where there are none), and a sentence on the recipes that are left out (empty
-        where there are none).
+        The runs of both settings (None if there are none), and a sentence on the recipes that are left out (empty
+        if there are none).
     """
     import pandas as pd
 

@@ -117,10 +117,10 @@ def measured(runs: pd.DataFrame, metric: str | None) -> dict[str, Any]:
 
     Args:
         runs: The runs of one task and model.
-        metric: The variant of F1; None where there is none.
+        metric: The variant of F1; None if there is none.
 
     Returns:
-        The values by column; nan where there is no run.
+        The values by column; nan if there is no run.
     """
     ours: dict[str, Any] = {"metric": metric}
     means: dict[str, float] = {}

@@ -86,7 +86,7 @@ def _dev_scores(curves: pd.DataFrame, metric: str) -> list[tuple[float, float]]:
 
 
 def confusion(results: Results, subjects: Sequence[Subject], shown: Shown, prefix: str) -> list[Item]:
-    """Return figures of the predictions over all seeds of each strategy; empty where no predictions are available.
+    """Return figures of the predictions over all seeds of each strategy; empty if no predictions are available.
 
     Single-label tasks have confusion matrices, multi-label tasks have counts for each label, and regressions have
     scatter plots.

@@ -63,7 +63,7 @@ class Comparable:
     """A block of the page: all subjects of one data source and one kind of hardware."""
 
     heading: str
-    """The data source and hardware; empty where all runs of the page have the same."""
+    """The data source and hardware; empty if all runs of the page have the same."""
     subjects: Sequence[Subject]
 
     @property

@@ -45,7 +45,7 @@ class MissingSubmission:
     can_be_run: bool
     """True if a run would provide it."""
     run: Mapping[Hashable, Any] | None = None
-    """The row of the best run, which cannot be used; None where there is no run."""
+    """The row of the best run, which cannot be used; None if there is no run."""
 
 
 def collect(

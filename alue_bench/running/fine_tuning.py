@@ -9,13 +9,13 @@ from typing import Any
 
 from alue_bench.contract.errors import NonFiniteLossError
 from alue_bench.contract.spec import Predictions, RunSpec
-from alue_bench.data.tokenisation import TokenisedSplit
+from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.evaluation.metrics import metrics
 from alue_bench.evaluation.predictions import decide, predictions_table
 from alue_bench.measure.energy import Energy
 from alue_bench.measure.flops import method_of
 from alue_bench.measure.memory import PeakMemory
-from alue_bench.running.inputs import RunInputs, cache_description, tokenised_for
+from alue_bench.running.inputs import RunInputs, cache_description, tokenized_for
 from alue_bench.running.notes import NO_GRAPHS, flops_notes, model_notes, training_notes
 from alue_bench.running.work import Work, flops_done, full_flops, most_parameters
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
@@ -97,7 +97,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
     labels = inputs.train_task.labels
     tokenizer = inputs.models.tokenizer(inputs.checkpoint)
     stack = view_as_stack(inputs.models.model(inputs.checkpoint, labels, init_seed=spec.init_seed))
-    splits = {name: tokenised_for(stack, inputs.train_rows, name, spec, inputs, tokenizer) for name in ("train", "dev")}
+    splits = {name: tokenized_for(stack, inputs.train_rows, name, spec, inputs, tokenizer) for name in ("train", "dev")}
     lengths = splits["train"].lengths
     whole_flops, method = full_flops(stack, lengths, spec.hyper), method_of(stack)
     notes += flops_notes(method)
@@ -151,7 +151,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
     )
 
 
-def _dev_scorer(inputs: RunInputs, dev: TokenisedSplit) -> Scorer:
+def _dev_scorer(inputs: RunInputs, dev: TokenizedSplit) -> Scorer:
     """Return the function that scores dev logits; the task's primary metric selects the epoch."""
     task, targets = inputs.train_task, dev.targets.numpy()
 
@@ -180,11 +180,11 @@ class _Prefixes:
         store = self.inputs.prefixes
         return FrozenPrefix(self.stack, self.forward, depth if kept else None, store=store, device=self.device)
 
-    def states_of(self, prefix: FrozenPrefix, name: str, split: TokenisedSplit) -> Examples:
+    def states_of(self, prefix: FrozenPrefix, name: str, split: TokenizedSplit) -> Examples:
         """Return the split of this name with the outputs of the prefix."""
         return prefix.examples(split, self.inputs.trial.padding, cache_description(self.spec, name))
 
-    def prepare(self, prefix: FrozenPrefix, splits: Mapping[str, TokenisedSplit], tokenizer: Any) -> float:
+    def prepare(self, prefix: FrozenPrefix, splits: Mapping[str, TokenizedSplit], tokenizer: Any) -> float:
         """Store the outputs of all depths that the plan's runs need, in one pass; return the seconds that it took.
 
         This happens before the clock of the run starts: every run is charged what its own prefix costs alone. Where the
@@ -193,7 +193,7 @@ class _Prefixes:
         if len(self.inputs.depths.depths) <= 1:
             return 0.0
         rows = self.inputs.rows
-        test = tokenised_for(self.stack, rows, "test", self.spec, self.inputs, tokenizer)
+        test = tokenized_for(self.stack, rows, "test", self.spec, self.inputs, tokenizer)
         all_splits = {**splits, "test": test}
         descriptions = {name: cache_description(self.spec, name) for name in all_splits}
         began = time.perf_counter()

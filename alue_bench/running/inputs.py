@@ -10,7 +10,7 @@ from alue_bench.contract.spec import RunSpec
 from alue_bench.contract.strategy import Strategy
 from alue_bench.contract.task import Task
 from alue_bench.data.splits import TaskRows
-from alue_bench.data.tokenisation import TokenCache, TokenisedSplit
+from alue_bench.data.tokenization import TokenCache, TokenizedSplit
 from alue_bench.training.architecture.encoder_stack import EncoderStack, check_ids
 from alue_bench.training.architecture.trial import Trial
 from alue_bench.training.checkpointing import Checkpointing
@@ -37,12 +37,12 @@ class RunInputs:
     prefixes: PrefixStore
     models: ModelCache = field(default_factory=ModelCache)
     checkpointing: Checkpointing | None = None
-    """The place of checkpoints; None where trainings write none."""
+    """The place of checkpoints; None if trainings write none."""
     depths: PlannedDepths = field(default_factory=PlannedDepths)
     """The depths of the frozen prefixes of all runs that share this model and this training data."""
 
 
-def tokenised(rows: TaskRows, split: str, spec: RunSpec, inputs: RunInputs, tokenizer: Any) -> TokenisedSplit:
+def tokenized(rows: TaskRows, split: str, spec: RunSpec, inputs: RunInputs, tokenizer: Any) -> TokenizedSplit:
     """Return a split as the run's model reads it; it is computed once and kept.
 
     Args:
@@ -53,7 +53,7 @@ def tokenised(rows: TaskRows, split: str, spec: RunSpec, inputs: RunInputs, toke
         tokenizer: The tokenizer of the run's model.
     """
     task = inputs.task if rows is inputs.rows else inputs.train_task
-    return inputs.tokens.tokenised(
+    return inputs.tokens.tokenized(
         rows.splits[split],
         labels=task.labels,
         model=inputs.model,
@@ -63,15 +63,15 @@ def tokenised(rows: TaskRows, split: str, spec: RunSpec, inputs: RunInputs, toke
     )
 
 
-def tokenised_for(
+def tokenized_for(
     stack: EncoderStack, rows: TaskRows, split: str, spec: RunSpec, inputs: RunInputs, tokenizer: Any
-) -> TokenisedSplit:
-    """Return a split as `tokenised` does, for a model at hand.
+) -> TokenizedSplit:
+    """Return a split as `tokenized` does, for a model at hand.
 
     Raises:
         TrainingError: The model has no embedding for a token id that the tokenizer gives.
     """
-    tokens = tokenised(rows, split, spec, inputs, tokenizer)
+    tokens = tokenized(rows, split, spec, inputs, tokenizer)
     check_ids(stack, tokens, f"model {spec.model!r}")
     return tokens
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from alue_bench.contract.spec import RunSpec
 from alue_bench.contract.transfer import transferred_targets
-from alue_bench.data.tokenisation import encode_targets
+from alue_bench.data.tokenization import encode_targets
 from alue_bench.evaluation.learning import Trivial, trivial
 from alue_bench.evaluation.metrics import metrics
 from alue_bench.evaluation.predictions import decide
@@ -88,7 +88,7 @@ def throughput_metrics(trained: Trained, test: ScoredSplit, attainable: float | 
     Args:
         trained: The model with the costs of its training.
         test: The scored test split.
-        attainable: The FLOPs per second that the hardware reaches in large matrix products; None where unknown.
+        attainable: The FLOPs per second that the hardware reaches in large matrix products; None if unknown.
     """
     training, train_s = trained.training, _train_s(trained)
     values = {

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from alue_bench.contract.spec import RunSpec
 from alue_bench.contract.task import Labels, TargetKind
 from alue_bench.contract.transfer import told
-from alue_bench.data.tokenisation import TokenisedSplit, unread_notes
+from alue_bench.data.tokenization import TokenizedSplit, unread_notes
 from alue_bench.data.verification import gaps
 from alue_bench.measure.flops import Method
 from alue_bench.running.inputs import RunInputs
@@ -27,11 +27,11 @@ def flops_notes(method: Method) -> list[str]:
     """Return a note if the FLOPs formulas are used without having been compared with torch's counter."""
     if not method.problem:
         return []
-    return [f"FLOPs by formulas that could not be compared with torch's counter: {method.problem}"]
+    return [f"FLOPs computed by formulas that could not be compared with torch's counter: {method.problem}"]
 
 
 def training_notes(
-    spec: RunSpec, inputs: RunInputs, device: Device, training: TrainingResult, splits: Mapping[str, TokenisedSplit]
+    spec: RunSpec, inputs: RunInputs, device: Device, training: TrainingResult, splits: Mapping[str, TokenizedSplit]
 ) -> list[str]:
     """Return notes on a training that has ended, and on the splits that it used.
 
@@ -45,18 +45,21 @@ def training_notes(
     notes = []
     if training.resumed_at is not None:
         notes.append(
-            f"the training was cut off and went on from step {training.resumed_at}: energy and peak memory count from "
-            "there"
+            f"the training was interrupted and continued from step {training.resumed_at}: energy and peak memory are "
+            "measured from there"
         )
     notes += [note for name, split in splits.items() for note in unread_notes(split, name)]
     notes += [note for name, split in splits.items() for note in _truncation(spec, split, name)]
     if device.graphs and not training.recorded_shapes:
-        notes.append("trained without CUDA graphs: no step was recorded, for want of memory or of a second one like it")
+        notes.append(
+            "trained without CUDA graphs: no step was recorded, because memory was short or no two steps had the same "
+            "shape"
+        )
     if training.skipped_updates:
         notes.append(f"{training.skipped_updates} of {training.steps} updates were skipped: gradients overflowed")
     if training.micro_batch < spec.hyper.batch_size:
         notes.append(
-            f"the memory did not hold a batch of {spec.hyper.batch_size}: gradients were added up over parts of "
+            f"a batch of {spec.hyper.batch_size} did not fit into memory: gradients were accumulated over parts of "
             f"{training.micro_batch}"
         )
     if inputs.checkpoint.pickled:
@@ -70,7 +73,7 @@ def transfer_notes(inputs: RunInputs) -> list[str]:
     return [] if mapped is None else [mapped]
 
 
-def scoring_notes(spec: RunSpec, inputs: RunInputs, test: TokenisedSplit, score: float) -> list[str]:
+def scoring_notes(spec: RunSpec, inputs: RunInputs, test: TokenizedSplit, score: float) -> list[str]:
     """Return notes on labels that are missing from the data, on the test texts, and on a score that is undefined."""
     notes = [*_label_gaps(inputs), *unread_notes(test, "test"), *_truncation(spec, test, "test")]
     if not math.isfinite(score):
@@ -78,7 +81,7 @@ def scoring_notes(spec: RunSpec, inputs: RunInputs, test: TokenisedSplit, score:
     return notes
 
 
-def _truncation(spec: RunSpec, split: TokenisedSplit, name: str) -> list[str]:
+def _truncation(spec: RunSpec, split: TokenizedSplit, name: str) -> list[str]:
     """Return a note if texts of the split were cut."""
     if not split.truncated:
         return []

@@ -54,7 +54,7 @@ def execute(
     test = score_test_split(spec, inputs, trained)
     baselines = trivial_metrics(inputs, trained, test, problems.append)
     attainable = best_effort(
-        "no throughput/flops_utilisation, for want of the hardware's own speed",
+        "no throughput/flops_utilisation, because the hardware's speed could not be measured",
         lambda: attainable_flops_per_s(spec.device, trained.device.compute),
         problems.append,
     )

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.spec import Predictions, RunSpec
 from alue_bench.contract.transfer import transferred_logits
-from alue_bench.data.tokenisation import TokenisedSplit
+from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.evaluation.predictions import decide, predictions_table
 from alue_bench.measure.best_effort import best_effort
 from alue_bench.running.fine_tuning import Trained
-from alue_bench.running.inputs import RunInputs, cache_description, tokenised_for
+from alue_bench.running.inputs import RunInputs, cache_description, tokenized_for
 from alue_bench.training.inference import predict_logits
 from alue_bench.training.prefix.frozen_prefix import Examples
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class ScoredSplit:
     """A split with gold labels, and the model's outputs for it."""
 
-    split: TokenisedSplit
+    split: TokenizedSplit
     logits: np.ndarray[Any, Any]
     """The logits of the run's task: [examples, outputs]."""
     predicted: np.ndarray[Any, Any]
@@ -41,7 +41,7 @@ class ScoredSplit:
 
 def score_test_split(spec: RunSpec, inputs: RunInputs, trained: Trained) -> ScoredSplit:
     """Return the trained model's outputs for the test split."""
-    split = tokenised_for(trained.stack, inputs.rows, "test", spec, inputs, trained.tokenizer)
+    split = tokenized_for(trained.stack, inputs.rows, "test", spec, inputs, trained.tokenizer)
     padding = inputs.trial.padding
     examples = trained.prefix.examples(split, padding, cache_description(spec, "test"))
     started = time.perf_counter()
@@ -54,16 +54,16 @@ def score_test_split(spec: RunSpec, inputs: RunInputs, trained: Trained) -> Scor
 def submission_predictions(
     spec: RunSpec, inputs: RunInputs, trained: Trained, on_problem: Callable[[str], None]
 ) -> Predictions | None:
-    """Return the model's predictions for the rows that a leaderboard wants; None where they are not at hand.
+    """Return the model's predictions for the rows that a leaderboard wants; None if they are not at hand.
 
-    This is not timed. Nothing that is measured depends on it: if it fails, `on_problem` is told and the run goes on.
+    This is not timed. No measurement depends on it: if it fails, `on_problem` is called and the run continues.
     """
     if "submission" not in inputs.rows.splits:
         return None
     padding = inputs.trial.padding
 
     def predictions() -> Predictions:
-        split = tokenised_for(trained.stack, inputs.rows, "submission", spec, inputs, trained.tokenizer)
+        split = tokenized_for(trained.stack, inputs.rows, "submission", spec, inputs, trained.tokenizer)
         logits = predict_logits(trained.stack, trained.forward, Examples(split), device=trained.device, padding=padding)
         logits = transferred_logits(logits, inputs.task, inputs.train_task)
         return predictions_table(split.ids, None, logits, inputs.task.labels)

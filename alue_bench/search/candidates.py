@@ -55,7 +55,7 @@ def parse_amount(option: str, text: str) -> Amount:
     value, in_per_cent = _number(text)
     if not value < 1:
         raise UsageError(
-            f"{option} is {text!r}; it must be a part of full fine-tuning's score, such as 1%, or a difference of "
+            f"{option} is {text!r}; it must be a share of full fine-tuning's score, such as 1%, or a difference of "
             "scores below 1, such as 0.01"
         )
     return Amount(value, relative=in_per_cent)
@@ -78,7 +78,7 @@ def parse_share(option: str, text: str) -> float:
 
 
 def _number(text: str) -> tuple[float, bool]:
-    """Return the value of `25%` or `0.25` (nan where the text is neither), and whether it was written in per cent."""
+    """Return the value of `25%` or `0.25` (nan if the text is neither), and whether it was written in per cent."""
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(%?)\s*", text)
     if match is None:
         return math.nan, False

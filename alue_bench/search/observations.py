@@ -45,7 +45,7 @@ class Evaluation:
     short: bool = False
     """True if it was a low-fidelity run, with fewer epochs than the setting in question."""
     trivial: float = math.nan
-    """The score of a baseline that ignores the text, on the same examples; nan where it was not recorded."""
+    """The score of a baseline that ignores the text, on the same examples; nan if it was not recorded."""
     trivial_error: float = math.nan
     """The standard error, over examples, of the score's distance from the trivial score."""
 
@@ -134,7 +134,7 @@ def by_replicate(evaluations: Iterable[Evaluation], candidate: str) -> dict[int,
 
 
 def learning_of(evaluations: Mapping[int, Evaluation]) -> Learning | None:
-    """Judge whole runs against the trivial score; return None where that was not recorded."""
+    """Judge whole runs against the trivial score; return None if that was not recorded."""
     runs = list(evaluations.values())
     return learning([e.score for e in runs], [e.trivial for e in runs], [e.trivial_error for e in runs])
 
@@ -175,7 +175,7 @@ def paired_loss(base: Mapping[int, Evaluation], own: Mapping[int, Evaluation], n
         noise: The noise of seeds.
 
     Returns:
-        None where no seed was run with both.
+        None if no seed was run with both.
     """
     import numpy as np
 

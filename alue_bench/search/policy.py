@@ -114,7 +114,7 @@ class Standing:
     candidate: Candidate
     state: State
     loss: Loss | None = None
-    """The loss measured with its own whole runs; None where it has none with a seed of full fine-tuning."""
+    """The loss measured with its own whole runs; None if it has none with a seed of full fine-tuning."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Decision:
     """The next run or the end of the search, with the state of all candidates."""
 
     step: Step | None
-    """The next run; None where the search is over."""
+    """The next run; None if the search is over."""
     why: str
     """The reason for the run, or for the end."""
     spent: float
@@ -132,7 +132,7 @@ class Decision:
     standings: tuple[Standing, ...]
     """The standing of every candidate that ran, in the order of the candidates."""
     hoped_for: Candidate | None = None
-    """The cheaper candidate with the largest expected saving when the budget ended; None where the budget sufficed."""
+    """The cheaper candidate with the largest expected saving when the budget ended; None if the budget sufficed."""
     unlearnt: Learning | None = None
     """Full fine-tuning's scores against the trivial score, where it learnt nothing and there is no answer."""
 

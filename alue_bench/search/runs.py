@@ -42,7 +42,7 @@ class SearchGrid:
     full_flops: float
     """The FLOPs of one full fine-tuning."""
     short_epochs: int | None
-    """The epochs of low-fidelity runs; None where runs have only one epoch, so that none can be shorter."""
+    """The epochs of low-fidelity runs; None if runs have only one epoch, so that none can be shorter."""
 
     @property
     def cost(self) -> float:
@@ -106,7 +106,7 @@ def grid_of(runs: Sequence[PlannedRun]) -> SearchGrid:
 
 def _cell(spec: RunSpec) -> Cell:
     cell = cell_of(spec.strategy)
-    assert cell is not None, f"{spec.strategy} is no cell of a grid"
+    assert cell is not None, f"{spec.strategy} is not a cell of a grid"
     return cell
 
 
@@ -139,8 +139,8 @@ def evaluation_of(step: Step, table: pd.DataFrame, labels: Labels, primary: str,
     again = metrics(gold, predicted, labels)[primary]
     if not math.isclose(defined(again), defined(recorded), rel_tol=1e-4, abs_tol=1e-6):
         raise UnavailableError(
-            f"the recorded predictions of {step.candidate.name} are not those of its run: their {primary} is "
-            f"{again:.6f}, but the run tells {recorded:.6f}; do it again with --rerun"
+            f"the recorded predictions of {step.candidate.name} do not belong to its run: their {primary} is "
+            f"{again:.6f}, but the run recorded {recorded:.6f}; repeat it with --rerun"
         )
     sums = additive(primary, gold, predicted, labels)
     if sums is not None:

@@ -84,7 +84,7 @@ class SearchState:
         """Return a candidate's loss on the test split, which took no part in the choice.
 
         Returns:
-            None where no seed was run with both the candidate and full fine-tuning.
+            None if no seed was run with both the candidate and full fine-tuning.
         """
         full = self.question.full
         evaluations = [*self._test_evaluations(full), *self._test_evaluations(candidate)]
@@ -92,7 +92,7 @@ class SearchState:
         return paired_loss(base, own, seed_noise(evaluations, full.name))
 
     def test_score(self, candidate: Candidate) -> float | None:
-        """Return a candidate's mean test score over whole runs; None where it has none."""
+        """Return a candidate's mean test score over whole runs; None if it has none."""
         own = self._test_evaluations(candidate)
         return sum(e.score for e in own) / len(own) if own else None
 
@@ -101,7 +101,7 @@ class SearchState:
         return [d.on_test() for d in self.done if d.step.candidate == candidate and not d.step.short]
 
     def seconds(self, candidate: Candidate) -> float | None:
-        """Return a candidate's mean training time over whole runs; None where it has none."""
+        """Return a candidate's mean training time over whole runs; None if it has none."""
         times = [d.train_s for d in self.done if d.step.candidate == candidate and not d.step.short]
         return sum(times) / len(times) if times else None
 

@@ -28,7 +28,7 @@ def _metadata(executor: Executor) -> Iterator[str]:
     if not isinstance(executor.name, str) or not NAME.fullmatch(executor.name):
         yield f"{subject}: the name must match {NAME.pattern}; rename it"
     if not isinstance(executor.title, str) or not executor.title.strip():
-        yield f"{subject}: the title is empty; say where it has runs done"
+        yield f"{subject}: the title is empty; say where the executor does runs"
 
 
 def _pool(executor: Executor) -> Iterator[str]:
@@ -47,12 +47,12 @@ def _pool(executor: Executor) -> Iterator[str]:
         return
     try:
         if not pool.has_room():
-            yield f"{subject}: a pool that has nothing to do has no room; let has_room return True"
+            yield f"{subject}: an idle pool has no room; has_room must return True"
         if list(pool.events(0)):
-            yield f"{subject}: there are events before anything was handed out; return none"
+            yield f"{subject}: there are events before any run was submitted; return none"
     except Exception as error:  # as above
-        yield f"{subject}: its pool raises {cause(error)} before anything was handed out; return no events"
+        yield f"{subject}: its pool raises {cause(error)} before any run was submitted; return no events"
     try:
         pool.stop()
     except Exception as error:  # as above
-        yield f"{subject}: stop raises {cause(error)}; let it end the workers, whatever happened before"
+        yield f"{subject}: stop raises {cause(error)}; it must end the workers, whatever happened before"

@@ -58,7 +58,7 @@ def check_reader_alone(task: Task, split: str, file: DataFile) -> Iterator[str]:
     try:
         inspect.signature(file.read).bind(Path(file.path))
     except TypeError as error:
-        yield f"{subject} cannot be called with a path ({error}); let it be a function of one Path"
+        yield f"{subject} cannot be called with a path ({error}); it must be a function of one Path"
         return
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -67,9 +67,9 @@ def check_reader_alone(task: Task, split: str, file: DataFile) -> Iterator[str]:
         except Exception:  # the right reaction: the file is empty
             return
     if rows is None:
-        yield f"{subject} returns None; let it yield Example or BadRow for each row"
+        yield f"{subject} returns None; it must yield an Example or a BadRow for each row"
     elif invented:
-        yield f"{subject} finds rows in an empty file; let it read the path that it is given"
+        yield f"{subject} finds rows in an empty file; it must read the path that it is given"
 
 
 def check_file(task: Task, split: str, declared: DataFile, folder: Path) -> Iterator[str]:
@@ -86,22 +86,22 @@ def check_file(task: Task, split: str, declared: DataFile, folder: Path) -> Iter
     file = _File(task, split, declared, folder / declared.path)
     subject, path = file.subject, file.path
     if not path.is_file():
-        yield f"{subject}: the {split} file {path} is missing; add it, or mend the path of its DataFile"
+        yield f"{subject}: the {split} file {path} is missing; add it, or correct the path of its DataFile"
         return
     try:
         rows = _rows(declared, path)
         again = _rows(declared, path)
     except DataError as error:
-        yield f"{subject}: the {split} file cannot be used: {error}; mend the file or its DataFile"
+        yield f"{subject}: the {split} file cannot be used: {error}; correct the file or its DataFile"
         return
     except Exception as error:  # a plugin's reader may raise anything
         yield (
-            f"{subject}: the reader of {path} raised {cause(error)}; let it yield BadRow({file.unit}, reason) for a "
-            "bad row and raise DataError where the whole file is unusable"
+            f"{subject}: the reader of {path} raised {cause(error)}; it must yield BadRow({file.unit}, reason) for a "
+            "bad row, and raise DataError if the whole file is unusable"
         )
         return
     if not _equal(rows, again):
-        yield f"{subject}: reading {path} twice gives different rows; let the reader depend on the file alone"
+        yield f"{subject}: reading {path} twice gives different rows; the reader may depend only on the file"
     for number, row in enumerate(rows, start=1):
         if (wrong := _malformed(row)) is not None:
             yield f"{subject}: the reader of {path} yields {row!r:.60} as row {number}; {wrong}"
@@ -109,7 +109,7 @@ def check_file(task: Task, split: str, declared: DataFile, folder: Path) -> Iter
     yield from _bad_rows(file, [row for row in rows if isinstance(row, BadRow)])
     examples = [row for row in rows if isinstance(row, Example)]
     if not rows:
-        yield f"{subject}: the {split} file {path} has no rows; add some, or mend the reader"
+        yield f"{subject}: the {split} file {path} has no rows; add some, or correct the reader"
     yield from _misfits(file, examples)
     yield from _identifiers(file, examples)
     yield from _constants(file, examples)
@@ -119,7 +119,7 @@ def check_file(task: Task, split: str, declared: DataFile, folder: Path) -> Iter
 def _rows(declared: DataFile, path: Path) -> list[Any]:
     rows: Any = declared.read(path)
     if rows is None:
-        raise TypeError("it returned None in the place of rows")
+        raise TypeError("it returned None instead of rows")
     return list(rows)
 
 
@@ -131,19 +131,19 @@ def _equal(rows: list[Any], again: list[Any]) -> bool:
 def _malformed(row: object) -> str | None:
     """Return the remedy for a row of a wrong type, which no other check can handle; None for any other row."""
     if not isinstance(row, (Example, BadRow)):
-        return "let it yield Example or BadRow, or leave out a row that is not of the task"
+        return "yield an Example or a BadRow, or leave the row out if it is not part of the task"
     if not isinstance(row.line, int) or isinstance(row.line, bool):
-        return f"give line an int, not {row.line!r:.40}"
+        return f"line must be an int, not {row.line!r:.40}"
     if isinstance(row, BadRow):
-        return None if isinstance(row.reason, str) else f"give reason a text, not {row.reason!r:.40}"
-    return None if isinstance(row.id, str) else f"give id a text, not {row.id!r:.40}"
+        return None if isinstance(row.reason, str) else f"reason must be a string, not {row.reason!r:.40}"
+    return None if isinstance(row.id, str) else f"id must be a string, not {row.id!r:.40}"
 
 
 def _bad_rows(file: _File, bad: list[BadRow]) -> Iterator[str]:
     for row in bad[:SHOWN]:
-        yield f"{file.place(row)}: {row.reason}; mend the row or the DataFile's format"
+        yield f"{file.place(row)}: {row.reason}; correct the row or the DataFile's format"
     if len(bad) > SHOWN:
-        yield f"{file.subject}: {file.path} has {len(bad) - SHOWN} more bad rows; mend them too"
+        yield f"{file.subject}: {file.path} has {len(bad) - SHOWN} more bad rows; correct them too"
 
 
 def _identifiers(file: _File, examples: list[Example]) -> Iterator[str]:
@@ -154,18 +154,18 @@ def _identifiers(file: _File, examples: list[Example]) -> Iterator[str]:
     last_line = 0 if file.has_lines else -1  # rows of a table are counted from 0 by some programs
     for example in examples:
         if example.id in seen:
-            yield f"{file.place(example)}: id {example.id!r} occurs twice; give each row of a file an id of its own"
+            yield f"{file.place(example)}: id {example.id!r} occurs twice; give each row of a file a different id"
             return
         if example.line <= last_line:
             yield (
-                f"{file.place(example)} follows {file.unit} {last_line}; let the reader count {file.unit}s from 1, in "
-                "file order"
+                f"{file.place(example)} follows {file.unit} {last_line}; the reader must count {file.unit}s from 1, "
+                "in file order"
             )
             return
         if goes_out and any(mark in example.id for mark in "\t\r\n"):
             yield (
-                f"{file.place(example)}: id {example.id!r} cannot stand in a submission file; take the tab or line end "
-                "out of it"
+                f"{file.place(example)}: id {example.id!r} cannot be written to a submission file; remove its tab or "
+                "line end"
             )
             return
         seen.add(example.id)
@@ -186,8 +186,8 @@ def _constants(file: _File, examples: list[Example]) -> Iterator[str]:
     of_numbers = file.task.labels.kind is TargetKind.REGRESSION and file.split != "submission"
     if of_numbers and len({str(example.target) for example in examples}) == 1:
         yield (
-            f"{what} every row has the gold number {examples[0].target}, with which nothing correlates; name the "
-            "column of the numbers, or add rows with others"
+            f"{what} every row has the gold number {examples[0].target}, so that correlations are undefined; name the "
+            "column of the numbers, or add rows with other numbers"
         )
 
 
@@ -199,16 +199,16 @@ def _misfits(file: _File, examples: list[Example]) -> Iterator[str]:
         if misfit is None and file.split != "submission":
             misfit = _misfit_of_target(file.task.labels, example.target)
         if misfit is None and (bad := unfit(example, file.task.labels)) is not None:
-            misfit = f"{bad.reason}; let the reader yield BadRow for it"
+            misfit = f"{bad.reason}; the reader must yield BadRow for it"
         if misfit is not None and (misfits := misfits + 1) <= SHOWN:
             yield f"{file.place(example)}: {misfit}"
 
 
 def _misfit(task: Task, example: Example) -> str | None:
     if not isinstance(example.text, str) or not example.text.strip():
-        return "the text is empty; let the reader yield BadRow for it, with the reason 'empty text'"
+        return "the text is empty; the reader must yield BadRow for it, with the reason 'empty text'"
     if task.is_pair and example.text_pair is None:
-        return "is_pair says that rows are pairs, but this one has no second text; mend text_pair in the reader"
+        return "is_pair says that rows are pairs, but this one has no second text; correct text_pair in the reader"
     if not task.is_pair and example.text_pair is not None:
         return (
             "is_pair says that rows are single texts, but this one has a second text; give the reader an attribute "
@@ -221,15 +221,15 @@ def _misfit_of_target(labels: Labels, target: Target) -> str | None:
     """Return why a gold label cannot be encoded, with the remedy; None if it can."""
     if target is None:
         return "the row has no gold label; name its column in target, or make the file the submission split"
-    known = f"declared are {', '.join(labels.names)}; mend the labels, or decode= in the reader"
+    known = f"declared are {', '.join(labels.names)}; correct the labels, or decode= in the reader"
     if labels.kind is TargetKind.REGRESSION:
         if isinstance(target, bool) or not isinstance(target, (int, float)):
-            return f"{target!r} is not a number; let the reader convert it"
+            return f"{target!r} is not a number; the reader must convert it"
         if not labels.minimum <= target <= labels.maximum:
-            return f"{target} is not within {labels.minimum} to {labels.maximum}; mend the row or Labels.regression"
+            return f"{target} is not within {labels.minimum} to {labels.maximum}; correct the row or Labels.regression"
     elif labels.kind is TargetKind.MULTILABEL:
         if not isinstance(target, tuple):
-            return f"{target!r} is not a tuple of label names; let the reader give one"
+            return f"{target!r} is not a tuple of label names; the reader must give one"
         unknown = [name for name in target if name not in labels.names]
         if unknown:
             return f"label {unknown[0]!r} is not declared; {known}"
@@ -251,8 +251,8 @@ def _spoilt(file: _File, rows: list[Any]) -> Iterator[str]:
         return
     if not file.has_lines or not _is_utf8(content):
         yield Remark(
-            f"{file.subject}: a bad row of the {file.split} file was not tried, since {file.path} is not a UTF-8 text; "
-            f"see to it that its reader yields BadRow({file.unit}, reason) for one"
+            f"{file.subject}: a bad row of the {file.split} file was not tried, because {file.path} is not a UTF-8 "
+            f"text; make sure that its reader yields BadRow({file.unit}, reason) for one"
         )
         return
     content += b"" if content.endswith(b"\n") else b"\n"
@@ -284,7 +284,7 @@ def _named(file: _File, content: bytes, *, what: str, at: int | None) -> Iterato
         at: The line or row at which the bad row must be reported; None if it is not known.
     """
     subject = f"{file.subject}: a row of the {file.split} file with {what}"
-    remedy = f"let the reader of {file.declared.path} yield BadRow({at or file.unit}, reason) for it"
+    remedy = f"the reader of {file.declared.path} must yield BadRow({at or file.unit}, reason) for it"
     labels = file.task.labels
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -297,7 +297,7 @@ def _named(file: _File, content: bytes, *, what: str, at: int | None) -> Iterato
     bad = [row for row in rows if not isinstance(row, Example) or unfit(row, labels) is not None]
     places = [getattr(row, "line", None) for row in bad]
     if not bad:
-        yield f"{subject} is taken without a word; {remedy}"
+        yield f"{subject} is not reported; {remedy}"
     elif at is not None and at not in places:
         yield f"{subject} is reported at {file.unit} {places[-1]} instead of {at}; {remedy}"
 
@@ -319,7 +319,7 @@ def _half_of_it(file: _File, rows: list[Any]) -> Iterator[str]:
     if rows and _equal(rows_of_half, rows):
         yield (
             f"{file.subject}: the reader of the {file.split} file finds all rows in one half of {file.declared.path}; "
-            "let it read the path that it is given"
+            "it must read the path that it is given"
         )
 
 

@@ -59,7 +59,7 @@ def _metadata(model: Model) -> Iterator[str]:
     yield from bad_folder(subject, "checkpoint", model.checkpoint)
     described = model.normalisation != Model.normalisation and not PLACEHOLDER.fullmatch(model.normalisation)
     if model.normalise is not None and not described:
-        yield f"{subject} has a normalise function, but normalisation does not say what it does; describe it there"
+        yield f"{subject} has a normalise function; describe in normalisation what it does"
     yield from bad_defaults(subject, model.defaults)
 
 
@@ -84,7 +84,7 @@ def _checkpoint(model: Model) -> Iterator[str]:
         checkpoint = locate_checkpoint(model, download=False)
     except UnavailableError as error:
         if isinstance(model.checkpoint, Path) and not _missing_packages(model):
-            yield f"{error}; mend checkpoint="
+            yield f"{error}; correct checkpoint="
         else:
             yield Remark(f"{subject}: the checkpoint was not checked: {error}")
             if declared is not None:
@@ -93,9 +93,9 @@ def _checkpoint(model: Model) -> Iterator[str]:
     try:
         yield from _loadable(model, checkpoint)
     except AlueBenchError as error:
-        yield f"{subject}: the checkpoint cannot be used: {error}; save model and tokeniser with save_pretrained"
+        yield f"{subject}: the checkpoint cannot be used: {error}; save model and tokenizer with save_pretrained"
     except Exception as error:  # the library may raise anything for damaged files
-        yield f"{subject}: the checkpoint cannot be used: {cause(error)}; save model and tokeniser with save_pretrained"
+        yield f"{subject}: the checkpoint cannot be used: {cause(error)}; save model and tokenizer with save_pretrained"
 
 
 def _declared_architecture(model: Model) -> Generator[str, None, Any]:
@@ -107,7 +107,7 @@ def _declared_architecture(model: Model) -> Generator[str, None, Any]:
     try:
         return declared_config(model)
     except UnavailableError as error:
-        yield f"{error}; mend architecture, or leave it out"
+        yield f"{error}; correct architecture, or leave it out"
     return None
 
 
@@ -122,17 +122,17 @@ def _loadable(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
     yield from _length(model, config)
     for name, value in model.architecture.items():
         if (there := getattr(config, name, None)) != value:
-            yield f"{subject}: architecture says {name}={value!r}, but config.json {there!r}; mend architecture"
+            yield f"{subject}: architecture says {name}={value!r}, but config.json {there!r}; correct architecture"
     yield from _weights(model, checkpoint)
     shape = encoder_shape(config)
     tokenizer = load_tokenizer(checkpoint)
-    yield from _tokeniser(model, tokenizer, config)
+    yield from _tokenizer_fits(model, tokenizer, config)
     stack = view_as_stack(empty_model(config))
     pads_with(config, tokenizer.pad_token_id)
     for note in try_model(config, tokenizer, "bf16", "cpu").notes:
         yield Remark(f"{subject}: {note}")
     if stack.shape != shape:
-        yield f"{subject}: config.json says {shape}, but the model has {stack.shape}; mend config.json"
+        yield f"{subject}: config.json says {shape}, but the model has {stack.shape}; correct config.json"
 
 
 def _length(model: Model, config: Any) -> Iterator[str]:
@@ -165,30 +165,30 @@ def _weights(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
             yield f"{subject}: {path.name} cannot be read: {cause(error)}; copy or download the file again"
 
 
-def _tokeniser(model: Model, tokenizer: Any, config: Any) -> Iterator[str]:
+def _tokenizer_fits(model: Model, tokenizer: Any, config: Any) -> Iterator[str]:
     """Yield the violations of the tokenizer: ids without an embedding, and languages that the vocabulary lacks."""
     subject = f"model {model.name!r}"
     ids = [tokenizer.pad_token_id, *(number for text in TEXTS for number in tokenizer(text)["input_ids"])]
     beyond = [number for number in ids if not 0 <= number < config.vocab_size]
     if beyond:
         yield (
-            f"{subject}: the tokeniser gives the id {beyond[0]}, but the model has {config.vocab_size} embeddings; "
-            "take the tokeniser that belongs to the weights"
+            f"{subject}: the tokenizer gives the id {beyond[0]}, but the model has {config.vocab_size} embeddings; "
+            "take the tokenizer that belongs to the weights"
         )
     scripts = scripts_of(model.languages)
     shares = {script: _unknown_share(model, tokenizer, script) for script in scripts or SENTENCES}
-    remedy = "put the tokeniser's files that belong to the weights beside them (tokenizer.json, vocab.txt or the like)"
+    remedy = "put the tokenizer's files that belong to the weights beside them (tokenizer.json, vocab.txt or the like)"
     unread = [script for script in shares if shares[script] == 1]
     if unread and (scripts or len(unread) == len(SENTENCES)):
         yield (
-            f"{subject}: the tokeniser knows no word of texts in {', '.join(unread)} script; {remedy}, or mend "
+            f"{subject}: the tokenizer knows no word of texts in {', '.join(unread)} script; {remedy}, or correct "
             f"languages={model.languages!r}"
         )
     for script in scripts:
         if UNKNOWN < shares[script] < 1:
             yield Remark(
                 f"{subject}: {shares[script]:.0%} of the tokens of plain texts in {script} script are unknown to the "
-                "tokeniser; see to it that it is the one that belongs to the weights"
+                "tokenizer; make sure that it is the tokenizer that belongs to the weights"
             )
 
 

@@ -59,8 +59,8 @@ def check_normalisation(model: Model, missing: list[str]) -> Iterator[str]:
     changed = next((text for text in reversed(first) if attempt(model.normalise, text) != first[text]), None)
     if changed is not None:
         yield (
-            f"{subject}: normalise({changed[:30]!r}) gives another text the second time; let it depend on its "
-            "argument alone"
+            f"{subject}: normalise({changed[:30]!r}) gives another text the second time; it may depend only on its "
+            "argument"
         )
     yield from _losses(model, first)
 
@@ -82,18 +82,21 @@ def _misbehaviour(normalise: Callable[[str], str], text: str, normalised: object
     """Return the problem with one result of `normalise`, with the remedy; None if there is none."""
     shown = f"{text[:30]!r}{'…' if len(text) > 30 else ''}"
     if isinstance(normalised, Exception):
-        return f"normalise({shown}) raised {cause(normalised)}; let it take any text"
+        return f"normalise({shown}) raised {cause(normalised)}; it must accept any text"
     if not isinstance(normalised, str):
-        return f"normalise({shown}) returned a {type(normalised).__name__}; let it return a str"
+        return f"normalise({shown}) returned a {type(normalised).__name__}; it must return a str"
     try:
         normalised.encode()
     except UnicodeEncodeError:
-        return f"normalise({shown}) returned half a surrogate pair, which no tokeniser takes; let it return whole text"
+        return (
+            f"normalise({shown}) returned half of a surrogate pair, which no tokenizer accepts; it must return whole "
+            "characters"
+        )
     if (again := attempt(normalise, normalised)) != normalised:
         then = again[:30] if isinstance(again, str) else again
         return (
-            f"normalise is not idempotent: {shown} becomes {normalised[:30]!r}, and that becomes {then!r}; let it "
-            "leave its own output as it is"
+            f"normalise is not idempotent: {shown} becomes {normalised[:30]!r}, and that becomes {then!r}; it must "
+            "leave its own output unchanged"
         )
     return None
 
@@ -103,16 +106,16 @@ def _losses(model: Model, normalised: dict[str, str]) -> Iterator[str]:
     subject, declared = f"model {model.name!r}", scripts_of(model.languages)
     lost = {script: problem for script in SENTENCES if (problem := _loss(script, normalised)) is not None}
     if len(lost) == len(SENTENCES):
-        yield f"{subject}: {lost[next(iter(declared), 'Latin')]}; let it leave what a text says"
+        yield f"{subject}: {lost[next(iter(declared), 'Latin')]}; it must keep the content of a text"
         return
     for script in declared:
         if script in lost:
-            yield f"{subject}: {lost[script]}; let it leave the scripts of languages={model.languages!r} as they are"
+            yield f"{subject}: {lost[script]}; it must keep the scripts of languages={model.languages!r}"
     others = [script for script in lost if script not in declared]
     if others:
         yield Remark(
-            f"{subject}: normalise leaves nothing of texts in {', '.join(others)} script; if that is not meant, let it "
-            "keep them"
+            f"{subject}: normalise leaves nothing of texts in {', '.join(others)} script; if that is not intended, it "
+            "must keep them"
         )
 
 
@@ -125,7 +128,7 @@ def _loss(script: str, normalised: dict[str, str]) -> str | None:
     letters, left = (sum(character.isalpha() for character in texts[-1]) for texts in (before, after))
     example = f"in {script} script: {before[0]!r} becomes {after[0][:40]!r}"
     if left and len(before) > 1 and len(set(after)) == 1:
-        return f"normalise makes one text of all texts {example}"
+        return f"normalise turns all texts into one text {example}"
     if left < LEAST * letters:
         return f"normalise leaves {left} of {letters} letters of a text {example}"
     return None

@@ -68,7 +68,9 @@ def check_revising(
         yield f"{subject}: revisions returns {revisions!r:.60}; return a Revisions or None"
         return
     if not revises:
-        yield f"{subject}: revisions returns {revisions!r:.60}, but there is no revise to call; define it, or drop both"
+        yield (
+            f"{subject}: revisions returns {revisions!r:.60}, but there is no revise to call; define it, or remove both"
+        )
         return
     acts = False
     for layers, outlined in outlines.items():
@@ -81,7 +83,7 @@ def check_revising(
     if not acts:
         yield (
             f"{subject}: nothing is frozen at first, and revise froze nothing in {len(COURSES)} trainings of up to "
-            f"{COURSES[-1].epochs} epochs; mend revise, or give an example that acts sooner"
+            f"{COURSES[-1].epochs} epochs; correct revise, or give an example that acts sooner"
         )
 
 
@@ -107,11 +109,11 @@ def _training(
         except Exception as error:  # a plugin's method may raise anything
             return f"revise raises {cause(error)}; return a FreezePlan"
         if revised != again:
-            return "revise gives different plans; let it depend on its arguments alone"
+            return "revise gives different plans; it may depend only on its arguments"
         if not isinstance(revised, FreezePlan) or revised.shape != plan.shape or revised.trained != plan.trained:
             return f"revise returns {revised!r:.80}; return a FreezePlan of the same shape and `trained`"
         if revisions.prefix_only_grows and (revised.prefix_layers or 0) < (plan.prefix_layers or 0):
-            return "the frozen prefix shrinks, but revisions says prefix_only_grows; mend one of them"
+            return "the frozen prefix shrinks, but revisions says prefix_only_grows; correct one of them"
         plan = revised
         changed = changed or plan != first
     return changed

@@ -9,7 +9,7 @@ from alue_bench.contract.errors import DataError
 from alue_bench.contract.task import TargetKind, Task
 from alue_bench.data.location import DataFolder
 from alue_bench.data.splits import SplitRows, load_rows, submission_rows
-from alue_bench.data.tokenisation import encode_targets
+from alue_bench.data.tokenization import encode_targets
 from alue_bench.evaluation.submission import submission_text
 from alue_bench.testing.violations import cause
 
@@ -30,7 +30,7 @@ def check_splits(task: Task, folder: Path, *, of_sample: bool) -> Iterator[str]:
     try:
         splits = load_rows(task, kind, drop_bad=False, limit_train=None, limit_eval=None).splits
     except DataError as error:
-        yield f"{subject}: the splits cannot be made: {error}; add rows or mend the splits"
+        yield f"{subject}: the splits cannot be made: {error}; add rows or correct the splits"
         return
     yield from _targets(task, splits)
     yield from _occurring(task, splits)
@@ -47,7 +47,7 @@ def _targets(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
         if task.labels.kind is TargetKind.MULTILABEL and name != "submission":
             wanted += (task.labels.outputs,)
         if shape != wanted:
-            yield f"task {task.name!r}: the targets of {name} have the shape {shape}, not {wanted}; mend the labels"
+            yield f"task {task.name!r}: the targets of {name} have the shape {shape}, not {wanted}; correct the labels"
 
 
 def _occurring(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
@@ -62,7 +62,10 @@ def _occurring(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
             occurring.add(example.target)
     for label in task.labels.names:
         if label not in occurring:
-            yield f"task {task.name!r}: label {label!r} does not occur in train; add rows with it, or do not declare it"
+            yield (
+                f"task {task.name!r}: label {label!r} does not occur in train; add rows with it, or remove it from "
+                "the labels"
+            )
 
 
 def _texts(rows: SplitRows) -> list[tuple[str, str | None]]:
@@ -82,7 +85,7 @@ def _copies(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
         if shared > COPIED * len(texts):
             yield (
                 f"task {task.name!r}: {shared} of the {len(texts)} rows of {later} are rows of {earlier} too, so that "
-                f"a score on {later} says nothing; give {later} a file of its own, or take it from train with HeldOut"
+                f"a score on {later} says nothing; give {later} a different file, or take it from train with HeldOut"
             )
 
 
@@ -94,7 +97,7 @@ def _shared_texts(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
     if 0 < len(shared) <= COPIED * len(splits["test"].examples):
         yield (
             f"task {task.name!r}: {len(shared)} texts of the test split are in train too, such as "
-            f"{shared[0][0][:40]!r}; take them out of one of the two"
+            f"{shared[0][0][:40]!r}; remove them from one of the two"
         )
 
 
@@ -109,4 +112,6 @@ def _submission(task: Task, folder: DataFolder) -> Iterator[str]:
             ids = [example.id for example in rows.examples]
             submission_text(task, ids, [predicted] * len(ids), rows.examples)
     except Exception as error:  # a plugin's reader may raise anything
-        yield f"task {task.name!r}: its submission file cannot be written: {cause(error)}; mend Submission or the ids"
+        yield (
+            f"task {task.name!r}: its submission file cannot be written: {cause(error)}; correct Submission or the ids"
+        )

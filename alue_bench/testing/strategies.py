@@ -93,7 +93,7 @@ def _examples(family: StrategyFamily) -> Iterator[str]:
         strategy = _parsed(family, name)
         if not isinstance(strategy, Strategy):
             yield (
-                f"strategy {name!r} is an example of {family.grammar!r}, but parse {told(strategy)}; mend parse or "
+                f"strategy {name!r} is an example of {family.grammar!r}, but parse {told(strategy)}; correct parse or "
                 "examples"
             )
             continue
@@ -125,11 +125,14 @@ def _name(example: _Example, earlier: list[_Example]) -> Iterator[str]:
         yield f"{subject}: name raises {cause(error)}; return the name that parse takes"
         return
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        yield f"{subject}: its name {name!r} must match {NAME.pattern}; mend the property name"
+        yield f"{subject}: its name {name!r} must match {NAME.pattern}; correct the property name"
         return
     back = _parsed(family, name)
     if not isinstance(back, Strategy) or back.name != name:
-        yield f"{subject} is named {name!r}, but parse({name!r}) {told(back)}; let the name parse to the same strategy"
+        yield (
+            f"{subject} is named {name!r}, but parse({name!r}) {told(back)}; parse must return the same strategy for "
+            "this name"
+        )
         return
     if back != strategy or _parsed(family, example.name) != strategy:
         yield f"{subject}: parsing its name twice gives unequal values; make its class a frozen dataclass"
@@ -141,7 +144,10 @@ def _name(example: _Example, earlier: list[_Example]) -> Iterator[str]:
     if not equal:
         yield f"{subject}: equal strategies have no equal hash; make its class a frozen dataclass"
     elif any(other.strategy.name == name and other.strategy != strategy for other in earlier):
-        yield f"{subject} has the name of an earlier example, but is not equal to it; let equal names be equal"
+        yield (
+            f"{subject} has the name of an earlier example, but is not equal to it; strategies of the same name must "
+            "be equal"
+        )
 
 
 def _freezing(example: _Example) -> Iterator[str]:
@@ -166,8 +172,7 @@ def _freezing(example: _Example) -> Iterator[str]:
         anew = _attempt(_parsed(example.family, example.name), "freeze_plan", shape)
         if not _same(plan, again) or not _same(plan, anew):
             yield (
-                f"{example.on(layers)}: freeze_plan gives different plans; let it depend on the name and the shape "
-                "alone"
+                f"{example.on(layers)}: freeze_plan gives different plans; it may depend only on the name and the shape"
             )
             return
         fits = fits or isinstance(plan, FreezePlan)
@@ -218,14 +223,14 @@ def _adapting(example: _Example) -> Iterator[str]:
         yield f"{subject}: adapter returns {adapter!r:.60}; return an Adapter or None"
         return
     if adapter != again:
-        yield f"{subject}: adapter gives different adapters; let it depend on the name alone"
+        yield f"{subject}: adapter gives different adapters; it may depend only on the name"
         return
     fitting = list(example.outlines().values())
     wrong = next((o.freeze_plan for o in fitting if (adapter is None) == (o.freeze_plan.trained == "adapters")), None)
     if wrong is not None:
         yield (
-            f"{subject}: freeze_plan says trained={wrong.trained!r}, but adapter returns {adapter!r:.60}; let both "
-            "speak of adapters, or neither"
+            f"{subject}: freeze_plan says trained={wrong.trained!r}, but adapter returns {adapter!r:.60}; both must "
+            "name an adapter, or neither"
         )
     elif adapter is not None:
         yield from _injection(subject, replace(fitting[-1], adapter=adapter))
@@ -243,7 +248,7 @@ def _injection(subject: str, outline: Outline) -> Iterator[str]:
     except UnavailableError as error:
         yield Remark(f"{subject}: its adapter was not checked: {error}")
     except DoesNotFit as error:
-        yield f"{subject}: on a BERT, {error}; mend the kind or the options of its Adapter"
+        yield f"{subject}: on a BERT, {error}; correct the kind or the options of its Adapter"
 
 
 # The effect of strategies, and their names ---------------------------------------------------------------------------
@@ -260,13 +265,13 @@ def _idle(family: StrategyFamily, examples: list[_Example]) -> Iterator[str]:
     whole_family = len(idle) == len(examples)
     for example in idle:
         sentence = (
-            f"{example.subject} freezes nothing, leaves out no layer and puts in no adapter on any encoder of "
+            f"{example.subject} freezes nothing, removes no layer and inserts no adapter on any encoder of "
             f"{LAYERS[0]} to {LAYERS[-1]} layers: it is full fine-tuning by another name"
         )
         if whole_family:
-            yield f"{sentence}; mend freeze_plan, or, where that is meant, let the title begin with 'Everything trains'"
+            yield f"{sentence}; correct freeze_plan or, if that is intended, begin the title with 'Everything trains'"
         else:  # such as freeze0 beside freeze3
-            yield Remark(f"{sentence}; mend freeze_plan, or let parse refuse the name with a UsageError")
+            yield Remark(f"{sentence}; correct freeze_plan, or refuse the name in parse with a UsageError")
 
 
 def _does_nothing(example: _Example) -> bool:
@@ -291,8 +296,8 @@ def _repeated(examples: list[_Example]) -> Iterator[str]:
         twin = next((other for other, its in earlier if its == effect), None)
         if twin is not None and twin.strategy != example.strategy:
             yield (
-                f"{example.subject} and {twin.subject} do the same to every encoder of {LAYERS[0]} to {LAYERS[-1]} "
-                "layers; let the plan depend on the name, or both names parse to the same strategy"
+                f"{example.subject} and {twin.subject} have the same effect on every encoder of {LAYERS[0]} to "
+                f"{LAYERS[-1]} layers; make the plan depend on the name, or parse both names to the same strategy"
             )
         earlier.append((example, effect))
 
@@ -330,6 +335,6 @@ def _names_of_others(family: StrategyFamily) -> Iterator[str]:
         if claimed:
             yield (
                 f"strategy family {family.grammar!r}: parse({claimed[0]!r}) {told(_parsed(family, claimed[0]))}, but "
-                f"that name is of the family {other.grammar!r} of {declared.origin}; return None, and give your names "
-                "a prefix of their own"
+                f"that name belongs to the family {other.grammar!r} of {declared.origin}; return None, and give your "
+                "names another prefix"
             )

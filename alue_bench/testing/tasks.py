@@ -73,7 +73,7 @@ def _labels_alike(subject: str, names: tuple[str, ...]) -> Iterator[str]:
         other = seen.setdefault(name.casefold(), name)
         if other != name:
             yield Remark(
-                f"{subject}: the labels {other!r} and {name!r} differ by case alone; a tracking store that ignores it "
+                f"{subject}: the labels {other!r} and {name!r} differ only in case; a tracking store that ignores it "
                 "keeps one metric for both, so rename one of them, in the file's reader with decode="
             )
 
@@ -88,7 +88,7 @@ def _submission(task: Task) -> Iterator[str]:
     if task.submission.id == "given" and isinstance(official.read, Delimited) and official.read.id is None:
         yield (
             f"task {task.name!r}: the submission wants the identifiers of {official.path!r}, but its reader names no "
-            "column of them; give the reader id=, or the submission id='row'"
+            "column for them; give the reader id=, or the submission id='row'"
         )
 
 
@@ -101,7 +101,7 @@ def _files(task: Task, data: Path | None) -> Iterator[str]:
         return
     what = "data" if data is not None else "sample"
     if not folder.is_dir():
-        yield f"{subject}: the {what} folder {folder} does not exist; mend the path, or ship it with the package"
+        yield f"{subject}: the {what} folder {folder} does not exist; correct the path, or ship it with the package"
         return
     failed = False
     for split, file in task.splits.files().items():
@@ -114,8 +114,8 @@ def _files(task: Task, data: Path | None) -> Iterator[str]:
 
 def _without_files(task: Task) -> Iterator[str]:
     yield Remark(
-        f"task {task.name!r} has no sample, so that its rows, splits and labels were not tried; give the check the "
-        "folder of the real files, data=Path(...), or the task a sample="
+        f"task {task.name!r} has no sample, so its rows, splits and labels were not checked; give the check the "
+        "folder of the real files, data=Path(...), or give the task a sample="
     )
     for split, file in task.splits.files().items():
         yield from check_reader_alone(task, split, file)

@@ -58,7 +58,7 @@ def raise_if_any(declaration: Declaration, kind: type[Declaration], checks: Iter
     """
     if not isinstance(declaration, kind):
         raise ConformanceError(
-            [f"{declaration!r:.80} is not a {kind.__name__}; give the check a value that the plugin's hook returns"]
+            [f"{declaration!r:.80} is not a {kind.__name__}; pass the check a value that the plugin's hook returns"]
         )
     sentences = dict.fromkeys(sentence for check in checks for sentence in check(declaration))
     for sentence in sentences:
@@ -84,7 +84,7 @@ def incomplete(subject: str, declaration: object, fields: Iterable[str]) -> Iter
     for field in fields:
         value = getattr(declaration, field)
         if isinstance(value, str) and PLACEHOLDER.fullmatch(value):
-            yield f"{subject} does not state its {field} ({value!r}); write it out, 'not stated' if nobody says"
+            yield f"{subject} does not state its {field} ({value!r}); write 'not stated' if it is not known"
 
 
 def bad_languages(subject: str, languages: object) -> Iterator[str]:
@@ -104,13 +104,13 @@ def bad_defaults(subject: str, defaults: Mapping[str, object]) -> Iterator[str]:
     try:
         resolve_hyper_parameters([("defaults", defaults)])
     except UsageError as error:
-        yield f"{subject}: {error}; mend or drop that entry of defaults"
+        yield f"{subject}: {error}; correct or remove that entry of defaults"
 
 
 def bad_folder(subject: str, field: str, folder: object) -> Iterator[str]:
     """Yield a violation if a folder is a relative path, which depends on the current directory."""
     if isinstance(folder, Path) and not folder.is_absolute():
         yield (
-            f"{subject}: {field}={str(folder)!r} is a path below whatever folder alue-bench is called in; write "
+            f"{subject}: {field}={str(folder)!r} is relative to the folder in which alue-bench is called; write "
             f"Path(__file__).parent / {folder.name!r}"
         )

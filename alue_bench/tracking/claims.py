@@ -56,7 +56,7 @@ def settle(connection: Connection, watch: Watch, run_id: str, fingerprint: str) 
         fingerprint: The fingerprint that is claimed.
 
     Returns:
-        None where the claim holds; otherwise the run that holds instead, and the caller must withdraw its claim.
+        None if the claim holds; otherwise the run that holds instead, and the caller must withdraw its claim.
     """
     deadline = time.monotonic() + PATIENCE_S
     while True:
@@ -107,7 +107,7 @@ def close_running(connection: Connection, run_id: str, status: str = "KILLED") -
         status: The MLflow status that the run gets.
 
     Returns:
-        False where the run had ended nevertheless, for example between the reading of its status and the finding that
+        False if the run had ended nevertheless, for example between the reading of its status and the finding that
         its process is dead, or when it was interrupted. Such a run is left as it is.
     """
     if connection.client.get_run(run_id).info.status != "RUNNING":

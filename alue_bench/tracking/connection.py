@@ -58,7 +58,7 @@ def tracking_uri(option: str | None) -> str:
     The sqlite file lies in `mlruns/` below the working folder.
 
     Args:
-        option: The value of --tracking-uri; None or empty where it was not given.
+        option: The value of --tracking-uri; None or empty if it was not given.
     """
     given = option or os.environ.get(VARIABLE)
     return given or sqlite_uri(Path.cwd() / DEFAULT_FOLDER / "mlflow.db")
@@ -115,7 +115,7 @@ def _check_kind(uri: str) -> None:
 
 
 def _check_database(uri: str) -> None:
-    """Connect once to a database, for MLflow would keep trying for minutes.
+    """Connect to a database once, because MLflow would retry for minutes.
 
     Raises:
         UnavailableError: The database cannot be reached, or its driver is missing.
@@ -184,8 +184,8 @@ def sqlite_uri(path: Path) -> str:
         if _database(uri) == str(path):
             return uri
     raise UsageError(
-        f"a store cannot lie at {path}: the installed SQLAlchemy reads its % or ? otherwise; work in a folder without "
-        "them, or name another store with --tracking-uri"
+        f"a store cannot be created at {path}: the installed SQLAlchemy misreads % and ? in paths; work in a folder "
+        "without them, or choose another store with --tracking-uri"
     )
 
 
@@ -202,7 +202,7 @@ def sqlite_path(uri: str) -> Path:
 
 
 def _database(uri: str) -> str | None:
-    """Return the path in a sqlite URI as SQLAlchemy reads it; None where it cannot be read."""
+    """Return the path in a sqlite URI as SQLAlchemy reads it; None if it cannot be read."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 

@@ -103,17 +103,17 @@ def a_beat(count: int = 0, news: str = "") -> str:
 
 
 def steps_of(beat: str) -> tuple[int, int] | None:
-    """Return the run's progress at this heartbeat as (done, total) steps; None where the heartbeat carries none."""
+    """Return the run's progress at this heartbeat as (done, total) steps; None if the heartbeat carries none."""
     _, _, news = beat.rpartition(" ")
     done, slash, total = news.partition("/")
     return (int(done), int(total)) if slash and done.isdigit() and total.isdigit() else None
 
 
 class Watch:
-    """An observer that tells which runs' processes are dead; for another machine's it needs two looks a lease apart."""
+    """A detector of dead processes. For another machine's process it compares two heartbeats that are a lease apart."""
 
     def __init__(self, *, lease_s: float = LEASE_S, clock: Callable[[], float] = time.monotonic) -> None:
-        """Take the lease in seconds, and the clock by which it is measured."""
+        """Set the lease, in seconds, and the clock that measures it."""
         self._lease_s, self._clock = lease_s, clock
         self._seen: dict[str, tuple[str, float]] = {}
 
@@ -170,7 +170,7 @@ def is_alive(process: str) -> bool | None:
         process: The process, as `this_process` wrote it into a tag.
 
     Returns:
-        None where the system hides the process.
+        None if the system hides the process.
     """
     number, _, began = process.partition("@")
     if not number.isdigit():
@@ -198,7 +198,7 @@ def _is_hidden(number: int) -> bool:
 
 
 def _began(number: int) -> str | None:
-    """Return a process's start time as a text to compare with others of this machine; None where it does not run.
+    """Return a process's start time as a text to compare with others of this machine; None if it does not run.
 
     On Linux it is in ticks since the boot: psutil's creation time changes when the clock is set, so that a living
     process would be taken for another one. A zombie counts as dead although nobody has fetched its exit code; zombies

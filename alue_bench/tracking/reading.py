@@ -89,7 +89,7 @@ COLUMNS: Mapping[str, str] = {
 """The columns that every frame has, with their dtypes.
 
 After them comes a column for each final metric under its own name (`test/f1_macro`, `runtime/train_s`,
-`memory/process_peak_mib` …, all float64; see docs/measuring.md), in sorted order, with nan where a run has no value.
+`memory/process_peak_mib` …, all float64; see docs/measuring.md), in sorted order, with nan if a run has no value.
 `score` equals `test/score`. `parent_id` is missing for a run that was alone in its plan. A value that an older version
 did not record is missing; `init_seed` and `data_seed` then equal `seed`.
 """
@@ -227,15 +227,15 @@ def read_runs(connection: Connection, run_ids: Sequence[str], *, parent_id: str 
 def say_counts(counts: Counts) -> list[str]:
     """Return a sentence for each count above zero that a reader of the results should know."""
     said = [
-        (counts.failed, "{} {runs} failed and {is_} left out; the same command tries again"),
-        (counts.interrupted, "{} {runs} {was} interrupted; the same command goes on from there"),
-        (counts.unfinished, "{} {runs} {is_} still at work, or {was} left so by a process that died"),
-        (counts.foreign, "{} {runs} in the experiment {is_} not alue-bench's and {is_} left out"),
+        (counts.failed, "{} {runs} failed and {is_} left out; repeat the command that started {them} to retry"),
+        (counts.interrupted, "{} {runs} {was} interrupted; repeat the command that started {them} to continue"),
+        (counts.unfinished, "{} {runs} {is_} still running, or {was} left unfinished by a process that died"),
+        (counts.foreign, "{} {runs} in the experiment {was} written by another program and {is_} left out"),
         (counts.unreadable, "{} {runs} of alue-bench {lack} a task, model, strategy or seed and {is_} left out"),
     ]
     words = [
-        {"runs": "run", "is_": "is", "was": "was", "lack": "lacks"},
-        {"runs": "runs", "is_": "are", "was": "were", "lack": "lack"},
+        {"runs": "run", "is_": "is", "was": "was", "lack": "lacks", "them": "it"},
+        {"runs": "runs", "is_": "are", "was": "were", "lack": "lack", "them": "them"},
     ]
     return [sentence.format(number, **words[number > 1]) for number, sentence in said if number]
 
@@ -257,14 +257,14 @@ def read_predictions(results: Results, run_id: str) -> pd.DataFrame:
     table = _predictions(results, run_id, "predictions.csv")
     if table is None:
         raise UnavailableError(
-            f"predictions.csv of run {run_id} is not where the store says; where it is kept on this machine "
-            "alue-bench sync writes it; else do the run again with --rerun, or move the artifacts back"
+            f"predictions.csv of run {run_id} is missing in its artifact folder; if it is kept on this machine, "
+            "alue-bench sync writes it; otherwise move the artifacts back, or repeat the run with --rerun"
         )
     return table
 
 
 def read_dev_predictions(results: Results, run_id: str) -> pd.DataFrame | None:
-    """Read a run's dev predictions, in the format of `read_predictions`; None where none were recorded."""
+    """Read a run's dev predictions, in the format of `read_predictions`; None if none were recorded."""
     return _predictions(results, run_id, "dev_predictions.csv")
 
 
@@ -272,7 +272,7 @@ def read_submission_predictions(results: Results, run_id: str) -> pd.DataFrame |
     """Read a run's predictions for a leaderboard's rows, which have no gold labels.
 
     Returns:
-        The columns id and prediction, as text, in the order of the official file; None where none were recorded.
+        The columns id and prediction, as text, in the order of the official file; None if none were recorded.
     """
     table: pd.DataFrame | None = _fetch(results, run_id, SUBMISSION_FILE, _load_unlabelled)
     return table
@@ -324,12 +324,12 @@ def _stored_curves(client: Any, run_id: str, metrics: Sequence[str] | None) -> d
 
 
 def read_config(results: Results, run_id: str) -> dict[str, Any] | None:
-    """Read a run's whole specification (config.json); None where the file is missing."""
+    """Read a run's whole specification (config.json); None if the file is missing."""
     return _json(results, run_id, "config.json")
 
 
 def read_environment(results: Results, run_id: str) -> dict[str, Any] | None:
-    """Read a run's hardware, libraries, system and engine (environment.json); None where the file is missing."""
+    """Read a run's hardware, libraries, system and engine (environment.json); None if the file is missing."""
     return _json(results, run_id, "environment.json")
 
 
@@ -512,8 +512,8 @@ def _planned(connection: Connection, parent_id: str) -> list[str]:
     if parent.info.experiment_id != connection.experiment_id:
         home = connection.client.get_experiment(parent.info.experiment_id).name
         raise UsageError(
-            f"run {parent_id} is not in experiment {connection.experiment!r}; take its own: "
-            f"--experiment {shlex.quote(home)}"
+            f"run {parent_id} is not in experiment {connection.experiment!r}; use its own: --experiment "
+            f"{shlex.quote(home)}"
         )
     plan = _fetch_from(connection, parent_id, parent.info.artifact_uri, "plan.json", _load_json)
     return [spec["fingerprint"] for spec in (plan or {}).get("planned", []) if "fingerprint" in spec]
@@ -522,7 +522,7 @@ def _planned(connection: Connection, parent_id: str) -> list[str]:
 def _load_json(path: Path) -> dict[str, Any]:
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
-        raise ValueError("no JSON object")
+        raise ValueError("not a JSON object")
     return content
 
 
@@ -574,12 +574,12 @@ def _fetch_from(
     Args:
         connection: The open store.
         run_id: The MLflow run.
-        artifact_uri: The place of the run's artifacts; None where it is unknown.
+        artifact_uri: The place of the run's artifacts; None if it is unknown.
         name: The artifact's file name.
         load: The function that reads the file.
 
     Returns:
-        The result of `load`; None where the artifact does not exist.
+        The result of `load`; None if the artifact does not exist.
 
     Raises:
         UnavailableError: The artifact exists and cannot be read.
@@ -591,7 +591,7 @@ def _fetch_from(
         except (ValueError, KeyError, OSError) as error:  # includes the errors of json, pyarrow and pandas
             first_line = next(iter(str(error).splitlines()), type(error).__name__)
             raise UnavailableError(
-                f"{name} of run {run_id} is damaged ({first_line:.120}); put it back, or do the run again with --rerun"
+                f"{name} of run {run_id} is damaged ({first_line:.120}); restore it, or repeat the run with --rerun"
             ) from error
 
     local = _local(artifact_uri)

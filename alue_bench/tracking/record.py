@@ -80,7 +80,7 @@ class Shortfall:
     refused: tuple[str, ...] = ()
     """A text for each entry that the store refuses, with the reason."""
     artifacts: str = ""
-    """The place where the artifacts could not be written, and the reason; empty where they were written or there are
+    """The place where the artifacts could not be written, and the reason; empty if they were written or there are
     none."""
 
 
@@ -96,7 +96,7 @@ def write_opening(
         client: The MLflow client.
         run_id: The MLflow run.
         opening: The values to write.
-        tags: Whether to write the tags; False where the run was created with them.
+        tags: Whether to write the tags; False if the run was created with them.
         artifacts_away: The reason why artifacts cannot be written at present; where it is given, none are tried.
 
     Returns:
@@ -130,7 +130,7 @@ def write_closing(
         client: The MLflow client.
         run_id: The MLflow run.
         closing: The values to write.
-        folder: The folder of the artifacts; None where there are none.
+        folder: The folder of the artifacts; None if there are none.
         artifacts_away: The reason why artifacts cannot be written at present; where it is given, none are tried.
 
     Returns:
@@ -166,7 +166,7 @@ def write_folder(client: MlflowClient, run_id: str, folder: Path, *, into: str |
         into: The folder among the run's artifacts that takes the files; None for the top.
 
     Returns:
-        The place where they could not be written and the reason; empty where they were written.
+        The place where they could not be written and the reason; empty if they were written.
 
     Raises:
         Exception: The store itself does not answer; MLflow's own errors pass through.
@@ -198,7 +198,7 @@ def write_texts(folder: Path, files: Mapping[str, str]) -> None:
 
 def said_of_refusal(refused: str) -> str:
     """Return the sentence that tells a reader about an entry of `Shortfall.refused`."""
-    return f"not recorded, since the tracking store refuses it: {refused}"
+    return f"not recorded, because the tracking store rejects it: {refused}"
 
 
 def _log(client: MlflowClient, run_id: str, kind: str, entries: Sequence[Any]) -> list[str]:

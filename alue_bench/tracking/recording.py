@@ -97,7 +97,7 @@ T = TypeVar("T")
 def _guarded(
     method: Callable[Concatenate[Recorder, Arguments], Returned],
 ) -> Callable[Concatenate[Recorder, Arguments], Returned]:
-    """Make a method raise StoreUnavailableError where the store stops answering, refuses a write or has no room.
+    """Make a method raise StoreUnavailableError if the store stops answering, refuses a write or has no room.
 
     For a while after such an error the method raises it again without asking the store.
     """
@@ -114,7 +114,7 @@ def _guarded(
             returned = method(recorder, *args, **kwargs)
         except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
             refuses = isinstance(error, MlflowException) and error.error_code in REFUSALS
-            how = "refuses what is to be recorded" if refuses else "stopped answering"
+            how = "rejects the results" if refuses else "stopped answering"
             why = f"the tracking store {how} ({public(_first_line(error))})"
             recorder.away = Away(why, time.monotonic() + ASK_AGAIN_S)
             raise StoreUnavailableError(why) from error
@@ -227,7 +227,7 @@ class Recorder:
             by_us: Whether only runs count that this invocation or one of its workers has executed.
 
         Returns:
-            None where there is none, or where the store does not answer.
+            None if there is none, or if the store does not answer.
         """
         invocation = self.invocation if by_us else None
         kept = self.spool.finished(fingerprint, invocation=invocation)
@@ -251,7 +251,7 @@ class Recorder:
         return Recorded(runs[0].info.run_id, metrics, dict(runs[0].data.params))
 
     def holder(self, fingerprint: str) -> Held | None:
-        """Return the live run that executes this fingerprint now, in any process; None where none is known."""
+        """Return the live run that executes this fingerprint now, in any process; None if none is known."""
         return self._unless_away(lambda: self._holder(fingerprint), None)
 
     @_guarded
@@ -293,7 +293,7 @@ class Recorder:
         return sent
 
     def _why_artifacts_away(self) -> str:
-        """Return the reason why artifacts are not tried at present; empty where they may be written."""
+        """Return the reason why artifacts are not tried at present; empty if they may be written."""
         away = self._artifacts_away
         return away.why if away is not None and time.monotonic() < away.until else ""
 
@@ -307,20 +307,20 @@ class Recorder:
         if not self._told_of_artifacts:
             self._told_of_artifacts = True
             self._on_problem(
-                f"artifacts cannot be written to {missing}; results are recorded in the tracking store all the same, "
-                f"and their artifacts are kept in {self.spool.folder} until they can be. Make that place writable from "
-                "this machine; or let a server write there: start mlflow server with --artifacts-destination and use a "
-                "new --experiment"
+                f"artifacts cannot be written to {missing}; results are still recorded in the tracking store, and "
+                f"their artifacts are kept in {self.spool.folder} until they can be written. Make that location "
+                "writable from this machine, or let a server write there: start mlflow server with "
+                "--artifacts-destination and use a new --experiment"
             )
 
     def _unless_away(self, call: Callable[[], T], otherwise: T) -> T:
-        """Return the call's result, or `otherwise` where the store does not answer, of which the user is told once."""
+        """Return the result of the call, or `otherwise` if the store is unavailable, which is reported once."""
         try:
             return call()
         except StoreUnavailableError as error:
             if not self._told:
                 self._told = True
-                self._on_problem(f"{error}; the plan goes on, and what it finds is kept in {self.spool.folder}")
+                self._on_problem(f"{error}; the plan continues, and its results are kept in {self.spool.folder}")
             return otherwise
 
     @_guarded
@@ -399,7 +399,7 @@ class Recorder:
         return not missing
 
     def finish_parent(self, results: Mapping[str, Any], metrics: Mapping[str, float], *, status: str) -> None:
-        """Close the run that holds the plan; do nothing where there is none.
+        """Close the run that holds the plan; do nothing if there is none.
 
         Args:
             results: The content of the artifact `results.json`.
@@ -608,7 +608,7 @@ class Recorder:
                 to be repeated.
 
         Returns:
-            The run's id; None where the worker died before it opened the run.
+            The run's id; None if the worker died before it opened the run.
         """
         return self._unless_away(lambda: self._close_lost(fingerprint, failure), None)
 
@@ -659,7 +659,7 @@ class Recorder:
         files: Mapping[str, str],
         render: Callable[[Path], None] = lambda folder: None,
     ) -> None:
-        """Write how a run ended: to the store, or else to the spool."""
+        """Write the end of a run to the store or, if the store is unavailable, to the spool."""
         self._heart.rest(run_id)
         opened = self._opened.get(run_id)
 
@@ -738,14 +738,14 @@ class Recorder:
 
         Args:
             run_id: The MLflow run.
-            opened: The run's opening; None where this process did not begin it.
+            opened: The run's opening; None if this process did not begin it.
             closing: The values that the run left at its end.
             folder: The folder of the artifacts.
             missing: The place where they could not be written, and the reason.
         """
         try:
             if opened is None:
-                raise StoreUnavailableError("the run was not begun by this process")
+                raise StoreUnavailableError("the run was not started by this process")
             self._keep(run_id, opened, closing, folder, artifacts_only=True)
             said = said_of_missing(missing, self.spool.folder)
         except StoreUnavailableError as error:

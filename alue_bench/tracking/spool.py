@@ -6,12 +6,11 @@
     STORE/.lock                 a lock, held while entries are written to the store
 
 STORE is a digest of the store's address and the experiment. An entry is written beside its place, flushed to the disk
-and renamed, so that it exists either completely or not at all. It is removed when the store has accepted it. Where a
-process dies between the two, the entry is sent again: its id is a tag of its run, by which the second attempt finds
-what the first has written.
+and renamed, so that it exists either completely or not at all. It is removed when the store has accepted it. If a
+process dies between these two steps, the entry is sent again: its id is a tag of its run, by which the second attempt
+finds what the first one has written.
 
-Where the store has accepted a result and only the place of its artifacts cannot be reached, the entry holds the
-artifacts alone.
+If the store has accepted a result and only the artifact location cannot be reached, the entry holds only the artifacts.
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ class SpooledRun:
     """The store's address, without credentials."""
     experiment: str
     run_id: str | None
-    """The run's id in the store; None where the store never knew the run."""
+    """The run's id in the store; None if the store never knew the run."""
     fingerprint: str | None
     """The run's fingerprint; None for the run that holds a plan."""
     again: bool
@@ -173,8 +172,8 @@ class Spool:
             if scratch is not None:
                 shutil.rmtree(scratch, ignore_errors=True)
             raise StoreUnavailableError(
-                f"the tracking store does not take the result of a run, and it cannot be kept in {self.folder} either "
-                f"({error.strerror or error}); make room, or choose another folder with {VARIABLE}"
+                "the tracking store does not accept the result of a run, and the result cannot be kept in "
+                f"{self.folder} either ({error.strerror or error}); make room, or choose another folder with {VARIABLE}"
             ) from error
         return _read(target)
 
@@ -184,7 +183,7 @@ class Spool:
         return sorted(read, key=lambda entry: entry.closing.ended)
 
     def finished(self, fingerprint: str, *, invocation: str | None = None) -> SpooledRun | None:
-        """Return the newest finished run with this fingerprint; None where there is none.
+        """Return the newest finished run with this fingerprint; None if there is none.
 
         This is called before every run of a plan. Therefore an entry is parsed only where its text contains the
         fingerprint, a test that takes a small part of the time.
@@ -212,7 +211,7 @@ class Spool:
 
         Args:
             connection: The open store.
-            artifacts_away: The reason why artifacts cannot be written at present; empty where they can. Where it is
+            artifacts_away: The reason why artifacts cannot be written at present; empty if they can. Where it is
                 given, artifacts stay in the spool, and entries that hold nothing else are skipped. The first artifacts
                 that cannot be written have the same effect on all entries after them.
 
@@ -368,7 +367,7 @@ def said_of_missing(missing: str, folder: Path) -> str:
 
 
 def _known(connection: Connection, entry: SpooledRun) -> Any | None:
-    """Return the entry's run in the store; None where the store does not know it.
+    """Return the entry's run in the store; None if the store does not know it.
 
     It exists where it was opened before the store stopped answering, or by an upload that was interrupted.
     """
@@ -436,7 +435,7 @@ def _read(folder: Path) -> SpooledRun:
     try:
         digest, text, *_ = (folder / RECORD).read_text(encoding="utf-8").split("\n", 2)
         if hashlib.sha256(text.encode()).hexdigest() != digest:
-            raise ValueError("its checksum does not fit")
+            raise ValueError("its checksum does not match")
         content = json.loads(text)
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']}")
@@ -454,7 +453,7 @@ def _read(folder: Path) -> SpooledRun:
             artifacts_only=content["artifacts_only"],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UnavailableError(f"{folder} is no kept result: {error}") from error
+        raise UnavailableError(f"{folder} is not a kept result: {error}") from error
 
 
 def _flush(path: Path) -> None:

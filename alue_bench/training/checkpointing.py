@@ -53,7 +53,7 @@ class Checkpointing:
 
         Args:
             key: A key of all that determines the trained weights.
-            on_problem: It is told of a checkpoint that cannot be written or read.
+            on_problem: A function that is called with a message about a checkpoint that cannot be written or read.
         """
         import torch
 
@@ -97,7 +97,7 @@ class CheckpointFile:
     def save(self, state: Mapping[str, Any]) -> None:
         """Write the state of a training in place of the last checkpoint.
 
-        If the disk does not take it, `on_problem` is told once, and the training goes on.
+        If the disk does not take it, `on_problem` is called once, and the training continues.
 
         Args:
             state: Dictionaries and lists of tensors and of values for JSON. Keys are strings; no two tensors share
@@ -127,9 +127,9 @@ class CheckpointFile:
         self._last = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
-        """Return the state of the last checkpoint, its tensors on the CPU; None where there is none.
+        """Return the state of the last checkpoint, its tensors on the CPU; None if there is none.
 
-        A damaged file is removed, and `on_problem` is told.
+        A damaged file is removed, and `on_problem` is called.
         """
         from safetensors import safe_open
 
@@ -142,13 +142,15 @@ class CheckpointFile:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
             text = metadata["content"]
             if _checksum(tensors, text) != metadata["checksum"]:
-                raise ValueError("its checksum does not fit")
+                raise ValueError("its checksum does not match")
             content: dict[str, Any] = json.loads(text)
             if content["format"] != FORMAT:
                 raise ValueError(f"its format is {content['format']}")
             state: dict[str, Any] = _with_tensors(content["state"], tensors)
         except Exception as error:  # whatever a damaged file makes the library raise
-            self.on_problem(f"the checkpoint {self.path} is damaged ({error}): the training began anew")
+            self.on_problem(
+                f"the checkpoint {self.path} is damaged ({error}): the training was started from the beginning"
+            )
             with suppress(OSError):
                 self.path.unlink()
             return None

@@ -38,7 +38,7 @@ def trainable_parameters(stack: EncoderStack, plan: FreezePlan) -> list[nn.Param
         encoder = (*stack.embeddings, *stack.layers)
         chosen = {id(p) for module in encoder for p in (_biases if plan.trained == "biases" else _adapters)(module)}
         if not chosen:
-            raise DoesNotFit(f"trains {plan.trained} alone, but the layers of {type(stack.model).__name__} have none")
+            raise DoesNotFit(f"trains only {plan.trained}, but the layers of {type(stack.model).__name__} have none")
         out |= {id(p) for module in encoder for p in module.parameters()} - chosen
     return [parameter for parameter in stack.model.parameters() if id(parameter) not in out]
 

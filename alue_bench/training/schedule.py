@@ -1,4 +1,4 @@
-"""The plans in effect over a training: when an adaptive strategy is asked, what it is told, and what it answered."""
+"""The plans in effect over a training: when an adaptive strategy is asked, what it receives, and what it answers."""
 
 from __future__ import annotations
 

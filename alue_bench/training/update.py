@@ -181,8 +181,8 @@ class Updater:
                     raise
                 if self.micro_batch == 1 and self._recorded is None:
                     raise TrainingError(
-                        f"one example of {batch.attention_mask.shape[1]} tokens does not fit the memory; "
-                        "try a smaller --max-length, or freeze more layers"
+                        f"one example of {batch.attention_mask.shape[1]} tokens does not fit into memory; try a "
+                        "smaller --max-length, or freeze more layers"
                     ) from error
             # Outside the handler: the error's traceback holds on to the tensors that filled the memory.
             if self._recorded is not None:  # a recording takes more than a step

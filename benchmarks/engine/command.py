@@ -130,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--way", action="append", choices=WAYS, help="repeatable (default: all)")
     add("--strategy", action="append", help=f"repeatable (default: {', '.join(STRATEGIES)})")
     add("--precision", action="append", choices=PRECISIONS, help="repeatable (default: both)")
-    add("--profile", action="store_true", help="show what the time of one strategy and precision goes into")
+    add("--profile", action="store_true", help="profile one strategy and precision: time by kind of operation")
     # The options that `measured_apart` gives to the process that it starts.
     add("--one", action="store_true", help=argparse.SUPPRESS)
     add("--repetition", type=int, help=argparse.SUPPRESS)

@@ -128,7 +128,7 @@ def benchmark(options: argparse.Namespace) -> int:
     source = sqlite_path(options.store)
     few = finished_runs(source)
     if not few:
-        raise UsageError(f"--store {options.store} has no finished run; alue-bench run makes some")
+        raise UsageError(f"--store {options.store} has no finished run; start some with: alue-bench run")
     with tempfile.TemporaryDirectory() as scratch:
         large = Path(scratch) / "large.db"
         multiply(source, large, -(-options.runs // few))

@@ -38,7 +38,7 @@ class Yardstick:
 
 def yardstick(inputs: RunInputs) -> Yardstick:
     """Fit the linear model for each value of C, select one by the dev score, and score it on the test rows."""
-    from alue_bench.data.tokenisation import encode_targets
+    from alue_bench.data.tokenization import encode_targets
     from alue_bench.evaluation.metrics import metrics, trivial_metrics
 
     started = time.perf_counter()

@@ -77,7 +77,7 @@ def closing_lines(results: Results) -> list[str]:
         f"Rows: train/test. TF-IDF: characters, linear. train s: of {results.models[0]}."
     ]
     if count == 1:
-        lines.append("One seed gives no interval: a difference may be chance. --seeds 3 tells more.")
+        lines.append("One seed gives no interval: a difference may be due to chance. Use --seeds 3 for intervals.")
     lines += [_verdict(results, model, strategy, count) for model in results.models for strategy in results.strategies]
     return lines
 

@@ -127,7 +127,9 @@ def _part(text: str) -> float:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog=f"python -m {MODULE}", description="Hold a search against a finished sweep.", allow_abbrev=False
+        prog=f"python -m {MODULE}",
+        description="Compare the answer of a search with a finished sweep.",
+        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--sweep-uri", required=True, metavar="URI", help="the store with the sweep; it is only read")

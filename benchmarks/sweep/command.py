@@ -89,7 +89,7 @@ def benchmark(options: argparse.Namespace, *, command: str, measured: Measure) -
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog=f"python -m {MODULE}",
-        description="Time a sweep that shares frozen prefixes beside the same runs apart.",
+        description="Time a sweep that shares frozen prefixes against the same runs done separately.",
         allow_abbrev=False,
     )
     add = parser.add_argument

@@ -17,7 +17,7 @@ from benchmarks.machine import peaks
 from benchmarks.timing.starting_point import StartingPoint
 
 if TYPE_CHECKING:
-    from alue_bench.data.tokenisation import TokenisedSplit
+    from alue_bench.data.tokenization import TokenizedSplit
     from alue_bench.training.architecture.encoder_stack import EncoderStack
     from alue_bench.training.device.precision import Device
     from alue_bench.training.forward import Forward
@@ -129,7 +129,7 @@ def with_prefix(
     forward: Forward,
     plan: FreezePlan,
     device: Device,
-    split: TokenisedSplit,
+    split: TokenizedSplit,
     folder: Path | None,
 ) -> Examples:
     """Return a split with the output of its frozen prefix.
@@ -140,7 +140,7 @@ def with_prefix(
         forward: The forward pass.
         plan: The parts that are frozen.
         device: The device and the number format.
-        split: The tokenised examples.
+        split: The tokenized examples.
         folder: The folder of the store; None computes no prefix.
 
     Raises:
@@ -197,7 +197,7 @@ def fine_tune(
     return session.fine_tune(training, on_step=on_step)
 
 
-def _first(split: TokenisedSplit) -> TokenisedSplit:
+def _first(split: TokenizedSplit) -> TokenizedSplit:
     """Return a split of the first example only."""
     end = int(split.offsets[1])
     types = None if split.token_type_ids is None else split.token_type_ids[:end]

@@ -1,4 +1,4 @@
-"""The starting point of every training of a comparison: equal initial weights, tokenised rows and frozen layers."""
+"""The starting point of every training of a comparison: equal initial weights, tokenized rows and frozen layers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmarks.timing.settings import Setup
 if TYPE_CHECKING:
     import torch
 
-    from alue_bench.data.tokenisation import TokenisedSplit
+    from alue_bench.data.tokenization import TokenizedSplit
     from alue_bench.training.architecture.encoder_stack import EncoderStack
 
 MODEL_SEED = 20_201_124
@@ -33,9 +33,9 @@ class StartingPoint:
     setup: Setup
     tokenizer: Any
     labels: Labels
-    train: TokenisedSplit
-    held_out: TokenisedSplit
-    longest: TokenisedSplit
+    train: TokenizedSplit
+    held_out: TokenizedSplit
+    longest: TokenizedSplit
     """One batch of the longest examples of `train`, for warm-up."""
 
     def fresh_stack(self, plan: FreezePlan) -> EncoderStack:
@@ -65,7 +65,7 @@ def prepared(setup: Setup, rows: Rows) -> StartingPoint:
 
     resolve_device(setup.device)  # reports a missing device before anything is loaded
     tokenizer = tokenizer_of(setup)
-    split = partial(tokenised, tokenizer=tokenizer, max_length=setup.max_length, names=rows.labels.names)
+    split = partial(tokenized, tokenizer=tokenizer, max_length=setup.max_length, names=rows.labels.names)
     train = split(rows.train)
     longest = np.argsort(train.lengths, kind="stable")[-setup.batch_size :]
     return StartingPoint(
@@ -73,8 +73,8 @@ def prepared(setup: Setup, rows: Rows) -> StartingPoint:
     )
 
 
-def tokenised(rows: Sequence[Row], tokenizer: Any, max_length: int, names: Sequence[str]) -> TokenisedSplit:
-    """Tokenise rows without the package `datasets`, which the harness uses for this.
+def tokenized(rows: Sequence[Row], tokenizer: Any, max_length: int, names: Sequence[str]) -> TokenizedSplit:
+    """Tokenize rows without the package `datasets`, which the harness uses for this.
 
     Args:
         rows: The rows.
@@ -84,7 +84,7 @@ def tokenised(rows: Sequence[Row], tokenizer: Any, max_length: int, names: Seque
     """
     import torch
 
-    from alue_bench.data.tokenisation import TokenisedSplit
+    from alue_bench.data.tokenization import TokenizedSplit
 
     encoded = tokenizer([row.text for row in rows], truncation=True, max_length=max_length)
     lengths = torch.tensor([len(ids) for ids in encoded["input_ids"]])
@@ -92,7 +92,7 @@ def tokenised(rows: Sequence[Row], tokenizer: Any, max_length: int, names: Seque
     def joined(name: str) -> torch.Tensor:
         return torch.tensor(list(chain.from_iterable(encoded[name])))
 
-    return TokenisedSplit(
+    return TokenizedSplit(
         input_ids=joined("input_ids"),
         token_type_ids=joined("token_type_ids") if "token_type_ids" in encoded else None,
         offsets=torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)]),

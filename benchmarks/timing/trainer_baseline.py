@@ -30,7 +30,7 @@ from transformers import (
 )
 
 from alue_bench.contract.spec import HyperParameters
-from alue_bench.data.tokenisation import TokenisedSplit
+from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.training.device.precision import Device
 from alue_bench.training.pretrained.library import quiet_transformers
 
@@ -56,8 +56,8 @@ class TrainerRun:
 
 def fit(
     make_model: Callable[[], Any],
-    train: TokenisedSplit,
-    longest: TokenisedSplit,
+    train: TokenizedSplit,
+    longest: TokenizedSplit,
     *,
     way: str,
     tokenizer: Any,
@@ -100,7 +100,7 @@ def fit(
     return TrainerRun(run.model, ended - clock.began, clock.began - started, losses, run.padded_tokens)
 
 
-def features(split: TokenisedSplit, pad_id: int, pad_to: int | None) -> Features:
+def features(split: TokenizedSplit, pad_id: int, pad_to: int | None) -> Features:
     """Return the examples of a split, each padded to `pad_to` tokens unless that is None."""
     examples = []
     for index, (start, end) in enumerate(zip(split.offsets[:-1], split.offsets[1:], strict=True)):

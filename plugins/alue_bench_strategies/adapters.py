@@ -79,23 +79,25 @@ def parse_lora(name: str) -> LoRA | None:
         return None
     strategy = LoRA(int(match[1]))
     if strategy.rank == 0:
-        raise UsageError(f"strategy {name!r}: a rank of 0 changes nothing; say head-only, or lora-r8")
+        raise UsageError(
+            f"strategy {name!r}: a rank of 0 changes nothing; use head-only, or a larger rank such as lora-r8"
+        )
     if strategy.name != name:
-        raise UsageError(f"strategy {name!r} is written {strategy.name!r}")
+        raise UsageError(f"strategy {name!r} must be written {strategy.name!r}")
     return strategy
 
 
 FAMILIES = (
     StrategyFamily(
         grammar="lora-r<R>",
-        title="Products of rank R beside query and value projections train, with pooler and head (needs peft)",
+        title="Low-rank updates (rank R) of query and value projections train, with pooler and head (needs peft)",
         source="Hu et al. 2022, LoRA: Low-Rank Adaptation of Large Language Models, section 4",
         examples=("lora-r8",),
         parse=parse_lora,
     ),
     StrategyFamily(
         grammar="ia3",
-        title="Vectors that scale keys, values and inner activations train, with pooler and head (needs peft)",
+        title="Vectors that scale keys, values and feed-forward activations train, with pooler and head (needs peft)",
         source="Liu et al. 2022, Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper, section 3.3",
         examples=("ia3",),
         parse=lambda name: IA3() if name == "ia3" else None,

@@ -94,14 +94,14 @@ def parse(name: str) -> AutoFreeze | None:
     if not 0 < strategy.percentile <= 100:
         raise UsageError(f"strategy {name!r}: the percentile must be 1 to 100")
     if strategy.name != name:
-        raise UsageError(f"strategy {name!r} is written {strategy.name!r}")
+        raise UsageError(f"strategy {name!r} must be written {strategy.name!r}")
     return strategy
 
 
 FAMILIES = (
     StrategyFamily(
         grammar="autofreeze, autofreeze-p<P>",
-        title="Layers are frozen from the bottom as their gradients come to rest (median of changes, or percentile P)",
+        title="Layers are frozen from the bottom once their gradients change less than the median (or percentile P)",
         source="Liu, Agarwal & Venkataraman 2021, AutoFreeze, arXiv 2102.01386, section 4",
         examples=("autofreeze", "autofreeze-p75"),
         parse=parse,

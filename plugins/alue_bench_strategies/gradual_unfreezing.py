@@ -61,16 +61,16 @@ def parse(name: str) -> GradualUnfreezing | None:
         return None
     strategy = GradualUnfreezing(int(match[1] or 1))
     if strategy.layers_per_epoch == 0:
-        raise UsageError(f"strategy {name!r} unfreezes nothing; say head-only")
+        raise UsageError(f"strategy {name!r} unfreezes nothing; use head-only")
     if strategy.name != name:
-        raise UsageError(f"strategy {name!r} is written {strategy.name!r}")
+        raise UsageError(f"strategy {name!r} must be written {strategy.name!r}")
     return strategy
 
 
 FAMILIES = (
     StrategyFamily(
         grammar="gradual-unfreeze, gradual-unfreeze-<K>",
-        title="The top layer trains first; with each epoch the next lower one (or K) too, the embeddings last",
+        title="The top layer trains first; each epoch adds the next lower layer (or K layers), the embeddings last",
         source="Howard & Ruder 2018, Universal Language Model Fine-tuning for Text Classification, section 3.3",
         examples=("gradual-unfreeze", "gradual-unfreeze-3"),
         parse=parse,

@@ -75,18 +75,18 @@ def parse(name: str) -> LayerDropping | None:
         return None
     strategy = LayerDropping(match[1], int(match[2]) if match[2] else None)
     if strategy.count == 0:
-        raise UsageError(f"strategy {name!r} drops no layer; say full")
+        raise UsageError(f"strategy {name!r} drops no layer; use full")
     if strategy.way == "top" and strategy.count is None:
-        raise UsageError(f"strategy {name!r} does not say how many layers; say drop-top4, for example")
+        raise UsageError(f"strategy {name!r} does not say how many layers; write drop-top4, for example")
     if strategy.name != name:
-        raise UsageError(f"strategy {name!r} is written {strategy.name!r}")
+        raise UsageError(f"strategy {name!r} must be written {strategy.name!r}")
     return strategy
 
 
 FAMILIES = (
     StrategyFamily(
         grammar="drop-top<K>, drop-alternate, drop-alternate<K>, drop-symmetric, drop-symmetric<K>",
-        title="K layers are removed before fine-tuning: the highest, every other one, or those in the middle",
+        title="K layers are removed before fine-tuning: the highest, every other one, or the middle ones",
         source=SOURCE,
         examples=("drop-top1", "drop-top4", "drop-alternate", "drop-alternate4", "drop-symmetric", "drop-symmetric4"),
         parse=parse,

@@ -64,9 +64,9 @@ def parse_random(name: str) -> RandomLayers | None:
         return None
     strategy = RandomLayers(int(match[1]), int(match[2]))
     if strategy.frozen == 0:
-        raise UsageError(f"strategy {name!r} freezes no layer; say full")
+        raise UsageError(f"strategy {name!r} freezes no layer; use full")
     if strategy.name != name:
-        raise UsageError(f"strategy {name!r} is written {strategy.name!r}")
+        raise UsageError(f"strategy {name!r} must be written {strategy.name!r}")
     return strategy
 
 
@@ -80,8 +80,8 @@ FAMILIES = (
     ),
     StrategyFamily(
         grammar="random-<K>-seed<S>",
-        title="K layers drawn by lot stay frozen: a control",
-        source="a control, to tell what a searched choice of layers is worth",
+        title="K randomly drawn layers stay frozen: a control",
+        source="no publication; a control for layers chosen by a search",
         examples=("random-7-seed0", "random-7-seed1"),
         parse=parse_random,
     ),

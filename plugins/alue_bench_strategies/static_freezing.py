@@ -89,12 +89,12 @@ def parse_bottom_top(name: str) -> StaticFreezing | None:
     bottom, top = cell
     train_embeddings = layers != name
     if ("bottom" in layers and bottom == 0) or ("top" in layers and top == 0):
-        raise UsageError(f"strategy {name!r} freezes 0 layers somewhere; leave that part out, or say full")
+        raise UsageError(f"strategy {name!r} freezes 0 layers somewhere; leave that part out, or use full")
     if train_embeddings and bottom == 0:
-        raise UsageError(f"strategy {name!r}: without frozen bottom layers the embeddings train anyway; say {layers!r}")
+        raise UsageError(f"strategy {name!r}: without frozen bottom layers the embeddings train anyway; use {layers!r}")
     canonical = StaticFreezing(bottom, top, train_embeddings)
     if canonical.name != name:
-        raise UsageError(f"strategy {name!r} is written {canonical.name!r}")
+        raise UsageError(f"strategy {name!r} must be written {canonical.name!r}")
     return canonical
 
 

@@ -62,7 +62,7 @@ def killing_campaign(
         way: The way to execute it.
         kills: The number of kills.
         alone: The results of the undisturbed plan.
-        chance: The random generator that draws victims and moments.
+        chance: The random generator that chooses which process is killed, and when.
         cluster: The Ray cluster, if the way needs one.
         progress: Called with a line after each kill.
     """

@@ -156,7 +156,7 @@ def _parser() -> Parser:
     parser.add_argument("--executor", action="append", choices=list(WAYS), help="repeatable; default: all")
     parser.add_argument("--kills", type=int, default=KILLS, help=f"of each campaign; default: {KILLS}")
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"the plan has {len(STRATEGIES)} runs for each")
-    parser.add_argument("--seed", type=int, default=SEED, help="draws victims and moments")
+    parser.add_argument("--seed", type=int, default=SEED, help="chooses which process is killed, and when")
     parser.add_argument("--together", type=int, default=0, help=f"invocations at once; default: {TOGETHER}")
     parser.add_argument("--server-away", type=float, default=0.0, help=f"seconds; default: {AWAY_S:.0f}")
     parser.add_argument("--disk-full", action="store_true", help="needs root, to mount a small disk")

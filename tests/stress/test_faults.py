@@ -32,8 +32,8 @@ def test_a_plan_that_is_killed_and_one_that_many_do_end_as_one_left_alone(tmp_pa
     for campaign in (killed, together):
         assert campaign["good"]
         assert campaign["other_scores"] == 0
-        for found in campaign["verdicts"]:
-            assert (found["finished"], found["lost"], found["doubled"], found["running"]) == (4, 0, 0, 0)
+        for judged in campaign["verdicts"]:
+            assert (judged["finished"], judged["lost"], judged["doubled"], judged["running"]) == (4, 0, 0, 0)
 
 
 def run(fingerprint: str, status: str = "FINISHED", *, process: str = "1", start: int = 0, end: int = 1) -> StoredRun:
@@ -54,9 +54,9 @@ class TestVerdict:
         ],
     )
     def test_of_what_is_not(self, runs: list[StoredRun], what: str) -> None:
-        found = verdict(runs, {"a", "b"})
-        assert not found.good
-        assert {name for name in ("lost", "doubled", "running") if getattr(found, name)} == {what}
+        judged = verdict(runs, {"a", "b"})
+        assert not judged.good
+        assert {name for name in ("lost", "doubled", "running") if getattr(judged, name)} == {what}
 
 
 def test_the_gap_is_between_runs_of_one_process() -> None:

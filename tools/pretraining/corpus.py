@@ -29,17 +29,17 @@ class Source:
     file: str
     weight: float
     """The share of training sequences drawn from the file."""
-    tokeniser_weight: float
+    tokenizer_weight: float
     """The number of times that each line is read when the vocabulary is learnt; below one, the share of lines read."""
     scrubbed: bool = False
     """True if the publisher removed mentions and links, which the posts of the tasks still have."""
 
 
 SOURCES = (
-    Source("books", "books_msa.txt.xz", weight=0.35, tokeniser_weight=0.10),
-    Source("news", "news_msa.txt.xz", weight=0.10, tokeniser_weight=0.7),
-    Source("posts", "tweets_mixed.txt.xz", weight=0.38, tokeniser_weight=3, scrubbed=True),
-    Source("dialect", "levantine_dialect.txt.xz", weight=0.17, tokeniser_weight=4),
+    Source("books", "books_msa.txt.xz", weight=0.35, tokenizer_weight=0.10),
+    Source("news", "news_msa.txt.xz", weight=0.10, tokenizer_weight=0.7),
+    Source("posts", "tweets_mixed.txt.xz", weight=0.38, tokenizer_weight=3, scrubbed=True),
+    Source("dialect", "levantine_dialect.txt.xz", weight=0.17, tokenizer_weight=4),
 )
 
 _NOT_LETTERS = re.compile(r"[^ء-غف-ي0-9a-z]+")

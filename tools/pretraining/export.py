@@ -15,7 +15,7 @@ from transformers import BertForPreTraining, PreTrainedTokenizerFast
 from tools.pretraining import checkpoint as checkpoints
 from tools.pretraining.checkpoint import Checkpoint
 from tools.pretraining.recipe import Recipe
-from tools.pretraining.tokeniser import SPECIAL
+from tools.pretraining.tokenization import SPECIAL
 
 LIMIT_BYTES = 20_000_000
 """The largest accepted size of an exported folder."""

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 from transformers import BertForPreTraining
 
 from tools.pretraining.model import new_model
-from tools.pretraining.tokeniser import SPECIAL
+from tools.pretraining.tokenization import SPECIAL
 
 Floats = NDArray[np.float64]
 

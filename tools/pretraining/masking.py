@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.pretraining.tokeniser import MASK, SPECIAL
+from tools.pretraining.tokenization import MASK, SPECIAL
 
 Ids = NDArray[np.int64]
 Flags = NDArray[np.bool_]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from tools.pretraining import tokeniser
+from tools.pretraining import tokenization
 from tools.pretraining.corpus import SOURCES, Counts, Overlap, Source, clean, read_lines, task_texts, with_mentions
 from tools.pretraining.sampling import save_streams
 
@@ -35,7 +35,9 @@ def prepare(corpus: Path, tasks: Path | None, out: Path, vocabulary: int, learnt
     overlap = Overlap(task_texts(tasks) if tasks else ())
     counts = {source.name: Counts() for source in SOURCES}
     lines = {source.name: list(clean(read_lines(corpus, source), overlap, counts[source.name])) for source in SOURCES}
-    tokenizer = tokeniser.load(learnt) if learnt else tokeniser.learn(vocabulary_lines(SOURCES, lines), vocabulary)
+    tokenizer = (
+        tokenization.load(learnt) if learnt else tokenization.learn(vocabulary_lines(SOURCES, lines), vocabulary)
+    )
     tokenizer.save(str(out / "tokenizer.json"))
     train, held_out = {}, {}
     for source in SOURCES:
@@ -50,7 +52,7 @@ def prepare(corpus: Path, tasks: Path | None, out: Path, vocabulary: int, learnt
         "lines": {name: asdict(count) for name, count in counts.items()},
         "pieces": {name: len(stream) for name, stream in train.items()},
         "unknown_per_million": {
-            name: round(1e6 * float(np.mean(stream == tokeniser.UNK))) for name, stream in train.items()
+            name: round(1e6 * float(np.mean(stream == tokenization.UNK))) for name, stream in train.items()
         },
     }
     (out / "corpus.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
@@ -65,7 +67,7 @@ def decorated(source: Source, lines: list[str]) -> list[str]:
 def vocabulary_lines(sources: Iterable[Source], lines: dict[str, list[str]]) -> Iterable[str]:
     """Yield the lines from which the vocabulary is learnt, repeated by the sources' tokenizer weights."""
     for source in sources:
-        yield from tokeniser.repeated(decorated(source, lines[source.name]), source.tokeniser_weight)
+        yield from tokenization.repeated(decorated(source, lines[source.name]), source.tokenizer_weight)
 
 
 def encode(tokenizer: Tokenizer, lines: list[str], chunk: int = 5_000) -> NDArray[np.uint16]:
@@ -73,7 +75,7 @@ def encode(tokenizer: Tokenizer, lines: list[str], chunk: int = 5_000) -> NDArra
     parts: list[NDArray[np.uint16]] = []
     for start in range(0, len(lines), chunk):
         encodings = tokenizer.encode_batch_fast(lines[start : start + chunk], add_special_tokens=False)
-        parts += [np.array([*encoding.ids, tokeniser.SEP], np.uint16) for encoding in encodings]
+        parts += [np.array([*encoding.ids, tokenization.SEP], np.uint16) for encoding in encodings]
     return np.concatenate(parts)
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tools.pretraining.masking import Flags, Ids, mask_words
 from tools.pretraining.relations import Pieces, Relation, related
-from tools.pretraining.tokeniser import CLS, SEP, SPECIAL
+from tools.pretraining.tokenization import CLS, SEP, SPECIAL
 
 NO_LABEL = -100
 """The target of positions and sequences that the loss ignores."""

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Show or clear the cache, which holds only what can be computed again.", no_args_is_help=True)
+app = typer.Typer(help="Show or clear the cache. Everything in it can be computed again.", no_args_is_help=True)
 
 
 @app.command("status")
 def status() -> None:
-    """Show the stored outputs of frozen layers, and how much room they and the token ids take."""
+    """Show the stored outputs of frozen layers, and the disk space that they and the token ids use."""
     from alue_bench.cli.views.console import results
     from alue_bench.cli.views.tables import print_table
     from alue_bench.contract.byte_sizes import parse_size, readable
@@ -33,7 +33,7 @@ def status() -> None:
         print_table(console, ("frozen layers of", "depth", "split", "size", "last used"), rows)
     for line in (
         f"Outputs of frozen layers: {readable(sum(entry.bytes for entry in entries))}, entries: {len(entries)}; "
-        f"a run keeps up to {DEFAULT_CACHE_SIZE} unless told otherwise",
+        f"limit of a run: {DEFAULT_CACHE_SIZE} (change it with --cache-size)",
         f"Token ids: {readable(_size_of(_tokens_folder()))}",
         f"Checkpoints of interrupted trainings: {readable(_size_of(_checkpoint_folder()))}",
         f"Cache folder: {cache_folder()}",
@@ -47,7 +47,7 @@ def clear(
         bool, typer.Option("--all", help="Also remove token ids and checkpoints of interrupted trainings.")
     ] = False,
 ) -> None:
-    """Remove the stored outputs of frozen layers. What is needed again is computed again."""
+    """Remove the stored outputs of frozen layers. They are computed again when needed."""
     from alue_bench.cli.views.console import results
     from alue_bench.contract.byte_sizes import parse_size, readable
     from alue_bench.contract.errors import UnavailableError
@@ -63,7 +63,9 @@ def clear(
             left = _size_of(folder)
             freed += before - left
             if left:
-                problems.append(f"{folder} cannot be removed completely: {readable(left)} are left")
+                problems.append(
+                    f"{folder} cannot be removed completely ({readable(left)} are left); check its permissions"
+                )
     results().print(f"Freed {readable(freed)}")
     if problems:
         raise UnavailableError("; ".join(problems))

@@ -37,15 +37,15 @@ def compare(
         int,
         typer.Option(
             min=0,
-            help="Also test over examples alone, with this many resamples; this tells of these trained models, not of "
-            "other seeds. Shown in csv and json.",
+            help="Also run a bootstrap test over test examples only, with this many resamples. It holds for these "
+            "trained models, not for other seeds. Shown in csv and json.",
         ),
     ] = 0,
 ) -> None:
     """Compare strategies: score, change, significance, runtime, parameters, FLOPs, memory, energy.
 
-    A table for each task and model, and for each set of conditions: runs on different hardware, data or settings never
-    stand in one.
+    Prints one table for each task, model and set of conditions: runs with different hardware, data or settings are
+    never compared in one table.
 
     `alue-bench compare`  (everything in the store)
 

@@ -63,9 +63,9 @@ def verify(
     sample: Annotated[bool, typer.Option("--sample", help="Check the embedded sample.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Read every row and report bad ones as file:line, counts by split and label, duplicates, overlap.
+    """Read every row, and report bad rows by file and line, counts by label, duplicates, and overlap of splits.
 
-    Exit code 1 where a row is bad, or a file is missing or cannot be read.
+    Exit code 1 if a row is bad, or a file is missing or cannot be read.
     """
     from alue_bench.cli.views.console import print_document, remarks, results
     from alue_bench.data.location import given_data_folder, locate
@@ -108,7 +108,7 @@ def add(
 
     registry: Registry = context.obj
     task = registry.task(task_name)
-    found = _official_files(task, path)
+    sources = _official_files(task, path)
     target = user_data_folder()
     console = results()
     try:
@@ -117,27 +117,27 @@ def add(
     except OSError as error:
         raise UnavailableError(f"the data folder {target} is not writable: {error.strerror}") from error
     try:
-        for relative, source in found.items():
+        for relative, source in sources.items():
             (staging / relative).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, staging / relative)
         report = verify_task(task, DataFolder(staging, "real"))
         for file in report.files:  # say it of the user's file, not of our copy
-            file.path = found[file.path.relative_to(staging).as_posix()]
+            file.path = sources[file.path.relative_to(staging).as_posix()]
         for relative, why in report.unusable.items():
-            raise DataError(f"{why.replace(str(staging / relative), str(found[relative]))}; nothing was added")
+            raise DataError(f"{why.replace(str(staging / relative), str(sources[relative]))}; nothing was added")
         _show(console, report, "real")
         if report.bad_rows and not drop_bad:
             raise DataError(
-                f"{report.bad_rows} bad rows (listed above); nothing was added. Mend them, or add the files as they "
-                "are with --drop-bad and run with --drop-bad"
+                f"{report.bad_rows} bad rows (listed above); nothing was added. Correct them, or add the files "
+                "unchanged with --drop-bad and run with --drop-bad"
             )
-        for relative in found:
+        for relative in sources:
             (target / relative).parent.mkdir(parents=True, exist_ok=True)
             os.replace(staging / relative, target / relative)
-        _update_manifest(target, found, report)
+        _update_manifest(target, sources, report)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    console.print(f"Added {len(found)} files to {target}")
+    console.print(f"Added {len(sources)} files to {target}")
     if report.missing:
         console.print(f"Still missing: {', '.join(report.missing)}", style="yellow")
 
@@ -149,7 +149,7 @@ def _official_files(task: Task, path: Path) -> dict[str, Path]:
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder; {expected}")
     names = Counter(Path(relative).name for relative in dict.fromkeys(wanted))
-    found: dict[str, Path] = {}
+    sources: dict[str, Path] = {}
     for relative in dict.fromkeys(wanted):
         place = Path(relative)
         there = [path] if path.is_file() else sorted(path.rglob(glob.escape(place.name)))
@@ -165,10 +165,10 @@ def _official_files(task: Task, path: Path) -> dict[str, Path]:
                 f"{path} holds more than one {relative}: {best[0]} and {best[1]}; name the folder of one of them"
             )
         if best:
-            found[relative] = best[0]
-    if not found:
+            sources[relative] = best[0]
+    if not sources:
         raise DataError(f"{path} holds none of the official files; {expected}")
-    return found
+    return sources
 
 
 def _parts_alike(path: Path, wanted: Path) -> int:

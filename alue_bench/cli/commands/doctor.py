@@ -21,7 +21,7 @@ def doctor(
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow tracking store, as for run.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder with the official files.")] = None,
 ) -> None:
-    """Check versions, device, plugins, data, models and the tracking store. Exit code 1 where something is wrong."""
+    """Check versions, device, plugins, data, models and the tracking store. Exit code 1 if something is wrong."""
     from rich.table import Table
 
     from alue_bench.cli.views.console import results, styled
@@ -41,14 +41,14 @@ def _findings(registry: Registry, uri: str | None, data_dir: Path | None) -> Ite
     from alue_bench.training.device.precision import resolve_device, resolve_precision
 
     device = resolve_device("auto")
-    found = environment(device)
-    libraries = ", ".join(f"{name} {version}" for name, version in found["libraries"].items())
-    yield "versions", "ok", f"Python {found['python']}, {libraries}"
-    hardware = found["hardware"]
+    description = environment(device)
+    libraries = ", ".join(f"{name} {version}" for name, version in description["libraries"].items())
+    yield "versions", "ok", f"Python {description['python']}, {libraries}"
+    hardware = description["hardware"]
     yield "device", "ok", f"{device}: {hardware.get('accelerator') or hardware['processor']}"
     precision = resolve_precision("auto", device)
-    yield "precision", "ok", f"{precision} is what --precision auto takes here"
-    threads, cores = hardware["threads"], found["cpu_affinity"]
+    yield "precision", "ok", f"--precision auto selects {precision} here"
+    threads, cores = hardware["threads"], description["cpu_affinity"]
     state = "note" if threads > cores else "ok"
     yield "threads", state, f"torch uses {threads} threads on {cores} cores; OMP_NUM_THREADS changes it"
     for report in registry.reports:

@@ -27,8 +27,8 @@ def export(
 ) -> None:
     """Write results as tidy tables, JSON with environments, and a reproducibility checklist.
 
-    runs (a row a run), metrics (a row a run and metric), comparison (a row a strategy, with tests), comparison.md,
-    results.json, checklist.md.
+    Writes runs (one row per run), metrics (one row per run and metric), comparison (one row per strategy, with tests),
+    comparison.md, results.json and checklist.md.
 
     `alue-bench export appendix --data-source real`
     """

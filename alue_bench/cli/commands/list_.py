@@ -36,14 +36,14 @@ def tasks(
 
     registry: Registry = context.obj
     given = given_data_folder(data_dir)
-    found = []
+    entries = []
     for name, declared in sorted(registry.tasks.items()):
         task = declared.value
         try:
             data: str = locate(task, given=given, sample=False).kind
         except DataError:
             data = "missing"
-        found.append(
+        entries.append(
             {
                 "name": name,
                 "title": task.title,
@@ -63,7 +63,7 @@ def tasks(
             }
         )
     if as_json:
-        _print_json(found)
+        _print_json(entries)
         return
     rows = [
         (
@@ -79,7 +79,7 @@ def tasks(
             str(task["primary"]),
             str(task["data"]),
         )
-        for task in found
+        for task in entries
     ]
     _print_table(("task", "what", "predicts", "primary metric", "data"), rows)
 
@@ -92,7 +92,7 @@ def models(context: typer.Context, as_json: Json = False) -> None:
     from alue_bench.training.pretrained.loading import locate_checkpoint
 
     registry: Registry = context.obj
-    found = []
+    entries = []
     for name, declared in sorted(registry.models.items()):
         model = declared.value
         try:
@@ -100,7 +100,7 @@ def models(context: typer.Context, as_json: Json = False) -> None:
             available = "yes"
         except UnavailableError as error:
             available = str(error)
-        found.append(
+        entries.append(
             {
                 "name": name,
                 "title": model.title,
@@ -113,9 +113,9 @@ def models(context: typer.Context, as_json: Json = False) -> None:
             }
         )
     if as_json:
-        _print_json(found)
+        _print_json(entries)
         return
-    rows = [(str(m["name"]), str(m["title"]), str(m["checkpoint"]), str(m["available"])) for m in found]
+    rows = [(str(m["name"]), str(m["title"]), str(m["checkpoint"]), str(m["available"])) for m in entries]
     _print_table(("model", "what", "checkpoint", "available"), rows)
 
 
@@ -149,7 +149,9 @@ def strategies(
     strategy: Annotated[
         list[str] | None,
         typer.Option(
-            "--strategy", "-s", help="Strategy to show; repeatable. Without --model: how strategies are written."
+            "--strategy",
+            "-s",
+            help="Strategy to show; repeatable. Without --model: show how names of strategies are written.",
         ),
     ] = None,
     tokens: Annotated[
@@ -162,7 +164,7 @@ def strategies(
     registry: Registry = context.obj
     if model is None:
         if _was_given(context, "tokens"):
-            raise UsageError("--tokens is the length for which a model's FLOPs are counted; add --model")
+            raise UsageError("--tokens needs --model; it sets the text length for which that model's FLOPs are counted")
         families = registry.families_of(strategy) if strategy else [declared.value for declared in registry.families]
         if as_json:
             _print_json(
@@ -179,9 +181,9 @@ def strategies(
     from alue_bench.report.numbers import percent
 
     names = strategy or [example for declared in registry.families for example in declared.value.examples]
-    found = [_effect(registry, name, resolve_model(model, registry), tokens) for name in names]
+    entries = [_effect(registry, name, resolve_model(model, registry), tokens) for name in names]
     if as_json:
-        _print_json(found)
+        _print_json(entries)
         return
     effects: list[tuple[str, ...]] = [
         (e["strategy"], e["reason"], "", "", "")
@@ -193,10 +195,10 @@ def strategies(
             percent(e["trainable"] / e["total"], 1),
             percent(e["flops_saved"], 1),
         )
-        for e in found
+        for e in entries
     ]
     columns = ("strategy", "frozen", "trainable parameters", "of all", f"FLOPs saved ({tokens} tokens)")
-    _print_table(columns, effects, title=f"{model}: {found[0].get('total', 0):,} parameters" if found else None)
+    _print_table(columns, effects, title=f"{model}: {entries[0].get('total', 0):,} parameters" if entries else None)
 
 
 @app.command("studies")
@@ -206,7 +208,7 @@ def studies(context: typer.Context, as_json: Json = False) -> None:
     from alue_bench.cli.study import read_study
 
     registry: Registry = context.obj
-    found = []
+    entries = []
     for name, declared in sorted(registry.studies.items()):
         entry: dict[str, Any] = {"name": name, "from": str(declared.origin), "file": str(declared.value)}
         try:
@@ -217,12 +219,12 @@ def studies(context: typer.Context, as_json: Json = False) -> None:
             entry["for"] = content.pop("command", "run")
             entry |= {"command": f"alue-bench {entry['for']} --config {name}", "title": content.pop("title", "")}
             entry["options"] = content
-        found.append(entry)
+        entries.append(entry)
     if as_json:
-        _print_json(found)
+        _print_json(entries)
         return
     # Where each comes from stands in the JSON: a name that is cut in two cannot be copied.
-    rows = [(entry["name"], entry.get("for", "–"), entry.get("title") or entry.get("problem", "")) for entry in found]
+    rows = [(entry["name"], entry.get("for", "–"), entry.get("title") or entry.get("problem", "")) for entry in entries]
     _print_table(("study", "for", "what"), rows)
 
 
@@ -258,7 +260,7 @@ def _effect(registry: Registry, name: str, model: Model, tokens: int) -> dict[st
     full = training_flops(whole, FreezePlan(shape), lengths, epochs=1)
     return {
         "strategy": strategy.name,
-        "frozen": outlined.describe() + (", to begin with" if strategy.revisions() else ""),
+        "frozen": outlined.describe() + (" at first" if strategy.revisions() else ""),
         "changes": strategy.revisions() is not None,
         "trainable": counts.trainable,
         "total": count_parameters(whole, FreezePlan(shape)).total,

@@ -30,9 +30,9 @@ def report(
         str | None, typer.Option(help="Metric, such as f1_micro. Default: the primary metric of each task.")
     ] = None,
 ) -> None:
-    """Write the results as one page: a sentence for each task, tables, figures, and the paper's numbers beside ours.
+    """Write the results as one page: findings for each task, tables, figures, and the paper's numbers beside ours.
 
-    The HTML page holds everything it shows; nothing is fetched when it is opened.
+    The HTML page is self-contained: nothing is fetched when it is opened.
 
     `alue-bench report`  (everything in the store, as report.html)
 

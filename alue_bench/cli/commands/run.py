@@ -21,8 +21,8 @@ from alue_bench.planning.request import Overrides
 def run(context: typer.Context, given: Given) -> None:
     """Fine-tune every combination of tasks, models, strategies and seeds, and record it in MLflow.
 
-    Shows the plan first, then progress, then a table with the change against full fine-tuning. Finished runs are not
-    repeated: the same command again goes on where it stopped.
+    Shows the plan first, then progress, then a table of scores with the change relative to full fine-tuning. Finished
+    runs are not repeated: to continue an interrupted plan, run the same command again.
 
     `alue-bench run --strategy bottom3top4`  (everything available, offline)
 
@@ -50,7 +50,7 @@ def run_plan(
 
     streams = Streams.of_command(as_json=output.json)
     streams.warn_of_plugins(registry)
-    invocation = Invocation(registry, settings, streams)  # a wrong executor is told before the plan is made
+    invocation = Invocation(registry, settings, streams)  # a wrong executor is reported before the plan is made
     request = plan_request(settings, overrides)
     # A plan that may leave out what is missing is shown as things are: nothing is fetched for it.
     plan = build_plan(replace(request, download=not (output.dry_run and request.skip_missing)), registry)

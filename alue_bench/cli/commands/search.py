@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from alue_bench.search.observations import Evaluation
     from alue_bench.search.state import Asked, Done, SearchState
 
-GO_ON = "; the search goes by it. No run is lost: when the store answers again, the same command goes on"
+GO_ON = "; the search cannot continue without it. No run is lost: run the same command again once the store answers"
 
 
 @takes("search")
 def search(context: typer.Context, given: Given) -> None:
     """Find the cheapest layers to freeze that keep the score, without running the whole grid.
 
-    Runs are chosen one by one, by what the ones before tell. Settings are chosen by the dev split; the test split
-    reports. Finished runs, also those of a sweep, are not repeated, but count as spent. With --jobs the searches of
-    several tasks and models go on side by side, and so do the runs of each one's first look; the answers are the same.
+    Each run is chosen from the results so far. Settings are chosen by dev score; test scores are only reported.
+    Finished runs, also those of a sweep, are not repeated, but count towards the budget. With --jobs, the searches of
+    several tasks and models run in parallel, and so do the low-fidelity runs of each search; the answers are the same.
 
     `alue-bench search -t oold -m mini --tolerance 1%`
 
@@ -72,7 +72,7 @@ def _rules(settings: Mapping[str, Any]) -> Rules:
     question = filled(SearchOptions, settings)
     grid = parse_grid(question.grid or [WHOLE])
     if grid.strategies or grid.settings or grid.seeds:
-        raise UsageError("--grid of a search has the axes bottom and top alone; alue-bench sweep takes the others too")
+        raise UsageError("--grid of a search accepts only the axes bottom and top; use alue-bench sweep for other axes")
     return Rules(
         parse_amount("--tolerance", question.tolerance),
         parse_amount("--margin", question.margin),
@@ -103,7 +103,7 @@ def run_search(
 
     streams = Streams.of_command(as_json=output.json)
     streams.warn_of_plugins(registry)
-    invocation = Invocation(registry, settings, streams)  # a wrong executor is told before the plan is made
+    invocation = Invocation(registry, settings, streams)  # a wrong executor is reported before the plan is made
     plan, searches = _courses(plan_request(settings, overrides), rules, registry)
     streams.talk.print(question_view(plan, searches))
     if output.dry_run:
@@ -137,7 +137,7 @@ def run_search(
 def _courses(request: PlanRequest, rules: Rules, registry: Registry) -> tuple[Plan, list[SearchState]]:
     """Return the plan to begin with, and a search for each task and model.
 
-    Raises UsageError where there is nothing to search.
+    Raises UsageError if there is nothing to search.
     """
     from alue_bench.planning.build import Plan, build_plan
     from alue_bench.search.policy import Question, Step
@@ -149,7 +149,7 @@ def _courses(request: PlanRequest, rules: Rules, registry: Registry) -> tuple[Pl
     whole = [run for run in cells.runs if run.spec.strategy == full]
     if not whole:
         reasons = "; ".join(dict.fromkeys(skipped.reason for skipped in cells.skipped))
-        raise UsageError(f"nothing to search: {reasons or 'no task and model go together'}")
+        raise UsageError(f"nothing to search: {reasons or 'no task fits a model'}")
     groups: dict[tuple[str, str], list[PlannedRun]] = {}
     for run in cells.runs:
         groups.setdefault((run.spec.task, run.spec.model), []).append(run)
@@ -183,7 +183,7 @@ def _follow(
     A round has the next run of each search; with workers, also the runs that will be asked for whatever those give.
 
     Returns:
-        What stopped it from outside; None where nothing did.
+        What stopped it from outside; None if nothing did.
     """
     from alue_bench.planning.build import Plan
 
@@ -212,7 +212,7 @@ def _with_predictions(execution: Execution, invocation: Invocation, progress: Se
     if execution.stop is not None or not lacking:
         return execution
     for outcome in lacking:
-        progress.warned(f"{outcome.spec.label} was recorded without dev predictions; it is done again")
+        progress.warned(f"{outcome.spec.label} was recorded without dev predictions; it is repeated")
     again = invocation.execute(Plan([outcome.planned for outcome in lacking]), progress, rerun=True)
     kept = [outcome for outcome in execution.outcomes if all(outcome is not one for one in lacking)]
     return replace(execution, outcomes=kept + again.outcomes, stop=again.stop)
@@ -255,7 +255,9 @@ def _done(asked: Asked, outcome: Outcome, invocation: Invocation) -> Done:
     step, inputs, results = asked.step, outcome.planned.inputs, _results(invocation, outcome.run_id)
     dev_table = read_dev_predictions(results, outcome.run_id)
     if dev_table is None:
-        raise UnavailableError(f"the tracking store does not give the dev predictions of {outcome.run_id} back{GO_ON}")
+        raise UnavailableError(
+            f"the dev predictions of run {outcome.run_id} cannot be read from the tracking store{GO_ON}"
+        )
     metrics, trained_on = outcome.metrics, inputs.train_task
 
     @cache
@@ -280,7 +282,7 @@ def _done(asked: Asked, outcome: Outcome, invocation: Invocation) -> Done:
 
 
 def _results(invocation: Invocation, run_id: str) -> Any:
-    """Return the results to read the files of one run from. Raise UnavailableError where the store does not answer."""
+    """Return the results to read the files of one run from. Raise UnavailableError if the store does not answer."""
     from alue_bench.tracking.reading import read_runs
 
     try:
@@ -291,12 +293,12 @@ def _results(invocation: Invocation, run_id: str) -> Any:
 
 def _metrics(searched: Iterable[tuple[SearchState, Any]]) -> dict[str, float]:
     """Return the metrics of the parent run."""
-    found = {}
+    values = {}
     for search, decision in searched:
-        found[f"search/{search.task}/{search.model}/compute_share"] = search.share(decision.spent)
+        values[f"search/{search.task}/{search.model}/compute_share"] = search.share(decision.spent)
         if decision.unlearnt is None:
-            found[f"search/{search.task}/{search.model}/cost_of_full"] = decision.best.candidate.cost
-    return found
+            values[f"search/{search.task}/{search.model}/cost_of_full"] = decision.best.candidate.cost
+    return values
 
 
 def _counted(searches: list[SearchState]) -> str:

@@ -31,7 +31,9 @@ RECORD = "submission.json"
 
 def submit(
     context: typer.Context,
-    output: Annotated[Path, typer.Argument(help="New folder for the files; NAME.zip beside it holds them too.")],
+    output: Annotated[
+        Path, typer.Argument(help="New folder for the files. They are also written to NAME.zip beside it.")
+    ],
     task: Annotated[
         list[str] | None,
         options.what("--task", "-t", help="Task; repeatable. Default: every task with a leaderboard."),
@@ -48,16 +50,16 @@ def submit(
     ] = None,
     data_dir: Annotated[Path | None, options.declared("data_dir")] = None,
     sample: Annotated[
-        bool, options.which("--sample", help="Take runs on the embedded sample, as a rehearsal.")
+        bool, options.which("--sample", help="Use runs on the embedded sample, to rehearse a submission.")
     ] = False,
     experiment: Annotated[str | None, options.declared("experiment")] = None,
     tracking_uri: Annotated[str | None, options.declared("tracking_uri")] = None,
     as_json: Annotated[bool, options.declared("json")] = False,
 ) -> None:
-    """Write the files that the ALUE leaderboard takes: for each task the predictions of the run that is best on dev.
+    """Write the files for the ALUE leaderboard: for each task, the predictions of the run with the best dev score.
 
-    Every row is checked against the official file: their number, their order, identifiers and labels. Says which files
-    are missing, and the command that would fill them. Does not upload anything.
+    Checks the number, order, identifiers and labels of the rows against the official file. Names the files that are
+    missing, and the commands that produce them. Uploads nothing.
 
     `alue-bench submit to-alue --data-dir DIR`
 
@@ -128,9 +130,9 @@ class _Asked:
 
 
 def _command(lacking: MissingSubmission, asked: _Asked, results: Results, registry: Registry) -> str:
-    """Return the command that fills a gap; empty where none does.
+    """Return the command that fills a gap; empty if none does.
 
-    It does the best run of the task again, with the settings that it had; where there is none, what was asked for, or
+    It does the best run of the task again, with the settings that it had; if there is none, what was asked for, or
     what all runs of the other tasks have in common.
     """
     from alue_bench.tracking.reproduction import options_of
@@ -241,7 +243,7 @@ def _show(
             streams.talk.print(f"{one.submission.file}: passed over {reason}", style="yellow")
     for lacking in missing:
         command = commands[lacking.task.name]
-        then = f"; fill it with: {command}" if command else ""
+        then = f"; produce it with: {command}" if command else ""
         if command and parent:
             then += "; then leave out --parent, or name the new plan's run"
         streams.talk.print(

@@ -38,8 +38,8 @@ def sweep(context: typer.Context, given: Given) -> None:
     """Fine-tune every setting of a grid of frozen layers, and recommend one.
 
     Draws heat maps of score and training time and the Pareto front of the two, and names the fastest setting whose
-    score on the dev split is within the tolerance of full fine-tuning, with the loss to expect on the test split and
-    the time saved. Finished runs are not repeated: the same command again goes on where it stopped.
+    score on the dev split is within the tolerance of full fine-tuning, with its loss on the test split and the time
+    saved. Finished runs are not repeated: to continue an interrupted plan, run the same command again.
 
     `alue-bench sweep -t mdd -m mini`  (every pair of bottom and top layers: 91 runs)
 
@@ -83,7 +83,7 @@ def run_sweep(
     streams = Streams.of_command(as_json=output.json)
     streams.warn_of_plugins(registry)
     tolerance = parse_tolerance(filled(SweepOptions, settings).tolerance)
-    invocation = Invocation(registry, settings, streams)  # a wrong executor is told before the plan is made
+    invocation = Invocation(registry, settings, streams)  # a wrong executor is reported before the plan is made
     request = sweep_request(settings, overrides)
     plan = build_plan(replace(request, download=not (output.dry_run and request.skip_missing)), registry)
     order = spread_out(plan.runs)
@@ -99,13 +99,15 @@ def run_sweep(
         invocation.start_parent(plan, name=f"sweep of {len(plan.runs)} runs", tags={"sweep.order": order.describe()})
         execution = invocation.execute(plan, (progress_of or grid_progress_of)(plan, streams.talk))
         outcomes = in_reading_order(execution.outcomes)
-        found = [] if execution.stop else list(_concluded(outcomes, tolerance))
-        document = invocation.document(execution) | {"sweep": _described(order, tolerance, found)}
-        if found:
-            best_effort("no figures of the grid", lambda: _keep_figures(found, invocation, streams.warn), streams.warn)
-        invocation.finish_parent(document, execution, _headline(found))
-        if found:
-            for group, recommendation in found:
+        conclusions = [] if execution.stop else list(_concluded(outcomes, tolerance))
+        document = invocation.document(execution) | {"sweep": _described(order, tolerance, conclusions)}
+        if conclusions:
+            best_effort(
+                "no figures of the grid", lambda: _keep_figures(conclusions, invocation, streams.warn), streams.warn
+            )
+        invocation.finish_parent(document, execution, _headline(conclusions))
+        if conclusions:
+            for group, recommendation in conclusions:
                 streams.result(grid_result(group, recommendation))
         elif outcomes:
             streams.result(result_view(outcomes))
@@ -135,7 +137,7 @@ def sweep_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequ
 
 
 def _check_said_once(grid: Grid, settings: Mapping[str, Any], overrides: Overrides) -> None:
-    """Raise UsageError where an axis of the grid has values by an option or a study too."""
+    """Raise UsageError if an axis of the grid has values by an option or a study too."""
     given = {
         name: origin
         for origin, values in overrides
@@ -148,13 +150,13 @@ def _check_said_once(grid: Grid, settings: Mapping[str, Any], overrides: Overrid
         name, origin = twice[0].replace("_", "-"), given.get(twice[0], "command line")
         said = f"--{name}" if origin == "command line" else f"{name} of {origin}"
         axis = "seed" if twice[0] == "seeds" else name
-        raise UsageError(f"{said} and --grid {axis}=… both say it; give one of them")
+        raise UsageError(f"{said} and --grid {axis}=… set the same value twice; give only one of them")
 
 
-Found = list["tuple[Group, Recommendation | None]"]
+Conclusions = list["tuple[Group, Recommendation | None]"]
 
 
-def _concluded(outcomes: list[Any], tolerance: float) -> Found:
+def _concluded(outcomes: list[Any], tolerance: float) -> Conclusions:
     """Return each grid with what to recommend of it."""
     from alue_bench.cli.views.grid_view import table_of
     from alue_bench.report.grid import groups, recommend
@@ -162,14 +164,14 @@ def _concluded(outcomes: list[Any], tolerance: float) -> Found:
     return [(group, recommend(group.cells, tolerance)) for group in groups(table_of(outcomes)) if len(group.cells)]
 
 
-def _keep_figures(found: Found, invocation: Invocation, warn: Callable[[str], None]) -> None:
+def _keep_figures(conclusions: Conclusions, invocation: Invocation, warn: Callable[[str], None]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        _draw(found, Path(scratch), warn)
+        _draw(conclusions, Path(scratch), warn)
         invocation.add_to_parent(Path(scratch), into=FOLDER)
 
 
-def _draw(found: Found, folder: Path, warn: Callable[[str], None]) -> None:
-    """Draw three PNG files of each grid. One that cannot be drawn is told, and the others are drawn."""
+def _draw(conclusions: Conclusions, folder: Path, warn: Callable[[str], None]) -> None:
+    """Draw three PNG files of each grid. One that cannot be drawn is reported, and the others are drawn."""
     from alue_bench.messages.display import file_name
     from alue_bench.messages.figure_text import literal_text
     from alue_bench.report.grid import pareto_figure, runtime_map, score_map
@@ -178,17 +180,17 @@ def _draw(found: Found, folder: Path, warn: Callable[[str], None]) -> None:
         with literal_text():
             draw(group, recommendation).savefig(path, dpi=110)
 
-    for group, recommendation in found:
+    for group, recommendation in conclusions:
         for name, draw in (("score", score_map), ("runtime", runtime_map), ("pareto", pareto_figure)):
             path = folder / file_name(group.name, f"-{name}.png")
             drawing = partial(draw_one, draw, path, group, recommendation)
             best_effort(f"no figure {path.name}", drawing, warn)
 
 
-def _headline(found: Found) -> dict[str, float]:
+def _headline(conclusions: Conclusions) -> dict[str, float]:
     """Return the metrics of the parent run that tell its recommendations."""
     shown = {}
-    for group, recommendation in found:
+    for group, recommendation in conclusions:
         if recommendation is not None:
             values = recommendation.as_dict()
             for name in ("test_score", "test_change", "train_s", "saving"):
@@ -197,7 +199,7 @@ def _headline(found: Found) -> dict[str, float]:
     return shown
 
 
-def _described(order: Order, tolerance: float, found: Found) -> dict[str, Any]:
+def _described(order: Order, tolerance: float, conclusions: Conclusions) -> dict[str, Any]:
     """Return the part of the document that a sweep adds."""
     from alue_bench.report.grid import nothing_learnt, pareto_front
 
@@ -217,6 +219,6 @@ def _described(order: Order, tolerance: float, found: Found) -> dict[str, Any]:
                     for row in pareto_front(group.cells).to_dict("records")
                 ],
             }
-            for group, recommendation in found
+            for group, recommendation in conclusions
         ],
     }

@@ -15,8 +15,8 @@ def sync(
 ) -> None:
     """Write results that are kept on this machine to the tracking store, and remove them here.
 
-    A run whose store was away, locked or full keeps its result below the state folder. Doing this twice, or from two
-    processes at once, doubles nothing. Exit code 1 where a result is left.
+    If the store is unreachable, locked or full, results are kept on this machine, in the state folder. Running sync
+    twice, or in two processes at once, writes no result twice. Exit code 1 if a result could not be written.
     """
     from alue_bench.cli.invocation import report_sent
     from alue_bench.cli.views.console import remarks
@@ -39,7 +39,7 @@ def sync(
             left += count
             talk.print(
                 f"{count} results are still kept in {spool.folder}: {str(error).partition(';')[0]}; restore it in "
-                "MLflow, and give the same command again",
+                "MLflow, and run the same command again",
                 style="yellow",
             )
             continue
@@ -54,18 +54,18 @@ def sync(
         left += len(recorder.spool.entries())
     if problems:
         raise UnavailableError(
-            f"{problems[0].partition(';')[0]}; {left} results are still kept in {spool_folder()}: give the same "
+            f"{problems[0].partition(';')[0]}; {left} results are still kept in {spool_folder()}: run the same "
             "command again once the store answers"
         )
     for other in sorted({spool.store for spool in spools} - {store}):
         count = sum(len(spool.entries()) for spool in spools if spool.store == other)
         talk.print(
-            f"{count} results of another store are kept here; write them with: "
+            f"{count} results for another store are kept on this machine; write them there with: "
             f"{command_line('sync', options={'tracking_uri': other})}"
         )
     damaged = damaged_entries()
     for path in damaged:
         talk.print(f"{path} is damaged and cannot be written anywhere", style="red")
     if not spools and not damaged:
-        talk.print("Nothing is kept on this machine: every result is in its store")
+        talk.print("No results are waiting on this machine: every result is in its store")
     raise typer.Exit(1 if left or damaged else 0)

@@ -83,12 +83,12 @@ def runs_page(served: str, connection: Connection) -> str:
 
 def comparison_page(served: str, connection: Connection) -> str | None:
     """Return the address of the comparison of the newest plan's runs; None if there are none, or too many."""
-    found = connection.client.search_runs([connection.experiment_id], "tags.kind = 'plan'", max_results=1)
-    if not found:
+    plans = connection.client.search_runs([connection.experiment_id], "tags.kind = 'plan'", max_results=1)
+    if not plans:
         return None
     children = connection.client.search_runs(
         [connection.experiment_id],
-        f"tags.mlflow.parentRunId = '{found[0].info.run_id}' and attributes.status = 'FINISHED'",
+        f"tags.mlflow.parentRunId = '{plans[0].info.run_id}' and attributes.status = 'FINISHED'",
         max_results=MOST_COMPARED + 1,
     )
     if not 1 < len(children) <= MOST_COMPARED:

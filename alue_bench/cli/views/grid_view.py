@@ -71,7 +71,7 @@ class GridProgress(LiveProgress):
         self._now: set[Cell] = set()
 
     def above(self) -> RenderableType | None:
-        """Return the current grid; None where the current run belongs to none."""
+        """Return the current grid; None if the current run belongs to none."""
         cells = self._cells.get(self._at) if self._at else None
         if not cells or self._at is None:
             return None

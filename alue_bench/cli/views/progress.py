@@ -91,7 +91,7 @@ class _ProgressBelow(Progress):
     above: Callable[[], RenderableType | None] = staticmethod(lambda: None)
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """Yield the view above the bars, where there is one, and the bars."""
+        """Yield the view above the bars, if there is one, and the bars."""
         view = self.above()
         if view is not None:
             yield view

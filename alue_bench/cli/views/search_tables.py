@@ -24,7 +24,7 @@ WHY = {
     "open": "not settled",
     "supported": "within the tolerance; upper bound within the margin",
     "given up": "its loss is above the tolerance",
-    "undecided": "too close to tell with as many seeds",
+    "undecided": "undecided: too few seeds for the size of the difference",
     "failed": "failed",
 }
 
@@ -33,7 +33,7 @@ def question_view(plan: Plan, searches: Sequence[SearchState]) -> RenderableType
     """Return the view before the runs: data and settings, and the specification of each task's and model's search."""
     lines: list[RenderableType] = [
         plan_view(plan),
-        styled("The search begins with this run and chooses the others itself."),
+        styled("The search begins with this run. It chooses the other runs from the results."),
     ]
     for search in searches:
         question, grid = search.question, search.grid
@@ -41,7 +41,7 @@ def question_view(plan: Plan, searches: Sequence[SearchState]) -> RenderableType
         lines.append(
             styled(
                 f"{search.task}/{search.model}: the cheapest of {len(question.candidates)} settings that loses at most "
-                f"{question.tolerance}, for {search.share(question.budget):.0%} of what the grid costs "
+                f"{question.tolerance}; budget: {search.share(question.budget):.0%} of the cost of the whole grid "
                 f"({question.budget:.1f} of {grid.cost:.1f} full fine-tunings, "
                 f"{question.budget * grid.full_flops:.2e} FLOPs){short}"
             )

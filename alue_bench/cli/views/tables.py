@@ -130,12 +130,14 @@ def result_view(outcomes: Sequence[Outcome]) -> RenderableType:
     if any(outcome.spec.data.source == "sample" for outcome in outcomes):
         notes.append(styled(SAMPLE_NOTE, "yellow"))
     if seeds == 1 and len(groups) > 1:
-        notes.append(styled("One seed: a difference may be chance. --seeds 5 tells more.", "dim"))
+        notes.append(
+            styled("One seed: a difference may be due to chance. Use --seeds 5 for intervals and tests.", "dim")
+        )
     for (task, model, strategy, settings), group in groups.items():
         learnt = _learning(_finished(group)) if strategy == BASELINE else None
         if learnt is not None and not learnt.shown:
             where = ", ".join([f"{task}/{model}", *(f"{name} {value}" for name, value in settings)])
-            said = f"{where}: {learnt.sentence(strategy, 'test')}; {REMEDY}. A change against it means nothing."
+            said = f"{where}: {learnt.sentence(strategy, 'test')}; {REMEDY}. Changes relative to it are meaningless."
             notes.append(styled(said, "yellow"))
     for outcome in outcomes:
         if outcome.status == "failed":
@@ -171,7 +173,7 @@ def _measured(finished: list[Outcome], reference: list[Outcome]) -> list[str]:
 
 
 def _learning(finished: Sequence[Outcome]) -> Learning | None:
-    """Judge finished runs against the trivial score; return None where none recorded it."""
+    """Judge finished runs against the trivial score; return None if none recorded it."""
     columns = ("test/score", "test/trivial_score", "test/above_trivial_error")
     return learning(*([outcome.metrics.get(name, math.nan) for outcome in finished] for name in columns))
 

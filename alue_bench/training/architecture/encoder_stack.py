@@ -22,7 +22,7 @@ from alue_bench.training.architecture.anatomy import Anatomy, Members, anatomy_o
 if TYPE_CHECKING:
     from torch import nn
 
-    from alue_bench.data.tokenisation import TokenisedSplit
+    from alue_bench.data.tokenization import TokenizedSplit
 
 
 @dataclass(frozen=True)
@@ -103,14 +103,14 @@ def _plain(name: str) -> str:
     return name.replace(".base_layer.", ".")
 
 
-def check_ids(stack: EncoderStack, split: TokenisedSplit, subject: str) -> None:
+def check_ids(stack: EncoderStack, split: TokenizedSplit, subject: str) -> None:
     """Check that the model has an embedding for each token id and each segment number of a split.
 
     On a GPU, looking up a missing embedding would make the GPU unusable for the rest of the process.
 
     Args:
         stack: The model.
-        split: The tokenised examples.
+        split: The tokenized examples.
         subject: The name of the model and data for the message.
 
     Raises:
@@ -126,8 +126,8 @@ def check_ids(stack: EncoderStack, split: TokenisedSplit, subject: str) -> None:
         highest = int(given.max()) if given is not None and len(given) else -1
         if count and highest >= count:
             raise TrainingError(
-                f"{subject}: the tokeniser gives the {what} {highest}, but the model has only {count} embeddings of "
-                f"{what}s; take the tokeniser that belongs to the weights"
+                f"{subject}: the tokenizer gives the {what} {highest}, but the model has only {count} embeddings of "
+                f"{what}s; take the tokenizer that belongs to the weights"
             )
 
 
@@ -158,6 +158,7 @@ def check_layers_can_be_told_apart(config: Any, folder: Path) -> None:
     except Exception as error:  # sizes that do not divide, a field of a wrong type, no classifier: no common base class
         cause = shown(next(iter(str(error).splitlines()), type(error).__name__), quote=False, most=200)
         raise UnavailableError(
-            f"{folder}: its config.json makes no {config.model_type!r} model that classifies texts: {cause}"
+            f"{folder}: its config.json describes no usable {config.model_type!r} model for text classification: "
+            f"{cause}"
         ) from error
     view_as_stack(model)

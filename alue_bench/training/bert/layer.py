@@ -340,7 +340,7 @@ class _EncoderLayer(torch.autograd.Function):
             grad: The gradient of the output, fp32 `[n, d]`.
 
         Returns:
-            The gradients in the order of `forward`'s arguments; None where no gradient is needed.
+            The gradients in the order of `forward`'s arguments; None if no gradient is needed.
         """
         query, key, value, probs, used, mask_probs, mask_attended, mask_fed, *rest = ctx.saved_tensors
         sum1, mean1, scale1, before, sum2, mean2, scale2, inputs, attended, narrow, after = rest

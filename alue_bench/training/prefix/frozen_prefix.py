@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from alue_bench import __version__
 from alue_bench.data.batches import Batch, Padding, batches, collate, evaluation_order
-from alue_bench.data.tokenisation import TokenisedSplit
+from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.training.architecture.encoder_stack import EncoderStack
 from alue_bench.training.device.errors import is_out_of_memory, release
 from alue_bench.training.device.host_memory import keep_freed
@@ -93,7 +93,7 @@ class PrefixStates:
 class Examples:
     """A split, with the output of its frozen prefix if that is available."""
 
-    split: TokenisedSplit
+    split: TokenizedSplit
     prefix: PrefixStates | None = None
 
     @property
@@ -114,7 +114,7 @@ class Examples:
 class _Wanted:
     """The states of a split that are to be stored."""
 
-    split: TokenisedSplit
+    split: TokenizedSplit
     padding: Padding
     keys: Sequence[str]
     """The key for each depth, from 0."""
@@ -157,11 +157,11 @@ class FrozenPrefix:
         self._splits: bool | None = None
         self._computed_here: set[str] = set()
 
-    def examples(self, split: TokenisedSplit, padding: Padding, description: Mapping[str, str]) -> Examples:
+    def examples(self, split: TokenizedSplit, padding: Padding, description: Mapping[str, str]) -> Examples:
         """Return a split with the output of the prefix, taken from the store or computed and stored.
 
         Args:
-            split: The tokenised examples.
+            split: The tokenized examples.
             padding: The padding of batches.
             description: What the entry is, for people.
 
@@ -188,7 +188,7 @@ class FrozenPrefix:
 
     def prepare(
         self,
-        splits: Mapping[str, TokenisedSplit],
+        splits: Mapping[str, TokenizedSplit],
         padding: Padding,
         descriptions: Mapping[str, Mapping[str, str]],
         planned: PlannedDepths,
@@ -199,7 +199,7 @@ class FrozenPrefix:
         If the store has no room for all of it, nothing is done and each run computes what it needs.
 
         Args:
-            splits: The tokenised splits, by name.
+            splits: The tokenized splits, by name.
             padding: The padding of batches.
             descriptions: A description of each split's entries, for people, by the split's name.
             planned: The depths that the plan's runs need. Its `tried` is updated.
@@ -269,12 +269,12 @@ class FrozenPrefix:
                 draft.commit(base_s + spent[depth], {**wanted.description, "depth": str(depth)})
                 self._computed_here.add(keys[depth])
 
-    def _bytes(self, split: TokenisedSplit, depth: int) -> int:
+    def _bytes(self, split: TokenizedSplit, depth: int) -> int:
         """Return the largest size in bytes that the entry of this depth may have."""
         width = int(getattr(self._stack.model.config, "hidden_size", 0)) or self._stack.shape.hidden_size
         return int(self._places(split, depth)[1].sum()) * width * 4
 
-    def _places(self, split: TokenisedSplit, depth: int) -> tuple[Tensor, Tensor]:
+    def _places(self, split: TokenizedSplit, depth: int) -> tuple[Tensor, Tensor]:
         """Return the first row of each example's states and their number of rows: int64 `[examples]` each."""
         import torch
 
@@ -298,7 +298,7 @@ class FrozenPrefix:
             if not is_out_of_memory(error):
                 raise
             self._store.on_problem(
-                f"the memory does not hold {self._device.tokens_at_once} tokens: "
+                f"memory is too small for {self._device.tokens_at_once} tokens at once: "
                 "frozen layers are computed at every step"
             )
         release(self._device.name)
@@ -336,7 +336,7 @@ class FrozenPrefix:
             given, start = (below.of(moved), below.depth) if below else (None, 0)
             yield batch, self._forward.prefix(moved, self._depth, given, start).cpu()
 
-    def _deepest(self, split: TokenisedSplit, keys: Sequence[str]) -> PrefixStates | None:
+    def _deepest(self, split: TokenizedSplit, keys: Sequence[str]) -> PrefixStates | None:
         """Return the deepest prefix in the store among these keys, which are ordered by depth from 0."""
         import torch
 
@@ -347,7 +347,7 @@ class FrozenPrefix:
                 return PrefixStates(depth, entry, entry.states, starts, lengths, reused=True)
         return None
 
-    def _can_start_from_states(self, split: TokenisedSplit, padding: Padding) -> bool:
+    def _can_start_from_states(self, split: TokenizedSplit, padding: Padding) -> bool:
         """Return whether a few examples give the same logits from stored states as from their token ids.
 
         They differ if the model passes information from its embeddings to its layers by another way than the states.
@@ -362,7 +362,7 @@ class FrozenPrefix:
                 )
         return self._splits
 
-    def _split_problem(self, split: TokenisedSplit, padding: Padding) -> str | None:
+    def _split_problem(self, split: TokenizedSplit, padding: Padding) -> str | None:
         """Compare logits from stored states with logits from token ids; return what is wrong, None if they agree."""
         import numpy as np
         import torch
@@ -389,7 +389,7 @@ class FrozenPrefix:
         gap, scale = float((whole - parted).abs().max()), float(whole.abs().max())
         return None if gap <= SPLIT_TOLERANCE * scale + 1e-6 else f"its outputs change by {gap:.2g} of {scale:.2g}"
 
-    def _keys(self, split: TokenisedSplit, depth: int) -> list[str]:
+    def _keys(self, split: TokenizedSplit, depth: int) -> list[str]:
         """Return the key for each depth from 0 to `depth`: a digest of everything that determines the states."""
         import xxhash
 

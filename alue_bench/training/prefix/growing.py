@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from alue_bench.contract.strategy import FreezePlan
-from alue_bench.data.tokenisation import TokenisedSplit
+from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.training.prefix.frozen_prefix import Examples, FrozenPrefix
 
 BehindPrefix = Callable[[int | None], FrozenPrefix]
 """A function from a number of layers to the frozen prefix that they form in the model as it is now."""
-StatesOf = Callable[[FrozenPrefix, str, TokenisedSplit], Examples]
+StatesOf = Callable[[FrozenPrefix, str, TokenizedSplit], Examples]
 """A function that gives a split, named by its second argument, with the outputs of a frozen prefix."""
 
 
@@ -54,7 +54,7 @@ class GrowingPrefix:
         self,
         prefix: FrozenPrefix,
         plan: FreezePlan,
-        splits: Mapping[str, TokenisedSplit],
+        splits: Mapping[str, TokenizedSplit],
         behind: BehindPrefix,
         states_of: StatesOf,
     ) -> None:

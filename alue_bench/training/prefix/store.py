@@ -212,7 +212,7 @@ class PrefixStore:
         if size != wanted:  # reading a mapping beyond the end of its file kills the process (SIGBUS)
             raise _Damaged(f"{STATES} has {size} bytes instead of {wanted}")
         if _checksum(path) != header.xxh3_128:
-            raise _Damaged(f"the checksum of {STATES} is another than when it was written")
+            raise _Damaged(f"the checksum of {STATES} has changed since it was written")
         self._verified[folder.name] = identity
 
     def _entry(self, folder: Path, header: _Header) -> StoredStates:

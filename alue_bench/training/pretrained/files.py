@@ -139,7 +139,7 @@ def adapter_alone(where: str, base: str | None) -> str:
     model = f"its base model {base!r}" if base else "its base model"
     return (
         f"{where} holds an adapter alone ({ADAPTER_CONFIG}), not a whole checkpoint; load it on {model} with peft, "
-        "call merge_and_unload() on the model, and save what that returns, and the tokeniser, to a new folder with "
+        "call merge_and_unload() on the model, and save what that returns, and the tokenizer, to a new folder with "
         "save_pretrained"
     )
 

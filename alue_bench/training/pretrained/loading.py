@@ -139,8 +139,8 @@ def load_config(checkpoint: Checkpoint) -> Any:
         raise UnavailableError(f"{checkpoint.folder}: config.json cannot be used: {first_line(error)}") from error
     if getattr(config, "quantization_config", None):
         raise UnavailableError(
-            f"{checkpoint.folder}: config.json says that the weights are quantised, and such cannot be trained; take "
-            "the checkpoint that was quantised, or save what the model's dequantize() returns"
+            f"{checkpoint.folder}: config.json says that the weights are quantised, and quantised weights cannot be "
+            "trained; use the original checkpoint, or save what the model's dequantize() returns"
         )
     return config
 
@@ -310,7 +310,8 @@ def classifier_outline(config: Any, labels: Labels, folder: Path) -> Any:
         return empty_model(config, labels)
     except Exception as error:  # sizes that do not divide, a field of a wrong type, no classifier: no common base class
         raise UnavailableError(
-            f"{folder}: its config.json makes no {config.model_type!r} model that classifies texts: {first_line(error)}"
+            f"{folder}: its config.json describes no usable {config.model_type!r} model for text classification: "
+            f"{first_line(error)}"
         ) from error
 
 

@@ -39,7 +39,7 @@ def read_tokenizer(folder: Path, config: Any) -> tuple[Any, tuple[str, ...]]:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # missing files, broken JSON, a missing optional package: no common base class
-        raise UnavailableError(f"{folder}: the tokeniser cannot be loaded: {_cause(folder, config, error)}") from error
+        raise UnavailableError(f"{folder}: the tokenizer cannot be loaded: {_cause(folder, config, error)}") from error
     _check_vocabulary(folder, tokenizer)
     return tokenizer, _settle_padding(folder, tokenizer, config)
 
@@ -79,7 +79,7 @@ def _cause(folder: Path, config: Any, error: Exception) -> str:
     return f"{first_line(error).rstrip(': ')}; {SAVE_IT}"
 
 
-SAVE_IT = "save the tokeniser to the same folder with its save_pretrained"
+SAVE_IT = "save the tokenizer to the same folder with its save_pretrained"
 
 
 def _is_installed(module: str) -> bool:
@@ -124,18 +124,18 @@ def _check_vocabulary(folder: Path, tokenizer: Any) -> None:
     names = {path.name for path in folder.iterdir() if path.is_file()}
     if not names & files and words <= _words_without_files(tokenizer):
         raise UnavailableError(
-            f"{folder} has no tokeniser ({' or '.join(sorted(files))}), so that every word would be unknown; {SAVE_IT}"
+            f"{folder} has no tokenizer ({' or '.join(sorted(files))}), so that every word would be unknown; {SAVE_IT}"
         )
     if not words:
         raise UnavailableError(
-            f"{folder}: the tokeniser's vocabulary consists of special tokens only, so that every word would be "
-            f"unknown; take the tokeniser that belongs to the weights, and {SAVE_IT}"
+            f"{folder}: the tokenizer's vocabulary consists of special tokens only, so that every word would be "
+            f"unknown; take the tokenizer that belongs to the weights, and {SAVE_IT}"
         )
     try:
         tokenizer("ا a 1")
     except Exception as error:  # for example, a vocabulary without a token for unknown words; also errors from Rust
         raise UnavailableError(
-            f"{folder}: the tokeniser cannot read a text: {first_line(error)}; take the tokeniser that belongs to the "
+            f"{folder}: the tokenizer cannot read a text: {first_line(error)}; take the tokenizer that belongs to the "
             f"weights, and {SAVE_IT}"
         ) from error
 
@@ -178,7 +178,7 @@ def _settle_padding(folder: Path, tokenizer: Any, config: Any) -> tuple[str, ...
     stated, own, end = getattr(config, "pad_token_id", None), tokenizer.pad_token_id, tokenizer.eos_token_id
     if own is None and end is None:
         raise UnavailableError(
-            f"{folder}: the tokeniser has no padding token; name one of its tokens: set its pad_token, and {SAVE_IT}"
+            f"{folder}: the tokenizer has no padding token; name one of its tokens: set its pad_token, and {SAVE_IT}"
         )
     if own is not None and (own == stated or stated is None) and _has_embedding(config, own):
         return ()
@@ -187,15 +187,15 @@ def _settle_padding(folder: Path, tokenizer: Any, config: Any) -> tuple[str, ...
             break
     else:
         raise UnavailableError(
-            f"{folder}: neither the padding token of the tokeniser (id {own}) nor its end-of-text token (id {end}) has "
-            f"an embedding among the {config.vocab_size} of the model; take the tokeniser that belongs to the weights"
+            f"{folder}: neither the padding token of the tokenizer (id {own}) nor its end-of-text token (id {end}) has "
+            f"an embedding among the {config.vocab_size} of the model; take the tokenizer that belongs to the weights"
         )
     tokenizer.pad_token_id = chosen
     token = shown(tokenizer.pad_token)
     if own is None:
-        return (f"the tokeniser has no padding token; batches are padded with {token} (id {chosen}), which is masked",)
+        return (f"the tokenizer has no padding token; batches are padded with {token} (id {chosen}), which is masked",)
     return (
-        f"the tokeniser pads with id {own}, config.json says {stated}; batches are padded with {token} (id {chosen}), "
+        f"the tokenizer pads with id {own}, config.json says {stated}; batches are padded with {token} (id {chosen}), "
         "which is masked",
     )
 

@@ -33,7 +33,7 @@ def full_of(plan: Plan) -> PlannedRun:
 
 def tokens_of(planned: PlannedRun, split: str) -> Any:
     """Return the token ids of a split, as the planned run uses them."""
-    from alue_bench.running.inputs import tokenised
+    from alue_bench.running.inputs import tokenized
 
     inputs = planned.inputs
-    return tokenised(inputs.rows, split, planned.spec, inputs, inputs.models.tokenizer(inputs.checkpoint))
+    return tokenized(inputs.rows, split, planned.spec, inputs, inputs.models.tokenizer(inputs.checkpoint))

@@ -117,11 +117,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--folder", type=Path, required=True, help="folder of store, cache and measurements, from which to continue")
     add("--data-dir", type=Path, help="folder with the official files (default: $ALUE_BENCH_DATA)")
     add("--sample", action="store_true", help="use the embedded sample data: to try the benchmark")
-    add("--grid", default="bottom-top", help="as of alue-bench sweep; a small one to try it (default: bottom-top)")
+    add(
+        "--grid",
+        default="bottom-top",
+        help="as for alue-bench sweep; a small one to try the benchmark (default: bottom-top)",
+    )
     add("--limit-train", type=int, default=2000, help="(default: 2000)")
     add("--limit-eval", type=int, default=1000, help="(default: 1000)")
     add("--epochs", type=int, default=2, help="at least 2 (default: 2)")
-    add("--jobs", type=int, default=1, help="as of alue-bench sweep (default: 1)")
+    add("--jobs", type=int, default=1, help="as for alue-bench sweep (default: 1)")
     add("--stop-after", type=float, metavar="MINUTES", help="stop after this time, to continue later")
     return parser
 

@@ -43,7 +43,7 @@ def parse(name: str) -> EveryKth | None:
         return None
     step = int(match.group(1))
     if step == 0:
-        raise UsageError(f"strategy {name!r}: K must be at least 1; to freeze nothing, say full")
+        raise UsageError(f"strategy {name!r}: K must be at least 1; to freeze nothing, use full")
     return EveryKth(step)
 
 

@@ -18,7 +18,7 @@ from transformers import (
 
 from tools.pretraining import checkpoint as checkpoints
 from tools.pretraining import recipe as recipes
-from tools.pretraining import tokeniser
+from tools.pretraining import tokenization
 from tools.pretraining.corpus import Counts, Overlap, clean, with_mentions
 from tools.pretraining.export import export
 from tools.pretraining.initialise import split, transplant
@@ -47,7 +47,7 @@ def make_lines(count: int) -> list[str]:
 def text() -> Text:
     """A prepared text of four small sources."""
     lines = make_lines(400)
-    tokenizer = tokeniser.learn(lines, 120)
+    tokenizer = tokenization.learn(lines, 120)
     streams = {name: encode(tokenizer, lines) for name in ("books", "news", "posts", "dialect")}
     return Text(tokenizer, streams, {"books": streams["books"][:1000]}, continues(tokenizer))
 
@@ -75,11 +75,11 @@ def recipe() -> Recipe:
     ],
 )
 def test_normalisation(raw: str, normal: str) -> None:
-    assert " ".join(tokeniser.normaliser().normalize_str(raw).split()) == normal
+    assert " ".join(tokenization.normaliser().normalize_str(raw).split()) == normal
 
 
 def test_each_emoji_is_a_word_of_its_own() -> None:
-    pieces = tokeniser.untrained().pre_tokenizer.pre_tokenize_str("😂😂حب😍")
+    pieces = tokenization.untrained().pre_tokenizer.pre_tokenize_str("😂😂حب😍")
     assert [piece for piece, _ in pieces] == ["😂", "😂", "حب", "😍"]
 
 
@@ -118,7 +118,7 @@ def test_words_are_masked_whole_and_special_pieces_never() -> None:
     flags = np.array([False] * 10 + [True] * 10)
     rng = np.random.default_rng(0)
     ids = rng.integers(5, 20, (200, 32))
-    ids[:, 0] = tokeniser.CLS
+    ids[:, 0] = tokenization.CLS
     _, chosen = mask_words(ids, flags, 0.2, rng)
     assert not chosen[:, 0].any()
     assert 0.15 < chosen[:, 1:].mean() < 0.25
@@ -129,13 +129,13 @@ def test_words_are_masked_whole_and_special_pieces_never() -> None:
 def test_batches_are_full_and_a_function_of_the_step(text: Text, recipe: Recipe) -> None:
     first, again = (text.sampler(recipe).batch(7, 32, 64) for _ in range(2))
     assert np.array_equal(first.ids, again.ids)
-    assert (first.targets[:, 0] == tokeniser.CLS).all()
-    assert (first.targets[:, -1] == tokeniser.SEP).all()
+    assert (first.targets[:, 0] == tokenization.CLS).all()
+    assert (first.targets[:, -1] == tokenization.SEP).all()
     paired = first.relations != NO_LABEL
     assert 0 < paired.sum() < 32
     assert (first.types.max(1) == paired).all()
     for row, types in zip(first.targets[paired], first.types[paired], strict=True):
-        assert row[np.argmax(types) - 1] == tokeniser.SEP
+        assert row[np.argmax(types) - 1] == tokenization.SEP
 
 
 def test_the_lean_forward_equals_the_standard_one() -> None:
@@ -150,7 +150,7 @@ def test_the_lean_forward_equals_the_standard_one() -> None:
 
 
 def test_a_bag_shares_one_among_the_different_pieces_of_a_row() -> None:
-    targets = np.array([[tokeniser.CLS, 7, 9, 7, tokeniser.SEP], [tokeniser.CLS, 8, 8, 8, tokeniser.SEP]])
+    targets = np.array([[tokenization.CLS, 7, 9, 7, tokenization.SEP], [tokenization.CLS, 8, 8, 8, tokenization.SEP]])
     batch = Batch(targets, targets * 0, targets, targets > 5, np.zeros(2, np.int64))
     assert batch.bags().tolist() == [[0, 0.5, 0.5, 0, 0], [0, 1, 0, 0, 0]]
 
@@ -212,7 +212,7 @@ def test_words_stay_whole_where_a_text_is_told_again() -> None:
 @pytest.mark.parametrize("relation", Relation)
 def test_pairs_are_full_and_in_the_relation_asked_for(relation: Relation) -> None:
     pieces = COUNTING.copy()
-    pieces[20::20] = tokeniser.SEP
+    pieces[20::20] = tokenization.SEP
     stream = Stream(pieces, WHOLE)
     rng = np.random.default_rng(0)
     longer, shares = set(), []
@@ -220,7 +220,7 @@ def test_pairs_are_full_and_in_the_relation_asked_for(relation: Relation) -> Non
         ids, types = pair(stream, 64, relation, rng)
         middle = int(np.argmax(types))
         assert len(ids) == len(types) == 64
-        assert np.flatnonzero(ids == tokeniser.SEP).tolist() == [middle - 1, 63]
+        assert np.flatnonzero(ids == tokenization.SEP).tolist() == [middle - 1, 63]
         first, second = ids[1 : middle - 1], ids[middle:-1]
         longer.add(len(first) > len(second))
         shares.append(np.isin(min(first, second, key=len), max(first, second, key=len)).mean())
@@ -284,13 +284,13 @@ def test_a_checkpoint_of_another_version_says_so(tmp_path: Path) -> None:
         checkpoints.load(tmp_path / "checkpoint-00000001.pt")
 
 
-def test_a_tokeniser_of_another_kind_is_not_taken(text: Text, tmp_path: Path) -> None:
+def test_a_tokenizer_of_another_kind_is_not_taken(text: Text, tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     text.tokenizer.save(str(path))
-    assert tokeniser.load(path).get_vocab() == text.tokenizer.get_vocab()
+    assert tokenization.load(path).get_vocab() == text.tokenizer.get_vocab()
     path.write_text(path.read_text(encoding="utf-8").replace("[MASK]", "<mask>"), encoding="utf-8")
     with pytest.raises(SystemExit, match="has the pieces"):
-        tokeniser.load(path)
+        tokenization.load(path)
 
 
 def test_what_is_exported_loads_offline(text: Text, recipe: Recipe, tmp_path: Path) -> None:

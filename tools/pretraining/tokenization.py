@@ -103,7 +103,7 @@ def load(path: Path) -> Tokenizer:
     numbers = tuple(tokenizer.token_to_id(piece) for piece in SPECIAL)
     if numbers != tuple(range(len(SPECIAL))) or tokenizer.get_vocab_size() > LARGEST:
         raise SystemExit(
-            f"{path}: a tokeniser for this recipe has the pieces {' '.join(SPECIAL)} first and at most {LARGEST} in all"
+            f"{path}: a tokenizer for this recipe has the pieces {' '.join(SPECIAL)} first and at most {LARGEST} in all"
         )
     return tokenizer
 

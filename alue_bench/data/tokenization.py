@@ -1,4 +1,4 @@
-"""The tokenisation of rows, done once per texts, tokenizer and maximal length, and cached as Arrow files.
+"""The tokenization of rows, done once per texts, tokenizer and maximal length, and cached as Arrow files.
 
 Notation: n is the number of examples, t the number of tokens of all examples together.
 """
@@ -32,7 +32,7 @@ FIRST_TEXTS, FIRST_TOKENS = 64, 128
 
 
 @dataclass(frozen=True)
-class TokenisedSplit:
+class TokenizedSplit:
     """The token ids of a split, without padding, one example after the other."""
 
     input_ids: Tensor  # int64 [t]
@@ -45,7 +45,7 @@ class TokenisedSplit:
     unknown_share: float = 0.0
     """The share of unknown tokens among the tokens, without those that the tokenizer adds to every text."""
     empty: int = 0
-    """The number of examples with a text of which normalisation and tokenisation left nothing."""
+    """The number of examples with a text of which normalisation and tokenization left nothing."""
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -67,11 +67,11 @@ class TokenCache:
     def __init__(self, folder: Path) -> None:
         """Create a cache that keeps its files below `folder`."""
         self.folder = folder
-        self._kept: dict[tuple[str, ...], TokenisedSplit] = {}
+        self._kept: dict[tuple[str, ...], TokenizedSplit] = {}
 
-    def tokenised(
+    def tokenized(
         self, rows: SplitRows, *, labels: Labels, model: Model, model_digest: str, tokenizer: Any, max_length: int
-    ) -> TokenisedSplit:
+    ) -> TokenizedSplit:
         """Return the split as token ids, with encoded targets.
 
         Args:
@@ -88,14 +88,14 @@ class TokenCache:
             folder = self.folder / "tokens" / digest_of([FORMAT, texts, model_digest, max_length])
             tokens = _load(folder)
             if tokens is None:
-                tokens = _tokenised(texts, tokenizer, max_length)
+                tokens = _tokenized(texts, tokenizer, max_length)
                 _save(tokens, folder)
             self._kept[key] = _as_split(tokens, rows, labels, tokenizer)
         return self._kept[key]
 
 
-def unread_notes(split: TokenisedSplit, name: str) -> list[str]:
-    """Return sentences about texts that the model cannot read: many unknown tokens, or empty after tokenisation.
+def unread_notes(split: TokenizedSplit, name: str) -> list[str]:
+    """Return sentences about texts that the model cannot read: many unknown tokens, or empty after tokenization.
 
     Args:
         split: The split.
@@ -117,9 +117,9 @@ def first_texts_notes(rows: SplitRows, model: Model, tokenizer: Any, name: str) 
 def _unread_notes(unknown_share: float, empty: int, counted: str, texts: str) -> list[str]:
     notes = []
     if unknown_share > MANY_UNKNOWN:
-        notes.append(f"{100 * unknown_share:.0f} % of the tokens of {texts} are unknown to the tokeniser")
+        notes.append(f"{100 * unknown_share:.0f} % of the tokens of {texts} are unknown to the tokenizer")
     if empty:
-        notes.append(f"{empty} of {counted} had nothing left after normalisation and tokenisation")
+        notes.append(f"{empty} of {counted} had nothing left after normalisation and tokenization")
     return notes
 
 
@@ -135,7 +135,7 @@ def _unknown_share(ids: Any, tokenizer: Any) -> float:
     return int((ids == unknown).sum()) / own if own else 0.0
 
 
-def _as_split(tokens: Any, rows: SplitRows, labels: Labels, tokenizer: Any) -> TokenisedSplit:
+def _as_split(tokens: Any, rows: SplitRows, labels: Labels, tokenizer: Any) -> TokenizedSplit:
     import torch
 
     columns = tokens.with_format("arrow")[:]
@@ -143,7 +143,7 @@ def _as_split(tokens: Any, rows: SplitRows, labels: Labels, tokenizer: Any) -> T
     type_ids = None
     if "token_type_ids" in tokens.column_names:
         type_ids = torch.from_numpy(columns["token_type_ids"].combine_chunks().values.to_numpy().astype("int64"))
-    return TokenisedSplit(
+    return TokenizedSplit(
         input_ids=torch.from_numpy(ids.values.to_numpy().astype("int64")),
         token_type_ids=type_ids,
         offsets=torch.from_numpy(ids.offsets.to_numpy().astype("int64")),
@@ -187,7 +187,7 @@ def _normalised(rows: SplitRows, model: Model) -> dict[str, list[str]]:
     return columns
 
 
-def _tokenised(columns: dict[str, list[str]], tokenizer: Any, max_length: int) -> Any:
+def _tokenized(columns: dict[str, list[str]], tokenizer: Any, max_length: int) -> Any:
     import datasets
 
     datasets.disable_progress_bars()  # one bar for the whole plan is enough
@@ -244,7 +244,7 @@ def _save(tokens: Any, folder: Path) -> None:
     """Save token ids in the cache.
 
     They are written to a scratch folder beside `folder`, which is then renamed, so that readers never see an incomplete
-    entry. If the disk is full, a warning is given and the next run tokenises again, which takes some seconds. A cache
+    entry. If the disk is full, a warning is given and the next run tokenizes again, which takes some seconds. A cache
     folder that cannot be written at all was refused earlier (`check_cache_folder`).
     """
     scratch: Path | None = None

@@ -1,4 +1,4 @@
-"""The bundled model normalises Arabic inside its tokeniser: it is given raw text, and needs no network."""
+"""The bundled model normalises Arabic inside its tokenizer: it is given raw text, and needs no network."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def no_network() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def tokeniser(no_network: None) -> Any:
+def tokenizer(no_network: None) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(FOLDER)
@@ -52,8 +52,8 @@ def tokeniser(no_network: None) -> Any:
         pytest.param("  نص \t\n نص ", "نص نص", id="white space"),
     ],
 )
-def test_alike(tokeniser: Any, one: str, other: str) -> None:
-    assert tokeniser(one).input_ids == tokeniser(other).input_ids
+def test_alike(tokenizer: Any, one: str, other: str) -> None:
+    assert tokenizer(one).input_ids == tokenizer(other).input_ids
 
 
 @pytest.mark.parametrize(
@@ -64,38 +64,38 @@ def test_alike(tokeniser: Any, one: str, other: str) -> None:
         pytest.param("سؤال", "سوال", id="hamza on waw"),
     ],
 )
-def test_not_alike(tokeniser: Any, one: str, other: str) -> None:
-    assert tokeniser(one).input_ids != tokeniser(other).input_ids
+def test_not_alike(tokenizer: Any, one: str, other: str) -> None:
+    assert tokenizer(one).input_ids != tokenizer(other).input_ids
 
 
-def test_a_text_stands_between_cls_and_sep(tokeniser: Any) -> None:
-    tokens = tokeniser.convert_ids_to_tokens(tokeniser("سلام").input_ids)
+def test_a_text_stands_between_cls_and_sep(tokenizer: Any) -> None:
+    tokens = tokenizer.convert_ids_to_tokens(tokenizer("سلام").input_ids)
     assert (tokens[0], tokens[-1]) == ("[CLS]", "[SEP]")
 
 
-def test_a_pair_is_told_apart_by_its_token_types(tokeniser: Any) -> None:
-    encoded = tokeniser("سلام", "عليكم")
-    tokens = tokeniser.convert_ids_to_tokens(encoded.input_ids)
+def test_a_pair_is_told_apart_by_its_token_types(tokenizer: Any) -> None:
+    encoded = tokenizer("سلام", "عليكم")
+    tokens = tokenizer.convert_ids_to_tokens(encoded.input_ids)
     second = tokens.index("[SEP]") + 1
     assert encoded.token_type_ids == [0] * second + [1] * (len(tokens) - second)
     assert tokens.count("[SEP]") == 2
 
 
-def test_ordinary_words_are_not_unknown(tokeniser: Any) -> None:
-    assert tokeniser.unk_token_id not in tokeniser("ذهب الولد إلى المدرسة صباحا، وين رايح اليوم؟").input_ids
+def test_ordinary_words_are_not_unknown(tokenizer: Any) -> None:
+    assert tokenizer.unk_token_id not in tokenizer("ذهب الولد إلى المدرسة صباحا، وين رايح اليوم؟").input_ids
 
 
-def test_the_model_fits_its_tokeniser_and_loads_offline(tokeniser: Any) -> None:
+def test_the_model_fits_its_tokenizer_and_loads_offline(tokenizer: Any) -> None:
     import torch
     from transformers import AutoModelForSequenceClassification
 
     model = AutoModelForSequenceClassification.from_pretrained(FOLDER, num_labels=3)
     assert model.dtype == torch.float32  # on disk it is float16
-    assert model.config.vocab_size == len(tokeniser)
-    assert model.config.pad_token_id == tokeniser.pad_token_id
-    assert model.config.max_position_embeddings >= tokeniser.model_max_length
+    assert model.config.vocab_size == len(tokenizer)
+    assert model.config.pad_token_id == tokenizer.pad_token_id
+    assert model.config.max_position_embeddings >= tokenizer.model_max_length
     with torch.inference_mode():
-        logits = model.eval()(**tokeniser(["نص", "نص أطول قليلا"], padding=True, return_tensors="pt")).logits
+        logits = model.eval()(**tokenizer(["نص", "نص أطول قليلا"], padding=True, return_tensors="pt")).logits
     assert logits.shape == (2, 3)
     assert logits.isfinite().all()
 
