@@ -499,7 +499,7 @@ class TestWorkerProcesses:
             if len(recorded("tags.stage = 'training' and attributes.status = 'RUNNING'")) == 2:
                 break
             assert process.poll() is None, process.communicate()
-            time.sleep(0.1)
+            time.sleep(0.5)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=300)  # a bound, not an expectation
         assert process.returncode == 130, err

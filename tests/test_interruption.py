@@ -51,7 +51,7 @@ class Plan:
                 time.sleep(0.3)
                 return process
             assert process.poll() is None, process.communicate()
-            time.sleep(0.1)
+            time.sleep(0.5)
         raise AssertionError(f"not there after 3,000 looks: {self.statuses()}")
 
 
