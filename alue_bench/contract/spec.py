@@ -91,9 +91,37 @@ class HyperParameters:
     )
     """The largest number of tokens of an example, special tokens included. The number of truncated ones is recorded."""
     select: Literal["best", "last"] = option(
-        "best", help="Epoch to test: best (by dev score) or last.", group=Group.TRAINING
+        "best", help="Evaluation to test: best (by dev score) or last.", group=Group.TRAINING
     )
-    """The epoch whose weights are tested: the one with the best dev score, or the last one."""
+    """The evaluation whose weights are tested: the one with the best dev score, or the last one. There is one after
+    each epoch, and more if `eval_every` is below 1."""
+    class_weights: str = option(
+        "none",
+        help="Weights of the classes in the loss: balanced, or LABEL=WEIGHT,LABEL=WEIGHT (others 1); none: all alike.",
+        group=Group.TRAINING,
+        default_is_implied=True,
+    )
+    """The weights of the classes in the loss; see `training.class_weights`."""
+    patience: int = option(
+        0,
+        help="Stop a training after this many dev evaluations in a row without a better dev score; 0: never.",
+        group=Group.TRAINING,
+        at_least=0,
+        default_is_implied=True,
+        remark="0 turns early stopping off",
+    )
+    """The number of dev evaluations in a row without a better score after which the training stops (Prechelt 1998);
+    0 for all epochs. The learning rate is planned over all epochs, whether they are done or not."""
+    eval_every: float = option(
+        1.0,
+        help="Epochs between two dev evaluations, such as 0.5; there is always one at the end of an epoch.",
+        group=Group.TRAINING,
+        above=0,
+        at_most=1,
+        default_is_implied=True,
+        remark="a part of an epoch",
+    )
+    """The part of an epoch between two dev evaluations. The end of each epoch is always evaluated."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for the first value that is out of its bounds."""

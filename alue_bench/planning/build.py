@@ -41,6 +41,7 @@ from alue_bench.planning.request import PlanRequest
 from alue_bench.running.inputs import RunInputs
 from alue_bench.training.architecture.trial import positions_of
 from alue_bench.training.checkpointing import Checkpointing, checkpoint_folder
+from alue_bench.training.class_weights import check_class_weights
 from alue_bench.training.device.precision import Precision, resolve_device, resolve_graphs, resolve_precision
 from alue_bench.training.prefix.store import PrefixStore, parse_size, prefix_folder
 from alue_bench.training.pretrained.loading import check_keeps_head, encoder_shape, load_config
@@ -200,6 +201,14 @@ def _add_runs(plan: Plan, shared: _Shared, seen: set[str], task: ReadyTask, mode
             check_keeps_head(f"model {name!r}", model.checkpoint, config, task.train_task.labels)
     except UsageError as error:
         if request.models:
+            raise
+        plan.skipped.append(Skipped(task.task.name, name, "*", None, str(error)))
+        return
+    try:
+        for resolved in settings:
+            check_class_weights(resolved.values.class_weights, task.train_task.labels, task.train_task.name)
+    except UsageError as error:
+        if request.tasks:
             raise
         plan.skipped.append(Skipped(task.task.name, name, "*", None, str(error)))
         return

@@ -20,6 +20,7 @@ from alue_bench.running.notes import NO_GRAPHS, flops_notes, model_notes, traini
 from alue_bench.running.work import Work, flops_done, full_flops, most_parameters
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.checkpointing import CheckpointFile
+from alue_bench.training.class_weights import class_weights, described
 from alue_bench.training.config import TrainingConfig
 from alue_bench.training.device.errors import release
 from alue_bench.training.device.precision import Device
@@ -117,11 +118,14 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
     with PeakMemory(spec.device, inputs.models.kept_bytes) as memory, Energy(spec.device) as energy:
         data = GrowingPrefix(prefix, spec.freeze_plan, splits, prefixes.behind, prefixes.states_of)
         schedule = FreezeSchedule(stack, spec.freeze_plan, inputs.strategy)
-        config = TrainingConfig(labels, spec.hyper, spec.data_seed, device, inputs.trial.padding)
+        weights = class_weights(spec.hyper.class_weights, labels, splits["train"].targets.numpy())
+        config = TrainingConfig(labels, spec.hyper, spec.data_seed, device, inputs.trial.padding, weights)
         session = TrainingSession(stack, forward, schedule, data, config, _dev_scorer(inputs, splits["dev"]))
         training = fine_tune(session, file=file, on_step=on_step)
     check_frozen(stack, frozen, (segment.plan for segment in schedule.segments))
     notes += training_notes(spec, inputs, device, training, splits)
+    if weights is not None:
+        notes.append(described(weights, labels))
 
     return Trained(
         key=spec.training_key,
