@@ -1,4 +1,4 @@
-"""The training of a run: load the model, freeze it, fine-tune it, select the epoch."""
+"""The training of a run: load the model, freeze it, fine-tune it, select its weights."""
 
 from __future__ import annotations
 
