@@ -258,7 +258,7 @@ def _present(plan: Plan, estimator: _Estimator) -> list[_Work]:
             _Work(
                 run,
                 spec.training_key,
-                _start(spec.data.train, spec.model_digest, run),
+                _start(run.train_rows.folds_digest or spec.data.train, spec.model_digest, run),
                 True,
                 configs[spec.model_digest],
                 lengths,
@@ -286,7 +286,8 @@ def _absent(plan: Plan, registry: Registry, estimator: _Estimator) -> tuple[list
             lengths[split] = kept[key]
         data = run.train_rows.splits["train"].digest
         key_of_training = repr((data, run.model.name, run.strategy.name, run.seed, run.hyper))
-        work.append(_Work(run, key_of_training, _start(data, run.model.name, run), False, config, lengths))
+        start = _start(run.train_rows.folds_digest or data, run.model.name, run)
+        work.append(_Work(run, key_of_training, start, False, config, lengths))
     return work, name
 
 

@@ -26,7 +26,7 @@ from alue_bench.training.device.errors import release
 from alue_bench.training.device.precision import Device
 from alue_bench.training.forward import Forward, choose_forward
 from alue_bench.training.freezing import apply_plan, check_frozen, frozen_weights
-from alue_bench.training.prefix.frozen_prefix import Examples, FrozenPrefix
+from alue_bench.training.prefix.frozen_prefix import ALL_FOLDS, Examples, FrozenPrefix
 from alue_bench.training.prefix.growing import GrowingPrefix
 from alue_bench.training.result import TrainingResult
 from alue_bench.training.schedule import FreezeSchedule
@@ -198,6 +198,8 @@ class _Prefixes:
         rows = self.inputs.rows
         test = tokenised_for(self.stack, rows, "test", self.spec, self.inputs, tokenizer)
         all_splits = {**splits, "test": test}
+        if test.whole is not None:
+            all_splits = {ALL_FOLDS: test.whole}
         descriptions = {name: cache_description(self.spec, name) for name in all_splits}
         began = time.perf_counter()
         prefix.prepare(all_splits, self.inputs.trial.padding, descriptions, self.inputs.depths)
