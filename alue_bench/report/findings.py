@@ -35,6 +35,10 @@ UNITS: Mapping[str, str] = {
 """The words for hundredths of a metric; those of other metrics follow a rule in `_points`."""
 
 
+CORRECTED = "; over folds that of the corrected resampled t-test (Nadeau & Bengio 2003)"
+"""The addition to the explanation of intervals where runs are cross-validated."""
+
+
 # Sentences ---------------------------------------------------------------------------------------------------------
 
 
@@ -158,8 +162,15 @@ def _verdict(found: comparison.Difference) -> str:
         what = "change" if _is_nothing(found.mean) else "loss" if found.mean < 0 else "gain"
         return f"no significant {what}"
     if found.verdict is Verdict.TOO_FEW_SEEDS:
-        return "one seed, so it may be chance" if found.seeds == 1 else f"{found.seeds} seeds, too few for a verdict"
+        counted = _counted(found)
+        return f"{counted}, so it may be chance" if found.seeds == 1 else f"{counted}, too few for a verdict"
     return f"not tested, since {found.reason}" if found.reason else "not tested"
+
+
+def _counted(found: comparison.Difference) -> str:
+    """Return the number of seeds or folds of a difference in words."""
+    what = "fold" if found.over_folds else "seed"
+    return f"one {what}" if found.seeds == 1 else f"{found.seeds} {what}s"
 
 
 def _p(value: float) -> str:
@@ -186,13 +197,19 @@ def score_table(subjects: Sequence[Subject]) -> list[Item]:
     """Return a table of each strategy's score, its difference from the baseline, the verdict and the time."""
     if not subjects:
         return []
+    folds = {bool(subject.compared.folds) for subject in subjects}
+    over = " or ".join(word for word, is_fold in (("seeds", False), ("folds", True)) if is_fold in folds)
+    corrected = CORRECTED if True in folds else ""
     columns = [
-        Column("score", explained="mean over seeds; ± half-width of its 95 % t-interval"),
-        Column("Δ score", explained="change against the baseline over common seeds; ± half-width of its 95 % interval"),
+        Column("score", explained=f"mean over {over}; ± half-width of its 95 % t-interval{corrected}"),
+        Column(
+            "Δ score",
+            explained=f"change against the baseline over common {over}; ± half-width of its 95 % interval{corrected}",
+        ),
         Column("training", explained="training time, including the frozen prefix"),
         Column("Δ time", explained="relative change against the baseline, seed by seed"),
         Column("speed-up"),
-        Column("seeds"),
+        Column(over),
         Column("verdict", number=False, explained="of the test of the difference, after Holm's correction"),
     ]
     groups = [
@@ -220,7 +237,7 @@ def _score_row(row: comparison.StrategyResult, subject: Subject) -> Row:
             _estimated(row.train_s, seconds),
             Cell(NONE if baseline or time is None else signed_percent(time.mean), detail=_half_percent(time)),
             Cell(NONE if row.speed_up is None else f"{row.speed_up:.2f}×"),
-            Cell(str(len(row.seeds))),
+            Cell(str(len(row.seeds)) if not row.folds else several(row.folds, "fold")),
             verdict,
         ],
     )
@@ -231,7 +248,7 @@ def _short_verdict(found: comparison.Difference) -> str:
         Verdict.BETTER: f"significant gain {found.stars}",
         Verdict.WORSE: f"significant loss {found.stars}",
         Verdict.UNDECIDED: "not significant",
-        Verdict.TOO_FEW_SEEDS: "one seed" if found.seeds == 1 else f"{found.seeds} seeds: too few",
+        Verdict.TOO_FEW_SEEDS: _counted(found) if found.seeds == 1 else f"{_counted(found)}: too few",
         Verdict.NOT_TESTED: "not tested",
         Verdict.NOTHING_LEARNT: "no verdict",
     }

@@ -123,11 +123,12 @@ def _notices(results: Results, blocks: Sequence[Comparable]) -> list[str]:
             f"{several(len(results.frame), 'run')}. alue-bench compare tests all; use --task, --model and --strategy "
             "to choose fewer."
         )
-    seeds = max((len(row.seeds) for b in blocks for s in b.subjects for row in s.compared.rows), default=0)
+    seeds = max((row.replicates for b in blocks for s in b.subjects for row in s.compared.rows), default=0)
+    what = "fold" if any(subject.compared.folds for block in blocks for subject in block.subjects) else "seed"
     if 0 < seeds < FEWEST_SEEDS:
         said.append(
-            f"No strategy has more than {several(seeds, 'seed')}: a difference may be chance, and none is called "
-            f"significant. A verdict needs at least --seeds {FEWEST_SEEDS}."
+            f"No strategy has more than {several(seeds, what)}: a difference may be chance, and none is called "
+            f"significant. A verdict needs at least --{what}s {FEWEST_SEEDS}."
         )
     return said + [f"{sentence}." for sentence in say_counts(results.counts)]
 

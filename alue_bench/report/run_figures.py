@@ -102,7 +102,7 @@ def _steps_per_epoch(runs: pd.DataFrame, run_id: str) -> int | None:
     settings = run["other_hyper"] if isinstance(run["other_hyper"], str) else "{}"
     if "eval_every" not in json.loads(settings) or not run.get("data/train_rows", math.nan) > 0:
         return None
-    return math.ceil(run["data/train_rows"] / run["batch_size"])
+    return math.ceil(float(run["data/train_rows"]) / int(run["batch_size"]))
 
 
 def confusion(results: Results, subjects: Sequence[Subject], shown: Shown, prefix: str) -> list[Item]:
