@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 from alue_bench.contract.errors import DataError
 from alue_bench.contract.formats import Example, shown
@@ -71,7 +72,7 @@ def load_folds(
     if isinstance(task.splits.test, DataFile):
         files = "train and dev files" if "dev" in rows else "train file"
         notes.append(
-            f"cross-validation over the rows of the {files}; the test file {task.splits.test.path} is not used"
+            f"the rows that are divided are those of the {files}; the test file {task.splits.test.path} is not used"
         )
     parts: dict[int, list[int]] = {}
     divided = []
@@ -150,15 +151,14 @@ def _stratified(examples: Sequence[Example], labels: Labels, size: int, seed: li
     for example in examples:
         first.setdefault(example.text, example)
     texts = list(first)
-    counts = Counter(name for example in first.values() if isinstance(example.target, tuple) for name in example.target)
+    targets: list[Any] = [first[text].target for text in texts]
+    stratum: list[Any] = targets
     if labels.kind is TargetKind.REGRESSION:
-        by_size = sorted(range(len(texts)), key=lambda place: first[texts[place]].target)  # type: ignore[arg-type]
-        stratum: list[object] = [0] * len(texts)
-        for rank, place in enumerate(by_size):
-            stratum[place] = rank // size
+        by_size = sorted(range(len(texts)), key=targets.__getitem__)
+        rank_of = {place: rank for rank, place in enumerate(by_size)}
+        stratum = [rank_of[place] // size for place in range(len(texts))]
     elif labels.kind is TargetKind.MULTILABEL:
-        stratum = [sorted((counts[name], name) for name in first[text].target) for text in texts]  # type: ignore[union-attr]
-    else:
-        stratum = [first[text].target for text in texts]
+        counts = Counter(name for names in targets for name in names)
+        stratum = [sorted((counts[name], name) for name in names) for names in targets]
     shuffled = np.random.default_rng(seed).permutation(len(texts))
-    return [texts[place] for place in sorted(shuffled, key=lambda place: stratum[place])]  # type: ignore[arg-type,return-value]
+    return [texts[place] for place in sorted(shuffled, key=lambda place: stratum[place])]
