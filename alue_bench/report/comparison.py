@@ -450,9 +450,10 @@ def _block(
     trivial = _column(kept.to_dict("records")[:1], "test/trivial_score") if primary else []
     learnt = _learning(base, metric) if base and primary else None
     unlearnt = None if learnt is None or learnt.shown else learnt
+    over = "fold" if conditions["folds"] else "seed"
     if unlearnt is not None:
         notes.append(
-            f"{unlearnt.sentence(baseline, 'test')}, so that no strategy can be said to keep its score; {REMEDY}"
+            f"{unlearnt.sentence(baseline, 'test', over)}, so that no strategy can be said to keep its score; {REMEDY}"
         )
     return ComparisonBlock(
         task=task,

@@ -86,7 +86,8 @@ def _of_nothing_learnt(subject: Subject, others: Sequence[comparison.StrategyRes
     """Return the sentence that the baseline did not learn, and which strategies differ significantly from it."""
     block = subject.compared
     assert block.unlearnt is not None
-    said = f"{block.unlearnt.sentence(block.baseline, 'test')}, so that no strategy can be said to keep its score"
+    unlearnt = block.unlearnt.sentence(block.baseline, "test", block.replicate)
+    said = f"{unlearnt}, so that no strategy can be said to keep its score"
     different = [row for row in others if row.difference and row.difference.verdict in (Verdict.BETTER, Verdict.WORSE)]
     clauses = [_clause(row, subject, against=place == 0) for place, row in enumerate(different[:SAID])]
     return Sentence(subject.label, f"{'; '.join([said, *clauses, REMEDY])}.")

@@ -114,7 +114,7 @@ def _notices(results: Results, blocks: Sequence[Comparable]) -> list[str]:
         said.append(SAMPLE_NOTICE)
     if len(blocks) > 1:
         said.append(
-            f"These runs form {len(blocks)} groups that are not comparable, since data source or hardware differ. "
+            f"These runs form {len(blocks)} groups that are not comparable, since {_what_differs(blocks)} differ. "
             "Every section shows each group separately; nothing is computed across groups."
         )
     if len(results.frame) > MOST_TESTED:
@@ -131,6 +131,12 @@ def _notices(results: Results, blocks: Sequence[Comparable]) -> list[str]:
             f"significant. A verdict needs at least --{what}s {FEWEST_SEEDS}."
         )
     return said + [f"{sentence}." for sentence in say_counts(results.counts)]
+
+
+def _what_differs(blocks: Sequence[Comparable]) -> str:
+    """Return the conditions in which the blocks may differ, in words."""
+    folds = {subject.compared.folds for block in blocks for subject in block.subjects}
+    return "data source, hardware or folds" if len(folds) > 1 else "data source or hardware"
 
 
 # Sections ----------------------------------------------------------------------------------------------------------

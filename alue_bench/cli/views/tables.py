@@ -12,7 +12,8 @@ from rich.table import Table
 
 from alue_bench.cli.views.console import PlainConsole, styled
 from alue_bench.cli.views.wide_tables import Fitted
-from alue_bench.contract.spec import Fold, Resolved
+from alue_bench.contract.options import options_of
+from alue_bench.contract.spec import Fold, HyperParameters, Resolved
 from alue_bench.evaluation.intervals import LEVEL, Estimate, estimate
 from alue_bench.evaluation.learning import REMEDY, Learning, learning
 from alue_bench.evaluation.resampled import estimate_over_folds
@@ -95,10 +96,14 @@ def describe_settings(resolved: Sequence[Resolved]) -> str:
     """Return the hyper-parameters of runs as text.
 
     Each is followed by its origin, unless that is the general default, and has all its values where the runs differ.
+    Those that are off by default are left out at their defaults, as they are from fingerprints.
     """
     shown = []
+    general, declared = HyperParameters(), options_of(HyperParameters)
     for name in vars(resolved[0].values):
         values = sorted({getattr(hyper.values, name) for hyper in resolved})
+        if declared[name].default_is_implied and values == [getattr(general, name)]:
+            continue
         origin = ", ".join(dict.fromkeys(hyper.origins[name] for hyper in resolved))
         shown.append(f"{name}={' or '.join(map(str, values))}" + (f" [{origin}]" if origin != "default" else ""))
     return ", ".join(shown)
