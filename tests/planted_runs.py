@@ -155,7 +155,9 @@ def _task(planted: RunSpec, labels: Labels) -> tuple[Task, TaskRows]:
     )
     digests = {"train": planted.data.train, "dev": planted.data.train, "test": planted.data.test}
     splits = {name: SplitRows((Example("1", "text", None, "x", 1),), digest) for name, digest in digests.items()}
-    return task, TaskRows(splits, DataFolder(Path(), planted.data.source), 0)
+    fold = planted.fold
+    digest = digest_of(["rows of all folds", planted.task, fold.folds]) if fold else ""
+    return task, TaskRows(splits, DataFolder(Path(), planted.data.source), 0, fold=fold, folds_digest=digest)
 
 
 def _table(labels: Labels, gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any]) -> Predictions:

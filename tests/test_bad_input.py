@@ -103,6 +103,21 @@ MISTAKES = {
     "--max-length beyond the model": Mistake(
         (*RUN, "--max-length", "300"), ("max_length is 300, but model 'mini' takes at most 256 tokens",)
     ),
+    # Small data
+    "--folds 1": Mistake((*RUN, "--folds", "1"), ("--folds is 1; it must be at least 2",)),
+    "--repeats without --folds": Mistake((*RUN, "--repeats", "2"), ("--repeats 2", "add --folds 5")),
+    "--folds of a diagnostic set": Mistake(
+        ("run", "-t", "diag", "-m", "mini", "--folds", "3"), ("task 'diag' has no train rows to divide",)
+    ),
+    "--folds of a search": Mistake(
+        ("search", "-t", "anger", "-m", "mini", "--folds", "3"),
+        ("--folds 3: a search compares settings on the same dev rows", "alue-bench sweep"),
+    ),
+    "--class-weights of a regression": Mistake(
+        ("run", "-t", "svreg", "-m", "mini", "--class-weights", "balanced"), ("'svreg' is a regression",)
+    ),
+    "--eval-every 2": Mistake((*RUN, "--eval-every", "2"), ("eval_every is 2.0; it must be above 0 and at most 1",)),
+    "--patience -1": Mistake((*RUN, "--patience", "-1"), ("patience is -1; it must be at least 0",)),
     # Device
     "--device": Mistake((*RUN, "--device", "tpu"), ("--device is 'tpu'; it must be auto, cpu or cuda",)),
     "--precision": Mistake(

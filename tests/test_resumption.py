@@ -141,6 +141,16 @@ def test_checkpoints_now_and_then_lose_steps_but_change_nothing(
     assert_same(cut_off_at(run, 6, 10, every_s=0.05), undisturbed(run))
 
 
+@pytest.mark.parametrize("strategy", ["bottom2", "autofreeze"])
+def test_evaluations_within_epochs_and_an_early_stop_are_those_of_a_run_left_alone(
+    planned: Callable[..., PlannedRun], undisturbed: Undisturbed, strategy: str
+) -> None:
+    run = planned("bert", strategy, eval_every=0.5, patience=2, lr=1e-30)  # the first score stays the best
+    alone = undisturbed(run)
+    assert (alone[1].training.stopped_early, alone[1].training.evaluated_at) == (True, [2, 4, 6])
+    assert_same(cut_off_at(run, 3, 5), alone)
+
+
 def test_the_last_epoch_can_be_the_selected_one(planned: Callable[..., PlannedRun], undisturbed: Undisturbed) -> None:
     run = planned("bert", "full", select="last")
     assert_same(cut_off_at(run, 6), undisturbed(run))

@@ -111,6 +111,8 @@ def _grounds(estimate: Estimate) -> list[str]:
             f"  extrapolated from {speeds} GFLOP/s in a few training steps just now; finished runs and cached states "
             "are not subtracted"
         )
+    if estimate.upper_bound:
+        lines.append("  an upper bound: early stopping (--patience) may end trainings before their last epoch")
     return [*lines, *(f"  {problem}" for problem in estimate.problems)]
 
 

@@ -100,6 +100,12 @@ class SearchOptions(CheckedOptions):
         at_least=0,
         at_most=LARGEST_SEED,
     )
+    folds: int | None = option(
+        None,
+        help="Not for a search, which compares settings on the same dev rows: each fold has others. Use "
+        "alue-bench sweep.",
+        group=Group.DATA,
+    )
     dry_run: bool = option(
         False,
         in_studies=False,
@@ -212,7 +218,7 @@ def options_of_command(command: str) -> Mapping[str, Option]:
     if command == "sweep":
         return _arranged({**options_of(SweepOptions), **_axes()})
     if command == "search":
-        return _arranged(options_of(SearchOptions), without=(*CHOSEN_BY_SEARCH, "yes"))
+        return _arranged(options_of(SearchOptions), without=(*CHOSEN_BY_SEARCH, "repeats", "yes"))
     return _arranged({})
 
 

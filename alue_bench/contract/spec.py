@@ -91,9 +91,37 @@ class HyperParameters:
     )
     """The largest number of tokens of an example, special tokens included. The number of truncated ones is recorded."""
     select: Literal["best", "last"] = option(
-        "best", help="Epoch to test: best (by dev score) or last.", group=Group.TRAINING
+        "best", help="Evaluation to test: best (by dev score) or last.", group=Group.TRAINING
     )
-    """The epoch whose weights are tested: the one with the best dev score, or the last one."""
+    """The evaluation whose weights are tested: the one with the best dev score, or the last one. There is one after
+    each epoch, and more if `eval_every` is below 1."""
+    class_weights: str = option(
+        "none",
+        help="Weights of the classes in the loss: balanced, or LABEL=WEIGHT,LABEL=WEIGHT (others 1); none: all alike.",
+        group=Group.TRAINING,
+        default_is_implied=True,
+    )
+    """The weights of the classes in the loss; see `training.class_weights`."""
+    patience: int = option(
+        0,
+        help="Stop a training after this many dev evaluations in a row without a better dev score; 0: never.",
+        group=Group.TRAINING,
+        at_least=0,
+        default_is_implied=True,
+        remark="0 turns early stopping off",
+    )
+    """The number of dev evaluations in a row without a better score after which the training stops (Prechelt 1998);
+    0 for all epochs. The learning rate is planned over all epochs, whether they are done or not."""
+    eval_every: float = option(
+        1.0,
+        help="Epochs between two dev evaluations, such as 0.5; there is always one at the end of an epoch.",
+        group=Group.TRAINING,
+        above=0,
+        at_most=1,
+        default_is_implied=True,
+        remark="a part of an epoch",
+    )
+    """The part of an epoch between two dev evaluations. The end of each epoch is always evaluated."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for the first value that is out of its bounds."""
@@ -163,6 +191,23 @@ class DataDigests:
     """A digest of the test split as used."""
 
 
+@dataclass(frozen=True, order=True)
+class Fold:
+    """A fold of a cross-validation: the part of a task's rows that is the test split of a run."""
+
+    folds: int
+    """The number of folds that the rows are divided into."""
+    repeat: int
+    """The number of the division, from 1; each repeat divides the rows anew."""
+    number: int
+    """The number of the fold within its repeat, from 1."""
+
+    @property
+    def label(self) -> str:
+        """The fold's name for people, such as fold2of5, or repeat3fold2of5."""
+        return (f"repeat{self.repeat}" if self.repeat > 1 else "") + f"fold{self.number}of{self.folds}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
     """The specification of a run: task, model, strategy, seed, hyper-parameters, all that determines its result.
@@ -197,6 +242,8 @@ class RunSpec:
     """The layers of the pre-trained model that are kept; None for all. `freeze_plan` counts the kept ones."""
     adapter: Adapter | None = None
     """The adapter that is put into the model and trained instead of its weights; None for none."""
+    fold: Fold | None = None
+    """The fold of a cross-validation; None for the task's own splits."""
     keep_head: bool = False
     """A flag: training starts from the fine-tuned head that the checkpoint has, instead of a new one."""
     unusual: Mapping[str, str] = field(default_factory=dict)
@@ -231,6 +278,7 @@ class RunSpec:
                 "precision": self.precision,
                 "cuda_graphs": self.cuda_graphs,
                 "providers": dict(self.providers),
+                **({"fold": [self.fold.folds, self.fold.repeat, self.fold.number]} if self.fold else {}),
                 **({"keep_head": True} if self.keep_head else {}),
                 **({"unusual": dict(self.unusual)} if self.unusual else {}),
             }
@@ -245,7 +293,8 @@ class RunSpec:
     @property
     def label(self) -> str:
         """The run's name in MLflow and in messages."""
-        return f"{self.task}/{self.model}/{self.strategy}/seed{self.seed}"
+        fold = f"/{self.fold.label}" if self.fold else ""
+        return f"{self.task}/{self.model}/{self.strategy}/seed{self.seed}{fold}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the specification as JSON-like data, for the run's config artifact."""

@@ -93,7 +93,7 @@ def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParame
             train=Examples(_random_split(chosen, small.vocab_size, generator)),
             dev=Examples(_random_split(chosen[:1], small.vocab_size, generator)),
         )
-        short = replace(hyper, epochs=1, batch_size=batch_size, select="last")
+        short = replace(hyper, epochs=1, batch_size=batch_size, select="last", patience=0, eval_every=1.0)
         config = TrainingConfig(BINARY, short, data_seed=0, device=device, padding=Padding(0))
         plan = FreezePlan(stack.shape)
         schedule = FreezeSchedule(stack, plan)

@@ -23,6 +23,7 @@ from alue_bench.contract.registry import Registry
 from alue_bench.contract.strategy import Outline
 from alue_bench.cost.calibration import shape_key, speed_of
 from alue_bench.cost.flops import EmptyModels
+from alue_bench.data.batches import steps_per_epoch
 from alue_bench.data.splits import TaskRows
 from alue_bench.measure.environment import hardware_fingerprint
 from alue_bench.planning.build import AbsentRun, Plan
@@ -30,6 +31,7 @@ from alue_bench.planning.variation import settings_of, varied
 from alue_bench.running.inputs import tokenized
 from alue_bench.training.device.precision import Device
 from alue_bench.training.pretrained.loading import declared_config, load_config, load_tokenizer, locate_checkpoint
+from alue_bench.training.selection import evaluation_points
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,6 +75,8 @@ class Estimate:
     found."""
     problems: tuple[str, ...] = ()
     """Sentences that say why a cost is unknown."""
+    upper_bound: bool = False
+    """True if early stopping may end trainings before their last epoch, so that the cost is an upper bound."""
 
     def flops(self, *, here: bool) -> float | None:
         """Return the sum of the runs' FLOPs, or None if one is unknown.
@@ -102,6 +106,7 @@ class Estimate:
 
         return {
             "note": "an estimate from a few training steps taken now; nothing was run",
+            "upper_bound": self.upper_bound,
             "hardware": self.hardware,
             "speeds_flops_per_s": list(self.speeds),
             "here": part(True),
@@ -198,6 +203,7 @@ def estimate_plan(plan: Plan, registry: Registry) -> Estimate:
         speeds=tuple(speed for speed in estimator.speeds.values() if speed),
         lengths_of=lengths_of,
         problems=tuple(estimator.problems),
+        upper_bound=any(one.run.hyper.patience for one in work),
     )
 
 
@@ -222,7 +228,8 @@ def _count(one: _Work, estimator: _Estimator, speed: float | None, *, shares_tra
     each_epoch = model.training(train, 2, size) - model.training(train, 1, size)
     forward = {name: model.scoring(lengths) for name, lengths in one.lengths.items()}
     below = depth / model.plan.shape.layers
-    steps = 0.0 if shares_training else (each_epoch + (1 - below) * forward["dev"]) * epochs
+    evaluations = len(evaluation_points(steps_per_epoch(len(train), size), run.hyper.eval_every))
+    steps = 0.0 if shares_training else (each_epoch + (1 - below) * forward["dev"] * evaluations) * epochs
     prefix = below * sum(forward.values())
     return _Counted(flops, (steps + (1 - below) * forward["test"]) / speed, depth, prefix / speed)
 
@@ -251,7 +258,7 @@ def _present(plan: Plan, estimator: _Estimator) -> list[_Work]:
             _Work(
                 run,
                 spec.training_key,
-                _start(spec.data.train, spec.model_digest, run),
+                _start(run.train_rows.folds_digest or spec.data.train, spec.model_digest, run),
                 True,
                 configs[spec.model_digest],
                 lengths,
@@ -279,7 +286,8 @@ def _absent(plan: Plan, registry: Registry, estimator: _Estimator) -> tuple[list
             lengths[split] = kept[key]
         data = run.train_rows.splits["train"].digest
         key_of_training = repr((data, run.model.name, run.strategy.name, run.seed, run.hyper))
-        work.append(_Work(run, key_of_training, _start(data, run.model.name, run), False, config, lengths))
+        start = _start(run.train_rows.folds_digest or data, run.model.name, run)
+        work.append(_Work(run, key_of_training, start, False, config, lengths))
     return work, name
 
 

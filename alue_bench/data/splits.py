@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from alue_bench.contract.errors import DataError
 from alue_bench.contract.formats import Example
-from alue_bench.contract.spec import digest_of
+from alue_bench.contract.spec import Fold, digest_of
 from alue_bench.contract.task import DataFile, HeldOut, Task
 from alue_bench.data.location import DataFolder
 from alue_bench.data.verification import ReadFile, read_file, reject_bad_rows
+
+T = TypeVar("T")
 
 LIMIT_SEED = 20_201_124
 """The seed that decides which rows `--limit-train` and `--limit-eval` keep; it is the same for every run."""
@@ -23,6 +26,11 @@ class SplitRows:
 
     examples: tuple[Example, ...]
     digest: str
+    whole: SplitRows | None = None
+    """The rows that the split is a part of, if splits of further folds are parts of them too: what depends on a row
+    alone, such as its token ids, is then computed once for all folds."""
+    places: tuple[int, ...] = ()
+    """The places of the examples in `whole`."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,12 @@ class TaskRows:
     """The number of bad rows that were left out at the user's request."""
     notes: tuple[str, ...] = ()
     """Sentences for readers of the runs on these rows."""
+    fold: Fold | None = None
+    """The fold of a cross-validation; None for the task's own splits."""
+    protocol: str = ""
+    """The origin of the splits in words; empty for the protocol that the task declares."""
+    folds_digest: str = ""
+    """A digest of all that determines the rows of every fold; empty without folds."""
 
 
 def load_rows(
@@ -56,14 +70,7 @@ def load_rows(
     Raises:
         DataError: A file is missing or malformed, a split has no rows, or a row has no gold label.
     """
-    read: dict[str, ReadFile] = {}
-    rows: dict[str, Sequence[Example]] = {}
-    for split in ("train", "dev", "test"):
-        part = getattr(task.splits, split)
-        if isinstance(part, DataFile):
-            read[split] = read_file(part, folder.file(part), task.labels)
-            reject_bad_rows(task, folder, read[split], drop=drop_bad)
-            rows[split] = read[split].examples
+    rows, dropped = read_files(task, folder, drop_bad=drop_bad)
     for split in ("test", "dev"):  # the test part is drawn first, so that adding a dev split does not change it
         part = getattr(task.splits, split)
         if isinstance(part, HeldOut):
@@ -71,17 +78,7 @@ def load_rows(
     limits = {"train": limit_train, "dev": limit_eval, "test": limit_eval}
     splits: dict[str, SplitRows] = {}
     for split, examples in rows.items():
-        kept = limit_rows(examples, limits[split])
-        if not kept:
-            raise DataError(f"task {task.name!r}: the {split} split has no rows left")
-        unlabelled_row = next((example for example in kept if example.target is None), None)
-        if unlabelled_row is not None:
-            raise DataError(
-                f"task {task.name!r}: the {split} split has rows without a gold label, the first of them "
-                f"{unlabelled_row.id!r} at {unlabelled_row.line} of its file"
-            )
-        content = [[e.id, e.text, e.text_pair, e.target] for e in kept]
-        splits[split] = SplitRows(tuple(kept), digest_of(content))
+        splits[split] = checked_split(task, split, limit_rows(examples, limits[split]))
     notes: list[str] = []
     if limit_eval is None and task.submission is not None and task.splits.submission is not None:
         try:
@@ -91,8 +88,42 @@ def load_rows(
         else:
             if unlabelled is not None:
                 splits["submission"] = unlabelled
-    dropped = sum(len(file.bad) for file in read.values()) if drop_bad else 0
     return TaskRows(splits, folder, dropped, tuple(notes))
+
+
+def read_files(
+    task: Task, folder: DataFolder, *, drop_bad: bool, splits: Sequence[str] = ("train", "dev", "test")
+) -> tuple[dict[str, Sequence[Example]], int]:
+    """Read those of a task's splits that are files.
+
+    Returns:
+        The examples by split, and the number of bad rows that were dropped.
+
+    Raises:
+        DataError: A file is missing or malformed.
+    """
+    read: dict[str, ReadFile] = {}
+    for split in splits:
+        part = getattr(task.splits, split)
+        if isinstance(part, DataFile):
+            read[split] = read_file(part, folder.file(part), task.labels)
+            reject_bad_rows(task, folder, read[split], drop=drop_bad)
+    dropped = sum(len(file.bad) for file in read.values()) if drop_bad else 0
+    return {split: file.examples for split, file in read.items()}, dropped
+
+
+def checked_split(task: Task, split: str, examples: Sequence[Example]) -> SplitRows:
+    """Return a split with its digest. Raises DataError if it has no rows, or a row without a gold label."""
+    if not examples:
+        raise DataError(f"task {task.name!r}: the {split} split has no rows left")
+    unlabelled_row = next((example for example in examples if example.target is None), None)
+    if unlabelled_row is not None:
+        raise DataError(
+            f"task {task.name!r}: the {split} split has rows without a gold label, the first of them "
+            f"{unlabelled_row.id!r} at {unlabelled_row.line} of its file"
+        )
+    content = [[e.id, e.text, e.text_pair, e.target] for e in examples]
+    return SplitRows(tuple(examples), digest_of(content))
 
 
 def submission_rows(task: Task, folder: DataFolder) -> SplitRows | None:
@@ -114,7 +145,7 @@ def submission_rows(task: Task, folder: DataFolder) -> SplitRows | None:
     return SplitRows(read.examples, digest_of([[e.id, e.text, e.text_pair] for e in read.examples]))
 
 
-def limit_rows(examples: Sequence[Example], limit: int | None) -> Sequence[Example]:
+def limit_rows(examples: Sequence[T], limit: int | None) -> Sequence[T]:
     """Return a fixed random subset of `limit` examples in file order, or all examples if `limit` is None.
 
     The subset of a smaller limit is a part of the subset of a larger limit.

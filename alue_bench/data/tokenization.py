@@ -9,7 +9,8 @@ import os
 import shutil
 import tempfile
 import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,10 @@ class TokenizedSplit:
     """The share of unknown tokens among the tokens, without those that the tokenizer adds to every text."""
     empty: int = 0
     """The number of examples with a text of which normalisation and tokenization left nothing."""
+    whole: TokenizedSplit | None = None
+    """The token ids of `SplitRows.whole`, if the split is a part of it."""
+    places: Tensor | None = None  # int64 [n]
+    """The places of the examples in `whole`."""
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -68,6 +73,8 @@ class TokenCache:
         """Create a cache that keeps its files below `folder`."""
         self.folder = folder
         self._kept: dict[tuple[str, ...], TokenizedSplit] = {}
+        self._tables: dict[tuple[str, ...], Any] = {}
+        """The Arrow tables of rows that are divided into folds."""
 
     def tokenized(
         self, rows: SplitRows, *, labels: Labels, model: Model, model_digest: str, tokenizer: Any, max_length: int
@@ -82,16 +89,32 @@ class TokenCache:
             tokenizer: The model's tokenizer.
             max_length: The maximal number of tokens of an example, special tokens included.
         """
-        key = (rows.digest, model.name, model_digest, str(max_length), *labels.names)
+        made_by = (model.name, model_digest, str(max_length))
+        if rows.whole is not None:  # parts are not kept: there are many, and cutting them out takes no time
+            table = (rows.whole.digest, *made_by)
+            if table not in self._tables:
+                self._tables[table] = self._columns(rows.whole, model, model_digest, tokenizer, max_length)
+            whole = self.tokenized(
+                rows.whole, labels=labels, model=model, model_digest=model_digest, tokenizer=tokenizer,
+                max_length=max_length,
+            )  # fmt: skip
+            part = _as_split(self._tables[table].take(list(rows.places)), rows, labels, tokenizer)
+            return replace(part, whole=whole, places=_as_tensor(rows.places))
+        key = (rows.digest, *made_by, *labels.names)
         if key not in self._kept:
-            texts = _normalised(rows, model)
-            folder = self.folder / "tokens" / digest_of([FORMAT, texts, model_digest, max_length])
-            tokens = _load(folder)
-            if tokens is None:
-                tokens = _tokenized(texts, tokenizer, max_length)
-                _save(tokens, folder)
-            self._kept[key] = _as_split(tokens, rows, labels, tokenizer)
+            columns = self._columns(rows, model, model_digest, tokenizer, max_length)
+            self._kept[key] = _as_split(columns, rows, labels, tokenizer)
         return self._kept[key]
+
+    def _columns(self, rows: SplitRows, model: Model, model_digest: str, tokenizer: Any, max_length: int) -> Any:
+        """Return the token ids of rows as an Arrow table, computed or read from the disk."""
+        texts = _normalised(rows, model)
+        folder = self.folder / "tokens" / digest_of([FORMAT, texts, model_digest, max_length])
+        tokens = _load(folder)
+        if tokens is None:
+            tokens = _tokenized(texts, tokenizer, max_length)
+            _save(tokens, folder)
+        return tokens.with_format("arrow")[:]
 
 
 def unread_notes(split: TokenizedSplit, name: str) -> list[str]:
@@ -135,13 +158,19 @@ def _unknown_share(ids: Any, tokenizer: Any) -> float:
     return int((ids == unknown).sum()) / own if own else 0.0
 
 
-def _as_split(tokens: Any, rows: SplitRows, labels: Labels, tokenizer: Any) -> TokenizedSplit:
+def _as_tensor(places: Sequence[int]) -> Tensor:
     import torch
 
-    columns = tokens.with_format("arrow")[:]
+    return torch.tensor(places, dtype=torch.int64)
+
+
+def _as_split(columns: Any, rows: SplitRows, labels: Labels, tokenizer: Any) -> TokenizedSplit:
+    """Return the token ids of rows, given as an Arrow table, with the rows' targets."""
+    import torch
+
     ids = columns["input_ids"].combine_chunks()
     type_ids = None
-    if "token_type_ids" in tokens.column_names:
+    if "token_type_ids" in columns.column_names:
         type_ids = torch.from_numpy(columns["token_type_ids"].combine_chunks().values.to_numpy().astype("int64"))
     return TokenizedSplit(
         input_ids=torch.from_numpy(ids.values.to_numpy().astype("int64")),

@@ -93,17 +93,18 @@ class Learning:
         """True if at least half of the seeds learnt something."""
         return 2 * self.above >= self.seeds
 
-    def sentence(self, strategy: str, split: str) -> str:
+    def sentence(self, strategy: str, split: str, over: str = "seed") -> str:
         """Return a sentence about a setting that did not learn anything.
 
         Args:
             strategy: The name of the setting.
             split: The name of the split that is scored.
+            over: The word for what the scores are over, "seed" or "fold".
         """
         said = f"{strategy} did not learn: its {split} score {self.score:.3f} is"
         trivial = f"above the trivial score {self.trivial:.3f}"
         if self.above:
-            return f"{said} {trivial} by more than chance with {self.above} of {self.seeds} seeds only"
+            return f"{said} {trivial} by more than chance with {self.above} of {self.seeds} {over}s only"
         chance = f" by more than chance (by up to {self.bound:.3f})" if self.score > self.trivial else ""
         return f"{said} not {trivial}{chance}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
 from alue_bench.contract.spec import RunSpec
@@ -128,6 +128,7 @@ def result_document(outcomes: list[Outcome], plan: Plan, *, experiment: str, tra
                 "params": dict(o.spec.as_dict()["hyper"]) | {"device": o.spec.device, "precision": o.spec.precision},
                 "metrics": {name: finite(value) for name, value in sorted(o.metrics.items())},
             }
+            | ({"fold": asdict(o.spec.fold)} if o.spec.fold else {})
             | ({"cause": o.cause} if o.cause else {})
             for o in listed
         ],

@@ -79,7 +79,7 @@ def rebuilt(spec: RunSpec, source: Source, registry: Registry, shelf: PlanCache)
     told_by_spec = {field: getattr(spec, field) for field in _fields_of_request() if hasattr(spec, field)}
     narrowed = {"tasks": (spec.task,), "models": (source.model,), "strategies": (spec.strategy,), "seeds": (spec.seed,)}
     overrides = (("the plan", asdict(spec.hyper)),)
-    request = PlanRequest(**{**source.options, **told_by_spec, **narrowed}, overrides=overrides)
+    request = PlanRequest(**{**source.options, **told_by_spec, **narrowed}, overrides=overrides, fold=spec.fold)
     plan = build_plan(request, registry, shelf)
     if not plan.runs:
         raise UsageError("; ".join(skipped.reason for skipped in plan.skipped))

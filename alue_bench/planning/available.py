@@ -18,6 +18,7 @@ from alue_bench.contract.registry import Origin, Registry, outline_of
 from alue_bench.contract.strategy import Outline, Strategy
 from alue_bench.contract.task import Labels, Task
 from alue_bench.contract.transfer import misfit
+from alue_bench.data.folds import load_folds
 from alue_bench.data.location import DataFolder, given_data_folder, locate
 from alue_bench.data.splits import TaskRows, load_rows
 from alue_bench.data.tokenization import first_texts_notes
@@ -94,6 +95,8 @@ class PlanCache:
     """A store for what one plan has read, or found out, and may serve the next one in the same process."""
 
     rows: dict[tuple[object, ...], TaskRows] = field(default_factory=dict)
+    folds: dict[tuple[object, ...], list[TaskRows]] = field(default_factory=dict)
+    """The rows of the folds of tasks."""
     checkpoints: dict[tuple[object, ...], Checkpoint] = field(default_factory=dict)
     models: ModelCache = field(default_factory=ModelCache)
     text_notes: dict[tuple[object, ...], list[str]] = field(default_factory=dict)
@@ -106,6 +109,8 @@ class PlanCache:
 
 def ready_tasks(request: PlanRequest, registry: Registry, cache: PlanCache) -> tuple[list[ReadyTask], list[LeftOut]]:
     """Return the tasks that were asked for, with their rows, and those that are left out.
+
+    A task that is cross-validated is there once for each fold.
 
     Raises:
         AlueBenchError: a task that the user named is unknown, or has no data here and may not be left out.
@@ -128,13 +133,34 @@ def ready_tasks(request: PlanRequest, registry: Registry, cache: PlanCache) -> t
             )
         return cache.rows[key]
 
-    def ready(name: str) -> ReadyTask:
+    def folds_of(task: Task) -> list[TaskRows]:
+        key = (task.name, *options, request.asked_folds)
+        if key not in cache.folds:
+            cache.folds[key] = load_folds(
+                task,
+                locate(task, given=given, sample=request.sample),
+                request.asked_folds,
+                drop_bad=request.drop_bad,
+                limit_train=request.limit_train,
+                limit_eval=request.limit_eval,
+            )
+        return cache.folds[key]
+
+    def ready(name: str) -> list[ReadyTask]:
         task = registry.task(name)
         train_task = _training_task(task, registry)
-        return ReadyTask(task, rows(task), train_task, rows(train_task))
+        if not request.asked_folds:
+            return [ReadyTask(task, rows(task), train_task, rows(train_task))]
+        if train_task is not task:
+            raise DataError(
+                f"--folds: task {name!r} has no train rows to divide, since models trained on {train_task.name!r} are "
+                f"scored on it; leave --folds out, or cross-validate {train_task.name!r}"
+            )
+        return [ReadyTask(task, of_fold, task, of_fold) for of_fold in folds_of(task)]
 
     names = list(dict.fromkeys(request.tasks)) or sorted(registry.tasks)
-    return _available(names, ready, _forgiven(request, named=bool(request.tasks)))
+    available, left_out = _available(names, ready, _forgiven(request, named=bool(request.tasks)))
+    return [one for several in available for one in several], left_out
 
 
 def _training_task(task: Task, registry: Registry) -> Task:

@@ -42,6 +42,7 @@ from alue_bench.planning.request import PlanRequest
 from alue_bench.running.inputs import RunInputs
 from alue_bench.training.architecture.trial import positions_of
 from alue_bench.training.checkpointing import Checkpointing, checkpoint_folder
+from alue_bench.training.class_weights import check_class_weights
 from alue_bench.training.device.precision import Precision, resolve_device, resolve_graphs, resolve_precision
 from alue_bench.training.prefix.store import PrefixStore, prefix_folder
 from alue_bench.training.pretrained.loading import check_keeps_head, encoder_shape, load_config
@@ -120,7 +121,7 @@ class Plan:
 
 
 def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None = None) -> Plan:
-    """Resolve names, check data and checkpoints, and lay out the runs: task by task, then model, seed and strategy.
+    """Resolve names, check data and checkpoints, and lay out the runs: task, model, fold, setting, seed, strategy.
 
     What "every available one" brings along may be missing: it is skipped with a reason, as is a strategy that does not
     fit a model.
@@ -142,12 +143,20 @@ def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None
     plan.skipped += [Skipped(name, "*", "*", None, reason) for name, reason in tasks_left_out]
     plan.skipped += [Skipped("*", name, "*", None, reason) for name, reason in models_left_out]
     seen: set[str] = set()
-    for task, model in product(tasks, models):
-        _add_runs(plan, shared, seen, task, model)
+    by_name: dict[str, list[ReadyTask]] = {}
+    for task in tasks:
+        by_name.setdefault(task.task.name, []).append(task)
+    for folds, model in product(by_name.values(), models):
+        for task in folds:
+            _add_runs(plan, shared, seen, task, model)
     plan.runs.sort(key=_shared_trainings_together(plan.runs))
     for model in models:
         notes = [*shared.cache.models.notes(model.checkpoint), *model.trial.notes]
-        notes += [f"task {task.task.name}: {note}" for task in tasks for note in text_notes(task, model, shared.cache)]
+        notes += [
+            f"task {name}: {note}"
+            for name, folds in by_name.items()
+            for note in text_notes(folds[0], model, shared.cache)
+        ]
         plan.notes += [f"{model.model.name}: {note}" for note in notes]
     if request.skip_missing:
         _add_absent(plan, shared, tasks, models)
@@ -204,6 +213,14 @@ def _add_runs(plan: Plan, shared: _Shared, seen: set[str], task: ReadyTask, mode
             raise
         plan.skipped.append(Skipped(task.task.name, name, "*", None, str(error)))
         return
+    try:
+        for resolved in settings:
+            check_class_weights(resolved.values.class_weights, task.train_task.labels, task.train_task.name)
+    except UsageError as error:
+        if request.tasks:
+            raise
+        plan.skipped.append(Skipped(task.task.name, name, "*", None, str(error)))
+        return
     fitting, unfit = combinations(strategies, settings, request.seeds, model.outline)
     plan.skipped += [Skipped(task.task.name, name, one.strategy, one.seed, one.reason) for one in unfit]
     for combination in fitting:
@@ -227,6 +244,7 @@ def _spec(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Comb
         freeze_plan=outline.freeze_plan,
         kept_layers=outline.kept_layers,
         adapter=outline.adapter,
+        fold=task.rows.fold,
         keep_head=request.keep_head,
         seed=seed,
         init_seed=request.init_seed if request.init_seed is not None else seed,
@@ -247,7 +265,10 @@ def _spec(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Comb
 
 def _inputs(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Combination, spec: RunSpec) -> RunInputs:
     """Return what a run's names stand for, and note what its training begins with: other runs may begin so too."""
-    start = (spec.data.train, spec.model_digest, spec.kept_layers, spec.adapter and spec.strategy)
+    start = (
+        task.train_rows.folds_digest or spec.data.train,
+        *(spec.model_digest, spec.kept_layers, spec.adapter and spec.strategy),
+    )
     inputs = RunInputs(
         task=task.task,
         rows=task.rows,
@@ -298,7 +319,8 @@ def _add_absent(plan: Plan, shared: _Shared, tasks: list[ReadyTask], models: lis
     configs = [*(model.config for model in models), *(config for _, config in absent)]
     each = sum(len(strategies_for(request, registry, encoder_shape(config).layers)) for config in configs)
     settings_each = len((request.grid or Grid()).variants())
-    plan.without_data = len(tasks_gone) * each * settings_each * len(request.seeds)
+    folds_each = max(1, len(request.asked_folds))
+    plan.without_data = len(tasks_gone) * each * settings_each * len(request.seeds) * folds_each
 
 
 def _digests(ready: ReadyTask) -> DataDigests:
@@ -307,7 +329,7 @@ def _digests(ready: ReadyTask) -> DataDigests:
     with_test = [*([dict(ready.task.label_map)] if ready.task.label_map else []), *_never_gold(test, ready.task.labels)]
     return DataDigests(
         source="sample" if any(folder.kind == "sample" for folder in folders) else "real",
-        protocol=ready.task.splits.protocol,
+        protocol=ready.rows.protocol or ready.task.splits.protocol,
         train=digest_of(
             [
                 *(train["train"].digest, train["dev"].digest, list(ready.train_task.labels.names)),

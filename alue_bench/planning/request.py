@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from alue_bench.contract.errors import UsageError
 from alue_bench.contract.options import CheckedOptions, Group, option
+from alue_bench.contract.spec import Fold
 from alue_bench.planning.grid import Grid
 
 DEFAULT_STRATEGIES = ("full", "bottom3top4")
@@ -104,6 +106,22 @@ class PlanRequest(CheckedOptions):
         at_least=1,
         remark="leave it out to use every row",
     )
+    folds: int | None = option(
+        None,
+        help="Cross-validate: divide the rows into this many folds, stratified by label; each is the test split once.",
+        group=Group.DATA,
+        at_least=2,
+        remark="leave it out to use the task's own test split",
+    )
+    repeats: int = option(
+        1,
+        help="With --folds: how often the rows are divided anew. Default: 1.",
+        group=Group.DATA,
+        at_least=1,
+        at_most=1000,
+    )
+    fold: Fold | None = None
+    """The only fold to plan; None for all that `folds` and `repeats` ask for."""
     drop_bad: bool = option(False, help="Leave out malformed rows, and record how many.", group=Group.DATA)
     skip_missing: bool = option(
         False,
@@ -126,3 +144,22 @@ class PlanRequest(CheckedOptions):
         at_least=0,
         remark="minutes",
     )
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for the first option whose value is wrong."""
+        super().__post_init__()
+        if self.repeats > 1 and self.folds is None:
+            raise UsageError(f"--repeats {self.repeats} says how often rows are divided into folds; add --folds 5")
+
+    @property
+    def asked_folds(self) -> tuple[Fold, ...]:
+        """The folds to plan, repeat by repeat; empty without cross-validation."""
+        if self.fold is not None:
+            return (self.fold,)
+        if self.folds is None:
+            return ()
+        return tuple(
+            Fold(self.folds, repeat, number)
+            for repeat in range(1, self.repeats + 1)
+            for number in range(1, self.folds + 1)
+        )

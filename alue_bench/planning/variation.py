@@ -58,14 +58,15 @@ def labelled(spec: RunSpec, names: Sequence[str]) -> str:
 def reading_order(specs: Sequence[RunSpec]) -> Mapping[str, int]:
     """Return the position of each run in lists for people, by fingerprint.
 
-    Runs are sorted by task, model, strategy, hyper-parameters that vary, and seed. Among the strategies, the cells of a
-    grid come first, sorted by frozen bottom layers and then frozen top layers; the others follow, sorted by name.
+    Runs are sorted by task, model, strategy, hyper-parameters that vary, seed and fold. Among the strategies, the cells
+    of a grid come first, sorted by frozen bottom layers and then frozen top layers; the others follow, sorted by name.
     """
     names = varied_by_specs(specs)
 
     def key(spec: RunSpec) -> tuple[object, ...]:
         cell = cell_of(spec.strategy)
         values = tuple(value for _, value in settings_of(spec.hyper, names))
-        return spec.task, spec.model, cell is None, cell or (0, 0), spec.strategy, values, spec.seed
+        fold = (spec.fold.repeat, spec.fold.number) if spec.fold else (0, 0)
+        return spec.task, spec.model, cell is None, cell or (0, 0), spec.strategy, values, spec.seed, fold
 
     return {spec.fingerprint: place for place, spec in enumerate(sorted(specs, key=key))}

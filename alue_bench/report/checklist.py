@@ -128,6 +128,11 @@ def _seeds(frame: pd.DataFrame, counts: Counts) -> list[Entry]:
             else f"Seeds for each task, model and strategy: {cells.min()}",
         ),
     ]
+    divided = frame[frame["folds"].notna()].groupby("folds")["repeat"].max()
+    entries += [
+        (True, f"Cross-validation: {folds} folds, {several(int(repeats), 'repeat')}")
+        for folds, repeats in divided.items()
+    ]
     entries += [(False, sentence) for sentence in say_counts(counts)]
     return entries
 
@@ -144,11 +149,16 @@ def _evaluation(frame: pd.DataFrame) -> list[Entry]:
             "Means with t-intervals over seeds; differences tested over seeds and test examples together, corrected "
             "for their number (docs/measuring.md)",
         ),
+        *(
+            [(True, "Over folds: the corrected resampled t-test (Nadeau and Bengio, 2003; docs/small-data.md)")]
+            if frame["folds"].notna().any()
+            else []
+        ),
     ]
 
 
 SELECTION = {
-    "best": "the epoch with the best dev score is tested; the test split is scored once",
+    "best": "the evaluation with the best dev score is tested; the test split is scored once",
     "last": "the last epoch is tested; the test split is scored once",
 }
 

@@ -4,6 +4,9 @@ The terminal's table, the page and the export show these values and compute none
 
 Runs are compared only where everything except strategy and seed is the same: task, model, rows, data source, protocol,
 hyper-parameters, hardware, number format, version of alue-bench. Every such set of runs is a `ComparisonBlock`.
+
+The runs of a cross-validation are one set, too, if they divide the same rows into the same number of folds. Their
+scores are averaged over the seeds of each fold, and the folds are tested by `evaluation.resampled`.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from alue_bench.evaluation.additive import Additive, additive
 from alue_bench.evaluation.intervals import Estimate, cohens_d, estimate, holm, probability_of_improvement
 from alue_bench.evaluation.learning import REMEDY, Learning, learning
 from alue_bench.evaluation.predictions import Targets, targets_of
+from alue_bench.evaluation.resampled import CorrectedResampled, corrected_resampled_test, estimate_over_folds
 from alue_bench.evaluation.significance import (
     FEWEST_SEEDS,
     Crossed,
@@ -44,6 +48,7 @@ CONDITIONS = (
     "train_digest",
     "dev_digest",
     "test_digest",
+    "folds",
     "model_digest",
     "hardware",
     "device",
@@ -81,32 +86,35 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """The difference between a strategy's score and the baseline's, over the seeds that both have."""
+    """The difference between a strategy's score and the baseline's, over the seeds or folds that both have."""
 
     mean: float
     seeds: int
-    """The number of seeds that both have."""
+    """The number of seeds that both have; of a cross-validation, the number of folds over all repeats."""
     verdict: Verdict
     reason: str = ""
     """The reason why there is no verdict."""
-    test: Crossed | None = None
-    """The interval, the p-value before correction and the variance components; None with one seed, or without
-    predictions."""
+    test: Crossed | CorrectedResampled | None = None
+    """The interval and the p-value before correction, and over seeds the variance components; None with one seed or
+    fold, and over seeds without predictions."""
     p_corrected: float | None = None
     """The p-value after Holm's correction over all tested differences of the comparison."""
     cohens_d: float | None = None
     improvement: float | None = None
     """The probability that a run of the strategy beats a run of the baseline."""
     seeds_needed: int | None = None
-    """The number of seeds needed to detect a difference as large as the observed one, where the test did not."""
+    """The number of seeds needed to detect a difference as large as the observed one, where the test did not; None
+    over folds."""
     detectable: float | None = None
-    """The smallest difference that the existing seeds would detect with a power of 80 %."""
+    """The smallest difference that the existing seeds or folds would detect with a power of 80 %."""
     p_examples: float | None = None
     """The p-value of approximate randomisation over examples, which holds for these trained models only. It is computed
     on request."""
     bootstrap: tuple[float, float] | None = None
     """The interval of the bootstrap over examples, which holds for these trained models only. It is computed on
     request."""
+    over_folds: bool = False
+    """True if the difference is over the folds of a cross-validation."""
 
     @property
     def stars(self) -> str:
@@ -122,9 +130,10 @@ class StrategyResult:
 
     strategy: str
     seeds: tuple[int, ...]
+    """The seeds of the runs; of a cross-validation, each once."""
     run_ids: tuple[str, ...]
     score: Estimate | None
-    """None if every score is undefined."""
+    """The mean over seeds, or over folds; None if every score is undefined."""
     difference: Difference | None
     """None for the baseline, and where it has no runs."""
     train_s: Estimate | None
@@ -142,6 +151,13 @@ class StrategyResult:
     """The energy of the GPU where there is one, otherwise of the processor; None if there is no counter."""
     freeze: tuple[int, int, int] | None
     """The numbers of frozen layers at the bottom and at the top, and 1 where the embeddings are frozen, otherwise 0."""
+    folds: int = 0
+    """The number of folds that were run, over all repeats; 0 without cross-validation."""
+
+    @property
+    def replicates(self) -> int:
+        """The number of values that the mean score is a mean of: folds, or seeds without cross-validation."""
+        return self.folds or len(self.seeds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +185,16 @@ class ComparisonBlock:
     rows_told: Mapping[str, str] = field(default_factory=dict)
     """The number of rows of each split, by the condition that holds the split's digest; and the set where the number
     alone does not distinguish blocks."""
+
+    @property
+    def folds(self) -> int:
+        """The number of folds that the rows are divided into; 0 without cross-validation."""
+        return int(self.conditions["folds"] or 0)
+
+    @property
+    def replicate(self) -> str:
+        """The word for what means and tests are over: "fold" or "seed"."""
+        return "fold" if self.folds else "seed"
 
     @property
     def sample(self) -> bool:
@@ -206,6 +232,7 @@ def compare(
     if column and not (column in frame.columns and frame[column].notna().any()) and len(frame):
         known = ", ".join(sorted(name.removeprefix("test/") for name in frame.columns if name.startswith("test/")))
         raise UsageError(f"--metric {metric}: no run has it; there are {known}")
+    frame = _with_rows_of_all_folds(frame)
     blocks: list[ComparisonBlock] = []
     for (task, model), of_both in frame.groupby(["task", "model"], sort=True):
         if column and not of_both[column].notna().any():
@@ -306,6 +333,16 @@ def _plain(values: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(None if pd.isna(value) else value for value in values)
 
 
+def _with_rows_of_all_folds(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the frame with a digest of the rows of all folds in place of those of a single fold's rows."""
+    pooled = frame["folds_digest"].fillna("unknown").where(frame["folds"].notna())
+    if pooled.isna().all():
+        return frame
+    return frame.assign(
+        **{name: frame[name].mask(pooled.notna(), pooled) for name in ("train_digest", "dev_digest", "test_digest")}
+    )
+
+
 def _told_rows(of_both: pd.DataFrame, digest_name: str) -> dict[str, str]:
     """Return words that distinguish the sets of rows of a task and model, by the sets' digests.
 
@@ -386,7 +423,8 @@ def _block(
 ) -> ComparisonBlock:
     notes = []
     # Another version of a plugin gives another fingerprint, and may have given another score.
-    kept = part.drop_duplicates(["strategy", "init_seed", "data_seed"], keep="last").sort_values("seed")
+    replicate = ["strategy", "init_seed", "data_seed", "repeat", "fold"]
+    kept = part.drop_duplicates(replicate, keep="last").sort_values(["seed", "repeat", "fold"])
     if len(kept) < len(part):
         notes.append(f"{len(part) - len(kept)} runs made with an older version of a plugin are left out")
     versions = sorted(set(kept["versions"].dropna()))
@@ -404,17 +442,18 @@ def _block(
         _row(name, by_strategy[name], None if name == baseline else base, metric, influences, resamples)
         for name in sorted(by_strategy, key=lambda name: (name != baseline, natural_order(name)))
     )
-    notes += [
-        f"{row.strategy}: {len(row.seeds) - row.score.values} of {len(row.seeds)} scores are undefined and left out"
-        for row in rows
-        if row.score and row.score.values < len(row.seeds)
-    ]
+    for row in rows:
+        runs = by_strategy[row.strategy]
+        undefined = len(runs) - len(_column(runs, metric))
+        if 0 < undefined < len(runs):
+            notes.append(f"{row.strategy}: {undefined} of {len(runs)} scores are undefined and left out")
     trivial = _column(kept.to_dict("records")[:1], "test/trivial_score") if primary else []
     learnt = _learning(base, metric) if base and primary else None
     unlearnt = None if learnt is None or learnt.shown else learnt
+    over = "fold" if conditions["folds"] else "seed"
     if unlearnt is not None:
         notes.append(
-            f"{unlearnt.sentence(baseline, 'test')}, so that no strategy can be said to keep its score; {REMEDY}"
+            f"{unlearnt.sentence(baseline, 'test', over)}, so that no strategy can be said to keep its score; {REMEDY}"
         )
     return ComparisonBlock(
         task=task,
@@ -464,12 +503,14 @@ def _row(
     times, base_times = _column(runs, "runtime/train_s"), _column(base or (), "runtime/train_s")
     pairs = _pairs(runs, base or ())
     time_change = mean_change((a.get("runtime/train_s"), b.get("runtime/train_s")) for a, b in pairs)
+    by_fold, seeds = _by_fold(runs, metric), tuple(int(run["seed"]) for run in runs)
+    scores = [*by_fold.values()] if by_fold else _column(runs, metric)
     bottom, top, embeddings = _plain(runs[0][name] for name in ("freeze_bottom", "freeze_top", "freeze_embeddings"))
     return StrategyResult(
         strategy=strategy,
-        seeds=tuple(int(run["seed"]) for run in runs),
+        seeds=tuple(dict.fromkeys(seeds)) if by_fold else seeds,
         run_ids=tuple(run["run_id"] for run in runs),
-        score=estimate(_column(runs, metric)),
+        score=estimate_over_folds(scores, _test_share(runs)) if by_fold else estimate(scores),
         difference=None if base is None else _difference(pairs, runs, base, metric, influences, resamples),
         train_s=estimate(times),
         time_change=time_change,
@@ -479,7 +520,36 @@ def _row(
         memory_mib=_mean(_column(runs, "memory/device_peak_mib") or _column(runs, "memory/process_peak_mib")),
         energy_j=_mean(_column(runs, "energy/gpu_j") or _column(runs, "energy/cpu_j")),
         freeze=None if None in (bottom, top, embeddings) else (int(bottom), int(top), int(embeddings)),
+        folds=len(by_fold),
     )
+
+
+def _by_fold(runs: Sequence[Run], metric: str) -> dict[tuple[int, int], float]:
+    """Return the mean of a metric over the seeds of each fold, by repeat and fold; nan where no value is finite.
+
+    The result is empty without cross-validation.
+    """
+    by_fold: dict[tuple[int, int], list[float]] = {}
+    for run in runs:
+        fold = _fold_of(run)
+        if fold is not None:
+            by_fold.setdefault(fold, []).extend(_column([run], metric))
+    return {fold: mean if (mean := _mean(values)) is not None else math.nan for fold, values in by_fold.items()}
+
+
+def _fold_of(run: Run) -> tuple[int, int] | None:
+    """Return a run's repeat and fold; None without cross-validation."""
+    repeat, fold = _plain((run["repeat"], run["fold"]))
+    return None if fold is None else (int(repeat), int(fold))
+
+
+def _test_share(runs: Sequence[Run]) -> float:
+    """Return the number of test rows divided by the number of train rows, over all folds.
+
+    Where a run did not record them, it is that of folds without a dev split.
+    """
+    test, train = (sum(_column(runs, f"data/{split}_rows")) for split in ("test", "train"))
+    return test / train if test and train else 1 / (int(runs[0]["folds"]) - 1)
 
 
 def _column(runs: Sequence[Run], name: str) -> list[float]:
@@ -498,9 +568,10 @@ def _change(value: float | None, base: float | None) -> float | None:
 
 
 def _pairs(runs: Sequence[Run], base: Sequence[Run]) -> list[tuple[Run, Run]]:
-    """Return the pairs of runs with the same seeds, in the order of `runs`."""
-    keyed = {(run["init_seed"], run["data_seed"]): run for run in base}
-    return [(run, keyed[key]) for run in runs if (key := (run["init_seed"], run["data_seed"])) in keyed]
+    """Return the pairs of runs with the same seeds and fold, in the order of `runs`."""
+    keyed = {(run["init_seed"], run["data_seed"], _fold_of(run)): run for run in base}
+    keys = [(run["init_seed"], run["data_seed"], _fold_of(run)) for run in runs]
+    return [(run, keyed[key]) for run, key in zip(runs, keys, strict=True) if key in keyed]
 
 
 def _difference(
@@ -515,13 +586,16 @@ def _difference(
     if not scores or not base_scores:
         return None
     finite = [(a, b) for a, b in pairs if math.isfinite(a[metric]) and math.isfinite(b[metric])]
+    over_folds = _fold_of(runs[0]) is not None
     if not finite:
         return Difference(
             mean=sum(scores) / len(scores) - sum(base_scores) / len(base_scores),
             seeds=0,
             verdict=Verdict.NOT_TESTED,
-            reason="it has no seed in common with the baseline",
+            reason=f"it has no {'fold and seed' if over_folds else 'seed'} in common with the baseline",
         )
+    if over_folds:
+        return _difference_over_folds(finite, metric)
     by_seed = [a[metric] - b[metric] for a, b in finite]
     difference = Difference(
         mean=sum(by_seed) / len(by_seed),
@@ -559,8 +633,32 @@ def _difference(
     return replace(difference, test=test, verdict=Verdict.UNDECIDED)
 
 
-def _few(seeds: int) -> str:
-    return f"{seeds} seed{'s' if seeds > 1 else ''} in common with the baseline; a verdict needs {FEWEST_SEEDS}"
+def _difference_over_folds(pairs: Sequence[tuple[Run, Run]], metric: str) -> Difference:
+    """Return the difference between a strategy and the baseline over folds, each a mean over its common seeds.
+
+    Args:
+        pairs: The pairs of runs with the same fold and seeds, whose scores are finite.
+        metric: The metric's name.
+    """
+    runs, base = [a for a, _ in pairs], [b for _, b in pairs]
+    scores, base_scores = _by_fold(runs, metric), _by_fold(base, metric)
+    differences = [scores[fold] - base_scores[fold] for fold in scores]
+    difference = Difference(
+        mean=sum(differences) / len(differences),
+        seeds=len(differences),
+        verdict=Verdict.TOO_FEW_SEEDS if len(differences) < FEWEST_SEEDS else Verdict.UNDECIDED,
+        reason=_few(len(differences), "fold") if len(differences) < FEWEST_SEEDS else "",
+        cohens_d=cohens_d(differences),
+        improvement=probability_of_improvement([*scores.values()], [*base_scores.values()]),
+        over_folds=True,
+    )
+    if len(differences) < 2:
+        return difference
+    return replace(difference, test=corrected_resampled_test(differences, _test_share(runs)))
+
+
+def _few(number: int, what: str = "seed") -> str:
+    return f"{number} {what}{'s' if number > 1 else ''} in common with the baseline; a verdict needs {FEWEST_SEEDS}"
 
 
 def _problem(loaded: Sequence[_Influence | str]) -> str:
@@ -627,7 +725,8 @@ def _tested(row: StrategyResult, p_corrected: float | None, tests: int) -> Strat
     if difference is None or difference.test is None:
         return row
     if difference.verdict is Verdict.UNDECIDED and p_corrected is None:
-        reason = "all seeds and examples agree to the last digit, so no test applies"
+        what = "folds" if isinstance(difference.test, CorrectedResampled) else "seeds and examples"
+        reason = f"all {what} agree to the last digit, so no test applies"
         return replace(row, difference=replace(difference, verdict=Verdict.NOT_TESTED, reason=reason))
     significant = p_corrected is not None and p_corrected < max(LEVELS)
     verdict = difference.verdict
@@ -635,7 +734,9 @@ def _tested(row: StrategyResult, p_corrected: float | None, tests: int) -> Strat
         verdict = Verdict.BETTER if difference.mean > 0 else Verdict.WORSE
     test = difference.test
     difference = replace(difference, verdict=verdict, p_corrected=p_corrected)
-    if not significant:
+    if not significant and isinstance(test, CorrectedResampled):
+        difference = replace(difference, detectable=test.detectable(tests=max(1, tests)))
+    elif not significant and isinstance(test, Crossed):
         difference = replace(
             difference,
             seeds_needed=seeds_needed(test, difference.mean, tests=max(1, tests)),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alue_bench.evaluation.intervals import LEVEL, Estimate
-from alue_bench.evaluation.significance import FEWEST_SEEDS
+from alue_bench.evaluation.significance import FEWEST_SEEDS, Crossed
 from alue_bench.messages.display import latex, markdown
 from alue_bench.report.comparison import (
     Comparison,
@@ -20,7 +20,7 @@ from alue_bench.report.comparison import (
     all_rows,
     describe_conditions,
 )
-from alue_bench.report.numbers import percent, plain, seconds, signed, signed_percent
+from alue_bench.report.numbers import percent, plain, seconds, several, signed, signed_percent
 
 FEW, UNTESTED = "†", "‡"
 """The marks of differences with too few seeds, and of those that were not tested."""
@@ -78,10 +78,19 @@ def explain(comparison: Comparison) -> list[str]:
         return []
     rows = [row for _, row in all_rows(comparison)]
     marks = {_mark(row.difference) for row in rows if row.difference}
-    lines = [
-        f"Score: mean over seeds ± t-interval ({LEVEL:.0%}). Δ: change over common seeds ± interval over seeds and "
-        "test examples. FLOPs: relative to full fine-tuning."
-    ]
+    flops = "FLOPs: relative to full fine-tuning."
+    lines = []
+    if any(not block.folds for block in comparison.blocks):
+        lines.append(
+            f"Score: mean over seeds ± t-interval ({LEVEL:.0%}). Δ: change over common seeds ± interval over seeds and "
+            f"test examples. {flops}"
+        )
+        flops = ""
+    if any(block.folds for block in comparison.blocks):
+        lines.append(
+            f"Folds: score and Δ are means over folds ± interval ({LEVEL:.0%}) of the corrected resampled t-test "
+            f"(Nadeau & Bengio 2003), which allows for train rows that folds share. {flops}".rstrip()
+        )
     if comparison.tested:
         lines.append(
             f"* p < 0.05, ** p < 0.01, *** p < 0.001, corrected (Holm) for {comparison.tested} "
@@ -89,7 +98,13 @@ def explain(comparison: Comparison) -> list[str]:
             "strategies are the same."
         )
     if FEW in marks:
-        lines.append(f"{FEW} fewer than {FEWEST_SEEDS} seeds, so no verdict; use --seeds 5 to get one.")
+        few = {
+            block.replicate for block, row in all_rows(comparison) if row.difference and _mark(row.difference) == FEW
+        }
+        if "seed" in few:
+            lines.append(f"{FEW} fewer than {FEWEST_SEEDS} seeds, so no verdict; use --seeds 5 to get one.")
+        if "fold" in few:
+            lines.append(f"{FEW} fewer than {FEWEST_SEEDS} folds, so no verdict; use --folds 5 to get one.")
     if UNTESTED in marks:
         lines.append(f"{UNTESTED} no verdict; the reason is below the table.")
     return lines
@@ -183,13 +198,17 @@ def _text_table(block: ComparisonBlock, rows: Sequence[StrategyResult]) -> TextT
     ]
     if any(row.energy_j is not None for row in rows):
         columns.append(("joules", lambda row: plain(row.energy_j, 0)))
-    seeds = {row.seeds for row in rows}
+    told = [f"{block.conditions['data_source'] or 'unknown'} data"]
+    seeds, folds = {row.seeds for row in rows}, {row.folds for row in rows}
     if len(seeds) > 1:
         columns.insert(1, ("seeds", lambda row: str(len(row.seeds))))
-    told = [f"{block.conditions['data_source'] or 'unknown'} data"]
-    if len(seeds) == 1:
-        number = len(next(iter(seeds)))
-        told.append(f"{number} seed{'s' if number > 1 else ''}")
+    else:
+        told.append(several(len(next(iter(seeds))), "seed"))
+    if len(folds) > 1:
+        columns.insert(1, ("folds", lambda row: str(row.folds)))
+    elif block.folds:
+        repeated = f" ({block.folds} in each repeat)" if rows[0].folds > block.folds else ""
+        told.append(f"{several(rows[0].folds, 'fold')}{repeated}")
     if block.trivial_score is not None:
         told.append(f"trivial score {plain(block.trivial_score)} (ignores the text)")
     if conditions := describe_conditions(block):
@@ -199,7 +218,7 @@ def _text_table(block: ComparisonBlock, rows: Sequence[StrategyResult]) -> TextT
         subtitle="; ".join(told),
         columns=tuple(name for name, _ in columns),
         rows=tuple(tuple(read(row) for _, read in columns) for row in rows),
-        notes=(*block.notes, *(note for row in rows for note in _row_notes(row))),
+        notes=(*block.notes, *(note for row in rows for note in _row_notes(row, block.replicate))),
     )
 
 
@@ -234,7 +253,7 @@ def _mark(difference: Difference | None) -> str:
     return marks.get(difference.verdict, "")
 
 
-def _row_notes(row: StrategyResult) -> Iterable[str]:
+def _row_notes(row: StrategyResult, replicate: str) -> Iterable[str]:
     difference = row.difference
     if difference is None:
         return
@@ -246,13 +265,14 @@ def _row_notes(row: StrategyResult) -> Iterable[str]:
         and difference.detectable is not None
         and difference.detectable > 0
     ):
+        counted = f"{row.strategy}: {difference.seeds} {replicate}s"
         if difference.detectable < 1:
-            said = f"{row.strategy}: {difference.seeds} seeds can detect a difference of {plain(difference.detectable)}"
+            said = f"{counted} can detect a difference of {plain(difference.detectable)}"
         else:  # no score differs by so much
-            said = f"{row.strategy}: {difference.seeds} seeds are too few to detect any difference"
+            said = f"{counted} are too few to detect any difference"
         if difference.seeds_needed is not None:
             said += f"; detecting one of {plain(abs(difference.mean))} needs about {difference.seeds_needed}"
-        elif difference.mean:
+        elif difference.mean and replicate == "seed":
             said += f"; detecting one of {plain(abs(difference.mean))} needs more test examples, not seeds"
         yield said
 
@@ -275,10 +295,12 @@ def _record(block: ComparisonBlock, row: StrategyResult) -> dict[str, Any]:
         "p_corrected": difference.p_corrected if difference else None,
         "verdict": str(difference.verdict) if difference else None,
         "reason": difference.reason or None if difference else None,
-        "common_seeds": difference.seeds if difference else None,
+        "common_seeds": difference.seeds if difference and not block.folds else None,
+        "common_folds": difference.seeds if difference and block.folds else None,
+        "test": None if test is None else "crossed" if isinstance(test, Crossed) else "corrected resampled t",
         "cohens_d": difference.cohens_d if difference else None,
         "probability_of_improvement": difference.improvement if difference else None,
-        "seed_share_of_variance": test.seed_share if test else None,
+        "seed_share_of_variance": test.seed_share if isinstance(test, Crossed) else None,
         "detectable_difference": difference.detectable if difference else None,
         "seeds_needed": difference.seeds_needed if difference else None,
         "p_examples_only": difference.p_examples if difference else None,

@@ -36,6 +36,10 @@ UNITS: Mapping[str, str] = {
 """The words for hundredths of a metric; those of other metrics follow a rule in `_points`."""
 
 
+CORRECTED = "; over folds that of the corrected resampled t-test (Nadeau & Bengio 2003)"
+"""The addition to the explanation of intervals where runs are cross-validated."""
+
+
 # Sentences ---------------------------------------------------------------------------------------------------------
 
 
@@ -83,7 +87,8 @@ def _of_nothing_learnt(subject: Subject, others: Sequence[comparison.StrategyRes
     """Return the sentence that the baseline did not learn, and which strategies differ significantly from it."""
     block = subject.compared
     assert block.unlearnt is not None
-    said = f"{block.unlearnt.sentence(block.baseline, 'test')}, so that no strategy can be said to keep its score"
+    unlearnt = block.unlearnt.sentence(block.baseline, "test", block.replicate)
+    said = f"{unlearnt}, so that no strategy can be said to keep its score"
     different = [row for row in others if row.difference and row.difference.verdict in (Verdict.BETTER, Verdict.WORSE)]
     clauses = [_clause(row, subject, against=place == 0) for place, row in enumerate(different[:SAID])]
     return Sentence(subject.label, f"{'; '.join([said, *clauses, REMEDY])}.")
@@ -159,12 +164,16 @@ def _verdict(difference: comparison.Difference) -> str:
         what = "change" if _is_nothing(difference.mean) else "loss" if difference.mean < 0 else "gain"
         return f"no significant {what}"
     if difference.verdict is Verdict.TOO_FEW_SEEDS:
-        return (
-            "one seed, so it may be due to chance"
-            if difference.seeds == 1
-            else f"{difference.seeds} seeds, too few for a verdict"
-        )
+        counted = _counted(difference)
+        few = "so it may be due to chance" if difference.seeds == 1 else "too few for a verdict"
+        return f"{counted}, {few}"
     return f"not tested, since {difference.reason}" if difference.reason else "not tested"
+
+
+def _counted(difference: comparison.Difference) -> str:
+    """Return the number of seeds or folds of a difference in words."""
+    what = "fold" if difference.over_folds else "seed"
+    return f"one {what}" if difference.seeds == 1 else f"{difference.seeds} {what}s"
 
 
 def _p(value: float) -> str:
@@ -191,13 +200,19 @@ def score_table(subjects: Sequence[Subject]) -> list[Item]:
     """Return a table of each strategy's score, its difference from the baseline, the verdict and the time."""
     if not subjects:
         return []
+    folds = {bool(subject.compared.folds) for subject in subjects}
+    over = " or ".join(word for word, is_fold in (("seeds", False), ("folds", True)) if is_fold in folds)
+    corrected = CORRECTED if True in folds else ""
     columns = [
-        Column("score", explained="mean over seeds; ± half-width of its 95 % t-interval"),
-        Column("Δ score", explained="change against the baseline over common seeds; ± half-width of its 95 % interval"),
+        Column("score", explained=f"mean over {over}; ± half-width of its 95 % t-interval{corrected}"),
+        Column(
+            "Δ score",
+            explained=f"change against the baseline over common {over}; ± half-width of its 95 % interval{corrected}",
+        ),
         Column("training", explained="training time, including the frozen prefix"),
         Column("Δ time", explained="relative change against the baseline, seed by seed"),
         Column("speed-up"),
-        Column("seeds"),
+        Column(over),
         Column("verdict", number=False, explained="of the test of the difference, after Holm's correction"),
     ]
     groups = [
@@ -225,7 +240,7 @@ def _score_row(row: comparison.StrategyResult, subject: Subject) -> Row:
             _estimated(row.train_s, seconds),
             Cell(NONE if baseline or time is None else signed_percent(time.mean), detail=_half_percent(time)),
             Cell(NONE if row.speed_up is None else f"{row.speed_up:.2f}×"),
-            Cell(str(len(row.seeds))),
+            Cell(str(len(row.seeds)) if not row.folds else several(row.folds, "fold")),
             verdict,
         ],
     )
@@ -236,7 +251,7 @@ def _short_verdict(difference: comparison.Difference) -> str:
         Verdict.BETTER: f"significant gain {difference.stars}",
         Verdict.WORSE: f"significant loss {difference.stars}",
         Verdict.UNDECIDED: "not significant",
-        Verdict.TOO_FEW_SEEDS: "one seed" if difference.seeds == 1 else f"{difference.seeds} seeds: too few",
+        Verdict.TOO_FEW_SEEDS: _counted(difference) if difference.seeds == 1 else f"{_counted(difference)}: too few",
         Verdict.NOT_TESTED: "not tested",
         Verdict.NOTHING_LEARNT: "no verdict",
     }

@@ -2,6 +2,7 @@
 
 Everything here is a function of a table of finished runs, one row per run, with the columns
 
+    repeat, fold                       optional: of a cross-validation, whose folds are averaged over like seeds
     task, model, strategy, seed        as recorded; the name of a strategy gives its cell in the grid
     lr, epochs, batch_size, max_length each value of one that varies has a grid of its own
     selection/dev_score                the dev score of the selected epoch, by which settings are chosen
@@ -117,6 +118,8 @@ class Recommendation:
     """The setting within the tolerance that needs clearly fewer operations than this one, so that measured times and
     counted operations disagree; empty if there is none."""
     fewest_flops_share: float = math.nan
+    folds: int = 0
+    """The number of folds that scores and times are means of; 0 without cross-validation."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the values for JSON, with None for nan."""
@@ -128,6 +131,8 @@ class Recommendation:
     def sentence(self) -> str:
         """Return the recommendation as a sentence."""
         seeds = "one seed" if self.seeds == 1 else f"mean of {self.seeds} seeds"
+        if self.folds:
+            seeds = f"mean of {self.folds} folds" + (f" with {self.seeds} seeds each" if self.seeds > 1 else "")
         return (
             f"{self.strategy}: test score {self.test_score:.3f}, {_change(self.test_change)} against {self.reference}; "
             f"{self.train_s:.1f} s of training, {self.saving:.0%} less. The fastest of {self.candidates} settings "
@@ -194,8 +199,9 @@ def cells(runs: pd.DataFrame) -> pd.DataFrame:
     Returns:
         The columns strategy, bottom and top (missing where the strategy is no cell of the grid), dev_score, test_score,
         test_spread (standard deviation over seeds; nan for one seed), train_s, flops_share (nan if not recorded),
-        seeds, learning (dev scores against the trivial score; None if that was not recorded), and scoreless (the
-        number of its runs that have no score or no time and are left out of the means).
+        seeds, folds (of a cross-validation, else 0), learning (dev scores against the trivial score; None if that was
+        not recorded), and scoreless (the number of its runs that have no score or no time and are left out of the
+        means).
     """
     import pandas as pd
 
@@ -217,13 +223,21 @@ def cells(runs: pd.DataFrame) -> pd.DataFrame:
                 "train_s": complete[SECONDS].mean(),
                 "flops_share": complete[FLOPS].mean() if FLOPS in complete else math.nan,
                 "seeds": complete["seed"].nunique(),
+                "folds": _folds(complete),
                 "learning": learnt,
                 "scoreless": len(part) - len(complete),
             }
         )
     columns = ["strategy", "bottom", "top", "dev_score", "test_score", "test_spread", "train_s", "flops_share", "seeds"]
-    columns += ["learning", "scoreless"]
+    columns += ["folds", "learning", "scoreless"]
     return pd.DataFrame(rows, columns=columns).astype({"bottom": "Int64", "top": "Int64"})
+
+
+def _folds(runs: pd.DataFrame) -> int:
+    """Return the number of folds over all repeats; 0 without cross-validation."""
+    if not {"repeat", "fold"} <= set(runs):
+        return 0
+    return len(runs[["repeat", "fold"]].dropna().drop_duplicates())
 
 
 def _learning(runs: pd.DataFrame) -> Learning | None:
@@ -332,6 +346,7 @@ def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Reco
         candidates=len(within),
         settings=len(scored),
         seeds=int(chosen["seeds"]),
+        folds=int(chosen["folds"]),
         left_out=len(known) - len(scored),
         flops_share=float(chosen["flops_share"]),
         fewest_flops=str(fewest["strategy"]) if disagree else "",
@@ -508,8 +523,11 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _seeds(cells: pd.DataFrame) -> str:
-    most = int(cells["seeds"].max()) if len(cells) else 0
-    return f" (mean of {most} seeds)" if most > 1 else ""
+    for what in ("folds", "seeds"):
+        most = int(cells[what].max()) if len(cells) else 0
+        if most > 1:
+            return f" (mean of {most} {what})"
+    return ""
 
 
 def _relative(value: float, reference: float) -> float:

@@ -114,7 +114,7 @@ def _notices(results: Results, blocks: Sequence[Comparable]) -> list[str]:
         said.append(SAMPLE_NOTICE)
     if len(blocks) > 1:
         said.append(
-            f"These runs form {len(blocks)} groups that are not comparable, since data source or hardware differ. "
+            f"These runs form {len(blocks)} groups that are not comparable, since {_what_differs(blocks)} differ. "
             "Every section shows each group separately; nothing is computed across groups."
         )
     if len(results.frame) > MOST_TESTED:
@@ -123,13 +123,20 @@ def _notices(results: Results, blocks: Sequence[Comparable]) -> list[str]:
             f"{several(len(results.frame), 'run')}. alue-bench compare tests all; use --task, --model and --strategy "
             "to choose fewer."
         )
-    seeds = max((len(row.seeds) for b in blocks for s in b.subjects for row in s.compared.rows), default=0)
+    seeds = max((row.replicates for b in blocks for s in b.subjects for row in s.compared.rows), default=0)
+    what = "fold" if any(subject.compared.folds for block in blocks for subject in block.subjects) else "seed"
     if 0 < seeds < FEWEST_SEEDS:
         said.append(
-            f"No strategy has more than {several(seeds, 'seed')}: a difference may be due to chance, and none is "
-            f"called significant. A verdict needs at least --seeds {FEWEST_SEEDS}."
+            f"No strategy has more than {several(seeds, what)}: a difference may be due to chance, and none is "
+            f"called significant. A verdict needs at least --{what}s {FEWEST_SEEDS}."
         )
     return said + [f"{sentence}." for sentence in say_counts(results.counts)]
+
+
+def _what_differs(blocks: Sequence[Comparable]) -> str:
+    """Return the conditions in which the blocks may differ, in words."""
+    folds = {subject.compared.folds for block in blocks for subject in block.subjects}
+    return "data source, hardware or folds" if len(folds) > 1 else "data source or hardware"
 
 
 # Sections ----------------------------------------------------------------------------------------------------------

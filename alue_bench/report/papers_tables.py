@@ -38,7 +38,8 @@ def papers_tables(subjects: Sequence[Subject], metric: str | None) -> list[Item]
         metric: The variant of F1 beside the paper's; None, or a metric that is no F1, for macro-F1.
     """
     chosen = metric if metric and metric.startswith("f1_") else DEFAULT_METRIC
-    runs, rivals = _one_recipe_each(subjects)
+    # The paper's scores are of the official splits, with which those of folds cannot be compared.
+    runs, rivals = _one_recipe_each([subject for subject in subjects if not subject.compared.folds])
     has_metric = runs is not None and f"test/{chosen}" in runs.columns
     table = beside_published(runs, chosen) if runs is not None and has_metric else _published_alone()
     groups = []

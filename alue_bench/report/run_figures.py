@@ -6,11 +6,12 @@ strategies, and says how many it leaves out.
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from alue_bench.contract.errors import UnavailableError
 from alue_bench.evaluation.label_cells import split_labels
@@ -70,7 +71,8 @@ def learning(results: Results, subjects: Sequence[Subject], shown: Shown, prefix
         curves: dict[str, list[list[tuple[float, float]]]] = {}
         for strategy in subject.strategies[: shown.strategies]:
             for run_id in subject.run_ids(strategy)[: shown.seeds]:
-                points = _dev_scores(read_curves(results, run_id, [f"dev/{subject.metric}"]), subject.metric)
+                curve = read_curves(results, run_id, [f"dev/{subject.metric}"])
+                points = _dev_scores(curve, _steps_per_epoch(subject.runs, run_id))
                 if points:
                     curves.setdefault(strategy, []).append(points)
         if any(len(points) > 1 for seeds in curves.values() for points in seeds):
@@ -79,10 +81,28 @@ def learning(results: Results, subjects: Sequence[Subject], shown: Shown, prefix
     return [Gallery(drawn), *_left_out(subjects, shown)] if drawn else []
 
 
-def _dev_scores(curves: pd.DataFrame, metric: str) -> list[tuple[float, float]]:
-    """Return the finite dev scores by epoch, with epochs counted from one."""
-    by_epoch: Any = curves[curves["metric"] == f"dev/{metric}"].sort_values("step")
-    return [(float(epoch), float(value)) for epoch, value in enumerate(by_epoch["value"], 1) if math.isfinite(value)]
+def _dev_scores(curve: pd.DataFrame, steps_per_epoch: int | None) -> list[tuple[float, float]]:
+    """Return the finite dev scores with the number of epochs before each.
+
+    Args:
+        curve: A curve of dev scores, as `read_curves` returns it.
+        steps_per_epoch: The number of steps of an epoch; None where there is one evaluation at the end of each epoch.
+    """
+    points = enumerate(curve[["step", "value"]].itertuples(index=False, name=None), 1)
+    return [
+        (float(number) if steps_per_epoch is None else step / steps_per_epoch, float(value))
+        for number, (step, value) in points
+        if math.isfinite(value)
+    ]
+
+
+def _steps_per_epoch(runs: pd.DataFrame, run_id: str) -> int | None:
+    """Return the steps of an epoch of a run that evaluated between the ends of epochs; None for all other runs."""
+    run = runs[runs["run_id"] == run_id].iloc[0]
+    settings = run["other_hyper"] if isinstance(run["other_hyper"], str) else "{}"
+    if "eval_every" not in json.loads(settings) or not run.get("data/train_rows", math.nan) > 0:
+        return None
+    return math.ceil(float(run["data/train_rows"]) / int(run["batch_size"]))
 
 
 def confusion(results: Results, subjects: Sequence[Subject], shown: Shown, prefix: str) -> list[Item]:

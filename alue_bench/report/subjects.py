@@ -11,7 +11,7 @@ from alue_bench.report import comparison
 if TYPE_CHECKING:
     import pandas as pd
 
-APART = ("data_source", "hardware")
+APART = ("data_source", "hardware", "folds")
 """The conditions that divide the page into blocks: no figure and no average mixes runs with different values."""
 
 
@@ -60,10 +60,10 @@ class Subject:
 
 @dataclass(frozen=True)
 class Comparable:
-    """A block of the page: all subjects of one data source and one kind of hardware."""
+    """A block of the page: all subjects of one data source, one kind of hardware and one number of folds."""
 
     heading: str
-    """The data source and hardware; empty if all runs of the page have the same."""
+    """The data source, hardware and number of folds; empty if all runs of the page have the same."""
     subjects: Sequence[Subject]
 
     @property
@@ -89,6 +89,11 @@ def arrange(compared: comparison.Comparison, runs: pd.DataFrame) -> list[Compara
         blocks.setdefault(key, []).append(Subject(block, by_id.loc[ids].reset_index(drop=True)))
     ordered = sorted(blocks.items(), key=lambda item: -sum(len(subject.runs) for subject in item[1]))
     return [
-        Comparable(f"{source} data · {hardware}" if len(ordered) > 1 else "", subjects)
-        for (source, hardware), subjects in ordered
+        Comparable(_heading(key, subjects[0].compared.folds) if len(ordered) > 1 else "", subjects)
+        for key, subjects in ordered
     ]
+
+
+def _heading(key: tuple[str, ...], folds: int) -> str:
+    source, hardware, _ = key
+    return " · ".join([f"{source} data", hardware, *([f"{folds} folds"] if folds else [])])

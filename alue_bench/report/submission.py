@@ -108,7 +108,7 @@ def _no_files(task: Task) -> str:
 def _best(
     results: Results, task: Task, submission: Submission, rows: tuple[Example, ...]
 ) -> Chosen | MissingSubmission:
-    runs = results.frame[results.frame["task"] == task.name]
+    runs = results.frame[(results.frame["task"] == task.name) & results.frame["folds"].isna()]
     if DEV_SCORE in runs.columns:  # the newest of equals: runs come oldest first
         runs = runs.iloc[::-1].sort_values(DEV_SCORE, ascending=False, kind="stable", na_position="last")
     reasons = []

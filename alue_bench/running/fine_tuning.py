@@ -1,4 +1,4 @@
-"""The training of a run: load the model, freeze it, fine-tune it, select the epoch."""
+"""The training of a run: load the model, freeze it, fine-tune it, select its weights."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from alue_bench.running.notes import NO_GRAPHS, flops_notes, model_notes, traini
 from alue_bench.running.work import Work, flops_done, full_flops, most_parameters
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.checkpointing import CheckpointFile
+from alue_bench.training.class_weights import class_weights, described
 from alue_bench.training.config import TrainingConfig
 from alue_bench.training.device.errors import release
 from alue_bench.training.device.precision import Device
 from alue_bench.training.device.random_state import seeded
 from alue_bench.training.forward import Forward, choose_forward
 from alue_bench.training.freezing import apply_plan, check_frozen, frozen_weights
-from alue_bench.training.prefix.frozen_prefix import Examples, FrozenPrefix
+from alue_bench.training.prefix.frozen_prefix import ALL_FOLDS, Examples, FrozenPrefix
 from alue_bench.training.prefix.growing import GrowingPrefix
 from alue_bench.training.result import TrainingResult
 from alue_bench.training.schedule import FreezeSchedule
@@ -118,11 +119,14 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
     with PeakMemory(spec.device, inputs.models.kept_bytes) as memory, Energy(spec.device) as energy:
         data = GrowingPrefix(prefix, spec.freeze_plan, splits, prefixes.behind, prefixes.states_of)
         schedule = FreezeSchedule(stack, spec.freeze_plan, inputs.strategy)
-        config = TrainingConfig(labels, spec.hyper, spec.data_seed, device, inputs.trial.padding)
+        weights = class_weights(spec.hyper.class_weights, labels, splits["train"].targets.numpy())
+        config = TrainingConfig(labels, spec.hyper, spec.data_seed, device, inputs.trial.padding, weights)
         session = TrainingSession(stack, forward, schedule, data, config, _dev_scorer(inputs, splits["dev"]))
         training = fine_tune(session, file=file, on_step=on_step)
     check_frozen(stack, frozen, (segment.plan for segment in schedule.segments))
     notes += training_notes(spec, inputs, device, training, splits)
+    if weights is not None:
+        notes.append(described(weights, labels))
 
     return Trained(
         key=spec.training_key,
@@ -195,6 +199,8 @@ class _Prefixes:
         rows = self.inputs.rows
         test = tokenized_for(self.stack, rows, "test", self.spec, self.inputs, tokenizer)
         all_splits = {**splits, "test": test}
+        if test.whole is not None:
+            all_splits = {ALL_FOLDS: test.whole}
         descriptions = {name: cache_description(self.spec, name) for name in all_splits}
         began = time.perf_counter()
         prefix.prepare(all_splits, self.inputs.trial.padding, descriptions, self.inputs.depths)

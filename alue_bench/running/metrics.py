@@ -18,13 +18,13 @@ from alue_bench.running.scoring import ScoredSplit, prefix_s
 
 
 def quality_metrics(inputs: RunInputs, trained: Trained, test: ScoredSplit) -> dict[str, float]:
-    """Return the test metrics (test/*), and which epoch was selected by which dev score (selection/*)."""
+    """Return the test metrics (test/*), and after how many epochs which dev score was selected (selection/*)."""
     training, task = trained.training, inputs.task
     values = metrics(test.gold, test.predicted, task.labels)
     return {
         **{f"test/{name}": value for name, value in values.items()},
         "test/score": values[task.primary],
-        "selection/dev_score": training.dev_scores[training.selected_epoch - 1],
+        "selection/dev_score": training.selected_dev_score,
         "selection/epoch": training.selected_epoch,
     }
 
@@ -124,7 +124,7 @@ def data_metrics(spec: RunSpec, inputs: RunInputs, trained: Trained, test: Score
     of_training = 0 if inputs.task is inputs.train_task else inputs.train_rows.dropped
     return {
         "data/train_steps": training.steps,
-        "data/train_rows": training.samples // spec.hyper.epochs,
+        "data/train_rows": len(trained.prefixes["train"].split),
         "data/dev_rows": len(trained.prefixes["dev"].split),
         "data/test_rows": len(test.split),
         "data/dropped_rows": inputs.rows.dropped + of_training,

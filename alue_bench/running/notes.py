@@ -48,6 +48,12 @@ def training_notes(
             f"the training was interrupted and continued from step {training.resumed_at}: energy and peak memory are "
             "measured from there"
         )
+    if training.stopped_early:
+        done, planned = training.steps / training.steps_per_epoch, spec.hyper.epochs
+        notes.append(
+            f"stopped early after {done:.3g} of {planned} epochs: the dev score had not risen for "
+            f"{spec.hyper.patience} evaluation{'s' if spec.hyper.patience > 1 else ''}"
+        )
     notes += [note for name, split in splits.items() for note in unread_notes(split, name)]
     notes += [note for name, split in splits.items() for note in _truncation(spec, split, name)]
     if device.graphs and not training.recorded_shapes:

@@ -73,4 +73,4 @@ def submission_predictions(
 
 def prefix_s(examples: Examples) -> float:
     """Return the seconds that a split's frozen prefix took: computed, stored, and brought to the device."""
-    return examples.prefix.entry.build_s + examples.prefix.placed_s if examples.prefix else 0.0
+    return examples.prefix.seconds if examples.prefix else 0.0

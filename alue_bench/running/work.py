@@ -58,8 +58,8 @@ def flops_done(
 ) -> float:
     """Return the operations of a training that has ended.
 
-    They are counted segment by segment where what is frozen, or stored, changed. Each layer of a growing prefix is
-    computed once.
+    They are counted segment by segment where what is frozen, or stored, changed, and over the examples that were
+    trained on where the training stopped early. Each layer of a growing prefix is computed once.
 
     Args:
         stack: The model.
@@ -70,7 +70,7 @@ def flops_done(
     """
     depth = max(segment.depth for segment in segments)
     counted = partial(step_flops, stack, head_reads_first=head_reads_first, batch_size=hyper.batch_size)
-    if len(segments) == 1:
+    if len(segments) == 1 and len(segments[0].indices) == len(lengths) * hyper.epochs:
         steps = counted(segments[0].plan, lengths, start=depth) * hyper.epochs
     else:
         steps = sum(counted(part.plan, lengths[part.indices], start=part.depth) for part in segments)

@@ -28,7 +28,7 @@ from alue_bench.messages.suggestion import command_line
 from alue_bench.tracking.claims import FINGERPRINT
 from alue_bench.tracking.connection import Connection, public, where_options
 from alue_bench.tracking.metric_names import is_stored_as_itself, metrics_by_original, original_name, originals_of
-from alue_bench.tracking.recording import CURVES, LOW_FIDELITY, SUBMISSION_FILE
+from alue_bench.tracking.recording import CURVES, FOLDS_DIGEST, LOW_FIDELITY, SUBMISSION_FILE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,6 +58,9 @@ COLUMNS: Mapping[str, str] = {
     "seed": "Int64",
     "init_seed": "Int64",
     "data_seed": "Int64",
+    "folds": "Int64",  # of a cross-validation; missing for the task's own splits
+    "repeat": "Int64",
+    "fold": "Int64",
     "freeze_bottom": "Int64",
     "freeze_top": "Int64",
     "freeze_embeddings": "Int64",
@@ -73,6 +76,7 @@ COLUMNS: Mapping[str, str] = {
     "train_digest": "string",
     "dev_digest": "string",
     "test_digest": "string",
+    "folds_digest": "string",  # of all that determines the rows of every fold
     "hardware": "string",
     "device": "string",
     "precision": "string",
@@ -106,6 +110,9 @@ PARAMS: Mapping[str, str] = {
     "epochs": "epochs",
     "batch_size": "batch_size",
     "max_length": "max_length",
+    "folds": "folds",
+    "repeat": "repeat",
+    "fold": "fold",
 }
 """The columns that are read from MLflow params, by the param's name."""
 TAGS: Mapping[str, str] = {
@@ -119,6 +126,7 @@ TAGS: Mapping[str, str] = {
     "hyper": "other_hyper",
     "data.source": "data_source",
     "data.protocol": "protocol",
+    FOLDS_DIGEST: "folds_digest",
     "hardware": "hardware",
     "device": "device",
     "precision": "precision",

@@ -77,6 +77,8 @@ FAILURE = "failure"
 """The tag that holds the cause of a failed run."""
 LOW_FIDELITY = "search.first_look"
 """The tag of a search's low-fidelity runs, which have fewer epochs and on whose scores no answer rests."""
+FOLDS_DIGEST = "folds.digest"
+"""The tag with a digest of all that determines the rows of every fold of a cross-validation."""
 SUBMISSION_FILE = "submission_predictions.csv"
 TRACEBACK_FILE = "traceback.txt"
 CURVES = ("train/", "dev/")
@@ -493,6 +495,9 @@ class Recorder:
             "batch_size": spec.hyper.batch_size,
             "max_length": spec.hyper.max_length,
         }
+        if spec.fold:
+            params |= {"folds": spec.fold.folds, "repeat": spec.fold.repeat, "fold": spec.fold.number}
+            tags[FOLDS_DIGEST] = inputs.rows.folds_digest
         others = {name: value for name, value in spec.hyper.identity().items() if name not in params}
         others |= {"keep_head": True} if spec.keep_head else {}
         tags["hyper"] = json.dumps(others, sort_keys=True)
@@ -875,7 +880,12 @@ def _data_used(inputs: RunInputs) -> tuple[DataUsed, ...]:
             name=fitted(f"{task.name}-{split}", DATASET_LENGTH),
             digest=rows.splits[split].digest,
             source=json.dumps({"publisher": task.source[:400], "kind": rows.folder.kind}, ensure_ascii=False),
-            profile=json.dumps({"rows": len(rows.splits[split].examples), "protocol": task.splits.protocol[:400]}),
+            profile=json.dumps(
+                {
+                    "rows": len(rows.splits[split].examples),
+                    "protocol": (rows.protocol or task.splits.protocol)[:400],
+                }
+            ),
             context=context,
         )
         for split, task, rows, context in parts

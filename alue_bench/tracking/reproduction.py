@@ -18,7 +18,7 @@ def options_of(run: Mapping[Hashable, Any], registry: Registry) -> dict[str, obj
     """Return the options of `alue-bench run` that repeat a run, on the data that are installed now.
 
     Limits on the number of examples are left out, since they serve rehearsals only. So are device and number format,
-    which belong to the machine.
+    which belong to the machine. A fold of a cross-validation cannot be repeated alone.
 
     Args:
         run: A row of a frame of results.

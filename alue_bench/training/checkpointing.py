@@ -28,7 +28,7 @@ from alue_bench.data.location import cache_folder
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 2
+FORMAT = 3
 """The version of the file's content. Increase it when a session's `state_dict` changes."""
 SUFFIX = ".safetensors"
 TENSOR = "tensor"

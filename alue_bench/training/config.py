@@ -22,3 +22,5 @@ class TrainingConfig:
     device: Device
     padding: Padding
     """The padding of training and dev batches."""
+    class_weights: tuple[float, ...] | None = None
+    """The weight of each label in the loss, in the order of the labels; None if all examples count the same."""

@@ -115,15 +115,27 @@ def learning_rate(step: int, total_steps: int, hyper: HyperParameters) -> float:
     return hyper.lr * (total_steps - step) / max(1.0, total_steps - warmup_steps)
 
 
-def loss_function(labels: Labels) -> Callable[[Tensor, Tensor], Tensor]:
+def loss_function(labels: Labels, weights: Tensor | None = None) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the mean loss of logits [batch, outputs] against targets.
 
     It is cross-entropy, binary cross-entropy for several labels, or squared error for a regression.
+
+    Args:
+        labels: The label space.
+        weights: The weight of each label, float32 [labels], on the device of the logits; None if all examples count the
+            same. The sum of weighted losses is divided by the number of examples, not by the sum of their weights, so
+            that the gradients of the parts of a batch add up to the batch's.
     """
     from torch.nn import functional
 
     if labels.kind is TargetKind.REGRESSION:
         return lambda logits, targets: functional.mse_loss(logits.float().squeeze(-1), targets)
     if labels.kind is TargetKind.MULTILABEL:
-        return lambda logits, targets: functional.binary_cross_entropy_with_logits(logits.float(), targets)
-    return lambda logits, targets: functional.cross_entropy(logits.float(), targets)
+        return lambda logits, targets: functional.binary_cross_entropy_with_logits(
+            logits.float(), targets, pos_weight=weights
+        )
+    if weights is None:
+        return lambda logits, targets: functional.cross_entropy(logits.float(), targets)
+    return lambda logits, targets: functional.cross_entropy(
+        logits.float(), targets, weight=weights, reduction="none"
+    ).mean()

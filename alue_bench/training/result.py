@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 CURVE_POINTS = 50
 """The number of points that a curve of losses has in an epoch, at most about: it is a curve for people, not a log of
 every step."""
-COUNTED = ("loop_s", "dev_s", "steps", "samples", "tokens", "padded_tokens", "skipped_updates", "dev_scores")
+COUNTED = (
+    "loop_s", "dev_s", "steps", "samples", "tokens", "padded_tokens", "skipped_updates", "dev_scores", "evaluated_at",
+)  # fmt: skip
 """The fields of a `TrainingResult` that a checkpoint holds as they are."""
 
 
@@ -27,6 +29,7 @@ class TrainingResult:
 
     schedule: FreezeSchedule
     """The parts that were frozen at each time, and the examples trained on in the meantime."""
+    steps_per_epoch: int = 1
     loop_s: float = 0.0
     """Seconds of training steps: forward, backward, update, batch assembly; without dev evaluation."""
     dev_s: float = 0.0
@@ -45,20 +48,40 @@ class TrainingResult:
     """The number of updates left out because a gradient was not finite, as happens in fp16."""
     curves: list[CurvePoint] = field(default_factory=list)
     dev_scores: list[float] = field(default_factory=list)
-    """The score of each epoch that selects one of them."""
+    """The score of each evaluation, by which one of them is selected."""
+    evaluated_at: list[int] = field(default_factory=list)
+    """The number of steps done before each evaluation."""
     dev_logits: list[np.ndarray[Any, Any]] = field(default_factory=list)
-    """The dev logits of each epoch: [examples, outputs], in the split's order."""
-    selected_epoch: int = 0
-    """The epoch, from 1, whose weights the model has after the training."""
+    """The dev logits of each evaluation: [examples, outputs], in the split's order."""
+    selected: int = 0
+    """The evaluation, from 1, whose weights the model has after the training."""
+    stopped_early: bool = False
+    """True if the training stopped before its last step, since the dev score no longer rose."""
     resumed_at: int | None = None
     """The step from which this process continued a training that was cut off."""
     earlier_s: float = 0.0
     """Wall-clock seconds of the processes that were cut off, up to the checkpoint that this one continued from."""
 
     @property
+    def selected_epoch(self) -> float:
+        """The number of epochs after which the selected weights were evaluated: 2 at the end of the second epoch."""
+        return self.evaluated_at[self.selected - 1] / self.steps_per_epoch
+
+    @property
+    def selected_dev_score(self) -> float:
+        """The dev score of the selected weights."""
+        return self.dev_scores[self.selected - 1]
+
+    @property
     def selected_dev_logits(self) -> np.ndarray[Any, Any]:
-        """The dev logits of the selected epoch: [examples, outputs], in the split's order."""
-        return self.dev_logits[self.selected_epoch - 1]
+        """The dev logits of the selected weights: [examples, outputs], in the split's order."""
+        return self.dev_logits[self.selected - 1]
+
+    @property
+    def epoch_scores(self) -> list[float]:
+        """The dev score at the end of each epoch."""
+        scored = zip(self.evaluated_at, self.dev_scores, strict=True)
+        return [score for step, score in scored if step % self.steps_per_epoch == 0]
 
     def count(self, batch: Batch) -> None:
         """Count a training step over a batch."""
@@ -69,7 +92,7 @@ class TrainingResult:
         self.schedule.trained_on(batch.indices)
 
     def add_losses(self, losses: Sequence[float], norms: Sequence[float]) -> None:
-        """Add the curves of an epoch that has just ended.
+        """Add the curves of an epoch that has just ended, or was stopped early.
 
         Args:
             losses: The loss of each step of the epoch, all of them finite.
@@ -87,7 +110,7 @@ class TrainingResult:
         self.curves.append(CurvePoint("train/epoch_loss", sum(losses) / len(losses), self.steps))
 
     def add_evaluation(self, logits: np.ndarray[Any, Any], metrics: Mapping[str, float], seconds: float) -> None:
-        """Add the evaluation of the dev split after an epoch.
+        """Add an evaluation of the dev split, after the latest step.
 
         Args:
             logits: The model's outputs, [examples, outputs] in the split's order.
@@ -97,6 +120,7 @@ class TrainingResult:
         self.dev_s += seconds
         self.dev_logits.append(logits)
         self.dev_scores.append(metrics["score"])
+        self.evaluated_at.append(self.steps)
         self.curves += [CurvePoint(f"dev/{name}", value, self.steps) for name, value in metrics.items()]
 
     def state_dict(self) -> dict[str, Any]:

@@ -129,7 +129,7 @@ class FreezeSchedule:
             epochs: The number of epochs of the training.
             step: The number of steps done.
             steps: The number of steps of the training.
-            dev_scores: The dev score of each epoch that has been scored.
+            dev_scores: The dev score at the end of each epoch that has ended.
 
         Raises:
             TrainingError: The answer breaks the strategy's own promise.

@@ -1,47 +1,76 @@
-"""The choice of the epoch whose weights a training ends with, by the dev score."""
+"""The evaluations of a training: when they take place, which one's weights it ends with, and when it stops early."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class EpochSelection:
-    """The epoch selected so far, with a copy of its weights where later epochs may change them."""
+def evaluation_points(steps: int, every: float) -> list[int]:
+    """Return the steps of an epoch, from 1, after which the dev split is evaluated; the last one is the epoch's end.
 
-    def __init__(self, select: Literal["best", "last"], epochs: int, *, copy_all: bool) -> None:
-        """Begin with no epoch.
+    Args:
+        steps: The number of steps of an epoch.
+        every: The part of an epoch between two evaluations, above 0 and at most 1. Where it does not divide the epoch,
+            the last part is shorter; where it is less than a step, each step is evaluated.
+    """
+    part = Fraction(repr(every))  # of the decimal that was said: three times the float 0.1 is more than 0.3
+    if part * steps <= 1:
+        return list(range(1, steps + 1))
+    within = (math.ceil(number * part * steps) for number in range(1, math.ceil(1 / part)))
+    return sorted({*within, steps})
+
+
+class Selection:
+    """The evaluation selected so far, with a copy of its weights where later steps may change them."""
+
+    def __init__(self, select: Literal["best", "last"], patience: int, *, copy_all: bool) -> None:
+        """Begin with no evaluation.
 
         Args:
-            select: Whether the epoch with the best dev score is selected, the earliest of equal ones, or the last one.
-            epochs: The number of epochs of the training.
+            select: Whether the evaluation with the best dev score is selected, the earliest of equal ones, or the last
+                one.
+            patience: The number of evaluations in a row without a better score after which the training stops; 0 for
+                none.
             copy_all: Whether all weights are copied, since those that are frozen now may train later; else only the
                 weights that train.
         """
-        self._select, self._epochs, self._copy_all = select, epochs, copy_all
-        self.epoch = 0
-        """The selected epoch, from 1; 0 before the first one has been scored."""
-        self._score = -math.inf
+        self._select, self._patience, self._copy_all = select, patience, copy_all
+        self.offered = 0
+        """The number of evaluations so far."""
+        self.selected = 0
+        """The selected evaluation, from 1; 0 before the first one."""
+        self._best, self._best_at = -math.inf, 0
         self._weights: dict[str, Tensor] = {}
 
-    def offer(self, epoch: int, score: float, model: nn.Module) -> None:
-        """Select the epoch that has just been scored, if it is the best yet, and copy its weights.
+    @property
+    def stops(self) -> bool:
+        """True if the training is to stop, since its last evaluations were no better than an earlier one."""
+        return 0 < self._patience <= self.offered - self._best_at
+
+    def offer(self, score: float, model: nn.Module, *, is_last: bool) -> None:
+        """Select the weights that have just been evaluated, if they are the best yet, and copy them.
 
         Args:
-            epoch: The number of the epoch, from 1.
-            score: Its dev score. A score that is not a number (a constant prediction has no correlation) is never
+            score: Their dev score. A score that is not a number (a constant prediction has no correlation) is never
                 better than one that is.
-            model: The model with the weights of this epoch.
+            model: The model with these weights.
+            is_last: Whether this is the end of the last epoch, after which the weights stay as they are.
         """
+        self.offered += 1
         comparable = score if math.isfinite(score) else -math.inf
-        if self._select == "best" and self.epoch and not comparable > self._score:
+        better = self.offered == 1 or comparable > self._best
+        if better:
+            self._best, self._best_at = comparable, self.offered
+        if self._select == "best" and not better:
             return
-        self.epoch, self._score, self._weights = epoch, comparable, {}
-        if self._select == "best" and epoch < self._epochs:
+        self.selected, self._weights = self.offered, {}
+        if self._select == "best" and not is_last:
             self._weights = {
                 name: parameter.detach().clone()
                 for name, parameter in model.named_parameters()
@@ -49,7 +78,7 @@ class EpochSelection:
             }
 
     def restore(self, model: nn.Module) -> bool:
-        """Give the model the weights of the selected epoch; return whether they were other than its own."""
+        """Give the model the selected weights; return whether they were other than its own."""
         import torch
 
         with torch.no_grad():
@@ -59,10 +88,12 @@ class EpochSelection:
         return bool(self._weights)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the selected epoch, its score and its weights."""
-        return {"epoch": self.epoch, "score": self._score, "weights": self._weights}
+        """Return the evaluations' number, the selected and the best one, and the selected weights."""
+        counted = {"offered": self.offered, "selected": self.selected, "best": self._best, "best_at": self._best_at}
+        return {**counted, "weights": self._weights}
 
     def load_state_dict(self, state: Mapping[str, Any], device: str) -> None:
         """Continue from what `state_dict` returned, with the weights on this device."""
-        self.epoch, self._score = state["epoch"], state["score"]
+        self.offered, self.selected = state["offered"], state["selected"]
+        self._best, self._best_at = state["best"], state["best_at"]
         self._weights = {name: value.to(device) for name, value in state["weights"].items()}

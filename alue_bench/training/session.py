@@ -1,16 +1,18 @@
-"""A training, from its first step to the weights of the selected epoch.
+"""A training, from its first step to the selected weights.
 
     warm up                                                  # untimed; weights and random numbers stay as they were
     continue from the last checkpoint, if there is one
     for each epoch:
         for each batch, in this epoch's order:               # timed as training
             logits, loss, gradients, clip, update
+            between two epochs' ends, where asked for: evaluate as below
             at an evaluation point: ask the adaptive strategy what to freeze
             when a checkpoint is due: write it               # not timed
-        score the dev split                                  # timed on its own
-        keep the epoch's weights if its score is the best so far
+        evaluate: score the dev split                        # timed on its own
+                  keep the weights if their score is the best so far
+                  stop if it has not been better for too long
         ask the adaptive strategy what to freeze, unless the training is over
-    restore the weights of the selected epoch
+    restore the weights of the selected evaluation
 
 `fine_tune` is this loop; `TrainingSession` holds what the steps work on. Nothing in the timed region logs, touches the
 tracking store or reads a value back from a GPU, with two exceptions: the library's own attention checks whether
@@ -45,7 +47,7 @@ from alue_bench.training.optimizer import build_optimiser, learning_rate, load_o
 from alue_bench.training.prefix.growing import TrainingData
 from alue_bench.training.result import TrainingResult
 from alue_bench.training.schedule import FreezeSchedule
-from alue_bench.training.selection import EpochSelection
+from alue_bench.training.selection import Selection, evaluation_points
 from alue_bench.training.update import Updater
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
 
 Scorer = Callable[["np.ndarray[Any, Any]"], dict[str, float]]
 """A function from dev logits [examples, outputs], in the split's order, to metrics by name. The metric "score" selects
-the epoch."""
+the weights."""
 OnStep = Callable[[int, int], None]
 """A function that is called after every step with the number of steps done and the number of all steps."""
 
@@ -82,8 +84,10 @@ def fine_tune(
         _resume(session, file)
     for epoch in range(session.epoch.number, epochs + 1):
         session.train_epoch(epoch, on_step, file)
-        score = session.evaluate()
-        session.selection.offer(epoch, score, session.stack.model)
+        if not session.selection.stops:
+            session.evaluate()
+        if session.selection.stops:
+            break
         if epoch < epochs:
             session.revise_freezing()
     return session.finish()
@@ -137,7 +141,7 @@ class TrainingSession:
             schedule: The plan that the training begins with, and the strategy that may revise it.
             data: The train and dev split.
             config: The hyper-parameters, seed, device and padding.
-            score: It scores the dev logits after each epoch.
+            score: It scores the dev logits at each evaluation.
             recorder: It makes the recorder of training steps. By default they are recorded as CUDA graphs, if the
                 device asks for it and the way through the model can be recorded.
         """
@@ -149,12 +153,14 @@ class TrainingSession:
         examples = data.examples("train")
         self.stack, self.forward, self.schedule, self.data, self.config = stack, forward, schedule, data, config
         self.epoch = EpochProgress()
-        self.selection = EpochSelection(config.hyper.select, config.hyper.epochs, copy_all=schedule.adaptive)
-        self.result = TrainingResult(schedule)
+        self.selection = Selection(config.hyper.select, config.hyper.patience, copy_all=schedule.adaptive)
         self._score = score
-        self._clock = _Clock(config.device, self.result)
         self._split = examples.split
-        self._steps = steps_per_epoch(len(self._split), config.hyper.batch_size) * config.hyper.epochs
+        in_epoch = steps_per_epoch(len(self._split), config.hyper.batch_size)
+        self._steps = in_epoch * config.hyper.epochs
+        self._evaluate_after = frozenset(evaluation_points(in_epoch, config.hyper.eval_every))
+        self.result = TrainingResult(schedule, in_epoch)
+        self._clock = _Clock(config.device, self.result)
         self._few_lengths = config.device.few_lengths or config.device.graphs  # each shape is recorded
         self._order_rng = np.random.default_rng(config.data_seed)
         self._updater = Updater(
@@ -181,6 +187,9 @@ class TrainingSession:
     def train_epoch(self, epoch: int, on_step: OnStep, file: CheckpointFile | None) -> None:
         """Train on each example once, or on what is left of an epoch that was cut off.
 
+        The dev split is evaluated between the ends of epochs if `eval_every` asks for it. The epoch ends early if such
+        an evaluation stops the training.
+
         Args:
             epoch: The number of the epoch, from 1.
             on_step: See `fine_tune`.
@@ -204,9 +213,16 @@ class TrainingSession:
                 on_step(self.result.steps, self._steps)
                 if device.name == "cpu" and not math.isfinite(loss):
                     break  # on a GPU, to look at every step would cost a wait at every step
-                if progress.done < len(order) and self.schedule.is_due(progress.done, len(order)):
-                    with self._clock.paused():
-                        self.revise_freezing()
+                if progress.done < len(order):
+                    if progress.done in self._evaluate_after:
+                        with self._clock.paused():
+                            self.evaluate()
+                            training_mode(self.stack, self.schedule.plan)
+                        if self.selection.stops:
+                            break
+                    if self.schedule.is_due(progress.done, len(order)):
+                        with self._clock.paused():
+                            self.revise_freezing()
                 if file is not None and file.is_due():
                     with self._clock.paused():
                         file.save(self.state_dict())
@@ -214,15 +230,18 @@ class TrainingSession:
         self.result.recorded_shapes = self._updater.recorded_shapes
         self._record_losses()
 
-    def evaluate(self) -> float:
-        """Score the dev split, record its metrics, and return the score that selects the epoch."""
+    def evaluate(self) -> None:
+        """Score the dev split, record its metrics, and offer the weights for selection; leave the model in eval mode.
+
+        No random number is drawn, so that further evaluations do not change the training.
+        """
         started = time.perf_counter()
         dev = self.data.examples("dev")
         config = self.config
         logits = predict_logits(self.stack, self.forward, dev, device=config.device, padding=config.padding)
         metrics = self._score(logits)
         self.result.add_evaluation(logits, metrics, time.perf_counter() - started)
-        return metrics["score"]
+        self.selection.offer(metrics["score"], self.stack.model, is_last=self.result.steps == self._steps)
 
     def revise_freezing(self) -> None:
         """Ask the strategy what to freeze from now on, and put its plan into effect; leave the model in training mode.
@@ -242,7 +261,7 @@ class TrainingSession:
                 epochs=self.config.hyper.epochs,
                 step=result.steps,
                 steps=self._steps,
-                dev_scores=result.dev_scores,
+                dev_scores=result.epoch_scores,
             )
             result.curves.append(CurvePoint("train/frozen_layers", len(schedule.plan.frozen_layers), result.steps))
             if changed:
@@ -257,8 +276,9 @@ class TrainingSession:
             training_mode(self.stack, schedule.plan)
 
     def finish(self) -> TrainingResult:
-        """Give the model the selected epoch's weights, release gradients and recorded steps, and return the result."""
-        self.result.selected_epoch = self.selection.epoch
+        """Give the model the selected weights, release gradients and recorded steps, and return the result."""
+        self.result.selected = self.selection.selected
+        self.result.stopped_early = self.result.steps < self._steps
         if self.selection.restore(self.stack.model):
             self.forward.follow()
         self._updater.release()

@@ -85,7 +85,10 @@ class Updater:
 
         self._forward = forward
         self._watch = watch
-        self._loss_of = loss_function(config.labels)
+        weights = config.class_weights
+        self._loss_of = loss_function(
+            config.labels, None if weights is None else torch.tensor(weights, device=config.device.name)
+        )
         self._hyper = config.hyper
         self._device = config.device
         self._recorder = recorder

@@ -70,6 +70,11 @@ def _rules(settings: Mapping[str, Any]) -> Rules:
     from alue_bench.search.candidates import parse_amount, parse_share
 
     question = filled(SearchOptions, settings)
+    if question.folds is not None:
+        raise UsageError(
+            f"--folds {question.folds}: a search compares settings on the same dev rows, and each fold has others; "
+            "leave it out, or cross-validate the settings with alue-bench sweep"
+        )
     grid = parse_grid(question.grid or [WHOLE])
     if grid.strategies or grid.settings or grid.seeds:
         raise UsageError("--grid of a search accepts only the axes bottom and top; use alue-bench sweep for other axes")

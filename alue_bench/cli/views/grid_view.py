@@ -41,6 +41,8 @@ def table_of(outcomes: Sequence[Outcome]) -> pd.DataFrame:
             "model": outcome.spec.model,
             "strategy": outcome.spec.strategy,
             "seed": outcome.spec.seed,
+            "repeat": outcome.spec.fold.repeat if outcome.spec.fold else None,
+            "fold": outcome.spec.fold.number if outcome.spec.fold else None,
             **{name: getattr(outcome.spec.hyper, name) for name in SETTINGS},
             **{name: outcome.metrics.get(name) for name in MEASURES},
             "primary_metric": outcome.planned.inputs.task.primary,

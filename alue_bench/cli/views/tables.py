@@ -12,9 +12,11 @@ from rich.table import Table
 
 from alue_bench.cli.views.console import PlainConsole, styled
 from alue_bench.cli.views.wide_tables import Fitted
-from alue_bench.contract.spec import Resolved
-from alue_bench.evaluation.intervals import LEVEL, estimate
+from alue_bench.contract.options import options_of
+from alue_bench.contract.spec import Fold, HyperParameters, Resolved
+from alue_bench.evaluation.intervals import LEVEL, Estimate, estimate
 from alue_bench.evaluation.learning import REMEDY, Learning, learning
+from alue_bench.evaluation.resampled import estimate_over_folds
 from alue_bench.executors.outcome import Outcome
 from alue_bench.planning.build import Plan, PlannedRun
 from alue_bench.planning.variation import Settings, labelled, reading_order, settings_of, varied_by_specs
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
     from alue_bench.report.comparison import Comparison
 
 BASELINE = "full"
+FOLDS_NOTE = (
+    "Folds share train rows: ± is that of the corrected resampled t-test (Nadeau & Bengio 2003); alue-bench compare "
+    "gives verdicts."
+)
 SAMPLE_NOTE = (
     "sample: embedded data written for demonstration; these scores say nothing about the real tasks. "
     "Add real files with: alue-bench data add TASK PATH"
@@ -39,12 +45,14 @@ def plan_view(plan: Plan) -> RenderableType:
     for run in _in_reading_order(plan):
         groups.setdefault((run.spec.task, run.spec.model), []).append(run)
     settings: dict[str, list[str]] = {}
+    folds: dict[str, list[str]] = {}
     for (task, model), runs in groups.items():
         inputs = runs[0].inputs
         splits, own = inputs.train_rows.splits, inputs.rows.splits
         rows = "/".join(str(len(part.examples)) for part in (splits["train"], splits["dev"], own["test"]))
         strategies = list(dict.fromkeys(run.spec.strategy for run in runs))
         seeds = sorted({run.spec.seed for run in runs})
+        folds.setdefault(_folds(runs), []).append(task)
         shown = task if inputs.task is inputs.train_task else f"{task} (trained on {inputs.train_task.name})"
         table.add_row(shown, runs[0].spec.data.source, rows, model, _strategies(strategies), _seeds(seeds))
         settings.setdefault(describe_settings([run.hyper for run in runs]), []).append(f"{task}/{model}")
@@ -52,6 +60,9 @@ def plan_view(plan: Plan) -> RenderableType:
     for description, used_by in settings.items():
         who = "" if len(settings) == 1 else f" ({', '.join(used_by)})"
         parts.append(styled(f"settings{who}: {description}"))
+    for told, tasks in folds.items():
+        if told:
+            parts.append(styled(f"folds ({', '.join(dict.fromkeys(tasks))}): {told}"))
     if plan.runs:
         spec = plan.runs[0].spec
         parts.append(styled(f"device: {spec.device}, precision: {spec.precision}"))
@@ -62,6 +73,15 @@ def plan_view(plan: Plan) -> RenderableType:
         what = "/".join(part for part in (skipped.task, skipped.model, skipped.strategy) if part != "*")
         parts.append(styled(f"skipped {what}: {skipped.reason}", "dim"))
     return Group(*parts)
+
+
+def _folds(runs: Sequence[PlannedRun]) -> str:
+    """Return the cross-validation of a task's runs in words; empty without one."""
+    repeats = {run.spec.fold.repeat for run in runs if run.spec.fold}
+    if not repeats:
+        return ""
+    again = f", {len(repeats)} times" if len(repeats) > 1 else ""
+    return "; ".join([f"{runs[0].spec.data.protocol}{again}", *runs[0].inputs.rows.notes])
 
 
 def _in_reading_order(plan: Plan) -> list[PlannedRun]:
@@ -76,10 +96,14 @@ def describe_settings(resolved: Sequence[Resolved]) -> str:
     """Return the hyper-parameters of runs as text.
 
     Each is followed by its origin, unless that is the general default, and has all its values where the runs differ.
+    Those that are off by default are left out at their defaults, as they are from fingerprints.
     """
     shown = []
+    general, declared = HyperParameters(), options_of(HyperParameters)
     for name in vars(resolved[0].values):
         values = sorted({getattr(hyper.values, name) for hyper in resolved})
+        if declared[name].default_is_implied and values == [getattr(general, name)]:
+            continue
         origin = ", ".join(dict.fromkeys(hyper.origins[name] for hyper in resolved))
         shown.append(f"{name}={' or '.join(map(str, values))}" + (f" [{origin}]" if origin != "default" else ""))
     return ", ".join(shown)
@@ -87,6 +111,8 @@ def describe_settings(resolved: Sequence[Resolved]) -> str:
 
 def result_view(outcomes: Sequence[Outcome]) -> RenderableType:
     """Return the view of results: means over seeds, and the changes against `full` with the same hyper-parameters.
+
+    Of a cross-validation, means and changes are over folds, with the intervals of the corrected resampled t-test.
 
     There is a row for each task, model, strategy and value of each hyper-parameter that varies. The heading of each
     task shows the score of a baseline that ignores the text. Facts that all rows share stand in the title, so that the
@@ -105,7 +131,11 @@ def result_view(outcomes: Sequence[Outcome]) -> RenderableType:
     constant = [{read(o) for o in outcomes}.pop() for read in varying.values() if len({read(o) for o in outcomes}) == 1]
     varying = {name: read for name, read in varying.items() if len({read(o) for o in outcomes}) > 1}
     seeds = len({outcome.spec.seed for outcome in outcomes})
-    constant.append(f"mean of {seeds} seeds ± {100 * LEVEL:.0f} % t-interval" if seeds > 1 else "one seed")
+    folds = len({outcome.spec.fold for outcome in outcomes} - {None})
+    if folds:
+        constant.append(f"mean of {folds} folds ± corrected {100 * LEVEL:.0f} % interval")
+    else:
+        constant.append(f"mean of {seeds} seeds ± {100 * LEVEL:.0f} % t-interval" if seeds > 1 else "one seed")
     table = Table(title=f"Test scores ({', '.join(constant)})", title_justify="left", title_style="bold")
     table.add_column("task: metric, strategy", no_wrap=True)
     for name in (*names, *varying):
@@ -129,7 +159,9 @@ def result_view(outcomes: Sequence[Outcome]) -> RenderableType:
     notes: list[RenderableType] = [Fitted(table)]
     if any(outcome.spec.data.source == "sample" for outcome in outcomes):
         notes.append(styled(SAMPLE_NOTE, "yellow"))
-    if seeds == 1 and len(groups) > 1:
+    if folds:
+        notes.append(styled(FOLDS_NOTE, "dim"))
+    elif seeds == 1 and len(groups) > 1:
         notes.append(
             styled("One seed: a difference may be due to chance. Use --seeds 5 for intervals and tests.", "dim")
         )
@@ -159,11 +191,11 @@ def _finished(group: Iterable[Outcome]) -> list[Outcome]:
 
 
 def _measured(finished: list[Outcome], reference: list[Outcome]) -> list[str]:
-    # Where runs failed, changes are over the seeds that both still have.
-    by_seed = {_seeds_of(outcome): outcome for outcome in reference}
-    pairs = [(one, by_seed[seeds]) for one in finished if (seeds := _seeds_of(one)) in by_seed]
+    # Where runs failed, changes are over the seeds and folds that both still have.
+    by_seed = {_replicate(outcome): outcome for outcome in reference}
+    pairs = [(one, by_seed[key]) for one in finished if (key := _replicate(one)) in by_seed]
     return [
-        _score(_values(finished, "test/score")),
+        _fold_scores(finished) if finished[0].spec.fold else _score(_values(finished, "test/score")),
         _difference(pairs),
         plain(_mean(finished, "runtime/train_s"), 1),
         _time_change(pairs),
@@ -178,8 +210,8 @@ def _learning(finished: Sequence[Outcome]) -> Learning | None:
     return learning(*([outcome.metrics.get(name, math.nan) for outcome in finished] for name in columns))
 
 
-def _seeds_of(outcome: Outcome) -> tuple[int, int]:
-    return outcome.spec.init_seed, outcome.spec.data_seed
+def _replicate(outcome: Outcome) -> tuple[int, int, Fold | None]:
+    return outcome.spec.init_seed, outcome.spec.data_seed, outcome.spec.fold
 
 
 def comparison_view(comparison: Comparison, *, sort: str) -> RenderableType:
@@ -234,10 +266,42 @@ def _mean(outcomes: Iterable[Outcome], metric: str) -> float:
 
 
 def _difference(pairs: Iterable[tuple[Outcome, Outcome]]) -> str:
-    """Return the mean difference of scores; empty without pairs."""
+    """Return the mean difference of scores, over folds with its interval; empty without pairs."""
+    pairs = list(pairs)
+    if pairs and pairs[0][0].spec.fold:
+        ours, base = (_by_fold([pair[side] for pair in pairs]) for side in (0, 1))
+        common = [ours[fold] - base[fold] for fold in ours if math.isfinite(ours[fold] - base[fold])]
+        over_folds = estimate_over_folds(common, _test_share([one for one, _ in pairs]))
+        return _with_interval(over_folds) if over_folds else ""
     changes = [a.metrics["test/score"] - b.metrics["test/score"] for a, b in pairs]
     change = estimate(changes)
     return signed(change.mean) if change else ""
+
+
+def _fold_scores(finished: Sequence[Outcome]) -> str:
+    """Return the mean score over folds with its interval."""
+    from alue_bench.report.comparison_table import score_text
+
+    return score_text(estimate_over_folds([*_by_fold(finished).values()], _test_share(finished)))
+
+
+def _with_interval(change: Estimate) -> str:
+    return signed(change.mean) + (f" ± {plain(change.half_width)}" if change.half_width is not None else "")
+
+
+def _by_fold(outcomes: Iterable[Outcome]) -> dict[Fold | None, float]:
+    """Return the mean score over the seeds of each fold; nan where no score is finite."""
+    by_fold: dict[Fold | None, list[float]] = {}
+    for outcome in outcomes:
+        score = outcome.metrics.get("test/score", math.nan)
+        by_fold.setdefault(outcome.spec.fold, []).extend([score] if math.isfinite(score) else [])
+    return {fold: statistics.fmean(scores) if scores else math.nan for fold, scores in by_fold.items()}
+
+
+def _test_share(outcomes: Sequence[Outcome]) -> float:
+    """Return the number of test rows divided by the number of train rows, over all folds."""
+    test, train = (sum(_values(outcomes, f"data/{split}_rows")) for split in ("test", "train"))
+    return test / train
 
 
 def _time_change(pairs: Iterable[tuple[Outcome, Outcome]]) -> str:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,10 @@ NOT_THE_ENCODERS = ("num_labels", "id2label", "label2id", "problem_type", "class
 """The fields of a configuration that differ between tasks and do not affect the encoder."""
 
 
+ALL_FOLDS = "all folds"
+"""The name, in descriptions, of the rows that are divided into the folds of a cross-validation."""
+
+
 @dataclass(frozen=True)
 class PrefixStates:
     """The input of layer `depth` for each example of a split.
@@ -64,8 +68,17 @@ class PrefixStates:
     """The number of rows of each example: int64 `[examples]`, on the CPU."""
     reused: bool
     """True if the states were in the store already and were not computed for this run."""
+    first_only: bool
+    """True if only the first token of each example is stored."""
     placed_s: float = 0.0
     """The seconds that copying the states to the GPU took."""
+    share: float = 1.0
+    """The split's share of the tokens of the entry, which is below 1 if splits of several folds share it."""
+
+    @property
+    def seconds(self) -> float:
+        """The seconds that the split's states cost: computed, stored, and brought to the device."""
+        return (self.entry.build_s + self.placed_s) * self.share
 
     def of(self, batch: Batch) -> Tensor:
         """Return the states of a batch, on the batch's device.
@@ -77,8 +90,7 @@ class PrefixStates:
         import torch
 
         device = batch.attention_mask.device
-        first_only = len(self.states) == len(self.starts)
-        width = 1 if first_only else batch.attention_mask.shape[1]
+        width = 1 if self.first_only else batch.attention_mask.shape[1]
         places, tokens = _token_places(batch, self.starts, self.lengths, width)
         places = torch.where(tokens, places, 0)
         if self.states.is_cuda:
@@ -156,12 +168,14 @@ class FrozenPrefix:
         self._weights: list[str] | None = None
         self._splits: bool | None = None
         self._computed_here: set[str] = set()
+        self._whole: Examples | None = None
 
     def examples(self, split: TokenizedSplit, padding: Padding, description: Mapping[str, str]) -> Examples:
         """Return a split with the output of the prefix, taken from the store or computed and stored.
 
         Args:
-            split: The tokenized examples.
+            split: The tokenized examples. If they are a part of the rows of all folds, the states of all these rows are
+                stored together, and computed once for all folds.
             padding: The padding of batches.
             description: What the entry is, for people.
 
@@ -169,6 +183,11 @@ class FrozenPrefix:
             The split with its states. Without states, so that the prefix is computed at every step, if there is no
             prefix, no room in the store, or if the model cannot start from such states; the store reports the reason.
         """
+        if split.whole is not None and split.places is not None:
+            if self._whole is None or self._whole.split is not split.whole:
+                self._whole = self.examples(split.whole, padding, {**description, "split": ALL_FOLDS})
+            whole = self._whole.prefix
+            return Examples(split, None if whole is None else _part(whole, split.places))
         if not self._depth or not self._can_start_from_states(split, padding):
             return Examples(split)
         keep_freed()
@@ -184,7 +203,8 @@ class FrozenPrefix:
         states = _placed(entry.states, self._device)
         placed_s = time.perf_counter() - began if states is not entry.states else 0.0
         places = self._places(split, self._depth)
-        return Examples(split, PrefixStates(self._depth, entry, states, *places, reused, placed_s))
+        first_only = self._first_only(self._depth)
+        return Examples(split, PrefixStates(self._depth, entry, states, *places, reused, first_only, placed_s))
 
     def prepare(
         self,
@@ -278,9 +298,13 @@ class FrozenPrefix:
         """Return the first row of each example's states and their number of rows: int64 `[examples]` each."""
         import torch
 
-        if depth == len(self._stack.layers) and self._forward.head_reads_first:
+        if self._first_only(depth):
             return torch.arange(len(split)), torch.ones(len(split), dtype=torch.int64)
         return split.offsets[:-1], torch.from_numpy(split.lengths)
+
+    def _first_only(self, depth: int) -> bool:
+        """Return whether only first tokens are stored at this depth."""
+        return depth == len(self._stack.layers) and self._forward.head_reads_first
 
     def _built(self, wanted: _Wanted, started: float) -> StoredStates | None:
         """Compute and store the states of this depth, from the deepest shallower prefix in the store.
@@ -344,7 +368,7 @@ class FrozenPrefix:
             entry = self._store.open(keys[depth])
             if entry is not None:
                 starts, lengths = split.offsets[:-1], torch.from_numpy(split.lengths)
-                return PrefixStates(depth, entry, entry.states, starts, lengths, reused=True)
+                return PrefixStates(depth, entry, entry.states, starts, lengths, True, self._first_only(depth))
         return None
 
     def _can_start_from_states(self, split: TokenizedSplit, padding: Padding) -> bool:
@@ -380,7 +404,8 @@ class FrozenPrefix:
                 kept = torch.zeros(int(lengths.sum()), states.shape[-1], dtype=states.dtype)
                 _put(states.cpu(), batch, (starts, lengths), kept)
                 entry = StoredStates(kept, 0.0)
-                stored = PrefixStates(self._depth, entry, kept, starts, lengths, reused=False)
+                first_only = self._first_only(self._depth)
+                stored = PrefixStates(self._depth, entry, kept, starts, lengths, False, first_only)
                 parted = self._forward.logits(moved, self._depth, stored.of(moved))
         except Exception as error:  # a third-party architecture may raise any error on unexpected inputs
             if isinstance(error, RuntimeError) and is_out_of_memory(error):
@@ -429,6 +454,18 @@ class FrozenPrefix:
             _add_values(digest, (layer,))
             digests.append(digest.hexdigest())
         return digests
+
+
+def _part(whole: PrefixStates, places: Tensor) -> PrefixStates:
+    """Return the states of some examples of an entry, without copying them.
+
+    Args:
+        whole: The states of all examples.
+        places: The places of the examples: int64 `[examples]`.
+    """
+    lengths = whole.lengths[places]
+    share = float(lengths.sum()) / float(whole.lengths.sum())
+    return replace(whole, starts=whole.starts[places], lengths=lengths, share=share)
 
 
 def _placed(states: Tensor, device: Device) -> Tensor:

@@ -1,0 +1,164 @@
+"""Cross-validation for small data: the rows of a task, divided into folds of which each is the test split once.
+
+The rows that are divided are those of the train file and, if there is one, of the dev file. A test split that a task
+holds out from its train file is among them; an official test file is not, so that no model is trained on its rows. Of
+the rows outside a fold, a part is held out as the dev split, by which the weights are selected, and the rest trains.
+
+Both draws are stratified: the rows are put in a random order, sorted by label, and dealt out in turn, so that folds
+differ by one row of a label at most (Kohavi 1995). Rows with several labels are sorted by their
+rarest label (after Sechidis et al. 2011), numbers by size. Rows with the same first text are dealt out together, so
+that neither a repeated text nor a premise shared by several pairs occurs on both sides.
+
+The draws depend on the rows, the number of folds and the number of the repeat, and on no seed of a run: all strategies
+and seeds are compared on the same folds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from alue_bench.contract.errors import DataError
+from alue_bench.contract.formats import Example, shown
+from alue_bench.contract.spec import Fold, digest_of
+from alue_bench.contract.task import DataFile, HeldOut, Labels, TargetKind, Task
+from alue_bench.data.location import DataFolder
+from alue_bench.data.splits import SplitRows, TaskRows, checked_split, limit_rows, read_files
+
+FOLD_SEED = 20_260_301
+"""The seed of the draws; further numbers in it are the number of folds and that of the repeat."""
+DEV_PART = 0.1
+"""The part of the rows outside a fold that is its dev split, where the task does not declare one."""
+
+
+def load_folds(
+    task: Task,
+    folder: DataFolder,
+    folds: Sequence[Fold],
+    *,
+    drop_bad: bool,
+    limit_train: int | None,
+    limit_eval: int | None,
+) -> list[TaskRows]:
+    """Read and check a task's files, and divide their rows.
+
+    Args:
+        task: The task, which has rows to train on.
+        folder: The folder of its files.
+        folds: The folds to return, all of one number of folds.
+        drop_bad: Whether bad rows are dropped; otherwise a bad row is an error.
+        limit_train: The largest number of rows that are divided; None for all.
+        limit_eval: The largest number of dev rows, and of test rows, of each fold; None for all.
+
+    Returns:
+        The rows of each fold, with the splits "train", "dev" and "test".
+
+    Raises:
+        DataError: A file is missing or malformed, a row has no gold label, or there are too few rows for the folds.
+    """
+    rows, dropped = read_files(task, folder, drop_bad=drop_bad, splits=("train", "dev"))
+    examples = limit_rows([*rows["train"], *rows.get("dev", ())], limit_train)
+    whole = checked_split(task, "train", examples)
+    count = folds[0].folds
+    _check_rows(task, examples, count)
+    dev_part = task.splits.dev.fraction if isinstance(task.splits.dev, HeldOut) else DEV_PART
+    digest = digest_of([whole.digest, count, dev_part, limit_eval])
+    protocol = (
+        f"{count}-fold cross-validation over {len(examples)} rows, stratified, repeated texts kept together; "
+        f"{dev_part:.0%} of the rows outside a fold are its dev split"
+    )
+    notes = []
+    if isinstance(task.splits.test, DataFile):
+        files = "train and dev files" if "dev" in rows else "train file"
+        notes.append(
+            f"the rows that are divided are those of the {files}; the test file {task.splits.test.path} is not used"
+        )
+    parts: dict[int, list[int]] = {}
+    divided = []
+    for fold in folds:
+        if fold.repeat not in parts:
+            parts[fold.repeat] = _dealt(examples, task.labels, count, [FOLD_SEED, count, fold.repeat])
+        places = _splits_of(fold, examples, task.labels, parts[fold.repeat], dev_part)
+        splits = {}
+        for split, chosen in places.items():
+            kept = chosen if split == "train" else limit_rows(chosen, limit_eval)
+            named = checked_split(task, split, [examples[place] for place in kept])
+            splits[split] = SplitRows(named.examples, named.digest, whole, tuple(kept))
+        divided.append(TaskRows(splits, folder, dropped, tuple(notes), fold, protocol, digest))
+    return divided
+
+
+def _splits_of(
+    fold: Fold, examples: Sequence[Example], labels: Labels, parts: Sequence[int], dev_part: float
+) -> dict[str, list[int]]:
+    """Return the places of the train, dev and test rows of a fold, in the order of the rows."""
+    outside = [place for place, part in enumerate(parts) if part != fold.number - 1]
+    others = [examples[place] for place in outside]
+    seed = [FOLD_SEED, fold.folds, fold.repeat, fold.number]
+    held = _held_out(others, labels, dev_part, seed)
+    return {
+        "train": [place for place, is_dev in zip(outside, held, strict=True) if not is_dev],
+        "dev": [place for place, is_dev in zip(outside, held, strict=True) if is_dev],
+        "test": [place for place, part in enumerate(parts) if part == fold.number - 1],
+    }
+
+
+def _check_rows(task: Task, examples: Sequence[Example], folds: int) -> None:
+    """Raise DataError if there are fewer different texts than folds, of all rows or of those with one label."""
+    texts: defaultdict[str, set[str]] = defaultdict(set)
+    for example in examples:
+        if task.labels.kind in (TargetKind.BINARY, TargetKind.MULTICLASS):
+            texts[str(example.target)].add(example.text)
+        else:
+            texts[""].add(example.text)
+    label, smallest = min(texts.items(), key=lambda item: len(item[1]))
+    number = len(smallest)
+    if number >= folds:
+        return
+    whose = f"label {shown(label)} of task {task.name!r}" if label else f"task {task.name!r}"
+    rows = "1 row" if number == 1 else f"{number} rows"
+    remedy = f"take --folds {number} or fewer" if number > 1 else "add rows"
+    raise DataError(f"--folds {folds}: {whose} has {rows} with different texts, too few for {folds} folds; {remedy}")
+
+
+def _dealt(examples: Sequence[Example], labels: Labels, parts: int, seed: list[int]) -> list[int]:
+    """Return the part of each example, from 0, after dealing them out in their stratified order."""
+    part_of = {text: place % parts for place, text in enumerate(_stratified(examples, labels, parts, seed))}
+    return [part_of[example.text] for example in examples]
+
+
+def _held_out(examples: Sequence[Example], labels: Labels, fraction: float, seed: list[int]) -> list[bool]:
+    """Return whether each example is held out: about every n-th of their stratified order, at least one."""
+    order = _stratified(examples, labels, round(1 / fraction), seed)
+    number = max(1, round(fraction * len(order)))
+    held = {order[(2 * place + 1) * len(order) // (2 * number)] for place in range(number)}
+    return [example.text in held for example in examples]
+
+
+def _stratified(examples: Sequence[Example], labels: Labels, size: int, seed: list[int]) -> list[str]:
+    """Return the different texts in a random order that is sorted by their stratum.
+
+    Args:
+        examples: The examples. The target of a text is that of its first example.
+        labels: The label space.
+        size: The number of neighbouring numbers that form a stratum of a regression.
+        seed: The seed of the order.
+    """
+    import numpy as np
+
+    first: dict[str, Example] = {}
+    for example in examples:
+        first.setdefault(example.text, example)
+    texts = list(first)
+    targets: list[Any] = [first[text].target for text in texts]
+    stratum: list[Any] = targets
+    if labels.kind is TargetKind.REGRESSION:
+        by_size = sorted(range(len(texts)), key=targets.__getitem__)
+        rank_of = {place: rank for rank, place in enumerate(by_size)}
+        stratum = [rank_of[place] // size for place in range(len(texts))]
+    elif labels.kind is TargetKind.MULTILABEL:
+        counts = Counter(name for names in targets for name in names)
+        stratum = [sorted((counts[name], name) for name in names) for names in targets]
+    shuffled = np.random.default_rng(seed).permutation(len(texts))
+    return [texts[place] for place in sorted(shuffled, key=lambda place: stratum[place])]

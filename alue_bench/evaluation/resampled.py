@@ -1,0 +1,103 @@
+"""The corrected resampled t-test, for differences over the folds of a cross-validation.
+
+The scores of J folds are not independent: the train rows of any two folds overlap, and with repeats the test rows do
+too. The plain t-test takes them for independent, underestimates the variance of their mean, and finds differences where
+there are none. Nadeau and Bengio (2003, Inference for the Generalization Error, Machine Learning 52, section 4) replace
+the factor 1/J of the variance by 1/J + n_test/n_train:
+
+    t = mean(d) / sqrt((1/J + n_test/n_train) * s²),   J - 1 degrees of freedom
+
+for the differences d of J folds with variance s². Bouckaert and Frank (2004) recommend the same for repeated
+cross-validation. The correction assumes a correlation between folds of n_test / (n_test + n_train), which is a rule of
+thumb: the true one is unknown and cannot be estimated without bias. The test is about training on other rows of the
+same kind, and needs no predictions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from alue_bench.evaluation.intervals import LEVEL, Estimate
+from alue_bench.evaluation.significance import POWER
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrectedResampled:
+    """The test of a mean difference over folds."""
+
+    difference: float
+    half_width: float
+    """Half the width of the difference's confidence interval at LEVEL."""
+    p_value: float
+    """The two-sided p-value; nan if all differences are the same and not zero."""
+    degrees: int
+    """The degrees of freedom."""
+    folds: int
+    """The number of folds, over all repeats."""
+    error: float
+    """The corrected standard error of the mean difference."""
+
+    def detectable(self, *, tests: int = 1) -> float:
+        """Return the smallest difference that the test finds with POWER, with these folds.
+
+        Args:
+            tests: The number of tests for whose multiplicity the level is corrected.
+        """
+        from scipy.special import nctdtrinc, stdtrit
+
+        if not self.error > 0:
+            return 0.0
+        bound = stdtrit(self.degrees, 1 - (1 - LEVEL) / tests / 2)
+        return float(nctdtrinc(self.degrees, 1 - POWER, bound)) * self.error
+
+
+def corrected_resampled_test(differences: Sequence[float], test_share: float) -> CorrectedResampled:
+    """Test whether the mean of differences over folds is zero.
+
+    Args:
+        differences: The difference of two scores in each fold, [folds].
+        test_share: The number of test rows of a fold, divided by the number of its train rows.
+
+    Raises:
+        ValueError: There are fewer than two folds.
+    """
+    from scipy.special import stdtr, stdtrit
+
+    folds, mean, error = len(differences), *_mean_and_error(differences, test_share)
+    certain = math.nan if mean else 1.0
+    return CorrectedResampled(
+        difference=mean,
+        half_width=float(stdtrit(folds - 1, (1 + LEVEL) / 2)) * error,
+        p_value=float(2 * stdtr(folds - 1, -abs(mean) / error)) if error > 0 else certain,
+        degrees=folds - 1,
+        folds=folds,
+        error=error,
+    )
+
+
+def estimate_over_folds(values: Sequence[float], test_share: float) -> Estimate | None:
+    """Return the mean of the finite values of folds with its corrected interval at LEVEL; None if none is finite.
+
+    Args:
+        values: The score of each fold, [folds].
+        test_share: The number of test rows of a fold, divided by the number of its train rows.
+    """
+    from scipy.special import stdtrit
+
+    finite = [value for value in values if math.isfinite(value)]
+    if len(finite) < 2:
+        return Estimate(finite[0], None, 1) if finite else None
+    mean, error = _mean_and_error(finite, test_share)
+    return Estimate(mean, float(stdtrit(len(finite) - 1, (1 + LEVEL) / 2)) * error, len(finite))
+
+
+def _mean_and_error(values: Sequence[float], test_share: float) -> tuple[float, float]:
+    """Return the mean and its corrected standard error."""
+    import numpy as np
+
+    if len(values) < 2:
+        raise ValueError(f"{len(values)} folds have no variance; at least two are needed")
+    variance = float(np.var(values, ddof=1))
+    return float(np.mean(values)), math.sqrt((1 / len(values) + test_share) * variance)

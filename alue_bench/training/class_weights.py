@@ -1,0 +1,115 @@
+"""The weights of the classes in the loss, for label spaces of which some labels are rare.
+
+    none                      every example counts the same
+    balanced                  n / (k n_c) for an example of class c, where n examples have k classes and n_c of them
+                              have class c: each class contributes the same to the loss (King & Zeng 2001)
+    joy=1,fear=4              the weights of the named labels; the others have weight 1
+
+With one label for each example, weights are scaled so that the mean weight of a train example is 1: their ratios matter
+and the learning rate keeps its meaning. With several labels for each example, a weight applies to the label's positive
+examples, and "balanced" is the number of negative ones divided by the number of positive ones. Weights change the loss
+of training alone; metrics count every example once.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.contract.errors import UsageError
+from alue_bench.contract.formats import shown
+from alue_bench.contract.task import Labels, TargetKind
+
+if TYPE_CHECKING:
+    import numpy as np
+
+NONE, BALANCED = "none", "balanced"
+_NUMBER = re.compile(r"\s*(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)\s*", re.ASCII)
+
+
+def check_class_weights(given: str, labels: Labels, task: str) -> None:
+    """Raise UsageError if class weights cannot be used with a task.
+
+    Args:
+        given: The value of `--class-weights`.
+        labels: The label space of the task.
+        task: The task's name, for the message.
+    """
+    if given == NONE:
+        return
+    if labels.kind is TargetKind.REGRESSION:
+        raise UsageError(
+            f"--class-weights {shown(given, quote=False)}: task {task!r} is a regression, which has no classes to "
+            "weigh; leave --class-weights out"
+        )
+    if given != BALANCED:
+        _parsed(given, labels, task)
+
+
+def class_weights(given: str, labels: Labels, targets: np.ndarray[Any, Any]) -> tuple[float, ...] | None:
+    """Return the weight of each label in the loss, in the order of the labels; None if all examples count the same.
+
+    Args:
+        given: The value of `--class-weights`, which `check_class_weights` has accepted.
+        labels: The label space.
+        targets: The targets of the train split: class indices [examples], or 0 and 1 for each label [examples, labels].
+    """
+    import numpy as np
+
+    if given == NONE:
+        return None
+    several, total = labels.kind is TargetKind.MULTILABEL, len(targets)
+    counts = targets.sum(axis=0) if several else np.bincount(targets, minlength=len(labels.names))
+    if given == BALANCED:
+        numerators = total - counts if several else np.full(len(counts), total / max(1, int((counts > 0).sum())))
+        # A label that every example has, or none, has no other side to be balanced with.
+        balanced = np.divide(numerators, counts, out=np.ones(len(counts)), where=(counts > 0) & (numerators > 0))
+        return tuple(float(weight) for weight in balanced)
+    weights = _parsed(given, labels, "")
+    mean = 1.0 if several else sum(float(n) * weight for n, weight in zip(counts, weights, strict=True)) / total
+    return tuple(weight / mean for weight in weights)
+
+
+def described(weights: tuple[float, ...], labels: Labels) -> str:
+    """Return the weights in words, as a note of a run."""
+    told = ", ".join(f"{name} {weight:.3g}" for name, weight in zip(labels.names, weights, strict=True))
+    return f"class weights of the loss: {told}"
+
+
+def _parsed(given: str, labels: Labels, task: str) -> list[float]:
+    """Return the weight of each label from a text such as "joy=1,fear=4".
+
+    Labels are matched by their names, which may contain commas and equals signs.
+
+    Raises:
+        UsageError: The text is malformed, or names a label that the task does not have.
+    """
+    weights: dict[str, float] = {}
+    rest, known = given.strip(), sorted(labels.names, key=len, reverse=True)
+    while rest:
+        name = next((name for name in known if rest.startswith(f"{name}=")), None)
+        match = _NUMBER.match(rest, len(name) + 1) if name is not None else None
+        ended = match is not None and (match.end() == len(rest) or rest[match.end()] == ",")
+        if name is None or match is None or not ended:
+            raise UsageError(_wrong(given, rest, name, labels, task))
+        weight = float(match[1])
+        if not 0 < weight < math.inf:
+            raise UsageError(f"--class-weights: the weight of {shown(name)} is {match[1]}; it must be above 0")
+        if name in weights:
+            raise UsageError(f"--class-weights {shown(given, quote=False)} gives two weights to {shown(name)}")
+        weights[name] = weight
+        rest = rest[match.end() + 1 :].lstrip()
+    if not weights:
+        raise UsageError("--class-weights is empty; say balanced, or LABEL=WEIGHT,LABEL=WEIGHT")
+    return [weights.get(name, 1.0) for name in labels.names]
+
+
+def _wrong(given: str, rest: str, name: str | None, labels: Labels, task: str) -> str:
+    said = f"--class-weights {shown(given, quote=False)}"
+    if name is not None:
+        return f"{said}: no number follows {shown(f'{name}=')}; say it as {name}=2.5"
+    if "=" not in rest:
+        return f"{said} is neither balanced nor LABEL=WEIGHT,LABEL=WEIGHT"
+    unknown = rest.split("=", 1)[0]
+    return f"{said}: task {task!r} has no label {shown(unknown)}; it has {', '.join(labels.names)}"
