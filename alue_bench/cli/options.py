@@ -16,6 +16,7 @@ import typer
 
 from alue_bench.contract.options import CheckedOptions, Group, Option, option, options_of
 from alue_bench.contract.spec import HyperParameters
+from alue_bench.data.file_task.options import FileOptions
 from alue_bench.planning.grid import SETTINGS
 from alue_bench.planning.recipes import RECIPES
 from alue_bench.planning.request import DEFAULT_SEED, LARGEST_SEED, PlanRequest
@@ -197,7 +198,7 @@ class OutputOptions(CheckedOptions):
     )
 
 
-SHARED = (PresetOptions, HyperParameters, PlanRequest, ShorthandOptions, ExecutionOptions, OutputOptions)
+SHARED = (PresetOptions, HyperParameters, FileOptions, PlanRequest, ShorthandOptions, ExecutionOptions, OutputOptions)
 """The dataclasses whose options `run` has; each group of its help page lists them in this order."""
 COMMANDS = ("run", "sweep", "search")
 HYPER_OPTIONS = tuple(options_of(HyperParameters))

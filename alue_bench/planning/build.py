@@ -24,9 +24,11 @@ from alue_bench.planning.available import (
     ReadyModel,
     ReadyTask,
     absent_models,
+    given_notes,
     ready_models,
     ready_tasks,
     text_notes,
+    with_given,
 )
 from alue_bench.planning.combinations import (
     Combination,
@@ -133,6 +135,7 @@ def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None
         AlueBenchError: what the user named is not there and may not be missing, or nothing declares a name.
     """
     check_hyper_parameters(request)
+    registry = with_given(registry, request.given)
     named_strategies(request, registry)  # a misspelt one is told before anything is read
     shared = _Shared.of(request, registry, cache or PlanCache())
     tasks, tasks_left_out = ready_tasks(request, registry, shared.cache)
@@ -144,6 +147,7 @@ def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None
     for task, model in product(tasks, models):
         _add_runs(plan, shared, seen, task, model)
     plan.runs.sort(key=_shared_trainings_together(plan.runs))
+    plan.notes += [note for task in tasks for note in given_notes(task, request)]
     for model in models:
         notes = [*shared.cache.models.notes(model.checkpoint), *model.trial.notes]
         notes += [f"task {task.task.name}: {note}" for task in tasks for note in text_notes(task, model, shared.cache)]

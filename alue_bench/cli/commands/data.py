@@ -47,7 +47,7 @@ def status(context: typer.Context, data_dir: DataDir = None) -> None:
         except DataError:
             rows.append((name, "missing", ", ".join(file.path for file in task.splits.files().values()), task.source))
             continue
-        missing = [file.path for file in task.splits.files().values() if not folder.file(file).is_file()]
+        missing = [file.path for file in task.splits.files().values() if not folder.file(file).exists()]
         where = str(folder.path) if folder.kind == "real" else "embedded sample"
         rows.append((name, where, ", ".join(missing) or "none", task.source))
     console = results()
