@@ -273,6 +273,33 @@ def takes(command: str) -> Callable[[Callable[[typer.Context, Given], None]], Ca
     return decorated
 
 
+def describes_file(without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that adds the options that describe a data file to those of a command.
+
+    The decorated function is called with its own parameters, and with the given options by name as `described`.
+    """
+
+    def decorated(function: Callable[..., None]) -> Callable[..., None]:
+        described = {name: one for name, one in options_of(FileOptions).items() if name not in without}
+
+        @wraps(function)
+        def call(**values: Any) -> None:
+            given = {name: values.pop(name) for name in described}
+            function(**values, described={name: one for name, one in given.items() if one not in (None, (), [])})
+
+        own = inspect.signature(function, eval_str=True).parameters.values()
+        added = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(one))
+            for name, one in described.items()
+        ]
+        parameters = [*(one for one in own if one.name != "described"), *added]
+        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        call.__annotations__ = {one.name: one.annotation for one in parameters}
+        return call
+
+    return decorated
+
+
 def declared(name: str) -> Any:
     """Return an option of `run` for the annotation of another command's parameter of the same meaning."""
     return _typer_option(options_of_command("run")[name])

@@ -110,7 +110,7 @@ class Table:
             if table.columns.count(column) > 1:
                 raise DataError(f"{path}: the file has {table.columns.count(column)} columns of the name {column!r}")
         row_number = -1
-        for row_number, (line, cells) in enumerate(table.rows(wanted)):  # noqa: B007 - read after the loop
+        for row_number, (line, cells) in enumerate(table.rows(wanted)):
             row = BadRow(line, cells) if isinstance(cells, str) else self._example(cells, line, row_number)
             if row is not None:
                 yield row

@@ -436,7 +436,7 @@ def _with_label_space(splits: Splits, labels: Labels) -> Splits:
             read = dataclasses.replace(part.read, number=(labels.minimum, labels.maximum))
         elif labels.kind is TargetKind.MULTILABEL:
             read = part.read
-            if isinstance(read, Table) and isinstance(read.target, str) or read.separator is not None:
+            if (isinstance(read, Table) and isinstance(read.target, str)) or read.separator is not None:
                 read = dataclasses.replace(read, labels=labels.names)
             elif read.target is not None:
                 read = dataclasses.replace(read, target=labels.names)

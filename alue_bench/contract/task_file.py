@@ -262,6 +262,11 @@ def share_of(given: object) -> float:
     return float(given)
 
 
+def percent_of(given: object) -> str:
+    """Return a share in words, such as "20%" for 0.2."""
+    return f"{100 * share_of(given):.4g}%"
+
+
 def task_of(content: Mapping[str, Any], *, name: str, folder: Path) -> Task:
     """Return the task that the content of a task file declares.
 
@@ -381,7 +386,10 @@ def _check_belongs(path: str, reading: Mapping[str, Any], foreign: tuple[str, ..
 
 
 def protocol_of(content: Mapping[str, Any]) -> str:
-    """Return a sentence about the origin of the splits, for readers of a result."""
+    """Return a sentence about the origin of the splits, for readers of a result.
+
+    It names files without their folders, and says that test rows are drawn before dev rows.
+    """
     files, said = content["files"], []
     train = files.get("train")
     if train is not None:
@@ -390,11 +398,12 @@ def protocol_of(content: Mapping[str, Any]) -> str:
     for split in ("test", "dev"):
         given = files.get(split)
         if isinstance(given, Mapping) and "holdout" in given:
-            said.append(f"{split}: {share_of(given['holdout']):.4g} of its{rest} rows, held out by label")
+            said.append(f"{split}: {percent_of(given['holdout'])} of its{rest} rows, held out")
             rest = " other"
         elif given is not None:
             said.append(f"{split}: {_file_said(given)}")
-    return "; ".join(said)
+    how = ", stratified by label, repeated texts together" if rest else ""
+    return "; ".join(said) + how
 
 
 def _file_said(given: str | Mapping[str, Any]) -> str:

@@ -308,8 +308,7 @@ def reject_bad_rows(task: Task, folder: DataFolder, read: ReadFile, *, drop: boo
     shown = "; ".join(f"{read.place(row)}: {row.reason}" for row in read.bad[:most])
     more = f"; and {len(read.bad) - most} more" if len(read.bad) > most else ""
     raise DataError(
-        f"{shown}{more}. Mend the file or go on without bad rows: --drop-bad "
-        f"(all of them: {_verifying(task, folder)})"
+        f"{shown}{more}. Mend the file or go on without bad rows: --drop-bad (all of them: {_verifying(task, folder)})"
     )
 
 

@@ -10,17 +10,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from alue_bench import __version__
 from alue_bench.contract.errors import AlueBenchError, DataError, DoesNotFit, PluginError, UnavailableError, UsageError
 from alue_bench.contract.formats import shown
 from alue_bench.contract.model import Model
 from alue_bench.contract.naming import model_name
-from alue_bench.contract.registry import Declared, Origin, Registry, outline_of
+from alue_bench.contract.registry import Origin, Registry, outline_of
 from alue_bench.contract.strategy import Outline, Strategy
 from alue_bench.contract.task import Labels, Task
 from alue_bench.contract.transfer import misfit
-from alue_bench.data.file_task.given import GivenTask
-from alue_bench.data.location import DataFolder, fetch_hub_files, given_data_folder, locate
+from alue_bench.data.location import fetch_hub_files, given_data_folder, locate
 from alue_bench.data.splits import TaskRows, load_rows
 from alue_bench.data.tokenisation import first_texts_notes
 from alue_bench.data.verification import gaps
@@ -117,11 +115,10 @@ def ready_tasks(request: PlanRequest, registry: Registry, cache: PlanCache) -> t
         registry.task(request.tasks[0])
     given = given_data_folder(request.data_dir)
     options = (given, request.sample, request.drop_bad, request.limit_train, request.limit_eval)
-
     own = {one.task.name: one for one in request.given}
 
     def rows(task: Task) -> TaskRows:
-        key = (task.name, own[task.name].folder if task.name in own else None, *options)
+        key = (task.name, repr(own.get(task.name)), *options)
         if key not in cache.rows:
             if request.tasks and request.download:
                 fetch_hub_files(task)
@@ -142,23 +139,6 @@ def ready_tasks(request: PlanRequest, registry: Registry, cache: PlanCache) -> t
 
     names = list(dict.fromkeys(request.tasks)) or sorted(registry.tasks)
     return _available(names, ready, _forgiven(request, named=bool(request.tasks)))
-
-
-def with_given(registry: Registry, given: Iterable[GivenTask]) -> Registry:
-    """Return the registry with the tasks that the user gives as files.
-
-    Raises UsageError for a file whose task has the name of another one.
-    """
-    own: dict[str, Declared[Task]] = {}
-    for one in given:
-        name = one.task.name
-        if name in registry.tasks:
-            raise UsageError(
-                f"{one.origin}: the task would be called {name!r}, as one of plugin {registry.tasks[name].origin}; "
-                "rename the file, or give another name in a task file (see alue-bench new-task)"
-            )
-        own[name] = Declared(one.task, Origin("alue-bench", __version__, one.origin, ""))
-    return replace(registry, tasks={**registry.tasks, **own}) if own else registry
 
 
 def given_notes(task: ReadyTask, request: PlanRequest) -> list[str]:

@@ -28,7 +28,6 @@ from alue_bench.planning.available import (
     ready_models,
     ready_tasks,
     text_notes,
-    with_given,
 )
 from alue_bench.planning.combinations import (
     Combination,
@@ -38,6 +37,7 @@ from alue_bench.planning.combinations import (
     settings_of,
     strategies_for,
 )
+from alue_bench.planning.given import with_given
 from alue_bench.planning.grid import Grid
 from alue_bench.planning.request import PlanRequest
 from alue_bench.running.inputs import RunInputs

@@ -77,6 +77,8 @@ FAILURE = "failure"
 """The tag that holds the cause of a failed run."""
 LOW_FIDELITY = "search.first_look"
 """The tag of a search's low-fidelity runs, which have fewer epochs and on whose scores no answer rests."""
+TASK_OPTIONS = "task.options"
+"""The tag that holds the options of `alue-bench run` that give the task, for a task that is given as a file."""
 SUBMISSION_FILE = "submission_predictions.csv"
 TRACEBACK_FILE = "traceback.txt"
 CURVES = ("train/", "dev/")
@@ -475,6 +477,8 @@ class Recorder:
             "versions": json.dumps(_versions(spec)),
             MLFLOW_RUN_NOTE: _description(spec, inputs),
         }
+        if inputs.rows.folder.options:
+            tags[TASK_OPTIONS] = json.dumps(dict(inputs.rows.folder.options), ensure_ascii=False)
         if self.parent_id:
             tags[MLFLOW_PARENT_RUN_ID] = self.parent_id
             plan_page = f"#/experiments/{self.connection.experiment_id}/runs/{self.parent_id}"

@@ -12,9 +12,10 @@ from alue_bench.contract.errors import DataError, UsageError
 from alue_bench.contract.formats import shown
 from alue_bench.contract.options import options_of
 from alue_bench.contract.task import Task
-from alue_bench.contract.task_file import ENDING, HUB, TaskFile, load_task_file, name_of, task_of
-from alue_bench.data.file_task.inference import infer
+from alue_bench.contract.task_file import ENDING, HUB, load_task_file, name_of, task_of
+from alue_bench.data.file_task.inference import Inferred, infer
 from alue_bench.data.file_task.options import FileOptions
+from alue_bench.data.hub_data import HubData
 from alue_bench.data.location import DataFolder
 
 
@@ -45,12 +46,20 @@ def is_task_file(name: str) -> bool:
 
 def from_file(options: FileOptions) -> GivenTask:
     """Return the task of a data file. Raises the errors of `infer`."""
-    inferred = infer(options)
+    return from_content(infer(options), options)
+
+
+def name_of_file(given: str) -> str:
+    """Return the name of the task that a data file or hub data set gives."""
+    return name_of(HubData.read(given).name.rpartition("/")[2] if given.startswith(HUB) else Path(given).name)
+
+
+def from_content(inferred: Inferred, options: FileOptions) -> GivenTask:
+    """Return the task that was inferred from a data file. Raise DataError where there can be no such task."""
     given = str(options.file)
     content, folder = rebased(inferred.content, Path.cwd())
-    name = name_of(given.removeprefix(HUB).rpartition("/")[2] if given.startswith(HUB) else Path(given).name)
     try:
-        task = task_of(content, name=name, folder=folder)
+        task = task_of(content, name=name_of_file(given), folder=folder)
     except (TypeError, ValueError) as error:
         raise DataError(f"{given}: {error}") from error
     return GivenTask(task=task, folder=folder, origin=given, options=_options_again(options), notes=inferred.notes)
@@ -77,7 +86,9 @@ def from_task_file(given: str) -> GivenTask:
         task = task_of(content, name=name_of(path.name), folder=path.parent.absolute())
     except (TypeError, ValueError) as error:
         raise UsageError(f"{path}: {error}") from error
-    return GivenTask(task=task, folder=folder, origin=given, options={"task": os.path.abspath(path)})
+    labels = f"{len(task.labels.names)} labels" if task.labels.names else "a number"
+    note = f"{path.name}: {task.labels.kind}, {labels}; splits: {task.splits.protocol}"
+    return GivenTask(task=task, folder=folder, origin=given, options={"task": os.path.abspath(path)}, notes=(note,))
 
 
 def rebased(content: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], Path]:

@@ -12,8 +12,7 @@ from typing import Any
 from alue_bench.contract.errors import DataError, UsageError
 from alue_bench.contract.formats import BadRow, Example, header_of, listed, missing_column, shown
 from alue_bench.contract.tables import OpenTable, load_folder, open_table
-from alue_bench.contract.task import TargetKind
-from alue_bench.contract.task_file import DELIMITERS, HUB, TABLE_SUFFIXES, reader_of, share_of, unknown_ending
+from alue_bench.contract.task_file import DELIMITERS, HUB, TABLE_SUFFIXES, protocol_of, reader_of, unknown_ending
 from alue_bench.data.file_task.columns import Columns, chosen_columns
 from alue_bench.data.file_task.labels import Labelled, LabelSpace, check_enough_rows, inferred_labels
 from alue_bench.data.file_task.options import DEFAULT_HOLDOUT, FileOptions
@@ -127,7 +126,7 @@ def infer(options: FileOptions) -> Inferred:
         f"{_title(options.file)}: {len(rows.examples)} rows{_format_said(train)}; {columns.describe(train.columns)}",
         f"{_kind_said(space, rows, options)}",
         *space.notes,
-        _splits_said(files, options),
+        f"splits: {protocol_of(content)}",
         *notes,
         *_repeats_said(rows, read, parts),
     ]
@@ -279,19 +278,6 @@ def _kind_said(space: LabelSpace, rows: Labelled, options: FileOptions) -> str:
     codes = {label: code for code, label in space.decode.items()}
     said = [f"{shown(name, quote=False)} {counts.get(codes.get(name, name), 0)}" for name in space.names]
     return f"target: {space.kind} ({how}), {len(space.names)} labels: {listed(said, most=12)}"
-
-
-def _splits_said(files: Mapping[str, Any], options: FileOptions) -> str:
-    said, rest = [], f"{_title(options.file or '')}"
-    for split in ("test", "dev"):
-        given = files[split]
-        if isinstance(given, dict) and "holdout" in given:
-            said.append(f"{split}: {share_of(given['holdout']):.4g} of {rest}, held out")
-            rest = "the other rows"
-        else:
-            path = given if isinstance(given, str) else given["path"]
-            said.append(f"{split}: {_title(path)}")
-    return "splits: " + "; ".join(said)
 
 
 def _repeats_said(rows: Labelled, read: Mapping[str, Labelled], parts: Sequence[str]) -> list[str]:
