@@ -230,8 +230,8 @@ def check_enough_rows(rows: Labelled, space: LabelSpace, parts: int) -> None:
     ways = "add rows or give --dev and --test"
     if len(space.names) - len(rare) >= 2:
         ways += f", or leave it out: {' '.join(f'--ignore {shown(codes.get(one, one))}' for one in rare)}"
-    number = len(texts[name])
+    number, what = len(texts[name]), "first text" if rows.examples[0].text_pair is not None else "text"
     raise DataError(
         f"{rows.first(codes.get(name, name))}: the label {shown(name)} has {number} different "
-        f"{'text' if number == 1 else 'texts'}, too few for {parts + 1} parts (train and {parts} held out); {ways}"
+        f"{what}{'' if number == 1 else 's'}, too few for {parts + 1} parts (train and {parts} held out); {ways}"
     )
