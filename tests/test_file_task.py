@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import pickle
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alue_bench import DataFile, Delimited, HeldOut, Labels, Splits, Submission, Table, Task, read_task_file
+from alue_bench.contract.task_file import COLUMNS as KEYS_OF_COLUMNS
+from alue_bench.contract.task_file import FORMAT, TOP
 from alue_bench.data.file_task.given import GivenTask, from_file, from_task_file
 from alue_bench.data.file_task.options import FileOptions
 from alue_bench.data.file_task.writing import toml
@@ -346,3 +349,22 @@ def test_data_verify_shows_the_rows_of_a_file_and_of_a_task_file(alue_bench: Com
         seen = alue_bench("data", "verify", *named)
         assert seen.code == 1
         assert "a.csv:11: empty text" in seen.out
+
+
+def test_the_task_file_of_the_guide_can_be_read(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[1] / "docs" / "your-own-data.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```toml\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    (tmp_path / "x.task.toml").write_text(block, encoding="utf-8")
+    task = read_task_file(tmp_path / "x.task.toml")
+    assert task.name == "complaints"
+    keys = {*TOP, *KEYS_OF_COLUMNS, *FORMAT} - {
+        "files",
+        "columns",
+        "format",
+        "width",
+        "header",
+        "delimiter",
+        "sheet",
+        "split",
+    }
+    assert all(re.search(rf"\b{key}\b", block) for key in keys)

@@ -41,15 +41,15 @@ DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 """The files that `Delimited` reads, by ending, with what parts their columns."""
 SPLITS = ("train", "dev", "test", "submission")
 NOT_STATED = "not stated"
-"""What stands for a licence, source or citation that a task file leaves out."""
+"""The text in the place of a licence, source or citation that a task file leaves out."""
 
-Path_ = tuple[str, ...]
+KeyPath = tuple[str, ...]
 """The keys that lead to a value, outermost first, such as ("files", "dev", "holdout")."""
 
 
 @dataclass(frozen=True)
 class _Key:
-    """What a key of a task file may hold."""
+    """The kind of value that a key of a task file may hold."""
 
     wanted: str
     """The kind of value in words, as "it must be …" goes on."""
@@ -214,7 +214,7 @@ def _check(file: TaskFile, content: Mapping[str, object], keys: Mapping[str, _Ke
             raise file.refuse(f"{key} is {seen}; it must be {keys[key].wanted}", *within, key)
 
 
-def line_of(text: str, keys: Path_) -> int:
+def line_of(text: str, keys: KeyPath) -> int:
     """Return the number of the line that gives the last of these keys, from 1."""
     start = 0
     for key in keys:
@@ -280,7 +280,7 @@ def task_of(content: Mapping[str, Any], *, name: str, folder: Path) -> Task:
     """
     files = content["files"]
     common = {**content.get("columns", {}), **content.get("format", {})}
-    parts = {split: _part(split, given, common) for split, given in files.items()}
+    parts: dict[str, Any] = {split: _part(split, given, common) for split, given in files.items()}
     if "trained_on" not in content and "test" not in parts:
         raise ValueError('files has no test; name a file, or hold rows out: test = { holdout = "20%" }')
     name = content.get("name", name)
@@ -331,7 +331,9 @@ def _part(split: str, given: str | Mapping[str, Any], common: Mapping[str, Any])
         if split not in ("dev", "test"):
             raise ValueError(f"{split} cannot be held out; name a file")
         return HeldOut(share_of(own["holdout"]), **({"seed": own["seed"]} if "seed" in own else {}))
-    reading = {**common, **{key: value for key, value in own.items() if key != "path"}}
+    foreign = _foreign(own["path"], {**common, **own})
+    reading = {key: value for key, value in common.items() if key not in foreign}
+    reading |= {key: value for key, value in own.items() if key != "path"}
     if split == "submission" and "label" not in own:
         reading.pop("label", None)
     return DataFile(own["path"], reader_of(own["path"], reading))
@@ -343,7 +345,6 @@ def reader_of(path: str, reading: Mapping[str, Any]) -> Reader:
     Raises:
         ValueError: The ending is unknown, no text column is named, or an option does not belong to the format.
     """
-    suffix = "" if path.startswith(HUB) else PurePosixPath(path).suffix.lower()
     if "text" not in reading:
         raise ValueError(f'file {path!r} has no text; name its column: text = "COLUMN" in [columns]')
     target = reading.get("label")
@@ -356,14 +357,15 @@ def reader_of(path: str, reading: Mapping[str, Any]) -> Reader:
         "decode": reading.get("decode", {}),
         "ignore": frozenset(reading.get("ignore", ())),
     }
-    if suffix in DELIMITERS or "delimiter" in reading:
-        _check_belongs(path, reading, ("sheet", "split"))
+    suffix = _suffix(path)
+    if wrong := next((key for key in _foreign(path, reading) if key in reading), None):
+        raise ValueError(f"file {path!r}: {wrong} says nothing about a file of this format; leave it out")
+    if _is_delimited(path, reading):
         delimiter = reading.get("delimiter", DELIMITERS.get(suffix, ","))
         quoted, header = reading.get("quoted", delimiter != "\t"), reading.get("header", True)
         return Delimited(**fields, delimiter=delimiter, quoted=quoted, header=header, columns=reading.get("width"))
     if suffix and suffix not in TABLE_SUFFIXES:
         raise ValueError(unknown_ending(path))
-    _check_belongs(path, reading, ("quoted", "header", "width"))
     if by_place := next((value for value in fields.values() if isinstance(value, int)), None):
         raise ValueError(f"file {path!r}: columns of this format have names; {by_place} is none")
     return Table(**fields, sheet=reading.get("sheet"), split=reading.get("split"))
@@ -380,9 +382,20 @@ def unknown_ending(path: str) -> str:
     return f"file {path!r} has the ending {suffix or 'of no format'}, which is not known; {known}"
 
 
-def _check_belongs(path: str, reading: Mapping[str, Any], foreign: tuple[str, ...]) -> None:
-    if wrong := next((key for key in foreign if key in reading), None):
-        raise ValueError(f"file {path!r}: {wrong} says nothing about a file of this format; leave it out")
+def _suffix(path: str) -> str:
+    """Return the ending of a file's name in lower case; empty for a folder or a data set of the hub."""
+    return "" if path.startswith(HUB) else PurePosixPath(path).suffix.lower()
+
+
+def _is_delimited(path: str, reading: Mapping[str, Any]) -> bool:
+    """Return whether a file is read as CSV or TSV: by its ending, or by a delimiter where the ending says nothing."""
+    suffix = _suffix(path)
+    return suffix in DELIMITERS or (suffix not in ("", *TABLE_SUFFIXES) and "delimiter" in reading)
+
+
+def _foreign(path: str, reading: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the keys of the format that say nothing about a file of this one."""
+    return ("sheet", "split") if _is_delimited(path, reading) else ("delimiter", "quoted", "header", "width")
 
 
 def protocol_of(content: Mapping[str, Any]) -> str:
@@ -402,7 +415,8 @@ def protocol_of(content: Mapping[str, Any]) -> str:
             rest = " other"
         elif given is not None:
             said.append(f"{split}: {_file_said(given)}")
-    how = ", stratified by label, repeated texts together" if rest else ""
+    by_label = content["kind"] in (TargetKind.BINARY, TargetKind.MULTICLASS)
+    how = f", {'stratified by label' if by_label else 'drawn at random'}, repeated texts together" if rest else ""
     return "; ".join(said) + how
 
 

@@ -47,7 +47,9 @@ class Columns:
 
     def describe(self, all_columns: Sequence[str]) -> str:
         """Return a sentence about the columns, with those that are not read."""
-        named = {"text": [self.text], "pair": [self.pair], "label": [*self.labels], "id": [self.id]}
+        named: dict[str, list[str | None]] = {
+            "text": [self.text], "pair": [self.pair], "label": [*self.labels], "id": [self.id],
+        }  # fmt: skip
         said = [
             f"{purpose} = {', '.join(shown(str(name), quote=False) for name in names)}"
             + (" (guessed)" if purpose in self.guessed else "")

@@ -11,8 +11,8 @@ from typing import Any
 
 from alue_bench.contract.errors import DataError, UsageError
 from alue_bench.contract.formats import BadRow, Example, header_of, listed, missing_column, shown
-from alue_bench.contract.tables import OpenTable, load_folder, open_table
-from alue_bench.contract.task_file import DELIMITERS, HUB, TABLE_SUFFIXES, protocol_of, reader_of, unknown_ending
+from alue_bench.contract.tables import TABLE_SUFFIXES, OpenTable, load_folder, open_table
+from alue_bench.contract.task_file import DELIMITERS, HUB, protocol_of, reader_of, unknown_ending
 from alue_bench.data.file_task.columns import Columns, chosen_columns
 from alue_bench.data.file_task.labels import Labelled, LabelSpace, check_enough_rows, inferred_labels
 from alue_bench.data.file_task.options import DEFAULT_HOLDOUT, FileOptions

@@ -20,46 +20,50 @@ class FileOptions(CheckedOptions):
         None,
         help="Your own data as a task: a CSV, TSV, JSON lines, JSON, Parquet or XLSX file, a folder of "
         "datasets.save_to_disk, or hub:owner/name[@revision][/config].",
-        group=Group.DATA,
+        group=Group.FILE,
     )
     text: str | None = option(
-        None, help="With --file: column of the text. Default: guessed by its name.", group=Group.DATA
+        None, help="Column of the text in the data file. Default: guessed by its name.", group=Group.FILE
     )
-    pair: str | None = option(None, help="With --file: column of the second text of a pair.", group=Group.DATA)
+    pair: str | None = option(None, help="Column of the second text of a pair.", group=Group.FILE)
     label: tuple[str, ...] = option(
         (),
-        help="With --file: column of the label or number; repeatable, for columns of 0 and 1, one for each label. "
+        help="Column of the label or number in the data file; repeatable, for columns of 0 and 1, one for each label. "
         "Default: guessed by its name.",
-        group=Group.DATA,
+        group=Group.FILE,
     )
     id: str | None = option(
-        None, help="With --file: column of the rows' identifiers. Default: rows are counted.", group=Group.DATA
+        None,
+        help="Column of the identifiers of the data file's rows. Default: id if there is one; else rows are counted.",
+        group=Group.FILE,
     )
     label_separator: str | None = option(
-        None, help="With --file: text between the labels of one cell, for several labels per row.", group=Group.DATA
+        None, help="Text between the labels of one cell of the data file, for several labels per row.", group=Group.FILE
     )
     target: Literal["binary", "multiclass", "multilabel", "regression"] | None = option(
         None,
-        help="With --file: kind of target: binary, multiclass, multilabel or regression. Default: inferred from the "
-        "label column.",
-        group=Group.DATA,
+        help="Kind of target in the data file: binary, multiclass, multilabel or regression. Default: inferred from "
+        "the label column.",
+        group=Group.FILE,
     )
     ignore: tuple[str, ...] = option(
-        (), help="With --file: label whose rows are left out; repeatable.", group=Group.DATA
+        (), help="Label in the data file whose rows are left out; repeatable.", group=Group.FILE
     )
     dev: str | None = option(
-        None, help="With --file: file of the dev split. Default: rows held out of --file.", group=Group.DATA
+        None, help="Data file of the dev split. Default: rows held out of --file.", group=Group.FILE
     )
     test: str | None = option(
-        None, help="With --file: file of the test split. Default: rows held out of --file.", group=Group.DATA
+        None, help="Data file of the test split. Default: rows held out of --file.", group=Group.FILE
     )
     holdout: str | None = option(
         None,
-        help="With --file: share of rows to hold out for test, and of the other rows for dev. "
+        help="Share of the data file's rows to hold out for test, and of the other rows for dev. "
         f"Default: {DEFAULT_HOLDOUT}.",
-        group=Group.DATA,
+        group=Group.FILE,
     )
-    sheet: str | None = option(None, help="With --file: sheet of an XLSX file.", group=Group.DATA)
+    sheet: str | None = option(
+        None, help="Sheet of an XLSX data file. Default: the only one with rows.", group=Group.FILE
+    )
 
     def __post_init__(self) -> None:
         """Raise UsageError for a wrong share, and for an option that describes a file where there is none."""
