@@ -7,6 +7,7 @@ import json
 import pickle
 import re
 import tomllib
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from alue_bench.data.file_task.given import GivenTask, from_file, from_task_file
 from alue_bench.data.file_task.options import FileOptions
 from alue_bench.data.file_task.writing import toml
 from alue_bench.data.splits import TaskRows, load_rows
+from alue_bench.testing import check_task
 
 LABELS = ("بطيء", "billing", "quality, other")
 ROWS = [
@@ -368,3 +370,48 @@ def test_the_task_file_of_the_guide_can_be_read(tmp_path: Path) -> None:
         "split",
     }
     assert all(re.search(rf"\b{key}\b", block) for key in keys)
+
+
+class TestHub:
+    def test_a_data_set_is_copied_once(
+        self, alue_bench: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        # The library takes a local folder of the same name, as it takes a repository of the hub.
+        monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
+        Path("someone/complaints").mkdir(parents=True)
+        json_lines(Path("someone/complaints"))
+        one = from_file(FileOptions(file="hub:someone/complaints@1.0", **ASKED))
+        assert one.task.name == "complaints"
+        (Path("someone/complaints") / "a.jsonl").unlink()
+        again = from_file(FileOptions(file="hub:someone/complaints@1.0", **ASKED))
+        assert sum(len(part.examples) for part in rows_of(again).splits.values()) == len(ROWS)
+
+    def test_without_a_network_a_sentence_says_what_to_do(
+        self, alue_bench: CommandLine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+        said = alue_bench("run", "--file", "hub:someone/nothing", "-m", "mini")
+        assert said.code == 2
+        assert "hub data set someone/nothing cannot be loaded" in said.err
+        assert "save it elsewhere with save_to_disk" in said.err
+        assert "Traceback" not in said.err
+
+
+def test_a_tab_separated_file_with_stray_marks_is_read_without_quoting(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text("text\tlabel\n" + "".join(f'"so" {n}\t{n % 2}\n"{n}\t{n % 2}\n' for n in range(9)))
+    rows = rows_of(from_file(FileOptions(file=str(path))))
+    assert {e.text for part in rows.splits.values() for e in part.examples} >= {'"so" 1', '"1'}
+
+
+@pytest.mark.parametrize("write", [json_lines, json_list, parquet, arrow, delimited("a.csv", ",")])
+def test_a_task_file_passes_the_conformance_kit(write: Callable[[Path], Path], tmp_path: Path) -> None:
+    name = write(tmp_path).name
+    (tmp_path / "a.task.toml").write_text(
+        f'kind = "multiclass"\nlabels = {toml(sorted(LABELS))}\nsample = "."\nlicence = "CC0-1.0"\n'
+        f'[files]\ntrain = "{name}"\ndev = {{ holdout = "20%" }}\ntest = {{ holdout = "20%" }}\n'
+        '[columns]\ntext = "complaint"\nlabel = "category"\n'
+    )
+    with warnings.catch_warnings(record=True):
+        check_task(read_task_file(tmp_path / "a.task.toml"))

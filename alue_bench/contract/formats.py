@@ -394,6 +394,9 @@ def header_of(path: Path, delimiter: str | None = None) -> tuple[list[str], str,
     header = names(delimiter)
     if not header:
         raise DataError(f"{path}:1: the header cannot be read; the first line must name the columns")
+    if quoted and delimiter == "\t":  # seldom quoted: then marks at the edges of cells are part of the texts
+        rows = _QuotedRows(lines, delimiter)
+        quoted = not any(isinstance(row, BadRow) or len(row[1]) != len(header) for row in rows)
     return header, delimiter, quoted
 
 

@@ -286,15 +286,19 @@ def _decoded(path: Path) -> str:
 
 
 def _json_lines(path: Path) -> Iterator[Numbered]:
-    content = _decoded(path)
+    content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     if not content.strip():
         raise DataError(f"{path}: the file is empty")
-    for line, text in enumerate(content.rstrip().split("\n"), start=1):  # JSON texts may hold other line separators
-        if not text.strip():
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{path}:1: the file is UTF-16; save it as UTF-8")
+    for line, raw in enumerate(content.rstrip().split(b"\n"), start=1):  # JSON texts may hold other line separators
+        if not raw.strip():
             yield line, "empty line"
             continue
         try:
-            yield line, _object(json.loads(text, object_pairs_hook=_pairs))
+            yield line, _object(json.loads(raw.decode("utf-8"), object_pairs_hook=_pairs))
+        except UnicodeDecodeError as error:
+            yield line, f"not valid UTF-8 (byte {error.start + 1} of line {line})"
         except RecursionError:
             yield line, "not valid JSON: it is nested too deeply"
         except ValueError as error:
@@ -331,6 +335,9 @@ def _json_array(path: Path) -> Iterator[Numbered]:
         elif content[place : place + 1] != "]":
             line = content.count("\n", 0, place) + 1
             raise DataError(f"{path}:{line}: not valid JSON: a comma or the end of the list is missing")
+    if _after_space(content, place + 1) < len(content):
+        line = content.count("\n", 0, place) + 1
+        raise DataError(f"{path}:{line}: not valid JSON: something follows the end of the list")
 
 
 def _after_space(content: str, place: int) -> int:

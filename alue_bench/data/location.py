@@ -127,6 +127,11 @@ def locate(task: Task, *, given: Path | None, sample: bool) -> DataFolder:
             raise DataError(
                 f"no files of task {task.name!r} in {given} (expected {wanted}); get them from: {task.source}"
             )
+    if task.sample is None and any(file.path.startswith(HUB) for file in task.splits.files().values()):
+        raise DataError(
+            f"task {task.name!r}: its data set of the hub is not on this machine; name the task with --task to "
+            "download it"
+        )
     if task.sample is None or not has_files(task, task.sample):
         raise DataError(
             f"task {task.name!r} has no embedded sample and its files were not added; "

@@ -35,7 +35,7 @@ class ReadFile:
     examples: tuple[Example, ...]
     bad: tuple[BadRow, ...]
     sha256: str
-    """The SHA-256 digest of the file."""
+    """The SHA-256 digest of the file; that of an empty file for a folder."""
     has_lines: bool
     """True if the file is a text. In other files, rows are counted instead of lines."""
 

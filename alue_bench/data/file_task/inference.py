@@ -17,7 +17,7 @@ from alue_bench.data.file_task.columns import Columns, chosen_columns
 from alue_bench.data.file_task.labels import Labelled, LabelSpace, check_enough_rows, inferred_labels
 from alue_bench.data.file_task.options import DEFAULT_HOLDOUT, FileOptions
 from alue_bench.data.hub_data import HubData
-from alue_bench.data.verification import is_text, label_counts, place
+from alue_bench.data.verification import SNIFFED, is_text, label_counts, place
 
 DEV_SPLITS, TEST_SPLITS = ("validation", "dev", "valid", "val"), ("test",)
 """The usual names of the dev and test splits of a data set with splits."""
@@ -60,13 +60,26 @@ class _Source:
     def labelled(self, columns: Columns, options: FileOptions) -> Labelled:
         """Return the usable rows of the file. Raise DataError where there are none, naming the first bad ones."""
         rows = list(self.reader(columns, options)(self.path))
-        has_lines = self.path.is_file() and is_text(self.path.read_bytes())
-        examples = [row for row in rows if isinstance(row, Example) and row.target not in ("", " ")]
+        has_lines = _has_lines(self.path)
+        examples = [row for row in rows if isinstance(row, Example) and _has_label(row)]
         if not examples:
             bad = [row for row in rows if isinstance(row, BadRow)]
             reasons = "; ".join(f"{place(self.path, row.line, has_lines=has_lines)}: {row.reason}" for row in bad[:3])
             raise DataError(reasons or f"{self.path}: no row is left")
         return Labelled(self.path, examples, has_lines, columns.labels)
+
+
+def _has_lines(path: Path) -> bool:
+    """Return whether the rows of a file are lines."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return is_text(file.read(SNIFFED))
+
+
+def _has_label(row: Example) -> bool:
+    """Return whether a row has a label; the empty cell of a CSV file is none, and is reported when the task is read."""
+    return isinstance(row.target, tuple) or bool(str(row.target).strip())
 
 
 def _named(columns: Columns, options: FileOptions) -> Reading:
