@@ -415,3 +415,11 @@ def test_a_task_file_passes_the_conformance_kit(write: Callable[[Path], Path], t
     )
     with warnings.catch_warnings(record=True):
         check_task(read_task_file(tmp_path / "a.task.toml"))
+
+
+def test_labels_and_identifiers_that_differ_between_files_by_form_alone(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("id,text,label\n" + "".join(f"{n},text {n},{n % 3}\n" for n in range(12)))
+    (tmp_path / "test.csv").write_text("text,label\n" + "".join(f"other {n},{n % 3}.0\n" for n in range(6)))
+    one = from_file(FileOptions(file=str(tmp_path / "train.csv"), test=str(tmp_path / "test.csv")))
+    assert one.task.labels.names == ("0", "1", "2")
+    assert [e.target for e in rows_of(one).splits["test"].examples] == ["0", "1", "2"] * 2

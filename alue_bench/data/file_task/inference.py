@@ -14,7 +14,7 @@ from alue_bench.contract.formats import BadRow, Example, header_of, listed, miss
 from alue_bench.contract.tables import TABLE_SUFFIXES, OpenTable, load_folder, open_table
 from alue_bench.contract.task_file import DELIMITERS, HUB, protocol_of, reader_of, unknown_ending
 from alue_bench.data.file_task.columns import Columns, chosen_columns
-from alue_bench.data.file_task.labels import Labelled, LabelSpace, check_enough_rows, inferred_labels
+from alue_bench.data.file_task.labels import Labelled, LabelSpace, check_enough_rows, decoding_of, inferred_labels
 from alue_bench.data.file_task.options import DEFAULT_HOLDOUT, FileOptions
 from alue_bench.data.hub_data import HubData
 from alue_bench.data.verification import SNIFFED, is_text, label_counts, place
@@ -115,14 +115,15 @@ def infer(options: FileOptions) -> Inferred:
         rows = train.labelled(columns, options)
     space = inferred_labels(rows, options, train.classes.get(columns.labels[0], ()))
     others, notes = _other_files(train, columns, options)
+    if "id" in columns.guessed and any(columns.id not in source.columns for source in others.values()):
+        columns = columns.without_id()
     read = {split: source.labelled(columns, options) for split, source in others.items()}
     parts = [split for split in ("test", "dev") if split not in others]
     check_enough_rows(rows, space, len(parts))
     space = _covering(space, read.values())
     files: dict[str, Any] = {"train": _entry(train, space.decode)}
     for split, source in others.items():
-        decode = {} if not space.decode else inferred_decoding(read[split], space)
-        files[split] = _entry(source, decode)
+        files[split] = _entry(source, decoding_of(read[split], space))
     for split in parts:
         files[split] = {"holdout": options.holdout or DEFAULT_HOLDOUT}
     content = {
@@ -200,7 +201,8 @@ def _other_files(train: _Source, columns: Columns, options: FileOptions) -> tupl
     for split, given, usual in (("dev", options.dev, DEV_SPLITS), ("test", options.test, TEST_SPLITS)):
         if given is not None:
             source = _opened(given, f"--{split}", options, split=split)
-            for name in (columns.text, columns.pair, *columns.labels, columns.id):
+            needed = columns.without_id() if "id" in columns.guessed else columns
+            for name in (needed.text, needed.pair, *needed.labels, needed.id):
                 if name is not None and name not in source.columns:
                     raise DataError(f"{source.path}: {missing_column(name, source.columns)}, unlike {train.given}")
             found[split] = source
@@ -250,13 +252,6 @@ def _covering(space: LabelSpace, others: Any) -> LabelSpace:
             except ValueError:
                 raise DataError(f"{rows.place(one)}: {shown(str(one.target))} is not a number") from None
     return replace(space, range=(min(numbers), max(numbers)))
-
-
-def inferred_decoding(rows: Labelled, space: LabelSpace) -> dict[str, str]:
-    """Return the whole number for each label such as "1.0" of a dev or test file."""
-    whole = set(space.decode.values())
-    codes = {str(one.target) for one in rows.examples}
-    return {} if codes <= whole else {code: space.decode.get(code, code) for code in {*codes, *space.decode}}
 
 
 def _entry(source: _Source, decode: Mapping[str, str]) -> str | dict[str, Any]:

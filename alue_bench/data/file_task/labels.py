@@ -178,6 +178,26 @@ def _whole_numbers(rows: Labelled, numbers: Mapping[str, float], column: str, op
     return exact if any(code != whole for code, whole in exact.items()) else {}
 
 
+def decoding_of(rows: Labelled, space: LabelSpace) -> dict[str, str]:
+    """Return the label for each code of a dev or test file, if it writes whole numbers with a fraction of zero.
+
+    Args:
+        rows: The rows of the file.
+        space: The label space of the train file.
+
+    Returns:
+        An empty mapping if the file holds the labels themselves.
+    """
+    exact: dict[str, str] = {}
+    for code in {str(one.target) for one in rows.examples}:
+        number = _number(code)
+        if number is not None and number.is_integer() and str(int(number)) in space.names:
+            exact[code] = str(int(number))
+    if all(code == name for code, name in exact.items()):
+        return {}
+    return {**{name: name for name in space.names}, **exact}
+
+
 def _number(code: str) -> float | None:
     """Return the number that a label is; None if it is none."""
     try:
