@@ -19,7 +19,7 @@ class FileOptions(CheckedOptions):
     file: str | None = option(
         None,
         help="Your own data as a task: a CSV, TSV, JSON lines, JSON, Parquet or XLSX file, a folder of "
-        "datasets.save_to_disk, or hub:owner/name[@revision][/config].",
+        "datasets.save_to_disk, or a data set of the hub: hub:owner/name, hub:owner/name@revision/config.",
         group=Group.FILE,
     )
     text: str | None = option(
