@@ -19,7 +19,9 @@ from alue_bench.contract.strategy import (
     StrategyFamily,
     TrainingProgress,
 )
+from alue_bench.contract.tables import Table
 from alue_bench.contract.task import DataFile, HeldOut, Labels, Splits, Submission, TargetKind, Task
+from alue_bench.contract.task_file import read_task_file
 
 __version__ = "0.1.0"
 
@@ -45,6 +47,7 @@ __all__ = [
     "Strategy",
     "StrategyFamily",
     "Submission",
+    "Table",
     "TargetKind",
     "Task",
     "TrainingProgress",
@@ -54,4 +57,5 @@ __all__ = [
     "cell_name",
     "hookimpl",
     "read_cell",
+    "read_task_file",
 ]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bad_files import BAD_FILES
 from conftest import CommandLine
 from tiny_models import save_tiny_model
 
@@ -282,6 +283,9 @@ MISTAKES = {
         ("new-plugin", "hotels", "--dir", "taken"), ("taken exists",), file("taken/precious.txt", "x")
     ),
 }
+
+
+MISTAKES |= {f"file: {name}": Mistake(bad.arguments, bad.said, bad.prepare) for name, bad in BAD_FILES.items()}
 
 
 @pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES)

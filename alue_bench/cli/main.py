@@ -25,6 +25,7 @@ from alue_bench.cli.commands import (
     export,
     list_,
     new_plugin,
+    new_task,
     plugins,
     report,
     run,
@@ -67,6 +68,7 @@ app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("ui")(ui.ui)
 app.command("doctor")(doctor.doctor)
+app.command("new-task")(new_task.new_task)
 app.command("new-plugin")(new_plugin.new_plugin)
 
 

@@ -16,6 +16,7 @@ import typer
 
 from alue_bench.contract.options import CheckedOptions, Group, Option, option, options_of
 from alue_bench.contract.spec import HyperParameters
+from alue_bench.data.file_task.options import FileOptions
 from alue_bench.planning.grid import DEFAULT_TOLERANCE, SETTINGS
 from alue_bench.planning.recipes import RECIPES
 from alue_bench.planning.request import DEFAULT_SEED, LARGEST_SEED, PlanRequest
@@ -204,7 +205,7 @@ class OutputOptions(CheckedOptions):
     )
 
 
-SHARED = (PresetOptions, HyperParameters, PlanRequest, ShorthandOptions, ExecutionOptions, OutputOptions)
+SHARED = (PresetOptions, HyperParameters, FileOptions, PlanRequest, ShorthandOptions, ExecutionOptions, OutputOptions)
 """The dataclasses whose options `run` has; each group of its help page lists them in this order."""
 COMMANDS = ("run", "sweep", "search")
 HYPER_OPTIONS = tuple(options_of(HyperParameters))
@@ -274,6 +275,33 @@ def takes(command: str) -> Callable[[Callable[[typer.Context, Given], None]], Ca
         context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
         call.__signature__ = inspect.Signature([context, *parameters])  # type: ignore[attr-defined]
         call.__annotations__ = {"context": typer.Context, **annotations}
+        return call
+
+    return decorated
+
+
+def describes_file(without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that adds the options that describe a data file to those of a command.
+
+    The decorated function is called with its own parameters, and with the given options by name as `described`.
+    """
+
+    def decorated(function: Callable[..., None]) -> Callable[..., None]:
+        described = {name: one for name, one in options_of(FileOptions).items() if name not in without}
+
+        @wraps(function)
+        def call(**values: Any) -> None:
+            given = {name: values.pop(name) for name in described}
+            function(**values, described={name: one for name, one in given.items() if one not in (None, (), [])})
+
+        own = inspect.signature(function, eval_str=True).parameters.values()
+        added = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(one))
+            for name, one in described.items()
+        ]
+        parameters = [*(one for one in own if one.name != "described"), *added]
+        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        call.__annotations__ = {one.name: one.annotation for one in parameters}
         return call
 
     return decorated

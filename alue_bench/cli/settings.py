@@ -19,6 +19,8 @@ from alue_bench.contract.errors import UsageError
 from alue_bench.contract.formats import shown
 from alue_bench.contract.options import filled
 from alue_bench.contract.registry import Registry
+from alue_bench.data.file_task.given import given_tasks
+from alue_bench.data.file_task.options import FileOptions
 from alue_bench.messages.suggestion import command_line
 from alue_bench.planning.recipes import recipe
 from alue_bench.planning.request import DEFAULT_SEED, Overrides, PlanRequest
@@ -105,7 +107,8 @@ def plan_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanReque
     """Return the request that settings make. Raises UsageError for a value that is out of its bounds."""
     number = filled(ShorthandOptions, settings).seeds
     counted = {"seed": [*range(DEFAULT_SEED, DEFAULT_SEED + number)]} if number else {}
-    request = filled(PlanRequest, {**settings, **counted}, overrides=overrides)
+    tasks, given = given_tasks(settings.get("task") or (), filled(FileOptions, settings))
+    request = filled(PlanRequest, {**settings, **counted}, overrides=overrides, tasks=tasks, given=given)
     return replace(request, seeds=tuple(dict.fromkeys(request.seeds)))
 
 

@@ -6,10 +6,11 @@ This module uses the standard library only, because plugins import it at start-u
 from __future__ import annotations
 
 import csv
+import difflib
 import math
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -99,6 +100,9 @@ class Delimited:
     """Codes of labels in the file that do not belong to the task. Their rows are left out and are not an error."""
     number: tuple[float, float] | None = None
     """The smallest and largest permitted target of a regression; None for all other tasks. A task sets this field."""
+    separator: str | None = None
+    """The text between the labels of a cell, for a multi-label task with one target column; None for all others. An
+    empty cell means none of the labels."""
 
     def __post_init__(self) -> None:
         """Check the fields, and the columns against each other."""
@@ -119,10 +123,10 @@ class Delimited:
             if self.columns not in (None, width):
                 raise DataError(f"{path}:1: the header has {width} columns instead of {self.columns}")
             position = {name: index for index, name in enumerate(names)}
-            header = _listed([shown(name, quote=False) for name in names], most=30)
+            header = listed([shown(name, quote=False) for name in names], most=30)
             for column in (self.text, self.text_pair, self.id, *_as_tuple(self.target)):
                 if isinstance(column, str) and column not in position:
-                    raise DataError(f"{path}:1: column {column!r} is missing; the header has {header}")
+                    raise DataError(f"{path}:1: {missing_column(column, names, has='the header has')}")
                 if isinstance(column, str) and names.count(column) > 1:
                     raise DataError(f"{path}:1: the header has {names.count(column)} columns of the name {column!r}")
                 if isinstance(column, int) and column >= width:
@@ -194,26 +198,53 @@ class Delimited:
             if not (low <= target <= high and math.isfinite(target)):
                 return BadRow(line, f"{target} is not within {low} to {high}")
         elif self.target is not None:
-            written = cell(self.target)
-            if written in self.ignore:
+            codes = [cell(self.target)]
+            if self.separator is not None:
+                codes = [part for part in map(str.strip, codes[0].split(self.separator)) if part]
+            if self.ignore.intersection(codes):
                 return None
-            target = self.decode.get(written, None if self.decode else written)
-            if target is None or (self.labels is not None and target not in self.labels):
-                return BadRow(line, self._unknown_label(written, target))
+            names = []
+            for code in codes:
+                label = self.decode.get(code, None if self.decode else code)
+                if label is None or (self.labels is not None and label not in self.labels):
+                    return BadRow(line, unknown_label(code, label, self.decode, self.labels))
+                names.append(label)
+            target = tuple(dict.fromkeys(names)) if self.separator is not None else names[0]
         identifier = cell(self.id) if self.id is not None else str(row_number)
         return Example(identifier, text, pair, target, line)
 
-    def _unknown_label(self, written: str, decoded: str | None) -> str:
-        """Return the reason for a bad row with an unknown label, with the permitted codes and their meanings."""
-        labels = sorted(self.labels or ())
-        if self.decode and decoded is not None:  # an error in the reader's declaration, not in the file
-            return (
-                f"label {shown(written)} is read as {shown(decoded)}, which is not one of the labels "
-                f"{_listed(labels)}; correct decode in the task's declaration"
-            )
-        meanings = sorted(self.decode.items())
-        codes = [f"{shown(code, quote=False)} for {shown(label, quote=False)}" for code, label in meanings]
-        return f"unknown label {shown(written)} (expected {_listed(codes or labels)})"
+
+def unknown_label(
+    written: str, decoded: str | None, decode: Mapping[str, str], permitted: tuple[str, ...] | None
+) -> str:
+    """Return the reason for a bad row with an unknown label, with the permitted codes and their meanings.
+
+    Args:
+        written: The label as the file has it.
+        decoded: The label that `decode` makes of it; None for none.
+        decode: The label name for each code in the file.
+        permitted: The labels of the task; None if they are not known.
+    """
+    labels = sorted(permitted or ())
+    if decode and decoded is not None:  # an error in the reader's declaration, not in the file
+        return (
+            f"label {shown(written)} is read as {shown(decoded)}, which is not one of the labels "
+            f"{listed(labels)}; correct decode in the task's declaration"
+        )
+    if not written.strip():
+        return f"no label (expected {listed([shown(code, quote=False) for code in sorted(decode)] or labels)})"
+    meanings = sorted(decode.items())
+    codes = [f"{shown(code, quote=False)} for {shown(label, quote=False)}" for code, label in meanings]
+    return f"unknown label {shown(written)} (expected {listed(codes or labels)})"
+
+
+def missing_column(column: str, columns: Sequence[str], *, has: str = "the columns are") -> str:
+    """Return the sentence that a column is missing, with the most similar one and a list of those that there are."""
+    near = difflib.get_close_matches(column.casefold(), [name.casefold() for name in columns], n=1)
+    meant = next((name for name in columns if near and name.casefold() == near[0]), None)
+    suggestion = f" (did you mean {shown(meant)}?)" if meant is not None else ""
+    names = listed([shown(name, quote=False) for name in columns], most=30)
+    return f"column {column!r} is missing{suggestion}; {has} {names}"
 
 
 def _check_fields(read: Delimited) -> None:
@@ -222,7 +253,7 @@ def _check_fields(read: Delimited) -> None:
     kinds: dict[str, Kind] = {
         "text": (str, int), "text_pair": (str, int, nothing), "target": (str, int, tuple, nothing),
         "id": (str, int, nothing), "delimiter": str, "quoted": bool, "header": bool, "columns": (int, nothing),
-        "labels": (tuple, nothing), "ignore": (frozenset, set), "number": (tuple, nothing),
+        "labels": (tuple, nothing), "ignore": (frozenset, set), "number": (tuple, nothing), "separator": (str, nothing),
     }  # fmt: skip
     check_types("Delimited", vars(read), kinds)
     check_mapping("Delimited", vars(read), "decode")
@@ -232,6 +263,8 @@ def _check_fields(read: Delimited) -> None:
             raise ValueError(
                 "Delimited: target is empty; name a column, or leave target out if the file has no gold labels"
             )
+    if read.separator is not None and (not read.separator or isinstance(read.target, tuple)):
+        raise ValueError("Delimited: separator parts the labels of one target column, and must not be empty")
     if read.columns is not None and read.columns < 1:
         raise ValueError(f"Delimited: columns is {read.columns}; a row has at least 1")
     if not read.delimiter or any(end in read.delimiter for end in "\r\n"):
@@ -284,7 +317,13 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def _listed(names: list[str], most: int = 6) -> str:
+def text_of(value: object) -> str:
+    """Return a cell with a type as the text that a CSV file would hold: 1 as "1", 1.0 as "1.0", true as "true"."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """Return names with commas between them; if there are more than `most`, only their number is given for the rest."""
     return ", ".join(names[:most]) + (f" or {len(names) - most} more" if len(names) > most else "")
 
 
@@ -331,6 +370,36 @@ def _lines(path: Path) -> tuple[list[str], dict[int, int]]:
     if sum("\0" in line for line in lines) > len(lines) // 2:
         raise DataError(f"{path}: the file is UTF-16 or not text; save it as UTF-8")
     return lines, undecodable
+
+
+def header_of(path: Path, delimiter: str | None = None) -> tuple[list[str], str, bool]:
+    """Return the names in the first line of a delimited file, what parts them, and whether cells are quoted.
+
+    Args:
+        path: The file.
+        delimiter: The text between two columns; None for the one of comma, semicolon, tab and bar that gives most.
+
+    Raises:
+        DataError: The file cannot be read, is empty, or has no readable header.
+    """
+    lines, undecodable = _lines(path)
+    if 1 in undecodable or not lines[0].strip():
+        raise DataError(f"{path}:1: the header cannot be read; the first line must name the columns")
+    quoted = any('"' in line for line in lines)
+
+    def names(by: str) -> list[str]:
+        first = next((_QuotedRows if quoted else _PlainRows)(lines, by), None)
+        return [] if first is None or isinstance(first, BadRow) else first[1]
+
+    if delimiter is None:
+        delimiter = max((",", ";", "\t", "|"), key=lambda by: len(names(by)))
+    header = names(delimiter)
+    if not header:
+        raise DataError(f"{path}:1: the header cannot be read; the first line must name the columns")
+    if quoted and delimiter == "\t":  # seldom quoted: then marks at the edges of cells are part of the texts
+        rows = _QuotedRows(lines, delimiter)
+        quoted = not any(isinstance(row, BadRow) or len(row[1]) != len(header) for row in rows)
+    return header, delimiter, quoted
 
 
 _LINE_FEEDS = r"tr '\r' '\n'"

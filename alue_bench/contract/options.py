@@ -35,6 +35,7 @@ class Group(StrEnum):
     QUESTION = "What to compare"
     TRAINING = "How to train"
     DATA = "Which data"
+    FILE = "A data file of your own"
     RESULTS = "Where results go"
     EXECUTION = "How the plan is executed"
 

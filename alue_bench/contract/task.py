@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from alue_bench.contract.formats import Delimited, Reader
+from alue_bench.contract.tables import Table
 from alue_bench.contract.validation import (
     Kind,
     breaks_lines,
@@ -312,7 +313,7 @@ class Task:
         if self.splits.train is None and (self.splits.dev is not None or isinstance(self.splits.test, HeldOut)):
             raise ValueError(f"task {self.name!r} has no train split, so that it has a test file of its own and no dev")
         for split, file in self.splits.files().items():
-            if isinstance(file.read, Delimited):
+            if isinstance(file.read, Delimited | Table):
                 _check_reader(f"task {self.name!r}: the reader of the {split} file", split, file.read, self.labels)
         _check_pairs(self)
         if self.submission is not None:
@@ -338,12 +339,14 @@ def _check_files_differ(files: Iterable[DataFile]) -> None:
             )
 
 
-def _check_reader(owner: str, split: str, read: Delimited, labels: Labels) -> None:
+def _check_reader(owner: str, split: str, read: Delimited | Table, labels: Labels) -> None:
     """Raise ValueError if the targets that a reader gives can never belong to the label space."""
     if read.target is None:
         if split != "submission":
             raise ValueError(f"{owner} has no target; name the column of the gold labels")
         return
+    if read.separator is not None and labels.kind is not TargetKind.MULTILABEL:
+        raise ValueError(f"{owner}: separator parts several labels; leave it out, or declare Labels.multilabel")
     if labels.kind is TargetKind.MULTILABEL:
         if isinstance(read.target, tuple) and set(read.target) != set(labels.names):
             raise ValueError(
@@ -359,7 +362,7 @@ def _check_reader(owner: str, split: str, read: Delimited, labels: Labels) -> No
         _check_decoding(owner, read, labels)
 
 
-def _check_decoding(owner: str, read: Delimited, labels: Labels) -> None:
+def _check_decoding(owner: str, read: Delimited | Table, labels: Labels) -> None:
     known = f"declared are {', '.join(labels.names)}"
     unknown = sorted({name for code, name in read.decode.items() if code not in read.ignore} - set(labels.names))
     if unknown:
@@ -374,7 +377,7 @@ def _check_pairs(task: Task) -> None:
     pairs = {
         split: file.read.text_pair is not None
         for split, file in task.splits.files().items()
-        if isinstance(file.read, Delimited)
+        if isinstance(file.read, Delimited | Table)
     }
     if len(set(pairs.values())) > 1:
         alone, beside = (next(split for split, is_pair in pairs.items() if is_pair is kind) for kind in (False, True))
@@ -425,15 +428,19 @@ def _check_label_map(task: Task) -> None:
 
 
 def _with_label_space(splits: Splits, labels: Labels) -> Splits:
-    """Return the splits with the task's labels set in each delimited reader, so that a plugin states them once."""
+    """Return the splits with the task's labels set in each declared reader, so that a plugin states them once."""
 
     def informed(part: DataFile | HeldOut | None) -> DataFile | HeldOut | None:
-        if not isinstance(part, DataFile) or not isinstance(part.read, Delimited):
+        if not isinstance(part, DataFile) or not isinstance(part.read, Delimited | Table):
             return part
         if labels.kind is TargetKind.REGRESSION:
             read = dataclasses.replace(part.read, number=(labels.minimum, labels.maximum))
         elif labels.kind is TargetKind.MULTILABEL:
-            read = dataclasses.replace(part.read, target=labels.names) if part.read.target is not None else part.read
+            read = part.read
+            if (isinstance(read, Table) and isinstance(read.target, str)) or read.separator is not None:
+                read = dataclasses.replace(read, labels=labels.names)
+            elif read.target is not None:
+                read = dataclasses.replace(read, target=labels.names)
         else:
             read = dataclasses.replace(part.read, labels=labels.names)
         return dataclasses.replace(part, read=read)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import platformdirs
 
 from alue_bench.contract.errors import DataError, UnavailableError, UsageError
 from alue_bench.contract.task import DataFile, Task
+from alue_bench.contract.task_file import HUB
 from alue_bench.messages.suggestion import command_line
 
 VARIABLE = "ALUE_BENCH_DATA"
@@ -25,10 +27,12 @@ class DataFolder:
     path: Path
     kind: Literal["real", "sample"]
     """The kind of files: "real" for official files, "sample" for an embedded sample."""
+    options: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """The options of `alue-bench run` that give the task, for a task that the user gives as a file."""
 
     def file(self, data_file: DataFile) -> Path:
-        """Return the path of a declared file in this folder."""
-        return self.path / data_file.path
+        """Return the path of a declared file in this folder; a data set of the hub lies in the cache folder."""
+        return file_in(self.path, data_file)
 
 
 def user_data_folder() -> Path:
@@ -75,7 +79,29 @@ def given_data_folder(option: Path | None) -> Path | None:
 
 def has_files(task: Task, folder: Path) -> bool:
     """Return whether the folder contains at least one file that a run on the task needs."""
-    return any((folder / file.path).is_file() for split, file in task.splits.files().items() if split != "submission")
+    return any(file_in(folder, file).exists() for split, file in task.splits.files().items() if split != "submission")
+
+
+def file_in(folder: Path, file: DataFile) -> Path:
+    """Return the path of a declared file below a folder; a data set of the hub lies in the cache folder."""
+    if not file.path.startswith(HUB):
+        return folder / file.path
+    from alue_bench.data.hub_data import HubData
+
+    return HubData.read(file.path).folder
+
+
+def fetch_hub_files(task: Task) -> None:
+    """Download the data sets of the hub that a task's files are, where they are not in the cache folder.
+
+    Raises:
+        UnavailableError: The hub does not answer, or has no such data set.
+    """
+    for file in task.splits.files().values():
+        if file.path.startswith(HUB):
+            from alue_bench.data.hub_data import HubData
+
+            HubData.read(file.path).fetch()
 
 
 def locate(task: Task, *, given: Path | None, sample: bool) -> DataFolder:
@@ -101,6 +127,11 @@ def locate(task: Task, *, given: Path | None, sample: bool) -> DataFolder:
             raise DataError(
                 f"no files of task {task.name!r} in {given} (expected {wanted}); get them from: {task.source}"
             )
+    if task.sample is None and any(file.path.startswith(HUB) for file in task.splits.files().values()):
+        raise DataError(
+            f"task {task.name!r}: its data set of the hub is not on this machine; name the task with --task to "
+            "download it"
+        )
     if task.sample is None or not has_files(task, task.sample):
         raise DataError(
             f"task {task.name!r} has no embedded sample and its files were not added; "

@@ -138,7 +138,7 @@ def submission_rows(task: Task, folder: DataFolder) -> SplitRows | None:
         DataError: The file cannot be read or has a bad row; a leaderboard needs a prediction for every row.
     """
     file = task.splits.submission or task.splits.test
-    if not isinstance(file, DataFile) or not folder.file(file).is_file():
+    if not isinstance(file, DataFile) or not folder.file(file).exists():
         return None
     read = read_file(file, folder.file(file), task.labels)
     reject_bad_rows(task, folder, read, drop=False)

@@ -35,7 +35,7 @@ class ReadFile:
     examples: tuple[Example, ...]
     bad: tuple[BadRow, ...]
     sha256: str
-    """The SHA-256 digest of the file."""
+    """The SHA-256 digest of the file; that of an empty file for a folder."""
     has_lines: bool
     """True if the file is a text. In other files, rows are counted instead of lines."""
 
@@ -101,10 +101,10 @@ def read_file(file: DataFile, path: Path, labels: Labels) -> ReadFile:
         DataError: The file as a whole is unusable (missing, empty, in a wrong encoding, without a column), or the
             reader fails; the message then names the last row before the failure.
     """
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"{path}: the file is missing")
-    content = path.read_bytes()
-    has_lines = is_text(content)
+    content = path.read_bytes() if path.is_file() else b""
+    has_lines = path.is_file() and is_text(content)
     examples: list[Example] = []
     bad: list[BadRow] = []
     last: Example | BadRow | None = None
@@ -258,7 +258,7 @@ def verify(task: Task, folder: DataFolder) -> VerificationReport:
     texts: dict[str, Counter[Texts]] = {}
     for split, file in task.splits.files().items():
         path = folder.file(file)
-        if not path.is_file():
+        if not path.exists():
             report.missing.append(file.path)
             continue
         try:
@@ -310,8 +310,16 @@ def reject_bad_rows(task: Task, folder: DataFolder, read: ReadFile, *, drop: boo
     more = f"; and {len(read.bad) - most} more" if len(read.bad) > most else ""
     raise DataError(
         f"{shown}{more}. Correct the file, or leave bad rows out with --drop-bad (to list them: "
-        f"{command_line('data', 'verify', task.name, options=_options_for(folder))})"
+        f"{_verifying(task, folder)})"
     )
+
+
+def _verifying(task: Task, folder: DataFolder) -> str:
+    """Return the command that shows every bad row of a task."""
+    if not folder.options:
+        return command_line("data", "verify", task.name, options=_options_for(folder))
+    named = [folder.options["task"]] if "task" in folder.options else []
+    return command_line("data", "verify", *named, options={} if named else folder.options)
 
 
 def _options_for(folder: DataFolder) -> dict[str, object]:

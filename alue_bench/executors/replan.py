@@ -30,7 +30,10 @@ NARROWED = ("tasks", "models", "strategies", "seeds", "skip_missing")
 def source_of(planned: PlannedRun, registry: Registry) -> Source:
     """Return the names and paths that `rebuilt` needs besides the spec, taken from the planned run."""
     inputs = planned.inputs
-    folders = {rows.folder for rows in (inputs.rows, inputs.train_rows)}
+    given = tuple(one for one in planned.request.given if one.task in (inputs.task, inputs.train_task))
+    own = {one.task.name for one in given}
+    tasks = ((inputs.task, inputs.rows), (inputs.train_task, inputs.train_rows))
+    folders = {rows.folder for task, rows in tasks if task.name not in own}
     kinds = {folder.kind for folder in folders}
     # Of a pair of tasks, one may be the sample: then the search for files is made again as it was made here.
     data_dir = next(iter(folders)).path.absolute() if kinds == {"real"} and len(folders) == 1 else None
@@ -41,7 +44,7 @@ def source_of(planned: PlannedRun, registry: Registry) -> Source:
     }
     return Source(
         model=_reference(inputs.model, registry),
-        options={**carried, "data_dir": data_dir, "sample": kinds == {"sample"}},
+        options={**carried, "data_dir": data_dir, "sample": kinds == {"sample"}, "given": given},
         depths=tuple(sorted(inputs.depths.depths)),
         tags=dict(planned.tags),
         notes=inputs.trial.notes,

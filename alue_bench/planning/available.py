@@ -19,9 +19,10 @@ from alue_bench.contract.strategy import Outline, Strategy
 from alue_bench.contract.task import Labels, Task
 from alue_bench.contract.transfer import misfit
 from alue_bench.data.folds import load_folds
-from alue_bench.data.location import DataFolder, given_data_folder, locate
+from alue_bench.data.location import DataFolder, fetch_hub_files, given_data_folder, locate
 from alue_bench.data.splits import TaskRows, load_rows
 from alue_bench.data.tokenization import first_texts_notes
+from alue_bench.data.verification import gaps
 from alue_bench.messages.display import one_line
 from alue_bench.planning.request import PlanRequest
 from alue_bench.training.architecture.encoder_stack import check_layers_can_be_told_apart
@@ -119,14 +120,19 @@ def ready_tasks(request: PlanRequest, registry: Registry, cache: PlanCache) -> t
         registry.task(request.tasks[0])
     given = given_data_folder(request.data_dir)
     options = (given, request.sample, request.drop_bad, request.limit_train, request.limit_eval)
+    own = {one.task.name: one for one in request.given}
+
+    def folder_of(task: Task) -> DataFolder:
+        if request.tasks and request.download:
+            fetch_hub_files(task)
+        return own[task.name].files if task.name in own else locate(task, given=given, sample=request.sample)
 
     def rows(task: Task) -> TaskRows:
-        key = (task.name, *options)
+        key = (task.name, repr(own.get(task.name)), *options)
         if key not in cache.rows:
-            folder: DataFolder = locate(task, given=given, sample=request.sample)
             cache.rows[key] = load_rows(
                 task,
-                folder,
+                folder_of(task),
                 drop_bad=request.drop_bad,
                 limit_train=request.limit_train,
                 limit_eval=request.limit_eval,
@@ -134,11 +140,11 @@ def ready_tasks(request: PlanRequest, registry: Registry, cache: PlanCache) -> t
         return cache.rows[key]
 
     def folds_of(task: Task) -> list[TaskRows]:
-        key = (task.name, *options, request.asked_folds)
+        key = (task.name, repr(own.get(task.name)), *options, request.asked_folds)
         if key not in cache.folds:
             cache.folds[key] = load_folds(
                 task,
-                locate(task, given=given, sample=request.sample),
+                folder_of(task),
                 request.asked_folds,
                 drop_bad=request.drop_bad,
                 limit_train=request.limit_train,
@@ -161,6 +167,19 @@ def ready_tasks(request: PlanRequest, registry: Registry, cache: PlanCache) -> t
     names = list(dict.fromkeys(request.tasks)) or sorted(registry.tasks)
     available, left_out = _available(names, ready, _forgiven(request, named=bool(request.tasks)))
     return [one for several in available for one in several], left_out
+
+
+def given_notes(task: ReadyTask, request: PlanRequest) -> list[str]:
+    """Return what a plan says about a task that the user gives as a file: what was inferred, and what is lacking."""
+    own = next((one for one in request.given if one.task.name == task.task.name), None)
+    if own is None:
+        return []
+    lacking = [
+        gap
+        for split, part in task.rows.splits.items()
+        for gap in gaps(split, [example.target for example in part.examples], task.task.labels)
+    ]
+    return [f"task {task.task.name}: {note}" for note in (*own.notes, *lacking)]
 
 
 def _training_task(task: Task, registry: Registry) -> Task:

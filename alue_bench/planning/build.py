@@ -25,6 +25,7 @@ from alue_bench.planning.available import (
     ReadyModel,
     ReadyTask,
     absent_models,
+    given_notes,
     ready_models,
     ready_tasks,
     text_notes,
@@ -37,6 +38,7 @@ from alue_bench.planning.combinations import (
     settings_of,
     strategies_for,
 )
+from alue_bench.planning.given import with_given
 from alue_bench.planning.grid import Grid
 from alue_bench.planning.request import PlanRequest
 from alue_bench.running.inputs import RunInputs
@@ -135,6 +137,7 @@ def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None
         AlueBenchError: what the user named is not there and may not be missing, or nothing declares a name.
     """
     check_hyper_parameters(request)
+    registry = with_given(registry, request.given)
     named_strategies(request, registry)  # a misspelt one is reported before anything is read
     shared = _Shared.of(request, registry, cache or PlanCache())
     tasks, tasks_left_out = ready_tasks(request, registry, shared.cache)
@@ -150,6 +153,7 @@ def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None
         for task in folds:
             _add_runs(plan, shared, seen, task, model)
     plan.runs.sort(key=_shared_trainings_together(plan.runs))
+    plan.notes += [note for folds in by_name.values() for note in given_notes(folds[0], request)]
     for model in models:
         notes = [*shared.cache.models.notes(model.checkpoint), *model.trial.notes]
         notes += [

@@ -10,6 +10,7 @@ from typing import Literal
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.options import CheckedOptions, Group, option
 from alue_bench.contract.spec import Fold
+from alue_bench.data.file_task.given import GivenTask
 from alue_bench.planning.grid import Grid
 
 DEFAULT_STRATEGIES = ("full", "bottom3top4")
@@ -27,7 +28,11 @@ class PlanRequest(CheckedOptions):
     """The user's question. An empty list of names means "every available one"."""
 
     tasks: tuple[str, ...] = option(
-        (), name="task", short="-t", help="Task; repeatable. Default: every available task.", group=Group.QUESTION
+        (),
+        name="task",
+        short="-t",
+        help="Task, or path of a task file (.toml); repeatable. Default: every available task.",
+        group=Group.QUESTION,
     )
     models: tuple[str, ...] = option(
         (),
@@ -44,6 +49,8 @@ class PlanRequest(CheckedOptions):
         f"Default: {' and '.join(DEFAULT_STRATEGIES)}.",
         group=Group.QUESTION,
     )
+    given: tuple[GivenTask, ...] = ()
+    """The tasks that the user gives as files; `tasks` has their names."""
     grid: Grid | None = None
     """More strategies, as many as a model has layers for, and hyper-parameters to cross with all of them."""
     seeds: tuple[int, ...] = option(

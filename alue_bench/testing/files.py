@@ -13,6 +13,7 @@ from typing import Any
 from alue_bench.contract.errors import DataError
 from alue_bench.contract.formats import BadRow, Delimited, Example, Target
 from alue_bench.contract.task import DataFile, Labels, TargetKind, Task
+from alue_bench.data.location import file_in
 from alue_bench.data.verification import is_text, place, unfit
 from alue_bench.testing.violations import SHOWN, Remark, cause
 
@@ -34,11 +35,11 @@ class _File:
 
     @cached_property
     def content(self) -> bytes:
-        return self.path.read_bytes()
+        return b"" if self.path.is_dir() else self.path.read_bytes()
 
     @cached_property
     def has_lines(self) -> bool:
-        return is_text(self.content)
+        return not self.path.is_dir() and is_text(self.content)
 
     @property
     def unit(self) -> str:
@@ -83,9 +84,9 @@ def check_file(task: Task, split: str, declared: DataFile, folder: Path) -> Iter
         declared: The declaration of the file.
         folder: The folder that contains the file.
     """
-    file = _File(task, split, declared, folder / declared.path)
+    file = _File(task, split, declared, file_in(folder, declared))
     subject, path = file.subject, file.path
-    if not path.is_file():
+    if not path.exists():
         yield f"{subject}: the {split} file {path} is missing; add it, or correct the path of its DataFile"
         return
     try:
@@ -113,7 +114,8 @@ def check_file(task: Task, split: str, declared: DataFile, folder: Path) -> Iter
     yield from _misfits(file, examples)
     yield from _identifiers(file, examples)
     yield from _constants(file, examples)
-    yield from _spoilt(file, rows)
+    if not path.is_dir():
+        yield from _spoilt(file, rows)
 
 
 def _rows(declared: DataFile, path: Path) -> list[Any]:

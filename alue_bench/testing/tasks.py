@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from alue_bench.contract.formats import Delimited
+from alue_bench.contract.tables import Table
 from alue_bench.contract.task import METRICS, NAME, DataFile, HeldOut, Splits, Task
 from alue_bench.testing.files import check_file, check_reader_alone
 from alue_bench.testing.splits import check_splits
@@ -85,7 +86,7 @@ def _submission(task: Task) -> Iterator[str]:
         return
     if task.submission.id not in ("given", "row", None):
         yield (f"task {task.name!r}: the submission's id is {task.submission.id!r}; it must be 'given', 'row' or None")
-    if task.submission.id == "given" and isinstance(official.read, Delimited) and official.read.id is None:
+    if task.submission.id == "given" and isinstance(official.read, Delimited | Table) and official.read.id is None:
         yield (
             f"task {task.name!r}: the submission wants the identifiers of {official.path!r}, but its reader names no "
             "column for them; give the reader id=, or the submission id='row'"

@@ -28,7 +28,7 @@ from alue_bench.messages.suggestion import command_line
 from alue_bench.tracking.claims import FINGERPRINT
 from alue_bench.tracking.connection import Connection, public, where_options
 from alue_bench.tracking.metric_names import is_stored_as_itself, metrics_by_original, original_name, originals_of
-from alue_bench.tracking.recording import CURVES, FOLDS_DIGEST, LOW_FIDELITY, SUBMISSION_FILE
+from alue_bench.tracking.recording import CURVES, FOLDS_DIGEST, LOW_FIDELITY, SUBMISSION_FILE, TASK_OPTIONS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +51,7 @@ COLUMNS: Mapping[str, str] = {
     "fingerprint": "string",
     # Task, model and strategy
     "task": "string",
+    "task_options": "string",  # JSON of the options that give the task as a file, else missing
     "model": "string",
     "model_digest": "string",
     "model_checkpoint": "string",  # its folder or hub id, as --model takes it
@@ -119,6 +120,7 @@ TAGS: Mapping[str, str] = {
     "alue_bench.version": "version",
     "mlflow.parentRunId": "parent_id",
     FINGERPRINT: "fingerprint",
+    TASK_OPTIONS: "task_options",
     "model.digest": "model_digest",
     "model.checkpoint": "model_checkpoint",
     "init_seed": "init_seed",

@@ -79,6 +79,8 @@ LOW_FIDELITY = "search.first_look"
 """The tag of a search's low-fidelity runs, which have fewer epochs and on whose scores no answer rests."""
 FOLDS_DIGEST = "folds.digest"
 """The tag with a digest of all that determines the rows of every fold of a cross-validation."""
+TASK_OPTIONS = "task.options"
+"""The tag that holds the options of `alue-bench run` that give the task, for a task that is given as a file."""
 SUBMISSION_FILE = "submission_predictions.csv"
 TRACEBACK_FILE = "traceback.txt"
 CURVES = ("train/", "dev/")
@@ -477,6 +479,8 @@ class Recorder:
             "versions": json.dumps(_versions(spec)),
             MLFLOW_RUN_NOTE: _description(spec, inputs),
         }
+        if inputs.rows.folder.options:
+            tags[TASK_OPTIONS] = json.dumps(dict(inputs.rows.folder.options), ensure_ascii=False)
         if self.parent_id:
             tags[MLFLOW_PARENT_RUN_ID] = self.parent_id
             plan_page = f"#/experiments/{self.connection.experiment_id}/runs/{self.parent_id}"

@@ -25,7 +25,7 @@ def options_of(run: Mapping[Hashable, Any], registry: Registry) -> dict[str, obj
         registry: The declarations of the installed plugins, by which models are named.
     """
     options: dict[str, object] = {
-        "task": run["task"],
+        **_task(run),
         "model": model_reference(run, registry),
         "strategy": run["strategy"],
         "seed": run["seed"],
@@ -39,6 +39,18 @@ def options_of(run: Mapping[Hashable, Any], registry: Registry) -> dict[str, obj
         if name == "keep_head" and value:
             options[name] = True
     return options
+
+
+def _task(run: Mapping[Hashable, Any]) -> dict[str, object]:
+    """Return the options that give the run's task: its name, or the file that it was given as."""
+    recorded = run.get("task_options")
+    if not isinstance(recorded, str):
+        return {"task": run["task"]}
+    try:
+        options = json.loads(recorded)
+    except ValueError:
+        return {"task": run["task"]}
+    return options if isinstance(options, dict) else {"task": run["task"]}
 
 
 def model_reference(run: Mapping[Hashable, Any], registry: Registry) -> str:

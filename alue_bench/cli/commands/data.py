@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from alue_bench.cli.options import describes_file
 from alue_bench.cli.views.standard_output import keep_for_documents
 from alue_bench.contract.errors import DataError, UnavailableError
+from alue_bench.contract.options import filled
 from alue_bench.contract.registry import Registry
+from alue_bench.data.file_task.options import FileOptions
 
 if TYPE_CHECKING:
     from alue_bench.cli.views.console import PlainConsole
@@ -47,7 +50,7 @@ def status(context: typer.Context, data_dir: DataDir = None) -> None:
         except DataError:
             rows.append((name, "missing", ", ".join(file.path for file in task.splits.files().values()), task.source))
             continue
-        missing = [file.path for file in task.splits.files().values() if not folder.file(file).is_file()]
+        missing = [file.path for file in task.splits.files().values() if not folder.file(file).exists()]
         where = str(folder.path) if folder.kind == "real" else "embedded sample"
         rows.append((name, where, ", ".join(missing) or "none", task.source))
     console = results()
@@ -56,32 +59,41 @@ def status(context: typer.Context, data_dir: DataDir = None) -> None:
 
 
 @app.command("verify")
+@describes_file()
 def verify(
     context: typer.Context,
-    tasks: Annotated[list[str] | None, typer.Argument(help="Tasks to check. Default: all tasks with files.")] = None,
+    tasks: Annotated[
+        list[str] | None, typer.Argument(help="Tasks, or task files, to check. Default: all tasks with files.")
+    ] = None,
     data_dir: DataDir = None,
     sample: Annotated[bool, typer.Option("--sample", help="Check the embedded sample.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    *,
+    described: dict[str, Any],
 ) -> None:
     """Read every row, and report bad rows by file and line, counts by label, duplicates, and overlap of splits.
 
     Exit code 1 if a row is bad, or a file is missing or cannot be read.
     """
     from alue_bench.cli.views.console import print_document, remarks, results
+    from alue_bench.data.file_task.given import given_tasks
     from alue_bench.data.location import given_data_folder, locate
     from alue_bench.data.verification import verify as verify_task
+    from alue_bench.planning.given import with_given
 
     keep_for_documents(as_json)
-    registry: Registry = context.obj
+    names, own = given_tasks(tasks or (), filled(FileOptions, described))
+    registry: Registry = with_given(context.obj, own)
+    files = {one.task.name: one.files for one in own}
     given = given_data_folder(data_dir)
     console = remarks() if as_json else results()
     reports = []
-    for name in tasks or sorted(registry.tasks):
+    for name in names or sorted(registry.tasks):
         task = registry.task(name)
         try:
-            folder = locate(task, given=given, sample=sample)
+            folder = files.get(name) or locate(task, given=given, sample=sample)
         except DataError:
-            if tasks:
+            if names:
                 raise
             continue
         report = verify_task(task, folder)

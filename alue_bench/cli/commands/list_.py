@@ -26,21 +26,30 @@ NOMINAL_TOKENS = 64
 @app.command("tasks")
 def tasks(
     context: typer.Context,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TASKS]...", help="Tasks, or task files, to list. Default: all tasks."),
+    ] = None,
     as_json: Json = False,
     data_dir: Annotated[Path | None, typer.Option(help="Folder with the official files.")] = None,
 ) -> None:
     """List tasks: what they predict, their primary metric, and which data would be used."""
     keep_for_documents(as_json)
     from alue_bench.contract.errors import DataError
+    from alue_bench.data.file_task.given import given_tasks
+    from alue_bench.data.file_task.options import FileOptions
     from alue_bench.data.location import given_data_folder, locate
+    from alue_bench.planning.given import with_given
 
-    registry: Registry = context.obj
+    asked, own = given_tasks(names or (), FileOptions())
+    registry: Registry = with_given(context.obj, own)
+    files = {one.task.name: one.files for one in own}
     given = given_data_folder(data_dir)
     entries = []
-    for name, declared in sorted(registry.tasks.items()):
-        task = declared.value
+    for name in asked or sorted(registry.tasks):
+        task = registry.task(name)
         try:
-            data: str = locate(task, given=given, sample=False).kind
+            data: str = (files.get(name) or locate(task, given=given, sample=False)).kind
         except DataError:
             data = "missing"
         entries.append(

@@ -172,7 +172,7 @@ def _courses(request: PlanRequest, rules: Rules, registry: Registry) -> tuple[Pl
         )
         field.run_of(Step(question.full, question.max_pairs - 1))  # are there as many seeds?
         searches.append(SearchState(task, model, runs[0].inputs.task.primary, field, question))
-    return Plan(whole, cells.skipped, keeps_prefixes=cells.keeps_prefixes), searches
+    return Plan(whole, cells.skipped, cells.notes, keeps_prefixes=cells.keeps_prefixes), searches
 
 
 def _follow(

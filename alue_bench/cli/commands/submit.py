@@ -36,7 +36,9 @@ def submit(
     ],
     task: Annotated[
         list[str] | None,
-        options.what("--task", "-t", help="Task; repeatable. Default: every task with a leaderboard."),
+        options.what(
+            "--task", "-t", help="Task, or path of a task file; repeatable. Default: every task with a leaderboard."
+        ),
     ] = None,
     model: Annotated[
         list[str] | None, options.what("--model", "-m", help="Only use runs of this model; repeatable.")
@@ -66,19 +68,24 @@ def submit(
     `alue-bench submit to-alue -m marbert -s bottom3top4 --seed 42`
     """
     from alue_bench.cli.invocation import Streams
+    from alue_bench.data.file_task.given import given_tasks
+    from alue_bench.data.file_task.options import FileOptions
     from alue_bench.data.location import given_data_folder, locate
+    from alue_bench.planning.given import with_given
     from alue_bench.report.submission import collect
     from alue_bench.tracking.connection import where_options
 
     keep_for_documents(as_json)
-    registry: Registry = context.obj
+    names, own = given_tasks(task or (), FileOptions())
+    registry: Registry = with_given(context.obj, own)
+    files = {one.task.name: one.files for one in own}
     streams = Streams.of_command(as_json=as_json)
     streams.warn_of_plugins(registry)
     archive = output.with_name(f"{output.name}.zip")
     for there in (output, archive):
         if there.exists():
             raise UsageError(f"{there} exists; name a new folder, so that nothing is overwritten")
-    tasks = _with_leaderboard(task, registry)
+    tasks = _with_leaderboard(names, registry)
     given = given_data_folder(data_dir)
     results = reading.open_results(
         tracking_uri=tracking_uri,
@@ -90,7 +97,9 @@ def submit(
     )
     if seed:
         results = replace(results, frame=results.frame[results.frame["seed"].isin(seed)])
-    chosen, missing = collect(results, tasks, lambda one: locate(one, given=given, sample=sample), rehearsal=sample)
+    chosen, missing = collect(
+        results, tasks, lambda one: files.get(one.name) or locate(one, given=given, sample=sample), rehearsal=sample
+    )
     asked = _Asked(
         models=tuple(model or ()), strategies=tuple(strategy or ()), seeds=tuple(seed or ()), data_dir=data_dir,
         sample=sample, where=where_options(results.connection.uri, results.connection.experiment),

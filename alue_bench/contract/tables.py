@@ -1,0 +1,509 @@
+"""A reader of tables whose cells have types: JSON lines, JSON, Parquet, XLSX, and folders of `datasets`.
+
+CSV and TSV files are read by `Delimited` (see `alue_bench.contract.formats`). This module imports the libraries that
+parse the files only when a file is read, because plugins import it at start-up.
+
+The `datasets` library reads the folders that it has saved, and data sets of the hub. JSON is read by Python's own
+module, because Arrow's parser, which `datasets` uses, names no line when it refuses a file. Parquet is read by Arrow
+itself, which needs no second copy of the file in a cache.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alue_bench.contract.errors import DataError, UnavailableError
+from alue_bench.contract.formats import BadRow, Example, Target, listed, missing_column, shown, text_of, unknown_label
+from alue_bench.contract.validation import Kind, check_mapping, check_texts, check_types
+
+JSON_LINES = (".jsonl", ".ndjson")
+TABLE_SUFFIXES = (*JSON_LINES, ".json", ".parquet", ".xlsx")
+"""The endings of the files that `Table` reads; a folder of `datasets.save_to_disk` has none."""
+
+Cells = Mapping[str, object]
+"""The cells of one row by column. A column that is missing from the row counts as null."""
+
+
+@dataclass(frozen=True)
+class OpenTable:
+    """A table file that was opened: its columns, and a function that reads its rows."""
+
+    columns: tuple[str, ...]
+    """The names of the columns in their order. A name may occur twice."""
+    rows: Callable[[Sequence[str]], Iterator[tuple[int, Cells | str]]]
+    """A function that yields the number of each row and its cells in the given columns. In the place of the cells of
+    a row that cannot be read stands the reason."""
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The names of the classes in their order, for each column that `datasets` declares as a class label."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A reader of JSON lines, JSON, Parquet and XLSX files and of folders of `datasets.save_to_disk`.
+
+    >>> Table(text="complaint", target="category")
+    >>> Table(text="premise", text_pair="hypothesis", target="label", split="validation")
+
+    A file's ending tells its format. Whole numbers and truth values are labels too: 1 is the label "1", true is "true".
+    In a multi-label task, the target column holds a list of labels, or a text in which `separator` parts them. A column
+    that `datasets` declares as a class label holds the names of the classes.
+    """
+
+    text: str
+    """The column of the text, or of the first text of a pair."""
+    text_pair: str | None = None
+    """The column of the second text; None if the examples are single texts."""
+    target: str | tuple[str, ...] | None = None
+    """The column of the label, the number or the list of labels; for a multi-label task also the columns of 0 and 1,
+    one for each label; None for a file without gold labels."""
+    id: str | None = None
+    """The column of the example's identifier; None to use the number of the row, counted from 0."""
+    separator: str | None = None
+    """The text between two labels in one cell; None if the target is no text with several labels."""
+    decode: Mapping[str, str] = field(default_factory=dict)
+    """The label name for each code in the file, if the file does not contain the names themselves."""
+    labels: tuple[str, ...] | None = None
+    """The permitted labels. A task sets this field from its label space; None permits every label."""
+    ignore: frozenset[str] = frozenset()
+    """Codes of labels in the file that do not belong to the task. Their rows are left out and are not an error."""
+    number: tuple[float, float] | None = None
+    """The smallest and largest permitted target of a regression; None for all other tasks. A task sets this field."""
+    sheet: str | None = None
+    """The sheet of an XLSX file; None if only one sheet holds rows."""
+    split: str | None = None
+    """The split of a folder or hub data set that holds several; None if it holds one."""
+
+    def __post_init__(self) -> None:
+        """Check the type of each field, and that no column is named for two purposes."""
+        optional = (str, type(None))
+        kinds: dict[str, Kind] = {
+            "text": str, "text_pair": optional, "target": (str, tuple, type(None)), "id": optional,
+            "separator": optional, "labels": (tuple, type(None)), "ignore": (frozenset, set),
+            "number": (tuple, type(None)), "sheet": optional, "split": optional,
+        }  # fmt: skip
+        check_types("Table", vars(self), kinds)
+        check_mapping("Table", vars(self), "decode")
+        if isinstance(self.target, tuple):
+            check_texts("Table", vars(self), ("target",))
+            if not self.target:
+                raise ValueError("Table: target names no column; leave it out where the file has no gold labels")
+        content = [self.text, *([self.text_pair] if self.text_pair is not None else []), *self._targets]
+        if twice := [column for place, column in enumerate(content) if column in content[:place]]:
+            raise ValueError(f"Table: column {twice[0]!r} cannot be two of text, text_pair and target at once")
+
+    @property
+    def _targets(self) -> tuple[str, ...]:
+        return (self.target,) if isinstance(self.target, str) else self.target or ()
+
+    def __call__(self, path: Path) -> Iterator[Example | BadRow]:
+        """Yield each row of `path` as an example or as a bad row; see `Reader`."""
+        table = open_table(path, sheet=self.sheet, split=self.split)
+        wanted = [column for column in (self.text, self.text_pair, self.id, *self._targets) if column is not None]
+        for column in wanted:
+            if column not in table.columns:
+                raise DataError(f"{path}: {missing_column(column, table.columns)}")
+            if table.columns.count(column) > 1:
+                raise DataError(f"{path}: the file has {table.columns.count(column)} columns of the name {column!r}")
+        row_number = -1
+        for row_number, (line, cells) in enumerate(table.rows(wanted)):
+            row = BadRow(line, cells) if isinstance(cells, str) else self._example(cells, line, row_number)
+            if row is not None:
+                yield row
+        if row_number < 0:
+            raise DataError(f"{path}: the file has no rows")
+
+    def _example(self, cells: Cells, line: int, row_number: int) -> Example | BadRow | None:
+        try:
+            text = _text(cells, self.text)
+            pair = _text(cells, self.text_pair) if self.text_pair is not None else None
+            target = self._target(cells)
+            identifier = str(row_number) if self.id is None else _identifier(cells, self.id)
+        except _Unusable as error:
+            return BadRow(line, str(error))
+        except _NotOurs:
+            return None
+        return Example(identifier, text, pair, target, line)
+
+    def _target(self, cells: Cells) -> Target:
+        """Return the target of a row. Raise _Unusable with the reason, or _NotOurs for a label to leave out."""
+        if self.target is None:
+            return None
+        if isinstance(self.target, tuple):
+            marks = {name: _mark(cells, name) for name in self.target}
+            wrong = next((name for name, mark in marks.items() if mark not in ("0", "1")), None)
+            if wrong is not None:
+                raise _Unusable(f"column {wrong!r} holds {shown(str(marks[wrong]))} instead of 0 or 1")
+            return tuple(name for name, mark in marks.items() if mark == "1")
+        value = cells.get(self.target)
+        if self.number is not None:
+            return self._number(value)
+        if isinstance(value, list | tuple) or self.separator is not None:  # [labels of the row]
+            codes = _codes(value, self.target, self.separator)
+            if self.ignore.intersection(codes):
+                raise _NotOurs
+            return tuple(dict.fromkeys(self._label(code) for code in codes))
+        return self._label(_code(cells, self.target))
+
+    def _label(self, code: str) -> str:
+        if code in self.ignore:
+            raise _NotOurs
+        label = self.decode.get(code, None if self.decode else code)
+        if label is None or (self.labels is not None and label not in self.labels):
+            raise _Unusable(unknown_label(code, label, self.decode, self.labels))
+        return label
+
+    def _number(self, value: object) -> float:
+        low, high = self.number or (-math.inf, math.inf)
+        if _is_null(value):
+            raise _Unusable(f"no number in column {self.target!r} (null)")
+        try:
+            if isinstance(value, bool) or not isinstance(value, int | float | str) or "_" in str(value):
+                raise ValueError
+            number = float(value)
+        except ValueError:
+            raise _Unusable(f"{shown(str(value))} is not a number") from None
+        if not (low <= number <= high and math.isfinite(number)):
+            raise _Unusable(f"{number} is not within {low} to {high}")
+        return number
+
+
+class _Unusable(Exception):
+    """The error that a row cannot be used, with the reason."""
+
+
+class _NotOurs(Exception):
+    """The signal that a row has a label which is not the task's."""
+
+
+def _is_null(value: object) -> bool:
+    """Return whether a cell is empty. A number that is not one (NaN) is what pandas writes for an empty cell."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _text(cells: Cells, column: str) -> str:
+    value = cells.get(column)
+    if _is_null(value):
+        raise _Unusable(f"no text in column {column!r} (null)")
+    if not isinstance(value, str):
+        what = "a nested value" if isinstance(value, list | tuple | dict) else f"the {_kind(value)} {text_of(value)}"
+        raise _Unusable(f"column {column!r} holds {what} instead of a text")
+    if not value.strip():
+        raise _Unusable("empty text")
+    return value
+
+
+def _code(cells: Cells, column: str) -> str:
+    """Return the label of a cell as a text."""
+    value = cells.get(column)
+    if _is_null(value) or value == "":
+        raise _Unusable(f"no label in column {column!r} (null)")
+    if isinstance(value, list | tuple | dict):
+        what = "an object" if isinstance(value, dict) else "a list"
+        raise _Unusable(f"column {column!r} holds {what} instead of one label")
+    return text_of(value)
+
+
+def _mark(cells: Cells, column: str) -> str:
+    """Return the cell of a column of 0 and 1, in which truth values are accepted too."""
+    value = cells.get(column)
+    return str(int(value)) if isinstance(value, bool) else _code(cells, column)
+
+
+def _codes(value: object, column: str, separator: str | None) -> list[str]:
+    """Return the labels of a cell of a multi-label task; an empty list or text means none of them."""
+    if isinstance(value, list | tuple):
+        if any(_is_null(item) or isinstance(item, list | tuple | dict) for item in value):
+            raise _Unusable(f"column {column!r} holds a list with a null or a nested value in it")
+        return [text_of(item) for item in value]
+    if _is_null(value):
+        return []  # an empty cell of an XLSX file; where the column holds lists, null is refused before
+    return [part for part in (part.strip() for part in text_of(value).split(separator)) if part]
+
+
+def _identifier(cells: Cells, column: str) -> str:
+    value = cells.get(column)
+    if _is_null(value) or isinstance(value, list | tuple | dict):
+        raise _Unusable(f"no identifier in column {column!r} ({'null' if _is_null(value) else 'a nested value'})")
+    return text_of(value)
+
+
+def _kind(value: object) -> str:
+    return {bool: "truth value", int: "number", float: "number"}.get(type(value), type(value).__name__)
+
+
+def open_table(path: Path, *, sheet: str | None = None, split: str | None = None) -> OpenTable:
+    """Open a table file by its ending, or a folder of `datasets.save_to_disk`.
+
+    Args:
+        path: The file or folder.
+        sheet: The sheet of an XLSX file; None if only one holds rows.
+        split: The split of a folder with several; None if it holds one.
+
+    Raises:
+        DataError: The file cannot be read as a whole: its format is unknown, it is damaged, empty or encrypted.
+    """
+    if path.is_dir():
+        return _open_folder(path, split)
+    suffix = path.suffix.lower()
+    try:
+        if path.stat().st_size == 0:
+            raise DataError(f"{path}: the file is empty")
+        if suffix in JSON_LINES:
+            return _of_rows(list(_json_lines(path)))
+        if suffix == ".json":
+            return _of_rows(list(_json_array(path)))
+        if suffix == ".parquet":
+            return _open_parquet(path)
+        if suffix == ".xlsx":
+            return _open_xlsx(path, sheet)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    raise DataError(f"{path}: the format {shown(suffix)} is unknown; use {', '.join(TABLE_SUFFIXES)}")
+
+
+Numbered = tuple[int, Cells | str]
+"""The number of a row, and its cells or the reason why they cannot be read."""
+
+
+def _of_rows(rows: list[Numbered]) -> OpenTable:
+    """Return a table that was read as a whole."""
+    columns = dict.fromkeys(name for _, cells in rows if not isinstance(cells, str) for name in cells)
+    return OpenTable(tuple(columns), lambda wanted: iter(rows))
+
+
+def _decoded(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        what = "UTF-16" if error.object.startswith((b"\xff\xfe", b"\xfe\xff")) else "not UTF-8 text"
+        raise DataError(f"{path}:{line}: the file is {what}; save it as UTF-8") from error
+
+
+def _json_lines(path: Path) -> Iterator[Numbered]:
+    content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    if not content.strip():
+        raise DataError(f"{path}: the file is empty")
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{path}:1: the file is UTF-16; save it as UTF-8")
+    for line, raw in enumerate(content.rstrip().split(b"\n"), start=1):  # JSON texts may hold other line separators
+        if not raw.strip():
+            yield line, "empty line"
+            continue
+        try:
+            yield line, _object(json.loads(raw.decode("utf-8"), object_pairs_hook=_pairs))
+        except UnicodeDecodeError as error:
+            yield line, f"not valid UTF-8 (byte {error.start + 1} of line {line})"
+        except RecursionError:
+            yield line, "not valid JSON: it is nested too deeply"
+        except ValueError as error:
+            yield line, f"not valid JSON: {error}"
+
+
+def _json_array(path: Path) -> Iterator[Numbered]:
+    """Yield the objects of a JSON list, each with the line that it begins on."""
+    content = _decoded(path)
+    decoder = json.JSONDecoder(object_pairs_hook=_pairs)
+    place, line, counted = _after_space(content, 0), 1, 0
+    if place == len(content):
+        raise DataError(f"{path}: the file is empty")
+    if content[place] != "[":
+        raise DataError(
+            f"{path}: the file is not a list of objects; write one, with pandas for example by "
+            "to_json(FILE, orient='records'), or write JSON lines into a file that ends with .jsonl"
+        )
+    place = _after_space(content, place + 1)
+    while content[place : place + 1] != "]":
+        line, counted = line + content.count("\n", counted, place), place
+        try:
+            value, place = decoder.raw_decode(content, place)
+        except RecursionError:
+            raise DataError(f"{path}:{line}: not valid JSON: it is nested too deeply") from None
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
+        except ValueError as error:  # a number of thousands of digits, or a name given twice
+            raise DataError(f"{path}:{line}: not valid JSON: {error}") from error
+        yield line, _object(value)
+        place = _after_space(content, place)
+        if content[place : place + 1] == ",":
+            place = _after_space(content, place + 1)
+        elif content[place : place + 1] != "]":
+            line = content.count("\n", 0, place) + 1
+            raise DataError(f"{path}:{line}: not valid JSON: a comma or the end of the list is missing")
+    if _after_space(content, place + 1) < len(content):
+        line = content.count("\n", 0, place) + 1
+        raise DataError(f"{path}:{line}: not valid JSON: something follows the end of the list")
+
+
+def _after_space(content: str, place: int) -> int:
+    while place < len(content) and content[place] in " \t\r\n":
+        place += 1
+    return place
+
+
+def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return a JSON object as a dict. Raise ValueError where it gives a name twice, which JSON does not forbid."""
+    cells = dict(pairs)
+    if len(cells) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{shown(next(n for n in names if names.count(n) > 1))} is given twice")
+    return cells
+
+
+def _object(value: object) -> Cells | str:
+    return value if isinstance(value, dict) else f"{shown(json.dumps(value), quote=False)} is not an object"
+
+
+def _open_parquet(path: Path) -> OpenTable:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        schema = file.schema_arrow
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as Parquet ({_first_line(error)}); write the file anew") from error
+    names = _class_names(schema.metadata or {})
+
+    def rows(wanted: Sequence[str]) -> Iterator[Numbered]:
+        line = 0
+        try:
+            for batch in file.iter_batches(columns=list(wanted)):
+                for cells in batch.to_pylist():
+                    line += 1
+                    yield line, _with_names(cells, names)
+        except (pyarrow.ArrowException, OSError, ValueError) as error:
+            raise DataError(f"{path}: damaged after row {line} ({_first_line(error)}); write the file anew") from error
+
+    return OpenTable(tuple(schema.names), rows, names)
+
+
+def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
+    """Return the names of the classes of each column that `datasets` declares as a class label in a schema."""
+    try:
+        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return {
+        column: feature["names"]
+        for column, feature in features.items()
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
+    }
+
+
+def _with_names(cells: dict[str, object], names: Mapping[str, Sequence[str]]) -> Cells:
+    """Return cells in which class numbers are replaced by names; -1 means no label in `datasets`."""
+    for column in names.keys() & cells.keys():
+        value = cells[column]
+        if isinstance(value, int):
+            cells[column] = names[column][value] if 0 <= value < len(names[column]) else None
+    return cells
+
+
+def _open_folder(path: Path, split: str | None) -> OpenTable:
+    data = load_folder(path)
+    if isinstance(data, Mapping):
+        if split is None and len(data) == 1:
+            (split,) = data
+        if split not in data:
+            wanted = "name one of them" if split is None else f"it has no split {shown(split)}"
+            raise DataError(f"{path}: the folder has the splits {listed(list(data))}; {wanted}")
+        data = data[split]
+    features: Mapping[str, Any] = data.features
+    names = {name: one.names for name, one in features.items() if type(one).__name__ == "ClassLabel" and one.names}
+
+    def rows(wanted: Sequence[str]) -> Iterator[Numbered]:
+        line = 0
+        for batch in data.select_columns(list(wanted)).iter(batch_size=1000):
+            for values in zip(*(batch[column] for column in wanted), strict=True):
+                line += 1
+                yield line, _with_names(dict(zip(wanted, values, strict=True)), names)
+
+    return OpenTable(tuple(features), rows, names)
+
+
+def load_folder(path: Path) -> Any:
+    """Return the data set of a folder of `datasets.save_to_disk`, or a mapping of its splits.
+
+    Raises:
+        DataError: The folder was not written by `save_to_disk`, or is damaged.
+    """
+    if not any((path / name).is_file() for name in ("dataset_dict.json", "dataset_info.json")):
+        raise DataError(
+            f"{path}: the folder was not written by save_to_disk of the datasets library; name a file in it, or such "
+            "a folder"
+        )
+    import datasets
+
+    try:
+        return datasets.load_from_disk(str(path))
+    except Exception as error:  # Arrow, JSON and the library's own errors
+        raise DataError(f"{path}: the folder cannot be read ({_first_line(error)}); save it anew") from error
+
+
+ENCRYPTED = b"\xd0\xcf\x11\xe0"
+"""The first bytes of the old format XLS, and of an XLSX file with a password."""
+
+
+def _open_xlsx(path: Path, sheet: str | None) -> OpenTable:
+    with path.open("rb") as file:
+        if file.read(4) == ENCRYPTED:
+            raise DataError(
+                f"{path}: the file has a password, or has the old format XLS; save it as XLSX without a password"
+            )
+    try:
+        import openpyxl
+    except ImportError:
+        raise UnavailableError(f"{path}: reading XLSX needs openpyxl: pip install openpyxl") from None
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        sheets = {one.title: one for one in book.worksheets}
+        for one in sheets.values():
+            one.reset_dimensions()  # programs write wrong ones
+        filled = [name for name, one in sheets.items() if any(_has_value(row) for row in one.iter_rows(max_row=9))]
+        if sheet is not None and sheet not in sheets:
+            raise DataError(f"{path}: the file has no sheet {shown(sheet)}, but {listed(list(sheets))}")
+        if sheet is None and len(filled) > 1:
+            raise DataError(f"{path}: the sheets {listed(filled)} hold rows; name one of them with --sheet")
+        if sheet is None and not filled:
+            raise DataError(f"{path}: the file is empty")
+        chosen = sheets[sheet if sheet is not None else filled[0]]
+        lines = [[cell for cell in row] for row in chosen.iter_rows(values_only=True)]  # noqa: C416 - of tuples
+    except DataError:
+        raise
+    except Exception as error:  # the library raises errors of zipfile, of XML parsers, KeyError …
+        raise DataError(f"{path}: cannot be read as XLSX ({_first_line(error)}); save the file anew") from error
+    return _of_lines(path, lines)
+
+
+def _of_lines(path: Path, lines: list[list[object]]) -> OpenTable:
+    """Return the table of a sheet, whose first line names the columns."""
+    while lines and all(_is_null(cell) for cell in lines[-1]):
+        lines.pop()
+    if len(lines) < 2:
+        raise DataError(f"{path}: the file has no rows")
+    header = ["" if _is_null(cell) else str(cell) for cell in lines[0]]
+
+    def rows(wanted: Sequence[str]) -> Iterator[Numbered]:
+        places = [(name, header.index(name)) for name in wanted]
+        for line, cells in enumerate(lines[1:], start=2):
+            if all(_is_null(cell) for cell in cells):
+                yield line, "empty row"
+            else:
+                yield line, {name: cells[place] if place < len(cells) else None for name, place in places}
+
+    return OpenTable(tuple(name for name in header if name), rows)
+
+
+def _has_value(row: Sequence[Any]) -> bool:
+    return any(not _is_null(cell.value) for cell in row)
+
+
+def _first_line(error: BaseException) -> str:
+    text = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return shown(text, quote=False, most=160)

@@ -1,0 +1,427 @@
+"""Task files: everything that a `Task` declares, written down in TOML instead of Python.
+
+    title = "Complaints of a shop"
+    languages = ["en"]
+    kind = "multiclass"
+    labels = ["billing", "delivery", "quality"]
+    licence = "CC BY 4.0"
+
+    [files]
+    train = "complaints.csv"
+    test = { path = "complaints-2024.csv", label = "final_category" }
+    dev = { holdout = "20%" }
+
+    [columns]
+    text = "complaint"
+    label = "category"
+
+`alue-bench new-task FILE` writes such a file for a data file, and `--task ./complaints.task.toml` reads it. A plugin
+that ships one returns `read_task_file(path)` from its hook `alue_bench_tasks`.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from alue_bench.contract.errors import UsageError
+from alue_bench.contract.formats import Delimited, Reader, shown
+from alue_bench.contract.tables import TABLE_SUFFIXES, Table
+from alue_bench.contract.task import NAME, DataFile, HeldOut, Labels, Splits, Submission, TargetKind, Task
+
+ENDING = ".task.toml"
+"""The usual ending of a task file's name."""
+HUB = "hub:"
+"""The beginning of a path that is no file, but a data set of the hub: hub:owner/name[@revision][/config]."""
+DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
+"""The files that `Delimited` reads, by ending, with what parts their columns."""
+SPLITS = ("train", "dev", "test", "submission")
+NOT_STATED = "not stated"
+"""The text in the place of a licence, source or citation that a task file leaves out."""
+
+KeyPath = tuple[str, ...]
+"""The keys that lead to a value, outermost first, such as ("files", "dev", "holdout")."""
+
+
+@dataclass(frozen=True)
+class _Key:
+    """The kind of value that a key of a task file may hold."""
+
+    wanted: str
+    """The kind of value in words, as "it must be …" goes on."""
+    fits: Callable[[object], bool]
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_column(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _is_table_of_texts(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
+
+
+TEXT = _Key("a text", _is_text)
+TEXTS = _Key("a list of texts", _are_texts)
+NUMBER = _Key("a number", _is_number)
+WHOLE = _Key("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool))
+TRUTH = _Key("true or false", lambda value: isinstance(value, bool))
+COLUMN = _Key("the name of a column, or its position from 0", _is_column)
+TABLE = _Key("a table", lambda value: isinstance(value, dict))
+TABLE_OF_TEXTS = _Key("a table of texts", _is_table_of_texts)
+SHARE = _Key("a share such as 20%", lambda value: _is_text(value) or _is_number(value))
+
+COLUMNS: Mapping[str, _Key] = {
+    "text": COLUMN,
+    "pair": COLUMN,
+    "label": _Key("a column, or a list of columns of 0 and 1", lambda value: _is_column(value) or _are_texts(value)),
+    "id": COLUMN,
+    "separator": TEXT,
+    "decode": TABLE_OF_TEXTS,
+    "ignore": TEXTS,
+}
+"""The keys that say what stands in which column."""
+FORMAT: Mapping[str, _Key] = {
+    "delimiter": TEXT, "quoted": TRUTH, "header": TRUTH, "width": WHOLE, "sheet": TEXT, "split": TEXT,
+}  # fmt: skip
+"""The keys that say how a file is read."""
+FILE: Mapping[str, _Key] = {"path": TEXT, "holdout": SHARE, "seed": WHOLE, **COLUMNS, **FORMAT}
+"""The keys of a file that has a table of its own, instead of a path."""
+SUBMISSION: Mapping[str, _Key] = {
+    "file": TEXT, "header": TEXTS, "id": TEXT, "encode": TABLE_OF_TEXTS, "leaderboard": TEXT,
+}  # fmt: skip
+KINDS = tuple(str(kind) for kind in TargetKind)
+TOP: Mapping[str, _Key] = {
+    "name": TEXT,
+    "title": TEXT,
+    "languages": TEXTS,
+    "kind": _Key(f"{', '.join(KINDS[:-1])} or {KINDS[-1]}", lambda value: value in KINDS),
+    "labels": TEXTS,
+    "threshold": NUMBER,
+    "minimum": NUMBER,
+    "maximum": NUMBER,
+    "metric": TEXT,
+    "official_metric": TEXT,
+    "protocol": TEXT,
+    "source": TEXT,
+    "licence": TEXT,
+    "citation": TEXT,
+    "trained_on": TEXT,
+    "sample": TEXT,
+    "files": TABLE,
+    "columns": TABLE,
+    "format": TABLE,
+    "label_map": TABLE_OF_TEXTS,
+    "defaults": TABLE,
+    "submission": TABLE,
+}
+"""The keys of a task file."""
+TABLES: Mapping[str, Mapping[str, _Key]] = {"columns": COLUMNS, "format": FORMAT, "submission": SUBMISSION}
+
+
+@dataclass(frozen=True)
+class TaskFile:
+    """The checked content of a task file."""
+
+    path: Path
+    content: Mapping[str, Any]
+    text: str
+    """The text of the file, in which the lines of keys are looked up."""
+
+    def refuse(self, problem: str, *keys: str) -> UsageError:
+        """Return the error for a value, which names the file and the line of the last of these keys."""
+        return UsageError(f"{self.path}:{line_of(self.text, keys)}: {problem}")
+
+    def task(self) -> Task:
+        """Return the task that the file declares. Raise UsageError, naming the file, if it declares none."""
+        try:
+            return task_of(self.content, name=name_of(self.path.name), folder=self.path.parent)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"{self.path}: {error}") from error
+
+
+def read_task_file(path: Path) -> Task:
+    """Return the task that a task file declares.
+
+    The paths of its files are relative to the data folder, where `alue-bench data add` puts them. If the task is given
+    by `--task FILE` instead of a plugin, they are relative to the task file.
+
+    Args:
+        path: The TOML file.
+
+    Raises:
+        UsageError: The file cannot be read, a key is unknown or missing, or a value is wrong; names file and line.
+    """
+    return load_task_file(path).task()
+
+
+def load_task_file(path: Path) -> TaskFile:
+    """Read and check a task file; see `read_task_file`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"task file {path} cannot be read: {error}") from error
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r"at line (\d+)", str(error))
+        raise UsageError(f"{path}:{line.group(1) if line else 1}: not valid TOML: {error}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets within brackets
+        raise UsageError(f"{path}: cannot be read as TOML: {error}") from error
+    file = TaskFile(path, content, text)
+    _check(file, content, TOP)
+    for name, keys in TABLES.items():
+        _check(file, content.get(name, {}), keys, name)
+    for split, given in content.get("files", {}).items():
+        if split not in SPLITS:
+            raise file.refuse(f"unknown file {shown(split)}; known are {', '.join(SPLITS)}", "files", split)
+        if isinstance(given, dict):
+            _check(file, given, FILE, "files", split)
+            if ("path" in given) == ("holdout" in given):
+                raise file.refuse(f"{split} needs either a path or a holdout, and not both", "files", split)
+            if "holdout" in given and (problem := share_problem(given["holdout"])):
+                raise file.refuse(f"holdout {problem}", "files", split, "holdout")
+        elif not isinstance(given, str):
+            raise file.refuse(f"{split} is {given!r:.60}; it must be a path or a table", "files", split)
+    for needed, where in (("kind", content), ("files", content)):
+        if needed not in where:
+            raise UsageError(f"{path}: the key {needed} is missing")
+    return file
+
+
+def _check(file: TaskFile, content: Mapping[str, object], keys: Mapping[str, _Key], *within: str) -> None:
+    """Raise UsageError for the first key that is unknown or holds a wrong value."""
+    for key, value in content.items():
+        if key not in keys:
+            raise file.refuse(f"unknown key {shown(key)}; known are {', '.join(keys)}", *within, key)
+        if not keys[key].fits(value):
+            seen = shown(repr(value), quote=False)
+            raise file.refuse(f"{key} is {seen}; it must be {keys[key].wanted}", *within, key)
+
+
+def line_of(text: str, keys: KeyPath) -> int:
+    """Return the number of the line that gives the last of these keys, from 1."""
+    start = 0
+    for key in keys:
+        quoted = rf"[\"']?{re.escape(key)}[\"']?"
+        pattern = rf"^\s*\[+\s*(?:[\w\"'-]+\.)*{quoted}\s*\]|(?:^|[{{,.])\s*{quoted}\s*[=.]"
+        if where := re.compile(pattern, flags=re.MULTILINE).search(text, start):
+            start = where.end() - 1
+    return text.count("\n", 0, start) + 1
+
+
+def name_of(file_name: str) -> str:
+    """Return the name of a task that is given by a file: the file's stem in lower case, with hyphens for other signs.
+
+    If no letter or digit of ASCII is left, the name is "task" and a digest of the file's name.
+    """
+    stem = file_name.removesuffix(ENDING) if file_name.endswith(ENDING) else PurePosixPath(file_name).stem
+    name = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("._-")
+    if NAME.fullmatch(name):
+        return name[:100]
+    import hashlib
+
+    return f"task-{hashlib.sha256(stem.encode(errors='surrogatepass')).hexdigest()[:6]}"
+
+
+def share_problem(given: object) -> str | None:
+    """Return what is wrong with a share of held-out rows, to be read after its name; None where nothing is."""
+    try:
+        share = share_of(given)
+    except ValueError:
+        return f"is {shown(str(given))}; say it as 20%"
+    if not 0 < share <= 0.5:
+        return f"is {shown(str(given), quote=False)}; it must be above 0 and at most 50%"
+    return None
+
+
+def share_of(given: object) -> float:
+    """Return the share that "20%" or 0.2 stands for. Raise ValueError where it is neither."""
+    if isinstance(given, str):
+        match = re.fullmatch(r"\s*(\d{1,3}(?:\.\d{1,9})?)\s*(%?)\s*", given, re.ASCII)
+        if match is None:
+            raise ValueError(given)
+        return float(match[1]) / (100 if match[2] else 1)
+    if not isinstance(given, int | float):
+        raise ValueError(given)
+    return float(given)
+
+
+def percent_of(given: object) -> str:
+    """Return a share in words, such as "20%" for 0.2."""
+    return f"{100 * share_of(given):.4g}%"
+
+
+def task_of(content: Mapping[str, Any], *, name: str, folder: Path) -> Task:
+    """Return the task that the content of a task file declares.
+
+    Args:
+        content: The keys and values; their types are right.
+        name: The task's name, unless the content gives one.
+        folder: The folder that `sample` is relative to.
+
+    Raises:
+        TypeError, ValueError: A value is wrong, or contradicts another one.
+    """
+    files = content["files"]
+    common = {**content.get("columns", {}), **content.get("format", {})}
+    parts: dict[str, Any] = {split: _part(split, given, common) for split, given in files.items()}
+    if "trained_on" not in content and "test" not in parts:
+        raise ValueError('files has no test; name a file, or hold rows out: test = { holdout = "20%" }')
+    name = content.get("name", name)
+    submission = content.get("submission")
+    return Task(
+        name=name,
+        title=content.get("title") or name,
+        languages=tuple(content.get("languages", ("und",))),
+        labels=_labels(content),
+        splits=Splits(**parts, protocol=content.get("protocol") or protocol_of(content)),
+        source=content.get("source") or NOT_STATED,
+        licence=content.get("licence") or NOT_STATED,
+        citation=content.get("citation") or NOT_STATED,
+        primary=content.get("metric", ""),
+        official_metric=content.get("official_metric", ""),
+        trained_on=content.get("trained_on"),
+        label_map={theirs: own or None for theirs, own in content.get("label_map", {}).items()},
+        defaults=content.get("defaults", {}),
+        submission=Submission(**_submission(submission)) if submission else None,
+        sample=folder / content["sample"] if "sample" in content else None,
+    )
+
+
+def _labels(content: Mapping[str, Any]) -> Labels:
+    kind, names = TargetKind(content["kind"]), tuple(content.get("labels", ()))
+    if kind is TargetKind.REGRESSION:
+        bounds = [content.get(bound) for bound in ("minimum", "maximum")]
+        if None in bounds:
+            raise ValueError("a regression needs minimum and maximum, the range of its numbers")
+        if names:
+            raise ValueError("a regression has no labels; leave them out")
+        return Labels.regression(*map(float, bounds))  # type: ignore[arg-type]
+    if kind is TargetKind.MULTILABEL:
+        return Labels.multilabel(*names, threshold=content.get("threshold", 0.5))
+    return Labels(kind, names)
+
+
+def _submission(given: Mapping[str, Any]) -> dict[str, Any]:
+    if "file" not in given:
+        raise ValueError('submission names no file, such as file = "complaints.tsv"')
+    return {**given, "header": tuple(given.get("header", ())), "id": given.get("id") or None}
+
+
+def _part(split: str, given: str | Mapping[str, Any], common: Mapping[str, Any]) -> DataFile | HeldOut:
+    """Return the file or held-out part that stands in `files` for a split."""
+    own: Mapping[str, Any] = {"path": given} if isinstance(given, str) else given
+    if "holdout" in own:
+        if split not in ("dev", "test"):
+            raise ValueError(f"{split} cannot be held out; name a file")
+        return HeldOut(share_of(own["holdout"]), **({"seed": own["seed"]} if "seed" in own else {}))
+    foreign = _foreign(own["path"], {**common, **own})
+    reading = {key: value for key, value in common.items() if key not in foreign}
+    reading |= {key: value for key, value in own.items() if key != "path"}
+    if split == "submission" and "label" not in own:
+        reading.pop("label", None)
+    return DataFile(own["path"], reader_of(own["path"], reading))
+
+
+def reader_of(path: str, reading: Mapping[str, Any]) -> Reader:
+    """Return the reader of a file by its ending, with the columns and options of a task file.
+
+    Raises:
+        ValueError: The ending is unknown, no text column is named, or an option does not belong to the format.
+    """
+    if "text" not in reading:
+        raise ValueError(f'file {path!r} has no text; name its column: text = "COLUMN" in [columns]')
+    target = reading.get("label")
+    fields = {
+        "text": reading["text"],
+        "text_pair": reading.get("pair"),
+        "target": tuple(target) if isinstance(target, list) else target,
+        "id": reading.get("id"),
+        "separator": reading.get("separator"),
+        "decode": reading.get("decode", {}),
+        "ignore": frozenset(reading.get("ignore", ())),
+    }
+    suffix = _suffix(path)
+    if wrong := next((key for key in _foreign(path, reading) if key in reading), None):
+        raise ValueError(f"file {path!r}: {wrong} says nothing about a file of this format; leave it out")
+    if _is_delimited(path, reading):
+        delimiter = reading.get("delimiter", DELIMITERS.get(suffix, ","))
+        quoted, header = reading.get("quoted", delimiter != "\t"), reading.get("header", True)
+        return Delimited(**fields, delimiter=delimiter, quoted=quoted, header=header, columns=reading.get("width"))
+    if suffix and suffix not in TABLE_SUFFIXES:
+        raise ValueError(unknown_ending(path))
+    if by_place := next((value for value in fields.values() if isinstance(value, int)), None):
+        raise ValueError(f"file {path!r}: columns of this format have names; {by_place} is none")
+    return Table(**fields, sheet=reading.get("sheet"), split=reading.get("split"))
+
+
+def unknown_ending(path: str) -> str:
+    """Return the sentence for a file whose ending is none of those that are read."""
+    suffix = PurePosixPath(path).suffix.lower()
+    known = f"use {', '.join([*DELIMITERS, *TABLE_SUFFIXES])}, a folder of save_to_disk, or hub:owner/name"
+    if suffix in (".gz", ".zip", ".bz2", ".xz", ".zst"):
+        return f"file {path!r} is compressed; unpack it first"
+    if suffix in (".xls", ".ods"):
+        return f"file {path!r} has the format {suffix}, which is not read; save it as XLSX or CSV"
+    return f"file {path!r} has the ending {suffix or 'of no format'}, which is not known; {known}"
+
+
+def _suffix(path: str) -> str:
+    """Return the ending of a file's name in lower case; empty for a folder or a data set of the hub."""
+    return "" if path.startswith(HUB) else PurePosixPath(path).suffix.lower()
+
+
+def _is_delimited(path: str, reading: Mapping[str, Any]) -> bool:
+    """Return whether a file is read as CSV or TSV: by its ending, or by a delimiter where the ending says nothing."""
+    suffix = _suffix(path)
+    return suffix in DELIMITERS or (suffix not in ("", *TABLE_SUFFIXES) and "delimiter" in reading)
+
+
+def _foreign(path: str, reading: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the keys of the format that say nothing about a file of this one."""
+    return ("sheet", "split") if _is_delimited(path, reading) else ("delimiter", "quoted", "header", "width")
+
+
+def protocol_of(content: Mapping[str, Any]) -> str:
+    """Return a sentence about the origin of the splits, for readers of a result.
+
+    It names files without their folders, and says that test rows are drawn before dev rows.
+    """
+    files, said = content["files"], []
+    train = files.get("train")
+    if train is not None:
+        said.append(f"train: {_file_said(train)}")
+    rest = ""
+    for split in ("test", "dev"):
+        given = files.get(split)
+        if isinstance(given, Mapping) and "holdout" in given:
+            said.append(f"{split}: {percent_of(given['holdout'])} of its{rest} rows, held out")
+            rest = " other"
+        elif given is not None:
+            said.append(f"{split}: {_file_said(given)}")
+    by_label = content["kind"] in (TargetKind.BINARY, TargetKind.MULTICLASS)
+    how = f", {'stratified by label' if by_label else 'drawn at random'}, repeated texts together" if rest else ""
+    return "; ".join(said) + how
+
+
+def _file_said(given: str | Mapping[str, Any]) -> str:
+    path = given if isinstance(given, str) else given["path"]
+    name = path if path.startswith(HUB) else PurePosixPath(path).name
+    split = "" if isinstance(given, str) or "split" not in given else f" ({given['split']})"
+    return f"{name}{split}"

@@ -1,0 +1,126 @@
+"""The columns of a data file: which one holds the text, the second text, the label and the identifier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from alue_bench.contract.errors import DataError
+from alue_bench.contract.formats import listed, missing_column, shown
+from alue_bench.data.file_task.options import FileOptions
+
+TEXTS = (
+    "text", "texts", "sentence", "tweet", "content", "comment", "review", "message", "document", "utterance",
+    "النص", "نص", "التغريدة", "تغريدة", "الجملة", "التعليق",
+)  # fmt: skip
+"""The usual names of a column of single texts."""
+PAIRS = (
+    ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text_a", "text_b"),
+    ("text1", "text2"), ("sentence_a", "sentence_b"), ("query", "passage"), ("question", "sentence"),
+)  # fmt: skip
+"""The usual names of the two columns of a pair of texts."""
+LABELS = (
+    "label", "labels", "class", "category", "target", "sentiment", "emotion", "topic", "intent", "dialect",
+    "gold_label", "التصنيف", "الفئة", "الصنف",
+)  # fmt: skip
+"""The usual names of a column of labels."""
+IDS = ("id", "idx", "guid", "uid", "example_id", "الرقم")
+"""The usual names of a column of identifiers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """The columns of a task's rows, by their names in the file."""
+
+    text: str
+    pair: str | None
+    labels: tuple[str, ...]
+    """The column of the label, or the columns of 0 and 1, one for each label."""
+    id: str | None
+    guessed: tuple[str, ...] = ()
+    """The purposes whose column was guessed by its name, such as "text"."""
+
+    def without_id(self) -> Columns:
+        """Return the columns without the guessed identifier."""
+        return replace(self, id=None, guessed=tuple(one for one in self.guessed if one != "id"))
+
+    def describe(self, all_columns: Sequence[str]) -> str:
+        """Return a sentence about the columns, with those that are not read."""
+        named: dict[str, list[str | None]] = {
+            "text": [self.text], "pair": [self.pair], "label": [*self.labels], "id": [self.id],
+        }  # fmt: skip
+        said = [
+            f"{purpose} = {', '.join(shown(str(name), quote=False) for name in names)}"
+            + (" (guessed)" if purpose in self.guessed else "")
+            for purpose, names in named.items()
+            if names != [None]
+        ]
+        used = {self.text, self.pair, self.id, *self.labels}
+        others = [shown(name, quote=False) for name in all_columns if name not in used]
+        return f"columns: {'; '.join(said)}" + (f"; not read: {listed(others)}" if others else "")
+
+
+def chosen_columns(path: Path, columns: Sequence[str], options: FileOptions) -> Columns:
+    """Return the columns that the options name, and guess the others by their names.
+
+    Raises:
+        DataError: A named column is missing, or none or several columns have a usual name.
+    """
+    for name in (options.text, options.pair, options.id, *options.label):
+        if name is not None and name not in columns:
+            raise DataError(f"{path}: {missing_column(name, columns)}")
+    guessed: list[str] = []
+    named = [name for name in (options.text, options.pair, options.id, *options.label) if name is not None]
+    free = [name for name in columns if name not in named]
+    text, pair = options.text, options.pair
+    if text is None:
+        text, other = _guessed_texts(path, free, alone=pair is not None)
+        guessed.append("text")
+        if other is not None:
+            pair = other
+            guessed.append("pair")
+    labels = options.label
+    if not labels:
+        labels = (_guessed_label(path, [name for name in free if name not in (text, pair)]),)
+        guessed.append("label")
+    identifier = options.id
+    if identifier is None and len(matches := _named(IDS, free)) == 1:
+        (identifier,) = matches
+        guessed.append("id")
+    return Columns(text=text, pair=pair, labels=labels, id=identifier, guessed=tuple(guessed))
+
+
+def _plain(name: str) -> str:
+    return name.strip().casefold()
+
+
+def _named(usual: Iterable[str], columns: Sequence[str]) -> list[str]:
+    """Return the columns that have one of the usual names."""
+    return [name for name in dict.fromkeys(columns) if _plain(name) in usual]
+
+
+def _guessed_texts(path: Path, columns: Sequence[str], *, alone: bool) -> tuple[str, str | None]:
+    by_name = {_plain(name): name for name in columns}
+    pairs = [] if alone else [(by_name[a], by_name[b]) for a, b in PAIRS if a in by_name and b in by_name]
+    in_pairs = {name for pair in pairs for name in pair}
+    single = [name for name in _named(TEXTS, columns) if name not in in_pairs]
+    if len(pairs) == 1 and not single:
+        return pairs[0]
+    if len(single) == 1 and not pairs:
+        return single[0], None
+    raise DataError(_ask(path, columns, [*(" and ".join(pair) for pair in pairs), *single], "the text", "--text"))
+
+
+def _guessed_label(path: Path, columns: Sequence[str]) -> str:
+    found = _named(LABELS, columns)
+    if len(found) != 1:
+        raise DataError(_ask(path, columns, found, "the label", "--label"))
+    return found[0]
+
+
+def _ask(path: Path, columns: Sequence[str], found: Sequence[str], what: str, flag: str) -> str:
+    names = listed([shown(name, quote=False) for name in (found or columns)], most=30)
+    if found:
+        return f"{path}: several columns may hold {what}: {names}; name it with {flag} COLUMN"
+    return f"{path}: no column has a usual name for {what}; name it with {flag} COLUMN, one of {names}"

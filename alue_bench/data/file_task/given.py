@@ -1,0 +1,162 @@
+"""Tasks that the user gives as a data file or a task file, instead of naming one that a plugin declares."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alue_bench.contract.errors import DataError, UsageError
+from alue_bench.contract.formats import shown
+from alue_bench.contract.options import options_of
+from alue_bench.contract.task import Task
+from alue_bench.contract.task_file import ENDING, HUB, load_task_file, name_of, task_of
+from alue_bench.data.file_task.inference import Inferred, infer
+from alue_bench.data.file_task.options import FileOptions
+from alue_bench.data.hub_data import HubData
+from alue_bench.data.location import DataFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenTask:
+    """A task that the user gives as a file."""
+
+    task: Task
+    folder: Path
+    """The absolute path of the folder that the paths of the task's files are relative to."""
+    origin: str
+    """The file as the user gave it."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The options of `alue-bench run` that give the task again, with absolute paths."""
+    notes: tuple[str, ...] = ()
+    """Sentences about what was inferred from the data."""
+
+    @property
+    def files(self) -> DataFolder:
+        """The folder of the task's files."""
+        return DataFolder(self.folder, "real", self.options)
+
+
+def is_task_file(name: str) -> bool:
+    """Return whether a value of `--task` is a task file's path and not a task's name."""
+    return name.endswith(".toml")
+
+
+def from_file(options: FileOptions) -> GivenTask:
+    """Return the task of a data file. Raises the errors of `infer`."""
+    return from_content(infer(options), options)
+
+
+def name_of_file(given: str) -> str:
+    """Return the name of the task that a data file or hub data set gives."""
+    return name_of(HubData.read(given).name.rpartition("/")[2] if given.startswith(HUB) else Path(given).name)
+
+
+def from_content(inferred: Inferred, options: FileOptions) -> GivenTask:
+    """Return the task that was inferred from a data file. Raise DataError where there can be no such task."""
+    given = str(options.file)
+    content, folder = rebased(inferred.content, Path.cwd())
+    try:
+        task = task_of(content, name=name_of_file(given), folder=folder)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{given}: {error}") from error
+    return GivenTask(task=task, folder=folder, origin=given, options=_options_again(options), notes=inferred.notes)
+
+
+def _options_again(options: FileOptions) -> dict[str, Any]:
+    again: dict[str, Any] = {}
+    for declared in options_of(FileOptions).values():
+        value = getattr(options, declared.field)
+        if value in (None, ()):
+            continue
+        if declared.name in ("file", "dev", "test") and not value.startswith(HUB):
+            value = os.path.abspath(Path(value).expanduser())
+        again[declared.name] = list(value) if isinstance(value, tuple) else value
+    return again
+
+
+def from_task_file(given: str) -> GivenTask:
+    """Return the task of a task file. Raise UsageError where it cannot be read or is wrong."""
+    path = Path(given).expanduser()
+    file = load_task_file(path)
+    content, folder = rebased(file.content, path.parent.absolute())
+    try:
+        task = task_of(content, name=name_of(path.name), folder=path.parent.absolute())
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{path}: {error}") from error
+    labels = f"{len(task.labels.names)} labels" if task.labels.names else "a number"
+    note = f"{path.name}: {task.labels.kind}, {labels}; splits: {task.splits.protocol}"
+    return GivenTask(task=task, folder=folder, origin=given, options={"task": os.path.abspath(path)}, notes=(note,))
+
+
+def rebased(content: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], Path]:
+    """Return the content of a task file with paths below one folder, and that folder.
+
+    Args:
+        content: The content. Its paths are absolute or relative to `folder`.
+        folder: An absolute path.
+
+    Raises:
+        UsageError: The files lie on different drives.
+    """
+    paths = {split: _path_of(given) for split, given in content["files"].items()}
+    absolute = {
+        split: os.path.normpath(folder / Path(path).expanduser())
+        for split, path in paths.items()
+        if path is not None and not path.startswith(HUB)
+    }
+    if not absolute:
+        return dict(content), folder
+    try:
+        common = Path(os.path.commonpath([os.path.dirname(path) for path in absolute.values()]))
+    except ValueError:
+        raise UsageError(f"{' and '.join(absolute.values())} lie on different drives; put them on one") from None
+    files = dict(content["files"])
+    for split, path in absolute.items():
+        relative = Path(path).relative_to(common).as_posix()
+        files[split] = relative if isinstance(files[split], str) else {**files[split], "path": relative}
+    return {**content, "files": files}, common
+
+
+def _path_of(given: str | Mapping[str, Any]) -> str | None:
+    return given if isinstance(given, str) else given.get("path")
+
+
+def given_tasks(names: Sequence[str], options: FileOptions) -> tuple[tuple[str, ...], tuple[GivenTask, ...]]:
+    """Return the names of the tasks that the user asks for, and those among them that are given as files.
+
+    Args:
+        names: The values of `--task`: names, and paths of task files.
+        options: The data file, if there is one.
+
+    Raises:
+        UsageError: Two files give a task of the same name; or the errors of `from_file` and `from_task_file`.
+    """
+    given: list[GivenTask] = []
+    asked: list[str] = []
+    for name in dict.fromkeys(names):
+        if is_task_file(name):
+            given.append(from_task_file(name))
+            asked.append(given[-1].task.name)
+        elif name.endswith((".csv", ".tsv", ".jsonl", ".json", ".parquet", ".xlsx")) or name.startswith(HUB):
+            raise UsageError(f"--task {shown(name, quote=False)} is a data file; name it with --file")
+        else:
+            asked.append(name)
+    if options.file is not None:
+        given.append(from_file(options))
+        asked.append(given[-1].task.name)
+    _check_names_differ(given)
+    return tuple(asked), tuple(given)
+
+
+def _check_names_differ(given: Iterable[GivenTask]) -> None:
+    seen: dict[str, GivenTask] = {}
+    for one in given:
+        other = seen.setdefault(one.task.name, one)
+        if other is not one:
+            raise UsageError(
+                f"{other.origin} and {one.origin} both give a task {one.task.name!r}; name one of them otherwise: "
+                f'name = "…" in a task file (*{ENDING})'
+            )

@@ -1,0 +1,303 @@
+"""The content of a task file, inferred from a data file and the options that describe it."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from alue_bench.contract.errors import DataError, UsageError
+from alue_bench.contract.formats import BadRow, Example, header_of, listed, missing_column, shown
+from alue_bench.contract.tables import TABLE_SUFFIXES, OpenTable, load_folder, open_table
+from alue_bench.contract.task_file import DELIMITERS, HUB, protocol_of, reader_of, unknown_ending
+from alue_bench.data.file_task.columns import Columns, chosen_columns
+from alue_bench.data.file_task.labels import Labelled, LabelSpace, check_enough_rows, decoding_of, inferred_labels
+from alue_bench.data.file_task.options import DEFAULT_HOLDOUT, FileOptions
+from alue_bench.data.hub_data import HubData
+from alue_bench.data.verification import SNIFFED, is_text, label_counts, place
+
+DEV_SPLITS, TEST_SPLITS = ("validation", "dev", "valid", "val"), ("test",)
+"""The usual names of the dev and test splits of a data set with splits."""
+Reading = dict[str, Any]
+"""The keys of a task file that say how one file is read."""
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """The content of a task file, with sentences about what was inferred."""
+
+    content: dict[str, Any]
+    """The keys and values. Paths of files are as the user gave them."""
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A data file that was opened: where it lies, how it is read, and which columns it has."""
+
+    given: str
+    """The path or hub reference as the user gave it."""
+    path: Path
+    columns: tuple[str, ...]
+    reading: Reading = field(default_factory=dict)
+    """The keys that its format needs: delimiter, quoted, sheet, split."""
+    classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    splits: tuple[str, ...] = ()
+    """The splits of a folder or hub data set that has several."""
+
+    def reader(self, columns: Columns, options: FileOptions) -> Any:
+        """Return the reader of the file, which permits any label."""
+        path = self.given if self.given.startswith(HUB) else str(self.path)
+        reading = {**self.reading, **_named(columns, options)}
+        try:
+            return reader_of(path, reading)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"{self.given}: {error}") from error
+
+    def labelled(self, columns: Columns, options: FileOptions) -> Labelled:
+        """Return the usable rows of the file. Raise DataError where there are none, naming the first bad ones."""
+        rows = list(self.reader(columns, options)(self.path))
+        has_lines = _has_lines(self.path)
+        examples = [row for row in rows if isinstance(row, Example) and _has_label(row)]
+        if not examples:
+            bad = [row for row in rows if isinstance(row, BadRow)]
+            reasons = "; ".join(f"{place(self.path, row.line, has_lines=has_lines)}: {row.reason}" for row in bad[:3])
+            raise DataError(reasons or f"{self.path}: no row is left")
+        return Labelled(self.path, examples, has_lines, columns.labels)
+
+
+def _has_lines(path: Path) -> bool:
+    """Return whether the rows of a file are lines."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return is_text(file.read(SNIFFED))
+
+
+def _has_label(row: Example) -> bool:
+    """Return whether a row has a label; the empty cell of a CSV file is none, and is reported when the task is read."""
+    return isinstance(row.target, tuple) or bool(str(row.target).strip())
+
+
+def _named(columns: Columns, options: FileOptions) -> Reading:
+    """Return the keys that say what stands in which column."""
+    label: str | list[str] = list(columns.labels) if len(columns.labels) > 1 else columns.labels[0]
+    named = {
+        "text": columns.text, "pair": columns.pair, "label": label, "id": columns.id,
+        "separator": options.label_separator, "ignore": list(options.ignore) or None,
+    }  # fmt: skip
+    return {key: value for key, value in named.items() if value is not None}
+
+
+def infer(options: FileOptions) -> Inferred:
+    """Infer what a task file would say about a data file.
+
+    Args:
+        options: The file, and what the user says about it.
+
+    Raises:
+        UsageError: There is no such file, or two options contradict each other.
+        DataError: The file cannot be read, a column cannot be guessed, or the labels are ambiguous.
+        UnavailableError: A hub data set cannot be loaded.
+    """
+    if options.file is None:
+        raise UsageError("no data file is named; name one with --file")
+    train = _opened(options.file, "--file", options, split="train")
+    columns = chosen_columns(train.path, train.columns, options)
+    rows = train.labelled(columns, options)
+    if repeated := _repeated_ids(rows, columns):
+        if options.id is not None:
+            raise DataError(repeated)
+        columns = columns.without_id()
+        rows = train.labelled(columns, options)
+    space = inferred_labels(rows, options, train.classes.get(columns.labels[0], ()))
+    others, notes = _other_files(train, columns, options)
+    if "id" in columns.guessed and any(columns.id not in source.columns for source in others.values()):
+        columns = columns.without_id()
+    read = {split: source.labelled(columns, options) for split, source in others.items()}
+    parts = [split for split in ("test", "dev") if split not in others]
+    check_enough_rows(rows, space, len(parts))
+    space = _covering(space, read.values())
+    files: dict[str, Any] = {"train": _entry(train, space.decode)}
+    for split, source in others.items():
+        files[split] = _entry(source, decoding_of(read[split], space))
+    for split in parts:
+        files[split] = {"holdout": options.holdout or DEFAULT_HOLDOUT}
+    content = {
+        "title": _title(options.file),
+        "languages": ["und"],
+        "kind": str(space.kind),
+        **({"labels": list(space.names)} if space.names else {}),
+        **({"minimum": space.range[0], "maximum": space.range[1]} if space.range else {}),
+        "source": _title(options.file),
+        "files": {split: files[split] for split in ("train", "dev", "test")},
+        "columns": _named(columns, options),
+    }
+    said = [
+        f"{_title(options.file)}: {len(rows.examples)} rows{_format_said(train)}; {columns.describe(train.columns)}",
+        f"{_kind_said(space, rows, options)}",
+        *space.notes,
+        f"splits: {protocol_of(content)}",
+        *notes,
+        *_repeats_said(rows, read, parts),
+    ]
+    return Inferred(content, tuple(said))
+
+
+def _opened(given: str, flag: str, options: FileOptions, *, split: str) -> _Source:
+    """Open a data file as far as its columns."""
+    if given.startswith(HUB):
+        return _opened_folder(given, HubData.read(given).fetch(), split)
+    path = Path(given).expanduser()
+    if path.is_dir():
+        return _opened_folder(given, path, split)
+    if not path.exists():
+        raise UsageError(f"{flag} {shown(given, quote=False)}: there is no such file{_near(path)}")
+    suffix = path.suffix.lower()
+    if suffix in DELIMITERS:
+        names, delimiter, has_marks = header_of(path, None if suffix == ".csv" else DELIMITERS[suffix])
+        reading: Reading = {"delimiter": delimiter, "quoted": suffix == ".csv" or has_marks}
+        return _Source(given, path, tuple(names), reading)
+    if suffix not in TABLE_SUFFIXES:
+        raise UsageError(f"{flag}: {unknown_ending(given)}")
+    table = open_table(path, sheet=options.sheet)
+    reading = {"sheet": options.sheet} if options.sheet is not None and suffix == ".xlsx" else {}
+    return _Source(given, path, table.columns, reading, table.classes)
+
+
+def _opened_folder(given: str, path: Path, split: str) -> _Source:
+    """Open a folder of the `datasets` library, at one of its splits if it has several."""
+    data = load_folder(path)
+    splits = tuple(data) if isinstance(data, Mapping) else ()
+    usual = {"train": ("train",), "dev": DEV_SPLITS, "test": TEST_SPLITS}[split]
+    chosen = next((name for name in usual if name in splits), None)
+    if chosen is None and len(splits) == 1:
+        (chosen,) = splits
+    if splits and chosen is None:
+        raise DataError(
+            f"{given}: none of its splits {listed(splits)} is called {' or '.join(usual)}; save one split alone with "
+            "save_to_disk, and name its folder"
+        )
+    table: OpenTable = open_table(path, split=chosen)
+    return _Source(given, path, table.columns, {"split": chosen} if chosen else {}, table.classes, splits)
+
+
+def _near(path: Path) -> str:
+    try:
+        names = [other.name for other in path.parent.iterdir()]
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return f" (did you mean {shown(str(path.with_name(near[0])))}?)" if near else ""
+
+
+def _other_files(train: _Source, columns: Columns, options: FileOptions) -> tuple[dict[str, _Source], list[str]]:
+    """Return the files of the dev and test splits, and sentences about splits that cannot be used."""
+    found: dict[str, _Source] = {}
+    notes: list[str] = []
+    for split, given, usual in (("dev", options.dev, DEV_SPLITS), ("test", options.test, TEST_SPLITS)):
+        if given is not None:
+            source = _opened(given, f"--{split}", options, split=split)
+            needed = columns.without_id() if "id" in columns.guessed else columns
+            for name in (needed.text, needed.pair, *needed.labels, needed.id):
+                if name is not None and name not in source.columns:
+                    raise DataError(f"{source.path}: {missing_column(name, source.columns)}, unlike {train.given}")
+            found[split] = source
+        elif any(name in train.splits for name in usual):
+            source = _opened_folder(train.given, train.path, split)
+            if _has_gold(source, columns, options):
+                found[split] = source
+            else:
+                notes.append(f"its split {source.reading['split']} has no gold labels, so that rows are held out")
+    same = {split: source.path.resolve() for split, source in (("train", train), *found.items())}
+    for split, source in found.items():
+        twin = next((one for one, path in same.items() if one != split and path == same[split]), None)
+        if twin is not None and not source.splits:
+            raise UsageError(f"--{split} {source.given} is the {twin} file too; name another file, or hold rows out")
+    return found, notes
+
+
+def _has_gold(source: _Source, columns: Columns, options: FileOptions) -> bool:
+    rows = source.reader(columns, options)(source.path)
+    return any(isinstance(row, Example) and row.target != "-1" for row in rows)
+
+
+def _repeated_ids(rows: Labelled, columns: Columns) -> str:
+    """Return a sentence about an identifier that two rows have; empty if there is none."""
+    if columns.id is None:
+        return ""
+    seen: dict[str, Example] = {}
+    for one in rows.examples:
+        first = seen.setdefault(one.id, one)
+        if first is not one:
+            return (
+                f"{rows.place(one)}: the identifier {shown(one.id)} in column {shown(columns.id)} is that of "
+                f"{rows.place(first)} too; name another column with --id, or none"
+            )
+    return ""
+
+
+def _covering(space: LabelSpace, others: Any) -> LabelSpace:
+    """Return a regression's label space with a range that covers the dev and test files too."""
+    if space.range is None:
+        return space
+    numbers = list(space.range)
+    for rows in others:
+        for one in rows.examples:
+            try:
+                numbers.append(float(one.target))
+            except ValueError:
+                raise DataError(f"{rows.place(one)}: {shown(str(one.target))} is not a number") from None
+    return replace(space, range=(min(numbers), max(numbers)))
+
+
+def _entry(source: _Source, decode: Mapping[str, str]) -> str | dict[str, Any]:
+    """Return what stands in `files` for a file: its path, or a table where its format needs more."""
+    usual = DELIMITERS.get(source.path.suffix.lower())
+    reading = {
+        key: value
+        for key, value in source.reading.items()
+        if not (key == "delimiter" and value == usual) and not (key == "quoted" and value == (usual != "\t"))
+    }
+    if decode:
+        reading["decode"] = dict(decode)
+    return {"path": source.given, **reading} if reading else source.given
+
+
+def _title(given: str) -> str:
+    return given if given.startswith(HUB) else Path(given).name
+
+
+def _format_said(source: _Source) -> str:
+    delimiter, split = source.reading.get("delimiter"), source.reading.get("split")
+    if delimiter is not None and delimiter != DELIMITERS.get(source.path.suffix.lower()):
+        return f", columns parted by {shown(delimiter)}"
+    return f" of split {split}" if split else ""
+
+
+def _kind_said(space: LabelSpace, rows: Labelled, options: FileOptions) -> str:
+    how = "--target" if options.target is not None else "inferred"
+    if space.range is not None:
+        return f"target: {space.kind} ({how}), numbers from {space.range[0]:g} to {space.range[1]:g}"
+    counts = label_counts([one.target for one in rows.examples])
+    codes = {label: code for code, label in space.decode.items()}
+    said = [f"{shown(name, quote=False)} {counts.get(codes.get(name, name), 0)}" for name in space.names]
+    return f"target: {space.kind} ({how}), {len(space.names)} labels: {listed(said, most=12)}"
+
+
+def _repeats_said(rows: Labelled, read: Mapping[str, Labelled], parts: Sequence[str]) -> list[str]:
+    """Return sentences about repeated texts."""
+    texts = Counter((one.text, one.text_pair) for one in rows.examples)
+    said = []
+    repeated = len(rows.examples) - len(texts)
+    if repeated:
+        where = "; rows with one text stay in one part" if parts else ""
+        said.append(f"{repeated} rows repeat an earlier text{where}")
+    for split, other in read.items():
+        seen = sum((one.text, one.text_pair) in texts for one in other.examples)
+        if seen:
+            said.append(f"{seen} of {len(other.examples)} {split} rows have a text of the train file")
+    return said

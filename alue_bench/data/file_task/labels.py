@@ -1,0 +1,257 @@
+"""The label space of a data file, inferred from its label column: kind of target, label names, range of numbers."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from alue_bench.contract.errors import DataError
+from alue_bench.contract.formats import Example, listed, shown
+from alue_bench.contract.task import TargetKind
+from alue_bench.data.file_task.options import FileOptions
+
+MOST_NUMBERS = 20
+"""The largest number of different whole numbers that are taken for classes without a question."""
+MOST_LABELS_SHARE = 0.5
+"""The largest number of different labels, as a share of the rows: more are texts and not labels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSpace:
+    """The kind of target of a file, and its labels or its range."""
+
+    kind: TargetKind
+    names: tuple[str, ...] = ()
+    range: tuple[float, float] | None = None
+    decode: Mapping[str, str] = field(default_factory=dict)
+    """The label for each number that the file writes with a fraction of zero: "1" for "1.0"."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The rows of a file, read without knowledge of its labels."""
+
+    path: Path
+    examples: Sequence[Example]
+    has_lines: bool
+    columns: tuple[str, ...]
+    """The columns of the labels."""
+
+    def place(self, example: Example) -> str:
+        """Return the position of a row."""
+        return f"{self.path}:{example.line}" if self.has_lines else f"{self.path}, row {example.line}"
+
+    def first(self, label: str) -> str:
+        """Return the position of the first row with a label."""
+        has = (one for one in self.examples if label == one.target or label in _labels_of(one))
+        return self.place(next(has))
+
+
+def _labels_of(example: Example) -> tuple[str, ...]:
+    return example.target if isinstance(example.target, tuple) else (str(example.target),)
+
+
+def inferred_labels(rows: Labelled, options: FileOptions, classes: Sequence[str] = ()) -> LabelSpace:
+    """Infer the label space of a file from its rows.
+
+    Args:
+        rows: The rows of the train file.
+        options: The user's options; `target` says the kind of target.
+        classes: The names of the classes in their order, if the file declares them.
+
+    Raises:
+        DataError: The labels are ambiguous, or there is nothing to learn.
+    """
+    column = ", ".join(shown(name) for name in rows.columns)
+    lists = [one for one in rows.examples if isinstance(one.target, tuple)]
+    if lists and len(lists) < len(rows.examples):
+        odd = min((lists, [one for one in rows.examples if not isinstance(one.target, tuple)]), key=len)[0]
+        raise DataError(
+            f"{rows.place(odd)}: column {column} holds a list of labels in some rows and one label in others; write "
+            "lists everywhere"
+        )
+    if lists:
+        return _multilabel(rows, options, classes)
+    if options.target == "multilabel":
+        raise DataError(
+            f"{rows.path}: column {column} holds one label for each row; for several say --label-separator ';', or "
+            "--label for each column of 0 and 1"
+        )
+    codes = Counter(str(one.target) for one in rows.examples)
+    if options.target == "regression":
+        return _regression(rows, column)
+    numbers = {code: number for code in codes if (number := _number(code)) is not None}
+    decode: dict[str, str] = {}
+    notes: list[str] = []
+    if len(numbers) == len(codes):
+        decode = _whole_numbers(rows, numbers, column, options)
+        if decode:
+            first, last = min(decode, key=float), max(decode, key=float)
+            notes.append(f"the labels {first} … {last} are read as the whole numbers {decode[first]} … {decode[last]}")
+        elif len(codes) > 2 and options.target is None:
+            notes.append(f"the {len(codes)} whole numbers are taken for classes; --target regression predicts numbers")
+    elif options.target is None and len(codes) > max(MOST_NUMBERS, MOST_LABELS_SHARE * len(rows.examples)):
+        raise DataError(
+            f"{rows.path}: column {column} has {len(codes)} different values in {len(rows.examples)} rows, too many "
+            "for labels; name the label column with --label COLUMN, or say --target multiclass"
+        )
+    _check_spelling(rows, list(codes))
+    names = _ordered([decode.get(code, code) for code in codes], classes)
+    if len(names) < 2:
+        raise DataError(
+            f"{rows.path}: all {len(rows.examples)} rows have the label {shown(names[0])} in column {column}; there is "
+            "nothing to learn with fewer than two labels"
+        )
+    if options.target == "binary" and len(names) != 2:
+        raise DataError(
+            f"{rows.path}: column {column} has {len(names)} labels, which is not binary: "
+            f"{listed([shown(name, quote=False) for name in names])}; leave out --target, or rows with --ignore LABEL"
+        )
+    kind = TargetKind.BINARY if len(names) == 2 and options.target != "multiclass" else TargetKind.MULTICLASS
+    return LabelSpace(kind=kind, names=names, decode=decode, notes=tuple(notes))
+
+
+def _multilabel(rows: Labelled, options: FileOptions, classes: Sequence[str]) -> LabelSpace:
+    column = ", ".join(shown(name) for name in rows.columns)
+    if options.target not in (None, "multilabel"):
+        raise DataError(
+            f"{rows.path}: column {column} holds several labels for each row, which is not {options.target}; leave "
+            "out --target"
+        )
+    counts = Counter(label for one in rows.examples for label in _labels_of(one))
+    _check_spelling(rows, list(counts))
+    names = rows.columns if len(rows.columns) > 1 else _ordered(list(counts), classes)
+    if len(names) < 2:
+        raise DataError(
+            f"{rows.path}: column {column} has {len(names)} different labels in {len(rows.examples)} rows; there is "
+            "nothing to learn with fewer than two"
+        )
+    if unseen := [name for name in names if not counts[name]]:
+        raise DataError(f"{rows.path}: no row has the label {shown(unseen[0])}; leave its column out of --label")
+    return LabelSpace(kind=TargetKind.MULTILABEL, names=names)
+
+
+def _regression(rows: Labelled, column: str) -> LabelSpace:
+    numbers = []
+    for one in rows.examples:
+        number = _number(str(one.target))
+        if number is None:
+            raise DataError(f"{rows.place(one)}: {shown(str(one.target))} in column {column} is not a number")
+        numbers.append(number)
+    low, high = min(numbers), max(numbers)
+    if low == high:
+        raise DataError(
+            f"{rows.path}: all {len(numbers)} rows have the number {low:g} in column {column}; there is nothing to "
+            "learn"
+        )
+    return LabelSpace(kind=TargetKind.REGRESSION, range=(low, high))
+
+
+def _whole_numbers(rows: Labelled, numbers: Mapping[str, float], column: str, options: FileOptions) -> dict[str, str]:
+    """Return the whole number for each label such as "1.0", or nothing where the labels are whole numbers already.
+
+    Raises DataError where the column may as well hold the numbers of a regression, or writes one label in two ways.
+    """
+    fractions = sorted(number for number in numbers.values() if not number.is_integer())
+    if options.target is None and (fractions or len(numbers) > MOST_NUMBERS):
+        such = f"numbers such as {fractions[0]:g}" if fractions else f"{len(numbers)} different numbers"
+        raise DataError(
+            f"{rows.path}: column {column} holds {such}; say --target regression to predict the number, or --target "
+            "multiclass to make each value a class"
+        )
+    if fractions:
+        return {}
+    by_value = defaultdict(list)
+    for code, number in numbers.items():
+        by_value[int(number)].append(code)
+    if twice := next((codes for codes in by_value.values() if len(codes) > 1), None):
+        raise DataError(
+            f"{rows.first(twice[1])}: the label is written {shown(twice[1])} here and {shown(twice[0])} at "
+            f"{rows.first(twice[0])}; write it in one way"
+        )
+    exact = {code: str(int(number)) for code, number in numbers.items()}
+    return exact if any(code != whole for code, whole in exact.items()) else {}
+
+
+def decoding_of(rows: Labelled, space: LabelSpace) -> dict[str, str]:
+    """Return the label for each code of a dev or test file, if it writes whole numbers with a fraction of zero.
+
+    Args:
+        rows: The rows of the file.
+        space: The label space of the train file.
+
+    Returns:
+        An empty mapping if the file holds the labels themselves.
+    """
+    exact: dict[str, str] = {}
+    for code in {str(one.target) for one in rows.examples}:
+        number = _number(code)
+        if number is not None and number.is_integer() and str(int(number)) in space.names:
+            exact[code] = str(int(number))
+    if all(code == name for code, name in exact.items()):
+        return {}
+    return {**{name: name for name in space.names}, **exact}
+
+
+def _number(code: str) -> float | None:
+    """Return the number that a label is; None if it is none."""
+    try:
+        number = float("" if "_" in code else code)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _ordered(names: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
+    """Return different names in the file's own order of classes, by number if they are numbers, or by name."""
+    different = set(names)
+    if different <= set(classes):
+        return tuple(name for name in classes if name in different)
+    return tuple(sorted(different, key=lambda name: (_number(name) is None, _number(name) or 0.0, name)))
+
+
+def _check_spelling(rows: Labelled, codes: Sequence[str]) -> None:
+    """Raise DataError if two labels differ by case, white space or Unicode composition alone."""
+    seen: dict[str, str] = {}
+    for code in codes:
+        plain = " ".join(unicodedata.normalize("NFC", code).split()).casefold()
+        other = seen.setdefault(plain, code)
+        if other != code:
+            raise DataError(
+                f"{rows.first(code)}: the label {shown(code)} differs from {shown(other)} at {rows.first(other)} by "
+                "case or white space alone; write them in one way"
+            )
+
+
+def check_enough_rows(rows: Labelled, space: LabelSpace, parts: int) -> None:
+    """Raise DataError if a class has too few different texts to be in the train part and in each held-out part.
+
+    Args:
+        rows: The rows of the train file.
+        space: Their labels.
+        parts: The number of parts that are held out.
+    """
+    if space.kind not in (TargetKind.BINARY, TargetKind.MULTICLASS) or parts == 0:
+        return
+    texts: defaultdict[str, set[str]] = defaultdict(set)
+    for one in rows.examples:
+        code = str(one.target)
+        texts[space.decode.get(code, code)].add(one.text)
+    rare = [name for name in space.names if len(texts[name]) <= parts]
+    if not rare:
+        return
+    codes = {name: code for code, name in space.decode.items()}
+    name = rare[0]
+    ways = "add rows or give --dev and --test"
+    if len(space.names) - len(rare) >= 2:
+        ways += f", or leave it out: {' '.join(f'--ignore {shown(codes.get(one, one))}' for one in rare)}"
+    number, what = len(texts[name]), "first text" if rows.examples[0].text_pair is not None else "text"
+    raise DataError(
+        f"{rows.first(codes.get(name, name))}: the label {shown(name)} has {number} different "
+        f"{what}{'' if number == 1 else 's'}, too few for {parts + 1} parts (train and {parts} held out); {ways}"
+    )

@@ -1,0 +1,72 @@
+"""Data sets of the hub, which are copied into the cache folder and read from there."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from alue_bench.contract.errors import UnavailableError, UsageError
+from alue_bench.contract.formats import shown
+from alue_bench.contract.task_file import HUB
+from alue_bench.data.location import cache_folder
+from alue_bench.messages.display import file_name
+
+REFERENCE = re.compile(rf"{HUB}([\w.-]+/[\w.-]+?)(?:@([^/@\s]+))?(?:/([^/@\s]+))?")
+
+
+@dataclass(frozen=True)
+class HubData:
+    """A data set of the hub, as hub:owner/name[@revision][/config] names it."""
+
+    name: str
+    revision: str | None
+    config: str | None
+
+    @classmethod
+    def read(cls, reference: str) -> HubData:
+        """Return the data set that a reference names. Raise UsageError where it names none."""
+        match = REFERENCE.fullmatch(reference)
+        if match is None:
+            raise UsageError(
+                f"{shown(reference, quote=False)}: a hub data set is written hub:owner/name[@revision][/config]"
+            )
+        return cls(match[1], match[2], match[3])
+
+    @property
+    def folder(self) -> Path:
+        """The folder of its copy below the cache folder."""
+        stem = "--".join([self.name.replace("/", "--"), self.revision or "newest", self.config or "default"])
+        return cache_folder() / "hub-data" / file_name(stem)
+
+    def fetch(self) -> Path:
+        """Return the folder of the copy; download the data set if there is none.
+
+        Raises:
+            UnavailableError: The hub does not answer, or has no such data set.
+        """
+        if self.folder.is_dir():
+            return self.folder
+        import datasets
+
+        try:
+            data = datasets.load_dataset(self.name, self.config, revision=self.revision)
+        except Exception as error:  # of the hub's client, of the network, of the data set's own files
+            raise UnavailableError(
+                f"hub data set {self.name} cannot be loaded ({_cause(error)}); check its name and the network. Without "
+                "a network, save it elsewhere with save_to_disk of the datasets library, and name that folder with "
+                "--file"
+            ) from error
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.folder.parent, prefix=".fetching-") as scratch:
+            data.save_to_disk(str(Path(scratch) / "data"))
+            if not self.folder.is_dir():
+                shutil.move(Path(scratch) / "data", self.folder)
+        return self.folder
+
+
+def _cause(error: BaseException) -> str:
+    text = next(iter(str(error).splitlines()), "")
+    return shown(f"{type(error).__name__}: {text}", quote=False, most=160)
