@@ -26,6 +26,7 @@ from alue_bench.cli.commands import (
     list_,
     new_plugin,
     plugins,
+    predict,
     report,
     run,
     search,
@@ -60,6 +61,7 @@ app.add_typer(list_.app, name="list")
 app.command("plugins")(plugins.plugins)
 app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")
+app.command("predict")(predict.predict)
 app.command("submit")(submit.submit)
 app.command("sync")(sync.sync)
 app.command("compare")(compare.compare)

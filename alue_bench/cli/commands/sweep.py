@@ -100,6 +100,7 @@ def run_sweep(
         execution = invocation.execute(plan, (progress_of or grid_progress_of)(plan, streams.talk))
         outcomes = in_reading_order(execution.outcomes)
         found = [] if execution.stop else list(_concluded(outcomes, tolerance))
+        invocation.settle_kept(execution.outcomes)
         document = invocation.document(execution) | {"sweep": _described(order, tolerance, found)}
         if found:
             best_effort("no figures of the grid", lambda: _keep_figures(found, invocation, streams.warn), streams.warn)
