@@ -81,7 +81,9 @@ def with_adapter(stack: EncoderStack, adapter: Mapping[str, Any], folder: Path) 
         raise UnavailableError(f"{folder / WEIGHTS} is missing; copy the whole folder again")
     loaded = peft.set_peft_model_state_dict(changed.model, load_file(folder / WEIGHTS), adapter_name=NAME)
     if loaded.unexpected_keys:
-        raise UnavailableError(f"{folder / WEIGHTS} holds {loaded.unexpected_keys[0]}, for which the model has no place")
+        raise UnavailableError(
+            f"{folder / WEIGHTS} holds {loaded.unexpected_keys[0]}, for which the model has no place"
+        )
     return changed
 
 

@@ -105,7 +105,9 @@ def read_description(folder: Path) -> Description:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if (version := content.pop("format")) > FORMAT:
-            raise UnavailableError(f"{path} is of format {version}, and this alue-bench reads up to {FORMAT}; update it")
+            raise UnavailableError(
+                f"{path} is of format {version}, and this alue-bench reads up to {FORMAT}; update it"
+            )
         labels = content.pop("labels")
         labels["kind"], labels["names"] = TargetKind(labels["kind"]), tuple(labels["names"])
         labels = {name: value for name, value in labels.items() if value is not None}

@@ -277,5 +277,3 @@ def sentences_of(settled: Settled, where: Mapping[str, object]) -> list[str]:
 
 def _store(where: Mapping[str, object]) -> dict[str, object]:
     return {"tracking_uri": where.get("tracking_uri")}
-
-

@@ -1,8 +1,8 @@
 """A kept model in memory: predictions for lists of texts, by the same batches and forward pass as an evaluation.
 
-    model = load("complaints-model")            # a folder, a run's id, or models:/NAME/VERSION
-    model.predict(["The parcel never came."])   # ["delivery"]
-    model.scores(["The parcel never came."])    # array([[0.02, 0.97, 0.01]], dtype=float32)
+model = load("complaints-model")            # a folder, a run's id, or models:/NAME/VERSION
+model.predict(["The parcel never came."])   # ["delivery"]
+model.scores(["The parcel never came."])    # array([[0.02, 0.97, 0.01]], dtype=float32)
 """
 
 from __future__ import annotations

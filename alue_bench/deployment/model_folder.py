@@ -97,9 +97,7 @@ def describe(run: FinishedRun) -> Description:
     """Return the description of a run's model, with its adapter merged."""
     spec, inputs, trained = run.spec, run.inputs, run.trained
     task, model = inputs.train_task, inputs.model
-    scores = {
-        name: value for name, value in run.result.metrics.items() if name.startswith(("test/", "selection/"))
-    }
+    scores = {name: value for name, value in run.result.metrics.items() if name.startswith(("test/", "selection/"))}
     return Description(
         task=task.name,
         title=task.title,

@@ -1,10 +1,10 @@
 """Predictions for the rows of a file, in a stream: one part of the file is in memory at a time.
 
-    check the whole file: columns, texts, gold labels            # so that nothing fails after an hour
-    for each chunk of rows:                                      # read and tokenised while the model does the one before
-        normalise, tokenise, sort by length, batch               # as an evaluation does
-        logits → prediction and scores
-        write the rows with them, in the file's order
+check the whole file: columns, texts, gold labels            # so that nothing fails after an hour
+for each chunk of rows:                                      # read and tokenised while the model does the one before
+    normalise, tokenise, sort by length, batch               # as an evaluation does
+    logits → prediction and scores
+    write the rows with them, in the file's order
 """
 
 from __future__ import annotations
@@ -272,9 +272,7 @@ _Ready = tuple[Chunk, TokenisedTexts | None, list[int]]
 """A chunk, its texts as token ids (None where it has none), and the places of the rows with a text."""
 
 
-def _tokenised_ahead(
-    thread: ThreadPoolExecutor, table: Table, columns: _Columns, model: KeptModel
-) -> Iterator[_Ready]:
+def _tokenised_ahead(thread: ThreadPoolExecutor, table: Table, columns: _Columns, model: KeptModel) -> Iterator[_Ready]:
     """Yield the chunks of a file with their token ids; the next one is made in a thread meanwhile."""
     chunks = table.chunks(CHUNK)
 

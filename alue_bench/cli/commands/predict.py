@@ -111,9 +111,7 @@ def _progress(talk: PlainConsole) -> Iterator[OnRows]:
         yield lambda done, total: progress.update(bar, completed=done, total=total)
 
 
-def _tell(
-    predicted: Predicted, description: Description, output: str, talk: PlainConsole, *, as_json: bool
-) -> None:
+def _tell(predicted: Predicted, description: Description, output: str, talk: PlainConsole, *, as_json: bool) -> None:
     """Say what was predicted, and how well."""
     rate = predicted.rows / predicted.seconds if predicted.seconds else math.nan
     into = "" if output == STDOUT else f" in {output}"
