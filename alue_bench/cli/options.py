@@ -154,8 +154,8 @@ class ExecutionOptions(CheckedOptions):
     )
     keep: Literal["best", "all"] | None = option(
         None,
-        help="Keep trained models, as MLflow models of their runs: best (for each task and model, the run with the best "
-        "dev score, whatever its strategy and seed) or all. Short runs of a search are never kept. Default: none.",
+        help="Keep trained models, as MLflow models of their runs: best (for each task and model, that of the best dev "
+        "score, whatever its strategy and seed) or all. Short runs of a search are never kept. Default: none.",
         group=Group.RESULTS,
     )
     register: str | None = option(

@@ -3,6 +3,8 @@
 model = load("complaints-model")            # a folder, a run's id, or models:/NAME/VERSION
 model.predict(["The parcel never came."])   # ["delivery"]
 model.scores(["The parcel never came."])    # array([[0.02, 0.97, 0.01]], dtype=float32)
+
+The model computes as an evaluation does, so that it gives a run's recorded predictions.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ for each chunk of rows:                                      # read and tokenise
     normalise, tokenise, sort by length, batch               # as an evaluation does
     logits → prediction and scores
     write the rows with them, in the file's order
+
+Memory does not grow with the file.
 """
 
 from __future__ import annotations
