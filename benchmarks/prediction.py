@@ -10,7 +10,8 @@ counts. Each measurement is a process of its own, after a warm-up on the first r
 | peak MiB | the largest resident memory of the process, libraries and model among it |
 | × | rows/s relative to the best pipeline |
 
-The file is made of the train texts of a sample task, shortened and numbered so that no two rows are alike.
+The texts are pieces of a sample task's train texts, whose lengths vary as those of tweets do, with a number at the end,
+so that no two rows are alike. `--file` measures with the column `text` of a file of yours.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ from typing import Any
 
 from benchmarks.machine import peaks
 
-TASK, WORDS = "oold", 8
+TASK = "oold"
+LENGTHS = 2.2, 0.45
+"""The mean and the standard deviation of the logarithm of a text's number of words: a median of nine words, and a batch
+of 32 texts in random order is half padding, as with the tweets of ALUE's tasks."""
 BATCH_SIZES = (8, 32, 128, 512)
 WARM_UP = 256
 """The number of rows that are predicted before the clock starts."""
@@ -54,6 +58,8 @@ class Measured:
 
 def write_texts(path: Path, rows: int) -> None:
     """Write a CSV file of short texts, with the columns id and text."""
+    import numpy as np
+
     from alue_bench.contract.registry import load_registry
     from alue_bench.data.location import DataFolder
     from alue_bench.data.splits import load_rows
@@ -61,14 +67,15 @@ def write_texts(path: Path, rows: int) -> None:
     task = load_registry().task(TASK)
     assert task.sample is not None
     found = load_rows(task, DataFolder(task.sample, "sample"), drop_bad=False, limit_train=None, limit_eval=None)
-    texts = [example.text.split() for example in found.splits["train"].examples]
+    words = [word for example in found.splits["train"].examples for word in example.text.split()]
+    rng = np.random.default_rng(0)
+    lengths = np.clip(np.rint(rng.lognormal(*LENGTHS, rows)), 1, 60).astype(int)
+    starts = rng.integers(0, len(words) - 60, rows)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "text"])
-        for row in range(rows):
-            words = texts[row % len(texts)]
-            start = row // len(texts) % max(1, len(words) - WORDS + 1)
-            writer.writerow([row, " ".join([*words[start : start + WORDS - row % 5], str(row)])])
+        for row, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+            writer.writerow([row, " ".join([*words[start : start + length], str(row)])])
 
 
 def keep_a_model(folder: Path, model: str) -> None:
@@ -172,14 +179,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch-sizes", default=",".join(map(str, BATCH_SIZES)), help="batch sizes of the pipeline")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help="folder of a kept model, instead of training one")
-    parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--file", type=Path, help="CSV file with the columns id and text, instead of made texts")
     options: Any = parser.parse_args(arguments)
     if options.measure:
         print(json.dumps(vars(measure(options.folder, options.file, options.measure))))
         return
     with tempfile.TemporaryDirectory() as scratch:
-        file, folder = Path(scratch) / "texts.csv", options.folder or Path(scratch) / "model"
-        write_texts(file, options.rows)
+        file, folder = options.file or Path(scratch) / "texts.csv", options.folder or Path(scratch) / "model"
+        if options.file is None:
+            write_texts(file, options.rows)
         if options.folder is None:
             keep_a_model(folder, options.model)
         ways = [*options.batch_sizes.split(","), "alue-bench"]

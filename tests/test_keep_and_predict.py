@@ -255,7 +255,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Path], r
     return KeptModel(folder / "kept")
 
 
-TEXTS = ["a b c", 'she said "no", and left', "two\nlines", "ماذا", "x" * 200]
+TEXTS = ["a b c", 'she said "no", and left', "two\nlines", "ماذا", "x " * 40]
 
 
 def write_table(path: Path, rows: list[dict[str, Any]]) -> Path:

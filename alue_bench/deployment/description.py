@@ -99,8 +99,7 @@ def read_description(folder: Path) -> Description:
     if not path.is_file():
         what = "is not a folder" if not folder.is_dir() else f"has no {FILE}"
         raise UsageError(
-            f"{folder} {what}, so that it is no model that alue-bench kept; write one with: alue-bench run --keep best, "
-            "or alue-bench keep RUN_ID DIR"
+            f"{folder} {what}, so that it is no model that alue-bench kept; write one with: alue-bench keep RUN_ID DIR"
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -96,8 +96,8 @@ def _use(description: Description) -> Iterator[str]:
         yield ""
         yield (
             "**Text normalisation.** Texts were normalised before tokenisation: "
-            f"{markdown(description.normalisation.description)}. alue-bench and MLflow's pyfunc apply it. A pipeline of "
-            "transformers does not: pass it normalised texts, or its predictions differ."
+            f"{markdown(description.normalisation.description)}. alue-bench and MLflow's pyfunc apply it. A pipeline "
+            "of transformers does not: pass it normalised texts, or its predictions differ."
         )
     if description.adapter is not None:
         yield ""
@@ -124,7 +124,8 @@ def _training(description: Description, inputs: RunInputs) -> Iterator[str]:
     spec = description.spec
     hyper = ", ".join(f"{name} {value}" for name, value in spec["hyper"].items())
     yield "\n## Training\n"
-    yield f"- Pre-trained model: {markdown(inputs.model.title)}; licence: {markdown(inputs.model.licence or 'not stated')}"
+    licence = markdown(inputs.model.licence or "not stated")
+    yield f"- Pre-trained model: {markdown(inputs.model.title)}; licence: {licence}"
     yield f"- Strategy: {markdown(str(spec['strategy']))} ({markdown(_outline(description))})"
     yield f"- Hyper-parameters: {markdown(hyper)}"
     yield f"- Seeds: head {spec['init_seed']}, data order and dropout {spec['data_seed']}"

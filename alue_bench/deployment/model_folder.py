@@ -137,6 +137,8 @@ def _write(folder: Path, model: Any, description: Description, run: FinishedRun)
         model = without_adapter(model)
     with quiet_transformers():
         model.save_pretrained(place)
+        for weights in place.glob("*.safetensors"):  # safetensors lets nobody else read them
+            weights.chmod((place / "config.json").stat().st_mode)
         run.trained.tokenizer.save_pretrained(folder)
     _complete_config(place, description)
     _complete_tokenizer(folder, description)

@@ -90,7 +90,7 @@ def _texts(given: Any, *, is_pair: bool) -> tuple[list[str], list[str] | None]:
     """Return the texts, and the second ones, of whatever MLflow hands on."""
     import pandas as pd
 
-    if isinstance(given, dict) or isinstance(given, list) and given and isinstance(given[0], dict):
+    if isinstance(given, dict) or (isinstance(given, list) and given and isinstance(given[0], dict)):
         given = pd.DataFrame(given)
     if isinstance(given, pd.DataFrame):
         wanted = [TEXT, PAIR] if is_pair else [TEXT]
