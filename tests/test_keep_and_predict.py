@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import CommandLine
+from tiny_models import save_tiny_model
 
 import alue_bench
 from alue_bench.contract.errors import DataError, UnavailableError, UsageError
@@ -22,18 +23,31 @@ from alue_bench.planning.build import PlannedRun, build_plan
 from alue_bench.planning.request import PlanRequest
 from alue_bench.running.run import execute
 
-HYPER = {"epochs": 1, "max_length": 24, "batch_size": 16, "lr": 5e-3}
+HYPER = {"epochs": 1, "max_length": 24, "batch_size": 16, "lr": 1e-3}
+
+
+@pytest.fixture(scope="module")
+def lively(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A tiny model whose predictions differ from text to text, since its random weights are large."""
+    root = tmp_path_factory.mktemp("lively")
+
+    def folder(architecture: str = "bert") -> Path:
+        if not (root / architecture).exists():
+            save_tiny_model(architecture, root / architecture, initializer_range=0.3)
+        return root / architecture
+
+    return folder
 
 
 @pytest.fixture
 def planned(
-    tiny: Callable[..., Path], registry: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lively: Callable[[str], Path], registry: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., PlannedRun]:
     monkeypatch.setenv("ALUE_BENCH_CACHE", str(tmp_path / "cache"))
 
     def build(task: str = "anger", strategy: str = "bottom1", architecture: str = "bert") -> PlannedRun:
         request = PlanRequest(
-            tasks=(task,), models=(str(tiny(architecture)),), strategies=(strategy,), sample=True, precision="fp32",
+            tasks=(task,), models=(str(lively(architecture)),), strategies=(strategy,), sample=True, precision="fp32",
             overrides=(("test", HYPER),), limit_train=48, limit_eval=32,
         )  # fmt: skip
         (run,) = build_plan(request, registry).runs
@@ -169,14 +183,20 @@ def alue_bench_models():
 
 class TestTheBestOfAPlan:
     def test_is_kept_with_its_normalisation_and_predicts_by_any_name(
-        self, install: Any, tiny_bert: Path, run: CommandLine, alue_bench: CommandLine, store: str, tmp_path: Path
+        self,
+        install: Any,
+        lively: Callable[[str], Path],
+        run: CommandLine,
+        alue_bench: CommandLine,
+        store: str,
+        tmp_path: Path,
     ) -> None:
         from alue_bench_models.arabert import normalise
 
         pytest.importorskip("arabert")
-        install("alue-bench-tiny-arabert", ARABERT.format(folder=str(tiny_bert)))
+        install("alue-bench-tiny-arabert", ARABERT.format(folder=str(lively("bert"))))
         said = run(
-            "-s", "full", "-s", "bottom2", "--lr", "5e-3", "--precision", "fp32", "--keep", "best", "--register",
+            "-s", "full", "-s", "bottom2", "--lr", "1e-3", "--precision", "fp32", "--keep", "best", "--register",
             "anger-model", "--json", model="tiny-arabert",
         )  # fmt: skip
         assert said.code == 0, said.err
@@ -204,6 +224,7 @@ class TestTheBestOfAPlan:
         assert outputs[0] == outputs[1] == outputs[2]
         written = read_csv(out)
         assert written["prediction"] == recorded["prediction"].tolist()
+        assert len(set(written["prediction"])) > 1
         for name in ("score_no_anger", "score_anger"):
             assert np.allclose(np.array(written[name], dtype=float), recorded[name], atol=1e-5, rtol=0)
         folder = folder_of(kept["run_id"], store)
@@ -211,7 +232,7 @@ class TestTheBestOfAPlan:
         assert np.allclose(by_pipeline[:, 1], recorded["score_anger"], atol=1e-5, rtol=0)
 
         again = run(
-            "-s", "full", "-s", "bottom2", "--lr", "5e-3", "--precision", "fp32", "--keep", "best", "--json",
+            "-s", "full", "-s", "bottom2", "--lr", "1e-3", "--precision", "fp32", "--keep", "best", "--json",
             model="tiny-arabert",
         )  # fmt: skip
         assert json.loads(again.out)["kept"][0]["model_id"] == kept["model_id"]  # reused with its model
@@ -238,7 +259,7 @@ def registry_rows(count: int) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Path], registry: Any) -> KeptModel:
+def model(tmp_path_factory: pytest.TempPathFactory, lively: Callable[[str], Path], registry: Any) -> KeptModel:
     """A model of three labels with random weights."""
     from alue_bench.planning.build import build_plan
 
@@ -246,7 +267,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Path], r
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("ALUE_BENCH_CACHE", str(folder / "cache"))
         request = PlanRequest(
-            tasks=("anger",), models=(str(tiny("bert")),), strategies=("head-only",), sample=True, precision="fp32",
+            tasks=("anger",), models=(str(lively("bert")),), strategies=("head-only",), sample=True, precision="fp32",
             overrides=(("test", HYPER),), limit_train=16, limit_eval=8,
         )  # fmt: skip
         (run,) = build_plan(request, registry).runs

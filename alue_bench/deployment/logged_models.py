@@ -153,11 +153,11 @@ def folder_of(model: str | Path, store: str | None = None) -> Path:
     """
     text = str(model)
     if text.startswith("models:"):
-        return _fetched(_model_at(text, store), store)
+        return _fetched(_location_of(text, store), store)
     if isinstance(model, Path) or Path(text).expanduser().is_dir():
         return Path(text).expanduser()
     if _RUN_ID.fullmatch(text):
-        return _fetched(_model_of(text, store), store)
+        return _fetched(_model_of(text, store).location, store)
     raise UsageError(
         f"{shown(text, quote=False, most=300)} is no folder, no run's id (32 hexadecimal digits) and no "
         "models:/NAME/VERSION; alue-bench keep RUN_ID DIR writes a folder"
@@ -190,12 +190,12 @@ def _model_of(run_id: str, store: str | None) -> LoggedModel:
     return model
 
 
-def _model_at(address: str, store: str | None) -> LoggedModel:
+def _location_of(address: str, store: str | None) -> str:
     uri = tracking_uri(store)
     client = open_client(uri)
     with _told(uri, f"there is no model {shown(address)} in {public(uri)}; name its store with --tracking-uri"):
         if match := _LOGGED.fullmatch(address):
-            return _read(client.get_logged_model(match["id"]))
+            return _read(client.get_logged_model(match["id"])).location
         match = _REGISTERED.fullmatch(address)
         if match is None:
             raise UsageError(
@@ -205,23 +205,21 @@ def _model_at(address: str, store: str | None) -> LoggedModel:
             version = client.get_model_version_by_alias(match["name"], match["alias"])
         else:
             version = client.get_model_version(match["name"], match["version"])
-        if not version.model_id:
-            raise UsageError(f"{shown(address)} is no model that alue-bench kept")
-        return _read(client.get_logged_model(version.model_id))
+        return str(client.get_model_version_download_uri(version.name, version.version))
 
 
-def _fetched(model: LoggedModel, store: str | None) -> Path:
-    """Return the folder of a model: its own where it lies on this machine, else a copy."""
-    if urlparse(model.location).scheme in ("file", ""):
-        return Path(unquote(urlparse(model.location).path))
+def _fetched(location: str, store: str | None) -> Path:
+    """Return the folder at an address: that folder where it lies on this machine, else a copy."""
+    if urlparse(location).scheme in ("file", ""):
+        return Path(unquote(urlparse(location).path))
     import tempfile
 
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     uri = tracking_uri(store)
     copy = tempfile.mkdtemp(prefix="alue-bench-model-")
-    with _told(uri, f"the files of model {model.model_id} cannot be fetched from {public(model.location)}"):
-        return Path(get_artifact_repository(model.location, tracking_uri=uri).download_artifacts("", copy))
+    with _told(uri, f"the files of the model cannot be fetched from {public(location)}"):
+        return Path(get_artifact_repository(location, tracking_uri=uri).download_artifacts("", copy))
 
 
 @contextmanager
