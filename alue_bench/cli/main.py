@@ -23,6 +23,7 @@ from alue_bench.cli.commands import (
     data,
     doctor,
     export,
+    keep,
     list_,
     new_plugin,
     plugins,
@@ -61,6 +62,7 @@ app.add_typer(list_.app, name="list")
 app.command("plugins")(plugins.plugins)
 app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")
+app.command("keep")(keep.keep)
 app.command("predict")(predict.predict)
 app.command("submit")(submit.submit)
 app.command("sync")(sync.sync)

@@ -88,7 +88,7 @@ def _keep(recorder: Recorder, run: FinishedRun, problems: list[str]) -> None:
         except KeyboardInterrupt:
             raise
         except Exception as error:  # MLflow's and those of artifact stores, as above
-            place = _put_aside(folder, recorder, run)
+            place = put_aside(folder, recorder, run)
             problems.append(
                 f"its model is kept in {place}, since the tracking store did not take it ({redact(cause_of(error))}); "
                 f"it predicts with: {command_line('predict', place, 'FILE', options={'text': 'COLUMN'})} -o OUT"
@@ -140,8 +140,11 @@ def _remove_beaten(recorder: Recorder, group: str) -> None:
             remove(recorder.connection, rival)
 
 
-def _put_aside(folder: Path, recorder: Recorder, run: FinishedRun) -> Path:
-    """Keep a model on this machine. Of one group's models, the best stays where only the best is kept."""
+def put_aside(folder: Path, recorder: Recorder, run: FinishedRun) -> Path:
+    """Keep the folder of a model on this machine, and return its place.
+
+    Of one group's models, the best stays where only the best is kept.
+    """
     place = state_folder() / "models" / run.run_id
     if recorder.keep == "best":
         place = state_folder() / "models" / f"{recorder.invocation}-{group_of(run.spec)[:8]}"
