@@ -233,17 +233,18 @@ def settle(recorder: Recorder, candidates: Sequence[Candidate], name: str | None
         else:
             remove(connection, model)
     for runs in _groups(candidates).values():
-        wanted = [max(runs, key=lambda run: run.dev_score)] if recorder.keep == "best" else runs
-        for run in wanted:
-            model = ours.get(run.run_id) or model_of_run(connection, run.run_id)
-            if model is None:
+        for run in [max(runs, key=lambda run: run.dev_score)] if recorder.keep == "best" else runs:
+            found = ours.get(run.run_id) or model_of_run(connection, run.run_id)
+            kept = run
+            if found is None:
                 settled.lacking.append(run)
-                run = max((one for one in runs if one.run_id in ours), key=lambda one: one.dev_score, default=run)
-                model = ours.get(run.run_id) if recorder.keep == "best" else None
-            if model is not None:
-                attach(connection, model)
-                version = register(connection, model, name) if name else ""
-                settled.kept.append(KeptRun(run, model, len(runs), version))
+                there = [one for one in runs if one.run_id in ours] if recorder.keep == "best" else []
+                kept = max(there, key=lambda one: one.dev_score, default=run)
+                found = ours.get(kept.run_id)
+            if found is not None:
+                attach(connection, found)
+                version = register(connection, found, name) if name else ""
+                settled.kept.append(KeptRun(kept, found, len(runs), version))
     return settled
 
 

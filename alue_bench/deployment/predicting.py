@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import DataError, UsageError
 from alue_bench.contract.formats import shown
@@ -24,7 +24,16 @@ from alue_bench.contract.task import TargetKind
 from alue_bench.deployment.description import Description
 from alue_bench.deployment.kept_model import CHUNK, KeptModel, TokenisedTexts
 from alue_bench.deployment.pyfunc import PREDICTION, SCORE, columns_of
-from alue_bench.deployment.table_files import STDOUT, Chunk, Format, OutputFile, Table, format_of, open_table
+from alue_bench.deployment.table_files import (
+    STDOUT,
+    Chunk,
+    Format,
+    OutputFile,
+    Stream,
+    Table,
+    format_of,
+    open_table,
+)
 from alue_bench.evaluation.label_cells import split_labels
 from alue_bench.evaluation.metrics import metrics
 from alue_bench.evaluation.predictions import decide
@@ -98,7 +107,7 @@ def predict_file(
     request: PredictionRequest,
     *,
     on_rows: OnRows = lambda done, total: None,
-    stdout: TextIO | None = None,
+    stdout: Stream | None = None,
 ) -> Predicted:
     """Write the predictions for the rows of a file.
 

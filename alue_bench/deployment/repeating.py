@@ -126,7 +126,7 @@ def plan_again(recorded: RecordedRun, conditions: Conditions, registry: Registry
     planned = _named(planned, str(config["model"]))
     if planned.spec.fingerprint != config["fingerprint"]:
         raise UnavailableError(
-            f"run {recorded.run_id} ({recorded.label}) cannot be done again here: its {_difference(recorded, planned)}; "
+            f"run {recorded.run_id} ({recorded.label}) cannot be repeated here: its {_difference(recorded, planned)}; "
             f"restore what it was done with, or do it as a new run with: {_anew(recorded, model)}"
         )
     return planned

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, Protocol, TextIO
 
 from alue_bench.contract.errors import DataError, UnavailableError, UsageError
 from alue_bench.contract.formats import shown
@@ -244,6 +244,18 @@ def _first_line(error: BaseException) -> str:
 # Writing ---------------------------------------------------------------------------------------------------------
 
 
+class Stream(Protocol):
+    """A stream of text, as far as it is used here."""
+
+    def write(self, text: str, /) -> object:
+        """Write a text."""
+        ...
+
+    def flush(self) -> object:
+        """Write what is left in a buffer."""
+        ...
+
+
 class Output(ABC):
     """A table that is written chunk by chunk: the rows that were read, with new columns behind theirs."""
 
@@ -263,7 +275,7 @@ class OutputFile:
         output.write(chunk, {"prediction": [...]})
     """
 
-    def __init__(self, path: str, kind: Format, columns: Sequence[str], stdout: TextIO | None = None) -> None:
+    def __init__(self, path: str, kind: Format, columns: Sequence[str], stdout: Stream | None = None) -> None:
         """Take the file's name, its format, the columns of the rows, and what stands for stdout."""
         self._path, self._kind, self._columns, self._stdout = path, kind, list(columns), stdout
         self._aside = Path(f"{path}.part")
@@ -308,7 +320,7 @@ class OutputFile:
 
 
 class _DelimitedOutput(Output):
-    def __init__(self, stream: TextIO, delimiter: str, columns: Sequence[str]) -> None:
+    def __init__(self, stream: Stream, delimiter: str, columns: Sequence[str]) -> None:
         self._stream, self._delimiter = stream, delimiter
         self._columns, self._begun = list(columns), False
 
@@ -334,7 +346,7 @@ def _cell(value: Any) -> Any:
 
 
 class _JsonLinesOutput(Output):
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
 
     def write(self, chunk: Chunk, new: Mapping[str, Sequence[Any]]) -> None:
