@@ -60,7 +60,7 @@ class RecordedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """What the record does not tell, since it belongs to the machine."""
+    """The conditions that a record does not tell, since they belong to the machine."""
 
     data_dir: Path | None = None
     """The folder of the official files; None for the usual places."""
@@ -93,7 +93,7 @@ def plan_again(recorded: RecordedRun, conditions: Conditions, registry: Registry
 
     Args:
         recorded: The run.
-        conditions: What the record does not tell.
+        conditions: The conditions that the record does not tell.
         registry: The declarations of the installed plugins.
 
     Raises:
