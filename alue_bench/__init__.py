@@ -1,7 +1,11 @@
 """alue-bench: which layers should I train?
 
-This module is what a plugin author imports. It loads neither torch nor transformers nor mlflow.
+This module is what a plugin author imports. It loads neither torch nor transformers nor mlflow: what needs them is
+imported when it is asked for.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.cells import cell_name, read_cell
 from alue_bench.contract.errors import AlueBenchError, DataError, DoesNotFit, UnavailableError, UsageError
@@ -22,6 +26,9 @@ from alue_bench.contract.strategy import (
 from alue_bench.contract.tables import Table
 from alue_bench.contract.task import DataFile, HeldOut, Labels, Splits, Submission, TargetKind, Task
 from alue_bench.contract.task_file import read_task_file
+
+if TYPE_CHECKING:
+    from alue_bench.deployment.kept_model import load
 
 __version__ = "0.1.0"
 
@@ -56,6 +63,17 @@ __all__ = [
     "__version__",
     "cell_name",
     "hookimpl",
+    "load",
     "read_cell",
     "read_task_file",
 ]
+
+_ON_DEMAND = {"load": "alue_bench.deployment.kept_model"}
+"""The modules of the names that are imported when they are asked for."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name that is not loaded with the package."""
+    if name in _ON_DEMAND:
+        return getattr(import_module(_ON_DEMAND[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

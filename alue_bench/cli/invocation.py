@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import typer
 from rich.console import RenderableType
@@ -37,12 +37,16 @@ from alue_bench.executors.local import execute_plan
 from alue_bench.executors.outcome import Interrupted, Observer, Outcome, aggregate, result_document
 from alue_bench.executors.scheduler import Workers, execute_with
 from alue_bench.executors.termination import code_of_stop
+from alue_bench.measure.best_effort import best_effort
 from alue_bench.messages.redaction import redact, redacted
 from alue_bench.messages.suggestion import command_line
 from alue_bench.planning.build import Plan
 from alue_bench.tracking.connection import connect, public, tracking_uri, where_options
 from alue_bench.tracking.recording import Recorder
 from alue_bench.tracking.spool import Sent
+
+if TYPE_CHECKING:
+    from alue_bench.deployment.keeping import Settled
 
 NO_ANSWER = 3
 """The exit code of a search that is done and has no answer, since nothing was learnt."""
@@ -142,6 +146,9 @@ class Invocation:
         self._workers: Workers | None = None
         self._keeps_workers = False
         self._recorder: Recorder | None = None
+        if self._options.register is not None and self._options.keep is None:
+            raise UsageError("--register registers kept models; say --keep best too")
+        self._settled: Settled | None = None
         self._recorded: list[str] = []
         """The ids of the runs whose results the parent run holds."""
 
@@ -180,6 +187,7 @@ class Invocation:
         talk = self._streams.talk
         self._recorder = Recorder(
             connect(self.uri, self.experiment),
+            keep=self._options.keep,
             on_problem=lambda message: talk.print(message, style="yellow"),
         )
         report_sent(self._recorder.send_spooled(), talk)
@@ -248,11 +256,33 @@ class Invocation:
         plan_metrics = {**aggregate(execution.outcomes), **(metrics or {})}
         self.recorder.finish_parent(document, plan_metrics, status=execution.status)
 
+    def settle_kept(self, outcomes: Sequence[Outcome]) -> None:
+        """Decide which models stay that the runs of this command kept, and register them. `farewell` tells of them.
+
+        Args:
+            outcomes: The outcomes of all runs, without those of a search's short runs.
+        """
+        if self._options.keep is None:
+            return
+        from alue_bench.deployment.keeping import Candidate, settle
+
+        candidates = [
+            Candidate(outcome.run_id, outcome.spec, outcome.metrics, outcome.status == "reused")
+            for outcome in outcomes
+            if outcome.status != "failed"
+        ]
+        self._settled = best_effort(
+            "the list of kept models",
+            lambda: settle(self.recorder, candidates, self._options.register),
+            self._streams.warn,
+        )
+
     def document(self, execution: Execution) -> dict[str, Any]:
         """Return the document of `--json` and of the parent run."""
-        return result_document(
+        document = result_document(
             execution.outcomes, execution.plan, experiment=self.experiment, tracking_uri=public(self.uri)
         )
+        return document | ({"kept": self._settled.as_documents()} if self._settled is not None else {})
 
     def planned_document(self, plan: Plan) -> dict[str, Any]:
         """Return the document of a plan that has not begun."""
@@ -289,6 +319,11 @@ class Invocation:
         kept = sum(not entry.artifacts_only for entry in entries)
         if not execution.stop and not entries:
             self._keep_page()
+        if self._settled is not None:
+            from alue_bench.deployment.keeping import sentences_of
+
+            for sentence in sentences_of(self._settled, self._where):
+                talk.print(sentence)
         talk.print(f"Compare in the browser: {ui}")
         self._streams.document(document)
         if kept:

@@ -23,10 +23,12 @@ from alue_bench.cli.commands import (
     data,
     doctor,
     export,
+    keep,
     list_,
     new_plugin,
     new_task,
     plugins,
+    predict,
     report,
     run,
     search,
@@ -61,6 +63,8 @@ app.add_typer(list_.app, name="list")
 app.command("plugins")(plugins.plugins)
 app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")
+app.command("keep")(keep.keep)
+app.command("predict")(predict.predict)
 app.command("submit")(submit.submit)
 app.command("sync")(sync.sync)
 app.command("compare")(compare.compare)

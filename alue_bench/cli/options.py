@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial, wraps
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -158,6 +158,17 @@ class ExecutionOptions(CheckedOptions):
     tracking_uri: str | None = option(
         None,
         help="MLflow tracking store. Default: MLFLOW_TRACKING_URI, else a sqlite file under mlruns/.",
+        group=Group.RESULTS,
+    )
+    keep: Literal["best", "all"] | None = option(
+        None,
+        help="Keep trained models, as MLflow models of their runs: best (for each task and model, that of the best dev "
+        "score, whatever its strategy and seed) or all. Short runs of a search are never kept. Default: none.",
+        group=Group.RESULTS,
+    )
+    register: str | None = option(
+        None,
+        help="With --keep: register each kept model as a new version of this name in MLflow's model registry.",
         group=Group.RESULTS,
     )
     executor: str | None = option(

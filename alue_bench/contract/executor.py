@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from alue_bench.contract.spec import RunSpec
 
 
+Keep = Literal["best", "all"]
+"""The runs whose trained models are kept: the best one on dev for each task and model, or all."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Resources:
     """The resources that the user allows an executor to use."""
@@ -75,6 +79,8 @@ class Assignment:
     """True if runs with a recorded result are executed again."""
     device: str
     """The device of the runs, "cpu" or "cuda"."""
+    keep: Keep | None = None
+    """The runs whose trained models are kept with them; None for none."""
 
 
 @dataclass(frozen=True)

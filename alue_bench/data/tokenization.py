@@ -232,8 +232,8 @@ def _tokenized(columns: dict[str, list[str]], tokenizer: Any, max_length: int) -
 def _encoded(batch: dict[str, list[str]], tokenizer: Any, max_length: int) -> dict[str, list[Any]]:
     """Return token ids, token types if the tokenizer gives any, and flags of truncated examples and of empty texts."""
     texts, pairs = batch["text"], batch.get("text_pair")
-    whole = tokenizer(texts, pairs, truncation=True, max_length=max_length)
-    encoded = {name: list(whole[name]) for name in ("input_ids", "token_type_ids") if name in whole}
+    whole = token_ids(texts, pairs, tokenizer, max_length)
+    encoded = {name: whole[name] for name in ("input_ids", "token_type_ids") if name in whole}
     sides = {0} if pairs is None else {0, 1}
     if whole.encodings is not None:
         encoded["truncated"] = [bool(encoding.overflowing) for encoding in whole.encodings]
@@ -243,8 +243,25 @@ def _encoded(batch: dict[str, list[str]], tokenizer: Any, max_length: int) -> di
         encoded["truncated"] = [len(ids) > max_length for ids in uncut]
         alone = [tokenizer(column, add_special_tokens=False)["input_ids"] for column in (texts, pairs) if column]
         encoded["empty"] = [not all(example) for example in zip(*alone, strict=True)]
+    return encoded
+
+
+def token_ids(texts: list[str], pairs: list[str] | None, tokenizer: Any, max_length: int) -> Any:
+    """Return what the tokenizer makes of normalised texts, as every model here reads them.
+
+    Args:
+        texts: The texts.
+        pairs: The second texts; None for single texts.
+        tokenizer: The tokenizer.
+        max_length: The maximal number of tokens of an example, special tokens included.
+
+    Returns:
+        The tokenizer's output, in which no example is without any token: without special tokens, an empty text would
+        be one.
+    """
+    encoded = tokenizer(texts, pairs, truncation=True, max_length=max_length, return_attention_mask=False)
     for place, ids in enumerate(encoded["input_ids"]):
-        if not ids:  # without special tokens, an empty text would give an example without any token
+        if not ids:
             encoded["input_ids"][place] = [_of_nothing(tokenizer)]
             if "token_type_ids" in encoded:
                 encoded["token_type_ids"][place] = [0]

@@ -8,6 +8,8 @@ import weakref
 
 from alue_bench.contract.errors import AlueBenchError, DeviceLostError, StoreUnavailableError
 from alue_bench.contract.registry import Registry, notify
+from alue_bench.deployment.keeping import keep_model
+from alue_bench.deployment.model_folder import FinishedRun
 from alue_bench.executors.outcome import Observer, Outcome
 from alue_bench.executors.termination import heed_termination, stop_behind
 from alue_bench.messages.redaction import redact
@@ -101,6 +103,9 @@ class Runner:
         try:
             result, self._trained = execute(spec, planned.inputs, before=self._trained, on_step=on_step)
             problems = (*result.problems, *self._recorder.finish(run_id, spec, result, labels))
+            if self._recorder.keep is not None:  # the run is recorded and its clock has stopped
+                finished = FinishedRun(run_id, spec, planned.inputs, self._trained, result)
+                problems = (*problems, *keep_model(self._recorder, finished, planned.tags))
             if self._trained.file is not None:  # the saved training state goes only after the result is safe
                 self._trained.file.remove()
         except StoreUnavailableError:

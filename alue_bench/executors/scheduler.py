@@ -254,6 +254,7 @@ class _Scheduler:
                 ),
                 rerun=self._rerun,
                 device=self._resources.device,
+                keep=self._recorder.keep,
             )
         )
 

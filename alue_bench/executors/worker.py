@@ -46,6 +46,7 @@ def carry_out(assignment: Assignment, tell: Tell) -> None:
         _connected(assignment, tell),
         parent_id=assignment.parent_id,
         invocation=assignment.invocation,
+        keep=assignment.keep,
         on_problem=lambda message: tell(Warned(message)),
     )
     recorder.send_spooled()  # results that an earlier worker had to keep on this machine

@@ -151,6 +151,28 @@ def open_store(uri: str, experiment: str) -> Connection:
             address is of a kind that cannot be used.
         UnavailableError: A server or database does not answer.
     """
+    _check_store(uri, experiment)
+    return _open(uri, experiment, artifacts=None, create=False)
+
+
+def open_client(uri: str) -> MlflowClient:
+    """Open an existing store to read a run or a model of any experiment.
+
+    Args:
+        uri: The store's address, as `tracking_uri` gives it.
+
+    Raises:
+        UsageError: The store does not exist, or the address is of a kind that cannot be used.
+        UnavailableError: A server or database does not answer.
+    """
+    _check_store(uri, DEFAULT_EXPERIMENT)
+    from mlflow import MlflowClient
+
+    return patient(MlflowClient(tracking_uri=mlflow_uri(uri)))
+
+
+def _check_store(uri: str, experiment: str) -> None:
+    """Raise UsageError or UnavailableError where an existing store cannot be opened."""
     _quiet()
     if uri.startswith(("http://", "https://")):
         _check_server(uri)
@@ -160,7 +182,6 @@ def open_store(uri: str, experiment: str) -> Connection:
     elif not uri.startswith("sqlite:"):
         _check_kind(uri)
         _check_database(uri)
-    return _open(uri, experiment, artifacts=None, create=False)
 
 
 def store_name(uri: str) -> str:

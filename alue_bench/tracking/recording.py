@@ -23,6 +23,7 @@ from uuid import uuid4
 
 from alue_bench import __version__
 from alue_bench.contract.errors import StoreUnavailableError
+from alue_bench.contract.executor import Keep
 from alue_bench.contract.spec import FreezeEvent, Predictions, RunResult, RunSpec
 from alue_bench.contract.strategy import Outline
 from alue_bench.contract.task import Labels
@@ -194,6 +195,7 @@ class Recorder:
         *,
         parent_id: str | None = None,
         invocation: str | None = None,
+        keep: Keep | None = None,
         on_problem: Callable[[str], None] = lambda message: None,
     ) -> None:
         """Begin with no open run.
@@ -202,12 +204,14 @@ class Recorder:
             connection: The open store.
             parent_id: The MLflow run that holds the plan, in a worker; otherwise `start_parent` creates it.
             invocation: The id of the command that the process belongs to; None for a new one.
+            keep: The runs whose models are kept with them; None for none. `deployment.keeping` does it.
             on_problem: A function that shows the user a message.
         """
         self.connection = connection
         self.parent_id = parent_id
         self.invocation = invocation or uuid4().hex
         """The id of the command, which its workers also get, so that all runs of a plan carry it."""
+        self.keep = keep
         self.spool = Spool(store_name(connection.uri), connection.experiment)
         self.away: Away | None = None
         self._artifacts_away: Away | None = None

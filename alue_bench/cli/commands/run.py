@@ -64,6 +64,7 @@ def run_plan(
         if len(plan.runs) > 1:
             invocation.start_parent(plan, name=f"plan of {len(plan.runs)} runs")
         execution = invocation.execute(plan, progress_of(plan, streams.talk))
+        invocation.settle_kept(execution.outcomes)
         document = invocation.document(execution)
         invocation.finish_parent(document, execution)
         if execution.outcomes:

@@ -127,10 +127,11 @@ def run_search(
                     break
         execution = Execution(Plan([outcome.planned for outcome in outcomes], plan.skipped), outcomes, stop)
         searched = [(search, search.decision()) for search in searches if search.done or search.failed]
-        document = invocation.document(execution)
-        document["searches"] = [search.as_dict(decision) for search, decision in searched]
         asked = {(run.spec.task, run.spec.model): run.spec.hyper for run in first.runs}
         whole = [o for o in outcomes if o.spec.hyper == asked[o.spec.task, o.spec.model]]  # not the short runs
+        invocation.settle_kept(whole)
+        document = invocation.document(execution)
+        document["searches"] = [search.as_dict(decision) for search, decision in searched]
         invocation.finish_parent(document, replace(execution, outcomes=whole), _metrics(searched))
         for search, decision in searched:
             if decision.step is None:

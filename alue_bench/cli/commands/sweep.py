@@ -100,6 +100,7 @@ def run_sweep(
         execution = invocation.execute(plan, (progress_of or grid_progress_of)(plan, streams.talk))
         outcomes = in_reading_order(execution.outcomes)
         conclusions = [] if execution.stop else list(_concluded(outcomes, tolerance))
+        invocation.settle_kept(execution.outcomes)
         document = invocation.document(execution) | {"sweep": _described(order, tolerance, conclusions)}
         if conclusions:
             best_effort(

@@ -1,0 +1,162 @@
+"""`alue-bench keep`: the model of a finished run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from alue_bench.cli import options
+from alue_bench.cli.stopping import stoppable
+from alue_bench.cli.views.standard_output import keep_for_documents
+from alue_bench.contract.errors import UnavailableError, UsageError
+from alue_bench.contract.registry import Registry
+from alue_bench.measure.best_effort import cause_of
+from alue_bench.messages.redaction import redact
+
+if TYPE_CHECKING:
+    from alue_bench.cli.views.console import PlainConsole
+    from alue_bench.deployment.logged_models import LoggedModel
+    from alue_bench.tracking.connection import Connection
+
+
+def keep(
+    context: typer.Context,
+    run_id: Annotated[str, typer.Argument(help="Id of a finished run.")],
+    folder: Annotated[
+        Path | None, typer.Argument(help="New folder for the model. Without it, the model is kept with its run only.")
+    ] = None,
+    register: Annotated[
+        str | None, typer.Option(help="Register the model as a new version of this name in MLflow's model registry.")
+    ] = None,
+    data_dir: Annotated[Path | None, options.declared("data_dir")] = None,
+    allow_pickles: Annotated[bool, options.declared("allow_pickles")] = False,
+    tracking_uri: Annotated[str | None, options.declared("tracking_uri")] = None,
+    as_json: Annotated[bool, options.declared("json")] = False,
+) -> None:
+    """Keep the model of a finished run, for transformers, MLflow and `alue-bench predict`.
+
+    Trains the run again from its record, unless its model was kept already, and checks that the test predictions equal
+    the recorded ones. Writes the model as an MLflow model of the run, and to DIR.
+
+    `alue-bench keep RUN_ID complaints-model`
+    """
+    from alue_bench.deployment.logged_models import connection_of_run, folder_of, model_of_run
+    from alue_bench.deployment.logged_models import register as register_model
+
+    keep_for_documents(as_json)
+    if folder is not None and folder.exists():
+        raise UsageError(f"{folder} exists; name a new folder, so that nothing is overwritten")
+    with stoppable():
+        from alue_bench.cli.invocation import Streams
+
+        streams = Streams.of_command(as_json=as_json)
+        streams.warn_of_plugins(context.obj)
+        connection = connection_of_run(run_id, tracking_uri)
+        model = model_of_run(connection, run_id)
+        conditions = {"data_dir": data_dir, "allow_pickles": allow_pickles}
+        if model is None:
+            model = _trained_again(connection, run_id, folder, conditions, context.obj, streams.talk)
+        else:
+            streams.talk.print(f"run {run_id} has kept its model already")
+            if folder is not None:
+                _copy(folder_of(f"models:/{model.model_id}", connection.uri), folder)
+        name = register_model(connection, model, register) if register else ""
+        _tell(streams.talk, connection, folder, name, run_id)
+        streams.document(
+            {"run_id": run_id, "model_id": model.model_id, "registered": name, "folder": str(folder or "")}
+        )
+
+
+def _trained_again(
+    connection: Connection,
+    run_id: str,
+    folder: Path | None,
+    conditions: dict[str, Any],
+    registry: Registry,
+    talk: PlainConsole,
+) -> LoggedModel:
+    """Train a run again, write its model to the folder, and log it with the run."""
+    from contextlib import ExitStack
+
+    from alue_bench.deployment.keeping import log_run_model, put_aside
+    from alue_bench.deployment.model_folder import write_model_folder
+    from alue_bench.deployment.repeating import Conditions, plan_again, recorded_run, train_again
+    from alue_bench.tracking.recording import Recorder
+    from alue_bench.tracking.scratch import written_aside
+
+    recorded = recorded_run(connection, run_id)
+    planned = plan_again(recorded, Conditions(**conditions), registry)
+    talk.print(f"training {recorded.label} again")
+    with _bar(talk) as on_step:
+        finished = train_again(recorded, planned, on_step)
+    talk.print("the test predictions equal the recorded ones")
+
+    def write(place: Path) -> None:
+        write_model_folder(place, finished)
+
+    with ExitStack() as stack:
+        place, problem = written_aside(stack, write)
+        if problem:
+            talk.print(problem, style="yellow")
+        if folder is not None:
+            _copy(place, folder)
+        recorder = Recorder(connection)
+        try:
+            return log_run_model(recorder, place, finished)
+        except Exception as error:  # MLflow's errors and those of artifact stores have no common base class
+            safe = folder or put_aside(place, recorder, finished)
+            raise UnavailableError(
+                f"the tracking store did not take the model ({redact(cause_of(error))}); it is kept in {safe}"
+            ) from error
+
+
+def _bar(talk: PlainConsole) -> Any:
+    """Return a context that shows the training's progress on a terminal."""
+    from contextlib import contextmanager
+
+    from rich.progress import BarColumn, Progress, TimeRemainingColumn
+
+    from alue_bench.cli.views.console import PlainColumn
+    from alue_bench.executors.termination import heed_termination
+
+    @contextmanager
+    def shown() -> Any:
+        with Progress(
+            PlainColumn("step {task.completed} of {task.total}"), BarColumn(), TimeRemainingColumn(), console=talk,
+            transient=True, disable=not talk.is_terminal,
+        ) as progress:  # fmt: skip
+            bar = progress.add_task("training", total=None)
+
+            def on_step(done: int, total: int) -> None:
+                heed_termination()
+                progress.update(bar, completed=done, total=total)
+
+            yield on_step
+
+    return shown()
+
+
+def _copy(source: Path, folder: Path) -> None:
+    """Copy a kept model to a new folder."""
+    import shutil
+
+    try:
+        shutil.copytree(source, folder)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise UnavailableError(f"{folder} cannot be written: {error.strerror}; name another folder") from error
+
+
+def _tell(talk: PlainConsole, connection: Connection, folder: Path | None, name: str, run_id: str) -> None:
+    """Say where the model is, and the command that predicts with it."""
+    from alue_bench.messages.suggestion import command_line
+    from alue_bench.tracking.connection import where_options
+
+    where = {} if folder is not None else {"tracking_uri": where_options(connection.uri)["tracking_uri"]}
+    model = folder if folder is not None else name or run_id
+    predict = command_line("predict", model, "new.csv", "--text", "COLUMN", "-o", "out.csv", options=where)
+    talk.print(
+        f"kept the model{f' as {name}' if name else ''}{f' in {folder}' if folder else ''}; predict with: {predict}"
+    )

@@ -1,0 +1,152 @@
+"""`alue-bench predict`: the predictions of a kept model for the rows of a file."""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from alue_bench.cli import options
+from alue_bench.cli.views.standard_output import keep_for_documents, write_exactly
+from alue_bench.contract.errors import UsageError
+
+if TYPE_CHECKING:
+    from alue_bench.cli.views.console import PlainConsole
+    from alue_bench.deployment.description import Description
+    from alue_bench.deployment.predicting import OnRows, Predicted
+
+EVERY_S = 15.0
+"""The seconds between two lines of progress, where no bar can be shown."""
+STDOUT = "-"
+
+
+def predict(
+    model: Annotated[
+        str, typer.Argument(help="Kept model: a folder, the id of the run that kept it, or models:/NAME/VERSION.")
+    ],
+    file: Annotated[Path, typer.Argument(help="File of texts: CSV, TSV, JSON lines or Parquet, by suffix.")],
+    text: Annotated[
+        str | None, typer.Option(help="Column of the texts. Default: the column text, or the only one.")
+    ] = None,
+    pair: Annotated[str | None, typer.Option(help="Column of the second texts, for a model that reads pairs.")] = None,
+    label: Annotated[str | None, typer.Option(help="Column of gold labels: score the predictions with them.")] = None,
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="File to write, in the format of its suffix; - for stdout.")
+    ] = STDOUT,
+    scores: Annotated[bool, typer.Option("--scores", help="Write the probability of each label too.")] = False,
+    prefix: Annotated[str, typer.Option(help="Text before the names of the new columns.")] = "",
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave the predictions of rows without a text empty.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
+    device: Annotated[str, options.declared("device")] = "auto",
+    precision: Annotated[
+        str | None, typer.Option(help="Number format: auto, fp32, bf16 or fp16. Default: the run's own, where fast.")
+    ] = None,
+    tracking_uri: Annotated[str | None, options.declared("tracking_uri")] = None,
+    as_json: Annotated[bool, options.declared("json")] = False,
+) -> None:
+    """Predict the label of each row of a file, with a model that a run kept.
+
+    Writes all columns of the file, in its order, with `prediction` behind them, and `score_LABEL` with --scores. With
+    --label also scores the predictions. Texts are normalised as the model needs, and never sit in memory all at once.
+
+    `alue-bench predict RUN_ID new.csv --text complaint -o out.csv --scores`
+
+    `alue-bench predict models:/complaints/1 gold.jsonl --label category -o out.jsonl`
+    """
+    from alue_bench.cli.views.console import remarks
+    from alue_bench.deployment.kept_model import load
+    from alue_bench.deployment.predicting import PredictionRequest, predict_file
+
+    if as_json and output == STDOUT:
+        raise UsageError("--json and the predictions both want stdout; name a file with --output")
+    keep_for_documents(as_json or output == STDOUT)
+    talk = remarks()
+    request = PredictionRequest(
+        source=file, output=output, text=text, pair=pair, label=label, scores=scores, prefix=prefix, skip_bad=skip_bad,
+        overwrite=overwrite,
+    )  # fmt: skip
+    loaded = load(model, device=device, precision=precision, tracking_uri=tracking_uri)
+    with _progress(talk) as on_rows:
+        predicted = predict_file(loaded, request, on_rows=on_rows, stdout=_Stdout() if output == STDOUT else None)
+    _tell(predicted, loaded.description, output, talk, as_json=as_json)
+
+
+class _Stdout(io.TextIOBase):
+    """The real standard output, which nothing else is printed to."""
+
+    def write(self, text: str) -> int:
+        write_exactly(text)
+        return len(text)
+
+
+@contextmanager
+def _progress(talk: PlainConsole) -> Iterator[OnRows]:
+    """Show the number of rows done: as a bar on a terminal, else as a line from time to time."""
+    if not talk.is_terminal:
+        last = time.monotonic()
+
+        def tell(done: int, total: int) -> None:
+            nonlocal last
+            if time.monotonic() - last > EVERY_S:
+                last = time.monotonic()
+                talk.print(f"{done} of {total} rows")
+
+        yield tell
+        return
+    from rich.progress import BarColumn, Progress, TimeRemainingColumn
+
+    from alue_bench.cli.views.console import PlainColumn
+
+    columns = (PlainColumn("{task.completed} of {task.total} rows"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=talk, transient=True) as progress:
+        bar = progress.add_task("rows", total=None)
+        yield lambda done, total: progress.update(bar, completed=done, total=total)
+
+
+def _tell(predicted: Predicted, description: Description, output: str, talk: PlainConsole, *, as_json: bool) -> None:
+    """Say what was predicted, and how well."""
+    rate = predicted.rows / predicted.seconds if predicted.seconds else math.nan
+    into = "" if output == STDOUT else f" in {output}"
+    talk.print(f"{predicted.rows} rows{into}, {rate:,.0f} a second")
+    if predicted.truncated:
+        talk.print(f"{predicted.truncated} texts were cut to {description.max_length} tokens")
+    if predicted.bad:
+        talk.print(f"{predicted.bad} rows have no text, and no prediction", style="yellow")
+    if as_json:
+        from alue_bench.cli.views.console import print_document
+
+        finite = {name: value if math.isfinite(value) else None for name, value in predicted.metrics.items()}
+        print_document(
+            {
+                "output": output,
+                "rows": predicted.rows,
+                "without_prediction": predicted.bad,
+                "truncated": predicted.truncated,
+                "seconds": predicted.seconds,
+                "scored": predicted.scored,
+                "metrics": finite,
+            }
+        )
+    elif predicted.scored:
+        _show_metrics(predicted, description, talk, output)
+
+
+def _show_metrics(predicted: Predicted, description: Description, talk: PlainConsole, output: str) -> None:
+    from rich.table import Table
+
+    from alue_bench.cli.views.console import results
+
+    table = Table(title=f"{predicted.scored} rows with a gold label", title_justify="left", title_style="bold")
+    table.add_column("metric")
+    table.add_column("score", justify="right")
+    for name, value in sorted(predicted.metrics.items(), key=lambda item: item[0] != description.primary):
+        table.add_row(name, f"{value:.3f}" if math.isfinite(value) else "undefined")
+    (talk if output == STDOUT else results()).print(table)

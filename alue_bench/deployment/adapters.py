@@ -1,0 +1,104 @@
+"""Adapters of a kept model: merged into the weights, or beside them where that is not exact.
+
+A merged model is an ordinary one: it needs no `peft` and takes the faster forward pass.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from alue_bench.contract.errors import UnavailableError
+from alue_bench.contract.strategy import Adapter
+from alue_bench.training.architecture.encoder_stack import EncoderStack
+from alue_bench.training.surgery import operate
+
+WEIGHTS = "adapter_model.safetensors"
+NAME = "default"
+"""The name that `peft` gives an adapter that is injected without one."""
+
+
+def merged(model: Any) -> Any:
+    """Return a copy of a model, on the CPU, with its adapter added to the weights.
+
+    Raises:
+        NotImplementedError: The kind of adapter cannot be merged.
+    """
+    merged = _copied(model)
+    for parent, child, layer in _adapted(merged):
+        layer.merge(safe_merge=True)
+        setattr(parent, child, layer.get_base_layer())
+    return merged
+
+
+def without_adapter(model: Any) -> Any:
+    """Return a copy of a model, on the CPU, without its adapter."""
+    plain = _copied(model)
+    for parent, child, layer in _adapted(plain):
+        setattr(parent, child, layer.get_base_layer())
+    return plain
+
+
+def write_adapter(model: Any, adapter: Adapter, folder: Path) -> None:
+    """Write the adapter of a model as `peft` reads it.
+
+    Args:
+        model: The model with the adapter.
+        adapter: The declaration of the adapter.
+        folder: A new folder.
+    """
+    import peft
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    state = peft.get_peft_model_state_dict(model, adapter_name=NAME)
+    save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, folder / WEIGHTS)
+    peft.get_peft_config({"peft_type": adapter.kind, **adapter.options}).save_pretrained(folder)
+    path = folder / "adapter_config.json"
+    config = {**json.loads(path.read_text(encoding="utf-8")), "base_model_name_or_path": "../base"}
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def with_adapter(stack: EncoderStack, adapter: Mapping[str, Any], folder: Path) -> EncoderStack:
+    """Put an adapter that `write_adapter` wrote into a model.
+
+    Args:
+        stack: The model without the adapter.
+        adapter: The declaration of the adapter, by field.
+        folder: The adapter's folder.
+
+    Raises:
+        UnavailableError: `peft` is not installed, or the adapter's weights are missing.
+    """
+    changed = operate(stack, None, Adapter(**adapter))
+    import peft
+    from safetensors.torch import load_file
+
+    if not (folder / WEIGHTS).is_file():
+        raise UnavailableError(f"{folder / WEIGHTS} is missing; copy the whole folder again")
+    loaded = peft.set_peft_model_state_dict(changed.model, load_file(folder / WEIGHTS), adapter_name=NAME)
+    if loaded.unexpected_keys:
+        raise UnavailableError(
+            f"{folder / WEIGHTS} holds {loaded.unexpected_keys[0]}, for which the model has no place"
+        )
+    return changed
+
+
+def _copied(model: Any) -> Any:
+    return copy.deepcopy(model).to("cpu")
+
+
+def _adapted(model: Any) -> list[tuple[Any, str, Any]]:
+    """Return the modules that `peft` wrapped, each with its parent and its name there."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [
+        (parent, name, child)
+        for parent in model.modules()
+        if not isinstance(parent, BaseTunerLayer)
+        for name, child in parent.named_children()
+        if isinstance(child, BaseTunerLayer)
+    ]

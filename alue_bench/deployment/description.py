@@ -1,0 +1,121 @@
+"""The file `alue_bench.json` of a kept model: everything that predictions need beside weights and tokenizer."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from alue_bench.contract.errors import UnavailableError, UsageError
+from alue_bench.contract.task import Labels, TargetKind
+from alue_bench.data.batches import Padding
+
+FILE = "alue_bench.json"
+FORMAT = 1
+"""The version of the file. Increase it when older versions of alue-bench could not read it any more."""
+BASE, ADAPTER = "base", "adapter"
+"""The folders of a model whose adapter could not be merged into its weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptNormalisation:
+    """The text normalisation of a kept model, which is code of a plugin and not part of the folder."""
+
+    model: str
+    """The model whose plugin declares the normalisation."""
+    description: str
+    requires: tuple[str, ...] = ()
+    """The importable packages that it needs."""
+    providers: Mapping[str, str] = field(default_factory=dict)
+    """The distributions, with versions, that provided it."""
+    probe: str = ""
+    """A digest of what it makes of `normalisation.PROBE`; another digest means that the code has changed since."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """The description of a kept model."""
+
+    task: str
+    title: str
+    """The task's title."""
+    languages: tuple[str, ...]
+    labels: Labels
+    primary: str
+    """The metric that selected the epoch."""
+    is_pair: bool
+    """A flag: the model reads pairs of texts."""
+    max_length: int
+    """The largest number of tokens of an example."""
+    padding: Padding
+    device: str
+    """The device that the run was computed on."""
+    precision: Literal["fp32", "bf16", "fp16"]
+    """The number format that the run was computed in. The weights are stored in fp32."""
+    normalisation: KeptNormalisation | None = None
+    """The normalisation that texts need first; None for none."""
+    adapter: Mapping[str, Any] | None = None
+    """The adapter that lies beside the weights; None where there is none or where it was merged."""
+    run_id: str = ""
+    fingerprint: str = ""
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    """The specification of the run, as its config.json has it."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """The dev and test metrics of the run."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """The versions of alue-bench, plugins and libraries that trained the model."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the scores of an example: the labels, or "value" for a regression."""
+        return self.labels.names or ("value",)
+
+
+def write_description(folder: Path, description: Description) -> None:
+    """Write the file."""
+    content: dict[str, Any] = {"format": FORMAT, **asdict(description)}
+    content["labels"] = {name: _or_none(value) for name, value in content["labels"].items()}
+    content["scores"] = {name: _or_none(value) for name, value in description.scores.items()}
+    text = json.dumps(content, ensure_ascii=False, indent=2, default=str) + "\n"
+    (folder / FILE).write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def _or_none(value: Any) -> Any:
+    """Return a value that JSON can express: None for a number that is not finite."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_description(folder: Path) -> Description:
+    """Read the file.
+
+    Raises:
+        UsageError: The folder is no kept model.
+        UnavailableError: The file is damaged, or was written by a later version of alue-bench.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        what = "is not a folder" if not folder.is_dir() else f"has no {FILE}"
+        raise UsageError(
+            f"{folder} {what}, so that it is no model that alue-bench kept; write one with: alue-bench keep RUN_ID DIR"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if (version := content.pop("format")) > FORMAT:
+            raise UnavailableError(
+                f"{path} is of format {version}, and this alue-bench reads up to {FORMAT}; update it"
+            )
+        labels = content.pop("labels")
+        labels["kind"], labels["names"] = TargetKind(labels["kind"]), tuple(labels["names"])
+        labels = {name: value for name, value in labels.items() if value is not None}
+        normalisation = content.pop("normalisation")
+        if normalisation is not None:
+            normalisation = KeptNormalisation(**{**normalisation, "requires": tuple(normalisation["requires"])})
+        content["languages"] = tuple(content["languages"])
+        content["scores"] = {name: math.nan if v is None else v for name, v in content["scores"].items()}
+        padding = Padding(**content.pop("padding"))
+        return Description(**content, labels=Labels(**labels), padding=padding, normalisation=normalisation)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UnavailableError(f"{path} cannot be read ({error}); copy the whole folder again") from error

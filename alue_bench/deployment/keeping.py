@@ -1,0 +1,283 @@
+"""The models that `--keep best|all` keeps: written after each run, and settled when the command is done.
+
+With `best`, a run's model is written if its dev score is above those of the command's earlier runs of the same task and
+pre-trained model, whose models are then removed. The comparison is made in the store, so that worker processes on
+several machines need no other connection. A model that the store does not take is kept on this machine.
+
+A run's result is recorded before its model is written, and no time of it is part of the run's. If writing fails, the
+run stays as it is, and a sentence tells the user.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from alue_bench.contract.errors import StoreUnavailableError
+from alue_bench.contract.spec import RunSpec, digest_of
+from alue_bench.deployment.logged_models import (
+    DEV_SCORE,
+    GROUP,
+    RUN_LABEL,
+    LoggedModel,
+    attach,
+    log_model,
+    model_of_run,
+    models_of_invocation,
+    register,
+    remove,
+)
+from alue_bench.deployment.model_folder import FinishedRun, write_model_folder
+from alue_bench.measure.best_effort import best_effort, cause_of
+from alue_bench.messages.redaction import redact
+from alue_bench.messages.suggestion import command_line
+from alue_bench.tracking.claims import FINGERPRINT, INVOCATION
+from alue_bench.tracking.recording import LOW_FIDELITY, Recorder
+from alue_bench.tracking.scratch import state_folder, written_aside
+from alue_bench.tracking.spool import SPOOLED
+
+SELECTED_BY = "selection/dev_score"
+"""The metric by which runs are compared."""
+
+
+def group_of(spec: RunSpec) -> str:
+    """Return a digest of the task and the pre-trained model among whose runs the best one is kept."""
+    return digest_of([spec.train_task, spec.model, spec.model_digest, spec.data.train])
+
+
+def keep_model(recorder: Recorder, run: FinishedRun, tags: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Keep the model of a run that has just been recorded, if it is to be kept.
+
+    The low-fidelity runs of a search are never kept, nor is the model of an earlier run that is scored once more.
+
+    Args:
+        recorder: The recorder, which says what is to be kept.
+        run: The run.
+        tags: The tags that the plan gave the run.
+
+    Returns:
+        A sentence for each problem. None of them changes the run's result.
+    """
+    if LOW_FIDELITY in (tags or {}) or run.result.metrics.get("runtime/train_reused"):
+        return ()
+    problems: list[str] = []
+    best_effort("the model is not kept", lambda: _keep(recorder, run, problems), problems.append)
+    return tuple(problems)
+
+
+def _keep(recorder: Recorder, run: FinishedRun, problems: list[str]) -> None:
+    in_store = not run.run_id.startswith(SPOOLED) and recorder.away is None
+    if recorder.keep == "best":
+        try:
+            if in_store and not _is_best(recorder, run):
+                return
+        except Exception:  # MLflow's errors have no common base class; the model is then kept on this machine
+            in_store = False
+    with ExitStack() as stack:
+        folder, problem = written_aside(stack, lambda folder: _written(folder, run))
+        if problem:
+            problems.append(problem)
+        try:
+            if not in_store:
+                raise StoreUnavailableError("the tracking store does not answer")
+            log_run_model(recorder, folder, run)
+        except KeyboardInterrupt:
+            raise
+        except Exception as error:  # MLflow's and those of artifact stores, as above
+            place = put_aside(folder, recorder, run)
+            problems.append(
+                f"its model is kept in {place}, since the tracking store did not take it ({redact(cause_of(error))}); "
+                f"it predicts with: {command_line('predict', place, 'FILE', options={'text': 'COLUMN'})} -o OUT"
+            )
+
+
+def _written(folder: Path, run: FinishedRun) -> None:
+    write_model_folder(folder, run)
+
+
+def log_run_model(recorder: Recorder, folder: Path, run: FinishedRun) -> LoggedModel:
+    """Log a written model with its run, and remove those that it beats where only the best is kept."""
+    spec = run.spec
+    tags = {
+        INVOCATION: recorder.invocation,
+        GROUP: group_of(spec),
+        DEV_SCORE: repr(run.result.metrics[SELECTED_BY]),
+        RUN_LABEL: redact(spec.label)[:500],
+        FINGERPRINT: spec.fingerprint,
+        "task": spec.train_task,
+        "strategy": spec.strategy,
+    }
+    logged = log_model(recorder.connection, folder, run.run_id, tags)
+    if recorder.keep == "best":
+        _remove_beaten(recorder, group_of(spec))
+    else:
+        attach(recorder.connection, logged)
+    return logged
+
+
+def _is_best(recorder: Recorder, run: FinishedRun) -> bool:
+    """Return whether a run's dev score is above those of the models that the command has kept for its group."""
+    score = run.result.metrics[SELECTED_BY]
+    rivals = _rivals(recorder, group_of(run.spec))
+    return not rivals or (math.isfinite(score) and score > max(rival.dev_score for rival in rivals))
+
+
+def _rivals(recorder: Recorder, group: str) -> list[LoggedModel]:
+    models = models_of_invocation(recorder.connection, recorder.invocation)
+    return [model for model in models if model.ready and model.tags.get(GROUP) == group]
+
+
+def _remove_beaten(recorder: Recorder, group: str) -> None:
+    """Remove the models of a group other than the best one; of equal ones, the first stays."""
+    rivals = _rivals(recorder, group)
+    best = max(rivals, key=lambda model: model.dev_score, default=None)
+    for rival in rivals:
+        if rival is not best:
+            remove(recorder.connection, rival)
+
+
+def put_aside(folder: Path, recorder: Recorder, run: FinishedRun) -> Path:
+    """Keep the folder of a model on this machine, and return its place.
+
+    Of one group's models, the best stays where only the best is kept.
+    """
+    place = state_folder() / "models" / run.run_id
+    if recorder.keep == "best":
+        place = state_folder() / "models" / f"{recorder.invocation}-{group_of(run.spec)[:8]}"
+        # Only better models come here: the others are not written, or the store cannot be asked.
+        from alue_bench.deployment.description import read_description
+
+        if place.is_dir() and not run.result.metrics[SELECTED_BY] > read_description(place).scores[SELECTED_BY]:
+            return place
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(folder, place)
+    return place
+
+
+# When the command is done ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A run of a command, done by it or reused."""
+
+    run_id: str
+    spec: RunSpec
+    metrics: Mapping[str, float]
+    reused: bool
+
+    @property
+    def dev_score(self) -> float:
+        """The dev score of the selected epoch; -inf where that is undefined."""
+        score = self.metrics.get(SELECTED_BY, math.nan)
+        return score if math.isfinite(score) else -math.inf
+
+
+@dataclass(frozen=True)
+class KeptRun:
+    """A run whose model is kept."""
+
+    candidate: Candidate
+    model: LoggedModel
+    among: int
+    """The number of runs that it is the best of."""
+    registered: str = ""
+    """The address in the model registry; empty where it was not registered."""
+
+
+@dataclass(frozen=True)
+class Settled:
+    """The models that are kept at the end of a command."""
+
+    kept: list[KeptRun] = field(default_factory=list)
+    lacking: list[Candidate] = field(default_factory=list)
+    """The runs to be kept whose models are not there: they were finished before."""
+
+    def as_documents(self) -> list[dict[str, object]]:
+        """Return the kept models as JSON-like data."""
+        return [
+            {
+                "run_id": one.candidate.run_id,
+                "model_id": one.model.model_id,
+                "uri": one.registered or f"models:/{one.model.model_id}",
+                "task": one.candidate.spec.train_task,
+                "model": one.candidate.spec.model,
+                "strategy": one.candidate.spec.strategy,
+                "seed": one.candidate.spec.seed,
+                "dev_score": one.candidate.dev_score if math.isfinite(one.candidate.dev_score) else None,
+            }
+            for one in self.kept
+        ]
+
+
+def settle(recorder: Recorder, candidates: Sequence[Candidate], name: str | None = None) -> Settled:
+    """List the kept models with their runs, remove what dead workers left, and register the models.
+
+    Args:
+        recorder: The recorder of the command.
+        candidates: The finished and reused runs of the command, in the plan's order.
+        name: The name in the model registry; None to register nothing.
+
+    Raises:
+        UsageError: MLflow does not accept the name.
+    """
+    connection, settled = recorder.connection, Settled()
+    ours = {}
+    for model in models_of_invocation(connection, recorder.invocation):
+        if model.ready:
+            ours[model.run_id] = model
+        else:
+            remove(connection, model)
+    for runs in _groups(candidates).values():
+        for run in [max(runs, key=lambda run: run.dev_score)] if recorder.keep == "best" else runs:
+            found = ours.get(run.run_id) or model_of_run(connection, run.run_id)
+            kept = run
+            if found is None:
+                settled.lacking.append(run)
+                there = [one for one in runs if one.run_id in ours] if recorder.keep == "best" else []
+                kept = max(there, key=lambda one: one.dev_score, default=run)
+                found = ours.get(kept.run_id)
+            if found is not None:
+                attach(connection, found)
+                version = register(connection, found, name) if name else ""
+                settled.kept.append(KeptRun(kept, found, len(runs), version))
+    return settled
+
+
+def _groups(candidates: Sequence[Candidate]) -> dict[str, list[Candidate]]:
+    """Return the runs by task and pre-trained model; of several runs with one training, the first."""
+    groups: dict[str, dict[str, Candidate]] = {}
+    for run in candidates:
+        groups.setdefault(group_of(run.spec), {}).setdefault(run.spec.training_key, run)
+    return {group: list(runs.values()) for group, runs in groups.items()}
+
+
+def sentences_of(settled: Settled, where: Mapping[str, object]) -> list[str]:
+    """Return what a user is told of the kept models.
+
+    Args:
+        settled: The models.
+        where: The options that name the store and the experiment.
+    """
+    said = []
+    for one in settled.kept:
+        run = one.candidate
+        best = f", the best of {one.among} runs on dev ({run.dev_score:.3f})" if one.among > 1 else ""
+        name = one.registered or run.run_id
+        predict = command_line("predict", name, "new.csv", "--text", "COLUMN", "-o", "out.csv", options=_store(where))
+        said.append(f"kept the model of {run.spec.label}{best}; predict with: {predict}")
+    for run in settled.lacking:
+        keep = command_line("keep", run.run_id, options=_store(where))
+        said.append(
+            f"{run.spec.label} is to be kept too (dev {run.dev_score:.3f}), but was finished before without its model; "
+            f"this trains it again and keeps it: {keep}"
+        )
+    return said
+
+
+def _store(where: Mapping[str, object]) -> dict[str, object]:
+    return {"tracking_uri": where.get("tracking_uri")}

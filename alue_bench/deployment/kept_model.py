@@ -1,0 +1,256 @@
+"""A kept model in memory: predictions for lists of texts, by the same batches and forward pass as an evaluation.
+
+model = load("complaints-model")            # a folder, a run's id, or models:/NAME/VERSION
+model.predict(["The parcel never came."])   # ["delivery"]
+model.scores(["The parcel never came."])    # array([[0.02, 0.97, 0.01]], dtype=float32)
+
+The model computes as an evaluation does, so that it gives a run's recorded predictions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.contract.errors import UnavailableError, UsageError
+from alue_bench.contract.task import TargetKind
+from alue_bench.data.tokenization import TokenizedSplit, token_ids
+from alue_bench.deployment.description import ADAPTER, BASE, Description, read_description
+from alue_bench.deployment.normalisation import normalise_of
+from alue_bench.evaluation.predictions import decide, probabilities
+from alue_bench.training.architecture.encoder_stack import EncoderStack, check_ids, view_as_stack
+from alue_bench.training.device.precision import Device, Precision, has_fast_bf16, resolve_device, resolve_precision
+from alue_bench.training.forward import Forward, choose_forward
+from alue_bench.training.inference import predict_logits
+from alue_bench.training.prefix.frozen_prefix import Examples
+from alue_bench.training.pretrained.loading import Checkpoint, load_config, load_model_with_report
+from alue_bench.training.pretrained.tokenizer import read_tokenizer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+CHUNK = 8192
+"""The number of texts that are tokenized and sorted by length together. More gain less than a per cent of padding."""
+
+
+@dataclass(frozen=True)
+class TokenizedTexts:
+    """Texts as token ids, ready for the model."""
+
+    split: TokenizedSplit
+    truncated: int
+    """The number of texts that were cut to the model's greatest length, as far as that was counted."""
+
+
+class KeptModel:
+    """A trained model with its tokenizer, normalisation and labels."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        device: str = "auto",
+        precision: str | None = None,
+        normalise: Callable[[str], str] | None = None,
+    ) -> None:
+        """Load a model from its folder.
+
+        Args:
+            folder: The folder that `write_model_folder` wrote.
+            device: "auto", "cpu" or "cuda".
+            precision: "fp32", "bf16", "fp16" or "auto"; None takes the run's own number format where this device is
+                like that of the run and computes in it fast, and fp32 otherwise.
+            normalise: The text normalisation; None finds the model's own in the installed plugins.
+
+        Raises:
+            UsageError: The folder is no kept model.
+            UnavailableError: A file is damaged, or a package that the model needs is missing.
+        """
+        self.description = read_description(folder)
+        self.folder = folder
+        name = resolve_device(device)
+        self.device = Device(name, _precision(self.description, name, precision))
+        self._normalise = normalise or normalise_of(self.description.normalisation)
+        self._stack, self._tokenizer = _loaded(folder, self.description)
+        self._stack.model.to(name).eval()
+        self._stack.model.requires_grad_(False)
+        self._forward: Forward = choose_forward(self._stack, self.device.compute)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels, in the order of the columns of `scores`; ("value",) for a regression."""
+        return self.description.columns
+
+    def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Any]:
+        """Return the prediction for each text: a label, a list of labels (multi-label), or a number (regression).
+
+        Args:
+            texts: The texts.
+            pairs: The second texts, for a model that reads pairs.
+
+        Raises:
+            UsageError: A text is missing, or there are pairs and the model reads single texts, or the reverse.
+        """
+        return self.decided(self.logits(texts, pairs))
+
+    def scores(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray[Any, Any]:
+        """Return the probability of each label, fp32 [texts, labels]; for a regression the number, [texts, 1].
+
+        Args:
+            texts: The texts.
+            pairs: The second texts, for a model that reads pairs.
+
+        Raises:
+            UsageError: As in `predict`.
+        """
+        return probabilities(self.logits(texts, pairs), self.description.labels)
+
+    def decided(self, logits: np.ndarray[Any, Any]) -> list[Any]:
+        """Return the predictions that logits give, in the form of `predict`."""
+        labels = self.description.labels
+        decisions = decide(logits, labels)
+        if labels.kind is TargetKind.REGRESSION:
+            return [float(value) for value in decisions]
+        if labels.kind is TargetKind.MULTILABEL:
+            return [[name for name, mark in zip(labels.names, row, strict=True) if mark] for row in decisions]
+        return [labels.names[int(place)] for place in decisions]
+
+    def logits(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray[Any, Any]:
+        """Return the model's outputs, fp32 [texts, outputs]; see `predict`."""
+        import numpy as np
+
+        texts, pairs = self.checked(texts, pairs)
+        parts = []
+        for start in range(0, len(texts), CHUNK):
+            part = slice(start, start + CHUNK)
+            parts.append(self.logits_of(self.tokenized(texts[part], None if pairs is None else pairs[part])))
+        return np.concatenate(parts) if parts else np.zeros((0, self.description.labels.outputs), dtype="float32")
+
+    def checked(self, texts: Sequence[str], pairs: Sequence[str] | None) -> tuple[list[str], list[str] | None]:
+        """Return texts and pairs as lists.
+
+        Raises:
+            UsageError: They are not what the model reads.
+        """
+        if isinstance(texts, str) or isinstance(pairs, str):
+            raise UsageError("predict takes a list of texts; put the one text into a list: [text]")
+        if self.description.is_pair and pairs is None:
+            raise UsageError("the model reads pairs of texts; give the second texts as pairs=")
+        if not self.description.is_pair and pairs is not None:
+            raise UsageError("the model reads single texts; leave pairs out")
+        listed, others = list(texts), None if pairs is None else list(pairs)
+        if others is not None and len(others) != len(listed):
+            raise UsageError(f"there are {len(listed)} texts and {len(others)} second texts; give one for each")
+        for name, column in (("text", listed), ("second text", others or [])):
+            wrong = next((place for place, text in enumerate(column) if not isinstance(text, str)), None)
+            if wrong is not None:
+                raise UsageError(f"{name} {wrong} is {column[wrong]!r:.60}; it must be a text")
+        return listed, others
+
+    def tokenized(self, texts: list[str], pairs: list[str] | None) -> TokenizedTexts:
+        """Normalise and tokenize texts as the run did.
+
+        Args:
+            texts: The texts, at least one.
+            pairs: The second texts; None for single texts.
+        """
+        import numpy as np
+        import torch
+
+        clean = self._normalise
+        if clean is not None:
+            texts = [clean(text) for text in texts]
+            pairs = None if pairs is None else [clean(text) for text in pairs]
+        longest = self.description.max_length
+        encoded = token_ids(texts, pairs, self._tokenizer, longest)
+        ids = encoded["input_ids"]
+        offsets = np.zeros(len(ids) + 1, dtype="int64")
+        np.cumsum([len(one) for one in ids], out=offsets[1:])
+        full = [place for place, one in enumerate(ids) if len(one) >= longest]
+        cut = 0
+        if full:
+            whole = self._tokenizer(
+                [texts[place] for place in full], None if pairs is None else [pairs[place] for place in full]
+            )["input_ids"]
+            cut = sum(len(one) > longest for one in whole)
+        types = encoded.get("token_type_ids")
+        split = TokenizedSplit(
+            input_ids=_flat(ids, int(offsets[-1])),
+            token_type_ids=None if types is None else _flat(types, int(offsets[-1])),
+            offsets=torch.from_numpy(offsets),
+            targets=torch.zeros(len(ids), dtype=torch.long),
+            ids=[""] * len(ids),
+            truncated=cut,
+        )
+        check_ids(self._stack, split, "the texts")
+        return TokenizedTexts(split, cut)
+
+    def logits_of(self, texts: TokenizedTexts) -> np.ndarray[Any, Any]:
+        """Return the model's outputs for tokenized texts, fp32 [texts, outputs]."""
+        examples = Examples(texts.split)
+        return predict_logits(
+            self._stack, self._forward, examples, device=self.device, padding=self.description.padding
+        )
+
+
+def load(
+    model: str | Path, *, device: str = "auto", precision: str | None = None, tracking_uri: str | None = None
+) -> KeptModel:
+    """Load a kept model.
+
+    Args:
+        model: Its folder; the id of the run that kept it; or `models:/NAME/VERSION` of the model registry.
+        device: "auto", "cpu" or "cuda".
+        precision: "fp32", "bf16", "fp16" or "auto"; None takes the run's own where this device computes in it fast.
+        tracking_uri: The MLflow store of the run or registry; None for the default one.
+
+    Raises:
+        UsageError: There is no such model.
+        UnavailableError: The store does not answer, a file is damaged, or a needed package is missing.
+    """
+    from alue_bench.deployment.logged_models import folder_of
+
+    return KeptModel(folder_of(model, tracking_uri), device=device, precision=precision)
+
+
+def _flat(lists: Sequence[Sequence[int]], length: int) -> Any:
+    """Return lists of numbers one behind the other: int64 [length]."""
+    from itertools import chain
+
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(np.fromiter(chain.from_iterable(lists), dtype="int64", count=length))
+
+
+def _precision(description: Description, device: str, wanted: str | None) -> Precision:
+    if wanted is not None:
+        return resolve_precision(wanted, device)
+    own = description.precision
+    if own == "fp32" or device != description.device or (device == "cpu" and not has_fast_bf16(device)):
+        return "fp32"
+    return own
+
+
+def _loaded(folder: Path, description: Description) -> tuple[EncoderStack, Any]:
+    """Return the model, and its tokenizer.
+
+    Raises:
+        UnavailableError: Weights or tokenizer are missing or damaged.
+    """
+    place = folder / BASE if description.adapter is not None else folder
+    checkpoint = Checkpoint(place, "", pickled=False, keep_head=True)
+    tokenizer, _ = read_tokenizer(folder, load_config(checkpoint))
+    model, drawn = load_model_with_report(
+        checkpoint, description.labels, init_seed=0, pad_id=int(tokenizer.pad_token_id)
+    )
+    if drawn:
+        raise UnavailableError(f"{place} has no weights for {sorted(drawn)[0]}; copy the whole folder again")
+    stack = view_as_stack(model)
+    if description.adapter is not None:
+        from alue_bench.deployment.adapters import with_adapter
+
+        stack = with_adapter(stack, description.adapter, folder / ADAPTER)
+    return stack, tokenizer

@@ -1,0 +1,249 @@
+"""Kept models in MLflow: logged with their run, found again, removed, registered, and fetched by name.
+
+A kept model is a logged model of MLflow 3 called `model`, whose source is the run: `runs:/RUN_ID/model` and
+`models:/MODEL_ID` both load it. Only clients with explicit addresses are used, as everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+from alue_bench.contract.errors import UnavailableError, UsageError
+from alue_bench.contract.formats import shown
+from alue_bench.messages.suggestion import command_line
+from alue_bench.tracking.claims import INVOCATION
+from alue_bench.tracking.connection import Connection, open_client, public, tracking_uri, where_options
+
+NAME = "model"
+"""The name of every kept model; its run tells them apart."""
+GROUP, DEV_SCORE, RUN_LABEL = "kept.group", "kept.dev_score", "kept.run"
+"""The tags of a kept model: the task and pre-trained model among whose runs it is compared; the dev score that it is
+compared by; the run in words."""
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+_REGISTERED = re.compile(r"models:/+(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/]+))")
+_LOGGED = re.compile(r"models:/+(?P<id>m-[0-9a-f]+)")
+
+
+@dataclass(frozen=True)
+class LoggedModel:
+    """A kept model in the store."""
+
+    model_id: str
+    run_id: str
+    location: str
+    """The address of its folder."""
+    created: int
+    """The time in milliseconds since 1970."""
+    ready: bool
+    """A flag: it was written completely."""
+    tags: Mapping[str, str]
+
+    @property
+    def dev_score(self) -> float:
+        """The dev score of its run; -inf where that is undefined."""
+        try:
+            score = float(self.tags.get(DEV_SCORE, "nan"))
+        except ValueError:
+            score = math.nan
+        return score if math.isfinite(score) else -math.inf
+
+
+def log_model(connection: Connection, folder: Path, run_id: str, tags: Mapping[str, str]) -> LoggedModel:
+    """Copy the folder of a kept model into the store, as a model of a run.
+
+    Args:
+        connection: The open store.
+        folder: The folder, whose MLmodel gets the ids of run and model.
+        run_id: The run, which must be in the store.
+        tags: The tags of the model.
+    """
+    from mlflow.models import Model
+
+    client = connection.client
+    params = client.get_run(run_id).data.params
+    created = client.create_logged_model(
+        connection.experiment_id, NAME, source_run_id=run_id, tags=dict(tags), params=dict(params), model_type="encoder"
+    )
+    description = Model.load(str(folder))
+    description.run_id, description.model_id, description.model_uuid = run_id, created.model_id, created.model_id
+    description.artifact_path = created.artifact_location
+    description.save(str(folder / "MLmodel"))
+    client.log_model_artifacts(created.model_id, str(folder))
+    return _read(client.finalize_logged_model(created.model_id, "READY"))
+
+
+def attach(connection: Connection, model: LoggedModel) -> None:
+    """List a model among the outputs of its run, where MLflow shows it on the run's page."""
+    from mlflow.entities import LoggedModelOutput
+
+    run = connection.client.get_run(model.run_id)
+    outputs = run.outputs.model_outputs if run.outputs is not None else []
+    if all(output.model_id != model.model_id for output in outputs):
+        connection.client.log_outputs(model.run_id, [LoggedModelOutput(model.model_id, step=0)])
+
+
+def models_of_invocation(connection: Connection, invocation: str) -> list[LoggedModel]:
+    """Return the models that one command has kept, complete or not, the oldest first."""
+    return _search(connection, f"tags.{INVOCATION} = '{invocation}'")
+
+
+def model_of_run(connection: Connection, run_id: str) -> LoggedModel | None:
+    """Return the newest complete model of a run; None where none was kept."""
+    models = [model for model in _search(connection, f"source_run_id = '{run_id}'") if model.ready]
+    return models[-1] if models else None
+
+
+def _search(connection: Connection, where: str) -> list[LoggedModel]:
+    models: list[LoggedModel] = []
+    token = None
+    while True:
+        page = connection.client.search_logged_models(
+            [connection.experiment_id], f"name = '{NAME}' AND {where}", page_token=token
+        )
+        models += [_read(one) for one in page]
+        token = page.token
+        if not token:
+            return sorted(models, key=lambda model: (model.created, model.model_id))
+
+
+def remove(connection: Connection, model: LoggedModel) -> None:
+    """Delete a model with its files."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    connection.client.delete_logged_model(model.model_id)
+    get_artifact_repository(model.location, tracking_uri=connection.uri).delete_artifacts()
+
+
+def register(connection: Connection, model: LoggedModel, name: str) -> str:
+    """Register a model as a new version of a name in the model registry, and return the version's address.
+
+    Raises:
+        UsageError: MLflow does not accept the name.
+    """
+    from mlflow.exceptions import MlflowException
+
+    client = connection.client
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise UsageError(f"--register {shown(name)}: {error.message}") from error
+    # A source of the form models:/ID would be looked up in the process's default store.
+    version = client.create_model_version(name, model.location, run_id=model.run_id, model_id=model.model_id)
+    return f"models:/{name}/{version.version}"
+
+
+def folder_of(model: str | Path, store: str | None = None) -> Path:
+    """Return the folder of a kept model on this machine.
+
+    Args:
+        model: A folder; the id of a run; or `models:/NAME/VERSION`, `models:/NAME@ALIAS` or `models:/MODEL_ID`.
+        store: The MLflow store; None for the default one.
+
+    Raises:
+        UsageError: There is no such folder, run or model, or the run kept no model.
+        UnavailableError: The store does not answer.
+    """
+    text = str(model)
+    if text.startswith("models:"):
+        return _fetched(_location_of(text, store), store)
+    if isinstance(model, Path) or Path(text).expanduser().is_dir():
+        return Path(text).expanduser()
+    if _RUN_ID.fullmatch(text):
+        return _fetched(_model_of(text, store).location, store)
+    raise UsageError(
+        f"{shown(text, quote=False, most=300)} is no folder, no run's id (32 hexadecimal digits) and no "
+        "models:/NAME/VERSION; alue-bench keep RUN_ID DIR writes a folder"
+    )
+
+
+def connection_of_run(run_id: str, store: str | None) -> Connection:
+    """Return a connection to the experiment of a run.
+
+    Raises:
+        UsageError: There is no such store or run.
+        UnavailableError: The store does not answer.
+    """
+    uri = tracking_uri(store)
+    client = open_client(uri)
+    with _told(uri, f"there is no run {shown(run_id)} in {public(uri)}; name its store with --tracking-uri"):
+        run = client.get_run(run_id)
+        experiment = client.get_experiment(run.info.experiment_id)
+    return Connection(client, uri, experiment.name, experiment.experiment_id)
+
+
+def _model_of(run_id: str, store: str | None) -> LoggedModel:
+    connection = connection_of_run(run_id, store)
+    with _told(connection.uri, f"the models of run {run_id} cannot be read"):
+        model = model_of_run(connection, run_id)
+    if model is None:
+        where = where_options(connection.uri)
+        keep, into = (command_line("keep", run_id, *more, options=where) for more in ((), ("DIR",)))
+        raise UsageError(f"run {run_id} kept no model; train it again and keep it with: {keep} (or {into})")
+    return model
+
+
+def _location_of(address: str, store: str | None) -> str:
+    uri = tracking_uri(store)
+    client = open_client(uri)
+    with _told(uri, f"there is no model {shown(address)} in {public(uri)}; name its store with --tracking-uri"):
+        if match := _LOGGED.fullmatch(address):
+            return _read(client.get_logged_model(match["id"])).location
+        match = _REGISTERED.fullmatch(address)
+        if match is None:
+            raise UsageError(
+                f"{shown(address)} names no model; write models:/NAME/VERSION, models:/NAME@ALIAS or models:/MODEL_ID"
+            )
+        if match["alias"]:
+            version = client.get_model_version_by_alias(match["name"], match["alias"])
+        else:
+            version = client.get_model_version(match["name"], match["version"])
+        return str(client.get_model_version_download_uri(version.name, version.version))
+
+
+def _fetched(location: str, store: str | None) -> Path:
+    """Return the folder at an address: that folder where it lies on this machine, else a copy."""
+    if urlparse(location).scheme in ("file", ""):
+        return Path(unquote(urlparse(location).path))
+    import tempfile
+
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    uri = tracking_uri(store)
+    copy = tempfile.mkdtemp(prefix="alue-bench-model-")
+    with _told(uri, f"the files of the model cannot be fetched from {public(location)}"):
+        return Path(get_artifact_repository(location, tracking_uri=uri).download_artifacts("", copy))
+
+
+@contextmanager
+def _told(uri: str, absent: str) -> Iterator[None]:
+    """Raise UsageError with the sentence where MLflow finds nothing, and UnavailableError for other errors of it."""
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, RequestException, SQLAlchemyError) as error:
+        if getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise UsageError(absent) from error
+        first_line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UnavailableError(f"tracking store {public(uri)} cannot be read: {public(first_line)}") from error
+
+
+def _read(model: Any) -> LoggedModel:
+    return LoggedModel(
+        model_id=str(model.model_id),
+        run_id=str(model.source_run_id or ""),
+        location=str(model.artifact_location),
+        created=int(model.creation_timestamp),
+        ready=str(getattr(model.status, "value", model.status)) in ("READY", "LoggedModelStatus.READY"),
+        tags=dict(model.tags),
+    )

@@ -1,0 +1,211 @@
+"""The folder of a kept model, which transformers, MLflow and alue-bench all load.
+
+    config.json, model.safetensors          as save_pretrained writes them, with label names and kind of problem
+    tokenizer.json, tokenizer_config.json   the tokenizer, with the greatest length and the padding of the run
+    alue_bench.json                         what alue-bench needs besides: see `description`
+    MLmodel, requirements.txt, …            MLflow's description, with signature and input example: see `pyfunc`
+    README.md                               the model card: see `model_card`
+
+The weights are in fp32, as training keeps them in every number format. An adapter is merged into them. Where the merged
+model does not give the run's predictions, `base/` has the model without the adapter, `adapter/` the adapter, and
+transformers does not load the folder at all, rather than without its adapter.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from alue_bench.contract.errors import TrainingError
+from alue_bench.contract.spec import RunResult, RunSpec
+from alue_bench.contract.task import TargetKind
+from alue_bench.contract.transfer import transferred_logits
+from alue_bench.deployment.adapters import merged, without_adapter, write_adapter
+from alue_bench.deployment.description import ADAPTER, BASE, Description, write_description
+from alue_bench.deployment.kept_model import KeptModel
+from alue_bench.deployment.model_card import write_model_card
+from alue_bench.deployment.normalisation import kept_normalisation
+from alue_bench.deployment.pyfunc import write_mlflow_model
+from alue_bench.evaluation.predictions import probabilities
+from alue_bench.messages.redaction import redacted
+from alue_bench.running.fine_tuning import Trained
+from alue_bench.running.inputs import RunInputs
+from alue_bench.training.pretrained.library import quiet_transformers
+
+PROBLEM_TYPES: Mapping[TargetKind, str] = {
+    TargetKind.BINARY: "single_label_classification",
+    TargetKind.MULTICLASS: "single_label_classification",
+    TargetKind.MULTILABEL: "multi_label_classification",
+    TargetKind.REGRESSION: "regression",
+}
+"""The `problem_type` of config.json, by which a pipeline of transformers turns logits into scores."""
+CHECKED = 64
+"""The number of test rows whose predictions are compared after the model is loaded from its new folder."""
+TOLERANCE = {"fp32": 1e-5, "bf16": 3e-2, "fp16": 1e-2}
+"""The largest accepted difference of a score. Batches of other shapes are rounded differently."""
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run with its trained model: all that a kept model is made of."""
+
+    run_id: str
+    spec: RunSpec
+    inputs: RunInputs
+    trained: Trained
+    result: RunResult
+
+
+def write_model_folder(folder: Path, run: FinishedRun) -> Description:
+    """Write the folder of a kept model, load it again, and check that it gives the run's predictions.
+
+    The run's model is not changed: a next run may use it.
+
+    Args:
+        folder: The folder, which must not exist or be empty.
+        run: The run.
+
+    Returns:
+        The model's description.
+
+    Raises:
+        TrainingError: The loaded model does not give the run's predictions. The folder is left empty.
+    """
+    model, adapter = run.trained.stack.model, run.spec.adapter
+    description = describe(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    if adapter is None:
+        _write(folder, model, description, run)
+        _check(folder, run)
+        return description
+    try:
+        _write(folder, merged(model), description, run)
+        _check(folder, run)
+    except (TrainingError, NotImplementedError, ValueError):  # the latter two are peft's
+        _clear(folder)
+        description = replace(description, adapter=asdict(adapter))
+        _write(folder, model, description, run)
+        _check(folder, run)
+    return description
+
+
+def describe(run: FinishedRun) -> Description:
+    """Return the description of a run's model, with its adapter merged."""
+    spec, inputs, trained = run.spec, run.inputs, run.trained
+    task, model = inputs.train_task, inputs.model
+    scores = {name: value for name, value in run.result.metrics.items() if name.startswith(("test/", "selection/"))}
+    return Description(
+        task=task.name,
+        title=task.title,
+        languages=task.languages,
+        labels=task.labels,
+        primary=task.primary,
+        is_pair=inputs.train_rows.splits["train"].examples[0].text_pair is not None,
+        max_length=spec.hyper.max_length,
+        padding=inputs.trial.padding,
+        device=trained.device.name,
+        precision=trained.device.precision,
+        normalisation=kept_normalisation(model, dict(spec.providers)),
+        run_id=run.run_id,
+        fingerprint=spec.fingerprint,
+        spec=redacted(spec.as_dict()),
+        scores=scores,
+        versions=_versions(spec),
+    )
+
+
+def _versions(spec: RunSpec) -> dict[str, str]:
+    from importlib.metadata import version
+
+    from alue_bench import __version__
+
+    libraries = {name: version(name) for name in ("torch", "transformers", "tokenizers")}
+    return {"alue-bench": __version__, **spec.providers, **libraries}
+
+
+def _write(folder: Path, model: Any, description: Description, run: FinishedRun) -> None:
+    place = folder
+    if description.adapter is not None:
+        assert run.spec.adapter is not None
+        place = folder / BASE
+        place.mkdir()
+        write_adapter(model, run.spec.adapter, folder / ADAPTER)
+        model = without_adapter(model)
+    with quiet_transformers():
+        model.save_pretrained(place)
+        for weights in place.glob("*.safetensors"):  # safetensors lets nobody else read them
+            weights.chmod((place / "config.json").stat().st_mode)
+        run.trained.tokenizer.save_pretrained(folder)
+    _complete_config(place, description)
+    _complete_tokenizer(folder, description)
+    write_description(folder, description)
+    write_model_card(folder, description, run.inputs)
+    write_mlflow_model(folder, description)
+
+
+def _complete_config(folder: Path, description: Description) -> None:
+    """Write into config.json what transformers' pipelines need, and nothing about this machine."""
+
+    def complete(config: dict[str, Any]) -> None:
+        config.pop("_name_or_path", None)
+        names = description.columns
+        config |= {
+            "id2label": {str(place): name for place, name in enumerate(names)},
+            "label2id": {name: place for place, name in enumerate(names)},
+            "problem_type": PROBLEM_TYPES[description.labels.kind],
+        }
+
+    _edit(folder / "config.json", complete)
+
+
+def _complete_tokenizer(folder: Path, description: Description) -> None:
+    """Write the run's greatest length and padding into the tokenizer's configuration."""
+
+    def complete(config: dict[str, Any]) -> None:
+        config |= {"model_max_length": description.max_length, "padding_side": description.padding.side}
+        config.pop("name_or_path", None)
+
+    _edit(folder / "tokenizer_config.json", complete)
+
+
+def _edit(path: Path, change: Any) -> None:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def _check(folder: Path, run: FinishedRun) -> None:
+    """Check that the model in a folder gives the first of the run's test predictions.
+
+    Nothing is checked for architectures whose predictions depend on the other texts of a batch.
+
+    Raises:
+        TrainingError: A score differs by more than the tolerance.
+    """
+    import numpy as np
+
+    inputs, device = run.inputs, run.trained.device
+    if not inputs.trial.independent:
+        return
+    rows = inputs.rows.splits["test"].examples[:CHECKED]
+    texts, pairs = [row.text for row in rows], [row.text_pair or "" for row in rows]
+    kept = KeptModel(folder, device=device.name, precision=device.precision, normalise=inputs.model.normalise)
+    logits = kept.logits(texts, pairs if kept.description.is_pair else None)
+    logits = transferred_logits(logits, inputs.task, inputs.train_task)
+    scores = probabilities(logits, inputs.task.labels)
+    wanted = np.asarray(run.result.predictions.scores[:CHECKED])
+    difference = float(np.abs(scores - wanted).max())
+    if not difference <= TOLERANCE[device.precision] * max(1.0, float(np.abs(wanted).max())):
+        raise TrainingError(
+            f"the saved model does not give the run's predictions: a score differs by {difference:.2g}; report this "
+            "with the model's config.json"
+        )
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,0 +1,76 @@
+"""The text normalisation of a kept model: found in the installed plugins, and checked to be the one of the run."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+
+from alue_bench.contract.errors import UnavailableError
+from alue_bench.contract.model import Model
+from alue_bench.contract.registry import Registry, load_registry
+from alue_bench.contract.spec import digest_of
+from alue_bench.deployment.description import KeptNormalisation
+from alue_bench.messages.extras import command_for_module
+
+PROBE = (
+    "الكِتَابُ الجديدُ في المـــكتبة!! 😀 https://example.org/a?b=1 @someone someone@example.org #وسم_طويل",
+    "رااااائع جدًا،،، ٢٠٢٦ 2026 ﷺ <br> هههههه ى ة أ إ آ",
+    "An ordinary sentence, with Punctuation… and 3.5 numbers.",
+)
+"""Texts with everything that normalisations of Arabic and of tweets change."""
+
+
+def kept_normalisation(model: Model, providers: dict[str, str]) -> KeptNormalisation | None:
+    """Return the description of a model's normalisation; None where it has none.
+
+    Args:
+        model: The model.
+        providers: The distributions, with versions, that take part in the run.
+    """
+    if model.normalise is None:
+        return None
+    return KeptNormalisation(
+        model=model.name,
+        description=model.normalisation,
+        requires=model.requires,
+        providers=providers,
+        probe=_probed(model.normalise),
+    )
+
+
+def normalise_of(kept: KeptNormalisation | None, registry: Registry | None = None) -> Callable[[str], str] | None:
+    """Return the function that normalises a text for a kept model; None where it needs none.
+
+    Args:
+        kept: The description of the normalisation.
+        registry: The declarations of the plugins; None loads the installed ones.
+
+    Raises:
+        UnavailableError: The plugin or a package that it needs is not installed, or it normalises otherwise now.
+    """
+    if kept is None:
+        return None
+    declared = (registry or load_registry()).models.get(kept.model)
+    from_where = " or ".join(f"{name} {version}" for name, version in kept.providers.items())
+    if declared is None or declared.value.normalise is None:
+        raise UnavailableError(
+            f"the model's text normalisation is that of {kept.model!r}, which no installed plugin declares; install "
+            f"the one that the model was trained with ({from_where})"
+        )
+    for package in kept.requires:
+        if importlib.util.find_spec(package) is None:
+            raise UnavailableError(
+                f"the model's text normalisation needs the package {package!r}; install it with: "
+                f"{command_for_module(package)}"
+            )
+    if _probed(declared.value.normalise) != kept.probe:
+        raise UnavailableError(
+            f"the text normalisation of {kept.model!r} is another one now than when the model was trained, so that its "
+            f"predictions would differ; install the versions of the training ({from_where}"
+            f"{''.join(f', {package}' for package in kept.requires)})"
+        )
+    return declared.value.normalise
+
+
+def _probed(normalise: Callable[[str], str]) -> str:
+    return digest_of([normalise(text) for text in PROBE])

@@ -1,0 +1,371 @@
+"""Predictions for the rows of a file, in a stream: one part of the file is in memory at a time.
+
+check the whole file: columns, texts, gold labels            # so that nothing fails after an hour
+for each chunk of rows:                                      # read and tokenized while the model does the one before
+    normalise, tokenize, sort by length, batch               # as an evaluation does
+    logits → prediction and scores
+    write the rows with them, in the file's order
+
+Memory does not grow with the file.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.contract.errors import DataError, UsageError
+from alue_bench.contract.formats import shown
+from alue_bench.contract.task import TargetKind
+from alue_bench.deployment.description import Description
+from alue_bench.deployment.kept_model import CHUNK, KeptModel, TokenizedTexts
+from alue_bench.deployment.pyfunc import PREDICTION, SCORE, columns_of
+from alue_bench.deployment.table_files import (
+    STDOUT,
+    Chunk,
+    Format,
+    OutputFile,
+    Stream,
+    Table,
+    format_of,
+    open_table,
+)
+from alue_bench.evaluation.label_cells import split_labels
+from alue_bench.evaluation.metrics import metrics
+from alue_bench.evaluation.predictions import decide
+
+if TYPE_CHECKING:
+    import numpy as np
+
+NAMED = 5
+"""The largest number of bad rows that a message names."""
+TEXT_COLUMNS, PAIR_COLUMNS = ("text",), ("pair", "text_pair")
+"""The columns that are taken where none is named."""
+OnRows = Callable[[int, int], None]
+"""A function that is called with the number of rows done, and of all rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionRequest:
+    """The file to predict, its columns, and the file to write."""
+
+    source: Path
+    output: str = STDOUT
+    """The file to write; "-" is stdout."""
+    text: str | None = None
+    """The column of the texts; None for the column "text", or the only one."""
+    pair: str | None = None
+    """The column of the second texts, for a model that reads pairs; None for "pair" or "text_pair"."""
+    label: str | None = None
+    """The column of gold labels, with which the predictions are scored; None for none."""
+    scores: bool = False
+    """A flag: the probability of each label is written too."""
+    prefix: str = ""
+    """The beginning of the names of the new columns."""
+    skip_bad: bool = False
+    """A flag: rows without a text get an empty prediction; otherwise they are an error."""
+    overwrite: bool = False
+    """A flag: the output may exist, and is replaced."""
+
+
+@dataclass
+class Predicted:
+    """The outcome of predicting a file."""
+
+    rows: int = 0
+    bad: int = 0
+    """The number of rows without a prediction."""
+    truncated: int = 0
+    """The number of texts that were cut to the model's greatest length."""
+    seconds: float = 0.0
+    """Seconds from the first row read to the last one written, without the check of the file."""
+    scored: int = 0
+    """The number of rows with a gold label that were scored."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """The metrics, where there are gold labels."""
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The columns of a file that are read."""
+
+    text: str
+    pair: str | None
+    label: str | None
+
+    @property
+    def names(self) -> list[str]:
+        return list(dict.fromkeys(name for name in (self.text, self.pair, self.label) if name is not None))
+
+
+def predict_file(
+    model: KeptModel,
+    request: PredictionRequest,
+    *,
+    on_rows: OnRows = lambda done, total: None,
+    stdout: Stream | None = None,
+) -> Predicted:
+    """Write the predictions for the rows of a file.
+
+    Args:
+        model: The model.
+        request: The files and columns.
+        on_rows: It is called after each chunk.
+        stdout: The stream that takes the output "-".
+
+    Raises:
+        UsageError: A file, a column or an option makes no sense.
+        DataError: The file is damaged, or rows have no text or an unknown gold label. Nothing is written then.
+        UnavailableError: The output cannot be written.
+    """
+    description = model.description
+    table = open_table(request.source)
+    columns = _columns(table, request, description)
+    kind = _output_format(request)
+    present = table.columns()
+    new = _new_columns(description, request)
+    if taken := next((name for name in new if name in present), None):
+        raise UsageError(
+            f"{request.source} has a column {taken!r} already; give the new columns other names with --prefix"
+        )
+    total = _checked(table, columns, description, skip_bad=request.skip_bad)
+
+    done, began = Predicted(), time.perf_counter()
+    scorer = _Scorer(description) if columns.label is not None else None
+    with (
+        OutputFile(request.output, kind, present, stdout) as output,
+        ThreadPoolExecutor(1, thread_name_prefix="tokenize") as thread,
+    ):
+        for chunk, texts, good in _tokenized_ahead(thread, table, columns, model):
+            logits = model.logits_of(texts) if texts is not None else None
+            output.write(chunk, _values(model, request, logits, good, len(chunk)))
+            if scorer is not None and logits is not None:
+                scorer.add(chunk.column(columns.label or ""), logits, good)
+            done.rows += len(chunk)
+            done.bad += len(chunk) - len(good)
+            done.truncated += texts.truncated if texts is not None else 0
+            on_rows(done.rows, total)
+    done.seconds = time.perf_counter() - began
+    if scorer is not None:
+        done.scored, done.metrics = scorer.metrics()
+    return done
+
+
+# The file --------------------------------------------------------------------------------------------------------
+
+
+def _columns(table: Table, request: PredictionRequest, description: Description) -> _Columns:
+    """Return the columns to read. Raise UsageError for one that the file does not have."""
+    present = table.columns()
+    listed = ", ".join(shown(name, quote=False) for name in present[:30])
+
+    def chosen(given: str | None, option: str, usual: Sequence[str]) -> str:
+        if given is not None:
+            if given not in present:
+                raise UsageError(f"{table.path} has no column {shown(given)} ({option}); it has {listed}")
+            return given
+        if name := next((name for name in usual if name in present), None):
+            return name
+        raise UsageError(f"{table.path}: say with {option} which column to read; it has {listed}")
+
+    only = tuple(present) if len(present) == 1 else ()
+    text = chosen(request.text, "--text", (*TEXT_COLUMNS, *only))
+    if not description.is_pair and request.pair is not None:
+        raise UsageError("--pair names second texts, but the model reads single ones; leave it out")
+    pair = chosen(request.pair, "--pair", PAIR_COLUMNS) if description.is_pair else None
+    label = chosen(request.label, "--label", ()) if request.label is not None else None
+    return _Columns(text, pair, label)
+
+
+def _output_format(request: PredictionRequest) -> Format:
+    """Return the format of the output. Raise UsageError where it may not be written."""
+    if request.output == STDOUT:
+        kind = format_of(request.source)
+        return "csv" if kind == "parquet" else kind
+    path = Path(request.output)
+    kind = format_of(path)
+    if path.exists() and path.resolve() == request.source.resolve():
+        raise UsageError(f"{path} is the file that is read; name another output")
+    if path.exists() and not request.overwrite:
+        raise UsageError(f"{path} exists; name another output, or say --overwrite")
+    return kind
+
+
+def _new_columns(description: Description, request: PredictionRequest) -> list[str]:
+    is_number = description.labels.kind is TargetKind.REGRESSION
+    scores = [] if is_number or not request.scores else [f"{SCORE}{name}" for name in description.labels.names]
+    return [request.prefix + name for name in (PREDICTION, *scores)]
+
+
+def _checked(table: Table, columns: _Columns, description: Description, *, skip_bad: bool) -> int:
+    """Read the whole file once, and return its number of rows.
+
+    Raises:
+        DataError: Rows have no text, or a gold label that the model does not know.
+    """
+    rows, bad, unknown = 0, 0, 0
+    said: list[str] = []
+    for chunk in table.chunks(CHUNK, columns.names):
+        rows += len(chunk)
+        good = set(_good(chunk, columns))
+        if len(good) < len(chunk) and not skip_bad:
+            bad += len(chunk) - len(good)
+            said += [f"{table.place(chunk.lines[place])}: no text" for place in range(len(chunk)) if place not in good]
+        if columns.label is not None:
+            for place, value in enumerate(chunk.column(columns.label)):
+                problem = _label_problem(value, description) if place in good else None
+                if problem and not (skip_bad and _is_missing(value)):
+                    unknown += 1
+                    if len(said) < NAMED:
+                        said.append(f"{table.place(chunk.lines[place])}: {problem}")
+        del said[NAMED:]
+    if not rows:
+        raise DataError(f"{table.path}: the file has no rows")
+    if said:
+        more = bad + unknown - len(said)
+        also = f"; and {more} more rows" if more else ""
+        remedy = "mend them, or leave their predictions empty with --skip-bad" if not unknown else "mend them"
+        raise DataError(f"{'; '.join(said)}{also}; {remedy}")
+    return rows
+
+
+def _good(chunk: Chunk, columns: _Columns) -> list[int]:
+    """Return the places of the rows of a chunk that have a text, and a second one where the model reads pairs."""
+    texts = chunk.column(columns.text)
+    pairs = texts if columns.pair is None else chunk.column(columns.pair)
+    return [
+        place
+        for place, (text, pair) in enumerate(zip(texts, pairs, strict=True))
+        if isinstance(text, str) and isinstance(pair, str) and text.strip() and pair.strip()
+    ]
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip()) or value != value
+
+
+def _label_problem(value: Any, description: Description) -> str | None:
+    """Return what is wrong with a gold label; None where nothing is."""
+    kind = description.labels.kind
+    if _is_missing(value) and kind is not TargetKind.MULTILABEL:
+        return "no gold label"
+    try:
+        named = _gold_of(value, description)
+    except (ValueError, TypeError):
+        return f"{shown(str(value))} is no {'number' if kind is TargetKind.REGRESSION else 'list of labels'}"
+    if kind is TargetKind.REGRESSION:
+        return None
+    wrong = next((name for name in named if name not in description.labels.names), None)
+    if wrong is None:
+        return None
+    return f"label {shown(wrong)} is none of the model's: {', '.join(description.labels.names)}"
+
+
+def _gold_of(value: Any, description: Description) -> Any:
+    """Return a gold label as a number (regression), or as the names of labels."""
+    kind = description.labels.kind
+    if kind is TargetKind.REGRESSION:
+        return float(value)
+    if kind is TargetKind.MULTILABEL:
+        if _is_missing(value):
+            return ()
+        return tuple(map(str, value)) if isinstance(value, list | tuple) else split_labels(str(value))
+    return (str(value),)
+
+
+# The stream ------------------------------------------------------------------------------------------------------
+
+_Ready = tuple[Chunk, TokenizedTexts | None, list[int]]
+"""A chunk, its texts as token ids (None where it has none), and the places of the rows with a text."""
+
+
+def _tokenized_ahead(thread: ThreadPoolExecutor, table: Table, columns: _Columns, model: KeptModel) -> Iterator[_Ready]:
+    """Yield the chunks of a file with their token ids; the next one is made in a thread meanwhile."""
+    chunks = table.chunks(CHUNK)
+
+    def following() -> _Ready | None:
+        chunk = next(chunks, None)
+        if chunk is None:
+            return None
+        good = _good(chunk, columns)
+        if not good:
+            return chunk, None, good
+        texts, pairs = chunk.column(columns.text), chunk.column(columns.pair) if columns.pair is not None else None
+        chosen = [texts[place] for place in good]
+        return chunk, model.tokenized(chosen, None if pairs is None else [pairs[place] for place in good]), good
+
+    ahead: Future[_Ready | None] = thread.submit(following)
+    while (ready := ahead.result()) is not None:
+        ahead = thread.submit(following)
+        yield ready
+
+
+def _values(
+    model: KeptModel, request: PredictionRequest, logits: np.ndarray[Any, Any] | None, good: list[int], count: int
+) -> dict[str, Sequence[Any]]:
+    """Return the new columns of a chunk; None for the rows without a text."""
+    names = _new_columns(model.description, request)
+    if logits is None:
+        return {name: [None] * count for name in names}
+    columns = list(columns_of(model, logits, scores=request.scores).values())
+    if len(good) < count:
+        columns = [_spread(column, good, count) for column in columns]
+    return dict(zip(names, columns, strict=True))
+
+
+def _spread(column: Sequence[Any], places: list[int], count: int) -> list[Any]:
+    values: list[Any] = [None] * count
+    for place, value in zip(places, column, strict=True):
+        values[place] = value
+    return values
+
+
+class _Scorer:
+    """Gold labels and predictions, as arrays of numbers."""
+
+    def __init__(self, description: Description) -> None:
+        self._description = description
+        self._places = {name: place for place, name in enumerate(description.labels.names)}
+        self._gold: list[np.ndarray[Any, Any]] = []
+        self._predicted: list[np.ndarray[Any, Any]] = []
+
+    def add(self, values: list[Any], logits: np.ndarray[Any, Any], good: list[int]) -> None:
+        """Add a chunk.
+
+        Args:
+            values: The gold labels of its rows.
+            logits: The outputs for the rows with a text.
+            good: The places of these rows.
+        """
+        several = self._description.labels.kind is TargetKind.MULTILABEL
+        labelled = [row for row, place in enumerate(good) if several or not _is_missing(values[place])]
+        if labelled:
+            self._gold.append(self._encoded([values[good[row]] for row in labelled]))
+            self._predicted.append(decide(logits[labelled], self._description.labels))
+
+    def metrics(self) -> tuple[int, dict[str, float]]:
+        """Return the number of rows that were scored, and the metrics."""
+        import numpy as np
+
+        if not self._gold:
+            return 0, {}
+        gold, predicted = np.concatenate(self._gold), np.concatenate(self._predicted)
+        return len(gold), metrics(gold, predicted, self._description.labels)
+
+    def _encoded(self, values: list[Any]) -> np.ndarray[Any, Any]:
+        import numpy as np
+
+        kind = self._description.labels.kind
+        gold = [_gold_of(value, self._description) for value in values]
+        if kind is TargetKind.REGRESSION:
+            return np.array(gold, dtype="float32")
+        if kind is TargetKind.MULTILABEL:
+            marks = np.zeros((len(gold), len(self._places)), dtype="int64")
+            for row, names in enumerate(gold):
+                marks[row, [self._places[name] for name in names]] = 1
+            return marks
+        return np.array([self._places[name] for (name,) in gold], dtype="int64")

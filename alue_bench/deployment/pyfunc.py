@@ -1,0 +1,161 @@
+"""The MLflow model flavour of a kept model: `mlflow.pyfunc.load_model` and `mlflow models serve` load its folder.
+
+The folder itself is the MLflow model. MLflow loads it through `_load_pyfunc` of this module, so that the folder holds
+no pickle and no code. alue-bench, and the plugin of the model's text normalisation, must be installed where it is
+loaded; requirements.txt says in which versions.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from alue_bench.contract.errors import UsageError
+from alue_bench.contract.task import TargetKind
+from alue_bench.deployment.description import Description
+from alue_bench.deployment.kept_model import KeptModel
+from alue_bench.evaluation.label_cells import join_labels
+from alue_bench.evaluation.predictions import probabilities
+
+MODULE = "alue_bench.deployment.pyfunc"
+TEXT, PAIR = "text", "pair"
+"""The columns of the input."""
+PREDICTION, SCORE = "prediction", "score_"
+"""The column of the prediction, and the beginning of the names of those of the scores."""
+EXAMPLES = {
+    "ar": ("الخدمة ممتازة والتوصيل سريع", "وصل الطلب في الموعد"),
+    "en": ("The service was excellent and fast.", "The order arrived on time."),
+}
+"""Texts for the input example, written for it: those of a data set may not be passed on."""
+
+
+class KeptModelFunction:
+    """The object that MLflow calls for predictions."""
+
+    def __init__(self, model: KeptModel) -> None:
+        """Take the model."""
+        self.model = model
+
+    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+        """Return a data frame with the column `prediction`, and `score_LABEL` for each label.
+
+        Args:
+            model_input: A data frame with the column `text`, and `pair` for a model that reads pairs; or the texts, as
+                a list, a series or an array.
+            params: Unused; MLflow passes it.
+
+        Raises:
+            UsageError: A column or a text is missing.
+        """
+        import pandas as pd
+
+        texts, pairs = _texts(model_input, is_pair=self.model.description.is_pair)
+        logits = self.model.logits(texts, pairs)
+        return pd.DataFrame(columns_of(self.model, logits, scores=True))
+
+
+def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> KeptModelFunction:
+    """Load a kept model for MLflow.
+
+    Args:
+        path: The model's folder.
+        model_config: `device` and `precision`, as `load` takes them.
+    """
+    return KeptModelFunction(KeptModel(Path(path), **(model_config or {})))
+
+
+def columns_of(model: KeptModel, logits: Any, *, scores: bool) -> dict[str, list[Any]]:
+    """Return the columns of predictions, in the form that runs record them.
+
+    Args:
+        model: The model.
+        logits: Its outputs, [examples, outputs].
+        scores: Whether to return the probability of each label too. For a regression the prediction says all.
+    """
+    import numpy as np
+
+    labels = model.description.labels
+    decided = model.decided(logits)
+    several = labels.kind is TargetKind.MULTILABEL
+    columns: dict[str, list[Any]] = {PREDICTION: [join_labels(names) for names in decided] if several else decided}
+    if scores and labels.kind is not TargetKind.REGRESSION:
+        # Eight decimals are more than fp32 has, and far shorter than its digits in double precision.
+        values = np.around(probabilities(logits, labels).astype("float64"), 8).T.tolist()
+        columns |= {f"{SCORE}{name}": column for name, column in zip(labels.names, values, strict=True)}
+    return columns
+
+
+def _texts(given: Any, *, is_pair: bool) -> tuple[list[str], list[str] | None]:
+    """Return the texts, and the second ones, of whatever MLflow hands on."""
+    import pandas as pd
+
+    if isinstance(given, dict) or (isinstance(given, list) and given and isinstance(given[0], dict)):
+        given = pd.DataFrame(given)
+    if isinstance(given, pd.DataFrame):
+        wanted = [TEXT, PAIR] if is_pair else [TEXT]
+        if not is_pair and TEXT not in given.columns and len(given.columns) == 1:
+            wanted = list(given.columns)
+        missing = [name for name in wanted if name not in given.columns]
+        if missing:
+            raise UsageError(f"the input has no column {missing[0]!r}; it has {', '.join(map(str, given.columns))}")
+        columns = [given[name].tolist() for name in wanted]
+        return columns[0], columns[1] if is_pair else None
+    if is_pair:
+        raise UsageError(f"the model reads pairs; give a data frame with the columns {TEXT!r} and {PAIR!r}")
+    return list(given.tolist() if hasattr(given, "tolist") else given), None
+
+
+def write_mlflow_model(folder: Path, description: Description, **identity: Any) -> None:
+    """Write MLflow's files into the folder of a model: MLmodel, requirements, signature and input example.
+
+    Args:
+        folder: The folder.
+        description: The model's description.
+        **identity: Further fields of `mlflow.models.Model`, such as `run_id` and `model_id`.
+    """
+    import pandas as pd
+    from mlflow.models import Model, ModelSignature
+    from mlflow.models.utils import _save_example
+    from mlflow.pyfunc import add_to_model
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.utils.environment import _PythonEnv
+
+    text, pair = EXAMPLES["ar" if any(one.startswith("ar") for one in description.languages) else "en"]
+    example = {TEXT: [text], **({PAIR: [pair]} if description.is_pair else {})}
+    is_number = description.labels.kind is TargetKind.REGRESSION
+    outputs = [ColSpec(DataType.double if is_number else DataType.string, PREDICTION)]
+    if not is_number:
+        outputs += [ColSpec(DataType.double, f"{SCORE}{name}") for name in description.labels.names]
+    signature = ModelSignature(Schema([ColSpec(DataType.string, name) for name in example]), Schema(outputs))
+
+    model = Model(signature=signature, metadata={"alue_bench.fingerprint": description.fingerprint}, **identity)
+    _save_example(model, pd.DataFrame(example), str(folder))
+    requirements = _requirements(description)
+    (folder / "requirements.txt").write_text("".join(f"{one}\n" for one in requirements), encoding="utf-8")
+    environment = _PythonEnv(
+        python=".".join(map(str, sys.version_info[:3])),
+        build_dependencies=["pip"],
+        dependencies=["-r requirements.txt"],
+    )
+    environment.to_yaml(str(folder / "python_env.yaml"))
+    add_to_model(model, loader_module=MODULE, python_env="python_env.yaml")
+    model.save(str(folder / "MLmodel"))
+
+
+def _requirements(description: Description) -> list[str]:
+    """Return the distributions that loading the model needs, in the versions that trained it."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    pinned = {name: number for name, number in description.versions.items() if number}
+    pinned["mlflow"] = version("mlflow")
+    for package in [*(description.normalisation.requires if description.normalisation else ()), *_peft(description)]:
+        try:
+            pinned[package] = version(package)
+        except PackageNotFoundError:  # a module whose distribution has another name
+            pinned.setdefault(package, "")
+    return [f"{name}=={number.partition('+')[0]}" if number else name for name, number in pinned.items()]
+
+
+def _peft(description: Description) -> tuple[str, ...]:
+    return ("peft",) if description.adapter is not None else ()

@@ -1,0 +1,225 @@
+"""The training of a recorded run once more, to keep its model: the predictions must equal the recorded ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.contract.errors import UnavailableError, UsageError
+from alue_bench.contract.options import options_of
+from alue_bench.contract.registry import Registry
+from alue_bench.contract.spec import RunResult
+from alue_bench.contract.task import TargetKind
+from alue_bench.deployment.model_folder import FinishedRun
+from alue_bench.messages.suggestion import command_line
+from alue_bench.planning.build import PlannedRun, build_plan
+from alue_bench.planning.request import PlanRequest
+from alue_bench.running.run import execute
+from alue_bench.tracking.connection import Connection
+from alue_bench.tracking.reading import Results, read_config, read_predictions, read_runs
+from alue_bench.tracking.reproduction import model_reference
+from alue_bench.training.session import OnStep
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TOLERANCE = 1e-5
+"""The largest accepted difference of a score: recorded ones have six digits."""
+WORDS = {
+    "data": "data",
+    "model_digest": "pre-trained model",
+    "providers": "version of alue-bench or of a plugin",
+    "test_providers": "version of a plugin",
+    "freeze_plan": "strategy",
+    "hyper": "hyper-parameters",
+    "unusual": "pre-trained model",
+}
+"""The fields of a specification in words."""
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """A finished run in the store, with what is needed to do it again."""
+
+    run_id: str
+    config: Mapping[str, Any]
+    """Its specification, as JSON."""
+    row: Mapping[Any, Any]
+    """Its row in a frame of results."""
+    predictions: pd.DataFrame
+    """Its test predictions."""
+
+    @property
+    def label(self) -> str:
+        """Its name in messages."""
+        return f"{self.config['task']}/{self.config['model']}/{self.config['strategy']}/seed{self.config['seed']}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """The conditions that a record does not tell, since they belong to the machine."""
+
+    data_dir: Path | None = None
+    """The folder of the official files; None for the usual places."""
+    allow_pickles: bool = False
+    """A flag: pickled weights are read."""
+
+
+def recorded_run(connection: Connection, run_id: str) -> RecordedRun:
+    """Read a finished run from the store.
+
+    Raises:
+        UsageError: The run is none of alue-bench, or is not finished.
+        UnavailableError: The store does not answer, or lacks the run's files.
+    """
+    results: Results = read_runs(connection, [run_id])
+    rows = results.frame.to_dict("records")
+    if not rows:
+        raise UsageError(f"run {run_id} is no finished run of alue-bench; only finished runs can be kept")
+    config = read_config(results, run_id)
+    if config is None:
+        raise UnavailableError(
+            f"run {run_id} has no config.json, by which it could be done again; do it anew with: alue-bench run --keep "
+            "best"
+        )
+    return RecordedRun(run_id, config, rows[0], read_predictions(results, run_id))
+
+
+def plan_again(recorded: RecordedRun, conditions: Conditions, registry: Registry) -> PlannedRun:
+    """Plan a recorded run anew.
+
+    Args:
+        recorded: The run.
+        conditions: The conditions that the record does not tell.
+        registry: The declarations of the installed plugins.
+
+    Raises:
+        UnavailableError: The data, the model or the plugins of the run are not here, or differ.
+    """
+    config, model = recorded.config, model_reference(recorded.row, registry)
+    told = {
+        declared.field: declared.converted(config[declared.field])
+        for declared in options_of(PlanRequest).values()
+        if config.get(declared.field) is not None
+    }
+    request = PlanRequest(
+        **{
+            **told,
+            "tasks": (config["task"],),
+            "models": (model,),
+            "strategies": (config["strategy"],),
+            "seeds": (config["seed"],),
+            "data_dir": conditions.data_dir,
+            "allow_pickles": conditions.allow_pickles,
+            "sample": config["data"]["source"] == "sample",
+        },
+        overrides=((f"run {recorded.run_id}", config["hyper"]),),
+    )
+    plan = build_plan(request, registry)
+    if not plan.runs:
+        reasons = "; ".join(dict.fromkeys(skipped.reason for skipped in plan.skipped))
+        raise UnavailableError(f"run {recorded.run_id} ({recorded.label}) cannot be done here: {reasons}")
+    (planned,) = plan.runs
+    planned = _named(planned, str(config["model"]))
+    if planned.spec.fingerprint != config["fingerprint"]:
+        raise UnavailableError(
+            f"run {recorded.run_id} ({recorded.label}) cannot be repeated here: its {_difference(recorded, planned)}; "
+            f"restore what it was done with, or do it as a new run with: {_anew(recorded, model)}"
+        )
+    return planned
+
+
+def _named(planned: PlannedRun, name: str) -> PlannedRun:
+    """Return a run with its model called as in its first plan, where two folders of one name were told apart."""
+    spec = replace(planned.spec, model=name)
+    return replace(planned, spec=spec, inputs=replace(planned.inputs, model=replace(planned.inputs.model, name=name)))
+
+
+def _difference(recorded: RecordedRun, planned: PlannedRun) -> str:
+    """Return what of a run is other than its record says."""
+    here = json.loads(json.dumps(planned.spec.as_dict(), default=str))
+    names = [name for name, value in here.items() if name not in ("fingerprint", "training_key")]
+    names = [name for name in names if name in recorded.config and recorded.config[name] != here[name]]
+    if names == ["data"]:
+        digests = recorded.config["data"], here["data"]
+        splits = [name for name in ("train", "test") if digests[0][name] != digests[1][name]]
+        return f"data are others now than they were (its {' and '.join(splits) or 'protocol'})"
+    said = list(dict.fromkeys(WORDS.get(name, name.replace("_", " ")) for name in names))
+    if "providers" in names or "test_providers" in names:
+        then = {**recorded.config.get("providers", {}), **recorded.config.get("test_providers", {})}
+        now = {**here["providers"], **here["test_providers"]}
+        changed = [
+            f"{one} was {then.get(one)}, is {now.get(one)}" for one in {**then, **now} if then.get(one) != now.get(one)
+        ]
+        return f"{' and '.join(said)} differs ({'; '.join(changed)})"
+    return f"{' and '.join(said) or 'record'} differs from what is here"
+
+
+def _anew(recorded: RecordedRun, model: str) -> str:
+    config = recorded.config
+    options = {"task": config["task"], "model": model, "strategy": config["strategy"], "seed": config["seed"]}
+    return command_line("run", options={**options, "keep": "best"})
+
+
+def train_again(recorded: RecordedRun, planned: PlannedRun, on_step: OnStep = lambda done, total: None) -> FinishedRun:
+    """Do a recorded run again.
+
+    Args:
+        recorded: The run.
+        planned: The run as `plan_again` gives it.
+        on_step: It is called after every training step.
+
+    Returns:
+        The run, with its model.
+
+    Raises:
+        UnavailableError: The predictions are others than the recorded ones.
+        TrainingError: The training fails.
+    """
+    result, trained = execute(planned.spec, planned.inputs, on_step=on_step)
+    problem = _problem(recorded, result, planned)
+    if problem:
+        raise UnavailableError(
+            f"run {recorded.run_id} ({recorded.label}) was trained again, but {problem}; nothing is kept. "
+            f"{_versions_then_and_now(recorded)}"
+        )
+    return FinishedRun(recorded.run_id, planned.spec, planned.inputs, trained, result)
+
+
+def _problem(recorded: RecordedRun, result: RunResult, planned: PlannedRun) -> str | None:
+    """Return how the predictions of a run differ from the recorded ones; None where they are equal."""
+    import numpy as np
+
+    then, now = recorded.predictions, result.predictions
+    if [str(one) for one in then["id"]] != [str(one) for one in now.ids]:
+        return "its test rows are others"
+    scores = then[[f"score_{name}" for name in now.columns]].to_numpy(dtype="float64")
+    difference = np.abs(scores - np.asarray(now.scores)) / np.maximum(1.0, np.abs(scores))
+    if planned.inputs.task.labels.kind is not TargetKind.REGRESSION:
+        other = sum(str(a) != str(b) for a, b in zip(then["prediction"], now.predicted, strict=True))
+        if other:
+            return f"{other} of its {len(then)} test predictions are others than the recorded ones"
+    if not float(difference.max()) <= TOLERANCE:
+        return f"a score of its test predictions differs by {float(difference.max()):.2g} from the recorded one"
+    return None
+
+
+def _versions_then_and_now(recorded: RecordedRun) -> str:
+    """Return what may be the reason: versions or hardware that differ."""
+    from importlib.metadata import version
+
+    from alue_bench.measure.environment import hardware_fingerprint
+
+    then = str(recorded.row.get("versions") or "")
+    listed = dict(one.rpartition(" ")[::2] for one in then.split(", ") if " " in one)
+    now = {name: version(name) for name in ("torch", "transformers")}
+    changed = [
+        f"{name} was {listed[name]}, is {now[name]}" for name in now if listed.get(name) not in (None, now[name])
+    ]
+    hardware = recorded.row.get("hardware")
+    if isinstance(hardware, str) and hardware != hardware_fingerprint(str(recorded.config["device"])):
+        changed.append("the hardware is another")
+    return f"The reason may be: {'; '.join(changed)}" if changed else "Versions and hardware are those of the run"

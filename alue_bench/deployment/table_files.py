@@ -1,0 +1,391 @@
+"""Tables of texts that are read and written a chunk at a time: CSV, TSV, JSON lines and Parquet, by suffix.
+
+However many rows a file has, one chunk of them is in memory. A row is named by its line (Parquet: by its number).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, TextIO
+
+from alue_bench.contract.errors import DataError, UnavailableError, UsageError
+from alue_bench.contract.formats import shown
+
+Format = Literal["csv", "tsv", "jsonl", "parquet"]
+SUFFIXES: Mapping[str, Format] = {
+    ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet",
+}  # fmt: skip
+DELIMITERS = {"csv": ",", "tsv": "\t"}
+STDOUT = "-"
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some consecutive rows of a table."""
+
+    rows: Sequence[Mapping[str, Any]]
+    lines: Sequence[int]
+    """The line of each row in its file, or its number in a Parquet file, counted from 1."""
+    batch: Any = None
+    """The rows as a record batch of Arrow, where the file is one of Parquet."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.lines)
+
+    def column(self, name: str) -> list[Any]:
+        """Return the values of a column; None where a row has none."""
+        if self.batch is not None:
+            values: list[Any] = self.batch.column(name).to_pylist()
+            return values
+        return [row.get(name) for row in self.rows]
+
+
+def format_of(path: Path) -> Format:
+    """Return the format of a file by its suffix.
+
+    Raises:
+        UsageError: The suffix is of no format that is known here.
+    """
+    known = SUFFIXES.get(path.suffix.lower())
+    if known is None:
+        raise UsageError(f"{path}: its suffix must be one of {', '.join(SUFFIXES)}; rename or convert the file")
+    return known
+
+
+class Table(ABC):
+    """A table in a file."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the file. Nothing is read yet."""
+        self.path = path
+
+    @abstractmethod
+    def columns(self) -> list[str]:
+        """Return the names of the columns; of a file of JSON lines, those of the first row."""
+
+    @abstractmethod
+    def chunks(self, size: int, wanted: Sequence[str] | None = None) -> Iterator[Chunk]:
+        """Yield the rows in order, at most `size` at a time.
+
+        Args:
+            size: The largest number of rows of a chunk.
+            wanted: The columns that are read; None for all. Only Parquet can leave columns unread.
+
+        Raises:
+            DataError: The file is damaged, or a row does not fit the header.
+        """
+
+    def place(self, line: int) -> str:
+        """Return the place of a row in words."""
+        return f"{self.path}:{line}"
+
+
+def open_table(path: Path) -> Table:
+    """Return the table in a file.
+
+    Raises:
+        UsageError: There is no such file, or its suffix is unknown.
+    """
+    kind = format_of(path)
+    if not path.is_file():
+        raise UsageError(f"{path}: there is no such file")
+    if kind == "parquet":
+        return _Parquet(path)
+    return _JsonLines(path) if kind == "jsonl" else _Delimited(path, DELIMITERS[kind])
+
+
+class _Delimited(Table):
+    def __init__(self, path: Path, delimiter: str) -> None:
+        super().__init__(path)
+        self._delimiter = delimiter
+
+    def columns(self) -> list[str]:
+        for _, cells in self._rows():
+            if twice := next((name for place, name in enumerate(cells) if name in cells[:place]), None):
+                raise DataError(f"{self.path}:1: the header has two columns of the name {shown(twice)}; rename one")
+            return cells
+        raise DataError(f"{self.path}: the file has no rows")
+
+    def chunks(self, size: int, wanted: Sequence[str] | None = None) -> Iterator[Chunk]:
+        rows = self._rows()
+        _, header = next(rows)
+        kept: list[Mapping[str, Any]] = []
+        lines: list[int] = []
+        for line, cells in rows:
+            if not cells and len(header) > 1:  # a blank line, which is a row only where it is an empty cell
+                continue
+            cells = cells or [""]
+            if len(cells) != len(header):
+                raise DataError(
+                    f"{self.path}:{line}: {len(cells)} columns instead of {len(header)}; quote cells that hold a "
+                    "delimiter, a quotation mark or a line end"
+                )
+            kept.append(dict(zip(header, cells, strict=True)))
+            lines.append(line)
+            if len(kept) == size:
+                yield Chunk(kept, lines)
+                kept, lines = [], []
+        if kept:
+            yield Chunk(kept, lines)
+
+    def _rows(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield each row with its first line."""
+        csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a text may be longer than 128 kB
+        with _text(self.path) as file:
+            reader = csv.reader(file, delimiter=self._delimiter, strict=True)
+            before = 0
+            while True:
+                try:
+                    cells = next(reader, None)
+                except csv.Error as error:
+                    raise DataError(f"{self.path}:{before + 1}: {error}; quote the cell as CSV files do") from error
+                except UnicodeDecodeError as error:
+                    raise DataError(_not_utf8(self.path, before, error)) from error
+                if cells is None:
+                    return
+                line, before = before + 1, reader.line_num
+                yield line, cells
+
+
+class _JsonLines(Table):
+    def columns(self) -> list[str]:
+        for _, row in self._rows():
+            return list(row)
+        raise DataError(f"{self.path}: the file has no rows")
+
+    def chunks(self, size: int, wanted: Sequence[str] | None = None) -> Iterator[Chunk]:
+        kept: list[Mapping[str, Any]] = []
+        lines: list[int] = []
+        for line, row in self._rows():
+            kept.append(row)
+            lines.append(line)
+            if len(kept) == size:
+                yield Chunk(kept, lines)
+                kept, lines = [], []
+        if kept:
+            yield Chunk(kept, lines)
+
+    def _rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        line = 0
+        with _text(self.path) as file:
+            while True:
+                try:
+                    text = file.readline()
+                except UnicodeDecodeError as error:
+                    raise DataError(_not_utf8(self.path, line, error)) from error
+                if not text:
+                    return
+                line += 1
+                if not text.strip():
+                    continue
+                try:
+                    row = json.loads(text)
+                except (ValueError, RecursionError) as error:
+                    raise DataError(f"{self.path}:{line}: not a JSON object on one line ({error})") from error
+                if not isinstance(row, dict):
+                    raise DataError(f"{self.path}:{line}: {shown(text.strip())} is no JSON object; write one a line")
+                yield line, row
+
+
+class _Parquet(Table):
+    def columns(self) -> list[str]:
+        with self._opened() as file:
+            return list(file.schema_arrow.names)
+
+    def chunks(self, size: int, wanted: Sequence[str] | None = None) -> Iterator[Chunk]:
+        import pyarrow as pa
+
+        start = 1
+        with self._opened() as file:
+            try:
+                for batch in file.iter_batches(batch_size=size, columns=None if wanted is None else list(wanted)):
+                    yield Chunk((), range(start, start + batch.num_rows), batch)
+                    start += batch.num_rows
+            except (pa.ArrowException, OSError) as error:
+                raise DataError(f"{self.path}: cannot be read as Parquet ({_first_line(error)})") from error
+
+    def place(self, line: int) -> str:
+        return f"{self.path}, row {line}"
+
+    def _opened(self) -> Any:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            return pq.ParquetFile(self.path)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{self.path}: cannot be read as Parquet ({_first_line(error)})") from error
+
+
+def _text(path: Path) -> TextIO:
+    try:
+        return path.open(encoding="utf-8-sig", newline="")
+    except OSError as error:
+        raise UnavailableError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _not_utf8(path: Path, before: int, error: UnicodeDecodeError) -> str:
+    return f"{path}: not valid UTF-8 after line {before} (byte {error.object[error.start]:#x}); convert it to UTF-8"
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+# Writing ---------------------------------------------------------------------------------------------------------
+
+
+class Stream(Protocol):
+    """A stream of text, as far as it is used here."""
+
+    def write(self, text: str, /) -> object:
+        """Write a text."""
+        ...
+
+    def flush(self) -> object:
+        """Write what is left in a buffer."""
+        ...
+
+
+class Output(ABC):
+    """A table that is written chunk by chunk: the rows that were read, with new columns behind theirs."""
+
+    @abstractmethod
+    def write(self, chunk: Chunk, new: Mapping[str, Sequence[Any]]) -> None:
+        """Write the rows of a chunk with the values of the new columns."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Write what is left."""
+
+
+class OutputFile:
+    """A file that appears under its name only when it is complete; `-` is stdout.
+
+    with OutputFile(path, "csv", table.columns()) as output:
+        output.write(chunk, {"prediction": [...]})
+    """
+
+    def __init__(self, path: str, kind: Format, columns: Sequence[str], stdout: Stream | None = None) -> None:
+        """Take the file's name, its format, the columns of the rows, and what stands for stdout."""
+        self._path, self._kind, self._columns, self._stdout = path, kind, list(columns), stdout
+        self._aside = Path(f"{path}.part")
+        self._stream: Any = None
+
+    def __enter__(self) -> Output:
+        """Open the file beside its place."""
+        try:
+            if self._kind == "parquet":
+                self._output: Output = _ParquetOutput(self._aside)
+                self._aside.touch()
+                return self._output
+            if self._path == STDOUT:
+                self._stream = self._stdout or sys.stdout
+            else:
+                self._stream = self._aside.open("w", encoding="utf-8", newline="", errors="backslashreplace")
+        except OSError as error:
+            raise UnavailableError(f"{self._path} cannot be written: {error.strerror}; name another file") from error
+        if self._kind == "jsonl":
+            self._output = _JsonLinesOutput(self._stream)
+        else:
+            self._output = _DelimitedOutput(self._stream, DELIMITERS[self._kind], self._columns)
+        return self._output
+
+    def __exit__(self, kind: type[BaseException] | None, *others: object) -> None:
+        """Move the complete file to its place, or remove an incomplete one."""
+        if self._path == STDOUT:
+            self._stream.flush()
+            return
+        try:
+            if kind is None:
+                self._output.close()
+            if self._stream is not None:
+                self._stream.close()
+            if kind is None:
+                self._aside.replace(self._path)
+        except OSError as error:
+            raise UnavailableError(f"{self._path} cannot be written: {error.strerror}; make room") from error
+        finally:
+            with suppress(OSError):
+                self._aside.unlink(missing_ok=True)
+
+
+class _DelimitedOutput(Output):
+    def __init__(self, stream: Stream, delimiter: str, columns: Sequence[str]) -> None:
+        self._stream, self._delimiter = stream, delimiter
+        self._columns, self._begun = list(columns), False
+
+    def write(self, chunk: Chunk, new: Mapping[str, Sequence[Any]]) -> None:
+        text = io.StringIO()
+        writer = csv.writer(text, delimiter=self._delimiter, lineterminator="\n")
+        if not self._begun:
+            self._begun = True
+            writer.writerow([*self._columns, *new])
+        old = [[_cell(value) for value in chunk.column(name)] for name in self._columns]
+        writer.writerows(zip(*old, *([_cell(value) for value in column] for column in new.values()), strict=True))
+        self._stream.write(text.getvalue())
+
+    def close(self) -> None:
+        pass
+
+
+def _cell(value: Any) -> Any:
+    """Return a value as a cell of a text file: lists and objects as JSON, no value as nothing."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+class _JsonLinesOutput(Output):
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def write(self, chunk: Chunk, new: Mapping[str, Sequence[Any]]) -> None:
+        rows = chunk.rows if chunk.batch is None else chunk.batch.to_pylist()
+        whole = (
+            {**row, **dict(zip(new, values, strict=True))} for row, *values in zip(rows, *new.values(), strict=True)
+        )
+        self._stream.write("".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in whole))
+
+    def close(self) -> None:
+        pass
+
+
+class _ParquetOutput(Output):
+    def __init__(self, path: Path) -> None:
+        self._path, self._writer = path, None
+
+    def write(self, chunk: Chunk, new: Mapping[str, Sequence[Any]]) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        writer: Any = self._writer
+        table = pa.Table.from_pylist(list(chunk.rows)) if chunk.batch is None else pa.Table.from_batches([chunk.batch])
+        for name, values in new.items():
+            is_number = any(isinstance(value, float) for value in values)
+            kind = pa.float32() if is_number else pa.string()
+            if writer is not None:
+                kind = writer.schema.field(name).type
+            table = table.append_column(name, pa.array(list(values), kind))
+        if writer is None:
+            self._writer = writer = pq.ParquetWriter(self._path, table.schema)
+        try:
+            writer.write_table(table.select(writer.schema.names).cast(writer.schema))
+        except (pa.ArrowException, KeyError, ValueError) as error:
+            raise DataError(
+                f"row {chunk.lines[0]} and those behind it do not have the columns and types of the first rows "
+                f"({_first_line(error)}); write the output as .jsonl"
+            ) from error
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()

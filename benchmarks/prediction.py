@@ -1,0 +1,198 @@
+"""`python -m benchmarks.prediction`: rows a second of `alue-bench predict`, beside a pipeline of transformers.
+
+Both read one CSV file of short texts and write another with a label and its probability for each row. The pipeline
+reads the file as a stream too, in the way that its documentation recommends, once with each batch size; the best one
+counts. Each measurement is a process of its own, after a warm-up on the first rows; loading the model does not count.
+
+| column | meaning |
+| --- | --- |
+| rows/s | rows divided by the seconds from the first row read to the last one written |
+| peak MiB | the largest resident memory of the process, libraries and model among it |
+| × | rows/s relative to the best pipeline |
+
+The texts are pieces of a sample task's train texts, whose lengths vary as those of tweets do, with a number at the end,
+so that no two rows are alike. `--file` measures with the column `text` of a file of yours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import peaks
+
+TASK = "oold"
+LENGTHS = 2.2, 0.45
+"""The mean and the standard deviation of the logarithm of a text's number of words: a median of nine words, and a batch
+of 32 texts in random order is half padding, as with the tweets of ALUE's tasks."""
+BATCH_SIZES = (8, 32, 128, 512)
+WARM_UP = 256
+"""The number of rows that are predicted before the clock starts."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One way to predict, and what it took."""
+
+    name: str
+    rows: int
+    seconds: float
+    peak_mib: float
+    digest: str
+    """A digest of the predicted labels."""
+
+    @property
+    def rate(self) -> float:
+        """Rows a second."""
+        return self.rows / self.seconds
+
+
+def write_texts(path: Path, rows: int) -> None:
+    """Write a CSV file of short texts, with the columns id and text."""
+    import numpy as np
+
+    from alue_bench.contract.registry import load_registry
+    from alue_bench.data.location import DataFolder
+    from alue_bench.data.splits import load_rows
+
+    task = load_registry().task(TASK)
+    assert task.sample is not None
+    found = load_rows(task, DataFolder(task.sample, "sample"), drop_bad=False, limit_train=None, limit_eval=None)
+    words = [word for example in found.splits["train"].examples for word in example.text.split()]
+    rng = np.random.default_rng(0)
+    lengths = np.clip(np.rint(rng.lognormal(*LENGTHS, rows)), 1, 60).astype(int)
+    starts = rng.integers(0, len(words) - 60, rows)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "text"])
+        for row, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+            writer.writerow([row, " ".join([*words[start : start + length], str(row)])])
+
+
+def keep_a_model(folder: Path, model: str) -> None:
+    """Train a model for one epoch on the sample, and write its folder."""
+    from alue_bench.contract.registry import load_registry
+    from alue_bench.deployment.model_folder import FinishedRun, write_model_folder
+    from alue_bench.planning.build import build_plan
+    from alue_bench.planning.request import PlanRequest
+    from alue_bench.running.run import execute
+
+    request = PlanRequest(
+        tasks=(TASK,), models=(model,), strategies=("full",), sample=True, precision="fp32",
+        overrides=(("benchmark", {"epochs": 1}),),
+    )  # fmt: skip
+    (planned,) = build_plan(request, load_registry()).runs
+    result, trained = execute(planned.spec, planned.inputs)
+    write_model_folder(folder, FinishedRun("", planned.spec, planned.inputs, trained, result))
+
+
+def by_alue_bench(folder: Path, file: Path, out: Path) -> tuple[int, float]:
+    """Predict as the command does; return the number of rows and the seconds."""
+    from alue_bench.deployment.kept_model import KeptModel
+    from alue_bench.deployment.predicting import PredictionRequest, predict_file
+
+    model = KeptModel(folder, precision="fp32")
+    model.scores(list(_texts(file, WARM_UP)))
+    began = time.perf_counter()
+    done = predict_file(model, PredictionRequest(source=file, output=str(out), text="text", scores=True))
+    return done.rows, time.perf_counter() - began  # the check of the file among it
+
+
+def by_pipeline(folder: Path, file: Path, out: Path, batch_size: int) -> tuple[int, float]:
+    """Predict with transformers' pipeline; return the number of rows and the seconds."""
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    classify = transformers.pipeline("text-classification", model=str(folder), batch_size=batch_size, truncation=True)
+    list(classify(_texts(file, WARM_UP)))
+    began, count = time.perf_counter(), 0
+    with file.open(encoding="utf-8", newline="") as rows, out.open("w", encoding="utf-8", newline="") as output:
+        writer = csv.writer(output)
+        writer.writerow(["id", "text", "prediction", "score"])
+        for row, predicted in zip(csv.DictReader(rows), classify(_texts(file)), strict=True):
+            writer.writerow([row["id"], row["text"], predicted["label"], predicted["score"]])
+            count += 1
+    return count, time.perf_counter() - began
+
+
+def _texts(file: Path, most: int | None = None) -> Iterator[str]:
+    with file.open(encoding="utf-8", newline="") as rows:
+        for number, row in enumerate(csv.DictReader(rows)):
+            if number == most:
+                return
+            yield row["text"]
+
+
+def measure(folder: Path, file: Path, way: str) -> Measured:
+    """Measure one way in this process: "alue-bench", or the pipeline's batch size."""
+    import hashlib
+
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch) / "out.csv"
+        if way == "alue-bench":
+            rows, seconds = by_alue_bench(folder, file, out)
+        else:
+            rows, seconds = by_pipeline(folder, file, out, int(way))
+        with out.open(encoding="utf-8", newline="") as written:
+            labels = "\n".join(row["prediction"] for row in csv.DictReader(written))
+    name = way if way == "alue-bench" else f"pipeline, batch size {way}"
+    digest = hashlib.sha256(labels.encode()).hexdigest()[:8]
+    return Measured(name, rows, seconds, peaks("cpu")["peak_rss_mib"] or 0.0, digest)
+
+
+def in_a_process(folder: Path, file: Path, way: str) -> Measured:
+    """Measure one way in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.prediction", "--measure", way, "--folder", str(folder), "--file"]
+    done = subprocess.run([*command, str(file)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return Measured(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def table(measured: list[Measured]) -> str:
+    """Return the measurements as a table in Markdown."""
+    best = max(one.rate for one in measured if one.name != "alue-bench")
+    lines = ["| | rows/s | peak MiB | × | labels |", "| --- | ---: | ---: | ---: | --- |"]
+    lines += [
+        f"| {one.name} | {one.rate:,.0f} | {one.peak_mib:,.0f} | {one.rate / best:.2f} | {one.digest} |"
+        for one in measured
+    ]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, and print the table."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.prediction", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--rows", type=int, default=100_000, help="rows to predict (default: 100000)")
+    parser.add_argument("--model", default="mini", help="model to train and keep (default: mini)")
+    parser.add_argument("--batch-sizes", default=",".join(map(str, BATCH_SIZES)), help="batch sizes of the pipeline")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help="folder of a kept model, instead of training one")
+    parser.add_argument("--file", type=Path, help="CSV file with the columns id and text, instead of made texts")
+    options: Any = parser.parse_args(arguments)
+    if options.measure:
+        print(json.dumps(vars(measure(options.folder, options.file, options.measure))))
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        file, folder = options.file or Path(scratch) / "texts.csv", options.folder or Path(scratch) / "model"
+        if options.file is None:
+            write_texts(file, options.rows)
+        if options.folder is None:
+            keep_a_model(folder, options.model)
+        ways = [*options.batch_sizes.split(","), "alue-bench"]
+        print(table([in_a_process(folder, file, way) for way in ways]))
+
+
+if __name__ == "__main__":
+    main()
