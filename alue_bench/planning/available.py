@@ -179,7 +179,8 @@ def given_notes(task: ReadyTask, request: PlanRequest) -> list[str]:
         for split, part in task.rows.splits.items()
         for gap in gaps(split, [example.target for example in part.examples], task.task.labels)
     ]
-    return [f"task {task.task.name}: {note}" for note in (*own.notes, *lacking)]
+    protocol = task.rows.protocol or task.task.splits.protocol
+    return [f"task {task.task.name}: {note}" for note in (*own.notes, f"splits: {protocol}", *lacking)]
 
 
 def _training_task(task: Task, registry: Registry) -> Task:

@@ -87,7 +87,7 @@ def from_task_file(given: str) -> GivenTask:
     except (TypeError, ValueError) as error:
         raise UsageError(f"{path}: {error}") from error
     labels = f"{len(task.labels.names)} labels" if task.labels.names else "a number"
-    note = f"{path.name}: {task.labels.kind}, {labels}; splits: {task.splits.protocol}"
+    note = f"{path.name}: {task.labels.kind}, {labels}"
     return GivenTask(task=task, folder=folder, origin=given, options={"task": os.path.abspath(path)}, notes=(note,))
 
 

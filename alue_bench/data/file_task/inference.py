@@ -12,7 +12,7 @@ from typing import Any
 from alue_bench.contract.errors import DataError, UsageError
 from alue_bench.contract.formats import BadRow, Example, header_of, listed, missing_column, shown
 from alue_bench.contract.tables import TABLE_SUFFIXES, OpenTable, load_folder, open_table
-from alue_bench.contract.task_file import DELIMITERS, HUB, protocol_of, reader_of, unknown_ending
+from alue_bench.contract.task_file import DELIMITERS, HUB, reader_of, unknown_ending
 from alue_bench.data.file_task.columns import Columns, chosen_columns
 from alue_bench.data.file_task.labels import Labelled, LabelSpace, check_enough_rows, decoding_of, inferred_labels
 from alue_bench.data.file_task.options import DEFAULT_HOLDOUT, FileOptions
@@ -140,7 +140,6 @@ def infer(options: FileOptions) -> Inferred:
         f"{_title(options.file)}: {len(rows.examples)} rows{_format_said(train)}; {columns.describe(train.columns)}",
         f"{_kind_said(space, rows, options)}",
         *space.notes,
-        f"splits: {protocol_of(content)}",
         *notes,
         *_repeats_said(rows, read, parts),
     ]
