@@ -270,7 +270,7 @@ class Outline:
     """The layers that stay in the model; None if all do."""
     adapter: Adapter | None
     meaning: str = ""
-    """What the strategy's name means for this model, from `Strategy.meaning`; empty if the name says it."""
+    """The meaning of the strategy's name for this model, from `Strategy.meaning`; empty if the name says it."""
 
     def describe(self) -> str:
         """Return a description for people of what is frozen, kept and added: "nothing; only layers 0-7 left"."""
