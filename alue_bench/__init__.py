@@ -1,7 +1,12 @@
 """alue-bench: which layers should I train?
 
-This module is what a plugin author imports. It loads neither torch nor transformers nor mlflow: what needs them is
-imported when it is asked for.
+    import alue_bench
+
+    results = alue_bench.run(tasks=["oold"], models=["mini"], strategies=["full", "bottom3top4"], epochs=1)
+    results.frame()
+
+This module holds the functions for scripts and notebooks, and the names that a plugin author imports. Importing it
+loads neither torch nor transformers nor mlflow; the functions load them when they are called.
 """
 
 from importlib import import_module
@@ -28,6 +33,7 @@ from alue_bench.contract.task import DataFile, HeldOut, Labels, Splits, Submissi
 from alue_bench.contract.task_file import read_task_file
 
 if TYPE_CHECKING:
+    from alue_bench.api.functions import compare, fit, report, run, search, sweep
     from alue_bench.deployment.kept_model import load
 
 __version__ = "0.1.0"
@@ -62,18 +68,32 @@ __all__ = [
     "UsageError",
     "__version__",
     "cell_name",
+    "compare",
+    "fit",
     "hookimpl",
     "load",
     "read_cell",
     "read_task_file",
+    "report",
+    "run",
+    "search",
+    "sweep",
 ]
 
-_ON_DEMAND = {"load": "alue_bench.deployment.kept_model"}
-"""The modules of the names that are imported when they are asked for."""
+_ON_DEMAND = {
+    **dict.fromkeys(("compare", "fit", "report", "run", "search", "sweep"), "alue_bench.api.functions"),
+    "load": "alue_bench.deployment.kept_model",
+}
+"""The modules of the functions for scripts and notebooks, which load the harness when they are first looked up."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name that is not loaded with the package."""
+    """Import a function that is not loaded with the package."""
     if name in _ON_DEMAND:
         return getattr(import_module(_ON_DEMAND[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return the public names, the functions among them."""
+    return sorted({*globals(), *_ON_DEMAND})

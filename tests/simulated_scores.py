@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from alue_bench.search.candidates import Amount, Candidate
-from alue_bench.search.observations import GROUPS, Evaluation
-from alue_bench.search.policy import Decision, Question, Step, decide
+from alue_bench.searching.candidates import Amount, Candidate
+from alue_bench.searching.observations import GROUPS, Evaluation
+from alue_bench.searching.policy import Decision, Question, Step, decide
 
 
 def candidates(layers: int = 12, epochs: int = 3, short_epochs: int = 1) -> tuple[Candidate, ...]:

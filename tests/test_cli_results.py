@@ -17,7 +17,7 @@ from conftest import CommandLine, Finished
 from planted_runs import classes, plant, spec
 
 from alue_bench.contract.task import Labels
-from alue_bench.report.comparison import natural_order
+from alue_bench.reporting.comparison import natural_order
 from alue_bench.tracking.connection import Connection, connect
 from alue_bench.tracking.reading import read_results
 from benchmarks.large_store.command import multiply

@@ -47,7 +47,8 @@ class TestJson:
                 "model": "tiny-bert",
                 "strategy": "bottom9",
                 "seed": 42,
-                "reason": "bottom9 freezes 9 layers, but the model has only 4",
+                "reason": "bottom9 freezes 9 layers, but the model has only 4; bottom75% freezes the same share of any "
+                "model as bottom9 of one with 12 layers",
             }
         ]
 

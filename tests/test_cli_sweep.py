@@ -15,12 +15,12 @@ from rich.console import Console
 
 from alue_bench.cli.commands.run import run as run_command
 from alue_bench.cli.commands.sweep import sweep as sweep_command
-from alue_bench.cli.views.grid_view import RUNNING, GridProgress
 from alue_bench.executors.outcome import Outcome
 from alue_bench.planning.build import build_plan
 from alue_bench.planning.grid import parse_grid
 from alue_bench.planning.request import PlanRequest
 from alue_bench.planning.sweep_order import TAG
+from alue_bench.views.grid_view import RUNNING, GridProgress
 
 GRID = ("--grid", "bottom=0..4/2,top=0..2/2")
 CELLS = {"full", "top2", "bottom2", "bottom2top2", "bottom4"}

@@ -13,8 +13,15 @@ from planted_runs import classes, plant, spec
 
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.task import Labels
-from alue_bench.report.comparison import Comparison, ComparisonBlock, Difference, Verdict, compare, describe_conditions
-from alue_bench.report.comparison_table import as_json, text_tables
+from alue_bench.reporting.comparison import (
+    Comparison,
+    ComparisonBlock,
+    Difference,
+    Verdict,
+    compare,
+    describe_conditions,
+)
+from alue_bench.reporting.comparison_table import as_json, text_tables
 from alue_bench.tracking.connection import Connection, connect
 from alue_bench.tracking.reading import read_predictions, read_results
 

@@ -17,7 +17,7 @@ from alue_bench.contract.task import Labels
 from alue_bench.evaluation.predictions import predictions_table
 from alue_bench.messages.display import LATEX, file_name, latex, markdown, one_line, visible
 from alue_bench.messages.figure_text import short_names
-from alue_bench.report.charts import Point, averages, learning_curves, pareto
+from alue_bench.reporting.charts import Point, averages, learning_curves, pareto
 from alue_bench.tracking.figures import draw_predictions
 
 SIGNS = "\\`*_{}[]()<>#+-.!|~&$^:;=%@?\"'/, 0123abc\n\t\x1b\u202e\u200d😀🏽ليس−–Δ"

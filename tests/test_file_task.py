@@ -322,10 +322,10 @@ def test_files_in_several_folders_and_the_same_files_elsewhere(tmp_path: Path) -
 def test_a_file_is_planned_run_reused_and_planned_again_in_a_worker(
     run: CommandLine, runs: Callable[..., list[Any]], registry: Any, tiny_bert: Path, tmp_path: Path
 ) -> None:
-    from alue_bench.cli.settings import plan_request
     from alue_bench.executors.replan import rebuilt, source_of
     from alue_bench.planning.available import PlanCache
     from alue_bench.planning.build import build_plan
+    from alue_bench.studies.settings import plan_request
 
     path = json_lines(tmp_path)
     path.write_text(path.read_text() + '\n{"complaint": null, "category": "billing"}\n')

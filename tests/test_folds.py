@@ -23,8 +23,8 @@ from alue_bench.evaluation.resampled import corrected_resampled_test
 from alue_bench.executors.replan import rebuilt, source_of
 from alue_bench.planning.available import PlanCache
 from alue_bench.planning.build import Plan
-from alue_bench.report.comparison import Verdict
-from alue_bench.report.comparison_table import explain, records, text_tables
+from alue_bench.reporting.comparison import Verdict
+from alue_bench.reporting.comparison_table import explain, records, text_tables
 from alue_bench.running.run import execute
 from alue_bench.training.prefix.store import PrefixStore
 

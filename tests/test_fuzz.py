@@ -15,7 +15,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from alue_bench import DataFile, Example, HeldOut, Labels, Model, Splits, StrategyFamily, Task
-from alue_bench.cli.study import read_study, study_keys
 from alue_bench.contract.byte_sizes import parse_size
 from alue_bench.contract.errors import AlueBenchError, DataError, UsageError
 from alue_bench.contract.registry import Declared, Origin, PluginReport, Registry, _declared
@@ -24,6 +23,7 @@ from alue_bench.contract.task import TargetKind
 from alue_bench.data.location import DataFolder
 from alue_bench.data.splits import load_rows
 from alue_bench.planning.available import resolve_model
+from alue_bench.studies.files import read_study, study_keys
 from alue_bench.tracking.connection import connect
 
 # Letters and what stands beside them in Arabic texts; half surrogate pairs, as undecodable arguments hold.

@@ -26,9 +26,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.progress import Progress
 
-from alue_bench.cli.views.console import PlainColumn, PlainConsole, styled
 from alue_bench.messages.display import latex, markdown
 from alue_bench.tracking.connection import mlflow_uri, sqlite_path, sqlite_uri
+from alue_bench.views.console import PlainColumn, PlainConsole, styled
 
 LONG = "L" * 260
 LABELS = (
@@ -325,7 +325,7 @@ def strays(tree: ast.AST) -> Iterator[str]:
 
 def test_every_command_prints_through_the_one_console() -> None:
     root = Path(__file__).parents[1]
-    writers = {root / "alue_bench/cli/views/console.py", root / "alue_bench/cli/views/standard_output.py"}
+    writers = {root / "alue_bench/views/console.py", root / "alue_bench/views/standard_output.py"}
     misplaced = []
     for folder in FOLDERS:
         for path in sorted((root / folder).rglob("*.py")):

@@ -15,10 +15,10 @@ from alue_bench.contract.errors import DataError
 from alue_bench.contract.task import Labels
 from alue_bench.evaluation.label_cells import join_labels, split_labels
 from alue_bench.evaluation.predictions import predictions_table, targets_of
-from alue_bench.report.comparison import compare
-from alue_bench.report.content import Folded, Table
-from alue_bench.report.run_figures import Shown, confusion
-from alue_bench.report.subjects import arrange
+from alue_bench.reporting.comparison import compare
+from alue_bench.reporting.content import Folded, Table
+from alue_bench.reporting.run_figures import Shown, confusion
+from alue_bench.reporting.subjects import arrange
 from alue_bench.tracking.connection import connect
 from alue_bench.tracking.figures import draw_predictions
 from alue_bench.tracking.reading import _load_predictions, _load_unlabelled, read_predictions, read_results

@@ -13,14 +13,14 @@ from conftest import CommandLine
 
 from alue_bench import UsageError
 from alue_bench.cli.main import app
-from alue_bench.cli.options import COMMANDS, options_of_command, study_options
-from alue_bench.cli.settings import merge_study
-from alue_bench.cli.study import read_study
 from alue_bench.contract.options import CheckedOptions, Group, filled, option, options_of
 from alue_bench.executors.replan import rebuilt, source_of
 from alue_bench.planning.available import PlanCache
 from alue_bench.planning.build import build_plan
 from alue_bench.planning.request import PlanRequest
+from alue_bench.studies.files import read_study
+from alue_bench.studies.options import COMMANDS, options_of_command, study_options
+from alue_bench.studies.settings import merge_study
 
 
 @dataclass(frozen=True, kw_only=True)

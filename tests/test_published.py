@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from alue_bench.contract.errors import UsageError
-from alue_bench.report.published import F1, TITLES, beside_published, published_results
+from alue_bench.reporting.published import F1, TITLES, beside_published, published_results
 
 
 def runs_of(**columns: object) -> pd.DataFrame:

@@ -45,9 +45,8 @@ WITH_MORE_PARAMETERS = {
     "alue_bench/cli/commands/report.py:report": AN_OPTION_EACH,
     "alue_bench/cli/commands/submit.py:submit": AN_OPTION_EACH,
     "alue_bench/cli/commands/submit.py:_show": "the parts of one page, printed by the one command that has them",
-    "alue_bench/cli/reading_options.py:open_results": "options of the commands that read results, handed on one by one",
     "alue_bench/executors/scheduler.py:execute_with": "the five partners of a plan's execution, and three flags",
-    "alue_bench/report/comparison.py:_block": "the parts of one block of a comparison, put together in one place",
+    "alue_bench/reporting/comparison.py:_block": "the parts of one block of a comparison, put together in one place",
 }
 """Functions with more parameters than `MOST_PARAMETERS`, and the reason for each."""
 

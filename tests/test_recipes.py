@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from alue_bench import FreezePlan, Labels, UsageError
-from alue_bench.cli.settings import merge_study
 from alue_bench.contract.options import options_of
 from alue_bench.contract.spec import HyperParameters, resolve_hyper_parameters
 from alue_bench.planning.recipes import RECIPES, recipe
+from alue_bench.studies.settings import merge_study
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.freezing import apply_plan
 from alue_bench.training.optimizer import build_optimiser, set_rate

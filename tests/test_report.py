@@ -14,11 +14,11 @@ from conftest import CommandLine
 from planted_runs import classes, plant, spec
 
 from alue_bench.contract.task import Labels
-from alue_bench.report.content import Item, Missing, Page, Sentence, Table
-from alue_bench.report.numbers import plain, seconds
-from alue_bench.report.page import PageRequest, build_page
-from alue_bench.report.rendering import pictures, render_html, render_markdown
-from alue_bench.report.run_figures import Shown
+from alue_bench.reporting.content import Item, Missing, Page, Sentence, Table
+from alue_bench.reporting.numbers import plain, seconds
+from alue_bench.reporting.page import PageRequest, build_page
+from alue_bench.reporting.rendering import pictures, render_html, render_markdown
+from alue_bench.reporting.run_figures import Shown
 from alue_bench.tracking.connection import Connection, connect
 from alue_bench.tracking.reading import read_results
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alue_bench.contract.cells import cell_name
-from alue_bench.report.grid import (
+from alue_bench.reporting.grid import (
     Group,
     cells,
     groups,

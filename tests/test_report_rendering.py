@@ -10,8 +10,8 @@ import pytest
 from chromium import measure
 
 from alue_bench.contract.errors import UnavailableError
-from alue_bench.report.charts import Point, learning_curves, pareto
-from alue_bench.report.content import (
+from alue_bench.reporting.charts import Point, learning_curves, pareto
+from alue_bench.reporting.content import (
     Block,
     Cell,
     Column,
@@ -30,7 +30,7 @@ from alue_bench.report.content import (
     Sentence,
     Table,
 )
-from alue_bench.report.rendering import pictures, render_html, render_markdown, write_page
+from alue_bench.reporting.rendering import pictures, render_html, render_markdown, write_page
 
 HOSTILE = (
     '"><script>alert(1)</script><img src=http://example.org/x.png onerror=alert(2)> $\\frac{}{$ `|` {{ 7*7 }} &amp;'

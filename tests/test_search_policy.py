@@ -19,8 +19,8 @@ from alue_bench.contract.errors import UsageError
 from alue_bench.contract.task import Labels
 from alue_bench.evaluation.additive import additive
 from alue_bench.evaluation.metrics import metrics
-from alue_bench.search.candidates import Amount, parse_amount, parse_share
-from alue_bench.search.observations import (
+from alue_bench.searching.candidates import Amount, parse_amount, parse_share
+from alue_bench.searching.observations import (
     Evaluation,
     SeedNoise,
     by_replicate,
@@ -29,10 +29,10 @@ from alue_bench.search.observations import (
     paired_loss,
     seed_noise,
 )
-from alue_bench.search.policy import Decision, Question, Step, ahead, decide
-from alue_bench.search.runs import SearchGrid
-from alue_bench.search.state import Done, SearchState
-from alue_bench.search.surface import fit
+from alue_bench.searching.policy import Decision, Question, Step, ahead, decide
+from alue_bench.searching.runs import SearchGrid
+from alue_bench.searching.state import Done, SearchState
+from alue_bench.searching.surface import fit
 
 WORLDS = range(40)
 

@@ -14,7 +14,7 @@ import pytest
 from conftest import SHORT, CommandLine
 from mlflow import MlflowClient
 
-from alue_bench.search.state import SearchState
+from alue_bench.searching.state import SearchState
 
 Runs = Callable[..., list[Any]]
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from alue_bench import DoesNotFit, EncoderShape, FreezePlan, Strategy, UsageError
 from alue_bench.contract.registry import load_registry
+from alue_bench.contract.strategy import outline
 
 TWELVE = EncoderShape(layers=12)
 REGISTRY = load_registry()
@@ -97,8 +98,29 @@ class TestWhatIsFrozen:
     def test_more_layers_than_there_are_is_said_with_both_numbers(self, bottom: int, top: int, layers: int) -> None:
         assume(bottom + top > layers)
         name = written(bottom, top)
-        with pytest.raises(DoesNotFit, match=rf"^{name} freezes {bottom + top} layers, .* only {layers}$"):
+        with pytest.raises(DoesNotFit, match=rf"^{name} freezes {bottom + top} layers, .* only {layers}(;|$)"):
             plan_of(name, layers)
+
+    @pytest.mark.parametrize(
+        ("name", "layers", "proposal"),
+        [
+            ("bottom3top4", 6, "bottom25%top33%"),
+            ("bottom7-trainemb", 6, "bottom58%-trainemb"),
+            ("bottom12top8", 12, "bottom50%top33%"),
+            ("bottom25", 24, None),
+            ("bottom1top1", 1, None),
+        ],
+    )
+    def test_the_answer_to_too_many_layers_names_a_strategy_that_fits(
+        self, name: str, layers: int, proposal: str | None
+    ) -> None:
+        with pytest.raises(DoesNotFit) as error:
+            plan_of(name, layers)
+        assert (f"{layers}; {proposal} freezes the same share of any model as {name} of" in str(error.value)) == (
+            proposal is not None
+        )
+        if proposal:
+            plan_of(proposal, layers)
 
     def test_full_freezes_nothing(self) -> None:
         assert plan_of("full") == FreezePlan(TWELVE)
@@ -167,6 +189,98 @@ def test_every_family_parses_its_examples_to_their_own_names() -> None:
     families: list[Any] = [declared.value for declared in REGISTRY.families]
     for family in families:
         assert [family.parse(example).name for example in family.examples] == list(family.examples)
+
+
+class TestShares:
+    @pytest.mark.parametrize(
+        ("name", "layers", "bottom", "top"),
+        [
+            ("bottom25%top33%", 12, 3, 4),
+            ("bottom25%top33%", 24, 6, 8),
+            ("bottom25%top33%", 6, 2, 2),
+            ("bottom50%", 5, 3, 0),
+            ("top33%", 12, 0, 4),
+            ("bottom50%top50%", 5, 3, 2),
+            ("bottom100%", 4, 4, 0),
+        ],
+    )
+    def test_each_is_rounded_to_the_nearest_number_and_said(
+        self, name: str, layers: int, bottom: int, top: int
+    ) -> None:
+        shape = EncoderShape(layers)
+        assert plan_of(name, layers) == plan_of(written(bottom, top), layers)
+        ends = " and ".join(f"{end} {count}" for end, count in (("bottom", bottom), ("top", top)) if count)
+        assert outline(parse(name), shape).meaning == f"{name} freezes {ends} of {layers} layers"
+
+    @given(bottom=st.integers(0, 12), top=st.integers(0, 12))
+    def test_shares_of_twelve_layers_give_the_layers_back(self, bottom: int, top: int) -> None:
+        assume(0 < bottom + top <= 12)
+        shares = "".join(f"{end}{round(100 * n / 12)}%" for end, n in (("bottom", bottom), ("top", top)) if n)
+        assert plan_of(shares) == plan_of(written(bottom, top))
+
+    def test_the_embeddings_train_where_the_name_says_so(self) -> None:
+        assert plan_of("bottom25%-trainemb") == plan_of("bottom3-trainemb")
+
+    @pytest.mark.parametrize("name", ["bottom4%", "bottom50%top4%"])
+    def test_a_share_of_no_layer_does_not_fit(self, name: str) -> None:
+        with pytest.raises(DoesNotFit, match="4% is no whole layer of the model's 12"):
+            plan_of(name)
+
+    @pytest.mark.parametrize(
+        ("name", "told"),
+        [
+            ("bottom101%", "freezes 101 % of the layers"),
+            ("bottom60%top60%", "freezes 120 % of the layers"),
+            ("bottom0%", "freezes 0 % somewhere; leave that part out, or say full"),
+            ("bottom3top33%", "write % after both, or after none"),
+            ("bottom025%", "is written 'bottom25%'"),
+            ("top33%-trainemb", "the embeddings train anyway; say 'top33%'"),
+        ],
+    )
+    def test_what_cannot_be_meant_is_refused(self, name: str, told: str) -> None:
+        with pytest.raises(UsageError, match=re.escape(told)):
+            parse(name)
+
+
+class TestLayerSets:
+    @given(st.sets(st.integers(0, 23), min_size=1), st.booleans())
+    def test_exactly_the_named_layers_are_frozen(self, layers: set[int], train_embeddings: bool) -> None:
+        train_embeddings = train_embeddings and 0 in layers
+        spans: list[list[int]] = []
+        for layer in sorted(layers):
+            if spans and spans[-1][-1] == layer - 1:
+                spans[-1].append(layer)
+            else:
+                spans.append([layer])
+        named = "+".join(f"{span[0]}-{span[-1]}" if len(span) > 1 else str(span[0]) for span in spans)
+        name = f"layers-{named}" + ("-trainemb" if train_embeddings else "")
+        assert parse(name).name == name
+        plan = plan_of(name, 24)
+        assert plan.frozen_layers == layers
+        assert plan.embeddings == (0 in layers and not train_embeddings)
+
+    @pytest.mark.parametrize(
+        ("name", "told"),
+        [
+            ("layers-5-2", "5-2 runs backwards; write 2-5"),
+            ("layers-3+3", "names layer 3 twice"),
+            ("layers-0-5+3", "names layer 3 twice"),
+            ("layers-0,5", "write numbers and ranges with + between them"),
+            ("layers-3+", "'' is neither a layer nor a range"),
+            ("layers-1-2-3", "'1-2-3' is neither a layer nor a range"),
+            ("layers-5+0", "is written 'layers-0+5'"),
+            ("layers-0+1", "is written 'layers-0-1'"),
+            ("layers-04", "is written 'layers-4'"),
+            ("layers-3-trainemb", "the embeddings train anyway; say 'layers-3'"),
+        ],
+    )
+    def test_what_cannot_be_meant_is_refused(self, name: str, told: str) -> None:
+        with pytest.raises(UsageError, match=re.escape(told)):
+            parse(name)
+
+    def test_a_layer_that_the_model_lacks_does_not_fit(self) -> None:
+        with pytest.raises(DoesNotFit, match="layers-99 freezes layer 99, but the model has 12 layers, 0 to 11"):
+            plan_of("layers-99")
 
 
 class TestPartialTraining:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from conftest import CommandLine
 
-from alue_bench.cli.study import find_study, read_study, study_keys
 from alue_bench.contract.errors import UsageError
 from alue_bench.planning.grid import parse_grid
-from alue_bench.report.published import published_results
+from alue_bench.reporting.published import published_results
+from alue_bench.studies.files import find_study, read_study, study_keys
 
 SHIPPED = ("paper-figure1", "paper-figure1-mini", "paper-tables", "paper-tables-mini")
 PLUGIN = """

@@ -16,18 +16,18 @@ from planted_runs import classes, plant, spec
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-from alue_bench.cli.views.tables import comparison_view, print_table, result_view
-from alue_bench.cli.views.wide_tables import Fitted
 from alue_bench.contract.task import Labels
 from alue_bench.executors.outcome import Outcome
 from alue_bench.planning.build import build_plan
 from alue_bench.planning.grid import Grid
 from alue_bench.planning.request import PlanRequest
-from alue_bench.report.comparison import Comparison, compare, mean_change
-from alue_bench.report.comparison_table import change_text, text_tables
-from alue_bench.report.numbers import percent
+from alue_bench.reporting.comparison import Comparison, compare, mean_change
+from alue_bench.reporting.comparison_table import change_text, text_tables
+from alue_bench.reporting.numbers import percent
 from alue_bench.tracking.connection import connect
 from alue_bench.tracking.reading import read_predictions, read_results
+from alue_bench.views.tables import comparison_view, print_table, result_view
+from alue_bench.views.wide_tables import Fitted
 
 BINARY = Labels.binary("NOT_OFF", "OFF")
 GOLD = np.random.default_rng(0).integers(0, 2, 120)

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from alue_bench.cli.invocation import Invocation, Streams
 from alue_bench.contract.registry import Registry
 from alue_bench.cost.time import Estimate, estimate_plan
 from alue_bench.planning.build import Plan
+from alue_bench.studies.invocation import Invocation
+from alue_bench.studies.search import PlannedSearch
+from alue_bench.views.streams import Streams
 
-if TYPE_CHECKING:
-    from alue_bench.search.state import SearchState
 
-
-def show_plan(
-    plan: Plan, registry: Registry, invocation: Invocation, streams: Streams, more: Mapping[str, Any] | None = None
-) -> int:
+def show_plan(invocation: Invocation, plan: Plan, more: Mapping[str, Any] | None = None) -> int:
     """Show the estimate on stderr; with --json, print the whole document on stdout.
 
     Args:
-        plan: the plan.
-        registry: what the plugins declare.
         invocation: the invocation that would execute the plan.
-        streams: where to print.
+        plan: the plan.
         more: further keys of the document.
 
     Returns:
@@ -35,26 +30,26 @@ def show_plan(
     """
     if not plan.absent:
         invocation.check(plan)
-    estimate = _estimate(plan, registry, streams)
+    streams = invocation.streams
+    estimate = _estimate(plan, invocation.study.registry, streams)
     _tell(describe(estimate), streams)
     streams.document({**invocation.planned_document(plan), **(more or {}), "estimate": estimate.as_dict()})
     return 0
 
 
-def show_question(plan: Plan, searches: Sequence[SearchState], registry: Registry, streams: Streams) -> int:
+def show_question(planned: PlannedSearch, streams: Streams) -> int:
     """Show what searches that have not begun would cost at most: the time of what their budgets pay for.
 
     Args:
-        plan: the runs that the searches begin with.
-        searches: the searches.
-        registry: what the plugins declare.
+        planned: the searches and the runs that they begin with.
         streams: where to print.
 
     Returns:
         The exit code.
     """
+    searches = planned.searches
     runs = [run for search in searches for run in search.grid.runs.values()]
-    estimate = _estimate(replace(plan, runs=runs), registry, streams)
+    estimate = _estimate(replace(planned.plan, runs=runs), planned.invocation.study.registry, streams)
     shares = {(search.task, search.model): search.share(search.question.budget) for search in searches}
     at_most = None
     if len(estimate.runs) == len(runs):

@@ -37,12 +37,12 @@ from alue_bench.cli.commands import (
     sync,
     ui,
 )
-from alue_bench.cli.views.standard_output import prints_to_stderr
 from alue_bench.contract.errors import AlueBenchError
 from alue_bench.contract.registry import DISABLE_VARIABLE, add_commands, load_registry
 from alue_bench.executors.termination import code_of_stop
 from alue_bench.messages.display import one_line
 from alue_bench.messages.redaction import redact
+from alue_bench.views.standard_output import prints_to_stderr
 
 # Newer releases of typer bring a click of their own: its errors are not those of the package click.
 CLICK_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -79,7 +79,7 @@ app.command("new-plugin")(new_plugin.new_plugin)
 def _show_version(value: bool) -> None:
     if value:
         from alue_bench import __version__
-        from alue_bench.cli.views.console import print_exactly
+        from alue_bench.views.console import print_exactly
 
         print_exactly(f"alue-bench {__version__}\n")
         raise typer.Exit
@@ -145,14 +145,14 @@ def main() -> None:
 
 
 def _complain(sentence: str) -> None:
-    from alue_bench.cli.views.console import remarks
+    from alue_bench.views.console import remarks
 
     remarks().print(f"alue-bench: {one_line(redact(sentence))}")
 
 
 def _show_misuse(error: Any) -> None:
     """Print the mistake in a command line, and the command that shows how it is written."""
-    from alue_bench.cli.views.console import remarks
+    from alue_bench.views.console import remarks
 
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
@@ -167,7 +167,7 @@ def _show_misuse(error: Any) -> None:
 
 def _show_mistake() -> int:
     """Print the traceback of a bug, with nothing secret in it. Return the exit code."""
-    from alue_bench.cli.views.console import remarks
+    from alue_bench.views.console import remarks
 
     remarks().print(redact(traceback.format_exc()), end="")
     return 1

@@ -21,7 +21,7 @@ def stoppable() -> Iterator[None]:
         with stop_on_sigterm():
             yield
     except KeyboardInterrupt as stop:
-        from alue_bench.cli.views.console import remarks
+        from alue_bench.views.console import remarks
 
         remarks().print("alue-bench: interrupted")
         raise typer.Exit(code_of_stop(stop)) from None

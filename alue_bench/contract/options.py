@@ -38,6 +38,7 @@ class Group(StrEnum):
     FILE = "A data file of your own"
     RESULTS = "Where results go"
     EXECUTION = "How the plan is executed"
+    RUNS = "Which runs"
 
 
 @dataclass(frozen=True, kw_only=True)

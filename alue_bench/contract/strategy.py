@@ -14,6 +14,7 @@ A strategy acts at four points of a run; all but the second are optional:
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -33,6 +34,9 @@ class EncoderShape:
     hidden_size: int = 0
     """The width of the hidden states; 0 if the model's configuration does not state it."""
 
+
+STRATEGY_NAME = re.compile(r"[a-z0-9][a-z0-9._%+-]*")
+"""The pattern of the names of strategies. It has no comma, which separates the strategies of a list."""
 
 TRAINED = ("weights", "biases", "adapters")
 """The permitted values of `FreezePlan.trained`."""
@@ -216,6 +220,17 @@ class Strategy(ABC):
         """
         return tuple(range(shape.layers))
 
+    def meaning(self, shape: EncoderShape) -> str:
+        """Return what the name means for an encoder of this size, as a sentence that the plan shows.
+
+        The default, an empty text, suits names that say it themselves. An example is "last-quarter freezes bottom 9 of
+        12 layers".
+
+        Args:
+            shape: The size of the encoder after `kept_layers` was applied, for which `freeze_plan` gave a plan.
+        """
+        return ""
+
     def adapter(self) -> Adapter | None:
         """Return the modules to insert into the model, or None (the default) for no modules.
 
@@ -254,6 +269,8 @@ class Outline:
     kept_layers: tuple[int, ...] | None
     """The layers that stay in the model; None if all do."""
     adapter: Adapter | None
+    meaning: str = ""
+    """The meaning of the strategy's name for this model, from `Strategy.meaning`; empty if the name says it."""
 
     def describe(self) -> str:
         """Return a description for people of what is frozen, kept and added: "nothing; only layers 0-7 left"."""
@@ -273,7 +290,8 @@ def outline(strategy: Strategy, shape: EncoderShape) -> Outline:
     Raises:
         DoesNotFit: The strategy cannot be applied to the model, keeps layers that the model does not have, or has an
             adapter that its freeze plan does not train (or the reverse).
-        TypeError: The strategy returned something other than a FreezePlan for the kept layers.
+        TypeError: The strategy returned something other than a FreezePlan for the kept layers, or a meaning that is no
+            text.
     """
     kept = tuple(map(index, strategy.kept_layers(shape)))
     if not kept or list(kept) != sorted(set(kept)) or not 0 <= kept[0] <= kept[-1] < shape.layers:
@@ -284,7 +302,10 @@ def outline(strategy: Strategy, shape: EncoderShape) -> Outline:
     adapter = strategy.adapter()
     if (adapter is not None) != (plan.trained == "adapters"):
         raise DoesNotFit(f"its freeze plan trains {plan.trained}, but it has {'an' if adapter else 'no'} adapter")
-    return Outline(plan, kept if len(kept) < shape.layers else None, adapter)
+    meaning = strategy.meaning(plan.shape)
+    if not isinstance(meaning, str):
+        raise TypeError(f"meaning() returned {meaning!r:.60} where a text was expected")
+    return Outline(plan, kept if len(kept) < shape.layers else None, adapter, meaning)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The escaping of texts from outside (titles, labels, folders, causes of errors) for each format that shows them.
 
 Each function escapes the characters that have a meaning in its format, so that readers see the text as it is written.
-For terminals see `cli/views/console.py`, for figures `figure_text.py`; the template escapes HTML.
+For terminals see `views/console.py`, for figures `figure_text.py`; the template escapes HTML.
 """
 
 from __future__ import annotations

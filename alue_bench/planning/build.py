@@ -161,10 +161,17 @@ def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None
             for name, folds in by_name.items()
             for note in text_notes(folds[0], model, shared.cache)
         ]
+        notes += _meanings(plan.runs, model)
         plan.notes += [f"{model.model.name}: {note}" for note in notes]
     if request.skip_missing:
         _add_absent(plan, shared, tasks, models)
     return plan
+
+
+def _meanings(runs: list[PlannedRun], model: ReadyModel) -> list[str]:
+    """Return what names of strategies that depend on the model's depth mean for a model, each once."""
+    strategies = dict.fromkeys(run.spec.strategy for run in runs if run.spec.model == model.model.name)
+    return [meaning for name in strategies if (meaning := model.outlines[name].meaning)]
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class PlanRequest(CheckedOptions):
         (),
         name="strategy",
         short="-s",
-        help="Strategy: full, bottomN, topM, bottomNtopM, head-only, …; repeatable. "
+        help="Strategy: full, bottomN, topM, bottomNtopM, bottomP%topQ%, layers-0+5-8, head-only, …; repeatable. "
         f"Default: {' and '.join(DEFAULT_STRATEGIES)}.",
         group=Group.QUESTION,
     )

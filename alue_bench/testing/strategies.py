@@ -8,8 +8,15 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from alue_bench.contract.errors import DoesNotFit, UnavailableError, UsageError
-from alue_bench.contract.strategy import Adapter, EncoderShape, FreezePlan, Outline, Strategy, StrategyFamily
-from alue_bench.contract.task import NAME
+from alue_bench.contract.strategy import (
+    STRATEGY_NAME,
+    Adapter,
+    EncoderShape,
+    FreezePlan,
+    Outline,
+    Strategy,
+    StrategyFamily,
+)
 from alue_bench.testing.revising import check_revising
 from alue_bench.testing.violations import Remark, cause, incomplete, raise_if_any, told
 
@@ -124,8 +131,8 @@ def _name(example: _Example, earlier: list[_Example]) -> Iterator[str]:
     except Exception as error:  # a plugin's property may raise anything
         yield f"{subject}: name raises {cause(error)}; return the name that parse takes"
         return
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        yield f"{subject}: its name {name!r} must match {NAME.pattern}; correct the property name"
+    if not isinstance(name, str) or not STRATEGY_NAME.fullmatch(name):
+        yield f"{subject}: its name {name!r} must match {STRATEGY_NAME.pattern}; correct the property name"
         return
     back = _parsed(family, name)
     if not isinstance(back, Strategy) or back.name != name:

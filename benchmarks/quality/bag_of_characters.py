@@ -15,7 +15,7 @@ from typing import Any
 from alue_bench.contract.task import Labels, TargetKind
 from alue_bench.data.splits import SplitRows
 from alue_bench.running.inputs import RunInputs
-from alue_bench.search.observations import defined
+from alue_bench.searching.observations import defined
 
 STRENGTHS = (1.0, 10.0)
 """The values of C (inverse regularisation; 1 / alpha for Ridge) from which the best dev score selects one."""

@@ -57,10 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def benchmark(options: argparse.Namespace, *, command: str) -> int:
     """Plan and execute the runs, show the comparison, and return the exit code."""
-    from alue_bench.cli.views.console import remarks
-    from alue_bench.cli.views.tables import plan_view
     from alue_bench.executors.outcome import Interrupted
     from alue_bench.planning.build import build_plan
+    from alue_bench.views.console import remarks
+    from alue_bench.views.tables import plan_view
 
     talk = remarks()
     check_written_files(options)

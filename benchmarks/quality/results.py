@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from alue_bench.evaluation.intervals import Estimate, estimate
-from alue_bench.search.observations import defined
+from alue_bench.searching.observations import defined
 from benchmarks.quality.bag_of_characters import Yardstick, yardstick
 
 if TYPE_CHECKING:
-    from alue_bench.cli.views.console import PlainConsole
     from alue_bench.executors.outcome import Outcome
     from alue_bench.planning.build import Plan, PlannedRun
+    from alue_bench.views.console import PlainConsole
 
 
 @dataclass(frozen=True)

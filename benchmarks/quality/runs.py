@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from alue_bench.contract.registry import Registry
 
 if TYPE_CHECKING:
-    from alue_bench.cli.views.console import PlainConsole
     from alue_bench.executors.outcome import Outcome
     from alue_bench.planning.build import Plan
+    from alue_bench.views.console import PlainConsole
 
 EXPERIMENT = "mini-quality"
 
@@ -28,11 +28,11 @@ def recorded_outcomes(plan: Plan, registry: Registry, store: str | None, talk: P
     Returns:
         The outcomes of all runs, those found in the store included.
     """
-    from alue_bench.cli.views.progress import PlainProgress
     from alue_bench.executors.local import execute_plan
     from alue_bench.executors.outcome import Interrupted, aggregate, result_document
     from alue_bench.tracking.connection import connect, tracking_uri
     from alue_bench.tracking.recording import Recorder
+    from alue_bench.views.progress import PlainProgress
 
     uri = tracking_uri(store)
     recorder = Recorder(connect(uri, EXPERIMENT))

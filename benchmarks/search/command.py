@@ -120,7 +120,7 @@ def _sheet(options: argparse.Namespace, result: dict[str, Any], readings: Sequen
 
 
 def _part(text: str) -> float:
-    from alue_bench.search.candidates import parse_share
+    from alue_bench.searching.candidates import parse_share
 
     return parse_share("--tolerance or --budget", text)
 

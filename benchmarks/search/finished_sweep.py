@@ -95,9 +95,9 @@ def smoothed_losses(sweep: Sweep, metric: str) -> dict[str, tuple[float, float]]
     The noise of a run is set to the prior of the search.
     """
     from alue_bench.contract.cells import cell_of
-    from alue_bench.search.candidates import Candidate
-    from alue_bench.search.observations import PRIOR_SD, Evaluation
-    from alue_bench.search.surface import fit
+    from alue_bench.searching.candidates import Candidate
+    from alue_bench.searching.observations import PRIOR_SD, Evaluation
+    from alue_bench.searching.surface import fit
 
     names = sorted(set(sweep.frame["strategy"]), key=lambda name: (name != "full", name))
     candidates = [Candidate(name, *(cell_of(name) or (0, 0)), 1.0, 1.0) for name in names]

@@ -9,12 +9,14 @@ from alue_bench_strategies import (
     bias_training,
     gradual_unfreezing,
     layer_dropping,
+    layer_sets,
     partial_training,
     static_freezing,
 )
 
 MODULES = (
     static_freezing,
+    layer_sets,
     partial_training,
     gradual_unfreezing,
     autofreeze,

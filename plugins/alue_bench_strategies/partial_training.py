@@ -31,6 +31,11 @@ class LastQuarter(Strategy):
         trained = -(-shape.layers // 4)
         return FreezePlan(shape, frozenset(range(shape.layers - trained)), embeddings=shape.layers > trained)
 
+    def meaning(self, shape: EncoderShape) -> str:
+        """Return the number of frozen layers, such as "last-quarter freezes bottom 9 of 12 layers"."""
+        frozen = self.freeze_plan(shape).bottom
+        return f"{self.name} freezes {f'bottom {frozen}' if frozen else 'none'} of {shape.layers} layers"
+
 
 @dataclass(frozen=True)
 class RandomLayers(Strategy):

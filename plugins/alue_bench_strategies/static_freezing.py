@@ -10,12 +10,17 @@ Freezing bottom layers freezes the embeddings too. Otherwise back-propagation wo
 them, and little would be saved. The paper does not say whether its embeddings train. Every name with frozen bottom
 layers therefore has the variant `-trainemb`, which trains them.
 
+A share is written in percent: `bottom25%top33%` freezes 3 + 4 of 12 layers and 2 + 2 of 6, so that one name serves
+models of different depths. Each share is rounded to the nearest number of layers, halves up; the top gets no more
+layers than the bottom leaves. A share that rounds to no layer does not fit the model.
+
 When it does not help: freezing only top layers saves a ninth of the time for 4 of 12 layers, because the gradient has
 to pass through them. A model that was not pre-trained on similar text needs to train its lower layers.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from alue_bench import (
@@ -31,6 +36,8 @@ from alue_bench import (
 
 PAPER = "Abir et al., On Enhancing Fine-Tuning for Pre-trained Language Models (grid over bottom and top layers)"
 TRAIN_EMBEDDINGS = "-trainemb"
+USUAL_DEPTHS = (12, 24)
+"""The depths of BERT-base and BERT-large, of which a number of layers is a share."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +61,68 @@ class StaticFreezing(Strategy):
         if self.bottom + self.top > shape.layers:
             raise DoesNotFit(
                 f"{self.name} freezes {self.bottom + self.top} layers, but the model has only {shape.layers}"
+                f"{self._proposal(shape)}"
             )
-        frozen = [*range(self.bottom), *range(shape.layers - self.top, shape.layers)]
-        return FreezePlan(shape, frozenset(frozen), embeddings=self.bottom > 0 and not self.train_embeddings)
+        return frozen_ends(shape, (self.bottom, self.top), train_embeddings=self.train_embeddings)
+
+    def _proposal(self, shape: EncoderShape) -> str:
+        """Return the end of a sentence that names a strategy which fits the model; empty if there is none."""
+        depth = next((depth for depth in USUAL_DEPTHS if self.bottom + self.top <= depth), None)
+        if depth is None:
+            return ""
+        shares = RelativeFreezing(
+            round(100 * self.bottom / depth), round(100 * self.top / depth), self.train_embeddings
+        )
+        try:
+            shares.cell(shape)
+        except DoesNotFit:
+            return ""
+        return f"; {shares.name} freezes the same share of any model as {self.name} of one with {depth} layers"
+
+
+@dataclass(frozen=True)
+class RelativeFreezing(Strategy):
+    """A strategy that freezes a share of the layers at the bottom and at the top, whatever the depth of the model."""
+
+    bottom: int
+    """The share of frozen layers at the bottom, in percent."""
+    top: int
+    """The share of frozen layers at the top, in percent."""
+    train_embeddings: bool = False
+    """True if the embeddings train although bottom layers are frozen."""
+
+    @property
+    def name(self) -> str:
+        """The canonical name, such as "bottom25%top33%"."""
+        bottom, top = (f"{end}{share}%" if share else "" for end, share in self._shares())
+        return bottom + top + (TRAIN_EMBEDDINGS if self.train_embeddings else "")
+
+    def _shares(self) -> tuple[tuple[str, int], tuple[str, int]]:
+        return ("bottom", self.bottom), ("top", self.top)
+
+    def cell(self, shape: EncoderShape) -> tuple[int, int]:
+        """Return the numbers of frozen layers at the bottom and at the top of a model of this size.
+
+        Raises:
+            DoesNotFit: A share rounds to no layer.
+        """
+        layers = shape.layers
+        bottom, rounded_top = ((2 * share * layers + 100) // 200 for share in (self.bottom, self.top))  # halves up
+        top = min(rounded_top, layers - bottom)
+        for (end, share), count in zip(self._shares(), (bottom, top), strict=True):
+            if share and not count:
+                raise DoesNotFit(f"{self.name}: {end}{share}% is no whole layer of the model's {layers}")
+        return bottom, top
+
+    def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
+        """Return a plan that freezes these shares; raise DoesNotFit if one of them rounds to no layer."""
+        return frozen_ends(shape, self.cell(shape), train_embeddings=self.train_embeddings)
+
+    def meaning(self, shape: EncoderShape) -> str:
+        """Return the numbers of layers, such as "bottom25%top33% freezes bottom 3 and top 4 of 12 layers"."""
+        ends = zip(("bottom", "top"), self.cell(shape), strict=True)
+        frozen = " and ".join(f"{end} {count}" for end, count in ends if count)
+        return f"{self.name} freezes {frozen} of {shape.layers} layers"
 
 
 @dataclass(frozen=True)
@@ -74,6 +140,19 @@ class HeadOnly(Strategy):
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
         """Return a plan that freezes all layers, and the embeddings unless they are to train."""
         return FreezePlan(shape, frozenset(range(shape.layers)), embeddings=not self.train_embeddings)
+
+
+def frozen_ends(shape: EncoderShape, cell: tuple[int, int], *, train_embeddings: bool) -> FreezePlan:
+    """Return a plan that freezes so many bottom and top layers, and the embeddings with the bottom layers.
+
+    Args:
+        shape: The size of the model, which has at least as many layers.
+        cell: The numbers of frozen layers at the bottom and at the top.
+        train_embeddings: Whether the embeddings train although bottom layers are frozen.
+    """
+    bottom, top = cell
+    frozen = frozenset([*range(bottom), *range(shape.layers - top, shape.layers)])
+    return FreezePlan(shape, frozen, embeddings=bottom > 0 and not train_embeddings)
 
 
 def parse_bottom_top(name: str) -> StaticFreezing | None:
@@ -96,6 +175,38 @@ def parse_bottom_top(name: str) -> StaticFreezing | None:
     if canonical.name != name:
         raise UsageError(f"strategy {name!r} must be written {canonical.name!r}")
     return canonical
+
+
+_SHARES = re.compile(r"(?=.*%)(?:bottom(\d{1,4})(%?))?(?:top(\d{1,4})(%?))?(-trainemb)?", re.ASCII)
+
+
+def parse_shares(name: str) -> RelativeFreezing | None:
+    """Return the strategy of a name, or None for a name of another family.
+
+    Args:
+        name: A name such as `bottom25%`, `top33%` or `bottom25%top33%`; names with bottom layers may end with
+            `-trainemb`.
+    """
+    match = _SHARES.fullmatch(name)
+    if match is None:
+        return None
+    bottom, bottom_unit, top, top_unit, train_embeddings = match.groups()
+    if "" in (bottom_unit, top_unit):
+        raise UsageError(f"strategy {name!r} mixes a number of layers with a share; write % after both, or after none")
+    if (bottom and not int(bottom)) or (top and not int(top)):
+        raise UsageError(f"strategy {name!r} freezes 0 % somewhere; leave that part out, or say full")
+    strategy = RelativeFreezing(int(bottom or 0), int(top or 0), train_embeddings is not None)
+    if strategy.bottom + strategy.top > 100:
+        raise UsageError(
+            f"strategy {name!r} freezes {strategy.bottom + strategy.top} % of the layers; take shares that add up to "
+            "100 % at most"
+        )
+    if strategy.train_embeddings and not strategy.bottom:
+        plain = name.removesuffix(TRAIN_EMBEDDINGS)
+        raise UsageError(f"strategy {name!r}: without frozen bottom layers the embeddings train anyway; say {plain!r}")
+    if strategy.name != name:
+        raise UsageError(f"strategy {name!r} is written {strategy.name!r}")
+    return strategy
 
 
 def parse_full(name: str) -> StaticFreezing | None:
@@ -123,6 +234,13 @@ FAMILIES = (
         source=PAPER,
         examples=("bottom3top4", "bottom3", "bottom6", "top4", "bottom3top4-trainemb"),
         parse=parse_bottom_top,
+    ),
+    StrategyFamily(
+        grammar="bottom<P>%, top<Q>%, bottom<P>%top<Q>%, each with -trainemb after bottom layers",
+        title="The bottom P percent of the layers, with the embeddings, and the top Q percent stay frozen",
+        source=PAPER,
+        examples=("bottom25%top33%", "bottom50%", "top33%", "bottom25%top33%-trainemb"),
+        parse=parse_shares,
     ),
     StrategyFamily(
         grammar="head-only, head-only-trainemb",

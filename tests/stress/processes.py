@@ -50,7 +50,7 @@ def load_libraries() -> None:
     import alue_bench.executors.scheduler
     import alue_bench.executors.worker
     from alue_bench.cli import invocation, main
-    from alue_bench.cli.views import progress, tables
+    from alue_bench.views import progress, tables
 
     assert all((alue_bench, matplotlib, mlflow, sklearn, transformers, invocation, main, progress, tables))
 

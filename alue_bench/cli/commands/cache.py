@@ -14,12 +14,12 @@ app = typer.Typer(help="Show or clear the cache. Everything in it can be compute
 @app.command("status")
 def status() -> None:
     """Show the stored outputs of frozen layers, and the disk space that they and the token ids use."""
-    from alue_bench.cli.views.console import results
-    from alue_bench.cli.views.tables import print_table
     from alue_bench.contract.byte_sizes import parse_size, readable
     from alue_bench.data.location import cache_folder
     from alue_bench.planning.request import DEFAULT_CACHE_SIZE
     from alue_bench.training.prefix.store import PrefixStore, prefix_folder
+    from alue_bench.views.console import results
+    from alue_bench.views.tables import print_table
 
     entries = PrefixStore(prefix_folder(), parse_size(DEFAULT_CACHE_SIZE), _complain).entries()
     rows = []
@@ -48,11 +48,11 @@ def clear(
     ] = False,
 ) -> None:
     """Remove the stored outputs of frozen layers. They are computed again when needed."""
-    from alue_bench.cli.views.console import results
     from alue_bench.contract.byte_sizes import parse_size, readable
     from alue_bench.contract.errors import UnavailableError
     from alue_bench.planning.request import DEFAULT_CACHE_SIZE
     from alue_bench.training.prefix.store import PrefixStore, prefix_folder
+    from alue_bench.views.console import results
 
     problems: list[str] = []
     freed = PrefixStore(prefix_folder(), parse_size(DEFAULT_CACHE_SIZE), problems.append).clear()
@@ -72,7 +72,7 @@ def clear(
 
 
 def _complain(problem: str) -> None:
-    from alue_bench.cli.views.console import remarks
+    from alue_bench.views.console import remarks
 
     remarks().print(f"alue-bench: {problem}")
 

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from alue_bench.cli import reading_options as reading
-from alue_bench.cli.views.standard_output import keep_for_documents
 from alue_bench.contract.errors import UsageError
 from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
+from alue_bench.views.standard_output import keep_for_documents
 
 FORMATS = ("table", "markdown", "csv", "json", "latex")
 
@@ -51,11 +51,11 @@ def compare(
 
     `alue-bench compare -t anger --sort score --format markdown`
     """
-    from alue_bench.cli.views.console import print_exactly, remarks
-    from alue_bench.cli.views.console import results as shown
-    from alue_bench.report import comparison_table
-    from alue_bench.report.comparison import compare as compare_runs
+    from alue_bench.reporting import comparison_table
+    from alue_bench.reporting.comparison import compare as compare_runs
     from alue_bench.tracking.reading import read_predictions, say_counts
+    from alue_bench.views.console import print_exactly, remarks
+    from alue_bench.views.console import results as shown
 
     if format_ not in FORMATS:
         raise UsageError(f"--format is {format_!r}; it must be one of {', '.join(FORMATS)}")
@@ -63,17 +63,12 @@ def compare(
     if sort not in keys:
         raise UsageError(f"--sort is {sort!r}; it must be one of {', '.join(keys)}")
     keep_for_documents(format_ != "table")
-    results = reading.open_results(
-        tracking_uri=tracking_uri,
-        experiment=experiment,
-        parent=parent,
-        tasks=task,
-        models=model,
-        strategies=strategy,
-        data_source=data_source,
-        baseline=baseline,
-    )
-    reading.require_runs(results, experiment)
+    selection = {
+        "task": task, "model": model, "strategy": strategy, "experiment": experiment, "parent": parent,
+        "data_source": data_source, "tracking_uri": tracking_uri,
+    }  # fmt: skip
+    results = reading.open_results(selection, baseline=baseline)
+    reading.require_runs(results)
     comparison = compare_runs(
         results.frame,
         lambda run_id: read_predictions(results, run_id),
@@ -82,7 +77,7 @@ def compare(
         resamples=resamples,
     )
     if format_ == "table":
-        from alue_bench.cli.views.tables import comparison_view
+        from alue_bench.views.tables import comparison_view
 
         shown().print(comparison_view(comparison, sort=sort))
     elif format_ in ("markdown", "latex"):

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from alue_bench.cli.options import describes_file
-from alue_bench.cli.views.standard_output import keep_for_documents
+from alue_bench.cli.arguments import describes_file
 from alue_bench.contract.errors import DataError, UnavailableError
 from alue_bench.contract.options import filled
 from alue_bench.contract.registry import Registry
 from alue_bench.data.file_task.options import FileOptions
+from alue_bench.views.standard_output import keep_for_documents
 
 if TYPE_CHECKING:
-    from alue_bench.cli.views.console import PlainConsole
     from alue_bench.contract.task import Task
     from alue_bench.data.verification import VerificationReport
+    from alue_bench.views.console import PlainConsole
 
 app = typer.Typer(help="Show, add and check the tasks' files.", no_args_is_help=True)
 
@@ -36,9 +36,9 @@ MANIFEST = "alue-bench.json"
 @app.command("status")
 def status(context: typer.Context, data_dir: DataDir = None) -> None:
     """Show where each task's files come from, which are missing, and where to get them."""
-    from alue_bench.cli.views.console import results
-    from alue_bench.cli.views.tables import print_table
     from alue_bench.data.location import given_data_folder, locate, user_data_folder
+    from alue_bench.views.console import results
+    from alue_bench.views.tables import print_table
 
     registry: Registry = context.obj
     given = given_data_folder(data_dir)
@@ -75,11 +75,11 @@ def verify(
 
     Exit code 1 if a row is bad, or a file is missing or cannot be read.
     """
-    from alue_bench.cli.views.console import print_document, remarks, results
     from alue_bench.data.file_task.given import given_tasks
     from alue_bench.data.location import given_data_folder, locate
     from alue_bench.data.verification import verify as verify_task
     from alue_bench.planning.given import with_given
+    from alue_bench.views.console import print_document, remarks, results
 
     keep_for_documents(as_json)
     names, own = given_tasks(tasks or (), filled(FileOptions, described))
@@ -114,9 +114,9 @@ def add(
     ] = False,
 ) -> None:
     """Check official files and copy them into the data folder."""
-    from alue_bench.cli.views.console import results
     from alue_bench.data.location import DataFolder, user_data_folder
     from alue_bench.data.verification import verify as verify_task
+    from alue_bench.views.console import results
 
     registry: Registry = context.obj
     task = registry.task(task_name)
@@ -209,7 +209,7 @@ def _update_manifest(folder: Path, added: dict[str, Path], report: VerificationR
 
 
 def _show(console: PlainConsole, report: VerificationReport, kind: str) -> None:
-    from alue_bench.cli.views.tables import print_table
+    from alue_bench.views.tables import print_table
 
     rows = [
         (

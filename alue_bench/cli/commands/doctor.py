@@ -24,8 +24,8 @@ def doctor(
     """Check versions, device, plugins, data, models and the tracking store. Exit code 1 if something is wrong."""
     from rich.table import Table
 
-    from alue_bench.cli.views.console import results, styled
-    from alue_bench.cli.views.wide_tables import Fitted
+    from alue_bench.views.console import results, styled
+    from alue_bench.views.wide_tables import Fitted
 
     styles = {"ok": "green", "note": "yellow", "problem": "red"}
     table = Table("what", "state", "details")

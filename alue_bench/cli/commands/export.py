@@ -32,27 +32,22 @@ def export(
 
     `alue-bench export appendix --data-source real`
     """
-    from alue_bench.cli.views.console import remarks
-    from alue_bench.cli.views.console import results as shown
-    from alue_bench.report.comparison import BASELINE
-    from alue_bench.report.export import export as write
+    from alue_bench.reporting.comparison import BASELINE
+    from alue_bench.reporting.export import export as write
     from alue_bench.tracking.reading import say_counts
+    from alue_bench.views.console import remarks
+    from alue_bench.views.console import results as shown
 
     if format_ not in FORMATS:
         raise UsageError(f"--format is {format_!r}; it must be csv or parquet")
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; name a folder to write to")
-    results = reading.open_results(
-        tracking_uri=tracking_uri,
-        experiment=experiment,
-        parent=parent,
-        tasks=task,
-        models=model,
-        strategies=strategy,
-        data_source=data_source,
-        baseline=BASELINE,
-    )
-    reading.require_runs(results, experiment)
+    selection = {
+        "task": task, "model": model, "strategy": strategy, "experiment": experiment, "parent": parent,
+        "data_source": data_source, "tracking_uri": tracking_uri,
+    }  # fmt: skip
+    results = reading.open_results(selection, baseline=BASELINE)
+    reading.require_runs(results)
     for path in write(results, folder, table_format=format_):
         shown().print(str(path))
     for sentence in say_counts(results.counts):

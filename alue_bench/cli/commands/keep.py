@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from alue_bench.cli import options
+from alue_bench.cli import arguments
 from alue_bench.cli.stopping import stoppable
-from alue_bench.cli.views.standard_output import keep_for_documents
 from alue_bench.contract.errors import UnavailableError, UsageError
 from alue_bench.contract.registry import Registry
 from alue_bench.measure.best_effort import cause_of
 from alue_bench.messages.redaction import redact
+from alue_bench.views.standard_output import keep_for_documents
 
 if TYPE_CHECKING:
-    from alue_bench.cli.views.console import PlainConsole
     from alue_bench.deployment.logged_models import LoggedModel
     from alue_bench.tracking.connection import Connection
+    from alue_bench.views.console import PlainConsole
 
 
 def keep(
@@ -30,10 +30,10 @@ def keep(
     register: Annotated[
         str | None, typer.Option(help="Register the model as a new version of this name in MLflow's model registry.")
     ] = None,
-    data_dir: Annotated[Path | None, options.declared("data_dir")] = None,
-    allow_pickles: Annotated[bool, options.declared("allow_pickles")] = False,
-    tracking_uri: Annotated[str | None, options.declared("tracking_uri")] = None,
-    as_json: Annotated[bool, options.declared("json")] = False,
+    data_dir: Annotated[Path | None, arguments.declared("data_dir")] = None,
+    allow_pickles: Annotated[bool, arguments.declared("allow_pickles")] = False,
+    tracking_uri: Annotated[str | None, arguments.declared("tracking_uri")] = None,
+    as_json: Annotated[bool, arguments.declared("json")] = False,
 ) -> None:
     """Keep the model of a finished run, for transformers, MLflow and `alue-bench predict`.
 
@@ -49,7 +49,7 @@ def keep(
     if folder is not None and folder.exists():
         raise UsageError(f"{folder} exists; name a new folder, so that nothing is overwritten")
     with stoppable():
-        from alue_bench.cli.invocation import Streams
+        from alue_bench.views.streams import Streams
 
         streams = Streams.of_command(as_json=as_json)
         streams.warn_of_plugins(context.obj)
@@ -118,8 +118,8 @@ def _bar(talk: PlainConsole) -> Any:
 
     from rich.progress import BarColumn, Progress, TimeRemainingColumn
 
-    from alue_bench.cli.views.console import PlainColumn
     from alue_bench.executors.termination import heed_termination
+    from alue_bench.views.console import PlainColumn
 
     @contextmanager
     def shown() -> Any:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from alue_bench.cli.views.standard_output import keep_for_documents
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.registry import Registry
+from alue_bench.views.standard_output import keep_for_documents
 
 if TYPE_CHECKING:
     from alue_bench.contract.model import Model
@@ -187,7 +187,7 @@ def strategies(
         _print_table(("grammar", "what", "for example", "source"), rows)
         return
     from alue_bench.planning.available import resolve_model
-    from alue_bench.report.numbers import percent
+    from alue_bench.reporting.numbers import percent
 
     names = strategy or [example for declared in registry.families for example in declared.value.examples]
     entries = [_effect(registry, name, resolve_model(model, registry), tokens) for name in names]
@@ -214,7 +214,7 @@ def strategies(
 def studies(context: typer.Context, as_json: Json = False) -> None:
     """List the studies that --config knows by name: which command runs each, and what it compares."""
     keep_for_documents(as_json)
-    from alue_bench.cli.study import read_study
+    from alue_bench.studies.files import read_study
 
     registry: Registry = context.obj
     entries = []
@@ -284,13 +284,13 @@ def _was_given(context: typer.Context, name: str) -> bool:
 
 
 def _print_json(value: object) -> None:
-    from alue_bench.cli.views.console import print_document
+    from alue_bench.views.console import print_document
 
     print_document(value)
 
 
 def _print_table(columns: tuple[str, ...], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
-    from alue_bench.cli.views.console import results
-    from alue_bench.cli.views.tables import print_table
+    from alue_bench.views.console import results
+    from alue_bench.views.tables import print_table
 
     print_table(results(), columns, rows, title)

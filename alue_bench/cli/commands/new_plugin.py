@@ -27,7 +27,7 @@ def new_plugin(
     folder: Annotated[Path | None, typer.Option("--dir", help="Folder to create. Default: ./alue-bench-NAME.")] = None,
 ) -> None:
     """Create a plugin package with a task, a model, a strategy and tests, ready for pip install."""
-    from alue_bench.cli.views.console import results
+    from alue_bench.views.console import results
 
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise UsageError(f"plugin name {name!r} must be lower-case letters, digits and single hyphens, such as hotels")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from alue_bench.cli.options import describes_file
+from alue_bench.cli.arguments import describes_file
 from alue_bench.contract.errors import UnavailableError, UsageError
 from alue_bench.contract.options import filled
 from alue_bench.data.file_task.options import FileOptions
@@ -28,12 +28,12 @@ def new_task(
     `alue-bench new-task complaints.csv --text complaint --label category`, then
     `alue-bench run --task complaints.task.toml`
     """
-    from alue_bench.cli.views.console import remarks, results
     from alue_bench.contract.task_file import ENDING, HUB
     from alue_bench.data.file_task.given import from_content, from_task_file, name_of_file
     from alue_bench.data.file_task.inference import infer
     from alue_bench.data.file_task.writing import task_file_text
     from alue_bench.messages.suggestion import command_line
+    from alue_bench.views.console import remarks, results
 
     options = filled(FileOptions, {**described, "file": file})
     folder = Path() if file.startswith(HUB) else Path(file).expanduser().parent

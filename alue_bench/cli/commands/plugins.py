@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from alue_bench.cli.views.standard_output import keep_for_documents
 from alue_bench.contract.registry import PluginReport, Registry
+from alue_bench.views.standard_output import keep_for_documents
 
 
 def plugins(
@@ -16,8 +16,8 @@ def plugins(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List plugins: distribution, version, entry point, what each provides, and what failed with its cause."""
-    from alue_bench.cli.views.console import print_document, results
-    from alue_bench.cli.views.tables import print_table
+    from alue_bench.views.console import print_document, results
+    from alue_bench.views.tables import print_table
 
     keep_for_documents(as_json)
     registry: Registry = context.obj

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from alue_bench.cli import options
-from alue_bench.cli.views.standard_output import keep_for_documents, write_exactly
+from alue_bench.cli import arguments
 from alue_bench.contract.errors import UsageError
+from alue_bench.views.standard_output import keep_for_documents, write_exactly
 
 if TYPE_CHECKING:
-    from alue_bench.cli.views.console import PlainConsole
     from alue_bench.deployment.description import Description
     from alue_bench.deployment.predicting import OnRows, Predicted
+    from alue_bench.views.console import PlainConsole
 
 EVERY_S = 15.0
 """The seconds between two lines of progress, where no bar can be shown."""
@@ -45,12 +45,12 @@ def predict(
         bool, typer.Option("--skip-bad", help="Leave the predictions of rows without a text empty.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
-    device: Annotated[str, options.declared("device")] = "auto",
+    device: Annotated[str, arguments.declared("device")] = "auto",
     precision: Annotated[
         str | None, typer.Option(help="Number format: auto, fp32, bf16 or fp16. Default: the run's own, where fast.")
     ] = None,
-    tracking_uri: Annotated[str | None, options.declared("tracking_uri")] = None,
-    as_json: Annotated[bool, options.declared("json")] = False,
+    tracking_uri: Annotated[str | None, arguments.declared("tracking_uri")] = None,
+    as_json: Annotated[bool, arguments.declared("json")] = False,
 ) -> None:
     """Predict the label of each row of a file, with a model that a run kept.
 
@@ -61,9 +61,9 @@ def predict(
 
     `alue-bench predict models:/complaints/1 gold.jsonl --label category -o out.jsonl`
     """
-    from alue_bench.cli.views.console import remarks
     from alue_bench.deployment.kept_model import load
     from alue_bench.deployment.predicting import PredictionRequest, predict_file
+    from alue_bench.views.console import remarks
 
     if as_json and output == STDOUT:
         raise UsageError("--json and the predictions both want stdout; name a file with --output")
@@ -103,7 +103,7 @@ def _progress(talk: PlainConsole) -> Iterator[OnRows]:
         return
     from rich.progress import BarColumn, Progress, TimeRemainingColumn
 
-    from alue_bench.cli.views.console import PlainColumn
+    from alue_bench.views.console import PlainColumn
 
     columns = (PlainColumn("{task.completed} of {task.total} rows"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=talk, transient=True) as progress:
@@ -121,7 +121,7 @@ def _tell(predicted: Predicted, description: Description, output: str, talk: Pla
     if predicted.bad:
         talk.print(f"{predicted.bad} rows have no text, and no prediction", style="yellow")
     if as_json:
-        from alue_bench.cli.views.console import print_document
+        from alue_bench.views.console import print_document
 
         finite = {name: value if math.isfinite(value) else None for name, value in predicted.metrics.items()}
         print_document(
@@ -142,7 +142,7 @@ def _tell(predicted: Predicted, description: Description, output: str, talk: Pla
 def _show_metrics(predicted: Predicted, description: Description, talk: PlainConsole, output: str) -> None:
     from rich.table import Table
 
-    from alue_bench.cli.views.console import results
+    from alue_bench.views.console import results
 
     table = Table(title=f"{predicted.scored} rows with a gold label", title_justify="left", title_style="bold")
     table.add_column("metric")

@@ -8,10 +8,7 @@ from typing import Annotated
 import typer
 
 from alue_bench.cli import reading_options as reading
-from alue_bench.contract.errors import UsageError
 from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
-
-FORMATS = (".html", ".htm", ".md", ".markdown")
 
 
 def report(
@@ -38,23 +35,17 @@ def report(
 
     `alue-bench report --parent RUN --metric f1_micro --output answer.md`
     """
-    if output.suffix.lower() not in FORMATS:
-        raise UsageError(f"--output {output}: the name must end in .html or .md, which says what to write")
-    from alue_bench.cli.views.console import remarks
-    from alue_bench.report.comparison import BASELINE
-    from alue_bench.report.page import PageRequest, build_page
-    from alue_bench.report.rendering import write_page
+    from alue_bench.reporting.comparison import BASELINE
+    from alue_bench.reporting.page import PageRequest, build_page
+    from alue_bench.reporting.rendering import check_ending, write_page
+    from alue_bench.views.console import remarks
 
-    results = reading.open_results(
-        tracking_uri=tracking_uri,
-        experiment=experiment,
-        parent=parent,
-        tasks=task,
-        models=model,
-        strategies=strategy,
-        data_source=data_source,
-        baseline=BASELINE,
-    )
+    check_ending(output, "--output")
+    selection = {
+        "task": task, "model": model, "strategy": strategy, "experiment": experiment, "parent": parent,
+        "data_source": data_source, "tracking_uri": tracking_uri,
+    }  # fmt: skip
+    results = reading.open_results(selection, baseline=BASELINE)
     page = build_page(results, PageRequest(metric=metric))
     write_page(page, output)
     remarks().print(f"{output}: {page.lead}")

@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from alue_bench.cli import options
+from alue_bench.cli import arguments
 from alue_bench.cli import reading_options as reading
-from alue_bench.cli.views.standard_output import keep_for_documents
 from alue_bench.contract.errors import UnavailableError, UsageError
 from alue_bench.contract.registry import Registry
 from alue_bench.messages.suggestion import command_line
-from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
+from alue_bench.views.standard_output import keep_for_documents
 
 if TYPE_CHECKING:
-    from alue_bench.cli.invocation import Streams
     from alue_bench.contract.task import Task
-    from alue_bench.report.submission import Chosen, MissingSubmission
+    from alue_bench.reporting.submission import Chosen, MissingSubmission
     from alue_bench.tracking.reading import Results
+    from alue_bench.views.streams import Streams
 
 RECORD = "submission.json"
 """Beside the files, and not in the archive: which run each came from."""
@@ -36,27 +35,29 @@ def submit(
     ],
     task: Annotated[
         list[str] | None,
-        options.what(
+        arguments.what(
             "--task", "-t", help="Task, or path of a task file; repeatable. Default: every task with a leaderboard."
         ),
     ] = None,
     model: Annotated[
-        list[str] | None, options.what("--model", "-m", help="Only use runs of this model; repeatable.")
+        list[str] | None, arguments.what("--model", "-m", help="Only use runs of this model; repeatable.")
     ] = None,
     strategy: Annotated[
-        list[str] | None, options.what("--strategy", "-s", help="Only use runs of this strategy; repeatable.")
+        list[str] | None, arguments.what("--strategy", "-s", help="Only use runs of this strategy; repeatable.")
     ] = None,
-    seed: Annotated[list[int] | None, options.what("--seed", help="Only use runs with this seed; repeatable.")] = None,
+    seed: Annotated[
+        list[int] | None, arguments.what("--seed", help="Only use runs with this seed; repeatable.")
+    ] = None,
     parent: Annotated[
-        str | None, options.what("--parent", help="Only use runs of this plan: the id of its parent run.")
+        str | None, arguments.what("--parent", help="Only use runs of this plan: the id of its parent run.")
     ] = None,
-    data_dir: Annotated[Path | None, options.declared("data_dir")] = None,
+    data_dir: Annotated[Path | None, arguments.declared("data_dir")] = None,
     sample: Annotated[
-        bool, options.which("--sample", help="Use runs on the embedded sample, to rehearse a submission.")
+        bool, arguments.which("--sample", help="Use runs on the embedded sample, to rehearse a submission.")
     ] = False,
-    experiment: Annotated[str | None, options.declared("experiment")] = None,
-    tracking_uri: Annotated[str | None, options.declared("tracking_uri")] = None,
-    as_json: Annotated[bool, options.declared("json")] = False,
+    experiment: Annotated[str | None, arguments.declared("experiment")] = None,
+    tracking_uri: Annotated[str | None, arguments.declared("tracking_uri")] = None,
+    as_json: Annotated[bool, arguments.declared("json")] = False,
 ) -> None:
     """Write the files for the ALUE leaderboard: for each task, the predictions of the run with the best dev score.
 
@@ -67,13 +68,13 @@ def submit(
 
     `alue-bench submit to-alue -m marbert -s bottom3top4 --seed 42`
     """
-    from alue_bench.cli.invocation import Streams
     from alue_bench.data.file_task.given import given_tasks
     from alue_bench.data.file_task.options import FileOptions
     from alue_bench.data.location import given_data_folder, locate
     from alue_bench.planning.given import with_given
-    from alue_bench.report.submission import collect
+    from alue_bench.reporting.submission import collect
     from alue_bench.tracking.connection import where_options
+    from alue_bench.views.streams import Streams
 
     keep_for_documents(as_json)
     names, own = given_tasks(task or (), FileOptions())
@@ -87,14 +88,11 @@ def submit(
             raise UsageError(f"{there} exists; name a new folder, so that nothing is overwritten")
     tasks = _with_leaderboard(names, registry)
     given = given_data_folder(data_dir)
-    results = reading.open_results(
-        tracking_uri=tracking_uri,
-        experiment=experiment or DEFAULT_EXPERIMENT,
-        parent=parent,
-        models=model,
-        strategies=strategy,
-        data_source="sample" if sample else "real",
-    )
+    selection = {
+        "model": model, "strategy": strategy, "experiment": experiment, "parent": parent, "tracking_uri": tracking_uri,
+        "data_source": "sample" if sample else "real",
+    }  # fmt: skip
+    results = reading.open_results(selection)
     if seed:
         results = replace(results, frame=results.frame[results.frame["seed"].isin(seed)])
     chosen, missing = collect(
@@ -235,8 +233,8 @@ def _show(
 ) -> None:
     from rich.table import Table
 
-    from alue_bench.cli.views.wide_tables import Fitted
-    from alue_bench.report.numbers import plain, several
+    from alue_bench.reporting.numbers import plain, several
+    from alue_bench.views.wide_tables import Fitted
 
     if chosen:
         rehearsal = " (embedded sample: a rehearsal)" if sample else ""

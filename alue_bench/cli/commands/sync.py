@@ -18,12 +18,12 @@ def sync(
     If the store is unreachable, locked or full, results are kept on this machine, in the state folder. Running sync
     twice, or in two processes at once, writes no result twice. Exit code 1 if a result could not be written.
     """
-    from alue_bench.cli.invocation import report_sent
-    from alue_bench.cli.views.console import remarks
+    from alue_bench.studies.invocation import report_sent
     from alue_bench.tracking.connection import connect, store_name
     from alue_bench.tracking.connection import tracking_uri as resolve_uri
     from alue_bench.tracking.recording import Recorder
     from alue_bench.tracking.spool import all_spools, damaged_entries, spool_folder
+    from alue_bench.views.console import remarks
 
     talk = remarks()
     uri = resolve_uri(tracking_uri)

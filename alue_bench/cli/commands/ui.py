@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 
 import typer
 
-from alue_bench.cli.options import options_given
+from alue_bench.cli.arguments import options_given
 from alue_bench.contract.errors import UnavailableError
 from alue_bench.executors.termination import Terminated, code_of_stop, stop_on_sigterm
 from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
@@ -34,9 +34,9 @@ def ui(
     Serves the store until Ctrl-C, and prints the addresses to open once MLflow's server answers.
     """
     from alue_bench.cli.mlflow_server import MlflowServer, check_place
-    from alue_bench.cli.views.console import remarks
     from alue_bench.tracking.connection import open_store, public
     from alue_bench.tracking.connection import tracking_uri as resolve_uri
+    from alue_bench.views.console import remarks
 
     uri = resolve_uri(tracking_uri)
     connection = open_store(uri, experiment)
@@ -59,7 +59,7 @@ def ui(
 
 
 def _show_pages(served: str, connection: Connection) -> None:
-    from alue_bench.cli.views.console import remarks
+    from alue_bench.views.console import remarks
 
     remarks().print(f"All runs:         {runs_page(served, connection)}")
     if newest := comparison_page(served, connection):

@@ -23,13 +23,10 @@ itself. Only complete cells count: an interrupted cell is done again.
 from __future__ import annotations
 
 import argparse
-import io
-import json
 import os
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,14 +68,16 @@ def benchmark(options: argparse.Namespace, command: str, started: float) -> int:
         command: The command line to show in the report.
         started: The reading of `time.perf_counter` at the start of the process.
     """
-    from alue_bench.cli.commands.sweep import run_sweep
-    from alue_bench.cli.options import OutputOptions
+    from alue_bench.cli.ending import exit_code
     from alue_bench.contract.registry import load_registry
+    from alue_bench.studies.settings import Study
+    from alue_bench.studies.sweep import do_sweep
+    from alue_bench.views.streams import Streams
 
     folder: Path = options.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["ALUE_BENCH_CACHE"] = str(folder / "cache")
-    settings, overrides = swept(options, folder)
+    study = Study(load_registry(), *swept(options, folder))
     measured_under = {**vars(options), "folder": None, "stop_after": None, "hardware": hardware("cpu")}
     ledger = Ledger(folder / "measurements.json", BENCHMARK, measured_under, command, instead="another --folder")
     for name, nothing_yet in (("ours", {}), ("trainer", {}), ("full_s", [])):
@@ -89,12 +88,10 @@ def benchmark(options: argparse.Namespace, command: str, started: float) -> int:
         watchers.append(Watch(plan, ledger, started, options))
         return watchers[0]
 
-    printed = io.StringIO()
-    with redirect_stdout(printed):
-        code = run_sweep(load_registry(), settings, overrides, OutputOptions(yes=True, json=True), progress_of=watch)
+    results = do_sweep(study, Streams.of_command(as_json=False), progress_of=watch)
     watcher = watchers[0]
-    document = json.loads(printed.getvalue())
-    if code:
+    document = dict(results.document)
+    if code := exit_code(results):
         say("stopped; run the same command again to continue" if watcher.stopped else "the sweep failed")
         return 3 if watcher.stopped else code
     ledger.content["finish_s"] = time.perf_counter() - watcher.last

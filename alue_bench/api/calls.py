@@ -1,0 +1,108 @@
+"""The keyword arguments of the functions, derived from the options of the commands.
+
+A function takes the options that a study file may set, under the same names, and `config` for a study. `tasks`,
+`models` and `strategies` are accepted for `task`, `model` and `strategy`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from alue_bench.api.frames import is_frame, stored
+from alue_bench.contract.errors import UsageError
+from alue_bench.contract.options import Option, options_of
+from alue_bench.studies.options import OutputOptions, options_of_command
+from alue_bench.studies.selection import RunSelection
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def options_of_function(name: str) -> Mapping[str, Option]:
+    """Return the options that a function takes, by name.
+
+    Args:
+        name: `run`, `sweep`, `search`, or `select` for the selection of recorded runs.
+    """
+    if name == "select":
+        return options_of(RunSelection)
+    ours = options_of(OutputOptions)
+    return {key: option for key, option in options_of_command(name).items() if key not in ours}
+
+
+def checked(function: str, options: Mapping[str, Option], given: Mapping[str, object]) -> dict[str, Any]:
+    """Return the values of keyword arguments by the names of their options.
+
+    Args:
+        function: The function's name, for messages.
+        options: The options that it takes.
+        given: The keyword arguments. None stands for "not given".
+
+    Raises:
+        UsageError: There is no such option, one is given twice, or a value has a wrong type or is out of its bounds.
+    """
+    values: dict[str, Any] = {}
+    by_name = {**_plurals(options), **{name: name for name in options}}
+    for word, value in given.items():
+        if word not in by_name:
+            near = difflib.get_close_matches(word, list(by_name), n=1, cutoff=0.6)
+            said = f"; did you mean {near[0]!r}?" if near else f"; it takes {', '.join(options)}"
+            raise UsageError(f"{function}() has no option {word!r}{said}")
+        if value is None:
+            continue
+        name = by_name[word]
+        if name in values:
+            raise UsageError(f"{function}() is given {name!r} twice, as {name} and as {word}")
+        values[name] = _plain(value, options[name])
+        if problem := options[name].problem(values[name]):
+            raise UsageError(f"{function}(): {word} {problem}")
+        if options[name].many and not isinstance(values[name], list):
+            values[name] = [values[name]]
+    return values
+
+
+def with_options(name: str) -> Callable[[Function], Function]:
+    """Return a decorator that shows the options in the function's signature, for `help` and completion in notebooks.
+
+    The decorated function takes them as `**options`.
+    """
+
+    def decorated(function: Function) -> Function:
+        options = options_of_function(name)
+        shown = {option: plural for plural, option in _plurals(options).items()}
+        own = [one for one in inspect.signature(function).parameters.values() if one.kind is not one.VAR_KEYWORD]
+        taken = {one.name for one in own}
+        named = [
+            inspect.Parameter(word, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_type(option))
+            for key, option in options.items()
+            if key not in taken and (word := shown.get(key, key)) not in taken
+        ]
+        returned = inspect.signature(function).return_annotation
+        function.__signature__ = inspect.Signature([*own, *named], return_annotation=returned)  # type: ignore[attr-defined]
+        return function
+
+    return decorated
+
+
+def _plurals(options: Mapping[str, Option]) -> dict[str, str]:
+    """Return the other words for options: `tasks` for `task`. Where the plural is an option itself, it is none."""
+    return {option.field: name for name, option in options.items() if option.field not in options}
+
+
+def _type(option: Option) -> Any:
+    return list[option.kind] | option.kind | None if option.many else option.kind | None  # type: ignore[name-defined]
+
+
+def _plain(value: object, option: Option) -> Any:
+    """Return a value as a study file would hold it: no path where a text is wanted, no number of NumPy, no frame."""
+    if is_frame(value):
+        value = stored(value)
+    if isinstance(value, list | tuple | set | frozenset | range) or hasattr(value, "tolist"):
+        listed = value.tolist() if hasattr(value, "tolist") else list(value)  # type: ignore[call-overload]
+        if isinstance(listed, list):
+            return [_plain(one, option) for one in listed] if option.many else listed
+        value = listed
+    return str(value) if isinstance(value, Path) and option.kind is str else value

@@ -1,0 +1,42 @@
+"""Data frames as data files, which is how the harness reads the rows of a task."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from alue_bench.contract.errors import UsageError
+from alue_bench.data.location import cache_folder
+
+
+def is_frame(value: object) -> bool:
+    """Return whether a value is a data frame of pandas, or a table that gives one: of `datasets`, polars or Arrow."""
+    return hasattr(value, "to_pandas") or (hasattr(value, "to_parquet") and hasattr(value, "columns"))
+
+
+def stored(frame: Any) -> Path:
+    """Write a data frame into the cache folder and return the file.
+
+    Its name is a digest of the content, so that equal frames are one task with one name, whose runs are reused.
+
+    Args:
+        frame: The frame; its index is not stored.
+
+    Raises:
+        UsageError: The frame has a column that Parquet cannot hold.
+    """
+    table = frame.to_pandas() if hasattr(frame, "to_pandas") else frame
+    try:
+        content = table.to_parquet(index=False)
+    except (ValueError, TypeError) as error:  # pyarrow's errors are ValueErrors
+        raise UsageError(f"the data frame cannot be stored: {error}; give each column values of one type") from error
+    folder = cache_folder() / "frames"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"frame-{hashlib.sha256(content).hexdigest()[:12]}.parquet"
+    if not path.exists():
+        scratch = folder / f".{path.name}-{os.getpid()}"
+        scratch.write_bytes(content)
+        scratch.replace(path)
+    return path

@@ -1,0 +1,273 @@
+"""The functions for scripts and notebooks.
+
+    results = alue_bench.run(tasks=["oold"], models=["mini"], strategies=["full", "bottom3top4"], epochs=1, sample=True)
+    results.frame()                                          one row for each run
+    results.best().score                                     chosen by dev, reported on test
+
+They do what the commands of the same names do, with the same specifications and fingerprints: a run that a command has
+finished is reused here, and the reverse. Mistakes raise `AlueBenchError`; a failed run is among the results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rich.console import RenderableType
+
+from alue_bench.api.calls import checked, options_of_function, with_options
+from alue_bench.api.tasks import given_tasks
+from alue_bench.contract.errors import TrainingError, UnavailableError, UsageError
+from alue_bench.contract.options import filled
+from alue_bench.contract.registry import Registry, load_registry
+from alue_bench.studies.results import Runs, Search, Sweep, TrainedRun
+from alue_bench.studies.selection import RunSelection, none_selected, select_runs
+from alue_bench.studies.settings import Study, study_of
+from alue_bench.views.notebook import Shown, without_widget_warning
+from alue_bench.views.streams import Streams
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from alue_bench.reporting.comparison import Comparison
+    from alue_bench.tracking.reading import Results
+
+ORIGIN = "this call"
+"""The origin of hyper-parameters that are given as keyword arguments, as the plan shows it."""
+
+R = TypeVar("R", bound=Runs)
+
+
+@with_options("run")
+def run(*, quiet: bool = False, **options: Any) -> Runs:
+    """Fine-tune every combination of tasks, models, strategies and seeds, and record the runs in MLflow.
+
+    Finished runs are not repeated. Ctrl-C, or the interruption of a notebook's cell, closes the current run and raises
+    KeyboardInterrupt; the same call continues from there.
+
+    Args:
+        quiet: Whether to show neither the plan nor the progress.
+        **options: The options of `alue-bench run`, by their names in a study file: `task`, `model`, `strategy`, `seed`,
+            `epochs`, `lr`, `sample`, `experiment`, `jobs` and so on; `config` is a study. `tasks`, `models` and
+            `strategies` are accepted too. A task is a name, an `alue_bench.Task`, a path or a data frame.
+
+    Returns:
+        The results, which a notebook shows as a table.
+
+    Raises:
+        UsageError: An option is unknown or has a wrong value, or there is nothing to run.
+        DataError: A file of a named task is missing or malformed.
+        UnavailableError: A named model or the tracking store cannot be had.
+    """
+    from alue_bench.studies.run import do_run
+
+    streams = Streams.of_call(quiet=quiet)
+    return _ended(do_run(_study("run", options, streams), streams), streams)
+
+
+@with_options("sweep")
+def sweep(*, quiet: bool = False, **options: Any) -> Sweep:
+    """Fine-tune every setting of a grid of frozen layers, and recommend one.
+
+    Args:
+        quiet: Whether to show neither the plan nor the progress.
+        **options: The options of `alue-bench sweep`, by their names in a study file; see `run`. Hyper-parameters that
+            may be an axis of the grid take lists, such as `lr=[2e-5, 5e-5]`.
+
+    Returns:
+        The results with the recommendation for each grid; `best()` is the run of the recommended setting.
+
+    Raises:
+        UsageError: An option is unknown or has a wrong value, or there is nothing to run.
+    """
+    from alue_bench.studies.sweep import do_sweep
+
+    streams = Streams.of_call(quiet=quiet)
+    return _ended(do_sweep(_study("sweep", options, streams), streams), streams)
+
+
+@with_options("search")
+def search(*, quiet: bool = False, **options: Any) -> Search:
+    """Find the cheapest layers to freeze that keep the score, without running the whole grid.
+
+    Args:
+        quiet: Whether to show neither the question nor the progress.
+        **options: The options of `alue-bench search`, by their names in a study file; see `run`.
+
+    Returns:
+        The results with the answer for each task and model; `best()` is the run of the answer.
+
+    Raises:
+        UsageError: An option is unknown or has a wrong value, or there is nothing to search.
+    """
+    from alue_bench.studies.search import do_search
+
+    streams = Streams.of_call(quiet=quiet)
+    return _ended(do_search(_study("search", options, streams), streams), streams)
+
+
+@with_options("run")
+def fit(
+    task: Any, model: str | Path = "mini", strategy: str = "full", *, quiet: bool = False, **options: Any
+) -> TrainedRun:
+    """Fine-tune one model on one task under one strategy, and keep the trained model.
+
+    Args:
+        task: The name of a declared task, an `alue_bench.Task`, the path of a task file or of a data file, or a data
+            frame whose columns the options `text` and `label` name.
+        model: The name of a declared model, a local folder, or `hub/id@revision`.
+        strategy: The name of a strategy.
+        quiet: Whether to show neither the plan nor the progress.
+        **options: Further options of `run`.
+
+    Returns:
+        The run with its metrics, `predict`, `save` and the trained `model`.
+
+    Raises:
+        UsageError: An option is unknown or has a wrong value, or the options ask for several runs.
+        TrainingError: The run failed.
+    """
+    seeds = options.get("seed")
+    if (options.get("seeds") or 1) != 1 or (isinstance(seeds, list | tuple) and len(seeds) != 1):
+        raise UsageError("fit() trains one model, and several seeds are given; give one, or take run()")
+    results = run(task=[task], model=[model], strategy=[strategy], quiet=quiet, **{"keep": "all", **options})
+    (outcome,) = results.outcomes
+    if outcome.status == "failed":
+        raise TrainingError(f"{outcome.spec.label} failed: {outcome.cause} (run {outcome.run_id})")
+    return TrainedRun(outcome, results.place)
+
+
+@with_options("select")
+def compare(*, baseline: str = "full", metric: str | None = None, resamples: int = 0, **selection: Any) -> Compared:
+    """Compare the strategies of recorded runs with a baseline: score, cost and significance.
+
+    Args:
+        baseline: The strategy that the others are compared with.
+        metric: The metric, such as "f1_micro"; None for the primary metric of each task.
+        resamples: The number of resamples for tests over examples alone; 0 for none.
+        **selection: The options that select runs, as those of `alue-bench compare`: `task`, `model`, `strategy`,
+            `experiment`, `parent`, `data_source`, `tracking_uri`.
+
+    Raises:
+        UsageError: An option is unknown, or there is no such store, experiment or parent.
+        UnavailableError: No finished run is selected.
+    """
+    from alue_bench.reporting.comparison import compare as compare_runs
+    from alue_bench.tracking.reading import read_predictions
+
+    results = _selected("compare", selection, baseline)
+    return Compared(
+        compare_runs(
+            results.frame,
+            lambda run_id: read_predictions(results, run_id),
+            baseline=baseline,
+            metric=metric,
+            resamples=resamples,
+        )
+    )
+
+
+@with_options("select")
+def report(output: str | Path = "report.html", *, metric: str | None = None, **selection: Any) -> Path:
+    """Write the results as one page.
+
+    Args:
+        output: The file: .html, or .md with its figures in a folder beside it.
+        metric: The metric, such as "f1_micro"; None for the primary metric of each task.
+        **selection: The options that select runs; see `compare`.
+
+    Returns:
+        The file.
+
+    Raises:
+        UsageError: The file has another ending, or an option is unknown.
+    """
+    from alue_bench.reporting.comparison import BASELINE
+    from alue_bench.reporting.page import PageRequest, build_page
+    from alue_bench.reporting.rendering import check_ending, write_page
+
+    path = Path(output)
+    check_ending(path, "output")
+    results = _selected("report", selection, BASELINE, may_be_none=True)
+    write_page(build_page(results, PageRequest(metric=metric)), path)
+    return path
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Compared(Shown):
+    """A comparison of strategies, which a notebook shows as tables."""
+
+    comparison: Comparison
+
+    def frame(self) -> pd.DataFrame:
+        """Return a table with one row for each strategy under the same task, model and conditions, with its tests."""
+        import pandas as pd
+
+        from alue_bench.reporting.comparison_table import records
+
+        return pd.DataFrame(records(self.comparison))
+
+    def markdown(self) -> str:
+        """Return the tables as Markdown."""
+        from alue_bench.reporting.comparison_table import as_markdown
+
+        return as_markdown(self.comparison)
+
+    def view(self) -> RenderableType:
+        """Return the tables, for a terminal or a notebook."""
+        from alue_bench.views.tables import comparison_view
+
+        return comparison_view(self.comparison, sort="strategy")
+
+
+@cache
+def _installed() -> Registry:
+    """Return the declarations of the installed plugins, which are loaded once."""
+    without_widget_warning()
+    return load_registry()
+
+
+def _study(function: str, options: Mapping[str, Any], streams: Streams) -> Study:
+    """Return the question of a call."""
+    registry = _installed()
+    streams.warn_of_plugins(registry)
+    given = dict(options)
+    tasks = [given.pop(word) for word in ("task", "tasks") if given.get(word) is not None]
+    if len(tasks) > 1:
+        raise UsageError(f"{function}() is given 'task' twice, as task and as tasks")
+    if tasks:
+        of_call = given_tasks(tasks[0], registry)
+        if "file" in of_call.options and given.get("file") is not None:
+            raise UsageError(f"{function}() is given data twice, as task and as file")
+        given, registry = {**given, **of_call.options}, of_call.registry
+    return study_of(function, checked(function, options_of_function(function), given), registry, origin=ORIGIN)
+
+
+def _ended(results: R, streams: Streams) -> R:
+    """Return the results, after saying what is left to do.
+
+    Raises:
+        KeyboardInterrupt: The user stopped the call.
+    """
+    for sentence in results.ending.kept:
+        streams.talk.print(sentence)
+    for remark in results.ending.remarks:
+        streams.talk.print(remark, style="yellow")
+    if results.execution.stop is not None:
+        streams.talk.print("interrupted: make the same call again to continue")
+        raise KeyboardInterrupt from results.execution.stop
+    return results
+
+
+def _selected(function: str, given: Mapping[str, Any], baseline: str, *, may_be_none: bool = False) -> Results:
+    """Return the recorded runs that keyword arguments select."""
+    selection = filled(RunSelection, checked(function, options_of_function("select"), given))
+    results, remarks = select_runs(selection, baseline=baseline)
+    if results.frame.empty and not may_be_none:
+        raise UnavailableError(none_selected(results))
+    for remark in remarks:
+        Streams.of_call(quiet=False).talk.print(remark)
+    return results

@@ -1,0 +1,107 @@
+"""The tasks of a call, which are names, paths, `Task` values or data frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from alue_bench import __version__
+from alue_bench.api.frames import is_frame, stored
+from alue_bench.contract.errors import UsageError
+from alue_bench.contract.registry import Declared, Origin, Registry
+from alue_bench.contract.spec import digest_of
+from alue_bench.contract.task import Task
+
+IN_PYTHON = "task-in-python"
+"""The name that stands for the distribution of a task that no plugin declares."""
+
+
+HUB = "hub:"
+"""The beginning of a data set's address on the hub."""
+
+
+@dataclass(frozen=True)
+class GivenTasks:
+    """The tasks of a call, as options and declarations."""
+
+    options: Mapping[str, Any]
+    """The values of `task` and, where data is given instead of a name, of `file`."""
+    registry: Registry
+    """The plugins' declarations, and the tasks that are given as values."""
+
+
+def given_tasks(given: Any, registry: Registry) -> GivenTasks:
+    """Return the tasks of a call.
+
+    Args:
+        given: One of these, or a list of them: the name of a declared task, an `alue_bench.Task`, the path of a task
+            file (.toml) or of a data file, or a data frame.
+        registry: The plugins' declarations.
+
+    Raises:
+        UsageError: A value is none of these, there are several data files, or the name of a `Task` is that of another
+            declared task.
+    """
+    names: list[str] = []
+    files: list[str] = []
+    declared = dict(registry.tasks)
+    for one in list(given) if isinstance(given, list | tuple | set | frozenset) else [given]:
+        if isinstance(one, Task):
+            _declare(one, declared)
+            names.append(one.name)
+        elif is_frame(one):
+            files.append(str(stored(one)))
+        elif not isinstance(one, str | Path):
+            raise UsageError(
+                f"a task is given as {type(one).__name__}; give the name of a declared task, an alue_bench.Task, a "
+                "path or a data frame"
+            )
+        else:
+            (files if _is_data(one, declared) else names).append(str(one))
+    if len(files) > 1:
+        raise UsageError(f"{len(files)} data files are given as tasks; give one, and the others as task files")
+    return GivenTasks(
+        {**({"task": names} if names else {}), **({"file": files[0]} if files else {})},
+        replace(registry, tasks=declared),
+    )
+
+
+def _is_data(given: str | Path, declared: Mapping[str, Declared[Task]]) -> bool:
+    """Return whether a text or path is data, rather than the name of a task or the path of a task file."""
+    if isinstance(given, str) and (given in declared or given.startswith(HUB)):
+        return given not in declared
+    path = Path(given)
+    return path.suffix != ".toml" and (isinstance(given, Path) or (path.suffix != "" and path.expanduser().exists()))
+
+
+def _declare(task: Task, declared: dict[str, Declared[Task]]) -> None:
+    """Add a task to the declared ones, unless it is one of them. Raises UsageError if another one has its name."""
+    known = declared.setdefault(task.name, Declared(task, _origin(task)))
+    if known.value != task:
+        raise UsageError(
+            f"task {task.name!r} is declared by {known.origin}, and the task of this name that is given here is "
+            "another one; give it another name"
+        )
+
+
+def _origin(task: Task) -> Origin:
+    """Return an origin whose version changes with the declaration, so that runs of a changed task are not reused."""
+    version = digest_of([__version__, _content(task)])[:12]
+    return Origin(IN_PYTHON, version, task.name, "a value given in Python")
+
+
+def _content(value: Any) -> Any:
+    """Return a declaration as JSON-like data. A function is named: what it reads is part of the rows' digest."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {one.name: _content(getattr(value, one.name)) for one in fields(value) if one.name != "sample"}
+    if isinstance(value, Mapping):
+        return {str(key): _content(one) for key, one in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted(map(str, value))
+    if isinstance(value, list | tuple):
+        return [_content(one) for one in value]
+    if isinstance(value, str | int | float | bool | None):
+        return value
+    return value.name if isinstance(value, Path) else getattr(value, "__qualname__", type(value).__qualname__)

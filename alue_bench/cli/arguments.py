@@ -1,0 +1,109 @@
+"""The command line of `run`, `sweep` and `search`, derived from declared options.
+
+Typer reads a command's options from the signature of its function, so `takes` gives the function one.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection
+from functools import partial, wraps
+from typing import Annotated, Any
+
+import typer
+
+from alue_bench.contract.options import Group, Option, options_of
+from alue_bench.data.file_task.options import FileOptions
+from alue_bench.studies.options import options_of_command
+
+Given = dict[str, Any]
+"""The options that stand on the command line, by name."""
+
+
+def takes(command: str) -> Callable[[Callable[[typer.Context, Given], None]], Callable[..., None]]:
+    """Return a decorator that gives a function the options of `run`, `sweep` or `search`.
+
+    The decorated function is called with Typer's context and the options that stand on the command line.
+    """
+
+    def decorated(function: Callable[[typer.Context, Given], None]) -> Callable[..., None]:
+        @wraps(function)
+        def call(context: typer.Context, **values: Any) -> None:
+            function(context, {name: value for name, value in values.items() if value not in (None, (), [])})
+
+        options = options_of_command(command)
+        annotations: dict[str, Any] = {name: _annotation(declared) for name, declared in options.items()}
+        parameters = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+            for name, annotation in annotations.items()
+        ]
+        context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+        call.__signature__ = inspect.Signature([context, *parameters])  # type: ignore[attr-defined]
+        call.__annotations__ = {"context": typer.Context, **annotations}
+        return call
+
+    return decorated
+
+
+def describes_file(without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that adds the options that describe a data file to those of a command.
+
+    The decorated function is called with its own parameters, and with the given options by name as `described`.
+    """
+
+    def decorated(function: Callable[..., None]) -> Callable[..., None]:
+        described = {name: one for name, one in options_of(FileOptions).items() if name not in without}
+
+        @wraps(function)
+        def call(**values: Any) -> None:
+            given = {name: values.pop(name) for name in described}
+            function(**values, described={name: one for name, one in given.items() if one not in (None, (), [])})
+
+        own = inspect.signature(function, eval_str=True).parameters.values()
+        added = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(one))
+            for name, one in described.items()
+        ]
+        parameters = [*(one for one in own if one.name != "described"), *added]
+        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        call.__annotations__ = {one.name: one.annotation for one in parameters}
+        return call
+
+    return decorated
+
+
+def declared(name: str) -> Any:
+    """Return an option of `run` for the annotation of another command's parameter of the same meaning."""
+    return typer_option(options_of_command("run")[name])
+
+
+def _annotation(option: Option) -> Any:
+    """Return the annotation that Typer reads an option from; None, the default, means "not given"."""
+    one: Any = option.kind
+    return Annotated[(list[one] if option.many else one) | None, typer_option(option)]
+
+
+def typer_option(option: Option) -> Any:
+    """Return an option as Typer declares it. The long form is spelt out, as Typer gives each flag a denial else."""
+    long = f"{option.flag}/--no-{option.flag.removeprefix('--')}" if option.can_be_denied else option.flag
+    names = [long, option.short] if option.short else [long]
+    return typer.Option(*names, help=option.help, rich_help_panel=option.group.value)
+
+
+what = partial(typer.Option, rich_help_panel=Group.QUESTION.value)
+which = partial(typer.Option, rich_help_panel=Group.DATA.value)
+
+
+def options_given(context: typer.Context) -> dict[str, Any]:
+    """Return the options that stand on the command line, by their names there, for a command that repeats them."""
+    return {
+        max(parameter.opts, key=len).removeprefix("--"): context.params[str(parameter.name)]
+        for parameter in context.command.params
+        if parameter.param_type_name == "option" and _stands_on_the_command_line(context, str(parameter.name))
+    }
+
+
+def _stands_on_the_command_line(context: typer.Context, name: str) -> bool:
+    """Return whether a parameter was given, rather than left at its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

@@ -1,0 +1,61 @@
+"""The end of `run`, `sweep` and `search` in a terminal: the results, what is left to do, and the exit code."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from alue_bench.executors.termination import code_of_stop
+from alue_bench.messages.suggestion import command_line
+from alue_bench.studies.results import Runs
+from alue_bench.studies.run import Confirm
+from alue_bench.tracking.connection import where_options
+from alue_bench.views.streams import Streams
+
+CONFIRM_ABOVE = 50
+"""The number of runs above which a plan asks before it starts, on a terminal and without --yes."""
+
+
+def asking(streams: Streams, *, yes: bool) -> Confirm:
+    """Return a function that asks before a long plan, on a terminal.
+
+    Args:
+        streams: The command's streams.
+        yes: Whether to start without asking.
+    """
+
+    def confirm(runs: int) -> None:
+        if runs > CONFIRM_ABOVE and not yes and sys.stdin.isatty() and streams.talk.is_terminal:
+            typer.confirm(f"Start {runs} runs?", default=True, abort=True, err=True)
+
+    return confirm
+
+
+def farewell(results: Runs, streams: Streams) -> int:
+    """Show the results, say how to look at them and what is left to do; with --json, print the document.
+
+    Returns:
+        The exit code.
+    """
+    talk, place = streams.talk, results.place
+    if results.outcomes:
+        streams.result(results.view())
+    for sentence in results.ending.kept:
+        talk.print(sentence)
+    talk.print(f"Compare in the browser: {command_line('ui', options=where_options(place.uri, place.experiment))}")
+    streams.document(results.document)
+    for remark in results.ending.remarks:
+        talk.print(remark, style="yellow")
+    execution = results.execution
+    if execution.stop:
+        left = f"{execution.left} runs are left; " if execution.left else ""  # a search has no number of runs
+        talk.print(f"interrupted: {left}run the same command again to continue")
+    return exit_code(results)
+
+
+def exit_code(results: Runs) -> int:
+    """Return the exit code: 0 all done, 1 some runs failed, 130 or 143 stopped."""
+    if results.execution.stop:
+        return code_of_stop(results.execution.stop.__cause__)
+    return 1 if results.execution.failed else 0

@@ -1,1 +1,0 @@
-"""Tables, progress bars and the console: everything that the commands show in a terminal."""

@@ -1,0 +1,200 @@
+"""The report's figures: score against time, averages across tasks, and learning curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from alue_bench.messages.figure_text import short, short_names, short_title
+from alue_bench.reporting.drawing import MUTED, SERIES, Picture, looks, new_figure, style, to_svg
+
+WIDTH = 4.3
+"""The width in inches of a figure of which two stand side by side: about 310 SVG units, so that text stays readable on
+a phone."""
+LABELLED = 12
+"""The most points of a plot that are all labelled; where there are more, only `NAMED` points of the front are."""
+NAMED = 5
+"""The number of labelled points in a plot with many points."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A strategy's mean score and time in seconds, with half-widths of the intervals where there are several seeds."""
+
+    name: str
+    score: float
+    time: float
+    score_half: float | None = None
+    time_half: float | None = None
+
+
+def pareto(points: Sequence[Point], front: Sequence[str], *, name: str, metric: str, of: str) -> Picture:
+    """Draw score against training time.
+
+    Args:
+        points: The strategies.
+        front: The names of the points on the Pareto front, which no other point beats in both.
+        name: The picture's name, unique on the page.
+        metric: The metric of the scores, for the axis.
+        of: The subject of the picture, for its title.
+    """
+    order = {point.name: point for point in points}
+    best = sorted((order[one] for one in front if one in order), key=lambda point: point.time)
+    with style():
+        figure = new_figure(WIDTH, 3.1)
+        axes = figure.add_subplot()
+        if len(points) > LABELLED:
+            axes.scatter([p.time for p in points], [p.score for p in points], s=12, color=SERIES[0], linewidths=0)
+        else:
+            for point, look in zip(points, looks([point.name for point in points]).values(), strict=True):
+                axes.errorbar(
+                    point.time,
+                    point.score,
+                    xerr=point.time_half,
+                    yerr=point.score_half,
+                    fmt=look["marker"],
+                    color=look["color"],
+                    markersize=6.5,
+                    elinewidth=0.9,
+                    capsize=2,
+                    zorder=2 + (point.name in front),
+                )
+        axes.set_xlim(left=0)
+        axes.margins(x=0.22, y=0.18)
+        axes.set_xlim(left=0)
+        left, right = axes.get_xlim()
+        for point in points if len(points) <= LABELLED else _some(best):
+            to_the_left = point.time > left + 0.66 * (right - left)
+            axes.annotate(
+                short(point.name),
+                (point.time, point.score),
+                xytext=(-7 if to_the_left else 7, 5),
+                textcoords="offset points",
+                ha="right" if to_the_left else "left",
+                fontsize=8.5,
+            )
+        axes.set(xlabel="training time in seconds (lower is better)", ylabel=f"{short(metric)} (higher is better)")
+        axes.set_title(short_title(of))
+        svg = to_svg(figure, name)
+    listed = "; ".join(f"{p.name} {p.score:.3f} after {p.time:.1f} s" for p in points[:LABELLED])
+    more = f"; and {len(points) - LABELLED} more" if len(points) > LABELLED else ""
+    return Picture(
+        name,
+        svg,
+        alt=f"Scatter plot for {of}: {metric} against training time. {listed}{more}. "
+        f"Pareto front: {', '.join(p.name for p in best) or 'none'}.",
+    )
+
+
+def _some(points: Sequence[Point]) -> list[Point]:
+    """Return `NAMED` of the points, evenly spread, including the first and the last."""
+    last = len(points) - 1
+    return (
+        [points[place] for place in sorted({round(last * part / (NAMED - 1)) for part in range(NAMED)})]
+        if points
+        else []
+    )
+
+
+def averages(values: Sequence[tuple[str, float]], *, name: str, of: str, unit: str, digits: int) -> Picture:
+    """Draw a bar for each strategy's mean over tasks, as in one half of the paper's figure 2.
+
+    Args:
+        values: The strategies with their means.
+        name: The picture's name, unique on the page.
+        of: The subject of the picture, for its title.
+        unit: The label of the axis.
+        digits: The number of digits after the point of the bars' labels.
+    """
+    seconds = unit.endswith("seconds")
+    with style():
+        figure = new_figure(WIDTH, 1.0 + 0.3 * len(values))
+        axes = figure.add_subplot()
+        positions = range(len(values))
+        bars = axes.barh(positions, [number for _, number in values], height=0.62, color=SERIES[1 if seconds else 0])
+        axes.bar_label(bars, labels=[f"{number:.{digits}f}" for _, number in values], padding=3, fontsize=8.5)
+        axes.set_yticks(list(positions), short_names([strategy for strategy, _ in values]))
+        axes.margins(x=0.18)
+        axes.grid(axis="y", visible=False)
+        axes.invert_yaxis()
+        axes.set(xlabel=short_title(unit), title=short_title(of))
+        svg = to_svg(figure, name)
+    listed = "; ".join(f"{strategy} {number:.{digits}f}" for strategy, number in values)
+    return Picture(name, svg, alt=f"Bars for {of}, {unit}: {listed}.")
+
+
+def learning_curves(
+    curves: Mapping[str, Sequence[Sequence[tuple[float, float]]]], *, name: str, metric: str, of: str
+) -> Picture:
+    """Draw the dev score after each epoch, with thin lines for seeds and thick lines for their mean.
+
+    Args:
+        curves: For each strategy, one sequence of (epoch, value) for each seed.
+        name: The picture's name, unique on the page.
+        metric: The metric of the scores, for the axis.
+        of: The subject of the picture, for its title.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    with style():
+        figure = new_figure(WIDTH, 3.0)
+        axes = figure.add_subplot()
+        ends, lines = [], []
+        for name_shown, (strategy, look) in zip(short_names(list(curves)), looks(list(curves)).items(), strict=True):
+            seeds = curves[strategy]
+            if len(seeds) > 1:
+                for points in seeds:
+                    axes.plot(*zip(*points, strict=True), color=look["color"], linewidth=0.6, alpha=0.45)
+            mean = _mean_curve(seeds)
+            if not mean:
+                continue
+            lines += axes.plot(*zip(*mean, strict=True), label=name_shown, linewidth=1.8, markersize=4.5, **look)
+            ends.append(f"{strategy} ends at {mean[-1][1]:.3f}")
+        axes.set(xlabel="epoch", ylabel=f"dev {short(metric)}")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_title(short_title(of))
+        if ends:
+            # Named one by one, since a legend leaves out labels that begin with an underscore.
+            axes.legend(lines, [str(line.get_label()) for line in lines], loc="best")
+        svg = to_svg(figure, name)
+    return Picture(name, svg, alt=f"Dev {metric} by epoch for {of}: {'; '.join(ends) or 'no finite values'}.")
+
+
+def _mean_curve(seeds: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, float]]:
+    """Return the mean curve, at each epoch over the seeds that have a value there."""
+    by_step: dict[float, list[float]] = {}
+    for points in seeds:
+        for step, value in points:
+            by_step.setdefault(step, []).append(value)
+    return [(step, sum(values) / len(values)) for step, values in sorted(by_step.items())]
+
+
+def predicted_against_gold(values: Sequence[tuple[float, float]], *, name: str, of: str) -> Picture:
+    """Draw a scatter plot of a regression's predictions.
+
+    Args:
+        values: The pairs of (gold, predicted).
+        name: The picture's name, unique on the page.
+        of: The subject of the picture, for its title.
+    """
+    with style():
+        figure = new_figure(WIDTH, 3.3)
+        axes = figure.add_subplot()
+        gold, predicted = zip(*values, strict=True)
+        axes.axline((0, 0), slope=1, color=MUTED, linewidth=0.9, linestyle="--")
+        axes.scatter(gold, predicted, s=9, color=SERIES[0], alpha=0.5, linewidths=0)
+        low, high = min(*gold, *predicted), max(*gold, *predicted)
+        pad = 0.04 * (high - low or 1)
+        axes.set(
+            xlim=(low - pad, high + pad),
+            ylim=(low - pad, high + pad),
+            xlabel="gold",
+            ylabel="predicted",
+            title=short_title(of),
+        )
+        svg = to_svg(figure, name)
+    return Picture(
+        name,
+        svg,
+        alt=f"Scatter plot for {of}: predicted against gold, {len(values)} test predictions; dashed line: equality.",
+    )

@@ -1,0 +1,337 @@
+"""The comparison as text: the same tables for the terminal, Markdown and LaTeX, and flat records for CSV and JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from alue_bench.evaluation.intervals import LEVEL, Estimate
+from alue_bench.evaluation.significance import FEWEST_SEEDS, Crossed
+from alue_bench.messages.display import latex, markdown
+from alue_bench.reporting.comparison import (
+    Comparison,
+    ComparisonBlock,
+    Difference,
+    StrategyResult,
+    Verdict,
+    all_rows,
+    describe_conditions,
+)
+from alue_bench.reporting.numbers import percent, plain, seconds, several, signed, signed_percent
+
+FEW, UNTESTED = "†", "‡"
+"""The marks of differences with too few seeds, and of those that were not tested."""
+Key = Callable[[StrategyResult], float | None]
+"""A function that returns the value by which a row is sorted."""
+
+SORT_KEYS: dict[str, tuple[Key, bool]] = {
+    # the value, and whether the largest comes first
+    "score": (lambda row: row.score.mean if row.score else None, True),
+    "delta": (lambda row: row.difference.mean if row.difference else 0.0, True),
+    "time": (lambda row: row.train_s.mean if row.train_s else None, False),
+    "speed-up": (lambda row: row.speed_up, True),
+    "trainable": (lambda row: row.trainable_share, False),
+    "flops": (lambda row: row.flops_share, False),
+    "memory": (lambda row: row.memory_mib, False),
+    "energy": (lambda row: row.energy_j, False),
+}
+DEFAULT_SORT = "strategy"
+"""The order of a block's rows: the baseline first, then by name, with numbers in names ordered by size."""
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A block as texts."""
+
+    title: str
+    subtitle: str
+    """The conditions that distinguish the block from others of its task and model, and facts shared by all its rows."""
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+
+
+def text_tables(comparison: Comparison, *, sort: str = DEFAULT_SORT) -> list[TextTable]:
+    """Return a table of texts for each block, with rows sorted by a key of `SORT_KEYS`, or in the default order."""
+    return [_text_table(block, sorted_rows(block, sort)) for block in comparison.blocks]
+
+
+def sorted_rows(block: ComparisonBlock, sort: str = DEFAULT_SORT) -> list[StrategyResult]:
+    """Return a block's rows sorted by a key of `SORT_KEYS`; rows without the value come last."""
+    if sort == DEFAULT_SORT:
+        return list(block.rows)
+    read, largest_first = SORT_KEYS[sort]
+
+    def place(row: StrategyResult) -> tuple[bool, float]:
+        value = read(row)
+        return (value is None, 0.0 if value is None else -value if largest_first else value)
+
+    return sorted(block.rows, key=place)
+
+
+def explain(comparison: Comparison) -> list[str]:
+    """Return lines that explain the numbers and the marks that occur in the tables."""
+    if not comparison.blocks:
+        return []
+    rows = [row for _, row in all_rows(comparison)]
+    marks = {_mark(row.difference) for row in rows if row.difference}
+    flops = "FLOPs: relative to full fine-tuning."
+    lines = []
+    if any(not block.folds for block in comparison.blocks):
+        lines.append(
+            f"Score: mean over seeds ± t-interval ({LEVEL:.0%}). Δ: change over common seeds ± interval over seeds and "
+            f"test examples. {flops}"
+        )
+        flops = ""
+    if any(block.folds for block in comparison.blocks):
+        lines.append(
+            f"Folds: score and Δ are means over folds ± interval ({LEVEL:.0%}) of the corrected resampled t-test "
+            f"(Nadeau & Bengio 2003), which allows for train rows that folds share. {flops}".rstrip()
+        )
+    if comparison.tested:
+        lines.append(
+            f"* p < 0.05, ** p < 0.01, *** p < 0.001, corrected (Holm) for {comparison.tested} "
+            f"comparison{'s' if comparison.tested > 1 else ''}. No star: not significant, which does not show that two "
+            "strategies are the same."
+        )
+    if FEW in marks:
+        few = {
+            block.replicate for block, row in all_rows(comparison) if row.difference and _mark(row.difference) == FEW
+        }
+        if "seed" in few:
+            lines.append(f"{FEW} fewer than {FEWEST_SEEDS} seeds, so no verdict; use --seeds 5 to get one.")
+        if "fold" in few:
+            lines.append(f"{FEW} fewer than {FEWEST_SEEDS} folds, so no verdict; use --folds 5 to get one.")
+    if UNTESTED in marks:
+        lines.append(f"{UNTESTED} no verdict; the reason is below the table.")
+    return lines
+
+
+def records(comparison: Comparison) -> list[dict[str, Any]]:
+    """Return a flat record of numbers and texts for each row of the tables, with None for missing values."""
+    return [_record(block, row) for block, row in all_rows(comparison)]
+
+
+def as_json(comparison: Comparison) -> str:
+    """Return a JSON document of the blocks with their conditions and the records of their rows."""
+    own = ("task", "model", "metric", "baseline", "trivial_score")
+    blocks = [
+        {name: getattr(block, name) for name in own}
+        | {"conditions": {name: _simple(value) for name, value in block.conditions.items()}}
+        | {"differing": list(block.differing), "notes": list(block.notes)}
+        | {"nothing_learnt": block.unlearnt.as_dict() if block.unlearnt else None}
+        | {"rows": [_record(block, row) for row in block.rows]}
+        for block in comparison.blocks
+    ]
+    document = {"level": LEVEL, "tested": comparison.tested, "blocks": blocks}
+    return json.dumps(_finite(document), ensure_ascii=False, indent=2)
+
+
+def as_csv(comparison: Comparison) -> str:
+    """Return the records as CSV."""
+    import pandas as pd
+
+    return str(pd.DataFrame(records(comparison)).to_csv(index=False))
+
+
+def as_markdown(comparison: Comparison, *, sort: str = DEFAULT_SORT) -> str:
+    """Return the tables as Markdown."""
+    parts = []
+    for table in text_tables(comparison, sort=sort):
+        parts.append(f"### {markdown(table.title)}\n\n{markdown(table.subtitle)}\n")
+        lines = [table.columns, ["---"] + ["---:"] * (len(table.columns) - 1), *table.rows]
+        parts.append(
+            "\n".join(
+                f"| {' | '.join(cell if i == 1 else markdown(cell) for cell in line)} |" for i, line in enumerate(lines)
+            )
+        )
+        parts.append("\n".join(f"- {markdown(note)}" for note in table.notes))
+    parts.append("\n".join(markdown(line) + "  " for line in explain(comparison)))
+    return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
+
+
+def as_latex(comparison: Comparison, *, sort: str = DEFAULT_SORT) -> str:
+    """Return a LaTeX table environment for each block, which needs the package booktabs; all texts are escaped."""
+    parts = ["% Needs \\usepackage{booktabs}, UTF-8, and a LaTeX of 2020 or later."]
+    for table in text_tables(comparison, sort=sort):
+        width = len(table.columns)
+        lines = [" & ".join(latex(cell) for cell in line) + r" \\" for line in (table.columns, *table.rows)]
+        caption = ". ".join(latex(text.rstrip(".")) for text in (table.title, table.subtitle, *table.notes) if text)
+        parts.append(
+            "\n".join(
+                [
+                    r"\begin{table}",
+                    r"\centering",
+                    r"\caption{" + caption + ".}",
+                    r"\begin{tabular}{l" + "r" * (width - 1) + "}",
+                    r"\toprule",
+                    lines[0],
+                    r"\midrule",
+                    *lines[1:],
+                    r"\bottomrule",
+                    r"\end{tabular}",
+                    r"\end{table}",
+                ]
+            )
+        )
+    parts += ["% " + line for line in explain(comparison)]
+    return "\n".join(parts) + "\n"
+
+
+# Cells -------------------------------------------------------------------------------------------------------------
+
+
+def _text_table(block: ComparisonBlock, rows: Sequence[StrategyResult]) -> TextTable:
+    columns: list[tuple[str, Callable[[StrategyResult], str]]] = [
+        ("strategy", lambda row: row.strategy),
+        ("score", lambda row: score_text(row.score)),
+        (f"Δ {block.baseline}", lambda row: difference_text(row.difference)),
+        ("train", lambda row: seconds(row.train_s.mean) if row.train_s else seconds(None)),
+        ("Δ time", lambda row: change_text(row.time_change)),
+        ("speed-up", lambda row: f"{plain(row.speed_up, 2)}×" if row.speed_up else ""),
+        ("trained", lambda row: percent(row.trainable_share)),
+        ("FLOPs", lambda row: percent(row.flops_share)),
+        ("MiB", lambda row: plain(row.memory_mib, 0)),
+    ]
+    if any(row.energy_j is not None for row in rows):
+        columns.append(("joules", lambda row: plain(row.energy_j, 0)))
+    told = [f"{block.conditions['data_source'] or 'unknown'} data"]
+    seeds, folds = {row.seeds for row in rows}, {row.folds for row in rows}
+    if len(seeds) > 1:
+        columns.insert(1, ("seeds", lambda row: str(len(row.seeds))))
+    else:
+        told.append(several(len(next(iter(seeds))), "seed"))
+    if len(folds) > 1:
+        columns.insert(1, ("folds", lambda row: str(row.folds)))
+    elif block.folds:
+        repeated = f" ({block.folds} in each repeat)" if rows[0].folds > block.folds else ""
+        told.append(f"{several(rows[0].folds, 'fold')}{repeated}")
+    if block.trivial_score is not None:
+        told.append(f"trivial score {plain(block.trivial_score)} (ignores the text)")
+    if conditions := describe_conditions(block):
+        told.append(conditions)
+    return TextTable(
+        title=f"{block.task}, {block.model}: {block.metric.removeprefix('test/')}",
+        subtitle="; ".join(told),
+        columns=tuple(name for name, _ in columns),
+        rows=tuple(tuple(read(row) for _, read in columns) for row in rows),
+        notes=(*block.notes, *(note for row in rows for note in _row_notes(row, block.replicate))),
+    )
+
+
+def score_text(score: Estimate | None) -> str:
+    """Return a mean score with the half-width of its interval."""
+    if score is None:
+        return "undefined"
+    return plain(score.mean) + (f" ± {plain(score.half_width)}" if score.half_width is not None else "")
+
+
+def difference_text(difference: Difference | None) -> str:
+    """Return a difference with the half-width of its interval and its mark; empty for the baseline."""
+    if difference is None:
+        return ""
+    interval = f" ± {plain(difference.test.half_width)}" if difference.test else ""
+    mark = difference.stars or _mark(difference)
+    return f"{signed(difference.mean)}{interval}" + (f" {mark}" if mark else "")
+
+
+def change_text(change: Estimate | None) -> str:
+    """Return a relative change in per cent with the half-width of its interval; empty for the baseline."""
+    if change is None:
+        return ""
+    interval = f" ± {plain(100 * change.half_width, 0)}" if change.half_width is not None else ""
+    return f"{signed_percent(change.mean)}{interval}"
+
+
+def _mark(difference: Difference | None) -> str:
+    if difference is None:
+        return ""
+    marks = {Verdict.TOO_FEW_SEEDS: FEW, Verdict.NOT_TESTED: UNTESTED, Verdict.NOTHING_LEARNT: UNTESTED}
+    return marks.get(difference.verdict, "")
+
+
+def _row_notes(row: StrategyResult, replicate: str) -> Iterable[str]:
+    difference = row.difference
+    if difference is None:
+        return
+    if difference.verdict is Verdict.NOT_TESTED:
+        yield f"{row.strategy}: {difference.reason}"
+    elif (
+        difference.verdict is Verdict.UNDECIDED
+        and difference.test
+        and difference.detectable is not None
+        and difference.detectable > 0
+    ):
+        counted = f"{row.strategy}: {difference.seeds} {replicate}s"
+        if difference.detectable < 1:
+            said = f"{counted} can detect a difference of {plain(difference.detectable)}"
+        else:  # no score differs by so much
+            said = f"{counted} are too few to detect any difference"
+        if difference.seeds_needed is not None:
+            said += f"; detecting one of {plain(abs(difference.mean))} needs about {difference.seeds_needed}"
+        elif difference.mean and replicate == "seed":
+            said += f"; detecting one of {plain(abs(difference.mean))} needs more test examples, not seeds"
+        yield said
+
+
+def _record(block: ComparisonBlock, row: StrategyResult) -> dict[str, Any]:
+    difference, test = row.difference, row.difference.test if row.difference else None
+    score, time, change = row.score, row.train_s, row.time_change
+    record = {
+        "task": block.task,
+        "model": block.model,
+        "strategy": row.strategy,
+        "metric": block.metric.removeprefix("test/"),
+        "score": score.mean if score else None,
+        "score_half_width": score.half_width if score else None,
+        "seeds": len(row.seeds),
+        "baseline": block.baseline,
+        "difference": difference.mean if difference else None,
+        "difference_half_width": test.half_width if test else None,
+        "p_value": test.p_value if test else None,
+        "p_corrected": difference.p_corrected if difference else None,
+        "verdict": str(difference.verdict) if difference else None,
+        "reason": difference.reason or None if difference else None,
+        "common_seeds": difference.seeds if difference and not block.folds else None,
+        "common_folds": difference.seeds if difference and block.folds else None,
+        "test": None if test is None else "crossed" if isinstance(test, Crossed) else "corrected resampled t",
+        "cohens_d": difference.cohens_d if difference else None,
+        "probability_of_improvement": difference.improvement if difference else None,
+        "seed_share_of_variance": test.seed_share if isinstance(test, Crossed) else None,
+        "detectable_difference": difference.detectable if difference else None,
+        "seeds_needed": difference.seeds_needed if difference else None,
+        "p_examples_only": difference.p_examples if difference else None,
+        "bootstrap_low": difference.bootstrap[0] if difference and difference.bootstrap else None,
+        "bootstrap_high": difference.bootstrap[1] if difference and difference.bootstrap else None,
+        "train_s": time.mean if time else None,
+        "train_s_half_width": time.half_width if time else None,
+        "time_change": change.mean if change else None,
+        "time_change_half_width": change.half_width if change else None,
+        "speed_up": row.speed_up,
+        "trainable_share": row.trainable_share,
+        "flops_share": row.flops_share,
+        "memory_mib": row.memory_mib,
+        "energy_j": row.energy_j,
+        "freeze_bottom": row.freeze[0] if row.freeze else None,
+        "freeze_top": row.freeze[1] if row.freeze else None,
+        "freeze_embeddings": row.freeze[2] if row.freeze else None,
+        "run_ids": " ".join(row.run_ids),
+    }
+    return record | {name: _simple(value) for name, value in block.conditions.items()}
+
+
+def _simple(value: Any) -> Any:
+    """Return a number of numpy as one of Python, and other values unchanged."""
+    return value.item() if hasattr(value, "item") else value
+
+
+def _finite(value: Any) -> Any:
+    """Return a JSON-like value with None for nan and infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

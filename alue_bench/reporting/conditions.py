@@ -1,0 +1,159 @@
+"""The conditions of the results on a page, which a reader needs to trust and to repeat them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.reporting.content import Cell, Column, Facts, Folded, Item, Row, RowGroup, Table
+from alue_bench.reporting.numbers import count, plain, seconds, several
+from alue_bench.tracking.reading import Results, distinct, read_environment, read_notes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LISTED = 200
+"""The most runs that the page lists one by one."""
+NOTED = 60
+"""The most runs whose notes are read."""
+HYPER = ("epochs", "batch_size", "lr", "max_length", "other_hyper")
+"""The columns of hyper-parameters."""
+
+SOURCES = {
+    "real": "the official files",
+    "sample": "embedded sample for demonstration; scores say nothing about the task",
+}
+
+
+def conditions(results: Results, runs: pd.DataFrame) -> list[Item]:
+    """Return the facts about comparable runs, and the list of the runs.
+
+    Args:
+        results: The results that hold the runs.
+        runs: The rows of the results' frame for these runs.
+    """
+    environment = read_environment(results, str(runs["run_id"].iloc[-1])) if len(runs) else None
+    facts = [
+        ("data", "; ".join(f"{source}: {SOURCES.get(source, '')}" for source in distinct(runs["data_source"]))),
+        ("protocol", "; ".join(_by_task(runs, "protocol"))),
+        ("hardware", "; ".join(distinct(runs["hardware"]))),
+        ("device, precision", "; ".join(devices(runs))),
+        ("versions", "; ".join(distinct(runs["versions"]))),
+        ("system", _system(environment)),
+        ("code", "; ".join(f"git {commit[:10]}" for commit in distinct(runs["git_commit"]))),
+        ("metric", "; ".join(_by_task(runs, "primary_metric"))),
+        ("training", "; ".join(_settings(runs))),
+        ("rows", "; ".join(_rows(runs))),
+        ("seeds", ", ".join(str(seed) for seed in sorted(distinct(runs["seed"])))),
+        ("models", "; ".join(f"{model} ({digest[:10]})" for model, digest in _models(runs))),
+        ("started", _when(runs)),
+        (f"notes of {NOTED} runs" if len(runs) > NOTED else "notes", "; ".join(_notes(results, runs))),
+    ]
+    return [Facts([(name, value) for name, value in facts if value]), _listed(runs)]
+
+
+def _by_task(runs: pd.DataFrame, column: str) -> Iterable[str]:
+    """Return each value of a column once, preceded by its tasks where there are several values."""
+    by_value: dict[str, list[str]] = {}
+    for (task, value), _ in runs.groupby(["task", column], sort=False):
+        by_value.setdefault(str(value), []).append(str(task))
+    alone = len(by_value) == 1
+    return [value if alone else f"{', '.join(dict.fromkeys(tasks))}: {value}" for value, tasks in by_value.items()]
+
+
+def devices(runs: pd.DataFrame) -> list[str]:
+    """Return the combinations of device, number format and use of CUDA graphs that occur among the runs."""
+    unique = runs[["device", "precision", "cuda_graphs"]].drop_duplicates().sort_values(["device", "precision"])
+    return [
+        f"{device}, {precision}{', CUDA graphs' if graphs == 'yes' else ''}"
+        for device, precision, graphs in unique.fillna("not recorded").itertuples(index=False, name=None)
+    ]
+
+
+def _models(runs: pd.DataFrame) -> list[tuple[str, str]]:
+    unique = runs[["model", "model_digest"]].drop_duplicates().itertuples(index=False, name=None)
+    return [(str(model), str(digest)) for model, digest in unique if isinstance(digest, str)]
+
+
+def _settings(runs: pd.DataFrame) -> list[str]:
+    """Return the combinations of hyper-parameters that occur among the runs, at most the first six."""
+    import pandas as pd
+
+    combinations = []
+    for values in runs[list(HYPER)].drop_duplicates().to_dict("records"):
+        other = values.pop("other_hyper")
+        named = [f"{name} {value:g}" for name, value in values.items() if pd.notna(value)]
+        combinations.append(", ".join([*named, *([other] if isinstance(other, str) else [])]))
+    return _some(combinations, 6)
+
+
+def _rows(runs: pd.DataFrame) -> list[str]:
+    import pandas as pd
+
+    columns = [name for name in ("data/train_rows", "data/dev_rows", "data/test_rows") if name in runs]
+    said = []
+    for counts in runs[["task", *columns]].drop_duplicates().to_dict("records"):
+        task = counts.pop("task")
+        known = [
+            f"{rows:.0f} {str(name).removeprefix('data/').removesuffix('_rows')}"
+            for name, rows in counts.items()
+            if pd.notna(rows)
+        ]
+        if known:
+            said.append(f"{task} {', '.join(known)}")
+    return _some(said, 40)
+
+
+def _system(environment: dict[str, Any] | None) -> str:
+    if not environment:
+        return ""
+    libraries = environment.get("libraries")
+    named = [f"{name} {version}" for name, version in libraries.items()] if isinstance(libraries, dict) else []
+    parts = [environment.get("system"), f"Python {environment['python']}" if environment.get("python") else None]
+    return ", ".join(str(part) for part in [*parts, *named] if part)
+
+
+def _when(runs: pd.DataFrame) -> str:
+    times = runs["start_time"].dropna()
+    if times.empty:
+        return ""
+    first, last = (f"{time:%Y-%m-%d %H:%M} UTC" for time in (times.min(), times.max()))
+    return first if first == last else f"{first} to {last}"
+
+
+def _notes(results: Results, runs: pd.DataFrame) -> list[str]:
+    """Return the notes of the first `NOTED` runs, each with the number of runs that have it."""
+    counted: dict[str, int] = {}
+    for run_id in runs["run_id"].head(NOTED):
+        for note in read_notes(results, str(run_id)):
+            counted[note] = counted.get(note, 0) + 1
+    return _some([f"{note} ({several(number, 'run')})" for note, number in counted.items()], 12)
+
+
+def _some(said: list[str], most: int) -> list[str]:
+    return said if len(said) <= most else [*said[:most], f"and {len(said) - most} more"]
+
+
+def _listed(runs: pd.DataFrame) -> Folded:
+    """Return a table of the runs with their ids in MLflow."""
+    shown = runs.head(LISTED)
+
+    def value(row: dict[str, Any], name: str) -> float | None:
+        return row.get(name)
+
+    rows = [
+        Row(
+            f"{row['task']}/{row['model']}/{row['strategy']}",
+            [
+                Cell(str(row["seed"])),
+                Cell(plain(row["score"])),
+                Cell(seconds(value(row, "runtime/train_s"))),
+                Cell(count(value(row, "flops/train"))),
+                Cell(str(row["run_id"]), tone="muted"),
+            ],
+        )
+        for row in shown.to_dict("records")
+    ]
+    columns = [Column("seed"), Column("score"), Column("training"), Column("FLOPs"), Column("run id", number=False)]
+    left = f", the first {LISTED} of {len(runs)}" if len(runs) > LISTED else f" ({len(runs)})"
+    return Folded(f"Every run{left}", [Table("Runs", "run", columns, [RowGroup("", rows)])])

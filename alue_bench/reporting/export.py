@@ -1,0 +1,115 @@
+"""The export of all results as files for a paper's appendix: tidy tables, environments, a comparison, a checklist."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.contract.errors import UnavailableError
+from alue_bench.reporting.checklist import checklist
+from alue_bench.reporting.comparison import compare
+from alue_bench.reporting.comparison_table import as_markdown, records
+from alue_bench.tracking.reading import COLUMNS, Results, read_environment, read_predictions
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KEYS = ("run_id", "task", "model", "strategy", "seed")
+"""The columns that a long table repeats in each row."""
+ABOUT_THE_STORE = ("artifact_uri",)
+"""The columns that name folders of this machine and are of no use elsewhere."""
+
+
+def export(results: Results, folder: Path, *, table_format: str) -> list[Path]:
+    """Write all results as files.
+
+    - runs: one row per run, with a column for each param and metric (wide)
+    - metrics: one row per run and metric (long, tidy)
+    - comparison: one row per task, model, conditions and strategy, with the tests
+    - comparison.md: the same for reading
+    - results.json: the runs with their environments, nested
+    - checklist.md: the reproducibility checklist
+
+    Args:
+        results: The results to export.
+        folder: The folder to write, which is created where it does not exist.
+        table_format: The format of the tables: "csv" or "parquet".
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        UnavailableError: The folder cannot be written.
+    """
+    import pandas as pd
+
+    runs = results.frame.drop(columns=list(ABOUT_THE_STORE))
+    comparison = compare(results.frame, lambda run_id: read_predictions(results, run_id))
+    environments = _environments(results)
+    experiment = results.connection.experiment
+    tables = {"runs": runs, "metrics": long_metrics(results.frame), "comparison": pd.DataFrame(records(comparison))}
+    texts: dict[str, Callable[[], str]] = {
+        "comparison.md": lambda: as_markdown(comparison),
+        "results.json": lambda: _json(runs, environments, results),
+        "checklist.md": lambda: checklist(
+            results.frame, [environment for environment, _ in environments], results.counts, experiment=experiment
+        ),
+    }
+    written = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, table in tables.items():
+            path = folder / f"{name}.{table_format}"
+            if table_format == "parquet":
+                table.to_parquet(path, index=False)
+            else:
+                table.to_csv(path, index=False)
+            written.append(path)
+        for name, text in texts.items():
+            (folder / name).write_text(text(), encoding="utf-8")
+            written.append(folder / name)
+    except OSError as error:
+        raise UnavailableError(
+            f"{folder} cannot be written ({error.strerror or error}); name another folder"
+        ) from error
+    return written
+
+
+def long_metrics(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per run and metric that the run has: run_id, task, model, strategy, seed, metric, value."""
+    metrics = [name for name in frame.columns if name not in COLUMNS]
+    long = frame.melt(id_vars=list(KEYS), value_vars=metrics, var_name="metric", value_name="value")
+    return long.dropna(subset=["value"]).sort_values([*KEYS[1:], "run_id", "metric"]).reset_index(drop=True)
+
+
+def _environments(results: Results) -> list[tuple[dict[str, Any], list[str]]]:
+    """Return each different environment once, with the number of its runs as "runs", and the ids of its runs."""
+    distinct: dict[str, tuple[dict[str, Any], list[str]]] = {}
+    for run_id in results.frame["run_id"]:
+        environment = read_environment(results, run_id)
+        if environment is not None:
+            key = json.dumps({name: value for name, value in environment.items() if name != "engine"}, sort_keys=True)
+            distinct.setdefault(key, (json.loads(key), []))[1].append(run_id)
+    return [(environment | {"runs": len(run_ids)}, run_ids) for environment, run_ids in distinct.values()]
+
+
+def _json(runs: pd.DataFrame, environments: list[tuple[dict[str, Any], list[str]]], results: Results) -> str:
+    place = {run_id: number for number, (_, run_ids) in enumerate(environments) for run_id in run_ids}
+    # Not by pandas' to_json, which keeps only fifteen digits.
+    rows = runs.astype(object).where(runs.notna(), None).to_dict("records")
+    document = {
+        "experiment": results.connection.experiment,
+        "parent_run": results.parent_id,
+        "left_out": asdict(results.counts),
+        "environments": [environment for environment, _ in environments],
+        "runs": [row | {"environment": place.get(row["run_id"])} for row in rows],
+    }
+    return json.dumps(document, ensure_ascii=False, indent=2, default=_plain) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """Return a time as ISO 8601, and a number of numpy as one of Python."""
+    return value.isoformat() if hasattr(value, "isoformat") else value.item()

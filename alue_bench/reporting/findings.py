@@ -1,0 +1,360 @@
+"""The findings of a comparison as sentences and tables. All numbers come from the comparison; none is computed here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from alue_bench.evaluation.intervals import Estimate
+from alue_bench.evaluation.learning import REMEDY
+from alue_bench.planning.grid import DEFAULT_TOLERANCE
+from alue_bench.reporting import comparison, grid
+from alue_bench.reporting.comparison import Verdict
+from alue_bench.reporting.content import Cell, Column, Findings, Item, Paragraph, Row, RowGroup, Sentence, Table, Tone
+from alue_bench.reporting.numbers import (
+    NONE,
+    count,
+    percent,
+    plain,
+    seconds,
+    several,
+    signed,
+    signed_percent,
+)
+from alue_bench.reporting.subjects import Subject
+
+SAID = 3
+"""The most strategies that a sentence names; where there are more, it names the one recommended by the dev split."""
+MOST_ROWS = 100
+"""The most strategies of a subject that the tables list; where there are more, those with the best scores."""
+UNITS: Mapping[str, str] = {
+    "accuracy": "accuracy points",
+    "pearson": "points of Pearson's correlation",
+    "spearman": "points of Spearman's correlation",
+    "mcc": "points of Matthews' coefficient",
+    "jaccard_samples": "Jaccard points",
+}
+"""The words for hundredths of a metric; those of other metrics follow a rule in `_points`."""
+
+
+CORRECTED = "; over folds that of the corrected resampled t-test (Nadeau & Bengio 2003)"
+"""The addition to the explanation of intervals where runs are cross-validated."""
+
+
+# Sentences ---------------------------------------------------------------------------------------------------------
+
+
+def sentences(subjects: Sequence[Subject]) -> list[Item]:
+    """Return a sentence for each subject."""
+    return [Findings([_sentence(subject) for subject in subjects])] if subjects else []
+
+
+def _sentence(subject: Subject) -> Sentence:
+    block = subject.compared
+    base = next((row for row in block.rows if row.strategy == block.baseline), None)
+    others = [row for row in block.rows if row.strategy != block.baseline]
+    if base is None:
+        text = f"No run of {block.baseline} under these conditions, so {_listed(others)} cannot be compared with it."
+        return Sentence(subject.label, text)
+    if not others:
+        text = f"Only {block.baseline} was run: {subject.metric} {_estimate(base.score)}. There is nothing to compare."
+        return Sentence(subject.label, text)
+    if block.unlearnt is not None:
+        return _of_nothing_learnt(subject, others)
+    spoken, before = others, ""
+    if len(others) > SAID:
+        chosen = _recommended(subject)
+        if (unlearnt := grid.nothing_learnt(grid.cells(subject.runs))) is not None:
+            return Sentence(subject.label, f"{several(len(block.rows), 'setting')}; {unlearnt.sentence()}.")
+        if chosen is None:
+            text = f"{several(len(block.rows), 'setting')}, but no scores to choose one by."
+            return Sentence(subject.label, text)
+        spoken = [row for row in others if row.strategy == chosen]
+        before = f"Of {several(len(block.rows), 'setting')} the dev split recommends {chosen}: it "
+        if not spoken:
+            within = f"{100 * DEFAULT_TOLERANCE:.0f} %"
+            text = (
+                f"Of {len(block.rows)} settings, none with a dev score within {within} of {chosen}'s is faster than it."
+            )
+            return Sentence(subject.label, text)
+    clauses = [_clause(row, subject, against=place == 0) for place, row in enumerate(spoken)]
+    tones = {_tone(row.difference) for row in spoken}
+    text = "; ".join(clauses)
+    text = before + (text.removeprefix(f"{spoken[0].strategy} ") if before else text)
+    return Sentence(subject.label, f"{text}.", tones.pop() if len(tones) == 1 else "")
+
+
+def _of_nothing_learnt(subject: Subject, others: Sequence[comparison.StrategyResult]) -> Sentence:
+    """Return the sentence that the baseline did not learn, and which strategies differ significantly from it."""
+    block = subject.compared
+    assert block.unlearnt is not None
+    unlearnt = block.unlearnt.sentence(block.baseline, "test", block.replicate)
+    said = f"{unlearnt}, so that no strategy can be said to keep its score"
+    different = [row for row in others if row.difference and row.difference.verdict in (Verdict.BETTER, Verdict.WORSE)]
+    clauses = [_clause(row, subject, against=place == 0) for place, row in enumerate(different[:SAID])]
+    return Sentence(subject.label, f"{'; '.join([said, *clauses, REMEDY])}.")
+
+
+def _recommended(subject: Subject) -> str | None:
+    """Return the fastest strategy whose dev score is close to the baseline's; test scores take no part in the choice.
+
+    Returns:
+        None if no run has a dev score, a test score and a time.
+    """
+    recommendation = grid.recommend(grid.cells(subject.runs))
+    return recommendation.strategy if recommendation else None
+
+
+def _clause(row: comparison.StrategyResult, subject: Subject, *, against: bool) -> str:
+    """Return a clause on a strategy's time and score.
+
+    An example: bottom3top4 saves 38 % ± 2 of the time and costs 0.4 ± 0.9 F1 points against full: no significant loss.
+
+    Args:
+        row: The strategy's result.
+        subject: The subject of the sentence.
+        against: Whether the clause names the baseline.
+    """
+    baseline = f" against {subject.compared.baseline}" if against else ""
+    difference = row.difference
+    if difference is None:
+        return f"{row.strategy} {_time(row.time_change)}{baseline}; a score is undefined, so scores do not compare"
+    half = difference.test.half_width if difference.test else None
+    return (
+        f"{row.strategy} {_time(row.time_change)} and {_points(difference.mean, half, subject.metric)}{baseline}: "
+        f"{_verdict(difference)}"
+    )
+
+
+def _time(change: Estimate | None) -> str:
+    if change is None:
+        return "has no training time to compare"
+    half = "" if change.half_width is None else f" ± {_few_digits(100 * change.half_width)}"
+    if change.half_width is not None and abs(change.mean) <= change.half_width:
+        return f"does not clearly change the training time ({signed_percent(change.mean)}{half})"
+    size = f"{abs(100 * change.mean):.0f} %{half}"
+    return f"saves {size} of the training time" if change.mean < 0 else f"takes {size} more training time"
+
+
+def _points(mean: float, half: float | None, metric: str) -> str:
+    """Return a difference of scores in hundredths, the unit of most printed tables of scores."""
+    unit = UNITS.get(metric, "F1 points" if metric.startswith("f1_") else f"points of {metric}")
+    size = f"{abs(100 * mean):.1f}{'' if half is None else f' ± {100 * half:.1f}'} {unit}"
+    if _is_nothing(mean):
+        return f"changes the score by {size}"
+    return f"costs {size}" if mean < 0 else f"gains {size}"
+
+
+def _is_nothing(mean: float) -> bool:
+    """Return whether a difference is zero when it is rounded for printing."""
+    return abs(100 * mean) < 0.05
+
+
+def _few_digits(value: float) -> str:
+    """Return a half-width with as few digits as make sense, such as 12, 2 or 0.3."""
+    return f"{value:.0f}" if value >= 1 else f"{value:.1f}"
+
+
+def _verdict(difference: comparison.Difference) -> str:
+    p = "" if difference.p_corrected is None else f" ({_p(difference.p_corrected)})"
+    if difference.verdict is Verdict.BETTER:
+        return f"a significant gain{p}"
+    if difference.verdict is Verdict.WORSE:
+        return f"a significant loss{p}"
+    if difference.verdict is Verdict.UNDECIDED:
+        what = "change" if _is_nothing(difference.mean) else "loss" if difference.mean < 0 else "gain"
+        return f"no significant {what}"
+    if difference.verdict is Verdict.TOO_FEW_SEEDS:
+        counted = _counted(difference)
+        few = "so it may be due to chance" if difference.seeds == 1 else "too few for a verdict"
+        return f"{counted}, {few}"
+    return f"not tested, since {difference.reason}" if difference.reason else "not tested"
+
+
+def _counted(difference: comparison.Difference) -> str:
+    """Return the number of seeds or folds of a difference in words."""
+    what = "fold" if difference.over_folds else "seed"
+    return f"one {what}" if difference.seeds == 1 else f"{difference.seeds} {what}s"
+
+
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def _tone(difference: comparison.Difference | None) -> Tone:
+    if difference is None:
+        return ""
+    tones: dict[Verdict, Tone] = {Verdict.BETTER: "good", Verdict.WORSE: "bad"}
+    return tones.get(difference.verdict, "")
+
+
+def _listed(rows: Sequence[comparison.StrategyResult]) -> str:
+    names = [row.strategy for row in rows[:SAID]]
+    more = f" and {len(rows) - SAID} more" if len(rows) > SAID else ""
+    return ", ".join(names) + more
+
+
+# Tables ------------------------------------------------------------------------------------------------------------
+
+
+def score_table(subjects: Sequence[Subject]) -> list[Item]:
+    """Return a table of each strategy's score, its difference from the baseline, the verdict and the time."""
+    if not subjects:
+        return []
+    folds = {bool(subject.compared.folds) for subject in subjects}
+    over = " or ".join(word for word, is_fold in (("seeds", False), ("folds", True)) if is_fold in folds)
+    corrected = CORRECTED if True in folds else ""
+    columns = [
+        Column("score", explained=f"mean over {over}; ± half-width of its 95 % t-interval{corrected}"),
+        Column(
+            "Δ score",
+            explained=f"change against the baseline over common {over}; ± half-width of its 95 % interval{corrected}",
+        ),
+        Column("training", explained="training time, including the frozen prefix"),
+        Column("Δ time", explained="relative change against the baseline, seed by seed"),
+        Column("speed-up"),
+        Column(over),
+        Column("verdict", number=False, explained="of the test of the difference, after Holm's correction"),
+    ]
+    groups = [
+        RowGroup(subject.label, [_score_row(row, subject) for row in _shown(subject)], _remark(subject))
+        for subject in subjects
+    ]
+    return [Table("Scores and times", "task and model, strategy", columns, groups), *_notes(subjects)]
+
+
+def _score_row(row: comparison.StrategyResult, subject: Subject) -> Row:
+    difference = row.difference
+    baseline = row.strategy == subject.compared.baseline
+    change = Cell("baseline" if baseline else NONE, tone="muted")
+    verdict = Cell("", tone="muted")
+    if difference is not None:
+        half = difference.test.half_width if difference.test else None
+        change = Cell(signed(difference.mean), _tone(difference), _half(half, 3))
+        verdict = Cell(_short_verdict(difference), _tone(difference), _explained(difference))
+    time = row.time_change
+    return Row(
+        row.strategy,
+        [
+            _estimated(row.score, lambda value: plain(value)),
+            change,
+            _estimated(row.train_s, seconds),
+            Cell(NONE if baseline or time is None else signed_percent(time.mean), detail=_half_percent(time)),
+            Cell(NONE if row.speed_up is None else f"{row.speed_up:.2f}×"),
+            Cell(str(len(row.seeds)) if not row.folds else several(row.folds, "fold")),
+            verdict,
+        ],
+    )
+
+
+def _short_verdict(difference: comparison.Difference) -> str:
+    words = {
+        Verdict.BETTER: f"significant gain {difference.stars}",
+        Verdict.WORSE: f"significant loss {difference.stars}",
+        Verdict.UNDECIDED: "not significant",
+        Verdict.TOO_FEW_SEEDS: _counted(difference) if difference.seeds == 1 else f"{_counted(difference)}: too few",
+        Verdict.NOT_TESTED: "not tested",
+        Verdict.NOTHING_LEARNT: "no verdict",
+    }
+    return words[difference.verdict].strip()
+
+
+def _explained(difference: comparison.Difference) -> str:
+    """Return the p-value and, without a significant result, the detectable difference and the seeds needed."""
+    if difference.verdict in (Verdict.NOT_TESTED, Verdict.NOTHING_LEARNT):
+        return difference.reason
+    parts = [] if difference.p_corrected is None else [_p(difference.p_corrected)]
+    if difference.verdict is Verdict.UNDECIDED:
+        if difference.detectable is not None:
+            parts.append(f"detectable: {plain(difference.detectable)}")
+        if difference.seeds_needed is not None:
+            parts.append(f"about {difference.seeds_needed} seeds needed")
+    return "; ".join(parts)
+
+
+def _remark(subject: Subject) -> str:
+    trivial = subject.compared.trivial_score
+    said = f"{subject.metric}" + ("" if trivial is None else f"; trivial score (ignores the text): {plain(trivial)}")
+    return f"{said}; {_cut(subject)}" if len(subject.compared.rows) > MOST_ROWS else said
+
+
+def _cut(subject: Subject) -> str:
+    return f"the best {MOST_ROWS} of {several(len(subject.compared.rows), 'strategy', 'strategies')}"
+
+
+def _shown(subject: Subject) -> Sequence[comparison.StrategyResult]:
+    """Return the baseline and at most `MOST_ROWS` strategies with the best scores, in the comparison's order."""
+    rows = subject.compared.rows
+    if len(rows) <= MOST_ROWS:
+        return rows
+    scored = [row for row in rows if row.score is not None]
+    best = sorted(scored, key=lambda row: -row.score.mean if row.score else 0.0)[: MOST_ROWS - 1]
+    kept = {row.strategy for row in best} | {subject.compared.baseline}
+    return [row for row in rows if row.strategy in kept]
+
+
+def _notes(subjects: Sequence[Subject]) -> list[Item]:
+    said = [f"{subject.label}: {note}." for subject in subjects for note in subject.compared.notes]
+    return [Paragraph(" ".join(said[:8]) + (f" And {len(said) - 8} more." if len(said) > 8 else ""))] if said else []
+
+
+def cost_table(subjects: Sequence[Subject]) -> list[Item]:
+    """Return a table of each strategy's costs: parameters, operations, time, memory, energy."""
+    if not subjects:
+        return []
+    columns = [
+        Column("trained", explained="trainable parameters"),
+        Column("share", explained="of all parameters"),
+        Column("FLOPs", explained="of training, computed from shapes"),
+        Column("relative to full"),
+        Column("training"),
+        Column("peak memory", explained="of the GPU, or of the process if there is no GPU"),
+        Column("energy", explained="of the GPU, or of the processor if there is no GPU; empty without a counter"),
+    ]
+    groups = [
+        RowGroup(
+            subject.label,
+            [_cost_row(row, subject) for row in _shown(subject)],
+            _cut(subject) if len(subject.compared.rows) > MOST_ROWS else "",
+        )
+        for subject in subjects
+    ]
+    return [Table("Costs", "task and model, strategy", columns, groups)]
+
+
+def _cost_row(row: comparison.StrategyResult, subject: Subject) -> Row:
+    runs = subject.runs
+    # Parameters and FLOPs follow from the strategy, and are therefore the same for every seed.
+    first = runs.iloc[int((runs["run_id"] == row.run_ids[0]).to_numpy().argmax())]
+    return Row(
+        row.strategy,
+        [
+            Cell(count(first.get("params/trainable"))),
+            Cell(percent(row.trainable_share)),
+            Cell(count(first.get("flops/train"))),
+            Cell(percent(row.flops_share)),
+            _estimated(row.train_s, seconds),
+            Cell(NONE if row.memory_mib is None else f"{row.memory_mib:.0f} MiB"),
+            Cell(NONE if row.energy_j is None else f"{row.energy_j:.0f} J"),
+        ],
+    )
+
+
+def _estimated(value: Estimate | None, written: Callable[[float], str]) -> Cell:
+    if value is None:
+        return Cell("undefined", tone="muted")
+    half = value.half_width
+    return Cell(written(value.mean), detail="" if half is None else f"± {written(half)}")
+
+
+def _half(value: float | None, digits: int) -> str:
+    return "" if value is None else f"± {plain(value, digits)}"
+
+
+def _half_percent(value: Estimate | None) -> str:
+    return "" if value is None or value.half_width is None else f"± {_few_digits(100 * value.half_width)}"
+
+
+def _estimate(value: Estimate | None) -> str:
+    if value is None:
+        return "undefined"
+    return plain(value.mean) + ("" if value.half_width is None else f" ± {plain(value.half_width)}")

@@ -1,0 +1,79 @@
+"""Heat maps of score (the paper's figure 1) and training time, for runs that form a grid of frozen layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from alue_bench.contract.cells import cell_of
+from alue_bench.reporting import grid
+from alue_bench.reporting.content import Gallery, Item, Paragraph
+from alue_bench.reporting.drawing import Picture, style, to_svg
+from alue_bench.reporting.subjects import Subject
+
+LEAST_CELLS = 6
+"""The fewest cells of a map. Fewer ones, or cells in only one row or column, are better shown as a table."""
+MOST_MAPS = 8
+"""The most grids that are drawn; the page says where there are more."""
+COMMAND = "alue-bench sweep -t mdd --grid bottom-top"
+"""The command that produces such runs."""
+
+
+def heat_maps(subjects: Sequence[Subject], prefix: str) -> list[Item]:
+    """Return maps of score and time for each subject whose runs form a grid; empty if there is none.
+
+    Args:
+        subjects: The subjects of a block of the page.
+        prefix: The beginning of the pictures' names.
+    """
+    groups = [group for subject in subjects for group in _groups(subject) if _is_map(group)]
+    items: list[Item] = []
+    for number, group in enumerate(groups[:MOST_MAPS]):
+        recommended = grid.recommend(group.cells)
+        with style(grid=False):
+            drawn = [
+                Picture(
+                    name=f"{prefix}-{number + 1}-{kind}",
+                    svg=to_svg(draw(group, recommended), f"{prefix}-{number + 1}-{kind}"),
+                    alt=f"Heat map of {what} by frozen bottom layers (upwards) and frozen top layers (to the right) "
+                    f"for {group.title}, {len(group.cells)} settings. {_extremes(group, column)}",
+                    wide=True,
+                    themed=False,
+                )
+                for kind, draw, what, column in (
+                    ("score", grid.score_map, f"test {group.metric}", "test_score"),
+                    ("time", grid.runtime_map, "training time in seconds", "train_s"),
+                )
+            ]
+        items.append(Gallery(drawn))
+        if recommended is not None:
+            items.append(Paragraph(f"Recommended for {group.title}: {recommended.sentence()}."))
+        elif (why := grid.nothing_learnt(group.cells)) is not None:
+            items.append(Paragraph(f"No recommendation for {group.title}: {why.sentence()}.", warning=True))
+    if len(groups) > MOST_MAPS:
+        items.append(
+            Paragraph(
+                f"Shown: {MOST_MAPS} of {len(groups)} grids. Use --task and --model to choose others.", warning=True
+            )
+        )
+    return items
+
+
+def _groups(subject: Subject) -> list[grid.Group]:
+    """Return the subject's grid, whose hyper-parameters are the same in all its runs; empty without cells of a grid."""
+    # Other strategies have no place on a map, and looking them all up below would take long where there are many.
+    placed = subject.runs[subject.runs["strategy"].map(lambda name: cell_of(str(name)) is not None)]
+    return [replace(group, conditions=subject.conditions) for group in grid.groups(placed)]
+
+
+def _is_map(group: grid.Group) -> bool:
+    placed = group.cells[group.cells["bottom"].notna()]
+    return len(placed) >= LEAST_CELLS and placed["bottom"].nunique() > 1 and placed["top"].nunique() > 1
+
+
+def _extremes(group: grid.Group, column: str) -> str:
+    placed = group.cells[group.cells["bottom"].notna() & group.cells[column].notna()]
+    if placed.empty:
+        return ""
+    high, low = placed.loc[placed[column].idxmax()], placed.loc[placed[column].idxmin()]
+    return f"Highest: {high['strategy']} {high[column]:.3f}; lowest: {low['strategy']} {low[column]:.3f}."

@@ -1,0 +1,144 @@
+"""Figures of scores and training times: their trade-off on each task, and means over tasks (the paper's figure 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from alue_bench.reporting import comparison
+from alue_bench.reporting.charts import Point, averages, pareto
+from alue_bench.reporting.content import Gallery, Item, Paragraph
+from alue_bench.reporting.grid import pareto_front
+from alue_bench.reporting.numbers import several
+from alue_bench.reporting.subjects import Subject
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_BARS = 16
+"""The most strategies of a bar chart."""
+
+
+def trades(subjects: Sequence[Subject], most: int, prefix: str) -> list[Item]:
+    """Return plots of score against time, for each subject with more than one strategy.
+
+    Args:
+        subjects: The subjects of a block of the page.
+        most: The most plots.
+        prefix: The beginning of the pictures' names.
+    """
+    several_strategies = [subject for subject in subjects if len(_measured(subject)) > 1]
+    drawn = []
+    for number, subject in enumerate(several_strategies[:most], start=1):
+        points = _measured(subject)
+        front = pareto_front(_as_cells(points), "test_score")["strategy"]
+        drawn.append(pareto(points, list(front), name=f"{prefix}-{number}", metric=subject.metric, of=subject.label))
+    items: list[Item] = [Gallery(drawn)] if drawn else []
+    if len(several_strategies) > most:
+        items.append(
+            Paragraph(
+                f"Shown: {most} of {several(len(several_strategies), 'task and model', 'tasks and models')}. "
+                "Use --task and --model to choose others.",
+                warning=True,
+            )
+        )
+    return items
+
+
+def _measured(subject: Subject) -> list[Point]:
+    return [
+        Point(row.strategy, row.score.mean, row.train_s.mean, row.score.half_width, row.train_s.half_width)
+        for row in subject.compared.rows
+        if row.score is not None and row.train_s is not None
+    ]
+
+
+def _as_cells(points: Sequence[Point]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(
+        [(point.name, point.score, point.time) for point in points], columns=["strategy", "test_score", "train_s"]
+    )
+
+
+def across_tasks(subjects: Sequence[Subject], prefix: str) -> list[Item]:
+    """Return charts of means over tasks, for each model that has the same strategies on at least two tasks.
+
+    Args:
+        subjects: The subjects of a block of the page.
+        prefix: The beginning of the pictures' names.
+    """
+    items: list[Item] = []
+    for number, model in enumerate(dict.fromkeys(subject.model for subject in subjects), start=1):
+        every = [subject for subject in subjects if subject.model == model]
+        of_model = _one_each(every)
+        left_out = len(every) - len(of_model)
+        by_task = {
+            subject.task: {row.strategy: row for row in subject.compared.rows if row.score and row.train_s}
+            for subject in of_model
+        }
+        with_baseline = {task: rows for task, rows in by_task.items() if comparison.BASELINE in rows and len(rows) > 1}
+        if len(with_baseline) < 2:
+            continue
+        common = [
+            strategy
+            for strategy in next(iter(with_baseline.values()))
+            if all(strategy in rows for rows in with_baseline.values())
+        ]
+        if len(common) > 1:
+            items += _averaged(
+                model, {t: [rows[s] for s in common] for t, rows in with_baseline.items()}, f"{prefix}-{number}"
+            )
+            metrics = dict.fromkeys(subject.metric for subject in of_model if subject.task in with_baseline)
+            items.append(
+                Paragraph(
+                    f"{model}: mean over {', '.join(with_baseline)}, each scored by {' or '.join(metrics)}"
+                    + (
+                        ", its primary metric; a mean of different metrics only shows a tendency."
+                        if len(metrics) > 1
+                        else "."
+                    )
+                    + " Tasks that train longer weigh more in the mean time."
+                    + _said_of_unlearnt(of_model, with_baseline)
+                    + (f" Shown: {MOST_BARS} of {len(common)} strategies." if len(common) > MOST_BARS else "")
+                    + (f" {several(left_out, 'set')} of runs with other settings are left out." if left_out else "")
+                )
+            )
+    return items
+
+
+def _said_of_unlearnt(subjects: Sequence[Subject], tasks: Collection[str]) -> str:
+    """Return a sentence on the tasks of a mean on which the baseline did not learn; empty if there are none."""
+    unlearnt = [s.task for s in subjects if s.task in tasks and s.compared.unlearnt is not None]
+    if not unlearnt:
+        return ""
+    tasks_told = ", ".join(unlearnt)
+    return f" On {tasks_told}, {comparison.BASELINE} did not learn, so every strategy seems to keep its score."
+
+
+def _averaged(model: str, by_task: dict[str, list[comparison.StrategyResult]], name: str) -> list[Item]:
+    tasks = len(by_task)
+    strategies = [row.strategy for row in next(iter(by_task.values()))][:MOST_BARS]
+    score, time = [], []
+    for place, strategy in enumerate(strategies):
+        rows = [rows[place] for rows in by_task.values()]
+        score.append((strategy, sum(row.score.mean for row in rows if row.score) / tasks))
+        time.append((strategy, sum(row.train_s.mean for row in rows if row.train_s) / tasks))
+    of = f"{model}, {several(tasks, 'task')}"
+    return [
+        Gallery(
+            [
+                averages(score, name=f"{name}-score", of=of, unit="mean test score", digits=3),
+                averages(time, name=f"{name}-time", of=of, unit="mean training time in seconds", digits=1),
+            ]
+        )
+    ]
+
+
+def _one_each(subjects: Sequence[Subject]) -> list[Subject]:
+    """Return the subject with the most strategies of each task, so that no task counts twice."""
+    best: dict[str, Subject] = {}
+    for subject in subjects:
+        if subject.task not in best or len(subject.strategies) > len(best[subject.task].strategies):
+            best[subject.task] = subject
+    return list(best.values())

@@ -1,0 +1,300 @@
+"""The page's sections and their contents: from the results of a store to a `Page`.
+
+Runs are comparable only where data source and hardware are the same. Each such set of runs is a block of its own in
+every section, and no figure or average mixes two of them. Within a block, each task and model is compared under one
+protocol and one recipe (`comparison`). A section without suitable runs shows the command that produces them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from alue_bench import __version__
+from alue_bench.contract.errors import UnavailableError
+from alue_bench.evaluation.significance import FEWEST_SEEDS
+from alue_bench.messages.suggestion import PROGRAM, command_line
+from alue_bench.reporting import findings, heat_maps, overview
+from alue_bench.reporting.comparison import Load, compare
+from alue_bench.reporting.conditions import conditions
+from alue_bench.reporting.content import Block, Item, Missing, Page, Section
+from alue_bench.reporting.numbers import several
+from alue_bench.reporting.papers_tables import papers_tables
+from alue_bench.reporting.run_figures import Shown, confusion, learning
+from alue_bench.reporting.subjects import Comparable, arrange
+from alue_bench.tracking.connection import where_options
+from alue_bench.tracking.reading import Results, read_predictions, say_counts
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TITLE = "Which layers should I train?"
+MORE_SEEDS = "alue-bench run --strategy full --strategy bottom3top4 --strategy head-only --seeds 3"
+"""The command whose runs fill most sections of a page."""
+MOST_TESTED = 1000
+"""The most runs whose predictions are read for the tests. A file takes milliseconds, ten thousand of them a minute."""
+SAMPLE_NOTICE = (
+    "Some of these results come from the embedded sample data, which was written for demonstration. Such scores say "
+    "nothing about the real tasks."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageRequest:
+    """The options of a page."""
+
+    metric: str | None = None
+    """The metric to compare by, such as f1_micro; None for each task's primary one."""
+    shown: Shown = field(default_factory=Shown)
+    """The limits of sections that need much room or time."""
+
+
+def build_page(results: Results, request: PageRequest | None = None, *, now: datetime | None = None) -> Page:
+    """Build the page of the results.
+
+    Args:
+        results: The finished runs.
+        request: The options; None for the defaults.
+        now: The time in the footer; None for the current one.
+
+    Raises:
+        UsageError: No run has `request.metric`.
+    """
+    request = request or PageRequest()
+    runs = results.frame
+    compared = compare(runs, _reader(results), metric=request.metric)
+    blocks = arrange(compared, runs)
+    return Page(
+        title=TITLE,
+        lead=_lead(results),
+        notices=_notices(results, blocks),
+        sections=[_leading_here(make(results, blocks, request), results) for make in SECTIONS],
+        footer=f"Written by alue-bench {__version__}, {now or datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
+    )
+
+
+def _reader(results: Results) -> Load:
+    """Return a reader of predictions that refuses after `MOST_TESTED` runs, to limit the time for a large store."""
+    read = 0
+
+    def load(run_id: str) -> pd.DataFrame:
+        nonlocal read
+        read += 1
+        if read > MOST_TESTED:
+            raise UnavailableError(
+                f"the page reads the predictions of {MOST_TESTED} runs at most; alue-bench compare tests all, and "
+                "--task, --model and --strategy choose fewer"
+            )
+        return read_predictions(results, run_id)
+
+    return load
+
+
+def _lead(results: Results) -> str:
+    runs = results.frame
+    plan = f", plan {results.parent_id}" if results.parent_id else ""
+    if runs.empty:
+        return f"Experiment {results.connection.experiment}{plan}: no finished run."
+    counted = (
+        several(len(runs), "finished run"),
+        several(runs["task"].nunique(), "task"),
+        several(runs["model"].nunique(), "model"),
+        several(runs["strategy"].nunique(), "strategy", "strategies"),
+        several(runs["seed"].nunique(), "seed"),
+    )
+    return f"Experiment {results.connection.experiment}{plan}: {', '.join(counted)}."
+
+
+def _notices(results: Results, blocks: Sequence[Comparable]) -> list[str]:
+    """Return the notices that stand above the first number."""
+    said = []
+    if (results.frame["data_source"] == "sample").any():
+        said.append(SAMPLE_NOTICE)
+    if len(blocks) > 1:
+        said.append(
+            f"These runs form {len(blocks)} groups that are not comparable, since {_what_differs(blocks)} differ. "
+            "Every section shows each group separately; nothing is computed across groups."
+        )
+    if len(results.frame) > MOST_TESTED:
+        said.append(
+            f"Differences are tested with the predictions of at most {MOST_TESTED} of "
+            f"{several(len(results.frame), 'run')}. alue-bench compare tests all; use --task, --model and --strategy "
+            "to choose fewer."
+        )
+    seeds = max((row.replicates for b in blocks for s in b.subjects for row in s.compared.rows), default=0)
+    what = "fold" if any(subject.compared.folds for block in blocks for subject in block.subjects) else "seed"
+    if 0 < seeds < FEWEST_SEEDS:
+        said.append(
+            f"No strategy has more than {several(seeds, what)}: a difference may be due to chance, and none is "
+            f"called significant. A verdict needs at least --{what}s {FEWEST_SEEDS}."
+        )
+    return said + [f"{sentence}." for sentence in say_counts(results.counts)]
+
+
+def _what_differs(blocks: Sequence[Comparable]) -> str:
+    """Return the conditions in which the blocks may differ, in words."""
+    folds = {subject.compared.folds for block in blocks for subject in block.subjects}
+    return "data source, hardware or folds" if len(folds) > 1 else "data source or hardware"
+
+
+# Sections ----------------------------------------------------------------------------------------------------------
+
+
+def _leading_here(section: Section, results: Results) -> Section:
+    """Return the section with its commands completed, so that they write to the page's own store and experiment."""
+    where = where_options(results.connection.uri, results.connection.experiment)
+    options = command_line(options=where).removeprefix(PROGRAM)
+
+    def complete(item: Item) -> Item:
+        return replace(item, command=item.command + options) if isinstance(item, Missing) and item.command else item
+
+    blocks = [replace(block, items=[complete(item) for item in block.items]) for block in section.blocks]
+    return replace(section, blocks=blocks)
+
+
+def _each_block(
+    blocks: Sequence[Comparable], make: Callable[[Comparable, str], Sequence[Item]], missing: Missing
+) -> list[Block]:
+    """Return a section's content for each block of the page that has any.
+
+    Args:
+        blocks: The blocks of the page.
+        make: The function that returns a block's content, given the block and a prefix for its pictures' names.
+        missing: The content of the section where no block has any.
+    """
+    made = [(block, make(block, str(number))) for number, block in enumerate(blocks, start=1)]
+    return [Block(block.heading, items) for block, items in made if items] or [Block("", [missing])]
+
+
+def _summary(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
+    return Section(
+        "summary",
+        "Summary",
+        _each_block(
+            blocks,
+            lambda block, prefix: findings.sentences(block.subjects),
+            Missing("No run has finished yet. To produce some, run:", MORE_SEEDS),
+        ),
+    )
+
+
+def _scores(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
+    return Section(
+        "scores",
+        "Scores and times",
+        _each_block(
+            blocks,
+            lambda block, prefix: findings.score_table(block.subjects),
+            Missing("No run has finished yet. To produce some, run:", MORE_SEEDS),
+        ),
+        intro="Means over seeds ± half-width of the 95 % interval. The test treats seeds and test examples as random, "
+        "and is corrected for the number of tests. “Not significant” does not show that two strategies are the same.",
+    )
+
+
+def _trades(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
+    return Section(
+        "trade",
+        "Score against time",
+        _each_block(
+            blocks,
+            lambda block, prefix: overview.trades(block.subjects, request.shown.subjects, f"trade-{prefix}"),
+            Missing("No task has runs of two strategies under the same conditions. To produce some, run:", MORE_SEEDS),
+        ),
+        intro="Up and to the left is better. The dashed line is the Pareto front: strategies that no other one beats "
+        "in both.",
+    )
+
+
+def _averages(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
+    return Section(
+        "averages",
+        "Averages across tasks",
+        _each_block(
+            blocks,
+            lambda block, prefix: overview.across_tasks(block.subjects, f"averages-{prefix}"),
+            Missing("No model has the same strategies on two tasks. To produce some, run:", MORE_SEEDS),
+        ),
+        intro="The paper's figure 2: means over the tasks on which all shown strategies were run.",
+    )
+
+
+def _grid(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
+    return Section(
+        "grid",
+        "Grid of frozen layers",
+        _each_block(
+            blocks,
+            lambda block, prefix: heat_maps.heat_maps(block.subjects, f"grid-{prefix}"),
+            Missing(
+                "No sweep over frozen bottom and top layers is among these runs. To produce one, run:",
+                heat_maps.COMMAND,
+            ),
+        ),
+        intro="Test score (the paper's figure 1) and training time of each pair of frozen bottom and top layers. "
+        "Settings are recommended by their dev score; the test score takes no part in the choice.",
+    )
+
+
+def _learning(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
+    return Section(
+        "curves",
+        "Learning curves",
+        _each_block(
+            blocks,
+            lambda block, prefix: learning(results, block.subjects, request.shown, f"curves-{prefix}"),
+            Missing("No run of more than one epoch is among these. To produce some, run:", f"{MORE_SEEDS} --epochs 3"),
+        ),
+        intro="Dev score after each epoch. Thin lines are seeds, thick lines their mean.",
+    )
+
+
+def _confusion(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
+    return Section(
+        "confusion",
+        "Confusion matrices and predictions",
+        _each_block(
+            blocks,
+            lambda block, prefix: confusion(results, block.subjects, request.shown, f"predicted-{prefix}"),
+            Missing("No run with predictions is among these. To produce some, run:", MORE_SEEDS),
+        ),
+        intro="Test predictions of all seeds together. Rows are gold labels, columns are predictions; the darker a "
+        "cell, the larger its share of the row.",
+    )
+
+
+def _costs(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
+    return Section(
+        "costs",
+        "Costs",
+        _each_block(
+            blocks,
+            lambda block, prefix: findings.cost_table(block.subjects),
+            Missing("No run has finished yet. To produce some, run:", MORE_SEEDS),
+        ),
+        intro="Few trainable parameters do not imply fast training: time depends on the depth of the backward pass.",
+    )
+
+
+def _paper(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
+    tables = [Block(block.heading, papers_tables(block.subjects, request.metric)) for block in blocks]
+    return Section("paper", "The paper's tables 1 to 7", tables or [Block("", papers_tables([], request.metric))])
+
+
+def _conditions(results: Results, blocks: Sequence[Comparable], request: PageRequest) -> Section:
+    return Section(
+        "conditions",
+        "Conditions",
+        _each_block(
+            blocks,
+            lambda block, prefix: conditions(results, block.runs),
+            Missing("No run has finished yet. To produce some, run:", MORE_SEEDS),
+        ),
+    )
+
+
+SECTIONS = (
+    _summary, _scores, _trades, _averages, _grid, _learning, _confusion, _costs, _paper, _conditions,
+)  # fmt: skip

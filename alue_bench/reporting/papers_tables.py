@@ -1,0 +1,168 @@
+"""The paper's tables 1 to 7, with its numbers and ours side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from alue_bench.reporting.content import Cell, Column, Folded, Item, Missing, Paragraph, Row, RowGroup, Table
+from alue_bench.reporting.numbers import NONE, plain, several, signed_percent
+from alue_bench.reporting.published import FROZEN, FULL, SOURCE, TITLES, beside_published, measured, published_results
+from alue_bench.reporting.subjects import Subject
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DEFAULT_METRIC = "f1_macro"
+COMMAND = "alue-bench run --config paper-tables --data-dir DIR"
+"""The command that produces the runs of the tables."""
+
+COLUMNS = [
+    Column("F1 full: paper"),
+    Column("ours"),
+    Column(f"F1 {FROZEN}: paper"),
+    Column("ours"),
+    Column("change of F1: paper", explained="relative to full, as the paper prints it"),
+    Column("ours", explained="relative to full, computed as in the paper"),
+    Column("time saved: paper", explained="relative to full; the paper's hardware is not stated"),
+    Column("ours", explained="relative to full"),
+]
+
+
+def papers_tables(subjects: Sequence[Subject], metric: str | None) -> list[Item]:
+    """Return the tables for comparable runs; our columns stay empty if nothing was run.
+
+    Args:
+        subjects: The subjects of a block of the page.
+        metric: The variant of F1 beside the paper's; None, or a metric that is no F1, for macro-F1.
+    """
+    chosen = metric if metric and metric.startswith("f1_") else DEFAULT_METRIC
+    # The paper's scores are of the official splits, with which those of folds cannot be compared.
+    runs, rivals = _one_recipe_each([subject for subject in subjects if not subject.compared.folds])
+    has_metric = runs is not None and f"test/{chosen}" in runs.columns
+    table = beside_published(runs, chosen) if runs is not None and has_metric else _published_alone()
+    groups = []
+    for number, part in table.groupby("table", sort=True):
+        task = str(part["task"].iloc[0])
+        rows = [_row(row) for row in part.to_dict("records")]
+        if runs is not None and has_metric:
+            rows += _others(runs[runs["task"] == task], set(part["model"]), chosen)
+        groups.append(RowGroup(f"Table {number}: {TITLES[int(str(number))]}", rows, f"({task})"))
+    items: list[Item] = [
+        Paragraph(
+            f"Published: {SOURCE}. Ours: {chosen}, mean over seeds. The paper does not say which F1 it reports, and "
+            "its tables on offensive and hate speech fit no single choice. So a difference from the paper does not "
+            "show that a result fails to replicate, and agreement does not show that it replicates."
+        ),
+        *([Paragraph(rivals, warning=True)] if rivals else []),
+        Table(f"Published numbers beside ours ({chosen})", "task, model", COLUMNS, groups),
+    ]
+    empty = int(((table["runs_full"] == 0) | (table["runs_frozen"] == 0)).sum())
+    if empty:
+        missing = f"{several(empty, 'row')} of {len(table)} have no run of ours yet. To produce them, run:"
+        items.append(Missing(missing, COMMAND))
+    if runs is not None:
+        items += _every_variant(runs)
+    return items
+
+
+def _published_alone() -> pd.DataFrame:
+    """Return the table of `beside_published` with our side empty."""
+    import pandas as pd
+
+    return beside_published(pd.DataFrame(columns=["task", "model", "strategy", "runtime/train_s"]))
+
+
+def _one_recipe_each(subjects: Sequence[Subject]) -> tuple[pd.DataFrame | None, str]:
+    """Choose one recipe for each task and model: the one with the most training rows, then with the most runs.
+
+    The paper gives one number for each, and a mean over runs of two recipes has no meaning.
+
+    Returns:
+        The runs of both settings (None if there are none), and a sentence on the recipes that are left out (empty
+        if there are none).
+    """
+    import pandas as pd
+
+    best: dict[tuple[str, str], tuple[float, int, pd.DataFrame]] = {}
+    standing_back = 0
+    for subject in subjects:
+        runs = subject.runs[subject.runs["strategy"].isin((FULL, FROZEN))]
+        if runs.empty:
+            continue
+        key = subject.task, subject.model
+        rows = float(runs["data/train_rows"].max()) if "data/train_rows" in runs else math.nan
+        candidate = (-1.0 if math.isnan(rows) else rows, len(runs), runs)
+        standing_back += key in best
+        if key not in best or candidate[:2] > best[key][:2]:
+            best[key] = candidate
+    if not best:
+        return None, ""
+    said = f"{several(standing_back, 'set')} of runs with other settings or fewer training rows are left out here."
+    return pd.concat([runs for _, _, runs in best.values()], ignore_index=True), said if standing_back else ""
+
+
+def _row(row: dict[str, Any]) -> Row:
+    published = [row[f"published_{name}"] for name in ("f1_full", "f1_frozen", "f1_change_pct", "runtime_saving_pct")]
+    return Row(str(row["model"]), _cells(published, row), note=_counted(row))
+
+
+def _others(runs: pd.DataFrame, published: set[str], metric: str) -> list[Row]:
+    """Return the rows of models that the paper did not run."""
+    rows = []
+    for model, part in runs.groupby("model", sort=False):
+        if model not in published and part[f"test/{metric}"].notna().any():
+            ours = measured(part, metric)
+            rows.append(Row(str(model), _cells([math.nan] * 4, ours), note=f"not in the paper; {_counted(ours)}"))
+    return rows
+
+
+def _cells(published: Sequence[float], ours: dict[str, Any]) -> list[Cell]:
+    full, frozen, change, saving = published
+    return [
+        Cell(plain(full)),
+        _ours(plain(ours["f1_full"])),
+        Cell(plain(frozen)),
+        _ours(plain(ours["f1_frozen"])),
+        Cell(signed_percent(change / 100, 1)),
+        _ours(signed_percent(ours["f1_change_pct"] / 100, 1)),
+        Cell(signed_percent(saving / 100, 1).removeprefix("+")),
+        _ours(signed_percent(ours["runtime_saving_pct"] / 100, 1).removeprefix("+")),
+    ]
+
+
+def _counted(row: dict[str, Any]) -> str:
+    counts = row["runs_full"], row["runs_frozen"]
+    if not any(counts):
+        return ""
+    return several(counts[0], "seed") if counts[0] == counts[1] else f"{counts[0]} and {several(counts[1], 'seed')}"
+
+
+def _ours(text: str) -> Cell:
+    return Cell(text, tone="muted" if text == NONE else "strong")
+
+
+def _every_variant(runs: pd.DataFrame) -> list[Item]:
+    """Return the same results with each recorded variant of F1, since the paper does not say which one it means."""
+    known = published_results().set_index(["task", "model"])
+    groups = []
+    for (task, model), part in runs.groupby(["task", "model"], sort=False):
+        if task not in known.index.get_level_values("task"):
+            continue
+        rows = [
+            Row(name, [Cell(plain(ours["f1_full"])), Cell(plain(ours["f1_frozen"])), Cell(change)])
+            for name in sorted(name.removeprefix("test/") for name in part.columns if name.startswith("test/f1_"))
+            if part[f"test/{name}"].notna().any()
+            for ours in [measured(part, name)]
+            for change in [signed_percent(ours["f1_change_pct"] / 100, 1)]
+        ]
+        said = "not in the paper"
+        if (task, model) in known.index:
+            paper = known.loc[(task, model)]
+            change = signed_percent(paper["f1_change_pct"] / 100, 1)
+            said = f"paper: {plain(paper['f1_full'])}, {plain(paper['f1_frozen'])}, {change}"
+        groups.append(RowGroup(f"{task} · {model}", rows, said))
+    columns = [Column(FULL), Column(FROZEN), Column("change")]
+    table = Table("Every variant of F1 that was recorded", "task and model, variant", columns, groups)
+    return [Folded("The same with every variant of F1", [table])] if groups else []

@@ -1,0 +1,65 @@
+"""The report of one invocation, which is kept with its parent run in MLflow and linked in that run's description."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from alue_bench.messages.display import markdown
+from alue_bench.messages.suggestion import command_line
+from alue_bench.reporting.page import PageRequest, build_page
+from alue_bench.reporting.rendering import pictures, write_page
+from alue_bench.reporting.run_figures import Shown
+from alue_bench.tracking.connection import Connection, where_options
+from alue_bench.tracking.reading import read_runs
+
+PAGE_FILE = "report.html"
+FIGURES = "figures"
+MOST_RUNS = 400
+"""The most runs of a plan for which a report is written at its end; with more, the user would have to wait."""
+SHOWN = Shown(subjects=4, strategies=3, seeds=3)
+"""The limits of this report, which are below those of `alue-bench report` to save a second or two."""
+
+
+def log_parent_page(connection: Connection, parent_id: str, run_ids: Sequence[str]) -> bool:
+    """Write the report of the runs, log it with its figures to their parent run, and link it in that run's description.
+
+    The store is asked for these runs only.
+
+    Args:
+        connection: The open store.
+        parent_id: The MLflow run that holds the plan.
+        run_ids: The runs of the plan.
+
+    Returns:
+        Whether a report was written; not where there are too few or too many runs, or where none has finished.
+    """
+    if not 1 < len(run_ids) <= MOST_RUNS:
+        return False
+    results = read_runs(connection, run_ids, parent_id=parent_id)
+    if results.frame.empty:
+        return False
+    from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+
+    page = build_page(results, PageRequest(shown=SHOWN))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        write_page(page, folder / PAGE_FILE)
+        (folder / FIGURES).mkdir()
+        for picture in pictures(page):
+            (folder / FIGURES / f"{picture.name}.svg").write_text(picture.standalone, encoding="utf-8")
+        connection.client.log_artifacts(parent_id, scratch)
+    connection.client.set_tag(parent_id, MLFLOW_RUN_NOTE, _description(connection, parent_id, page.lead))
+    return True
+
+
+def _description(connection: Connection, parent_id: str, lead: str) -> str:
+    """Return the description for MLflow's page of the run, in Markdown."""
+    where = where_options(connection.uri, connection.experiment)
+    again = command_line("report", options={"parent": parent_id, **where})
+    run = f"#/experiments/{connection.experiment_id}/runs/{parent_id}"
+    return (
+        f"{markdown(lead)}\n\n[The report of these runs]({run}/artifacts/{PAGE_FILE}); figures, `plan.json` and "
+        f"`results.json` are beside it. To write the full report again: `{again}`"
+    )

@@ -1,0 +1,123 @@
+"""The rendering of pages: self-contained HTML, or Markdown with its figures in a folder beside it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alue_bench import __version__
+from alue_bench.contract.errors import UnavailableError, UsageError
+from alue_bench.messages.display import file_name, markdown, visible
+from alue_bench.reporting.content import Folded, Gallery, Item, Page
+from alue_bench.reporting.drawing import Picture
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+def render_html(page: Page) -> str:
+    """Return a page as one HTML document without scripts or external files, in which every text is escaped."""
+    css = (Path(__file__).parent / "templates" / "page.css").read_text(encoding="utf-8")
+    return _environment(autoescape=True).get_template("page.html.jinja").render(page=page, css=css, version=__version__)
+
+
+def render_markdown(page: Page, figures: str) -> str:
+    """Return a page as Markdown.
+
+    Args:
+        page: The page.
+        figures: The folder of its pictures, which are linked as `figures`/NAME.svg: see `pictures`.
+    """
+    written = _environment(autoescape=False).get_template("page.md.jinja").render(page=page, figures=figures)
+    return re.sub(r"\n{3,}", "\n\n", written).strip() + "\n"
+
+
+def pictures(page: Page) -> Iterator[Picture]:
+    """Yield every picture of a page, in order."""
+
+    def within(item: Item) -> Iterator[Picture]:
+        if isinstance(item, Gallery):
+            yield from item.pictures
+        elif isinstance(item, Folded):
+            for part in item.items:
+                yield from within(part)
+
+    for section in page.sections:
+        for block in section.blocks:
+            for item in block.items:
+                yield from within(item)
+
+
+def _environment(*, autoescape: bool) -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("alue_bench.reporting"),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        finalize=lambda value: visible(value) if type(value) is str else value,
+    )
+    environment.filters["kind"] = lambda item: type(item).__name__
+    environment.filters["md"] = markdown
+    environment.filters["fence"] = _fence
+    return environment
+
+
+def _fence(text: str) -> str:
+    """Return a Markdown fence for a text: more backticks than the text has in succession anywhere."""
+    return "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+
+
+ENDINGS = (".html", ".htm", ".md", ".markdown")
+
+
+def check_ending(output: Path, name: str) -> None:
+    """Raise UsageError if a file's ending does not say the format of a page.
+
+    Args:
+        output: The file.
+        name: The name of the option or argument that gave it.
+    """
+    if output.suffix.lower() not in ENDINGS:
+        raise UsageError(f"{name} {output}: the name must end in .html or .md, which says what to write")
+
+
+def write_page(page: Page, output: Path) -> None:
+    """Write a page in the format of its file name: Markdown for .md and .markdown, otherwise HTML.
+
+    The figures of a Markdown page lie in the folder NAME-figures beside it.
+
+    Args:
+        page: The page.
+        output: The file to write.
+
+    Raises:
+        UnavailableError: The file cannot be written. An existing page is then left unchanged.
+    """
+    try:
+        if output.suffix.lower() in (".md", ".markdown"):
+            figures = output.with_name(file_name(output.stem, "-figures"))
+            drawn = list(pictures(page))
+            if drawn:
+                figures.mkdir(parents=True, exist_ok=True)
+            for picture in drawn:
+                _replace(figures / f"{picture.name}.svg", picture.standalone)
+            _replace(output, render_markdown(page, figures.name))
+        else:
+            _replace(output, render_html(page))
+    except OSError as error:
+        raise UnavailableError(f"{output} cannot be written ({error.strerror}); choose another --output") from error
+
+
+def _replace(path: Path, content: str) -> None:
+    """Write a file completely, or leave it unchanged."""
+    # A short name, since the file's own name may already have the longest length that is allowed.
+    scratch = path.with_name(f".alue-bench-{os.getpid()}")
+    try:
+        scratch.write_text(content, encoding="utf-8")
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)

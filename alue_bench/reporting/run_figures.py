@@ -1,0 +1,211 @@
+"""Figures from the files of single runs: predictions over seeds, and learning curves.
+
+Reading a run's files takes time and showing them takes room. Therefore a page shows those of a few subjects and
+strategies, and says how many it leaves out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from alue_bench.contract.errors import UnavailableError
+from alue_bench.evaluation.label_cells import split_labels
+from alue_bench.reporting.charts import learning_curves, predicted_against_gold
+from alue_bench.reporting.content import (
+    Cell,
+    Column,
+    Folded,
+    Gallery,
+    Item,
+    Matrices,
+    Matrix,
+    Paragraph,
+    Row,
+    RowGroup,
+    Table,
+)
+from alue_bench.reporting.drawing import Picture
+from alue_bench.reporting.numbers import several
+from alue_bench.reporting.subjects import Subject
+from alue_bench.tracking.reading import Results, read_curves, read_predictions
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCATTERED = 300
+"""The most points of a scatter plot; where there are more, every n-th is drawn."""
+JACCARD = "test/jaccard_samples"
+"""The metric that only runs of multi-label tasks have."""
+LARGE = 12
+"""The most labels of a confusion matrix that is always shown; larger ones are unfolded by the reader."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """The limits of what is shown from the files of single runs."""
+
+    subjects: int = 12
+    """The most subjects."""
+    strategies: int = 4
+    """The most strategies of each subject, beginning with `full`."""
+    seeds: int = 10
+    """The most seeds of each strategy."""
+
+
+def learning(results: Results, subjects: Sequence[Subject], shown: Shown, prefix: str) -> list[Item]:
+    """Return plots of the dev score by epoch, for each subject with runs of several epochs.
+
+    Args:
+        results: The results that hold the runs.
+        subjects: The subjects of a block of the page.
+        shown: The limits of what is shown.
+        prefix: The beginning of the pictures' names.
+    """
+    drawn = []
+    for number, subject in enumerate(subjects[: shown.subjects], start=1):
+        curves: dict[str, list[list[tuple[float, float]]]] = {}
+        for strategy in subject.strategies[: shown.strategies]:
+            for run_id in subject.run_ids(strategy)[: shown.seeds]:
+                curve = read_curves(results, run_id, [f"dev/{subject.metric}"])
+                points = _dev_scores(curve, _steps_per_epoch(subject.runs, run_id))
+                if points:
+                    curves.setdefault(strategy, []).append(points)
+        if any(len(points) > 1 for seeds in curves.values() for points in seeds):
+            name = f"{prefix}-{number}"
+            drawn.append(learning_curves(curves, name=name, metric=subject.metric, of=subject.label))
+    return [Gallery(drawn), *_left_out(subjects, shown)] if drawn else []
+
+
+def _dev_scores(curve: pd.DataFrame, steps_per_epoch: int | None) -> list[tuple[float, float]]:
+    """Return the finite dev scores with the number of epochs before each.
+
+    Args:
+        curve: A curve of dev scores, as `read_curves` returns it.
+        steps_per_epoch: The number of steps of an epoch; None where there is one evaluation at the end of each epoch.
+    """
+    points = enumerate(curve[["step", "value"]].itertuples(index=False, name=None), 1)
+    return [
+        (float(number) if steps_per_epoch is None else step / steps_per_epoch, float(value))
+        for number, (step, value) in points
+        if math.isfinite(value)
+    ]
+
+
+def _steps_per_epoch(runs: pd.DataFrame, run_id: str) -> int | None:
+    """Return the steps of an epoch of a run that evaluated between the ends of epochs; None for all other runs."""
+    run = runs[runs["run_id"] == run_id].iloc[0]
+    settings = run["other_hyper"] if isinstance(run["other_hyper"], str) else "{}"
+    if "eval_every" not in json.loads(settings) or not run.get("data/train_rows", math.nan) > 0:
+        return None
+    return math.ceil(float(run["data/train_rows"]) / int(run["batch_size"]))
+
+
+def confusion(results: Results, subjects: Sequence[Subject], shown: Shown, prefix: str) -> list[Item]:
+    """Return figures of the predictions over all seeds of each strategy; empty if no predictions are available.
+
+    Single-label tasks have confusion matrices, multi-label tasks have counts for each label, and regressions have
+    scatter plots.
+
+    Args:
+        results: The results that hold the runs.
+        subjects: The subjects of a block of the page.
+        shown: The limits of what is shown.
+        prefix: The beginning of the pictures' names.
+    """
+    items: list[Item] = []
+    for number, subject in enumerate(subjects[: shown.subjects], start=1):
+        figures = []
+        for place, strategy in enumerate(subject.strategies[: shown.strategies], start=1):
+            run_ids = subject.run_ids(strategy)[: shown.seeds]
+            name = f"{prefix}-{number}-{place}"
+            one = _predictions(results, run_ids, f"{subject.label} · {strategy}", name)
+            figures += [one] if one is not None else []
+        items += _arranged(figures, subject.label)
+    return [*items, *_left_out(subjects, shown)] if items else []
+
+
+def _arranged(figures: Sequence[Matrix | Table | Picture], label: str) -> list[Item]:
+    """Return a subject's figures grouped by kind, with tables and large matrices folded."""
+    small = [one for one in figures if isinstance(one, Matrix) and len(one.labels) <= LARGE]
+    large = [one for one in figures if isinstance(one, Matrix) and len(one.labels) > LARGE]
+    drawn = [one for one in figures if isinstance(one, Picture)]
+    tables = [one for one in figures if isinstance(one, Table)]
+    items: list[Item] = []
+    if small:
+        items.append(Matrices(small))
+    if drawn:
+        items.append(Gallery(drawn))
+    if tables:
+        items.append(Folded(f"{label}: counts per label", tables))
+    if large:
+        labels = several(len(large[0].labels), "label")
+        items.append(Folded(f"{label}: confusion matrix of {labels}", [Matrices(large)]))
+    return items
+
+
+def _left_out(subjects: Sequence[Subject], shown: Shown) -> list[Item]:
+    most = max((len(subject.strategies) for subject in subjects), default=0)
+    parts = []
+    if len(subjects) > shown.subjects:
+        parts.append(f"{shown.subjects} of {several(len(subjects), 'task and model', 'tasks and models')}")
+    if most > shown.strategies:
+        parts.append(f"at most {shown.strategies} of up to {most} strategies each")
+    text = f"Shown: {', '.join(parts)}. Use --task, --model and --strategy to choose others."
+    return [Paragraph(text, warning=True)] if parts else []
+
+
+def _predictions(results: Results, run_ids: Sequence[str], label: str, name: str) -> Matrix | Table | Picture | None:
+    import pandas as pd
+
+    tables, multilabel = [], _are_multilabel(results, run_ids)
+    for run_id in run_ids:
+        try:
+            table = read_predictions(results, run_id)
+            if multilabel:
+                table = table.assign(**{side: table[side].map(split_labels) for side in ("gold", "prediction")})
+        except (UnavailableError, ValueError):  # missing or damaged
+            continue
+        tables.append(table)
+    if not tables:
+        return None
+    caption = f"{label}, {'1 seed' if len(tables) == 1 else f'{len(tables)} seeds together'}"
+    everything = pd.concat(tables, ignore_index=True)
+    labels = [column.removeprefix("score_") for column in everything.columns if column.startswith("score_")]
+    if pd.api.types.is_float_dtype(everything["gold"]):
+        return _scatter(everything, name, caption)
+    if not multilabel:
+        pairs = Counter(zip(everything["gold"], everything["prediction"], strict=True))
+        return Matrix(caption, labels, [[pairs[gold, predicted] for predicted in labels] for gold in labels])
+    return _hits(everything, labels, caption)
+
+
+def _are_multilabel(results: Results, run_ids: Sequence[str]) -> bool:
+    """Return whether the runs belong to a task whose examples may have several labels."""
+    of_runs = results.frame[results.frame["run_id"].isin(list(run_ids))]
+    return JACCARD in of_runs.columns and bool(of_runs[JACCARD].notna().any())
+
+
+def _scatter(everything: pd.DataFrame, name: str, caption: str) -> Picture | None:
+    finite = everything[["gold", "prediction"]].astype("float64").dropna()
+    if finite.empty:
+        return None
+    thinned = finite.iloc[:: -(-len(finite) // SCATTERED)]
+    return predicted_against_gold(list(thinned.itertuples(index=False, name=None)), name=name, of=caption)
+
+
+def _hits(everything: pd.DataFrame, labels: Sequence[str], caption: str) -> Table:
+    both = list(zip(everything["gold"], everything["prediction"], strict=True))
+
+    def count(label: str) -> Row:
+        right = sum(label in g and label in p for g, p in both)
+        missed = sum(label in g and label not in p for g, p in both)
+        invented = sum(label not in g and label in p for g, p in both)
+        return Row(label, [Cell(str(right)), Cell(str(missed)), Cell(str(invented))])
+
+    columns = [Column("true positives"), Column("false negatives"), Column("false positives")]
+    return Table(caption, "label", columns, [RowGroup("", [count(label) for label in labels])])

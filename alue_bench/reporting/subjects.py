@@ -1,0 +1,99 @@
+"""The subjects of a page, each a task with a model under one set of conditions, and their arrangement in blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from alue_bench.reporting import comparison
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+APART = ("data_source", "hardware", "folds")
+"""The conditions that divide the page into blocks: no figure and no average mixes runs with different values."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A subject of the page: comparable strategies of one task and model, with their runs."""
+
+    compared: comparison.ComparisonBlock
+    runs: pd.DataFrame
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return self.compared.task
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self.compared.model
+
+    @property
+    def metric(self) -> str:
+        """The metric's name, such as f1_macro."""
+        return self.compared.metric.removeprefix("test/")
+
+    @property
+    def conditions(self) -> str:
+        """The conditions that distinguish the subject from others of its task and model within a block of the page."""
+        within = tuple(name for name in self.compared.differing if name not in APART)
+        return comparison.describe_conditions(replace(self.compared, differing=within))
+
+    @property
+    def label(self) -> str:
+        """The task, the model, and the conditions that distinguish the subject from others of the two."""
+        return " · ".join(said for said in (self.task, self.model, self.conditions) if said)
+
+    @property
+    def strategies(self) -> list[str]:
+        """The strategies' names, the baseline first."""
+        return [row.strategy for row in self.compared.rows]
+
+    def run_ids(self, strategy: str) -> Sequence[str]:
+        """Return the ids of a strategy's runs in the order of their seeds."""
+        return next(row.run_ids for row in self.compared.rows if row.strategy == strategy)
+
+
+@dataclass(frozen=True)
+class Comparable:
+    """A block of the page: all subjects of one data source, one kind of hardware and one number of folds."""
+
+    heading: str
+    """The data source, hardware and number of folds; empty if all runs of the page have the same."""
+    subjects: Sequence[Subject]
+
+    @property
+    def runs(self) -> pd.DataFrame:
+        """The runs of all subjects."""
+        import pandas as pd
+
+        return pd.concat([subject.runs for subject in self.subjects], ignore_index=True)
+
+
+def arrange(compared: comparison.Comparison, runs: pd.DataFrame) -> list[Comparable]:
+    """Return the subjects of a comparison in blocks, the block with the most runs first.
+
+    Args:
+        compared: The comparison.
+        runs: The frame of runs that were compared.
+    """
+    by_id = runs.set_index("run_id", drop=False)
+    blocks: dict[tuple[str, ...], list[Subject]] = {}
+    for block in compared.blocks:
+        ids = [run_id for row in block.rows for run_id in row.run_ids]
+        key = tuple(str(block.conditions[name] or "not recorded") for name in APART)
+        blocks.setdefault(key, []).append(Subject(block, by_id.loc[ids].reset_index(drop=True)))
+    ordered = sorted(blocks.items(), key=lambda item: -sum(len(subject.runs) for subject in item[1]))
+    return [
+        Comparable(_heading(key, subjects[0].compared.folds) if len(ordered) > 1 else "", subjects)
+        for key, subjects in ordered
+    ]
+
+
+def _heading(key: tuple[str, ...], folds: int) -> str:
+    source, hardware, _ = key
+    return " · ".join([f"{source} data", hardware, *([f"{folds} folds"] if folds else [])])

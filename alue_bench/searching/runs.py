@@ -1,0 +1,150 @@
+"""The connection between a search and the runs of a plan: candidates from planned runs, runs for steps, scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from alue_bench.contract.cells import Cell, cell_of
+from alue_bench.contract.errors import UnavailableError, UsageError
+from alue_bench.contract.spec import RunSpec
+from alue_bench.contract.task import Labels, TargetKind
+from alue_bench.cost.flops import forecast_flops
+from alue_bench.evaluation.additive import additive
+from alue_bench.evaluation.metrics import metrics
+from alue_bench.evaluation.predictions import targets_of
+from alue_bench.planning.build import PlannedRun
+from alue_bench.planning.request import LARGEST_SEED
+from alue_bench.searching.candidates import Candidate
+from alue_bench.searching.observations import Evaluation, defined, left_out_by_sums, left_out_scores
+from alue_bench.searching.policy import Step
+from alue_bench.tracking.recording import LOW_FIDELITY
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHORT_PART = 3
+"""The divisor of the epochs of low-fidelity runs, which have a third of the epochs, and at least one."""
+
+
+@dataclass(frozen=True)
+class SearchGrid:
+    """The candidates of one task and model, with their planned runs."""
+
+    candidates: tuple[Candidate, ...]
+    """The candidates, full fine-tuning first."""
+    runs: dict[str, PlannedRun]
+    """The planned run of each candidate with the first seed, by the candidate's name."""
+    layers: int
+    """The model's number of layers."""
+    full_flops: float
+    """The FLOPs of one full fine-tuning."""
+    short_epochs: int | None
+    """The epochs of low-fidelity runs; None if runs have only one epoch, so that none can be shorter."""
+
+    @property
+    def cost(self) -> float:
+        """The cost of running every candidate once, in units of one full fine-tuning."""
+        return sum(candidate.cost for candidate in self.candidates)
+
+    def run_of(self, step: Step) -> PlannedRun:
+        """Return the run of a step.
+
+        Raises:
+            UsageError: The step's seed would be above the largest one.
+        """
+        run = self.runs[step.candidate.name]
+        seed = run.spec.seed + step.replicate
+        if seed > LARGEST_SEED:
+            raise UsageError(f"seeds count up from --seed {run.spec.seed}, and there is none above {LARGEST_SEED}")
+        spec = replace(run.spec, seed=seed, init_seed=seed, data_seed=seed)
+        if not step.short:
+            return replace(run, spec=spec)
+        return _with_epochs(replace(run, spec=spec, tags={**run.tags, LOW_FIDELITY: "yes"}), self.short_epochs)
+
+
+def grid_of(runs: Sequence[PlannedRun]) -> SearchGrid:
+    """Return the candidates of a grid.
+
+    Cells that freeze the same parts are one candidate. For example, all cells that freeze every layer train only the
+    head.
+
+    Args:
+        runs: The planned runs of the grid's cells for one task, model and seed.
+
+    Raises:
+        UsageError: There is nothing to search, since no run trains everything, or no other run is planned.
+    """
+    distinct: dict[object, PlannedRun] = {}
+    for run in runs:
+        known = distinct.get(run.spec.freeze_plan)
+        if known is None or _written_simpler(run.spec, known.spec):
+            distinct[run.spec.freeze_plan] = run
+    chosen = list(distinct.values())
+    full = next((run for run in chosen if not run.spec.freeze_plan.frozen_layers), None)
+    if full is None or len(chosen) < 2:
+        raise UsageError("--grid leaves nothing to search: it must have cells besides full fine-tuning")
+    chosen.sort(key=lambda run: run is not full)
+    epochs = full.spec.hyper.epochs
+    short = max(1, epochs // SHORT_PART) if epochs > 1 else None
+    costs = forecast_flops(chosen)
+    short_costs = forecast_flops([_with_epochs(run, short) for run in chosen])
+    candidates = tuple(
+        Candidate(run.spec.strategy, *_cell(run.spec), cost / costs[0], short_cost / costs[0])
+        for run, cost, short_cost in zip(chosen, costs, short_costs, strict=True)
+    )
+    return SearchGrid(
+        candidates,
+        {run.spec.strategy: run for run in chosen},
+        full.spec.freeze_plan.shape.layers,
+        costs[0],
+        short,
+    )
+
+
+def _cell(spec: RunSpec) -> Cell:
+    cell = cell_of(spec.strategy)
+    assert cell is not None, f"{spec.strategy} is not a cell of a grid"
+    return cell
+
+
+def _written_simpler(spec: RunSpec, than: RunSpec) -> bool:
+    return (len(spec.strategy), spec.strategy) < (len(than.strategy), than.strategy)
+
+
+def _with_epochs(run: PlannedRun, epochs: int | None) -> PlannedRun:
+    if epochs is None:
+        return run
+    hyper = replace(run.spec.hyper, epochs=epochs)
+    return replace(run, spec=replace(run.spec, hyper=hyper), hyper=replace(run.hyper, values=hyper))
+
+
+def evaluation_of(step: Step, table: pd.DataFrame, labels: Labels, primary: str, recorded: float) -> Evaluation:
+    """Compute a run's score, and the scores without each group of examples, from its predictions.
+
+    Args:
+        step: The step of the run.
+        table: The run's predictions, as `tracking.reading` reads them.
+        labels: The label space of the task.
+        primary: The name of the primary metric.
+        recorded: The score that the run recorded.
+
+    Raises:
+        UnavailableError: The predictions give another score than the recorded one, so that they are not this run's.
+    """
+    targets = targets_of(table, multilabel=labels.kind is TargetKind.MULTILABEL)
+    gold, predicted = targets.gold, targets.predicted
+    again = metrics(gold, predicted, labels)[primary]
+    if not math.isclose(defined(again), defined(recorded), rel_tol=1e-4, abs_tol=1e-6):
+        raise UnavailableError(
+            f"the recorded predictions of {step.candidate.name} do not belong to its run: their {primary} is "
+            f"{again:.6f}, but the run recorded {recorded:.6f}; repeat it with --rerun"
+        )
+    sums = additive(primary, gold, predicted, labels)
+    if sums is not None:
+        left_out = left_out_by_sums(sums.parts, sums.value)
+    else:
+        left_out = left_out_scores(len(gold), lambda kept: metrics(gold[kept], predicted[kept], labels)[primary])
+    return Evaluation(step.candidate.name, step.replicate, defined(again), left_out, step.short)

@@ -1,0 +1,130 @@
+"""A model of the losses of all candidates from the scores of some: a Gaussian process over (bottom, top).
+
+The score of a setting is modelled as a smooth function of the numbers of layers that are frozen at either end, plus the
+noise of seeds. Low-fidelity runs (those with fewer epochs) observe the same function plus a constant and a smooth bias
+(Kennedy & O'Hagan 2000). Three hyper-parameters are unknown: the function's standard deviation, its length scale, and
+the size of the low-fidelity runs' bias. The model marginalises over a few values of each, weighted by the likelihood of
+the scores (Rasmussen & Williams 2006, chapters 2 and 5). The most likely values alone would trust low-fidelity runs
+before they have been compared with a whole run, although models with many frozen layers may not have begun to learn
+after few epochs.
+
+One assumption is added beyond smoothness: freezing more does not improve the score. A candidate's probability to be
+within the tolerance is therefore at most that of every candidate that freezes less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from alue_bench.searching.candidates import Candidate
+from alue_bench.searching.observations import Evaluation
+
+SPREADS = (0.02, 0.05, 0.1, 0.2, 0.4)
+"""The possible standard deviations of the function over the grid, as shares of full fine-tuning's score."""
+REACHES = (0.2, 0.4, 0.8)
+"""The possible length scales of the function, as shares of the number of layers."""
+EMBEDDINGS = 0.5
+"""The distance in layers that freezing the embeddings adds, which happens with the first frozen layer."""
+OF_SHORT = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""The possible standard deviations of the low-fidelity runs' bias, as multiples of the function's."""
+CONSTANT = 2.0
+"""The prior standard deviation of the mean, as a multiple of the score: so large that the mean is free."""
+
+
+@dataclass(frozen=True)
+class Surface:
+    """The distribution of each candidate's loss against the first one: a mixture over k values of hyper-parameters."""
+
+    weights: np.ndarray[Any, Any]
+    """The weights `[k]` of the hyper-parameters' values, with the sum 1."""
+    means: np.ndarray[Any, Any]
+    """The means `[k, n]` of the n candidates' losses."""
+    sds: np.ndarray[Any, Any]
+    """The standard deviations `[k, n]` of the losses."""
+
+    @property
+    def mean(self) -> np.ndarray[Any, Any]:
+        """The means `[n]` of the losses over the whole mixture."""
+        return np.asarray(self.weights @ self.means)
+
+    @property
+    def sd(self) -> np.ndarray[Any, Any]:
+        """The standard deviations `[n]` of the losses over the whole mixture."""
+        squares = self.weights @ (np.square(self.sds) + np.square(self.means))
+        return np.asarray(np.sqrt(np.maximum(squares - np.square(self.mean), 0.0)))
+
+    def likely_within(self, candidates: Sequence[Candidate], tolerance: float) -> np.ndarray[Any, Any]:
+        """Return the probabilities that candidates lose no more than the tolerance.
+
+        Args:
+            candidates: The candidates, in the order of the fit.
+            tolerance: The loss in units of the score.
+
+        Returns:
+            The probabilities `[n]`, made monotone in the numbers of frozen layers.
+        """
+        from scipy.stats import norm
+
+        own = self.weights @ norm.cdf((tolerance - self.means) / np.maximum(self.sds, 1e-12))
+        bottoms, tops = (np.array([getattr(c, part) for c in candidates]) for part in ("bottom", "top"))
+        freezes_less = (bottoms[None, :] <= bottoms[:, None]) & (tops[None, :] <= tops[:, None])  # [n, n]
+        return np.asarray(np.where(freezes_less, own[None, :], 1.0).min(axis=1))
+
+
+def fit(
+    candidates: Sequence[Candidate],
+    layers: int,
+    evaluations: Sequence[Evaluation],
+    *,
+    scale: float,
+    noise_variance: float,
+) -> Surface:
+    """Fit the model to scores.
+
+    Args:
+        candidates: The n candidates, full fine-tuning first.
+        layers: The model's number of layers.
+        evaluations: The scores of runs, including low-fidelity ones.
+        scale: Full fine-tuning's score, or a guess of it.
+        noise_variance: The variance of one run's score over seeds.
+    """
+    points = np.array([_place(c) for c in candidates]) / layers  # [n, 2]
+    index = {c.name: i for i, c in enumerate(candidates)}
+    where = np.array([index[e.candidate] for e in evaluations])
+    short = np.array([e.short for e in evaluations])
+    scores = np.array([e.score for e in evaluations])
+    scores = scores - np.where(short, _middle(scores[short]), _middle(scores[~short]))
+    distances = np.square(points[:, None, :] - points[None, :, :]).sum(-1)  # [n, n]
+    both_short = short[:, None] & short[None, :]
+    # Whole and low-fidelity runs have separate means.
+    means_apart = (short[:, None] == short[None, :]) * (CONSTANT * scale) ** 2
+    noise = (noise_variance + (1e-4 * scale) ** 2) * np.eye(len(scores))
+    likelihoods, means, sds = [], [], []
+    for spread, reach in product(SPREADS, REACHES):
+        kernel = (spread * scale) ** 2 * np.exp(-distances / (2 * reach**2))
+        seen = kernel[np.ix_(where, where)]
+        # The loss is a difference of two values of the function, in which a constant mean cancels.
+        with_losses = kernel[where][:, [0]] - kernel[where]  # [seen, n]
+        unseen = kernel[0, 0] + np.diag(kernel) - 2 * kernel[0]
+        for of_short in OF_SHORT if short.any() else OF_SHORT[:1]:
+            factor = np.linalg.cholesky(seen + both_short * of_short**2 * seen + means_apart + noise)
+            weights = np.linalg.solve(factor, scores)
+            likelihoods.append(-0.5 * weights @ weights - np.log(np.diag(factor)).sum())
+            difference = np.linalg.solve(factor, with_losses)
+            means.append(difference.T @ weights)
+            sds.append(np.sqrt(np.maximum(unseen - np.square(difference).sum(0), 0.0)))
+    likely = np.exp(np.array(likelihoods) - max(likelihoods))
+    return Surface(likely / likely.sum(), np.array(means), np.array(sds))
+
+
+def _place(candidate: Candidate) -> tuple[float, float]:
+    return candidate.bottom + EMBEDDINGS * (candidate.bottom > 0), candidate.top
+
+
+def _middle(values: Any) -> float:
+    return float(values.mean()) if len(values) else 0.0

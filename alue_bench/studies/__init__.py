@@ -1,0 +1,1 @@
+"""Studies: the questions that `run`, `sweep` and `search` answer, from options and study files to results."""

@@ -1,0 +1,112 @@
+"""Study files: the options of `run`, `sweep` or `search`, written down once and shared, found by path or by name.
+
+    title = "Dialects, five seeds"
+    task = ["mdd", "oold"]
+    model = "mini"
+    strategy = ["full", "bottom3top4"]
+    seeds = 5
+    epochs = 3
+
+Every key but `title` and `command` is an option of the command, with `_` for `-`. An option on the command line wins
+over the file. Plugins ship studies by the hook `alue_bench_studies`; such a one is known by its file's name.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from alue_bench.contract.errors import UsageError
+from alue_bench.contract.formats import shown
+from alue_bench.contract.registry import Registry
+from alue_bench.studies.options import COMMANDS, study_options
+
+ABOUT = ("title", "command")
+"""The keys of a study that are no options."""
+
+
+def study_keys() -> tuple[str, ...]:
+    """Return the keys that a study file may hold."""
+    return (*study_options(), *ABOUT)
+
+
+EXPLICIT = "study:"
+"""The prefix of a name that means a study that a plugin ships, whatever files there are."""
+
+
+def find_study(given: str, registry: Registry) -> Path:
+    """Return the file that `--config` means: a path, or the name of a study that a plugin ships.
+
+    Raises UsageError if it is neither or could be both.
+    """
+    if given.startswith(EXPLICIT):
+        return registry.study(given.removeprefix(EXPLICIT))
+    path = Path(given)
+    is_name = given in registry.studies
+    if is_name and path.is_file():
+        raise UsageError(
+            f"--config {given} is the name of a study and of a file in this folder; write ./{given} for the file, "
+            f"{EXPLICIT}{given} for the study"
+        )
+    if is_name:
+        return registry.studies[given].value
+    if path.suffix == ".toml" or path.name != given or path.exists():
+        return path
+    try:
+        return registry.study(given)
+    except UsageError as error:
+        raise UsageError(f"--config: {error}, or give the path of a study file of your own") from None
+
+
+def read_study(path: Path) -> dict[str, Any]:
+    """Return the keys that a study file gives, checked.
+
+    Args:
+        path: the TOML file.
+
+    Returns:
+        Values by key; what takes a list is one, also where the file gives a single value.
+
+    Raises:
+        UsageError: the file cannot be read, a key is unknown, or a value has the wrong type or is out of its bounds;
+            names file, line and key.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config: {path} cannot be read: {error}") from error
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r"at line (\d+)", str(error))
+        raise UsageError(f"{path}:{line.group(1) if line else 1}: not valid TOML: {error}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; brackets within brackets
+        raise UsageError(f"{path}: cannot be read as TOML: {error}") from error
+    options = study_options()
+    for key, value in content.items():
+        if problem := _problem(key, value):
+            raise UsageError(f"{path}:{_line_of(key, text)}: {problem}")
+    return {
+        key: [value] if key in options and options[key].many and not isinstance(value, list) else value
+        for key, value in content.items()
+    }
+
+
+def _problem(key: str, value: object) -> str | None:
+    """Return what is wrong with a key of a study or with its value; None if nothing is."""
+    if key in ABOUT:
+        wanted = " or ".join(COMMANDS) if key == "command" else "a text"
+        fits = value in COMMANDS if key == "command" else isinstance(value, str)
+        return None if fits else f"{key} is {shown(repr(value), quote=False)}; it must be {wanted}"
+    if key not in study_options():
+        return f"unknown key {shown(key)}; known are {', '.join(study_keys())}"
+    problem = study_options()[key].problem(value)
+    return f"{key} {problem}" if problem else None
+
+
+def _line_of(key: str, text: str) -> int:
+    """Return the number of the line that gives a key, from 1."""
+    where = re.search(rf"^\s*\[*{re.escape(key)}\b", text, flags=re.MULTILINE)
+    return text.count("\n", 0, where.start()) + 1 if where else 1

@@ -1,0 +1,336 @@
+"""The execution of plans for `run`, `sweep` or `search`, from the opened store to the finished parent run.
+
+    invocation = Invocation(study, streams)
+    with invocation:                                        the store is open; runs that died are marked
+        invocation.start_parent(plan, name="...")           holds the plan and the aggregates
+        execution = invocation.execute(plan, progress)      never raises for a failed run or Ctrl-C
+        document = invocation.document(execution)
+        ending = invocation.finish(document, execution)     what is left to say
+
+Several plans may be executed one after the other below one parent run. Whatever ends the block before its end, such as
+Ctrl-C between two plans, leaves no run open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from alue_bench.contract.errors import UsageError
+from alue_bench.contract.executor import Resources
+from alue_bench.data.location import check_cache_folder
+from alue_bench.executors.choice import chosen_executor
+from alue_bench.executors.local import execute_plan
+from alue_bench.executors.outcome import Interrupted, Observer, Outcome, aggregate, result_document
+from alue_bench.executors.scheduler import Workers, execute_with
+from alue_bench.measure.best_effort import best_effort
+from alue_bench.messages.redaction import redact
+from alue_bench.messages.suggestion import command_line
+from alue_bench.planning.build import Plan
+from alue_bench.studies.settings import Study
+from alue_bench.tracking.connection import connect, public, tracking_uri, where_options
+from alue_bench.tracking.recording import Recorder
+from alue_bench.tracking.spool import Sent
+from alue_bench.views.console import PlainConsole
+from alue_bench.views.streams import Streams
+
+if TYPE_CHECKING:
+    from alue_bench.deployment.keeping import Settled
+
+
+class Progress(Observer, AbstractContextManager[Any], Protocol):
+    """An observer that shows the progress of a plan while it is entered."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """The place where runs are recorded."""
+
+    uri: str
+    """The address of the tracking store."""
+    experiment: str
+    """The MLflow experiment."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """The outcome of a plan."""
+
+    plan: Plan
+    outcomes: list[Outcome]
+    stop: Interrupted | None = None
+    """The interruption, where the user stopped the plan."""
+
+    @property
+    def failed(self) -> bool:
+        """A flag: a run failed."""
+        return any(outcome.status == "failed" for outcome in self.outcomes)
+
+    @property
+    def status(self) -> str:
+        """The status of the parent run, in MLflow's words."""
+        return "KILLED" if self.stop else "FAILED" if self.failed else "FINISHED"
+
+    @property
+    def left(self) -> int:
+        """The number of runs that were not begun or not ended."""
+        return len(self.plan.runs) - len(self.outcomes)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The end of a study: where its runs are recorded, and what is left to say."""
+
+    place: Place
+    parent_id: str | None
+    """The id of the run that holds the plan; None for a single run."""
+    kept: tuple[str, ...] = ()
+    """A sentence on each model that was kept."""
+    remarks: tuple[str, ...] = ()
+    """The remarks on results that the store did not accept."""
+
+
+class Invocation:
+    """An execution of plans that records their runs in a store."""
+
+    def __init__(self, study: Study, streams: Streams) -> None:
+        """Choose store and executor by the settings. Raise UsageError if they make no sense."""
+        self.study, self.streams = study, streams
+        self._options = study.execution
+        self.place = Place(tracking_uri(self._options.tracking_uri), self._options.experiment)
+        self._executor = chosen_executor(
+            self._options.executor, self._options.jobs, self._options.gpus_per_run, study.registry
+        )
+        self._workers: Workers | None = None
+        self._keeps_workers = False
+        self._recorder: Recorder | None = None
+        if self._options.register is not None and self._options.keep is None:
+            raise UsageError("--register registers kept models; say --keep best too")
+        self._settled: Settled | None = None
+        self._recorded: list[str] = []
+        """The ids of the runs whose results the parent run holds."""
+
+    @property
+    def recorder(self) -> Recorder:
+        """The recorder of the opened store."""
+        if self._recorder is None:
+            raise RuntimeError("the store is not open yet")
+        return self._recorder
+
+    @property
+    def uses_workers(self) -> bool:
+        """A flag: several runs may be executed at once."""
+        return self._executor is not None
+
+    @contextmanager
+    def keeping_workers(self) -> Iterator[None]:
+        """Keep the workers of one plan for the next one inside the block: starting them takes seconds."""
+        self._keeps_workers = True
+        try:
+            yield
+        finally:
+            self._keeps_workers = False
+            if self._workers is not None:
+                self._workers.dismiss()
+
+    def check(self, plan: Plan) -> None:
+        """Raise UsageError if there is nothing to run."""
+        if not plan.runs:
+            reasons = "; ".join(dict.fromkeys(skipped.reason for skipped in plan.skipped))
+            raise UsageError(f"nothing to run: {reasons or 'no combination of task, model and strategy is possible'}")
+
+    def __enter__(self) -> Self:
+        """Open the store, or create it; close what an earlier invocation left open in it."""
+        check_cache_folder()
+        talk = self.streams.talk
+        self._recorder = Recorder(
+            connect(self.place.uri, self.place.experiment),
+            keep=self._options.keep,
+            on_problem=lambda message: talk.print(message, style="yellow"),
+        )
+        report_sent(self._recorder.send_spooled(), talk)
+        closed = self._recorder.close_interrupted()
+        if closed:
+            talk.print(
+                f"{closed} runs of an earlier invocation were interrupted; they are marked KILLED and done again"
+            )
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *others: object) -> None:
+        """Leave no run open where the block ends by an exception."""
+        if kind is not None:
+            self.recorder.abandon()
+
+    def start_parent(self, plan: Plan, *, name: str, tags: Mapping[str, str] | None = None) -> str:
+        """Start the run that holds the plan and, later, its results; runs executed from now on are its children.
+
+        Returns:
+            The id of the parent run.
+        """
+        sources = ",".join(sorted({run.spec.data.source for run in plan.runs}))
+        return self.recorder.start_parent(
+            self.planned_document(plan), name=name, tags={"data.source": sources, **(tags or {})}
+        )
+
+    def execute(self, plan: Plan, progress: Progress, *, rerun: bool = False) -> Execution:
+        """Execute the runs of a plan that are not finished.
+
+        Args:
+            plan: the plan.
+            progress: what follows it.
+            rerun: whether finished runs are done again; the settings may say so too.
+
+        Returns:
+            The outcomes. Ctrl-C and SIGTERM end the plan cleanly, and the result says so.
+        """
+        rerun, fail_fast = rerun or self._options.rerun, self._options.fail_fast
+        common = (plan, self.recorder, self.study.registry, progress)
+        try:
+            with progress:
+                if self._executor is None:
+                    outcomes = execute_plan(*common, rerun=rerun, fail_fast=fail_fast)
+                else:
+                    self._workers = self._workers or Workers(self._executor, self._allowed(plan.runs[0].spec.device))
+                    outcomes = execute_with(
+                        self._workers, *common, rerun=rerun, fail_fast=fail_fast, keep_workers=self._keeps_workers
+                    )
+        except Interrupted as stop:
+            return Execution(plan, stop.outcomes, stop)
+        return Execution(plan, outcomes)
+
+    def _allowed(self, device: str) -> Resources:
+        """Return what workers may use, by the settings."""
+        return Resources(device=device, jobs=self._options.jobs, gpus_per_run=self._options.gpus_per_run)
+
+    def add_to_parent(self, folder: Path, *, into: str) -> None:
+        """Add a folder's files to the artifacts of the parent run, if there is one."""
+        self.recorder.add_to_parent(folder, into=into)
+
+    def finish_parent(
+        self, document: Mapping[str, Any], execution: Execution, metrics: Mapping[str, float] | None = None
+    ) -> None:
+        """Close the parent run, if there is one, with the results, their aggregates and `metrics`."""
+        self._recorded = [outcome.run_id for outcome in execution.outcomes if outcome.run_id]
+        plan_metrics = {**aggregate(execution.outcomes), **(metrics or {})}
+        self.recorder.finish_parent(document, plan_metrics, status=execution.status)
+
+    def settle_kept(self, outcomes: Sequence[Outcome]) -> None:
+        """Decide which models stay that the runs of this call kept, and register them; `kept_sentences` tells of them.
+
+        Args:
+            outcomes: The outcomes of all runs, without those of a search's short runs.
+        """
+        if self._options.keep is None:
+            return
+        from alue_bench.deployment.keeping import Candidate, settle
+
+        candidates = [
+            Candidate(outcome.run_id, outcome.spec, outcome.metrics, outcome.status == "reused")
+            for outcome in outcomes
+            if outcome.status != "failed"
+        ]
+        self._settled = best_effort(
+            "the list of kept models",
+            lambda: settle(self.recorder, candidates, self._options.register),
+            self.streams.warn,
+        )
+
+    def finish(
+        self, document: Mapping[str, Any], execution: Execution, metrics: Mapping[str, float] | None = None
+    ) -> Ending:
+        """Close the parent run, and keep the report of the plan's runs with it.
+
+        Args:
+            document: The results, which the parent run holds.
+            execution: The outcome of the plan.
+            metrics: Further metrics of the parent run, besides the aggregates.
+
+        Returns:
+            What is left to say.
+        """
+        self.finish_parent(document, execution, metrics)
+        remarks = self.remarks()
+        if not execution.stop and not remarks:
+            self.keep_page()
+        return Ending(self.place, self.recorder.parent_id, self.kept_sentences(), remarks)
+
+    def kept_sentences(self) -> tuple[str, ...]:
+        """Return a sentence on each model that was kept, with the command that predicts with it."""
+        if self._settled is None:
+            return ()
+        from alue_bench.deployment.keeping import sentences_of
+
+        return tuple(sentences_of(self._settled, where_options(self.place.uri, self.place.experiment)))
+
+    def document(self, execution: Execution) -> dict[str, Any]:
+        """Return the document of `--json` and of the parent run."""
+        document = result_document(
+            execution.outcomes, execution.plan, experiment=self.place.experiment, tracking_uri=public(self.place.uri)
+        )
+        return document | ({"kept": self._settled.as_documents()} if self._settled is not None else {})
+
+    def planned_document(self, plan: Plan) -> dict[str, Any]:
+        """Return the document of a plan that has not begun."""
+        document = result_document([], plan, experiment=self.place.experiment, tracking_uri=public(self.place.uri))
+        document["planned"] = [planned.spec.as_dict() for planned in plan.runs]
+        return document
+
+    def keep_page(self) -> None:
+        """Keep the report of the plan's runs with the parent run. A failure is reported and changes no result."""
+        parent_id = self.recorder.parent_id
+        if parent_id is None:
+            return
+        from alue_bench.reporting.parent_page import log_parent_page
+
+        try:
+            log_parent_page(self.recorder.connection, parent_id, self._recorded)
+        except Exception as error:
+            cause = next(iter(str(error).splitlines()), "")
+            where = where_options(self.place.uri, self.place.experiment)
+            self.streams.talk.print(
+                f"warning: no report was kept with the plan's run ({type(error).__name__}: {redact(cause)}); "
+                f"{command_line('report', options={'parent': parent_id, **where})} writes one",
+                style="yellow",
+            )
+
+    def remarks(self) -> tuple[str, ...]:
+        """Return what the store has not accepted, and what to do about it."""
+        sync = command_line("sync", options=where_options(self.place.uri))
+        spool = self.recorder.spool
+        entries = spool.entries()
+        kept = sum(not entry.artifacts_only for entry in entries)
+        sentences = []
+        if kept:
+            sentences.append(
+                f"The tracking store did not accept {kept} results. They are kept in {spool.folder} and are written to "
+                f"the store by the next run, or by: {sync}"
+            )
+        if len(entries) > kept:
+            sentences.append(
+                f"The artifacts of {len(entries) - kept} runs (predictions, figures, the report) could not be written "
+                f"to this experiment's artifact location. They are kept in {spool.folder} and are written there by the "
+                f"next run, or by: {sync}"
+            )
+        return tuple(sentences)
+
+
+def report_sent(sent: Sequence[Sent], talk: PlainConsole) -> None:
+    """Say what became of the results that the store could not take before."""
+    results = sum(one.how != "refused" and not one.entry.artifacts_only for one in sent)
+    artifacts = sum(one.how == "written" and one.entry.artifacts_only for one in sent)
+    if results:
+        talk.print(f"{results} results that were kept on this machine are in the tracking store now")
+    if artifacts:
+        talk.print(f"the artifacts of {artifacts} runs that were kept on this machine are with their runs now")
+    for one in sent:
+        name = one.entry.opening.name
+        said = [f"{name}: {problem}" for problem in one.problems]
+        if one.how == "refused":
+            said.append(f"{name}, kept in {one.entry.folder}, was rejected by the tracking store: {one.why}")
+        if one.how == "without artifacts":
+            said.append(f"{name}: its artifacts, kept in {one.entry.folder}, cannot be written to {one.why}")
+        for sentence in said:
+            talk.print(sentence, style="yellow")

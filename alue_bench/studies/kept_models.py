@@ -1,0 +1,76 @@
+"""The trained models of the runs that a study returns."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alue_bench.contract.errors import UnavailableError, UsageError
+from alue_bench.executors.outcome import Outcome
+from alue_bench.studies.invocation import Place
+
+if TYPE_CHECKING:
+    from alue_bench.deployment.kept_model import KeptModel
+    from alue_bench.tracking.connection import Connection
+
+
+def model_of(place: Place, outcome: Outcome) -> KeptModel:
+    """Return the trained model of a run.
+
+    If the run did not keep it, it is trained again, and kept if the test predictions equal the recorded ones.
+
+    Raises:
+        UnavailableError: The store does not answer, or training again gives other predictions.
+    """
+    from alue_bench.deployment.kept_model import KeptModel
+
+    return KeptModel(_folder(place, outcome))
+
+
+def save(place: Place, outcome: Outcome, folder: Path) -> Path:
+    """Write the trained model of a run into a new folder, and return the folder.
+
+    Raises:
+        UsageError: The folder exists.
+        UnavailableError: As in `model_of`, or the folder cannot be written.
+    """
+    if folder.exists():
+        raise UsageError(f"{folder} exists; name a new folder, so that nothing is overwritten")
+    source = _folder(place, outcome)
+    try:
+        shutil.copytree(source, folder)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise UnavailableError(f"{folder} cannot be written: {error.strerror}; name another folder") from error
+    return folder
+
+
+def _folder(place: Place, outcome: Outcome) -> Path:
+    """Return the folder of a run's kept model on this machine; keep the model first if the run has not."""
+    from alue_bench.deployment.logged_models import folder_of, model_of_run
+    from alue_bench.tracking.connection import open_store
+
+    connection = open_store(place.uri, place.experiment)
+    if model_of_run(connection, outcome.run_id) is None:
+        _keep(connection, outcome)
+    return folder_of(outcome.run_id, place.uri)
+
+
+def _keep(connection: Connection, outcome: Outcome) -> None:
+    """Train a run again and keep its model."""
+    from alue_bench.deployment.keeping import log_run_model
+    from alue_bench.deployment.model_folder import write_model_folder
+    from alue_bench.deployment.repeating import recorded_run, train_again
+    from alue_bench.tracking.recording import Recorder
+    from alue_bench.tracking.scratch import written_aside
+
+    finished = train_again(recorded_run(connection, outcome.run_id), outcome.planned)
+
+    def write(folder: Path) -> None:
+        write_model_folder(folder, finished)
+
+    with ExitStack() as stack:
+        written, _ = written_aside(stack, write)
+        log_run_model(Recorder(connection), written, finished)

@@ -1,0 +1,260 @@
+"""The options of `run`, `sweep` and `search`.
+
+They are those of a few dataclasses: `PlanRequest`, `HyperParameters`, and those below. The command line
+(`cli/arguments.py`), the keys of study files (`files.py`) and the keyword arguments of the functions in Python
+(`api/calls.py`) are derived from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Literal
+
+from alue_bench.contract.options import CheckedOptions, Group, Option, option, options_of
+from alue_bench.contract.spec import HyperParameters
+from alue_bench.data.file_task.options import FileOptions
+from alue_bench.planning.grid import DEFAULT_TOLERANCE, SETTINGS
+from alue_bench.planning.recipes import RECIPES
+from alue_bench.planning.request import DEFAULT_SEED, LARGEST_SEED, PlanRequest
+from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
+
+AXES = [f"{name.replace('_', '-')}=" for name in SETTINGS]
+"""The axes of a grid that are hyper-parameters, as --grid takes them."""
+MOST_SEEDS = 10_000
+"""The largest number for --seeds: more is a slip of the finger, and its plan alone would fill the memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions(CheckedOptions):
+    """The options that `sweep` has in addition to those of `run`, or declares anew."""
+
+    grid: tuple[str, ...] = option(
+        (),
+        short="-g",
+        help="Settings to run: bottom-top for every pair of frozen bottom and top layers, or axes with ranges, steps "
+        "and lists, such as bottom=0..12/3,top=0..4. Further axes: strategy=, "
+        f"{', '.join(AXES)}, seed=. Repeatable. "
+        "Default: bottom-top.",
+        group=Group.QUESTION,
+    )
+    tolerance: str = option(
+        f"{DEFAULT_TOLERANCE:.0%}",
+        help=f"Largest accepted loss of score relative to full fine-tuning. Default: {DEFAULT_TOLERANCE:.0%}.",
+        group=Group.QUESTION,
+    )
+    strategy: tuple[str, ...] = option(
+        (), short="-s", help="Strategy to run in addition to the grid; repeatable.", group=Group.QUESTION
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(CheckedOptions):
+    """The options that `search` has in addition to those of `run`, or declares anew."""
+
+    tolerance: str = option(
+        f"{DEFAULT_TOLERANCE:.0%}",
+        help="Accepted loss of score: relative to full fine-tuning (1%), or absolute (0.01). "
+        f"Default: {DEFAULT_TOLERANCE:.0%}.",
+        group=Group.QUESTION,
+    )
+    margin: str = option(
+        "2%",
+        help="Margin beyond the tolerance for the upper bound of the loss. A smaller margin needs more seeds. "
+        "Default: 2%.",
+        group=Group.QUESTION,
+    )
+    level: float = option(
+        0.1,
+        help="Highest accepted probability of returning a setting that loses more than tolerance + margin. "
+        "Default: 0.1.",
+        group=Group.QUESTION,
+        above=0,
+        below=0.5,
+        remark="such as 0.1",
+    )
+    budget: str = option(
+        "25%",
+        help="Largest cost of the search, as a share of running every cell once. Default: 25%.",
+        group=Group.QUESTION,
+    )
+    grid: tuple[str, ...] = option(
+        (),
+        short="-g",
+        help="Settings to search: bottom-top for every pair of frozen bottom and top layers, or ranges such as "
+        "bottom=0..9,top=0..4; see alue-bench sweep. Default: bottom-top.",
+        group=Group.QUESTION,
+    )
+    short_runs: bool = option(
+        True,
+        can_be_denied=True,
+        help="Begin with low-fidelity runs: a few settings with a third of the epochs. Default: yes.",
+        group=Group.QUESTION,
+    )
+    seed: int = option(
+        DEFAULT_SEED,
+        help=f"First seed; further seeds count up from it. Default: {DEFAULT_SEED}.",
+        group=Group.QUESTION,
+        at_least=0,
+        at_most=LARGEST_SEED,
+    )
+    folds: int | None = option(
+        None,
+        help="Not for a search, which compares settings on the same dev rows: each fold has others. Use "
+        "alue-bench sweep.",
+        group=Group.DATA,
+    )
+    dry_run: bool = option(
+        False,
+        in_studies=False,
+        help="Show the settings to search and the largest cost in FLOPs and time on this machine, and stop.",
+        group=Group.EXECUTION,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PresetOptions(CheckedOptions):
+    """Hyper-parameters that belong together, by name."""
+
+    recipe: str | None = option(
+        None,
+        help=f"Published hyper-parameters: {', '.join(RECIPES)} (see alue-bench list recipes). Other options "
+        "override them.",
+        group=Group.TRAINING,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShorthandOptions(CheckedOptions):
+    """Options that stand for others."""
+
+    seeds: int | None = option(
+        None,
+        help=f"Number of seeds to run: {DEFAULT_SEED}, {DEFAULT_SEED + 1}, …",
+        group=Group.QUESTION,
+        at_least=1,
+        at_most=MOST_SEEDS,
+    )
+    config: str | None = option(
+        None,
+        short="-c",
+        in_studies=False,
+        help="Study: a TOML file with any of these options, or the name of a built-in study (see alue-bench list "
+        "studies). Options on the command line override it.",
+        group=Group.QUESTION,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionOptions(CheckedOptions):
+    """The options that say where runs are executed, and where results are recorded."""
+
+    experiment: str = option(
+        DEFAULT_EXPERIMENT, help=f"MLflow experiment. Default: {DEFAULT_EXPERIMENT}.", group=Group.RESULTS
+    )
+    tracking_uri: str | None = option(
+        None,
+        help="MLflow tracking store. Default: MLFLOW_TRACKING_URI, else a sqlite file under mlruns/.",
+        group=Group.RESULTS,
+    )
+    keep: Literal["best", "all"] | None = option(
+        None,
+        help="Keep trained models, as MLflow models of their runs: best (for each task and model, that of the best dev "
+        "score, whatever its strategy and seed) or all. Short runs of a search are never kept. Default: none.",
+        group=Group.RESULTS,
+    )
+    register: str | None = option(
+        None,
+        help="With --keep: register each kept model as a new version of this name in MLflow's model registry.",
+        group=Group.RESULTS,
+    )
+    executor: str | None = option(
+        None,
+        help="Where runs are executed: local (this process, or worker processes with --jobs), ray (a Ray cluster), "
+        "or an executor from a plugin. Default: local.",
+        group=Group.EXECUTION,
+    )
+    jobs: int | None = option(
+        None,
+        short="-j",
+        help="Number of runs at once. local spreads them over this machine's GPUs or cores. Default: 1 for local, as "
+        "many as the cluster has room for with ray.",
+        group=Group.EXECUTION,
+        at_least=1,
+    )
+    gpus_per_run: float | None = option(
+        None,
+        help="With ray: GPUs per run, which may be a fraction. Default: 1 if a run needs one.",
+        group=Group.EXECUTION,
+        above=0,
+    )
+    rerun: bool = option(False, help="Repeat finished runs.", group=Group.EXECUTION)
+    fail_fast: bool = option(False, help="Stop at the first run that fails.", group=Group.EXECUTION)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions(CheckedOptions):
+    """The options about one call of a command, which do not belong in a study."""
+
+    dry_run: bool = option(
+        False,
+        in_studies=False,
+        help="Show the plan and its estimated cost on this machine, and stop.",
+        group=Group.EXECUTION,
+    )
+    yes: bool = option(
+        False, short="-y", in_studies=False, help="Start a long plan without asking.", group=Group.EXECUTION
+    )
+    json: bool = option(
+        False,
+        in_studies=False,
+        help="Print one JSON document on stdout, everything else on stderr.",
+        group=Group.EXECUTION,
+    )
+
+
+SHARED = (PresetOptions, HyperParameters, FileOptions, PlanRequest, ShorthandOptions, ExecutionOptions, OutputOptions)
+"""The dataclasses whose options `run` has; each group of its help page lists them in this order."""
+COMMANDS = ("run", "sweep", "search")
+HYPER_OPTIONS = tuple(options_of(HyperParameters))
+CHOSEN_BY_SEARCH = ("strategy", "seeds", "init_seed", "data_seed")
+"""The options of `run` that a search sets itself."""
+
+
+@cache
+def options_of_command(command: str) -> Mapping[str, Option]:
+    """Return the options of `run`, `sweep` or `search`, by name, in the order of its help page."""
+    if command == "sweep":
+        return _arranged({**options_of(SweepOptions), **_axes()})
+    if command == "search":
+        return _arranged(options_of(SearchOptions), without=(*CHOSEN_BY_SEARCH, "repeats", "yes"))
+    return _arranged({})
+
+
+def _axes() -> dict[str, Option]:
+    """Return the options that may be an axis of a sweep's grid, which takes several values: --lr 2e-5 --lr 5e-5."""
+    return {
+        name: replace(declared, many=True, help=f"{declared.help.removesuffix('.')}; repeatable.")
+        for name, declared in options_of(HyperParameters).items()
+        if name in SETTINGS
+    }
+
+
+def _arranged(own: Mapping[str, Option], without: Collection[str] = ()) -> Mapping[str, Option]:
+    """Return a command's own options and the shared ones, group by group; of two of one name, the command's own."""
+    shared = {name: declared for one in SHARED for name, declared in options_of(one).items() if name not in without}
+    first = {name: declared for name, declared in own.items() if name not in shared}
+    groups = list(Group)
+    return dict(sorted({**first, **shared, **own}.items(), key=lambda item: groups.index(item[1].group)))
+
+
+@cache
+def study_options() -> Mapping[str, Option]:
+    """Return the options that a study file may set, by key; where commands differ, the one that takes a list."""
+    options: dict[str, Option] = {}
+    for command in COMMANDS:
+        for name, declared in options_of_command(command).items():
+            if declared.in_studies and (name not in options or declared.many):
+                options[name] = declared
+    return options

@@ -1,0 +1,310 @@
+"""The results of `run`, `sweep` and `search`, as the functions in Python return them and the commands show them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+
+from alue_bench.contract.errors import TrainingError, UnavailableError, UsageError
+from alue_bench.contract.spec import RunSpec
+from alue_bench.executors.outcome import Outcome
+from alue_bench.studies import kept_models
+from alue_bench.studies.invocation import Ending, Execution, Place
+from alue_bench.views.notebook import Shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from alue_bench.deployment.kept_model import KeptModel
+    from alue_bench.reporting.grid import Group as Grid
+    from alue_bench.reporting.grid import Recommendation
+    from alue_bench.searching.policy import Decision
+    from alue_bench.searching.state import SearchState
+
+DEV = "selection/dev_score"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TrainedRun(Shown):
+    """One run that was trained, or reused from the store."""
+
+    outcome: Outcome
+    place: Place
+    """The store and the experiment that hold the run."""
+
+    @property
+    def spec(self) -> RunSpec:
+        """The specification of the run: task, model, strategy, seed, hyper-parameters and what else determines it."""
+        return self.outcome.spec
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run in MLflow."""
+        return self.outcome.run_id
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """The metrics by name, such as "test/score", "runtime/train_s" (seconds) or "flops/train_vs_full"."""
+        return self.outcome.metrics
+
+    @property
+    def score(self) -> float:
+        """The primary metric on the test split; nan where it is undefined."""
+        return self.metrics.get("test/score", math.nan)
+
+    @property
+    def dev_score(self) -> float:
+        """The primary metric of the selected epoch on the dev split; nan where it is undefined."""
+        return self.metrics.get(DEV, math.nan)
+
+    def frame(self) -> pd.DataFrame:
+        """Return a table of one row; see `Runs.frame`."""
+        return _table([self.outcome])
+
+    def best(self) -> TrainedRun:
+        """Return this run."""
+        return self
+
+    @cached_property
+    def model(self) -> KeptModel:
+        """The trained model. If the run did not keep it, it is trained again, with the same result."""
+        return kept_models.model_of(self.place, self.outcome)
+
+    def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Any]:
+        """Return the prediction for each text: a label, a list of labels (multi-label), or a number (regression).
+
+        Args:
+            texts: The texts.
+            pairs: The second texts, for a task of pairs.
+        """
+        return self.model.predict(texts, pairs)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the trained model into a new folder, from which `transformers` and `alue_bench.load` read it."""
+        return kept_models.save(self.place, self.outcome, Path(folder))
+
+    def view(self) -> RenderableType:
+        """Return the table of the run's scores and costs, for a terminal or a notebook."""
+        from alue_bench.views.tables import result_view
+
+        return result_view([self.outcome])
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Runs(Shown):
+    """The results of the runs of one call, in the order of the plan."""
+
+    execution: Execution
+    document: Mapping[str, Any]
+    """The document that `--json` prints."""
+    ending: Ending
+    """Where the runs are recorded, and what is left to say about them."""
+
+    @property
+    def place(self) -> Place:
+        """The store and the experiment that hold the runs."""
+        return self.ending.place
+
+    @property
+    def parent_id(self) -> str | None:
+        """The id of the run that holds the plan; None for a single run."""
+        return self.ending.parent_id
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """The outcomes of the runs: finished, reused or failed."""
+        return self.execution.outcomes
+
+    @property
+    def failed(self) -> list[Outcome]:
+        """The outcomes of the runs that failed, each with its `cause`."""
+        return [outcome for outcome in self.outcomes if outcome.status == "failed"]
+
+    def frame(self) -> pd.DataFrame:
+        """Return a table with one row for each run.
+
+        Returns:
+            The columns task, model, strategy, seed, status, run_id, fingerprint, data_source, device, precision, the
+            hyper-parameters, and the metrics under their names in MLflow. Scores of failed runs are missing.
+        """
+        return _table(self.outcomes)
+
+    def best(self, *, task: str | None = None, model: str | None = None) -> TrainedRun:
+        """Return the run with the highest dev score. The test score takes no part in the choice.
+
+        Args:
+            task: The task, where the results are of several: scores of different tasks cannot be compared.
+            model: The only model to choose from; None for all models.
+
+        Raises:
+            UsageError: The results are of several tasks and none was named, or a name is not among the results.
+            TrainingError: No run has a dev score.
+        """
+        return self._best_of(self._chosen(task, model))
+
+    def view(self) -> RenderableType:
+        """Return the table of scores and costs, for a terminal or a notebook."""
+        from alue_bench.views.tables import result_view
+
+        return result_view(self.outcomes) if self.outcomes else ""
+
+    def _chosen(self, task: str | None, model: str | None) -> list[Outcome]:
+        """Return the outcomes of one task, and of one model if it is named."""
+        chosen = self.outcomes
+        for name, wanted in (("task", task), ("model", model)):
+            known = list(dict.fromkeys(getattr(outcome.spec, name) for outcome in chosen))
+            if wanted is None and name == "task" and len(known) > 1:
+                raise UsageError(f"the results are of {len(known)} tasks; name one, such as best(task={known[0]!r})")
+            if wanted is not None and wanted not in known:
+                raise UsageError(f"no run is of {name} {wanted!r}; the results have {', '.join(known) or 'no runs'}")
+            chosen = [outcome for outcome in chosen if wanted is None or getattr(outcome.spec, name) == wanted]
+        return chosen
+
+    def _best_of(self, outcomes: Sequence[Outcome]) -> TrainedRun:
+        scored = [one for one in outcomes if math.isfinite(one.metrics.get(DEV, math.nan))]
+        if not scored:
+            causes = "; ".join(dict.fromkeys(one.cause for one in outcomes if one.cause))
+            raise TrainingError(f"no run has a dev score{f': {causes}' if causes else ''}")
+        return TrainedRun(max(scored, key=lambda one: one.metrics[DEV]), self.place)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sweep(Runs):
+    """The results of a sweep: its runs, and the recommended setting of each grid."""
+
+    tolerance: float = 0.0
+    """The largest accepted loss of score, as a share of full fine-tuning's."""
+    grids: tuple[tuple[Grid, Recommendation | None], ...] = ()
+    """The grids, one for each task, model and value of each hyper-parameter that varies, with the recommendation for
+    each; none if the sweep was interrupted."""
+
+    def best(self, *, task: str | None = None, model: str | None = None) -> TrainedRun:
+        """Return the run of the recommended setting: of several seeds, the one with the highest dev score.
+
+        Where a sweep has several grids of the task, because models or hyper-parameters vary, the fastest of the
+        recommended settings is taken.
+
+        Args:
+            task: The task, where the sweep has several.
+            model: The only model to choose from; None for all models.
+
+        Raises:
+            UsageError: The sweep has several tasks and none was named, or a name is not among the results.
+            UnavailableError: Nothing can be recommended, for example because full fine-tuning did not learn.
+        """
+        chosen = self._chosen(task, model)
+        specs = [outcome.spec for outcome in chosen]
+        tasks, models = {spec.task for spec in specs}, {spec.model for spec in specs}
+        of_these = [(grid, advice) for grid, advice in self.grids if grid.task in tasks and grid.model in models]
+        advised = [(grid, advice) for grid, advice in of_these if advice is not None]
+        if not advised:
+            from alue_bench.reporting.grid import nothing_learnt
+
+            why = next((found.sentence() for grid, _ in of_these if (found := nothing_learnt(grid.cells))), "")
+            raise UnavailableError(f"the sweep recommends no setting{f': {why}' if why else ''}")
+        grid, advice = min(advised, key=lambda one: one[1].train_s)
+        return self._best_of([one for one in chosen if _is_of(one.spec, grid, advice.strategy)])
+
+    def view(self) -> RenderableType:
+        """Return the tables of each grid, its Pareto front and the recommendation, for a terminal or a notebook."""
+        from alue_bench.executors.outcome import in_reading_order
+        from alue_bench.views.grid_view import grid_result
+        from alue_bench.views.tables import result_view
+
+        if self.grids:
+            return Group(*(grid_result(*one) for one in self.grids))
+        return result_view(in_reading_order(self.outcomes)) if self.outcomes else ""
+
+
+def _is_of(spec: RunSpec, grid: Grid, strategy: str) -> bool:
+    """Return whether a run is of a strategy of a grid."""
+    same = all(getattr(spec.hyper, name) == value for name, value in grid.settings.items())
+    return (spec.task, spec.model, spec.strategy) == (grid.task, grid.model, strategy) and same
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Search(Runs):
+    """The results of a search: its runs, and the answer for each task and model."""
+
+    searches: tuple[tuple[SearchState, Decision], ...] = ()
+    """The search of each task and model, with its last decision."""
+    low_fidelity: frozenset[str] = frozenset()
+    """The fingerprints of the runs with fewer epochs, with which the search began."""
+
+    @property
+    def answers(self) -> dict[tuple[str, str], str | None]:
+        """The answer for each task and model: the name of a setting, or None if nothing was learnt."""
+        return {
+            (search.task, search.model): None
+            if decision.unlearnt or search.broken is not None
+            else decision.best.candidate.name
+            for search, decision in self.searches
+        }
+
+    @property
+    def is_unanswered(self) -> bool:
+        """A flag: every search ended without an answer, because nothing was learnt."""
+        return bool(self.searches) and all(decision.unlearnt for _, decision in self.searches)
+
+    def best(self, *, task: str | None = None, model: str | None = None) -> TrainedRun:
+        """Return the run of the answer: of several seeds, the one with the highest dev score.
+
+        Where the search is of several models, the answer with the highest dev score is taken.
+
+        Args:
+            task: The task, where the search has several.
+            model: The only model to choose from; None for all models.
+
+        Raises:
+            UsageError: The search has several tasks and none was named, or a name is not among the results.
+            UnavailableError: The search has no answer.
+        """
+        answers = self.answers
+        chosen = [
+            outcome
+            for outcome in self._chosen(task, model)
+            if outcome.spec.fingerprint not in self.low_fidelity
+            and answers.get((outcome.spec.task, outcome.spec.model)) == outcome.spec.strategy
+        ]
+        if not chosen:
+            said = " ".join(sentence for search, decision in self.searches for sentence in search.conclusion(decision))
+            raise UnavailableError(f"the search has no answer: {said or 'no run has finished'}")
+        return self._best_of(chosen)
+
+    def view(self) -> RenderableType:
+        """Return the table of candidates and the answer of each search that ended, for a terminal or a notebook."""
+        from alue_bench.views.search_tables import search_view
+
+        ended = [one for one in self.searches if one[1].step is None]
+        return Group(*(search_view(*one) for one in ended)) if ended else super().view()
+
+
+def _table(outcomes: Sequence[Outcome]) -> pd.DataFrame:
+    """Return a row for each outcome."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        [
+            {
+                "task": outcome.spec.task,
+                "model": outcome.spec.model,
+                "strategy": outcome.spec.strategy,
+                "seed": outcome.spec.seed,
+                "status": outcome.status,
+                "run_id": outcome.run_id,
+                "fingerprint": outcome.spec.fingerprint,
+                "data_source": outcome.spec.data.source,
+                "device": outcome.spec.device,
+                "precision": outcome.spec.precision,
+                **vars(outcome.spec.hyper),
+                **dict(sorted(outcome.metrics.items())),
+            }
+            for outcome in outcomes
+        ]
+    )

@@ -1,0 +1,62 @@
+"""`run`: every combination of tasks, models, strategies and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from alue_bench.planning.build import Plan, build_plan
+from alue_bench.studies.invocation import Invocation
+from alue_bench.studies.results import Runs
+from alue_bench.studies.settings import Study, plan_request
+from alue_bench.views.progress import progress_of
+from alue_bench.views.streams import Streams
+from alue_bench.views.tables import plan_view
+
+Confirm = Callable[[int], None]
+"""A function that asks the user whether to start so many runs, and raises an error if not."""
+
+
+def planned_run(study: Study, streams: Streams, *, fetch: bool = True) -> tuple[Invocation, Plan]:
+    """Make the plan of a run and show it.
+
+    Args:
+        study: The question.
+        streams: Where to show the plan.
+        fetch: Whether models that are named and not here are fetched from the hub.
+
+    Returns:
+        The invocation that executes the plan, and the plan.
+    """
+    invocation = Invocation(study, streams)  # a wrong executor is reported before the plan is made
+    request = plan_request(study.settings, study.overrides)
+    plan = build_plan(replace(request, download=fetch or not request.skip_missing), study.registry)
+    streams.talk.print(plan_view(plan))
+    return invocation, plan
+
+
+def do_run(study: Study, streams: Streams, confirm: Confirm | None = None) -> Runs:
+    """Plan, execute and record.
+
+    Args:
+        study: The question.
+        streams: Where to show the plan and the progress.
+        confirm: Asks before the first run; None to start at once.
+
+    Returns:
+        The results. A failed run and an interruption do not raise an error; the results tell.
+
+    Raises:
+        UsageError: There is nothing to run, or an option makes no sense.
+    """
+    invocation, plan = planned_run(study, streams)
+    invocation.check(plan)
+    if confirm is not None:
+        confirm(len(plan.runs))
+    with invocation:
+        if len(plan.runs) > 1:
+            invocation.start_parent(plan, name=f"plan of {len(plan.runs)} runs")
+        execution = invocation.execute(plan, progress_of(plan, streams.talk))
+        invocation.settle_kept(execution.outcomes)
+        document = invocation.document(execution)
+        return Runs(execution, document, invocation.finish(document, execution))

@@ -1,0 +1,295 @@
+"""`search`: the cheapest frozen setting that keeps the score, for a small part of the grid's cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from alue_bench.contract.cells import cell_name
+from alue_bench.contract.errors import UnavailableError, UsageError
+from alue_bench.contract.options import filled
+from alue_bench.contract.registry import Registry
+from alue_bench.executors.outcome import Interrupted, Outcome
+from alue_bench.planning.build import Plan, PlannedRun, build_plan
+from alue_bench.planning.grid import WHOLE, parse_grid
+from alue_bench.planning.request import PlanRequest
+from alue_bench.searching.candidates import parse_amount, parse_share
+from alue_bench.searching.observations import Evaluation
+from alue_bench.searching.policy import Question, Step
+from alue_bench.searching.runs import evaluation_of, grid_of
+from alue_bench.searching.state import Asked, Done, SearchState
+from alue_bench.studies.invocation import Execution, Invocation
+from alue_bench.studies.options import SearchOptions
+from alue_bench.studies.results import Search
+from alue_bench.studies.settings import Study, plan_request
+from alue_bench.tracking.reading import read_dev_predictions, read_predictions, read_runs
+from alue_bench.views.search_progress import SearchProgress
+from alue_bench.views.search_tables import question_view
+from alue_bench.views.streams import Streams
+
+GO_ON = "; the search cannot continue without it. No run is lost: run the same command again once the store answers"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The question of a search, read from its options."""
+
+    tolerance: Any
+    margin: Any
+    level: float
+    budget: float
+    """The most that may be spent, as a share of the grid's cost."""
+    grid: Any
+    short_runs: bool
+
+
+def rules_of(settings: Mapping[str, Any]) -> Rules:
+    """Return what the options ask for. Raises UsageError naming the option that makes no sense."""
+    question = filled(SearchOptions, settings)
+    if question.folds is not None:
+        raise UsageError(
+            f"--folds {question.folds}: a search compares settings on the same dev rows, and each fold has others; "
+            "leave it out, or cross-validate the settings with alue-bench sweep"
+        )
+    grid = parse_grid(question.grid or [WHOLE])
+    if grid.strategies or grid.settings or grid.seeds:
+        raise UsageError("--grid of a search accepts only the axes bottom and top; use alue-bench sweep for other axes")
+    return Rules(
+        parse_amount("--tolerance", question.tolerance),
+        parse_amount("--margin", question.margin),
+        question.level,
+        parse_share("--budget", question.budget),
+        grid,
+        question.short_runs,
+    )
+
+
+@dataclass(frozen=True)
+class PlannedSearch:
+    """The searches of a question, and the invocation that executes their runs."""
+
+    invocation: Invocation
+    plan: Plan
+    """The runs that the searches begin with."""
+    searches: list[SearchState]
+
+
+def planned_search(study: Study, streams: Streams) -> PlannedSearch:
+    """Make a search for each task and model, and show its question.
+
+    Args:
+        study: The question.
+        streams: Where to show it.
+
+    Raises:
+        UsageError: An option makes no sense, or there is nothing to search.
+    """
+    rules = rules_of(study.settings)
+    invocation = Invocation(study, streams)  # a wrong executor is reported before the plan is made
+    plan, searches = _courses(plan_request(study.settings, study.overrides), rules, study.registry)
+    streams.talk.print(question_view(plan, searches))
+    return PlannedSearch(invocation, plan, searches)
+
+
+def do_search(study: Study, streams: Streams) -> Search:
+    """Search task by task, model by model; with workers, side by side.
+
+    Args:
+        study: The question.
+        streams: Where to show the question and the progress.
+
+    Returns:
+        The results. A failed run and an interruption do not raise an error; the results tell.
+
+    Raises:
+        UsageError: An option makes no sense, or there is nothing to search.
+    """
+    planned = planned_search(study, streams)
+    invocation, searches = planned.invocation, planned.searches
+    skipped = planned.plan.skipped
+    with invocation:
+        first = Plan([search.grid.runs[search.question.full.name] for search in searches], skipped)
+        invocation.start_parent(first, name=f"search in {_counted(searches)}", tags={"command": "search"})
+        outcomes: list[Outcome] = []
+        stop: Interrupted | None = None
+        fail_fast = study.execution.fail_fast
+        with SearchProgress(streams.talk) as progress, invocation.keeping_workers():
+            for side_by_side in [searches] if invocation.uses_workers else [[search] for search in searches]:
+                stop = _follow(side_by_side, invocation, progress, outcomes, fail_fast=fail_fast)
+                if stop or (fail_fast and any(outcome.status == "failed" for outcome in outcomes)):
+                    break
+        execution = Execution(Plan([outcome.planned for outcome in outcomes], skipped), outcomes, stop)
+        searched = tuple((search, search.decision()) for search in searches if search.done or search.failed)
+        asked = {(run.spec.task, run.spec.model): run.spec.hyper for run in first.runs}
+        whole = [o for o in outcomes if o.spec.hyper == asked[o.spec.task, o.spec.model]]  # not the short runs
+        invocation.settle_kept(whole)
+        document = invocation.document(execution)
+        document["searches"] = [search.as_dict(decision) for search, decision in searched]
+        ending = invocation.finish(document, replace(execution, outcomes=whole), _metrics(searched))
+        return Search(
+            execution,
+            document,
+            ending,
+            searches=searched,
+            low_fidelity=frozenset({o.spec.fingerprint for o in outcomes} - {o.spec.fingerprint for o in whole}),
+        )
+
+
+def _courses(request: PlanRequest, rules: Rules, registry: Registry) -> tuple[Plan, list[SearchState]]:
+    """Return the plan to begin with, and a search for each task and model.
+
+    Raises UsageError if there is nothing to search.
+    """
+    full = cell_name((0, 0))
+    cells = build_plan(replace(request, strategies=(full,), grid=rules.grid), registry)
+    whole = [run for run in cells.runs if run.spec.strategy == full]
+    if not whole:
+        reasons = "; ".join(dict.fromkeys(skipped.reason for skipped in cells.skipped))
+        raise UsageError(f"nothing to search: {reasons or 'no task fits a model'}")
+    groups: dict[tuple[str, str], list[PlannedRun]] = {}
+    for run in cells.runs:
+        groups.setdefault((run.spec.task, run.spec.model), []).append(run)
+    searches = []
+    for (task, model), runs in groups.items():
+        field = grid_of(runs)
+        question = Question(
+            field.candidates,
+            field.layers,
+            rules.tolerance,
+            rules.margin,
+            rules.budget * field.cost,
+            level=rules.level,
+            short_runs=rules.short_runs and field.short_epochs is not None,
+        )
+        field.run_of(Step(question.full, question.max_pairs - 1))  # are there as many seeds?
+        searches.append(SearchState(task, model, runs[0].inputs.task.primary, field, question))
+    return Plan(whole, cells.skipped, cells.notes, keeps_prefixes=cells.keeps_prefixes), searches
+
+
+def _follow(
+    searches: Sequence[SearchState],
+    invocation: Invocation,
+    progress: SearchProgress,
+    outcomes: list[Outcome],
+    *,
+    fail_fast: bool,
+) -> Interrupted | None:
+    """Do round after round until these searches are over.
+
+    A round has the next run of each search; with workers, also the runs that will be asked for whatever those give.
+
+    Returns:
+        What stopped it from outside; None if nothing did.
+    """
+
+    def asked() -> list[Asked]:
+        return [one for search in searches for one in search.asked(all_certain=invocation.uses_workers)]
+
+    progress.follow(searches)
+    while now := asked():
+        progress.begin(now)
+        execution = invocation.execute(Plan([one.planned for one in now]), progress)
+        execution = _with_predictions(execution, invocation, progress)
+        outcomes += execution.outcomes
+        if execution.stop is not None:
+            return execution.stop
+        _take_in(now, execution.outcomes, invocation, progress)
+        if fail_fast and execution.failed:
+            return None
+    return None
+
+
+def _with_predictions(execution: Execution, invocation: Invocation, progress: SearchProgress) -> Execution:
+    """Do runs of other commands again that were recorded without dev predictions."""
+    lacking = [outcome for outcome in execution.outcomes if _lacks_predictions(outcome, invocation)]
+    if execution.stop is not None or not lacking:
+        return execution
+    for outcome in lacking:
+        progress.warned(f"{outcome.spec.label} was recorded without dev predictions; it is repeated")
+    again = invocation.execute(Plan([outcome.planned for outcome in lacking]), progress, rerun=True)
+    kept = [outcome for outcome in execution.outcomes if all(outcome is not one for one in lacking)]
+    return replace(execution, outcomes=kept + again.outcomes, stop=again.stop)
+
+
+def _take_in(
+    asked: Sequence[Asked], outcomes: Sequence[Outcome], invocation: Invocation, progress: SearchProgress
+) -> None:
+    """Hand outcomes to the searches, in the order in which they ask for them.
+
+    What a search does not ask for any more, since full fine-tuning failed, was done in vain; it stays in the store.
+    """
+    ended = {outcome.spec.fingerprint: outcome for outcome in outcomes}
+    for one in asked:
+        search, outcome = one.search, ended.get(one.planned.spec.fingerprint)
+        if outcome is None or search.decision().step != one.step:
+            continue
+        if outcome.status == "failed":
+            search.failed[one.step] = outcome.cause
+        else:
+            search.done.append(_done(one, outcome, invocation))
+        progress.settle(one, search.decision())
+
+
+def _lacks_predictions(outcome: Outcome, invocation: Invocation) -> bool:
+
+    return (
+        outcome.status == "reused"
+        and read_dev_predictions(_results(invocation, outcome.run_id), outcome.run_id) is None
+    )
+
+
+def _done(asked: Asked, outcome: Outcome, invocation: Invocation) -> Done:
+    """Return a run as evidence: its scores on dev and test, example by example."""
+    step, inputs, results = asked.step, outcome.planned.inputs, _results(invocation, outcome.run_id)
+    dev_table = read_dev_predictions(results, outcome.run_id)
+    if dev_table is None:
+        raise UnavailableError(
+            f"the dev predictions of run {outcome.run_id} cannot be read from the tracking store{GO_ON}"
+        )
+    metrics, trained_on = outcome.metrics, inputs.train_task
+
+    @cache
+    def on_test() -> Evaluation:
+        table = read_predictions(results, outcome.run_id)
+        return evaluation_of(step, table, inputs.task.labels, inputs.task.primary, metrics["test/score"])
+
+    return Done(
+        step,
+        outcome.run_id,
+        outcome.status == "reused",
+        asked.decision.why,
+        replace(
+            evaluation_of(step, dev_table, trained_on.labels, trained_on.primary, metrics["selection/dev_score"]),
+            trivial=metrics.get("selection/trivial_score", math.nan),
+            trivial_error=metrics.get("selection/above_trivial_error", math.nan),
+        ),
+        on_test,
+        metrics["flops/train"],
+        metrics["runtime/train_s"],
+    )
+
+
+def _results(invocation: Invocation, run_id: str) -> Any:
+    """Return the results to read the files of one run from. Raise UnavailableError if the store does not answer."""
+    try:
+        return read_runs(invocation.recorder.connection, [run_id])
+    except UnavailableError as error:
+        raise UnavailableError(f"{error}{GO_ON}") from error
+
+
+def _metrics(searched: Iterable[tuple[SearchState, Any]]) -> dict[str, float]:
+    """Return the metrics of the parent run."""
+    values = {}
+    for search, decision in searched:
+        values[f"search/{search.task}/{search.model}/compute_share"] = search.share(decision.spent)
+        if decision.unlearnt is None:
+            values[f"search/{search.task}/{search.model}/cost_of_full"] = decision.best.candidate.cost
+    return values
+
+
+def _counted(searches: list[SearchState]) -> str:
+    cells = sum(len(search.question.candidates) for search in searches)
+    return f"{cells} settings"

@@ -1,0 +1,88 @@
+"""The recorded runs that a comparison, a report or an export is about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from alue_bench.contract.options import CheckedOptions, Group, option
+from alue_bench.messages.suggestion import command_line
+from alue_bench.tracking.connection import DEFAULT_EXPERIMENT, where_options
+
+if TYPE_CHECKING:
+    from alue_bench.tracking.reading import Results
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSelection(CheckedOptions):
+    """The options that select finished runs from a store."""
+
+    tasks: tuple[str, ...] = option(
+        (), name="task", short="-t", help="Task; repeatable. Default: all.", group=Group.RUNS
+    )
+    models: tuple[str, ...] = option(
+        (), name="model", short="-m", help="Model; repeatable. Default: all.", group=Group.RUNS
+    )
+    strategies: tuple[str, ...] = option(
+        (), name="strategy", short="-s", help="Strategy; repeatable. Default: all.", group=Group.RUNS
+    )
+    experiment: str = option(DEFAULT_EXPERIMENT, help="MLflow experiment.", group=Group.RUNS)
+    parent: str | None = option(
+        None,
+        help="Run id of a plan's parent run: only use the runs of this plan, including finished runs that it reused.",
+        group=Group.RUNS,
+    )
+    data_source: Literal["real", "sample"] | None = option(
+        None, help="Data source: real or sample. Default: both, kept separate.", group=Group.RUNS
+    )
+    tracking_uri: str | None = option(
+        None,
+        help="MLflow tracking store. Default: MLFLOW_TRACKING_URI, else a sqlite file under mlruns/.",
+        group=Group.RUNS,
+    )
+
+
+def select_runs(selection: RunSelection, *, baseline: str | None = None) -> tuple[Results, list[str]]:
+    """Return the runs of a selection, and a remark on each name that no run has, unless there are no runs at all.
+
+    Args:
+        selection: The selection.
+        baseline: A strategy to return in addition to those that are named.
+
+    Raises:
+        UsageError: There is no such store, experiment or parent.
+    """
+    from alue_bench.tracking.connection import open_store, tracking_uri
+    from alue_bench.tracking.reading import read_results
+
+    strategies = selection.strategies
+    results = read_results(
+        open_store(tracking_uri(selection.tracking_uri), selection.experiment),
+        parent_id=selection.parent,
+        tasks=selection.tasks,
+        models=selection.models,
+        strategies=[*strategies, *([baseline] if baseline else [])] if strategies else (),
+        data_source=selection.data_source,
+    )
+    remarks = []
+    for name, wanted in (("task", selection.tasks), ("model", selection.models), ("strategy", strategies)):
+        there = set(results.frame[name]) or set(wanted)
+        remarks += [
+            f"--{name} {one}: none of the selected finished runs uses it"
+            for one in dict.fromkeys(wanted)
+            if one not in there
+        ]
+    return results, remarks
+
+
+def none_selected(results: Results) -> str:
+    """Return what is said where a selection has no finished run, with a command that makes one."""
+    from alue_bench.tracking.reading import say_counts
+
+    connection = results.connection
+    others = "".join(f"; {sentence}" for sentence in say_counts(results.counts))
+    run = command_line("run", options=where_options(connection.uri, connection.experiment))
+    return (
+        f"experiment '{connection.experiment}' has no finished run that fits the options{others}. Start some with: "
+        f"{run}"
+    )

@@ -1,0 +1,159 @@
+"""The settings of a command: options over a study file over a recipe, and the plan request that they make."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from alue_bench.contract.errors import UsageError
+from alue_bench.contract.formats import shown
+from alue_bench.contract.options import filled
+from alue_bench.contract.registry import Registry
+from alue_bench.data.file_task.given import given_tasks
+from alue_bench.data.file_task.options import FileOptions
+from alue_bench.messages.suggestion import command_line
+from alue_bench.planning.recipes import recipe
+from alue_bench.planning.request import DEFAULT_SEED, Overrides, PlanRequest
+from alue_bench.studies.options import (
+    CHOSEN_BY_SEARCH,
+    COMMANDS,
+    HYPER_OPTIONS,
+    ExecutionOptions,
+    ShorthandOptions,
+    options_of_command,
+    study_options,
+)
+
+RECIPE_ORIGIN = "recipe "
+"""The beginning of an origin that is a recipe."""
+
+COMMAND_LINE = "command line"
+"""The origin of hyper-parameters that are given as options of a command."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """The question of a `run`, `sweep` or `search`: its settings, and the plugins that its names come from."""
+
+    registry: Registry
+    settings: Mapping[str, Any]
+    """The options' values, by name."""
+    overrides: Overrides
+    """Hyper-parameters by origin, weakest first."""
+
+    @property
+    def execution(self) -> ExecutionOptions:
+        """The options that say where runs are executed and recorded."""
+        return filled(ExecutionOptions, self.settings)
+
+
+def study_of(command: str, given: Mapping[str, Any], registry: Registry, *, origin: str = COMMAND_LINE) -> Study:
+    """Return the question that options and the study file among them ask.
+
+    Args:
+        command: `run`, `sweep` or `search`.
+        given: The options by name, `config` among them.
+        registry: The plugins' declarations, studies among them.
+        origin: What the plan calls the place where the options stand.
+    """
+    settings, overrides = merge_study(given, given.get("config"), registry, command=command, origin=origin)
+    return Study(registry, settings, overrides)
+
+
+def merge_study(
+    given: Mapping[str, Any],
+    config: str | None,
+    registry: Registry,
+    *,
+    command: str = "run",
+    origin: str = COMMAND_LINE,
+) -> tuple[dict[str, Any], Overrides]:
+    """Merge the options of a command line with those of a study file and a recipe.
+
+    Args:
+        given: the options on the command line, by name. Those that say nothing about the runs are passed over.
+        config: the study's path or name; None for none.
+        registry: the plugins' declarations, studies among them.
+        command: `run`, `sweep` or `search`.
+        origin: what the plan calls the place where these options stand.
+
+    Returns:
+        The settings by option, of which the command line's win; and the hyper-parameters by origin, weakest first.
+        Hyper-parameters with several values, which a sweep crosses, are among the settings.
+
+    Raises:
+        UsageError: the study is for another command, or holds an option that this one does not take.
+    """
+    given = {name: value for name, value in given.items() if name in study_options()}
+    study = _study_for(command, config, registry) if config else {}
+    if "seed" in given or "seeds" in given:  # two ways to say the same thing: one from the file gives way
+        study.pop("seed", None)
+        study.pop("seeds", None)
+    merged = {**study, **given}
+    if "seed" in merged and "seeds" in merged:
+        raise UsageError("--seed and --seeds both set the seeds; give only one of them")
+    preset = merged.pop("recipe", None)
+    overrides = (
+        *([(f"{RECIPE_ORIGIN}{preset}", recipe(preset).values)] if preset else []),
+        (f"study {config}", _single_hyper_parameters(study)),
+        (origin, _single_hyper_parameters(given)),
+    )
+    single = _single_hyper_parameters(merged)
+    return {name: value for name, value in merged.items() if name not in single}, overrides
+
+
+def _study_for(command: str, config: str, registry: Registry) -> dict[str, Any]:
+    """Return the options that a study gives to a command. Raises UsageError if it is for another one."""
+    from alue_bench.studies.files import ABOUT, find_study, read_study
+
+    study = read_study(find_study(config, registry))
+    meant_for = study.get("command", command)
+    if meant_for != command:
+        raise UsageError(f"--config {config} is a study for: {command_line(meant_for, options={'config': config})}")
+    options = options_of_command(command)
+    taken = {}
+    for name, value in study.items():
+        if name in ABOUT:
+            continue
+        if name not in options:
+            raise UsageError(_not_taken(name, config, command))
+        if isinstance(value, list) and not options[name].many:
+            if len(value) != 1:
+                raise UsageError(f"--config {config}: {name} has {len(value)} values; alue-bench {command} takes one")
+            (value,) = value
+        taken[name] = value
+    return taken
+
+
+def _not_taken(name: str, config: str, command: str) -> str:
+    """Return what is said of a study's option that a command does not have."""
+    if command == "search" and name in CHOSEN_BY_SEARCH:
+        return f"the study sets {name}, but a search chooses strategies and seeds itself; leave it out"
+    owner = next(other for other in COMMANDS if name in options_of_command(other))
+    return f"--config {config}: {name} is an option of: alue-bench {owner}"
+
+
+def _single_hyper_parameters(values: Mapping[str, Any]) -> dict[str, object]:
+    """Return the hyper-parameters that have one value, without the list around it where a sweep took one."""
+    hyper = {name: values[name] for name in HYPER_OPTIONS if name in values}
+    lists = {name: value if isinstance(value, list | tuple) else [value] for name, value in hyper.items()}
+    return {name: value[0] for name, value in lists.items() if len(value) == 1}
+
+
+def plan_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequest:
+    """Return the request that settings make. Raises UsageError for a value that is out of its bounds."""
+    number = filled(ShorthandOptions, settings).seeds
+    counted = {"seed": [*range(DEFAULT_SEED, DEFAULT_SEED + number)]} if number else {}
+    tasks, given = given_tasks(settings.get("task") or (), filled(FileOptions, settings))
+    request = filled(PlanRequest, {**settings, **counted}, overrides=overrides, tasks=tasks, given=given)
+    return replace(request, seeds=tuple(dict.fromkeys(request.seeds)))
+
+
+def parse_tolerance(given: str) -> float:
+    """Return the part of a score that a text such as 1% stands for. Raises UsageError if it is none."""
+    match = re.fullmatch(r"\s*(\d{1,2}(?:\.\d{1,9})?)\s*%\s*", given, re.ASCII)
+    if match is None:
+        raise UsageError(f"--tolerance {shown(given)} is not a share of full fine-tuning's score; write it as 1%")
+    return float(match[1]) / 100

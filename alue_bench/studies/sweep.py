@@ -1,0 +1,211 @@
+"""`sweep`: every setting of a grid, and which one to take."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from alue_bench.contract.errors import UsageError
+from alue_bench.contract.options import filled
+from alue_bench.executors.outcome import in_reading_order
+from alue_bench.measure.best_effort import best_effort
+from alue_bench.planning.build import Plan, build_plan
+from alue_bench.planning.grid import WHOLE, Grid, parse_grid
+from alue_bench.planning.request import Overrides, PlanRequest
+from alue_bench.planning.sweep_order import Order, spread_out
+from alue_bench.reporting.grid import Group, Recommendation, groups, nothing_learnt, pareto_front, recommend
+from alue_bench.studies.invocation import Invocation, Progress
+from alue_bench.studies.options import HYPER_OPTIONS, SweepOptions, options_of_command
+from alue_bench.studies.results import Sweep
+from alue_bench.studies.run import Confirm
+from alue_bench.studies.settings import COMMAND_LINE, RECIPE_ORIGIN, Study, parse_tolerance, plan_request
+from alue_bench.views.console import PlainConsole
+from alue_bench.views.grid_view import grid_progress_of, table_of
+from alue_bench.views.streams import Streams
+from alue_bench.views.tables import plan_view
+
+FOLDER = "sweep"
+"""The folder of the figures among the parent run's artifacts."""
+
+Conclusions = tuple[tuple[Group, Recommendation | None], ...]
+"""The grids of a sweep, each with what to recommend of it."""
+
+
+@dataclass(frozen=True)
+class PlannedSweep:
+    """The plan of a sweep, and the invocation that executes it."""
+
+    invocation: Invocation
+    plan: Plan
+    order: Order
+    tolerance: float
+
+    def described(self, conclusions: Conclusions = ()) -> dict[str, Any]:
+        """Return the part of the document that a sweep adds."""
+        return {"sweep": _described(self.order, self.tolerance, conclusions)}
+
+
+def planned_sweep(study: Study, streams: Streams, *, fetch: bool = True) -> PlannedSweep:
+    """Make the plan of a sweep and show it.
+
+    Args:
+        study: The question.
+        streams: Where to show the plan.
+        fetch: Whether models that are named and not here are fetched from the hub.
+    """
+    tolerance = parse_tolerance(filled(SweepOptions, study.settings).tolerance)
+    invocation = Invocation(study, streams)  # a wrong executor is reported before the plan is made
+    request = sweep_request(study.settings, study.overrides)
+    plan = build_plan(replace(request, download=fetch or not request.skip_missing), study.registry)
+    order = spread_out(plan.runs)
+    plan.runs, plan.order_matters = order.runs, True
+    streams.talk.print(plan_view(plan))
+    streams.talk.print(f"order: {order.describe()}")
+    return PlannedSweep(invocation, plan, order, tolerance)
+
+
+def do_sweep(
+    study: Study,
+    streams: Streams,
+    confirm: Confirm | None = None,
+    *,
+    progress_of: Callable[[Plan, PlainConsole], Progress] = grid_progress_of,
+) -> Sweep:
+    """Plan, execute, draw, recommend.
+
+    Args:
+        study: The question.
+        streams: Where to show the plan and the progress.
+        confirm: Asks before the first run; None to start at once.
+        progress_of: Makes the observer that follows the sweep.
+
+    Returns:
+        The results. A failed run and an interruption do not raise an error; the results tell.
+
+    Raises:
+        UsageError: There is nothing to run, or an option makes no sense.
+    """
+    planned = planned_sweep(study, streams)
+    invocation, plan, order = planned.invocation, planned.plan, planned.order
+    invocation.check(plan)
+    if confirm is not None:
+        confirm(len(plan.runs))
+    with invocation:
+        invocation.start_parent(plan, name=f"sweep of {len(plan.runs)} runs", tags={"sweep.order": order.describe()})
+        execution = invocation.execute(plan, progress_of(plan, streams.talk))
+        conclusions = () if execution.stop else _concluded(in_reading_order(execution.outcomes), planned.tolerance)
+        invocation.settle_kept(execution.outcomes)
+        document = invocation.document(execution) | planned.described(conclusions)
+        if conclusions:
+            best_effort(
+                "no figures of the grid", lambda: _keep_figures(conclusions, invocation, streams.warn), streams.warn
+            )
+        ending = invocation.finish(document, execution, _headline(conclusions))
+        return Sweep(execution, document, ending, tolerance=planned.tolerance, grids=conclusions)
+
+
+def sweep_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequest:
+    """Return the request for every setting of a grid.
+
+    Args:
+        settings: the options' values, by name; hyper-parameters with several values are axes of the grid.
+        overrides: hyper-parameters with one value, by origin.
+
+    Raises:
+        UsageError: the grid makes no sense, or an option and the grid both set the same.
+    """
+    options = options_of_command("sweep")
+    grid = parse_grid(settings.get("grid") or [WHOLE])
+    lists = {name: settings[name] for name in HYPER_OPTIONS if settings.get(name)}
+    _check_said_once(grid, settings, (*overrides, (COMMAND_LINE, lists)))
+    axes = {name: tuple(dict.fromkeys(options[name].converted(values))) for name, values in lists.items()}
+    grid = replace(grid, settings={**grid.settings, **axes})
+    request = plan_request({name: value for name, value in settings.items() if name not in lists}, overrides)
+    if not (grid.bottom or grid.top or grid.strategies or request.strategies):
+        raise UsageError(f"--grid does not say what to freeze; add {WHOLE}, axes such as bottom=0..12/3, or --strategy")
+    return replace(request, grid=grid, seeds=grid.seeds or request.seeds)
+
+
+def _check_said_once(grid: Grid, settings: Mapping[str, Any], overrides: Overrides) -> None:
+    """Raise UsageError if an axis of the grid has values by an option or a study too."""
+    given = {
+        name: origin
+        for origin, values in overrides
+        if not origin.startswith(RECIPE_ORIGIN)  # a recipe gives way to whatever else was said
+        for name in values
+    }
+    twice = [name for name in grid.settings if name in given]
+    twice += [name for name in ("seed", "seeds") if grid.seeds and name in settings]
+    if twice:
+        name, origin = twice[0].replace("_", "-"), given.get(twice[0], COMMAND_LINE)
+        said = f"--{name}" if origin == COMMAND_LINE else f"{name} of {origin}"
+        axis = "seed" if twice[0] == "seeds" else name
+        raise UsageError(f"{said} and --grid {axis}=… set the same value twice; give only one of them")
+
+
+def _concluded(outcomes: list[Any], tolerance: float) -> Conclusions:
+    """Return each grid with what to recommend of it."""
+    grids = (group for group in groups(table_of(outcomes)) if len(group.cells))
+    return tuple((group, recommend(group.cells, tolerance)) for group in grids)
+
+
+def _keep_figures(conclusions: Conclusions, invocation: Invocation, warn: Callable[[str], None]) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        _draw(conclusions, Path(scratch), warn)
+        invocation.add_to_parent(Path(scratch), into=FOLDER)
+
+
+def _draw(conclusions: Conclusions, folder: Path, warn: Callable[[str], None]) -> None:
+    """Draw three PNG files of each grid. One that cannot be drawn is reported, and the others are drawn."""
+    from alue_bench.messages.display import file_name
+    from alue_bench.messages.figure_text import literal_text
+    from alue_bench.reporting.grid import pareto_figure, runtime_map, score_map
+
+    def draw_one(draw: Callable[..., Any], path: Path, group: Any, recommendation: Any) -> None:
+        with literal_text():
+            draw(group, recommendation).savefig(path, dpi=110)
+
+    for group, recommendation in conclusions:
+        for name, draw in (("score", score_map), ("runtime", runtime_map), ("pareto", pareto_figure)):
+            path = folder / file_name(group.name, f"-{name}.png")
+            drawing = partial(draw_one, draw, path, group, recommendation)
+            best_effort(f"no figure {path.name}", drawing, warn)
+
+
+def _headline(conclusions: Conclusions) -> dict[str, float]:
+    """Return the metrics of the parent run that tell its recommendations."""
+    shown = {}
+    for group, recommendation in conclusions:
+        if recommendation is not None:
+            values = recommendation.as_dict()
+            for name in ("test_score", "test_change", "train_s", "saving"):
+                if values[name] is not None:
+                    shown[f"recommended_{name}/{group.name}"] = values[name]
+    return shown
+
+
+def _described(order: Order, tolerance: float, conclusions: Conclusions) -> dict[str, Any]:
+    """Return the part of the document that a sweep adds."""
+    return {
+        "tolerance": tolerance,
+        "order": {"seed": order.seed, "bias": order.bias, "description": order.describe()},
+        "grids": [
+            {
+                "task": group.task,
+                "model": group.model,
+                "settings": group.settings,
+                "metric": group.metric,
+                "recommendation": recommendation.as_dict() if recommendation else None,
+                "nothing_learnt": why.as_dict() if (why := nothing_learnt(group.cells)) else None,
+                "front": [
+                    {name: row[name] for name in ("strategy", "dev_score", "test_score", "train_s")}
+                    for row in pareto_front(group.cells).to_dict("records")
+                ],
+            }
+            for group, recommendation in conclusions
+        ],
+    }

@@ -1,0 +1,1 @@
+"""Tables, progress bars and the console: everything that commands and notebooks show."""

@@ -1,0 +1,94 @@
+"""The consoles through which every command prints, and which show every text literally.
+
+By default, rich interprets markup in square brackets and emoji names between colons, colours numbers and paths, and
+breaks long lines. Titles, labels, folders and causes of errors come from outside and must not be interpreted, so the
+consoles of this module switch all of that off. A line of text is never broken, so that paths and commands can be
+copied; only tables are fitted to the terminal. Colours are given as styles: `styled(text, "red")`, or `style=` of
+`print`.
+
+    remarks().print(f"warning: {cause}", style="yellow")     stderr: progress, remarks, errors
+    results().print(view)                                    stdout: tables and other results, for people
+    print_document(value)                                    stdout: JSON, for programs
+    print_exactly(text)                                      stdout: CSV, Markdown, LaTeX, for programs
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.progress import Task, TextColumn
+from rich.text import Text
+
+from alue_bench.messages.display import visible
+from alue_bench.views.standard_output import takes_any_letter, write_exactly
+
+LOG_WIDTH = 120
+"""The width of tables in logs and pipes, which have none of their own; most tables fit into it."""
+
+
+class PlainConsole(Console):
+    """A console that shows every text literally."""
+
+    def __init__(self, *, width: int | None = None, **options: Any) -> None:
+        """Take a width in characters (None for the terminal's), and further options of rich's console."""
+        super().__init__(width=width, markup=False, emoji=False, highlight=False, soft_wrap=True, **options)
+        if width is None and "COLUMNS" not in os.environ and not self.is_terminal:
+            self.width = LOG_WIDTH
+
+    @property
+    def is_live(self) -> bool:
+        """True if what was printed can be replaced, as progress bars are: on a terminal and in a notebook."""
+        return (self.is_terminal or self.is_jupyter) and not self.quiet
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return the text of a line, a cell or a title, with control characters made visible."""
+        return super().render_str(visible(text), **options)
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Raise an error, which the command handles at its end, as for any other output."""
+        raise BrokenPipeError
+
+
+class PlainColumn(TextColumn):
+    """A column of a progress bar that shows its text literally."""
+
+    def __init__(self, template: str) -> None:
+        """Take the format string of the column's text."""
+        super().__init__(template, markup=False)
+
+    def render(self, task: Task) -> Text:
+        """Return the column's text for a task of the progress bar."""
+        return styled(self.text_format.format(task=task))
+
+
+def results() -> PlainConsole:
+    """Return the console of a command's results: stdout."""
+    return PlainConsole()
+
+
+def remarks() -> PlainConsole:
+    """Return the console of progress, remarks and errors: stderr."""
+    return PlainConsole(stderr=True)
+
+
+def silent() -> PlainConsole:
+    """Return a console that prints nothing."""
+    return PlainConsole(quiet=True)
+
+
+def styled(text: str, style: str = "") -> Text:
+    """Return a text in a style, which is shown literally."""
+    return Text(visible(text), style=style)
+
+
+def print_document(value: object) -> None:
+    """Print a value as JSON on stdout; characters that stdout's encoding lacks become JSON escapes."""
+    print_exactly(json.dumps(value, ensure_ascii=not takes_any_letter(), indent=2) + "\n")
+
+
+def print_exactly(text: str) -> None:
+    """Print a text for programs on stdout, character by character."""
+    write_exactly(text)

@@ -1,0 +1,110 @@
+"""Results as HTML tables, and progress bars that are updated in place: the views of a notebook."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+from rich.console import RenderableType
+from rich.progress import Progress
+
+from alue_bench.views.console import LOG_WIDTH, PlainConsole
+
+PAGE = (
+    '<pre style="white-space:pre;overflow-x:auto;line-height:normal;'
+    "font-family:Menlo,'DejaVu Sans Mono',consolas,'Courier New',monospace\">{code}</pre>"
+)
+
+
+class Shown(ABC):
+    """A result that shows itself: as text where it is printed, as HTML at the end of a notebook's cell."""
+
+    @abstractmethod
+    def view(self) -> RenderableType:
+        """Return the view of the result."""
+
+    def __repr__(self) -> str:
+        """Return the view as text."""
+        return as_text(self.view())
+
+    def _repr_html_(self) -> str:
+        """Return the view as HTML, which Jupyter asks for."""
+        return as_html(self.view())
+
+
+def as_text(view: RenderableType) -> str:
+    """Return a view as plain text."""
+    written = io.StringIO()
+    PlainConsole(file=written, width=LOG_WIDTH, force_terminal=False, force_jupyter=False).print(view)
+    return written.getvalue().rstrip("\n")
+
+
+def as_html(view: RenderableType) -> str:
+    """Return a view as HTML with its colours; every text in it is escaped."""
+    options = {"force_terminal": True, "color_system": "truecolor", "force_jupyter": False, "record": True}
+    console = PlainConsole(file=io.StringIO(), width=LOG_WIDTH, **options)
+    console.print(view)
+    return console.export_html(inline_styles=True, code_format=PAGE)
+
+
+def without_widget_warning() -> None:
+    """Import tqdm, with whose bars other libraries show downloads, without its warning that ipywidgets is missing."""
+    with suppress(ImportError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import tqdm.auto  # noqa: F401
+
+
+class Bars(Progress):
+    """Progress bars below another view, in a terminal or in the output of a notebook's cell.
+
+    In a notebook, the output is replaced at each update, by the thread that computes: rich's own bars would need the
+    package ipywidgets and a thread.
+    """
+
+    above: Callable[[], RenderableType | None] = staticmethod(lambda: None)
+
+    def __init__(self, *columns: Any, console: PlainConsole) -> None:
+        """Take the columns of a bar and the console."""
+        self._cell: Any = None
+        """The output of the notebook's cell that holds the bars; None before the start and in a terminal."""
+        super().__init__(*columns, console=console, auto_refresh=not console.is_jupyter)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield the view above the bars, where there is one, and the bars."""
+        view = self.above()
+        if view is not None:
+            yield view
+        yield from super().get_renderables()
+
+    def start(self) -> None:
+        """Show the bars."""
+        if not self.console.is_jupyter:
+            super().start()
+            return
+        from IPython.display import HTML, display
+
+        self._cell = display(HTML(as_html(self.get_renderable())), display_id=True)
+
+    def stop(self) -> None:
+        """Leave the bars as they are."""
+        if not self.console.is_jupyter:
+            super().stop()
+        self.refresh()
+        self._cell = None
+
+    def refresh(self) -> None:
+        """Show the bars as they are now."""
+        if not self.console.is_jupyter:
+            super().refresh()
+        elif self._cell is not None:
+            from IPython.display import HTML
+
+            self._cell.update(HTML(as_html(self.get_renderable())))
+
+    def update(self, *bar: Any, **changes: Any) -> None:
+        """Change a bar; in a notebook, which has no thread for it, show the change too."""
+        super().update(*bar, **{**changes, "refresh": self.console.is_jupyter})

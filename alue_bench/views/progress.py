@@ -1,0 +1,154 @@
+"""The progress of a plan on stderr: a live bar on a terminal and in a notebook, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import RenderableType
+from rich.progress import BarColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from alue_bench.executors.outcome import Outcome
+from alue_bench.planning.build import Plan, PlannedRun
+from alue_bench.planning.variation import labelled, varied_by_specs
+from alue_bench.views.console import PlainColumn, PlainConsole
+from alue_bench.views.notebook import Bars
+
+
+def progress_of(plan: Plan, console: PlainConsole) -> PlainProgress | LiveProgress:
+    """Return the display of a plan's progress: a live bar on a terminal or in a notebook, otherwise lines."""
+    return LiveProgress(plan, console) if console.is_live else PlainProgress(plan, console)
+
+
+def describe(outcome: Outcome, varied: Sequence[str] = ()) -> str:
+    """Return a line on a run that ended.
+
+    Args:
+        outcome: The run's outcome.
+        varied: The hyper-parameters that vary in the plan, whose values the line shows.
+    """
+    label = labelled(outcome.spec, varied)
+    if outcome.status == "failed":
+        return f"{label}: failed: {outcome.cause}"
+    primary = outcome.planned.inputs.task.primary
+    source = " [sample data]" if outcome.spec.data.source == "sample" else ""
+    return (
+        f"{label}{source}: {outcome.status}, {primary} {outcome.metrics['test/score']:.3f}, "
+        f"trained in {outcome.metrics['runtime/train_s']:.1f} s"
+    )
+
+
+class _RunNumbers:
+    """The numbers of runs, in the order in which they start. A run keeps its number until it ends."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._places: dict[str, int] = {}
+
+    def of(self, planned: PlannedRun) -> str:
+        return f"{self._places.setdefault(planned.spec.fingerprint, len(self._places) + 1)}/{self._total}"
+
+
+class PlainProgress:
+    """An observer that prints a line when a run starts and when it ends, for logs and pipes."""
+
+    def __init__(self, plan: Plan, console: PlainConsole) -> None:
+        """Take the plan and the console."""
+        self._console, self._numbers = console, _RunNumbers(len(plan.runs))
+        self._varied = varied_by_specs(run.spec for run in plan.runs)
+
+    def __enter__(self) -> PlainProgress:
+        """Return the observer; there is nothing to prepare."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Do nothing, since nothing was prepared."""
+
+    def started(self, planned: PlannedRun) -> None:
+        """Print that a run has started."""
+        self._print(f"run {self._numbers.of(planned)} {labelled(planned.spec, self._varied)}: started")
+
+    def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
+        """Ignore the progress within a run."""
+
+    def ended(self, outcome: Outcome) -> None:
+        """Print a run's outcome."""
+        self._print(f"run {self._numbers.of(outcome.planned)} {describe(outcome, self._varied)}")
+
+    def warned(self, message: str) -> None:
+        """Print a warning."""
+        self._print(f"warning: {message}")
+
+    def _print(self, line: str) -> None:
+        self._console.print(line)
+
+
+class LiveProgress:
+    """An observer with a progress bar over the whole plan, weighted by the runs' forecast costs."""
+
+    REFRESH_S = 0.2
+
+    def __init__(self, plan: Plan, console: PlainConsole) -> None:
+        """Take the plan and the console; the bar appears on entry."""
+        self._progress = Bars(
+            PlainColumn("{task.description}"),
+            BarColumn(),
+            PlainColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            PlainColumn("left:"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._progress.above = self.above
+        self._numbers = _RunNumbers(len(plan.runs))
+        self._varied = varied_by_specs(run.spec for run in plan.runs)
+        self._bar = self._progress.add_task("planning", total=sum(run.cost for run in plan.runs))
+        self._done, self._last = 0.0, 0.0
+        self._under_way: dict[str, float] = {}
+
+    def above(self) -> RenderableType | None:
+        """Return the view above the bar; None for nothing."""
+        return None
+
+    def __enter__(self) -> LiveProgress:
+        """Show the bar."""
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove the bar."""
+        self._progress.stop()
+
+    def started(self, planned: PlannedRun) -> None:
+        """Show the run's name beside the bar."""
+        label = f"{self._numbers.of(planned)} {labelled(planned.spec, self._varied)}"
+        self._progress.update(self._bar, description=label)
+
+    def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
+        """Move the bar by a run's progress."""
+        # The last tenth is left for scoring and recording.
+        self._under_way[planned.spec.fingerprint] = 0.9 * planned.cost * done / total
+        now = time.monotonic()
+        if now - self._last >= self.REFRESH_S:
+            self._last = now
+            self._show()
+
+    def ended(self, outcome: Outcome) -> None:
+        """Move the bar to the run's end, and print its outcome above."""
+        self._numbers.of(outcome.planned)
+        self._under_way.pop(outcome.spec.fingerprint, None)
+        self._done += outcome.planned.cost
+        self._show()
+        self._progress.console.print(describe(outcome, self._varied))
+
+    def warned(self, message: str) -> None:
+        """Print a warning above the bar."""
+        self._progress.console.print(f"warning: {message}", style="yellow")
+
+    def _show(self) -> None:
+        self._progress.update(self._bar, completed=self._done + sum(self._under_way.values()))

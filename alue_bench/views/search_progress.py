@@ -1,0 +1,145 @@
+"""The progress of a search on stderr: a bar over the budget on a terminal and in a notebook, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, TimeElapsedColumn
+
+from alue_bench.views.console import PlainColumn, PlainConsole
+from alue_bench.views.notebook import Bars
+from alue_bench.views.progress import describe
+
+if TYPE_CHECKING:
+    from alue_bench.executors.outcome import Outcome
+    from alue_bench.planning.build import PlannedRun
+    from alue_bench.searching.policy import Decision
+    from alue_bench.searching.state import Asked, SearchState
+
+
+class SearchProgress:
+    """An observer that shows the runs that searches ask for, their progress, and the decisions after them.
+
+    It is entered once for the whole search. Plans that are executed during the search may enter it again.
+    """
+
+    REFRESH_S = 0.2
+
+    def __init__(self, console: PlainConsole) -> None:
+        """Take the console; the bar appears on entry."""
+        self._console = console
+        self._bar = (
+            Bars(
+                PlainColumn("{task.description}"),
+                BarColumn(),
+                PlainColumn("{task.percentage:>3.0f}% of the budget"),
+                TimeElapsedColumn(),
+                console=console,
+            )
+            if console.is_live
+            else None
+        )
+        self._task = self._bar.add_task("planning", total=None) if self._bar else None
+        self._entered, self._last = 0, 0.0
+        self._budget = 0.0
+        """The budget in FLOPs of all searches together."""
+        self._spent: dict[str, float] = {}
+        """The FLOPs spent by each search."""
+        self._costs: dict[str, float] = {}
+        """The FLOPs of this round's runs, by fingerprint."""
+        self._parts: dict[str, float] = {}
+        """The finished share of each run that is under way, by fingerprint."""
+
+    def __enter__(self) -> SearchProgress:
+        """Show the bar on the first entry."""
+        self._entered += 1
+        if self._bar and self._entered == 1:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove the bar on the last exit."""
+        self._entered -= 1
+        if self._bar and self._entered == 0:
+            self._bar.stop()
+
+    def follow(self, searches: Sequence[SearchState]) -> None:
+        """Set the searches, which proceed at the same time, before their first run."""
+        self._spent = dict.fromkeys(map(_name, searches), 0.0)
+        self._budget = sum(search.question.budget * search.grid.full_flops for search in searches)
+
+    def begin(self, asked: Sequence[Asked]) -> None:
+        """Show the runs of a round before they are executed."""
+        self._costs = {one.planned.spec.fingerprint: one.step.cost * one.search.grid.full_flops for one in asked}
+        self._parts.clear()
+        one = asked[0]
+        self._show(f"{_name(one.search)} {one.step.candidate.name}" if len(asked) == 1 else f"{len(asked)} runs")
+        for one in asked:
+            short = ", short" if one.step.short else ""
+            self._say(
+                one.search, f"{one.step.candidate.name}, seed {one.step.replicate + 1}{short}: {one.decision.why}"
+            )
+
+    def settle(self, asked: Asked, decision: Decision) -> None:
+        """Show the cost so far and the candidate's loss after a run.
+
+        Args:
+            asked: The run.
+            decision: The search's decision after it.
+        """
+        search = asked.search
+        self._spent[_name(search)] = decision.spent * search.grid.full_flops
+        self._parts.pop(asked.planned.spec.fingerprint, None)
+        self._show()
+        standing = next((s for s in decision.standings if s.candidate == asked.step.candidate), None)
+        known = ""
+        if standing is not None and standing.loss is not None:
+            loss = standing.loss
+            known = f"; {standing.candidate.name} loses {loss.mean:.4f} ± {loss.standard_error:.4f}: {standing.state}"
+        budget = search.share(search.question.budget)
+        self._say(search, f"spent {search.share(decision.spent):.1%} of the grid (of {budget:.0%}){known}")
+
+    def started(self, planned: PlannedRun) -> None:
+        """Ignore the start of a run, which `begin` has shown."""
+
+    def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
+        """Move the bar by a run's progress."""
+        self._parts[planned.spec.fingerprint] = done / total
+        now = time.monotonic()
+        if now - self._last >= self.REFRESH_S:
+            self._last = now
+            self._show()
+
+    def ended(self, outcome: Outcome) -> None:
+        """Print a run's outcome."""
+        self._print(f"  {describe(outcome)}")
+
+    def warned(self, message: str) -> None:
+        """Print a warning."""
+        self._print(f"warning: {message}")
+
+    def _show(self, description: str | None = None) -> None:
+        """Move the bar to the cost of finished runs and of the finished shares of runs under way."""
+        if self._bar is not None and self._task is not None:
+            under_way = sum(self._costs.get(fingerprint, 0.0) * part for fingerprint, part in self._parts.items())
+            self._bar.update(
+                self._task,
+                total=self._budget,
+                completed=sum(self._spent.values()) + under_way,
+                description=description,
+            )
+
+    def _say(self, search: SearchState, line: str) -> None:
+        self._print(f"{_name(search)}: {line}" if len(self._spent) > 1 else line)
+
+    def _print(self, line: str) -> None:
+        self._console.print(line)
+
+
+def _name(search: SearchState) -> str:
+    return f"{search.task}/{search.model}"

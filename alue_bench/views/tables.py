@@ -1,0 +1,313 @@
+"""The views of plans and results in a terminal."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from alue_bench.contract.options import options_of
+from alue_bench.contract.spec import Fold, HyperParameters, Resolved
+from alue_bench.evaluation.intervals import LEVEL, Estimate, estimate
+from alue_bench.evaluation.learning import REMEDY, Learning, learning
+from alue_bench.evaluation.resampled import estimate_over_folds
+from alue_bench.executors.outcome import Outcome
+from alue_bench.planning.build import Plan, PlannedRun
+from alue_bench.planning.variation import Settings, labelled, reading_order, settings_of, varied_by_specs
+from alue_bench.reporting.numbers import NONE, percent, plain, several, signed, signed_percent
+from alue_bench.views.console import PlainConsole, styled
+from alue_bench.views.wide_tables import Fitted
+
+if TYPE_CHECKING:
+    from alue_bench.reporting.comparison import Comparison
+
+BASELINE = "full"
+FOLDS_NOTE = (
+    "Folds share train rows: ± is that of the corrected resampled t-test (Nadeau & Bengio 2003); alue-bench compare "
+    "gives verdicts."
+)
+SAMPLE_NOTE = (
+    "sample: embedded data written for demonstration; these scores say nothing about the real tasks. "
+    "Add real files with: alue-bench data add TASK PATH"
+)
+
+
+def plan_view(plan: Plan) -> RenderableType:
+    """Return the view of a plan: its runs, their settings, and the combinations that are left out with the reasons."""
+    table = Table(title=f"Plan: {several(len(plan.runs), 'run')}", title_justify="left", title_style="bold")
+    for column in ("task", "data", "rows train/dev/test", "model", "strategies", "seeds"):
+        table.add_column(column)
+    groups: dict[tuple[str, str], list[PlannedRun]] = {}
+    for run in _in_reading_order(plan):
+        groups.setdefault((run.spec.task, run.spec.model), []).append(run)
+    settings: dict[str, list[str]] = {}
+    folds: dict[str, list[str]] = {}
+    for (task, model), runs in groups.items():
+        inputs = runs[0].inputs
+        splits, own = inputs.train_rows.splits, inputs.rows.splits
+        rows = "/".join(str(len(part.examples)) for part in (splits["train"], splits["dev"], own["test"]))
+        strategies = list(dict.fromkeys(run.spec.strategy for run in runs))
+        seeds = sorted({run.spec.seed for run in runs})
+        folds.setdefault(_folds(runs), []).append(task)
+        shown = task if inputs.task is inputs.train_task else f"{task} (trained on {inputs.train_task.name})"
+        table.add_row(shown, runs[0].spec.data.source, rows, model, _strategies(strategies), _seeds(seeds))
+        settings.setdefault(describe_settings([run.hyper for run in runs]), []).append(f"{task}/{model}")
+    parts: list[RenderableType] = [Fitted(table)]
+    for description, used_by in settings.items():
+        who = "" if len(settings) == 1 else f" ({', '.join(used_by)})"
+        parts.append(styled(f"settings{who}: {description}"))
+    for told, tasks in folds.items():
+        if told:
+            parts.append(styled(f"folds ({', '.join(dict.fromkeys(tasks))}): {told}"))
+    if plan.runs:
+        spec = plan.runs[0].spec
+        parts.append(styled(f"device: {spec.device}, precision: {spec.precision}"))
+    if any(run.spec.data.source == "sample" for run in plan.runs):
+        parts.append(styled(SAMPLE_NOTE, "yellow"))
+    parts += [styled(f"note: {note}", "yellow") for note in plan.notes]
+    for skipped in plan.skipped:
+        what = "/".join(part for part in (skipped.task, skipped.model, skipped.strategy) if part != "*")
+        parts.append(styled(f"skipped {what}: {skipped.reason}", "dim"))
+    return Group(*parts)
+
+
+def _folds(runs: Sequence[PlannedRun]) -> str:
+    """Return the cross-validation of a task's runs in words; empty without one."""
+    repeats = {run.spec.fold.repeat for run in runs if run.spec.fold}
+    if not repeats:
+        return ""
+    again = f", {len(repeats)} times" if len(repeats) > 1 else ""
+    return "; ".join([f"{runs[0].spec.data.protocol}{again}", *runs[0].inputs.rows.notes])
+
+
+def _in_reading_order(plan: Plan) -> list[PlannedRun]:
+    """Return a plan's runs in its order, or sorted for reading where that order was chosen for the machine."""
+    if not plan.order_matters:
+        return plan.runs
+    place = reading_order([run.spec for run in plan.runs])
+    return sorted(plan.runs, key=lambda run: place[run.spec.fingerprint])
+
+
+def describe_settings(resolved: Sequence[Resolved]) -> str:
+    """Return the hyper-parameters of runs as text.
+
+    Each is followed by its origin, unless that is the general default, and has all its values where the runs differ.
+    Those that are off by default are left out at their defaults, as they are from fingerprints.
+    """
+    shown = []
+    general, declared = HyperParameters(), options_of(HyperParameters)
+    for name in vars(resolved[0].values):
+        values = sorted({getattr(hyper.values, name) for hyper in resolved})
+        if declared[name].default_is_implied and values == [getattr(general, name)]:
+            continue
+        origin = ", ".join(dict.fromkeys(hyper.origins[name] for hyper in resolved))
+        shown.append(f"{name}={' or '.join(map(str, values))}" + (f" [{origin}]" if origin != "default" else ""))
+    return ", ".join(shown)
+
+
+def result_view(outcomes: Sequence[Outcome]) -> RenderableType:
+    """Return the view of results: means over seeds, and the changes against `full` with the same hyper-parameters.
+
+    Of a cross-validation, means and changes are over folds, with the intervals of the corrected resampled t-test.
+
+    There is a row for each task, model, strategy and value of each hyper-parameter that varies. The heading of each
+    task shows the score of a baseline that ignores the text. Facts that all rows share stand in the title, so that the
+    table fits a narrow terminal.
+    """
+    names = varied_by_specs(outcome.spec for outcome in outcomes)
+    groups: dict[tuple[str, str, str, Settings], list[Outcome]] = {}
+    for outcome in sorted(outcomes, key=_first_of_block(outcomes)):
+        spec = outcome.spec
+        groups.setdefault((spec.task, spec.model, spec.strategy, settings_of(spec.hyper, names)), []).append(outcome)
+    varying: dict[str, Callable[[Outcome], str]] = {
+        "data": lambda o: o.spec.data.source,
+        "model": lambda o: o.spec.model,
+        "status": lambda o: o.status,
+    }
+    constant = [{read(o) for o in outcomes}.pop() for read in varying.values() if len({read(o) for o in outcomes}) == 1]
+    varying = {name: read for name, read in varying.items() if len({read(o) for o in outcomes}) > 1}
+    seeds = len({outcome.spec.seed for outcome in outcomes})
+    folds = len({outcome.spec.fold for outcome in outcomes} - {None})
+    if folds:
+        constant.append(f"mean of {folds} folds ± corrected {100 * LEVEL:.0f} % interval")
+    else:
+        constant.append(f"mean of {seeds} seeds ± {100 * LEVEL:.0f} % t-interval" if seeds > 1 else "one seed")
+    table = Table(title=f"Test scores ({', '.join(constant)})", title_justify="left", title_style="bold")
+    table.add_column("task: metric, strategy", no_wrap=True)
+    for name in (*names, *varying):
+        table.add_column(name)
+    for column in ("score", "Δ full", "train s", "Δ time", "trained", "FLOPs"):
+        table.add_column(column, justify="right", no_wrap=True)
+    previous = None
+    for (task, model, strategy, settings), group in groups.items():
+        finished = _finished(group)
+        if previous != (task, model):
+            previous = (task, model)
+            table.add_section()
+            trivial = _score(_values(finished, "test/trivial_score")[:1])
+            heading = styled(task, "bold") + styled(f": {group[0].planned.inputs.task.primary}")
+            table.add_row(heading, *[""] * (len(names) + len(varying)), styled(f"{trivial} trivial", "dim"))
+        described = [str(value) for _, value in settings]
+        described += [", ".join(dict.fromkeys(read(outcome) for outcome in group)) for read in varying.values()]
+        reference = _finished(groups.get((task, model, "full", settings), [])) if strategy != "full" else []
+        numbers = _measured(finished, reference) if finished else [NONE] * 6
+        table.add_row(f"  {strategy}", *described, *numbers, style=None if finished else "red")
+    notes: list[RenderableType] = [Fitted(table)]
+    if any(outcome.spec.data.source == "sample" for outcome in outcomes):
+        notes.append(styled(SAMPLE_NOTE, "yellow"))
+    if folds:
+        notes.append(styled(FOLDS_NOTE, "dim"))
+    elif seeds == 1 and len(groups) > 1:
+        notes.append(
+            styled("One seed: a difference may be due to chance. Use --seeds 5 for intervals and tests.", "dim")
+        )
+    for (task, model, strategy, settings), group in groups.items():
+        learnt = _learning(_finished(group)) if strategy == BASELINE else None
+        if learnt is not None and not learnt.shown:
+            where = ", ".join([f"{task}/{model}", *(f"{name} {value}" for name, value in settings)])
+            said = f"{where}: {learnt.sentence(strategy, 'test')}; {REMEDY}. Changes relative to it are meaningless."
+            notes.append(styled(said, "yellow"))
+    for outcome in outcomes:
+        if outcome.status == "failed":
+            label = labelled(outcome.spec, names)
+            notes.append(styled(f"failed {label}: {outcome.cause} (run {outcome.run_id})", "red"))
+    return Group(*notes)
+
+
+def _first_of_block(outcomes: Sequence[Outcome]) -> Callable[[Outcome], int]:
+    """Return a sort key that brings the outcomes of a task and model together, in the order of first appearance."""
+    first: dict[tuple[str, str], int] = {}
+    for index, outcome in enumerate(outcomes):
+        first.setdefault((outcome.spec.task, outcome.spec.model), index)
+    return lambda outcome: first[(outcome.spec.task, outcome.spec.model)]
+
+
+def _finished(group: Iterable[Outcome]) -> list[Outcome]:
+    return [outcome for outcome in group if outcome.status != "failed"]
+
+
+def _measured(finished: list[Outcome], reference: list[Outcome]) -> list[str]:
+    # Where runs failed, changes are over the seeds and folds that both still have.
+    by_seed = {_replicate(outcome): outcome for outcome in reference}
+    pairs = [(one, by_seed[key]) for one in finished if (key := _replicate(one)) in by_seed]
+    return [
+        _fold_scores(finished) if finished[0].spec.fold else _score(_values(finished, "test/score")),
+        _difference(pairs),
+        plain(_mean(finished, "runtime/train_s"), 1),
+        _time_change(pairs),
+        percent(_mean(finished, "params/trainable_share")),
+        percent(_mean(finished, "flops/train_vs_full")),
+    ]
+
+
+def _learning(finished: Sequence[Outcome]) -> Learning | None:
+    """Judge finished runs against the trivial score; return None if none recorded it."""
+    columns = ("test/score", "test/trivial_score", "test/above_trivial_error")
+    return learning(*([outcome.metrics.get(name, math.nan) for outcome in finished] for name in columns))
+
+
+def _replicate(outcome: Outcome) -> tuple[int, int, Fold | None]:
+    return outcome.spec.init_seed, outcome.spec.data_seed, outcome.spec.fold
+
+
+def comparison_view(comparison: Comparison, *, sort: str) -> RenderableType:
+    """Return the view of a comparison: a table with notes for each block, and the meaning of the marks at the end."""
+    from alue_bench.reporting.comparison_table import explain, text_tables
+
+    parts: list[RenderableType] = []
+    for block, shown in zip(comparison.blocks, text_tables(comparison, sort=sort), strict=True):
+        title = styled(f"{shown.title}\n", "bold") + styled(shown.subtitle, "dim")
+        table = Table(title=title, title_justify="left", title_style="")
+        for place, column in enumerate(shown.columns):
+            table.add_column(column, justify="right" if place else "left", no_wrap=True)
+        for row in shown.rows:
+            table.add_row(*row)
+        parts += [Fitted(table), *(styled(f"  {note}", "dim") for note in shown.notes)]
+        if block.sample:
+            parts.append(styled(SAMPLE_NOTE, "yellow"))
+        parts.append(styled(""))
+    return Group(*parts, *(styled(line, "dim") for line in explain(comparison)))
+
+
+def print_table(
+    console: PlainConsole, columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None
+) -> None:
+    """Print a plain table, as the listing commands show it."""
+    table = Table(*columns, title=title, title_justify="left", title_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(Fitted(table))
+
+
+def _strategies(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 20 else f"{', '.join(names[:6])}, … ({len(names)})"
+
+
+def _seeds(seeds: list[int]) -> str:
+    return ", ".join(map(str, seeds)) if len(seeds) <= 5 else f"{seeds[0]} … {seeds[-1]} ({len(seeds)})"
+
+
+def _values(outcomes: Iterable[Outcome], metric: str) -> list[float]:
+    return [outcome.metrics[metric] for outcome in outcomes if metric in outcome.metrics]
+
+
+def _score(values: list[float]) -> str:
+    from alue_bench.reporting.comparison_table import score_text
+
+    return score_text(estimate(values))
+
+
+def _mean(outcomes: Iterable[Outcome], metric: str) -> float:
+    return statistics.fmean(_values(outcomes, metric))
+
+
+def _difference(pairs: Iterable[tuple[Outcome, Outcome]]) -> str:
+    """Return the mean difference of scores, over folds with its interval; empty without pairs."""
+    pairs = list(pairs)
+    if pairs and pairs[0][0].spec.fold:
+        ours, base = (_by_fold([pair[side] for pair in pairs]) for side in (0, 1))
+        common = [ours[fold] - base[fold] for fold in ours if math.isfinite(ours[fold] - base[fold])]
+        over_folds = estimate_over_folds(common, _test_share([one for one, _ in pairs]))
+        return _with_interval(over_folds) if over_folds else ""
+    changes = [a.metrics["test/score"] - b.metrics["test/score"] for a, b in pairs]
+    change = estimate(changes)
+    return signed(change.mean) if change else ""
+
+
+def _fold_scores(finished: Sequence[Outcome]) -> str:
+    """Return the mean score over folds with its interval."""
+    from alue_bench.reporting.comparison_table import score_text
+
+    return score_text(estimate_over_folds([*_by_fold(finished).values()], _test_share(finished)))
+
+
+def _with_interval(change: Estimate) -> str:
+    return signed(change.mean) + (f" ± {plain(change.half_width)}" if change.half_width is not None else "")
+
+
+def _by_fold(outcomes: Iterable[Outcome]) -> dict[Fold | None, float]:
+    """Return the mean score over the seeds of each fold; nan where no score is finite."""
+    by_fold: dict[Fold | None, list[float]] = {}
+    for outcome in outcomes:
+        score = outcome.metrics.get("test/score", math.nan)
+        by_fold.setdefault(outcome.spec.fold, []).extend([score] if math.isfinite(score) else [])
+    return {fold: statistics.fmean(scores) if scores else math.nan for fold, scores in by_fold.items()}
+
+
+def _test_share(outcomes: Sequence[Outcome]) -> float:
+    """Return the number of test rows divided by the number of train rows, over all folds."""
+    test, train = (sum(_values(outcomes, f"data/{split}_rows")) for split in ("test", "train"))
+    return test / train
+
+
+def _time_change(pairs: Iterable[tuple[Outcome, Outcome]]) -> str:
+    """Return the change of training time as `alue-bench compare` computes it, without the interval."""
+    from alue_bench.reporting.comparison import mean_change
+
+    metric = "runtime/train_s"
+    change = mean_change((ours.metrics.get(metric), base.metrics.get(metric)) for ours, base in pairs)
+    return signed_percent(change.mean) if change else ""

@@ -1,0 +1,192 @@
+"""The functions for scripts and notebooks do what the commands do, and leave nothing behind in the process."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from conftest import SHORT, CommandLine
+
+import alue_bench
+from alue_bench import AlueBenchError, UsageError
+from alue_bench.api import functions
+from alue_bench.api.tasks import given_tasks
+from alue_bench.contract.registry import load_registry
+from alue_bench.studies.files import study_keys
+from alue_bench.studies.options import options_of_command
+from alue_bench.studies.results import TrainedRun
+
+SAME: dict[str, Any] = {
+    "epochs": 1, "limit_train": 48, "limit_eval": 32, "max_length": 24, "batch_size": 16, "quiet": True,
+}  # fmt: skip
+"""The options of `SHORT`, as keyword arguments."""
+
+
+@pytest.fixture
+def where(
+    alue_bench: CommandLine, store: str, experiment: str, tiny_bert: Path, easy: tuple[str, str]
+) -> dict[str, Any]:
+    """The options that name the task, the model and the place of the records, for functions and commands."""
+    functions._installed.cache_clear()  # the plugin of `easy` was not there before
+    return {"task": easy[0], "model": tiny_bert, "tracking_uri": store, "experiment": experiment}
+
+
+def command(options: dict[str, Any]) -> list[object]:
+    return [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
+
+
+def test_a_function_reuses_what_the_command_has_run_and_the_reverse(
+    where: dict[str, Any], alue_bench: CommandLine
+) -> None:
+    said = alue_bench("run", *command(where), *SHORT, "-s", "full", "--json")
+    (of_command,) = json.loads(said.out)["runs"]
+    signals = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    threads = set(threading.enumerate())
+
+    results = functions.run(**where, **SAME, strategies=["full", "bottom25%"])
+
+    assert [outcome.status for outcome in results.outcomes] == ["reused", "finished"]
+    frame = results.frame().set_index("strategy")
+    assert frame.loc["full", "fingerprint"] == of_command["fingerprint"]
+    assert frame.loc["full", "test/score"] == of_command["metrics"]["test/score"]
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == signals
+    assert {thread.name for thread in set(threading.enumerate()) - threads} <= {"tqdm_monitor"}
+
+    best = results.best()
+    assert best.dev_score == frame["selection/dev_score"].max()
+    assert best.score == frame.loc[best.spec.strategy, "test/score"]
+    assert "bottom25%" in repr(results)
+    assert "<pre" in results._repr_html_()
+
+    fitted = functions.fit(where["task"], tiny_model := where["model"], "bottom25%", **SAME, **_place(where))
+    assert (fitted.outcome.status, fitted.spec.model) == ("reused", tiny_model.name)
+
+    compared = functions.compare(**_place(where), parent=results.parent_id)
+    assert set(compared.frame()["strategy"]) == {"full", "bottom25%"}
+    assert functions.report("page.md", **_place(where)).read_text(encoding="utf-8").startswith("# ")
+
+
+def _place(where: dict[str, Any]) -> dict[str, Any]:
+    return {name: where[name] for name in ("tracking_uri", "experiment")}
+
+
+def test_a_sweep_and_a_search_find_what_their_commands_find(where: dict[str, Any], alue_bench: CommandLine) -> None:
+    grid = "bottom=0..4/4"
+    swept = functions.sweep(**where, **SAME, grid=grid, tolerance="70%")
+    said = alue_bench("sweep", *command(where), *SHORT, "--grid", grid, "--tolerance", "70%", "--json")
+    document = json.loads(said.out)
+    assert {run["status"] for run in document["runs"]} == {"reused"}
+    (found,) = document["sweep"]["grids"]
+    assert swept.document["sweep"]["grids"] == [found]
+    assert swept.best().spec.strategy == found["recommendation"]["strategy"]
+
+    searched = functions.search(**where, **SAME, grid=grid, budget="75%", short_runs=False)  # no more than one run
+    assert searched.answers == {(where["task"], where["model"].name): "full"}
+    assert searched.best().run_id == swept.frame().set_index("strategy").loc["full", "run_id"]
+
+
+def test_a_task_may_be_a_value(where: dict[str, Any]) -> None:
+    declared = load_registry().task(where["task"])
+    own = replace(declared, name="mine")
+
+    def fit(task: Any) -> TrainedRun:
+        return functions.fit(**{**where, **SAME, "task": task})
+
+    twice = [fit(own) for _ in range(2)]
+    assert [run.outcome.status for run in twice] == ["finished", "reused"]
+    other = fit(replace(own, primary="accuracy"))
+    assert other.outcome.status == "finished"
+    assert other.spec.fingerprint != twice[0].spec.fingerprint
+    assert fit(declared).spec.providers.keys() == {"alue-bench", "alue-bench-easy"}
+    with pytest.raises(UsageError, match=f"task {declared.name!r} is declared by .* another one"):
+        functions.run(task=replace(declared, primary="accuracy"))
+
+
+def test_data_frames_and_paths_become_data_files(folders_of_its_own: None, tmp_path: Path) -> None:
+    frame = pd.DataFrame({"text": ["a", "b"], "label": ["yes", "no"]})
+    registry = load_registry()
+    (tmp_path / "mine.csv").touch()
+
+    def options(given: Any) -> Any:
+        return given_tasks(given, registry).options
+
+    first = options(frame)["file"]
+    assert pd.read_parquet(first).equals(frame)
+    assert options(frame.copy())["file"] == first != options(frame.head(1))["file"]
+    assert options(["oold", tmp_path / "mine.csv"]) == {"task": ["oold"], "file": str(tmp_path / "mine.csv")}
+    assert options(str(tmp_path / "mine.csv")) == {"file": str(tmp_path / "mine.csv")}
+    assert options([Path("mine.task.toml"), "gone.csv"]) == {"task": ["mine.task.toml", "gone.csv"]}
+    with pytest.raises(UsageError, match="2 data files are given as tasks"):
+        options([frame, tmp_path / "mine.csv"])
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "told"),
+    [
+        ("run", {"epoch": 1}, "run() has no option 'epoch'; did you mean 'epochs'?"),
+        ("run", {"tolerance": "1%"}, "run() has no option 'tolerance'"),
+        ("run", {"dry_run": True}, "run() has no option 'dry_run'"),
+        ("run", {"epochs": 0}, "run(): epochs is 0; it must be at least 1"),
+        ("run", {"epochs": [1, 2]}, "run(): epochs is [1, 2]; it must be of type int"),
+        ("run", {"task": "oold", "tasks": ["mdd"]}, "run() is given 'task' twice"),
+        ("run", {"model": "mini", "models": ["mini"]}, "run() is given 'model' twice"),
+        ("run", {"tasks": [3]}, "a task is given as int"),
+        ("run", {"tasks": ["oolt"]}, "unknown task 'oolt' (did you mean 'oold'?)"),
+        ("search", {"strategy": "full"}, "search() has no option 'strategy'"),
+        ("fit", {"task": "oold", "seeds": 2}, "fit() trains one model"),
+        ("compare", {"lr": 1}, "compare() has no option 'lr'"),
+        ("report", {"output": "page.pdf"}, "output page.pdf: the name must end in .html or .md"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_sentence(folders_of_its_own: None, function: str, options: dict[str, Any], told: str) -> None:
+    with pytest.raises(AlueBenchError) as error:
+        getattr(alue_bench, function)(**options)
+    assert told in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["run", "sweep", "search"])
+def test_keyword_arguments_are_the_keys_of_a_study_and_the_signature_shows_them(name: str) -> None:
+    function: Callable[..., Any] = getattr(alue_bench, name)
+    shown = set(inspect.signature(function).parameters) - {"quiet"}
+    plurals = {"tasks": "task", "models": "model", "strategies": "strategy"}
+    taken = {plurals.get(word, word) for word in shown}
+    assert taken - {"config"} == {key for key in options_of_command(name) if key in study_keys()}
+
+
+def test_an_interrupted_call_raises_keyboard_interrupt_and_goes_on_later(
+    where: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alue_bench.views.progress import PlainProgress
+
+    def stop(*anything: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PlainProgress, "ended", stop)
+        with pytest.raises(KeyboardInterrupt):
+            functions.run(**where, **SAME, strategies=["full", "bottom2"])
+    results = functions.run(**where, **SAME, strategies=["full", "bottom2"])
+    assert [outcome.status for outcome in results.outcomes] == ["reused", "finished"]
+
+
+def test_the_example_notebook_runs_as_it_is_written(folders_of_its_own: None, tmp_path: Path) -> None:
+    nbclient = pytest.importorskip("nbclient")
+    nbformat = pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    path = Path(__file__).parents[1] / "docs" / "example.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "docs/example.ipynb: clear the outputs"
+    nbclient.NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    html = "".join(output["data"].get("text/html", "") for output in outputs if "data" in output)
+    for told in ("Plan: 2 runs", "bottom25%top33%", "100%", "Test scores", "Δ full", "dataframe"):
+        assert told in html
+    assert [output["text"] for output in outputs if output.get("name") == "stderr"] == []
