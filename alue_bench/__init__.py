@@ -31,12 +31,11 @@ from alue_bench.contract.strategy import (
 from alue_bench.contract.tables import Table
 from alue_bench.contract.task import DataFile, HeldOut, Labels, Splits, Submission, TargetKind, Task
 from alue_bench.contract.task_file import read_task_file
+from alue_bench.contract.version import __version__
 
 if TYPE_CHECKING:
     from alue_bench.api.functions import compare, fit, report, run, search, sweep
     from alue_bench.deployment.kept_model import load
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Adapter",

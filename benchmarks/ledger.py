@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from alue_bench import __version__
 from alue_bench.contract.errors import UsageError
+from alue_bench.contract.version import __version__
 
 
 class Ledger:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alue_bench.contract.errors import UsageError
-from alue_bench.data.location import cache_folder
+from alue_bench.data.cache_folder import cache_folder
 
 
 def is_frame(value: object) -> bool:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from alue_bench import __version__
 from alue_bench.api.frames import is_frame, stored
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.registry import Declared, Origin, Registry
 from alue_bench.contract.spec import digest_of
 from alue_bench.contract.task import Task
+from alue_bench.contract.version import __version__
 
 IN_PYTHON = "task-in-python"
 """The name that stands for the distribution of a task that no plugin declares."""

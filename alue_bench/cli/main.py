@@ -78,7 +78,7 @@ app.command("new-plugin")(new_plugin.new_plugin)
 
 def _show_version(value: bool) -> None:
     if value:
-        from alue_bench import __version__
+        from alue_bench.contract.version import __version__
         from alue_bench.views.console import print_exactly
 
         print_exactly(f"alue-bench {__version__}\n")

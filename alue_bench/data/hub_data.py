@@ -11,7 +11,7 @@ from pathlib import Path
 from alue_bench.contract.errors import UnavailableError, UsageError
 from alue_bench.contract.formats import shown
 from alue_bench.contract.task_file import HUB
-from alue_bench.data.location import cache_folder
+from alue_bench.data.cache_folder import cache_folder
 from alue_bench.messages.display import file_name
 
 REFERENCE = re.compile(rf"{HUB}([\w.-]+/[\w.-]+?)(?:@([^/@\s]+))?(?:/([^/@\s]+))?")

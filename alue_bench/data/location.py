@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +10,13 @@ from typing import Any, Literal
 
 import platformdirs
 
-from alue_bench.contract.errors import DataError, UnavailableError, UsageError
+from alue_bench.contract.errors import DataError, UsageError
 from alue_bench.contract.task import DataFile, Task
 from alue_bench.contract.task_file import HUB
+from alue_bench.data.hub_data import HubData
 from alue_bench.messages.suggestion import command_line
 
 VARIABLE = "ALUE_BENCH_DATA"
-CACHE_VARIABLE = "ALUE_BENCH_CACHE"
 
 
 @dataclass(frozen=True)
@@ -38,25 +37,6 @@ class DataFolder:
 def user_data_folder() -> Path:
     """Return the user's own data folder, to which `alue-bench data add` copies files."""
     return platformdirs.user_data_path("alue-bench") / "data"
-
-
-def cache_folder() -> Path:
-    """Return the folder for data that can be computed again, such as token ids and outputs of frozen layers."""
-    given = os.environ.get(CACHE_VARIABLE)
-    return Path(given) if given else platformdirs.user_cache_path("alue-bench")
-
-
-def check_cache_folder() -> None:
-    """Raise UnavailableError if the cache folder cannot be created or written; no run is possible then."""
-    folder = cache_folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):  # permissions alone do not reveal a disk that is mounted read-only
-            pass
-    except OSError as error:
-        raise UnavailableError(
-            f"the cache folder {folder} is not writable ({error.strerror}); choose another with {CACHE_VARIABLE}"
-        ) from error
 
 
 def given_data_folder(option: Path | None) -> Path | None:
@@ -86,8 +66,6 @@ def file_in(folder: Path, file: DataFile) -> Path:
     """Return the path of a declared file below a folder; a data set of the hub lies in the cache folder."""
     if not file.path.startswith(HUB):
         return folder / file.path
-    from alue_bench.data.hub_data import HubData
-
     return HubData.read(file.path).folder
 
 
@@ -99,8 +77,6 @@ def fetch_hub_files(task: Task) -> None:
     """
     for file in task.splits.files().values():
         if file.path.startswith(HUB):
-            from alue_bench.data.hub_data import HubData
-
             HubData.read(file.path).fetch()
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from alue_bench.contract.model import Model
 from alue_bench.contract.spec import digest_of
 from alue_bench.contract.task import Labels, TargetKind
-from alue_bench.data.location import CACHE_VARIABLE
+from alue_bench.data.cache_folder import CACHE_VARIABLE
 from alue_bench.data.splits import SplitRows
 
 if TYPE_CHECKING:

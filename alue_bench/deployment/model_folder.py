@@ -121,7 +121,7 @@ def describe(run: FinishedRun) -> Description:
 def _versions(spec: RunSpec) -> dict[str, str]:
     from importlib.metadata import version
 
-    from alue_bench import __version__
+    from alue_bench.contract.version import __version__
 
     libraries = {name: version(name) for name in ("torch", "transformers", "tokenizers")}
     return {"alue-bench": __version__, **spec.providers, **libraries}

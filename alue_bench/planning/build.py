@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 
-from alue_bench import __version__
 from alue_bench.contract.byte_sizes import parse_size
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.model import Model
@@ -16,7 +15,8 @@ from alue_bench.contract.registry import Origin, Registry, outline_of
 from alue_bench.contract.spec import DataDigests, HyperParameters, Resolved, RunSpec, digest_of
 from alue_bench.contract.strategy import Outline, Strategy
 from alue_bench.contract.task import Labels, TargetKind, Task
-from alue_bench.data.location import cache_folder
+from alue_bench.contract.version import __version__
+from alue_bench.data.cache_folder import cache_folder
 from alue_bench.data.splits import SplitRows, TaskRows
 from alue_bench.data.tokenization import TokenCache
 from alue_bench.data.verification import label_counts

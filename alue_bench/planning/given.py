@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from alue_bench import __version__
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.registry import Declared, Origin, Registry
 from alue_bench.contract.task import Task
+from alue_bench.contract.version import __version__
 from alue_bench.data.file_task.given import GivenTask
 
 

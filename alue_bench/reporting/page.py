@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from alue_bench import __version__
 from alue_bench.contract.errors import UnavailableError
+from alue_bench.contract.version import __version__
 from alue_bench.evaluation.significance import FEWEST_SEEDS
 from alue_bench.messages.suggestion import PROGRAM, command_line
 from alue_bench.reporting import findings, heat_maps, overview

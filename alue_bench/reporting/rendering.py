@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alue_bench import __version__
 from alue_bench.contract.errors import UnavailableError, UsageError
+from alue_bench.contract.version import __version__
 from alue_bench.messages.display import file_name, markdown, visible
 from alue_bench.reporting.content import Folded, Gallery, Item, Page
 from alue_bench.reporting.drawing import Picture

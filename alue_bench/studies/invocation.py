@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.executor import Resources
-from alue_bench.data.location import check_cache_folder
+from alue_bench.data.cache_folder import check_cache_folder
 from alue_bench.executors.choice import chosen_executor
 from alue_bench.executors.local import execute_plan
 from alue_bench.executors.outcome import Interrupted, Observer, Outcome, aggregate, result_document

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
 from uuid import uuid4
 
-from alue_bench import __version__
 from alue_bench.contract.errors import StoreUnavailableError
 from alue_bench.contract.executor import Keep
 from alue_bench.contract.spec import FreezeEvent, Predictions, RunResult, RunSpec
 from alue_bench.contract.strategy import Outline
 from alue_bench.contract.task import Labels
+from alue_bench.contract.version import __version__
 from alue_bench.measure.best_effort import best_effort
 from alue_bench.measure.environment import git_state, hardware_fingerprint
 from alue_bench.messages.display import markdown

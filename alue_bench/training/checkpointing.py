@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.data.location import cache_folder
+from alue_bench.data.cache_folder import cache_folder
 
 if TYPE_CHECKING:
     from torch import Tensor

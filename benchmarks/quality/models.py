@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from alue_bench import __version__
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.model import Model
 from alue_bench.contract.registry import Declared, Origin, Registry
 from alue_bench.contract.task import NAME
+from alue_bench.contract.version import __version__
 
 BUNDLED = "mini"
 ORIGIN = Origin("alue-bench", __version__, "benchmarks", "benchmarks.quality")

@@ -28,7 +28,7 @@ def random_copy(model: Model) -> Model:
     fingerprints of its runs.
     """
     from alue_bench.contract.spec import digest_of
-    from alue_bench.data.location import cache_folder
+    from alue_bench.data.cache_folder import cache_folder
     from alue_bench.training.pretrained.loading import locate_checkpoint
 
     checkpoint = locate_checkpoint(model)

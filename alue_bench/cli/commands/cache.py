@@ -15,7 +15,7 @@ app = typer.Typer(help="Show or clear the cache. Everything in it can be compute
 def status() -> None:
     """Show the stored outputs of frozen layers, and the disk space that they and the token ids use."""
     from alue_bench.contract.byte_sizes import parse_size, readable
-    from alue_bench.data.location import cache_folder
+    from alue_bench.data.cache_folder import cache_folder
     from alue_bench.planning.request import DEFAULT_CACHE_SIZE
     from alue_bench.training.prefix.store import PrefixStore, prefix_folder
     from alue_bench.views.console import results
@@ -84,7 +84,7 @@ def _checkpoint_folder() -> Path:
 
 
 def _tokens_folder() -> Path:
-    from alue_bench.data.location import cache_folder
+    from alue_bench.data.cache_folder import cache_folder
 
     return cache_folder() / "tokens"
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from alue_bench import __version__
+from alue_bench.contract.version import __version__
 from alue_bench.data.batches import Batch, Padding, batches, collate, evaluation_order
 from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.training.architecture.encoder_stack import EncoderStack

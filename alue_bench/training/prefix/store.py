@@ -32,7 +32,7 @@ from weakref import WeakKeyDictionary
 from filelock import FileLock
 
 from alue_bench.contract.byte_sizes import readable
-from alue_bench.data.location import cache_folder
+from alue_bench.data.cache_folder import cache_folder
 
 if TYPE_CHECKING:
     import torch

@@ -1,0 +1,32 @@
+"""The folder for data that can be computed again, such as token ids and outputs of frozen layers."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import platformdirs
+
+from alue_bench.contract.errors import UnavailableError
+
+CACHE_VARIABLE = "ALUE_BENCH_CACHE"
+
+
+def cache_folder() -> Path:
+    """Return the folder for data that can be computed again, such as token ids and outputs of frozen layers."""
+    given = os.environ.get(CACHE_VARIABLE)
+    return Path(given) if given else platformdirs.user_cache_path("alue-bench")
+
+
+def check_cache_folder() -> None:
+    """Raise UnavailableError if the cache folder cannot be created or written; no run is possible then."""
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):  # permissions alone do not reveal a disk that is mounted read-only
+            pass
+    except OSError as error:
+        raise UnavailableError(
+            f"the cache folder {folder} is not writable ({error.strerror}); choose another with {CACHE_VARIABLE}"
+        ) from error
