@@ -412,7 +412,7 @@ class TestALostGpu:
     def test_another_worker_takes_the_place_of_one_that_lost_it(self, run: CommandLine) -> None:
         said = run(*TWO, "--seeds", "3", "--jobs", "2", "--json", model="asserting")
         assert sorted(statuses(said)) == ["failed", *["finished"] * 5], said.err
-        assert "could no longer use its GPU, after an earlier run had failed; it is done again" in said.err
+        assert "could no longer use its GPU, after an earlier run had failed; the run is repeated" in said.err
 
 
 class TestWorkersEnvironment:
