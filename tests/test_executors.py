@@ -247,7 +247,7 @@ class TestAPluginsExecutor:
         said = run("-s", "full", "--executor", "cafes-here")
         assert said.code == 2
         assert f"executor 'cafes-here' {objection}" in said.err
-        assert "; what is finished is recorded" in said.err
+        assert "; finished runs are recorded" in said.err
         assert "Traceback" not in said.everything
         assert not runs("attributes.status = 'RUNNING' and tags.kind = 'run'")
 
