@@ -230,7 +230,7 @@ class TestOddStores:
         client.set_terminated(other, "FINISHED")
         said = call(command, *arguments)
         assert said.code == 1
-        assert "1 run in the experiment is not alue-bench's" in said.err
+        assert "1 run in the experiment was written by another program" in said.err
         assert "Traceback" not in said.everything
         assert not Path("out").exists()
 

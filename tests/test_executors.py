@@ -227,18 +227,18 @@ class TestAPluginsExecutor:
     @pytest.mark.parametrize(
         ("event", "objection"),
         [
-            ("executor.Started('f00')", "told of run 'f00', which is not in the plan"),
-            ("executor.RunEnded('f00', 'finished', 'r1')", "told of run 'f00', which is not in the plan"),
-            ("executor.Advanced('f00', 1, 2)", "told of run 'f00', which is not in the plan"),
+            ("executor.Started('f00')", "reported run 'f00', which is not in the plan"),
+            ("executor.RunEnded('f00', 'finished', 'r1')", "reported run 'f00', which is not in the plan"),
+            ("executor.Advanced('f00', 1, 2)", "reported run 'f00', which is not in the plan"),
             (
                 "executor.RunEnded('f00', 'done', 'r1')",
-                "told of status 'done', which is none of finished, reused, failed",
+                "reported status 'done', which is none of finished, reused, failed",
             ),
-            ("executor.RunEnded('f00', 'held', 'r1')", "told of run 'f00', which no worker has"),
-            ("executor.Returned(99)", "told of assignment 99, which no worker has"),
-            ("executor.Returned(1)", "told of assignment 1 as done, but not of anger/tiny-bert/full/seed42"),
-            ("executor.Lost(99, 'gone')", "told of assignment 99, which no worker has"),
-            ("{'run': 'f00'}", "told of dict {'run': 'f00'}, which is none of alue_bench.contract.executor's events"),
+            ("executor.RunEnded('f00', 'held', 'r1')", "reported run 'f00', which no worker has"),
+            ("executor.Returned(99)", "reported assignment 99, which no worker has"),
+            ("executor.Returned(1)", "reported assignment 1 as done, but not of anger/tiny-bert/full/seed42"),
+            ("executor.Lost(99, 'gone')", "reported assignment 99, which no worker has"),
+            ("{'run': 'f00'}", "reported dict {'run': 'f00'}, which is none of alue_bench.contract.executor's events"),
         ],
     )
     def test_one_that_tells_of_what_it_was_not_given_is_named_and_leaves_nothing_open(
@@ -249,7 +249,7 @@ class TestAPluginsExecutor:
         said = run("-s", "full", "--executor", "cafes-here")
         assert said.code == 2
         assert f"executor 'cafes-here' {objection}" in said.err
-        assert "; what is finished is recorded" in said.err
+        assert "; finished runs are recorded" in said.err
         assert "Traceback" not in said.everything
         assert not runs("attributes.status = 'RUNNING' and tags.kind = 'run'")
 

@@ -44,7 +44,7 @@ def test_mosbach_is_what_its_authors_published() -> None:
 
 
 def test_an_unknown_name_is_told_with_those_there_are() -> None:
-    with pytest.raises(UsageError, match="no recipe 'mosbch'; there are alue, devlin, mosbach, sun"):
+    with pytest.raises(UsageError, match="unknown recipe 'mosbch'; known are alue, devlin, mosbach, sun"):
         recipe("mosbch")
 
 

@@ -278,7 +278,7 @@ class TestAStoreWith:
         connection.client.log_metric(foreign.info.run_id, "test/f1_macro", 0.99)
         put()
         shown = page()
-        assert any("1 run in the experiment is not alue-bench's" in notice for notice in shown.notices)
+        assert any("1 run in the experiment was written by another program" in notice for notice in shown.notices)
         assert "1 finished run" in shown.lead
 
     def test_two_kinds_of_hardware_and_of_data_keeps_them_apart(self, put: Put, page: Callable[..., Page]) -> None:
