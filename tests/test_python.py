@@ -110,6 +110,22 @@ def test_a_task_may_be_a_value(where: dict[str, Any]) -> None:
         functions.run(task=replace(declared, primary="accuracy"))
 
 
+def test_a_data_frame_is_fitted_and_its_model_predicts(where: dict[str, Any]) -> None:
+    texts = [f"{'a b ' * 4 if n % 2 else 'z y ' * 4}{n}" for n in range(96)]
+    frame = pd.DataFrame({"complaint": texts, "category": ["yes", "no"] * 48})
+    options = {**_place(where), **SAME, "model": where["model"], "text": "complaint", "label": "category"}
+
+    run = functions.fit(frame, strategy="full", **options)
+
+    predicted = run.predict(texts[:4])
+    assert set(predicted) <= {"no", "yes"}
+    assert alue_bench.load(run.save("kept")).predict(texts[:4]) == predicted
+    with pytest.raises(UsageError, match="kept exists; name a new folder"):
+        run.save("kept")
+    without_model = functions.run(task=frame, strategy="bottom2", **options).best()
+    assert len(without_model.predict(texts[:4])) == 4, "it is trained again"
+
+
 def test_data_frames_and_paths_become_data_files(folders_of_its_own: None, tmp_path: Path) -> None:
     frame = pd.DataFrame({"text": ["a", "b"], "label": ["yes", "no"]})
     registry = load_registry()
