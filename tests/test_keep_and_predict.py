@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -216,13 +217,13 @@ class TestTheBestOfAPlan:
         assert [normalise(text) for text in rows] != rows
         texts = write_csv(tmp_path / "new.csv", {"complaint": rows})
         outputs = []
-        for number, name in enumerate((kept["run_id"], kept["uri"], folder_of(kept["uri"], store))):
+        for number, name in enumerate((kept["run_id"], kept["uri"])):
             out = tmp_path / f"{number}.csv"
             where = ("--tracking-uri", store, "--text", "complaint")
             done = alue_bench("predict", name, texts, *where, "-o", out, "--scores")
             assert done.code == 0, done.err
             outputs.append(out.read_text())
-        assert outputs[0] == outputs[1] == outputs[2]
+        assert outputs[0] == outputs[1]
         written = read_csv(out)
         assert written["prediction"] == recorded["prediction"].tolist()
         assert len(set(written["prediction"])) > 1
@@ -269,6 +270,22 @@ class TestTheBestOfAPlan:
         assert said.code == 2
         assert "its pre-trained model differs from what is here" in said.err
         assert "alue-bench run --task anger" in said.err
+
+
+def test_a_model_that_the_store_does_not_take_is_kept_here(
+    finished: Callable[..., tuple[FinishedRun, Path]], store: str, experiment: str, folders_of_its_own: None
+) -> None:
+    from alue_bench.deployment.keeping import keep_model
+    from alue_bench.tracking.connection import connect
+    from alue_bench.tracking.recording import Away, Recorder
+
+    run, folder = finished()
+    recorder = Recorder(connect(store, experiment), keep="best")
+    recorder.away = Away("it is down", time.monotonic() + 600)
+    (problem,) = keep_model(recorder, run)
+    place = problem.removeprefix("its model is kept in ").partition(",")[0]
+    assert (Path(place) / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    assert f"alue-bench predict {place} FILE" in problem
 
 
 def registry_rows(count: int) -> list[str]:
