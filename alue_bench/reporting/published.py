@@ -1,4 +1,4 @@
-"""The numbers that Abir et al. published, with our results beside them.
+"""The numbers that Betka et al. published, with our results beside them.
 
 The numbers are those of the appendix tables 1 to 7 of "On Enhancing Fine-Tuning for Pre-trained Language Models": F1
 and runtime of full fine-tuning, and of freezing the bottom 3 and top 4 of 12 layers, for 7 tasks and 4 models. They
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SOURCE = (
-    "Abir et al., On Enhancing Fine-Tuning for Pre-trained Language Models, appendix, tables 1-7 "
+    "Betka et al., On Enhancing Fine-Tuning for Pre-trained Language Models, appendix, tables 1-7 "
     "(F1 variant, hardware, seeds and hyper-parameters not stated)"
 )
 FULL = "full"

@@ -13,5 +13,5 @@ BERT_BASE: Mapping[str, object] = MappingProxyType(
         "max_position_embeddings": 512,
     }
 )
-"""The architecture of BERT-base (Devlin et al. 2019), which the four models of Abir et al. share; their vocabularies
+"""The architecture of BERT-base (Devlin et al. 2019), which the four models of Betka et al. share; their vocabularies
 differ."""

@@ -1,6 +1,6 @@
 """Static freezing: the same layers are frozen from the first step to the last.
 
-Source: Abir et al., "On Enhancing Fine-Tuning for Pre-trained Language Models", who search all pairs (top n, bottom m)
+Source: Betka et al., "On Enhancing Fine-Tuning for Pre-trained Language Models", who search all pairs (top n, bottom m)
 of 12 layers and choose bottom 3 + top 4.
 
 Cost: with F for the forward pass of a layer, a trained layer costs 3 F per step. A frozen layer above a trained one
@@ -34,7 +34,7 @@ from alue_bench import (
     read_cell,
 )
 
-PAPER = "Abir et al., On Enhancing Fine-Tuning for Pre-trained Language Models (grid over bottom and top layers)"
+PAPER = "Betka et al., On Enhancing Fine-Tuning for Pre-trained Language Models (grid over bottom and top layers)"
 TRAIN_EMBEDDINGS = "-trainemb"
 USUAL_DEPTHS = (12, 24)
 """The depths of BERT-base and BERT-large, of which a number of layers is a share."""

@@ -1,4 +1,4 @@
-"""The built-in tasks, one module each: those of ALUE, and two that Abir et al. add.
+"""The built-in tasks, one module each: those of ALUE, and two that Betka et al. add.
 
 The paper's tables are study files in `studies`.
 """

@@ -1,6 +1,6 @@
 """The task anger: does a tweet express anger? Its labels are the column `anger` of SEC's files.
 
-ALUE has no such task; Abir et al. report it as "anger detection".
+ALUE has no such task; Betka et al. report it as "anger detection".
 """
 
 from pathlib import Path
@@ -21,6 +21,6 @@ TASK = Task(
     licence=semeval2018.LICENCE,
     citation=semeval2018.CITATION,
     primary="f1_macro",
-    official_metric="F1 (Abir et al.; the averaging is not stated)",
+    official_metric="F1 (Betka et al.; the averaging is not stated)",
     sample=Path(__file__).parent / "sample",
 )

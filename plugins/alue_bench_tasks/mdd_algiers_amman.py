@@ -1,4 +1,4 @@
-"""The task Algiers or Amman: the two-class subset of MDD that Abir et al. mention, without the other 24 varieties."""
+"""The task Algiers or Amman: the two-class subset of MDD that Betka et al. mention, without the other 24 varieties."""
 
 from pathlib import Path
 
@@ -20,6 +20,6 @@ TASK = Task(
     licence=madar.LICENCE,
     citation=madar.CITATION,
     primary="f1_macro",
-    official_metric="F1 (Abir et al.; the averaging is not stated)",
+    official_metric="F1 (Betka et al.; the averaging is not stated)",
     sample=Path(__file__).parent / "sample",
 )
