@@ -36,6 +36,8 @@ LENGTHS = 2.2, 0.45
 """The mean and the standard deviation of the logarithm of a text's number of words: a median of nine words, and a batch
 of 32 texts in random order is half padding, as with the tweets of ALUE's tasks."""
 BATCH_SIZES = (8, 32, 128, 512)
+OURS: dict[str, str | None] = {"alue-bench, fp32": "fp32", "alue-bench, as the run": None}
+"""The ways of alue-bench, each with its number format: that of the pipeline, and by default the one of the run."""
 WARM_UP = 256
 """The number of rows that are predicted before the clock starts."""
 
@@ -90,7 +92,7 @@ def keep_a_model(folder: Path, model: str) -> None:
     from alue_bench.running.run import execute
 
     request = PlanRequest(
-        tasks=(TASK,), models=(model,), strategies=("full",), sample=True, precision="fp32",
+        tasks=(TASK,), models=(model,), strategies=("full",), sample=True,
         overrides=(("benchmark", {"epochs": 1}),),
     )  # fmt: skip
     (planned,) = build_plan(request, load_registry()).runs
@@ -98,12 +100,12 @@ def keep_a_model(folder: Path, model: str) -> None:
     write_model_folder(folder, FinishedRun("", planned.spec, planned.inputs, trained, result))
 
 
-def by_alue_bench(folder: Path, file: Path, out: Path) -> tuple[int, float, float]:
+def by_alue_bench(folder: Path, file: Path, out: Path, precision: str | None) -> tuple[int, float, float]:
     """Predict as the command does; return the number of rows, the seconds, and those of all cores."""
     from alue_bench.deployment.kept_model import KeptModel
     from alue_bench.deployment.predicting import PredictionRequest, predict_file
 
-    model = KeptModel(folder, precision="fp32")
+    model = KeptModel(folder, precision=precision)
     model.scores(list(_texts(file, WARM_UP)))
     began, cpu = time.perf_counter(), time.process_time()
     done = predict_file(model, PredictionRequest(source=file, output=str(out), text="text", scores=True))
@@ -136,18 +138,18 @@ def _texts(file: Path, most: int | None = None) -> Iterator[str]:
 
 
 def measure(folder: Path, file: Path, way: str) -> Measured:
-    """Measure one way in this process: "alue-bench", or the pipeline's batch size."""
+    """Measure one way in this process: one of `OURS`, or the pipeline's batch size."""
     import hashlib
 
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "out.csv"
-        if way == "alue-bench":
-            rows, seconds, cpu_s = by_alue_bench(folder, file, out)
+        if way in OURS:
+            rows, seconds, cpu_s = by_alue_bench(folder, file, out, OURS[way])
         else:
             rows, seconds, cpu_s = by_pipeline(folder, file, out, int(way))
         with out.open(encoding="utf-8", newline="") as written:
             labels = "\n".join(row["prediction"] for row in csv.DictReader(written))
-    name = way if way == "alue-bench" else f"pipeline, batch size {way}"
+    name = way if way in OURS else f"pipeline, batch size {way}"
     digest = hashlib.sha256(labels.encode()).hexdigest()[:8]
     return Measured(name, rows, seconds, cpu_s, peaks("cpu")["peak_rss_mib"] or 0.0, digest)
 
@@ -163,7 +165,7 @@ def in_a_process(folder: Path, file: Path, way: str) -> Measured:
 
 def table(measured: list[Measured]) -> str:
     """Return the measurements as a table in Markdown."""
-    best = max(one.rate for one in measured if one.name != "alue-bench")
+    best = max(one.rate for one in measured if one.name not in OURS)
     lines = ["| | rows/s | rows/CPU s | peak MiB | × | labels |", "| --- | ---: | ---: | ---: | ---: | --- |"]
     lines += [
         f"| {one.name} | {one.rate:,.0f} | {one.rows / one.cpu_s:,.0f} | {one.peak_mib:,.0f} | {one.rate / best:.2f} | "
@@ -194,7 +196,7 @@ def main(arguments: list[str] | None = None) -> None:
             write_texts(file, options.rows)
         if options.folder is None:
             keep_a_model(folder, options.model)
-        ways = [*options.batch_sizes.split(","), "alue-bench"]
+        ways = [*options.batch_sizes.split(","), *OURS]
         print(table([in_a_process(folder, file, way) for way in ways]))
 
 
