@@ -259,6 +259,19 @@ class TestTheBestOfAPlan:
         again = alue_bench("keep", first["run_id"], tmp_path / "dir", *where)
         assert (again.code, "exists; name a new folder" in again.err) == (2, True)
 
+    def test_a_fold_of_a_data_file_too(
+        self, run: CommandLine, alue_bench: CommandLine, store: str, tmp_path: Path, lively: Callable[[str], Path]
+    ) -> None:
+        rows = [(f"{word} {number}", label) for number in range(12) for word, label in (("good", "yes"), ("bad", "no"))]
+        columns = {"comment": [text for text, _ in rows], "label": [label for _, label in rows]}
+        file = write_csv(tmp_path / "opinions.csv", columns)
+        said = run("--file", file, "--folds", "2", "-s", "bottom1", "--json", task=None, model=lively("bert"))
+        second = json.loads(said.out)["runs"][1]
+        kept = alue_bench("keep", second["run_id"], tmp_path / "dir", "--tracking-uri", store)
+        assert kept.code == 0, kept.err
+        assert "the test predictions equal the recorded ones" in kept.err
+        assert KeptModel(tmp_path / "dir").labels == ("no", "yes")
+
     def test_a_run_whose_model_is_another_now_is_refused(
         self, run: CommandLine, alue_bench: CommandLine, store: str, tmp_path: Path
     ) -> None:

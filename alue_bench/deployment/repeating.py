@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import UnavailableError, UsageError
-from alue_bench.contract.options import options_of
+from alue_bench.contract.options import filled, options_of
 from alue_bench.contract.registry import Registry
-from alue_bench.contract.spec import RunResult
+from alue_bench.contract.spec import Fold, RunResult
 from alue_bench.contract.task import TargetKind
+from alue_bench.data.file_task.given import given_tasks
+from alue_bench.data.file_task.options import FileOptions
 from alue_bench.deployment.model_folder import FinishedRun
 from alue_bench.messages.suggestion import command_line
 from alue_bench.planning.build import PlannedRun, build_plan
@@ -20,7 +22,7 @@ from alue_bench.planning.request import PlanRequest
 from alue_bench.running.run import execute
 from alue_bench.tracking.connection import Connection
 from alue_bench.tracking.reading import Results, read_config, read_predictions, read_runs
-from alue_bench.tracking.reproduction import model_reference
+from alue_bench.tracking.reproduction import model_reference, task_options
 from alue_bench.training.session import OnStep
 
 if TYPE_CHECKING:
@@ -100,6 +102,9 @@ def plan_again(recorded: RecordedRun, conditions: Conditions, registry: Registry
         UnavailableError: The data, the model or the plugins of the run are not here, or differ.
     """
     config, model = recorded.config, model_reference(recorded.row, registry)
+    task = task_options(recorded.row)
+    names, given = given_tasks([str(task["task"])] if "task" in task else [], filled(FileOptions, task))
+    fold = config.get("fold")
     told = {
         declared.field: declared.converted(config[declared.field])
         for declared in options_of(PlanRequest).values()
@@ -108,7 +113,9 @@ def plan_again(recorded: RecordedRun, conditions: Conditions, registry: Registry
     request = PlanRequest(
         **{
             **told,
-            "tasks": (config["task"],),
+            "tasks": names,
+            "given": given,
+            "fold": Fold(**fold) if fold else None,
             "models": (model,),
             "strategies": (config["strategy"],),
             "seeds": (config["seed"],),
@@ -160,7 +167,7 @@ def _difference(recorded: RecordedRun, planned: PlannedRun) -> str:
 
 def _anew(recorded: RecordedRun, model: str) -> str:
     config = recorded.config
-    options = {"task": config["task"], "model": model, "strategy": config["strategy"], "seed": config["seed"]}
+    options = {"model": model, "strategy": config["strategy"], "seed": config["seed"], **task_options(recorded.row)}
     return command_line("run", options={**options, "keep": "best"})
 
 

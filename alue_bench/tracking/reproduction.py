@@ -25,7 +25,7 @@ def options_of(run: Mapping[Hashable, Any], registry: Registry) -> dict[str, obj
         registry: The declarations of the installed plugins, by which models are named.
     """
     options: dict[str, object] = {
-        **_task(run),
+        **task_options(run),
         "model": model_reference(run, registry),
         "strategy": run["strategy"],
         "seed": run["seed"],
@@ -41,8 +41,12 @@ def options_of(run: Mapping[Hashable, Any], registry: Registry) -> dict[str, obj
     return options
 
 
-def _task(run: Mapping[Hashable, Any]) -> dict[str, object]:
-    """Return the options that give the run's task: its name, or the file that it was given as."""
+def task_options(run: Mapping[Hashable, Any]) -> dict[str, object]:
+    """Return the options that give the run's task: its name, or the file that it was given as.
+
+    Args:
+        run: A row of a frame of results.
+    """
     recorded = run.get("task_options")
     if not isinstance(recorded, str):
         return {"task": run["task"]}
