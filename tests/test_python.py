@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -106,6 +107,8 @@ def test_a_task_may_be_a_value(where: dict[str, Any]) -> None:
     assert other.outcome.status == "finished"
     assert other.spec.fingerprint != twice[0].spec.fingerprint
     assert fit(declared).spec.providers.keys() == {"alue-bench", "alue-bench-easy"}
+    with pytest.raises(UsageError, match="worker processes do not know a task"):
+        functions.run(task=own, jobs=2)
     with pytest.raises(UsageError, match=f"task {declared.name!r} is declared by .* another one"):
         functions.run(task=replace(declared, primary="accuracy"))
 
@@ -193,13 +196,14 @@ def test_an_interrupted_call_raises_keyboard_interrupt_and_goes_on_later(
     assert [outcome.status for outcome in results.outcomes] == ["reused", "finished"]
 
 
-def test_the_example_notebook_runs_as_it_is_written(folders_of_its_own: None, tmp_path: Path) -> None:
+def test_the_example_notebook_runs_as_it_is_written(folders_of_its_own: None, store: str, tmp_path: Path) -> None:
     nbclient = pytest.importorskip("nbclient")
     nbformat = pytest.importorskip("nbformat")
     pytest.importorskip("ipykernel")
     path = Path(__file__).parents[1] / "docs" / "example.ipynb"
     notebook = nbformat.read(path, as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells), "docs/example.ipynb: clear the outputs"
+    shutil.copy(store.removeprefix("sqlite:///"), tmp_path / "example.db")  # making one takes seconds
     nbclient.NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     html = "".join(output["data"].get("text/html", "") for output in outputs if "data" in output)

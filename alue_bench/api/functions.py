@@ -243,7 +243,13 @@ def _study(function: str, options: Mapping[str, Any], streams: Streams) -> Study
         if "file" in of_call.options and given.get("file") is not None:
             raise UsageError(f"{function}() is given data twice, as task and as file")
         given, registry = {**given, **of_call.options}, of_call.registry
-    return study_of(function, checked(function, options_of_function(function), given), registry, origin=ORIGIN)
+    values = checked(function, options_of_function(function), given)
+    if registry.tasks.keys() > _installed().tasks.keys() and (values.get("jobs", 1) > 1 or "executor" in values):
+        raise UsageError(
+            f"{function}(): worker processes do not know a task that is given as a value; leave jobs and executor out, "
+            "or declare the task in a plugin"
+        )
+    return study_of(function, values, registry, origin=ORIGIN)
 
 
 def _ended(results: R, streams: Streams) -> R:

@@ -104,7 +104,7 @@ class Runs(Shown):
     document: Mapping[str, Any]
     """The document that `--json` prints."""
     ending: Ending
-    """Where the runs are recorded, and what is left to say about them."""
+    """The place where the runs are recorded, and what is left to say about them."""
 
     @property
     def place(self) -> Place:
