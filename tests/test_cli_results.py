@@ -185,7 +185,7 @@ class TestExport:
         assert any(frame["test_digest"].iloc[0] in line for line in known)
         assert any(frame["model_digest"].iloc[0] in line for line in known)
         assert any("warmup 0.0" in line and "lr 2e-05" in line for line in known)
-        assert any("the epoch with the best dev score" in line for line in known)
+        assert any("the evaluation with the best dev score" in line for line in known)
         assert any("torch 2.13.0" in line for line in known)
         assert any("Seeds for each task, model and strategy: 1 to 3" in line for line in unknown)
         assert any("1 run failed" in line for line in unknown)

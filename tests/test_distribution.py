@@ -70,4 +70,5 @@ def test_contributors_set_up_as_the_test_command_of_the_readme_does() -> None:
 def test_public_ci_runs_what_ci_run_runs() -> None:
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
     (job,) = workflow["jobs"].values()
-    assert [step["run"] for step in job["steps"] if "run" in step] == ["bash .ci/run"]
+    always = [step["run"] for step in job["steps"] if "run" in step and "if" not in step]
+    assert always == ["bash .ci/run"]

@@ -219,7 +219,7 @@ class TestAPluginsExecutor:
         install("alue-bench-here", f"{HERE}\nHere.{method} = lambda self, *given: 1 / 0\n")
         said = run(*TWO, "--executor", "cafes-here")
         assert said.code == 2
-        assert "executor 'cafes-here' failed: ZeroDivisionError: division by zero; what is finished is" in said.err
+        assert "executor 'cafes-here' failed: ZeroDivisionError: division by zero; finished runs are" in said.err
         assert "Traceback" not in said.everything
         assert not runs("attributes.status = 'RUNNING' and tags.kind = 'run'")
         assert run(*TWO).code == 0

@@ -222,4 +222,4 @@ class TestAComparisonOverFolds:
             Verdict.TOO_FEW_SEEDS,
             "2 folds in common with the baseline; a verdict needs 3",
         )
-        assert any("fewer than 3 folds, so no verdict; --folds 5" in line for line in explain(compared()))
+        assert any("fewer than 3 folds, so no verdict; use --folds 5" in line for line in explain(compared()))

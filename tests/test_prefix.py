@@ -339,4 +339,4 @@ class TestWhereItCannotBeDone:
         (planned,) = plan_runs("bottom2").runs
         result, trained = do(planned)
         assert trained.prefixes["train"].depth == 0
-        assert any("the memory does not hold" in note for note in result.notes)
+        assert any("memory is too small" in note for note in result.notes)

@@ -72,7 +72,7 @@ def test_on_the_command_line(run: Callable[..., Any]) -> None:
         assert planned["hyper"]["epochs"] == 1  # an option of these tests
     plain = json.loads(run("-s", "bottom2", "--dry-run", "--json").out)["planned"][0]
     assert plain["fingerprint"] != json.loads(said.out)["planned"][0]["fingerprint"]
-    assert "there are alue" in run("--recipe", "none", "--dry-run").err
+    assert "known are alue" in run("--recipe", "none", "--dry-run").err
 
 
 class TestLayerWiseRates:

@@ -108,8 +108,14 @@ def test_stdout_holds_one_document(
     if command in ("run", "sweep", "search", "submit"):
         words += ["-t", "fid" if command == "submit" else "anger", "--tracking-uri", store, "--experiment", experiment]
         connect(store, experiment)
+    where = ["-t", "anger", "-m", str(tiny_bert), *SHORT, "--tracking-uri", store, "--experiment", experiment]
     if command in ("run", "sweep", "search"):
         words += ["-m", str(tiny_bert), *SHORT]
+    if command in ("keep", "predict"):
+        Path("new.csv").write_text("text\nnew\n")
+        (kept,) = json.loads(alue_bench("run", *where, "-s", "head-only", "--keep", "best", "--json").out)["kept"]
+        words += [kept["run_id"], *(["new.csv", "-o", "out.csv"] if command == "predict" else [])]
+        words += ["--tracking-uri", store]
     said = alue_bench(*words, "--json")
     assert json.loads(said.out) is not None, said.err
     expected = {"python import", "logging import", "python hook", "python commands"}
