@@ -78,7 +78,7 @@ def xlsx(folder: Path) -> Path:
 
 
 def arrow(folder: Path, suffix: str = "") -> Path:
-    """Write the folder that `datasets` saves, with numbers for classes; their order in the file is that of the names in a CSV."""
+    """Write the folder that `datasets` saves. Classes are numbers; their order is that of the names in a CSV."""
     import datasets
 
     names = sorted(LABELS)

@@ -103,7 +103,6 @@ def test_stdout_holds_one_document(
     experiment: str,
     tiny_bert: Path,
 ) -> None:
-    install("alue-bench-noisy", PRINTING)
     words = [*command.split(), *DONE.get(command, ())]
     if command in ("run", "sweep", "search", "submit"):
         words += ["-t", "fid" if command == "submit" else "anger", "--tracking-uri", store, "--experiment", experiment]
@@ -116,6 +115,7 @@ def test_stdout_holds_one_document(
         (kept,) = json.loads(alue_bench("run", *where, "-s", "head-only", "--keep", "best", "--json").out)["kept"]
         words += [kept["run_id"], *(["new.csv", "-o", "out.csv"] if command == "predict" else [])]
         words += ["--tracking-uri", store]
+    install("alue-bench-noisy", PRINTING)
     said = alue_bench(*words, "--json")
     assert json.loads(said.out) is not None, said.err
     expected = {"python import", "logging import", "python hook", "python commands"}
