@@ -216,7 +216,7 @@ def load(
 
 
 def _flat(lists: Sequence[Sequence[int]], length: int) -> Any:
-    """Return lists of numbers one behind the other: int64 [length]."""
+    """Concatenate lists of integers into one tensor: int64 [length]."""
     from itertools import chain
 
     import numpy as np

@@ -83,7 +83,7 @@ def time_metrics(trained: Trained, test: ScoredSplit, *, total_s: float, reused:
 
 
 def throughput_metrics(trained: Trained, test: ScoredSplit, attainable: float | None) -> dict[str, float]:
-    """Return work by the second (throughput/*).
+    """Return the amounts of work per second (throughput/*).
 
     Args:
         trained: The model with the costs of its training.
