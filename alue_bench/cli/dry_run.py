@@ -98,7 +98,7 @@ def describe(estimate: Estimate) -> list[str]:
 
 
 def _grounds(estimate: Estimate) -> list[str]:
-    """Return lines on what the estimate rests on, and why something is unknown."""
+    """Return lines on the basis of the estimate, and on the reasons why a part of it is unknown."""
     lines = []
     if estimate.speeds:
         speeds = ", ".join(f"{speed / 1e9:,.1f}" for speed in estimate.speeds)

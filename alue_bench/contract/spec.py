@@ -361,7 +361,7 @@ class RunResult:
     dev_predictions: Predictions
     """The predictions of the selected epoch on the dev split of the task that trained the model."""
     submission_predictions: Predictions | None = None
-    """The predictions for a leaderboard's rows without gold labels, where these rows were at hand."""
+    """The predictions for a leaderboard's rows without gold labels, if these rows were available."""
     environment: Mapping[str, Any]
     freezing: tuple[FreezeEvent, ...] = ()
     """The decisions of an adaptive strategy; empty for all others."""

@@ -132,7 +132,7 @@ class KeptModel:
         """Return texts and pairs as lists.
 
         Raises:
-            UsageError: They are not what the model reads.
+            UsageError: They are not of the form that the model reads.
         """
         if isinstance(texts, str) or isinstance(pairs, str):
             raise UsageError("predict takes a list of texts; put the one text into a list: [text]")

@@ -74,7 +74,7 @@ def recorded_run(connection: Connection, run_id: str) -> RecordedRun:
     """Read a finished run from the store.
 
     Raises:
-        UsageError: The run is none of alue-bench, or is not finished.
+        UsageError: The run was not recorded by alue-bench, or is not finished.
         UnavailableError: The store does not answer, or lacks the run's files.
     """
     results: Results = read_runs(connection, [run_id])

@@ -313,7 +313,7 @@ class _Scheduler:
     def _lost(self, event: Lost) -> list[_Unit]:
         """Handle the loss of a worker, and return the unit of its remaining runs.
 
-        The run that it was executing is repeated, or counts as failed where it has had all its attempts.
+        The run that it was executing is repeated, or counts as failed if all its attempts are used up.
         """
         unit = self._out.pop(event.number)
         event = replace(event, cause=redact(event.cause))

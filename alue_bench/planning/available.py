@@ -339,9 +339,10 @@ def resolve_model(name: str, registry: Registry) -> Model:
 
 
 def text_notes(ready: ReadyTask, ready_model: ReadyModel, cache: PlanCache) -> list[str]:
-    """Return notes on what the model's tokenizer makes of the first texts that it would be trained on.
+    """Return notes on how the model's tokenizer represents the first texts that the model would be trained on.
 
-    A model with a normalisation of its own has none here: a plan runs no plugin's code on texts, and the runs tell.
+    There are none for a model with a normalisation function, because planning does not run a plugin's code on texts.
+    Its runs record these notes.
     """
     rows, model = ready.train_rows.splits["train"], ready_model.model
     if model.normalise is not None:

@@ -52,7 +52,7 @@ from alue_bench.training.pretrained.loading import check_keeps_head, encoder_sha
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run to do, with what its names stand for."""
+    """A planned run: its specification, and the loaded inputs to which the names in it refer."""
 
     spec: RunSpec
     inputs: RunInputs
@@ -134,7 +134,7 @@ def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None
         cache: what an earlier plan in this process has read; None for the first one.
 
     Raises:
-        AlueBenchError: what the user named is not there and may not be missing, or nothing declares a name.
+        AlueBenchError: a task or model that the user named is missing and may not be left out, or a name is unknown.
     """
     check_hyper_parameters(request)
     registry = with_given(registry, request.given)

@@ -122,7 +122,7 @@ def combinations(
         strategies: the strategies by name.
         settings: the hyper-parameters, one for each combination of the grid's axes.
         seeds: the seeds.
-        outline: gives what a strategy makes of the model; raises DoesNotFit where it cannot be applied.
+        outline: returns the changes that a strategy makes to the model; raises DoesNotFit if it cannot be applied.
 
     Returns:
         The combinations, and the strategies that do not fit the model, each once.

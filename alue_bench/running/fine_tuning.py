@@ -69,7 +69,7 @@ def train(spec: RunSpec, inputs: RunInputs, *, on_step: OnStep = lambda done, to
 
     Args:
         spec: The run.
-        inputs: The objects that its names stand for.
+        inputs: The objects to which the names in the specification refer.
         on_step: It is called after every step with the number of steps done and of all steps.
 
     Raises:

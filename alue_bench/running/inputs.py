@@ -1,4 +1,4 @@
-"""The objects that a run specification's names stand for, and its splits as token ids."""
+"""The inputs of a run (task, rows, model, strategy and checkpoint), and its splits as token ids."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from alue_bench.training.pretrained.model_cache import ModelCache
 
 @dataclass(frozen=True)
 class RunInputs:
-    """The objects that a spec's names stand for, loaded once for a plan."""
+    """The objects to which the names in a `RunSpec` refer, loaded once for a plan."""
 
     task: Task
     rows: TaskRows

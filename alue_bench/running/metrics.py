@@ -34,7 +34,7 @@ def trivial_metrics(
 ) -> dict[str, float]:
     """Return the scores of a baseline that ignores the text, on the test and the dev split (*/trivial_score).
 
-    Beside each is the standard error of the model's distance from it (*/above_trivial_error), where it is defined.
+    Each comes with the standard error of the model's difference from it (*/above_trivial_error), if it is defined.
     """
     task, train_task = inputs.task, inputs.train_task
     train_targets = encode_targets(inputs.train_rows.splits["train"], train_task.labels).numpy()

@@ -127,7 +127,7 @@ class PresetOptions(CheckedOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ShorthandOptions(CheckedOptions):
-    """Options that stand for others."""
+    """Options that are short forms of other options."""
 
     seeds: int | None = option(
         None,
@@ -251,7 +251,7 @@ def _arranged(own: Mapping[str, Option], without: Collection[str] = ()) -> Mappi
 
 @cache
 def study_options() -> Mapping[str, Option]:
-    """Return the options that a study file may set, by key. If commands differ, the one that takes a list is returned."""
+    """Return the options that a study file may set, by key. If commands differ, the one that takes a list counts."""
     options: dict[str, Option] = {}
     for command in COMMANDS:
         for name, declared in options_of_command(command).items():

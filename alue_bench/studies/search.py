@@ -47,7 +47,7 @@ class Rules:
 
 
 def rules_of(settings: Mapping[str, Any]) -> Rules:
-    """Return what the options ask for. Raises UsageError naming the option that makes no sense."""
+    """Read the rules of a search from its options. Raise UsageError, naming the option, if one is invalid."""
     question = filled(SearchOptions, settings)
     if question.folds is not None:
         raise UsageError(

@@ -77,7 +77,7 @@ def merge_study(
         config: the study's path or name; None for none.
         registry: the plugins' declarations, studies among them.
         command: `run`, `sweep` or `search`.
-        origin: what the plan calls the place where these options stand.
+        origin: the plan's name for the source of these options.
 
     Returns:
         The settings by option, of which the command line's win; and the hyper-parameters by origin, weakest first.

@@ -93,7 +93,7 @@ def _named(columns: Columns, options: FileOptions) -> Reading:
 
 
 def infer(options: FileOptions) -> Inferred:
-    """Infer what a task file would say about a data file.
+    """Infer the content of a task file from a data file and its options.
 
     Args:
         options: The file, and what the user says about it.

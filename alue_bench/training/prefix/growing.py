@@ -20,7 +20,7 @@ class TrainingData(Protocol):
     """The splits of a training, named "train" and "dev"."""
 
     def examples(self, name: str) -> Examples:
-        """Return a split, with the outputs of its frozen prefix where they are at hand."""
+        """Return a split, with the outputs of its frozen prefix if they are available."""
         ...
 
     def follow(self, plan: FreezePlan) -> None:
@@ -74,7 +74,7 @@ class GrowingPrefix:
         self._current = {name: states_of(prefix, name, split) for name, split in splits.items()}
 
     def examples(self, name: str) -> Examples:
-        """Return the split of this name with the outputs of the deepest prefix that is at hand."""
+        """Return the split of this name with the outputs of the deepest prefix that is available."""
         return self._current[name]
 
     def follow(self, plan: FreezePlan) -> None:
