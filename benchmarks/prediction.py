@@ -1,18 +1,19 @@
-"""`python -m benchmarks.prediction`: rows a second of `alue-bench predict`, beside a pipeline of transformers.
+"""`python -m benchmarks.prediction`: rows per second of `alue-bench predict`, compared with a transformers pipeline.
 
 Both read one CSV file of short texts and write another with a label and its probability for each row. The pipeline
-reads the file as a stream too, in the way that its documentation recommends, once with each batch size; the best one
-counts. Each measurement is a process of its own, after a warm-up on the first rows; loading the model does not count.
+also reads the file as a stream, as its documentation recommends. It is measured once with each batch size, and the
+fastest counts. Each measurement runs in a separate process, after a warm-up on the first rows. The time to load the
+model is excluded.
 
 | column | meaning |
 | --- | --- |
 | rows/s | rows divided by the seconds from the first row read to the last one written |
 | rows/CPU s | rows divided by the seconds that the process computed, on all cores together |
-| peak MiB | the largest resident memory of the process, libraries and model among it |
+| peak MiB | the largest resident memory of the process, including libraries and model |
 | × | rows/s relative to the best pipeline |
 
 The texts are pieces of a sample task's train texts, whose lengths vary as those of tweets do, with a number at the end,
-so that no two rows are alike. `--file` measures with the column `text` of a file of yours.
+so that no two rows are alike. `--file` uses the column `text` of another file instead.
 """
 
 from __future__ import annotations
@@ -37,27 +38,27 @@ LENGTHS = 2.2, 0.45
 of 32 texts in random order is half padding, as with the tweets of ALUE's tasks."""
 BATCH_SIZES = (8, 32, 128, 512)
 OURS: dict[str, str | None] = {"alue-bench, fp32": "fp32", "alue-bench, as the run": None}
-"""The ways of alue-bench, each with its number format: that of the pipeline, and by default the one of the run."""
+"""The ways to predict with alue-bench, each with its number format: the pipeline's, or by default the run's."""
 WARM_UP = 256
 """The number of rows that are predicted before the clock starts."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One way to predict, and what it took."""
+    """The measurement of one way to predict."""
 
     name: str
     rows: int
     seconds: float
     cpu_s: float
-    """Seconds of all cores, which other programs on the machine change less."""
+    """CPU seconds on all cores, which vary less with the load of the machine than wall-clock seconds."""
     peak_mib: float
     digest: str
     """A digest of the predicted labels."""
 
     @property
     def rate(self) -> float:
-        """Rows a second."""
+        """Rows per second."""
         return self.rows / self.seconds
 
 
@@ -101,7 +102,7 @@ def keep_a_model(folder: Path, model: str) -> None:
 
 
 def by_alue_bench(folder: Path, file: Path, out: Path, precision: str | None) -> tuple[int, float, float]:
-    """Predict as the command does; return the number of rows, the seconds, and those of all cores."""
+    """Predict as the command does; return the number of rows, the wall-clock seconds, and the CPU seconds."""
     from alue_bench.deployment.kept_model import KeptModel
     from alue_bench.deployment.predicting import PredictionRequest, predict_file
 
@@ -113,7 +114,7 @@ def by_alue_bench(folder: Path, file: Path, out: Path, precision: str | None) ->
 
 
 def by_pipeline(folder: Path, file: Path, out: Path, batch_size: int) -> tuple[int, float, float]:
-    """Predict with transformers' pipeline; return the number of rows, the seconds, and those of all cores."""
+    """Predict with a pipeline; return the number of rows, the wall-clock seconds, and the CPU seconds."""
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
@@ -138,7 +139,7 @@ def _texts(file: Path, most: int | None = None) -> Iterator[str]:
 
 
 def measure(folder: Path, file: Path, way: str) -> Measured:
-    """Measure one way in this process: one of `OURS`, or the pipeline's batch size."""
+    """Measure one way to predict in this process: one of `OURS`, or the pipeline's batch size."""
     import hashlib
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -155,7 +156,7 @@ def measure(folder: Path, file: Path, way: str) -> Measured:
 
 
 def in_a_process(folder: Path, file: Path, way: str) -> Measured:
-    """Measure one way in a process of its own."""
+    """Measure one way to predict in a separate process."""
     command = [sys.executable, "-m", "benchmarks.prediction", "--measure", way, "--folder", str(folder), "--file"]
     done = subprocess.run([*command, str(file)], capture_output=True, text=True, check=False)
     if done.returncode:

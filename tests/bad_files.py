@@ -288,7 +288,9 @@ BAD_FILES = {
     "holdout beyond its bounds": BadFile(
         file("bad.csv", "--holdout", "60%"), ("--holdout is 60%; it must be above 0 and at most 50%",), csv()
     ),
-    "holdout that is no share": BadFile(file("bad.csv", "--holdout", "some"), ("--holdout is 'some'; say it as 20%",)),
+    "holdout that is no share": BadFile(
+        file("bad.csv", "--holdout", "some"), ("--holdout is 'some'; write it as 20%",)
+    ),
     "holdout of nothing": BadFile(
         file("bad.csv", "--holdout", "20%", "--dev", "d.csv", "--test", "t.csv"),
         ("nothing is left to hold out",),

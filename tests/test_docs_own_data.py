@@ -67,7 +67,7 @@ def test_from_a_csv_to_a_served_model(alue_bench: CommandLine, served: list[subp
     divided, compared, kept, _ = said
     assert "5-fold cross-validation over 300 rows" in divided.err
     assert "bottom3top4" in compared.out
-    assert "registered" in kept.err
+    assert "models:/complaints/1" in kept.err
 
     with open("labelled.csv", newline="") as file:
         rows = list(csv.DictReader(file))

@@ -513,9 +513,8 @@ def test_a_server_that_is_stopped_in_the_middle_of_a_plan_and_started_again_has_
         assert kept
         for one in (kept[0], next(one for one in recorded if one.data.tags["kind"] == "run" and one not in kept)):
             assert {f.path for f in client.list_artifacts(one.info.run_id)} >= {"config.json", "predictions.csv"}
-            assert one.data.params["freeze.bottom"] == one.data.tags["strategy"].removeprefix("bottom").replace(
-                "full", "0"
-            )
+            strategy = one.data.params["strategy"]
+            assert one.data.params["freeze.bottom"] == strategy.removeprefix("bottom").replace("full", "0")
             assert len(one.inputs.dataset_inputs) == 3
         again = json.loads(run(*FOUR, "--tracking-uri", server.address).out)
         assert again["tracking_uri"] == server.address

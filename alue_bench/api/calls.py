@@ -34,7 +34,7 @@ def options_of_function(name: str) -> Mapping[str, Option]:
 
 
 def checked(function: str, options: Mapping[str, Option], given: Mapping[str, object]) -> dict[str, Any]:
-    """Return the values of keyword arguments by the names of their options.
+    """Return the values of keyword arguments, keyed by option name.
 
     Args:
         function: The function's name, for messages.
@@ -88,7 +88,7 @@ def with_options(name: str) -> Callable[[Function], Function]:
 
 
 def _plurals(options: Mapping[str, Option]) -> dict[str, str]:
-    """Return the other words for options: `tasks` for `task`. Where the plural is an option itself, it is none."""
+    """Map each plural to its option, such as `tasks` to `task`, unless the plural is itself the name of an option."""
     return {option.field: name for name, option in options.items() if option.field not in options}
 
 
@@ -97,7 +97,10 @@ def _type(option: Option) -> Any:
 
 
 def _plain(value: object, option: Option) -> Any:
-    """Return a value as a study file would hold it: no path where a text is wanted, no number of NumPy, no frame."""
+    """Convert a value to the form that a study file holds.
+
+    A path becomes a text where the option is a text, NumPy values become Python's, and a data frame becomes a file.
+    """
     if is_frame(value):
         value = stored(value)
     if isinstance(value, list | tuple | set | frozenset | range) or hasattr(value, "tolist"):

@@ -60,7 +60,7 @@ def run(*, quiet: bool = False, **options: Any) -> Runs:
     Raises:
         UsageError: An option is unknown or has a wrong value, or there is nothing to run.
         DataError: A file of a named task is missing or malformed.
-        UnavailableError: A named model or the tracking store cannot be had.
+        UnavailableError: A named model or the tracking store is not available.
     """
     from alue_bench.studies.run import do_run
 

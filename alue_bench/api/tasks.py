@@ -77,7 +77,7 @@ def _is_data(given: str | Path, declared: Mapping[str, Declared[Task]]) -> bool:
 
 
 def _declare(task: Task, declared: dict[str, Declared[Task]]) -> None:
-    """Add a task to the declared ones, unless it is one of them. Raises UsageError if another one has its name."""
+    """Add a task to the declared tasks if it is not there. Raise UsageError if a different task has its name."""
     known = declared.setdefault(task.name, Declared(task, _origin(task)))
     if known.value != task:
         raise UsageError(
@@ -93,7 +93,10 @@ def _origin(task: Task) -> Origin:
 
 
 def _content(value: Any) -> Any:
-    """Return a declaration as JSON-like data. A function is named: what it reads is part of the rows' digest."""
+    """Return a declaration as JSON-like data.
+
+    A function is represented by its name. Changes to the rows that it reads show in the rows' digest.
+    """
     if is_dataclass(value) and not isinstance(value, type):
         return {one.name: _content(getattr(value, one.name)) for one in fields(value) if one.name != "sample"}
     if isinstance(value, Mapping):

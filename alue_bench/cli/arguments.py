@@ -17,7 +17,7 @@ from alue_bench.data.file_task.options import FileOptions
 from alue_bench.studies.options import options_of_command
 
 Given = dict[str, Any]
-"""The options that stand on the command line, by name."""
+"""The options that were given on the command line, by name."""
 
 
 def takes(command: str) -> Callable[[Callable[[typer.Context, Given], None]], Callable[..., None]]:
@@ -84,7 +84,7 @@ def _annotation(option: Option) -> Any:
 
 
 def typer_option(option: Option) -> Any:
-    """Return an option as Typer declares it. The long form is spelt out, as Typer gives each flag a denial else."""
+    """Return Typer's declaration of an option. Names are spelt out, or Typer would add a --no- form to every flag."""
     long = f"{option.flag}/--no-{option.flag.removeprefix('--')}" if option.can_be_denied else option.flag
     names = [long, option.short] if option.short else [long]
     return typer.Option(*names, help=option.help, rich_help_panel=option.group.value)
@@ -95,7 +95,7 @@ which = partial(typer.Option, rich_help_panel=Group.DATA.value)
 
 
 def options_given(context: typer.Context) -> dict[str, Any]:
-    """Return the options that stand on the command line, by their names there, for a command that repeats them."""
+    """Return the options given on the command line, by long name without `--`, for a message that repeats them."""
     return {
         max(parameter.opts, key=len).removeprefix("--"): context.params[str(parameter.name)]
         for parameter in context.command.params

@@ -38,7 +38,7 @@ def show_plan(invocation: Invocation, plan: Plan, more: Mapping[str, Any] | None
 
 
 def show_question(planned: PlannedSearch, streams: Streams) -> int:
-    """Show what searches that have not begun would cost at most: the time of what their budgets pay for.
+    """Show the most that searches would cost before they begin: the time of the runs that their budgets allow.
 
     Args:
         planned: the searches and the runs that they begin with.
@@ -98,7 +98,7 @@ def describe(estimate: Estimate) -> list[str]:
 
 
 def _grounds(estimate: Estimate) -> list[str]:
-    """Return lines on what the estimate rests on, and why something is unknown."""
+    """Return lines on the basis of the estimate, and on the reasons why a part of it is unknown."""
     lines = []
     if estimate.speeds:
         speeds = ", ".join(f"{speed / 1e9:,.1f}" for speed in estimate.speeds)
@@ -122,7 +122,7 @@ def _cost(estimate: Estimate, *, here: bool) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration in words that are no more exact than a guess is: "40 s", "12 min", "3.5 h", "12 days"."""
+    """Format an estimated duration with few digits: "40 s", "12 min", "3.5 h", "12 days"."""
     for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if seconds >= 2 * size or (unit == "min" and seconds >= 90):
             count = seconds / size

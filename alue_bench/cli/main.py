@@ -151,7 +151,7 @@ def _complain(sentence: str) -> None:
 
 
 def _show_misuse(error: Any) -> None:
-    """Print the mistake in a command line, and the command that shows how it is written."""
+    """Print what is wrong with a command line, and the command that shows its usage."""
     from alue_bench.views.console import remarks
 
     if type(error).__name__ == "NoArgsIsHelpError":

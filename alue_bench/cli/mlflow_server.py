@@ -122,8 +122,8 @@ def check_place(host: str, port: int, options: Mapping[str, object]) -> None:
         options: what the user gave to `alue-bench ui`, for the command with another port.
 
     Raises:
-        UsageError: another process has the port, or it is the system's: with a command that takes a free one. Or the
-            host is none of this machine's.
+        UsageError: another process uses the port, or the port is reserved for the system; the message has a command
+            with a free port. Or the host is not an address of this machine.
     """
     problem = _binding_problem(host, port)
     if problem is None:

@@ -44,7 +44,7 @@ def open_results(selection: Mapping[str, Any], *, baseline: str | None = None) -
 
 
 def require_runs(results: Results) -> None:
-    """Do nothing if there are runs; otherwise say on stderr what there is instead, and end the command.
+    """Do nothing if there are finished runs; otherwise print to stderr how to start some, and end the command.
 
     Raises:
         typer.Exit: there is no finished run; the exit code is 1.

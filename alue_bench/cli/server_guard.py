@@ -21,7 +21,7 @@ GRACE_S = 5.0
 
 
 def main() -> int:
-    """Run the command, and return its exit code where it ends before the parent does."""
+    """Run the command, and return its exit code if it ends before the parent does."""
     # Handlers of Python are not handed on to what is started; an ignored signal would be.
     signal.signal(signal.SIGTERM, lambda signum, frame: None)
     server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)

@@ -21,7 +21,7 @@ def cell_name(cell: Cell) -> str:
 
 
 def read_cell(name: str) -> Cell | None:
-    """Return the cell that a name means, however it is written: "bottom03" as "bottom3"; None if it means none."""
+    """Return the cell that a name means, also in another spelling ("bottom03" for "bottom3"); None if there is none."""
     if name == "full":
         return 0, 0
     match = _NAME.fullmatch(name)
@@ -31,6 +31,6 @@ def read_cell(name: str) -> Cell | None:
 
 
 def cell_of(name: str) -> Cell | None:
-    """Return the cell whose name it is; None if it is the name of none."""
+    """Return the cell that has exactly this name; None if no cell has it."""
     cell = read_cell(name)
     return cell if cell is not None and cell_name(cell) == name else None

@@ -239,7 +239,7 @@ def unknown_label(
 
 
 def missing_column(column: str, columns: Sequence[str], *, has: str = "the columns are") -> str:
-    """Return the sentence that a column is missing, with the most similar one and a list of those that there are."""
+    """Return the message that a column is missing, with the most similar name and a list of the existing columns."""
     near = difflib.get_close_matches(column.casefold(), [name.casefold() for name in columns], n=1)
     meant = next((name for name in columns if near and name.casefold() == near[0]), None)
     suggestion = f" (did you mean {shown(meant)}?)" if meant is not None else ""
@@ -373,11 +373,12 @@ def _lines(path: Path) -> tuple[list[str], dict[int, int]]:
 
 
 def header_of(path: Path, delimiter: str | None = None) -> tuple[list[str], str, bool]:
-    """Return the names in the first line of a delimited file, what parts them, and whether cells are quoted.
+    """Return the column names of a delimited file, its delimiter, and whether cells are quoted.
 
     Args:
         path: The file.
-        delimiter: The text between two columns; None for the one of comma, semicolon, tab and bar that gives most.
+        delimiter: The text between two columns; None selects the one of comma, semicolon, tab and bar that
+            gives most columns.
 
     Raises:
         DataError: The file cannot be read, is empty, or has no readable header.

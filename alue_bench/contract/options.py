@@ -93,9 +93,9 @@ class Option:
         return self._problem_of_one(value)
 
     def converted(self, value: object) -> Any:
-        """Return a value that has no problem as its field holds it.
+        """Convert a value in which `problem` finds nothing to the type of its field.
 
-        A whole number will do for a fraction, a single value for a list, a text for a path.
+        A field of type float accepts an integer, a tuple a single value, and a path a text.
         """
         if self.many:
             return tuple(self.kind(one) for one in (value if isinstance(value, list | tuple) else (value,)))
@@ -157,7 +157,7 @@ def options_of(declaring: type[Any]) -> Mapping[str, Option]:
 
 
 def _completed(declared: Field[Any], hint: Any) -> Option:
-    """Return the declaration with what the field's name and type say: `int | None`, `tuple[str, ...]`, a Literal."""
+    """Return the option with its name, type, choices and repeatability, read from the field's name and type hint."""
     option: Option = declared.metadata[_KEY]
     if get_origin(hint) in (Union, types.UnionType):
         (hint,) = (one for one in get_args(hint) if one is not type(None))

@@ -130,10 +130,10 @@ class HyperParameters:
             raise ValueError(f"{declared.name} {problem}")
 
     def identity(self) -> dict[str, Any]:
-        """Return the values that tell a training from others, by name.
+        """Return the values that distinguish one training from another, by name.
 
-        A value that is the default is left out where every run recorded before there was this hyper-parameter was
-        trained with it: so a run recorded then and the same run today are equal.
+        A hyper-parameter that was added after runs had been recorded is left out at its default, if all earlier runs
+        were trained with that value. An earlier run and the same run today therefore have the same identity.
         """
         default = HyperParameters()
         return {
@@ -181,7 +181,7 @@ def resolve_hyper_parameters(layers: Iterable[tuple[str, Mapping[str, object]]])
 
 @dataclass(frozen=True, kw_only=True)
 class DataDigests:
-    """The part of a task's data that determines a result, as digests, and what a reader must know of it."""
+    """Digests of the data that determine a result, with the data's source and the protocol of the splits."""
 
     source: Literal["real", "sample"]
     protocol: str
@@ -252,7 +252,7 @@ class RunSpec:
     providers: Mapping[str, str] = field(default_factory=dict)
     """The distributions, with versions, that provide harness, train task, model and strategy."""
     test_providers: Mapping[str, str] = field(default_factory=dict)
-    """The distribution that provides `task`, where it is none of these: it takes part in the test alone."""
+    """The distribution that provides `task`, if it is not among `providers`: it affects the test only."""
 
     @property
     def training_key(self) -> str:
@@ -361,11 +361,11 @@ class RunResult:
     dev_predictions: Predictions
     """The predictions of the selected epoch on the dev split of the task that trained the model."""
     submission_predictions: Predictions | None = None
-    """The predictions for a leaderboard's rows without gold labels, where these rows were at hand."""
+    """The predictions for a leaderboard's rows without gold labels, if these rows were available."""
     environment: Mapping[str, Any]
     freezing: tuple[FreezeEvent, ...] = ()
     """The decisions of an adaptive strategy; empty for all others."""
     notes: tuple[str, ...] = ()
     """The remarks for a reader, such as how many texts were truncated."""
     problems: tuple[str, ...] = ()
-    """The notes that tell what could not be measured; they are shown at the end of the run too."""
+    """Notes on values that could not be measured; they are also shown at the end of the run."""

@@ -177,7 +177,7 @@ class _Unusable(Exception):
 
 
 class _NotOurs(Exception):
-    """The signal that a row has a label which is not the task's."""
+    """The signal that a row is to be left out, because its label is not one of the task's."""
 
 
 def _is_null(value: object) -> bool:

@@ -95,7 +95,7 @@ COLUMNS: Mapping[str, _Key] = {
     "decode": TABLE_OF_TEXTS,
     "ignore": TEXTS,
 }
-"""The keys that say what stands in which column."""
+"""The keys that name the columns of texts, labels and identifiers."""
 FORMAT: Mapping[str, _Key] = {
     "delimiter": TEXT, "quoted": TRUTH, "header": TRUTH, "width": WHOLE, "sheet": TEXT, "split": TEXT,
 }  # fmt: skip
@@ -226,9 +226,10 @@ def line_of(text: str, keys: KeyPath) -> int:
 
 
 def name_of(file_name: str) -> str:
-    """Return the name of a task that is given by a file: the file's stem in lower case, with hyphens for other signs.
+    """Return the name of a task that is given as a file: the file's stem in lower case.
 
-    If no letter or digit of ASCII is left, the name is "task" and a digest of the file's name.
+    Each run of characters other than ASCII letters, digits, ".", "_" and "-" becomes a hyphen. If no valid name is
+    left, the name is "task-" and a digest of the stem.
     """
     stem = file_name.removesuffix(ENDING) if file_name.endswith(ENDING) else PurePosixPath(file_name).stem
     name = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("._-")
@@ -240,18 +241,18 @@ def name_of(file_name: str) -> str:
 
 
 def share_problem(given: object) -> str | None:
-    """Return what is wrong with a share of held-out rows, to be read after its name; None where nothing is."""
+    """Return what is wrong with a held-out share, to be read after its name; None if it is valid."""
     try:
         share = share_of(given)
     except ValueError:
-        return f"is {shown(str(given))}; say it as 20%"
+        return f"is {shown(str(given))}; write it as 20%"
     if not 0 < share <= 0.5:
         return f"is {shown(str(given), quote=False)}; it must be above 0 and at most 50%"
     return None
 
 
 def share_of(given: object) -> float:
-    """Return the share that "20%" or 0.2 stands for. Raise ValueError where it is neither."""
+    """Return a share as a fraction: 0.2 for "20%" and for 0.2. Raise ValueError for anything else."""
     if isinstance(given, str):
         match = re.fullmatch(r"\s*(\d{1,3}(?:\.\d{1,9})?)\s*(%?)\s*", given, re.ASCII)
         if match is None:
@@ -325,7 +326,7 @@ def _submission(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _part(split: str, given: str | Mapping[str, Any], common: Mapping[str, Any]) -> DataFile | HeldOut:
-    """Return the file or held-out part that stands in `files` for a split."""
+    """Return the declaration of a split, from its entry in `files`: a data file or a held-out part."""
     own: Mapping[str, Any] = {"path": given} if isinstance(given, str) else given
     if "holdout" in own:
         if split not in ("dev", "test"):
@@ -372,7 +373,7 @@ def reader_of(path: str, reading: Mapping[str, Any]) -> Reader:
 
 
 def unknown_ending(path: str) -> str:
-    """Return the sentence for a file whose ending is none of those that are read."""
+    """Return the message for a file whose suffix is not supported."""
     suffix = PurePosixPath(path).suffix.lower()
     known = f"use {', '.join([*DELIMITERS, *TABLE_SUFFIXES])}, a folder of save_to_disk, or hub:owner/name"
     if suffix in (".gz", ".zip", ".bz2", ".xz", ".zst"):
@@ -394,7 +395,7 @@ def _is_delimited(path: str, reading: Mapping[str, Any]) -> bool:
 
 
 def _foreign(path: str, reading: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the keys of the format that say nothing about a file of this one."""
+    """Return the format keys that do not apply to a file of this format."""
     return ("sheet", "split") if _is_delimited(path, reading) else ("delimiter", "quoted", "header", "width")
 
 

@@ -1,4 +1,4 @@
-"""Checks of the types of what a plugin declares, made when it is declared.
+"""Type checks of the declarations of plugins, made when a declaration is created.
 
 Python does not check the types of dataclass fields. Without these checks, a declaration with a field of a wrong type
 would be accepted, and would fail later, in the middle of a plan.

@@ -268,7 +268,7 @@ def _present(plan: Plan, estimator: _Estimator) -> list[_Work]:
 
 
 def _absent(plan: Plan, registry: Registry, estimator: _Estimator) -> tuple[list[_Work], str | None]:
-    """Return the runs whose model is not here, and the name of the model whose tokenizer gave the lengths."""
+    """Return the runs whose model is not on this machine, and the model whose tokenizer gave the lengths, by name."""
     stand_in = _stand_in(plan, registry)
     if stand_in is None:
         estimator.problems["no model on this machine has a tokenizer, so text lengths are unknown"] = None
@@ -300,9 +300,10 @@ def _splits(run: AbsentRun) -> tuple[tuple[str, TaskRows], ...]:
 
 
 def _stand_in(plan: Plan, registry: Registry) -> tuple[str, Any, Any] | None:
-    """Return the name, normalisation and tokenizer of a model that is on this machine; None if there is none.
+    """Return a local model whose tokenizer measures the text lengths of absent models; None if there is none.
 
-    A model of the plan is preferred, then a model that a plugin bundles, then a downloaded model.
+    The result is its name, normalisation and tokenizer. A model of the plan is preferred, then a model that a plugin
+    bundles, then a downloaded model.
     """
     models: list[Model] = [run.inputs.model for run in plan.runs[:1]]
     models += sorted(

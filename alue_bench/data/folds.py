@@ -41,7 +41,7 @@ def load_folds(
     limit_train: int | None,
     limit_eval: int | None,
 ) -> list[TaskRows]:
-    """Read and check a task's files, and divide their rows.
+    """Read and check a task's files, and divide their rows into folds.
 
     Args:
         task: The task, which has rows to train on.
@@ -123,7 +123,7 @@ def _check_rows(task: Task, examples: Sequence[Example], folds: int) -> None:
 
 
 def _dealt(examples: Sequence[Example], labels: Labels, parts: int, seed: list[int]) -> list[int]:
-    """Return the part of each example, from 0, after dealing them out in their stratified order."""
+    """Return the part of each example, from 0: texts in stratified order are assigned to the parts in turn."""
     part_of = {text: place % parts for place, text in enumerate(_stratified(examples, labels, parts, seed))}
     return [part_of[example.text] for example in examples]
 

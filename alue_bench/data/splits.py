@@ -94,7 +94,7 @@ def load_rows(
 def read_files(
     task: Task, folder: DataFolder, *, drop_bad: bool, splits: Sequence[str] = ("train", "dev", "test")
 ) -> tuple[dict[str, Sequence[Example]], int]:
-    """Read those of a task's splits that are files.
+    """Read the splits of a task that have files of their own; held-out splits are not returned.
 
     Returns:
         The examples by split, and the number of bad rows that were dropped.

@@ -247,7 +247,7 @@ def _encoded(batch: dict[str, list[str]], tokenizer: Any, max_length: int) -> di
 
 
 def token_ids(texts: list[str], pairs: list[str] | None, tokenizer: Any, max_length: int) -> Any:
-    """Return what the tokenizer makes of normalised texts, as every model here reads them.
+    """Return the tokenizer's output for normalised texts, in the form that every model here reads.
 
     Args:
         texts: The texts.

@@ -1,4 +1,4 @@
-"""Adapters of a kept model: merged into the weights, or beside them where that is not exact.
+"""Adapters of a kept model: merged into the weights, or written next to them if merging is not exact.
 
 A merged model is an ordinary one: it needs no `peft` and takes the faster forward pass.
 """

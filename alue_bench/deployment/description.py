@@ -1,4 +1,4 @@
-"""The file `alue_bench.json` of a kept model: everything that predictions need beside weights and tokenizer."""
+"""The file `alue_bench.json` of a kept model: everything that predictions need in addition to weights and tokenizer."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Description:
     normalisation: KeptNormalisation | None = None
     """The normalisation that texts need first; None for none."""
     adapter: Mapping[str, Any] | None = None
-    """The adapter that lies beside the weights; None where there is none or where it was merged."""
+    """The adapter that is stored next to the weights; None if there is none or if it was merged."""
     run_id: str = ""
     fingerprint: str = ""
     spec: Mapping[str, Any] = field(default_factory=dict)

@@ -1,11 +1,11 @@
-"""The models that `--keep best|all` keeps: written after each run, and settled when the command is done.
+"""The models that `--keep best|all` keeps: written after each run, and listed and registered at the end of the command.
 
 With `best`, a run's model is written if its dev score is above those of the command's earlier runs of the same task and
 pre-trained model, whose models are then removed. The comparison is made in the store, so that worker processes on
 several machines need no other connection. A model that the store does not take is kept on this machine.
 
-A run's result is recorded before its model is written, and no time of it is part of the run's. If writing fails, the
-run stays as it is, and a sentence tells the user.
+A run's result is recorded before its model is written, and the time for writing the model is not part of the run's.
+If writing fails, the recorded result does not change, and a message is shown.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _written(folder: Path, run: FinishedRun) -> None:
 
 
 def log_run_model(recorder: Recorder, folder: Path, run: FinishedRun) -> LoggedModel:
-    """Log a written model with its run, and remove those that it beats where only the best is kept."""
+    """Log a written model with its run. If only the best model is kept, remove the others of its group."""
     spec = run.spec
     tags = {
         INVOCATION: recorder.invocation,
@@ -215,7 +215,7 @@ class Settled:
 
 
 def settle(recorder: Recorder, candidates: Sequence[Candidate], name: str | None = None) -> Settled:
-    """List the kept models with their runs, remove what dead workers left, and register the models.
+    """List the kept models with their runs, remove incomplete models of dead workers, and register the models.
 
     Args:
         recorder: The recorder of the command.
@@ -257,7 +257,7 @@ def _groups(candidates: Sequence[Candidate]) -> dict[str, list[Candidate]]:
 
 
 def sentences_of(settled: Settled, where: Mapping[str, object]) -> list[str]:
-    """Return what a user is told of the kept models.
+    """Return a message for each kept model, and for each model that is still to be kept, with the next command.
 
     Args:
         settled: The models.

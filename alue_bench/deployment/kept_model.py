@@ -132,7 +132,7 @@ class KeptModel:
         """Return texts and pairs as lists.
 
         Raises:
-            UsageError: They are not what the model reads.
+            UsageError: They are not of the form that the model reads.
         """
         if isinstance(texts, str) or isinstance(pairs, str):
             raise UsageError("predict takes a list of texts; put the one text into a list: [text]")
@@ -216,7 +216,7 @@ def load(
 
 
 def _flat(lists: Sequence[Sequence[int]], length: int) -> Any:
-    """Return lists of numbers one behind the other: int64 [length]."""
+    """Concatenate lists of integers into one tensor: int64 [length]."""
     from itertools import chain
 
     import numpy as np

@@ -224,7 +224,7 @@ def _fetched(location: str, store: str | None) -> Path:
 
 @contextmanager
 def _told(uri: str, absent: str) -> Iterator[None]:
-    """Raise UsageError with the sentence where MLflow finds nothing, and UnavailableError for other errors of it."""
+    """Convert MLflow's errors: to UsageError(`absent`) if it finds nothing, to UnavailableError otherwise."""
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
     from sqlalchemy.exc import SQLAlchemyError

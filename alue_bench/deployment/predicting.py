@@ -236,7 +236,7 @@ def _checked(table: Table, columns: _Columns, description: Description, *, skip_
 
 
 def _good(chunk: Chunk, columns: _Columns) -> list[int]:
-    """Return the places of the rows of a chunk that have a text, and a second one where the model reads pairs."""
+    """Return the positions of a chunk's rows that have a text and, if the model reads pairs, a second text."""
     texts = chunk.column(columns.text)
     pairs = texts if columns.pair is None else chunk.column(columns.pair)
     return [
@@ -286,7 +286,7 @@ _Ready = tuple[Chunk, TokenizedTexts | None, list[int]]
 
 
 def _tokenized_ahead(thread: ThreadPoolExecutor, table: Table, columns: _Columns, model: KeptModel) -> Iterator[_Ready]:
-    """Yield the chunks of a file with their token ids; the next one is made in a thread meanwhile."""
+    """Yield the chunks of a file with their token ids; a thread tokenizes the next chunk in the meantime."""
     chunks = table.chunks(CHUNK)
 
     def following() -> _Ready | None:

@@ -22,7 +22,7 @@ MODULE = "alue_bench.deployment.pyfunc"
 TEXT, PAIR = "text", "pair"
 """The columns of the input."""
 PREDICTION, SCORE = "prediction", "score_"
-"""The column of the prediction, and the beginning of the names of those of the scores."""
+"""The column of the prediction, and the prefix of the columns of scores."""
 EXAMPLES = {
     "ar": ("الخدمة ممتازة والتوصيل سريع", "وصل الطلب في الموعد"),
     "en": ("The service was excellent and fast.", "The order arrived on time."),
@@ -87,7 +87,7 @@ def columns_of(model: KeptModel, logits: Any, *, scores: bool) -> dict[str, list
 
 
 def _texts(given: Any, *, is_pair: bool) -> tuple[list[str], list[str] | None]:
-    """Return the texts, and the second ones, of whatever MLflow hands on."""
+    """Return the texts and, for a model of pairs, the second texts of any input that MLflow passes."""
     import pandas as pd
 
     if isinstance(given, dict) or (isinstance(given, list) and given and isinstance(given[0], dict)):

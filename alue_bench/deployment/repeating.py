@@ -1,4 +1,4 @@
-"""The training of a recorded run once more, to keep its model: the predictions must equal the recorded ones."""
+"""The repetition of a recorded run, to keep its model. Its predictions must agree with the recorded ones."""
 
 from __future__ import annotations
 
@@ -44,25 +44,25 @@ WORDS = {
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """A finished run in the store, with what is needed to do it again."""
+    """A finished run in the store, with everything that is needed to repeat it."""
 
     run_id: str
     config: Mapping[str, Any]
-    """Its specification, as JSON."""
+    """The specification of the run, as JSON."""
     row: Mapping[Any, Any]
-    """Its row in a frame of results."""
+    """The row of the run in a frame of results."""
     predictions: pd.DataFrame
-    """Its test predictions."""
+    """The test predictions of the run."""
 
     @property
     def label(self) -> str:
-        """Its name in messages."""
+        """The name of the run in messages."""
         return f"{self.config['task']}/{self.config['model']}/{self.config['strategy']}/seed{self.config['seed']}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """The conditions that a record does not tell, since they belong to the machine."""
+    """The conditions that are not recorded with a run, because they depend on the machine."""
 
     data_dir: Path | None = None
     """The folder of the official files; None for the usual places."""
@@ -74,7 +74,7 @@ def recorded_run(connection: Connection, run_id: str) -> RecordedRun:
     """Read a finished run from the store.
 
     Raises:
-        UsageError: The run is none of alue-bench, or is not finished.
+        UsageError: The run was not recorded by alue-bench, or is not finished.
         UnavailableError: The store does not answer, or lacks the run's files.
     """
     results: Results = read_runs(connection, [run_id])
@@ -95,7 +95,7 @@ def plan_again(recorded: RecordedRun, conditions: Conditions, registry: Registry
 
     Args:
         recorded: The run.
-        conditions: The conditions that the record does not tell.
+        conditions: The conditions that are not recorded.
         registry: The declarations of the installed plugins.
 
     Raises:
@@ -140,20 +140,20 @@ def plan_again(recorded: RecordedRun, conditions: Conditions, registry: Registry
 
 
 def _named(planned: PlannedRun, name: str) -> PlannedRun:
-    """Return a run with its model called as in its first plan, where two folders of one name were told apart."""
+    """Rename a run's model to its name in the original plan, which adds a suffix if two folders share a name."""
     spec = replace(planned.spec, model=name)
     return replace(planned, spec=spec, inputs=replace(planned.inputs, model=replace(planned.inputs.model, name=name)))
 
 
 def _difference(recorded: RecordedRun, planned: PlannedRun) -> str:
-    """Return what of a run is other than its record says."""
+    """Return, as a phrase, how the planned run differs from the recorded one."""
     here = json.loads(json.dumps(planned.spec.as_dict(), default=str))
     names = [name for name, value in here.items() if name not in ("fingerprint", "training_key")]
     names = [name for name in names if name in recorded.config and recorded.config[name] != here[name]]
     if names == ["data"]:
         digests = recorded.config["data"], here["data"]
         splits = [name for name in ("train", "test") if digests[0][name] != digests[1][name]]
-        return f"data are others now than they were (its {' and '.join(splits) or 'protocol'})"
+        return f"data have changed since then (its {' and '.join(splits) or 'protocol'})"
     said = list(dict.fromkeys(WORDS.get(name, name.replace("_", " ")) for name in names))
     if "providers" in names or "test_providers" in names:
         then = {**recorded.config.get("providers", {}), **recorded.config.get("test_providers", {})}
@@ -172,7 +172,7 @@ def _anew(recorded: RecordedRun, model: str) -> str:
 
 
 def train_again(recorded: RecordedRun, planned: PlannedRun, on_step: OnStep = lambda done, total: None) -> FinishedRun:
-    """Do a recorded run again.
+    """Train a recorded run again, and check that its predictions agree with the recorded ones.
 
     Args:
         recorded: The run.
@@ -183,7 +183,7 @@ def train_again(recorded: RecordedRun, planned: PlannedRun, on_step: OnStep = la
         The run, with its model.
 
     Raises:
-        UnavailableError: The predictions are others than the recorded ones.
+        UnavailableError: The predictions differ from the recorded ones.
         TrainingError: The training fails.
     """
     result, trained = execute(planned.spec, planned.inputs, on_step=on_step)
@@ -202,20 +202,20 @@ def _problem(recorded: RecordedRun, result: RunResult, planned: PlannedRun) -> s
 
     then, now = recorded.predictions, result.predictions
     if [str(one) for one in then["id"]] != [str(one) for one in now.ids]:
-        return "its test rows are others"
+        return "its test rows differ from the recorded ones"
     scores = then[[f"score_{name}" for name in now.columns]].to_numpy(dtype="float64")
     difference = np.abs(scores - np.asarray(now.scores)) / np.maximum(1.0, np.abs(scores))
     if planned.inputs.task.labels.kind is not TargetKind.REGRESSION:
         other = sum(str(a) != str(b) for a, b in zip(then["prediction"], now.predicted, strict=True))
         if other:
-            return f"{other} of its {len(then)} test predictions are others than the recorded ones"
+            return f"{other} of its {len(then)} test predictions differ from the recorded ones"
     if not float(difference.max()) <= TOLERANCE:
         return f"a score of its test predictions differs by {float(difference.max()):.2g} from the recorded one"
     return None
 
 
 def _versions_then_and_now(recorded: RecordedRun) -> str:
-    """Return what may be the reason: versions or hardware that differ."""
+    """Return a sentence on the likely cause of a difference: versions or hardware that have changed."""
     from importlib.metadata import version
 
     from alue_bench.measure.environment import hardware_fingerprint
@@ -228,5 +228,5 @@ def _versions_then_and_now(recorded: RecordedRun) -> str:
     ]
     hardware = recorded.row.get("hardware")
     if isinstance(hardware, str) and hardware != hardware_fingerprint(str(recorded.config["device"])):
-        changed.append("the hardware is another")
-    return f"The reason may be: {'; '.join(changed)}" if changed else "Versions and hardware are those of the run"
+        changed.append("the hardware differs")
+    return f"The reason may be: {'; '.join(changed)}" if changed else "Versions and hardware are as recorded"

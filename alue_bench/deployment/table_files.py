@@ -257,7 +257,7 @@ class Stream(Protocol):
 
 
 class Output(ABC):
-    """A table that is written chunk by chunk: the rows that were read, with new columns behind theirs."""
+    """The output table, which is written chunk by chunk: the columns of the input, then the new columns."""
 
     @abstractmethod
     def write(self, chunk: Chunk, new: Mapping[str, Sequence[Any]]) -> None:
@@ -265,7 +265,7 @@ class Output(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Write what is left."""
+        """Finish the table, and write rows that are still buffered."""
 
 
 class OutputFile:
@@ -276,13 +276,13 @@ class OutputFile:
     """
 
     def __init__(self, path: str, kind: Format, columns: Sequence[str], stdout: Stream | None = None) -> None:
-        """Take the file's name, its format, the columns of the rows, and what stands for stdout."""
+        """Take the file's name, its format, the input's columns, and a stream to use instead of `sys.stdout`."""
         self._path, self._kind, self._columns, self._stdout = path, kind, list(columns), stdout
         self._aside = Path(f"{path}.part")
         self._stream: Any = None
 
     def __enter__(self) -> Output:
-        """Open the file beside its place."""
+        """Open a temporary file next to the final one, or stdout."""
         try:
             if self._kind == "parquet":
                 self._output: Output = _ParquetOutput(self._aside)
@@ -339,7 +339,7 @@ class _DelimitedOutput(Output):
 
 
 def _cell(value: Any) -> Any:
-    """Return a value as a cell of a text file: lists and objects as JSON, no value as nothing."""
+    """Return a value as a cell of a text file: lists and objects as JSON, None as an empty cell."""
     if value is None:
         return ""
     return value if isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False, default=str)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Additive:
-    """The results of one system on a test set, reduced to the numbers that one metric depends on."""
+    """The results of one system on a test set, as numbers for each example whose sums determine one metric."""
 
     parts: Array
     """The rows of numbers, one for each example, [n, p]."""

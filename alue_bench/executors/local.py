@@ -13,7 +13,7 @@ from alue_bench.tracking.claims import Held
 from alue_bench.tracking.recording import Recorder
 
 RETURN_S = 2.0
-"""The seconds between two looks at runs that other invocations execute, where no other runs are left."""
+"""The seconds between two checks of runs that other invocations execute, when no other runs are left."""
 
 
 def execute_plan(

@@ -29,7 +29,7 @@ DEVICE_LOST = 75
 
 
 def start(resources: Resources) -> ProcessPool:
-    """Return a pool of as many workers as runs at the same time; they share the GPUs evenly."""
+    """Return a pool with a worker for each run to execute at the same time; the workers share the GPUs evenly."""
     jobs = resources.jobs or 1
     if resources.device != "cuda":
         return ProcessPool([environment_of(None, jobs)] * jobs)
@@ -132,7 +132,7 @@ class ProcessPool:
 
 
 def _received(worker: _Worker) -> list[Event]:
-    """Return the events that a worker has sent, and that it is lost where its connection is closed."""
+    """Return the events that a worker has sent, followed by `Lost` if its connection is closed."""
     events: list[Event] = []
     number = worker.assignment
     assert number is not None

@@ -1,6 +1,6 @@
-"""The planning of a run anew in a worker process, since its rows and weights do not travel, but names and paths do.
+"""The planning of a single run in a worker process, from its spec and from the names and paths of its inputs.
 
-The worker plans the single run from its spec. It executes the run only where the new plan has the same fingerprint.
+Rows and weights are not sent to workers. A worker executes the run only if its plan gives the same fingerprint.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ LOOK_S = 0.5
 class Workers:
     """The workers of one plan, or of several in succession, started when there is work for the first time.
 
-    An error of the pool is raised as one of its executor, which may be a plugin's or depend on a cluster.
+    An error of the pool is raised as an error of its executor, which may come from a plugin or depend on a cluster.
     """
 
     def __init__(self, executor: Executor, resources: Resources) -> None:
@@ -55,7 +55,7 @@ class Workers:
         self._count = 0
 
     def start(self) -> None:
-        """Start the pool where it is not started."""
+        """Start the pool if it is not running."""
         if self._pool is None:
             self._pool = self._ask(self._executor.start, self.resources)
 
@@ -77,7 +77,7 @@ class Workers:
         return self._ask(lambda: list(self._started.events(timeout_s)))
 
     def dismiss(self) -> None:
-        """End the workers where they were started."""
+        """End the workers, if they were started."""
         if self._pool is not None:
             pool, self._pool = self._pool, None
             self._ask(pool.stop)
@@ -118,17 +118,17 @@ def execute_with(
     fail_fast: bool = False,
     keep_workers: bool = False,
 ) -> list[Outcome]:
-    """Execute a plan by workers, with the result of `local.execute_plan`.
+    """Execute on workers the runs of a plan that are not finished yet; see `local.execute_plan`.
 
     Args:
-        workers: The workers, which are started where there is work.
+        workers: The workers. They are started if there is work for them.
         plan: The plan.
         recorder: The recorder, with the parent run open.
         registry: The declarations of the installed plugins.
         observer: The receiver of progress, outcomes and warnings.
         rerun: Whether to execute finished runs again.
         fail_fast: Whether to start no further run after one has failed; those under way are completed.
-        keep_workers: Whether the workers stay for a further plan where this one ends normally.
+        keep_workers: Whether to keep the workers running for a further plan, if this one ends normally.
 
     Returns:
         The outcomes in the plan's order.
@@ -313,7 +313,7 @@ class _Scheduler:
     def _lost(self, event: Lost) -> list[_Unit]:
         """Handle the loss of a worker, and return the unit of its remaining runs.
 
-        The run that it was executing is repeated, or counts as failed where it has had all its attempts.
+        The run that it was executing is repeated, or counts as failed if all its attempts are used up.
         """
         unit = self._out.pop(event.number)
         event = replace(event, cause=redact(event.cause))
@@ -399,7 +399,7 @@ def _fingerprints(runs: Iterable[PlannedRun]) -> set[str]:
 
 
 def _together(free: list[_Unit]) -> list[_Unit]:
-    """Return the units with those joined that share a training."""
+    """Return the units; those that share a training are joined into one."""
     joined: dict[str, _Unit] = {}
     for unit in free:
         key = unit.runs[0].spec.training_key

@@ -34,7 +34,7 @@ def stop_on_sigterm() -> Iterator[None]:
 
 
 def heed_termination() -> None:
-    """Raise Terminated again where it was raised before and got lost.
+    """Raise Terminated if SIGTERM has arrived, also if an earlier exception for it was lost.
 
     Python ignores an exception that is raised inside a finaliser. Therefore long work calls this between two steps.
 

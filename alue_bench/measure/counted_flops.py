@@ -129,7 +129,7 @@ def _count(stack: EncoderStack, trained: frozenset[str], texts: int, tokens: int
 
 
 def _counted(stack: EncoderStack, trained: frozenset[str], texts: int, tokens: int, depth: int | None) -> int:
-    """Count what `_count` returns, without looking for an earlier count."""
+    """Count the FLOPs that `_count` returns, without its cache."""
     import torch
     from torch.func import functional_call
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -182,7 +182,7 @@ def _undisturbed(model: Any) -> Iterator[None]:
 
 @contextmanager
 def _ended_behind(stack: EncoderStack, depth: int | None) -> Iterator[None]:
-    """End every forward pass inside the context after `depth` layers, by raising `Reached`; None ends none."""
+    """End every forward pass inside the context after `depth` layers, by raising `Reached`; None does nothing."""
     if depth is None:
         yield
         return
@@ -200,7 +200,7 @@ _built: dict[str, dict[str, Tensor]] = {}
 
 
 def _buffers(model: Any) -> dict[str, Tensor]:
-    """Return the model's buffers on the CPU. A buffer on the meta device has no values: a new model provides them."""
+    """Return the model's buffers on the CPU. Those on the meta device have no values and come from a new model."""
     from transformers.initialization import no_init_weights
 
     own = dict(model.named_buffers())

@@ -64,7 +64,7 @@ def _redacted(value: Any, secrets: Sequence[str]) -> Any:
 
 
 def _secrets() -> list[str]:
-    """Return the values of environment variables with secrets, the longest first: one may be a part of another."""
+    """Return the values of environment variables that hold secrets, longest first: one may contain another."""
     secrets = {
         value
         for name, value in os.environ.items()

@@ -68,7 +68,7 @@ class ReadyModel:
     trial: Trial
     """The result of trying it with its tokenizer, in the number format asked for or in one that it can compute in."""
     outlines: dict[str, Outline] = field(default_factory=dict)
-    """The outline that each strategy makes of the model, by the strategy's name."""
+    """The changes that each strategy makes to the model, by the strategy's name."""
 
     def unusual(self) -> dict[str, str]:
         """Return the values for `RunSpec.unusual`."""
@@ -77,7 +77,7 @@ class ReadyModel:
         return {name: value for name, value in values.items() if value}
 
     def outline(self, strategy: Strategy, origin: Origin) -> Outline:
-        """Return what a strategy makes of the model.
+        """Return the changes that a strategy makes to the model.
 
         Raises:
             DoesNotFit: the strategy cannot be applied to the model.
@@ -93,7 +93,7 @@ class ReadyModel:
 
 @dataclass
 class PlanCache:
-    """A store for what one plan has read, or found out, and may serve the next one in the same process."""
+    """A cache of what one plan has read and computed, for later plans in the same process."""
 
     rows: dict[tuple[object, ...], TaskRows] = field(default_factory=dict)
     folds: dict[tuple[object, ...], list[TaskRows]] = field(default_factory=dict)
@@ -101,17 +101,17 @@ class PlanCache:
     checkpoints: dict[tuple[object, ...], Checkpoint] = field(default_factory=dict)
     models: ModelCache = field(default_factory=ModelCache)
     text_notes: dict[tuple[object, ...], list[str]] = field(default_factory=dict)
-    """Notes on what the models' tokenizers make of the first texts of a task, by texts and model."""
+    """Notes on tokens that the models' tokenizers do not know in the first texts of a task, by texts and model."""
     more_expected: list[tuple[Checkpoint, Labels]] = field(default_factory=list)
-    """The models among them that a further plan is likely to begin with."""
+    """The models, of those in `models`, that a later plan is likely to load."""
     depths: defaultdict[tuple[object, ...], PlannedDepths] = field(default_factory=lambda: defaultdict(PlannedDepths))
-    """The depths of frozen prefixes, by what training begins with: the same model over the same texts."""
+    """The planned depths of frozen prefixes, for each pair of a model and the texts that it is trained on."""
 
 
 def ready_tasks(request: PlanRequest, registry: Registry, cache: PlanCache) -> tuple[list[ReadyTask], list[LeftOut]]:
     """Return the tasks that were asked for, with their rows, and those that are left out.
 
-    A task that is cross-validated is there once for each fold.
+    A cross-validated task occurs once for each fold.
 
     Raises:
         AlueBenchError: a task that the user named is unknown, or has no data here and may not be left out.
@@ -170,7 +170,7 @@ def ready_tasks(request: PlanRequest, registry: Registry, cache: PlanCache) -> t
 
 
 def given_notes(task: ReadyTask, request: PlanRequest) -> list[str]:
-    """Return what a plan says about a task that the user gives as a file: what was inferred, and what is lacking."""
+    """Return the notes of a plan on a task given as a file: inferred properties, splits, and labels without rows."""
     own = next((one for one in request.given if one.task.name == task.task.name), None)
     if own is None:
         return []
@@ -208,7 +208,7 @@ def ready_models(
     """Return the models that were asked for, tried on this device, and those that are left out.
 
     Raises:
-        AlueBenchError: a model that the user named cannot be had or used, and may not be left out.
+        AlueBenchError: a model that the user named is not available or cannot be used, and may not be left out.
     """
 
     def ready(name: str) -> ReadyModel:
@@ -239,9 +239,10 @@ def ready_models(
 
 
 def _told_apart(models: list[ReadyModel], registry: Registry) -> list[ReadyModel]:
-    """Tell models of one name apart by digests of their files, whatever their order.
+    """Add a digest of its files to the name of each model that would otherwise share its name with another one.
 
-    Declared models keep their names, also before a folder that is called like one of them.
+    A declared model keeps its name, and a folder that has the name of a declared model gets the digest. The result does
+    not depend on the order of the models.
     """
     digests: defaultdict[str, set[str]] = defaultdict(set)
     for ready in models:
@@ -259,9 +260,9 @@ def _told_apart(models: list[ReadyModel], registry: Registry) -> list[ReadyModel
 
 
 def _forgiven(request: PlanRequest, *, named: bool) -> type[AlueBenchError] | tuple[type[AlueBenchError], ...]:
-    """Return the errors for which a task or model is left out.
+    """Return the types of errors for which a task or model is left out of the plan instead of ending the command.
 
-    A model that no strategy can be applied to always is.
+    A model to which no strategy can be applied (DoesNotFit) is always left out.
     """
     if not named:
         return AlueBenchError
@@ -273,7 +274,7 @@ def _available(
     ready: Callable[[str], R],
     forgiven: type[AlueBenchError] | tuple[type[AlueBenchError], ...],
 ) -> tuple[list[R], list[LeftOut]]:
-    """Return what `ready` gives for each name, and the names for which it raises an error that is forgiven."""
+    """Call `ready` for each name; return its results, and the names left out because of a `forgiven` error."""
     available, left_out = [], []
     for name in names:
         try:
@@ -338,9 +339,10 @@ def resolve_model(name: str, registry: Registry) -> Model:
 
 
 def text_notes(ready: ReadyTask, ready_model: ReadyModel, cache: PlanCache) -> list[str]:
-    """Return notes on what the model's tokenizer makes of the first texts that it would be trained on.
+    """Return notes on how the model's tokenizer represents the first texts that the model would be trained on.
 
-    A model with a normalisation of its own has none here: a plan runs no plugin's code on texts, and the runs tell.
+    There are none for a model with a normalisation function, because planning does not run a plugin's code on texts.
+    Its runs record these notes.
     """
     rows, model = ready.train_rows.splits["train"], ready_model.model
     if model.normalise is not None:

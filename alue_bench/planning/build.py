@@ -52,7 +52,7 @@ from alue_bench.training.pretrained.loading import check_keeps_head, encoder_sha
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run to do, with what its names stand for."""
+    """A planned run: its specification, and the loaded inputs to which the names in it refer."""
 
     spec: RunSpec
     inputs: RunInputs
@@ -134,7 +134,7 @@ def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None
         cache: what an earlier plan in this process has read; None for the first one.
 
     Raises:
-        AlueBenchError: what the user named is not there and may not be missing, or nothing declares a name.
+        AlueBenchError: a task or model that the user named is missing and may not be left out, or a name is unknown.
     """
     check_hyper_parameters(request)
     registry = with_given(registry, request.given)
@@ -169,7 +169,7 @@ def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None
 
 
 def _meanings(runs: list[PlannedRun], model: ReadyModel) -> list[str]:
-    """Return what names of strategies that depend on the model's depth mean for a model, each once."""
+    """Return the meanings for a model of those strategy names that depend on the number of layers, each once."""
     strategies = dict.fromkeys(run.spec.strategy for run in runs if run.spec.model == model.model.name)
     return [meaning for name in strategies if (meaning := model.outlines[name].meaning)]
 
@@ -190,7 +190,7 @@ class _Shared:
 
     @classmethod
     def of(cls, request: PlanRequest, registry: Registry, cache: PlanCache) -> _Shared:
-        """Return what a request asks for, as it is to be had here. Raises UsageError if it is not."""
+        """Return the conditions on this machine for a request. Raise UsageError if the machine cannot provide one."""
         device = resolve_device(request.device)
         minutes = request.checkpoint_every
         return cls(
@@ -207,7 +207,7 @@ class _Shared:
 
 
 def _add_runs(plan: Plan, shared: _Shared, seen: set[str], task: ReadyTask, model: ReadyModel) -> None:
-    """Add the runs of one task and one model to a plan, and what is left out of them. `seen` has the fingerprints."""
+    """Add the runs and the skipped combinations of a task and a model. `seen` holds the fingerprints in the plan."""
     request, registry = shared.request, shared.registry
     grid, layers, name = request.grid or Grid(), encoder_shape(model.config).layers, model.model.name
     strategies = strategies_for(request, registry, layers)
@@ -243,7 +243,7 @@ def _add_runs(plan: Plan, shared: _Shared, seen: set[str], task: ReadyTask, mode
 
 
 def _spec(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Combination) -> RunSpec:
-    """Return what identifies a run."""
+    """Return the specification of a run."""
     request, outline, seed = shared.request, combination.outline, combination.seed
     providers = _providers(shared.registry, task.train_task, model.model, combination.origin)
     return RunSpec(
@@ -275,7 +275,7 @@ def _spec(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Comb
 
 
 def _inputs(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Combination, spec: RunSpec) -> RunInputs:
-    """Return what a run's names stand for, and note what its training begins with: other runs may begin so too."""
+    """Return the inputs of a run, and announce the model and the depth of frozen prefix that the run will need."""
     start = (
         task.train_rows.folds_digest or spec.data.train,
         *(spec.model_digest, spec.kept_layers, spec.adapter and spec.strategy),
@@ -302,7 +302,7 @@ def _inputs(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Co
 
 
 def _add_absent(plan: Plan, shared: _Shared, tasks: list[ReadyTask], models: list[ReadyModel]) -> None:
-    """Add to a plan the runs that it would have if models and data were here that the user named."""
+    """Add to a plan the runs of named models that are not on this machine, and count the runs without data."""
     request, registry = shared.request, shared.registry
     absent = absent_models(request, registry)
     for task, (model, config) in product(tasks, absent):
@@ -352,7 +352,7 @@ def _digests(ready: ReadyTask) -> DataDigests:
 
 
 def _never_gold(rows: SplitRows, labels: Labels) -> list[list[str]]:
-    """Return the labels that no row of a split has, in a list of one, if there are any.
+    """Return a list that holds the list of labels that no row has; an empty list if every label occurs.
 
     They are left out of macro averages.
     """
@@ -362,7 +362,7 @@ def _never_gold(rows: SplitRows, labels: Labels) -> list[list[str]]:
 
 
 def _providers(registry: Registry, train_task: Task, model: Model, strategy: Origin) -> dict[str, str]:
-    """Return the distributions, with versions, whose code determines a training. A change of one makes it another."""
+    """Return the distributions, with versions, whose code determines a training and is part of its identity."""
     origins = [strategy, registry.tasks[train_task.name].origin]
     if model.name in registry.models:
         origins.append(registry.models[model.name].origin)
@@ -370,7 +370,7 @@ def _providers(registry: Registry, train_task: Task, model: Model, strategy: Ori
 
 
 def _test_providers(registry: Registry, task: Task, of_training: Mapping[str, str]) -> dict[str, str]:
-    """Return the distribution of the task that is tested, unless it determines the training too."""
+    """Return the Python distribution that declares the tested task, unless it is among those of the training."""
     origin = registry.tasks[task.name].origin
     return {} if of_training.get(origin.distribution) == origin.version else {origin.distribution: origin.version}
 

@@ -27,14 +27,14 @@ class Combination:
     origin: Origin
     """The plugin that the strategy comes from."""
     outline: Outline
-    """The outline that the strategy makes of the model."""
+    """The changes that the strategy makes to the model."""
     hyper: Resolved
     seed: int
 
 
 @dataclass(frozen=True)
 class Unfit:
-    """A strategy that cannot be applied to the model, with the first seed that it was asked for with."""
+    """A strategy that cannot be applied to the model, with the reason and the first of the requested seeds."""
 
     strategy: str
     seed: int
@@ -42,7 +42,7 @@ class Unfit:
 
 
 def named_strategies(request: PlanRequest, registry: Registry) -> Strategies:
-    """Return the strategies that were asked for by name. Raises UsageError if there is none of a name."""
+    """Return the strategies that the request names. Raise UsageError if a name is unknown."""
     return _strategies(request.strategies or (() if request.grid else DEFAULT_STRATEGIES), registry)
 
 
@@ -62,9 +62,9 @@ def _strategies(names: Iterable[str], registry: Registry) -> Strategies:
 
 
 def check_hyper_parameters(request: PlanRequest) -> None:
-    """Raise UsageError for what is wrong whatever the task and model.
+    """Raise UsageError for a hyper-parameter that is invalid for every task and model.
 
-    It is said once, before anything is looked for: else each task and model would be skipped for it.
+    This is checked once, before tasks and models are looked up. Otherwise each of them would be skipped for it.
     """
     for variant in (request.grid or Grid()).variants():
         resolve_hyper_parameters(_asked_for(request, variant))
@@ -122,7 +122,7 @@ def combinations(
         strategies: the strategies by name.
         settings: the hyper-parameters, one for each combination of the grid's axes.
         seeds: the seeds.
-        outline: gives what a strategy makes of the model; raises DoesNotFit where it cannot be applied.
+        outline: returns the changes that a strategy makes to the model; raises DoesNotFit if it cannot be applied.
 
     Returns:
         The combinations, and the strategies that do not fit the model, each once.

@@ -82,12 +82,12 @@ class Picture:
 
     @property
     def standalone(self) -> str:
-        """The SVG of a file of its own, on white."""
+        """The figure as the content of an SVG file, on a white background."""
         return self.svg.replace("<svg ", '<svg role="img" ', 1) + "\n"
 
     @property
     def inline(self) -> str:
-        """The SVG element with the page's colours."""
+        """The figure as an SVG element of an HTML page, with the page's colours if it is themed."""
         return _in_tags(self.svg, _with_variables) if self.themed else self.svg
 
 

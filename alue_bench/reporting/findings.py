@@ -95,7 +95,7 @@ def _of_nothing_learnt(subject: Subject, others: Sequence[comparison.StrategyRes
 
 
 def _recommended(subject: Subject) -> str | None:
-    """Return the fastest strategy whose dev score is close to the baseline's; test scores take no part in the choice.
+    """Return the fastest strategy whose dev score is close to the baseline's; test scores are not used.
 
     Returns:
         None if no run has a dev score, a test score and a time.

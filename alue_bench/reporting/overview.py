@@ -108,7 +108,7 @@ def across_tasks(subjects: Sequence[Subject], prefix: str) -> list[Item]:
 
 
 def _said_of_unlearnt(subjects: Sequence[Subject], tasks: Collection[str]) -> str:
-    """Return a sentence on the tasks of a mean on which the baseline did not learn; empty if there are none."""
+    """Return a sentence that names the tasks on which the baseline did not learn; empty if it learnt all of them."""
     unlearnt = [s.task for s in subjects if s.task in tasks and s.compared.unlearnt is not None]
     if not unlearnt:
         return ""

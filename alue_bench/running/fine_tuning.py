@@ -69,7 +69,7 @@ def train(spec: RunSpec, inputs: RunInputs, *, on_step: OnStep = lambda done, to
 
     Args:
         spec: The run.
-        inputs: The objects that its names stand for.
+        inputs: The objects to which the names in the specification refer.
         on_step: It is called after every step with the number of steps done and of all steps.
 
     Raises:
@@ -168,7 +168,7 @@ def _dev_scorer(inputs: RunInputs, dev: TokenizedSplit) -> Scorer:
 
 @dataclass(frozen=True)
 class _Prefixes:
-    """The frozen prefixes of a run's model, of whatever depth."""
+    """A factory of the frozen prefixes of a run's model, for any depth."""
 
     spec: RunSpec
     inputs: RunInputs
@@ -177,7 +177,7 @@ class _Prefixes:
     device: Device
 
     def behind(self, depth: int | None) -> FrozenPrefix:
-        """Return the prefix of so many layers of the model as it is now; None is for no prefix."""
+        """Return the frozen prefix of the lowest `depth` layers of the model; None stands for no prefix."""
         # The stored outputs of an architecture whose texts are not independent would be of other batches than those of
         # the training.
         kept = self.inputs.strategy.keeps_prefix and self.inputs.trial.independent

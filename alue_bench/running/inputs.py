@@ -1,4 +1,4 @@
-"""The objects that a run specification's names stand for, and its splits as token ids."""
+"""The inputs of a run (task, rows, model, strategy and checkpoint), and its splits as token ids."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from alue_bench.training.pretrained.model_cache import ModelCache
 
 @dataclass(frozen=True)
 class RunInputs:
-    """The objects that a spec's names stand for, loaded once for a plan."""
+    """The objects to which the names in a `RunSpec` refer, loaded once for a plan."""
 
     task: Task
     rows: TaskRows
@@ -43,7 +43,7 @@ class RunInputs:
 
 
 def tokenized(rows: TaskRows, split: str, spec: RunSpec, inputs: RunInputs, tokenizer: Any) -> TokenizedSplit:
-    """Return a split as the run's model reads it; it is computed once and kept.
+    """Return a split as token ids for the run's model. It is tokenized once and cached.
 
     Args:
         rows: `inputs.rows` or `inputs.train_rows`.
@@ -66,7 +66,7 @@ def tokenized(rows: TaskRows, split: str, spec: RunSpec, inputs: RunInputs, toke
 def tokenized_for(
     stack: EncoderStack, rows: TaskRows, split: str, spec: RunSpec, inputs: RunInputs, tokenizer: Any
 ) -> TokenizedSplit:
-    """Return a split as `tokenized` does, for a model at hand.
+    """Return a split as `tokenized` does, after checking that the model has an embedding for each token id.
 
     Raises:
         TrainingError: The model has no embedding for a token id that the tokenizer gives.
@@ -77,5 +77,5 @@ def tokenized_for(
 
 
 def cache_description(spec: RunSpec, split: str) -> dict[str, str]:
-    """Return what the cache of frozen layers notes with an entry, for people."""
+    """Return a description, for people, of an entry in the cache of frozen layers."""
     return {"task": spec.train_task, "split": split, "model": spec.model}

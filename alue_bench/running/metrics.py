@@ -34,7 +34,7 @@ def trivial_metrics(
 ) -> dict[str, float]:
     """Return the scores of a baseline that ignores the text, on the test and the dev split (*/trivial_score).
 
-    Beside each is the standard error of the model's distance from it (*/above_trivial_error), where it is defined.
+    Each comes with the standard error of the model's difference from it (*/above_trivial_error), if it is defined.
     """
     task, train_task = inputs.task, inputs.train_task
     train_targets = encode_targets(inputs.train_rows.splits["train"], train_task.labels).numpy()
@@ -83,7 +83,7 @@ def time_metrics(trained: Trained, test: ScoredSplit, *, total_s: float, reused:
 
 
 def throughput_metrics(trained: Trained, test: ScoredSplit, attainable: float | None) -> dict[str, float]:
-    """Return work by the second (throughput/*).
+    """Return the amounts of work per second (throughput/*).
 
     Args:
         trained: The model with the costs of its training.

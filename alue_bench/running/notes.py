@@ -74,7 +74,7 @@ def training_notes(
 
 
 def transfer_notes(inputs: RunInputs) -> list[str]:
-    """Return a note if the run's task is scored with the model of a task whose labels are others."""
+    """Return a note if the run's task is scored with a model that was trained on other labels."""
     mapped = told(inputs.task, inputs.train_task)
     return [] if mapped is None else [mapped]
 

@@ -36,7 +36,7 @@ def execute(
 
     Args:
         spec: The run.
-        inputs: The objects that its names stand for.
+        inputs: The objects to which the names in the specification refer.
         before: A model that an earlier run of the plan trained. It is used again if this run's training would be the
             same to the last bit, as for a diagnostic set of a task.
         on_step: It is called after every training step with the number of steps done and of all steps.

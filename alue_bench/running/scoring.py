@@ -54,7 +54,7 @@ def score_test_split(spec: RunSpec, inputs: RunInputs, trained: Trained) -> Scor
 def submission_predictions(
     spec: RunSpec, inputs: RunInputs, trained: Trained, on_problem: Callable[[str], None]
 ) -> Predictions | None:
-    """Return the model's predictions for the rows that a leaderboard wants; None if they are not at hand.
+    """Return the model's predictions for the rows that a leaderboard wants; None if these rows are not available.
 
     This is not timed. No measurement depends on it: if it fails, `on_problem` is called and the run continues.
     """

@@ -154,7 +154,7 @@ class _Prospect:
 
     @property
     def cost(self) -> float:
-        """The cost of these runs."""
+        """The cost of the runs in `steps`, in units of one full fine-tuning."""
         return sum(step.cost for step in self.steps)
 
 

@@ -76,13 +76,13 @@ class Execution:
 
     @property
     def left(self) -> int:
-        """The number of runs that were not begun or not ended."""
+        """The number of planned runs that were not executed to their end."""
         return len(self.plan.runs) - len(self.outcomes)
 
 
 @dataclass(frozen=True)
 class Ending:
-    """The end of a study: where its runs are recorded, and what is left to say."""
+    """The end of a study: where its runs are recorded, and the messages to show at its end."""
 
     place: Place
     parent_id: str | None
@@ -97,7 +97,7 @@ class Invocation:
     """An execution of plans that records their runs in a store."""
 
     def __init__(self, study: Study, streams: Streams) -> None:
-        """Choose store and executor by the settings. Raise UsageError if they make no sense."""
+        """Choose store and executor by the settings. Raise UsageError if they are invalid."""
         self.study, self.streams = study, streams
         self._options = study.execution
         self.place = Place(tracking_uri(self._options.tracking_uri), self._options.experiment)
@@ -108,7 +108,7 @@ class Invocation:
         self._keeps_workers = False
         self._recorder: Recorder | None = None
         if self._options.register is not None and self._options.keep is None:
-            raise UsageError("--register registers kept models; say --keep best too")
+            raise UsageError("--register registers kept models; add --keep best")
         self._settled: Settled | None = None
         self._recorded: list[str] = []
         """The ids of the runs whose results the parent run holds."""
@@ -218,10 +218,10 @@ class Invocation:
         self.recorder.finish_parent(document, plan_metrics, status=execution.status)
 
     def settle_kept(self, outcomes: Sequence[Outcome]) -> None:
-        """Decide which models stay that the runs of this call kept, and register them; `kept_sentences` tells of them.
+        """Select which of the models kept by this call stay, and register them; `kept_sentences` describes the result.
 
         Args:
-            outcomes: The outcomes of all runs, without those of a search's short runs.
+            outcomes: The outcomes of all runs, except a search's low-fidelity runs.
         """
         if self._options.keep is None:
             return
@@ -297,7 +297,7 @@ class Invocation:
             )
 
     def remarks(self) -> tuple[str, ...]:
-        """Return what the store has not accepted, and what to do about it."""
+        """Return a message for the results that the store did not accept, with the command that sends them."""
         sync = command_line("sync", options=where_options(self.place.uri))
         spool = self.recorder.spool
         entries = spool.entries()
@@ -318,7 +318,7 @@ class Invocation:
 
 
 def report_sent(sent: Sequence[Sent], talk: PlainConsole) -> None:
-    """Say what became of the results that the store could not take before."""
+    """Print the outcome of sending results to the store that it could not accept earlier."""
     results = sum(one.how != "refused" and not one.entry.artifacts_only for one in sent)
     artifacts = sum(one.how == "written" and one.entry.artifacts_only for one in sent)
     if results:

@@ -127,7 +127,7 @@ class PresetOptions(CheckedOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ShorthandOptions(CheckedOptions):
-    """Options that stand for others."""
+    """Options that are short forms of other options."""
 
     seeds: int | None = option(
         None,
@@ -233,7 +233,7 @@ def options_of_command(command: str) -> Mapping[str, Option]:
 
 
 def _axes() -> dict[str, Option]:
-    """Return the options that may be an axis of a sweep's grid, which takes several values: --lr 2e-5 --lr 5e-5."""
+    """Return the options of `sweep` that may be axes of its grid and take several values: --lr 2e-5 --lr 5e-5."""
     return {
         name: replace(declared, many=True, help=f"{declared.help.removesuffix('.')}; repeatable.")
         for name, declared in options_of(HyperParameters).items()
@@ -242,7 +242,7 @@ def _axes() -> dict[str, Option]:
 
 
 def _arranged(own: Mapping[str, Option], without: Collection[str] = ()) -> Mapping[str, Option]:
-    """Return a command's own options and the shared ones, group by group; of two of one name, the command's own."""
+    """Return a command's own and the shared options by group. Its own replace shared options of the same name."""
     shared = {name: declared for one in SHARED for name, declared in options_of(one).items() if name not in without}
     first = {name: declared for name, declared in own.items() if name not in shared}
     groups = list(Group)
@@ -251,7 +251,7 @@ def _arranged(own: Mapping[str, Option], without: Collection[str] = ()) -> Mappi
 
 @cache
 def study_options() -> Mapping[str, Option]:
-    """Return the options that a study file may set, by key; where commands differ, the one that takes a list."""
+    """Return the options that a study file may set, by key. If commands differ, the one that takes a list counts."""
     options: dict[str, Option] = {}
     for command in COMMANDS:
         for name, declared in options_of_command(command).items():

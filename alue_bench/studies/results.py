@@ -104,7 +104,7 @@ class Runs(Shown):
     document: Mapping[str, Any]
     """The document that `--json` prints."""
     ending: Ending
-    """The place where the runs are recorded, and what is left to say about them."""
+    """The place where the runs are recorded, and the messages to show at the end."""
 
     @property
     def place(self) -> Place:

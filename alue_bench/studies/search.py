@@ -47,7 +47,7 @@ class Rules:
 
 
 def rules_of(settings: Mapping[str, Any]) -> Rules:
-    """Return what the options ask for. Raises UsageError naming the option that makes no sense."""
+    """Read the rules of a search from its options. Raise UsageError, naming the option, if one is invalid."""
     question = filled(SearchOptions, settings)
     if question.folds is not None:
         raise UsageError(
@@ -177,12 +177,13 @@ def _follow(
     *,
     fail_fast: bool,
 ) -> Interrupted | None:
-    """Do round after round until these searches are over.
+    """Execute rounds of runs until these searches have ended.
 
-    A round has the next run of each search; with workers, also the runs that will be asked for whatever those give.
+    A round consists of the next run of each search. With workers, it also has the later runs that the search will ask
+    for whatever the outcome of the next one.
 
     Returns:
-        What stopped it from outside; None if nothing did.
+        The interruption by the user; None if there was none.
     """
 
     def asked() -> list[Asked]:
@@ -203,7 +204,7 @@ def _follow(
 
 
 def _with_predictions(execution: Execution, invocation: Invocation, progress: SearchProgress) -> Execution:
-    """Do runs of other commands again that were recorded without dev predictions."""
+    """Repeat the reused runs that were recorded without dev predictions, which a search needs."""
     lacking = [outcome for outcome in execution.outcomes if _lacks_predictions(outcome, invocation)]
     if execution.stop is not None or not lacking:
         return execution
@@ -217,9 +218,10 @@ def _with_predictions(execution: Execution, invocation: Invocation, progress: Se
 def _take_in(
     asked: Sequence[Asked], outcomes: Sequence[Outcome], invocation: Invocation, progress: SearchProgress
 ) -> None:
-    """Hand outcomes to the searches, in the order in which they ask for them.
+    """Pass outcomes to the searches, in the order in which they ask for them.
 
-    What a search does not ask for any more, since full fine-tuning failed, was done in vain; it stays in the store.
+    If full fine-tuning has failed, a search no longer asks for its other runs. Their outcomes are ignored here and stay
+    in the store.
     """
     ended = {outcome.spec.fingerprint: outcome for outcome in outcomes}
     for one in asked:

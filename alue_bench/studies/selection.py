@@ -76,7 +76,7 @@ def select_runs(selection: RunSelection, *, baseline: str | None = None) -> tupl
 
 
 def none_selected(results: Results) -> str:
-    """Return what is said where a selection has no finished run, with a command that makes one."""
+    """Return the message for a selection without finished runs, with a command that starts some."""
     from alue_bench.tracking.reading import say_counts
 
     connection = results.connection

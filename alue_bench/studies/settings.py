@@ -50,13 +50,13 @@ class Study:
 
 
 def study_of(command: str, given: Mapping[str, Any], registry: Registry, *, origin: str = COMMAND_LINE) -> Study:
-    """Return the question that options and the study file among them ask.
+    """Return the study that the options describe, together with the study file that they may name.
 
     Args:
         command: `run`, `sweep` or `search`.
         given: The options by name, `config` among them.
         registry: The plugins' declarations, studies among them.
-        origin: What the plan calls the place where the options stand.
+        origin: The plan's name for the source of the options.
     """
     settings, overrides = merge_study(given, given.get("config"), registry, command=command, origin=origin)
     return Study(registry, settings, overrides)
@@ -77,7 +77,7 @@ def merge_study(
         config: the study's path or name; None for none.
         registry: the plugins' declarations, studies among them.
         command: `run`, `sweep` or `search`.
-        origin: what the plan calls the place where these options stand.
+        origin: the plan's name for the source of these options.
 
     Returns:
         The settings by option, of which the command line's win; and the hyper-parameters by origin, weakest first.
@@ -105,7 +105,7 @@ def merge_study(
 
 
 def _study_for(command: str, config: str, registry: Registry) -> dict[str, Any]:
-    """Return the options that a study gives to a command. Raises UsageError if it is for another one."""
+    """Return the options that a study gives to a command. Raise UsageError if the study is for another command."""
     from alue_bench.studies.files import ABOUT, find_study, read_study
 
     study = read_study(find_study(config, registry))
@@ -128,7 +128,7 @@ def _study_for(command: str, config: str, registry: Registry) -> dict[str, Any]:
 
 
 def _not_taken(name: str, config: str, command: str) -> str:
-    """Return what is said of a study's option that a command does not have."""
+    """Return the message for an option in a study that the command does not have."""
     if command == "search" and name in CHOSEN_BY_SEARCH:
         return f"the study sets {name}, but a search chooses strategies and seeds itself; leave it out"
     owner = next(other for other in COMMANDS if name in options_of_command(other))

@@ -32,7 +32,7 @@ FOLDER = "sweep"
 """The folder of the figures among the parent run's artifacts."""
 
 Conclusions = tuple[tuple[Group, Recommendation | None], ...]
-"""The grids of a sweep, each with what to recommend of it."""
+"""The grids of a sweep, each with its recommendation."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def sweep_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequ
 
 
 def _check_said_once(grid: Grid, settings: Mapping[str, Any], overrides: Overrides) -> None:
-    """Raise UsageError if an axis of the grid has values by an option or a study too."""
+    """Raise UsageError if the values of a grid axis are also set by an option or a study."""
     given = {
         name: origin
         for origin, values in overrides
@@ -148,7 +148,7 @@ def _check_said_once(grid: Grid, settings: Mapping[str, Any], overrides: Overrid
 
 
 def _concluded(outcomes: list[Any], tolerance: float) -> Conclusions:
-    """Return each grid with what to recommend of it."""
+    """Return each grid with its recommendation."""
     grids = (group for group in groups(table_of(outcomes)) if len(group.cells))
     return tuple((group, recommend(group.cells, tolerance)) for group in grids)
 
@@ -177,7 +177,7 @@ def _draw(conclusions: Conclusions, folder: Path, warn: Callable[[str], None]) -
 
 
 def _headline(conclusions: Conclusions) -> dict[str, float]:
-    """Return the metrics of the parent run that tell its recommendations."""
+    """Return the recommendations as metrics of the parent run."""
     shown = {}
     for group, recommendation in conclusions:
         if recommendation is not None:

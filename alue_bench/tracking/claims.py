@@ -1,4 +1,4 @@
-"""Claims, by which one of several invocations that plan the same run executes it: the holder of the only live claim.
+"""Claims, which make sure that only one of several invocations executes a run that all of them have planned.
 
 A claim is an MLflow run with status RUNNING and the run's fingerprint as a tag; it becomes the run itself. MLflow has
 no compare-and-set operation, so a claim is settled by writing it first and reading the others afterwards:

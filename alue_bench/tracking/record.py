@@ -197,7 +197,7 @@ def write_texts(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def said_of_refusal(refused: str) -> str:
-    """Return the sentence that tells a reader about an entry of `Shortfall.refused`."""
+    """Return the note on an entry of `Shortfall.refused`, for readers of the run."""
     return f"not recorded, because the tracking store rejects it: {refused}"
 
 

@@ -15,7 +15,7 @@ COLUMNS = ("epochs", "batch_size", "lr", "max_length")
 
 
 def options_of(run: Mapping[Hashable, Any], registry: Registry) -> dict[str, object]:
-    """Return the options of `alue-bench run` that repeat a run, on the data that are installed now.
+    """Return the options of `alue-bench run` that repeat a run with the data on this machine.
 
     Limits on the number of examples are left out, since they serve rehearsals only. So are device and number format,
     which belong to the machine. A fold of a cross-validation cannot be repeated alone.

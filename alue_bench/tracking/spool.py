@@ -357,7 +357,7 @@ def _send_artifacts(connection: Connection, entry: SpooledRun, run: Any | None) 
 
 
 def said_of_missing(missing: str, folder: Path) -> str:
-    """Return the text that tells a reader why a run has no artifacts.
+    """Return the note on the missing artifacts of a run, for readers of the run.
 
     Args:
         missing: The place where the artifacts could not be written, and the reason.

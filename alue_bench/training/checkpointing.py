@@ -85,7 +85,7 @@ class CheckpointFile:
             self.path.unlink()
 
     def _sweep(self) -> None:
-        """Remove what a process that was killed while writing has left of this training: it may take gigabytes."""
+        """Remove incomplete checkpoints of this training, left by processes that were killed while writing them."""
         for path in self.path.parent.glob(f".{self.path.name}.*"):
             with suppress(OSError):
                 path.unlink()

@@ -108,7 +108,7 @@ def _parsed(given: str, labels: Labels, task: str) -> list[float]:
 def _wrong(given: str, rest: str, name: str | None, labels: Labels, task: str) -> str:
     said = f"--class-weights {shown(given, quote=False)}"
     if name is not None:
-        return f"{said}: no number follows {shown(f'{name}=')}; say it as {name}=2.5"
+        return f"{said}: no number follows {shown(f'{name}=')}; write {name}=2.5"
     if "=" not in rest:
         return f"{said} is neither balanced nor LABEL=WEIGHT,LABEL=WEIGHT"
     unknown = rest.split("=", 1)[0]

@@ -26,8 +26,8 @@ def predict_logits(
 
     Args:
         stack: The model.
-        forward: The way through it.
-        examples: The split, with the outputs of its frozen prefix where they are at hand.
+        forward: The implementation of its forward pass.
+        examples: The split, with the outputs of its frozen prefix if they are available.
         device: The device and the number format.
         padding: The padding of its batches.
 
@@ -61,7 +61,7 @@ def predict_logits(
 def _in_order(
     order: list[np.ndarray[Any, Any]], forward: Forward, examples: Examples, device: Device, padding: Padding
 ) -> np.ndarray[Any, Any]:
-    """Return the logits of the batches, one behind the other."""
+    """Return the concatenated logits of the batches."""
     import torch
 
     parts = []

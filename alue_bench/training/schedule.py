@@ -1,4 +1,4 @@
-"""The plans in effect over a training: when an adaptive strategy is asked, what it receives, and what it answers."""
+"""The freeze plans of a training, and the calls of an adaptive strategy that change them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class GradientWatch:
         self.sums |= {p: gradient.clone() for p, gradient in gradients.items() if p not in self.sums}
 
     def take(self) -> BlockNorms:
-        """Return the norm of each block's sum since the last call, and begin again. This waits for the device."""
+        """Return the norm of each block's sum since the last call, and reset the sums. This waits for the device."""
         import torch
 
         norms: list[Tensor | None] = []
@@ -80,7 +80,7 @@ class Segment:
 class FreezeSchedule:
     """The parts that are frozen at each time of a training.
 
-    A strategy that is None or has no revisions is never asked.
+    A strategy that is None or whose `revisions()` is None is never called.
     """
 
     stack: EncoderStack
@@ -95,7 +95,7 @@ class FreezeSchedule:
     """The gradient norms at each evaluation point; empty unless the strategy asks for them."""
 
     def __post_init__(self) -> None:
-        """Ask the strategy when it wants to be asked."""
+        """Read at which points the strategy is to be called, and log the plan at the start."""
         self.revisions: Revisions | None = self.strategy.revisions() if self.strategy else None
         self.watch = GradientWatch(self.stack) if self.revisions and self.revisions.gradient_norms else None
         if self.revisions:
@@ -115,14 +115,14 @@ class FreezeSchedule:
         self.segments[-1].batches.append(indices.numpy())
 
     def is_due(self, step: int, steps: int) -> bool:
-        """Return whether the strategy is to be asked after `step` (from 1) of the `steps` of an epoch."""
+        """Return whether the strategy is to be called after `step` (from 1) of the `steps` of an epoch."""
         if self.revisions is None:
             return False
         times = self.revisions.per_epoch
         return any(step == math.ceil(part * steps / times) for part in range(1, times + 1))
 
     def ask(self, *, epoch: int, epochs: int, step: int, steps: int, dev_scores: list[float]) -> bool:
-        """Ask the strategy what to freeze from now on, and return whether the plan has changed.
+        """Call `Strategy.revise` for the plan from now on, and return whether the plan has changed.
 
         Args:
             epoch: The current epoch, from 1.
@@ -132,7 +132,7 @@ class FreezeSchedule:
             dev_scores: The dev score at the end of each epoch that has ended.
 
         Raises:
-            TrainingError: The answer breaks the strategy's own promise.
+            TrainingError: The returned plan is invalid, or `Strategy.revisions` excludes it.
         """
         assert self.strategy is not None
         if self.watch is not None:
@@ -187,7 +187,7 @@ class FreezeSchedule:
             self.watch.sums = {parameter: value.to(parameter.device) for parameter, value in sums.items()}
 
     def _check(self, revised: object) -> None:
-        """Raise TrainingError if the strategy may not answer this."""
+        """Raise TrainingError if the strategy may not return this plan."""
         assert self.strategy is not None
         assert self.revisions is not None
         said = f"strategy {self.strategy.name!r}: revise returned"
@@ -201,7 +201,7 @@ class FreezeSchedule:
             )
 
     def _log(self, step: int, epoch: int, norms: BlockNorms | None) -> None:
-        """Add an event for each block."""
+        """Log the state of each block at an evaluation point."""
         self.events.append(
             FreezeEvent(step, epoch, "embeddings", norms.embeddings if norms else None, self.plan.embeddings)
         )
@@ -225,7 +225,7 @@ def _plan_from_json(content: Mapping[str, Any], like: FreezePlan) -> FreezePlan:
 
 
 def _batches(indices: np.ndarray[Any, Any], sizes: list[int]) -> list[np.ndarray[Any, Any]]:
-    """Cut the examples of a segment into its batches again."""
+    """Divide the examples of a segment into the batches that it was trained on."""
     import numpy as np
 
     return np.split(indices, np.cumsum(sizes)[:-1]) if sizes else []

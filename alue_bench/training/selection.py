@@ -1,4 +1,4 @@
-"""The evaluations of a training: when they take place, which one's weights it ends with, and when it stops early."""
+"""The evaluations of a training: their times, the selection of the final weights, and early stopping."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Selection:
             }
 
     def restore(self, model: nn.Module) -> bool:
-        """Give the model the selected weights; return whether they were other than its own."""
+        """Copy the selected weights into the model; return whether any weights had to be copied."""
         import torch
 
         with torch.no_grad():

@@ -169,10 +169,10 @@ class TrainingSession:
         schedule.begin_segment(examples.depth)
 
     def warm_up(self) -> None:
-        """Find out how much of a batch fits the memory, and pay one-off costs, before the clock runs.
+        """Find the largest part of a batch that fits into memory, and incur one-off costs, before the clock starts.
 
-        On a GPU this takes the longest examples, so that the clock sees neither one-off costs nor the search for a
-        batch that fits. On a CPU nothing is found out by trying, and the shortest examples pay the one-off costs too.
+        On a GPU, this uses the longest examples, so that neither one-off costs nor the search for a size that fits is
+        timed. On a CPU, no size is searched for, and the shortest examples are enough to incur the one-off costs.
         """
         import numpy as np
 
@@ -383,14 +383,14 @@ class _Clock:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Run within the block."""
+        """Run the clock within the block."""
         self._start()
         yield
         self._stop()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Stop within the block."""
+        """Pause the clock within the block."""
         self._stop()
         yield
         self._start()

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class BackwardPass:
     """The forward and backward pass of a batch.
 
-    It is no method of `Updater`: recordings would hold the updater, and the updater them, until the next garbage
-    collection.
+    This is not a method of `Updater`: recordings and the updater would then reference each other, and would stay in
+    memory until the next garbage collection.
     """
 
     forward: Forward
@@ -98,7 +98,7 @@ class Updater:
         self.continue_with(examples, optimiser)
 
     def continue_with(self, examples: Examples, optimiser: Any) -> None:
-        """Continue with another optimiser, since other parameters train now, and perhaps from a deeper prefix."""
+        """Continue with a new optimiser for a new set of trainable parameters, and with a prefix that may be deeper."""
         self._examples = examples
         self.optimiser = optimiser
         self._trained = [parameter for group in optimiser.param_groups for parameter in group["params"]]
@@ -153,9 +153,9 @@ class Updater:
         return loss, norm
 
     def warm_up(self, batch: Batch) -> None:
-        """Find out how much of a batch fits the memory, and pay one-off costs; weights stay as they are.
+        """Find the largest part of a batch that fits into memory, and incur one-off costs; weights do not change.
 
-        The optimiser's state takes its memory before the batch does, as it will in training.
+        The memory for the optimiser's state is allocated before that for the batch, as in training.
         """
         import torch
 
@@ -211,7 +211,7 @@ class Updater:
             self.optimiser.zero_grad(set_to_none=True)
 
     def _clip(self) -> Tensor:
-        """Scale gradients that are too long, and return the global norm before that."""
+        """Scale down gradients whose norm exceeds the limit, and return the global norm before clipping."""
         import torch
 
         gradients = [parameter.grad for parameter in self._trained if parameter.grad is not None]

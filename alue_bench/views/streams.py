@@ -1,4 +1,4 @@
-"""The two streams of a study: what it says while it proceeds, and its results."""
+"""The two streams of a study: progress and remarks on one, results on the other."""
 
 from __future__ import annotations
 

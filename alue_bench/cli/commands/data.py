@@ -190,7 +190,7 @@ def _parts_alike(path: Path, wanted: Path) -> int:
 
 
 def _update_manifest(folder: Path, added: dict[str, Path], report: VerificationReport) -> None:
-    """Record digests and counts of what was added, written last and whole."""
+    """Record digests and row counts of the added files in the manifest, which is replaced atomically."""
     import hashlib
 
     path = folder / MANIFEST

@@ -20,7 +20,7 @@ app = typer.Typer(help="List tasks, models, strategies and studies.", no_args_is
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 NOMINAL_TOKENS = 64
-"""The length of the examples for which FLOPs are shown where no data is at hand."""
+"""The length in tokens of the examples for which FLOPs are shown, since the list reads no data."""
 
 
 @app.command("tasks")

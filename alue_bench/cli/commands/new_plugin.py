@@ -67,7 +67,7 @@ def renamer(name: str) -> Callable[[str], str]:
 
 
 def template_files(template: Path) -> Iterator[Path]:
-    """Yield the template's own files, without what installing or testing it in place has left there."""
+    """Yield the template's files, except those that an installation or a test run has generated in its folder."""
     for path in sorted(template.rglob("*")):
         parts = path.relative_to(template).parts
         if path.is_file() and not any(GENERATED.fullmatch(part) for part in parts):

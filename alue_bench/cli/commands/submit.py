@@ -125,7 +125,7 @@ def _with_leaderboard(names: Sequence[str] | None, registry: Registry) -> list[T
 
 @dataclass(frozen=True, kw_only=True)
 class _Asked:
-    """The user's own choices, repeated in the command that fills a gap."""
+    """The options that the user gave, for the suggested command that produces a missing file."""
 
     models: tuple[str, ...]
     strategies: tuple[str, ...]
@@ -137,10 +137,10 @@ class _Asked:
 
 
 def _command(lacking: MissingSubmission, asked: _Asked, results: Results, registry: Registry) -> str:
-    """Return the command that fills a gap; empty if none does.
+    """Return the command that produces a missing file; empty if no command does.
 
-    It does the best run of the task again, with the settings that it had; if there is none, what was asked for, or
-    what all runs of the other tasks have in common.
+    If the task has runs, the command repeats the best one with the same settings. Otherwise it takes the options that
+    the user gave or, without them, the values that all runs of the other tasks share.
     """
     from alue_bench.tracking.reproduction import options_of
 
@@ -159,7 +159,7 @@ def _command(lacking: MissingSubmission, asked: _Asked, results: Results, regist
 
 
 def _models(asked: _Asked, results: Results, registry: Registry) -> list[str]:
-    """Return models as --model takes them: one of no plugin is read by a name, and run from its folder or hub id."""
+    """Return models as --model takes them: a declared model by name, any other by its folder or hub id."""
     from alue_bench.tracking.reproduction import model_reference
 
     runs = results.frame.to_dict("records")

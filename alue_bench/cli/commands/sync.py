@@ -1,4 +1,4 @@
-"""`alue-bench sync`: to the tracking store what it could not take when it was measured."""
+"""`alue-bench sync`: send to the tracking store the results that it could not accept earlier."""
 
 from __future__ import annotations
 

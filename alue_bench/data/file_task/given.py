@@ -55,7 +55,7 @@ def name_of_file(given: str) -> str:
 
 
 def from_content(inferred: Inferred, options: FileOptions) -> GivenTask:
-    """Return the task that was inferred from a data file. Raise DataError where there can be no such task."""
+    """Return the task that was inferred from a data file. Raise DataError if the inferred content is not valid."""
     given = str(options.file)
     content, folder = rebased(inferred.content, Path.cwd())
     try:

@@ -78,12 +78,12 @@ def _has_lines(path: Path) -> bool:
 
 
 def _has_label(row: Example) -> bool:
-    """Return whether a row has a label; the empty cell of a CSV file is none, and is reported when the task is read."""
+    """Return whether a row has a label. An empty CSV cell is not a label; it is reported when the task is read."""
     return isinstance(row.target, tuple) or bool(str(row.target).strip())
 
 
 def _named(columns: Columns, options: FileOptions) -> Reading:
-    """Return the keys that say what stands in which column."""
+    """Return the task-file keys for the columns, the label separator and the ignored labels."""
     label: str | list[str] = list(columns.labels) if len(columns.labels) > 1 else columns.labels[0]
     named = {
         "text": columns.text, "pair": columns.pair, "label": label, "id": columns.id,
@@ -93,7 +93,7 @@ def _named(columns: Columns, options: FileOptions) -> Reading:
 
 
 def infer(options: FileOptions) -> Inferred:
-    """Infer what a task file would say about a data file.
+    """Infer the content of a task file from a data file and its options.
 
     Args:
         options: The file, and what the user says about it.
@@ -147,7 +147,7 @@ def infer(options: FileOptions) -> Inferred:
 
 
 def _opened(given: str, flag: str, options: FileOptions, *, split: str) -> _Source:
-    """Open a data file as far as its columns."""
+    """Open a data file and read its column names."""
     if given.startswith(HUB):
         return _opened_folder(given, HubData.read(given).fetch(), split)
     path = Path(given).expanduser()
@@ -254,7 +254,7 @@ def _covering(space: LabelSpace, others: Any) -> LabelSpace:
 
 
 def _entry(source: _Source, decode: Mapping[str, str]) -> str | dict[str, Any]:
-    """Return what stands in `files` for a file: its path, or a table where its format needs more."""
+    """Return the entry of a file under `files`: its path, or a table if its format needs more keys."""
     usual = DELIMITERS.get(source.path.suffix.lower())
     reading = {
         key: value
@@ -288,7 +288,7 @@ def _kind_said(space: LabelSpace, rows: Labelled, options: FileOptions) -> str:
 
 
 def _repeats_said(rows: Labelled, read: Mapping[str, Labelled], parts: Sequence[str]) -> list[str]:
-    """Return sentences about repeated texts."""
+    """Return notes on texts that occur repeatedly in the train file, or also in another file."""
     texts = Counter((one.text, one.text_pair) for one in rows.examples)
     said = []
     repeated = len(rows.examples) - len(texts)

@@ -199,7 +199,7 @@ def decoding_of(rows: Labelled, space: LabelSpace) -> dict[str, str]:
 
 
 def _number(code: str) -> float | None:
-    """Return the number that a label is; None if it is none."""
+    """Return a label as a finite number; None if it is not one."""
     try:
         number = float("" if "_" in code else code)
     except ValueError:

@@ -14,7 +14,7 @@ DEFAULT_HOLDOUT = "20%"
 
 @dataclass(frozen=True, kw_only=True)
 class FileOptions(CheckedOptions):
-    """A data file and what stands in it. What is not given is inferred from the file."""
+    """The options that describe a data file. Whatever they leave open is inferred from the file."""
 
     file: str | None = option(
         None,

@@ -100,7 +100,7 @@ def _column_remarks(kind: TargetKind, columns: Mapping[str, Any]) -> list[str]:
 
 
 def _relative(given: str | Mapping[str, Any], path: Path) -> str | Mapping[str, Any]:
-    """Return what stands for a split, with its path relative to the task file."""
+    """Return the entry of a split under `files`, with its path relative to the task file."""
     if isinstance(given, Mapping):
         if "holdout" in given:
             return {**given, "seed": given.get("seed", HeldOut(0.1).seed)}

@@ -11,7 +11,7 @@ from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.training.prefix.frozen_prefix import Examples, FrozenPrefix
 
 BehindPrefix = Callable[[int | None], FrozenPrefix]
-"""A function from a number of layers to the frozen prefix that they form in the model as it is now."""
+"""A function that returns the frozen prefix of a given number of the model's lowest layers."""
 StatesOf = Callable[[FrozenPrefix, str, TokenizedSplit], Examples]
 """A function that gives a split, named by its second argument, with the outputs of a frozen prefix."""
 
@@ -20,17 +20,17 @@ class TrainingData(Protocol):
     """The splits of a training, named "train" and "dev"."""
 
     def examples(self, name: str) -> Examples:
-        """Return a split, with the outputs of its frozen prefix where they are at hand."""
+        """Return a split, with the outputs of its frozen prefix if they are available."""
         ...
 
     def follow(self, plan: FreezePlan) -> None:
-        """Note that the strategy has frozen more or less: from now on this plan is in effect."""
+        """Adapt to a new plan of the strategy, which is in effect from now on."""
         ...
 
 
 @dataclass(frozen=True)
 class FixedData:
-    """Splits whose frozen prefix, if there is any, stays as it is whatever the strategy freezes."""
+    """Splits with a fixed frozen prefix, or none, that does not follow changes of the plan."""
 
     train: Examples
     dev: Examples
@@ -40,14 +40,14 @@ class FixedData:
         return {"train": self.train, "dev": self.dev}[name]
 
     def follow(self, plan: FreezePlan) -> None:
-        """Change nothing."""
+        """Do nothing."""
 
 
 class GrowingPrefix:
-    """The splits of a training whose strategy may freeze more layers as it goes along.
+    """The splits of a training whose strategy may freeze further layers as training proceeds.
 
-    While one depth's outputs are held, they are not evicted: a deeper prefix starts from them. Where there is no room
-    for deeper ones, the ones at hand stay in use, and the layers between are computed at every step.
+    The outputs in use are never evicted, because those of a deeper prefix are computed from them. If the store has no
+    room for the deeper outputs, the present ones stay in use, and the layers in between are computed at every step.
     """
 
     def __init__(
@@ -64,8 +64,8 @@ class GrowingPrefix:
             prefix: The frozen prefix of `plan`.
             plan: The plan with which the training begins.
             splits: The token ids of each split, by its name.
-            behind: It makes the frozen prefix of another depth.
-            states_of: It asks a prefix for its outputs.
+            behind: A function that returns the frozen prefix of another depth.
+            states_of: A function that returns a split with the outputs of a prefix.
         """
         self._splits = splits
         self._behind = behind
@@ -74,11 +74,11 @@ class GrowingPrefix:
         self._current = {name: states_of(prefix, name, split) for name, split in splits.items()}
 
     def examples(self, name: str) -> Examples:
-        """Return the split of this name with the outputs of the deepest prefix that is at hand."""
+        """Return the split of this name with the outputs of the deepest prefix that is available."""
         return self._current[name]
 
     def follow(self, plan: FreezePlan) -> None:
-        """Compute the outputs of the plan's prefix where it is deeper than before; leave the model in eval mode."""
+        """Compute the outputs of the plan's prefix if it is deeper than before; leave the model in eval mode."""
         if (plan.prefix_layers or 0) <= (self._depth or 0):
             return
         self._depth = plan.prefix_layers
