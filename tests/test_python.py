@@ -11,12 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pandas as pd
 import pytest
 from conftest import SHORT, CommandLine
 
 import alue_bench
-from alue_bench import AlueBenchError, UsageError
+from alue_bench import AlueBenchError, Table, UsageError
 from alue_bench.api import functions
 from alue_bench.api.tasks import given_tasks
 from alue_bench.contract.registry import load_registry
@@ -142,6 +143,12 @@ def test_data_frames_and_paths_become_data_files(folders_of_its_own: None, tmp_p
     assert options([Path("mine.task.toml"), "gone.csv"]) == {"task": ["mine.task.toml", "gone.csv"]}
     with pytest.raises(UsageError, match="2 data files are given as tasks"):
         options([frame, tmp_path / "mine.csv"])
+    classes = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
+    of_classes = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=classes)
+    assert [row.target for row in Table(text="text", target="label")(Path(options(of_classes)["file"]))] == [
+        "yes",
+        "no",
+    ]
 
 
 @pytest.mark.parametrize(
