@@ -107,6 +107,8 @@ def test_a_task_may_be_a_value(where: dict[str, Any]) -> None:
     assert other.outcome.status == "finished"
     assert other.spec.fingerprint != twice[0].spec.fingerprint
     assert fit(declared).spec.providers.keys() == {"alue-bench", "alue-bench-easy"}
+    with pytest.raises(UsageError, match="worker processes do not know task 'mine'"):
+        functions.run(task=own, jobs=2)
     with pytest.raises(UsageError, match=f"task {declared.name!r} is declared by .* another one"):
         functions.run(task=replace(declared, primary="accuracy"))
 
@@ -165,6 +167,7 @@ def test_data_frames_and_paths_become_data_files(folders_of_its_own: None, tmp_p
         ("run", {"tasks": ["oolt"]}, "unknown task 'oolt' (did you mean 'oold'?)"),
         ("search", {"strategy": "full"}, "search() has no option 'strategy'"),
         ("fit", {"task": "oold", "seeds": 2}, "fit() trains one model"),
+        ("fit", {"task": "oold", "folds": 2}, "fit() trains one model, and folds ask for one of each fold"),
         ("compare", {"lr": 1}, "compare() has no option 'lr'"),
         ("report", {"output": "page.pdf"}, "output page.pdf: the name must end in .html or .md"),
     ],
