@@ -7,6 +7,7 @@ A kept model is a logged model of MLflow 3 called `model`, whose source is the r
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -154,8 +155,9 @@ def folder_of(model: str | Path, store: str | None = None) -> Path:
     text = str(model)
     if text.startswith("models:"):
         return _fetched(_location_of(text, store), store)
-    if isinstance(model, Path) or Path(text).expanduser().is_dir():
-        return Path(text).expanduser()
+    folder = Path(os.path.expanduser(text))  # Path.expanduser fails for a ~ before the name of nobody
+    if isinstance(model, Path) or folder.is_dir():
+        return folder
     if _RUN_ID.fullmatch(text):
         return _fetched(_model_of(text, store).location, store)
     raise UsageError(
