@@ -272,6 +272,9 @@ class TestTheBestOfAPlan:
         assert kept.code == 0, kept.err
         assert "the test predictions equal the recorded ones" in kept.err
         assert KeptModel(tmp_path / "dir").labels == ("no", "yes")
+        card = (tmp_path / "dir" / "README.md").read_text()
+        assert "Protocol: 2-fold cross-validation over 24 rows" in card
+        assert "Fold: 2 of 2." in card
 
     def test_a_run_whose_model_is_another_now_is_refused(
         self, run: CommandLine, alue_bench: CommandLine, store: str, tmp_path: Path
@@ -284,6 +287,8 @@ class TestTheBestOfAPlan:
         assert said.code == 2
         assert "its pre-trained model differs from what is here" in said.err
         assert "alue-bench run --task anger" in said.err
+        assert "--epochs 1 " in said.err, "it has the run's settings"
+        assert "--sample --keep best" in said.err
 
 
 def test_a_model_that_the_store_does_not_take_is_kept_here(

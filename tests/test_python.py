@@ -103,6 +103,7 @@ def test_a_task_may_be_a_value(where: dict[str, Any]) -> None:
 
     twice = [fit(own) for _ in range(2)]
     assert [run.outcome.status for run in twice] == ["finished", "reused"]
+    assert "task-in-python" not in (twice[0].save("kept") / "requirements.txt").read_text()
     other = fit(replace(own, primary="accuracy"))
     assert other.outcome.status == "finished"
     assert other.spec.fingerprint != twice[0].spec.fingerprint
