@@ -122,6 +122,16 @@ def remove(connection: Connection, model: LoggedModel) -> None:
     get_artifact_repository(model.location, tracking_uri=connection.uri).delete_artifacts()
 
 
+def check_registered_name(name: str) -> None:
+    """Raise UsageError for a name that no model can be registered under, or be found by: before a training, not after.
+
+    Args:
+        name: The value of `--register`.
+    """
+    if not name.strip() or any(sign in name for sign in "/:@"):
+        raise UsageError(f"--register {shown(name)}: the name of a registered model has letters, and none of / : @")
+
+
 def register(connection: Connection, model: LoggedModel, name: str) -> str:
     """Register a model as a new version of a name in the model registry, and return the version's address.
 
