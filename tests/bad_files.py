@@ -98,6 +98,12 @@ BAD_FILES = {
         ("--file complains.csv: there is no such file (did you mean 'complaints.csv'?)",),
         text("complaints.csv", GOOD_CSV),
     ),
+    "a home of nobody": BadFile(
+        file("~nobody-of-this-name/bad.csv"), ("--file ~nobody-of-this-name/bad.csv: there is no such file",), csv()
+    ),
+    "a sheet of a text file": BadFile(
+        file("bad.csv", "--sheet", "May"), ("--sheet May: no data file is an XLSX file; leave it out",), csv()
+    ),
     "unknown ending": BadFile(
         file("bad.docx"), ("has the ending .docx, which is not known; use .csv, .tsv",), text("bad.docx", "x")
     ),

@@ -69,6 +69,7 @@ TRAIN = "data/semeval2018/2018-E-c-Ar-train.txt"
 
 MISTAKES = {
     # Names
+    "registered model": Mistake((*RUN, "--keep", "best", "--register", "a/b"), ("--register 'a/b'", "none of / : @")),
     "task": Mistake(("run", "-t", "angr"), ("unknown task 'angr'", "did you mean 'anger'?", "mdd-algiers-amman")),
     "task unlike any": Mistake(("run", "-t", "zzzzzz"), ("unknown task 'zzzzzz'; known are anger",)),
     "task, second": Mistake((*RUN, "-t", "odl"), ("unknown task 'odl'", "did you mean 'oold'?")),

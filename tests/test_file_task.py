@@ -9,6 +9,7 @@ import re
 import tomllib
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -342,6 +343,9 @@ def test_a_file_is_planned_run_reused_and_planned_again_in_a_worker(
     (planned,) = build_plan(request, registry).runs
     source = pickle.loads(pickle.dumps(source_of(planned, registry)))
     assert rebuilt(planned.spec, source, registry, PlanCache()).spec.fingerprint == planned.spec.fingerprint
+    (one,) = request.given
+    by_accuracy = replace(request, given=(replace(one, task=replace(one.task, primary="accuracy")),))
+    assert build_plan(by_accuracy, registry).runs[0].spec.training_key != planned.spec.training_key
 
 
 def test_data_verify_shows_the_rows_of_a_file_and_of_a_task_file(alue_bench: CommandLine) -> None:

@@ -7,6 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from tiny_models import save_tiny_model
 
 import alue_bench
 from alue_bench.contract.errors import DataError, UnavailableError, UsageError
-from alue_bench.contract.task import TargetKind
+from alue_bench.contract.task import Labels, TargetKind
 from alue_bench.deployment.kept_model import KeptModel
 from alue_bench.deployment.model_folder import FinishedRun, write_model_folder
-from alue_bench.deployment.predicting import PredictionRequest, predict_file
+from alue_bench.deployment.predicting import PredictionRequest, _gold_of, predict_file
 from alue_bench.planning.build import PlannedRun, build_plan
 from alue_bench.planning.request import PlanRequest
 from alue_bench.running.run import execute
@@ -271,6 +272,9 @@ class TestTheBestOfAPlan:
         assert kept.code == 0, kept.err
         assert "the test predictions equal the recorded ones" in kept.err
         assert KeptModel(tmp_path / "dir").labels == ("no", "yes")
+        card = (tmp_path / "dir" / "README.md").read_text()
+        assert "Protocol: 2-fold cross-validation over 24 rows" in card
+        assert "Fold: 2 of 2." in card
 
     def test_a_run_whose_model_is_another_now_is_refused(
         self, run: CommandLine, alue_bench: CommandLine, store: str, tmp_path: Path
@@ -283,6 +287,8 @@ class TestTheBestOfAPlan:
         assert said.code == 2
         assert "its pre-trained model differs from what is here" in said.err
         assert "alue-bench run --task anger" in said.err
+        assert "--epochs 1 " in said.err, "it has the run's settings"
+        assert "--sample --keep best" in said.err
 
 
 def test_a_model_that_the_store_does_not_take_is_kept_here(
@@ -407,6 +413,18 @@ def test_a_bad_file_is_named_with_its_row(case: str, model: KeptModel, tmp_path:
     with pytest.raises((DataError, UsageError), match=message):
         predict_file(model, request)
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_columns_and_labels_may_be_written_as_in_a_data_file(model: KeptModel, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("text;label\na, b;anger\nc;no_anger\n", encoding="utf-8")
+    out = tmp_path / "out.jsonl"
+    done = predict_file(model, PredictionRequest(source=tmp_path / "in.csv", output=str(out), label="label"))
+    assert (done.rows, done.scored) == (2, 2)
+    assert [row["text"] for row in read_table(out)] == ["a, b", "c"]
+    written = {("false", "true"): (True, "true"), ("0", "1"): (1, 1.0, "1", "1.0")}
+    for names, cells in written.items():
+        description = replace(model.description, labels=Labels.binary(*names))
+        assert {_gold_of(cell, description) for cell in cells} == {(names[1],)}
 
 
 def test_rows_without_a_text_may_stay_empty(model: KeptModel, tmp_path: Path) -> None:

@@ -12,12 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pandas as pd
 import pytest
 from conftest import SHORT, CommandLine
 
 import alue_bench
-from alue_bench import AlueBenchError, UsageError
+from alue_bench import AlueBenchError, Table, UsageError
 from alue_bench.api import functions
 from alue_bench.api.tasks import given_tasks
 from alue_bench.contract.registry import load_registry
@@ -103,11 +104,12 @@ def test_a_task_may_be_a_value(where: dict[str, Any]) -> None:
 
     twice = [fit(own) for _ in range(2)]
     assert [run.outcome.status for run in twice] == ["finished", "reused"]
+    assert "task-in-python" not in (twice[0].save("kept") / "requirements.txt").read_text()
     other = fit(replace(own, primary="accuracy"))
     assert other.outcome.status == "finished"
     assert other.spec.fingerprint != twice[0].spec.fingerprint
     assert fit(declared).spec.providers.keys() == {"alue-bench", "alue-bench-easy"}
-    with pytest.raises(UsageError, match="worker processes do not know a task"):
+    with pytest.raises(UsageError, match="worker processes do not know task 'mine'"):
         functions.run(task=own, jobs=2)
     with pytest.raises(UsageError, match=f"task {declared.name!r} is declared by .* another one"):
         functions.run(task=replace(declared, primary="accuracy"))
@@ -145,6 +147,12 @@ def test_data_frames_and_paths_become_data_files(folders_of_its_own: None, tmp_p
     assert options([Path("mine.task.toml"), "gone.csv"]) == {"task": ["mine.task.toml", "gone.csv"]}
     with pytest.raises(UsageError, match="2 data files are given as tasks"):
         options([frame, tmp_path / "mine.csv"])
+    classes = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
+    of_classes = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=classes)
+    assert [row.target for row in Table(text="text", target="label")(Path(options(of_classes)["file"]))] == [
+        "yes",
+        "no",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -161,6 +169,7 @@ def test_data_frames_and_paths_become_data_files(folders_of_its_own: None, tmp_p
         ("run", {"tasks": ["oolt"]}, "unknown task 'oolt' (did you mean 'oold'?)"),
         ("search", {"strategy": "full"}, "search() has no option 'strategy'"),
         ("fit", {"task": "oold", "seeds": 2}, "fit() trains one model"),
+        ("fit", {"task": "oold", "folds": 2}, "fit() trains one model, and folds ask for one of each fold"),
         ("compare", {"lr": 1}, "compare() has no option 'lr'"),
         ("report", {"output": "page.pdf"}, "output page.pdf: the name must end in .html or .md"),
     ],

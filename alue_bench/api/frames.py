@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,8 @@ def stored(frame: Any) -> Path:
     Raises:
         UsageError: The frame has a column that Parquet cannot hold.
     """
-    table = frame.to_pandas() if hasattr(frame, "to_pandas") else frame
     try:
-        content = table.to_parquet(index=False)
+        content = _parquet(frame)
     except (ValueError, TypeError) as error:  # pyarrow's errors are ValueErrors
         raise UsageError(f"the data frame cannot be stored: {error}; give each column values of one type") from error
     folder = cache_folder() / "frames"
@@ -40,3 +40,22 @@ def stored(frame: Any) -> Path:
         scratch.write_bytes(content)
         scratch.replace(path)
     return path
+
+
+def _parquet(frame: Any) -> bytes:
+    """Return a frame as the content of a Parquet file; a data set of `datasets` keeps the names of its classes."""
+    if type(frame).__module__.partition(".")[0] == "datasets":
+        import datasets
+
+        content = io.BytesIO()
+        shown = datasets.is_progress_bar_enabled()
+        datasets.disable_progress_bars()
+        try:
+            frame.to_parquet(content)
+        finally:
+            if shown:
+                datasets.enable_progress_bars()
+        return content.getvalue()
+    table = frame.to_pandas() if hasattr(frame, "to_pandas") else frame
+    parquet: bytes = table.to_parquet(index=False)
+    return parquet

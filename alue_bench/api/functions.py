@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from rich.console import RenderableType
 
 from alue_bench.api.calls import checked, options_of_function, with_options
-from alue_bench.api.tasks import given_tasks
+from alue_bench.api.tasks import IN_PYTHON, given_tasks
 from alue_bench.contract.errors import TrainingError, UnavailableError, UsageError
 from alue_bench.contract.options import filled
 from alue_bench.contract.registry import Registry, load_registry
@@ -133,7 +133,11 @@ def fit(
     seeds = options.get("seed")
     if (options.get("seeds") or 1) != 1 or (isinstance(seeds, list | tuple) and len(seeds) != 1):
         raise UsageError("fit() trains one model, and several seeds are given; give one, or take run()")
+    if options.get("folds") is not None:
+        raise UsageError("fit() trains one model, and folds ask for one of each fold; leave folds out, or take run()")
     results = run(task=[task], model=[model], strategy=[strategy], quiet=quiet, **{"keep": "all", **options})
+    if len(results.outcomes) != 1:
+        raise UsageError(f"fit() trains one model, and the study asks for {len(results.outcomes)} runs; take run()")
     (outcome,) = results.outcomes
     if outcome.status == "failed":
         raise TrainingError(f"{outcome.spec.label} failed: {outcome.cause} (run {outcome.run_id})")
@@ -243,13 +247,14 @@ def _study(function: str, options: Mapping[str, Any], streams: Streams) -> Study
         if "file" in of_call.options and given.get("file") is not None:
             raise UsageError(f"{function}() is given data twice, as task and as file")
         given, registry = {**given, **of_call.options}, of_call.registry
-    values = checked(function, options_of_function(function), given)
-    if registry.tasks.keys() > _installed().tasks.keys() and (values.get("jobs", 1) > 1 or "executor" in values):
+    study = study_of(function, checked(function, options_of_function(function), given), registry, origin=ORIGIN)
+    own = next((one for one in registry.tasks.values() if one.origin.distribution == IN_PYTHON), None)
+    if own is not None and ((study.execution.jobs or 1) > 1 or study.execution.executor not in (None, "local")):
         raise UsageError(
-            f"{function}(): worker processes do not know a task that is given as a value; leave jobs and executor out, "
-            "or declare the task in a plugin"
+            f"{function}(): worker processes do not know task {own.value.name!r}, which is a value in this process; "
+            "leave jobs and executor out, or declare the task in a plugin or a task file"
         )
-    return study_of(function, values, registry, origin=ORIGIN)
+    return study
 
 
 def _ended(results: R, streams: Streams) -> R:

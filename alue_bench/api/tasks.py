@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -72,8 +73,8 @@ def _is_data(given: str | Path, declared: Mapping[str, Declared[Task]]) -> bool:
     """Return whether a text or path is data, rather than the name of a task or the path of a task file."""
     if isinstance(given, str) and (given in declared or given.startswith(HUB)):
         return given not in declared
-    path = Path(given)
-    return path.suffix != ".toml" and (isinstance(given, Path) or (path.suffix != "" and path.expanduser().exists()))
+    path = Path(os.path.expanduser(given))  # Path.expanduser fails for a ~ before the name of nobody
+    return path.suffix != ".toml" and (isinstance(given, Path) or (path.suffix != "" and path.exists()))
 
 
 def _declare(task: Task, declared: dict[str, Declared[Task]]) -> None:

@@ -174,7 +174,7 @@ def load_task_file(path: Path) -> TaskFile:
     """Read and check a task file; see `read_task_file`."""
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # not UTF-8; a NUL in the name
         raise UsageError(f"task file {path} cannot be read: {error}") from error
     try:
         content = tomllib.loads(text)

@@ -7,6 +7,7 @@ A kept model is a logged model of MLflow 3 called `model`, whose source is the r
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -121,6 +122,16 @@ def remove(connection: Connection, model: LoggedModel) -> None:
     get_artifact_repository(model.location, tracking_uri=connection.uri).delete_artifacts()
 
 
+def check_registered_name(name: str) -> None:
+    """Raise UsageError for a name that no model can be registered under, or be found by: before a training, not after.
+
+    Args:
+        name: The value of `--register`.
+    """
+    if not name.strip() or any(sign in name for sign in "/:@"):
+        raise UsageError(f"--register {shown(name)}: the name of a registered model has letters, and none of / : @")
+
+
 def register(connection: Connection, model: LoggedModel, name: str) -> str:
     """Register a model as a new version of a name in the model registry, and return the version's address.
 
@@ -154,8 +165,9 @@ def folder_of(model: str | Path, store: str | None = None) -> Path:
     text = str(model)
     if text.startswith("models:"):
         return _fetched(_location_of(text, store), store)
-    if isinstance(model, Path) or Path(text).expanduser().is_dir():
-        return Path(text).expanduser()
+    folder = Path(os.path.expanduser(text))  # Path.expanduser fails for a ~ before the name of nobody
+    if isinstance(model, Path) or folder.is_dir():
+        return folder
     if _RUN_ID.fullmatch(text):
         return _fetched(_model_of(text, store).location, store)
     raise UsageError(

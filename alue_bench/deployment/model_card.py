@@ -116,7 +116,10 @@ def _data(description: Description, inputs: RunInputs) -> Iterator[str]:
     yield f"- {markdown(task.title)} ({markdown(task.name)}): {counts}"
     yield f"- Source: {markdown(task.source)}"
     yield f"- Licence: {markdown(task.licence)}"
-    yield f"- Protocol: {markdown(task.splits.protocol)}"
+    yield f"- Protocol: {markdown(inputs.train_rows.protocol or task.splits.protocol)}"
+    if (fold := inputs.train_rows.fold) is not None:
+        again = f", repeat {fold.repeat}" if fold.repeat > 1 else ""
+        yield f"- Fold: {fold.number} of {fold.folds}{again}. The rows of this fold took no part in the training"
     yield f"- Reference: {markdown(task.citation)}"
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import DataError, UsageError
-from alue_bench.contract.formats import shown
+from alue_bench.contract.formats import shown, text_of
 from alue_bench.contract.task import TargetKind
 from alue_bench.deployment.description import Description
 from alue_bench.deployment.kept_model import CHUNK, KeptModel, TokenizedTexts
@@ -275,8 +275,21 @@ def _gold_of(value: Any, description: Description) -> Any:
     if kind is TargetKind.MULTILABEL:
         if _is_missing(value):
             return ()
-        return tuple(map(str, value)) if isinstance(value, list | tuple) else split_labels(str(value))
-    return (str(value),)
+        if isinstance(value, list | tuple):
+            return tuple(_name_of(one, description) for one in value)
+        return split_labels(text_of(value))
+    return (_name_of(value, description),)
+
+
+def _name_of(value: Any, description: Description) -> str:
+    """Return the label that a cell holds, as the task's own files may hold it: true, 1, or 1.0 for the label "1"."""
+    name, names = text_of(value), description.labels.names
+    try:
+        number = float("nan" if name in names else name)
+    except ValueError:
+        return name
+    whole = str(int(number)) if number.is_integer() else name
+    return whole if whole in names else name
 
 
 # The stream ------------------------------------------------------------------------------------------------------

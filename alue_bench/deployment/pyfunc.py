@@ -145,9 +145,11 @@ def write_mlflow_model(folder: Path, description: Description, **identity: Any) 
 
 def _requirements(description: Description) -> list[str]:
     """Return the distributions that loading the model needs, in the versions that trained it."""
-    from importlib.metadata import PackageNotFoundError, version
+    from importlib.metadata import PackageNotFoundError, distributions, version
 
-    pinned = {name: number for name, number in description.versions.items() if number}
+    # A task that is a value in Python has a provider of its own, which is no distribution.
+    installed = {one.name for one in distributions()} | {"alue-bench"}
+    pinned = {name: number for name, number in description.versions.items() if number and name in installed}
     pinned["mlflow"] = version("mlflow")
     for package in [*(description.normalisation.requires if description.normalisation else ()), *_peft(description)]:
         try:

@@ -23,6 +23,7 @@ from alue_bench.running.run import execute
 from alue_bench.tracking.connection import Connection
 from alue_bench.tracking.reading import Results, read_config, read_predictions, read_runs
 from alue_bench.tracking.reproduction import model_reference, task_options
+from alue_bench.tracking.reproduction import options_of as options_of_run
 from alue_bench.training.session import OnStep
 
 if TYPE_CHECKING:
@@ -57,7 +58,11 @@ class RecordedRun:
     @property
     def label(self) -> str:
         """The name of the run in messages."""
-        return f"{self.config['task']}/{self.config['model']}/{self.config['strategy']}/seed{self.config['seed']}"
+        fold = self.config.get("fold")
+        of_fold = f"/{Fold(**fold).label}" if fold else ""
+        return (
+            f"{self.config['task']}/{self.config['model']}/{self.config['strategy']}/seed{self.config['seed']}{of_fold}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +139,7 @@ def plan_again(recorded: RecordedRun, conditions: Conditions, registry: Registry
     if planned.spec.fingerprint != config["fingerprint"]:
         raise UnavailableError(
             f"run {recorded.run_id} ({recorded.label}) cannot be repeated here: its {_difference(recorded, planned)}; "
-            f"restore what it was done with, or do it as a new run with: {_anew(recorded, model)}"
+            f"restore what it was done with, or do it as a new run with: {_anew(recorded, registry)}"
         )
     return planned
 
@@ -165,9 +170,12 @@ def _difference(recorded: RecordedRun, planned: PlannedRun) -> str:
     return f"{' and '.join(said) or 'record'} differs from what is here"
 
 
-def _anew(recorded: RecordedRun, model: str) -> str:
+def _anew(recorded: RecordedRun, registry: Registry) -> str:
+    """Return the command that does a run with its settings as a new one; of a fold, with the other folds."""
     config = recorded.config
-    options = {"model": model, "strategy": config["strategy"], "seed": config["seed"], **task_options(recorded.row)}
+    options = options_of_run(recorded.row, registry) | {"sample": config["data"]["source"] == "sample"}
+    if fold := config.get("fold"):
+        options |= {"folds": fold["folds"], **({"repeats": fold["repeat"]} if fold["repeat"] > 1 else {})}
     return command_line("run", options={**options, "keep": "best"})
 
 

@@ -24,6 +24,8 @@ SUFFIXES: Mapping[str, Format] = {
     ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
 DELIMITERS = {"csv": ",", "tsv": "\t"}
+CSV_DELIMITERS = (",", ";", "\t", "|")
+"""The signs that part the columns of CSV files; of several, the one that gives most columns is taken."""
 STDOUT = "-"
 
 
@@ -100,7 +102,20 @@ def open_table(path: Path) -> Table:
         raise UsageError(f"{path}: there is no such file")
     if kind == "parquet":
         return _Parquet(path)
-    return _JsonLines(path) if kind == "jsonl" else _Delimited(path, DELIMITERS[kind])
+    if kind == "jsonl":
+        return _JsonLines(path)
+    return _Delimited(path, _delimiter_of(path) if kind == "csv" else DELIMITERS[kind])
+
+
+def _delimiter_of(path: Path) -> str:
+    """Return what parts the columns in the header of a CSV file."""
+    with _text(path) as file:
+        try:
+            header = file.readline()
+        except UnicodeDecodeError as error:
+            raise DataError(_not_utf8(path, 0, error)) from error
+    header = header[:100_000]  # the module refuses longer cells
+    return max(CSV_DELIMITERS, key=lambda by: len(next(csv.reader([header], delimiter=by), [])))
 
 
 class _Delimited(Table):

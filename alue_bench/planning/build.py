@@ -14,7 +14,7 @@ from alue_bench.contract.model import Model
 from alue_bench.contract.registry import Origin, Registry, outline_of
 from alue_bench.contract.spec import DataDigests, HyperParameters, Resolved, RunSpec, digest_of
 from alue_bench.contract.strategy import Outline, Strategy
-from alue_bench.contract.task import Labels, TargetKind, Task
+from alue_bench.contract.task import METRICS, Labels, TargetKind, Task
 from alue_bench.contract.version import __version__
 from alue_bench.data.cache_folder import cache_folder
 from alue_bench.data.splits import SplitRows, TaskRows
@@ -261,7 +261,7 @@ def _spec(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Comb
         init_seed=request.init_seed if request.init_seed is not None else seed,
         data_seed=request.data_seed if request.data_seed is not None else seed,
         hyper=combination.hyper.values,
-        data=_digests(task),
+        data=_digests(task, request),
         device=shared.device,
         precision=model.trial.precision,
         cuda_graphs=shared.cuda_graphs,
@@ -334,10 +334,14 @@ def _add_absent(plan: Plan, shared: _Shared, tasks: list[ReadyTask], models: lis
     plan.without_data = len(tasks_gone) * each * settings_each * len(request.seeds) * folds_each
 
 
-def _digests(ready: ReadyTask) -> DataDigests:
+def _digests(ready: ReadyTask, request: PlanRequest) -> DataDigests:
     train, test = ready.train_rows.splits, ready.rows.splits["test"]
     folders = (ready.rows.folder, ready.train_rows.folder)
-    with_test = [*([dict(ready.task.label_map)] if ready.task.label_map else []), *_never_gold(test, ready.task.labels)]
+    with_test = [
+        *([dict(ready.task.label_map)] if ready.task.label_map else []),
+        *_never_gold(test, ready.task.labels),
+        *_unusual_scoring(ready.task, request),
+    ]
     return DataDigests(
         source="sample" if any(folder.kind == "sample" for folder in folders) else "real",
         protocol=ready.rows.protocol or ready.task.splits.protocol,
@@ -345,6 +349,7 @@ def _digests(ready: ReadyTask) -> DataDigests:
             [
                 *(train["train"].digest, train["dev"].digest, list(ready.train_task.labels.names)),
                 *_never_gold(train["dev"], ready.train_task.labels),
+                *_unusual_scoring(ready.train_task, request),
             ]
         ),
         test=digest_of([test.digest, *with_test]) if with_test else test.digest,
@@ -359,6 +364,24 @@ def _never_gold(rows: SplitRows, labels: Labels) -> list[list[str]]:
     counts = label_counts([example.target for example in rows.examples if example.target is not None])
     absent = [] if labels.kind is TargetKind.REGRESSION else [name for name in labels.names if name not in counts]
     return [absent] if absent else []
+
+
+def _unusual_scoring(task: Task, request: PlanRequest) -> list[dict[str, object]]:
+    """Return how a task that the user gives as a file is scored, in a list of one, where that is not as usual.
+
+    For other tasks the version of the plugin says it, since the plugin's author changes the declaration.
+    """
+    if all(one.task != task for one in request.given):
+        return []
+    kind, labels = task.labels.kind, task.labels
+    unusual: dict[str, object] = {}
+    if task.primary != METRICS[kind][0]:
+        unusual["metric"] = task.primary
+    if kind is TargetKind.MULTILABEL and labels.threshold != Labels(kind, labels.names).threshold:
+        unusual["threshold"] = labels.threshold
+    if kind is TargetKind.MULTICLASS and len(labels.names) == 2:
+        unusual["kind"] = str(kind)
+    return [unusual] if unusual else []
 
 
 def _providers(registry: Registry, train_task: Task, model: Model, strategy: Origin) -> dict[str, str]:

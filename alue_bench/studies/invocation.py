@@ -109,6 +109,10 @@ class Invocation:
         self._recorder: Recorder | None = None
         if self._options.register is not None and self._options.keep is None:
             raise UsageError("--register registers kept models; add --keep best")
+        if self._options.register is not None:
+            from alue_bench.deployment.logged_models import check_registered_name
+
+            check_registered_name(self._options.register)
         self._settled: Settled | None = None
         self._recorded: list[str] = []
         """The ids of the runs whose results the parent run holds."""

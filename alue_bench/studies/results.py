@@ -131,7 +131,8 @@ class Runs(Shown):
 
         Returns:
             The columns task, model, strategy, seed, status, run_id, fingerprint, data_source, device, precision, the
-            hyper-parameters, and the metrics under their names in MLflow. Scores of failed runs are missing.
+            hyper-parameters, and the metrics under their names in MLflow; after the seed also fold, such as
+            "fold2of5", if there are folds. Scores of failed runs are missing.
         """
         return _table(self.outcomes)
 
@@ -296,6 +297,7 @@ def _table(outcomes: Sequence[Outcome]) -> pd.DataFrame:
                 "model": outcome.spec.model,
                 "strategy": outcome.spec.strategy,
                 "seed": outcome.spec.seed,
+                **({"fold": outcome.spec.fold.label} if outcome.spec.fold else {}),
                 "status": outcome.status,
                 "run_id": outcome.run_id,
                 "fingerprint": outcome.spec.fingerprint,

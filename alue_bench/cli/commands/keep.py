@@ -42,12 +42,14 @@ def keep(
 
     `alue-bench keep RUN_ID complaints-model`
     """
-    from alue_bench.deployment.logged_models import connection_of_run, folder_of, model_of_run
+    from alue_bench.deployment.logged_models import check_registered_name, connection_of_run, folder_of, model_of_run
     from alue_bench.deployment.logged_models import register as register_model
 
     keep_for_documents(as_json)
     if folder is not None and folder.exists():
         raise UsageError(f"{folder} exists; name a new folder, so that nothing is overwritten")
+    if register is not None:
+        check_registered_name(register)
     with stoppable():
         from alue_bench.views.streams import Streams
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,7 +37,7 @@ def new_task(
     from alue_bench.views.console import remarks, results
 
     options = filled(FileOptions, {**described, "file": file})
-    folder = Path() if file.startswith(HUB) else Path(file).expanduser().parent
+    folder = Path() if file.startswith(HUB) else Path(os.path.expanduser(file)).parent
     name = name_of_file(file)
     target = output or folder / f"{name}{ENDING}"
     if target.suffix != ".toml":

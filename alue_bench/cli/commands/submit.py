@@ -101,6 +101,7 @@ def submit(
     asked = _Asked(
         models=tuple(model or ()), strategies=tuple(strategy or ()), seeds=tuple(seed or ()), data_dir=data_dir,
         sample=sample, where=where_options(results.connection.uri, results.connection.experiment),
+        given={one.task.name: one.options for one in own},
     )  # fmt: skip
     commands = {lacking.task.name: _command(lacking, asked, results, registry) for lacking in missing}
     document = _document(output, archive, chosen, missing, commands)
@@ -134,6 +135,8 @@ class _Asked:
     sample: bool
     where: Mapping[str, object]
     """The store and the experiment."""
+    given: Mapping[str, Mapping[str, object]]
+    """The options that give the tasks of task files, by task."""
 
 
 def _command(lacking: MissingSubmission, asked: _Asked, results: Results, registry: Registry) -> str:
@@ -150,7 +153,7 @@ def _command(lacking: MissingSubmission, asked: _Asked, results: Results, regist
         what = {**options_of(lacking.run, registry), "rerun": True}
     else:
         what = {
-            "task": lacking.task.name,
+            **asked.given.get(lacking.task.name, {"task": lacking.task.name}),
             "model": _models(asked, results, registry),
             "strategy": asked.strategies or _common(results, "strategy"),
             "seed": asked.seeds or _common(results, "seed"),

@@ -72,14 +72,14 @@ def _options_again(options: FileOptions) -> dict[str, Any]:
         if value in (None, ()):
             continue
         if declared.name in ("file", "dev", "test") and not value.startswith(HUB):
-            value = os.path.abspath(Path(value).expanduser())
+            value = os.path.abspath(os.path.expanduser(value))
         again[declared.name] = list(value) if isinstance(value, tuple) else value
     return again
 
 
 def from_task_file(given: str) -> GivenTask:
     """Return the task of a task file. Raise UsageError where it cannot be read or is wrong."""
-    path = Path(given).expanduser()
+    path = Path(os.path.expanduser(given))
     file = load_task_file(path)
     content, folder = rebased(file.content, path.parent.absolute())
     try:
@@ -103,7 +103,7 @@ def rebased(content: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], P
     """
     paths = {split: _path_of(given) for split, given in content["files"].items()}
     absolute = {
-        split: os.path.normpath(folder / Path(path).expanduser())
+        split: os.path.normpath(folder / os.path.expanduser(path))
         for split, path in paths.items()
         if path is not None and not path.startswith(HUB)
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -150,7 +151,7 @@ def _opened(given: str, flag: str, options: FileOptions, *, split: str) -> _Sour
     """Open a data file and read its column names."""
     if given.startswith(HUB):
         return _opened_folder(given, HubData.read(given).fetch(), split)
-    path = Path(given).expanduser()
+    path = Path(os.path.expanduser(given))  # Path.expanduser fails for a ~ before the name of nobody
     if path.is_dir():
         return _opened_folder(given, path, split)
     if not path.exists():

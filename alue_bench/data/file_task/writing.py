@@ -107,5 +107,5 @@ def _relative(given: str | Mapping[str, Any], path: Path) -> str | Mapping[str, 
         return {**given, "path": _relative(given["path"], path)}
     if given.startswith(HUB):
         return given
-    relative = os.path.relpath(os.path.abspath(Path(given).expanduser()), os.path.abspath(path.parent))
+    relative = os.path.relpath(os.path.abspath(os.path.expanduser(given)), os.path.abspath(path.parent))
     return relative.replace(os.sep, "/")
