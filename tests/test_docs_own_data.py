@@ -10,7 +10,7 @@ import shlex
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -54,14 +54,18 @@ def served() -> Iterator[list[subprocess.Popen[bytes]]]:
 
 
 @pytest.mark.slow
-def test_from_a_csv_to_a_served_model(alue_bench: CommandLine, served: list[subprocess.Popen[bytes]]) -> None:
+def test_from_a_csv_to_a_served_model(
+    alue_bench: CommandLine, served: list[subprocess.Popen[bytes]], tiny: Callable[..., Path]
+) -> None:
+    """The commands are those of the page, with a smaller model than mini, which takes a minute."""
     write_files()
     assert [command.split()[:2] for command in COMMANDS[:-1]] == [
         ["alue-bench", name] for name in ("run", "compare", "run", "predict")
     ]
     said = []
     for command in COMMANDS[:-1]:
-        done = alue_bench(*shlex.split(command)[1:])
+        model = str(tiny("bert", layers=8))
+        done = alue_bench(*(model if word == "mini" else word for word in shlex.split(command)[1:]))
         assert done.code == 0, done.err
         said.append(done)
     divided, compared, kept, _ = said
@@ -95,4 +99,4 @@ def test_from_a_csv_to_a_served_model(alue_bench: CommandLine, served: list[subp
             time.sleep(0.5)
     (predicted,) = predictions
     assert predicted["prediction"] == rows[0]["prediction"]
-    assert predicted["score_delivery"] == pytest.approx(scores[0]["delivery"], abs=1e-5)
+    assert predicted["score_delivery"] == pytest.approx(scores[0]["delivery"], abs=0.01)  # bf16 where it is fast
