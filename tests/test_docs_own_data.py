@@ -57,7 +57,7 @@ def served() -> Iterator[list[subprocess.Popen[bytes]]]:
 def test_from_a_csv_to_a_served_model(
     alue_bench: CommandLine, served: list[subprocess.Popen[bytes]], tiny: Callable[..., Path]
 ) -> None:
-    """The commands are those of the page, with a smaller model than mini and one epoch: as written they take minutes."""
+    """Run the commands of the page, but with a smaller model and for one epoch: as written they take minutes."""
     write_files()
     assert [command.split()[:2] for command in COMMANDS[:-1]] == [
         ["alue-bench", name] for name in ("run", "compare", "run", "predict")
