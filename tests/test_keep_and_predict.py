@@ -383,6 +383,13 @@ def test_every_column_stays_in_order_whatever_the_formats(
     assert [row["prediction"] for row in written] == model.predict(TEXTS)
     scores = np.array([[float(row[f"score_{name}"]) for name in model.labels] for row in written])
     assert np.allclose(scores, model.scores(TEXTS), atol=1e-6)
+
+
+def test_a_key_that_only_later_rows_have_is_a_column(model: KeptModel, tmp_path: Path) -> None:
+    rows = [{"text": "a"}, {"text": "b", "late": "x"}]
+    request = PredictionRequest(source=write_table(tmp_path / "in.jsonl", rows), output=str(tmp_path / "out.csv"))
+    predict_file(model, request)
+    assert [row["late"] for row in read_table(tmp_path / "out.csv")] == ["", "x"]
     assert not list(tmp_path.glob("*.part"))
 
 

@@ -95,6 +95,13 @@ def test_a_sweep_and_a_search_find_what_their_commands_find(where: dict[str, Any
     assert searched.best().run_id == swept.frame().set_index("strategy").loc["full", "run_id"]
 
 
+def test_of_folds_none_is_the_best(where: dict[str, Any]) -> None:
+    results = functions.run(**where, **SAME, strategy="head-only", folds=2)
+    assert list(results.frame()["fold"]) == ["fold1of2", "fold2of2"]
+    with pytest.raises(UsageError, match="each fold has other dev rows"):
+        results.best()
+
+
 def test_a_task_may_be_a_value(where: dict[str, Any]) -> None:
     declared = load_registry().task(where["task"])
     own = replace(declared, name="mine")

@@ -72,7 +72,7 @@ class Table(ABC):
 
     @abstractmethod
     def columns(self) -> list[str]:
-        """Return the names of the columns; of a file of JSON lines, those of the first row."""
+        """Return the names of the columns; of a file of JSON lines, the keys of all rows, in order of appearance."""
 
     @abstractmethod
     def chunks(self, size: int, wanted: Sequence[str] | None = None) -> Iterator[Chunk]:
@@ -173,9 +173,12 @@ class _Delimited(Table):
 
 class _JsonLines(Table):
     def columns(self) -> list[str]:
+        names: dict[str, None] = {}
         for _, row in self._rows():
-            return list(row)
-        raise DataError(f"{self.path}: the file has no rows")
+            names.update(dict.fromkeys(row))
+        if not names:
+            raise DataError(f"{self.path}: the file has no rows")
+        return list(names)
 
     def chunks(self, size: int, wanted: Sequence[str] | None = None) -> Iterator[Chunk]:
         kept: list[Mapping[str, Any]] = []

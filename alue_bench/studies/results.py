@@ -144,7 +144,8 @@ class Runs(Shown):
             model: The only model to choose from; None for all models.
 
         Raises:
-            UsageError: The results are of several tasks and none was named, or a name is not among the results.
+            UsageError: The results are of several tasks and none was named, a name is not among the results, or the
+                runs are of several folds.
             TrainingError: No run has a dev score.
         """
         return self._best_of(self._chosen(task, model))
@@ -168,6 +169,11 @@ class Runs(Shown):
         return chosen
 
     def _best_of(self, outcomes: Sequence[Outcome]) -> TrainedRun:
+        if len({outcome.spec.fold for outcome in outcomes}) > 1:
+            raise UsageError(
+                "best() compares dev scores, and each fold has other dev rows; choose a strategy with "
+                "alue_bench.compare(), and run it without folds"
+            )
         scored = [one for one in outcomes if math.isfinite(one.metrics.get(DEV, math.nan))]
         if not scored:
             causes = "; ".join(dict.fromkeys(one.cause for one in outcomes if one.cause))
