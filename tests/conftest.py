@@ -41,6 +41,11 @@ OURS = ("ALUE_BENCH_DATA", "ALUE_BENCH_DISABLE_PLUGINS", "MLFLOW_TRACKING_URI")
 SHORT = ("--epochs", "1", "--limit-train", "48", "--limit-eval", "32", "--max-length", "24", "--batch-size", "16")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slow tests, so that no process waits at the end for another one's."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @dataclass(frozen=True)
 class Finished:
     """The exit code and the output of a command that has ended."""

@@ -110,7 +110,7 @@ class TestWays:
         assert "noise is unknown" in page
         assert str(tmp_path) not in page + json.dumps(content)
 
-    @pytest.mark.parametrize("strategy", ["full", "bottom1", "bottom1top1", "head-only"])
+    @pytest.mark.parametrize("strategy", ["full", "bottom1top1"])
     def test_trainer_freezes_exactly_what_the_engine_freezes(self, rows_file: Path, strategy: str) -> None:
         pytest.importorskip("accelerate")
         from alue_bench.training.device.precision import Device

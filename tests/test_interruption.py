@@ -22,7 +22,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 EXPERIMENT = "interrupted"
 # Long enough that a signal meets a run in its training, short enough to be begun four times.
 PLAN = ("--task", "anger", "--strategy", "full", "--strategy", "bottom2", "--seeds", "2")
-TRAINING = ("--epochs", "16", "--limit-train", "120", "--limit-eval", "32", "--max-length", "64", "--batch-size", "4")
+TRAINING = ("--epochs", "8", "--limit-train", "120", "--limit-eval", "32", "--max-length", "64", "--batch-size", "4")
 
 
 class Plan:

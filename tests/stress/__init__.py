@@ -4,7 +4,7 @@
     python -m tests.stress --executor local --kills 50         one of them; `--help` lists them all
 
     python -m pytest -m stress                                 the short form: two kills, three invocations at once, and
-                                                               a Ray cluster that loses a node; two minutes
+                                                               a Ray cluster and a server that stop; three minutes
 
 `python -m pytest` leaves these out and runs only what checks the campaigns themselves.
 docs/scaling.md has the results of the long form.
