@@ -271,7 +271,7 @@ Numbered = tuple[int, Cells | str]
 
 
 def _of_rows(rows: list[Numbered]) -> OpenTable:
-    """Return a table that was read as a whole."""
+    """Return an `OpenTable` over rows that are all in memory; its columns are those that occur in any row."""
     columns = dict.fromkeys(name for _, cells in rows if not isinstance(cells, str) for name in cells)
     return OpenTable(tuple(columns), lambda wanted: iter(rows))
 

@@ -215,7 +215,10 @@ def _check(file: TaskFile, content: Mapping[str, object], keys: Mapping[str, _Ke
 
 
 def line_of(text: str, keys: KeyPath) -> int:
-    """Return the number of the line that gives the last of these keys, from 1."""
+    """Return the line number, from 1, of the last key of a key path in the text of a task file.
+
+    Keys that are not in the text are skipped.
+    """
     start = 0
     for key in keys:
         quoted = rf"[\"']?{re.escape(key)}[\"']?"
@@ -400,9 +403,10 @@ def _foreign(path: str, reading: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def protocol_of(content: Mapping[str, Any]) -> str:
-    """Return a sentence about the origin of the splits, for readers of a result.
+    """Return the sentence about the origin of the splits that is recorded with a result.
 
-    It names files without their folders, and says that test rows are drawn before dev rows.
+    Files are named without their folders. If test and dev are both held out of the train file, the share for dev is
+    given as a share "of its other rows", since test rows are drawn first.
     """
     files, said = content["files"], []
     train = files.get("train")

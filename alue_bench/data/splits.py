@@ -94,7 +94,9 @@ def load_rows(
 def read_files(
     task: Task, folder: DataFolder, *, drop_bad: bool, splits: Sequence[str] = ("train", "dev", "test")
 ) -> tuple[dict[str, Sequence[Example]], int]:
-    """Read the splits of a task that have files of their own; held-out splits are not returned.
+    """Read the splits of a task that have files of their own.
+
+    Splits that are drawn from the train file (`HeldOut`) are skipped; their rows are still among the train rows.
 
     Returns:
         The examples by split, and the number of bad rows that were dropped.

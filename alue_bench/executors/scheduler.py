@@ -399,7 +399,7 @@ def _fingerprints(runs: Iterable[PlannedRun]) -> set[str]:
 
 
 def _together(free: list[_Unit]) -> list[_Unit]:
-    """Return the units; those that share a training are joined into one."""
+    """Join the units of work whose runs use the same trained model; return the joined and all other units."""
     joined: dict[str, _Unit] = {}
     for unit in free:
         key = unit.runs[0].spec.training_key

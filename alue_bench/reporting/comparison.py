@@ -379,10 +379,11 @@ class _Influence:
 
 
 class _Influences:
-    """The contributions of the examples of a block's runs, computed from their predictions.
+    """A source of `_Influence` values: how much each example contributes to a run's score, from its predictions.
 
-    Those of the baseline's runs are kept, since they are compared with every strategy. All others are dropped after
-    use, since together they may not fit into the memory.
+    One object serves the runs of one task and model. It caches the values of the baseline's runs, since every strategy
+    is compared with them. The values of other runs are computed at each call and not cached, since together they may
+    not fit into memory.
     """
 
     def __init__(self, load: Load, metric: str, *, multilabel: bool) -> None:

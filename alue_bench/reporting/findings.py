@@ -136,7 +136,13 @@ def _time(change: Estimate | None) -> str:
 
 
 def _points(mean: float, half: float | None, metric: str) -> str:
-    """Return a difference of scores in hundredths, the unit of most printed tables of scores."""
+    """Return a phrase for a difference of scores, in hundredths, such as "costs 0.8 ± 0.3 F1 points".
+
+    Args:
+        mean: The mean difference; negative if the score is lower than the baseline's.
+        half: Half the width of the confidence interval; None if there is no interval.
+        metric: The metric of the scores.
+    """
     unit = UNITS.get(metric, "F1 points" if metric.startswith("f1_") else f"points of {metric}")
     size = f"{abs(100 * mean):.1f}{'' if half is None else f' ± {100 * half:.1f}'} {unit}"
     if _is_nothing(mean):

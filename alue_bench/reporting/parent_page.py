@@ -33,7 +33,8 @@ def log_parent_page(connection: Connection, parent_id: str, run_ids: Sequence[st
         run_ids: The runs of the plan.
 
     Returns:
-        Whether a report was written; not where there are too few or too many runs, or where none has finished.
+        True if a report was written. None is written for a single run, for more than `MOST_RUNS` runs, or if no run has
+        finished.
     """
     if not 1 < len(run_ids) <= MOST_RUNS:
         return False
@@ -55,7 +56,7 @@ def log_parent_page(connection: Connection, parent_id: str, run_ids: Sequence[st
 
 
 def _description(connection: Connection, parent_id: str, lead: str) -> str:
-    """Return the description for MLflow's page of the run, in Markdown."""
+    """Return the parent run's description for MLflow, in Markdown: `lead`, then links to the report."""
     where = where_options(connection.uri, connection.experiment)
     again = command_line("report", options={"parent": parent_id, **where})
     run = f"#/experiments/{connection.experiment_id}/runs/{parent_id}"

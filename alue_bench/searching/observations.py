@@ -129,7 +129,7 @@ def defined(score: float) -> float:
 
 
 def by_replicate(evaluations: Iterable[Evaluation], candidate: str) -> dict[int, Evaluation]:
-    """Return a candidate's evaluations by the number of the seed, without low-fidelity runs."""
+    """Return a candidate's evaluations as a dict keyed by the index of the seed, without low-fidelity runs."""
     return {e.replicate: e for e in evaluations if e.candidate == candidate and not e.short}
 
 

@@ -84,13 +84,13 @@ def fit(
     scale: float,
     noise_variance: float,
 ) -> Surface:
-    """Fit the model to scores.
+    """Fit the Gaussian process to the scores of runs, and return the distribution of every candidate's loss.
 
     Args:
-        candidates: The n candidates, full fine-tuning first.
-        layers: The model's number of layers.
-        evaluations: The scores of runs, including low-fidelity ones.
-        scale: Full fine-tuning's score, or a guess of it.
+        candidates: The n settings that the search chooses from, full fine-tuning first.
+        layers: The encoder's number of layers.
+        evaluations: The scores of the runs so far, including low-fidelity runs.
+        scale: The score of full fine-tuning, or an estimate of it.
         noise_variance: The variance of one run's score over seeds.
     """
     points = np.array([_place(c) for c in candidates]) / layers  # [n, 2]

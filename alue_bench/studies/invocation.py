@@ -47,7 +47,7 @@ class Progress(Observer, AbstractContextManager[Any], Protocol):
 
 @dataclass(frozen=True)
 class Place:
-    """The place where runs are recorded."""
+    """The tracking store and the experiment in which runs are recorded."""
 
     uri: str
     """The address of the tracking store."""

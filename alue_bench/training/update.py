@@ -70,16 +70,16 @@ class Updater:
         watch: GradientWatch | None = None,
         recorder: Callable[[], GraphRecorder] | None = None,
     ) -> None:
-        """Make ready for the first update.
+        """Prepare the first update.
 
         Args:
-            forward: The way through the model.
+            forward: The implementation of the forward pass.
             examples: The train split.
             optimiser: The optimiser over the parameters that train.
             config: The label space, the batch size, clipping and the device.
-            watch: It is shown the gradients of each update.
-            recorder: It makes the recorder of training steps, which are recorded once for each shape of batch. A new
-                recorder is made whenever other parameters train. None records nothing.
+            watch: The sums of gradients for an adaptive strategy; each update adds its gradients to them.
+            recorder: A factory of recorders, which capture the training step as a CUDA graph for each batch shape. It
+                is called again whenever the set of trainable parameters changes. None: no step is captured.
         """
         import torch
 

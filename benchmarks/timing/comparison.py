@@ -46,7 +46,7 @@ def tail_mean(losses: Sequence[tuple[int, float]], steps: int) -> float:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The comparison of two sets of repetitions."""
+    """The difference between repeated measurements and those of a base, beside the noise of the base."""
 
     difference: float
     """The difference of the means."""

@@ -48,7 +48,11 @@ _FOLD = str.maketrans("إأآٱى" + "٠١٢٣٤٥٦٧٨٩", "اااا" + "ي" +
 
 
 def comparison_words(text: str) -> list[str]:
-    """Return the words of a text for overlap checks, without diacritics, punctuation, emoji and spelling variants."""
+    """Return the words of a text, normalised for overlap checks.
+
+    Diacritics, punctuation and emoji are removed. Letters are lower-cased, and variants of alef, final yeh and Arabic
+    digits are mapped to one form each.
+    """
     return _NOT_LETTERS.sub(" ", _DIACRITICS.sub("", text.lower()).translate(_FOLD)).split()
 
 

@@ -74,7 +74,7 @@ def task_file_text(content: Mapping[str, Any], *, name: str, path: Path) -> str:
 
 
 def _as_given(path: Path) -> str:
-    """Return a task file's path as `--task` takes it from the file's folder."""
+    """Return the value of `--task` that names a task file in the current folder, such as `./name.task.toml`."""
     return f"./{path.name}"
 
 

@@ -361,7 +361,13 @@ class FrozenPrefix:
             yield batch, self._forward.prefix(moved, self._depth, given, start).cpu()
 
     def _deepest(self, split: TokenizedSplit, keys: Sequence[str]) -> PrefixStates | None:
-        """Return the deepest prefix in the store among these keys, which are ordered by depth from 0."""
+        """Return the stored outputs of the highest frozen layer for which the store has an entry; None without one.
+
+        Args:
+            split: The split whose outputs are wanted.
+            keys: The store's key for each depth, where the depth is the number of layers computed; `keys[0]` is not
+                looked up.
+        """
         import torch
 
         for depth in range(len(keys) - 1, 0, -1):

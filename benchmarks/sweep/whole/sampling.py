@@ -13,7 +13,7 @@ SEED = 1
 
 
 class Estimate(NamedTuple):
-    """An estimated sum over all cells with its standard error."""
+    """An estimated sum over all cells of a sweep's grid, with its standard error."""
 
     total: float
     error: float
