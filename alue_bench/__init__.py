@@ -83,16 +83,17 @@ _ON_DEMAND = {
     **dict.fromkeys(("compare", "fit", "report", "run", "search", "sweep"), "alue_bench.api.functions"),
     "load": "alue_bench.deployment.kept_model",
 }
-"""The modules of the functions for scripts and notebooks, which load the harness when they are first looked up."""
+"""The module of each function for scripts and notebooks, by function name. These modules import many others, so that
+each one is imported only when its function is first looked up."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import a function that is not loaded with the package."""
+    """Return a function named in `_ON_DEMAND`, importing its module first."""
     if name in _ON_DEMAND:
         return getattr(import_module(_ON_DEMAND[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    """Return the public names, the functions among them."""
+    """Return the names in this module, including functions that are not imported yet."""
     return sorted({*globals(), *_ON_DEMAND})

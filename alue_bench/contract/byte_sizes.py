@@ -1,4 +1,4 @@
-"""Sizes in bytes, as users write them and as messages show them."""
+"""The parsing of sizes in bytes that users write, and the formatting of sizes for messages."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The names of strategies that freeze so many bottom layers and so many top layers from the first step to the last.
+"""The names of strategies that freeze a fixed number of bottom layers and of top layers during the whole training.
 
-Grids, searches and reports are about such pairs of numbers, the cells. Their names are therefore part of the contract:
-the harness asks the plugins for `bottom3top4` as for any other strategy, and knows nothing of it but what it freezes.
+The pair of these two numbers is called a cell. Grids, searches and reports are about cells, so that the names of the
+strategies are part of the contract: the harness asks the plugins for `bottom3top4` like for any other strategy.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ from __future__ import annotations
 import re
 
 Cell = tuple[int, int]
-"""The numbers of frozen layers at the bottom, with the embeddings, and at the top."""
+"""The number of frozen layers at the bottom and the number at the top. If layers at the bottom are frozen, the
+embeddings are frozen too."""
 
 _NAME = re.compile(r"(?:bottom(\d{1,4}))?(?:top(\d{1,4}))?")
 
 
 def cell_name(cell: Cell) -> str:
-    """Return the name of the strategy that freezes the cell's layers: "bottom3top4", "top4", "full" for none."""
+    """Return the name of the strategy that freezes a cell's layers, such as "bottom3top4"; "full" if none is frozen."""
     bottom, top = cell
     return (f"bottom{bottom}" if bottom else "") + (f"top{top}" if top else "") or "full"
 
 
 def read_cell(name: str) -> Cell | None:
-    """Return the cell that a name means, also in another spelling ("bottom03" for "bottom3"); None if there is none."""
+    """Return the cell of a strategy's name, which may have leading zeros ("bottom03"); None if the name has no cell."""
     if name == "full":
         return 0, 0
     match = _NAME.fullmatch(name)
@@ -31,6 +32,6 @@ def read_cell(name: str) -> Cell | None:
 
 
 def cell_of(name: str) -> Cell | None:
-    """Return the cell that has exactly this name; None if no cell has it."""
+    """Return the cell whose `cell_name` is exactly this name; None if there is no such cell."""
     cell = read_cell(name)
     return cell if cell is not None and cell_name(cell) == name else None

@@ -1,16 +1,16 @@
 """The contract of executors, which execute the runs of a plan in other processes, on this or on other machines.
 
-The harness divides a plan into assignments and submits them to an executor, the longest first (those of a sweep in the
-sweep's order). The executor brings each assignment to a worker process and returns the worker's events. A worker only
-has to call
+The harness divides a plan into assignments, each of which is a group of runs for one worker. It submits the longest
+assignment first, or, for a sweep, follows the order of the sweep. The executor brings each assignment to a worker
+process and returns the worker's events. A worker only has to call
 
     from alue_bench.executors.worker import carry_out
     carry_out(assignment, tell)      # tell: called in the worker with a Started, Advanced, RunEnded or Warned
 
 The worker process needs the same plugins, data and models, and access to the tracking store. The worker writes results
-to the store; they never pass through the executor. The harness does the rest: it submits the assignment of a dead
-worker again, waits for runs that other invocations execute, stops at --fail-fast, and closes runs that an interruption
-left open.
+to the store; results never pass through the executor. The harness does the rest: it submits the assignment of a dead
+worker again, waits for runs that other invocations execute, stops at the first failure with --fail-fast, and closes
+runs that an interruption left open in the store.
 """
 
 from __future__ import annotations
@@ -49,9 +49,10 @@ class Source:
     model: str
     """The model as `--model` takes it: a name, a folder, or a hub id with an optional revision."""
     options: Mapping[str, Any]
-    """The values of the plan's request that the spec does not tell, by field: the data folder, the cache's size, ..."""
+    """The user's settings that `RunSpec` does not contain, by field name: the data folder, the cache's size, ..."""
     depths: tuple[int, ...]
-    """The depths of the frozen prefixes of all runs of the plan with the same inputs. One pass computes all of them."""
+    """The numbers of layers in the frozen prefixes of all runs of the plan with the same inputs. One forward pass
+    computes the outputs of all these prefixes."""
     tags: Mapping[str, str]
     """The tags that are recorded with the run."""
     notes: tuple[str, ...] = ()
@@ -60,7 +61,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """The runs for one worker, which executes them in order because they share one training. It can be pickled."""
+    """A group of runs that share one training, so that one worker executes them in order. It can be pickled."""
 
     number: int
     """The identifier of the assignment; `Returned` and `Lost` refer to it."""
@@ -80,7 +81,7 @@ class Assignment:
     device: str
     """The device of the runs, "cpu" or "cuda"."""
     keep: Keep | None = None
-    """The runs whose trained models are kept with them; None for none."""
+    """The runs whose trained models are kept; None for none."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ class Advanced:
 
 
 Status = Literal["finished", "reused", "failed", "held"]
-"""The outcome of a run. "held" means that another invocation is executing the run at this moment."""
+"""The outcome of a run. "reused" means that its recorded result was reused instead of executing it; "held" means that
+another invocation is executing the run at this moment."""
 
 
 @dataclass(frozen=True)
@@ -143,14 +145,14 @@ class Lost:
     cause: str
     """The cause in words, such as "killed by SIGKILL"."""
     infrastructure_failure: bool = False
-    """True if the run cannot have caused the loss, as when a machine is lost."""
+    """True if the runs of the assignment cannot have caused the loss, for example because a machine failed."""
 
 
 Event = Report | Returned | Lost
 
 
 class WorkerPool(Protocol):
-    """The workers of one invocation, for one plan or for several plans in succession.
+    """The workers of one invocation of alue-bench, which executes one plan or several plans in succession.
 
     The harness calls the methods from one thread.
     """

@@ -31,7 +31,7 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 class Model:
     """A pre-trained checkpoint (a local folder, or a hub id and a revision) and the text normalisation it expects.
 
-    Creating a model raises TypeError or ValueError, naming the field, where a field has a wrong type or value.
+    Creating a model raises TypeError or ValueError, naming the field, if a field has a wrong type or value.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Model:
     checkpoint: Path | str
     """The folder of the checkpoint (as a Path) or its hub id (as a string), such as "UBC-NLP/MARBERT"."""
     revision: str | None = None
-    """The revision on the hub. With None, the newest revision is used and the run records which one it was."""
+    """The revision on the hub. With None, the newest revision is used, and each run records its commit."""
     languages: tuple[str, ...] = ()
     """The languages that the model is made for, as BCP 47 codes such as "ar"."""
     licence: str = ""
@@ -55,7 +55,7 @@ class Model:
     """One sentence that says what `normalise` does and who prescribes it; each run records it."""
     architecture: Mapping[str, object] = field(default_factory=dict)
     """The published `model_type` and the fields of config.json that determine the cost of a layer. With them, the cost
-    of a plan can be estimated before the checkpoint is downloaded. A run never reads this field."""
+    of a plan (a set of runs) can be estimated before the checkpoint is downloaded. A run never reads this field."""
     requires: tuple[str, ...] = ()
     """The importable packages that `normalise` needs. If one is missing, the model is unavailable and lists say why."""
     defaults: Mapping[str, object] = field(default_factory=dict)

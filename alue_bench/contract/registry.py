@@ -80,7 +80,7 @@ class PluginReport:
 
 @dataclass(frozen=True)
 class Declared(Generic[T]):
-    """A declaration and its origin."""
+    """A declaration of a plugin (such as a task or model), and the entry point that it comes from."""
 
     value: T
     origin: Origin
@@ -130,7 +130,7 @@ class Registry:
         return claims[0]
 
     def families_of(self, names: Sequence[str]) -> list[StrategyFamily]:
-        """Return the families that know at least one of these names, each once; raise the errors of `strategy`."""
+        """Return each family that accepts at least one of these strategies' names. Raise the errors of `strategy`."""
         for name in names:
             self.strategy(name)
         return [d.value for d in self.families if any(_parse(d, name) is not None for name in names)]
@@ -160,9 +160,9 @@ class Registry:
 
 
 def outline_of(strategy: Strategy, origin: Origin, shape: EncoderShape) -> Outline:
-    """Return the outline of a plugin's strategy for a model of this size; see `strategy.outline`.
+    """Return the changes that a plugin's strategy makes to a model of this size; see `strategy.outline`.
 
-    `revisions` is called too, so that an error in it is found before a run and not in the middle of one.
+    The strategy's `revisions` is called too, so that an error in it is found before a run begins.
 
     Args:
         strategy: The strategy.
@@ -194,7 +194,12 @@ def _parse(declared: Declared[StrategyFamily], name: str) -> Strategy | None:
 
 @contextmanager
 def _blaming(origin: Origin, strategy: str) -> Iterator[None]:
-    """Turn any error that a plugin's strategy raises in the block, other than AlueBenchError, into a PluginError."""
+    """Turn an error in the `with` block into a PluginError that names the plugin; pass on any AlueBenchError.
+
+    Args:
+        origin: The entry point of the plugin.
+        strategy: The name of the plugin's strategy whose code the block calls.
+    """
     try:
         yield
     except AlueBenchError:
@@ -223,7 +228,7 @@ def entry_points() -> list[tuple[EntryPoint, Distribution]]:
 
 
 def _metadata(distribution: Distribution, field: str, otherwise: str) -> str:
-    """Return a field of a distribution's metadata, or `otherwise` where a broken installation does not state it."""
+    """Return a field of a distribution's metadata, or `otherwise` if a broken installation does not state it."""
     try:
         value: str | None = distribution.metadata[field]
     except Exception:  # missing or unreadable metadata raise various errors, none of which says more
@@ -319,7 +324,10 @@ def _refuse_failures(registry: Registry) -> None:
 
 
 def _declared(plugin: object, report: PluginReport, hook: str, kind: type[T]) -> list[T]:
-    """Return the declarations of type `kind` that a plugin's hook returns; enter everything else in its report."""
+    """Return the declarations of type `kind` that a plugin's hook returns.
+
+    A hook that fails, or a returned value of another type, adds a problem to the plugin's report.
+    """
     function: Callable[[], Iterable[Any]] | None = getattr(plugin, hook, None)
     if function is None:
         return []
@@ -339,7 +347,10 @@ def _declared(plugin: object, report: PluginReport, hook: str, kind: type[T]) ->
 
 
 def _with_known_defaults(declared: list[Declares], report: PluginReport, kind: str) -> list[Declares]:
-    """Return the tasks or models whose `defaults` are valid hyper-parameters; enter all others in the report."""
+    """Return the tasks or models whose `defaults` are valid hyper-parameters.
+
+    Each of the others adds a problem to the plugin's report.
+    """
     good = []
     for value in declared:
         try:
@@ -358,7 +369,14 @@ def _claim(kind: str, name: str, declared: Declared[T], taken: dict[str, Declare
 
 
 def _said_twice(subject: str, verb: str, one: Origin, other: Origin) -> str:
-    """Return the message for a name that two plugins, or one plugin twice, declare or claim, with the remedy."""
+    """Return the error message, with a remedy, for a name that two plugins declare or that one plugin declares twice.
+
+    Args:
+        subject: The kind and the name, such as "task 'mdd'".
+        verb: The participle for the message: "declared" or "claimed".
+        one: The entry point of the first declaration.
+        other: The entry point of the second declaration.
+    """
     if one == other:
         return (
             f"{subject} is {verb} twice by {one}; rename or remove one of the two in its module {one.module}, or leave "
@@ -371,7 +389,7 @@ def _said_twice(subject: str, verb: str, one: Origin, other: Origin) -> str:
 
 
 def _name_to_disable(origin: Origin, kept: Origin | None) -> str:
-    """Return a shell-quoted name for `--disable-plugin` that disables `origin` and does not disable `kept`."""
+    """Return a shell-quoted value of `--disable-plugin` that disables the plugin `origin` but not the plugin `kept`."""
     others = {kept.entry_point, kept.distribution} if kept is not None else set()
     return shlex.quote(origin.entry_point if origin.entry_point not in others else origin.distribution)
 
@@ -424,7 +442,7 @@ def add_commands(registry: Registry, app: typer.Typer) -> None:
 
 
 _ADDED_BY = "alue_bench_plugin"
-"""The attribute of a plugin's command that names the plugin."""
+"""The name of the attribute that `add_commands` sets on a command to record which plugin added it."""
 
 
 def _command_name(info: Any) -> str:
@@ -451,7 +469,10 @@ def notify(registry: Registry, hook: str, warn: Callable[[str], None], **argumen
 
 
 def _call_all(registry: Registry, hook: str, failed: Callable[[str, str], None], **arguments: object) -> None:
-    """Call each implementation with those arguments that it names; report errors as `failed(plugin, cause)`."""
+    """Call every plugin's implementation of a hook, passing only the arguments in the implementation's signature.
+
+    If an implementation raises an error, `failed(plugin, cause)` is called, and the others are called nevertheless.
+    """
     for implementation in getattr(registry.manager.hook, hook).get_hookimpls():
         _call(implementation, failed, hook, **arguments)
 

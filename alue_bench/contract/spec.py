@@ -1,4 +1,4 @@
-"""One run: its specification (`RunSpec`) and what was measured (`RunResult`)."""
+"""The specification of a run (`RunSpec`) and its measurements (`RunResult`)."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def digest_of(value: object) -> str:
 class HyperParameters:
     """The hyper-parameters of a training. The defaults are those of ALUE's own baselines (Seelawi et al. 2021).
 
-    To add one, declare it here and use it. Where its default is what every recorded run was trained with, say
-    `default_is_implied=True`, and no fingerprint changes.
+    To add a hyper-parameter, declare a field here and use it. If every earlier run was trained with the default of the
+    new field, pass `default_is_implied=True`; the fingerprints of runs with this default then stay the same.
     """
 
     epochs: int = option(
@@ -81,7 +81,8 @@ class HyperParameters:
         help="Norm to clip: global (all gradients together) or component (each parameter separately).",
         group=Group.TRAINING,
     )
-    """The gradients whose norm is clipped: all together, or those of each parameter alone (Yang & Ma 2022)."""
+    """The gradients whose norm is clipped: all gradients together ("global"), or the gradient of each parameter
+    separately ("component", Yang & Ma 2022)."""
     max_length: int = option(
         256,
         help="Maximum number of tokens per example; longer ones are truncated.",
@@ -89,19 +90,20 @@ class HyperParameters:
         at_least=4,
         is_axis=True,
     )
-    """The largest number of tokens of an example, special tokens included. The number of truncated ones is recorded."""
+    """The largest number of tokens of an example, special tokens included. The number of truncated examples is
+    recorded."""
     select: Literal["best", "last"] = option(
         "best", help="Evaluation to test: best (by dev score) or last.", group=Group.TRAINING
     )
-    """The evaluation whose weights are tested: the one with the best dev score, or the last one. There is one after
-    each epoch, and more if `eval_every` is below 1."""
+    """The dev evaluation whose weights are tested: the evaluation with the best dev score, or the last one. An
+    evaluation follows each epoch; there are more if `eval_every` is below 1."""
     class_weights: str = option(
         "none",
         help="Weights of the classes in the loss: balanced, or LABEL=WEIGHT,LABEL=WEIGHT (others 1); none: all alike.",
         group=Group.TRAINING,
         default_is_implied=True,
     )
-    """The weights of the classes in the loss; see `training.class_weights`."""
+    """The weights of the classes in the loss; see `alue_bench.training.class_weights`."""
     patience: int = option(
         0,
         help="Stop a training after this many dev evaluations in a row without a better dev score; 0: never.",
@@ -111,7 +113,7 @@ class HyperParameters:
         remark="0 turns early stopping off",
     )
     """The number of dev evaluations in a row without a better score after which the training stops (Prechelt 1998);
-    0 for all epochs. The learning rate is planned over all epochs, whether they are done or not."""
+    0 for no early stopping. The learning-rate schedule always spans all epochs, even if training stops early."""
     eval_every: float = option(
         1.0,
         help="Epochs between two dev evaluations, such as 0.5; there is always one at the end of an epoch.",
@@ -121,7 +123,7 @@ class HyperParameters:
         default_is_implied=True,
         remark="a part of an epoch",
     )
-    """The part of an epoch between two dev evaluations. The end of each epoch is always evaluated."""
+    """The part of an epoch between two dev evaluations. There is always an evaluation at the end of each epoch."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for the first value that is out of its bounds."""
@@ -132,8 +134,9 @@ class HyperParameters:
     def identity(self) -> dict[str, Any]:
         """Return the values that distinguish one training from another, by name.
 
-        A hyper-parameter that was added after runs had been recorded is left out at its default, if all earlier runs
-        were trained with that value. An earlier run and the same run today therefore have the same identity.
+        A hyper-parameter with `default_is_implied` is left out if it has its default, because all runs that were
+        recorded before it existed were trained with that value. Such a run and the same run today therefore have the
+        same identity.
         """
         default = HyperParameters()
         return {
@@ -145,23 +148,24 @@ class HyperParameters:
 
 @dataclass(frozen=True)
 class Resolved:
-    """Hyper-parameters, and for each the layer of defaults or overrides that it came from."""
+    """The hyper-parameters of a training, with the origin of each value."""
 
     values: HyperParameters
     origins: Mapping[str, str]
-
-
+    """The origin of each value in words, by the hyper-parameter's name, such as "default"."""
 def resolve_hyper_parameters(layers: Iterable[tuple[str, Mapping[str, object]]]) -> Resolved:
-    """Merge overrides into the defaults.
+    """Override the default hyper-parameters with the values of several origins.
 
     Args:
-        layers: pairs of an origin and its values by name, weakest first. None means "not given here".
+        layers: Pairs of an origin, in words, and its values by hyper-parameter. Later pairs override earlier ones; the
+            value None overrides nothing.
 
     Returns:
         The hyper-parameters, with the origin of each.
 
     Raises:
-        UsageError: a name is unknown, or a value has the wrong type or is out of its bounds; names the origin.
+        UsageError: A name is unknown, or a value has the wrong type or is out of its bounds. The message names the
+            origin.
     """
     known = options_of(HyperParameters)
     values: dict[str, Any] = {}
@@ -210,17 +214,18 @@ class Fold:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """The specification of a run: task, model, strategy, seed, hyper-parameters, all that determines its result.
+    """The specification of a run: task, model, strategy, seed, hyper-parameters and all else that decides its result.
 
     Equal fingerprints mean equal results.
     """
 
     task: str
     train_task: str
-    """The task that trains the model; another one than `task` only for diagnostic sets."""
+    """The name of the task that trains the model. It differs from `task` only if `task` has no train split
+    (`Task.trained_on`)."""
     model: str
     model_digest: str
-    """A digest of weights, configuration and tokenizer; or the hub's commit."""
+    """A digest of the checkpoint's weights, configuration and tokenizer, or its commit on the hub."""
     strategy: str
     freeze_plan: FreezePlan
     seed: int
@@ -239,20 +244,23 @@ class RunSpec:
     limit_eval: int | None = None
     drop_bad: bool = False
     kept_layers: tuple[int, ...] | None = None
-    """The layers of the pre-trained model that are kept; None for all. `freeze_plan` counts the kept ones."""
+    """The layers of the pre-trained model that are kept; None for all. The layer indices in `freeze_plan` refer to the
+    model that consists of the kept layers."""
     adapter: Adapter | None = None
     """The adapter that is put into the model and trained instead of its weights; None for none."""
     fold: Fold | None = None
     """The fold of a cross-validation; None for the task's own splits."""
     keep_head: bool = False
-    """A flag: training starts from the fine-tuned head that the checkpoint has, instead of a new one."""
+    """A flag: training starts from the checkpoint's fine-tuned head instead of a new head."""
     unusual: Mapping[str, str] = field(default_factory=dict)
-    """Further things that determine the training, by name, where they are not as usual: parts of the model that are
-    registered in another order than they are used in, padding on the left, a fine-tuned head that is left aside."""
+    """The unusual properties that also determine the training, by name: parts of the model whose order of registration
+    differs from their order of use, padding on the left, a fine-tuned head of the checkpoint that is not used."""
     providers: Mapping[str, str] = field(default_factory=dict)
-    """The distributions, with versions, that provide harness, train task, model and strategy."""
+    """The versions of the distributions that provide alue-bench itself, the training task, the model and the strategy,
+    by the distribution's name."""
     test_providers: Mapping[str, str] = field(default_factory=dict)
-    """The distribution that provides `task`, if it is not among `providers`: it affects the test only."""
+    """The version of the distribution that provides `task`, by its name; empty if `providers` contains it. It affects
+    only the test."""
 
     @property
     def training_key(self) -> str:
@@ -321,30 +329,34 @@ class CurvePoint:
 
 @dataclass(frozen=True, slots=True)
 class FreezeEvent:
-    """The decision of an adaptive strategy about a block, at the start or at an evaluation point."""
+    """The decision of an adaptive strategy about one block, at the start of training or at an evaluation point.
+
+    A block is the embeddings or one encoder layer.
+    """
 
     step: int
-    """The number of updates done."""
+    """The number of parameter updates done."""
     epoch: int
     """The number of the epoch, from 1."""
     block: str
     """"embeddings", or "layer 0" and so on."""
     norm: float | None
-    """The norm of the gradient, summed over the steps since the last point; None if it was not measured."""
+    """The norm of the block's gradient, which is summed over the steps since the last evaluation point before the norm
+    is taken; None if it was not measured."""
     frozen: bool
-    """A flag: the block is frozen from here on."""
+    """A flag: the block is frozen from this step on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
     """The model's predictions for each example of a split.
 
-    `scores` is [examples, outputs]: probabilities of each label, or the predicted number of a regression.
+    `scores` is an array [examples, outputs]: the probability of each label, or the predicted number of a regression.
     """
 
     ids: list[str]
     gold: list[Any]
-    """The gold labels; empty texts if there are none."""
+    """The gold labels; empty strings if the examples have none."""
     predicted: list[Any]
     scores: Any
     columns: tuple[str, ...]
@@ -355,7 +367,7 @@ class RunResult:
     """The measurements of one run."""
 
     metrics: Mapping[str, float]
-    """Final scalars by their MLflow names: test/*, runtime/* (seconds), memory/* (MiB), flops/*, params/*."""
+    """The final values by their MLflow names: test/*, runtime/* (seconds), memory/* (MiB), flops/*, params/*."""
     curves: tuple[CurvePoint, ...]
     predictions: Predictions
     dev_predictions: Predictions

@@ -36,7 +36,7 @@ class EncoderShape:
 
 
 STRATEGY_NAME = re.compile(r"[a-z0-9][a-z0-9._%+-]*")
-"""The pattern of the names of strategies. It has no comma, which separates the strategies of a list."""
+"""The pattern of the names of strategies. A name contains no comma, because commas separate names in a list."""
 
 TRAINED = ("weights", "biases", "adapters")
 """The permitted values of `FreezePlan.trained`."""
@@ -84,8 +84,8 @@ class FreezePlan:
         """The number of layers in the frozen prefix, or None if there is no frozen prefix.
 
         The frozen prefix consists of the frozen embeddings and the consecutive frozen layers above them; its outputs
-        never change. If the embeddings train, every output above them changes, so that there is no prefix whatever
-        layers are frozen.
+        never change. If the embeddings train, the outputs of all layers change, even of frozen layers, so that there is
+        no frozen prefix.
         """
         return self.bottom if self.embeddings else None
 
@@ -129,12 +129,15 @@ class Revisions:
     """The evaluation points of an adaptive strategy, at which `Strategy.revise` is called."""
 
     per_epoch: int = 1
-    """The number of evaluation points in an epoch. They divide its steps into equal parts; the last one is its end."""
+    """The number of evaluation points in an epoch. They divide its steps into equal parts; the last evaluation point
+    is the end of the epoch."""
     gradient_norms: bool = False
-    """True if the strategy uses `TrainingProgress.norms`. It costs one addition per training weight and step."""
+    """True if the strategy uses `TrainingProgress.norms`. Measuring them costs one addition per training weight and
+    step."""
     prefix_only_grows: bool = False
-    """True if the frozen prefix never shrinks. Its outputs are then cached: each time the prefix grows, they are
-    computed once from the outputs of the shallower prefix. If False, the prefix is computed at every step."""
+    """True if the frozen prefix (`FreezePlan.prefix_layers`) never shrinks. Its outputs are then cached: each time the
+    prefix grows, its outputs are computed once from those of the shallower prefix. If False, the prefix is computed at
+    every step."""
 
     def __post_init__(self) -> None:
         """Check each field."""
@@ -146,7 +149,7 @@ class Revisions:
 
 @dataclass(frozen=True)
 class BlockNorms:
-    """The L2 norms of accumulated gradients, one for each block: the embeddings, and each layer.
+    """The L2 norms of accumulated gradients, one for each block (the embeddings or one encoder layer).
 
     The gradients of all steps since the last evaluation point are summed before the norm is taken.
     """
@@ -154,7 +157,7 @@ class BlockNorms:
     embeddings: float | None
     """The norm for the embeddings; None if no step since the last evaluation point trained them."""
     layers: tuple[float | None, ...]
-    """The norm for each layer, from layer 0 up; None as for `embeddings`."""
+    """The norm for each layer, from layer 0 upwards; None if no step since the last evaluation point trained it."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,7 @@ class TrainingProgress:
     """The state of a training at an evaluation point, which an adaptive strategy may use."""
 
     epoch: int
-    """The current epoch, counted from 1: the one that ends at this point or is in progress."""
+    """The number, from 1, of the epoch that ends at this evaluation point or is in progress."""
     epochs: int
     """The number of epochs of the whole training."""
     step: int
@@ -194,7 +197,7 @@ def _named(layers: Iterable[int]) -> str:
 
 
 class Strategy(ABC):
-    """A decision which parameters of a model train. Subclasses are values: equal names mean equal behaviour."""
+    """A decision about which parameters of a model train. Strategies with equal names must behave equally."""
 
     @property
     @abstractmethod
@@ -221,10 +224,10 @@ class Strategy(ABC):
         return tuple(range(shape.layers))
 
     def meaning(self, shape: EncoderShape) -> str:
-        """Return what the name means for an encoder of this size, as a sentence that the plan shows.
+        """Return a sentence that says what the strategy's name means for an encoder of this size, for people.
 
-        The default, an empty text, suits names that say it themselves. An example is "last-quarter freezes bottom 9 of
-        12 layers".
+        An example is "last-quarter freezes bottom 9 of 12 layers". The default, an empty text, is for names that need
+        no explanation.
 
         Args:
             shape: The size of the encoder after `kept_layers` was applied, for which `freeze_plan` gave a plan.
@@ -245,8 +248,8 @@ class Strategy(ABC):
     def revise(self, plan: FreezePlan, progress: TrainingProgress) -> FreezePlan:
         """Return the freeze plan from this evaluation point on.
 
-        The result must depend on the arguments and the strategy alone. Blocks that were frozen and train again start
-        with a fresh optimiser state; all other blocks keep theirs.
+        The result must depend only on the arguments and the strategy. A block (the embeddings or one layer) that was
+        frozen and trains again starts with a fresh optimiser state; all other blocks keep their optimiser state.
 
         Args:
             plan: The freeze plan in force until now.
@@ -270,7 +273,7 @@ class Outline:
     """The layers that stay in the model; None if all do."""
     adapter: Adapter | None
     meaning: str = ""
-    """The meaning of the strategy's name for this model, from `Strategy.meaning`; empty if the name says it."""
+    """The meaning of the strategy's name for this model, from `Strategy.meaning`; empty if it needs no explanation."""
 
     def describe(self) -> str:
         """Return a description for people of what is frozen, kept and added: "nothing; only layers 0-7 left"."""
@@ -283,9 +286,9 @@ class Outline:
 
 
 def outline(strategy: Strategy, shape: EncoderShape) -> Outline:
-    """Return the changes that a strategy makes to a model of this size.
+    """Return the changes that a strategy makes to a model of this size before training.
 
-    Any other error that the strategy's own code raises is passed on; see `registry.outline_of`.
+    Errors that the strategy's own code raises are passed on; see `registry.outline_of`.
 
     Raises:
         DoesNotFit: The strategy cannot be applied to the model, keeps layers that the model does not have, or has an

@@ -26,7 +26,7 @@ TABLE_SUFFIXES = (*JSON_LINES, ".json", ".parquet", ".xlsx")
 """The endings of the files that `Table` reads; a folder of `datasets.save_to_disk` has none."""
 
 Cells = Mapping[str, object]
-"""The cells of one row by column. A column that is missing from the row counts as null."""
+"""The cells of one row, by column. A column that is missing from the row counts as null."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class OpenTable:
     columns: tuple[str, ...]
     """The names of the columns in their order. A name may occur twice."""
     rows: Callable[[Sequence[str]], Iterator[tuple[int, Cells | str]]]
-    """A function that yields the number of each row and its cells in the given columns. In the place of the cells of
-    a row that cannot be read stands the reason."""
+    """A function that takes the names of columns and yields, for each row, its number and its cells in these columns.
+    If a row cannot be read, it yields the reason (a string) instead of the cells."""
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """The names of the classes in their order, for each column that `datasets` declares as a class label."""
 
@@ -49,9 +49,9 @@ class Table:
     >>> Table(text="complaint", target="category")
     >>> Table(text="premise", text_pair="hypothesis", target="label", split="validation")
 
-    A file's ending tells its format. Whole numbers and truth values are labels too: 1 is the label "1", true is "true".
-    In a multi-label task, the target column holds a list of labels, or a text in which `separator` parts them. A column
-    that `datasets` declares as a class label holds the names of the classes.
+    The ending of a file determines its format. Whole numbers and truth values can be labels: 1 becomes the label "1",
+    true becomes "true". In a multi-label task, the target column holds a list of labels, or a text that `separator`
+    divides into labels. If `datasets` declares a column as a class label, the names of the classes replace the numbers.
     """
 
     text: str
@@ -59,12 +59,12 @@ class Table:
     text_pair: str | None = None
     """The column of the second text; None if the examples are single texts."""
     target: str | tuple[str, ...] | None = None
-    """The column of the label, the number or the list of labels; for a multi-label task also the columns of 0 and 1,
-    one for each label; None for a file without gold labels."""
+    """The column of the label, the number or the list of labels; in a multi-label task alternatively a tuple of
+    columns of 0 and 1, one for each label; None for a file without gold labels."""
     id: str | None = None
     """The column of the example's identifier; None to use the number of the row, counted from 0."""
     separator: str | None = None
-    """The text between two labels in one cell; None if the target is no text with several labels."""
+    """The text between two labels in one cell; None if no cell holds several labels as one text."""
     decode: Mapping[str, str] = field(default_factory=dict)
     """The label name for each code in the file, if the file does not contain the names themselves."""
     labels: tuple[str, ...] | None = None
@@ -76,7 +76,7 @@ class Table:
     sheet: str | None = None
     """The sheet of an XLSX file; None if only one sheet holds rows."""
     split: str | None = None
-    """The split of a folder or hub data set that holds several; None if it holds one."""
+    """The split to read from a folder or hub data set with several splits; None if there is only one."""
 
     def __post_init__(self) -> None:
         """Check the type of each field, and that no column is named for two purposes."""
@@ -130,7 +130,7 @@ class Table:
         return Example(identifier, text, pair, target, line)
 
     def _target(self, cells: Cells) -> Target:
-        """Return the target of a row. Raise _Unusable with the reason, or _NotOurs for a label to leave out."""
+        """Return the target of a row. Raise _Unusable if the target is invalid, or _NotOurs if its label is ignored."""
         if self.target is None:
             return None
         if isinstance(self.target, tuple):
@@ -173,15 +173,15 @@ class Table:
 
 
 class _Unusable(Exception):
-    """The error that a row cannot be used, with the reason."""
+    """The error for a row that cannot be used; its message is the reason."""
 
 
 class _NotOurs(Exception):
-    """The signal that a row is to be left out, because its label is not one of the task's."""
+    """The signal that a row is left out, because its label is in `Table.ignore`."""
 
 
 def _is_null(value: object) -> bool:
-    """Return whether a cell is empty. A number that is not one (NaN) is what pandas writes for an empty cell."""
+    """Return whether a cell is empty: None, or NaN, which pandas writes for an empty cell."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
@@ -198,7 +198,7 @@ def _text(cells: Cells, column: str) -> str:
 
 
 def _code(cells: Cells, column: str) -> str:
-    """Return the label of a cell as a text."""
+    """Return the label in a cell as a text. Raise _Unusable if the cell is empty or holds a nested value."""
     value = cells.get(column)
     if _is_null(value) or value == "":
         raise _Unusable(f"no label in column {column!r} (null)")
@@ -209,13 +209,19 @@ def _code(cells: Cells, column: str) -> str:
 
 
 def _mark(cells: Cells, column: str) -> str:
-    """Return the cell of a column of 0 and 1, in which truth values are accepted too."""
+    """Return the text of a cell in a column of 0 and 1; a truth value becomes "0" or "1"."""
     value = cells.get(column)
     return str(int(value)) if isinstance(value, bool) else _code(cells, column)
 
 
 def _codes(value: object, column: str, separator: str | None) -> list[str]:
-    """Return the labels of a cell of a multi-label task; an empty list or text means none of them."""
+    """Return the labels in a cell of a multi-label task; an empty list or text holds no labels.
+
+    Args:
+        value: The content of the cell: a list, or a text that is divided at `separator`.
+        column: The name of the column, for error messages.
+        separator: The text between two labels.
+    """
     if isinstance(value, list | tuple):
         if any(_is_null(item) or isinstance(item, list | tuple | dict) for item in value):
             raise _Unusable(f"column {column!r} holds a list with a null or a nested value in it")
@@ -242,7 +248,7 @@ def open_table(path: Path, *, sheet: str | None = None, split: str | None = None
     Args:
         path: The file or folder.
         sheet: The sheet of an XLSX file; None if only one holds rows.
-        split: The split of a folder with several; None if it holds one.
+        split: The split to read from a folder with several splits; None if there is only one.
 
     Raises:
         DataError: The file cannot be read as a whole: its format is unknown, it is damaged, empty or encrypted.
@@ -271,7 +277,7 @@ Numbered = tuple[int, Cells | str]
 
 
 def _of_rows(rows: list[Numbered]) -> OpenTable:
-    """Return an `OpenTable` over rows that are all in memory; its columns are those that occur in any row."""
+    """Return a table of rows that are all in memory; it has every column that occurs in any row."""
     columns = dict.fromkeys(name for _, cells in rows if not isinstance(cells, str) for name in cells)
     return OpenTable(tuple(columns), lambda wanted: iter(rows))
 
@@ -347,7 +353,11 @@ def _after_space(content: str, place: int) -> int:
 
 
 def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Return a JSON object as a dict. Raise ValueError where it gives a name twice, which JSON does not forbid."""
+    """Return a JSON object as a dict. Raise ValueError if a name occurs twice in it, which JSON does not forbid.
+
+    Args:
+        pairs: The names and values of the object, as the JSON decoder found them.
+    """
     cells = dict(pairs)
     if len(cells) < len(pairs):
         names = [name for name, _ in pairs]
@@ -384,7 +394,11 @@ def _open_parquet(path: Path) -> OpenTable:
 
 
 def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
-    """Return the names of the classes of each column that `datasets` declares as a class label in a schema."""
+    """Return the class names of each column that `datasets` declares as a class label.
+
+    Args:
+        metadata: The metadata of an Arrow schema, in which `datasets` stores its declarations.
+    """
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
     except (ValueError, KeyError, TypeError):
@@ -397,7 +411,12 @@ def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
 
 
 def _with_names(cells: dict[str, object], names: Mapping[str, Sequence[str]]) -> Cells:
-    """Return cells in which class numbers are replaced by names; -1 means no label in `datasets`."""
+    """Return the cells with class numbers replaced by class names; -1, which means "no label" in `datasets`, by None.
+
+    Args:
+        cells: The cells of a row, which are changed in place.
+        names: The class names for each column of class labels.
+    """
     for column in names.keys() & cells.keys():
         value = cells[column]
         if isinstance(value, int):
@@ -428,7 +447,7 @@ def _open_folder(path: Path, split: str | None) -> OpenTable:
 
 
 def load_folder(path: Path) -> Any:
-    """Return the data set of a folder of `datasets.save_to_disk`, or a mapping of its splits.
+    """Load a folder of `datasets.save_to_disk`, and return its data set or a mapping from splits to data sets.
 
     Raises:
         DataError: The folder was not written by `save_to_disk`, or is damaged.
@@ -447,7 +466,7 @@ def load_folder(path: Path) -> Any:
 
 
 ENCRYPTED = b"\xd0\xcf\x11\xe0"
-"""The first bytes of the old format XLS, and of an XLSX file with a password."""
+"""The first bytes of a file in the old format XLS, or of an XLSX file with a password."""
 
 
 def _open_xlsx(path: Path, sheet: str | None) -> OpenTable:
@@ -482,7 +501,12 @@ def _open_xlsx(path: Path, sheet: str | None) -> OpenTable:
 
 
 def _of_lines(path: Path, lines: list[list[object]]) -> OpenTable:
-    """Return the table of a sheet, whose first line names the columns."""
+    """Return the table of a sheet.
+
+    Args:
+        path: The XLSX file, for error messages.
+        lines: The cells of each line of the sheet; the first line holds the column names.
+    """
     while lines and all(_is_null(cell) for cell in lines[-1]):
         lines.pop()
     if len(lines) < 2:

@@ -50,7 +50,8 @@ METRICS: Mapping[TargetKind, tuple[str, ...]] = MappingProxyType(
         TargetKind.REGRESSION: ("pearson", "spearman"),
     }
 )
-"""The metrics that every run logs beside F1 per class, by kind of target. A task's primary metric is one of them."""
+"""The metrics that every run logs in addition to the F1 of each class, by kind of target. A task's primary metric is
+one of these metrics."""
 
 
 @dataclass(frozen=True)
@@ -207,12 +208,13 @@ class Submission:
     file: str
     """The name of the file, such as "q2q.tsv"."""
     header: tuple[str, ...] = ()
-    """The cells of the first line; empty if the file has no header."""
+    """The column names in the first line; empty if the file has no header."""
     id: Literal["given", "row"] | None = None
     """The content of the first column: "given" for the identifier in the official file, "row" for the row's number
     from 0, None for no identifier column."""
     encode: Mapping[str, str] = field(default_factory=dict)
-    """The text that stands in the file for a label, by label; a label that is not listed is written by its name."""
+    """The mapping from labels to the texts that represent them in the file; a label that is missing from the mapping is
+    written as its name."""
     leaderboard: str = "ALUE"
     """The name of the leaderboard."""
 
@@ -244,8 +246,8 @@ class Submission:
 class Task:
     """A labelled data set, its label space, its splits and its metrics.
 
-    Creating a task raises TypeError or ValueError, naming the task and the field, where a field has a wrong type or
-    value or contradicts another field.
+    Creating a task raises TypeError or ValueError, naming the task and the field, if a field has a wrong type or value
+    or contradicts another field.
     """
 
     name: str
@@ -267,21 +269,20 @@ class Task:
     official_metric: str = ""
     """The metric of the shared task or leaderboard, as its organisers describe it."""
     trained_on: str | None = None
-    """The task whose train and dev splits train the model; None for this task's own splits. The labels of that task
-    must be the same as here, in the same order, and so must the threshold or the range; `label_map` permits other
-    labels."""
+    """The name of the task whose train and dev splits train the model; None for this task's own splits. Both tasks must
+    have the same labels in the same order, and the same threshold or range; `label_map` permits other labels."""
     label_map: Mapping[str, str | None] = field(default_factory=dict)
-    """The label of this task that each label of the task in `trained_on` counts as. If several labels count as one,
-    their probabilities are summed (multi-label tasks take the largest). A label that maps to None is never predicted:
-    the model decides among the other labels, so that this task may have a part of the labels only. The map is empty
-    if both tasks have the same labels in the same order."""
+    """The mapping from each label of the training task (`trained_on`) to the label of this task that it counts as. If
+    several labels count as one, their probabilities are summed (multi-label tasks take the largest). A label that maps
+    to None is never predicted: the model decides among the other labels. This task can therefore have fewer labels than
+    the training task. The mapping is empty if both tasks have the same labels in the same order."""
     defaults: Mapping[str, object] = field(default_factory=dict)
     """The hyper-parameters of this task, by their names in `HyperParameters`. They take precedence over the general
     defaults."""
     submission: Submission | None = None
     """The file in which a leaderboard expects predictions on this task; None if there is no leaderboard."""
     sample: Path | None = None
-    """A folder with the layout of the data folder, which holds small files written for demonstration; or None."""
+    """A folder of small files written for demonstration, with the layout of the data folder; None for no sample."""
 
     def __post_init__(self) -> None:
         """Check each field and the fields against each other, and set the default primary metric."""
@@ -330,7 +331,7 @@ class Task:
 
 
 def _check_files_differ(files: Iterable[DataFile]) -> None:
-    """Raise ValueError if the paths of two splits differ by case alone: some file systems take them for one file."""
+    """Raise ValueError if two paths differ only in case, because some file systems treat such paths as one file."""
     for file, another in combinations(files, 2):
         if file.path != another.path and file.path.casefold() == another.path.casefold():
             raise ValueError(
@@ -340,7 +341,14 @@ def _check_files_differ(files: Iterable[DataFile]) -> None:
 
 
 def _check_reader(owner: str, split: str, read: Delimited | Table, labels: Labels) -> None:
-    """Raise ValueError if the targets that a reader gives can never belong to the label space."""
+    """Raise ValueError if a reader names no target column, or if its targets cannot belong to the label space.
+
+    Args:
+        owner: The beginning of the message, which names the task and the file.
+        split: The name of the split; the file of the split "submission" needs no target column.
+        read: The reader.
+        labels: The label space of the task.
+    """
     if read.target is None:
         if split != "submission":
             raise ValueError(f"{owner} has no target; name the column of the gold labels")
@@ -410,7 +418,7 @@ def _check_submission(task: Task, submission: Submission) -> None:
 
 
 def _check_label_map(task: Task) -> None:
-    """Check the parts of `label_map` that need no training task; `alue_bench.contract.transfer` checks the rest."""
+    """Check `label_map` as far as possible without the training task; `alue_bench.contract.transfer` does the rest."""
     if task.trained_on is None:
         raise ValueError(f"task {task.name!r} has a label_map, but no other task in trained_on to map the labels of")
     if task.labels.kind is TargetKind.REGRESSION:
@@ -428,7 +436,10 @@ def _check_label_map(task: Task) -> None:
 
 
 def _with_label_space(splits: Splits, labels: Labels) -> Splits:
-    """Return the splits with the task's labels set in each declared reader, so that a plugin states them once."""
+    """Return the splits with the task's labels or range set in each `Delimited` or `Table` reader.
+
+    A plugin therefore states the labels only once, in the task.
+    """
 
     def informed(part: DataFile | HeldOut | None) -> DataFile | HeldOut | None:
         if not isinstance(part, DataFile) or not isinstance(part.read, Delimited | Table):

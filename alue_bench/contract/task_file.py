@@ -36,12 +36,13 @@ from alue_bench.contract.task import NAME, DataFile, HeldOut, Labels, Splits, Su
 ENDING = ".task.toml"
 """The usual ending of a task file's name."""
 HUB = "hub:"
-"""The beginning of a path that is no file, but a data set of the hub: hub:owner/name[@revision][/config]."""
+"""The beginning of a reference to a data set of the Hugging Face hub, which can replace the path of a file. Its form is
+hub:owner/name[@revision][/config]."""
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
-"""The files that `Delimited` reads, by ending, with what parts their columns."""
+"""The usual delimiter of the files that `Delimited` reads, by file ending."""
 SPLITS = ("train", "dev", "test", "submission")
 NOT_STATED = "not stated"
-"""The text in the place of a licence, source or citation that a task file leaves out."""
+"""The text that replaces a licence, source or citation that a task file leaves out."""
 
 KeyPath = tuple[str, ...]
 """The keys that lead to a value, outermost first, such as ("files", "dev", "holdout")."""
@@ -52,8 +53,9 @@ class _Key:
     """The kind of value that a key of a task file may hold."""
 
     wanted: str
-    """The kind of value in words, as "it must be …" goes on."""
+    """The kind of value in words; a message puts it after "it must be"."""
     fits: Callable[[object], bool]
+    """The function that returns whether a value is of this kind."""
 
 
 def _is_text(value: object) -> bool:
@@ -101,7 +103,7 @@ FORMAT: Mapping[str, _Key] = {
 }  # fmt: skip
 """The keys that say how a file is read."""
 FILE: Mapping[str, _Key] = {"path": TEXT, "holdout": SHARE, "seed": WHOLE, **COLUMNS, **FORMAT}
-"""The keys of a file that has a table of its own, instead of a path."""
+"""The keys of a split under `[files]` that is given as a table instead of a path."""
 SUBMISSION: Mapping[str, _Key] = {
     "file": TEXT, "header": TEXTS, "id": TEXT, "encode": TABLE_OF_TEXTS, "leaderboard": TEXT,
 }  # fmt: skip
@@ -130,7 +132,7 @@ TOP: Mapping[str, _Key] = {
     "defaults": TABLE,
     "submission": TABLE,
 }
-"""The keys of a task file."""
+"""The keys at the top level of a task file."""
 TABLES: Mapping[str, Mapping[str, _Key]] = {"columns": COLUMNS, "format": FORMAT, "submission": SUBMISSION}
 
 
@@ -144,11 +146,16 @@ class TaskFile:
     """The text of the file, in which the lines of keys are looked up."""
 
     def refuse(self, problem: str, *keys: str) -> UsageError:
-        """Return the error for a value, which names the file and the line of the last of these keys."""
+        """Return an error about a value, whose message names the file and the line of the value.
+
+        Args:
+            problem: The problem, in words.
+            *keys: The keys that lead to the value, outermost first.
+        """
         return UsageError(f"{self.path}:{line_of(self.text, keys)}: {problem}")
 
     def task(self) -> Task:
-        """Return the task that the file declares. Raise UsageError, naming the file, if it declares none."""
+        """Return the task that the file declares. Raise UsageError, naming the file, if the declaration is invalid."""
         try:
             return task_of(self.content, name=name_of(self.path.name), folder=self.path.parent)
         except (TypeError, ValueError) as error:
@@ -158,14 +165,14 @@ class TaskFile:
 def read_task_file(path: Path) -> Task:
     """Return the task that a task file declares.
 
-    The paths of its files are relative to the data folder, where `alue-bench data add` puts them. If the task is given
-    by `--task FILE` instead of a plugin, they are relative to the task file.
+    The paths of data files in it are relative to the data folder, to which `alue-bench data add` copies the files. If
+    the user gives the task with `--task FILE`, they are relative to the folder of the task file instead.
 
     Args:
         path: The TOML file.
 
     Raises:
-        UsageError: The file cannot be read, a key is unknown or missing, or a value is wrong; names file and line.
+        UsageError: The file cannot be read, a key is unknown or missing, or a value is wrong.
     """
     return load_task_file(path).task()
 
@@ -205,7 +212,14 @@ def load_task_file(path: Path) -> TaskFile:
 
 
 def _check(file: TaskFile, content: Mapping[str, object], keys: Mapping[str, _Key], *within: str) -> None:
-    """Raise UsageError for the first key that is unknown or holds a wrong value."""
+    """Raise UsageError for the first key that is unknown or holds a wrong value.
+
+    Args:
+        file: The task file, which the message names.
+        content: One table of the file, with its keys and values.
+        keys: The permitted keys of the table.
+        *within: The keys that lead to the table, outermost first; none for the top level.
+    """
     for key, value in content.items():
         if key not in keys:
             raise file.refuse(f"unknown key {shown(key)}; known are {', '.join(keys)}", *within, key)
@@ -244,7 +258,7 @@ def name_of(file_name: str) -> str:
 
 
 def share_problem(given: object) -> str | None:
-    """Return what is wrong with a held-out share, to be read after its name; None if it is valid."""
+    """Return the problem with a held-out share, as a text that follows its name in a message; None if it is valid."""
     try:
         share = share_of(given)
     except ValueError:
@@ -267,7 +281,7 @@ def share_of(given: object) -> float:
 
 
 def percent_of(given: object) -> str:
-    """Return a share in words, such as "20%" for 0.2."""
+    """Return a share as a percentage, such as "20%" for 0.2."""
     return f"{100 * share_of(given):.4g}%"
 
 
@@ -329,7 +343,13 @@ def _submission(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _part(split: str, given: str | Mapping[str, Any], common: Mapping[str, Any]) -> DataFile | HeldOut:
-    """Return the declaration of a split, from its entry in `files`: a data file or a held-out part."""
+    """Return the declaration of a split: a data file or a held-out part.
+
+    Args:
+        split: The name of the split.
+        given: The entry of the split under `[files]`, a path or a table.
+        common: The keys of `[columns]` and `[format]`, which the keys of the entry override.
+    """
     own: Mapping[str, Any] = {"path": given} if isinstance(given, str) else given
     if "holdout" in own:
         if split not in ("dev", "test"):
@@ -344,7 +364,11 @@ def _part(split: str, given: str | Mapping[str, Any], common: Mapping[str, Any])
 
 
 def reader_of(path: str, reading: Mapping[str, Any]) -> Reader:
-    """Return the reader of a file by its ending, with the columns and options of a task file.
+    """Return the reader that the ending of a file requires.
+
+    Args:
+        path: The path of the file, or a reference to a data set of the hub.
+        reading: The keys of a task file that name columns and describe the format, with their values.
 
     Raises:
         ValueError: The ending is unknown, no text column is named, or an option does not belong to the format.
@@ -392,21 +416,21 @@ def _suffix(path: str) -> str:
 
 
 def _is_delimited(path: str, reading: Mapping[str, Any]) -> bool:
-    """Return whether a file is read as CSV or TSV: by its ending, or by a delimiter where the ending says nothing."""
+    """Return whether a file is read as CSV or TSV: its ending says so, or is unknown and a delimiter is given."""
     suffix = _suffix(path)
     return suffix in DELIMITERS or (suffix not in ("", *TABLE_SUFFIXES) and "delimiter" in reading)
 
 
 def _foreign(path: str, reading: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the format keys that do not apply to a file of this format."""
+    """Return the keys of `[format]` that do not apply to the format of a file."""
     return ("sheet", "split") if _is_delimited(path, reading) else ("delimiter", "quoted", "header", "width")
 
 
 def protocol_of(content: Mapping[str, Any]) -> str:
     """Return the sentence about the origin of the splits that is recorded with a result.
 
-    Files are named without their folders. If test and dev are both held out of the train file, the share for dev is
-    given as a share "of its other rows", since test rows are drawn first.
+    The sentence names files without their folders. If test and dev are both held out of the train file, it gives the
+    share for dev as a share of the "other rows", because the test rows are drawn first.
     """
     files, said = content["files"], []
     train = files.get("train")

@@ -119,7 +119,7 @@ def transferred_logits(logits: Array, task: Task, train_task: Task) -> Array:
 
 
 def transferred_targets(targets: Array, task: Task, train_task: Task) -> Array:
-    """Return the training task's targets as targets of the scored task.
+    """Return the training task's targets, converted to targets of the scored task.
 
     Args:
         targets: The training task's targets: class indices [examples], or 0 and 1 for each label of a multi-label task
@@ -128,8 +128,8 @@ def transferred_targets(targets: Array, task: Task, train_task: Task) -> Array:
         train_task: The task that trained the model.
 
     Returns:
-        The class indices in the label space of `task`, without the examples whose label maps to None; or 0 and 1 for
-        each label [examples, labels]; without a label map, `targets` itself.
+        The class indices in the label space of `task`, without the examples whose label maps to None; for a multi-label
+        task, 0 and 1 for each label [examples, labels]; without a label map, `targets` itself.
     """
     if not task.label_map:
         return targets

@@ -17,9 +17,9 @@ LANGUAGE = re.compile(r"(?i)[a-z]{2,3}(-[a-z0-9]{1,8})*")
 
 
 def check_types(owner: str, fields: Mapping[str, object], kinds: Mapping[str, Kind]) -> None:
-    """Raise TypeError for the first field whose value is not of its kind.
+    """Raise TypeError for the first field whose value has a wrong type.
 
-    Python's bool is a subclass of int. A bool is nevertheless accepted only where the kind includes bool.
+    A bool does not count as an int: it is accepted only if the permitted types of the field include bool.
 
     Args:
         owner: The declaration that the message names, such as "task 'mdd'".
