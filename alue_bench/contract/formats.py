@@ -164,7 +164,13 @@ class Delimited:
             raise DataError(f"{path}: the file has no rows")
 
     def _is_row(self, line: str, width: int | None, position: Mapping[str, int]) -> bool:
-        """Return whether one line, read without quoting, has every column and a known target."""
+        """Return whether a line, read without quoting, is a complete row: it has every column and a permitted target.
+
+        Args:
+            line: The text of the line.
+            width: The number of columns that a row must have.
+            position: The position of each column by its name in the header; empty without a header.
+        """
         cells = line.split(self.delimiter)
         known = self.labels or self.decode or self.number or isinstance(self.target, tuple)
         if self.target is None or not known or len(cells) != width:
@@ -220,8 +226,8 @@ def unknown_label(
     """Return the reason for a bad row with an unknown label, with the permitted codes and their meanings.
 
     Args:
-        written: The label as the file has it.
-        decoded: The label that `decode` makes of it; None for none.
+        written: The label as it stands in the file.
+        decoded: The label name that `decode` gives for `written`; None if it gives none.
         decode: The label name for each code in the file.
         permitted: The labels of the task; None if they are not known.
     """
@@ -239,7 +245,13 @@ def unknown_label(
 
 
 def missing_column(column: str, columns: Sequence[str], *, has: str = "the columns are") -> str:
-    """Return the message that a column is missing, with the most similar name and a list of the existing columns."""
+    """Return the message that a column is missing, with the most similar name and a list of the existing columns.
+
+    Args:
+        column: The name of the missing column.
+        columns: The names of the existing columns.
+        has: The words of the message before the list of existing columns.
+    """
     near = difflib.get_close_matches(column.casefold(), [name.casefold() for name in columns], n=1)
     meant = next((name for name in columns if near and name.casefold() == near[0]), None)
     suggestion = f" (did you mean {shown(meant)}?)" if meant is not None else ""
@@ -318,21 +330,21 @@ def printable(text: str) -> str:
 
 
 def text_of(value: object) -> str:
-    """Return a cell with a type as the text that a CSV file would hold: 1 as "1", 1.0 as "1.0", true as "true"."""
+    """Return the text that a CSV file would hold for a value: "1" for 1, "1.0" for 1.0, "true" for True."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:
-    """Return names with commas between them; if there are more than `most`, only their number is given for the rest."""
+    """Return the first `most` names, separated by commas, and the number of the other names."""
     return ", ".join(names[:most]) + (f" or {len(names) - most} more" if len(names) > most else "")
 
 
 def _lines(path: Path) -> tuple[list[str], dict[int, int]]:
-    """Return the lines of a file without their ends, and the position of the first bad byte of undecodable lines.
+    """Read the lines of a file, and find the lines that are not valid UTF-8.
 
     Returns:
-        The lines, and a mapping from the number of each line that is not UTF-8 to the position of its first bad byte in
-        the line; both are counted from 1.
+        The lines without line ends; and a mapping from the number of each line that is not valid UTF-8 to the position
+        of the first bad byte in the line. Both numbers are counted from 1.
 
     Raises:
         DataError: The file cannot be read, is empty, is not UTF-8 text, or has no line feeds.
@@ -377,7 +389,7 @@ def header_of(path: Path, delimiter: str | None = None) -> tuple[list[str], str,
 
     Args:
         path: The file.
-        delimiter: The text between two columns; None selects the one of comma, semicolon, tab and bar that
+        delimiter: The text between two columns. None selects the comma, semicolon, tab or vertical bar, whichever
             gives most columns.
 
     Raises:
@@ -407,7 +419,12 @@ _LINE_FEEDS = r"tr '\r' '\n'"
 
 
 def _converting(command: str, path: Path) -> str:
-    """Return a shell command that writes the converted file beside the file that cannot be read."""
+    """Return a shell command that converts a file and writes the result to a new file with the ending `.utf8`.
+
+    Args:
+        command: The converting command, which reads standard input and writes standard output.
+        path: The file to convert.
+    """
     return f"{command} < {shlex.quote(str(path))} > {shlex.quote(f'{path}.utf8')}"
 
 
@@ -500,7 +517,7 @@ class _QuotedRows:
         return self._skipped + int(self._reader.line_num)
 
     def _is_doubtful(self, line: str) -> bool:
-        """Return whether the line has quotation marks other than those around whole cells and doubled ones in them."""
+        """Return whether a line has quotation marks that neither enclose a whole cell nor are doubled inside one."""
         return '"' in self._whole_cell.sub("", line)
 
 

@@ -43,36 +43,37 @@ class Group(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """An option, as its declaration describes it."""
+    """The declaration of an option."""
 
     help: str
     group: Group
     name: str = ""
-    """The key in a study file; with `-` for `_`, the name on the command line."""
+    """The key in a study file. On the command line, hyphens replace its underscores."""
     field: str = ""
-    """The name of the dataclass field, which may be another one: `tasks` is given as `--task`, again and again."""
+    """The name of the dataclass field, which may differ from `name`: the field `tasks` holds the values of the
+    repeatable option `--task`."""
     kind: type = str
-    """The type of one value."""
+    """The type of a value, or of each value of a repeatable option."""
     many: bool = False
     """A flag: the option is repeatable, and takes a list in a study file."""
     choices: tuple[str, ...] = ()
     short: str = ""
     """The short form on the command line, such as "-t"."""
     can_be_denied: bool = False
-    """A flag: the command line has `--no-NAME` too."""
+    """A flag: the command line also accepts `--no-NAME`."""
     in_studies: bool = True
     """A flag: a study file may set the option."""
     is_axis: bool = False
     """A flag: the option may be an axis of a sweep's grid, and is recorded under its own name."""
     default_is_implied: bool = False
-    """A flag: every run that was recorded before the option existed was done with its default. The default then stays
-    out of fingerprints, which do not change."""
+    """A flag: every run that was recorded before the option existed was executed as with its default. Fingerprints then
+    leave the default out, so that the fingerprints of those runs stay valid."""
     at_least: float = -math.inf
     above: float = -math.inf
     at_most: float = math.inf
     below: float = math.inf
     remark: str = ""
-    """A text that a message about a wrong value adds in brackets."""
+    """A text that a message about a value out of bounds adds in brackets."""
 
     @property
     def flag(self) -> str:
@@ -80,10 +81,10 @@ class Option:
         return f"--{self.name.replace('_', '-')}"
 
     def problem(self, value: object) -> str | None:
-        """Return what is wrong with a value, to be read after the option's name; None if nothing is.
+        """Return the problem with a value, as a text that follows the option's name in a message; None if it is valid.
 
         Args:
-            value: one value; of a repeatable option, one of its values or a list of them.
+            value: One value; for a repeatable option, one value or a list of values.
 
         Returns:
             A text such as "is 0; it must be at least 1".
@@ -93,9 +94,10 @@ class Option:
         return self._problem_of_one(value)
 
     def converted(self, value: object) -> Any:
-        """Convert a value in which `problem` finds nothing to the type of its field.
+        """Convert a value that `problem` accepts to the type of the option's field.
 
-        A field of type float accepts an integer, a tuple a single value, and a path a text.
+        An integer becomes a float and a text a path if the field has that type. For a repeatable option, a single value
+        becomes a tuple.
         """
         if self.many:
             return tuple(self.kind(one) for one in (value if isinstance(value, list | tuple) else (value,)))
@@ -137,27 +139,35 @@ def option(default: T, *, help: str, group: Group, **more: Any) -> T:
     """Return the dataclass field of an option.
 
     Args:
-        default: the value where neither the command line nor anything else gives one.
-        help: the text on the help page: a phrase with a full stop.
-        group: the heading on the help page.
-        **more: further fields of `Option`; `name` where the option is not called like its field.
+        default: The value of the option if it is not given.
+        help: The text on the help page: a phrase with a full stop.
+        group: The heading on the help page.
+        **more: Further fields of `Option`, such as `name` if the option's name differs from that of the field.
 
     Returns:
-        A field, typed as its value for the type checker, as `dataclasses.field` is.
+        A dataclass field. For the type checker it has the type of its value, like the result of `dataclasses.field`.
     """
     return field(default=default, metadata={_KEY: Option(help=help, group=group, **more)})
 
 
 @cache
 def options_of(declaring: type[Any]) -> Mapping[str, Option]:
-    """Return the options that a dataclass declares, by name, in the order of its fields. Other fields are left out."""
+    """Return the options that a dataclass declares, by option name, in the order of its fields.
+
+    Fields that are not options are left out.
+    """
     hints = get_type_hints(declaring)
     declared = (_completed(one, hints[one.name]) for one in fields(declaring) if _KEY in one.metadata)
     return {option.name: option for option in declared}
 
 
 def _completed(declared: Field[Any], hint: Any) -> Option:
-    """Return the option with its name, type, choices and repeatability, read from the field's name and type hint."""
+    """Return a field's option, completed with the name, type, choices and repeatability.
+
+    Args:
+        declared: The dataclass field, whose metadata holds the option.
+        hint: The type hint of the field.
+    """
     option: Option = declared.metadata[_KEY]
     if get_origin(hint) in (Union, types.UnionType):
         (hint,) = (one for one in get_args(hint) if one is not type(None))
@@ -176,9 +186,10 @@ def _completed(declared: Field[Any], hint: Any) -> Option:
 
 
 def problem_in(values: Any) -> tuple[Option, str] | None:
-    """Return the first option of a dataclass's instance whose value is wrong, and what is wrong with it.
+    """Return the first option with a wrong value and the problem with it; None if all values are valid.
 
-    None, which stands for "not given", is never wrong.
+    Args:
+        values: An instance of a dataclass that declares options. A value of None means "not given" and is valid.
     """
     for option in options_of(type(values)).values():  # type: ignore[arg-type]  # a class is hashable
         value = getattr(values, option.field)
@@ -189,7 +200,7 @@ def problem_in(values: Any) -> tuple[Option, str] | None:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedOptions:
-    """A base for dataclasses of options, whose values are checked when an instance is made."""
+    """A base class for dataclasses of options; it checks the options' values when an instance is created."""
 
     def __post_init__(self) -> None:
         """Raise UsageError for the first option whose value is wrong."""
@@ -199,12 +210,12 @@ class CheckedOptions:
 
 
 def filled(declaring: type[T], values: Mapping[str, Any], **others: Any) -> T:
-    """Return an instance of a dataclass with the values that were given to its options, by their names.
+    """Return an instance of a dataclass of options, filled with the given values.
 
     Args:
-        declaring: the dataclass.
-        values: options' values, of other classes too; None means "not given".
-        **others: values of fields, whether they are options or not; they win.
+        declaring: The dataclass.
+        values: The values by option name; None means "not given". Options of other dataclasses are ignored.
+        **others: The values of fields by field name, also of fields that are no options. They override `values`.
     """
     known = options_of(declaring)  # type: ignore[arg-type]  # a class is hashable
     given = {

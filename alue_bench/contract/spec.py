@@ -153,6 +153,8 @@ class Resolved:
     values: HyperParameters
     origins: Mapping[str, str]
     """The origin of each value in words, by the hyper-parameter's name, such as "default"."""
+
+
 def resolve_hyper_parameters(layers: Iterable[tuple[str, Mapping[str, object]]]) -> Resolved:
     """Override the default hyper-parameters with the values of several origins.
 

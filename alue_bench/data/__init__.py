@@ -1,1 +1,1 @@
-"""The data path from official files to batches: location, reading, verification, splits, tokenization, batches."""
+"""The processing of data, from official files to batches: location, reading, verification, splits, tokenization."""

@@ -20,13 +20,14 @@ _STEERING = re.compile(
     "]"
 )
 LONGEST_FILE_NAME = 200
-"""The largest length of a file name in bytes. File systems take 255; the rest is for endings and scratch files."""
+"""The largest length of a file name in bytes. File systems permit 255; the difference leaves room for endings that are
+added later, such as those of temporary files."""
 DIGEST = 10
 """The number of hexadecimal digits of the digest that distinguishes shortened names."""
 
 
 def visible(text: str) -> str:
-    """Return the text with the characters escaped that control a terminal or that XML forbids, except line feeds."""
+    """Return the text with every character escaped that controls a terminal or that XML forbids, except line feeds."""
     return _STEERING.sub(lambda match: match[0] if match[0] == "\n" else _escaped(match[0]), text)
 
 
@@ -55,7 +56,7 @@ _MARKDOWN = re.compile(
     r"|:(?=[\w+-]+:)"  # the name of an emoji
 )
 _MARKDOWN_BLOCK = re.compile(r"^(\d{1,9}(?=[.)])|(?=[-+=:]))")
-"""The beginnings of a line that would make it a list item, or the previous line a heading."""
+"""The beginnings of a line that Markdown would read as the mark of a list item or as the underline of a heading."""
 
 
 def markdown(text: str) -> str:

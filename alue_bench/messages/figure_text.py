@@ -1,4 +1,4 @@
-"""The display of texts in figures as they are written: without formulas, TeX or warnings about missing letters.
+"""The display of texts in matplotlib figures exactly as they are written, without interpretation as formulas or TeX.
 
 Every figure must be drawn and saved inside `literal_text`. matplotlib creates some texts, such as tick labels, only
 while it saves a figure. Outside `literal_text` it would interpret them as mathematics: `$` begins a formula, in which
@@ -49,7 +49,7 @@ def short_title(text: str) -> str:
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """Return the names as `short` does; names that are equal when cut get a number at their end."""
+    """Return each name shortened by `short`; names that would be equal get their position as a number at the end."""
     cut = [short(name) for name in names]
     alike = Counter(cut)
     return [

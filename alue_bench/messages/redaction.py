@@ -1,8 +1,8 @@
 """The removal of passwords and tokens from everything that is printed or stored.
 
-Every text that leaves the process for a terminal, a log or the tracking store is searched for secrets. Removed are the
-user and password before the `@` of an address, passwords and tokens in its query, hub tokens, and the value of every
-environment variable whose name says that it is a secret.
+Every text that leaves the process for a terminal, a log or the tracking store is searched for secrets. Secrets are the
+user and password before the `@` of an address, passwords and tokens in the query of an address, tokens of the Hugging
+Face hub, and the value of every environment variable whose name says that it is a secret.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SECRET_NAME = re.compile(
 SHORTEST = 4
 """The smallest length of a secret. Shorter values are not secrets, and removing them would damage ordinary words."""
 SWITCHES = ("true", "false", "none", "null")
-"""Values that are not secrets either: HF_HUB_DISABLE_IMPLICIT_TOKEN=true says that there is no token."""
+"""Values of environment variables that are switches and not secrets, as in HF_HUB_DISABLE_IMPLICIT_TOKEN=true."""
 
 # The user part ends at the last @ before the path: passwords may contain any character, an @ included.
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^\s/?#\"'<>]*)@")
@@ -45,7 +45,7 @@ def _redact(text: str, secrets: Sequence[str]) -> str:
 
 
 def redacted(value: Any) -> Any:
-    """Return a value made of mappings, lists and texts with every text in it redacted.
+    """Return a JSON-like value (nested mappings, lists and texts) with passwords and tokens replaced in every text.
 
     Call this before the value is written as JSON. In the JSON text, quotation marks in a secret would be escaped, so
     that the secret would not be recognised, and numbers that equal a secret would be replaced.
@@ -64,7 +64,7 @@ def _redacted(value: Any, secrets: Sequence[str]) -> Any:
 
 
 def _secrets() -> list[str]:
-    """Return the values of environment variables that hold secrets, longest first: one may contain another."""
+    """Return the values of environment variables that hold secrets, longest first, as one may contain another."""
     secrets = {
         value
         for name, value in os.environ.items()

@@ -1,4 +1,4 @@
-"""The columns of a data file: which one holds the text, the second text, the label and the identifier."""
+"""The selection of the columns of a data file that hold the text, the second text, the label and the identifier."""
 
 from __future__ import annotations
 
@@ -39,14 +39,18 @@ class Columns:
     """The column of the label, or the columns of 0 and 1, one for each label."""
     id: str | None
     guessed: tuple[str, ...] = ()
-    """The purposes whose column was guessed by its name, such as "text"."""
+    """The purposes ("text", "pair", "label", "id") whose column was guessed by its name."""
 
     def without_id(self) -> Columns:
-        """Return the columns without the guessed identifier."""
+        """Return the same columns without a column of identifiers."""
         return replace(self, id=None, guessed=tuple(one for one in self.guessed if one != "id"))
 
     def describe(self, all_columns: Sequence[str]) -> str:
-        """Return a sentence about the columns, with those that are not read."""
+        """Return a sentence that names the purpose of each column, and the columns that are not read.
+
+        Args:
+            all_columns: The names of all columns of the file.
+        """
         named: dict[str, list[str | None]] = {
             "text": [self.text], "pair": [self.pair], "label": [*self.labels], "id": [self.id],
         }  # fmt: skip
@@ -62,10 +66,16 @@ class Columns:
 
 
 def chosen_columns(path: Path, columns: Sequence[str], options: FileOptions) -> Columns:
-    """Return the columns that the options name, and guess the others by their names.
+    """Return the columns that the options name, and guess the others by their usual names.
+
+    Args:
+        path: The data file, for error messages.
+        columns: The names of the file's columns.
+        options: The user's options.
 
     Raises:
-        DataError: A named column is missing, or none or several columns have a usual name.
+        DataError: A named column does not exist, or a column cannot be guessed because none or several of the file's
+            columns have a usual name.
     """
     for name in (options.text, options.pair, options.id, *options.label):
         if name is not None and name not in columns:

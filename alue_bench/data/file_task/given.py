@@ -1,4 +1,4 @@
-"""Tasks that the user gives as a data file or a task file, instead of naming one that a plugin declares."""
+"""Tasks that the user gives as a data file or a task file, instead of naming a task that a plugin declares."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class GivenTask:
     origin: str
     """The file as the user gave it."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """The options of `alue-bench run` that give the task again, with absolute paths."""
+    """The options with which `alue-bench run` gets the same task again, with absolute paths."""
     notes: tuple[str, ...] = ()
     """Sentences about what was inferred from the data."""
 
@@ -45,12 +45,12 @@ def is_task_file(name: str) -> bool:
 
 
 def from_file(options: FileOptions) -> GivenTask:
-    """Return the task of a data file. Raises the errors of `infer`."""
+    """Return the task that is inferred from a data file. Raise the errors of `infer`."""
     return from_content(infer(options), options)
 
 
 def name_of_file(given: str) -> str:
-    """Return the name of the task that a data file or hub data set gives."""
+    """Return the name of a task, derived from the path of its data file or the name of its hub data set."""
     return name_of(HubData.read(given).name.rpartition("/")[2] if given.startswith(HUB) else Path(given).name)
 
 
@@ -78,7 +78,7 @@ def _options_again(options: FileOptions) -> dict[str, Any]:
 
 
 def from_task_file(given: str) -> GivenTask:
-    """Return the task of a task file. Raise UsageError where it cannot be read or is wrong."""
+    """Return the task of a task file. Raise UsageError if the file cannot be read or is wrong."""
     path = Path(os.path.expanduser(given))
     file = load_task_file(path)
     content, folder = rebased(file.content, path.parent.absolute())
@@ -92,10 +92,10 @@ def from_task_file(given: str) -> GivenTask:
 
 
 def rebased(content: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], Path]:
-    """Return the content of a task file with paths below one folder, and that folder.
+    """Return the content of a task file with paths relative to a common folder of all data files, and that folder.
 
     Args:
-        content: The content. Its paths are absolute or relative to `folder`.
+        content: The content of the task file. Its paths are absolute or relative to `folder`.
         folder: An absolute path.
 
     Raises:
@@ -125,7 +125,7 @@ def _path_of(given: str | Mapping[str, Any]) -> str | None:
 
 
 def given_tasks(names: Sequence[str], options: FileOptions) -> tuple[tuple[str, ...], tuple[GivenTask, ...]]:
-    """Return the names of the tasks that the user asks for, and those among them that are given as files.
+    """Return the names of all tasks that the user asks for, and the tasks that are given as files.
 
     Args:
         names: The values of `--task`: names, and paths of task files.

@@ -21,9 +21,9 @@ from alue_bench.data.hub_data import HubData
 from alue_bench.data.verification import SNIFFED, is_text, label_counts, place
 
 DEV_SPLITS, TEST_SPLITS = ("validation", "dev", "valid", "val"), ("test",)
-"""The usual names of the dev and test splits of a data set with splits."""
+"""The usual names of the dev split and of the test split in a data set of the `datasets` library."""
 Reading = dict[str, Any]
-"""The keys of a task file that say how one file is read."""
+"""The keys of a task file that say how one data file is read, with their values."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ class _Source:
     path: Path
     columns: tuple[str, ...]
     reading: Reading = field(default_factory=dict)
-    """The keys that its format needs: delimiter, quoted, sheet, split."""
+    """The keys of a task file that the format of this data file needs: delimiter, quoted, sheet, split."""
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     splits: tuple[str, ...] = ()
     """The splits of a folder or hub data set that has several."""
 
     def reader(self, columns: Columns, options: FileOptions) -> Any:
-        """Return the reader of the file, which permits any label."""
+        """Return a reader of the file that permits any label, because the labels are not known yet."""
         path = self.given if self.given.startswith(HUB) else str(self.path)
         reading = {**self.reading, **_named(columns, options)}
         try:
@@ -59,7 +59,7 @@ class _Source:
             raise UsageError(f"{self.given}: {error}") from error
 
     def labelled(self, columns: Columns, options: FileOptions) -> Labelled:
-        """Return the usable rows of the file. Raise DataError where there are none, naming the first bad ones."""
+        """Return the usable rows of the file. Raise DataError, naming the first bad rows, if none is usable."""
         rows = list(self.reader(columns, options)(self.path))
         has_lines = _has_lines(self.path)
         examples = [row for row in rows if isinstance(row, Example) and _has_label(row)]
@@ -71,7 +71,7 @@ class _Source:
 
 
 def _has_lines(path: Path) -> bool:
-    """Return whether the rows of a file are lines."""
+    """Return whether a file is a text file, so that its rows have line numbers."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -84,7 +84,7 @@ def _has_label(row: Example) -> bool:
 
 
 def _named(columns: Columns, options: FileOptions) -> Reading:
-    """Return the task-file keys for the columns, the label separator and the ignored labels."""
+    """Return the keys and values of a task file for the columns, the label separator and the ignored labels."""
     label: str | list[str] = list(columns.labels) if len(columns.labels) > 1 else columns.labels[0]
     named = {
         "text": columns.text, "pair": columns.pair, "label": label, "id": columns.id,
@@ -97,7 +97,7 @@ def infer(options: FileOptions) -> Inferred:
     """Infer the content of a task file from a data file and its options.
 
     Args:
-        options: The file, and what the user says about it.
+        options: The user's options, which name the file and may name its columns, its kind of target and so on.
 
     Raises:
         UsageError: There is no such file, or two options contradict each other.
@@ -148,7 +148,14 @@ def infer(options: FileOptions) -> Inferred:
 
 
 def _opened(given: str, flag: str, options: FileOptions, *, split: str) -> _Source:
-    """Open a data file and read its column names."""
+    """Open a data file and read its column names.
+
+    Args:
+        given: The path or hub reference as the user gave it.
+        flag: The option that names the file, for error messages, such as "--dev".
+        options: The user's options.
+        split: The split of the task that the file is for: "train", "dev" or "test".
+    """
     if given.startswith(HUB):
         return _opened_folder(given, HubData.read(given).fetch(), split)
     path = Path(os.path.expanduser(given))  # Path.expanduser fails for a ~ before the name of nobody
@@ -169,7 +176,13 @@ def _opened(given: str, flag: str, options: FileOptions, *, split: str) -> _Sour
 
 
 def _opened_folder(given: str, path: Path, split: str) -> _Source:
-    """Open a folder of the `datasets` library, at one of its splits if it has several."""
+    """Open a folder of the `datasets` library; if it has several splits, open the one with a usual name.
+
+    Args:
+        given: The path or hub reference as the user gave it.
+        path: The folder.
+        split: The split of the task that the data is for: "train", "dev" or "test".
+    """
     data = load_folder(path)
     splits = tuple(data) if isinstance(data, Mapping) else ()
     usual = {"train": ("train",), "dev": DEV_SPLITS, "test": TEST_SPLITS}[split]
@@ -195,7 +208,7 @@ def _near(path: Path) -> str:
 
 
 def _other_files(train: _Source, columns: Columns, options: FileOptions) -> tuple[dict[str, _Source], list[str]]:
-    """Return the files of the dev and test splits, and sentences about splits that cannot be used."""
+    """Return the files or splits that hold the dev and test rows, and notes on splits that cannot be used."""
     found: dict[str, _Source] = {}
     notes: list[str] = []
     for split, given, usual in (("dev", options.dev, DEV_SPLITS), ("test", options.test, TEST_SPLITS)):
@@ -226,7 +239,7 @@ def _has_gold(source: _Source, columns: Columns, options: FileOptions) -> bool:
 
 
 def _repeated_ids(rows: Labelled, columns: Columns) -> str:
-    """Return a sentence about an identifier that two rows have; empty if there is none."""
+    """Return an error message about two rows with the same identifier; empty if all identifiers differ."""
     if columns.id is None:
         return ""
     seen: dict[str, Example] = {}
@@ -241,7 +254,12 @@ def _repeated_ids(rows: Labelled, columns: Columns) -> str:
 
 
 def _covering(space: LabelSpace, others: Any) -> LabelSpace:
-    """Return a regression's label space with a range that covers the dev and test files too."""
+    """Return the label space; the range of a regression is widened to cover the dev and test files.
+
+    Args:
+        space: The label space of the train file.
+        others: The rows of each of the other files.
+    """
     if space.range is None:
         return space
     numbers = list(space.range)
@@ -255,7 +273,12 @@ def _covering(space: LabelSpace, others: Any) -> LabelSpace:
 
 
 def _entry(source: _Source, decode: Mapping[str, str]) -> str | dict[str, Any]:
-    """Return the entry of a file under `files`: its path, or a table if its format needs more keys."""
+    """Return the entry of a data file under `[files]`: its path, or a table if it needs more keys.
+
+    Args:
+        source: The data file.
+        decode: The label for each code in the file; empty if the file holds the labels themselves.
+    """
     usual = DELIMITERS.get(source.path.suffix.lower())
     reading = {
         key: value

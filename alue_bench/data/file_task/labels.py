@@ -15,9 +15,9 @@ from alue_bench.contract.task import TargetKind
 from alue_bench.data.file_task.options import FileOptions
 
 MOST_NUMBERS = 20
-"""The largest number of different whole numbers that are taken for classes without a question."""
+"""The largest number of different whole numbers that are taken for classes if the user does not state the target."""
 MOST_LABELS_SHARE = 0.5
-"""The largest number of different labels, as a share of the rows: more are texts and not labels."""
+"""The largest number of different labels, as a share of the rows. A column with more values is not taken for labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +28,13 @@ class LabelSpace:
     names: tuple[str, ...] = ()
     range: tuple[float, float] | None = None
     decode: Mapping[str, str] = field(default_factory=dict)
-    """The label for each number that the file writes with a fraction of zero: "1" for "1.0"."""
+    """The label for each code in the file, if the file writes whole numbers with a fraction of zero: "1" for "1.0"."""
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """The rows of a file, read without knowledge of its labels."""
+    """The usable rows of a file, which were read before its label space was known."""
 
     path: Path
     examples: Sequence[Example]
@@ -43,11 +43,11 @@ class Labelled:
     """The columns of the labels."""
 
     def place(self, example: Example) -> str:
-        """Return the position of a row."""
+        """Return the position of a row, for a message."""
         return f"{self.path}:{example.line}" if self.has_lines else f"{self.path}, row {example.line}"
 
     def first(self, label: str) -> str:
-        """Return the position of the first row with a label."""
+        """Return the position of the first row that has this label."""
         has = (one for one in self.examples if label == one.target or label in _labels_of(one))
         return self.place(next(has))
 
@@ -61,7 +61,7 @@ def inferred_labels(rows: Labelled, options: FileOptions, classes: Sequence[str]
 
     Args:
         rows: The rows of the train file.
-        options: The user's options; `target` says the kind of target.
+        options: The user's options; if `target` is given, it decides the kind of target.
         classes: The names of the classes in their order, if the file declares them.
 
     Raises:
@@ -153,9 +153,19 @@ def _regression(rows: Labelled, column: str) -> LabelSpace:
 
 
 def _whole_numbers(rows: Labelled, numbers: Mapping[str, float], column: str, options: FileOptions) -> dict[str, str]:
-    """Return the whole number for each label such as "1.0", or nothing where the labels are whole numbers already.
+    """Return a mapping from each label such as "1.0" to its whole number "1".
 
-    Raises DataError where the column may as well hold the numbers of a regression, or writes one label in two ways.
+    The mapping is empty if no label has this form, or if some number has a fraction other than zero.
+
+    Args:
+        rows: The rows of the train file.
+        numbers: The labels as they stand in the file, with their values.
+        column: The name of the label column, for error messages.
+        options: The user's options.
+
+    Raises:
+        DataError: The column may hold the numbers of a regression, and the user states no kind of target; or one label
+            is written in two ways.
     """
     fractions = sorted(number for number in numbers.values() if not number.is_integer())
     if options.target is None and (fractions or len(numbers) > MOST_NUMBERS):
@@ -179,7 +189,7 @@ def _whole_numbers(rows: Labelled, numbers: Mapping[str, float], column: str, op
 
 
 def decoding_of(rows: Labelled, space: LabelSpace) -> dict[str, str]:
-    """Return the label for each code of a dev or test file, if it writes whole numbers with a fraction of zero.
+    """Return the label for each code of a dev or test file that writes whole numbers with a fraction of zero ("1.0").
 
     Args:
         rows: The rows of the file.
@@ -199,7 +209,7 @@ def decoding_of(rows: Labelled, space: LabelSpace) -> dict[str, str]:
 
 
 def _number(code: str) -> float | None:
-    """Return a label as a finite number; None if it is not one."""
+    """Return the value of a label that is a finite number; None for any other label."""
     try:
         number = float("" if "_" in code else code)
     except ValueError:
@@ -208,7 +218,11 @@ def _number(code: str) -> float | None:
 
 
 def _ordered(names: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
-    """Return different names in the file's own order of classes, by number if they are numbers, or by name."""
+    """Return the different names among `names` in a fixed order.
+
+    The order is that of `classes` if `classes` contains every name. Otherwise numbers come first, sorted by value, and
+    then all other names, sorted alphabetically.
+    """
     different = set(names)
     if different <= set(classes):
         return tuple(name for name in classes if name in different)
@@ -233,7 +247,7 @@ def check_enough_rows(rows: Labelled, space: LabelSpace, parts: int) -> None:
 
     Args:
         rows: The rows of the train file.
-        space: Their labels.
+        space: The label space of the file.
         parts: The number of parts that are held out.
     """
     if space.kind not in (TargetKind.BINARY, TargetKind.MULTICLASS) or parts == 0:

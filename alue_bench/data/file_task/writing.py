@@ -1,4 +1,4 @@
-"""A task file as text: the content that was inferred from a data file, with comments for whoever edits it."""
+"""The text of a task file: the content that was inferred from a data file, with comments for people who edit it."""
 
 from __future__ import annotations
 
@@ -100,7 +100,12 @@ def _column_remarks(kind: TargetKind, columns: Mapping[str, Any]) -> list[str]:
 
 
 def _relative(given: str | Mapping[str, Any], path: Path) -> str | Mapping[str, Any]:
-    """Return the entry of a split under `files`, with its path relative to the task file."""
+    """Return the entry of a split under `[files]`, with its path made relative to the task file.
+
+    Args:
+        given: The entry: a path, a reference to a data set of the hub, or a table. A held-out part gets its seed.
+        path: The path of the task file.
+    """
     if isinstance(given, Mapping):
         if "holdout" in given:
             return {**given, "seed": given.get("seed", HeldOut(0.1).seed)}
