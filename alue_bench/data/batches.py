@@ -1,8 +1,8 @@
 """The batches of a training or an evaluation, made of examples of similar length.
 
-Every epoch draws a new random order of all examples, divides it into windows of some batches, sorts each window by
-length, divides it into batches and shuffles the batches. Batch size and number of steps are the same as with plain
-shuffling, but there is less padding. Each example occurs once in an epoch.
+For every epoch, a new random order of all examples is drawn and divided into windows of `WINDOW` batches. Each window
+is sorted by length and divided into batches; then all batches are shuffled. Batch size and number of steps are the same
+as with plain shuffling, but there is less padding. Each example occurs once in an epoch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 WINDOW = 50
 """The number of batches in a window: large enough for similar lengths, small enough to keep the order random."""
 JITTER, LEAST_JITTER = 1 / 25, 1.0
-"""The noise that is added to lengths before a window is sorted, as a share of each length and in tokens at least.
+"""The range of the noise that is added to lengths before a window is sorted: a share of each length, and a lower limit
+in tokens.
 
 Without noise, a window that contains a whole small data set would have the same batches in every epoch. The noise adds
 at most as much padding to an example. One token is enough for short texts, many of which have the same length; long
@@ -43,7 +44,7 @@ class Padding:
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch of b examples, padded to the longest of them, s tokens."""
+    """A batch of b examples, padded to s tokens each."""
 
     input_ids: Tensor  # int64 [b, s]
     attention_mask: Tensor  # int64 [b, s]
@@ -76,7 +77,7 @@ class Batch:
         )
 
     def rows(self, chosen: slice) -> Batch:
-        """Return a batch of some of the examples, padded to the longest of them."""
+        """Return a batch of the chosen examples, with padding beyond the longest of these examples removed."""
         mask = self.attention_mask[chosen]
         width = mask.shape[1]
         longest = int(mask.sum(1).max())
@@ -93,7 +94,7 @@ class Batch:
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:
-    """Return the number of batches in an epoch, of which one may be smaller than the others."""
+    """Return the number of batches in an epoch; one batch may be smaller than the others."""
     return math.ceil(examples / batch_size)
 
 
@@ -155,9 +156,9 @@ def evaluation_order(lengths: np.ndarray[Any, Any], tokens_per_batch: int) -> li
 
 
 def rounded_up(length: int) -> int:
-    """Return a length rounded up to the next multiple of 4, from 64 on of 8, from 128 on of 16, and so on.
+    """Return a length rounded up to a multiple of 4; of 8 from length 64 on, of 16 from length 128 on, and so on.
 
-    There are eight rounded lengths between 2^k and 2^(k+1).
+    There are therefore only eight different rounded lengths from one power of two to the next.
     """
     step = max(4, 1 << max(0, length.bit_length() - 4))
     return -(-length // step) * step
@@ -166,14 +167,14 @@ def rounded_up(length: int) -> int:
 def collate(
     split: TokenizedSplit, indices: np.ndarray[Any, Any], padding: Padding, *, few_lengths: bool = False
 ) -> Batch:
-    """Return a batch of examples, padded to the longest of them.
+    """Return a batch of examples, padded to the length of the longest of these examples.
 
     Args:
         split: The split.
         indices: The positions of the examples in the split, int64 [b].
         padding: The padding.
-        few_lengths: Whether to pad to a length of `rounded_up`, so that there are few different lengths; never beyond
-            the longest example of the split.
+        few_lengths: Whether to round this length up with `rounded_up`, so that batches have few different lengths. It
+            never exceeds the length of the longest example of the split.
     """
     import torch
 
@@ -205,6 +206,13 @@ def collate(
 def batches(
     split: TokenizedSplit, order: list[np.ndarray[Any, Any]], padding: Padding, *, few_lengths: bool = False
 ) -> Iterator[Batch]:
-    """Yield the batches of an order; see `collate`."""
+    """Yield the batches of a split in the given order.
+
+    Args:
+        split: The split.
+        order: The positions of the examples of each batch.
+        padding: The padding.
+        few_lengths: Whether to round the lengths of batches up; see `collate`.
+    """
     for indices in order:
         yield collate(split, indices, padding, few_lengths=few_lengths)

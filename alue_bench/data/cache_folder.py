@@ -20,7 +20,7 @@ def cache_folder() -> Path:
 
 
 def check_cache_folder() -> None:
-    """Raise UnavailableError if the cache folder cannot be created or written; no run is possible then."""
+    """Raise UnavailableError if the cache folder cannot be created or written, because runs need it."""
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,13 +1,14 @@
-"""Cross-validation for small data: the rows of a task, divided into folds of which each is the test split once.
+"""Cross-validation for small data: the rows of a task are divided into folds, and each fold is the test split once.
 
-The rows that are divided are those of the train file and, if there is one, of the dev file. A test split that a task
-holds out from its train file is among them; an official test file is not, so that no model is trained on its rows. Of
-the rows outside a fold, a part is held out as the dev split, by which the weights are selected, and the rest trains.
+The divided rows are those of the train file and, if there is one, of the dev file. They include the rows that a task
+otherwise holds out from its train file as the test split. They exclude an official test file, so that no model is
+trained on its rows. A part of the rows outside a fold is held out as the dev split, which selects the weights, and the
+rest is the train split.
 
-Both draws are stratified: the rows are put in a random order, sorted by label, and dealt out in turn, so that folds
-differ by one row of a label at most (Kohavi 1995). Rows with several labels are sorted by their
-rarest label (after Sechidis et al. 2011), numbers by size. Rows with the same first text are dealt out together, so
-that neither a repeated text nor a premise shared by several pairs occurs on both sides.
+The draws of the folds and of the dev splits are stratified: the rows are put in a random order, sorted by label, and
+dealt out in turn, so that the numbers of rows with a label differ by at most one between folds (Kohavi 1995). Rows with
+several labels are sorted by their rarest label (after Sechidis et al. 2011), numbers by size. Rows with the same first
+text are dealt out together, so that neither a repeated text nor a premise shared by several pairs is in two splits.
 
 The draws depend on the rows, the number of folds and the number of the repeat, and on no seed of a run: all strategies
 and seeds are compared on the same folds.
@@ -27,9 +28,10 @@ from alue_bench.data.location import DataFolder
 from alue_bench.data.splits import SplitRows, TaskRows, checked_split, limit_rows, read_files
 
 FOLD_SEED = 20_260_301
-"""The seed of the draws; further numbers in it are the number of folds and that of the repeat."""
+"""The first part of the seed of each draw. The other parts are the number of folds, the number of the repeat and, for
+a dev split, the number of the fold."""
 DEV_PART = 0.1
-"""The part of the rows outside a fold that is its dev split, where the task does not declare one."""
+"""The part of the rows outside a fold that becomes the dev split, if the task does not declare a held-out part."""
 
 
 def load_folds(
@@ -46,7 +48,7 @@ def load_folds(
     Args:
         task: The task, which has rows to train on.
         folder: The folder of its files.
-        folds: The folds to return, all of one number of folds.
+        folds: The folds to return, all with the same value of `Fold.folds`.
         drop_bad: Whether bad rows are dropped; otherwise a bad row is an error.
         limit_train: The largest number of rows that are divided; None for all.
         limit_eval: The largest number of dev rows, and of test rows, of each fold; None for all.
@@ -92,7 +94,15 @@ def load_folds(
 def _splits_of(
     fold: Fold, examples: Sequence[Example], labels: Labels, parts: Sequence[int], dev_part: float
 ) -> dict[str, list[int]]:
-    """Return the places of the train, dev and test rows of a fold, in the order of the rows."""
+    """Return the positions in `examples` of the train, dev and test rows of a fold, in ascending order.
+
+    Args:
+        fold: The fold.
+        examples: All rows that are divided into folds.
+        labels: The label space of the task.
+        parts: The fold of each example, from 0.
+        dev_part: The part of the rows outside the fold that becomes the dev split.
+    """
     outside = [place for place, part in enumerate(parts) if part != fold.number - 1]
     others = [examples[place] for place in outside]
     seed = [FOLD_SEED, fold.folds, fold.repeat, fold.number]
@@ -105,7 +115,7 @@ def _splits_of(
 
 
 def _check_rows(task: Task, examples: Sequence[Example], folds: int) -> None:
-    """Raise DataError if there are fewer different texts than folds, of all rows or of those with one label."""
+    """Raise DataError if there are fewer different texts than folds; classes are checked one by one."""
     texts: defaultdict[str, set[str]] = defaultdict(set)
     for example in examples:
         if task.labels.kind in (TargetKind.BINARY, TargetKind.MULTICLASS):
@@ -123,13 +133,19 @@ def _check_rows(task: Task, examples: Sequence[Example], folds: int) -> None:
 
 
 def _dealt(examples: Sequence[Example], labels: Labels, parts: int, seed: list[int]) -> list[int]:
-    """Return the part of each example, from 0: texts in stratified order are assigned to the parts in turn."""
+    """Return, for each example, the number from 0 of the part that it is dealt to.
+
+    The different texts, in stratified order, are dealt to the parts in turn.
+    """
     part_of = {text: place % parts for place, text in enumerate(_stratified(examples, labels, parts, seed))}
     return [part_of[example.text] for example in examples]
 
 
 def _held_out(examples: Sequence[Example], labels: Labels, fraction: float, seed: list[int]) -> list[bool]:
-    """Return whether each example is held out: about every n-th of their stratified order, at least one."""
+    """Return a flag for each example that tells whether it is held out.
+
+    Texts at equal distances in the stratified order are held out, at least one.
+    """
     order = _stratified(examples, labels, round(1 / fraction), seed)
     number = max(1, round(fraction * len(order)))
     held = {order[(2 * place + 1) * len(order) // (2 * number)] for place in range(number)}
@@ -137,12 +153,12 @@ def _held_out(examples: Sequence[Example], labels: Labels, fraction: float, seed
 
 
 def _stratified(examples: Sequence[Example], labels: Labels, size: int, seed: list[int]) -> list[str]:
-    """Return the different texts in a random order that is sorted by their stratum.
+    """Return the different texts sorted by stratum (label), in a random order within each stratum.
 
     Args:
-        examples: The examples. The target of a text is that of its first example.
+        examples: The examples. The target of the first example with a text counts as the target of the text.
         labels: The label space.
-        size: The number of neighbouring numbers that form a stratum of a regression.
+        size: For a regression, the number of texts with neighbouring targets that form one stratum.
         seed: The seed of the order.
     """
     import numpy as np

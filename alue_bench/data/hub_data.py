@@ -1,4 +1,4 @@
-"""Data sets of the hub, which are copied into the cache folder and read from there."""
+"""Data sets of the Hugging Face hub, which are copied into the cache folder and read from there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REFERENCE = re.compile(rf"{HUB}([\w.-]+/[\w.-]+?)(?:@([^/@\s]+))?(?:/([^/@\s]+))
 
 @dataclass(frozen=True)
 class HubData:
-    """A data set of the hub, as hub:owner/name[@revision][/config] names it."""
+    """A data set of the Hugging Face hub. Users write it as hub:owner/name[@revision][/config]."""
 
     name: str
     revision: str | None
@@ -27,7 +27,7 @@ class HubData:
 
     @classmethod
     def read(cls, reference: str) -> HubData:
-        """Return the data set that a reference names. Raise UsageError where it names none."""
+        """Return the data set that a reference names. Raise UsageError if the reference has another form."""
         match = REFERENCE.fullmatch(reference)
         if match is None:
             raise UsageError(
@@ -37,12 +37,12 @@ class HubData:
 
     @property
     def folder(self) -> Path:
-        """The folder of its copy below the cache folder."""
+        """The folder below the cache folder for the copy of the data set."""
         stem = "--".join([self.name.replace("/", "--"), self.revision or "newest", self.config or "default"])
         return cache_folder() / "hub-data" / file_name(stem)
 
     def fetch(self) -> Path:
-        """Return the folder of the copy; download the data set if there is none.
+        """Download the data set unless there is a copy, and return the folder of the copy.
 
         Raises:
             UnavailableError: The hub does not answer, or has no such data set.

@@ -27,7 +27,7 @@ class DataFolder:
     kind: Literal["real", "sample"]
     """The kind of files: "real" for official files, "sample" for an embedded sample."""
     options: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    """The options of `alue-bench run` that give the task, for a task that the user gives as a file."""
+    """The options with which `alue-bench run` gets a task that the user gives as a file; empty for any other task."""
 
     def file(self, data_file: DataFile) -> Path:
         """Return the path of a declared file in this folder; a data set of the hub lies in the cache folder."""
@@ -70,7 +70,7 @@ def file_in(folder: Path, file: DataFile) -> Path:
 
 
 def fetch_hub_files(task: Task) -> None:
-    """Download the data sets of the hub that a task's files are, where they are not in the cache folder.
+    """Download each data set of the hub that a task declares as a data file, unless the cache folder contains it.
 
     Raises:
         UnavailableError: The hub does not answer, or has no such data set.

@@ -27,10 +27,10 @@ class SplitRows:
     examples: tuple[Example, ...]
     digest: str
     whole: SplitRows | None = None
-    """The rows that the split is a part of, if splits of further folds are parts of them too: what depends on a row
-    alone, such as its token ids, is then computed once for all folds."""
+    """The rows that are divided into folds, if the split belongs to a fold; None otherwise. Values that depend on a
+    single row, such as its token ids, are computed once for `whole` instead of once for each fold."""
     places: tuple[int, ...] = ()
-    """The places of the examples in `whole`."""
+    """The positions of the examples in `whole`."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class TaskRows:
     dropped: int
     """The number of bad rows that were left out at the user's request."""
     notes: tuple[str, ...] = ()
-    """Sentences for readers of the runs on these rows."""
+    """Remarks that are recorded with each run on these rows."""
     fold: Fold | None = None
     """The fold of a cross-validation; None for the task's own splits."""
     protocol: str = ""
-    """The origin of the splits in words; empty for the protocol that the task declares."""
+    """The origin of the splits in words; empty if the protocol that the task declares applies."""
     folds_digest: str = ""
-    """A digest of all that determines the rows of every fold; empty without folds."""
+    """A digest of everything that determines the rows of all folds; empty without folds."""
 
 
 def load_rows(
@@ -115,7 +115,7 @@ def read_files(
 
 
 def checked_split(task: Task, split: str, examples: Sequence[Example]) -> SplitRows:
-    """Return a split with its digest. Raises DataError if it has no rows, or a row without a gold label."""
+    """Return the rows of a split with their digest. Raise DataError if there are none, or one has no gold label."""
     if not examples:
         raise DataError(f"task {task.name!r}: the {split} split has no rows left")
     unlabelled_row = next((example for example in examples if example.target is None), None)
@@ -131,7 +131,7 @@ def checked_split(task: Task, split: str, examples: Sequence[Example]) -> SplitR
 def submission_rows(task: Task, folder: DataFolder) -> SplitRows | None:
     """Return all rows for which a leaderboard needs predictions, in file order.
 
-    They are the rows of the file without gold labels or, if the task has none, of the test file.
+    These are the rows of the official file without gold labels or, if the task has no such file, of the test file.
 
     Returns:
         The rows, or None if the file is not in the folder.
@@ -150,7 +150,7 @@ def submission_rows(task: Task, folder: DataFolder) -> SplitRows | None:
 def limit_rows(examples: Sequence[T], limit: int | None) -> Sequence[T]:
     """Return a fixed random subset of `limit` examples in file order, or all examples if `limit` is None.
 
-    The subset of a smaller limit is a part of the subset of a larger limit.
+    The subset for a smaller limit is contained in the subset for a larger limit.
     """
     if limit is None or limit >= len(examples):
         return examples

@@ -1,4 +1,4 @@
-"""The tokenization of rows, done once per texts, tokenizer and maximal length, and cached as Arrow files.
+"""The tokenization of rows, done once for each set of texts, tokenizer and maximal length, and cached as Arrow files.
 
 Notation: n is the number of examples, t the number of tokens of all examples together.
 """
@@ -29,7 +29,8 @@ FORMAT = 2
 MANY_UNKNOWN = 0.05
 """The share of unknown tokens above which a note warns that the tokenizer may not know the texts' language."""
 FIRST_TEXTS, FIRST_TOKENS = 64, 128
-"""The numbers of texts, and of tokens of each, that a plan examines for unknown tokens before its runs begin."""
+"""The number of texts, and the number of tokens of each text, that are examined for unknown tokens before a plan's runs
+begin."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,13 @@ class TokenizedSplit:
     truncated: int
     """The number of examples that were cut to the maximal length."""
     unknown_share: float = 0.0
-    """The share of unknown tokens among the tokens, without those that the tokenizer adds to every text."""
+    """The share of unknown tokens among all tokens except the special tokens that the tokenizer adds to every text."""
     empty: int = 0
-    """The number of examples with a text of which normalisation and tokenization left nothing."""
+    """The number of examples with a text that is empty after normalisation and tokenization."""
     whole: TokenizedSplit | None = None
-    """The token ids of `SplitRows.whole`, if the split is a part of it."""
+    """The token ids of all rows that are divided into folds (`SplitRows.whole`); None if there are no folds."""
     places: Tensor | None = None  # int64 [n]
-    """The places of the examples in `whole`."""
+    """The positions of the examples in `whole`."""
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -74,7 +75,7 @@ class TokenCache:
         self.folder = folder
         self._kept: dict[tuple[str, ...], TokenizedSplit] = {}
         self._tables: dict[tuple[str, ...], Any] = {}
-        """The Arrow tables of rows that are divided into folds."""
+        """The token ids of all rows that are divided into folds, as Arrow tables."""
 
     def tokenized(
         self, rows: SplitRows, *, labels: Labels, model: Model, model_digest: str, tokenizer: Any, max_length: int
@@ -107,7 +108,7 @@ class TokenCache:
         return self._kept[key]
 
     def _columns(self, rows: SplitRows, model: Model, model_digest: str, tokenizer: Any, max_length: int) -> Any:
-        """Return the token ids of rows as an Arrow table, computed or read from the disk."""
+        """Return the token ids of rows as an Arrow table, read from the disk if they are cached there."""
         texts = _normalised(rows, model)
         folder = self.folder / "tokens" / digest_of([FORMAT, texts, model_digest, max_length])
         tokens = _load(folder)
@@ -118,7 +119,7 @@ class TokenCache:
 
 
 def unread_notes(split: TokenizedSplit, name: str) -> list[str]:
-    """Return sentences about texts that the model cannot read: many unknown tokens, or empty after tokenization.
+    """Return notes on texts that the model cannot read: texts with many unknown tokens, or without any token.
 
     Args:
         split: The split.
@@ -128,7 +129,7 @@ def unread_notes(split: TokenizedSplit, name: str) -> list[str]:
 
 
 def first_texts_notes(rows: SplitRows, model: Model, tokenizer: Any, name: str) -> list[str]:
-    """Return the sentences of `unread_notes` about the first texts of a split, for a plan."""
+    """Return the notes of `unread_notes` for the first texts of a split only, so that a plan can show them quickly."""
     first = SplitRows(rows.examples[:FIRST_TEXTS], "")
     texts = _normalised(first, model)
     encoded = _encoded(texts, tokenizer, FIRST_TOKENS)
@@ -165,7 +166,14 @@ def _as_tensor(places: Sequence[int]) -> Tensor:
 
 
 def _as_split(columns: Any, rows: SplitRows, labels: Labels, tokenizer: Any) -> TokenizedSplit:
-    """Return the token ids of rows, given as an Arrow table, with the rows' targets."""
+    """Return the tokenized split.
+
+    Args:
+        columns: The token ids of the rows, as an Arrow table.
+        rows: The rows.
+        labels: The label space in which targets are encoded.
+        tokenizer: The tokenizer, which knows the unknown token.
+    """
     import torch
 
     ids = columns["input_ids"].combine_chunks()
@@ -189,7 +197,7 @@ def encode_targets(rows: SplitRows, labels: Labels) -> Tensor:
 
     Returns:
         Class indices, int64 [n]; for a multi-label task 0 and 1 for each label, float32 [n, labels]; for a regression
-        the numbers, float32 [n]. If a row has no gold label, zeros [n], which nothing may read.
+        the numbers, float32 [n]. If any row has no gold label, the tensor is zeros [n], which must not be used.
     """
     import torch
 
@@ -230,7 +238,16 @@ def _tokenized(columns: dict[str, list[str]], tokenizer: Any, max_length: int) -
 
 
 def _encoded(batch: dict[str, list[str]], tokenizer: Any, max_length: int) -> dict[str, list[Any]]:
-    """Return token ids, token types if the tokenizer gives any, and flags of truncated examples and of empty texts."""
+    """Return the tokenizer's output for a batch as columns.
+
+    The columns are "input_ids", "token_type_ids" if the tokenizer gives any, and two flags for each example:
+    "truncated", and "empty" if one of its texts gives no token.
+
+    Args:
+        batch: The normalised texts, in the columns "text" and, for pairs, "text_pair".
+        tokenizer: The tokenizer.
+        max_length: The maximal number of tokens of an example, special tokens included.
+    """
     texts, pairs = batch["text"], batch.get("text_pair")
     whole = token_ids(texts, pairs, tokenizer, max_length)
     encoded = {name: whole[name] for name in ("input_ids", "token_type_ids") if name in whole}
@@ -247,7 +264,7 @@ def _encoded(batch: dict[str, list[str]], tokenizer: Any, max_length: int) -> di
 
 
 def token_ids(texts: list[str], pairs: list[str] | None, tokenizer: Any, max_length: int) -> Any:
-    """Return the tokenizer's output for normalised texts, in the form that every model here reads.
+    """Return the tokenizer's output for normalised texts.
 
     Args:
         texts: The texts.
@@ -256,8 +273,8 @@ def token_ids(texts: list[str], pairs: list[str] | None, tokenizer: Any, max_len
         max_length: The maximal number of tokens of an example, special tokens included.
 
     Returns:
-        The tokenizer's output, in which no example is without any token: without special tokens, an empty text would
-        be one.
+        The tokenizer's output. Every example has at least one token: if an empty text would have none, because the
+        tokenizer adds no special tokens, it gets one token that stands for it.
     """
     encoded = tokenizer(texts, pairs, truncation=True, max_length=max_length, return_attention_mask=False)
     for place, ids in enumerate(encoded["input_ids"]):
@@ -269,7 +286,7 @@ def token_ids(texts: list[str], pairs: list[str] | None, tokenizer: Any, max_len
 
 
 def _of_nothing(tokenizer: Any) -> int:
-    """Return the token that represents an empty text."""
+    """Return the id of the token that represents an empty text: the end, beginning or padding token."""
     ends = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id)
     return int(next(token for token in ends if token is not None))
 
@@ -289,9 +306,9 @@ def _load(folder: Path) -> Any | None:
 def _save(tokens: Any, folder: Path) -> None:
     """Save token ids in the cache.
 
-    They are written to a scratch folder beside `folder`, which is then renamed, so that readers never see an incomplete
-    entry. If the disk is full, a warning is given and the next run tokenizes again, which takes some seconds. A cache
-    folder that cannot be written at all was refused earlier (`check_cache_folder`).
+    The token ids are written to a temporary folder, which is then renamed to `folder`, so that readers never see an
+    incomplete entry. If the disk is full, a warning is given, and the next run tokenizes again, which takes some
+    seconds. A cache folder that is not writable at all was refused earlier (`check_cache_folder`).
     """
     scratch: Path | None = None
     try:

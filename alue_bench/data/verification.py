@@ -16,7 +16,7 @@ from alue_bench.data.location import DataFolder, user_data_folder
 from alue_bench.messages.suggestion import command_line
 
 Texts = tuple[str, str | None]
-"""The text of an example, and the second text of a pair."""
+"""The text of an example, and the second text of a pair; None for a single text."""
 NAMED = 5
 """The largest number of labels that a sentence names."""
 
@@ -35,9 +35,9 @@ class ReadFile:
     examples: tuple[Example, ...]
     bad: tuple[BadRow, ...]
     sha256: str
-    """The SHA-256 digest of the file; that of an empty file for a folder."""
+    """The SHA-256 digest of the file; for a folder, the digest of an empty file."""
     has_lines: bool
-    """True if the file is a text. In other files, rows are counted instead of lines."""
+    """True if the file is a text file. In other files, rows are counted instead of lines."""
 
     def place(self, row: Example | BadRow) -> str:
         """Return the position of a row, for a message."""
@@ -58,9 +58,9 @@ class FileReport:
     duplicates: int
     """The number of rows whose texts occurred in an earlier row of the same file."""
     has_lines: bool
-    """True if the file is a text; see `ReadFile`."""
+    """True if the file is a text file; see `ReadFile`."""
     gaps: tuple[str, ...] = ()
-    """Sentences about labels that do not occur, or that every row has."""
+    """Sentences about labels that no row has or that every row has."""
 
     def place(self, row: BadRow) -> str:
         """Return the position of a row, for a message."""
@@ -74,7 +74,7 @@ class VerificationReport:
     task: str
     files: list[FileReport] = field(default_factory=list)
     overlaps: dict[str, int] = field(default_factory=dict)
-    """The number of rows of one split whose texts occur in another, by a key such as "test in train"."""
+    """The number of rows of one split whose texts occur in another split, by a key such as "test in train"."""
     missing: list[str] = field(default_factory=list)
     """The files that do not exist, as paths below the data folder."""
     unusable: dict[str, str] = field(default_factory=dict)
@@ -89,8 +89,8 @@ class VerificationReport:
 def read_file(file: DataFile, path: Path, labels: Labels) -> ReadFile:
     """Read a whole official file.
 
-    A row whose text or target cannot be used becomes a bad row, whatever the reader yields for it. If the reader yields
-    None, that is a bad row too.
+    A row whose text or target cannot be used becomes a bad row, even if the reader yields it as an example. A None from
+    the reader also becomes a bad row.
 
     Args:
         file: The declaration of the file, with its reader.
@@ -129,7 +129,7 @@ def read_file(file: DataFile, path: Path, labels: Labels) -> ReadFile:
 
 
 def is_text(content: bytes) -> bool:
-    """Return whether a file is a text, so that its rows are lines.
+    """Return whether a file with this content is a text file, so that its rows have line numbers.
 
     The beginning of a text has almost no control characters when it is decoded as UTF-8. Bytes that are not UTF-8 are
     permitted: they belong to a damaged row, or to a text in a single-byte encoding.
@@ -157,7 +157,7 @@ def _checked(row: Example | BadRow | None, labels: Labels, last: Example | BadRo
     Args:
         row: The value that the reader yielded.
         labels: The label space of the task.
-        last: The row before it; None for the first row.
+        last: The previous row; None for the first row.
     """
     if row is None:
         return BadRow(last.line + 1 if last is not None else 1, "the reader yielded None instead of this row")
@@ -216,10 +216,10 @@ def label_counts(targets: Sequence[Target]) -> dict[str, int]:
 
 
 def gaps(split: str, targets: Sequence[Target], labels: Labels) -> list[str]:
-    """Return a sentence for each label that a split can neither teach nor test.
+    """Return sentences about labels that cannot be learnt from a split, or whose scores on it mean nothing.
 
-    Such labels occur in no row or in every row; for a regression, all rows have the same value. Rows without gold
-    labels give no sentence.
+    Such labels occur in no row or in every row. For a regression, there is a sentence if all rows have the same value.
+    There is none if no row has a gold label.
 
     Args:
         split: The name of the split, such as "train".
@@ -323,7 +323,7 @@ def _verifying(task: Task, folder: DataFolder) -> str:
 
 
 def _options_for(folder: DataFolder) -> dict[str, object]:
-    """Return the options that make `alue-bench data verify` read this folder and no other one."""
+    """Return the options that make `alue-bench data verify` read exactly this folder."""
     if folder.kind == "sample":
         return {"sample": True}
     return {"data_dir": None if folder.path == user_data_folder() else folder.path}
