@@ -113,7 +113,7 @@ class Registry:
         """Return the strategy of this name and the origin of its family.
 
         Raises:
-            UsageError: No family knows the name.
+            UsageError: No family accepts the name.
             PluginError: Two families claim the name, or a family's code fails.
         """
         claims = [(strategy, d.origin) for d in self.families if (strategy := _parse(d, name)) is not None]

@@ -140,10 +140,10 @@ class DataFile:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A split that the publishers do not provide: a fixed part of the train file is held out for it.
+    """A split that the publishers do not provide, and that is therefore held out from the train file.
 
     The draw is stratified by label. Examples with the same first text stay together, so that neither a repeated text
-    nor a premise shared by several pairs occurs on both sides. The draw depends on `seed` and on no other seed.
+    nor a premise shared by several pairs occurs in both splits. The draw depends on `seed` and on no seed of a run.
     """
 
     fraction: float

@@ -1,8 +1,8 @@
 """The conversion between label spaces that is needed to score a task with another task's model (`Task.trained_on`).
 
-The labels of both tasks must have the same names in the same order, or the scored task maps each label of the training
-task to one of its own (`Task.label_map`). A model knows labels by their position alone: if the orders differed, every
-score would be about the wrong label.
+The labels of both tasks must have the same names in the same order, or the scored task must map each label of the
+training task to a label of the scored task or to None (`Task.label_map`). A model distinguishes labels only by their
+position: if the orders differed, scores would be computed for the wrong labels.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CLASSES = (TargetKind.BINARY, TargetKind.MULTICLASS)
 
 
 def misfit(task: Task, train_task: Task) -> str | None:
-    """Return why a model of `train_task` cannot be scored on `task`, with the remedy; None if it can."""
+    """Return the reason why a model of `train_task` cannot be scored on `task`, with a remedy; None if it can be."""
     said = f"task {task.name!r} is scored with the model of task {train_task.name!r}"
     own, theirs = task.labels, train_task.labels
     if train_task.splits.train is None:
