@@ -64,7 +64,7 @@ class TrainingResult:
 
     @property
     def selected_epoch(self) -> float:
-        """The epoch, possibly fractional, at which the selected weights were evaluated: 2 for the end of the second one."""
+        """The epochs of training, possibly fractional, before the selected weights were evaluated."""
         return self.evaluated_at[self.selected - 1] / self.steps_per_epoch
 
     @property
