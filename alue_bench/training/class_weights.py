@@ -1,8 +1,8 @@
 """Class weights in the loss, for tasks in which some labels are rare: the values of `--class-weights`.
 
     none                      no weighting: every example counts the same
-    balanced                  n / (k n_c) for an example of class c, where n examples have k classes and n_c of them
-                              have class c: each class contributes the same to the loss (King & Zeng 2001)
+    balanced                  n / (k n_c) for an example of class c, with n train examples, k classes among them, and
+                              n_c examples of class c: each class contributes the same to the loss (King & Zeng 2001)
     joy=1,fear=4              the weights of the named labels; the others have weight 1
 
 In single-label tasks, weights are scaled so that the mean weight of a train example is 1: only their ratios matter, and

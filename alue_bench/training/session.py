@@ -184,7 +184,7 @@ class TrainingSession:
         size = config.hyper.batch_size
         first = by_length[-size:] if config.device.name == "cuda" else by_length[:size]
         self._updater.warm_up(next(batches(split, [first], config.padding, few_lengths=self._few_lengths)))
-        self.forward.seed(config.data_seed)  # dropout; the order of the data has a generator of its own
+        self.forward.seed(config.data_seed)  # dropout; the order of examples has a separate generator
 
     def train_epoch(self, epoch: int, on_step: OnStep, file: CheckpointFile | None) -> None:
         """Train on each example once; in a resumed epoch, only on the remaining examples.

@@ -204,7 +204,7 @@ def _precision(
             logits.float().sum().backward()
             if not bool(torch.isfinite(logits).all()):
                 return "fp32", "its outputs are not finite"
-    except Exception as error:  # where the number format is not the cause, `_padding` fails in fp32 too, and refuses
+    except Exception as error:  # if the number format is not the cause, `_padding` fails in fp32 too and raises
         if isinstance(error, RuntimeError) and is_out_of_memory(error):  # says nothing about the number format
             return wanted, ""
         return "fp32", _first_line(error)
