@@ -1,15 +1,16 @@
 """Checkpoints: the state of a training, written to the disk every few minutes, from which it can be continued.
 
     KEY.safetensors    the tensors: weights that have changed, optimiser state, weights of the best epoch, random
-                       states, losses of the current epoch, dev logits; and as metadata, in JSON, all else: the place
-                       in the epoch, curves, times, what was frozen when; with a checksum of everything
+                       states, losses of the current epoch, dev logits. The metadata of the file hold everything else
+                       as JSON (position in the epoch, curves, times, freeze plans) and a checksum of the file.
 
-KEY stands for all that determines the trained weights. A file is written beside its place, flushed to the disk and
-renamed, so that it is there whole or not at all, and the previous one stays until then. It contains no pickles.
+KEY is a digest of everything that determines the trained weights. A checkpoint is written to a temporary file in the
+same folder, flushed to the disk and renamed. So the file is always complete, and the previous checkpoint stays until
+the new one replaces it. It contains no pickles.
 
-A continued training takes the same steps, with the same random numbers, as one that was never cut off: it ends with the
-same weights to the last bit. Its times add up over the processes. Steps after the last checkpoint are done again, and
-count once.
+A resumed training takes the same steps, with the same random numbers, as an uninterrupted training: it ends with the
+same weights to the last bit. Its recorded time is the sum over all its processes. Steps after the last checkpoint are
+repeated, and each step is counted once.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ FORMAT = 3
 """The version of the file's content. Increase it when a session's `state_dict` changes."""
 SUFFIX = ".safetensors"
 TENSOR = "tensor"
-"""The key under which the JSON names a tensor of the file, in the tensor's place."""
+"""The only key of the JSON object that stands in place of a tensor; its value is the tensor's name in the file."""
 
 
 def checkpoint_folder() -> Path:
@@ -42,17 +43,17 @@ def checkpoint_folder() -> Path:
 
 @dataclass(frozen=True)
 class Checkpointing:
-    """The place of checkpoints, and how often one is written."""
+    """The folder in which checkpoints are written, and the interval between them."""
 
     folder: Path
     every_s: float
-    """The seconds between two checkpoints; 0 for one after every step."""
+    """The seconds between two checkpoints; 0 writes a checkpoint after every step."""
 
     def of(self, key: str, on_problem: Callable[[str], None]) -> CheckpointFile:
         """Return the checkpoint file of a training.
 
         Args:
-            key: A key of all that determines the trained weights.
+            key: A digest of everything that determines the trained weights.
             on_problem: A function that is called with a message about a checkpoint that cannot be written or read.
         """
         import torch
@@ -69,7 +70,7 @@ class CheckpointFile:
     every_s: float
     on_problem: Callable[[str], None]
     earlier_s: float = 0.0
-    """Seconds that earlier processes took, up to the checkpoint that this one continued from."""
+    """The seconds that earlier processes spent on this training, up to the checkpoint that was loaded."""
     _last: float = field(default_factory=time.monotonic)
     _began: float = field(default_factory=time.monotonic)
     _told: bool = False
@@ -79,7 +80,7 @@ class CheckpointFile:
         return time.monotonic() - self._last >= self.every_s
 
     def remove(self) -> None:
-        """Remove the file, since the training is over."""
+        """Remove the checkpoint file and incomplete ones of this training. Call this when the training is over."""
         self._sweep()
         with suppress(OSError):
             self.path.unlink()
@@ -95,13 +96,13 @@ class CheckpointFile:
         return self.path.with_name(f".{self.path.name}.{os.getpid()}")
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Write the state of a training in place of the last checkpoint.
+        """Write the state of a training, replacing the last checkpoint.
 
-        If the disk does not take it, `on_problem` is called once, and the training continues.
+        If the file cannot be written, `on_problem` is called at the first failure only, and the training continues.
 
         Args:
-            state: Dictionaries and lists of tensors and of values for JSON. Keys are strings; no two tensors share
-                their memory.
+            state: Nested dictionaries (with strings as keys) and lists that contain tensors and JSON values. No two
+                tensors may share memory.
         """
         from safetensors.torch import save_file
 
@@ -127,9 +128,9 @@ class CheckpointFile:
         self._last = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
-        """Return the state of the last checkpoint, its tensors on the CPU; None if there is none.
+        """Return the state in the last checkpoint, with tensors on the CPU; None if there is no usable checkpoint.
 
-        A damaged file is removed, and `on_problem` is called.
+        A damaged file is removed and reported to `on_problem`.
         """
         from safetensors import safe_open
 
@@ -159,7 +160,13 @@ class CheckpointFile:
 
 
 def _without_tensors(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """Return the value with a reference in place of each tensor; put the tensors, on the CPU, into `tensors`."""
+    """Return a copy of a nested value in which each tensor is replaced by a reference to it.
+
+    Args:
+        value: A tensor, a JSON value, or nested dictionaries and lists of them.
+        path: The name of the value within the whole state, with slashes: the names of its tensors begin with it.
+        tensors: The dictionary to which each tensor is added by its name, on the CPU.
+    """
     import torch
 
     if isinstance(value, torch.Tensor):
@@ -173,7 +180,7 @@ def _without_tensors(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def _with_tensors(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Return the value with the tensors in place of the references to them."""
+    """Return a copy of a nested value in which each reference made by `_without_tensors` is replaced by its tensor."""
     if isinstance(value, dict):
         if value.keys() == {TENSOR}:
             return tensors[value[TENSOR]]

@@ -1,14 +1,14 @@
-"""The weights of the classes in the loss, for label spaces of which some labels are rare.
+"""Class weights in the loss, for tasks in which some labels are rare: the values of `--class-weights`.
 
-    none                      every example counts the same
-    balanced                  n / (k n_c) for an example of class c, where n examples have k classes and n_c of them
-                              have class c: each class contributes the same to the loss (King & Zeng 2001)
+    none                      no weighting: every example counts the same
+    balanced                  n / (k n_c) for an example of class c, with n train examples, k classes among them, and
+                              n_c examples of class c: each class contributes the same to the loss (King & Zeng 2001)
     joy=1,fear=4              the weights of the named labels; the others have weight 1
 
-With one label for each example, weights are scaled so that the mean weight of a train example is 1: their ratios matter
-and the learning rate keeps its meaning. With several labels for each example, a weight applies to the label's positive
-examples, and "balanced" is the number of negative ones divided by the number of positive ones. Weights change the loss
-of training alone; metrics count every example once.
+In single-label tasks, weights are scaled so that the mean weight of a train example is 1: only their ratios matter, and
+the same learning rates remain suitable. In multi-label tasks, a weight applies to the positive examples of the label,
+and "balanced" is the number of negative examples divided by the number of positive ones. Weights change only the
+training loss; metrics are not weighted.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def check_class_weights(given: str, labels: Labels, task: str) -> None:
     Args:
         given: The value of `--class-weights`.
         labels: The label space of the task.
-        task: The task's name, for the message.
+        task: The name of the task, for error messages.
     """
     if given == NONE:
         return
@@ -48,7 +48,7 @@ def check_class_weights(given: str, labels: Labels, task: str) -> None:
 
 
 def class_weights(given: str, labels: Labels, targets: np.ndarray[Any, Any]) -> tuple[float, ...] | None:
-    """Return the weight of each label in the loss, in the order of the labels; None if all examples count the same.
+    """Return the weight of each label in the loss, in the order of the labels; None for "none".
 
     Args:
         given: The value of `--class-weights`, which `check_class_weights` has accepted.
@@ -72,7 +72,7 @@ def class_weights(given: str, labels: Labels, targets: np.ndarray[Any, Any]) -> 
 
 
 def described(weights: tuple[float, ...], labels: Labels) -> str:
-    """Return the weights in words, as a note of a run."""
+    """Return a sentence that lists the weight of each label, to be recorded with a run."""
     told = ", ".join(f"{name} {weight:.3g}" for name, weight in zip(labels.names, weights, strict=True))
     return f"class weights of the loss: {told}"
 

@@ -18,9 +18,9 @@ class TrainingConfig:
     """The label space of the training task; it determines the loss."""
     hyper: HyperParameters
     data_seed: int
-    """The seed of the order of the examples and of dropout."""
+    """The seed that determines the order of the training examples and the dropout masks."""
     device: Device
     padding: Padding
-    """The padding of training and dev batches."""
+    """The padding token id and the padded side of training and dev batches."""
     class_weights: tuple[float, ...] | None = None
-    """The weight of each label in the loss, in the order of the labels; None if all examples count the same."""
+    """The weight of each label in the loss, in the order of the labels; None if the loss is not weighted."""

@@ -1,12 +1,12 @@
-"""The forward pass of a model, which can start or end at any layer, in two implementations.
+"""Two implementations of the forward pass of a model, which can start or end at any layer.
 
 - `LibraryForward` calls transformers' own modules and works for any architecture. To start from cached hidden states,
-  it skips the embeddings and the lowest layers and hands the states to the layer above them.
+  it skips the embeddings and the lowest layers and passes the states to the layer above them.
 - `LeanForward` (`training/bert/forward.py`) uses the layers of the BERT family written out in `training/bert/layer.py`,
   over the same parameters.
 
-`states` are the input of layer `depth`: `[batch, tokens, hidden]`. If `depth` is the number of layers, they are the
-input of the head; where the head reads only the first token they may then be `[batch, 1, hidden]`.
+In this module, `states` is the input of layer `depth`: `[batch, tokens, hidden]`. If `depth` is the number of layers,
+it is the input of the head, which may be `[batch, 1, hidden]` if the head reads only the first token.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Forward(Protocol):
-    """An implementation of a model's forward pass. Call it under autocast where the precision requires it."""
+    """An implementation of a model's forward pass. Call its methods under autocast unless in fp32."""
 
     name: str
     """The implementation's name, recorded with every run."""
@@ -41,9 +41,9 @@ class Forward(Protocol):
 
         Args:
             batch: The examples.
-            depth: The number of layers below the result; the number of all layers gives the head's input.
-            states: The input of layer `start`, `[batch, tokens, hidden]`; None computes from the token ids.
-            start: The layer that reads `states`.
+            depth: The number of layers to compute, from the lowest; all layers give the input of the head.
+            states: The input of layer `start`, `[batch, tokens, hidden]`; None starts from the token ids.
+            start: The index of the layer whose input `states` is.
 
         Returns:
             The hidden states, `[batch, tokens, hidden]`; `[batch, 1, hidden]` after the last layer if
@@ -56,8 +56,8 @@ class Forward(Protocol):
 
         Args:
             batch: The examples.
-            depth: The layer that reads `states`.
-            states: The input of layer `depth`, shaped as `prefix` returns it; None computes from the token ids.
+            depth: The index of the layer whose input `states` is.
+            states: The input of layer `depth`, in the shape that `prefix` returns; None starts from the token ids.
 
         Returns:
             The logits, `[batch, outputs]`.
@@ -65,7 +65,7 @@ class Forward(Protocol):
         ...
 
     def seed(self, seed: int) -> None:
-        """Start the sequence of dropout masks that belongs to this seed."""
+        """Seed the random generators from which dropout masks are drawn."""
         ...
 
     def generators(self) -> list[torch.Generator]:
@@ -81,12 +81,12 @@ class Forward(Protocol):
         ...
 
     def follow(self) -> None:
-        """Update internal copies after parameters were replaced or other parameters became trainable."""
+        """Update internal copies of parameters. Call this after weights or the set of trainable parameters changed."""
         ...
 
 
 def reads_first_only(stack: EncoderStack) -> bool:
-    """Return whether `choose_forward` gives a forward that computes the last layer for the first token only."""
+    """Return whether `choose_forward` returns a forward pass that computes the last layer for the first token only."""
     from alue_bench.training.bert.forward import LeanForward
 
     return LeanForward.fits(stack) and LeanForward.head_reads_first
@@ -98,7 +98,7 @@ def choose_forward(stack: EncoderStack, compute: torch.dtype, *, recorded: bool 
     Args:
         stack: The model.
         compute: The number format of matrix products.
-        recorded: Whether training steps will be captured as CUDA graphs, if the forward is `recordable`.
+        recorded: Whether training steps will be captured as CUDA graphs, if the chosen forward pass is `recordable`.
     """
     from alue_bench.training.bert.forward import LeanForward
 
@@ -117,7 +117,7 @@ class LibraryForward:
         self.stack = stack
         config: Any = stack.model.config
         if getattr(config, "use_cache", False):
-            config.use_cache = False  # keys and values that a decoder keeps for generation, which never happens here
+            config.use_cache = False  # decoders cache keys and values for generation, which is never done here
 
     def generators(self) -> list[torch.Generator]:
         """Return an empty list: transformers draws from the default generator only."""
@@ -134,7 +134,7 @@ class LibraryForward:
         """Compute the input of layer `depth`, `[batch, tokens, hidden]`: see `Forward.prefix`.
 
         Raises:
-            DoesNotFit: A layer consists of several modules, so that a forward pass cannot end at it.
+            DoesNotFit: A layer consists of several modules, so that a forward pass cannot end between layers.
         """
         entries = self.stack.entries
         if not entries:
@@ -171,7 +171,7 @@ class LibraryForward:
         set_torch_random_state(state)
 
     def follow(self) -> None:
-        """Do nothing: this forward keeps no copies of parameters."""
+        """Do nothing, because this implementation keeps no copies of parameters."""
 
     def _call(self, batch: Batch) -> Tensor:
         inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
@@ -209,14 +209,14 @@ class LibraryForward:
 
 @contextmanager
 def in_place(changed: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
-    """Replace the `forward` of modules inside the context.
+    """Replace the `forward` method of modules inside the context.
 
-    Hooks would not do: some architectures call `forward` of their layers directly. A module whose `forward` is replaced
-    already is wrapped once more.
+    Hooks cannot be used, because some architectures call `forward` of their layers directly, which skips hooks.
+    Replacements can be nested.
 
     Args:
-        changed: The replacement for each module. It gets the module's previous `forward` as its first argument, then
-            the arguments of the call.
+        changed: The replacement for each module: a function that gets the module's previous `forward` as its first
+            argument, followed by the arguments of the call.
     """
     before = {module: vars(module).get("forward") for module in changed}
     for module, function in changed.items():
@@ -232,4 +232,4 @@ def in_place(changed: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
 
 
 class Reached(Exception):
-    """The signal that ends a forward pass early, once the wanted states are computed."""
+    """An exception that ends a forward pass early, raised as soon as the required states are computed."""

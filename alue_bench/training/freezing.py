@@ -25,9 +25,9 @@ def frozen_modules(stack: EncoderStack, plan: FreezePlan) -> Iterator[nn.Module]
 
 
 def trainable_parameters(stack: EncoderStack, plan: FreezePlan) -> list[nn.Parameter]:
-    """Return the parameters that the plan trains, in the model's own order; shared (tied) parameters appear once.
+    """Return the parameters that the plan trains, in the order of `model.parameters()`; tied parameters appear once.
 
-    Parameters without influence on the logits never train, nor do those that transformers keeps fixed.
+    Parameters without influence on the logits, and parameters that transformers keeps fixed, never train.
 
     Raises:
         DoesNotFit: The plan trains only biases or only adapters, and the layers have none.
@@ -44,7 +44,9 @@ def trainable_parameters(stack: EncoderStack, plan: FreezePlan) -> list[nn.Param
 
 
 def apply_plan(stack: EncoderStack, plan: FreezePlan) -> None:
-    """Make exactly the planned parameters trainable. Call this before the optimiser is built.
+    """Set `requires_grad` so that exactly the parameters that the plan trains are trainable.
+
+    Call this before the optimiser is built.
 
     Raises:
         DoesNotFit: The plan trains only biases or only adapters, and the layers have none.
@@ -58,7 +60,8 @@ def apply_plan(stack: EncoderStack, plan: FreezePlan) -> None:
 def training_mode(stack: EncoderStack, plan: FreezePlan) -> None:
     """Put the model in training mode and its frozen modules in eval mode.
 
-    Frozen modules have no dropout, so their output for an example is the same at every step.
+    So frozen modules use no dropout: if everything below them is frozen too, their output for an example is always the
+    same.
     """
     stack.model.train()
     for module in frozen_modules(stack, plan):
@@ -70,7 +73,7 @@ def _biases(module: nn.Module) -> Iterator[nn.Parameter]:
 
 
 def _adapters(module: nn.Module) -> Iterator[nn.Parameter]:
-    """Yield the parameters that `peft` added to a module: its layers name the attributes that hold them."""
+    """Yield the parameters that `peft` added to a module, found by the `adapter_layer_names` of its layers."""
     for part in module.modules():
         for name in getattr(part, "adapter_layer_names", ()):
             holder: Any = getattr(part, name, None)

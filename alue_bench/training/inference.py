@@ -1,4 +1,4 @@
-"""Logits of a whole split."""
+"""Computation of a model's logits for all examples of a split."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 def predict_logits(
     stack: EncoderStack, forward: Forward, examples: Examples, *, device: Device, padding: Padding
 ) -> np.ndarray[Any, Any]:
-    """Return the logits of a split: fp32 [examples, outputs], in the split's own order.
+    """Return the logits of all examples of a split: fp32 [examples, outputs], in the order of the split.
 
-    Batches go from short to long texts to save padding. Where the memory is short they become smaller. The model is
-    left in eval mode.
+    Texts of similar length are batched together to save padding. If memory is exhausted, the computation is repeated
+    with smaller batches. The model is left in eval mode.
 
     Args:
         stack: The model.
         forward: The implementation of its forward pass.
-        examples: The split, with the outputs of its frozen prefix if they are available.
+        examples: The split, with the stored outputs of the frozen lower layers if they are available.
         device: The device and the number format.
-        padding: The padding of its batches.
+        padding: The padding token id and the padded side.
 
     Raises:
         NonFiniteLossError: A logit is not finite: the training diverged, or the number format is too narrow.
@@ -61,7 +61,15 @@ def predict_logits(
 def _in_order(
     order: list[np.ndarray[Any, Any]], forward: Forward, examples: Examples, device: Device, padding: Padding
 ) -> np.ndarray[Any, Any]:
-    """Return the concatenated logits of the batches."""
+    """Return the logits of the batches, concatenated: fp32 [examples, outputs].
+
+    Args:
+        order: The batches, each as the indices of its examples in the split.
+        forward: The implementation of the forward pass.
+        examples: The split, with the stored outputs of the frozen lower layers if they are available.
+        device: The device and the number format.
+        padding: The padding token id and the padded side.
+    """
     import torch
 
     parts = []

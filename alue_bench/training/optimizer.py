@@ -1,4 +1,4 @@
-"""Optimiser, learning rates and loss: AdamW, linear warm-up and decay, layer-wise decay of the rate."""
+"""Optimiser, learning rates and loss: AdamW, linear warm-up and decay, layer-wise decay of the learning rate."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 def build_optimiser(stack: EncoderStack, hyper: HyperParameters, before: Any = None) -> Any:
     """Return AdamW over the trainable parameters only.
 
-    Weight decay leaves out biases and norm weights (Devlin et al. 2019), and the factors of IA3 adapters: they change
-    nothing at one, not at zero. Build the optimiser after freezing: a frozen parameter in it would still decay. Each
-    group's `rate` is the fraction of the learning rate that the group gets.
+    Weight decay is not applied to biases and norm weights (Devlin et al. 2019), nor to the scaling factors of IA3
+    adapters, whose neutral value is one and not zero. Build the optimiser after freezing, because a frozen parameter in
+    it would still decay. The entry `rate` of a parameter group is the fraction of the learning rate that it gets.
 
     Args:
-        stack: The model, with the plan in effect.
-        hyper: The learning rate, weight decay, `adam_eps` and layer-wise decay of the rate.
-        before: An earlier optimiser of the same model. Its state of parameters that still train is taken over.
+        stack: The model, to which the freeze plan has been applied.
+        hyper: The hyper-parameters: learning rate, weight decay, AdamW's settings, layer-wise decay of the rate.
+        before: An earlier optimiser of the same model, if any. Its state is copied for parameters that still train.
     """
     import torch
 
@@ -52,16 +52,16 @@ def build_optimiser(stack: EncoderStack, hyper: HyperParameters, before: Any = N
 
 
 def optimiser_state(optimiser: Any, stack: EncoderStack) -> dict[str, dict[str, Tensor]]:
-    """Return the optimiser's state of each parameter, by the parameter's name in the model.
+    """Return the optimiser's state for each parameter (moments and step), by the parameter's name in the model.
 
-    The library's own `state_dict` numbers the parameters, so that it fits no optimiser of another plan.
+    The optimiser's own `state_dict` numbers the parameters, so it does not fit an optimiser for another freeze plan.
     """
     names = {id(parameter): name for name, parameter in stack.model.named_parameters()}
     return {names[id(parameter)]: dict(state) for parameter, state in optimiser.state.items()}
 
 
 def load_optimiser_state(optimiser: Any, stack: EncoderStack, state: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Replace the optimiser's state by what `optimiser_state` returned."""
+    """Replace the optimiser's state by a state that `optimiser_state` returned."""
     parameters = dict(stack.model.named_parameters())
     optimiser.state.clear()
     for name, values in state.items():
@@ -70,9 +70,9 @@ def load_optimiser_state(optimiser: Any, stack: EncoderStack, state: Mapping[str
 
 
 def _factors(stack: EncoderStack) -> set[int]:
-    """Return the ids of vectors that scale the input or output of a module (IA3).
+    """Return the `id()` of each IA3 parameter: a vector that scales the input or output of a module.
 
-    `peft` stores them as matrices of one row or column, and keeps them outside of any module that multiplies matrices.
+    `peft` stores such a vector as a matrix with one row or column in an `nn.ParameterDict`.
     """
     from torch import nn
 
@@ -81,20 +81,20 @@ def _factors(stack: EncoderStack) -> set[int]:
 
 
 def set_rate(optimiser: Any, lr: float) -> None:
-    """Set the learning rate of the next step; each group gets its own fraction of it."""
+    """Set the learning rate of the next step; each parameter group gets its own fraction (`rate`) of `lr`."""
     for group in optimiser.param_groups:
         group["lr"] = lr * group["rate"]
 
 
 def _rates(stack: EncoderStack, factor: float) -> dict[int, float]:
-    """Return the fraction of the learning rate by the id of each parameter of embeddings and layers.
+    """Return the fraction of the learning rate for each parameter of embeddings and layers, keyed by `id()`.
 
-    The fraction is multiplied by `factor` from each layer to the one below it. The result is empty for a factor of 1.
-    A parameter that several layers share has the rate of the lowest one.
+    The top layer gets 1, and each layer below it `factor` times the fraction of the layer above. The result is empty
+    if the factor is 1. A parameter that several layers share gets the fraction of the lowest of these layers.
     """
     if factor == 1:
         return {}
-    blocks = [stack.embeddings, *((layer,) for layer in stack.layers)]  # the embeddings are one below layer 0
+    blocks = [stack.embeddings, *((layer,) for layer in stack.layers)]  # embeddings: one below layer 0
     rates: dict[int, float] = {}
     for below_top, block in enumerate(reversed(blocks)):
         rates |= {id(parameter): factor**below_top for module in block for parameter in module.parameters()}
@@ -102,12 +102,12 @@ def _rates(stack: EncoderStack, factor: float) -> dict[int, float]:
 
 
 def learning_rate(step: int, total_steps: int, hyper: HyperParameters) -> float:
-    """Return the learning rate of a step: a linear rise over the warm-up, then a linear fall to zero.
+    """Return the learning rate of a step: linear warm-up, then linear decay to zero.
 
     Args:
         step: The number of the step, from 0 to below `total_steps`.
         total_steps: The number of steps of the training.
-        hyper: The highest rate, and the fraction of all steps that is warm-up.
+        hyper: The peak learning rate, and the fraction of all steps that is warm-up.
     """
     warmup_steps = hyper.warmup * total_steps
     if step < warmup_steps:
@@ -116,15 +116,15 @@ def learning_rate(step: int, total_steps: int, hyper: HyperParameters) -> float:
 
 
 def loss_function(labels: Labels, weights: Tensor | None = None) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the mean loss of logits [batch, outputs] against targets.
+    """Return a function that computes the mean loss from logits [batch, outputs] and targets.
 
-    It is cross-entropy, binary cross-entropy for several labels, or squared error for a regression.
+    The loss is cross-entropy, binary cross-entropy for multi-label tasks, or squared error for regression.
 
     Args:
-        labels: The label space.
-        weights: The weight of each label, float32 [labels], on the device of the logits; None if all examples count the
-            same. The sum of weighted losses is divided by the number of examples, not by the sum of their weights, so
-            that the gradients of the parts of a batch add up to the batch's.
+        labels: The label space of the task.
+        weights: The weight of each label, float32 [labels], on the device of the logits; None for no weighting.
+            The sum of weighted losses is divided by the number of examples, not by the sum of their weights, so that
+            the gradients of the parts of a batch add up to the gradient of the batch.
     """
     from torch.nn import functional
 

@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     import numpy as np
 
 CURVE_POINTS = 50
-"""The number of points that a curve of losses has in an epoch, at most about: it is a curve for people, not a log of
-every step."""
+"""The approximate number of points per epoch in the recorded curves of loss and gradient norm. Each point is the mean
+of several steps."""
 COUNTED = (
     "loop_s", "dev_s", "steps", "samples", "tokens", "padded_tokens", "skipped_updates", "dev_scores", "evaluated_at",
 )  # fmt: skip
-"""The fields of a `TrainingResult` that a checkpoint holds as they are."""
+"""The fields of a `TrainingResult` that a checkpoint stores unchanged, as JSON."""
 
 
 @dataclass
 class TrainingResult:
-    """The outcome of a training; it is filled in as the training goes along."""
+    """The counts, times, curves and dev scores of a training, updated while the training runs."""
 
     schedule: FreezeSchedule
-    """The parts that were frozen at each time, and the examples trained on in the meantime."""
+    """The freeze plans that were in effect, and the examples trained on under each plan."""
     steps_per_epoch: int = 1
     loop_s: float = 0.0
     """Seconds of training steps: forward, backward, update, batch assembly; without dev evaluation."""
@@ -41,30 +41,30 @@ class TrainingResult:
     padded_tokens: int = 0
     """The number of tokens trained on, with padding."""
     micro_batch: int = 0
-    """The number of examples held in memory at a time: the batch size, or less where the memory was too small."""
+    """The number of examples held in memory at a time: the batch size, or less if the memory was too small for it."""
     recorded_shapes: int = 0
     """The number of batch shapes for which a step was recorded as a CUDA graph and replayed."""
     skipped_updates: int = 0
     """The number of updates left out because a gradient was not finite, as happens in fp16."""
     curves: list[CurvePoint] = field(default_factory=list)
     dev_scores: list[float] = field(default_factory=list)
-    """The score of each evaluation, by which one of them is selected."""
+    """The dev score of each evaluation; it decides which weights are selected."""
     evaluated_at: list[int] = field(default_factory=list)
-    """The number of steps done before each evaluation."""
+    """The number of training steps done before each evaluation."""
     dev_logits: list[np.ndarray[Any, Any]] = field(default_factory=list)
     """The dev logits of each evaluation: [examples, outputs], in the split's order."""
     selected: int = 0
-    """The evaluation, from 1, whose weights the model has after the training."""
+    """The number, from 1, of the evaluation whose weights the model has after the training."""
     stopped_early: bool = False
     """True if the training stopped before its last step, since the dev score no longer rose."""
     resumed_at: int | None = None
-    """The step from which this process continued a training that was cut off."""
+    """The number of steps in the checkpoint from which this process resumed; None if it did not resume."""
     earlier_s: float = 0.0
-    """Wall-clock seconds of the processes that were cut off, up to the checkpoint that this one continued from."""
+    """Wall-clock seconds of earlier, interrupted processes of this training, up to the checkpoint."""
 
     @property
     def selected_epoch(self) -> float:
-        """The number of epochs after which the selected weights were evaluated: 2 at the end of the second epoch."""
+        """The epochs of training, possibly fractional, before the selected weights were evaluated."""
         return self.evaluated_at[self.selected - 1] / self.steps_per_epoch
 
     @property
@@ -84,7 +84,7 @@ class TrainingResult:
         return [score for step, score in scored if step % self.steps_per_epoch == 0]
 
     def count(self, batch: Batch) -> None:
-        """Count a training step over a batch."""
+        """Add a training step on this batch to the counts."""
         self.steps += 1
         self.samples += len(batch.indices)
         self.tokens += batch.tokens
@@ -92,11 +92,11 @@ class TrainingResult:
         self.schedule.trained_on(batch.indices)
 
     def add_losses(self, losses: Sequence[float], norms: Sequence[float]) -> None:
-        """Add the curves of an epoch that has just ended, or was stopped early.
+        """Add curve points for the steps of an epoch that has just ended or was stopped early.
 
         Args:
             losses: The loss of each step of the epoch, all of them finite.
-            norms: The gradient norm of each step, before clipping.
+            norms: The gradient norm of each step before clipping; not finite for an update that was skipped (fp16).
         """
         first_step = self.steps - len(losses)
         stride = max(1, len(losses) // CURVE_POINTS)
@@ -110,10 +110,10 @@ class TrainingResult:
         self.curves.append(CurvePoint("train/epoch_loss", sum(losses) / len(losses), self.steps))
 
     def add_evaluation(self, logits: np.ndarray[Any, Any], metrics: Mapping[str, float], seconds: float) -> None:
-        """Add an evaluation of the dev split, after the latest step.
+        """Add the results of an evaluation of the dev split after the latest step.
 
         Args:
-            logits: The model's outputs, [examples, outputs] in the split's order.
+            logits: The dev logits: [examples, outputs], in the order of the split.
             metrics: The dev metrics by name, among them "score".
             seconds: The time that the evaluation took.
         """
@@ -124,7 +124,7 @@ class TrainingResult:
         self.curves += [CurvePoint(f"dev/{name}", value, self.steps) for name, value in metrics.items()]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that a training needs to continue its counts, times and curves."""
+        """Return the counts, times, curves and dev logits, as tensors and JSON values."""
         import torch
 
         return {
@@ -134,7 +134,7 @@ class TrainingResult:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
+        """Restore the state that `state_dict` returned, and set `resumed_at`."""
         for name in COUNTED:
             setattr(self, name, state["counted"][name])
         self.curves = [CurvePoint(*point) for point in state["curves"]]

@@ -1,4 +1,4 @@
-"""The freeze plans of a training, and the calls of an adaptive strategy that change them."""
+"""The freeze plans (frozen layers, embeddings, pooler) in effect during a training, which a strategy may change."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 
 class GradientWatch:
-    """The gradients of embeddings and layers, summed over steps, for strategies that look at the norms of the sums."""
+    """Sums over steps of the gradients of the embeddings and of each layer, for strategies that use the sums' norms."""
 
     def __init__(self, stack: EncoderStack) -> None:
-        """Begin with no gradients."""
+        """Start with empty sums for the model in `stack`."""
         self._blocks = [[p for m in stack.embeddings for p in m.parameters()]]
         self._blocks += [list(layer.parameters()) for layer in stack.layers]
         self.sums: dict[nn.Parameter, Tensor] = {}
-        """The sum of each parameter's gradients since the norms were last taken."""
+        """The sum of each parameter's gradients since the last call of `take`."""
 
     def add(self, *, skipping_overflows: bool = False) -> None:
-        """Add the current gradients. Frozen parameters have none, and count as zero.
+        """Add the current gradients to the sums. Frozen parameters have no gradient, which counts as zero.
 
         Args:
-            skipping_overflows: Whether no gradient of this step counts if one of them is not finite, since the update
-                is then left out (fp16).
+            skipping_overflows: Whether to add nothing if any gradient is not finite, because the optimiser then skips
+                the update (fp16).
         """
         import torch
 
@@ -46,7 +46,10 @@ class GradientWatch:
         self.sums |= {p: gradient.clone() for p, gradient in gradients.items() if p not in self.sums}
 
     def take(self) -> BlockNorms:
-        """Return the norm of each block's sum since the last call, and reset the sums. This waits for the device."""
+        """Return the norm of the gradient sum of the embeddings and of each layer, and reset the sums.
+
+        A norm is None if nothing was added since the last call. This waits for the device.
+        """
         import torch
 
         norms: list[Tensor | None] = []
@@ -60,17 +63,17 @@ class GradientWatch:
 
 @dataclass
 class Segment:
-    """A stretch of training in which the same parts were frozen."""
+    """A period of training during which the freeze plan did not change."""
 
     plan: FreezePlan
     depth: int
-    """The number of layers that were not computed, since their outputs were stored."""
+    """The number of lowest layers that were not computed, because their outputs were stored."""
     batches: list[np.ndarray[Any, Any]] = field(default_factory=list)
-    """The places in the split of the examples trained on, batch by batch: int64 [batch] each."""
+    """The indices in the train split of the examples of each batch trained on: int64 [batch] each."""
 
     @property
     def indices(self) -> np.ndarray[Any, Any]:
-        """The examples trained on: int64 [n]; each occurs as often as it was trained on."""
+        """The indices of the examples of all batches, concatenated, with repetitions: int64 [n]."""
         import numpy as np
 
         return np.concatenate(self.batches) if self.batches else np.zeros(0, dtype=np.int64)
@@ -78,9 +81,9 @@ class Segment:
 
 @dataclass
 class FreezeSchedule:
-    """The parts that are frozen at each time of a training.
+    """The freeze plan in effect, the earlier plans of a training, and the strategy that may change the plan.
 
-    A strategy that is None or whose `revisions()` is None is never called.
+    If the strategy is None, or its `revisions()` returns None, the plan never changes.
     """
 
     stack: EncoderStack
@@ -88,14 +91,15 @@ class FreezeSchedule:
     """The plan in effect."""
     strategy: Strategy | None = None
     segments: list[Segment] = field(default_factory=list)
-    """The stretches of training so far, the current one last."""
+    """The periods of training with an unchanged plan so far, the current one last."""
     events: list[FreezeEvent] = field(default_factory=list)
-    """The state of each block at each evaluation point; empty unless the strategy is adaptive."""
+    """A record for the embeddings and each layer (frozen or not, gradient norm) at the start and at each call of the
+    strategy; empty unless the strategy is adaptive."""
     norms: list[BlockNorms] = field(default_factory=list)
-    """The gradient norms at each evaluation point; empty unless the strategy asks for them."""
+    """The gradient norms at each call of the strategy; empty unless the strategy asks for them."""
 
     def __post_init__(self) -> None:
-        """Read at which points the strategy is to be called, and log the plan at the start."""
+        """Ask the strategy when it is to be called, and log the initial plan if it is adaptive."""
         self.revisions: Revisions | None = self.strategy.revisions() if self.strategy else None
         self.watch = GradientWatch(self.stack) if self.revisions and self.revisions.gradient_norms else None
         if self.revisions:
@@ -107,27 +111,34 @@ class FreezeSchedule:
         return self.revisions is not None
 
     def begin_segment(self, depth: int) -> None:
-        """Begin a segment of the plan in effect, with the outputs of the lowest `depth` layers stored."""
+        """Begin a segment with the current plan, in which the outputs of the lowest `depth` layers are stored."""
         self.segments.append(Segment(self.plan, depth))
 
     def trained_on(self, indices: Any) -> None:
-        """Note the examples of a batch: a tensor of int64 [batch] on the CPU."""
+        """Add a batch, given as the indices of its examples (int64 [batch], on the CPU), to the current segment."""
         self.segments[-1].batches.append(indices.numpy())
 
     def is_due(self, step: int, steps: int) -> bool:
-        """Return whether the strategy is to be called after `step` (from 1) of the `steps` of an epoch."""
+        """Return whether the strategy is to be called after this step of an epoch.
+
+        Args:
+            step: The step within the epoch, from 1.
+            steps: The number of steps of the epoch.
+        """
         if self.revisions is None:
             return False
         times = self.revisions.per_epoch
         return any(step == math.ceil(part * steps / times) for part in range(1, times + 1))
 
     def ask(self, *, epoch: int, epochs: int, step: int, steps: int, dev_scores: list[float]) -> bool:
-        """Call `Strategy.revise` for the plan from now on, and return whether the plan has changed.
+        """Replace the plan by the one that `Strategy.revise` returns, and return whether it differs from the last one.
+
+        The new plan is not applied to the model; see `apply_plan`.
 
         Args:
             epoch: The current epoch, from 1.
             epochs: The number of epochs of the training.
-            step: The number of steps done.
+            step: The number of steps done since the start of the training.
             steps: The number of steps of the training.
             dev_scores: The dev score at the end of each epoch that has ended.
 
@@ -146,7 +157,7 @@ class FreezeSchedule:
         return changed
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the plan in effect, and all that was noted so far: tensors and values for JSON."""
+        """Return the plan in effect and the recorded segments, events and gradient sums, as tensors and JSON values."""
         import torch
 
         names = {id(parameter): name for name, parameter in self.stack.model.named_parameters()}
@@ -168,7 +179,7 @@ class FreezeSchedule:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `state_dict` returned. The plan is not put into effect."""
+        """Restore the state that `state_dict` returned. The plan is not applied to the model."""
         first = self.plan
         self.plan = _plan_from_json(state["plan"], first)
         self.segments = [
@@ -187,7 +198,7 @@ class FreezeSchedule:
             self.watch.sums = {parameter: value.to(parameter.device) for parameter, value in sums.items()}
 
     def _check(self, revised: object) -> None:
-        """Raise TrainingError if the strategy may not return this plan."""
+        """Raise TrainingError if the strategy returned an invalid plan, or one that its `revisions()` excludes."""
         assert self.strategy is not None
         assert self.revisions is not None
         said = f"strategy {self.strategy.name!r}: revise returned"
@@ -201,7 +212,7 @@ class FreezeSchedule:
             )
 
     def _log(self, step: int, epoch: int, norms: BlockNorms | None) -> None:
-        """Log the state of each block at an evaluation point."""
+        """Append the state of the embeddings and of each layer (frozen or not, gradient norm) to `events`."""
         self.events.append(
             FreezeEvent(step, epoch, "embeddings", norms.embeddings if norms else None, self.plan.embeddings)
         )
@@ -225,7 +236,7 @@ def _plan_from_json(content: Mapping[str, Any], like: FreezePlan) -> FreezePlan:
 
 
 def _batches(indices: np.ndarray[Any, Any], sizes: list[int]) -> list[np.ndarray[Any, Any]]:
-    """Divide the examples of a segment into the batches that it was trained on."""
+    """Split the concatenated example indices of a segment into its batches, which have these sizes."""
     import numpy as np
 
     return np.split(indices, np.cumsum(sizes)[:-1]) if sizes else []

@@ -1,4 +1,4 @@
-"""The evaluations of a training: their times, the selection of the final weights, and early stopping."""
+"""Evaluation on the dev split during training: when to evaluate, selection of the final weights, early stopping."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ if TYPE_CHECKING:
 
 
 def evaluation_points(steps: int, every: float) -> list[int]:
-    """Return the steps of an epoch, from 1, after which the dev split is evaluated; the last one is the epoch's end.
+    """Return the steps of an epoch, counted from 1, after which the dev split is evaluated.
+
+    The last step of the epoch is always among them.
 
     Args:
         steps: The number of steps of an epoch.
-        every: The part of an epoch between two evaluations, above 0 and at most 1. Where it does not divide the epoch,
-            the last part is shorter; where it is less than a step, each step is evaluated.
+        every: The fraction of an epoch between two evaluations, above 0 and at most 1. If it does not divide the epoch,
+            the last interval is shorter; if it is at most one step, the dev split is evaluated after each step.
     """
-    part = Fraction(repr(every))  # of the decimal that was said: three times the float 0.1 is more than 0.3
+    part = Fraction(repr(every))  # exactly the decimal that the user wrote: three times the float 0.1 is more than 0.3
     if part * steps <= 1:
         return list(range(1, steps + 1))
     within = (math.ceil(number * part * steps) for number in range(1, math.ceil(1 / part)))
@@ -27,40 +29,40 @@ def evaluation_points(steps: int, every: float) -> list[int]:
 
 
 class Selection:
-    """The evaluation selected so far, with a copy of its weights where later steps may change them."""
+    """The evaluation whose weights are selected so far, with a copy of these weights if later steps may change them."""
 
     def __init__(self, select: Literal["best", "last"], patience: int, *, copy_all: bool) -> None:
-        """Begin with no evaluation.
+        """Start without any evaluation.
 
         Args:
-            select: Whether the evaluation with the best dev score is selected, the earliest of equal ones, or the last
-                one.
+            select: The evaluation to select: "best" for the highest dev score (the earliest of equal ones), "last" for
+                the last evaluation.
             patience: The number of evaluations in a row without a better score after which the training stops; 0 for
-                none.
-            copy_all: Whether all weights are copied, since those that are frozen now may train later; else only the
-                weights that train.
+                no early stopping.
+            copy_all: Whether to copy all weights, because weights that are frozen now may train later. False copies
+                only trainable weights.
         """
         self._select, self._patience, self._copy_all = select, patience, copy_all
         self.offered = 0
         """The number of evaluations so far."""
         self.selected = 0
-        """The selected evaluation, from 1; 0 before the first one."""
+        """The number of the selected evaluation, counted from 1; 0 before the first evaluation."""
         self._best, self._best_at = -math.inf, 0
         self._weights: dict[str, Tensor] = {}
 
     @property
     def stops(self) -> bool:
-        """True if the training is to stop, since its last evaluations were no better than an earlier one."""
+        """True if the training is to stop early: the last `patience` evaluations did not improve the best score."""
         return 0 < self._patience <= self.offered - self._best_at
 
     def offer(self, score: float, model: nn.Module, *, is_last: bool) -> None:
-        """Select the weights that have just been evaluated, if they are the best yet, and copy them.
+        """Count an evaluation, and select it if it is the best so far (or always, if the last one is to be selected).
 
         Args:
-            score: Their dev score. A score that is not a number (a constant prediction has no correlation) is never
-                better than one that is.
-            model: The model with these weights.
-            is_last: Whether this is the end of the last epoch, after which the weights stay as they are.
+            score: The dev score. A NaN (for example, the correlation of constant predictions) is never better than
+                a finite score.
+            model: The model that was evaluated. Its weights are copied if they are selected and may change later.
+            is_last: Whether this is the end of the last epoch, so that the weights will not change any more.
         """
         self.offered += 1
         comparable = score if math.isfinite(score) else -math.inf
@@ -78,7 +80,7 @@ class Selection:
             }
 
     def restore(self, model: nn.Module) -> bool:
-        """Copy the selected weights into the model; return whether any weights had to be copied."""
+        """Copy the selected weights into the model; return False if nothing had to be copied."""
         import torch
 
         with torch.no_grad():
@@ -88,12 +90,12 @@ class Selection:
         return bool(self._weights)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the evaluations' number, the selected and the best one, and the selected weights."""
+        """Return the number of evaluations, the selected and the best one, the best score, and the selected weights."""
         counted = {"offered": self.offered, "selected": self.selected, "best": self._best, "best_at": self._best_at}
         return {**counted, "weights": self._weights}
 
     def load_state_dict(self, state: Mapping[str, Any], device: str) -> None:
-        """Continue from what `state_dict` returned, with the weights on this device."""
+        """Restore the state that `state_dict` returned, and put the copied weights on this device."""
         self.offered, self.selected = state["offered"], state["selected"]
         self._best, self._best_at = state["best"], state["best_at"]
         self._weights = {name: value.to(device) for name, value in state["weights"].items()}

@@ -1,24 +1,24 @@
-"""A training, from its first step to the selected weights.
+"""The training loop, from the first step to the restoring of the selected weights.
 
     warm up                                                  # untimed; weights and random numbers stay as they were
     continue from the last checkpoint, if there is one
     for each epoch:
         for each batch, in this epoch's order:               # timed as training
             logits, loss, gradients, clip, update
-            between two epochs' ends, where asked for: evaluate as below
-            at an evaluation point: ask the adaptive strategy what to freeze
+            within the epoch, if `eval_every` asks for it: evaluate as below
+            if the strategy is adaptive and due: ask it what to freeze
             when a checkpoint is due: write it               # not timed
-        evaluate: score the dev split                        # timed on its own
+        evaluate: score the dev split                        # timed separately
                   keep the weights if their score is the best so far
                   stop if it has not been better for too long
         ask the adaptive strategy what to freeze, unless the training is over
     restore the weights of the selected evaluation
 
-`fine_tune` is this loop; `TrainingSession` holds what the steps work on. Nothing in the timed region logs, touches the
-tracking store or reads a value back from a GPU, with two exceptions: the library's own attention checks whether
-anything is padded, and recording a CUDA graph waits for the GPU once for each shape of batch. Only a strategy that
-looks at gradients waits for them, at its evaluation points. Its own work is timed as training; computing the outputs of
-a deeper frozen prefix is timed with the prefix.
+`fine_tune` is this loop; `TrainingSession` holds the model, data, optimiser and random states. Nothing in the timed
+region writes logs, accesses MLflow or waits for a value from a GPU, with three exceptions: the attention of
+transformers checks whether anything is padded, recording a CUDA graph waits for the GPU once for each batch shape, and
+a strategy that uses gradient norms waits for them when it is called. The strategy's own work is timed as training. The
+computation of stored outputs for further frozen layers is not: it is timed separately.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Scorer = Callable[["np.ndarray[Any, Any]"], dict[str, float]]
-"""A function from dev logits [examples, outputs], in the split's order, to metrics by name. The metric "score" selects
-the weights."""
+"""A function that computes metrics, by name, from dev logits [examples, outputs] in the order of the split. The metric
+"score" decides which weights are selected."""
 OnStep = Callable[[int, int], None]
-"""A function that is called after every step with the number of steps done and the number of all steps."""
+"""A function that is called after every step with the number of steps done and the total number of steps."""
 
 
 def fine_tune(
@@ -66,17 +66,19 @@ def fine_tune(
 ) -> TrainingResult:
     """Train the session's model in place.
 
-    The weights and scores depend on the weights given, the data and the session's configuration, and on nothing that
-    ran before in this process.
+    The final weights and scores depend only on the initial weights, the data and the session's configuration, not on
+    earlier work in this process.
 
     Args:
         session: The training, before its first step.
-        file: The training continues from the checkpoint in it, and writes checkpoints to it from time to time.
-        on_step: It is called after every step, within the timed region.
+        file: The checkpoint file: the training resumes from it if it exists, and writes checkpoints to it. None for no
+            checkpoints.
+        on_step: A function that is called after every step, within the timed region.
 
     Raises:
         NonFiniteLossError: A loss, or an output of the model for the dev split, is not finite.
-        TrainingError: The memory does not hold a single example, or an adaptive strategy breaks its own promise.
+        TrainingError: The memory is too small for a single example, or an adaptive strategy returned an invalid plan or
+            one that its `revisions()` excludes.
     """
     epochs = session.config.hyper.epochs
     session.warm_up()
@@ -94,7 +96,7 @@ def fine_tune(
 
 
 def _resume(session: TrainingSession, file: CheckpointFile) -> None:
-    """Continue from the checkpoint in the file, if there is one. Its tensors are released on return."""
+    """Restore the session from the checkpoint file, if it exists. The loaded tensors are released on return."""
     state = file.load()
     if state is not None:
         session.load_state_dict(state)
@@ -103,14 +105,14 @@ def _resume(session: TrainingSession, file: CheckpointFile) -> None:
 
 @dataclass
 class EpochProgress:
-    """The place of a training within an epoch."""
+    """The progress of a training within the current epoch."""
 
     number: int = 1
-    """The epoch, from 1."""
+    """The number of the epoch, from 1."""
     done: int = 0
-    """The number of batches trained on."""
+    """The number of batches of this epoch trained on so far."""
     order_state: dict[str, Any] = field(default_factory=dict)
-    """The state of the generator of the data's order before this epoch's order was drawn."""
+    """The state of the random generator for the order of examples, before the order of this epoch was drawn."""
     losses: list[Tensor] = field(default_factory=list)
     """The loss of each batch so far, on the device."""
     norms: list[Tensor] = field(default_factory=list)
@@ -120,7 +122,7 @@ class EpochProgress:
 class TrainingSession:
     """A model in training, with its data, optimiser, freeze schedule and random state.
 
-    `fine_tune` calls the methods in their order. A session is for one training.
+    `fine_tune` calls the methods in the right order. A session can be used for one training only.
     """
 
     def __init__(
@@ -133,17 +135,17 @@ class TrainingSession:
         score: Scorer,
         recorder: Callable[[], GraphRecorder] | None = None,
     ) -> None:
-        """Build the optimiser over the parameters that train.
+        """Build the optimiser over the trainable parameters.
 
         Args:
-            stack: The model; `apply_plan` has put the schedule's first plan into effect.
-            forward: The way through the model.
-            schedule: The plan that the training begins with, and the strategy that may revise it.
-            data: The train and dev split.
+            stack: The model, to which `apply_plan` has applied the first plan of the schedule.
+            forward: The implementation of the forward pass.
+            schedule: The initial freeze plan, and the strategy that may change it.
+            data: The train and dev splits.
             config: The hyper-parameters, seed, device and padding.
-            score: It scores the dev logits at each evaluation.
-            recorder: It makes the recorder of training steps. By default they are recorded as CUDA graphs, if the
-                device asks for it and the way through the model can be recorded.
+            score: A function that computes metrics from the dev logits of an evaluation.
+            recorder: A factory of recorders, which capture and replay training steps. None records steps as CUDA graphs
+                if `config.device.graphs` is set and the forward pass is `recordable`, and otherwise does not record.
         """
         import numpy as np
 
@@ -169,10 +171,10 @@ class TrainingSession:
         schedule.begin_segment(examples.depth)
 
     def warm_up(self) -> None:
-        """Find the largest part of a batch that fits into memory, and incur one-off costs, before the clock starts.
+        """Find the micro-batch size that fits into memory, and incur one-off costs, before the clock starts.
 
-        On a GPU, this uses the longest examples, so that neither one-off costs nor the search for a size that fits is
-        timed. On a CPU, no size is searched for, and the shortest examples are enough to incur the one-off costs.
+        A GPU is tried with the longest examples, so that the size found fits all batches. On a CPU, the shortest
+        examples are enough to incur the one-off costs, and no size is searched for.
         """
         import numpy as np
 
@@ -182,13 +184,13 @@ class TrainingSession:
         size = config.hyper.batch_size
         first = by_length[-size:] if config.device.name == "cuda" else by_length[:size]
         self._updater.warm_up(next(batches(split, [first], config.padding, few_lengths=self._few_lengths)))
-        self.forward.seed(config.data_seed)  # dropout; the order of the data has a generator of its own
+        self.forward.seed(config.data_seed)  # dropout; the order of examples has a separate generator
 
     def train_epoch(self, epoch: int, on_step: OnStep, file: CheckpointFile | None) -> None:
-        """Train on each example once, or on what is left of an epoch that was cut off.
+        """Train on each example once; in a resumed epoch, only on the remaining examples.
 
-        The dev split is evaluated between the ends of epochs if `eval_every` asks for it. The epoch ends early if such
-        an evaluation stops the training.
+        The dev split is evaluated within the epoch if `eval_every` asks for it. The epoch ends early if such an
+        evaluation stops the training, and on a CPU at a loss that is not finite.
 
         Args:
             epoch: The number of the epoch, from 1.
@@ -212,7 +214,7 @@ class TrainingSession:
                 loss = self._train_on(batch)
                 on_step(self.result.steps, self._steps)
                 if device.name == "cpu" and not math.isfinite(loss):
-                    break  # on a GPU, to look at every step would cost a wait at every step
+                    break  # on a GPU, checking every step would wait for the device at every step
                 if progress.done < len(order):
                     if progress.done in self._evaluate_after:
                         with self._clock.paused():
@@ -231,9 +233,10 @@ class TrainingSession:
         self._record_losses()
 
     def evaluate(self) -> None:
-        """Score the dev split, record its metrics, and offer the weights for selection; leave the model in eval mode.
+        """Score the dev split, record the metrics, and select the current weights if they are the best so far.
 
-        No random number is drawn, so that further evaluations do not change the training.
+        The model is left in eval mode. No random number is drawn, so that additional evaluations do not change the
+        training.
         """
         started = time.perf_counter()
         dev = self.data.examples("dev")
@@ -244,13 +247,13 @@ class TrainingSession:
         self.selection.offer(metrics["score"], self.stack.model, is_last=self.result.steps == self._steps)
 
     def revise_freezing(self) -> None:
-        """Ask the strategy what to freeze from now on, and put its plan into effect; leave the model in training mode.
+        """Ask an adaptive strategy what to freeze from now on, and apply its plan; leave the model in training mode.
 
-        Nothing happens unless the strategy is adaptive. The clock is to be stopped; it runs for the strategy's work,
-        and not while the outputs of a deeper prefix are computed.
+        Nothing happens if the strategy is not adaptive. The clock must be stopped when this is called. It runs during
+        the strategy's work, but not while outputs of further frozen layers are computed for storage.
 
         Raises:
-            TrainingError: The strategy's answer breaks its own promise.
+            TrainingError: The strategy returned an invalid plan, or one that its `revisions()` excludes.
         """
         schedule, result = self.schedule, self.result
         if not schedule.adaptive:
@@ -276,7 +279,7 @@ class TrainingSession:
             training_mode(self.stack, schedule.plan)
 
     def finish(self) -> TrainingResult:
-        """Give the model the selected weights, release gradients and recorded steps, and return the result."""
+        """Load the selected weights into the model, release gradients and recorded steps, and return the result."""
         self.result.selected = self.selection.selected
         self.result.stopped_early = self.result.steps < self._steps
         if self.selection.restore(self.stack.model):
@@ -285,9 +288,9 @@ class TrainingSession:
         return self.result
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that is needed to continue the training after its latest step: tensors and values for JSON.
+        """Return everything needed to resume the training after its latest step, as tensors and JSON values.
 
-        The tensors are the training's own, not copies.
+        The tensors are not copied: later steps change them.
         """
         import torch
 
@@ -315,7 +318,7 @@ class TrainingSession:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `state_dict` returned, after `warm_up`."""
+        """Restore the state that `state_dict` returned. Call this after `warm_up`, which reseeds dropout."""
         import torch
 
         device, schedule = self.config.device.name, self.schedule
@@ -344,7 +347,7 @@ class TrainingSession:
         self._order_rng.bit_generator.state = epoch["order_state"]
 
     def _train_on(self, batch: Batch) -> Tensor:
-        """Update the weights by a batch, and return its loss, on the device."""
+        """Update the weights by one batch, and return the loss of the batch, on the device."""
         rate = learning_rate(self.result.steps, self._steps, self.config.hyper)
         loss, norm = self._updater.update(batch, rate)
         self.epoch.losses.append(loss)
@@ -354,10 +357,10 @@ class TrainingSession:
         return loss
 
     def _record_losses(self) -> None:
-        """Record the losses of an epoch that is over.
+        """Record the losses and gradient norms of an epoch that has ended.
 
         Raises:
-            NonFiniteLossError: One of them is not finite.
+            NonFiniteLossError: A loss is not finite.
         """
         import torch
 
@@ -374,23 +377,23 @@ class TrainingSession:
 
 
 class _Clock:
-    """The clock of the training loop. Whenever it stops, it waits for the device first."""
+    """The stopwatch of the training loop, which waits for the device before it stops."""
 
     def __init__(self, device: Device, result: TrainingResult) -> None:
-        """Add the seconds to `result.loop_s`."""
+        """Create a stopped clock, whose running time is added to `result.loop_s`."""
         self._device, self._result = device, result
         self._started = 0.0
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Run the clock within the block."""
+        """Run the clock within the `with` block."""
         self._start()
         yield
         self._stop()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Pause the clock within the block."""
+        """Pause the clock within the `with` block."""
         self._stop()
         yield
         self._start()

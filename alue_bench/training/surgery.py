@@ -15,15 +15,18 @@ from alue_bench.training.pretrained.loading import BINARY, empty_model
 
 
 def model_in_outline(config: Any, outline: Outline, labels: Labels = BINARY) -> EncoderStack:
-    """Build a model on the meta device as the strategy would change it; this is enough to count parameters and FLOPs.
+    """Build a model on the meta device with the layers and adapter that a strategy chooses.
+
+    Such a model has no weights in memory, but parameters and FLOPs can be counted.
 
     Args:
         config: The transformers configuration of the checkpoint.
-        outline: The strategy's decision: the kept layers, the adapter and the FreezePlan.
+        outline: The decision of the strategy: the layers to keep, the adapter to insert and the FreezePlan.
         labels: The task's labels, which give the size of the head.
 
     Raises:
-        DoesNotFit: The adapter has no place in the model, or the plan would train parameters that the model lacks.
+        DoesNotFit: The adapter or the number of layers does not fit the model, or the plan would train parameters that
+            the model lacks.
         UnavailableError: A package that the adapter needs is missing.
     """
     stack = view_as_stack(empty_model(config, labels))
@@ -37,14 +40,14 @@ def operate(stack: EncoderStack, kept_layers: tuple[int, ...] | None, adapter: A
 
     Args:
         stack: The model, which may be on the meta device.
-        kept_layers: The indices of the layers to keep; None keeps all.
+        kept_layers: The indices of the layers to keep; None keeps all layers.
         adapter: The adapter to insert, if any. Its weights are drawn from torch's global random generator.
 
     Returns:
         A new view of the changed model.
 
     Raises:
-        DoesNotFit: The adapter has no place in the model, or its number of layers is fixed.
+        DoesNotFit: The adapter cannot be inserted into the model, or the model's number of layers is fixed.
         UnavailableError: The package `peft`, which adapters need, is missing.
     """
     if kept_layers is not None and len(kept_layers) < len(stack.layers):

@@ -1,4 +1,4 @@
-"""One update of the weights: forward, backward, clip, step; in parts if the memory does not hold the batch."""
+"""One weight update: forward and backward pass, clipping, optimiser step; in parts if a batch exceeds the memory."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ if TYPE_CHECKING:
 class BackwardPass:
     """The forward and backward pass of a batch.
 
-    This is not a method of `Updater`: recordings and the updater would then reference each other, and would stay in
-    memory until the next garbage collection.
+    This is not a method of `Updater`, because the recorded CUDA graphs and the updater would then reference each other
+    and would stay in memory until the next garbage collection.
     """
 
     forward: Forward
     depth: int
-    """The number of layers whose outputs are stored."""
+    """The number of lowest layers that are skipped, because their outputs are stored."""
     loss_of: Callable[[Tensor, Tensor], Tensor]
-    """The mean loss of logits [batch, outputs] against targets."""
+    """A function that computes the mean loss from logits [batch, outputs] and targets."""
     scaler: Any
-    """The gradient scaler of fp16."""
+    """The `GradScaler`, which is enabled only in fp16."""
     device: Device
 
     def __call__(self, batch: Batch, states: Tensor | None, share: float = 1.0) -> Tensor:
-        """Add to the parameters' gradients, and return the mean loss, on the device.
+        """Run both passes: add to the parameters' gradients, and return the mean loss times `share`, on the device.
 
         Args:
-            batch: A batch, or a part of one.
-            states: The outputs of the stored layers, [batch, tokens, hidden].
-            share: The fraction of the whole batch's examples that this part has.
+            batch: A batch, or a part of a batch that is too large for the memory.
+            states: The stored output of the lowest `depth` layers, [batch, tokens, hidden]; None if nothing is stored.
+            share: The number of examples in `batch`, divided by that in the whole batch.
         """
         with autocast(self.device):
             logits = self.forward.logits(batch, self.depth, states)
@@ -55,10 +55,10 @@ class BackwardPass:
 
 
 class Updater:
-    """The state that the updates of a training share.
+    """A performer of weight updates, with the optimiser, the gradient scaler and the current micro-batch size.
 
-    A batch that does not fit the memory is cut in half, and again, and the gradients of the parts are added up: the
-    batch size of the recipe stays as it is. `micro_batch` is the size that the parts have reached.
+    If a batch does not fit into memory, it is divided into parts, whose size is halved until they fit. The gradients of
+    the parts are accumulated, so that the effective batch size does not change. `micro_batch` is the size of the parts.
     """
 
     def __init__(
@@ -70,14 +70,15 @@ class Updater:
         watch: GradientWatch | None = None,
         recorder: Callable[[], GraphRecorder] | None = None,
     ) -> None:
-        """Prepare the first update.
+        """Create the loss function and the gradient scaler.
 
         Args:
             forward: The implementation of the forward pass.
-            examples: The train split.
-            optimiser: The optimiser over the parameters that train.
-            config: The label space, the batch size, clipping and the device.
-            watch: The sums of gradients for an adaptive strategy; each update adds its gradients to them.
+            examples: The train split, with the stored outputs of the frozen lower layers if they are available.
+            optimiser: The optimiser over the trainable parameters.
+            config: The label space, class weights, batch size, clipping and device.
+            watch: The gradient sums that an adaptive strategy uses, to which each update adds its gradients; None if no
+                strategy uses them.
             recorder: A factory of recorders, which capture the training step as a CUDA graph for each batch shape. It
                 is called again whenever the set of trainable parameters changes. None: no step is captured.
         """
@@ -98,7 +99,12 @@ class Updater:
         self.continue_with(examples, optimiser)
 
     def continue_with(self, examples: Examples, optimiser: Any) -> None:
-        """Continue with a new optimiser for a new set of trainable parameters, and with a prefix that may be deeper."""
+        """Continue after a change of the freeze plan.
+
+        Args:
+            examples: The train split, possibly with stored outputs of more layers than before.
+            optimiser: The optimiser over the new set of trainable parameters.
+        """
         self._examples = examples
         self.optimiser = optimiser
         self._trained = [parameter for group in optimiser.param_groups for parameter in group["params"]]
@@ -108,16 +114,16 @@ class Updater:
             self._recorded = RecordedBackward(self._backward, self._trained, self._recorder())
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the size of the parts of a batch and the scaler's state; the optimiser's is not part of it."""
+        """Return the micro-batch size and the state of the gradient scaler, but not the state of the optimiser."""
         return {"micro_batch": self.micro_batch, "scaler": self.scaler.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
+        """Restore the state that `state_dict` returned."""
         self.micro_batch = state["micro_batch"]
         self.scaler.load_state_dict(state["scaler"])
 
     def release(self) -> None:
-        """Release recordings and gradients."""
+        """Release the recorded CUDA graphs and the gradients."""
         self._forget_recordings()
         self.optimiser.zero_grad(set_to_none=True)
 
@@ -128,18 +134,18 @@ class Updater:
 
     @property
     def recorded_shapes(self) -> int:
-        """The number of batch shapes for which a step is recorded."""
+        """The number of batch shapes for which the training step is recorded as a CUDA graph."""
         return self._recorded.recorded if self._recorded else 0
 
     def update(self, batch: Batch, lr: float) -> tuple[Tensor, Tensor]:
-        """Train on a batch; return its mean loss and the norm of its gradient before clipping, both on the device.
+        """Update the weights by one batch; return the mean loss and the gradient norm before clipping, on the device.
 
         Args:
             batch: The batch, on the CPU.
             lr: The learning rate of this step.
 
         Raises:
-            TrainingError: The memory does not hold a single example.
+            TrainingError: The memory is too small for a single example.
         """
         set_rate(self.optimiser, lr)
         loss = self._gradients(batch)
@@ -153,9 +159,10 @@ class Updater:
         return loss, norm
 
     def warm_up(self, batch: Batch) -> None:
-        """Find the largest part of a batch that fits into memory, and incur one-off costs; weights do not change.
+        """Find the micro-batch size that fits into memory, by a trial step on this batch that changes no weights.
 
-        The memory for the optimiser's state is allocated before that for the batch, as in training.
+        This also incurs one-off costs. The memory for the optimiser's state is allocated before the memory for the
+        batch, as in training.
         """
         import torch
 
@@ -175,7 +182,7 @@ class Updater:
         self._clear_gradients()
 
     def _gradients(self, batch: Batch) -> Tensor:
-        """Add up the gradients of a batch's mean loss over its parts, and return the loss."""
+        """Compute the gradients of the mean loss of a batch, in parts if necessary, and return the mean loss."""
         while True:
             try:
                 return sum(self._backward_of(part, batch) for part in _parts(batch, self.micro_batch))  # type: ignore[return-value]
@@ -187,7 +194,7 @@ class Updater:
                         f"one example of {batch.attention_mask.shape[1]} tokens does not fit into memory; try a "
                         "smaller --max-length, or freeze more layers"
                     ) from error
-            # Outside the handler: the error's traceback holds on to the tensors that filled the memory.
+            # This is outside the handler, because the error's traceback refers to the tensors that filled the memory.
             if self._recorded is not None:  # a recording takes more than a step
                 self._forget_recordings()
                 self._recorder = None
@@ -195,7 +202,7 @@ class Updater:
                 self.micro_batch = math.ceil(min(self.micro_batch, len(batch.indices)) / 2)
             self._clear_gradients()
             release(self._device.name)
-            self._device.forget_peak()  # that of the attempt
+            self._device.forget_peak()  # reached by the failed attempt
 
     def _backward_of(self, part: Batch, whole: Batch) -> Tensor:
         moved = part.to(self._device.name)
@@ -211,18 +218,18 @@ class Updater:
             self.optimiser.zero_grad(set_to_none=True)
 
     def _clip(self) -> Tensor:
-        """Scale down gradients whose norm exceeds the limit, and return the global norm before clipping."""
+        """Clip the gradients as the hyper-parameters say, and return the global gradient norm before clipping."""
         import torch
 
         gradients = [parameter.grad for parameter in self._trained if parameter.grad is not None]
         norms = _norms(gradients, self._device.name)
         norm: Tensor = torch.linalg.vector_norm(norms)
         if self._hyper.clip:
-            # Of all gradients together, or of each parameter's alone (Yang & Ma 2022, section 3).
+            # The norm of all gradients together, or of each parameter's gradient (Yang & Ma 2022, section 3).
             lengths = norms if self._hyper.clip_by == "component" else norm
             factors = (self._hyper.clip / (lengths + 1e-6)).clamp(max=1.0)
             if self._device.name == "cpu" and bool((factors == 1).all()):
-                return norm  # on a GPU, to look would cost more than to multiply
+                return norm  # on a GPU, reading the factors would cost more than multiplying by them
             if factors.ndim:
                 torch._foreach_mul_(gradients, list(factors.unbind()))
             else:
@@ -231,17 +238,17 @@ class Updater:
 
 
 def _norms(gradients: list[Tensor], device: str) -> Tensor:
-    """Return the L2 norm of each gradient: [gradients]."""
+    """Return the L2 norm of each gradient, as one tensor: [gradients]."""
     import torch
 
-    if device == "cpu":  # where the library's norm takes twice as long, on one core, and is less exact
+    if device == "cpu":  # torch's norm takes twice as long there on one core, and is less exact
         flat = [gradient.flatten() for gradient in gradients]
         return torch.stack([torch.dot(gradient, gradient) for gradient in flat]).sqrt_()
     return torch.stack(torch._foreach_norm(gradients))
 
 
 def _parts(batch: Batch, size: int) -> Iterator[Batch]:
-    """Yield the batch in parts of at most `size` examples, each padded to its own longest example."""
+    """Yield parts of the batch of at most `size` examples, each part padded only to its longest example."""
     if len(batch.indices) <= size:
         yield batch
         return

@@ -1,9 +1,9 @@
-"""The parts of an architecture, found from the order in which a forward pass uses them, not from their names.
+"""Division of an architecture into embeddings, layers, pooler and head, by the order in which a forward pass uses them.
 
 A small copy of the model with random weights runs once, forward and backward. The modules that run before the first
-layer are the embeddings, whatever their names: also projections, norms, and positions that all layers share. The
-modules that run after the last layer are the pooler and the head. Parameters without influence on the logits are idle
-and never train.
+layer are the embeddings, whatever their names: they include projections, norms and position embeddings that all layers
+share. The modules that run after the last layer are the pooler and the head. Modules that run between two layers
+("beside" below) belong to the earlier layer. Parameters without influence on the logits are idle and never train.
 
     time ─►  embeddings │ layer 0 │ beside 0 │ layer 1 │ … │ layer L-1 │ pooler, head
 """
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 WHOLE_BELOW = 10_000_000
-"""The number of parameters, without embeddings, up to which a model is traced with all its layers in full width."""
+"""The largest number of parameters, without embeddings, with which a model is traced at full depth and width."""
 LAYERS, WIDTH = 4, 256
-"""The number of layers in the copy of a larger model, and their minimal hidden size."""
+"""The number of layers and the minimal hidden size of the copy of a larger model."""
 VOCABULARY = 512
 """The maximal vocabulary size of the copy."""
 TEXT, TEXTS = 12, 2
@@ -39,37 +39,34 @@ EMBEDDINGS, POOLER, HEAD, IDLE = "embeddings", "pooler", "head", "idle"
 
 @dataclass(frozen=True)
 class Members:
-    """The members of one part of a model, by name."""
+    """The names of the modules and parameters that make up one part of a model."""
 
     modules: tuple[str, ...] = ()
-    """The modules that belong to the part as a whole."""
+    """The modules that belong entirely to the part."""
     parameters: tuple[str, ...] = ()
-    """The part's parameters in modules that belong to several parts."""
+    """The parameters of the part in modules that are divided between several parts."""
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The parts of an architecture, by the names of modules and parameters in its classification model.
-
-    Names of layers hold a place for the layer's number: "bert.encoder.layer.{}".
-    """
+    """The parts of an architecture, by the names of modules and parameters in its classification model."""
 
     lists: tuple[str, ...]
     """The names of the lists of layers. Most architectures have one; XLM has separate lists for attention and
     feed-forward modules."""
     embeddings: Members
     beside: dict[int, Members]
-    """The members that run after a layer and before the next one, by the first layer's number."""
+    """The modules and parameters used between a layer and the next one, by the index of the earlier layer."""
     pooler: Members
     inputs_only: tuple[str, ...]
-    """The modules of the embeddings whose output is a vector for each token, `[batch, tokens, hidden]`."""
+    """The modules of the embeddings whose output has a vector for each token, `[batch, tokens, hidden]`."""
     idle: tuple[str, ...]
     """The parameters that have no influence on the logits, or that transformers keeps fixed."""
     returns_tuple: bool
     """True if a layer returns a tuple whose first element is the hidden states."""
     as_registered: bool
-    """True if the order in which the encoder registers its modules gives the same parts: embeddings before the layers,
-    everything else after them."""
+    """True if the same parts follow from the order in which the encoder's modules are registered: the embeddings before
+    the layers, everything else after them."""
 
     @property
     def restartable(self) -> bool:
@@ -81,13 +78,13 @@ _known: dict[str, Anatomy | DoesNotFit] = {}
 
 
 def anatomy_of(model: Any) -> Anatomy:
-    """Return the parts of a classification model's architecture. They are traced once for each configuration.
+    """Return the parts of a classification model's architecture. They are determined once for each configuration.
 
     Args:
         model: A model that transformers built, possibly on the meta device, possibly with adapters. It is not run.
 
     Raises:
-        DoesNotFit: The model cannot be seen as embeddings, layers and head. The message says why.
+        DoesNotFit: The model cannot be divided into embeddings, layers and head. The message says why.
     """
     if getattr(model.config, "is_encoder_decoder", False):
         raise DoesNotFit(
@@ -119,7 +116,7 @@ def described(config: Any) -> dict[str, Any]:
 
 
 def small_copy(kind: type[Any], config: Any) -> Any:
-    """Build a model of the same architecture with random weights, on the CPU, in fp32 and in eval mode.
+    """Build a small model of an architecture with random weights, on the CPU, in fp32 and in eval mode.
 
     The copy of a large model has fewer and narrower layers and a smaller vocabulary, if transformers can build and run
     such a model. torch's global random state does not change.
@@ -129,7 +126,7 @@ def small_copy(kind: type[Any], config: Any) -> Any:
         config: The model's configuration. It is not changed.
 
     Raises:
-        DoesNotFit: The model cannot be run on a text.
+        DoesNotFit: The model cannot be run with a text as its only input.
     """
     import torch
 
@@ -157,7 +154,7 @@ def _cannot_run(kind: type[Any], problem: Exception) -> DoesNotFit:
 
 
 def text_of(model: Any, *, texts: int = TEXTS, tokens: int = TEXT) -> dict[str, Tensor]:
-    """Return the inputs of a model for some random texts without padding.
+    """Return inputs for a model: random texts without padding, always the same for the same arguments.
 
     Args:
         model: The model.
@@ -180,7 +177,7 @@ def text_of(model: Any, *, texts: int = TEXTS, tokens: int = TEXT) -> dict[str, 
 
 
 def _reduced(kind: type[Any], config: Any) -> Iterator[Any]:
-    """Yield the configurations to try, the cheapest first."""
+    """Yield the configurations to try for a small copy of a model, beginning with the smallest one."""
     import torch
 
     whole = _eager(config)
@@ -197,7 +194,10 @@ def _reduced(kind: type[Any], config: Any) -> Iterator[Any]:
 
 
 def _eager(config: Any) -> Any:
-    """Return a copy with "eager" attention, whose single operations can be traced, unlike those of a fused kernel."""
+    """Return a copy of a configuration with "eager" attention, whose operations can be traced one by one.
+
+    The copy also has a padding id, and the cache of keys and values is turned off in it.
+    """
     eager = copy.deepcopy(config)
     eager._attn_implementation = "eager"
     if hasattr(eager, "use_cache"):
@@ -208,7 +208,7 @@ def _eager(config: Any) -> Any:
 
 
 def _few_words(config: Any) -> Any:
-    """Return a copy with a small vocabulary, in which special tokens beyond its size get new ids."""
+    """Return a copy of a configuration with a small vocabulary; special tokens beyond its size get new ids."""
     small = copy.deepcopy(config)
     words = getattr(small, "vocab_size", None)
     if isinstance(words, int) and words > VOCABULARY:
@@ -226,7 +226,7 @@ def _special(config: Any) -> list[tuple[str, int]]:
 
 
 def _few_layers(config: Any) -> Any:
-    """Return a copy with fewer layers, or the configuration itself if its number of layers cannot be set."""
+    """Return a copy of a configuration with fewer layers; the configuration itself if the number cannot be set."""
     small = copy.deepcopy(config)
     try:
         shorten(small, range(min(LAYERS, small.num_hidden_layers)))
@@ -236,7 +236,7 @@ def _few_layers(config: Any) -> Any:
 
 
 def _narrow(config: Any) -> Any:
-    """Return a copy with fewer attention heads and proportionally smaller hidden and intermediate sizes."""
+    """Return a copy of a configuration with its numbers of heads and its sizes divided by a common factor."""
     small = copy.deepcopy(config)
     names = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
     sizes = {name: value for name in names if isinstance(value := getattr(small, name, None), int)}
@@ -270,7 +270,10 @@ def shorten(config: Any, kept: range | tuple[int, ...]) -> None:
 
 @dataclass
 class _Uses:
-    """The trace of a forward pass. A moment is the number of calls, returns and operations before it."""
+    """The trace of a forward pass.
+
+    A moment is a point of time, given as the number of earlier events (module calls, returns, tensor operations).
+    """
 
     parameters: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
     """The moments at which an operation read a parameter, by the parameter's `id()`."""
@@ -285,7 +288,7 @@ def _traced(model: Any) -> Anatomy:
     import torch
 
     with torch.no_grad():
-        model(**text_of(model))  # some models change at the first text that they get
+        model(**text_of(model))  # some models change at their first forward pass
     uses, fixed, without_influence = _run(model)
     lists, spans = _layers(model, uses)
     places = _Places(model, uses, lists, spans, without_influence)
@@ -366,7 +369,7 @@ def _run(model: Any) -> tuple[_Uses, set[str], set[str]]:
 
         return call
 
-    # Hooks would not do: some architectures call `forward` of their layers directly.
+    # Hooks cannot be used, because some architectures call `forward` of their layers directly.
     for name, module in model.named_modules():
         if name:
             module.forward = watched(name, module.forward)
@@ -385,14 +388,14 @@ def _run(model: Any) -> tuple[_Uses, set[str], set[str]]:
 
 
 def _layers(model: Any, uses: _Uses) -> tuple[tuple[str, ...], list[tuple[int, int]]]:
-    """Find the layers.
+    """Find the layers of a traced model.
 
     Returns:
-        The names of the lists that hold the layers, in the order of their use; the moments at which each layer began
-        and ended.
+        The names of the module lists that contain the layers, in the order of their use; the moments (see `_Uses`) at
+        which each layer began and ended.
 
     Raises:
-        DoesNotFit: There are no such lists, or two stacks of layers.
+        DoesNotFit: There is no such list, or there are two stacks of layers.
     """
     from torch import nn
 
@@ -431,9 +434,13 @@ def _layers(model: Any, uses: _Uses) -> tuple[tuple[str, ...], list[tuple[int, i
 
 
 def _interleaved(one: list[tuple[int, int]], other: list[tuple[int, int]]) -> bool:
-    """Return whether two lists make up the layers together.
+    """Return whether each layer consists of one entry of each of two module lists.
 
     This is so if entry 0 of both lists ends before entry 1 of either begins, and so on.
+
+    Args:
+        one: The moments (see `_Uses`) at which each entry of a list began and ended.
+        other: The same for the other list.
     """
     pairs = list(zip(one, other, strict=True))
     return len(pairs) > 1 and all(
@@ -442,7 +449,7 @@ def _interleaved(one: list[tuple[int, int]], other: list[tuple[int, int]]) -> bo
 
 
 def _why_none(model: Any, uses: _Uses, lists: dict[str, list[str]], count: int) -> str:
-    """Return the end of an error message that says why a model has no list of its layers."""
+    """Return the end of the error message that a model has no list of its layers: the reason."""
     from torch import nn
 
     for name, entries in lists.items():
@@ -483,7 +490,7 @@ class _Places:
         self._parameters = {name: self._of_parameter(name, p) for name, p in model.named_parameters()}
 
     def members(self, part: str) -> Members:
-        """Return the largest modules that belong to a part, and its parameters outside of them."""
+        """Return the modules that belong entirely to a part, without their submodules, and its other parameters."""
         modules: list[str] = []
         loose: list[str] = []
         self._collect("", self._model, part, modules, loose)
@@ -494,7 +501,15 @@ class _Places:
         return {name for name, part in self._parameters.items() if part == IDLE}
 
     def _collect(self, name: str, module: nn.Module, part: str, modules: list[str], loose: list[str]) -> None:
-        """Add the members of a part inside a module to `modules` and `loose` (its parameters in mixed modules)."""
+        """Search a module for the members of a part, and add their names to `modules` and `loose`.
+
+        Args:
+            name: The name of the module to search.
+            module: The module.
+            part: The part of the model, such as `EMBEDDINGS`.
+            modules: The list to which modules are added that belong entirely to the part.
+            loose: The list to which parameters of the part are added if their module belongs to several parts.
+        """
         if name in self._inside:
             return
         parts = self._parts(name, module)
@@ -513,7 +528,7 @@ class _Places:
             self._collect(prefix + own, child, part, modules, loose)
 
     def _parts(self, name: str, module: nn.Module) -> set[str]:
-        """Return the parts that have members in a module. Idle parameters do not count."""
+        """Return the parts of the model to which something in a module belongs. Idle parameters do not count."""
         prefix = f"{name}." if name else ""
         parts = {
             self._parameters[prefix + own] for own, _ in module.named_parameters() if prefix + own in self._parameters
@@ -531,7 +546,11 @@ class _Places:
         return self._pooler is not None and f"{name}.".startswith(f"{self._pooler}.")
 
     def _of_parameter(self, name: str, parameter: Tensor) -> str:
-        """Return the part that a parameter belongs to."""
+        """Return the part of the model that a parameter belongs to.
+
+        Raises:
+            DoesNotFit: Several layers use the parameter, so that they cannot be frozen separately.
+        """
         index = self._layer_around(name)
         moments = self._uses.parameters.get(id(parameter), [])
         if index is not None:
@@ -551,10 +570,15 @@ class _Places:
         return part
 
     def _checked(self, name: str, index: int, moments: list[int]) -> str:
-        """Return the layer that a parameter belongs to, after a check that no other part uses it.
+        """Check that only one layer uses a parameter, and return the name of this layer's part.
+
+        Args:
+            name: The name of the parameter.
+            index: The index of the layer that contains it.
+            moments: The moments (see `_Uses`) at which it was read.
 
         Raises:
-            DoesNotFit: Another layer uses the parameter too.
+            DoesNotFit: Something outside the layer uses the parameter too.
         """
         if any(self._at(moment) != _layer(index) for moment in moments):
             raise DoesNotFit(
@@ -564,7 +588,7 @@ class _Places:
         return _layer(index)
 
     def _layer_around(self, name: str) -> int | None:
-        """Return the index of the layer that contains a module or parameter; None if none does."""
+        """Return the index of the layer that contains the module or parameter of this name; None if no layer does."""
         parts = name.split(".")
         return next(
             (self._inside[key] for end in range(1, len(parts) + 1) if (key := ".".join(parts[:end])) in self._inside),
@@ -572,7 +596,10 @@ class _Places:
         )
 
     def _at(self, moment: int) -> str:
-        """Return the part that is computed at a moment. The time between two layers belongs to the earlier one."""
+        """Return the part of the model that was computed at a moment (see `_Uses`).
+
+        The time between two layers belongs to the earlier layer.
+        """
         if moment < self._spans[0][0]:
             return EMBEDDINGS
         if moment > self._spans[-1][1]:
@@ -581,7 +608,7 @@ class _Places:
 
 
 def _is_states(output: Any) -> bool:
-    """Return whether the output of a module of the embeddings is a vector for each token."""
+    """Return whether a module's output is a floating-point vector for each token, `[TEXTS, TEXT, hidden]`."""
     import torch
 
     return (

@@ -1,4 +1,4 @@
-"""A view of a loaded model as embeddings → layers → head, whatever its architecture calls them.
+"""A uniform view of a loaded model as embeddings → layers → head, independent of the names in its architecture.
 
 | part | BERT, RoBERTa, XLM-R | ELECTRA | DistilBERT | DeBERTa-v2 | ModernBERT |
 | --- | --- | --- | --- | --- | --- |
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EncoderStack:
-    """A model's parts, as references into the model.
+    """The parts of a model, as references to its modules.
 
-    A part is a module, or several modules in an `nn.ModuleList` that is not itself part of the model. Parameters of
-    modules that belong to several parts are in an `nn.ParameterList`.
+    If a part consists of several modules, they are held in a new `nn.ModuleList` that is not itself part of the model.
+    If a module belongs to several parts, each part holds its own parameters of the module in an `nn.ParameterList`.
     """
 
     model: nn.Module
     embeddings: tuple[nn.Module, ...]
     layers: tuple[nn.Module, ...]
-    """The layers, each with the modules that run between it and the next one, such as DeBERTa's convolution beside
-    layer 0."""
+    """The layers, each together with the modules that run between it and the next layer, such as DeBERTa's convolution
+    after layer 0."""
     pooler: nn.Module | None
     entries: tuple[nn.Module, ...]
-    """The module of each layer that is called with the layer's input states; empty if a layer is several modules."""
+    """For each layer, the module that is called with the layer's input; empty if layers consist of several modules."""
     inputs_only: tuple[nn.Module, ...] = ()
-    """The modules of the embeddings whose output is a vector for each token, `[batch, tokens, hidden]`."""
+    """The modules of the embeddings whose output has a vector for each token, `[batch, tokens, hidden]`."""
     returns_tuple: bool = False
     """True if a layer returns a tuple whose first element is the hidden states."""
     idle: tuple[nn.Parameter, ...] = ()
@@ -56,13 +56,13 @@ class EncoderStack:
 
 
 def view_as_stack(model: Any) -> EncoderStack:
-    """Find a model's embeddings, layers and pooler; see `anatomy` for how.
+    """Find the embeddings, layers and pooler of a model with the help of `anatomy_of`.
 
     Args:
         model: A classification model of transformers, possibly on the meta device, possibly with adapters.
 
     Raises:
-        DoesNotFit: The model cannot be seen as embeddings, layers and head. The message says why.
+        DoesNotFit: The model cannot be divided into embeddings, layers and head. The message says why.
     """
     anatomy = anatomy_of(model)
     count = int(model.config.num_hidden_layers)
@@ -99,19 +99,19 @@ def _joined(modules: list[nn.Module]) -> nn.Module:
 
 
 def _plain(name: str) -> str:
-    """Return a parameter's name without the part that an adapter around its module adds."""
+    """Return a parameter's name as it is without adapters: `peft` adds `.base_layer` to names in wrapped modules."""
     return name.replace(".base_layer.", ".")
 
 
 def check_ids(stack: EncoderStack, split: TokenizedSplit, subject: str) -> None:
-    """Check that the model has an embedding for each token id and each segment number of a split.
+    """Check that the model has an embedding for each token id and each segment number (token type id) of a split.
 
     On a GPU, looking up a missing embedding would make the GPU unusable for the rest of the process.
 
     Args:
         stack: The model.
         split: The tokenized examples.
-        subject: The name of the model and data for the message.
+        subject: The name of the model and data, for the error message.
 
     Raises:
         TrainingError: An id or segment number has no embedding.
@@ -132,7 +132,7 @@ def check_ids(stack: EncoderStack, split: TokenizedSplit, subject: str) -> None:
 
 
 def _words(model: Any) -> int:
-    """Return the number of token embeddings; 0 if the model looks none up, like CANINE, which hashes characters."""
+    """Return the number of token embeddings; 0 if the model has no such table, like CANINE, which hashes characters."""
     try:
         return int(model.get_input_embeddings().num_embeddings)
     except (NotImplementedError, AttributeError):
@@ -140,15 +140,15 @@ def _words(model: Any) -> int:
 
 
 def check_layers_can_be_told_apart(config: Any, folder: Path) -> None:
-    """Check that a checkpoint's model has layers that can be frozen separately, without loading its weights.
+    """Check, without loading weights, that the layers of a checkpoint's model can be frozen separately.
 
     Args:
         config: The checkpoint's configuration.
-        folder: The checkpoint's folder, for the message.
+        folder: The checkpoint's folder, for the error message.
 
     Raises:
-        DoesNotFit: The model cannot be seen as embeddings, layers and head, for example because its layers share their
-            weights (ALBERT).
+        DoesNotFit: The model cannot be divided into embeddings, layers and head, for example because its layers share
+            their weights (ALBERT).
         UnavailableError: transformers cannot build a model from the configuration.
     """
     from alue_bench.training.pretrained.loading import empty_model

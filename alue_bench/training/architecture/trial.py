@@ -1,10 +1,10 @@
-"""A trial of what a model supports, on a small copy with random weights, before any run of a plan starts.
+"""A test of what a model supports, on a small copy with random weights, before any run of a plan starts.
 
 | question | consequence if the answer is no |
 | --- | --- |
-| Are a text's predictions the same alone and in a batch with longer texts? | pad on the other side; else a note |
-| Can the model compute in the plan's number format? | fp32 is used, with a note |
-| Does the model take as many tokens as its configuration says? | the number that it takes is used |
+| Is the prediction for a text the same alone and in a batch with others? | pad on the other side; else add a note |
+| Can the model compute in the number format of the plan? | use fp32 and add a note |
+| Does the model accept as many tokens as its configuration says? | use the number that it accepts |
 """
 
 from __future__ import annotations
@@ -29,56 +29,60 @@ if TYPE_CHECKING:
 LENGTHS = (12, 11, 4)
 """The lengths, in tokens, of the texts that are compared alone and in one batch."""
 LONG_TEXT = 768
-"""The length in tokens of the long text, if the model takes so many."""
+"""The length in tokens of the long text, which is shortened if the model accepts fewer tokens."""
 SPARSE = ("block_size", "attention_window", "num_random_blocks", "num_landmarks", "attn_layers", "num_hash_functions")
-"""The configuration fields of architectures that use another attention for long texts: if a configuration has one, a
-long text is tried too."""
+"""The configuration fields of architectures that use a different attention for long texts. If a configuration has
+such a field, a long text is tried too."""
 TOLERANCE = 1e-4
-"""The largest accepted difference of logits, relative to the largest logit: sums of other lengths are rounded
-differently."""
+"""The largest accepted difference between logits, relative to the largest logit. Padding changes the lengths of sums
+and so their rounding."""
 FEWER = 4
-"""The largest number of positions by which a model may take fewer tokens than its configuration says, apart from those
-reserved up to its padding id."""
+"""The maximal number of tokens below the number in the configuration that are tried one by one. The number that is left
+if all positions up to the padding id are reserved is tried too."""
 LONG = 2048
-"""The number of positions above which lengths are tried only if the model has an embedding table of about that size."""
+"""The number of positions in a configuration above which lengths are tried only if the model has an embedding table
+of about that many rows."""
 LONGEST = 8192
-"""The number of positions above which nothing is tried and the configuration is believed."""
+"""The number of positions in a configuration above which no lengths are tried and the configuration is trusted."""
 
 Side = Literal["right", "left"]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """The result of trying a model with its tokenizer's padding."""
+    """The facts found by running a small copy of a model with the padding of its tokenizer."""
 
     padding: Padding
-    """The padding to use."""
+    """The padding token id and the side on which to pad."""
     independent: bool
     """True if a text's predictions do not depend on the other texts in its batch."""
     precision: Precision
     """The requested number format, or fp32 if the model cannot compute in it."""
     positions: int | None
-    """The largest number of tokens that the model takes; None if it has no limit."""
+    """The largest number of tokens that the model accepts; None if it has no limit."""
     parts: str = ""
-    """A digest of the model's parts, if they differ from what the order of registration suggests; else empty."""
+    """A digest of the model's parts (embeddings, layers, pooler, head); empty if they follow from the order in which
+    its modules are registered."""
     notes: tuple[str, ...] = ()
-    """The facts that a reader of the results should know, in whole sentences."""
+    """The sentences that a reader of the results should know, such as a change of the padding side."""
 
 
 _known: dict[str, Trial] = {}
 
 
 def try_model(config: Any, tokenizer: Any, precision: Precision, device: str) -> Trial:
-    """Try a model of this configuration with this tokenizer's padding. Results are remembered within the process.
+    """Test what a model with this configuration supports, with the padding of its tokenizer.
+
+    Results are cached within the process.
 
     Args:
         config: The transformers configuration of the checkpoint.
         tokenizer: The checkpoint's tokenizer, which must have a padding token.
-        precision: The number format that the plan would use.
-        device: "cpu" or "cuda", where number formats are tried.
+        precision: The number format that the plan requests.
+        device: The device on which the number format is tried, "cpu" or "cuda".
 
     Raises:
-        DoesNotFit: The model cannot be seen as embeddings, layers and head, or cannot be run on texts alone.
+        DoesNotFit: The model cannot be divided into embeddings, layers and head, or needs other inputs than texts.
     """
     side: Side = "left" if tokenizer.padding_side == "left" else "right"
     wanted = Padding(int(tokenizer.pad_token_id), side, int(getattr(tokenizer, "pad_token_type_id", 0) or 0))
@@ -103,9 +107,9 @@ def _padding(model: Any, wanted: Padding, lengths: tuple[int, ...]) -> tuple[Pad
     """Choose the side on which padding does not change predictions, preferring the tokenizer's side.
 
     Args:
-        model: The small copy.
-        wanted: The tokenizer's padding.
-        lengths: The numbers of tokens of the texts to try.
+        model: The small copy of the model.
+        wanted: The padding of the tokenizer.
+        lengths: The lengths, in tokens, of the texts to try.
 
     Returns:
         The padding to use; whether predictions are independent of the other texts in a batch; notes for readers.
@@ -139,9 +143,10 @@ def _padding(model: Any, wanted: Padding, lengths: tuple[int, ...]) -> tuple[Pad
 
 
 def _depends(model: Any, side: Side, lengths: tuple[int, ...]) -> bool:
-    """Return whether logits depend on the batch.
+    """Return whether the logits of a text depend on the other texts in its batch.
 
-    Compared are the logits of texts alone, of all texts in one batch, and of a batch without the longest text.
+    Logits are computed for each text alone, for all texts in one batch, and for a batch without the longest text, which
+    is the first one.
     """
     import torch
 
@@ -160,7 +165,11 @@ def _depends(model: Any, side: Side, lengths: tuple[int, ...]) -> bool:
 
 
 def _batch(model: Any, side: Side, lengths: tuple[int, ...], first: int = 0) -> dict[str, Tensor]:
-    """Return the same texts, from number `first` on, as one padded batch: int64 `[texts, tokens]` each."""
+    """Return random texts of the given lengths, without the first `first` ones, as one padded batch.
+
+    The texts are those of `text_of`, cut to the lengths. The result has "input_ids" and "attention_mask", int64
+    `[texts, tokens]` each.
+    """
     import torch
 
     whole = text_of(model, texts=len(lengths), tokens=max(lengths))["input_ids"]
@@ -178,7 +187,10 @@ def _batch(model: Any, side: Side, lengths: tuple[int, ...], first: int = 0) -> 
 def _precision(
     model: Any, side: Side, wanted: Precision, device: str, lengths: tuple[int, ...]
 ) -> tuple[Precision, str]:
-    """Return the number format to use, and the reason if it is not the wanted one."""
+    """Return the number format to use, and the reason if it is not the wanted format (else an empty string).
+
+    The model is run forward and backward on batches of texts of these lengths, padded on this side.
+    """
     import torch
 
     if wanted == "fp32":
@@ -192,7 +204,7 @@ def _precision(
             logits.float().sum().backward()
             if not bool(torch.isfinite(logits).all()):
                 return "fp32", "its outputs are not finite"
-    except Exception as error:  # where the number format is not the cause, `_padding` fails in fp32 too, and refuses
+    except Exception as error:  # if the number format is not the cause, `_padding` fails in fp32 too and raises
         if isinstance(error, RuntimeError) and is_out_of_memory(error):  # says nothing about the number format
             return wanted, ""
         return "fp32", _first_line(error)
@@ -207,13 +219,13 @@ _positions: dict[str, int | None] = {}
 
 
 def positions_of(config: Any) -> int | None:
-    """Return the largest number of tokens that a model takes, special tokens included; None if it has no limit.
+    """Return the largest number of tokens, with special tokens, that a model accepts; None if it has no limit.
 
-    Some architectures reserve the first rows of their position table for padding: RoBERTa takes two tokens fewer than
-    its configuration says. So the number in the configuration is tried first, then smaller ones.
+    Some architectures reserve the first rows of their position table for padding: RoBERTa accepts two tokens fewer
+    than its configuration says. So the number in the configuration is tried first, then smaller ones.
 
     Raises:
-        DoesNotFit: The model cannot be seen as embeddings, layers and head, or cannot be run on texts alone.
+        DoesNotFit: The model cannot be divided into embeddings, layers and head, or needs other inputs than texts.
     """
     limit = getattr(config, "max_position_embeddings", None)
     if not isinstance(limit, int) or limit < 1:
@@ -227,7 +239,13 @@ def positions_of(config: Any) -> int | None:
 
 
 def _longest(model: Any, limit: int, pad: int) -> int:
-    """Return the largest number of tokens, at most `limit`, that the small model embeds; see `positions_of`."""
+    """Return the largest number of tokens that a small model accepts; see `positions_of`.
+
+    Args:
+        model: The small copy of the model.
+        limit: The number of positions in its configuration, above which nothing is tried.
+        pad: Its padding id.
+    """
     from torch import nn
 
     tables = {int(m.num_embeddings) for m in model.modules() if isinstance(m, nn.Embedding)}
@@ -246,7 +264,7 @@ def _longest(model: Any, limit: int, pad: int) -> int:
 
 
 def _embeds(model: Any, tokens: int) -> bool:
-    """Return whether a text of so many tokens gets as far as the first layer without an error."""
+    """Return whether a text of `tokens` tokens passes through the embeddings to the first layer without an error."""
     import torch
 
     first = model.get_submodule(f"{anatomy_of(model).lists[0]}.0")

@@ -1,4 +1,4 @@
-"""The forward pass of the BERT family over hand-written layers, which skips all work whose result is not used."""
+"""The forward pass of BERT-like models over hand-written layers, which skips computations whose result is not used."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ HEADS = (
 )
 """The supported model classes. Their heads read only the first token."""
 LAYERS_SEED = 1 << 40
-"""The offset that separates the seed of the layers' dropout from the seed of torch's default generator."""
+"""The number added to a seed to get the seed of the layers' dropout, which must differ from that of torch's default
+generator."""
 
 
 class LeanForward:
@@ -39,7 +40,7 @@ class LeanForward:
         """Wrap a model.
 
         Args:
-            stack: The model, which must fit (see `fits`).
+            stack: The model, for which `fits` must return True.
             compute: The number format of matrix products. The parameters stay in fp32.
             recorded: Whether training steps will be captured as CUDA graphs.
         """
@@ -53,7 +54,7 @@ class LeanForward:
 
     @staticmethod
     def fits(stack: EncoderStack) -> bool:
-        """Return whether the model is an unmodified member of the BERT family."""
+        """Return whether the model has a class in `HEADS` and unmodified layers."""
         return type(stack.model).__name__ in HEADS and all(is_bert_layer(layer) for layer in stack.layers)
 
     def prefix(self, batch: Batch, depth: int, states: Tensor | None = None, start: int = 0) -> Tensor:
@@ -61,9 +62,9 @@ class LeanForward:
 
         Args:
             batch: The examples.
-            depth: The number of layers below the result.
-            states: The input of layer `start`, `[batch, tokens, hidden]`; None computes from the token ids.
-            start: The layer that reads `states`.
+            depth: The number of layers to compute, from the lowest.
+            states: The input of layer `start`, `[batch, tokens, hidden]`; None starts from the token ids.
+            start: The index of the layer whose input `states` is.
 
         Returns:
             The hidden states, fp32 `[batch, tokens, hidden]`; after the last layer `[batch, 1, hidden]`.
@@ -88,13 +89,13 @@ class LeanForward:
         return logits
 
     def seed(self, seed: int) -> None:
-        """Seed the dropout of embeddings and head (torch's default generators) and that of the layers."""
+        """Seed the random generators for dropout in embeddings and head (torch's default ones) and in the layers."""
         torch.manual_seed(seed)  # dropout of embeddings and head, in transformers' modules
         # On a GPU, two generators with the same seed give the same numbers, so the layers get another seed.
         self._masks.seed(seed + LAYERS_SEED)
 
     def generators(self) -> list[torch.Generator]:
-        """Return the generators of the layers' dropout masks."""
+        """Return the torch generators from which the layers' dropout masks are drawn; none on a CPU."""
         return self._masks.generators()
 
     def random_state(self) -> dict[str, Tensor]:
@@ -109,7 +110,7 @@ class LeanForward:
         self._masks.go_to({name.removeprefix("masks/"): value for name, value in masks.items()})
 
     def follow(self) -> None:
-        """Update the layers' copies of parameters after these were replaced or other parameters became trainable."""
+        """Update the layers' copies of parameters after weights or the set of trainable parameters changed."""
         for weights in self._layers:
             weights.follow()
 
@@ -121,9 +122,9 @@ class LeanForward:
         return (embedded if project is None else project(embedded)).float()
 
     def _through(self, states: Tensor, shape: BatchShape, start: int, depth: int) -> Tensor:
-        """Run layers `start` to `depth - 1`.
+        """Compute layers `start` to `depth - 1`, from the input of layer `start`, `[batch, tokens, hidden]`.
 
-        The input is `[batch, tokens, hidden]`; so is the result, except after the last layer: `[batch, 1, hidden]`.
+        The result is `[batch, tokens, hidden]`, but `[batch, 1, hidden]` after the last layer of the model.
         """
         if start == depth:
             return states
@@ -139,7 +140,7 @@ class LeanForward:
 
 
 def _shape_of(batch: Batch) -> BatchShape:
-    """Return the shape and the attention padding of a batch."""
+    """Return the shape of a batch and the values added to attention scores at padding."""
     examples, tokens = batch.attention_mask.shape
     padding = None
     if batch.tokens < examples * tokens:

@@ -1,4 +1,4 @@
-"""One encoder layer of the BERT family with its forward and backward pass written out.
+"""One encoder layer of the BERT family, with hand-written forward and backward passes.
 
 BERT, RoBERTa, XLM-R and ELECTRA share this layer (Devlin et al. 2019, section 3.1; Vaswani et al. 2017, section 3):
 
@@ -27,8 +27,8 @@ from torch.nn import functional
 from alue_bench.training.bert.dropout import DropoutMasks
 
 FLASH_FROM = 128
-"""The number of tokens per example from which the fused attention kernel is faster than separate products, if no
-attention weights are dropped (measured on a CPU: with 26 tokens it takes twice as long)."""
+"""The number of tokens per example from which torch's fused attention kernel is used for inference. For shorter texts,
+separate matrix products are faster (measured on a CPU: with 26 tokens the kernel takes twice as long)."""
 
 Grads = tuple[Tensor | None, ...]
 MATRICES = (0, 1, 2, 6, 10, 12)
@@ -38,11 +38,14 @@ MATRICES = (0, 1, 2, 6, 10, 12)
 FAMILY = ("Bert", "Roberta", "XLMRoberta", "Electra")
 """The prefixes of the names of transformers' classes that implement this layer."""
 TORCH_MODULES = ("torch.nn.modules.linear", "torch.nn.modules.normalization", "torch.nn.modules.dropout")
-"""The Python modules whose classes may occur inside such a layer."""
+"""The Python modules of torch whose classes may occur inside a layer of this structure."""
 
 
 def is_bert_layer(layer: nn.Module) -> bool:
-    """Return whether a module has exactly this structure, with nothing added, wrapped, hooked or replaced in it."""
+    """Return whether a module is an unmodified encoder layer of the BERT family.
+
+    Modules with added, wrapped or replaced parts, with hooks, or with an approximate GELU do not count.
+    """
     family = type(layer).__name__.removesuffix("Layer")
     if family not in FAMILY or not type(layer).__module__.startswith("transformers."):
         return False
@@ -81,14 +84,14 @@ def _is_exact_gelu(activation: Any) -> bool:
 
 
 class LayerWeights:
-    """The parameters of a layer in the form that the matrix products need.
+    """The parameters of a layer, arranged for the matrix products.
 
     The weights of query, key and value become views of one matrix; each keeps its values, name and gradient. If `dtype`
-    is not fp32, all weights are also held as copies in `dtype`.
+    is not fp32, the weights and biases of matrix products are also kept as copies in `dtype`.
     """
 
     def __init__(self, layer: nn.Module, dtype: torch.dtype) -> None:
-        """Merge the layer's query, key and value weights in place and make the copies in `dtype`."""
+        """Merge the layer's query, key and value weights in place, and copy weights to `dtype` if it is not fp32."""
         any_layer: Any = layer
         attention, output = any_layer.attention.self, any_layer.attention.output
         up, down = any_layer.intermediate.dense, any_layer.output.dense
@@ -116,13 +119,13 @@ class LayerWeights:
         self._trains = any(parameter.requires_grad for parameter in self.parameters)
 
     def follow(self) -> None:
-        """Update the copies after parameters were replaced or other parameters became trainable."""
+        """Update the copies in `dtype` after parameters changed or other parameters became trainable."""
         self._trains = True
         self.refresh()
         self._trains = any(parameter.requires_grad for parameter in self.parameters)
 
     def refresh(self) -> None:
-        """Copy the current values of the parameters into the copies in `dtype`, if any parameter trains."""
+        """Update the copies in `dtype` to the current parameters if any parameter trains; else they are up to date."""
         if self._trains and self.dtype != torch.float32:
             torch._foreach_copy_(self._computed, self._masters)
 
@@ -137,7 +140,7 @@ class LayerWeights:
 
     @property
     def dropout(self) -> tuple[float, float, float]:
-        """The dropout probabilities of attention weights, attention output and feed-forward output; 0 in eval mode."""
+        """The dropout probabilities for attention weights, attention output and feed-forward output; 0 in eval mode."""
         return tuple(float(module.p) if self.layer.training else 0.0 for module in self._dropouts)  # type: ignore[return-value]
 
 
@@ -181,8 +184,8 @@ def encoder_layer(states: Tensor, weights: LayerWeights, shape: BatchShape, mask
 def first_token_layer(states: Tensor, weights: LayerWeights, shape: BatchShape, masks: DropoutMasks) -> Tensor:
     """Compute the output of a layer for the first token of each example only.
 
-    If the head reads only the first token, the other tokens need no query and no computation after attention. They do
-    not even need keys and values of their own, because products with a single query can be reordered in each head:
+    If the head reads only the first token, the other tokens need no query and no computation after attention. Even
+    their keys and values need not be computed, because products with a single query can be reordered in each head:
 
         q . (Wk x + bk) = (q Wk) . x + q . bk        sum of p (Wv x + bv) = Wv (sum of p x) + bv (sum of p)
 
@@ -233,7 +236,7 @@ def first_token_layer(states: Tensor, weights: LayerWeights, shape: BatchShape, 
 
 
 def _split_heads(mixed: Tensor, shape: BatchShape, heads: int) -> Tensor:
-    """Rearrange query, key and value side by side, `[n, 3 d]`, to `[3, b h, s, e]`."""
+    """Rearrange concatenated query, key and value, `[n, 3 d]`, to `[3, b h, s, e]`."""
     b, s = shape.examples, shape.tokens
     parts = mixed.view(b, s, 3, heads, -1).permute(2, 0, 3, 1, 4)
     return parts.reshape(3, b * heads, s, -1)
@@ -246,7 +249,7 @@ def _merge_heads(parts: Tensor, shape: BatchShape, heads: int) -> Tensor:
 
 
 def _probabilities(query: Tensor, key: Tensor, scale: float, bias: Tensor | None) -> Tensor:
-    """Compute the attention weights, fp32 `[b h, s, s]`.
+    """Compute the attention weights (softmax of the scores), fp32 `[b h, s, s]`.
 
     Args:
         query: The queries, `[b h, s, e]`.
@@ -262,7 +265,7 @@ def _probabilities(query: Tensor, key: Tensor, scale: float, bias: Tensor | None
 
 
 def _inference(states: Tensor, weights: LayerWeights, shape: BatchShape) -> Tensor:
-    """Compute the output of a layer without gradients and dropout: fp32 `[n, d]` to fp32 `[n, d]`."""
+    """Compute the output of a layer, fp32 `[n, d]`, from its input, fp32 `[n, d]`, without gradients and dropout."""
     wqkv, bqkv, wo, bo, wi, bi, wd, bd = weights.products
     norm1, norm2 = weights.norms
     d, h, dtype = states.shape[1], weights.heads, weights.dtype
@@ -283,13 +286,13 @@ def _inference(states: Tensor, weights: LayerWeights, shape: BatchShape) -> Tens
 
 
 class _EncoderLayer(torch.autograd.Function):
-    """The layer as a single node of autograd's graph."""
+    """The autograd function of a whole encoder layer, which is a single node of autograd's graph."""
 
     @staticmethod
     def forward(
         ctx: Any, states: Tensor, weights: LayerWeights, shape: BatchShape, masks: DropoutMasks, *_: Tensor
     ) -> Tensor:
-        """Compute the output of the layer, fp32 `[n, d]`, and keep what the backward pass reads.
+        """Compute the output of the layer, fp32 `[n, d]`, and save the tensors that the backward pass needs.
 
         Args:
             ctx: Autograd's context.
@@ -297,7 +300,7 @@ class _EncoderLayer(torch.autograd.Function):
             weights: The layer's parameters.
             shape: The shape and padding of the batch.
             masks: The source of dropout masks.
-            *_: The layer's parameters once more, so that autograd tracks them.
+            *_: The layer's parameters again, passed as arguments so that autograd tracks them.
         """
         wqkv, bqkv, wo, bo, wi, bi, wd, bd = weights.products
         norm1, norm2 = weights.norms
@@ -320,7 +323,7 @@ class _EncoderLayer(torch.autograd.Function):
         sum2 = _add_dropped(middle, torch.addmm(bd, after, wd.t()), mask_fed)
         result, mean2, scale2 = torch.native_layer_norm(sum2, size, norm2.weight, norm2.bias, norm2.eps)
 
-        # The inputs of products are read only for the gradients of weight matrices: they are kept only if those train.
+        # The inputs of products are read only for the gradients of weight matrices: kept only if these matrices train.
         needs = ctx.needs_input_grad[4:]
         trains = any(needs[place] for place in MATRICES)
         ctx.weights, ctx.shape = weights, shape
@@ -340,7 +343,7 @@ class _EncoderLayer(torch.autograd.Function):
             grad: The gradient of the output, fp32 `[n, d]`.
 
         Returns:
-            The gradients in the order of `forward`'s arguments; None if no gradient is needed.
+            The gradients in the order of `forward`'s arguments; None for an argument that needs no gradient.
         """
         query, key, value, probs, used, mask_probs, mask_attended, mask_fed, *rest = ctx.saved_tensors
         sum1, mean1, scale1, before, sum2, mean2, scale2, inputs, attended, narrow, after = rest
@@ -391,13 +394,13 @@ class _EncoderLayer(torch.autograd.Function):
 
 
 def _add_dropped(kept: Tensor, added: Tensor, mask: Tensor | None) -> Tensor:
-    """Return `kept + added * mask` in fp32, where `mask` holds dropout factors; all are `[n, d]`."""
+    """Return `kept + added * mask` in fp32, all `[n, d]`; `mask` holds dropout factors, and None means no dropout."""
     added = added.float()
     return added.add_(kept) if mask is None else torch.addcmul(kept, added, mask, out=added)
 
 
 def _add_product(kept: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """Return `kept + left @ right` in fp32; if the factors are fp32, the result overwrites `kept`."""
+    """Return `kept + left @ right` in fp32; if `left` and `right` are fp32, the result overwrites `kept`."""
     if left.dtype == torch.float32:
         return torch.addmm(kept, left, right, out=kept)
     return (left @ right).float().add_(kept)
@@ -406,7 +409,19 @@ def _add_product(kept: Tensor, left: Tensor, right: Tensor) -> Tensor:
 def _norm_backward(
     grad: Tensor, inputs: Tensor, mean: Tensor, scale: Tensor, norm: nn.LayerNorm, needs: tuple[bool, bool]
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Compute the gradients of a layer norm's input, `[n, d]`, and of its weight and bias where needed, `[d]`."""
+    """Compute the gradients of a layer norm.
+
+    Args:
+        grad: The gradient of the output, `[n, d]`.
+        inputs: The input, `[n, d]`.
+        mean: The mean of each row, from the forward pass.
+        scale: The reciprocal standard deviation of each row, from the forward pass.
+        norm: The layer norm.
+        needs: Whether the gradients of its weight and of its bias are needed.
+
+    Returns:
+        The gradients of the input, `[n, d]`, and of weight and bias, `[d]`, or None if not needed.
+    """
     grads: tuple[Tensor, Tensor | None, Tensor | None] = torch.ops.aten.native_layer_norm_backward(
         grad.contiguous(), inputs, norm.normalized_shape, mean, scale, norm.weight, norm.bias, [True, *needs]
     )

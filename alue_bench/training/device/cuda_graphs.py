@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 Work = Callable[[], None]
 Backward = Callable[[Batch, "Tensor | None"], "Tensor"]
-"""A function that takes a batch and the outputs of its frozen prefix (`[batch, tokens, hidden]` or None), returns the
-mean loss as a scalar tensor, and adds to the parameters' gradients."""
+"""A function that runs forward and backward pass: it adds to the parameters' gradients and returns the mean loss as a
+scalar tensor. Its arguments are a batch and the stored output of the frozen lower layers for it (`[batch, tokens,
+hidden]`, or None to start from the token ids)."""
 Shape = tuple[int, int, bool]
 """The shape of a batch: number of examples, tokens per example, and whether any token is padding."""
 
@@ -37,7 +38,7 @@ class GraphRecorder(Protocol):
     """A recorder of work on tensors whose memory addresses do not change."""
 
     def run(self, work: Work) -> None:
-        """Execute `work` under the conditions in which it will be captured."""
+        """Execute `work` without capturing it, under the same conditions (such as the CUDA stream) as in a capture."""
         ...
 
     def record(self, work: Work) -> Work:
@@ -47,22 +48,23 @@ class GraphRecorder(Protocol):
 
 @dataclass(frozen=True)
 class Recording:
-    """A captured training step for one batch shape."""
+    """The captured forward and backward pass for one batch shape."""
 
     batch: Batch
     """The tensors that the graph reads; the next batch is copied into them."""
     states: Tensor | None
-    """The tensor that the graph reads as the output of the frozen prefix, `[batch, tokens, hidden]`."""
+    """The tensor from which the graph reads the stored output of the frozen lower layers, `[batch, tokens, hidden]`;
+    None if the graph starts from the token ids."""
     replay: Work
     loss: list[Tensor]
     """A list of one scalar tensor, the loss, which the captured step writes."""
 
 
 class RecordedBackward:
-    """A `Backward` that captures another `Backward` as CUDA graphs, one for each batch shape.
+    """A `Backward` function that captures another `Backward` function as CUDA graphs, one for each batch shape.
 
-    The wrapped `Backward` may read a batch's tensors, but no other property of the batch than its `Shape`. An object
-    serves a fixed set of trainable parameters; if another set trains, build a new object.
+    The captured function may depend only on the tensors of a batch and on its `Shape`. If the set of trainable
+    parameters changes, a new object must be built.
     """
 
     def __init__(self, backward: Backward, parameters: Sequence[nn.Parameter], recorder: GraphRecorder) -> None:
@@ -92,7 +94,8 @@ class RecordedBackward:
 
         Args:
             batch: The examples, on the GPU.
-            states: The outputs of the frozen prefix, `[batch, tokens, hidden]`, or None.
+            states: The stored output of the frozen lower layers, `[batch, tokens, hidden]`; None to start from the
+                token ids.
 
         Returns:
             The mean loss, a scalar tensor.
@@ -161,8 +164,8 @@ class CudaRecorder:
         """Set up the memory pool and the stream for captures.
 
         Args:
-            generators: Returns the random generators that the work currently draws from, in addition to the device's
-                default generator.
+            generators: A function that returns the random generators from which the captured work draws, in addition to
+                the default generator of the device.
         """
         import torch
 

@@ -10,19 +10,19 @@ PHRASES = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUBLAS_STATUS_NOT_INITIALIZED",
 )
-"""Texts that mean exhausted memory, in this order: from the CPU allocator, from pinned memory and lazily loaded
-kernels, and (the last two) from cuBLAS, which fails to initialise when it gets no memory."""
+"""Texts in error messages that mean exhausted memory. The first comes from the CPU allocator, the second from pinned
+memory or lazily loaded kernels, the last two from cuBLAS, which fails to initialise if it gets no memory."""
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Return whether an error means that memory is exhausted, so that a smaller batch would have worked."""
+    """Return whether an error means that memory is exhausted, so that a smaller batch may work."""
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or any(phrase in str(error) for phrase in PHRASES)
 
 
 def release(device: str) -> None:
-    """Collect garbage and release cached memory.
+    """Collect garbage and return cached memory to the system.
 
     Call this outside the `except` block of an error: the error's traceback keeps tensors alive.
 
@@ -36,7 +36,7 @@ def release(device: str) -> None:
 
 
 def give_back(device: str) -> None:
-    """Release cached host memory and, if `device` is "cuda", cached GPU memory to the system."""
+    """Return cached host memory and, if `device` is "cuda", cached GPU memory to the system."""
     give_back_freed()
     if device == "cuda":
         import torch

@@ -1,4 +1,4 @@
-"""Settings of glibc's allocator: freed memory is kept from step to step and given back between runs.
+"""Settings of glibc's memory allocator: freed memory is kept between training steps and returned between runs.
 
 By default glibc returns memory to the system as soon as a training step has freed it and requests it again in the next
 step, page by page and filled with zeros. This causes thousands of page faults per step;
@@ -15,9 +15,9 @@ from functools import cache
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """The parameters M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of `mallopt` (malloc.h)."""
 NEVER, LARGEST = 2**31 - 1, 32 << 20
-"""The values for these parameters, in bytes: free memory at the end of the heap above which glibc returns it to the
-system; and the block size from which a block gets its own mapping, which is returned when freed (here the largest value
-that `mallopt` accepts)."""
+"""The values of these two parameters, in bytes. glibc returns free memory at the end of the heap to the system if it
+exceeds the first value. Blocks larger than the second value (the largest that `mallopt` accepts) get separate mappings,
+which are returned to the system when they are freed."""
 
 
 def keep_freed() -> None:

@@ -1,4 +1,4 @@
-"""The device and the number format of a run: chosen once, before planning, and recorded with the run."""
+"""The device (CPU or GPU) and the number format of a run."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def resolve_precision(wanted: str, device: str) -> Precision:
     """Return the number format to use.
 
     Args:
-        wanted: "auto", "fp32", "bf16" or "fp16"; "auto" takes bf16 where the hardware is fast at it, fp32 otherwise.
+        wanted: "auto", "fp32", "bf16" or "fp16"; "auto" takes bf16 if the hardware computes it faster than fp32, else
+            fp32.
         device: "cpu" or "cuda".
 
     Raises:
@@ -62,10 +63,10 @@ def resolve_precision(wanted: str, device: str) -> Precision:
 
 
 def resolve_graphs(wanted: bool, device: str) -> bool:
-    """Return whether to use CUDA graphs.
+    """Return `wanted`, after a check that the device supports CUDA graphs if they are wanted.
 
     Raises:
-        UsageError: They are wanted and the device is not a GPU.
+        UsageError: CUDA graphs are wanted, but the device is not a GPU.
     """
     if wanted and device != "cuda":
         raise UsageError("--cuda-graphs needs a CUDA device; leave it out on the CPU")
@@ -101,7 +102,7 @@ class Device:
 
     @property
     def tokens_at_once(self) -> int:
-        """The number of padded tokens in an inference batch: enough to keep the device busy, and fits its memory.
+        """The number of tokens, with padding, in an inference batch: it keeps the device busy and fits into its memory.
 
         On a CPU in fp32, a layer's output for about a thousand tokens fits the processor's caches: inference takes 0.6
         times as long as with eight thousand tokens (docs/notes/performance-diary.md). Low-precision formats on a CPU
@@ -111,20 +112,20 @@ class Device:
 
     @property
     def make(self) -> str:
-        """The hardware property that can change the last bits of a result: GPU name or CPU instruction set."""
+        """The GPU's name or the CPU's instruction set, on which the last bits of a result can depend."""
         import torch
 
         return torch.cuda.get_device_name() if self.name == "cuda" else torch.backends.cpu.get_cpu_capability()
 
     def forget_peak(self) -> None:
-        """Reset the device's peak memory statistics."""
+        """Reset the GPU's statistics of peak memory; do nothing on a CPU."""
         if self.name == "cuda":
             import torch
 
             torch.cuda.reset_peak_memory_stats()
 
     def synchronise(self) -> None:
-        """Wait until the device has finished its queued work, so that a clock read next measures it."""
+        """Wait until the GPU has finished its queued work, so that elapsed time includes it; do nothing on a CPU."""
         if self.name == "cuda":
             import torch
 
@@ -132,7 +133,7 @@ class Device:
 
 
 def autocast(device: Device) -> AbstractContextManager[Any]:
-    """Return a context manager for mixed-precision forward passes; it does nothing in fp32."""
+    """Return a context manager for mixed-precision forward passes, which does nothing in fp32."""
     import torch
 
     return nullcontext() if device.precision == "fp32" else torch.autocast(device.name, device.compute)

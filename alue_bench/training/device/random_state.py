@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def torch_random_state(device: str) -> dict[str, Tensor]:
-    """Return the state of torch's global generators: "cpu", and "cuda" if `device` is "cuda"."""
+    """Return the states of torch's global generators, by "cpu" and, if `device` is "cuda", also by "cuda"."""
     import torch
 
     states = {"cpu": torch.get_rng_state()}

@@ -1,16 +1,17 @@
-"""The output of a model's frozen prefix for the examples of a split, computed once and cached.
+"""The output of a model's frozen prefix (its lowest layers) for the examples of a split, computed once and cached.
 
 The frozen prefix is the embeddings and the contiguous frozen layers above them. Its output for an example is the same
-in every epoch, run and invocation, because nothing in it trains and dropout is off in it. So it is computed once, kept
-without padding in a `PrefixStore`, and handed to the first layer that trains.
+in every epoch and run, because nothing in it trains and its dropout is off. So it is computed once, stored without
+padding in a `PrefixStore`, and passed to the first layer that trains. The depth of a prefix is its number of layers.
 
 The key of an entry is a digest of everything that determines its content: the values of the weights, the configuration,
-the token ids, the number format, the forward implementation, the device, the versions of alue-bench and torch. A deeper
-prefix is computed from the deepest shallower one in the store. If a plan says which depths its runs need, one pass over
-the texts stores all of them on the way to the deepest. In both cases an entry has the same content, and its recorded
-cost is that of computing it alone.
+the token ids, the number format, the forward implementation, the device, the versions of alue-bench and torch.
 
-Shapes: `examples` and `total_tokens` are those of a split; `batch` and `tokens` are those of a batch, with padding.
+The output of a prefix is computed from the stored output of the deepest shallower prefix, if there is one. If the runs
+of a plan need several depths, one pass over the texts stores the outputs at all these depths. In both cases an entry
+has the same content, and its recorded cost is the time of computing it alone.
+
+Shapes: `examples` and `total_tokens` are the sizes of a split; `batch` and `tokens` are those of a padded batch.
 """
 
 from __future__ import annotations
@@ -37,55 +38,55 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 3
-"""The format number in the keys; increase it when the content stored under a key changes."""
+"""The version of the content of entries. It is part of each key; increase it when that content changes."""
 SPLIT_TOLERANCE = 1e-3
-"""The largest accepted difference of the logits, relative to the largest logit, if the model starts from stored states
-instead of token ids."""
+"""The largest accepted difference between logits computed from stored states and from token ids, relative to the
+largest logit."""
 NOT_THE_ENCODERS = ("num_labels", "id2label", "label2id", "problem_type", "classifier_dropout", "_name_or_path")
 """The fields of a configuration that differ between tasks and do not affect the encoder."""
 
 
 ALL_FOLDS = "all folds"
-"""The name, in descriptions, of the rows that are divided into the folds of a cross-validation."""
+"""The name of the split, in descriptions of entries, for the data that a cross-validation divides into folds."""
 
 
 @dataclass(frozen=True)
 class PrefixStates:
-    """The input of layer `depth` for each example of a split.
+    """The stored input of layer `depth`, which is the output of the frozen layers below, for each example of a split.
 
     If `depth` is the number of layers and the head reads only the first token, only first tokens are stored.
     """
 
     depth: int
     entry: StoredStates
-    """The entry of the store; holding it prevents its eviction."""
+    """The entry of the store; this process does not evict it while this object exists."""
     states: Tensor
-    """The states, `[total_tokens, hidden]` or, for first tokens, `[examples, hidden]`; on the GPU if it has room for
-    them."""
+    """The states, `[total_tokens, hidden]` or, for first tokens, `[examples, hidden]`; on the GPU if there is
+    room."""
     starts: Tensor
     """The row of `states` at which each example begins: int64 `[examples]`, on the CPU."""
     lengths: Tensor
-    """The number of rows of each example: int64 `[examples]`, on the CPU."""
+    """The number of rows of `states` for each example: int64 `[examples]`, on the CPU."""
     reused: bool
-    """True if the states were in the store already and were not computed for this run."""
+    """True if the states were already in the store, so that this run did not compute them."""
     first_only: bool
     """True if only the first token of each example is stored."""
     placed_s: float = 0.0
     """The seconds that copying the states to the GPU took."""
     share: float = 1.0
-    """The split's share of the tokens of the entry, which is below 1 if splits of several folds share it."""
+    """The fraction of the entry's tokens in this split; below 1 if splits of several folds share the entry."""
 
     @property
     def seconds(self) -> float:
-        """The seconds that the split's states cost: computed, stored, and brought to the device."""
+        """The seconds spent on this split's states: computing them, storing them and copying them to the device."""
         return (self.entry.build_s + self.placed_s) * self.share
 
     def of(self, batch: Batch) -> Tensor:
         """Return the states of a batch, on the batch's device.
 
         Returns:
-            The states, `[batch, tokens, hidden]`, or `[batch, 1, hidden]` where only first tokens are stored. At padded
-            positions they are those of an arbitrary token: finite, and masked by the layers that read them.
+            The states, `[batch, tokens, hidden]`, or `[batch, 1, hidden]` if only first tokens are stored. Padded
+            positions hold the finite states of an arbitrary token, which the layers above mask.
         """
         import torch
 
@@ -103,35 +104,35 @@ class PrefixStates:
 
 @dataclass(frozen=True)
 class Examples:
-    """A split, with the output of its frozen prefix if that is available."""
+    """A split, with the stored output of the model's frozen prefix for it if that is available."""
 
     split: TokenizedSplit
     prefix: PrefixStates | None = None
 
     @property
     def depth(self) -> int:
-        """The number of layers that need not be computed; 0 without a prefix."""
+        """The number of lowest layers that need not be computed, because their output is stored; 0 if none is."""
         return self.prefix.depth if self.prefix else 0
 
     def states(self, batch: Batch) -> Tensor | None:
-        """Return the output of the prefix for a batch, `[batch, tokens, hidden]`, or None without a prefix."""
+        """Return the stored output of the prefix for a batch, `[batch, tokens, hidden]`; None if nothing is stored."""
         return None if self.prefix is None else self.prefix.of(batch)
 
     def logits(self, forward: Forward, batch: Batch) -> Tensor:
-        """Compute the logits of a batch, `[batch, outputs]`, starting from the prefix's output if there is one."""
+        """Compute the logits of a batch, `[batch, outputs]`, from the stored prefix output if there is one."""
         return forward.logits(batch, self.depth, self.states(batch))
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """The states of a split that are to be stored."""
+    """A split whose states are to be stored, with the keys and description of the new entries."""
 
     split: TokenizedSplit
     padding: Padding
     keys: Sequence[str]
-    """The key for each depth, from 0."""
+    """The store's key for each depth, from 0."""
     description: Mapping[str, str]
-    """The description of the entries, for people."""
+    """The human-readable description of the entries."""
 
 
 @dataclass
@@ -140,12 +141,12 @@ class PlannedDepths:
 
     depths: set[int] = field(default_factory=set)
     tried: set[str] = field(default_factory=set)
-    """The keys of the deepest entries of splits for which storing all depths in one pass was tried. It is not tried
-    again, even if entries were evicted since: each run then computes its own depth."""
+    """The keys, at the deepest planned depth, of splits for which `FrozenPrefix.prepare` was already tried. It is not
+    tried again, even if entries have been evicted since: each run then computes only its own depth."""
 
 
 class FrozenPrefix:
-    """The embeddings and the lowest `depth` layers of a model in training, all frozen, with access to their output."""
+    """The frozen embeddings and lowest `depth` layers of a model in training, with access to their stored output."""
 
     def __init__(
         self, stack: EncoderStack, forward: Forward, depth: int | None, *, store: PrefixStore, device: Device
@@ -154,9 +155,9 @@ class FrozenPrefix:
 
         Args:
             stack: The model.
-            forward: The forward pass that computes the states.
-            depth: The number of frozen layers in the prefix; None if there is no prefix.
-            store: The store for the states. If its limit is 0, nothing is kept.
+            forward: The implementation of the forward pass.
+            depth: The number of frozen layers in the prefix; None if not even the embeddings are frozen.
+            store: The store for the states. If its limit is 0, nothing is stored.
             device: The device and the number format.
         """
         self._stack = stack
@@ -174,14 +175,15 @@ class FrozenPrefix:
         """Return a split with the output of the prefix, taken from the store or computed and stored.
 
         Args:
-            split: The tokenized examples. If they are a part of the rows of all folds, the states of all these rows are
-                stored together, and computed once for all folds.
-            padding: The padding of batches.
-            description: What the entry is, for people.
+            split: The tokenized examples. If they belong to a cross-validation, the states of the examples of all folds
+                are computed once and stored in one entry.
+            padding: The padding token id and the padded side.
+            description: The human-readable description of the entry.
 
         Returns:
-            The split with its states. Without states, so that the prefix is computed at every step, if there is no
-            prefix, no room in the store, or if the model cannot start from such states; the store reports the reason.
+            The split with its states. The split has no states, so that the prefix is computed at every step, if there
+            is no prefix, if the store has no room, or if the model cannot start from stored states. The store reports
+            the reason in the last two cases.
         """
         if split.whole is not None and split.places is not None:
             if self._whole is None or self._whole.split is not split.whole:
@@ -213,16 +215,16 @@ class FrozenPrefix:
         descriptions: Mapping[str, Mapping[str, str]],
         planned: PlannedDepths,
     ) -> None:
-        """Store the outputs of the prefixes of all planned depths, if this object's own depth is not stored yet.
+        """Store the outputs at all planned depths, for each split without a stored output at this prefix's depth.
 
-        Call this before any layer trains. Each split is passed through the model once, up to the deepest layer needed.
-        If the store has no room for all of it, nothing is done and each run computes what it needs.
+        Call this before any layer trains. Each split passes through the model once, up to the deepest planned depth. If
+        the store has no room for all these outputs, nothing is stored, and each run computes what it needs.
 
         Args:
             splits: The tokenized splits, by name.
-            padding: The padding of batches.
-            descriptions: A description of each split's entries, for people, by the split's name.
-            planned: The depths that the plan's runs need. Its `tried` is updated.
+            padding: The padding token id and the padded side.
+            descriptions: The human-readable description of each split's entries, by the name of the split.
+            planned: The depths that the runs of the plan need. Its `tried` is updated.
         """
         depths = sorted(depth for depth in planned.depths if 0 < depth <= len(self._stack.layers))
         if not self._depth or not set(depths) - {self._depth} or not splits:
@@ -247,13 +249,18 @@ class FrozenPrefix:
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-        release(self._device.name)  # each run tries its own depth and reports what does not fit
+        release(self._device.name)  # each run will try its own depth and report what does not fit
 
     def _pass(self, wanted: _Wanted, depths: Sequence[int], keys_s: float) -> None:
-        """Store the states at each of these depths (in ascending order) in one pass over a split.
+        """Store the states of a split at several depths in one forward pass.
 
-        The recorded cost of an entry is the time of the layers below it, of storing it as if it were the only entry,
-        and of computing the keys (`keys_s` seconds).
+        The recorded cost of an entry is the time that it would have taken alone: for computing the keys, for all layers
+        up to its depth, and for storing it.
+
+        Args:
+            wanted: The split, with keys and description.
+            depths: The depths, in ascending order.
+            keys_s: The seconds that computing the keys took.
         """
         import torch
 
@@ -290,12 +297,12 @@ class FrozenPrefix:
                 self._computed_here.add(keys[depth])
 
     def _bytes(self, split: TokenizedSplit, depth: int) -> int:
-        """Return the largest size in bytes that the entry of this depth may have."""
+        """Return an upper bound (fp32) of the size in bytes of a split's entry at this depth."""
         width = int(getattr(self._stack.model.config, "hidden_size", 0)) or self._stack.shape.hidden_size
         return int(self._places(split, depth)[1].sum()) * width * 4
 
     def _places(self, split: TokenizedSplit, depth: int) -> tuple[Tensor, Tensor]:
-        """Return the first row of each example's states and their number of rows: int64 `[examples]` each."""
+        """Return the first row and the number of rows of each example in the stored array: int64 `[examples]` each."""
         import torch
 
         if self._first_only(depth):
@@ -307,9 +314,17 @@ class FrozenPrefix:
         return depth == len(self._stack.layers) and self._forward.head_reads_first
 
     def _built(self, wanted: _Wanted, started: float) -> StoredStates | None:
-        """Compute and store the states of this depth, from the deepest shallower prefix in the store.
+        """Compute and store the states at this prefix's depth, starting from the deepest stored shallower prefix.
 
-        If that one takes the room that the new entry needs, it is released and the states are computed from the texts.
+        If the store then has no room for the new entry, the states are computed from the token ids instead, so that the
+        shallower entry may be evicted.
+
+        Args:
+            wanted: The split, with keys and description.
+            started: The reading of `time.perf_counter` from which the entry's cost is counted.
+
+        Returns:
+            The new entry; None if the store has no room or memory is exhausted.
         """
         try:
             below = self._deepest(wanted.split, wanted.keys[:-1])
@@ -329,11 +344,11 @@ class FrozenPrefix:
         return None
 
     def _filled(self, wanted: _Wanted, below: PrefixStates | None, started: float) -> StoredStates | None:
-        """Compute and store the states of this depth; return None if the store has no room.
+        """Compute and store the states at this prefix's depth; return None if the store has no room.
 
         Args:
-            wanted: What to store.
-            below: A shallower prefix to start from; None starts from the token ids.
+            wanted: The split, with keys and description.
+            below: The stored states of a shallower prefix to start from; None starts from the token ids.
             started: The reading of `time.perf_counter` from which the entry's cost is counted.
         """
         import torch
@@ -353,7 +368,11 @@ class FrozenPrefix:
                 return draft.commit(spent, {**wanted.description, "depth": str(self._depth)})
 
     def _computed(self, wanted: _Wanted, below: PrefixStates | None) -> Iterator[tuple[Batch, Tensor]]:
-        """Yield batches and their states on the CPU: `[batch, tokens, hidden]` or `[batch, 1, hidden]`."""
+        """Compute the states of a split: yield each batch with its states on the CPU.
+
+        The states are `[batch, tokens, hidden]`, or `[batch, 1, hidden]` if only first tokens are stored. They are
+        computed from `below`, the stored states of a shallower prefix, or from the token ids if it is None.
+        """
         order = evaluation_order(wanted.split.lengths, self._device.tokens_at_once)
         for batch in batches(wanted.split, order, wanted.padding, few_lengths=self._device.few_lengths):
             moved = batch.to(self._device.name)
@@ -361,12 +380,11 @@ class FrozenPrefix:
             yield batch, self._forward.prefix(moved, self._depth, given, start).cpu()
 
     def _deepest(self, split: TokenizedSplit, keys: Sequence[str]) -> PrefixStates | None:
-        """Return the stored outputs of the highest frozen layer for which the store has an entry; None without one.
+        """Return the stored states at the greatest depth for which the store has an entry; None if it has none.
 
         Args:
-            split: The split whose outputs are wanted.
-            keys: The store's key for each depth, where the depth is the number of layers computed; `keys[0]` is not
-                looked up.
+            split: The split whose states are looked up.
+            keys: The store's key for each depth, from 0. Depth 0 (embeddings alone) is never stored and not looked up.
         """
         import torch
 
@@ -378,9 +396,10 @@ class FrozenPrefix:
         return None
 
     def _can_start_from_states(self, split: TokenizedSplit, padding: Padding) -> bool:
-        """Return whether a few examples give the same logits from stored states as from their token ids.
+        """Return whether a few examples have the same logits if computed from stored states and from token ids.
 
-        They differ if the model passes information from its embeddings to its layers by another way than the states.
+        The logits differ if the embeddings pass information to the layers by another path than the hidden states. The
+        comparison is made once, and a difference is reported.
         """
         if self._splits is None:
             problem = self._split_problem(split, padding)
@@ -393,7 +412,7 @@ class FrozenPrefix:
         return self._splits
 
     def _split_problem(self, split: TokenizedSplit, padding: Padding) -> str | None:
-        """Compare logits from stored states with logits from token ids; return what is wrong, None if they agree."""
+        """Compare logits from stored states with logits from token ids; return the problem, or None if they agree."""
         import numpy as np
         import torch
 
@@ -421,7 +440,10 @@ class FrozenPrefix:
         return None if gap <= SPLIT_TOLERANCE * scale + 1e-6 else f"its outputs change by {gap:.2g} of {scale:.2g}"
 
     def _keys(self, split: TokenizedSplit, depth: int) -> list[str]:
-        """Return the key for each depth from 0 to `depth`: a digest of everything that determines the states."""
+        """Return the store's key of a split for each depth from 0 to `depth`.
+
+        A key is a digest of everything that determines the states: the texts, the weights and how they are computed.
+        """
         import xxhash
 
         texts = xxhash.xxh3_128()
@@ -433,7 +455,7 @@ class FrozenPrefix:
         return [xxhash.xxh3_128_hexdigest(f"{values} {texts.hexdigest()}".encode()) for values in weights]
 
     def _weight_digests(self, depth: int) -> list[str]:
-        """Return a digest for each depth from 0 to `depth` of everything that determines the states but the texts."""
+        """Return, for each depth from 0 to `depth`, a digest of everything except texts that determines the states."""
         import torch
         import xxhash
 
@@ -463,11 +485,11 @@ class FrozenPrefix:
 
 
 def _part(whole: PrefixStates, places: Tensor) -> PrefixStates:
-    """Return the states of some examples of an entry, without copying them.
+    """Return the states of some of the examples of an entry, without copying them.
 
     Args:
         whole: The states of all examples.
-        places: The places of the examples: int64 `[examples]`.
+        places: The indices of the selected examples: int64 `[examples]`.
     """
     lengths = whole.lengths[places]
     share = float(lengths.sum()) / float(whole.lengths.sum())
@@ -491,10 +513,10 @@ def _placed(states: Tensor, device: Device) -> Tensor:
 
 
 def _put(states: Tensor, batch: Batch, places: tuple[Tensor, Tensor], kept: Tensor) -> None:
-    """Copy a batch's states, `[batch, tokens, hidden]` or `[batch, 1, hidden]`, without padding into `kept`.
+    """Copy the states of a batch, without padding, into the array of the whole split.
 
     Args:
-        states: The states of the batch, on the CPU.
+        states: The states of the batch, `[batch, tokens, hidden]` or `[batch, 1, hidden]`, on the CPU.
         batch: The batch.
         places: The first row in `kept` and the number of rows of each example of the split: int64 `[examples]` each.
         kept: The array of the whole split, `[total_tokens, hidden]` or `[examples, hidden]`.
@@ -504,16 +526,16 @@ def _put(states: Tensor, batch: Batch, places: tuple[Tensor, Tensor], kept: Tens
 
 
 def _token_places(batch: Batch, starts: Tensor, lengths: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Return the row of each token of a batch in the stored array, and a mask of the tokens that are not padding.
+    """Return the row in the stored array for each token of a batch, and a mask of the tokens that are not padding.
 
     Args:
         batch: The batch.
         starts: The first row of each example of the split: int64 `[examples]`.
         lengths: The number of rows of each example of the split: int64 `[examples]`.
-        width: The tokens per example of the batch, with padding; 1 if only first tokens are stored.
+        width: The number of tokens per example of the batch, with padding; 1 if only first tokens are stored.
 
     Returns:
-        Rows, int64 `[batch, width]`, and mask, bool `[batch, width]`. Rows at padding are meaningless.
+        The rows, int64 `[batch, width]`, meaningless at padding; the mask, bool `[batch, width]`, True at tokens.
     """
     import torch
 
@@ -525,7 +547,7 @@ def _token_places(batch: Batch, starts: Tensor, lengths: Tensor, width: int) -> 
 
 
 def _add_values(digest: Any, modules: tuple[torch.nn.Module, ...]) -> None:
-    """Add names, shapes, formats and values of the modules' tensors to a digest."""
+    """Update a hash object with the names, shapes, dtypes and values of the tensors of these modules."""
     for module in modules:
         for name, tensor in module.state_dict().items():
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())

@@ -1,4 +1,7 @@
-"""The data of a training: its splits, with stored outputs of frozen layers where there are any."""
+"""The train and dev splits of a training, with the stored outputs of frozen lower layers if they are available.
+
+The frozen prefix of a model is its embeddings and the contiguous frozen layers above them.
+"""
 
 from __future__ import annotations
 
@@ -11,26 +14,27 @@ from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.training.prefix.frozen_prefix import Examples, FrozenPrefix
 
 BehindPrefix = Callable[[int | None], FrozenPrefix]
-"""A function that returns the frozen prefix of a given number of the model's lowest layers."""
+"""A function that returns the frozen prefix with a given number of layers; None stands for no prefix."""
 StatesOf = Callable[[FrozenPrefix, str, TokenizedSplit], Examples]
-"""A function that gives a split, named by its second argument, with the outputs of a frozen prefix."""
+"""A function that takes a frozen prefix, the name of a split and the split, and returns the split with the stored
+outputs of the prefix."""
 
 
 class TrainingData(Protocol):
     """The splits of a training, named "train" and "dev"."""
 
     def examples(self, name: str) -> Examples:
-        """Return a split, with the outputs of its frozen prefix if they are available."""
+        """Return the split of this name, with the stored outputs of the frozen prefix if they are available."""
         ...
 
     def follow(self, plan: FreezePlan) -> None:
-        """Adapt to a new plan of the strategy, which is in effect from now on."""
+        """Adapt the stored outputs to a new freeze plan, which has already been applied to the model."""
         ...
 
 
 @dataclass(frozen=True)
 class FixedData:
-    """Splits with a fixed frozen prefix, or none, that does not follow changes of the plan."""
+    """Train and dev splits whose stored outputs, if any, stay the same when the freeze plan changes."""
 
     train: Examples
     dev: Examples
@@ -40,14 +44,15 @@ class FixedData:
         return {"train": self.train, "dev": self.dev}[name]
 
     def follow(self, plan: FreezePlan) -> None:
-        """Do nothing."""
+        """Do nothing, because the stored outputs are fixed."""
 
 
 class GrowingPrefix:
     """The splits of a training whose strategy may freeze further layers as training proceeds.
 
-    The outputs in use are never evicted, because those of a deeper prefix are computed from them. If the store has no
-    room for the deeper outputs, the present ones stay in use, and the layers in between are computed at every step.
+    When the frozen prefix grows, its outputs are computed from the outputs of the shallower prefix, which are never
+    evicted while in use. If the store has no room for the outputs of the deeper prefix, the outputs of the shallower
+    prefix stay in use, and the additional frozen layers are computed at every step.
     """
 
     def __init__(
@@ -58,14 +63,14 @@ class GrowingPrefix:
         behind: BehindPrefix,
         states_of: StatesOf,
     ) -> None:
-        """Compute, or read from the store, the outputs of the prefix that is frozen from the beginning.
+        """Compute, or read from the store, the outputs of the initial frozen prefix.
 
         Args:
             prefix: The frozen prefix of `plan`.
-            plan: The plan with which the training begins.
-            splits: The token ids of each split, by its name.
-            behind: A function that returns the frozen prefix of another depth.
-            states_of: A function that returns a split with the outputs of a prefix.
+            plan: The initial freeze plan.
+            splits: The tokenized splits, by name.
+            behind: A function that returns the frozen prefix with a given number of layers.
+            states_of: A function that returns a split with the stored outputs of a prefix.
         """
         self._splits = splits
         self._behind = behind
@@ -74,11 +79,14 @@ class GrowingPrefix:
         self._current = {name: states_of(prefix, name, split) for name, split in splits.items()}
 
     def examples(self, name: str) -> Examples:
-        """Return the split of this name with the outputs of the deepest prefix that is available."""
+        """Return the split of this name with the stored outputs of the deepest prefix for which they are available."""
         return self._current[name]
 
     def follow(self, plan: FreezePlan) -> None:
-        """Compute the outputs of the plan's prefix if it is deeper than before; leave the model in eval mode."""
+        """Compute the outputs of the plan's frozen prefix if it has more layers than before.
+
+        This leaves the model in eval mode.
+        """
         if (plan.prefix_layers or 0) <= (self._depth or 0):
             return
         self._depth = plan.prefix_layers

@@ -1,11 +1,11 @@
-"""The on-disk store for the outputs of frozen prefixes: memory-mapped arrays within a size limit.
+"""The on-disk store for the outputs of frozen lower layers: memory-mapped arrays within a size limit.
 
-If the embeddings and the lowest layers are frozen, their output for an example never changes. The store keeps one array
-for each combination of weights, depth, texts and so on. The caller makes the key: a digest of everything that
-determines the array.
+If the embeddings and the lowest layers (the frozen prefix) are frozen, their output for an example never changes. The
+store keeps one array for each combination of weights, number of layers, texts and so on. The caller computes the key: a
+digest of everything that determines the array.
 
-An array has the shape `[tokens, hidden]`, where `tokens` counts the tokens of all examples of a split, one example
-after the other, without padding; or `[examples, hidden]` where only first tokens are stored.
+An array has the shape `[tokens, hidden]`: the tokens of all examples of a split, one example after the other, without
+padding. If only the first token of each example is stored, the shape is `[examples, hidden]`.
 
     KEY/states.bin    the raw array
     KEY/entry.json    shape, dtype, checksum and description of the array
@@ -44,7 +44,7 @@ FORMAT = 1
 STATES, HEADER = "states.bin", "entry.json"
 SCRATCH, LOCK = ".scratch-", "lock"
 PATIENCE = 60.0
-"""The seconds to wait for another process that is evicting entries."""
+"""The maximal number of seconds to wait while another process holds the store's lock."""
 
 Identity = tuple[int, int, int, int]
 """A file's device, inode, size in bytes and modification time in nanoseconds."""
@@ -52,24 +52,24 @@ Identity = tuple[int, int, int, int]
 
 @dataclass(frozen=True, eq=False)
 class StoredStates:
-    """A stored array whose checksum was verified. This process does not evict it while the object lives."""
+    """An array of the store, opened for reading. This process does not evict its entry while the object exists."""
 
     states: Tensor
     """The array, `[tokens, hidden]`, mapped copy-on-write: writes to it never reach the disk."""
     build_s: float
-    """The seconds that computing the array took, including the arrays that it was computed from."""
+    """The seconds that computing the array took, including the time for stored arrays that it was computed from."""
 
 
 @dataclass(frozen=True)
 class StoredPrefix:
-    """A listing of one entry of the store."""
+    """The properties of one entry of the store, for listings."""
 
     key: str
     bytes: int
-    """The size of the array."""
+    """The size of the array in bytes."""
     last_used: datetime
     created: datetime | None = None
-    """The time of creation; None if entry.json cannot be read. Such an entry is removed when it is opened."""
+    """The time of creation; None if entry.json cannot be read. An unreadable entry is removed when it is opened."""
     description: Mapping[str, str] = field(default_factory=dict)
     """The description that `Draft.commit` was given; empty if entry.json cannot be read."""
 
@@ -92,19 +92,19 @@ class _Damaged(Exception):
 
 
 class PrefixStore:
-    """A store for outputs of frozen prefixes: memory-mapped arrays on disk, addressed by content.
+    """A store for outputs of frozen lower layers: memory-mapped arrays on disk, with digests as keys.
 
-    Problems with storing or reading an array are never errors, since the array can be computed again: they are reported
-    to `on_problem` in one sentence. Several processes may use one folder.
+    Problems with storing or reading an array never raise an error, since the array can be computed again: each problem
+    is reported to `on_problem` in one sentence. Several processes may use the same folder.
     """
 
     def __init__(self, folder: Path, limit_bytes: int, on_problem: Callable[[str], None]) -> None:
-        """Open a store, which creates nothing on disk yet.
+        """Open a store, without creating anything on disk.
 
         Args:
             folder: The folder of the entries.
-            limit_bytes: The most bytes that all entries together may take; 0 turns the store off.
-            on_problem: Called with a sentence for each problem.
+            limit_bytes: The maximal total size of all entries in bytes; 0 turns the store off.
+            on_problem: A function that is called with a sentence for each problem.
         """
         self.folder = folder
         self.limit_bytes = limit_bytes
@@ -113,9 +113,9 @@ class PrefixStore:
         self._verified: dict[str, Identity] = {}
 
     def open(self, key: str) -> StoredStates | None:
-        """Return the entry, or None if there is none.
+        """Return the entry of a key, or None if there is no intact entry.
 
-        The checksum is compared when this store opens the entry for the first time and whenever the file has changed
+        The checksum is verified when this object opens the entry for the first time, and again if the file has changed
         since. A damaged entry is reported and removed.
         """
         folder = self.folder / key
@@ -139,9 +139,9 @@ class PrefixStore:
         return bool(self.limit_bytes) and os.path.isdir(self.folder / key)
 
     def room(self) -> int:
-        """Return how many bytes can be stored without evicting entries in use.
+        """Return the number of bytes that can be stored without evicting entries that this process uses.
 
-        This is the smaller of what the limit leaves and 80 % of the disk's free space.
+        It is the size limit minus the size of these entries, but at most 80 % of the free disk space.
         """
         if not self.limit_bytes:
             return 0
@@ -157,12 +157,13 @@ class PrefixStore:
 
         Args:
             key: The digest of everything that determines the array.
-            tokens: The number of rows.
+            tokens: The number of rows: tokens, or examples if only first tokens are stored.
             width: The hidden size.
             dtype: The number format of the array.
 
         Returns:
-            A draft to fill and commit; None if the array cannot be stored, in which case the reason is reported.
+            A draft to fill and commit; None if the array cannot be stored. The reason is reported unless the store is
+            off.
         """
         if not self.limit_bytes:
             return None
@@ -203,7 +204,7 @@ class PrefixStore:
         return freed
 
     def _verify(self, folder: Path, header: _Header) -> None:
-        """Raise `_Damaged` if the array's size or checksum differs from the header's."""
+        """Raise `_Damaged` if the size or checksum of the array differs from the values in entry.json."""
         path = folder / STATES
         identity = _identity(path)
         if self._verified.get(folder.name) == identity:
@@ -216,7 +217,7 @@ class PrefixStore:
         self._verified[folder.name] = identity
 
     def _entry(self, folder: Path, header: _Header) -> StoredStates:
-        """Map the array, mark the entry as in use, and update its time of last use."""
+        """Open the array as a memory map, mark the entry as in use, and update its time of last use."""
         entry = StoredStates(_mapped(folder / STATES, header.shape, _dtype(header.dtype), shared=False), header.build_s)
         self._in_use[entry] = folder.name
         with suppress(OSError):  # a read-only store
@@ -225,7 +226,7 @@ class PrefixStore:
         return entry
 
     def _make_room(self, size: int) -> None:
-        """Evict as many entries as are needed for `size` bytes; evict none if that would not be enough.
+        """Evict the least recently used entries to make room for `size` bytes; evict none if that would not suffice.
 
         Raises:
             OSError: Too much of the store is in use, or the disk is too full (ENOSPC).
@@ -266,8 +267,8 @@ class PrefixStore:
     def _sweep(self) -> int:
         """Remove the scratch folders of dead processes and return the bytes freed.
 
-        A live process holds the lock of its scratch folder. Process ids would not do: the folder may be shared by
-        containers or machines, whose process ids mean nothing here.
+        A live process holds the lock of its scratch folder. Process ids cannot be used, because the store's folder may
+        be shared by containers or machines, each with its own process ids.
         """
         freed = 0
         for scratch in list(self.folder.glob(f"{SCRATCH}*")):
@@ -281,11 +282,19 @@ class PrefixStore:
         return freed
 
     def _scratch(self) -> Path:
-        """Return a new scratch name in the same folder, so that moves from and to it are atomic renames."""
+        """Return a new path for a scratch folder inside the store's folder, so that moves are atomic renames."""
         return self.folder / f"{SCRATCH}{uuid4().hex}"
 
     def _place(self, key: str, staged: Path, header: _Header) -> StoredStates:
-        """Move a finished entry to its place and open it, or open the equal entry of a faster process."""
+        """Move a finished entry to its final folder and open it.
+
+        If another process has stored the same key in the meantime, its entry is opened instead.
+
+        Args:
+            key: The key of the entry.
+            staged: The folder with the finished files.
+            header: The content of entry.json.
+        """
         folder = self.folder / key
         try:
             os.replace(staged, folder)
@@ -299,9 +308,9 @@ class PrefixStore:
 
 
 class Draft:
-    """An entry being written, as made by `PrefixStore.create`.
+    """An entry of the store that is being written; `PrefixStore.create` returns it.
 
-    Fill `states`, then commit. Leaving the context without a commit removes the draft.
+    Fill `states`, then call `commit`. Leaving the `with` block without a commit removes the draft.
 
         with draft:
             draft.states[start:end] = ...
@@ -309,14 +318,14 @@ class Draft:
     """
 
     states: Tensor
-    """The array, `[tokens, hidden]`, mapped for writing. `commit` deletes this attribute; do not write to other
-    references to the tensor after that."""
+    """The array, `[tokens, hidden]`, memory-mapped for writing. `commit` deletes this attribute; do not write to the
+    tensor through other references after that."""
 
     def __init__(self, store: PrefixStore, key: str, shape: tuple[int, int], dtype: torch.dtype) -> None:
         """Create a scratch folder and reserve its space on the disk.
 
         Raises:
-            OSError: The disk has no room. This is never found out later, while the mapping is being filled.
+            OSError: The disk has no room. Because the space is reserved, filling the array cannot fail later.
         """
         self._store, self._key, self._shape, self._dtype = store, key, shape, dtype
         self._scratch = store._scratch()
@@ -341,16 +350,17 @@ class Draft:
         self._discard()
 
     def commit(self, build_s: float, description: Mapping[str, str]) -> StoredStates:
-        """Put the array into the store, completely or not at all, and open it.
+        """Move the array into the store in one atomic step, and open it for reading.
 
         Args:
-            build_s: The seconds that computing the array took; the time of the checksum is added.
-            description: What the array is, for people. `alue-bench cache status` shows `depth` and `split` in columns
-                of their own and everything else in the first column.
+            build_s: The seconds that computing the array took; the time for the checksum is added.
+            description: The human-readable description of the array. `alue-bench cache status` shows `depth` and
+                `split` in separate columns and everything else in the first column.
 
         Returns:
-            The stored array. If another process has stored the same key in the meantime, its entry is returned. If the
-            array cannot be stored after all, the problem is reported and the array is returned nevertheless.
+            The stored array; if another process has stored the same key in the meantime, the array of that process. If
+            the array cannot be stored after all, the problem is reported and the array is returned without being
+            stored.
         """
         del self.states  # Windows does not move files that are mapped for writing
         started = perf_counter()
@@ -389,8 +399,8 @@ def prefix_folder() -> Path:
 def _reserve(path: Path, size: int) -> None:
     """Create a file of `size` bytes whose blocks are allocated on the disk.
 
-    A sparse file would be quicker to make, but if the disk is full when its holes are filled through a mapping, the
-    process is killed (SIGBUS).
+    A sparse file would be quicker to create. But if the disk were full when a memory map fills its holes, the process
+    would be killed (SIGBUS).
 
     Raises:
         OSError: The disk has too little space.
@@ -409,7 +419,9 @@ def _reserve(path: Path, size: int) -> None:
 
 
 def _mapped(path: Path, shape: tuple[int, int], dtype: torch.dtype, *, shared: bool) -> Tensor:
-    """Map a file as a tensor of the given shape: `shared` for writing to the file, otherwise copy-on-write.
+    """Open a file as a memory-mapped tensor of the given shape.
+
+    If `shared` is True, writes to the tensor go to the file; otherwise the mapping is copy-on-write.
 
     Raises:
         OSError: The address space, or the memory that the system may commit, is too small.
@@ -486,7 +498,7 @@ def _no_room(reason: str) -> OSError:
 
 
 def _reason(error: Exception) -> str:
-    """Return the cause of an error without its number and path, for a sentence that already names the path."""
+    """Return the cause of an error without error number and path, for messages that already name the path."""
     if isinstance(error, FileNotFoundError) and error.filename:
         return f"{Path(error.filename).name} is missing"
     return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -1,4 +1,4 @@
-"""The files of a checkpoint's folder: those with the weights, those that model or tokenizer read, and their digest.
+"""The files in a checkpoint's folder: which of them hold weights, which are read at all, and a digest of their content.
 
 Subfolders (`onnx/`, `checkpoint-500/`, `1_Pooling/`) are ignored: neither transformers nor alue-bench reads them.
 """
@@ -18,11 +18,11 @@ from alue_bench.contract.errors import UnavailableError
 SAFE_WEIGHTS = "model.safetensors"
 PICKLED_WEIGHTS = "pytorch_model.bin"
 INDEX = ".index.json"
-"""The ending of the name of a sharded checkpoint's index."""
+"""The suffix that is added to the name of a weights file to name its index, if the weights are in shards."""
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER = (ADAPTER_CONFIG, "adapter_model.*", "pytorch_adapter.bin")
 DESCRIBED = (".json", ".txt", ".model")
-"""The endings of files that are part of every digest."""
+"""The suffixes of configuration and vocabulary files, which are always read (except an adapter's configuration)."""
 
 UNREAD = (
     *ADAPTER,
@@ -36,12 +36,12 @@ UNREAD = (
     ".*", "readme*", "license*", "licence*", "notice*", "*.md", "*.py", "*.ipynb", "*.png", "*.jpg", "*.jpeg", "*.svg",
     "*.pdf",
 )  # fmt: skip
-"""The patterns, in lower case, of files that may lie beside a checkpoint and are never read. Every other file counts as
-part of the tokenizer or the model, because not all names of such files are known."""
+"""The patterns, in lower case, of files in a checkpoint's folder that are never read, except the weights. Every other
+file counts as part of the tokenizer or the model, because not all names of such files are known."""
 NO_TOKENIZER = ("config.json", "generation_config.json", "*.index.json", "*.safetensors", "pytorch_model*")
 """The patterns of files that are read but do not belong to a tokenizer."""
 LFS_POINTER = b"version https://git-lfs"
-"""The first bytes of a file that Git LFS left in place of the real one."""
+"""The first bytes of a Git LFS pointer, a small text file in place of a file that has not been downloaded."""
 LARGEST_HEADER = 100_000_000
 """The largest accepted header of a safetensors file, in bytes; the safetensors library has the same limit."""
 
@@ -64,7 +64,7 @@ class StoredTensor:
 
 
 def check_fetched(folder: Path) -> None:
-    """Check that a folder holds files and not Git LFS pointers, which would be read as a vocabulary of three words.
+    """Check that no file in a folder is a Git LFS pointer, whose text could be read as a vocabulary of three words.
 
     Raises:
         UnavailableError: A file is a pointer. The message names it and the command that fetches the real file.
@@ -78,10 +78,10 @@ def check_fetched(folder: Path) -> None:
 
 
 def find_weights(folder: Path) -> Weights:
-    """Return the files of a checkpoint's weights: model.safetensors or the shards in its index, else pickles.
+    """Return the files of a checkpoint's weights: safetensors (one file or shards) if there are any, else pickles.
 
     Raises:
-        UnavailableError: There are no weights, or only an adapter, or a shard that the index names is missing.
+        UnavailableError: The folder has no weights, or only an adapter, or lacks a shard that the index names.
     """
     for name, pickled in ((SAFE_WEIGHTS, False), (PICKLED_WEIGHTS, True)):
         if (folder / name).is_file():
@@ -99,7 +99,11 @@ def find_weights(folder: Path) -> Weights:
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
-    """Return the files that an index names, all of which must exist in the same folder."""
+    """Return the weights files (shards) that an index file names.
+
+    Raises:
+        UnavailableError: The index is damaged, or a file that it names is not in the same folder.
+    """
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         if not names or any(Path(name).name != name for name in names):
@@ -125,12 +129,12 @@ def _is_other_weights(name: str) -> bool:
 
 
 def adapter_files(folder: Path) -> list[str]:
-    """Return the names of an adapter's files (peft), which may lie alone in a folder or beside a checkpoint's files."""
+    """Return the names of a folder's `peft` adapter files, which it may hold with or without a checkpoint's files."""
     return sorted(path.name for path in _files(folder) if _matches(path.name, ADAPTER))
 
 
 def adapter_alone(where: str, base: str | None) -> str:
-    """Return a message that a folder or repository holds only an adapter and not a checkpoint, and what to do.
+    """Return an error message: a folder or repository holds only an adapter, no checkpoint; it also says what to do.
 
     Args:
         where: The folder or repository.
@@ -145,7 +149,7 @@ def adapter_alone(where: str, base: str | None) -> str:
 
 
 def adapter_alone_in(folder: Path) -> str:
-    """Return the message of `adapter_alone` for a folder, with the base model in the adapter's configuration."""
+    """Return the message of `adapter_alone` for a folder, with the base model from the adapter's configuration."""
     try:
         base = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -154,7 +158,7 @@ def adapter_alone_in(folder: Path) -> str:
 
 
 def stored_tensors(weights: Weights) -> dict[str, StoredTensor]:
-    """Return the tensors in the files of weights, by name, without reading their values.
+    """Return the file and shape of each tensor of a checkpoint, by name, without reading the tensors' values.
 
     Raises:
         UnavailableError: A file is truncated or damaged.
@@ -204,7 +208,7 @@ def read_pickle(file: Path, *, device: str) -> dict[str, Any]:
         device: The torch device for the tensors; "meta" reads no values.
 
     Raises:
-        UnavailableError: The file holds other objects than tensors, or is damaged.
+        UnavailableError: The file cannot be read without running code from it, or is damaged.
     """
     import pickle
 
@@ -221,17 +225,17 @@ def read_pickle(file: Path, *, device: str) -> dict[str, Any]:
 
 
 def is_read(name: str) -> bool:
-    """Return whether the model or the tokenizer may read a file of this name, apart from the weights."""
+    """Return whether the model or the tokenizer may read a file of this name, weights files excluded."""
     return not _matches(name, ADAPTER if Path(name).suffix in DESCRIBED else UNREAD)
 
 
 def has_tokenizer_files(folder: Path) -> bool:
-    """Return whether any file of a folder may belong to a tokenizer; none does if only the model was saved there."""
+    """Return whether any file in a folder may belong to a tokenizer; False if only the model was saved there."""
     return any(is_read(path.name) and not _matches(path.name, NO_TOKENIZER) for path in _files(folder))
 
 
 def wanted_names(names: Iterable[str]) -> list[str]:
-    """Return those of a repository's file names that need to be downloaded."""
+    """Select the files of a repository that must be downloaded: the weights and all files that may be read."""
     here = [name for name in names if "/" not in name]
     if SAFE_WEIGHTS in here:
         weights = [SAFE_WEIGHTS]
@@ -245,7 +249,7 @@ def wanted_names(names: Iterable[str]) -> list[str]:
 
 
 def folder_digest(folder: Path, weights: Weights) -> str:
-    """Return a digest of the names and contents of the weights and all files that model or tokenizer may read."""
+    """Return a digest of the names and contents of the weights files and of all files that may be read."""
     read = sorted(path for path in _files(folder) if is_read(path.name) and path not in weights.files)
     described = [path for path in read if path.suffix in DESCRIBED]
     others = [path for path in read if path.suffix not in DESCRIBED]

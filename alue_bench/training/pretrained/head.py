@@ -1,7 +1,7 @@
-"""The classification head in a checkpoint that has been fine-tuned before: its weights, and whether it fits a task.
+"""The classification head of a checkpoint that was already fine-tuned: its weights, and a check that it fits a task.
 
-By default a run starts with a fresh head, initialised from the run's seed alone, as for a checkpoint that has only been
-pre-trained. With `--keep-head` it starts with the checkpoint's head.
+By default a run starts with a newly initialised head instead, which depends only on the run's seed. With `--keep-head`
+it starts with the checkpoint's head.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from alue_bench.training.pretrained.library import quiet_transformers
 
 
 def head_names(model: Any) -> frozenset[str]:
-    """Return the names of the weights that only fine-tuning produces, because no class for pre-training has them.
+    """Return the names of the weights that only fine-tuning trains: transformers' pre-training classes lack them.
 
-    For example, BERT's pooler is pre-trained and so is part of the encoder. DeBERTa's pooler and the dense layer in
-    RoBERTa's classifier are not, and so are part of the head. ModernBERT's head also predicts masked tokens during
-    pre-training, so that only its classifier counts.
+    For example, BERT's pooler is pre-trained, so it does not count as part of the head. DeBERTa's pooler and the dense
+    layer in RoBERTa's classifier are not pre-trained, so they do. In ModernBERT, the module `head` is pre-trained by
+    masked-token prediction, so only `classifier` counts.
 
     Args:
         model: A model with a classification head, possibly on the meta device. It is not changed.
@@ -33,7 +33,7 @@ def head_names(model: Any) -> frozenset[str]:
 
 
 _known: dict[str, frozenset[str]] = {}
-"""The names by class and configuration: building the classes for pre-training takes a third of a second."""
+"""A cache of `head_names` by class and configuration: building the pre-training classes takes a third of a second."""
 
 
 def _names_without_pretraining(model: Any) -> frozenset[str]:
@@ -50,7 +50,7 @@ def _names_without_pretraining(model: Any) -> frozenset[str]:
 
 
 def _pretraining_classes(config: Any) -> Iterator[type]:
-    """Yield transformers' classes for pre-trained models of this architecture."""
+    """Yield the transformers classes with which a model of this configuration may have been pre-trained."""
     import transformers
 
     mappings = (
@@ -64,7 +64,7 @@ def _pretraining_classes(config: Any) -> Iterator[type]:
 
 
 def _state_names(kind: type, config: Any) -> set[str]:
-    """Return the names of the weights of a model of this class."""
+    """Return the names in the `state_dict` of a model of class `kind` with this configuration."""
     import copy
 
     import torch
@@ -77,15 +77,15 @@ def check_head_fits(subject: str, config: Any, model: Any, labels: Labels, store
     """Check that a checkpoint has a fine-tuned head for the labels of a task.
 
     Args:
-        subject: The name of the model for the message.
+        subject: The name of the model, for the error message.
         config: The checkpoint's configuration.
         model: A model with a head for the task's labels, on the meta device.
         labels: The task's labels.
-        stored: The checkpoint's weights, by name.
+        stored: The file and shape of each of the checkpoint's tensors, by name.
 
     Raises:
-        UsageError: The checkpoint has no such head, or one that was trained for other labels. The message says what
-            differs.
+        UsageError: The checkpoint has no fine-tuned head, or its head was trained for other labels. The message says
+            what differs.
     """
     instead = "leave out --keep-head, and a fresh head is drawn"
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}

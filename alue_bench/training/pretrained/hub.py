@@ -1,4 +1,4 @@
-"""Checkpoints on the Hugging Face Hub and in its cache on this machine."""
+"""Finding checkpoints in the local cache of the Hugging Face Hub, and downloading them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
 
 HUB_TIMEOUT = 5.0
-"""The seconds to wait for an answer of the hub before it counts as unreachable."""
+"""The seconds to wait for an answer from the hub before it counts as unreachable."""
 
 
 def cached_snapshot(model: Model) -> Path | None:
-    """Return the folder of the newest complete snapshot of a model in the hub's cache; None if there is none."""
+    """Return the folder of a model's newest complete snapshot in the hub's local cache; None if there is none.
+
+    If the model names a revision, only snapshots of this revision count.
+    """
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
@@ -51,7 +54,7 @@ def _has_weights(folder: Path) -> bool:
 
 
 def download_snapshot(model: Model) -> Path:
-    """Download a model's files from the hub and return their folder in the cache.
+    """Download a model's files from the hub and return their folder in the local cache.
 
     Raises:
         UnavailableError: The model cannot be downloaded. An unreachable hub is reported within seconds.
@@ -85,7 +88,7 @@ def download_snapshot(model: Model) -> Path:
 
 
 def download_config(model: Model) -> Path:
-    """Download a model's config.json from the hub and return its folder in the cache.
+    """Download a model's config.json from the hub and return its folder in the local cache.
 
     Raises:
         UnavailableError: The file cannot be downloaded. An unreachable hub is reported within seconds.
@@ -102,13 +105,13 @@ def download_config(model: Model) -> Path:
 
 
 def removed_if_altered(folder: Path, siblings: Iterable[RepoSibling]) -> list[str]:
-    """Remove downloaded files from the cache whose digests differ from those that the hub states.
+    """Remove files of a downloaded snapshot from the cache if their digests differ from the hub's metadata.
 
-    The hub's own client compares only sizes.
+    The client library of the hub compares only sizes.
 
     Args:
-        folder: The snapshot's folder.
-        siblings: The hub's metadata of the repository's files.
+        folder: The folder of the snapshot.
+        siblings: The hub's metadata for each file of the repository.
 
     Returns:
         The names of the removed files.
@@ -126,7 +129,7 @@ def removed_if_altered(folder: Path, siblings: Iterable[RepoSibling]) -> list[st
 
 
 def _is_intact(path: Path, sibling: RepoSibling) -> bool:
-    """Return whether a file has the SHA-256 digest (LFS files) or Git blob id (others) that the hub states."""
+    """Return whether a file matches the hub's metadata: SHA-256 digest for LFS files, Git blob id for others."""
     with path.open("rb") as file:
         if sibling.lfs is not None:
             return bool(hashlib.file_digest(file, "sha256").hexdigest() == sibling.lfs.sha256)
@@ -138,7 +141,7 @@ def _is_intact(path: Path, sibling: RepoSibling) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """Return the cause of an error of the hub's client, with what to do where that is known."""
+    """Return the cause of an error that the hub's client raised, with a remedy if one is known."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if "RepositoryNotFoundError" in kinds:
         return "there is no such repository, or it is private"

@@ -13,7 +13,7 @@ from alue_bench.contract.formats import shown
 def quiet_transformers() -> Iterator[None]:
     """Silence transformers' warnings, log messages and progress bars inside the context.
 
-    They are about conditions that are intended here, such as a newly initialised head.
+    These messages concern conditions that are intended here, such as a newly initialised head.
     """
     import logging
 
@@ -34,7 +34,7 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first non-empty line of an error's message, else the name of the error's type."""
+    """Return the first non-empty line of an error's message, or the name of the error's type if there is none."""
     lines = (line.strip() for line in str(error).splitlines())
     text = next((line for line in lines if line), type(error).__name__)
     return shown(text, quote=False, most=300)

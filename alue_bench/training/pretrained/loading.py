@@ -1,6 +1,6 @@
 """Locating and loading a model's configuration, tokenizer and weights.
 
-No code from a checkpoint is ever run, and safetensors are preferred to pickles.
+No code from a checkpoint is ever run. If a checkpoint has safetensors and pickles, the safetensors are used.
 """
 
 from __future__ import annotations
@@ -34,28 +34,28 @@ from alue_bench.training.pretrained.library import first_line, quiet_transformer
 from alue_bench.training.pretrained.tokenizer import pads_with, read_tokenizer
 
 BINARY = Labels.binary("no", "yes")
-"""The labels for models of which only the shape matters."""
+"""The labels used where the labels do not matter, such as for counting an encoder's parameters."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint's files on this machine, and how they are loaded."""
+    """A checkpoint on this machine: the location of its files and options for loading them."""
 
     folder: Path
     digest: str
-    """The digest of the files' contents; for a checkpoint from the hub, the commit."""
+    """The digest of the files' contents; for a checkpoint from the hub, the commit hash."""
     pickled: bool
-    """True if the only weights are pickles, which are read without running code from them."""
+    """True if the weights exist only as pickles, which are read without running code from them."""
     keep_head: bool = False
     """True to start training from the checkpoint's fine-tuned head; False to initialise a fresh head."""
     notes: tuple[str, ...] = ()
-    """The sentences that say which parts of the folder are not used."""
+    """The sentences, for readers of the results, on files in the folder that are not used."""
     head_left_aside: bool = False
     """True if the checkpoint has a fine-tuned head that is not used."""
 
 
 def locate_checkpoint(model: Model, *, download: bool = True) -> Checkpoint:
-    """Find a model's files in its folder, in the hub's cache, or on the hub.
+    """Find a model's files in a local folder, in the hub's local cache, or on the hub.
 
     Args:
         model: The model.
@@ -93,8 +93,8 @@ def _checkpoint_in(folder: Path, name: str, commit: str | None) -> Checkpoint:
 
     Args:
         folder: The folder.
-        name: The model's name for messages.
-        commit: The hub's commit; None for a user's own folder, whose files are digested instead.
+        name: The model's name, for error messages.
+        commit: The commit hash on the hub; None for a user's folder, for which a digest of the files is computed.
 
     Raises:
         UnavailableError: The folder holds no complete checkpoint.
@@ -146,7 +146,7 @@ def load_config(checkpoint: Checkpoint) -> Any:
 
 
 def fetch_config(model: Model) -> Any:
-    """Return a model's configuration without its weights, from its folder, the hub's cache, or the hub.
+    """Return a model's configuration, from a local folder, the hub's cache, or the hub, without downloading weights.
 
     Raises:
         UnavailableError: The configuration cannot be found or downloaded. An unreachable hub is reported within
@@ -161,7 +161,7 @@ def fetch_config(model: Model) -> Any:
 
 
 def encoder_shape(config: Any) -> EncoderShape:
-    """Return the number of layers and the hidden size of an encoder, 0 if the latter is not stated.
+    """Return the number of layers and the hidden size in a configuration; a size of 0 if it states none.
 
     Raises:
         UnavailableError: The configuration does not state the number of layers.
@@ -176,16 +176,16 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     """Return the checkpoint's tokenizer, with a padding token for which the model has an embedding.
 
     Raises:
-        UnavailableError: The checkpoint has no tokenizer, or one whose vocabulary knows no words.
+        UnavailableError: The checkpoint has no tokenizer, or one whose vocabulary has only special tokens.
     """
     return load_tokenizer_with_notes(checkpoint)[0]
 
 
 def load_tokenizer_with_notes(checkpoint: Checkpoint) -> tuple[Any, tuple[str, ...]]:
-    """Return what `load_tokenizer` returns, and notes on the padding for readers of the results.
+    """Return the tokenizer like `load_tokenizer`, and sentences on its padding for readers of the results.
 
     Raises:
-        UnavailableError: The checkpoint has no tokenizer, or one whose vocabulary knows no words.
+        UnavailableError: The checkpoint has no tokenizer, or one whose vocabulary has only special tokens.
     """
     return read_tokenizer(checkpoint.folder, load_config(checkpoint))
 
@@ -203,13 +203,13 @@ def head_options(labels: Labels) -> dict[str, Any]:
 def load_model(checkpoint: Checkpoint, labels: Labels, *, init_seed: int) -> Any:
     """Load an encoder with a classification head, in fp32, on the CPU.
 
-    The head is fresh unless the checkpoint's own head is to be kept. An adapter beside the weights is not loaded.
+    The head is newly initialised unless `checkpoint.keep_head` is True. An adapter in the same folder is not loaded.
     torch's global random state does not change.
 
     Args:
         checkpoint: The checkpoint.
         labels: The task's labels, which give the size of the head.
-        init_seed: The seed for everything that the checkpoint has no weights for.
+        init_seed: The seed of the weights that the checkpoint lacks, such as the head.
 
     Raises:
         UnavailableError: The weights cannot be loaded.
@@ -220,13 +220,13 @@ def load_model(checkpoint: Checkpoint, labels: Labels, *, init_seed: int) -> Any
 def load_model_with_report(
     checkpoint: Checkpoint, labels: Labels, *, init_seed: int, pad_id: int | None = None
 ) -> tuple[Any, set[str]]:
-    """Load a model as `load_model` does.
+    """Load a model like `load_model`, and report which weights were initialised at random.
 
     Args:
         checkpoint: The checkpoint.
         labels: The task's labels, which give the size of the head.
-        init_seed: The seed for everything that the checkpoint has no weights for.
-        pad_id: The id of the padding token if config.json does not state it; None asks the tokenizer.
+        init_seed: The seed of the weights that the checkpoint lacks, such as the head.
+        pad_id: The id of the padding token, used if config.json states none; None loads the tokenizer to get it.
 
     Returns:
         The model; the names of the weights that were initialised at random.
@@ -275,9 +275,9 @@ def load_model_with_report(
 
 @contextmanager
 def _open_tensors(weights: Weights) -> Iterator[dict[str, tuple[Any, Path]]]:
-    """Open the files of weights and give each tensor with its file, by name.
+    """Open the weights files inside the context; the value is a dictionary of each tensor and its file, by name.
 
-    A tensor in a safetensors file is given as a slice object, which is read when it is indexed.
+    A tensor in a safetensors file is represented by a slice object, whose values are read when it is indexed.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -301,7 +301,7 @@ def classifier_outline(config: Any, labels: Labels, folder: Path) -> Any:
     Args:
         config: The checkpoint's configuration.
         labels: The labels, which give the size of the head.
-        folder: The checkpoint's folder, for the message.
+        folder: The checkpoint's folder, for the error message.
 
     Raises:
         UnavailableError: transformers cannot build a model from the configuration.
@@ -316,16 +316,20 @@ def classifier_outline(config: Any, labels: Labels, folder: Path) -> Any:
 
 
 def _drawn_at_random(loading: dict[str, Any]) -> set[str]:
-    """Return the names of the weights that the checkpoint lacks or has in another size."""
+    """Return the names of the weights that the checkpoint lacks or has in another shape.
+
+    Args:
+        loading: The loading info that transformers' `from_pretrained` returned.
+    """
     mismatched = [entry if isinstance(entry, str) else entry[0] for entry in loading["mismatched_keys"]]
     return {*loading["missing_keys"], *mismatched}
 
 
 def _check_encoder_was_loaded(model: Any, drawn: set[str], checkpoint: Checkpoint) -> None:
-    """Check that only weights of the head and the pooler were initialised at random, not weights of the encoder.
+    """Check that no weights of the encoder, except its pooler, were initialised at random.
 
     Raises:
-        UnavailableError: The checkpoint lacks weights of the encoder, or has them in another size.
+        UnavailableError: The checkpoint lacks weights of the encoder, or has them in another shape.
     """
     encoder = f"{model.base_model_prefix}."
     random = sorted(name for name in drawn if name.startswith(encoder) and not name.startswith(f"{encoder}pooler."))
@@ -337,13 +341,13 @@ def _check_encoder_was_loaded(model: Any, drawn: set[str], checkpoint: Checkpoin
 
 
 def _check_finite(model: Any, drawn: set[str], files: Mapping[str, Path], weights: Weights) -> None:
-    """Check that the loaded weights are finite, since no model with NaN or infinite weights can be trained.
+    """Check that all loaded weights are finite, since a model with NaN or infinite weights cannot be trained.
 
     Args:
         model: The loaded model.
         drawn: The names of the weights that were initialised at random, which are not checked.
-        files: The file of each tensor in the checkpoint, by name.
-        weights: The files of weights.
+        files: The file of each tensor in the checkpoint, by the tensor's name.
+        weights: The weights files of the checkpoint.
 
     Raises:
         UnavailableError: A value is not finite. The message names the file and the parameter.
@@ -365,7 +369,7 @@ def _check_finite(model: Any, drawn: set[str], files: Mapping[str, Path], weight
 
 
 def head_note(checkpoint: Checkpoint, config: Any) -> str | None:
-    """Return a sentence that the checkpoint's fine-tuned head is not used; None if the checkpoint has no such head.
+    """Return a note that the checkpoint's fine-tuned head is not used; None if the checkpoint has no such head.
 
     Args:
         checkpoint: The checkpoint.
@@ -389,13 +393,13 @@ def check_keeps_head(subject: str, checkpoint: Checkpoint, config: Any, labels: 
     """Check that a checkpoint has a fine-tuned head for these labels.
 
     Args:
-        subject: The name of the model for the message.
+        subject: The name of the model, for the error message.
         checkpoint: The checkpoint.
         config: The checkpoint's configuration.
         labels: The task's labels.
 
     Raises:
-        UsageError: The checkpoint has no such head, or one that was trained for other labels.
+        UsageError: The checkpoint has no fine-tuned head, or its head was trained for other labels.
     """
     outline = classifier_outline(config, labels, checkpoint.folder)
     check_head_fits(subject, config, outline, labels, stored_tensors(find_weights(checkpoint.folder)))
@@ -405,7 +409,7 @@ def declared_config(model: Model) -> Any:
     """Return the configuration that a model's plugin declares, for counting FLOPs before the files are downloaded.
 
     Raises:
-        UnavailableError: The plugin declares none, or one that transformers does not accept.
+        UnavailableError: The plugin declares no configuration, or one that transformers does not accept.
     """
     from transformers import AutoConfig
 
@@ -422,7 +426,7 @@ def declared_config(model: Model) -> Any:
 
 
 def empty_model(config: Any, labels: Labels = BINARY) -> Any:
-    """Build a model on the meta device, without memory for weights; this is enough to count parameters and FLOPs."""
+    """Build a model on the meta device, without memory for weights, to count parameters and FLOPs."""
     import torch
 
     with torch.device("meta"):
@@ -430,7 +434,7 @@ def empty_model(config: Any, labels: Labels = BINARY) -> Any:
 
 
 def random_model(config: Any, labels: Labels, *, seed: int) -> Any:
-    """Build a model with random weights, which is enough to measure the time of a step.
+    """Build a model with random weights, with which the time of a training step can be measured.
 
     Args:
         config: The transformers configuration.
@@ -445,7 +449,7 @@ def random_model(config: Any, labels: Labels, *, seed: int) -> Any:
 
 
 def _from_config(config: Any, labels: Labels) -> Any:
-    """Build a model in fp32, as runs do, whatever number format the configuration names."""
+    """Build a classification model in fp32, even if the configuration names another number format."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
@@ -454,7 +458,7 @@ def _from_config(config: Any, labels: Labels) -> Any:
 
 
 def _with_labels(config: Any, labels: Labels) -> Any:
-    """Return a copy of a configuration with a head for these labels."""
+    """Return a copy of a configuration in which the fields for the head match these labels."""
     import copy
 
     config = copy.deepcopy(config)

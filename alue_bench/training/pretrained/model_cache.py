@@ -1,8 +1,8 @@
 """A cache of tokenizers and freshly loaded models, so that each checkpoint is loaded once for all runs of a plan.
 
-A run changes its model by training, so each run gets a model of its own: the one that was loaded first, or a copy of
-it. The weights that do not come from the checkpoint (the head and possibly the pooler) are initialised for each seed,
-with the same values as loading the checkpoint anew would give.
+A run changes its model by training, so each run gets a separate model: the loaded model or a copy of it. The weights
+that are not in the checkpoint (the head and possibly the pooler) depend on the run's seed, and have the same values as
+after loading the checkpoint again.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Template:
-    """A loaded model that is never trained, only copied."""
+    """A loaded model that is kept as a source of copies."""
 
     key: tuple[Checkpoint, Labels]
     model: Any
     drawn: dict[int, dict[str, Tensor]] = field(default_factory=dict)
-    """The weights that were initialised at random, by seed and name."""
+    """The weights that were initialised at random, by seed and then by name."""
 
 
 class ModelCache:
     """A source of freshly loaded models for the runs of a plan, which may change them.
 
-    At most one model is kept besides the one in training, in host memory, and only while more runs that start from it
-    are expected. A copy equals a newly loaded model to the last bit.
+    At most one model is kept for copies, in host memory, and only while more runs that start from it are expected. A
+    copy equals a newly loaded model to the last bit.
     """
 
     def __init__(self) -> None:
@@ -43,26 +43,26 @@ class ModelCache:
         self._template: _Template | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state without models and tokenizers: another process loads its own."""
+        """Return the state for pickling, without models and tokenizers, which another process loads again."""
         return {**vars(self), "_tokenizers": {}, "_template": None}
 
     def expect(self, checkpoint: Checkpoint, labels: Labels) -> None:
-        """Announce that one more run will ask for this model."""
+        """Announce that one more run will call `model` with these arguments."""
         self._expected[checkpoint, labels] += 1
 
     def tokenizer(self, checkpoint: Checkpoint) -> Any:
-        """Return the checkpoint's tokenizer. The object is shared, since nothing changes a tokenizer in use.
+        """Return the checkpoint's tokenizer. All callers share the object and must not change it.
 
         Raises:
-            UnavailableError: The checkpoint has no tokenizer, or one whose vocabulary knows no words.
+            UnavailableError: The checkpoint has no tokenizer, or one whose vocabulary has only special tokens.
         """
         return self._tokenizer_with_notes(checkpoint)[0]
 
     def notes(self, checkpoint: Checkpoint) -> tuple[str, ...]:
-        """Return notes for readers of the results: which parts of the checkpoint are not used, how batches are padded.
+        """Return sentences for readers of the results, on unused parts of the checkpoint and on the padding of batches.
 
         Raises:
-            UnavailableError: The checkpoint has no tokenizer, or one whose vocabulary knows no words.
+            UnavailableError: The checkpoint has no tokenizer, or one whose vocabulary has only special tokens.
         """
         return (*checkpoint.notes, *self._tokenizer_with_notes(checkpoint)[1])
 
@@ -73,19 +73,19 @@ class ModelCache:
 
     @property
     def kept_bytes(self) -> int:
-        """The number of bytes of the model that is kept for later runs."""
+        """The size in bytes of the model that is kept for later runs; 0 if none is kept."""
         if self._template is None:
             return 0
         model = self._template.model
         return sum(tensor.nbytes for tensors in (model.parameters(), model.buffers()) for tensor in tensors)
 
     def model(self, checkpoint: Checkpoint, labels: Labels, *, init_seed: int) -> Any:
-        """Return a model that equals the result of `load_model`, and count one expected run less.
+        """Return a model that equals the result of `load_model`, and reduce the number of expected runs by one.
 
         Args:
             checkpoint: The checkpoint.
             labels: The task's labels, which give the size of the head.
-            init_seed: The seed for everything that the checkpoint has no weights for.
+            init_seed: The seed of the weights that the checkpoint lacks, such as the head.
 
         Raises:
             UnavailableError: The weights cannot be loaded.
@@ -112,7 +112,7 @@ class ModelCache:
 
 
 def _with(model: Any, drawn: dict[str, Tensor]) -> Any:
-    """Copy tensors into the model's tensors of the same names, and return the model."""
+    """Copy the randomly initialised weights in `drawn` into the model's tensors of the same names; return the model."""
     import torch
 
     tensors = model.state_dict()

@@ -1,4 +1,4 @@
-"""Loading the tokenizer of a checkpoint: whether its folder has one, and which token id pads batches."""
+"""Loading and checking the tokenizer of a checkpoint, and the choice of its padding token."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def read_tokenizer(folder: Path, config: Any) -> tuple[Any, tuple[str, ...]]:
         config: The checkpoint's configuration.
 
     Returns:
-        The tokenizer; notes on its padding for readers of the results.
+        The tokenizer; sentences on its padding, for readers of the results.
 
     Raises:
-        UnavailableError: The folder has no tokenizer, or one whose vocabulary knows no words.
+        UnavailableError: The folder has no tokenizer, or one whose vocabulary has only special tokens.
     """
     from transformers import AutoTokenizer
 
@@ -45,7 +45,7 @@ def read_tokenizer(folder: Path, config: Any) -> tuple[Any, tuple[str, ...]]:
 
 
 def pads_with(config: Any, pad_id: int) -> None:
-    """Set the padding id of a configuration that states none or one without an embedding."""
+    """Set the padding id of a configuration to `pad_id`, unless it already has an id with an embedding."""
     if not _has_embedding(config, getattr(config, "pad_token_id", None)):
         config.pad_token_id = pad_id
 
@@ -54,7 +54,13 @@ def pads_with(config: Any, pad_id: int) -> None:
 
 
 def _cause(folder: Path, config: Any, error: Exception) -> str:
-    """Return why transformers could not load a tokenizer, and what to do."""
+    """Return the reason why transformers could not load a tokenizer, and a remedy, as text for a message.
+
+    Args:
+        folder: The checkpoint's folder.
+        config: The checkpoint's configuration.
+        error: The error that transformers raised.
+    """
     for name in JSON_FILES:
         try:
             json.loads((folder / name).read_text(encoding="utf-8") if (folder / name).is_file() else "null")
@@ -103,7 +109,7 @@ def _files_of_class(folder: Path, config: Any) -> list[str]:
 
 
 def _vocabulary_files(tokenizer: Any) -> dict[str, str]:
-    """Return a tokenizer's files by role; empty for a tokenizer of bytes or characters, which needs none."""
+    """Return the names of a tokenizer's vocabulary files by role; byte and character tokenizers have none."""
     files = getattr(tokenizer, "vocab_files_names", None) or {}
     return {role: name for role, name in files.items() if role != "tokenizer_config_file" and isinstance(name, str)}
 
@@ -111,8 +117,8 @@ def _vocabulary_files(tokenizer: Any) -> dict[str, str]:
 def _check_vocabulary(folder: Path, tokenizer: Any) -> None:
     """Check that a tokenizer has a vocabulary and can encode a text.
 
-    If a folder holds no tokenizer, transformers builds one of the class that belongs to config.json. Its vocabulary
-    consists of special tokens, so that every word is unknown.
+    If a folder has no tokenizer files, transformers builds a tokenizer of the class that belongs to config.json. Its
+    vocabulary consists of special tokens only, so that every word is unknown.
 
     Raises:
         UnavailableError: The tokenizer has no vocabulary, or cannot encode a text.
@@ -141,13 +147,13 @@ def _check_vocabulary(folder: Path, tokenizer: Any) -> None:
 
 
 def _words(tokenizer: Any) -> set[str]:
-    """Return the vocabulary without special tokens."""
+    """Return the tokens of a tokenizer's vocabulary without the special tokens."""
     special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
     return set(tokenizer.get_vocab()) - special - set(tokenizer.all_special_tokens)
 
 
 def _words_without_files(tokenizer: Any) -> set[str]:
-    """Return the vocabulary of a tokenizer of this class made without files, for example a symbol for blanks."""
+    """Return the tokens, except special ones, that this tokenizer's class has without files, such as a space symbol."""
     try:
         return _words(type(tokenizer)())
     except Exception:  # a class that needs files: a tokenizer of it has read some
@@ -170,10 +176,10 @@ def _settle_padding(folder: Path, tokenizer: Any, config: Any) -> tuple[str, ...
         config: The checkpoint's configuration.
 
     Returns:
-        Notes for readers of the results; empty if the tokenizer's own padding token is used.
+        Sentences for readers of the results; empty if the tokenizer's own padding token is used.
 
     Raises:
-        UnavailableError: There is no such id.
+        UnavailableError: No padding id with an embedding can be found.
     """
     stated, own, end = getattr(config, "pad_token_id", None), tokenizer.pad_token_id, tokenizer.eos_token_id
     if own is None and end is None:
@@ -201,7 +207,7 @@ def _settle_padding(folder: Path, tokenizer: Any, config: Any) -> tuple[str, ...
 
 
 def _has_embedding(config: Any, token_id: Any) -> bool:
-    """Return whether a value is a token id within the model's vocabulary."""
+    """Return whether a value is a token id within the vocabulary size of the configuration."""
     size = getattr(config, "vocab_size", None)
     if not isinstance(token_id, int) or isinstance(token_id, bool) or token_id < 0:
         return False
