@@ -126,8 +126,8 @@ def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None
     """Build the plan for a request: resolve names, check data and checkpoints, and list the runs.
 
     Runs are sorted by task, model, fold, hyper-parameters, seed and strategy, except that runs which share a training
-    are adjacent. If the user names no tasks (or models), all are requested, and unusable ones are skipped with a reason.
-    A strategy that cannot be applied to a model is skipped too.
+    are adjacent. If the user names no tasks (or models), all are requested, and unusable ones are skipped with a
+    reason. A strategy that cannot be applied to a model is skipped too.
 
     Args:
         request: The request.
