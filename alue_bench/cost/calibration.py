@@ -104,7 +104,7 @@ def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParame
 
 
 def _in_small(config: Any) -> Any:
-    """Return a copy of the configuration with a small vocabulary and, for a large model, few layers of the same shape."""
+    """Return a copy of the configuration with a small vocabulary and, if the model is large, with few layers."""
     small = copy.deepcopy(config)
     small.vocab_size = min(int(getattr(small, "vocab_size", VOCABULARY)), VOCABULARY)
     small.pad_token_id = 0

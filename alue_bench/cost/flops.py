@@ -1,8 +1,8 @@
 """The FLOPs of planned trainings, computed from model shapes and example lengths without loading weights.
 
-The computation assumes that the outputs of a frozen prefix (the embeddings and lowest layers, if they are frozen) can be
-cached; a model that cannot start from cached outputs costs more. An adaptive strategy changes the frozen parts during
-training; its cost is computed as if it did not.
+The computation assumes that the outputs of a frozen prefix (the embeddings and lowest layers, if they are frozen) can
+be cached; a model that cannot start from cached outputs costs more. An adaptive strategy changes the frozen parts
+during training; its cost is computed as if it did not.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EmptyModel:
-    """A model after a strategy has removed layers or added adapters, on the meta device: it has shapes but no weights."""
+    """A model without weights (on the meta device), after a strategy has removed layers or added adapters."""
 
     stack: EncoderStack
     plan: FreezePlan

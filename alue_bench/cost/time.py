@@ -72,8 +72,8 @@ class Estimate:
     speeds: tuple[float, ...]
     """The measured training speeds in FLOPs per second, one for each shape of model."""
     lengths_of: str | None
-    """The name of the model whose tokenizer gave the example lengths for models that are not on this machine; None if no
-    such tokenizer was needed or found."""
+    """The name of the model whose tokenizer gave the example lengths for models that are not on this machine; None if
+    no such tokenizer was needed or found."""
     problems: tuple[str, ...] = ()
     """Sentences that say why a cost is unknown."""
     upper_bound: bool = False
@@ -92,8 +92,8 @@ class Estimate:
 
         Args:
             here: Whether to sum over the runs that can be executed on this machine, or over the others.
-            part: A function that returns the fraction of a run's seconds to include. Frozen prefixes are always included
-                in full.
+            part: A function that returns the fraction of a run's seconds to include. Frozen prefixes are always
+                included in full.
         """
         runs = [run for run in self.runs if run.here == here]
         total = _sum(None if run.seconds is None else part(run) * run.seconds for run in runs)
@@ -173,7 +173,7 @@ def estimate_plan(plan: Plan, registry: Registry) -> Estimate:
 
     Args:
         plan: The plan, with at least one run in `runs` or `absent`.
-        registry: The plugins. If a run's model is not on this machine, the tokenizer of a model of theirs may be used.
+        registry: The plugins. If a run's model is not on this machine, they are searched for a model with a tokenizer.
     """
     first = plan.runs[0].spec if plan.runs else plan.absent[0]
     device = Device(first.device, first.precision)
@@ -248,7 +248,7 @@ def _count(one: _Work, estimator: _Estimator, speed: float | None, *, shares_tra
 
 
 def _present(plan: Plan, estimator: _Estimator) -> list[_Work]:
-    """Return the runs of the plan that can be executed on this machine, with the lengths of their tokenized examples."""
+    """Return the runs that can be executed on this machine, with the lengths of their tokenized examples."""
     configs: dict[str, Any] = {}
     work = []
     for planned in plan.runs:
@@ -281,7 +281,7 @@ def _present(plan: Plan, estimator: _Estimator) -> list[_Work]:
 
 
 def _absent(plan: Plan, registry: Registry, estimator: _Estimator) -> tuple[list[_Work], str | None]:
-    """Return the runs whose model is not on this machine, and the name of the model whose tokenizer gave the lengths."""
+    """Return the runs whose model is not on this machine, and the name of the model whose tokenizer was used."""
     stand_in = _stand_in(plan, registry)
     if stand_in is None:
         estimator.problems["no model on this machine has a tokenizer, so text lengths are unknown"] = None
@@ -315,8 +315,8 @@ def _splits(run: AbsentRun) -> tuple[tuple[str, TaskRows], ...]:
 def _stand_in(plan: Plan, registry: Registry) -> tuple[str, Any, Any] | None:
     """Return a substitute for the tokenizers of models that are not on this machine; None if there is none.
 
-    The result is the name, normalisation function and tokenizer of a local model. A model of the plan is preferred, then a model that a plugin
-    bundles, then a downloaded model.
+    The result is the name, normalisation function and tokenizer of a local model. A model of the plan is
+    preferred, then a model that a plugin bundles, then a downloaded model.
     """
     models: list[Model] = [run.inputs.model for run in plan.runs[:1]]
     models += sorted(

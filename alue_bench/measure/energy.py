@@ -1,6 +1,6 @@
 """The energy of a `with` block, read from hardware counters; it is never estimated, and absent without a counter.
 
-There are two kinds of counters. Their values only rise, so the difference of two readings is the energy used between the
+There are two kinds of counters. Both count up, so the difference of two readings is the energy used between the
 readings:
 
 - the GPU's counter (NVML, Volta and later) for the device that torch uses, read through the package `nvidia-ml-py`;
@@ -74,7 +74,7 @@ Counter = Callable[[], Callable[[], float]]
 
 
 def _advance_of(read: Callable[[], float]) -> Counter:
-    """Make a `Counter` from a function that reads a counter in joules, whose value only rises."""
+    """Make a `Counter` from a function that reads a hardware counter in joules."""
 
     def start() -> Callable[[], float]:
         before = read()

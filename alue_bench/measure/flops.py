@@ -129,7 +129,7 @@ class Layer:
     """The width of attention: the sum of the sizes of all heads."""
     heads: int
     attended: tuple[bool, bool, bool]
-    """Three flags, for query, key and value: True if the layer has trainable parameters in or before this projection."""
+    """Flags for query, key and value: True if the layer has trainable parameters in or before the projection."""
 
     def cost(self, lengths: np.ndarray[Any, Any], *, backward: bool, trains_below: bool, first_only: bool) -> int:
         """Return the FLOPs of the layer over some examples.

@@ -156,7 +156,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
 
 
 def _dev_scorer(inputs: RunInputs, dev: TokenizedSplit) -> Scorer:
-    """Return a function from dev logits to metrics; the metric `score`, a copy of the primary one, selects the epoch."""
+    """Return a function from dev logits to metrics. The metric `score` is the primary one, which selects the epoch."""
     task, targets = inputs.train_task, dev.targets.numpy()
 
     def score(logits: Any) -> dict[str, float]:

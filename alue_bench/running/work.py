@@ -20,7 +20,7 @@ class Work:
     """The number of parameters and the FLOPs of a training."""
 
     parameters: ParameterCounts
-    """The parameter counts. If the frozen parts change during training, the largest number of trained parameters counts."""
+    """The parameter counts. If the frozen parts change, they are those of the time when most parameters trained."""
     flops: float
     """The FLOPs of the training."""
     flops_full: float
