@@ -75,7 +75,7 @@ def _error(train: Array, gold: Array, predicted: Array, labels: Labels, metric: 
 
 @dataclass(frozen=True)
 class Learning:
-    """The comparison of one setting's scores over seeds with the trivial score, that of a baseline ignoring the text."""
+    """The comparison of one setting's scores over seeds with the trivial score, that of the baseline."""
 
     score: float
     """The mean score over seeds."""

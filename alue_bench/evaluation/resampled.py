@@ -43,7 +43,7 @@ class CorrectedResampled:
         """Return the smallest difference that the test finds with POWER, with these folds.
 
         Args:
-            tests: The number of tests; the level is divided by it to correct for multiple testing.
+            tests: The number of tests. The significance level is divided by it, to correct for multiple testing.
         """
         from scipy.special import nctdtrinc, stdtrit
 

@@ -166,7 +166,7 @@ def power(observed: Crossed, difference: float, seeds: int, *, tests: int = 1) -
         observed: A test whose variance components are used.
         difference: The true difference.
         seeds: The number of seeds.
-        tests: The number of tests for whose multiplicity the level is corrected.
+        tests: The number of tests. The significance level is divided by it, to correct for multiple testing.
     """
     import numpy as np
 
@@ -179,7 +179,7 @@ def seeds_needed(observed: Crossed, difference: float, *, tests: int = 1) -> int
     Args:
         observed: A test whose variance components are used.
         difference: The true difference.
-        tests: The number of tests for whose multiplicity the level is corrected.
+        tests: The number of tests. The significance level is divided by it, to correct for multiple testing.
 
     Returns:
         The number of seeds. None if no number up to MOST_SEEDS suffices, because the test set is too small or the
@@ -199,7 +199,7 @@ def detectable(observed: Crossed, *, tests: int = 1) -> float:
 
     Args:
         observed: A test whose variance components and number of seeds are used.
-        tests: The number of tests for whose multiplicity the level is corrected.
+        tests: The number of tests. The significance level is divided by it, to correct for multiple testing.
     """
     import numpy as np
     from scipy.special import nctdtrinc

@@ -22,8 +22,8 @@ def submission_text(task: Task, ids: Sequence[str], predicted: Sequence[str], ro
         rows: All rows of the official file.
 
     Raises:
-        DataError: The identifiers are not exactly those of the rows, in the same order; a prediction is not a label of the
-            task, or the task declares no submission file.
+        DataError: The identifiers are not those of the rows in the same order, a prediction is not a label of the task,
+            or the task declares no submission file.
     """
     submission = _declared(task)
     _check_rows(task.name, ids, rows)

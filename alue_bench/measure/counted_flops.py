@@ -206,7 +206,7 @@ _built: dict[str, dict[str, Tensor]] = {}
 
 
 def _buffers(model: Any) -> dict[str, Tensor]:
-    """Return the model's buffers on the CPU. If they are on the meta device, those of a newly created model are used."""
+    """Return the model's buffers on the CPU. If they are on the meta device, those of a newly created model serve."""
     from transformers.initialization import no_init_weights
 
     own = dict(model.named_buffers())
