@@ -1,6 +1,6 @@
-"""The training speed of this machine for a model of a given shape, measured over a few steps of the training engine.
+"""The training speed of this machine for a model of a given shape, measured over a few training steps.
 
-The speed is used only for estimates before a plan runs. The times that a run reports are measured in that run.
+The speed is used only to estimate the time of planned runs. The times that a run reports are measured in that run.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 STEPS = {"cpu": 4, "cuda": 20}
 """The number of timed steps by device; an untimed warm-up precedes them."""
 MOST_EXAMPLES = 64
-"""The largest batch size. A larger batch is hardly faster per example, and takes memory and time."""
+"""The largest batch size in the measurement. Larger batches are hardly faster per example, and take memory and time."""
 LAYERS = 2
-"""The number of layers that are timed for a large model. Its layers are alike, so few of them give the speed of all."""
+"""The number of layers of a large model that are timed. All layers are alike, so a few give the speed of the model."""
 WHOLE_BELOW = 256
-"""The largest hidden size of models that are timed with all layers. Their steps are short, and overheads matter."""
+"""The largest hidden size of models that are timed with all layers, because overheads matter in their short steps."""
 VOCABULARY = 1000
-"""The number of embeddings of a timed model. Embeddings are looked up, so that their number matters little."""
+"""The vocabulary size of a timed model. Embeddings are looked up, so the size hardly affects the speed."""
 
 
 def shape_key(config: Any) -> tuple[object, ...]:
@@ -48,7 +48,7 @@ def shape_key(config: Any) -> tuple[object, ...]:
 
 
 _measured: dict[tuple[object, ...], float] = {}
-"""The speeds that were measured in this process."""
+"""The speeds that were measured in this process, in FLOPs per second, by the shape of layers and the device."""
 
 
 def speed_of(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParameters, device: Device) -> float:
@@ -69,7 +69,7 @@ def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParame
     for a model of base size on a CPU. torch's global random state is left unchanged.
 
     Args:
-        config: The configuration of the model, as the transformers library has it.
+        config: The model's configuration, a transformers `PretrainedConfig`.
         lengths: The lengths of the examples in tokens, int64 [examples]; the timed examples are drawn from them.
         hyper: The hyper-parameters of the training. The batch size is limited to MOST_EXAMPLES.
         device: The device and number format.
@@ -104,7 +104,7 @@ def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParame
 
 
 def _in_small(config: Any) -> Any:
-    """Return a copy of the configuration with fewer layers of the same shape, and few embeddings."""
+    """Return a copy of the configuration with a small vocabulary and, if the model is large, with few layers."""
     small = copy.deepcopy(config)
     small.vocab_size = min(int(getattr(small, "vocab_size", VOCABULARY)), VOCABULARY)
     small.pad_token_id = 0

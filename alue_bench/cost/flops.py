@@ -1,7 +1,8 @@
 """The FLOPs of planned trainings, computed from model shapes and example lengths without loading weights.
 
-The computation assumes that the outputs of frozen prefixes can be cached; a model that cannot start from cached outputs
-costs more. The cost of an adaptive strategy is computed as if its first freeze plan stayed in force.
+The computation assumes that the outputs of a frozen prefix (the embeddings and lowest layers, if they are frozen) can
+be cached; a model that cannot start from cached outputs costs more. An adaptive strategy changes the frozen parts
+during training; its cost is computed as if it did not.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EmptyModel:
-    """A model as changed by a strategy, without memory for its weights."""
+    """A model without weights (on the meta device), after a strategy has removed layers or added adapters."""
 
     stack: EncoderStack
     plan: FreezePlan
@@ -61,22 +62,22 @@ class EmptyModel:
 
 
 class EmptyModels:
-    """A factory of the empty models of a plan; models that several runs share are created once."""
+    """A factory of models without weights for a plan; models that several runs share are created once."""
 
     def __init__(self, *, keeps_prefixes: bool) -> None:
-        """Create a factory without models.
+        """Create the factory.
 
         Args:
-            keeps_prefixes: Whether the plan caches the outputs of frozen prefixes.
+            keeps_prefixes: Whether the plan caches the outputs of frozen lowest layers.
         """
         self._keeps_prefixes = keeps_prefixes
         self._stacks: dict[tuple[object, ...], EncoderStack] = {}
 
     def of(self, config: Any, labels: Labels, strategy: Strategy, outline: Outline) -> EmptyModel:
-        """Return the empty model of a run.
+        """Return the model of a run without weights.
 
         Args:
-            config: The configuration of the pre-trained model, as the transformers library has it.
+            config: The configuration of the pre-trained model, a transformers `PretrainedConfig`.
             labels: The label space of the training task.
             strategy: The strategy.
             outline: The changes that the strategy makes to the model.
@@ -93,7 +94,7 @@ class EmptyModels:
 def forecast_flops(runs: Sequence[PlannedRun]) -> list[float]:
     """Return the FLOPs of the training of each run of a plan, as the runs will record them under `flops/train`.
 
-    Texts that are not tokenized yet are tokenized.
+    Texts are tokenized for this, unless they are in the cache.
     """
     models = EmptyModels(keeps_prefixes=all(run.inputs.prefixes.limit_bytes > 0 for run in runs))
     configs: dict[str, Any] = {}

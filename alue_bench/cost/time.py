@@ -2,8 +2,9 @@
 
 The FLOPs are those that the runs will record, computed from the models' shapes and the real lengths of the examples.
 The seconds are these FLOPs divided by the speed of a few training steps, which is measured at the time of the estimate.
-The scoring of the dev and test splits and the computation of frozen prefixes, which runs of a plan share, are included.
-Not considered are loading times, concurrent runs, finished or cached results, and the revisions of adaptive strategies.
+The scoring of the dev and test splits is included. So is the computation of frozen prefixes (the embeddings and lowest
+layers, if they are frozen), which runs of a plan share. Not considered are loading times, concurrent runs, finished or
+cached results, and the changes that adaptive strategies make to the frozen parts during training.
 
 Runs whose model is not on this machine are included if the plugin declares the model's architecture. The lengths of
 their examples are then taken from another model's tokenizer.
@@ -52,8 +53,8 @@ class RunEstimate:
     flops: float | None
     """The FLOPs of the training, as `flops/train` will record them; None if unknown."""
     seconds: float | None
-    """The seconds for training and scoring, without the frozen prefix, which is part of the plan's cost; None if
-    unknown."""
+    """The seconds for training and scoring; None if unknown. The frozen prefix is not included; see
+    `Estimate.shared_s`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,21 +66,21 @@ class Estimate:
     """The seconds for frozen prefixes, each of which is computed once for all runs. The key True stands for the runs
     that can be executed on this machine, False for the others."""
     without_data: int
-    """The number of runs that the plan leaves out because their task has no data here; their cost is unknown."""
+    """The number of runs left out because their task has no data on this machine; their cost is unknown."""
     hardware: str
     """The description of this machine's hardware."""
     speeds: tuple[float, ...]
     """The measured training speeds in FLOPs per second, one for each shape of model."""
     lengths_of: str | None
-    """The model whose tokenizer gave the example lengths for models that are not here; None if none was needed or
-    found."""
+    """The name of the model whose tokenizer gave the example lengths for models that are not on this machine; None if
+    no such tokenizer was needed or found."""
     problems: tuple[str, ...] = ()
     """Sentences that say why a cost is unknown."""
     upper_bound: bool = False
     """True if early stopping may end trainings before their last epoch, so that the cost is an upper bound."""
 
     def flops(self, *, here: bool) -> float | None:
-        """Return the sum of the runs' FLOPs, or None if one is unknown.
+        """Return the sum of the runs' FLOPs; None if the FLOPs of a run are unknown.
 
         Args:
             here: Whether to sum over the runs that can be executed on this machine, or over the others.
@@ -87,11 +88,12 @@ class Estimate:
         return _sum(run.flops for run in self.runs if run.here == here)
 
     def seconds(self, *, here: bool, part: Callable[[RunEstimate], float] = lambda run: 1.0) -> float | None:
-        """Return the sum of the runs' seconds, frozen prefixes included; None if one is unknown.
+        """Return the seconds of the runs and of frozen prefixes; None if the seconds of a run are unknown.
 
         Args:
             here: Whether to sum over the runs that can be executed on this machine, or over the others.
-            part: The fraction of a run's seconds to include. Frozen prefixes are always included in full.
+            part: A function that returns the fraction of a run's seconds to include. Frozen prefixes are always
+                included in full.
         """
         runs = [run for run in self.runs if run.here == here]
         total = _sum(None if run.seconds is None else part(run) * run.seconds for run in runs)
@@ -119,7 +121,7 @@ class Estimate:
 
 @dataclass
 class _Work:
-    """One run with the inputs of its estimate."""
+    """A run, and the values that its estimate is computed from."""
 
     run: AbsentRun
     key: str
@@ -134,7 +136,7 @@ class _Work:
 
 @dataclass
 class _Estimator:
-    """The state of an estimate: empty models, measured speeds and problems."""
+    """The state of an estimate: models without weights, measured speeds and problems."""
 
     models: EmptyModels
     device: Device
@@ -142,7 +144,11 @@ class _Estimator:
     speeds: dict[tuple[object, ...], float | None] = field(default_factory=dict)
 
     def speed(self, work: list[_Work], one: _Work) -> float | None:
-        """Return the training speed for a run's model shape, measured once on the lengths of all runs of that shape.
+        """Return the training speed for the shape of a run's model, measured once for each shape.
+
+        Args:
+            work: All runs. The timed examples have the lengths of all train examples of runs with this shape.
+            one: The run.
 
         Returns:
             FLOPs per second, or None if the measurement failed; `problems` then says why.
@@ -163,11 +169,11 @@ class _Estimator:
 
 
 def estimate_plan(plan: Plan, registry: Registry) -> Estimate:
-    """Return the estimated cost of a plan, which must have at least one run, here or absent.
+    """Return the estimated cost of a plan.
 
     Args:
-        plan: The plan.
-        registry: The plugins; their models are searched for a tokenizer if a run's model is not on this machine.
+        plan: The plan, with at least one run in `runs` or `absent`.
+        registry: The plugins. If a run's model is not on this machine, they are searched for a model with a tokenizer.
     """
     first = plan.runs[0].spec if plan.runs else plan.absent[0]
     device = Device(first.device, first.precision)
@@ -209,7 +215,7 @@ def estimate_plan(plan: Plan, registry: Registry) -> Estimate:
 
 @dataclass(frozen=True)
 class _Counted:
-    """The estimated cost of one run, with its frozen prefix apart."""
+    """The estimated cost of one run; `seconds` excludes the time of the frozen prefix, `prefix_s`."""
 
     flops: float
     seconds: float | None
@@ -218,7 +224,14 @@ class _Counted:
 
 
 def _count(one: _Work, estimator: _Estimator, speed: float | None, *, shares_training: bool) -> _Counted:
-    """Return the FLOPs that a run will record, and the seconds of its steps and scoring without the frozen prefix."""
+    """Estimate the FLOPs that a run will record, and its seconds.
+
+    Args:
+        one: The run.
+        estimator: The state of the estimate.
+        speed: The training speed in FLOPs per second; None if unknown.
+        shares_training: Whether an earlier run has the same training, so that only the scoring takes time.
+    """
     run, train = one.run, one.lengths["train"]
     model, epochs = estimator.models.of(one.config, run.train_task.labels, run.strategy, run.outline), run.hyper.epochs
     size = run.hyper.batch_size
@@ -235,7 +248,7 @@ def _count(one: _Work, estimator: _Estimator, speed: float | None, *, shares_tra
 
 
 def _present(plan: Plan, estimator: _Estimator) -> list[_Work]:
-    """Return the runs of the plan that can be executed here, with the lengths of their tokenized examples."""
+    """Return the runs that can be executed on this machine, with the lengths of their tokenized examples."""
     configs: dict[str, Any] = {}
     work = []
     for planned in plan.runs:
@@ -268,7 +281,7 @@ def _present(plan: Plan, estimator: _Estimator) -> list[_Work]:
 
 
 def _absent(plan: Plan, registry: Registry, estimator: _Estimator) -> tuple[list[_Work], str | None]:
-    """Return the runs whose model is not on this machine, and the model whose tokenizer gave the lengths, by name."""
+    """Return the runs whose model is not on this machine, and the name of the model whose tokenizer was used."""
     stand_in = _stand_in(plan, registry)
     if stand_in is None:
         estimator.problems["no model on this machine has a tokenizer, so text lengths are unknown"] = None
@@ -300,10 +313,10 @@ def _splits(run: AbsentRun) -> tuple[tuple[str, TaskRows], ...]:
 
 
 def _stand_in(plan: Plan, registry: Registry) -> tuple[str, Any, Any] | None:
-    """Return a local model whose tokenizer measures the text lengths of absent models; None if there is none.
+    """Return a substitute for the tokenizers of models that are not on this machine; None if there is none.
 
-    The result is its name, normalisation and tokenizer. A model of the plan is preferred, then a model that a plugin
-    bundles, then a downloaded model.
+    The result is the name, normalisation function and tokenizer of a local model. A model of the plan is
+    preferred, then a model that a plugin bundles, then a downloaded model.
     """
     models: list[Model] = [run.inputs.model for run in plan.runs[:1]]
     models += sorted(

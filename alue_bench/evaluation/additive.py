@@ -1,4 +1,4 @@
-"""Metrics as functions of sums over examples, so that a resample costs a matrix product and not a pass over the data.
+"""Metrics as functions of sums over examples, so that resampling needs a matrix product and no pass over the data.
 
 Accuracy, every F1 and the Matthews correlation coefficient depend on the confusion counts alone; Pearson's correlation
 depends on five sums. Each example is therefore represented by a short row of numbers. Leaving an example out, drawing
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Additive:
-    """The results of one system on a test set, as numbers for each example whose sums determine one metric."""
+    """The results of one system on a test set: a row of numbers for each example. Sums of rows determine one metric."""
 
     parts: Array
     """The rows of numbers, one for each example, [n, p]."""
@@ -49,7 +49,7 @@ class Additive:
 
 
 def additive(metric: str, gold: Array, predicted: Array, labels: Labels) -> Additive | None:
-    """Return a system's results in additive form; None for Spearman's correlation, which is not a function of sums.
+    """Return a system's results as `Additive`; None for Spearman's correlation, which is not a function of sums.
 
     Args:
         metric: The name of a metric of `evaluation.metrics.metrics`.
@@ -95,7 +95,7 @@ def _jaccard(gold: Array, predicted: Array) -> Array:
 
 
 def _confusion(gold: Array, predicted: Array, k: int) -> Array:
-    """Return 0 or 1 for each example and label [n, 3 k]: k numbers for right, k for predicted, k for gold."""
+    """Return rows of 0 and 1 [n, 3 k]: for each label, whether it is correctly predicted, predicted, and gold."""
     import numpy as np
 
     if gold.ndim == 1:
@@ -105,7 +105,7 @@ def _confusion(gold: Array, predicted: Array, k: int) -> Array:
 
 
 def _f1(sums: Array, k: int) -> Array:
-    """Return F1 of each label [..., k]; nan if the label is neither gold nor predicted, as in a resample without it."""
+    """Return F1 of each label [..., k], from sums of `_confusion`; nan if a label is neither gold nor predicted."""
     import numpy as np
 
     return _ratio(2 * sums[..., :k], sums[..., k : 2 * k] + sums[..., 2 * k :], undefined=np.nan)
@@ -120,7 +120,7 @@ def _mean_of_defined(values: Array) -> Array:
 
 
 def _weighted(sums: Array, k: int) -> Array:
-    """Return F1 weighted by support. If no label is gold, it is 0 if a label is predicted, and nan otherwise."""
+    """Return F1 weighted by support. Without any gold label, F1 is 0 if a label is predicted, and nan otherwise."""
     import numpy as np
 
     support, f1 = sums[..., 2 * k :], _f1(sums, k)
@@ -165,7 +165,7 @@ def _pearson(sums: Array) -> Array:
 
 
 def _ratio(above: Array, below: Array, undefined: float = 0.0) -> Array:
-    """Return a quotient, or `undefined` where the denominator is 0, like scikit-learn's zero_division."""
+    """Return above / below elementwise; `undefined` if the denominator is 0, like scikit-learn's zero_division."""
     import numpy as np
 
     out = np.full(np.broadcast_shapes(np.shape(above), np.shape(below)), undefined)

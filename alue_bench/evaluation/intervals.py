@@ -1,4 +1,4 @@
-"""Statistics over seeds: means with t-intervals, effect sizes, and corrected p-values.
+"""Statistics over seeds: means with t-intervals, effect sizes, and p-values corrected for multiple testing.
 
 A run's seed determines the head's initial weights, the order of the data and dropout. Scores vary between seeds by as
 much as published improvements (Dodge et al. 2020, arXiv 2002.06305). The interval of a mean over few seeds therefore
@@ -24,7 +24,7 @@ class Estimate:
     half_width: float | None
     """Half the width of the interval; None for a single value, which has no interval."""
     values: int
-    """The number of values."""
+    """The number of values that the mean is taken over."""
 
     @property
     def interval(self) -> tuple[float, float] | None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 
 def join_labels(names: Iterable[str]) -> str:
-    """Return the cell that contains these names; empty for no names."""
+    """Return the text of a cell with these label names; empty if there are no names."""
     listed = list(names)
     if all(name.split() == [name] and not name.startswith("[") for name in listed):
         return " ".join(listed)

@@ -1,10 +1,10 @@
 """The test of a model's score against a baseline that ignores the text: has the model learnt anything?
 
 Matching the score of a model that has learnt nothing is no achievement. Reports therefore recommend a setting, or say
-that it keeps the score, only if the models that it is compared with have learnt something.
+that it matches the score of others, only if the models in the comparison have learnt something.
 
-A model has learnt something if its score exceeds the trivial score, that of the baseline, by more than the choice of
-examples explains. The bound is the one-sided 95 % bound of the difference between the two predictors, computed from the
+A model has learnt something if its score exceeds the trivial score (the baseline's) by more than the choice of examples
+explains. The bound is the one-sided 95 % bound of the difference between the two predictors, computed from the
 jackknife standard error on the same examples (Efron & Tibshirani 1993, chapter 11); each run records this standard
 error. Runs with several seeds share their examples, so that a mean over seeds has no smaller standard error. At least
 half of the seeds must exceed the bound. A confidence interval of the mean over seeds would answer another question: if
@@ -43,7 +43,7 @@ class Trivial:
 
 
 def trivial(train: Array, gold: Array, predicted: Array, labels: Labels, metric: str) -> Trivial:
-    """Return the baseline's score on a split, and the standard error of a model's distance from it.
+    """Return the baseline's score on a split, and the standard error of a model's difference from this score.
 
     Args:
         train: The targets of the train split, in the form that `evaluation.metrics.metrics` takes.
@@ -75,14 +75,14 @@ def _error(train: Array, gold: Array, predicted: Array, labels: Labels, metric: 
 
 @dataclass(frozen=True)
 class Learning:
-    """The comparison of one setting's scores with the trivial score, over seeds."""
+    """The comparison of one setting's scores over seeds with the trivial score, that of the baseline."""
 
     score: float
     """The mean score over seeds."""
     trivial: float
-    """The trivial score, mean over seeds."""
+    """The mean trivial score over seeds."""
     bound: float
-    """The difference from the trivial score that chance explains, mean over seeds."""
+    """The mean over seeds of the largest difference from the trivial score that chance explains."""
     above: int
     """The number of seeds whose score exceeds the trivial score by more than chance explains."""
     seeds: int
@@ -99,7 +99,7 @@ class Learning:
         Args:
             strategy: The name of the setting.
             split: The name of the split that is scored.
-            over: The word for what the scores are over, "seed" or "fold".
+            over: The word for a repetition of the setting, "seed" or "fold".
         """
         said = f"{strategy} did not learn: its {split} score {self.score:.3f} is"
         trivial = f"above the trivial score {self.trivial:.3f}"
@@ -130,8 +130,7 @@ def learning(scores: Sequence[float], trivials: Sequence[float], errors: Sequenc
         scores: The score for each seed. An undefined score, such as the correlation of constant predictions, counts as
             the trivial score.
         trivials: The trivial score for each seed; nan if it was not recorded.
-        errors: The standard error for each seed. A standard error that is undefined or was not recorded counts as 0; a
-            score below the trivial score is not above it with any standard error.
+        errors: The standard error for each seed. A standard error that is undefined or was not recorded counts as 0.
 
     Returns:
         The comparison; None if no trivial score was recorded.

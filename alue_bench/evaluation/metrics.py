@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def metrics(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any], labels: Labels) -> dict[str, float]:
-    """Return all metrics for a kind of task, by name.
+    """Compute all metrics for the kind of task, such as multi-label; return them by name.
 
     Args:
         gold: The gold targets: class indices [n], 0 and 1 for each label of a multi-label task [n, labels], or numbers
@@ -82,8 +82,8 @@ def trivial_predictions(train: np.ndarray[Any, Any], count: int, labels: Labels)
     """Return the predictions of a baseline that ignores the text (majority class or mean).
 
     It predicts the most frequent label of the train split; for a regression the mean; for a multi-label task each label
-    whose share of the train examples is above the task's threshold. The latter is the decision of a model that has
-    learnt the frequencies of labels and nothing else.
+    whose share of the train examples is above the task's threshold, as a model decides that has learnt only the
+    frequencies of labels.
 
     Args:
         train: The targets of the train split, in the form that `metrics` takes.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def decide(logits: np.ndarray[Any, Any], labels: Labels) -> np.ndarray[Any, Any]:
-    """Return the predicted targets for logits.
+    """Convert logits into predicted targets.
 
     Args:
         logits: The logits of n examples, [n, outputs].
@@ -50,11 +50,11 @@ def probabilities(logits: np.ndarray[Any, Any], labels: Labels) -> np.ndarray[An
 def predictions_table(
     ids: list[str], gold: np.ndarray[Any, Any] | None, logits: np.ndarray[Any, Any], labels: Labels
 ) -> Predictions:
-    """Return the predictions for each example, with gold and predicted labels by name, and scores.
+    """Return a table of predictions with the names of gold and predicted labels, and a score for each label.
 
     Args:
         ids: The identifiers of the n examples.
-        gold: The gold targets in the form that `decide` gives; None if there are no gold labels.
+        gold: The gold targets, in the form that `decide` returns; None if there are no gold labels.
         logits: The logits, [n, outputs].
         labels: The label space.
     """
@@ -78,7 +78,7 @@ class Targets:
 
 
 def targets_of(table: pd.DataFrame, *, multilabel: bool = False) -> Targets:
-    """Return the targets in a table of predictions, as `predictions_table` makes it and runs record it.
+    """Convert a table of predictions, as `predictions_table` makes it and runs record it, into arrays.
 
     Args:
         table: A table with the columns id, gold, prediction, and score_LABEL for each label.

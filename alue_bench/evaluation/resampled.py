@@ -1,7 +1,7 @@
 """The corrected resampled t-test, for differences over the folds of a cross-validation.
 
 The scores of J folds are not independent: the train rows of any two folds overlap, and with repeats the test rows do
-too. The plain t-test takes them for independent, underestimates the variance of their mean, and finds differences where
+too. The plain t-test treats them as independent, underestimates the variance of their mean, and finds differences where
 there are none. Nadeau and Bengio (2003, Inference for the Generalization Error, Machine Learning 52, section 4) replace
 the factor 1/J of the variance by 1/J + n_test/n_train:
 
@@ -9,8 +9,8 @@ the factor 1/J of the variance by 1/J + n_test/n_train:
 
 for the differences d of J folds with variance s². Bouckaert and Frank (2004) recommend the same for repeated
 cross-validation. The correction assumes a correlation between folds of n_test / (n_test + n_train), which is a rule of
-thumb: the true one is unknown and cannot be estimated without bias. The test is about training on other rows of the
-same kind, and needs no predictions.
+thumb: the true correlation is unknown and cannot be estimated without bias. The test asks whether the difference would
+remain after training on other rows of the same kind. It needs the scores only, no predictions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from alue_bench.evaluation.significance import POWER
 
 @dataclass(frozen=True, kw_only=True)
 class CorrectedResampled:
-    """The test of a mean difference over folds."""
+    """The result of a test whether the mean difference of scores over folds is zero."""
 
     difference: float
     half_width: float
@@ -43,7 +43,7 @@ class CorrectedResampled:
         """Return the smallest difference that the test finds with POWER, with these folds.
 
         Args:
-            tests: The number of tests for whose multiplicity the level is corrected.
+            tests: The number of tests. The significance level is divided by it, to correct for multiple testing.
         """
         from scipy.special import nctdtrinc, stdtrit
 
@@ -94,7 +94,7 @@ def estimate_over_folds(values: Sequence[float], test_share: float) -> Estimate 
 
 
 def _mean_and_error(values: Sequence[float], test_share: float) -> tuple[float, float]:
-    """Return the mean and its corrected standard error."""
+    """Return the mean of values over folds, and its corrected standard error."""
     import numpy as np
 
     if len(values) < 2:

@@ -48,7 +48,7 @@ CHUNK = 2**21
 
 @dataclass(frozen=True, kw_only=True)
 class Crossed:
-    """The test of a difference of mean scores over the same seeds and the same examples."""
+    """The result of a test whether two systems, with the same seeds and examples, differ in their mean scores."""
 
     difference: float
     half_width: float
@@ -62,15 +62,15 @@ class Crossed:
     examples: int
     """The number of examples."""
     seed_variance: float
-    """The variance component of seeds: their effect on all examples alike."""
+    """The variance component of seeds: the variance of effects that a seed has on all examples alike."""
     example_variance: float
-    """The variance component of examples: their effect for all seeds alike."""
+    """The variance component of examples: the variance of effects that an example has for all seeds alike."""
     rest_variance: float
-    """The remaining variance component, of one seed on one example."""
+    """The remaining variance component: the variance that is specific to one seed on one example."""
 
     @property
     def seed_share(self) -> float | None:
-        """The part of the mean difference's variance that more seeds would reduce; None if there is no variance."""
+        """The fraction of the mean difference's variance that more seeds would reduce; None if there is no variance."""
         by_seed = self.seed_variance / self.seeds + self.rest_variance / (self.seeds * self.examples)
         whole = by_seed + self.example_variance / self.examples
         return by_seed / whole if whole > 0 else None
@@ -95,7 +95,7 @@ def crossed_test(values: Sequence[Additive], base: Sequence[Additive]) -> Crosse
 
 
 def crossed_test_of(scores: Array, table: Array) -> Crossed:
-    """Test the difference between the mean scores of two systems, as `crossed_test` does, from given differences.
+    """Test the difference between the mean scores of two systems like `crossed_test`, but from computed differences.
 
     Args:
         scores: The difference of the scores for each seed, [seeds].
@@ -139,7 +139,16 @@ def crossed_test_of(scores: Array, table: Array) -> Crossed:
 def _satterthwaite(
     of_seeds: float, of_examples: float, of_rest: float, squares: float, seeds: int, examples: int
 ) -> float:
-    """Return the degrees of freedom of a sum of mean squares (Satterthwaite 1946), at least those of the seeds."""
+    """Return the degrees of freedom of a sum of mean squares (Satterthwaite 1946), at least `seeds` - 1.
+
+    Args:
+        of_seeds: The mean square of seeds.
+        of_examples: The mean square of examples.
+        of_rest: The mean square of the rest.
+        squares: The sum of mean squares, of_seeds + of_examples - of_rest, but at least either of the first two.
+        seeds: The number of seeds.
+        examples: The number of examples.
+    """
     free = seeds - 1
     below = of_seeds**2 / free + of_examples**2 / (examples - 1) + of_rest**2 / (free * (examples - 1))
     return max(float(free), squares**2 / below) if below > 0 else float(free)
@@ -157,7 +166,7 @@ def power(observed: Crossed, difference: float, seeds: int, *, tests: int = 1) -
         observed: A test whose variance components are used.
         difference: The true difference.
         seeds: The number of seeds.
-        tests: The number of tests for whose multiplicity the level is corrected.
+        tests: The number of tests. The significance level is divided by it, to correct for multiple testing.
     """
     import numpy as np
 
@@ -170,7 +179,7 @@ def seeds_needed(observed: Crossed, difference: float, *, tests: int = 1) -> int
     Args:
         observed: A test whose variance components are used.
         difference: The true difference.
-        tests: The number of tests for whose multiplicity the level is corrected.
+        tests: The number of tests. The significance level is divided by it, to correct for multiple testing.
 
     Returns:
         The number of seeds. None if no number up to MOST_SEEDS suffices, because the test set is too small or the
@@ -190,7 +199,7 @@ def detectable(observed: Crossed, *, tests: int = 1) -> float:
 
     Args:
         observed: A test whose variance components and number of seeds are used.
-        tests: The number of tests for whose multiplicity the level is corrected.
+        tests: The number of tests. The significance level is divided by it, to correct for multiple testing.
     """
     import numpy as np
     from scipy.special import nctdtrinc
@@ -200,7 +209,7 @@ def detectable(observed: Crossed, *, tests: int = 1) -> float:
 
 
 def _powers(observed: Crossed, difference: float, seeds: Array, tests: int) -> Array:
-    """Return the power for each number of seeds, by the noncentral t distribution."""
+    """Return the power of the test for each number of seeds in `seeds`, from the noncentral t distribution."""
     import numpy as np
     from scipy.special import nctdtr
 
@@ -210,7 +219,7 @@ def _powers(observed: Crossed, difference: float, seeds: Array, tests: int) -> A
 
 
 def _expected(observed: Crossed, seeds: Array, tests: int) -> tuple[Array, Array, Array]:
-    """Return the standard error, the degrees of freedom and the critical value of t for each number of seeds."""
+    """Return the standard error, degrees of freedom and critical value of t for each number of seeds in `seeds`."""
     import numpy as np
     from scipy.special import stdtrit
 
@@ -228,7 +237,7 @@ def _expected(observed: Crossed, seeds: Array, tests: int) -> tuple[Array, Array
 
 @dataclass(frozen=True, kw_only=True)
 class Bootstrapped:
-    """The bootstrap test of a difference of mean scores."""
+    """The result of a bootstrap test of the difference between two mean scores."""
 
     difference: float
     interval: tuple[float, float]
@@ -330,7 +339,7 @@ def _mean_difference(values: Sequence[Additive], base: Sequence[Additive]) -> fl
 def _distinct(systems: Sequence[Additive]) -> tuple[list[Array], Array]:
     """Group the examples whose rows are the same in all systems.
 
-    Drawing from u groups according to their sizes is the same as drawing n examples, and u is small: with two labels
+    Drawing from u groups according to their sizes is equivalent to drawing n examples, and u is small: with two labels
     and one seed there are at most eight groups.
 
     Returns:

@@ -17,13 +17,13 @@ def submission_text(task: Task, ids: Sequence[str], predicted: Sequence[str], ro
     Args:
         task: The task.
         ids: The identifiers of the examples that were predicted.
-        predicted: The predicted labels or, for a regression, numbers as text. Several labels are joined as in
-            `label_cells`.
+        predicted: The predicted label (or number, for a regression) of each example, as text. Several labels of an
+            example are joined as in `label_cells`.
         rows: All rows of the official file.
 
     Raises:
-        DataError: The predictions are not of exactly these rows in their order, a prediction is not a label of the
-            task, or the task declares no submission file.
+        DataError: The identifiers are not those of the rows in the same order, a prediction is not a label of the task,
+            or the task declares no submission file.
     """
     submission = _declared(task)
     _check_rows(task.name, ids, rows)
@@ -63,7 +63,11 @@ def _check_rows(task: str, ids: Sequence[str], rows: Sequence[Example]) -> None:
 
 
 def _cells(value: str, labels: Labels, submission: Submission) -> list[str]:
-    """Return the cells of one prediction; raise ValueError if it does not belong to the label space."""
+    """Return the cells of the submission file for one prediction, `value`.
+
+    Raises:
+        ValueError: The prediction does not belong to the label space.
+    """
     if labels.kind is TargetKind.REGRESSION:
         number = float(value)
         if not math.isfinite(number):

@@ -11,14 +11,14 @@ T = TypeVar("T")
 
 
 def best_effort(missing: str, work: Callable[[], T], on_problem: Callable[[str], None]) -> T | None:
-    """Return the result of `work`; if it raises, report the error and return None.
+    """Call `work` and return its result; if it raises an exception, report the exception and return None.
 
     Exceptions outside `Exception`, such as an interruption by the user, are not caught.
 
     Args:
         missing: What is missing if `work` fails, such as "no peak memory".
-        work: The optional work.
-        on_problem: Called with a sentence that says what is missing and why.
+        work: A function that does the optional work.
+        on_problem: A function that is called with a sentence that says what is missing and why.
     """
     try:
         return work()
@@ -28,7 +28,7 @@ def best_effort(missing: str, work: Callable[[], T], on_problem: Callable[[str],
 
 
 def cause_of(error: BaseException) -> str:
-    """Return an error in one line: its type (unless it is an `AlueBenchError`) and the first line of its message."""
+    """Describe an error in one line: its type (unless it is an `AlueBenchError`) and the first line of its message."""
     first_line = next((line for line in str(error).splitlines() if line.strip()), "")
     if isinstance(error, AlueBenchError):
         return first_line

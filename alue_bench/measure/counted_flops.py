@@ -1,7 +1,7 @@
 """FLOPs counted by torch's FLOP counter, for architectures that the formulas in `flops` do not fit.
 
-A training step of the actual model runs on the CPU without computing its matrix products, since the counter needs only
-their shapes. So a count takes little time and no memory for weights, whatever the size of the model.
+The counter runs a training step of the actual model on the CPU, but skips the matrix products, since only their shapes
+matter. So a count takes little time and no memory for weights, whatever the size of the model.
 
 Counts are made for texts of a few lengths in batches of two sizes. Operations per token are interpolated linearly
 between these lengths, which is exact for attention over all tokens. Comparing the two batch sizes separates the cost
@@ -41,17 +41,17 @@ class Cost:
 
 
 _known: dict[str, int] = {}
-"""The counts so far, by a digest of everything that determines them: they are the same in every run of a plan."""
+"""The counts of this process, for reuse in other runs, by a digest of everything that determines a count."""
 
 
 def counted_step(
     stack: EncoderStack, plan: FreezePlan, lengths: np.ndarray[Any, Any], batch_size: int, *, start: int = 0
 ) -> float:
-    """Count the FLOPs of training once on each of some texts, without dev evaluation.
+    """Count the FLOPs of training on each text once (one epoch), without dev evaluation.
 
     Args:
         stack: The model, possibly on the meta device. It is not changed.
-        plan: The parts that are frozen.
+        plan: The frozen parts of the model.
         lengths: The number of tokens of each text, int64 `[texts]`.
         batch_size: The number of texts in a batch.
         start: The number of layers that are not computed because their outputs are cached.
@@ -77,7 +77,13 @@ def counted_prefix(stack: EncoderStack, depth: int, lengths: np.ndarray[Any, Any
 
 
 def counted_forward(stack: EncoderStack, lengths: np.ndarray[Any, Any], batch_size: int) -> float:
-    """Count the FLOPs of a forward pass of the whole model over texts with these numbers of tokens, int64 `[texts]`."""
+    """Count the FLOPs of a forward pass of the whole model.
+
+    Args:
+        stack: The model, possibly on the meta device.
+        lengths: The number of tokens of each text, int64 `[texts]`.
+        batch_size: The number of texts in a batch.
+    """
     return _over(lengths, batch_size, lambda texts, tokens: _count(stack, frozenset(), texts, tokens))
 
 
@@ -104,7 +110,7 @@ def _over(lengths: np.ndarray[Any, Any], batch_size: int, count: Any) -> float:
 
 
 def _cost(count: Any, tokens: int) -> Cost:
-    """Return the cost of a batch of texts with this number of tokens each."""
+    """Return the cost of a batch whose texts have `tokens` tokens each; `count` is as in `_over`."""
     few, more = (count(texts, tokens) for texts in SIZES)
     text = (more - few) / (SIZES[1] - SIZES[0])
     return Cost(batch=few - SIZES[0] * text, text=text)
@@ -129,7 +135,7 @@ def _count(stack: EncoderStack, trained: frozenset[str], texts: int, tokens: int
 
 
 def _counted(stack: EncoderStack, trained: frozenset[str], texts: int, tokens: int, depth: int | None) -> int:
-    """Count the FLOPs that `_count` returns, without its cache."""
+    """Count FLOPs as `_count` does, without looking them up among earlier counts."""
     import torch
     from torch.func import functional_call
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -160,7 +166,7 @@ def _counted(stack: EncoderStack, trained: frozenset[str], texts: int, tokens: i
 
 @contextmanager
 def _undisturbed(model: Any) -> Iterator[None]:
-    """Set eval mode, no cache and a padding id inside the context, and restore the model's settings afterwards."""
+    """Put the model into eval mode, without key-value cache and with a padding id; restore its settings at the end."""
     modes = [(module, module.training) for module in model.modules()]
     config: Any = model.config
     before = {name: getattr(config, name, None) for name in ("use_cache", "pad_token_id")}
@@ -182,7 +188,7 @@ def _undisturbed(model: Any) -> Iterator[None]:
 
 @contextmanager
 def _ended_behind(stack: EncoderStack, depth: int | None) -> Iterator[None]:
-    """End every forward pass inside the context after `depth` layers, by raising `Reached`; None does nothing."""
+    """Make every forward pass inside the context raise `Reached` after `depth` layers; None changes nothing."""
     if depth is None:
         yield
         return
@@ -196,11 +202,11 @@ def _ended_behind(stack: EncoderStack, depth: int | None) -> Iterator[None]:
 
 
 _built: dict[str, dict[str, Tensor]] = {}
-"""The buffers of models built on the CPU, by a digest of the configuration."""
+"""The buffers (tensors that are not parameters) of models created on the CPU, by a digest of the configuration."""
 
 
 def _buffers(model: Any) -> dict[str, Tensor]:
-    """Return the model's buffers on the CPU. Those on the meta device have no values and come from a new model."""
+    """Return the model's buffers on the CPU. If they are on the meta device, those of a newly created model serve."""
     from transformers.initialization import no_init_weights
 
     own = dict(model.named_buffers())

@@ -1,7 +1,7 @@
-"""Energy of a block of work as counted by the hardware; never estimated, and absent if the hardware does not count it.
+"""The energy of a `with` block, read from hardware counters; it is never estimated, and absent without a counter.
 
-There are two counters. Both count energy since some start, so the difference of two readings is the energy of the work
-between them:
+There are two kinds of counters. Both count up, so the difference of two readings is the energy used between the
+readings:
 
 - the GPU's counter (NVML, Volta and later) for the device that torch uses, read through the package `nvidia-ml-py`;
 - the processor packages' counters (RAPL), which Linux shows below /sys/class/powercap to users with permission. They
@@ -26,7 +26,7 @@ MILLI, MICRO = 1e-3, 1e-6
 
 
 class Energy:
-    """A context manager that measures the energy of its block.
+    """A context manager that measures the energy used inside the `with` block.
 
     Afterwards `joules` holds the energy in joules from each readable counter, "gpu" and "cpu".
     """
@@ -40,7 +40,7 @@ class Energy:
         """
         self.joules: dict[str, float] = {}
         self.problems: list[str] = []
-        """The sentences about counters that failed."""
+        """Sentences about counters that failed."""
         self._counters: dict[str, Counter] = {}
         if device == "cuda":
             gpu = best_effort("no energy of the GPU", _nvml_counter, self.problems.append)
@@ -74,7 +74,7 @@ Counter = Callable[[], Callable[[], float]]
 
 
 def _advance_of(read: Callable[[], float]) -> Counter:
-    """Make a `Counter` from a function that returns joules since some start."""
+    """Make a `Counter` from a function that reads a hardware counter in joules."""
 
     def start() -> Callable[[], float]:
         before = read()

@@ -23,11 +23,11 @@ LIBRARIES = (
     "pluggy",
 )
 RUNS_PER_GPU = "ALUE_BENCH_RUNS_PER_GPU"
-"""The environment variable by which an executor tells its workers how many runs share a GPU, if more than one does."""
+"""The environment variable with the number of runs that share a GPU, set for worker processes if it is above 1."""
 
 
 def hardware(device: str) -> dict[str, Any]:
-    """Return the processor, threads, memory in GiB and accelerator that a run on this device ("cpu", "cuda") uses."""
+    """Return the processor, threads, memory in GiB and accelerator of a run on this device, "cpu" or "cuda"."""
     import psutil
     import torch
 
@@ -50,7 +50,7 @@ def hardware(device: str) -> dict[str, Any]:
 
 
 def hardware_fingerprint(device: str) -> str:
-    """Return a short readable name of the hardware that is equal on machines whose runtimes are comparable."""
+    """Return a short readable name of the hardware. It is equal on machines whose runtimes are comparable."""
     description = hardware(device)
     name = str(description.get("accelerator") or description["processor"])
     if runs := description.get("runs_per_gpu"):

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 TOLERANCE = 0.01
 """The largest relative difference between the formulas and torch's counter with which the formulas are used."""
 COMPARED = (3, 64)
-"""The number of texts and the largest number of tokens per text for which both are compared."""
+"""The number of texts, and the largest number of tokens per text, for which formulas and counter are compared."""
 
 
 @dataclass(frozen=True)
@@ -98,14 +98,14 @@ class Product:
     trained: bool
     """True if the matrix trains."""
     follows_trained: bool
-    """True if trainable parameters of the same layer come before the product."""
+    """True if trainable parameters of the same layer come before the product, so that it needs its input's gradient."""
     behind_query: bool
     """True for the key and value projections. If only the first token is computed, they multiply the first token's
     query and the weighted sum of the tokens instead of the tokens (see `first_token_layer` in
     `training/bert/layer.py`)."""
 
     def cost(self, tokens: int, *, backward: bool, trains_below: bool) -> int:
-        """Return the FLOPs for a number of tokens.
+        """Return the FLOPs of the product for a number of tokens.
 
         Args:
             tokens: The number of vectors that the matrix multiplies.
@@ -126,11 +126,10 @@ class Layer:
     trains: bool
     """True if any parameter of the layer trains."""
     width: int
-    """The width of attention over all heads."""
+    """The width of attention: the sum of the sizes of all heads."""
     heads: int
     attended: tuple[bool, bool, bool]
-    """True for query, key and value, respectively, if the layer's trainable parameters come before or in its
-    projection."""
+    """Flags for query, key and value: True if the layer has trainable parameters in or before the projection."""
 
     def cost(self, lengths: np.ndarray[Any, Any], *, backward: bool, trains_below: bool, first_only: bool) -> int:
         """Return the FLOPs of the layer over some examples.
@@ -158,17 +157,17 @@ class Layer:
         )
 
     def _pairs(self, lengths: np.ndarray[Any, Any], first_only: bool) -> int:
-        """Return the number of token pairs in attention; with `first_only`, the pairs with each example's first token.
+        """Return the number of (query, key) token pairs in attention; with `first_only`, each query is a first token.
 
         Local attention counts the same, because it is computed over all pairs, most of them masked.
         """
         return int(lengths.sum()) if first_only else int((lengths * lengths).sum())
 
     def _attention_products(self, backward: bool, trains_below: bool, first_only: bool) -> int:
-        """Return the number of products in attention.
+        """Return the number of matrix products in attention that involve no weights.
 
-        Forward there are two: the scores, and their product with the values. Backward, each has a product for the
-        gradient of each factor that needs one.
+        The forward pass has two: queries with keys, and the resulting scores with values. The backward pass adds a
+        product for the gradient of each factor (queries, keys, scores, values) that needs one.
         """
         if not backward:
             return 2
@@ -227,7 +226,7 @@ def layers_of(stack: EncoderStack, trained: set[int]) -> list[Layer]:
 
 
 def _parts(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield the modules that hold parameters, in the order of registration, which is also the order of their use.
+    """Yield the modules of a layer that hold parameters, in the order of registration, which is the order of their use.
 
     A linear module and the adapter around it count as one module.
     """
@@ -247,15 +246,15 @@ def _linear(module: nn.Module) -> nn.Linear | None:
 
 
 def _products(part: nn.Module, trained: set[int], follows: bool, behind_query: bool) -> Iterator[Product]:
-    """Yield the products of a linear module and of the adapter around it.
+    """Yield the matrix products of a linear module and of the adapter around it, if any.
 
     A LoRA adapter is a pair of thin matrices, applied one after the other.
 
     Args:
         part: The linear module or the adapter around it.
         trained: The `id()`s of the parameters that train.
-        follows: Whether trainable parameters of the layer come before.
-        behind_query: See `Product`.
+        follows: Whether trainable parameters of the layer come before the linear module.
+        behind_query: Whether this is a key or value projection; see `Product.behind_query`.
     """
     from torch import nn
 
@@ -275,7 +274,7 @@ def _products(part: nn.Module, trained: set[int], follows: bool, behind_query: b
 
 
 def head_flops(stack: EncoderStack, trained: set[int], examples: int, *, trains_below: bool) -> int:
-    """Return the FLOPs of training steps of pooler and head, which read one vector of each example.
+    """Return the FLOPs of training pooler and head once on each example; they read one vector per example.
 
     Args:
         stack: The model, possibly on the meta device.
@@ -302,7 +301,7 @@ def head_forward(stack: EncoderStack, examples: int) -> int:
 
 
 def _behind_layers(stack: EncoderStack) -> Iterator[nn.Module]:
-    """Yield each module that is neither in the embeddings nor in a layer, in the order of their use."""
+    """Yield the modules outside embeddings and layers (pooler and head), in the order of their use."""
     inside = {id(m) for part in (*stack.embeddings, *stack.layers) for m in part.modules()}
     for module in stack.model.modules():
         if id(module) not in inside:
@@ -318,7 +317,7 @@ def step_flops(
     head_reads_first: bool = False,
     batch_size: int | None = None,
 ) -> float:
-    """Return the FLOPs of training once on each of some examples, without dev evaluation.
+    """Return the FLOPs of training on each example once (one epoch), without dev evaluation.
 
     Args:
         stack: The model, possibly on the meta device.
@@ -342,7 +341,7 @@ def _formula(
     start: int = 0,
     head_reads_first: bool = False,
 ) -> float:
-    """Return what `step_flops` returns, by the formulas.
+    """Return the FLOPs that `step_flops` describes, computed by the formulas.
 
     Embeddings cost nothing, since they are looked up; the small projection after them in some architectures is ignored.
     """
@@ -420,15 +419,15 @@ def training_flops(
     head_reads_first: bool = False,
     batch_size: int | None = None,
 ) -> float:
-    """Return the FLOPs of a training with a constant FreezePlan, without dev evaluation.
+    """Return the FLOPs of a training whose frozen parts do not change, without dev evaluation.
 
     Args:
         stack: The model, possibly on the meta device.
         plan: The parts that are frozen.
         lengths: The number of tokens of each example, int64 `[examples]`.
         epochs: The number of times that each example is trained on.
-        prefix_cached: Whether the frozen prefix is computed once instead of in every epoch. Its cost is included even
-            if another run computed it.
+        prefix_cached: Whether the frozen lowest layers are computed once instead of in every epoch. Their cost is
+            included even if another run computed them.
         head_reads_first: Whether the last layer is computed for the first token of each example only.
         batch_size: The number of examples in a batch; None puts all in one.
     """

@@ -1,4 +1,4 @@
-"""Peak memory of a block of work, on the host (this process) and on the GPU."""
+"""The peak memory of a `with` block, on the host (this process) and on the GPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MIB = 2**20
 
 
 class PeakMemory:
-    """A context manager that measures the peak memory of its block.
+    """A context manager that measures the peak memory inside the `with` block.
 
     Afterwards `process_mib` and, on CUDA, `device_mib` hold the peaks in MiB. They are None if a peak could not be
     measured, and `problems` says why.
@@ -28,7 +28,7 @@ class PeakMemory:
 
         Args:
             device: "cpu" or "cuda".
-            beside_bytes: The host memory that the process holds for other work throughout, which is subtracted.
+            beside_bytes: The bytes of host memory that the process holds for other purposes; they are subtracted.
         """
         self.device = device
         self._beside_mib = beside_bytes / MIB

@@ -1,4 +1,4 @@
-"""The attainable FLOPs per second of the hardware at matrix products, the reference value for utilisation."""
+"""The FLOPs per second that the hardware attains in matrix products, the reference value for utilisation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REPETITIONS = 5
 
 @lru_cache
 def attainable_flops_per_s(device: str, dtype: torch.dtype) -> float:
-    """Return the FLOPs per second of a large product of square random matrices.
+    """Measure the FLOPs per second of a large product of square random matrices.
 
     The best of a few measurements is taken, once per process. The manufacturer's figure is not used, because no real
     product attains it. The result is lower on a machine that is busy with other work.

@@ -1,4 +1,4 @@
-"""The tasks and models of a plan: found by name, checked, and read once."""
+"""The tasks and models of a plan: they are looked up by name, checked, and loaded at most once."""
 
 from __future__ import annotations
 
@@ -49,7 +49,10 @@ LeftOut = tuple[str, str]
 
 @dataclass(frozen=True)
 class ReadyTask:
-    """A task whose data is here, and the task that trains its models."""
+    """A task whose data is on this machine, and the task that its models are trained on.
+
+    The two differ only for tasks without train rows, such as diagnostic sets; `trained_on` names the training task.
+    """
 
     task: Task
     rows: TaskRows
@@ -59,19 +62,19 @@ class ReadyTask:
 
 @dataclass(frozen=True)
 class ReadyModel:
-    """A model whose checkpoint is here and can be used."""
+    """A model whose checkpoint is on this machine and can be used."""
 
     model: Model
     checkpoint: Checkpoint
     config: Any
-    """The configuration as `transformers` reads it."""
+    """The model's configuration, a transformers `PretrainedConfig`."""
     trial: Trial
-    """The result of trying it with its tokenizer, in the number format asked for or in one that it can compute in."""
+    """The result of a test of the model with its tokenizer: padding, number format and other properties."""
     outlines: dict[str, Outline] = field(default_factory=dict)
-    """The changes that each strategy makes to the model, by the strategy's name."""
+    """The changes that strategies make to the model, by the name of the strategy; filled by `outline`."""
 
     def unusual(self) -> dict[str, str]:
-        """Return the values for `RunSpec.unusual`."""
+        """Return the unusual properties of the model for `RunSpec.unusual`, such as padding on the left."""
         values = {"parts": self.trial.parts, "head": "fresh" if self.checkpoint.head_left_aside else ""}
         values["padding"] = "" if self.trial.padding.side == "right" else self.trial.padding.side
         return {name: value for name, value in values.items() if value}
@@ -79,9 +82,13 @@ class ReadyModel:
     def outline(self, strategy: Strategy, origin: Origin) -> Outline:
         """Return the changes that a strategy makes to the model.
 
+        Args:
+            strategy: The strategy.
+            origin: The plugin that declares the strategy.
+
         Raises:
-            DoesNotFit: the strategy cannot be applied to the model.
-            PluginError: the strategy's code fails.
+            DoesNotFit: The strategy cannot be applied to the model.
+            PluginError: The strategy's code fails.
         """
         if strategy.name not in self.outlines:
             outline = outline_of(strategy, origin, encoder_shape(self.config))
@@ -93,28 +100,29 @@ class ReadyModel:
 
 @dataclass
 class PlanCache:
-    """A cache of what one plan has read and computed, for later plans in the same process."""
+    """A cache of the rows, checkpoints and models that a plan has loaded, for later plans in the same process."""
 
     rows: dict[tuple[object, ...], TaskRows] = field(default_factory=dict)
     folds: dict[tuple[object, ...], list[TaskRows]] = field(default_factory=dict)
-    """The rows of the folds of tasks."""
+    """The rows of each fold of a cross-validated task, by task and options."""
     checkpoints: dict[tuple[object, ...], Checkpoint] = field(default_factory=dict)
     models: ModelCache = field(default_factory=ModelCache)
     text_notes: dict[tuple[object, ...], list[str]] = field(default_factory=dict)
-    """Notes on tokens that the models' tokenizers do not know in the first texts of a task, by texts and model."""
+    """Notes on text that a model's tokenizer cannot represent in the first texts of a task, by texts and model."""
     more_expected: list[tuple[Checkpoint, Labels]] = field(default_factory=list)
-    """The models, of those in `models`, that a later plan is likely to load."""
+    """Checkpoints, with the labels of their heads, that a later plan is likely to load from `models` again."""
     depths: defaultdict[tuple[object, ...], PlannedDepths] = field(default_factory=lambda: defaultdict(PlannedDepths))
-    """The planned depths of frozen prefixes, for each pair of a model and the texts that it is trained on."""
+    """The numbers of frozen lowest layers in the planned runs, for each pair of an initial model and training data. The
+    outputs of these layers are cached."""
 
 
 def ready_tasks(request: PlanRequest, registry: Registry, cache: PlanCache) -> tuple[list[ReadyTask], list[LeftOut]]:
-    """Return the tasks that were asked for, with their rows, and those that are left out.
+    """Return the requested tasks with their rows, and the tasks that are left out.
 
     A cross-validated task occurs once for each fold.
 
     Raises:
-        AlueBenchError: a task that the user named is unknown, or has no data here and may not be left out.
+        AlueBenchError: A task that the user named is unknown, or has no data here and may not be left out.
     """
     if request.tasks and not registry.tasks:
         registry.task(request.tasks[0])
@@ -170,7 +178,10 @@ def ready_tasks(request: PlanRequest, registry: Registry, cache: PlanCache) -> t
 
 
 def given_notes(task: ReadyTask, request: PlanRequest) -> list[str]:
-    """Return the notes of a plan on a task given as a file: inferred properties, splits, and labels without rows."""
+    """Return notes for the user on a task that is given as a file; none for other tasks.
+
+    The notes state the properties that were inferred from the file, the splits, and the labels that no row has.
+    """
     own = next((one for one in request.given if one.task.name == task.task.name), None)
     if own is None:
         return []
@@ -184,9 +195,10 @@ def given_notes(task: ReadyTask, request: PlanRequest) -> list[str]:
 
 
 def _training_task(task: Task, registry: Registry) -> Task:
-    """Return the task that trains the model of a task.
+    """Return the task whose rows train the models for `task`: usually `task`, else the one named by `trained_on`.
 
-    Raises PluginError if none is declared or its labels do not fit.
+    Raises:
+        PluginError: No plugin declares the training task, or its labels do not fit the labels of `task`.
     """
     if task.trained_on is None:
         return task
@@ -205,10 +217,17 @@ def _training_task(task: Task, registry: Registry) -> Task:
 def ready_models(
     request: PlanRequest, registry: Registry, cache: PlanCache, precision: Precision, device: str
 ) -> tuple[list[ReadyModel], list[LeftOut]]:
-    """Return the models that were asked for, tried on this device, and those that are left out.
+    """Return the requested models, each tested with its tokenizer on the device, and the models that are left out.
+
+    Args:
+        request: The request, which names the models.
+        registry: The plugins that declare models.
+        cache: The cache of checkpoints and tokenizers.
+        precision: The requested number format.
+        device: "cpu" or "cuda".
 
     Raises:
-        AlueBenchError: a model that the user named is not available or cannot be used, and may not be left out.
+        AlueBenchError: A model that the user named is not available or cannot be used, and may not be left out.
     """
 
     def ready(name: str) -> ReadyModel:
@@ -239,10 +258,10 @@ def ready_models(
 
 
 def _told_apart(models: list[ReadyModel], registry: Registry) -> list[ReadyModel]:
-    """Add a digest of its files to the name of each model that would otherwise share its name with another one.
+    """Make the names of models unique: append a digest of its files to the name of each ambiguous model.
 
-    A declared model keeps its name, and a folder that has the name of a declared model gets the digest. The result does
-    not depend on the order of the models.
+    A model that a plugin declares keeps its name. A local folder or hub model with the same name gets the digest.
+    The result does not depend on the order of the models.
     """
     digests: defaultdict[str, set[str]] = defaultdict(set)
     for ready in models:
@@ -263,6 +282,10 @@ def _forgiven(request: PlanRequest, *, named: bool) -> type[AlueBenchError] | tu
     """Return the types of errors for which a task or model is left out of the plan instead of ending the command.
 
     A model to which no strategy can be applied (DoesNotFit) is always left out.
+
+    Args:
+        request: The request; its `skip_missing` allows named tasks and models to be left out.
+        named: Whether the user named the tasks or models. Otherwise any of them may be left out.
     """
     if not named:
         return AlueBenchError
@@ -274,7 +297,7 @@ def _available(
     ready: Callable[[str], R],
     forgiven: type[AlueBenchError] | tuple[type[AlueBenchError], ...],
 ) -> tuple[list[R], list[LeftOut]]:
-    """Call `ready` for each name; return its results, and the names left out because of a `forgiven` error."""
+    """Call `ready` for each name; return the results, and each name for which it raised a `forgiven` error."""
     available, left_out = [], []
     for name in names:
         try:
@@ -285,9 +308,9 @@ def _available(
 
 
 def absent_models(request: PlanRequest, registry: Registry) -> list[tuple[Model, Any]]:
-    """Return the models that the user named and that are not here, with the configuration that their plugins declare.
+    """Return the models that the user named and that are not on this machine, with their declared configurations.
 
-    Models whose shape no plugin declares are left out.
+    Models whose architecture no plugin declares are left out.
     """
     absent = []
     for name in dict.fromkeys(request.models):
@@ -310,9 +333,10 @@ def _is_here(model: Model) -> bool:
 
 
 def resolve_model(name: str, registry: Registry) -> Model:
-    """Return the model that a name stands for: a declared one, a local folder, or `hub/id@revision`.
+    """Return the model for a name: that of a declared model, the path of a local folder, or `hub/id@revision`.
 
-    Raises UsageError if the name is none of these.
+    Raises:
+        UsageError: The name is none of these.
     """
     if name in registry.models:
         return registry.models[name].value
@@ -341,8 +365,8 @@ def resolve_model(name: str, registry: Registry) -> Model:
 def text_notes(ready: ReadyTask, ready_model: ReadyModel, cache: PlanCache) -> list[str]:
     """Return notes on how the model's tokenizer represents the first texts that the model would be trained on.
 
-    There are none for a model with a normalisation function, because planning does not run a plugin's code on texts.
-    Its runs record these notes.
+    A model with a normalisation function gets no notes here, because planning does not run a plugin's code on texts.
+    The notes are then recorded with the runs.
     """
     rows, model = ready.train_rows.splits["train"], ready_model.model
     if model.normalise is not None:

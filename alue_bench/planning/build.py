@@ -1,4 +1,4 @@
-"""The plan: an ordered list of runs that answers a request, and what is left out and why."""
+"""The plan for a request: an ordered list of runs, and the combinations that are left out, with reasons."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ from alue_bench.training.pretrained.loading import check_keeps_head, encoder_sha
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A planned run: its specification, and the loaded inputs to which the names in it refer."""
+    """A planned run: its specification, and the loaded task, rows and model that the specification names."""
 
     spec: RunSpec
     inputs: RunInputs
@@ -60,11 +60,11 @@ class PlannedRun:
     request: PlanRequest
     """The request that the run is planned for."""
     tags: Mapping[str, str] = field(default_factory=dict)
-    """Tags to record with the run where it is done; they say nothing about its result."""
+    """Tags to record with the run when it is executed. They do not affect its result."""
 
     @property
     def cost(self) -> float:
-        """The expected effort in units of one example through one layer, for progress bars: not for reports."""
+        """A rough estimate of the run's effort, in characters of text times layers passed, for progress bars only."""
         plan = self.spec.freeze_plan
         trains_below, passes = not plan.embeddings, 0
         for layer in range(plan.shape.layers):
@@ -78,7 +78,7 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A combination that is left out, and why."""
+    """A combination of task, model and strategy that the plan leaves out, and the reason. "*" stands for all."""
 
     task: str
     model: str
@@ -89,7 +89,7 @@ class Skipped:
 
 @dataclass(frozen=True, kw_only=True)
 class AbsentRun:
-    """A run that would be done if its model's files were here."""
+    """A run that the plan would contain if the model's files were on this machine."""
 
     task: Task
     rows: TaskRows
@@ -106,35 +106,36 @@ class AbsentRun:
 
 @dataclass
 class Plan:
-    """An ordered list of runs, plus what was left out and why."""
+    """An ordered list of runs, and the combinations that are left out, with reasons."""
 
     runs: list[PlannedRun] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """The remarks on models and texts that one should read before the runs begin."""
+    """Remarks on models and texts that the user should read before the runs begin."""
     absent: list[AbsentRun] = field(default_factory=list)
-    """The runs of models that the user named and that are not here, where their shape is declared."""
+    """The runs of models that the user named and that are not on this machine but whose architecture is declared."""
     without_data: int = 0
-    """The number of runs that are left out because tasks that the user named have no data here."""
+    """The number of runs that are left out because tasks that the user named have no data on this machine."""
     keeps_prefixes: bool = True
-    """A flag: outputs of frozen layers are computed once and kept."""
+    """True if the outputs of frozen lowest layers are computed once and cached."""
     order_matters: bool = False
-    """A flag: workers are to begin the runs in this order, rather than the longest first."""
+    """True if workers must start the runs in the order of `runs`; otherwise they start the longest run first."""
 
 
 def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None = None) -> Plan:
-    """Resolve names, check data and checkpoints, and lay out the runs: task, model, fold, setting, seed, strategy.
+    """Build the plan for a request: resolve names, check data and checkpoints, and list the runs.
 
-    What "every available one" brings along may be missing: it is skipped with a reason, as is a strategy that does not
-    fit a model.
+    Runs are sorted by task, model, fold, hyper-parameters, seed and strategy, except that runs which share a training
+    are adjacent. If the user names no tasks (or models), all are requested, and unusable ones are skipped with a
+    reason. A strategy that cannot be applied to a model is skipped too.
 
     Args:
-        request: the question.
-        registry: what the plugins declare.
-        cache: what an earlier plan in this process has read; None for the first one.
+        request: The request.
+        registry: The plugins' tasks, models and strategies.
+        cache: The cache of an earlier plan in this process; None starts with an empty one.
 
     Raises:
-        AlueBenchError: a task or model that the user named is missing and may not be left out, or a name is unknown.
+        AlueBenchError: A task or model that the user named is missing and may not be left out, or a name is unknown.
     """
     check_hyper_parameters(request)
     registry = with_given(registry, request.given)
@@ -169,7 +170,7 @@ def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None
 
 
 def _meanings(runs: list[PlannedRun], model: ReadyModel) -> list[str]:
-    """Return the meanings for a model of those strategy names that depend on the number of layers, each once."""
+    """Return what strategy names that depend on the number of layers (last-quarter) mean for a model; each once."""
     strategies = dict.fromkeys(run.spec.strategy for run in runs if run.spec.model == model.model.name)
     return [meaning for name in strategies if (meaning := model.outlines[name].meaning)]
 
@@ -190,7 +191,11 @@ class _Shared:
 
     @classmethod
     def of(cls, request: PlanRequest, registry: Registry, cache: PlanCache) -> _Shared:
-        """Return the conditions on this machine for a request. Raise UsageError if the machine cannot provide one."""
+        """Resolve the conditions that a request leaves open, such as the device "auto", for this machine.
+
+        Raises:
+            UsageError: This machine does not provide a requested device or number format.
+        """
         device = resolve_device(request.device)
         minutes = request.checkpoint_every
         return cls(
@@ -207,7 +212,15 @@ class _Shared:
 
 
 def _add_runs(plan: Plan, shared: _Shared, seen: set[str], task: ReadyTask, model: ReadyModel) -> None:
-    """Add the runs and the skipped combinations of a task and a model. `seen` holds the fingerprints in the plan."""
+    """Add the runs and the skipped combinations of one task (or fold) and one model to a plan.
+
+    Args:
+        plan: The plan.
+        shared: The conditions of all runs.
+        seen: The fingerprints of the runs in the plan, which prevent duplicates. Those of the new runs are added.
+        task: The task.
+        model: The model.
+    """
     request, registry = shared.request, shared.registry
     grid, layers, name = request.grid or Grid(), encoder_shape(model.config).layers, model.model.name
     strategies = strategies_for(request, registry, layers)
@@ -275,7 +288,7 @@ def _spec(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Comb
 
 
 def _inputs(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Combination, spec: RunSpec) -> RunInputs:
-    """Return the inputs of a run, and announce the model and the depth of frozen prefix that the run will need."""
+    """Return the inputs of a run. Register its model and its number of frozen lowest layers with the shared caches."""
     start = (
         task.train_rows.folds_digest or spec.data.train,
         *(spec.model_digest, spec.kept_layers, spec.adapter and spec.strategy),
@@ -302,7 +315,7 @@ def _inputs(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Co
 
 
 def _add_absent(plan: Plan, shared: _Shared, tasks: list[ReadyTask], models: list[ReadyModel]) -> None:
-    """Add to a plan the runs of named models that are not on this machine, and count the runs without data."""
+    """Add the runs of models that are not on this machine to `plan.absent`; set the number of runs without data."""
     request, registry = shared.request, shared.registry
     absent = absent_models(request, registry)
     for task, (model, config) in product(tasks, absent):
@@ -357,9 +370,9 @@ def _digests(ready: ReadyTask, request: PlanRequest) -> DataDigests:
 
 
 def _never_gold(rows: SplitRows, labels: Labels) -> list[list[str]]:
-    """Return a list that holds the list of labels that no row has; an empty list if every label occurs.
+    """Return the labels that no row has, as a list in a list, for a digest; an empty list if every label occurs.
 
-    They are left out of macro averages.
+    Macro averages leave these labels out, so that they affect the scores.
     """
     counts = label_counts([example.target for example in rows.examples if example.target is not None])
     absent = [] if labels.kind is TargetKind.REGRESSION else [name for name in labels.names if name not in counts]
@@ -367,9 +380,10 @@ def _never_gold(rows: SplitRows, labels: Labels) -> list[list[str]]:
 
 
 def _unusual_scoring(task: Task, request: PlanRequest) -> list[dict[str, object]]:
-    """Return how a task that the user gives as a file is scored, in a list of one, where that is not as usual.
+    """Return the properties of scoring that differ from the defaults, as a dict in a list, for a digest; else [].
 
-    For other tasks the version of the plugin says it, since the plugin's author changes the declaration.
+    Only tasks that the user gives as files are considered. For other tasks the plugin's version, which is recorded too,
+    determines the scoring.
     """
     if all(one.task != task for one in request.given):
         return []
@@ -385,7 +399,10 @@ def _unusual_scoring(task: Task, request: PlanRequest) -> list[dict[str, object]
 
 
 def _providers(registry: Registry, train_task: Task, model: Model, strategy: Origin) -> dict[str, str]:
-    """Return the distributions, with versions, whose code determines a training and is part of its identity."""
+    """Return the versions of the Python distributions whose code determines a training, by name.
+
+    They are part of the training's identity: a training with another version is another training.
+    """
     origins = [strategy, registry.tasks[train_task.name].origin]
     if model.name in registry.models:
         origins.append(registry.models[model.name].origin)
@@ -393,13 +410,13 @@ def _providers(registry: Registry, train_task: Task, model: Model, strategy: Ori
 
 
 def _test_providers(registry: Registry, task: Task, of_training: Mapping[str, str]) -> dict[str, str]:
-    """Return the Python distribution that declares the tested task, unless it is among those of the training."""
+    """Return the name and version of the distribution that declares the tested task; empty if `of_training` has it."""
     origin = registry.tasks[task.name].origin
     return {} if of_training.get(origin.distribution) == origin.version else {origin.distribution: origin.version}
 
 
 def _shared_trainings_together(runs: list[PlannedRun]) -> Callable[[PlannedRun], int]:
-    """Return a key that keeps the order, but puts a run right after the first one with the same training."""
+    """Return a sort key that keeps the order of runs, except that runs with the same training become adjacent."""
     first: dict[str, int] = {}
     for index, run in enumerate(runs):
         first.setdefault(run.spec.training_key, index)

@@ -1,4 +1,4 @@
-"""The combinations of a plan: for one task and one model, every strategy with every seed and setting."""
+"""The combinations of a plan for one task and one model: every strategy with every seed and all hyper-parameters."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from alue_bench.planning.grid import Grid
 from alue_bench.planning.request import DEFAULT_STRATEGIES, PlanRequest
 
 Strategies = Mapping[str, tuple[Strategy, Origin]]
-"""Strategies by name, with the plugins that they come from."""
+"""Pairs of a strategy and the plugin that declares it, by the name of the strategy."""
 
 
 @dataclass(frozen=True)
 class Combination:
-    """A strategy, a seed and hyper-parameters: all that distinguishes the runs of one task and model."""
+    """A strategy, a seed and hyper-parameters, which together distinguish the runs of one task and model."""
 
     strategy: Strategy
     origin: Origin
-    """The plugin that the strategy comes from."""
+    """The plugin that declares the strategy."""
     outline: Outline
     """The changes that the strategy makes to the model."""
     hyper: Resolved
@@ -42,18 +42,22 @@ class Unfit:
 
 
 def named_strategies(request: PlanRequest, registry: Registry) -> Strategies:
-    """Return the strategies that the request names. Raise UsageError if a name is unknown."""
+    """Return the strategies that the request names; the default strategies if it has neither names nor a grid.
+
+    Raises:
+        UsageError: A name is unknown.
+    """
     return _strategies(request.strategies or (() if request.grid else DEFAULT_STRATEGIES), registry)
 
 
 def strategies_for(request: PlanRequest, registry: Registry, layers: int) -> Strategies:
-    """Return the strategies asked for by name, and the cells of the grid that a model with so many layers has."""
+    """Return the strategies that the request names and those of its grid, for a model with this number of layers."""
     grid = request.grid or Grid()
     return {**named_strategies(request, registry), **_strategies(grid.strategy_names(layers), registry)}
 
 
 def _strategies(names: Iterable[str], registry: Registry) -> Strategies:
-    """Return strategies by their own names, each once."""
+    """Look up strategies; two spellings of the same strategy give one entry, under its canonical name."""
     strategies: dict[str, tuple[Strategy, Origin]] = {}
     for name in names:
         strategy, origin = registry.strategy(name)
@@ -64,23 +68,24 @@ def _strategies(names: Iterable[str], registry: Registry) -> Strategies:
 def check_hyper_parameters(request: PlanRequest) -> None:
     """Raise UsageError for a hyper-parameter that is invalid for every task and model.
 
-    This is checked once, before tasks and models are looked up. Otherwise each of them would be skipped for it.
+    This is checked before tasks and models are looked up. Otherwise the error would be reported as a reason to skip
+    each of them.
     """
     for variant in (request.grid or Grid()).variants():
         resolve_hyper_parameters(_asked_for(request, variant))
 
 
 def settings_of(request: PlanRequest, task: Task, model: Model, limit: int | None) -> list[Resolved]:
-    """Return the hyper-parameters of a task's runs with a model: one for each combination of the grid's axes.
+    """Return the hyper-parameters of a task's runs with a model, one set for each combination of the grid's values.
 
     Args:
-        request: the plan's request.
-        task: the task that trains the model.
-        model: the model.
-        limit: the largest number of tokens that the model can take; None if it has no such limit.
+        request: The request.
+        task: The task that the model is trained on.
+        model: The model.
+        limit: The largest number of tokens that the model takes; None if it has no limit.
 
     Raises:
-        UsageError: a value is wrong, or more tokens were asked for than the model takes.
+        UsageError: A value is invalid, or the requested `max_length` exceeds the limit.
     """
     variants = (request.grid or Grid()).variants()
     return [_resolved(request, task, model, limit, variant) for variant in variants]
@@ -89,7 +94,7 @@ def settings_of(request: PlanRequest, task: Task, model: Model, limit: int | Non
 def _resolved(
     request: PlanRequest, task: Task, model: Model, limit: int | None, variant: Mapping[str, object]
 ) -> Resolved:
-    """Return the hyper-parameters for one combination of the grid's axes."""
+    """Return the hyper-parameters for `variant`, one combination of the grid's values; see `settings_of`."""
     defaults = [(f"task {task.name}", task.defaults), (f"model {model.name}", model.defaults)]
     overrides = _asked_for(request, variant)
     resolved = resolve_hyper_parameters([*defaults, *overrides])
@@ -106,7 +111,7 @@ def _resolved(
 
 
 def _asked_for(request: PlanRequest, variant: Mapping[str, object]) -> list[tuple[str, Mapping[str, object]]]:
-    """Return the hyper-parameters that the user gives, by origin, weakest first."""
+    """Return the user's hyper-parameters as pairs of origin and values; later pairs override earlier ones."""
     return [*request.overrides, *([("grid", variant)] if variant else [])]
 
 
@@ -116,16 +121,16 @@ def combinations(
     seeds: Sequence[int],
     outline: Callable[[Strategy, Origin], Outline],
 ) -> tuple[list[Combination], list[Unfit]]:
-    """Cross settings, seeds and strategies, in this order, for one task and one model.
+    """Combine all hyper-parameters, seeds and strategies for one task and one model; the strategy varies fastest.
 
     Args:
-        strategies: the strategies by name.
-        settings: the hyper-parameters, one for each combination of the grid's axes.
-        seeds: the seeds.
-        outline: returns the changes that a strategy makes to the model; raises DoesNotFit if it cannot be applied.
+        strategies: The strategies by name.
+        settings: The sets of hyper-parameters, one for each combination of the grid's values.
+        seeds: The seeds.
+        outline: A function that returns the changes that a strategy makes to the model, or raises DoesNotFit.
 
     Returns:
-        The combinations, and the strategies that do not fit the model, each once.
+        The combinations, and the strategies that cannot be applied to the model, each once.
     """
     fitting: list[Combination] = []
     unfit: dict[str, Unfit] = {}

@@ -13,9 +13,10 @@ from alue_bench.data.file_task.given import GivenTask
 
 
 def with_given(registry: Registry, given: Iterable[GivenTask]) -> Registry:
-    """Return the registry with the tasks that the user gives as files.
+    """Return a registry that also contains the tasks that the user gives as files.
 
-    Raises UsageError for a file whose task has the name of another one.
+    Raises:
+        UsageError: The task of a file has the name of another task.
     """
     own: dict[str, Declared[Task]] = {}
     for one in given:

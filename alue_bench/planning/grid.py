@@ -1,4 +1,6 @@
-"""Grids of settings for sweeps: their axes, their cells, and the notation of `--grid`.
+"""Grids of settings for sweeps, and the notation of `--grid`.
+
+A cell is a pair of numbers: how many of the lowest and how many of the highest encoder layers are frozen.
 
     bottom-top                          every pair of frozen bottom and top layers: 91 cells for 12 layers
     bottom=0..12/3,top=0..4             ranges, both ends included, with a step
@@ -6,8 +8,8 @@
     strategy=full,last-quarter          strategies by name, in addition to the cells
     lr=2e-5,5e-5 seed=42..44            each cell with each learning rate and each seed
 
-Axes are separated by commas or blanks. A value belongs to the axis named before it. With a bottom axis alone, no top
-layers are frozen, and the reverse. Pairs that freeze more layers than a model has are left out.
+Axes are separated by commas or blanks. A value belongs to the axis named before it. If only one of the axes bottom and
+top is given, the number for the other is 0. Cells that freeze more layers than a model has are left out.
 """
 
 from __future__ import annotations
@@ -26,12 +28,12 @@ WHOLE = "bottom-top"
 LAYERS = ("bottom", "top")
 _DECLARED_AXES = {name: declared.kind for name, declared in options_of(HyperParameters).items() if declared.is_axis}
 SETTINGS: Mapping[str, type[int] | type[float]] = {"lr": float} | _DECLARED_AXES
-"""The hyper-parameters that may be an axis, with their types. The rate is the slowest to change from run to run."""
+"""The hyper-parameters that may be an axis, with their types. The first, the learning rate, varies slowest."""
 AXES = (*LAYERS, "strategy", *SETTINGS, "seed")
 MOST = 1_000_000
 """The largest number of values of an axis; a larger number is a typing error."""
 DEFAULT_TOLERANCE = 0.01
-"""The loss that still counts as the same score, as a share of full fine-tuning's score."""
+"""The largest loss of score that still counts as no loss, as a fraction of the score of full fine-tuning."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Span:
 
     first: int
     last: int | None = None
-    """The last number; None for the number of the model's layers."""
+    """The last number; None stands for the number of the model's layers."""
     step: int = 1
 
     def values(self, limit: int) -> range:
@@ -50,7 +52,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Grid:
-    """The axes of a sweep, whose values are crossed with each other."""
+    """The axes of a sweep; a run is planned for each combination of their values."""
 
     bottom: tuple[Span, ...] = ()
     top: tuple[Span, ...] = ()
@@ -59,7 +61,7 @@ class Grid:
     seeds: tuple[int, ...] = ()
 
     def cells(self, layers: int) -> list[Cell]:
-        """Return the pairs of frozen layers for a model, sorted by bottom and then by top.
+        """Return the pairs (frozen bottom layers, frozen top layers) for a model, sorted by bottom and then by top.
 
         Args:
             layers: The number of the model's layers. Pairs that freeze more are left out.
@@ -76,11 +78,11 @@ class Grid:
         return [(bottom, top) for bottom, top in product(bottoms, tops) if bottom + top <= layers]
 
     def strategy_names(self, layers: int) -> list[str]:
-        """Return the strategies of the cells for a model with so many layers, and the grid's other strategies."""
+        """Return the names of the cells for a model with this number of layers, then those on the strategy axis."""
         return list(dict.fromkeys([*(cell_name(cell) for cell in self.cells(layers)), *self.strategies]))
 
     def variants(self) -> list[dict[str, object]]:
-        """Return each combination of values of the hyper-parameter axes; one empty combination if there are none."""
+        """Return each combination of values of the hyper-parameter axes; one empty combination if there are no axes."""
         names = list(self.settings)
         return [dict(zip(names, values, strict=True)) for values in product(*self.settings.values())]
 

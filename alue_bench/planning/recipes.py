@@ -21,7 +21,7 @@ class Recipe:
 
     title: str
     source: str
-    """The publication, and the places in it."""
+    """The publication, with the sections or tables that give the values."""
     values: Mapping[str, object]
     """The values by their names in `HyperParameters`."""
 

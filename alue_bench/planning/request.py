@@ -1,4 +1,4 @@
-"""The question that a plan answers: which tasks, models, strategies and seeds, and under which conditions."""
+"""The request for a plan: the tasks, models, strategies and seeds of the runs, and the conditions of training."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ DEFAULT_STRATEGIES = ("full", "bottom3top4")
 DEFAULT_SEED = 42
 DEFAULT_CACHE_SIZE = "20GB"
 LARGEST_SEED = 2**32 - 1
-"""The largest seed that every generator of random numbers takes."""
+"""The largest seed that all random number generators in use accept."""
 
 Overrides = tuple[tuple[str, Mapping[str, object]], ...]
-"""Pairs of an origin and the hyper-parameters that it sets, weakest first."""
+"""Pairs of an origin, such as a recipe, and the hyper-parameters that it sets. Later pairs override earlier ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRequest(CheckedOptions):
-    """The user's question. An empty list of names means "every available one"."""
+    """The user's request. An empty list of tasks or models stands for all available ones."""
 
     tasks: tuple[str, ...] = option(
         (),
@@ -52,7 +52,7 @@ class PlanRequest(CheckedOptions):
     given: tuple[GivenTask, ...] = ()
     """The tasks that the user gives as files; `tasks` has their names."""
     grid: Grid | None = None
-    """More strategies, as many as a model has layers for, and hyper-parameters to cross with all of them."""
+    """The grid of a sweep: additional strategies, and hyper-parameters to combine with all strategies."""
     seeds: tuple[int, ...] = option(
         (DEFAULT_SEED,),
         name="seed",
@@ -76,7 +76,7 @@ class PlanRequest(CheckedOptions):
         at_most=LARGEST_SEED,
     )
     overrides: Overrides = ()
-    """Hyper-parameters by origin, weakest first: the recipe's, the study file's, the command line's."""
+    """Hyper-parameters by origin: recipe, study file, command line. Later origins override earlier ones."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
         "auto", help="Number format: auto, fp32, bf16 or fp16.", group=Group.TRAINING
     )
@@ -128,7 +128,7 @@ class PlanRequest(CheckedOptions):
         at_most=1000,
     )
     fold: Fold | None = None
-    """The only fold to plan; None for all that `folds` and `repeats` ask for."""
+    """The only fold to plan; None for all folds of all repeats."""
     drop_bad: bool = option(False, help="Leave out malformed rows, and record how many.", group=Group.DATA)
     skip_missing: bool = option(
         False,
@@ -136,7 +136,7 @@ class PlanRequest(CheckedOptions):
         group=Group.DATA,
     )
     download: bool = True
-    """A flag: models that the user named may be fetched from the hub."""
+    """True if models and task files that the user named may be downloaded from the hub."""
     cache_size: str = option(
         DEFAULT_CACHE_SIZE,
         help="Disk space for cached outputs of frozen layers, such as 50GB; 0 to compute them at every step. "
@@ -160,7 +160,7 @@ class PlanRequest(CheckedOptions):
 
     @property
     def asked_folds(self) -> tuple[Fold, ...]:
-        """The folds to plan, repeat by repeat; empty without cross-validation."""
+        """The folds to plan, ordered by repeat; empty without cross-validation."""
         if self.fold is not None:
             return (self.fold,)
         if self.folds is None:

@@ -1,15 +1,17 @@
 """The order in which a sweep executes its runs.
 
 Machines drift during a sweep: they warm up, their disks fill, other users start programs. If a sweep executed a grid
-row by row, this drift would look like an effect of the rows. The order therefore balances the settings over time, and
-still places runs with the same frozen prefix near each other:
+row by row, this drift would look like an effect of the rows. The order therefore balances the settings over time. It
+still places runs near each other that share a frozen prefix (the embeddings and lowest layers, if they are frozen),
+because the outputs of the prefix are cached:
 
-- The runs of each prefix depth are distributed over several rounds. Within a round, the depths come in random order.
+- The runs of each prefix depth (the number of layers in the prefix) are distributed over several rounds.
+  Within a round, the depths come in random order.
 - We draw 1,000 such orders and use the one in which the position is least correlated with the settings (Morgan & Rubin
   2012, Rerandomization to improve covariate balance in experiments).
 
 The order depends on the runs and the seed alone, so that an interrupted sweep continues where it stopped. There are few
-rounds, so that a cache that is too small for all depths computes each of them only a few times.
+rounds, so that each depth is computed only a few times even if the cache is too small for all depths.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 ROUNDS = 4
 DRAWS = 1000
-"""The number of random orders of which the best is used."""
+"""The number of random orders that are drawn; the least biased one is used."""
 DRIFTS = 3
 """The number of drift shapes that are considered: polynomials over time of degree 1, 2 and 3."""
 TAG = "sweep.position"
@@ -46,7 +48,7 @@ class Order:
     top layers, the expected cost, the learning rate or the seed."""
 
     def describe(self) -> str:
-        """Return a description for people and for the parent run."""
+        """Return a sentence that describes the order, for the terminal and the parent run in MLflow."""
         return (
             f"{ROUNDS} rounds over the depths of frozen prefixes, shuffled (seed {self.seed}); largest correlation of "
             f"a drift with a setting {self.bias:.2f}"
@@ -56,8 +58,8 @@ class Order:
 def spread_out(runs: Sequence[PlannedRun], seed: int = 0) -> Order:
     """Return a sweep's runs in the order of execution.
 
-    Runs with the same training task and model, which are compared with each other, stay together. Runs that share a
-    training stay next to each other.
+    Runs with the same training task and model are compared with each other, and therefore form one contiguous group.
+    Runs that share a training are adjacent.
 
     Args:
         runs: The runs in any order.
@@ -81,7 +83,7 @@ def spread_out(runs: Sequence[PlannedRun], seed: int = 0) -> Order:
 
 
 def _least_biased(runs: Sequence[PlannedRun], seed: int) -> tuple[list[int], float]:
-    """Return the positions of the runs in the least biased of many random orders, and its bias."""
+    """Return the least biased of many random orders, as indices into `runs`, and its bias (see `Order.bias`)."""
     import numpy as np
 
     blocks: dict[int, list[int]] = {}
@@ -118,21 +120,21 @@ def _drifts(runs: int) -> np.ndarray[Any, Any]:
 
 
 def _settings(run: PlannedRun) -> tuple[float, ...]:
-    """Return the settings that must not correlate with the position."""
+    """Return the numbers of a run that must not correlate with its position; see `Order.bias`."""
     spec = run.spec
     bottom, top = cell_of(spec.strategy) or (spec.freeze_plan.bottom, spec.freeze_plan.top)
     return float(bottom), float(top), run.cost, float(spec.seed), spec.hyper.lr
 
 
 def _dealt(blocks: Sequence[Sequence[int]], draw: random.Random) -> list[int]:
-    """Return one random order of the runs, which distributes each block evenly over the rounds.
+    """Return a random order of the runs in which each block (one prefix depth) is spread evenly over the rounds.
 
     Within a round, the blocks come in random order, with two exceptions. The first round starts with its shallowest
     block; otherwise workers that share the sweep would start by computing the same prefixes. The last round ends with
     its deepest block, whose runs are the shortest, so that the workers finish at about the same time.
 
     Args:
-        blocks: The positions of the runs of each prefix depth, from the shallowest to the deepest.
+        blocks: For each prefix depth, from the shallowest to the deepest, the indices of its runs.
         draw: The random generator.
     """
     rounds: list[list[list[int]]] = [[] for _ in range(ROUNDS)]

@@ -1,7 +1,7 @@
 """The hyper-parameters that a list of runs varies, and the order in which runs are listed for people.
 
 Runs of one task and model usually differ in strategy and seed alone. A grid over learning rates, for example, varies a
-hyper-parameter too. Then each of its values is a setting of its own, and no mean is taken over the values.
+hyper-parameter too. Then each value counts as a separate setting, and scores are not averaged over the values.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def varied(runs: Iterable[tuple[str, str, HyperParameters]]) -> tuple[str, ...]:
 
 
 def varied_by_specs(specs: Iterable[RunSpec]) -> tuple[str, ...]:
-    """Return the hyper-parameters that vary among these runs; see `varied`."""
+    """Return the names of the hyper-parameters that vary among these runs; see `varied`."""
     return varied((spec.task, spec.model, spec.hyper) for spec in specs)
 
 
@@ -51,15 +51,15 @@ def describe(settings: Settings, *, between: str = ", ") -> str:
 
 
 def labelled(spec: RunSpec, names: Sequence[str]) -> str:
-    """Return a run's name for people, with its values of the named hyper-parameters."""
+    """Return a readable name of a run, with its values of the named hyper-parameters."""
     return ", ".join(filter(None, (spec.label, describe(settings_of(spec.hyper, names)))))
 
 
 def reading_order(specs: Sequence[RunSpec]) -> Mapping[str, int]:
-    """Return the position of each run in lists for people, by fingerprint.
+    """Return the position of each run in printed lists, by the run's fingerprint.
 
-    Runs are sorted by task, model, strategy, hyper-parameters that vary, seed and fold. Among the strategies, the cells
-    of a grid come first, sorted by frozen bottom layers and then frozen top layers; the others follow, sorted by name.
+    Runs are sorted by task, model, strategy, hyper-parameters that vary, seed and fold. Strategies
+    that freeze a number of bottom and top layers come first, sorted by these numbers; the others follow by name.
     """
     names = varied_by_specs(specs)
 

@@ -1,4 +1,4 @@
-"""The training of a run: load the model, freeze it, fine-tune it, select its weights."""
+"""The training of a run: load the model, freeze layers, fine-tune the model, and select the best epoch."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from alue_bench.training.surgery import operate
 
 @dataclass(frozen=True)
 class Trained:
-    """A model after fine-tuning, with the costs of its training: all that scoring it on another test set needs."""
+    """A fine-tuned model, the costs of its training, and everything else that scoring it on another test set needs."""
 
     key: str
-    """The key of all that determines the trained weights: `RunSpec.training_key`."""
+    """A digest of everything that determines the trained weights: `RunSpec.training_key`."""
     file: CheckpointFile | None
-    """The checkpoint of the training, to be removed when the run is recorded."""
+    """The training's checkpoint file, which is deleted when the run has been recorded; None without checkpoints."""
     stack: EncoderStack
     forward: Forward
     device: Device
@@ -51,26 +51,26 @@ class Trained:
     dev_predictions: Predictions
     """The predictions for the dev split by the selected epoch's weights."""
     prefix: FrozenPrefix
-    """The frozen prefix for further splits."""
+    """The frozen embeddings and lowest layers, whose outputs are computed once for each further split, such as test."""
     prefixes: dict[str, Examples]
-    """The train and dev split, with the outputs of the frozen prefix."""
+    """The train and dev split by name, with the outputs of the frozen prefix."""
     memory: PeakMemory
     energy: Energy
     work: Work
     prepare_s: float
-    """Seconds that went into frozen prefixes for all runs of the plan, this one's among them."""
+    """The seconds for computing the outputs of frozen prefixes of all depths in the plan, for this and other runs."""
     notes: tuple[str, ...]
 
 
 def train(spec: RunSpec, inputs: RunInputs, *, on_step: OnStep = lambda done, total: None) -> Trained:
     """Load, freeze and fine-tune a model, and select the epoch.
 
-    If a loss is not finite in a narrow number format, the training is done again in fp32.
+    If a loss is not finite in bf16 or fp16, the training is repeated in fp32.
 
     Args:
         spec: The run.
         inputs: The objects to which the names in the specification refer.
-        on_step: It is called after every step with the number of steps done and of all steps.
+        on_step: A function that is called after every training step with the number of finished and of all steps.
 
     Raises:
         NonFiniteLossError: A loss is not finite in fp32.
@@ -88,7 +88,7 @@ def train(spec: RunSpec, inputs: RunInputs, *, on_step: OnStep = lambda done, to
 
 
 def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) -> Trained:
-    """Train in one number format."""
+    """Train as `train` does, in the number format of `device`, without a second attempt in fp32."""
     notes = model_notes(inputs)
     inputs.prefixes.on_problem = notes.append
     file = None
@@ -156,7 +156,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
 
 
 def _dev_scorer(inputs: RunInputs, dev: TokenizedSplit) -> Scorer:
-    """Return the function that scores dev logits; the task's primary metric selects the epoch."""
+    """Return a function from dev logits to metrics. The metric `score` is the primary one, which selects the epoch."""
     task, targets = inputs.train_task, dev.targets.numpy()
 
     def score(logits: Any) -> dict[str, float]:
@@ -168,7 +168,10 @@ def _dev_scorer(inputs: RunInputs, dev: TokenizedSplit) -> Scorer:
 
 @dataclass(frozen=True)
 class _Prefixes:
-    """A factory of the frozen prefixes of a run's model, for any depth."""
+    """A factory of frozen prefixes of any depth.
+
+    A frozen prefix is the embeddings and lowest layers of the run's model, whose outputs are cached.
+    """
 
     spec: RunSpec
     inputs: RunInputs
@@ -177,7 +180,10 @@ class _Prefixes:
     device: Device
 
     def behind(self, depth: int | None) -> FrozenPrefix:
-        """Return the frozen prefix of the lowest `depth` layers of the model; None stands for no prefix."""
+        """Return the frozen prefix of the embeddings and the lowest `depth` layers; with None, an empty prefix.
+
+        The prefix is also empty if the strategy or the architecture does not allow its outputs to be cached.
+        """
         # The stored outputs of an architecture whose texts are not independent would be of other batches than those of
         # the training.
         kept = self.inputs.strategy.keeps_prefix and self.inputs.trial.independent
@@ -185,14 +191,14 @@ class _Prefixes:
         return FrozenPrefix(self.stack, self.forward, depth if kept else None, store=store, device=self.device)
 
     def states_of(self, prefix: FrozenPrefix, name: str, split: TokenizedSplit) -> Examples:
-        """Return the split of this name with the outputs of the prefix."""
+        """Return a split with the outputs of the prefix, which are cached under a description with the split's name."""
         return prefix.examples(split, self.inputs.trial.padding, cache_description(self.spec, name))
 
     def prepare(self, prefix: FrozenPrefix, splits: Mapping[str, TokenizedSplit], tokenizer: Any) -> float:
-        """Store the outputs of all depths that the plan's runs need, in one pass; return the seconds that it took.
+        """Cache the outputs of all prefix depths that the plan's runs need, in one pass; return the seconds it took.
 
-        This happens before the clock of the run starts: every run is charged what its own prefix costs alone. Where the
-        plan has a single depth, nothing is done.
+        The pass is not part of the run's training time: each run reports the time that its own prefix alone would take.
+        If the plan has at most one depth, nothing is done.
         """
         if len(self.inputs.depths.depths) <= 1:
             return 0.0

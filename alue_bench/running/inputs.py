@@ -1,4 +1,4 @@
-"""The inputs of a run (task, rows, model, strategy and checkpoint), and its splits as token ids."""
+"""The inputs of a run (task, rows, model, strategy and checkpoint), and the tokenization of its splits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from alue_bench.training.pretrained.model_cache import ModelCache
 
 @dataclass(frozen=True)
 class RunInputs:
-    """The objects to which the names in a `RunSpec` refer, loaded once for a plan."""
+    """The objects that a `RunSpec` refers to by name, such as task and model, loaded once for all runs of a plan."""
 
     task: Task
     rows: TaskRows
@@ -32,23 +32,23 @@ class RunInputs:
     strategy: Strategy
     checkpoint: Checkpoint
     trial: Trial
-    """The padding side and number format that the model can do with its tokenizer."""
+    """The result of a test of the model with its tokenizer: padding side, usable number format and other properties."""
     tokens: TokenCache
     prefixes: PrefixStore
     models: ModelCache = field(default_factory=ModelCache)
     checkpointing: Checkpointing | None = None
-    """The place of checkpoints; None if trainings write none."""
+    """The folder and frequency of checkpoints; None if trainings write none."""
     depths: PlannedDepths = field(default_factory=PlannedDepths)
-    """The depths of the frozen prefixes of all runs that share this model and this training data."""
+    """The numbers of frozen lowest layers in all planned runs that share this initial model and this training data."""
 
 
 def tokenized(rows: TaskRows, split: str, spec: RunSpec, inputs: RunInputs, tokenizer: Any) -> TokenizedSplit:
-    """Return a split as token ids for the run's model. It is tokenized once and cached.
+    """Tokenize a split for the run's model; the token ids are cached on disk.
 
     Args:
         rows: `inputs.rows` or `inputs.train_rows`.
         split: The name of the split in these rows.
-        spec: The run; it gives the greatest length in tokens.
+        spec: The run, which determines the largest number of tokens of a text.
         inputs: The run's inputs.
         tokenizer: The tokenizer of the run's model.
     """
@@ -66,7 +66,7 @@ def tokenized(rows: TaskRows, split: str, spec: RunSpec, inputs: RunInputs, toke
 def tokenized_for(
     stack: EncoderStack, rows: TaskRows, split: str, spec: RunSpec, inputs: RunInputs, tokenizer: Any
 ) -> TokenizedSplit:
-    """Return a split as `tokenized` does, after checking that the model has an embedding for each token id.
+    """Tokenize a split as `tokenized` does, and check that the model has an embedding for each token id.
 
     Raises:
         TrainingError: The model has no embedding for a token id that the tokenizer gives.
@@ -77,5 +77,5 @@ def tokenized_for(
 
 
 def cache_description(spec: RunSpec, split: str) -> dict[str, str]:
-    """Return a description, for people, of an entry in the cache of frozen layers."""
+    """Return a readable description of an entry in the cache of the outputs of frozen layers."""
     return {"task": spec.train_task, "split": split, "model": spec.model}

@@ -1,4 +1,4 @@
-"""The metrics of a run, by their names in MLflow."""
+"""The metrics of a run, under the names by which MLflow records them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from alue_bench.running.scoring import ScoredSplit, prefix_s
 
 
 def quality_metrics(inputs: RunInputs, trained: Trained, test: ScoredSplit) -> dict[str, float]:
-    """Return the test metrics (test/*), and after how many epochs which dev score was selected (selection/*)."""
+    """Return the test metrics (test/*), and the selected epoch with its dev score (selection/*)."""
     training, task = trained.training, inputs.task
     values = metrics(test.gold, test.predicted, task.labels)
     return {
@@ -32,9 +32,10 @@ def quality_metrics(inputs: RunInputs, trained: Trained, test: ScoredSplit) -> d
 def trivial_metrics(
     inputs: RunInputs, trained: Trained, test: ScoredSplit, on_problem: Callable[[str], None]
 ) -> dict[str, float]:
-    """Return the scores of a baseline that ignores the text, on the test and the dev split (*/trivial_score).
+    """Return the scores of a baseline that ignores the text, on test (test/*) and dev split (selection/*).
 
-    Each comes with the standard error of the model's difference from it (*/above_trivial_error), if it is defined.
+    The baseline's score is */trivial_score. The standard error of the model's difference from this score is
+    */above_trivial_error, which is absent if undefined. If a score cannot be computed, `on_problem` is called.
     """
     task, train_task = inputs.task, inputs.train_task
     train_targets = encode_targets(inputs.train_rows.splits["train"], train_task.labels).numpy()
@@ -104,7 +105,7 @@ def throughput_metrics(trained: Trained, test: ScoredSplit, attainable: float | 
 
 
 def resource_metrics(trained: Trained) -> dict[str, float]:
-    """Return operations, parameters, energy and peak memory (flops/*, params/*, energy/*, memory/*)."""
+    """Return FLOPs, parameter counts, energy and peak memory (flops/*, params/*, energy/*, memory/*)."""
     work, memory = trained.work, trained.memory
     peaks = {"memory/process_peak_mib": memory.process_mib, "memory/device_peak_mib": memory.device_mib}
     return {
@@ -119,7 +120,7 @@ def resource_metrics(trained: Trained) -> dict[str, float]:
 
 
 def data_metrics(spec: RunSpec, inputs: RunInputs, trained: Trained, test: ScoredSplit) -> dict[str, float]:
-    """Return the sizes of the splits as used (data/*)."""
+    """Return the number of training steps, the sizes of the splits, and the number of dropped rows (data/*)."""
     training = trained.training
     of_training = 0 if inputs.task is inputs.train_task else inputs.train_rows.dropped
     return {
@@ -132,10 +133,10 @@ def data_metrics(spec: RunSpec, inputs: RunInputs, trained: Trained, test: Score
 
 
 def _train_s(trained: Trained) -> float:
-    """Return the seconds of training, those of the frozen prefix among them."""
+    """Return the seconds of training, including the frozen prefix on the train split."""
     return trained.training.loop_s + prefix_s(trained.prefixes["train"])
 
 
 def _known(values: Mapping[str, float | None]) -> dict[str, float]:
-    """Return the values that could be measured."""
+    """Return the values that are not None."""
     return {name: value for name, value in values.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Notes: sentences recorded with a run that a reader of its results should know."""
+"""Notes: sentences, recorded with a run, that readers of its results should know."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def flops_notes(method: Method) -> list[str]:
 def training_notes(
     spec: RunSpec, inputs: RunInputs, device: Device, training: TrainingResult, splits: Mapping[str, TokenizedSplit]
 ) -> list[str]:
-    """Return notes on a training that has ended, and on the splits that it used.
+    """Return notes on a finished training, and on the splits that it used.
 
     Args:
         spec: The run.
         inputs: The run's inputs.
-        device: The device; its `graphs` says whether steps were to be recorded and could be.
+        device: The device; its `graphs` is true if CUDA graphs were requested and the model supports them.
         training: The result of the training.
         splits: The train and dev split, by name.
     """
@@ -74,13 +74,13 @@ def training_notes(
 
 
 def transfer_notes(inputs: RunInputs) -> list[str]:
-    """Return a note if the run's task is scored with a model that was trained on other labels."""
+    """Return a note that describes the label map if the model was trained on a task with other labels."""
     mapped = told(inputs.task, inputs.train_task)
     return [] if mapped is None else [mapped]
 
 
 def scoring_notes(spec: RunSpec, inputs: RunInputs, test: TokenizedSplit, score: float) -> list[str]:
-    """Return notes on labels that are missing from the data, on the test texts, and on a score that is undefined."""
+    """Return notes on labels without rows, on unreadable or truncated test texts, and on an undefined test score."""
     notes = [*_label_gaps(inputs), *unread_notes(test, "test"), *_truncation(spec, test, "test")]
     if not math.isfinite(score):
         notes.append(f"test/{inputs.task.primary} is undefined: {_why_undefined(inputs.task.labels)}")
@@ -88,14 +88,14 @@ def scoring_notes(spec: RunSpec, inputs: RunInputs, test: TokenizedSplit, score:
 
 
 def _truncation(spec: RunSpec, split: TokenizedSplit, name: str) -> list[str]:
-    """Return a note if texts of the split were cut."""
+    """Return a note if texts of the split called `name` were truncated."""
     if not split.truncated:
         return []
     return [f"{split.truncated} of {len(split)} {name} texts cut to {spec.hyper.max_length} tokens"]
 
 
 def _label_gaps(inputs: RunInputs) -> list[str]:
-    """Return notes on labels that the rows, as used, cannot teach or test."""
+    """Return notes on labels that no row of the train, dev or test split has."""
     parts = [(split, inputs.train_rows, inputs.train_task) for split in ("train", "dev")]
     parts.append(("test", inputs.rows, inputs.task))
     return [
@@ -106,7 +106,7 @@ def _label_gaps(inputs: RunInputs) -> list[str]:
 
 
 def _why_undefined(labels: Labels) -> str:
-    """Return why the primary metric is not a number."""
+    """Return the reason why the primary metric is nan for a task with these labels."""
     if labels.kind is TargetKind.REGRESSION:
         return "the predictions or the gold values are constant"
     return "no test row has a label, and none is predicted"

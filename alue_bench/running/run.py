@@ -1,4 +1,4 @@
-"""The story of a run: train a model, score it on the test split, and gather what was measured."""
+"""The execution of a run: train a model, score it on the test split, and collect the measurements."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def execute(
     before: Trained | None = None,
     on_step: OnStep = lambda done, total: None,
 ) -> tuple[RunResult, Trained]:
-    """Do one run; return its result, and the trained model for the next run that can use it.
+    """Execute one run; return its result, and the trained model for later runs with the same training.
 
     Args:
         spec: The run.
         inputs: The objects to which the names in the specification refer.
-        before: A model that an earlier run of the plan trained. It is used again if this run's training would be the
-            same to the last bit, as for a diagnostic set of a task.
-        on_step: It is called after every training step with the number of steps done and of all steps.
+        before: A model that an earlier run of the plan trained. It is reused instead of training if this run's training
+            would be identical, for example if only the test set differs.
+        on_step: A function that is called after every training step with the number of finished and of all steps.
 
     Raises:
-        TrainingError: The run cannot be done, or its result would not be one of its strategy.
+        TrainingError: The run cannot be executed, or parameters changed that the strategy freezes.
     """
     started = time.perf_counter()
     reused = before is not None and before.key == spec.training_key
@@ -88,7 +88,7 @@ def execute(
 
 
 def _engine(trained: Trained, attainable: float | None) -> dict[str, Any]:
-    """Return how the training was computed, for the description of the run's circumstances."""
+    """Return how the training was computed (forward pass, number format, …), for the run's environment artifact."""
     training = trained.training
     return {
         "forward": trained.forward.name,

@@ -1,4 +1,4 @@
-"""The outputs of a trained model for the test split, and for the rows that a leaderboard wants."""
+"""The outputs of a trained model for the test split, and for the rows of a leaderboard submission."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class ScoredSplit:
 
     split: TokenizedSplit
     logits: np.ndarray[Any, Any]
-    """The logits of the run's task: [examples, outputs]."""
+    """The logits for the labels of the run's task, [examples, outputs]."""
     predicted: np.ndarray[Any, Any]
-    """The decisions, in the form that `evaluation.metrics.metrics` takes."""
+    """The predicted targets, in the form that `evaluation.metrics.metrics` takes."""
     seconds: float
-    """Seconds of the forward passes, those of the frozen prefix among them."""
+    """The seconds of the forward passes, including the frozen prefix."""
 
     @property
     def gold(self) -> np.ndarray[Any, Any]:
-        """The targets of the split."""
+        """The gold targets of the split."""
         return self.split.targets.numpy()
 
 
@@ -54,9 +54,9 @@ def score_test_split(spec: RunSpec, inputs: RunInputs, trained: Trained) -> Scor
 def submission_predictions(
     spec: RunSpec, inputs: RunInputs, trained: Trained, on_problem: Callable[[str], None]
 ) -> Predictions | None:
-    """Return the model's predictions for the rows that a leaderboard wants; None if these rows are not available.
+    """Return the model's predictions for the rows of a leaderboard submission; None if these rows are not available.
 
-    This is not timed. No measurement depends on it: if it fails, `on_problem` is called and the run continues.
+    The predictions are not part of any measurement. If they fail, `on_problem` is called and the run continues.
     """
     if "submission" not in inputs.rows.splits:
         return None
@@ -72,5 +72,5 @@ def submission_predictions(
 
 
 def prefix_s(examples: Examples) -> float:
-    """Return the seconds that a split's frozen prefix took: computed, stored, and brought to the device."""
+    """Return the seconds for computing a split's frozen prefix, storing its outputs and moving them to the device."""
     return examples.prefix.seconds if examples.prefix else 0.0

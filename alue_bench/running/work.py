@@ -1,4 +1,4 @@
-"""The work of a training: parameters that train, and floating-point operations."""
+"""The work of a training: the number of trained parameters, and FLOPs (floating-point operations)."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from alue_bench.training.schedule import Segment
 
 @dataclass(frozen=True)
 class Work:
-    """The work of a training."""
+    """The number of parameters and the FLOPs of a training."""
 
     parameters: ParameterCounts
-    """The model's parameters; where what trains changes, when the most of them did."""
+    """The parameter counts. If the frozen parts change, they are those of the time when most parameters trained."""
     flops: float
-    """The operations of the training."""
+    """The FLOPs of the training."""
     flops_full: float
-    """The operations of fine-tuning the whole model on the same data, as the pre-trained checkpoint has it."""
+    """The FLOPs of fine-tuning the whole pre-trained model, with all its layers and no adapter, on the same data."""
     method: Method
-    """The way in which the operations are found: by formulas or by a counter."""
+    """The method by which the FLOPs are determined: formulas or torch's FLOP counter."""
 
 
 def most_parameters(stack: EncoderStack, segments: list[Segment]) -> ParameterCounts:
-    """Return the parameter counts of the segment of training in which the most parameters trained."""
+    """Return the parameter counts of the segment of training in which the largest number of parameters trained."""
     counts = [count_parameters(stack, segment.plan) for segment in segments]
     return max(counts, key=lambda count: count.trainable)
 
 
 def full_flops(stack: EncoderStack, lengths: Any, hyper: HyperParameters) -> float:
-    """Return the operations of fine-tuning the whole model.
+    """Return the FLOPs of fine-tuning the whole model.
 
     Args:
-        stack: The model before layers are left out and adapters put in.
-        lengths: The tokens of each example of the train split: int64 [n].
-        hyper: The number of epochs and the batch size.
+        stack: The model before layers are removed and adapters are inserted.
+        lengths: The number of tokens of each train example, int64 [n].
+        hyper: The hyper-parameters, which give the number of epochs and the batch size.
     """
     return training_flops(
         stack,
@@ -56,16 +56,16 @@ def full_flops(stack: EncoderStack, lengths: Any, hyper: HyperParameters) -> flo
 def flops_done(
     stack: EncoderStack, segments: list[Segment], lengths: Any, hyper: HyperParameters, *, head_reads_first: bool
 ) -> float:
-    """Return the operations of a training that has ended.
+    """Return the FLOPs of a finished training.
 
-    They are counted segment by segment where what is frozen, or stored, changed, and over the examples that were
-    trained on where the training stopped early. Each layer of a growing prefix is computed once.
+    If the frozen parts changed during training, the FLOPs are summed over the segments. If training stopped early, only
+    the examples that were trained on count. Each layer of the frozen prefix counts once, since its outputs are cached.
 
     Args:
         stack: The model.
         segments: The stretches of training in which the same parts were frozen.
-        lengths: The tokens of each example of the train split: int64 [n].
-        hyper: The number of epochs and the batch size.
+        lengths: The number of tokens of each train example, int64 [n].
+        hyper: The hyper-parameters, which give the number of epochs and the batch size.
         head_reads_first: Whether the last layer is computed for the first token of each example alone.
     """
     depth = max(segment.depth for segment in segments)
