@@ -18,7 +18,7 @@ DPI = 110
 LONGEST_TITLE = 80
 """The number of characters of a title that fit into the figure's width."""
 WIDE = 12
-"""The most characters of a label name that is written horizontally on an axis; longer names are rotated."""
+"""The most characters of a label name on the horizontal axis; if a name is longer, all names are written vertically."""
 QUICK: dict[str, Any] = {"compress_level": 2}
 """The setting of the PNG compression. Compared with the default, files have twice the size and take a fifth of the
 time to write."""

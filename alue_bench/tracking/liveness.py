@@ -26,10 +26,10 @@ MACHINE = "machine"
 HEARTBEAT = "heartbeat"
 
 BEAT_S = 15.0
-"""The seconds between two heartbeats. A heartbeat is one write of a few milliseconds, which affects neither the measured
+"""The seconds between two heartbeats. A heartbeat is one write of a few milliseconds. It affects neither the measured
 times nor, even with a hundred workers, the speed of the store."""
 LEASE_S = 90.0
-"""The seconds without a new heartbeat after which a process counts as dead. They cover several heartbeats, and more time
+"""The seconds without a new heartbeat after which a process counts as dead. They are several times BEAT_S, and longer
 than the restart of a store takes."""
 
 
@@ -48,7 +48,7 @@ class Heart:
         self.missed = 0
 
     def beat_for(self, run_id: str) -> None:
-        """Write heartbeats for a run from now on. The run was created with its first heartbeat, so the next one is due later."""
+        """Write heartbeats for a run from now on. The first one was already written when the run was created."""
         with self._changed:
             self._runs[run_id] = ""
             if self._thread is None:
@@ -160,7 +160,7 @@ def this_machine() -> str:
 
 
 def this_process() -> str:
-    """Return this process's number and its start time, which distinguishes it from later processes of the same number."""
+    """Return this process's number and start time; the start time distinguishes processes that get the same number."""
     began = _began(os.getpid())
     if began is None:
         raise RuntimeError("the system does not show this process to itself; is /proc mounted?")
