@@ -35,8 +35,9 @@ TAG_LENGTH = 8000
 """The most characters that MLflow allows in a tag's value."""
 
 _REFUSED = re.compile(r"[^/\w.\- ]|-{2,}|\A/|/\Z|(?<=/)/|\A\.\.|(?<![^/])\.{1,2}(?![^/])|(?<![^/]) +| +(?![^/])")
-"""A pattern for all text that must be spelt out: characters that MLflow refuses, the path parts `.` and `..`, empty path
-parts, blanks that a file system or a database ignores, and hyphens that look like the start of a spelt-out character."""
+"""A pattern for all text that must be spelt out: characters that MLflow refuses, the path parts `.` and `..`, empty
+path parts, blanks that a file system or a database ignores, and hyphens that look like those around a spelt-out
+character."""
 _SPELT = re.compile(r"--([a-z0-9_.-]+?)--(?!-)")
 _EMPTY = "----"
 _SHORTENED = re.compile(r"---[0-9a-f]{20}\Z")

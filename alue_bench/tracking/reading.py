@@ -145,8 +145,8 @@ TAGS: Mapping[str, str] = {
 SPLITS = {"training": "train_digest", "validation": "dev_digest", "testing": "test_digest"}
 """The columns that hold the digests of the splits, by the context of the MLflow data set that records a split."""
 NEEDED = ("task", "model", "strategy", "seed", "fingerprint")
-"""The columns whose values every readable run has. If one is missing, the run was not written completely, or was changed
-later."""
+"""The columns whose values every readable run has. A run without one of the values was not written by alue-bench, or was
+changed later."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,8 +161,8 @@ class Counts:
     interrupted: int = 0
     """The number of fingerprints that have no finished run and whose newest run has the status KILLED."""
     unfinished: int = 0
-    """The number of fingerprints that have no finished run and whose newest run has the status RUNNING or SCHEDULED. Such a
-    run is being executed, or its process has died."""
+    """The number of fingerprints that have no finished run and whose newest run has the status RUNNING or SCHEDULED.
+    Such a run is being executed, or its process has died."""
     repeated: int = 0
     """The number of finished runs for which a newer finished run has the same fingerprint."""
     foreign: int = 0
@@ -177,7 +177,7 @@ class Results:
 
     connection: Connection
     frame: pd.DataFrame
-    """A row for the newest finished run of each fingerprint, in order of start time. Columns: `COLUMNS`, then metrics."""
+    """The newest finished run of each fingerprint, one per row, oldest first. Columns: `COLUMNS`, then metrics."""
     counts: Counts
     parent_id: str | None = None
     _uris: dict[str, str] = field(default_factory=dict, repr=False)
@@ -233,7 +233,7 @@ def read_runs(connection: Connection, run_ids: Sequence[str], *, parent_id: str 
     Args:
         connection: The open store.
         run_ids: The ids of the MLflow runs to read.
-        parent_id: The id of the MLflow parent run that holds their plan. It is stored in the results and filters nothing.
+        parent_id: The id of the MLflow parent run that holds their plan; stored in the results, not used as a filter.
 
     Raises:
         UnavailableError: The store does not answer.
