@@ -145,7 +145,7 @@ TAGS: Mapping[str, str] = {
 SPLITS = {"training": "train_digest", "validation": "dev_digest", "testing": "test_digest"}
 """The columns that hold the digests of the splits, by the context of the MLflow data set that records a split."""
 NEEDED = ("task", "model", "strategy", "seed", "fingerprint")
-"""The columns whose values every readable run has. A run without one of the values was not written by alue-bench, or was
+"""The columns whose values every readable run has. A run without one of them was not written by alue-bench, or was
 changed later."""
 
 

@@ -81,8 +81,8 @@ from alue_bench.tracking.spool import MISSING_TAG, SPOOLED, Sent, Spool, new_run
 FAILURE = "failure"
 """The tag that holds the cause of a failed run."""
 LOW_FIDELITY = "search.first_look"
-"""The tag of low-fidelity runs of a hyper-parameter search. They have fewer epochs, and the search's result does not use
-their scores."""
+"""The tag of low-fidelity runs of a hyper-parameter search. They have fewer epochs, and the search's result does not
+use their scores."""
 FOLDS_DIGEST = "folds.digest"
 """The tag with a digest of everything that determines the rows of all folds of a cross-validation."""
 TASK_OPTIONS = "task.options"
@@ -90,14 +90,14 @@ TASK_OPTIONS = "task.options"
 SUBMISSION_FILE = "submission_predictions.csv"
 TRACEBACK_FILE = "traceback.txt"
 CURVES = ("train/", "dev/")
-"""The prefixes of the names of metrics that are logged over the course of training; final metrics have other prefixes."""
+"""The prefixes of the names of metrics that are logged over the course of training; no final metric has them."""
 
 PARAM_LENGTH, DATASET_LENGTH = 6000, 500
 """The most characters that MLflow allows in a param's value, and in the name of a data set."""
 
 ASK_AGAIN_S = 10.0
-"""The seconds to wait before a store, or its artifact location, that did not answer is tried again. Without this pause, a
-plan of short runs would spend most of its time in MLflow's own retries."""
+"""The seconds to wait before a store, or its artifact location, that did not answer is tried again. Without this pause,
+a plan of short runs would spend most of its time in MLflow's own retries."""
 
 Arguments = ParamSpec("Arguments")
 Returned = TypeVar("Returned")
@@ -266,7 +266,7 @@ class Recorder:
         return Recorded(runs[0].info.run_id, metrics, dict(runs[0].data.params))
 
     def holder(self, fingerprint: str) -> Held | None:
-        """Return the MLflow run of a live process that is executing the run with this fingerprint; None if none is known."""
+        """Return the MLflow run in which a live process executes this fingerprint now; None if none is known."""
         return self._unless_away(lambda: self._holder(fingerprint), None)
 
     @_guarded
@@ -296,7 +296,7 @@ class Recorder:
         return self._unless_away(self._close_interrupted, 0)
 
     def send_spooled(self) -> list[Sent]:
-        """Write the spool's entries to the store if it answers, and return the outcome for each entry that was tried."""
+        """Write the spool's entries to the store if it answers, and return the outcome for each entry tried."""
         return self._unless_away(self._send_spooled, [])
 
     @_guarded
@@ -329,7 +329,7 @@ class Recorder:
             )
 
     def _unless_away(self, call: Callable[[], T], otherwise: T) -> T:
-        """Return the result of the call. If the store is unavailable, return `otherwise`, and tell the user the first time."""
+        """Return the result of the call, or `otherwise` if the store is unavailable. The user is told the first time only."""
         try:
             return call()
         except StoreUnavailableError as error:
@@ -440,13 +440,13 @@ class Recorder:
         again: bool = False,
         tags: Mapping[str, str] | None = None,
     ) -> str | Held:
-        """Create the MLflow run, unless another process executes an equal run; write all that is known before it begins.
+        """Create an MLflow run with all that is known before it begins, unless another process executes an equal run.
 
-        If the store does not answer, equal runs cannot be seen. This method then returns an id for the spool, and the
-        caller should execute the run.
+        If the store does not answer, equal runs cannot be seen. An id is returned then, too, so that the caller
+        executes the run.
 
         Args:
-            spec: The run to open.
+            spec: The specification of the run.
             inputs: The task, model and data that the spec names.
             again: Whether to create the run even if another process executes or has finished an equal run.
             tags: Further tags of the run.
@@ -625,12 +625,11 @@ class Recorder:
 
         Args:
             fingerprint: The run's fingerprint.
-            failure: The cause to record with the status FAILED. If it is empty, the run gets the status KILLED, since it
-                will be repeated.
+            failure: The cause to record with the status FAILED. If it is empty, the run gets the status KILLED, since
+                it will be repeated.
 
         Returns:
-            The run's id; None if there is no such run, since the worker died before it created one, or if the store does
-            not answer.
+            The run's id; None if the worker died before it created the run, or if the store does not answer.
         """
         return self._unless_away(lambda: self._close_lost(fingerprint, failure), None)
 
@@ -646,7 +645,7 @@ class Recorder:
         return run_id
 
     def close_workers(self) -> int:
-        """Set the status KILLED for all RUNNING runs of this invocation except the parent run. Its workers have stopped.
+        """Set the status KILLED for the RUNNING runs of this invocation, except the parent run, after its workers stopped.
 
         Returns:
             The number of runs that were closed.
@@ -756,7 +755,7 @@ class Recorder:
         return True
 
     def _keep_artifacts(self, run_id: str, opened: _Open | None, closing: Closing, folder: Path, missing: str) -> None:
-        """Keep a run's artifacts in the spool, because only they could not be written, and note this in a tag of the run.
+        """Keep artifacts that could not be written in the spool, and note this in a tag of their run, which is in the store.
 
         Args:
             run_id: The MLflow run.
@@ -863,8 +862,8 @@ def _points(values: Iterable[tuple[str, float, int]], now: int) -> tuple[tuple[P
 def write_freezing(path: Path, events: Iterable[FreezeEvent]) -> None:
     """Write a CSV file of the decisions that an adaptive freezing strategy made about each block during training.
 
-    A block is the embeddings or one layer of the encoder. For each evaluation point and block, a row holds the step, the
-    epoch, the block, the norm of the block's gradient, and 1 if the block is frozen from this point on, otherwise 0.
+    A block is the embeddings or one layer of the encoder. For each evaluation point and block, a row holds the step,
+    the epoch, the block, the norm of the block's gradient, and 1 if the block is frozen from then on, otherwise 0.
     """
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)

@@ -70,7 +70,7 @@ def model_reference(run: Mapping[Hashable, Any], registry: Registry) -> str:
 
 
 def _others(run: Mapping[Hashable, Any]) -> dict[str, Any]:
-    """Return the hyper-parameters in the JSON text of the column `other_hyper`; empty if it is missing or unreadable."""
+    """Return the hyper-parameters in the JSON text of column `other_hyper`; none if it is missing or unreadable."""
     recorded = run.get("other_hyper")
     try:
         others = json.loads(recorded) if isinstance(recorded, str) else {}

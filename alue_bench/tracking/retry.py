@@ -26,7 +26,7 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 2.0
 
 
 def patient(client: MlflowClient) -> MlflowClient:
-    """Make every method of the client retry while the database is busy, and return the client."""
+    """Return a wrapper of the client whose methods retry while the database is busy."""
     return cast("MlflowClient", _Patient(client))
 
 

@@ -30,15 +30,15 @@ def written_aside(stack: ExitStack, write: Callable[[Path], None]) -> tuple[Path
 
     Args:
         stack: The stack of context managers whose end removes the folder.
-        write: The function that fills the folder. If the disk of the folder is full, it is called again with a folder
-            on another disk.
+        write: The function that fills the folder. If the disk is full, it is called again with another folder, below
+            `state_folder()`.
 
     Returns:
         The folder, and a sentence for the user if the folder is not in the system's folder for temporary files
         (otherwise an empty text).
 
     Raises:
-        StoreUnavailableError: Neither disk has room.
+        StoreUnavailableError: There is no room in either folder.
     """
     try:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="alue-bench-")))

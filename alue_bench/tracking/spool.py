@@ -101,8 +101,8 @@ class Sent:
 
     entry: SpooledRun
     how: Literal["written", "there already", "refused", "without artifacts"]
-    """The outcome. "there already" means that the store has a finished run with the same fingerprint, so that nothing was
-    written. "without artifacts" means that only the artifacts could not be written, and they remain in the spool."""
+    """The outcome. "there already" means that the store has a finished run with the same fingerprint, so that nothing
+    was written. "without artifacts" means that only the artifacts could not be written; they remain in the spool."""
     why: str = ""
     """The reason of the refusal; or the location to which the artifacts could not be written, and the reason."""
     problems: tuple[str, ...] = ()
@@ -144,7 +144,7 @@ class Spool:
             again: Whether the run was repeated on request although a finished run with its fingerprint may exist.
             opening: The values that were known before the run began.
             closing: The values that the run left at its end.
-            artifacts_only: Whether the values are in the store already, so that only the artifacts remain to be written.
+            artifacts_only: Whether only the artifacts remain to be written, since the store has the values already.
 
         Raises:
             StoreUnavailableError: The entry cannot be written to the disk either, so that the result would be lost.
