@@ -1,4 +1,4 @@
-"""The choice of the executor, built-in or from a plugin, that executes a plan's runs in worker processes."""
+"""The choice of the executor of a plan's runs, which is built in or comes from a plugin."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BUILT_IN = (
 
 
 def known_executors(registry: Registry) -> Mapping[str, Executor]:
-    """Return all executors by name. If a plugin's executor has the name of a built-in one, the built-in one is returned."""
+    """Return all executors by name. A built-in executor takes precedence over a plugin's executor of the same name."""
     others = {name: declared.value for name, declared in registry.executors.items()}
     return others | {executor.name: executor for executor in BUILT_IN}
 

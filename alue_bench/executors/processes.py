@@ -110,7 +110,7 @@ class ProcessPool:
         return events
 
     def stop(self) -> None:
-        """End all workers. Workers that execute a run get SIGTERM; those still running after GRACE_S seconds are killed."""
+        """End all workers. Busy workers get SIGTERM, and any worker that still runs after GRACE_S seconds is killed."""
         processes = [worker.process for worker in self._workers.values()]
         for worker in self._workers.values():
             worker.connection.close()  # a worker that waits for work ends
@@ -177,7 +177,7 @@ def _start(environment: Mapping[str, str]) -> _Worker:
 
 
 def _work(connection: Connection, environment: Mapping[str, str]) -> None:
-    """Execute the assignments that arrive on the connection until it is closed; the main function of a worker process."""
+    """Execute the assignments that the connection brings until it is closed; the main function of a worker process."""
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process decides
     os.dup2(sys.stderr.fileno(), 1)  # stdout is reserved for the result

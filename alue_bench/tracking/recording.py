@@ -329,7 +329,7 @@ class Recorder:
             )
 
     def _unless_away(self, call: Callable[[], T], otherwise: T) -> T:
-        """Return the result of the call, or `otherwise` if the store is unavailable. The user is told the first time only."""
+        """Return the result of the call, or `otherwise` if the store is unavailable; tell the user the first time only."""
         try:
             return call()
         except StoreUnavailableError as error:
@@ -645,7 +645,7 @@ class Recorder:
         return run_id
 
     def close_workers(self) -> int:
-        """Set the status KILLED for the RUNNING runs of this invocation, except the parent run, after its workers stopped.
+        """Set the status KILLED for the runs, except the parent run, that this invocation's stopped workers left RUNNING.
 
         Returns:
             The number of runs that were closed.
@@ -755,7 +755,7 @@ class Recorder:
         return True
 
     def _keep_artifacts(self, run_id: str, opened: _Open | None, closing: Closing, folder: Path, missing: str) -> None:
-        """Keep artifacts that could not be written in the spool, and note this in a tag of their run, which is in the store.
+        """Keep in the spool the artifacts that could not be written with their run, and note this in a tag of the run.
 
         Args:
             run_id: The MLflow run.
