@@ -50,8 +50,8 @@ def start(resources: Resources) -> RayPool:
 
     Raises:
         UnavailableError: Ray is not installed, or its cluster does not answer.
-        UsageError: The cluster has fewer GPUs than a run needs, or --gpus-per-run was given although the runs compute on
-            the CPU.
+        UsageError: The cluster has fewer GPUs than a run needs, or --gpus-per-run was given although the runs compute
+            on the CPU.
     """
     try:
         import ray

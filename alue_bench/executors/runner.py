@@ -1,7 +1,7 @@
 """The execution of runs in this process, one at a time.
 
-A run is executed only if no finished result is recorded. It is first claimed, so that no other process executes it at the
-same time, and finally recorded.
+A run is executed only if no finished result is recorded. It is first claimed, so that no other process executes it at
+the same time, and finally recorded.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from alue_bench.training.device.errors import device_is_lost, give_back
 
 
 class Runner:
-    """An executor of single runs in this process. It keeps the last trained model in case the next run tests it, too."""
+    """An executor of single runs in this process. It keeps the last trained model in case the next run tests it too."""
 
     def __init__(self, recorder: Recorder, registry: Registry, observer: Observer, *, rerun: bool) -> None:
         """Create a runner without a trained model.

@@ -40,8 +40,8 @@ from alue_bench.tracking.recording import Recorder
 T = TypeVar("T")
 
 TRIES = 2
-"""The most attempts for a run whose workers die, not counting failures of machines or devices. If two workers die during
-a run, the run is probably the cause."""
+"""The most attempts for a run whose workers die, not counting failures of machines or devices. If two workers die
+during a run, the run is probably the cause."""
 TRIES_AFTER_INFRASTRUCTURE_FAILURES = 4
 """The most attempts for a unit whose workers are lost to failures of machines or devices."""
 LOOK_S = 0.5
@@ -49,7 +49,7 @@ LOOK_S = 0.5
 
 
 class Workers:
-    """The workers of one plan, or of several plans in succession; they are started when there is work for the first time.
+    """The workers of one plan, or of several plans in succession; they are started as soon as there is work.
 
     An error in the code of the executor, which may come from a plugin or depend on a cluster, is raised as PluginError.
     """
@@ -201,7 +201,7 @@ class _Scheduler:
         self._started: set[str] = set()
         """The fingerprints of the runs that workers have started."""
         self._held: list[tuple[_Unit, Held]] = []
-        """The runs put aside because another invocation executes them or trains their model, each as a separate unit."""
+        """The runs put aside because another invocation executes them or trains their model, each as its unit."""
 
     def outcomes(self) -> list[Outcome]:
         """Return the outcomes so far, in the plan's order."""
@@ -350,7 +350,7 @@ class _Scheduler:
         return [replace(unit, runs=left)] if left else []
 
     def _released(self) -> list[_Unit]:
-        """Check the runs put aside. Store the outcomes of ended runs, and return units of runs that nobody executes now."""
+        """Check the runs put aside: store the outcomes of ended runs, and return the units that nobody executes now."""
         free: list[_Unit] = []
         kept: list[tuple[_Unit, Held]] = []
         self._recorder.close_interrupted()
@@ -392,7 +392,7 @@ class _Scheduler:
         return True
 
     def _record_failure(self, planned: PlannedRun, cause: str) -> str:
-        """Record the failure of a run for which its worker created no MLflow run, and return the id of the new MLflow run."""
+        """Create an MLflow run with status FAILED for a run whose worker created none, and return its id."""
         run_id = self._recorder.start(planned.spec, planned.inputs, again=True, tags=planned.tags)
         assert isinstance(run_id, str)
         self._recorder.fail(run_id, cause, cause + "\n")

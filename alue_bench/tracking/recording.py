@@ -329,7 +329,7 @@ class Recorder:
             )
 
     def _unless_away(self, call: Callable[[], T], otherwise: T) -> T:
-        """Return the result of the call, or `otherwise` if the store is unavailable; tell the user the first time only."""
+        """Return the result of the call, or `otherwise` if the store is unavailable; warn the user the first time."""
         try:
             return call()
         except StoreUnavailableError as error:
@@ -645,7 +645,7 @@ class Recorder:
         return run_id
 
     def close_workers(self) -> int:
-        """Set the status KILLED for the runs, except the parent run, that this invocation's stopped workers left RUNNING.
+        """Set the status KILLED for the runs that this invocation's stopped workers left RUNNING, not for the parent run.
 
         Returns:
             The number of runs that were closed.
