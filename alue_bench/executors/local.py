@@ -44,7 +44,7 @@ def execute_plan(
         The outcomes in the plan's order.
 
     Raises:
-        Interrupted: The user pressed Ctrl-C. The error holds the outcomes so far. The current run is set to KILLED.
+        Interrupted: The user pressed Ctrl-C. The error holds the outcomes so far. The current run is marked as KILLED.
     """
     runner = Runner(recorder, registry, observer, rerun=rerun)
     outcomes: list[Outcome] = []

@@ -201,7 +201,7 @@ class _Scheduler:
         self._started: set[str] = set()
         """The fingerprints of the runs that workers have started."""
         self._held: list[tuple[_Unit, Held]] = []
-        """The runs put aside because another invocation executes them or trains their model, each as its unit."""
+        """The runs put aside because another invocation executes them or trains their model, one per unit."""
 
     def outcomes(self) -> list[Outcome]:
         """Return the outcomes so far, in the plan's order."""

@@ -645,7 +645,7 @@ class Recorder:
         return run_id
 
     def close_workers(self) -> int:
-        """Set the status KILLED for the runs that this invocation's stopped workers left RUNNING, not for the parent run.
+        """Set the status KILLED for runs that this invocation's stopped workers left RUNNING, except the parent run.
 
         Returns:
             The number of runs that were closed.
