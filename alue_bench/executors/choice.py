@@ -1,4 +1,4 @@
-"""The choice of the executor for a plan, among the built-in ones and those of plugins."""
+"""The choice of the executor of a plan's runs, which is built in or comes from a plugin."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BUILT_IN = (
 
 
 def known_executors(registry: Registry) -> Mapping[str, Executor]:
-    """Return all executors by name. Where a plugin uses the name of a built-in one, the built-in one counts."""
+    """Return all executors by name. A built-in executor takes precedence over a plugin's executor of the same name."""
     others = {name: declared.value for name, declared in registry.executors.items()}
     return others | {executor.name: executor for executor in BUILT_IN}
 
@@ -44,14 +44,14 @@ def chosen_executor(
     Args:
         name: The value of --executor; None for the default.
         jobs: The value of --jobs, the number of runs at the same time.
-        gpus_per_run: The value of --gpus-per-run: a part of one GPU, or a number of whole ones.
+        gpus_per_run: The value of --gpus-per-run: a fraction of one GPU, or a number of whole GPUs.
         registry: The declarations of the installed plugins.
 
     Returns:
-        None if the runs are executed one after the other in this process.
+        The executor; None if the runs are to be executed one after the other in this process.
 
     Raises:
-        UsageError: There is no executor of this name, or it has no use for --gpus-per-run.
+        UsageError: There is no executor of this name, or --gpus-per-run was given and does not apply to it.
     """
     known = known_executors(registry)
     name = name or DEFAULT

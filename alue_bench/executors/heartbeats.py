@@ -1,4 +1,8 @@
-"""The progress of an invocation's runs, read from their heartbeats, for executors that have no direct way to know."""
+"""The progress of runs, read from their heartbeats in the store.
+
+It serves executors whose workers cannot send their progress directly. A heartbeat is a tag that a running process
+rewrites regularly. An invocation is one execution of a command, including its worker processes.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +16,20 @@ class HeartbeatPoller:
     """A reader of the store that reports the start and the progress of an invocation's runs."""
 
     def __init__(self, assignment: Assignment) -> None:
-        """Take the store and the invocation from any of the invocation's assignments."""
+        """Store the address of the tracking store and the id of the invocation.
+
+        Args:
+            assignment: An assignment of the invocation, any one, since all have the same address and id.
+        """
         self._store = assignment.tracking_uri, assignment.experiment
         self._connection: Connection | None = None
         self._where = f"attributes.status = 'RUNNING' and tags.{INVOCATION} = '{assignment.invocation}'"
         self._told: set[str] = set()
 
     def reports(self) -> list[Report]:
-        """Return reports on runs that have started since the last call, and on the progress of running ones.
+        """Return reports on the runs that have started since the last call, and on the progress of all running runs.
 
-        Where the store does not answer, there are no reports; the runs continue, and a later call reports on them.
+        If the store does not answer, the list is empty, and a later call reports on the runs.
         """
         try:
             self._connection = self._connection or connect(*self._store)

@@ -1,4 +1,4 @@
-"""The default executor: one run after the other in this process, without repeating finished ones."""
+"""The default execution of a plan: one run after the other in this process, without repeating finished runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from alue_bench.tracking.claims import Held
 from alue_bench.tracking.recording import Recorder
 
 RETURN_S = 2.0
-"""The seconds between two checks of runs that other invocations execute, when no other runs are left."""
+"""The seconds between two checks of the runs that other invocations (executions of a command) are executing. They are
+checked when no other runs of the plan are left."""
 
 
 def execute_plan(
@@ -27,8 +28,8 @@ def execute_plan(
 ) -> list[Outcome]:
     """Execute the runs of a plan that are not finished yet.
 
-    A run that another invocation is executing is left to it: the plan continues with other runs, returns to it at the
-    end, and takes it over where the other invocation has not finished it.
+    If another invocation is executing a run, this plan continues with other runs. At the end it waits for that
+    invocation, and executes the run itself if the other invocation stops without finishing it.
 
     Args:
         plan: The plan.
@@ -43,7 +44,7 @@ def execute_plan(
         The outcomes in the plan's order.
 
     Raises:
-        Interrupted: The user pressed Ctrl-C. It holds the outcomes so far; the current run is closed as KILLED.
+        Interrupted: The user pressed Ctrl-C. The error holds the outcomes so far. The current run is marked as KILLED.
     """
     runner = Runner(recorder, registry, observer, rerun=rerun)
     outcomes: list[Outcome] = []
@@ -77,7 +78,10 @@ def execute_plan(
 
 
 def units(plan: Plan) -> list[list[PlannedRun]]:
-    """Group a plan's runs by the training that they share, such as that of a diagnostic set, in the plan's order."""
+    """Group the runs that test the same trained model, and return the groups in the plan's order.
+
+    For example, the test on a diagnostic set shares the training of another task.
+    """
     by_training: dict[str, list[PlannedRun]] = {}
     for planned in plan.runs:
         by_training.setdefault(planned.spec.training_key, []).append(planned)
@@ -85,6 +89,10 @@ def units(plan: Plan) -> list[list[PlannedRun]]:
 
 
 def waiting_for(later: list[list[PlannedRun]]) -> str:
-    """Return the message that the plan waits for runs of another invocation."""
+    """Return a message for the user that the plan waits for another invocation.
+
+    Args:
+        later: The groups of runs that the other invocation is executing.
+    """
     count = sum(map(len, later))
     return f"another invocation is doing the {count} remaining runs; waiting for it, and taking over if it dies"

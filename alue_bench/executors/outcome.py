@@ -35,10 +35,10 @@ class Observer(Protocol):
     """A receiver of a plan's progress, such as a progress bar."""
 
     def started(self, planned: PlannedRun) -> None:
-        """Receive the news that a run has started."""
+        """Receive the notice that a run has started."""
 
     def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
-        """Receive a run's progress, in training steps."""
+        """Receive the progress of a run: the number of steps done, and the number of steps of the whole run."""
 
     def ended(self, outcome: Outcome) -> None:
         """Receive a run's outcome."""
@@ -48,10 +48,10 @@ class Observer(Protocol):
 
 
 class Interrupted(BaseException):
-    """The interruption of a plan by the user, with the outcomes until then."""
+    """The exception that the user interrupted a plan; it holds the outcomes so far."""
 
     def __init__(self, outcomes: list[Outcome]) -> None:
-        """Take the outcomes until the interruption."""
+        """Store the outcomes so far."""
         super().__init__("interrupted")
         self.outcomes = outcomes
 
@@ -63,10 +63,10 @@ def in_order(plan: Plan, outcomes: list[Outcome]) -> list[Outcome]:
 
 
 def aggregate(outcomes: list[Outcome]) -> dict[str, float]:
-    """Return the metrics of the run that holds a plan.
+    """Return the aggregated metrics of a plan, to be logged with its MLflow parent run.
 
-    These are the number of runs of each status and, for each strategy and each value of the hyper-parameters that vary,
-    the mean score and the total training time in seconds.
+    They are the number of runs of each status and, for each combination of a strategy and values of the varied
+    hyper-parameters, the mean score and the total training time in seconds.
     """
     aggregates: dict[str, float] = {
         f"runs/{status}": sum(outcome.status == status for outcome in outcomes)
@@ -87,16 +87,16 @@ def aggregate(outcomes: list[Outcome]) -> dict[str, float]:
 
 
 def in_reading_order(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Return the outcomes sorted by task, model, strategy, hyper-parameters that vary, and seed."""
+    """Return the outcomes sorted by task, model, strategy, varied hyper-parameters, and seed."""
     place = reading_order([outcome.spec for outcome in outcomes])
     return sorted(outcomes, key=lambda outcome: place[outcome.spec.fingerprint])
 
 
 def result_document(outcomes: list[Outcome], plan: Plan, *, experiment: str, tracking_uri: str) -> dict[str, Any]:
-    """Return the document of `--json`, which is also kept with the parent run.
+    """Return the content of the JSON output (`--json`), which is also an artifact of the plan's MLflow parent run.
 
-    Undefined scores are null, since JSON has no nan. Runs stand in the plan's order, or in the order of the tables
-    where the plan's order was chosen for the machine.
+    Undefined scores are null, since JSON has no nan. The runs are listed in the plan's order. If that order was chosen
+    for the execution, they are sorted as by `in_reading_order` instead.
 
     Args:
         outcomes: The outcomes in the plan's order.

@@ -1,7 +1,8 @@
 """The executor of `--executor local --jobs N`: worker processes on this machine, each with a share of its devices.
 
-A worker is a fresh process: neither torch nor CUDA is loaded before its environment variables assign it a device and a
-number of threads. It executes one assignment after the other, and ends with the plan or when the main process dies.
+A worker is a fresh process: its environment variables, which assign it a device and a number of threads, are set before
+it loads torch and CUDA. A worker executes one assignment (a group of runs that test the same trained model) after the
+other, and ends with the plan or when the main process dies.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from alue_bench.measure.environment import RUNS_PER_GPU
 from alue_bench.messages.redaction import redact
 
 GRACE_S = 15.0
-"""The seconds that a worker has to close its run before it is killed."""
+"""The seconds between SIGTERM and SIGKILL for a worker, in which it can record the end of its run."""
 DEVICE_LOST = 75
-"""The exit code of a worker that can no longer use its GPU, although other processes on the same GPU may."""
+"""The exit code of a worker that can no longer use its GPU; a new process may be able to use it."""
 
 
 def start(resources: Resources) -> ProcessPool:
-    """Return a pool with a worker for each run to execute at the same time; the workers share the GPUs evenly."""
+    """Return a pool with one worker for each concurrent run; the GPUs are distributed evenly among the workers."""
     jobs = resources.jobs or 1
     if resources.device != "cuda":
         return ProcessPool([environment_of(None, jobs)] * jobs)
@@ -39,7 +40,7 @@ def start(resources: Resources) -> ProcessPool:
 
 
 def visible_gpus() -> list[str]:
-    """Return the names of the usable GPUs, as CUDA_VISIBLE_DEVICES takes them."""
+    """Return the identifiers of the usable GPUs in the form that CUDA_VISIBLE_DEVICES needs."""
     import torch
 
     there = torch.cuda.device_count()
@@ -52,12 +53,12 @@ def visible_gpus() -> list[str]:
 
 
 def environment_of(device: str | None, jobs: int) -> dict[str, str]:
-    """Return the environment variables of a worker: its device, and the threads of its share of the cores.
+    """Return the environment variables that give a worker its device and its number of threads.
 
-    A number of threads that the user has set in OMP_NUM_THREADS applies to each process unchanged.
+    The workers share the cores evenly, unless the user has set OMP_NUM_THREADS, which then applies to each worker.
 
     Args:
-        device: The worker's GPU, as CUDA_VISIBLE_DEVICES names it; None for the CPU.
+        device: The identifier of the worker's GPU, as in CUDA_VISIBLE_DEVICES; None for the CPU.
         jobs: The number of workers on this machine.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -74,22 +75,22 @@ class _Worker:
 
 
 class ProcessPool:
-    """A pool with a worker process for each environment, started when there is work for it and replaced when it died.
+    """A pool of worker processes. A worker is started when there is work for it, and replaced if it has died.
 
     It implements `alue_bench.contract.executor.WorkerPool`.
     """
 
     def __init__(self, environments: Sequence[Mapping[str, str]]) -> None:
-        """Take the environment variables of each worker."""
+        """Set the number of workers, and the environment variables of each of them; start no process yet."""
         self.environments = environments
         self._workers: dict[int, _Worker] = {}
 
     def has_room(self) -> bool:
-        """Return whether a worker is idle."""
+        """Return whether a worker is idle or not started yet."""
         return self._idle_place() is not None
 
     def submit(self, assignment: Assignment) -> None:
-        """Send an assignment to an idle worker, and start its process if there is none."""
+        """Send an assignment to an idle worker, and start the worker's process if it is not running."""
         place = self._idle_place()
         assert place is not None
         worker = self._workers.get(place)
@@ -109,7 +110,7 @@ class ProcessPool:
         return events
 
     def stop(self) -> None:
-        """End all workers: working ones get SIGTERM, and are killed where they have not ended after `GRACE_S`."""
+        """End all workers. Busy workers get SIGTERM, and any worker that still runs after GRACE_S seconds is killed."""
         processes = [worker.process for worker in self._workers.values()]
         for worker in self._workers.values():
             worker.connection.close()  # a worker that waits for work ends
@@ -132,7 +133,7 @@ class ProcessPool:
 
 
 def _received(worker: _Worker) -> list[Event]:
-    """Return the events that a worker has sent, followed by `Lost` if its connection is closed."""
+    """Return the events that a worker has sent, followed by a `Lost` event if its connection is closed."""
     events: list[Event] = []
     number = worker.assignment
     assert number is not None
@@ -152,10 +153,10 @@ def _received(worker: _Worker) -> list[Event]:
 
 
 def cause_of_death(code: int | None) -> str:
-    """Return the cause for which a worker ended before its work was done.
+    """Return the cause, in words, why a worker ended before its work was done.
 
     Args:
-        code: The exit code of its process; the negative number of a signal that killed it.
+        code: The exit code of its process; if a signal killed it, the negative number of the signal.
     """
     if code is not None and code < 0:
         name = signal.Signals(-code).name
@@ -176,7 +177,7 @@ def _start(environment: Mapping[str, str]) -> _Worker:
 
 
 def _work(connection: Connection, environment: Mapping[str, str]) -> None:
-    """Execute assignments from the connection until it is closed: the main function of a worker process."""
+    """Execute the assignments that the connection brings until it is closed; the main function of a worker process."""
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process decides
     os.dup2(sys.stderr.fileno(), 1)  # stdout is reserved for the result
@@ -213,7 +214,7 @@ def _work(connection: Connection, environment: Mapping[str, str]) -> None:
 
 
 def _end_with_parent() -> None:
-    """Send this worker SIGTERM when its main process was killed, since nobody waits for its results any more."""
+    """Send SIGTERM to this worker if its main process was killed, since nobody waits for the results any more."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -1,7 +1,8 @@
-"""The executor of `--executor ray`: each assignment is a task of a Ray cluster, in a fresh worker process.
+"""The executor of `--executor ray`, which executes each assignment as a task of a Ray cluster, in a fresh process.
 
-The cluster is the one that RAY_ADDRESS names, or the one that runs on this machine, or a new one on this machine alone.
-Ray places tasks and reports dead workers and nodes. The scheduler then decides about the run, as for every executor.
+An assignment is a group of runs that test the same trained model. The cluster is the one at the address RAY_ADDRESS, or
+else a cluster that runs on this machine, or else a new one on this machine only. Ray chooses the node of each task, and
+reports dead workers and nodes. `scheduler` then decides whether to repeat the run, as for every executor.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ from alue_bench.messages.extras import install_command
 from alue_bench.messages.redaction import redact
 
 GRACE_S = 15.0
-"""The seconds that a worker has to close its run before it is killed."""
+"""The seconds between the cancelling and the killing of a task, in which it can record the end of its run."""
 LOOK_S = 5.0
 """The seconds between two queries of the store for the progress of runs."""
 
 TRAVELS = ("ALUE_BENCH_", "MLFLOW_", "HF_", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM")
-"""The beginnings of the names of the environment variables that workers get. They are passed as an argument and not as
-Ray's runtime environment, which its dashboard shows, since passwords may be among them."""
+"""The prefixes of the names of the environment variables that are passed to workers. Some may hold passwords. They are
+therefore passed as an argument, and not in Ray's runtime environment, which its dashboard shows."""
 
 
 def start(resources: Resources) -> RayPool:
@@ -49,8 +50,8 @@ def start(resources: Resources) -> RayPool:
 
     Raises:
         UnavailableError: Ray is not installed, or its cluster does not answer.
-        UsageError: The cluster has no GPU although the plan's runs need one, or --gpus-per-run was given although they
-            compute on the CPU.
+        UsageError: The cluster has fewer GPUs than a run needs, or --gpus-per-run was given although the runs compute
+            on the CPU.
     """
     try:
         import ray
@@ -89,13 +90,13 @@ class RayPool:
     """A pool of one plan's tasks on a Ray cluster. It implements `alue_bench.contract.executor.WorkerPool`."""
 
     def __init__(self, ray: Any, *, gpus: float, jobs: int | None, ours: bool) -> None:
-        """Define the task that Ray runs.
+        """Define the Ray task that executes an assignment.
 
         Args:
             ray: The module `ray`, connected to a cluster.
-            gpus: The number of GPUs of a run, or a part of one; 0 for the CPU.
+            gpus: The number of GPUs of a run, or a fraction of one GPU; 0 for the CPU.
             jobs: The most runs at the same time; None for as many as the cluster has room for.
-            ours: Whether this process connected to the cluster, and disconnects at the end.
+            ours: Whether `start` connected this process to the cluster, so that `stop` must disconnect it.
         """
         self._ray, self._gpus, self._jobs, self._ours = ray, gpus, jobs, ours
         # Ray prints messages about its nodes on stdout, which is reserved for the result.
@@ -112,7 +113,7 @@ class RayPool:
         self._alive = set(self._nodes())
 
     def has_room(self) -> bool:
-        """Return whether the cluster, or the limit of --jobs, has room for one more task."""
+        """Return whether one more task is within the limit of --jobs or, without that limit, fits on the cluster."""
         return len(self._tasks) < (self._jobs or self._capacity())
 
     def submit(self, assignment: Assignment) -> None:
@@ -135,7 +136,7 @@ class RayPool:
         return events
 
     def stop(self) -> None:
-        """Cancel all tasks: running ones are interrupted, and killed where they have not ended after `GRACE_S`."""
+        """Cancel all tasks. Running tasks are interrupted, and killed if they have not ended after GRACE_S seconds."""
         try:
             for reference in self._tasks:
                 self._ray.cancel(reference, force=False)
@@ -150,7 +151,12 @@ class RayPool:
             self._kept_off_stdout.close()
 
     def _events_of(self, reference: Any, number: int) -> list[Event]:
-        """Return the events of a task that has ended, whatever ended it."""
+        """Return the events of a task that has ended, normally or not.
+
+        Args:
+            reference: The Ray object reference of the task.
+            number: The number of the task's assignment.
+        """
         from ray import exceptions
 
         try:
@@ -172,7 +178,7 @@ class RayPool:
         return {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in self._ray.nodes() if node["Alive"]}
 
     def _capacity(self) -> int:
-        """Return the number of tasks for which the cluster has room now; at least one, since it may yet grow."""
+        """Return how many tasks fit on the cluster at the same time; at least 1, since the cluster may still grow."""
         resources = self._ray.cluster_resources()
         fits = resources.get("CPU", 0) // self._cpus
         if self._gpus:
@@ -181,10 +187,9 @@ class RayPool:
 
 
 def cores_per_run(nodes: Mapping[str, int], jobs: int) -> int:
-    """Return the number of cores that a run reserves.
+    """Return the number of CPU cores to reserve for each run, so that `jobs` runs fit on the cluster at the same time.
 
-    It is the largest number with which `jobs` runs fit on the nodes at the same time. It also fits on the smallest
-    node, since that may be the only one that remains.
+    The runs are distributed evenly over the nodes, and the smallest node sets the number of cores. At least 1.
 
     Args:
         nodes: The number of cores of each node.
@@ -197,7 +202,13 @@ def cores_per_run(nodes: Mapping[str, int], jobs: int) -> int:
 def _carry_out(assignment: Assignment, environment: Mapping[str, str], folder: str) -> list[Report]:
     """Execute an assignment in the worker, and return its reports.
 
-    The reports travel together at the end. Until then the heartbeats in the store show the progress.
+    The reports are sent together at the end. Until then, the main process reads the progress from the heartbeats in
+    the store.
+
+    Args:
+        assignment: The runs to execute.
+        environment: The environment variables to set.
+        folder: The working folder of the main process, which is used if it exists on this machine.
     """
     os.environ.update(environment)
     if os.path.isdir(folder):  # so that relative paths work on machines that share this folder

@@ -1,6 +1,7 @@
-"""The planning of a single run in a worker process, from its spec and from the names and paths of its inputs.
+"""The planning of a single run in a worker process, from its specification and the names and paths of its inputs.
 
-Rows and weights are not sent to workers. A worker executes the run only if its plan gives the same fingerprint.
+Data and weights are not sent to workers; a worker loads them itself. It executes the run only if its own planning gives
+the same fingerprint, a digest of everything that determines a run's result.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from alue_bench.planning.request import PlanRequest
 
 
 class DiffersHere(AlueBenchError):
-    """The error that the worker's data, model or plugins differ from those of the plan."""
+    """The error that the data, model or plugins in the worker process differ from those in the main process."""
 
 
 NARROWED = ("tasks", "models", "strategies", "seeds", "skip_missing")
-"""The fields of a plan's request that are about many runs: a worker plans one."""
+"""The fields of a `PlanRequest` that select several runs. They are not sent to a worker, which plans a single run."""
 
 
 def source_of(planned: PlannedRun, registry: Registry) -> Source:
-    """Return the names and paths that `rebuilt` needs besides the spec, taken from the planned run."""
+    """Return the names, paths and settings of a planned run that `rebuilt` needs in addition to the specification."""
     inputs = planned.inputs
     given = tuple(one for one in planned.request.given if one.task in (inputs.task, inputs.train_task))
     own = {one.task.name for one in given}
@@ -52,12 +53,12 @@ def source_of(planned: PlannedRun, registry: Registry) -> Source:
 
 
 def _fields_of_request() -> list[str]:
-    """Return the names of the fields of a request that are options."""
+    """Return the names of the fields of `PlanRequest` that users can set as options."""
     return [declared.field for declared in options_of(PlanRequest).values()]
 
 
 def _reference(model: Model, registry: Registry) -> str:
-    """Return the model as --model takes it."""
+    """Return the model in the form of a --model value: its name, its folder, or its hub id with the revision."""
     declared = registry.models.get(model.name)
     if declared is not None and declared.value.checkpoint == model.checkpoint:
         return model.name
@@ -67,17 +68,17 @@ def _reference(model: Model, registry: Registry) -> str:
 
 
 def rebuilt(spec: RunSpec, source: Source, registry: Registry, shelf: PlanCache) -> PlannedRun:
-    """Plan a run anew from its spec, and return it with its inputs.
+    """Plan a run again from its specification, load its inputs, and return both.
 
     Args:
-        spec: The run's specification in the plan.
-        source: The names and paths from `source_of`.
+        spec: The run's specification, as the main process planned it.
+        source: The names, paths and settings from `source_of`.
         registry: The declarations of the plugins in this process.
-        shelf: The cache that keeps rows and checkpoints for the next run.
+        shelf: The cache that keeps loaded data and checkpoints for the next run.
 
     Raises:
         DiffersHere: The data, model or plugins of this process give another fingerprint.
-        AlueBenchError: This process does not find the data, the model or the plugins, as in `build_plan`.
+        AlueBenchError: This process cannot find the data, the model or the plugins, as in `build_plan`.
     """
     told_by_spec = {field: getattr(spec, field) for field in _fields_of_request() if hasattr(spec, field)}
     narrowed = {"tasks": (spec.task,), "models": (source.model,), "strategies": (spec.strategy,), "seeds": (spec.seed,)}

@@ -1,4 +1,8 @@
-"""The execution of runs in this process, one at a time: each is looked up, claimed, executed and recorded."""
+"""The execution of runs in this process, one at a time.
+
+A run is executed only if no finished result is recorded. It is first claimed, so that no other process executes it at
+the same time, and finally recorded.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +26,17 @@ from alue_bench.training.device.errors import device_is_lost, give_back
 
 
 class Runner:
-    """An executor of single runs in this process. It keeps the last trained model for a next run that can use it."""
+    """An executor of single runs in this process. It keeps the last trained model in case the next run tests it too."""
 
     def __init__(self, recorder: Recorder, registry: Registry, observer: Observer, *, rerun: bool) -> None:
-        """Take the recorder, the plugins' declarations, the observer, and whether finished runs are executed again."""
+        """Create a runner without a trained model.
+
+        Args:
+            recorder: The recorder of the runs.
+            registry: The declarations of the installed plugins.
+            observer: The receiver of progress, outcomes and warnings.
+            rerun: Whether to execute finished runs again.
+        """
         self._recorder, self._registry, self._observer, self._rerun = recorder, registry, observer, rerun
         self._trained: Trained | None = None
         self._held: dict[str, Held] = {}
@@ -34,7 +45,7 @@ class Runner:
         """Execute a run, or reuse its finished result.
 
         Returns:
-            The run's outcome; or, as Held, the run of another process that is executing it.
+            The run's outcome; or, as Held, the MLflow run in which another process is executing it.
 
         Raises:
             DeviceLostError: An earlier run has made the GPU unusable for this process.
@@ -59,7 +70,7 @@ class Runner:
         return self._execute(planned, run_id)
 
     def _let_go(self) -> None:
-        """Free the last model before the next one is loaded."""
+        """Free the memory of the last trained model, before the next model is loaded."""
         if self._trained is None:
             return
         device, model = self._trained.device.name, weakref.ref(self._trained.stack.model)
@@ -69,11 +80,11 @@ class Runner:
         give_back(device)
 
     def _elsewhere(self, planned: PlannedRun) -> Outcome | Held | None:
-        """Return what another process or an earlier invocation has done with the run.
+        """Look for an execution of the run by another process or an earlier invocation.
 
         Returns:
-            The outcome of the finished or failed run; the run that is being executed, as Held; or None if the run is
-            to be executed here.
+            The outcome if the run has finished there, or has failed while this process waited for it; as Held, the
+            MLflow run in which another process is executing it; or None if the run is to be executed here.
         """
         if self._rerun:
             return None

@@ -1,4 +1,9 @@
-"""The scheduler, which distributes a plan to workers, follows them, and completes the plan whatever happens to them."""
+"""The scheduler, which distributes a plan's runs to workers, and repeats runs whose workers die.
+
+A unit is a group of runs that test the same trained model and go to one worker together. A unit that is sent to a
+worker is an assignment. An invocation is one execution of a command, including its workers; another invocation may
+execute equal runs (runs with the same fingerprint) at the same time.
+"""
 
 from __future__ import annotations
 
@@ -35,36 +40,37 @@ from alue_bench.tracking.recording import Recorder
 T = TypeVar("T")
 
 TRIES = 2
-"""The number of attempts for a run whose workers die: a run during which two workers died probably killed them."""
+"""The most attempts for a run whose workers die, not counting failures of machines or devices. If two workers die
+during a run, the run is probably the cause."""
 TRIES_AFTER_INFRASTRUCTURE_FAILURES = 4
-"""The number of attempts for a run whose machines or devices are lost."""
+"""The most attempts for a unit whose workers are lost to failures of machines or devices."""
 LOOK_S = 0.5
 """The seconds to wait for the pool's next events."""
 
 
 class Workers:
-    """The workers of one plan, or of several in succession, started when there is work for the first time.
+    """The workers of one plan, or of several plans in succession; they are started as soon as there is work.
 
-    An error of the pool is raised as an error of its executor, which may come from a plugin or depend on a cluster.
+    An error in the code of the executor, which may come from a plugin or depend on a cluster, is raised as PluginError.
     """
 
     def __init__(self, executor: Executor, resources: Resources) -> None:
-        """Take the executor, and the resources that the user allows; no worker is started yet."""
+        """Set the executor, and the resources that it may use; no worker is started yet."""
         self._executor, self.resources = executor, resources
         self._pool: WorkerPool | None = None
         self._count = 0
 
     def start(self) -> None:
-        """Start the pool if it is not running."""
+        """Start the executor's pool of workers if it is not running."""
         if self._pool is None:
             self._pool = self._ask(self._executor.start, self.resources)
 
     def has_room(self) -> bool:
-        """Return whether one more assignment would begin soon."""
+        """Return whether a worker would begin one more assignment soon."""
         return self._ask(self._started.has_room)
 
     def next_number(self) -> int:
-        """Return a number for an assignment, different from all before."""
+        """Return a new number, to identify an assignment."""
         self._count += 1
         return self._count
 
@@ -96,10 +102,10 @@ class Workers:
             raise self.at_fault(f"failed: {type(error).__name__}: {error}") from error
 
     def at_fault(self, what: str) -> PluginError:
-        """Return the error to raise for a fault of the executor.
+        """Return the error to raise if the executor does something wrong.
 
         Args:
-            what: The fault, as the predicate of a sentence.
+            what: The fault, as the predicate of a sentence whose subject is the executor.
         """
         return PluginError(
             f"executor {self._executor.name!r} {what}; finished runs are recorded. Run the same command again to "
@@ -118,23 +124,23 @@ def execute_with(
     fail_fast: bool = False,
     keep_workers: bool = False,
 ) -> list[Outcome]:
-    """Execute on workers the runs of a plan that are not finished yet; see `local.execute_plan`.
+    """Execute on workers the runs of a plan that are not finished yet; otherwise the same as `local.execute_plan`.
 
     Args:
-        workers: The workers. They are started if there is work for them.
+        workers: The workers, which are started if there is work for them.
         plan: The plan.
         recorder: The recorder, with the parent run open.
         registry: The declarations of the installed plugins.
         observer: The receiver of progress, outcomes and warnings.
         rerun: Whether to execute finished runs again.
-        fail_fast: Whether to start no further run after one has failed; those under way are completed.
-        keep_workers: Whether to keep the workers running for a further plan, if this one ends normally.
+        fail_fast: Whether to send out no further unit after a run has failed; units that workers have are completed.
+        keep_workers: Whether to keep the workers for a further plan if this plan ends normally.
 
     Returns:
         The outcomes in the plan's order.
 
     Raises:
-        Interrupted: The user pressed Ctrl-C. It holds the outcomes so far; open runs are closed as KILLED.
+        Interrupted: The user pressed Ctrl-C. The error holds the outcomes so far; open runs are recorded as KILLED.
         PluginError: The executor failed.
     """
     scheduler = _Scheduler(plan, recorder, registry, observer, workers.resources, rerun)
@@ -160,22 +166,22 @@ def execute_with(
 
 @dataclass
 class _Unit:
-    """A unit of work: runs that go to one worker together."""
+    """A group of runs that test the same trained model and go to one worker together."""
 
     runs: list[PlannedRun]
     lost: dict[str, int] = field(default_factory=dict)
-    """The number of workers that died during each run, by fingerprint, without those lost to the infrastructure."""
+    """The number of workers that died during each run, by the run's fingerprint, except by infrastructure failures."""
     infrastructure_failure: int = 0
-    """The number of workers that the unit lost to failures of machines or devices."""
+    """The number of workers that were lost to failures of machines or devices while they executed the unit."""
 
     @property
     def cost(self) -> float:
-        """The forecast cost of all runs."""
+        """The sum of the expected costs of the runs; units of higher cost are begun first."""
         return sum(planned.cost for planned in self.runs)
 
 
 class _Scheduler:
-    """The state of a plan's execution: the runs that are with workers, those that others execute, and the outcomes."""
+    """The state of a plan's execution: the units that workers execute, the runs put aside, and the outcomes so far."""
 
     def __init__(
         self,
@@ -195,14 +201,17 @@ class _Scheduler:
         self._started: set[str] = set()
         """The fingerprints of the runs that workers have started."""
         self._held: list[tuple[_Unit, Held]] = []
-        """The runs that other invocations execute, each in a unit of its own."""
+        """The runs put aside because another invocation executes them or trains their model, one per unit."""
 
     def outcomes(self) -> list[Outcome]:
-        """Return the outcomes so far in the plan's order."""
+        """Return the outcomes so far, in the plan's order."""
         return in_order(self._plan, list(self._outcomes.values()))
 
     def reuse(self) -> list[_Unit]:
-        """Reuse finished runs, and return the other units, the longest first unless the plan's order matters."""
+        """Reuse the results of finished runs, and return units of all other runs.
+
+        The units of highest cost come first, unless the plan prescribes an order.
+        """
         waiting = []
         for unit in units(self._plan):
             left = [planned for planned in unit if not self._reused(planned)]
@@ -211,12 +220,12 @@ class _Scheduler:
         return waiting if self._plan.order_matters else sorted(waiting, key=lambda unit: -unit.cost)
 
     def run(self, workers: Workers, waiting: list[_Unit], *, fail_fast: bool) -> None:
-        """Distribute units to workers, and handle their events, until all runs are done.
+        """Send units to workers, and handle the workers' events, until all runs have an outcome.
 
         Args:
             workers: The started workers.
-            waiting: The units to distribute, in order.
-            fail_fast: Whether to distribute nothing more after a run has failed.
+            waiting: The units to send, in order.
+            fail_fast: Whether to send no further unit after a run has failed.
         """
         told = False
         while waiting or self._out or self._held:
@@ -259,7 +268,7 @@ class _Scheduler:
         )
 
     def _objection(self, event: object) -> str | None:
-        """Return the reason why an event cannot belong to this plan; None if it can."""
+        """Return a text that says why an event from the executor is invalid in this plan; None if it is valid."""
         match event:
             case RunEnded(_, status) if status not in get_args(Status):
                 known, what = False, f"status {status!r}, which is none of {', '.join(get_args(Status))}"
@@ -285,7 +294,7 @@ class _Scheduler:
         return [planned for planned in unit.runs if planned.spec.fingerprint not in self._outcomes]
 
     def _handle(self, event: Event) -> list[_Unit]:
-        """Handle an event, and return the units that are to be distributed again before all others."""
+        """Handle an event, and return the units that must be sent to a worker again, before all other units."""
         match event:
             case Started(fingerprint):
                 self._started.add(fingerprint)
@@ -311,9 +320,9 @@ class _Scheduler:
         return []
 
     def _lost(self, event: Lost) -> list[_Unit]:
-        """Handle the loss of a worker, and return the unit of its remaining runs.
+        """Handle the loss of a worker, and return a unit of the runs that it left without outcome, if there are any.
 
-        The run that it was executing is repeated, or counts as failed if all its attempts are used up.
+        The run that the worker was executing is repeated, or counts as failed after the last permitted attempt.
         """
         unit = self._out.pop(event.number)
         event = replace(event, cause=redact(event.cause))
@@ -341,7 +350,7 @@ class _Scheduler:
         return [replace(unit, runs=left)] if left else []
 
     def _released(self) -> list[_Unit]:
-        """Take the outcomes of runs that other invocations have ended, and return the units that they abandoned."""
+        """Check the runs put aside: store the outcomes of ended runs, and return the units that nobody executes now."""
         free: list[_Unit] = []
         kept: list[tuple[_Unit, Held]] = []
         self._recorder.close_interrupted()
@@ -371,9 +380,9 @@ class _Scheduler:
         return not self._rerun and self._recorded(planned)
 
     def _recorded(self, planned: PlannedRun) -> bool:
-        """Take the outcome of a finished run from the store, and return whether there is one.
+        """Look for a finished result of a run in the store; store its outcome and return True if there is one.
 
-        With --rerun only runs of this invocation count.
+        With --rerun, only results of this invocation are accepted.
         """
         done = self._recorder.finished(planned.spec.fingerprint, by_us=self._rerun)
         if done is None:
@@ -383,7 +392,7 @@ class _Scheduler:
         return True
 
     def _record_failure(self, planned: PlannedRun, cause: str) -> str:
-        """Record the failure of a run that its worker could not open in the store, and return the run's id."""
+        """Create an MLflow run with status FAILED for a run whose worker created none, and return its id."""
         run_id = self._recorder.start(planned.spec, planned.inputs, again=True, tags=planned.tags)
         assert isinstance(run_id, str)
         self._recorder.fail(run_id, cause, cause + "\n")
@@ -399,7 +408,7 @@ def _fingerprints(runs: Iterable[PlannedRun]) -> set[str]:
 
 
 def _together(free: list[_Unit]) -> list[_Unit]:
-    """Join the units of work whose runs use the same trained model; return the joined and all other units."""
+    """Return the units, with the units whose runs test the same trained model joined into one."""
     joined: dict[str, _Unit] = {}
     for unit in free:
         key = unit.runs[0].spec.training_key

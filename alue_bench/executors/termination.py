@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 
 class Terminated(KeyboardInterrupt):
-    """The interruption by SIGTERM, which schedulers send before they kill a process."""
+    """The exception raised on SIGTERM, which cluster schedulers such as Slurm send before they kill a process."""
 
 
 _pending: list[type[Terminated]] = []
@@ -34,9 +34,10 @@ def stop_on_sigterm() -> Iterator[None]:
 
 
 def heed_termination() -> None:
-    """Raise Terminated if SIGTERM has arrived, also if an earlier exception for it was lost.
+    """Raise Terminated if SIGTERM has arrived inside `stop_on_sigterm`.
 
-    Python ignores an exception that is raised inside a finaliser. Therefore long work calls this between two steps.
+    Long work calls this function between two steps, because the exception that the signal handler raises can be lost:
+    Python ignores exceptions inside a finaliser.
 
     Raises:
         Terminated: SIGTERM has arrived.
@@ -46,10 +47,10 @@ def heed_termination() -> None:
 
 
 def stop_behind(error: BaseException) -> KeyboardInterrupt | None:
-    """Return the interruption during which an error was raised; None if there was none.
+    """Return the interruption by Ctrl-C or SIGTERM that led to an error; None if there was none.
 
-    If an interruption arrives inside a library's context manager, its clean-up may fail and hide the interruption:
-    torch says "trying to pop from empty mode stack".
+    If an interruption arrives inside a library's context manager, the clean-up of the context manager may fail, and its
+    error hides the interruption. An example is torch's error "trying to pop from empty mode stack".
     """
     seen: BaseException | None = error
     while seen is not None and not isinstance(seen, KeyboardInterrupt):

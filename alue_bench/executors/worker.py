@@ -1,4 +1,4 @@
-"""The execution of an assignment in a worker, for all executors."""
+"""The execution of an assignment (a group of runs that test the same trained model) in a worker, for all executors."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ Tell = Callable[[Report], None]
 TELL_S = 0.2
 """The least seconds between two reports of a run's progress."""
 PATIENCE_S, AGAIN_S = 120.0, 2.0
-"""The seconds that a worker tries to reach the store at its start, and those between two attempts."""
+"""The seconds for which a worker tries to reach the store when it begins, and the seconds between two attempts."""
 
 
 def carry_out(assignment: Assignment, tell: Tell) -> None:
-    """Execute the runs of an assignment, record them, and report each.
+    """Execute the runs of an assignment, record them, and report the outcome of each run.
 
-    On KeyboardInterrupt, which `stop_on_sigterm` also raises for SIGTERM, the current run is closed as KILLED and the
-    exception passes through.
+    On KeyboardInterrupt (including Terminated, which `stop_on_sigterm` raises), the current run is recorded as KILLED,
+    and the exception is raised again.
 
     Args:
-        assignment: The runs, and the store that records them.
-        tell: A function that brings a report to the main process.
+        assignment: The runs, and the address of the store in which to record them.
+        tell: A function that sends a report to the main process.
 
     Raises:
-        AlueBenchError: The store did not answer for two minutes. It is tried so long because it answered when the plan
-            began, so that it will probably answer again.
+        AlueBenchError: The store did not answer for PATIENCE_S seconds. The time is long because the store answered
+            when the plan began, and so will probably answer again.
     """
     registry = _registry(assignment.disabled_plugins)
     recorder = Recorder(
@@ -74,7 +74,7 @@ def carry_out(assignment: Assignment, tell: Tell) -> None:
 
 
 def report_of(outcome: Outcome) -> RunEnded:
-    """Return the report of an outcome, which can be sent to the main process."""
+    """Return a report of a run's outcome, which can be pickled and sent to the main process."""
     return RunEnded(
         outcome.spec.fingerprint, outcome.status, outcome.run_id, metrics=dict(outcome.metrics), cause=outcome.cause
     )

@@ -1,19 +1,21 @@
-"""Claims, which make sure that only one of several invocations executes a run that all of them have planned.
+"""Claims, which make sure that only one of several processes executes a run that all of them have planned.
 
-A claim is an MLflow run with status RUNNING and the run's fingerprint as a tag; it becomes the run itself. MLflow has
-no compare-and-set operation, so a claim is settled by writing it first and reading the others afterwards:
+A fingerprint is a digest of everything that determines a run's result; equal runs have the same one. A claim is an
+MLflow run with status RUNNING and the fingerprint as a tag. If the claim wins, this MLflow run becomes the record of
+the run. MLflow has no compare-and-set operation, so each process writes its claim first and reads the other claims
+afterwards:
 
-    1. create the run, with stage "claiming"
-    2. read every live claim of the fingerprint
-       none but mine         → it is mine: stage "training"
-       one that is settled   → theirs: withdraw mine
-       others that claim too → the first in order of (start time, id) goes on reading until they have withdrawn or
-                               settled; the others withdraw
+    1. Create the MLflow run, with its stage tag set to "claiming".
+    2. Read the other claims of the same fingerprint whose processes are alive.
+       There is none                    → my claim wins: set its stage to "training".
+       One has left stage "claiming"    → that claim has won: withdraw mine.
+       All are in stage "claiming"      → the first claim in order of (start time, id) repeats step 2 until the others
+                                          are withdrawn or one has won; the others are withdrawn.
 
-Two processes never hold one fingerprint: of two claims, one was created after the other. Its process reads later still,
-and therefore sees the other claim unless that was withdrawn. This needs a store in which a completed write is visible
-to every later read, as in sqlite, PostgreSQL and an MLflow server in front of one database. It does not rely on clocks:
-the order by time only decides who yields.
+Two processes never win the same fingerprint: one of the two claims was created after the other. The process of the
+later claim reads even later, and therefore sees the earlier claim unless it was withdrawn. This needs a store in which
+a completed write is visible to every later read, such as sqlite, PostgreSQL or an MLflow server in front of one
+database. The safety does not rely on clocks: the order by time only decides which claim is withdrawn.
 """
 
 from __future__ import annotations
@@ -27,36 +29,37 @@ from alue_bench.tracking.liveness import MACHINE, PROCESS, Watch
 
 FINGERPRINT = "fingerprint"
 INVOCATION = "invocation"
-"""The tag that names the command which a run belongs to, whichever of its processes executes the run."""
+"""The tag with the id of the invocation that a run belongs to. An invocation is one execution of a command; all its
+worker processes use the same id."""
 STAGE = "stage"
 CLAIMING = "claiming"
 LOOK_S = 0.1
 """The seconds between two readings of the competing claims."""
 PATIENCE_S = 5.0
-"""The seconds to wait for others that claim at the same moment. A process that yields although nobody takes the run
-finds it again later."""
+"""The most seconds to wait until simultaneous claims of other processes are withdrawn. Then a process withdraws its own
+claim. If the other processes withdraw theirs too, one of them tries the run again later."""
 
 
 @dataclass(frozen=True)
 class Held:
-    """A run that another process is executing, or has just finished."""
+    """A run that another process is executing or has just finished, so that this process must not execute it."""
 
     run_id: str
 
 
 def settle(connection: Connection, watch: Watch, run_id: str, fingerprint: str) -> Held | None:
-    """Decide whether the claim that was just created holds.
+    """Decide whether a new claim wins against the claims of other processes; see the module's description.
 
-    Runs of the fingerprint whose process is dead are closed on the way.
+    RUNNING runs with the same fingerprint whose processes are dead get the status KILLED.
 
     Args:
         connection: The open store.
-        watch: The judge of whether other claims' processes live.
-        run_id: The MLflow run that is the new claim.
-        fingerprint: The fingerprint that is claimed.
+        watch: The detector of dead processes.
+        run_id: The id of the MLflow run that is the new claim.
+        fingerprint: The fingerprint of the run to execute.
 
     Returns:
-        None if the claim holds; otherwise the run that holds instead, and the caller must withdraw its claim.
+        None if the new claim wins; otherwise the run to which it loses. The caller must then withdraw its claim.
     """
     deadline = time.monotonic() + PATIENCE_S
     while True:
@@ -91,7 +94,7 @@ def settle(connection: Connection, watch: Watch, run_id: str, fingerprint: str) 
 
 
 def competitors(connection: Connection, fingerprint: str) -> list[Any]:
-    """Return the MLflow runs of the fingerprint that are finished or under way."""
+    """Return the MLflow runs with this fingerprint and status RUNNING or FINISHED."""
     runs = connection.client.search_runs(
         [connection.experiment_id], f"tags.{FINGERPRINT} = '{fingerprint}' and attributes.status != 'KILLED'"
     )
@@ -99,16 +102,16 @@ def competitors(connection: Connection, fingerprint: str) -> list[Any]:
 
 
 def close_running(connection: Connection, run_id: str, status: str = "KILLED") -> bool:
-    """Close a RUNNING run that its own process will not close.
+    """End an MLflow run if its status is RUNNING.
 
     Args:
         connection: The open store.
-        run_id: The run to close.
+        run_id: The id of the MLflow run.
         status: The MLflow status that the run gets.
 
     Returns:
-        False if the run had ended nevertheless, for example between the reading of its status and the finding that
-        its process is dead, or when it was interrupted. Such a run is left as it is.
+        True if the run was ended; False if it had ended already, and was not changed. A run can end after the caller
+        has read its status.
     """
     if connection.client.get_run(run_id).info.status != "RUNNING":
         return False
@@ -117,16 +120,20 @@ def close_running(connection: Connection, run_id: str, status: str = "KILLED") -
 
 
 def withdraw(connection: Connection, run_id: str) -> None:
-    """Close and delete a claim that does not hold."""
+    """End and delete the MLflow run of a claim that has lost."""
     connection.client.set_terminated(run_id, "KILLED")
     connection.client.delete_run(run_id)
 
 
 def _is_an_echo(run: Any, mine: Any) -> bool:
-    """Return whether a claim was created by this process without its knowledge.
+    """Return whether another claim is an unintended duplicate of this process's own claim.
 
-    Where a server's answer is lost, MLflow's client asks a second time to create the run. Since a process executes one
-    run after the other, a second claim by the same process can only come from such a repetition.
+    If a server's answer is lost, MLflow's client repeats the request to create the run, and two runs exist. A process
+    executes one run at a time, so a second claim by the same process can only come from such a repetition.
+
+    Args:
+        run: The MLflow run of the other claim.
+        mine: The MLflow run of this process's claim.
     """
     return INVOCATION in mine.data.tags and all(
         run.data.tags.get(name) == mine.data.tags.get(name) for name in (INVOCATION, MACHINE, PROCESS)

@@ -1,4 +1,4 @@
-"""The connection to an MLflow store: which store to use, and opening it once, before several processes do."""
+"""The connection to an MLflow store: the choice of the store, its creation and its opening."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ VARIABLE = "MLFLOW_TRACKING_URI"
 SERVER_TIMEOUT_S = 5.0
 """The seconds that a server or database has to answer when the store is opened."""
 BUSY_TIMEOUT_S = 20
-"""The seconds that sqlite waits for another process that writes."""
+"""The seconds that sqlite waits while another process writes to the database."""
 DEFAULT_FOLDER = "mlruns"
 DEFAULT_EXPERIMENT = "alue-bench"
 DRIVERS = {"psycopg2": "pip install psycopg2-binary", "MySQLdb": "pip install mysqlclient"}
 """The install commands of database drivers whose packages and modules have different names."""
 LONGEST_PATH = 4096
-"""The number of characters of an address that are shown: as many as a path may have, since a cut path cannot be
-copied."""
+"""The most characters of a store's address that a message shows. It is the greatest length of a path on Linux, so that
+paths in messages are complete and can be copied."""
 # Without it MLflow's UI opens an experiment on its pages for language-model traces.
 EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
 
 
 @dataclass(frozen=True)
 class Connection:
-    """An open store and the experiment in it."""
+    """An open MLflow store and the experiment in it to read or write."""
 
     client: MlflowClient
     uri: str
@@ -53,9 +53,9 @@ class Connection:
 
 
 def tracking_uri(option: str | None) -> str:
-    """Return the store's address: the option, or else the environment variable, or else a sqlite file.
+    """Return the store's address: the option, or else MLFLOW_TRACKING_URI, or else that of a sqlite file.
 
-    The sqlite file lies in `mlruns/` below the working folder.
+    The sqlite file is `mlruns/mlflow.db` below the working folder.
 
     Args:
         option: The value of --tracking-uri; None or empty if it was not given.
@@ -65,7 +65,7 @@ def tracking_uri(option: str | None) -> str:
 
 
 def where_options(uri: str, experiment: str = DEFAULT_EXPERIMENT) -> dict[str, object]:
-    """Return the command-line options that select this store and experiment, None for those that are not needed."""
+    """Return the command-line options that select this store and experiment; None for an option that is not needed."""
     return {
         "experiment": None if experiment == DEFAULT_EXPERIMENT else experiment,
         "tracking_uri": None if uri == tracking_uri(None) else uri,
@@ -73,14 +73,14 @@ def where_options(uri: str, experiment: str = DEFAULT_EXPERIMENT) -> dict[str, o
 
 
 def connect(uri: str, experiment: str) -> Connection:
-    """Open the store, and create it and the experiment where they do not exist yet.
+    """Open a store, and create the store and the experiment if they do not exist yet.
 
     Args:
         uri: The store's address, as `tracking_uri` gives it.
         experiment: The name of the MLflow experiment.
 
     Raises:
-        UnavailableError: A server does not answer or a folder may not be written. This is found within seconds.
+        UnavailableError: A server does not answer, or a folder may not be written. The error comes within seconds.
         UsageError: The address is of a kind that cannot be used, or the experiment's name is empty.
     """
     if not experiment.strip():
@@ -140,7 +140,7 @@ def _check_database(uri: str) -> None:
 
 
 def open_store(uri: str, experiment: str) -> Connection:
-    """Open an existing store to read an existing experiment; create neither.
+    """Open an existing store to read an existing experiment; create nothing.
 
     Args:
         uri: The store's address, as `tracking_uri` gives it.
@@ -156,7 +156,7 @@ def open_store(uri: str, experiment: str) -> Connection:
 
 
 def open_client(uri: str) -> MlflowClient:
-    """Open an existing store to read a run or a model of any experiment.
+    """Return a client for an existing store, to read runs or models of any experiment.
 
     Args:
         uri: The store's address, as `tracking_uri` gives it.
@@ -172,7 +172,7 @@ def open_client(uri: str) -> MlflowClient:
 
 
 def _check_store(uri: str, experiment: str) -> None:
-    """Raise UsageError or UnavailableError where an existing store cannot be opened."""
+    """Raise UsageError or UnavailableError if there is no such store or it cannot be opened."""
     _quiet()
     if uri.startswith(("http://", "https://")):
         _check_server(uri)
@@ -192,10 +192,10 @@ def store_name(uri: str) -> str:
 
 
 def sqlite_uri(path: Path) -> str:
-    """Return the address of a sqlite file, with `%` and `?` of its path escaped.
+    """Return the store address of a sqlite file, with the characters `%` and `?` of its path escaped.
 
     Raises:
-        UsageError: The installed SQLAlchemy reads no spelling of the address as this path.
+        UsageError: The installed version of SQLAlchemy cannot open this path, however the address is spelt.
     """
     plain = f"sqlite:///{path}"
     if not {"%", "?"} & set(plain):
@@ -223,7 +223,7 @@ def sqlite_path(uri: str) -> Path:
 
 
 def _database(uri: str) -> str | None:
-    """Return the path in a sqlite URI as SQLAlchemy reads it; None if it cannot be read."""
+    """Return the path that SQLAlchemy finds in a sqlite URI; None if it cannot parse the URI."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -262,7 +262,7 @@ def _open(uri: str, experiment: str, artifacts: str | None, *, create: bool = Tr
 def _create_database(database: Path, artifacts: str) -> None:
     """Create a database under a temporary name, and move it to its place when it is complete.
 
-    MLflow creates a database in some fifty steps. It cannot continue with one that a dying process left incomplete.
+    MLflow creates a database in about fifty steps, and cannot use one whose creation was interrupted.
     """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
@@ -280,7 +280,7 @@ def _create_database(database: Path, artifacts: str) -> None:
 
 
 def _create_experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
-    """Create the experiment and return its id, or the id of the one that another process has just created."""
+    """Create an experiment and return its id; if another process has just created it, return that id."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -295,9 +295,9 @@ def _create_experiment(client: MlflowClient, name: str, artifacts: str | None) -
 def mlflow_uri(uri: str) -> str:
     """Return a store's address in the form that MLflow needs.
 
-    A sqlite address gets a longer time-out, during which sqlite waits for another process that writes (five seconds
-    otherwise). It also gets the driver's name where it holds an escaped character: for an address that begins with
-    `sqlite:///`, MLflow creates the folder that is written there without undoing the escapes.
+    Only sqlite addresses are changed. They get a longer time-out for waiting while another process writes, since
+    sqlite's default is five seconds. An address with an escaped character also gets the driver's name: for addresses
+    that begin with `sqlite:///`, MLflow would create a folder whose name contains the escapes.
     """
     if not uri.startswith("sqlite:"):
         return uri
@@ -332,12 +332,12 @@ def _check_server(uri: str) -> None:
 
 
 def _another(uri: str) -> str:
-    """Return the advice that makes a command use another store: unset the variable, or leave out the option."""
+    """Return advice on how to use another store: unset the environment variable, or leave out --tracking-uri."""
     return f"unset {VARIABLE}" if uri == os.environ.get(VARIABLE) else "leave out --tracking-uri"
 
 
 def _version_request(uri: str) -> urllib.request.Request:
-    """Return a request for the server's version; a user name in the address becomes a header, as in MLflow's client."""
+    """Return an HTTP request for an MLflow server's version, with credentials in the address sent as a header."""
     address = urlsplit(uri)
     place = address.netloc.rpartition("@")[2]
     request = urllib.request.Request(urlunsplit((address.scheme, place, address.path.rstrip("/") + "/version", "", "")))
@@ -348,7 +348,7 @@ def _version_request(uri: str) -> urllib.request.Request:
 
 
 def public(text: str) -> str:
-    """Return an address, or a message about one, without credentials and on one line."""
+    """Return an address, or a message that contains an address, without credentials and on one line."""
     return shown(redact(text), quote=False, most=LONGEST_PATH)
 
 

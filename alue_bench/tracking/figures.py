@@ -1,4 +1,4 @@
-"""The figure that is stored with each run: predictions against gold labels."""
+"""The figure that is stored with each run and compares its predictions with the gold labels."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ DPI = 110
 LONGEST_TITLE = 80
 """The number of characters of a title that fit into the figure's width."""
 WIDE = 12
-"""The most characters of a label that is written horizontally; longer ones do not fit side by side."""
+"""The most characters of a label name on the horizontal axis; if a name is longer, all names are written vertically."""
 QUICK: dict[str, Any] = {"compress_level": 2}
-"""The PNG compression: files of twice the size in a fifth of the time."""
+"""The setting of the PNG compression. Compared with the default, files have twice the size and take a fifth of the
+time to write."""
 
 
 def draw_predictions(path: Path, predictions: Predictions, labels: Labels, *, title: str) -> None:
     """Draw a run's predictions as a PNG file.
 
-    Single-label tasks give a confusion matrix. Multi-label tasks give, for each label, how often it was right, missed
-    or invented. Regressions give predicted against gold numbers.
+    For single-label tasks the figure is a confusion matrix. For multi-label tasks it shows the numbers of true
+    positives, false negatives and false positives of each label, and for regressions a scatter plot of predicted
+    against gold values.
 
     Args:
         path: The file to write.
-        predictions: Gold and predicted values of a split.
+        predictions: The gold and predicted values of a split.
         labels: The label space, which decides the kind of figure.
         title: The figure's title; a long one is cut.
     """
@@ -57,7 +59,7 @@ def _draw_others(path: Path, predictions: Predictions, labels: Labels, title: st
 
 
 def _figure(labels: Labels) -> Figure:
-    """Return a new figure, made without pyplot, which would keep it for the life of the process."""
+    """Return a new figure. It is made without pyplot, which would keep it in memory until the process ends."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -75,7 +77,7 @@ def _matrix_of(labels: Labels) -> _Matrix:
 class _Matrix:
     """A confusion matrix whose axes and labels are drawn once for all runs of a task.
 
-    Drawing these takes longer than drawing the rest, and they are the same for all runs of a task.
+    Drawing them takes longer than drawing the cells and the title, which differ from run to run.
     """
 
     def __init__(self, labels: Labels) -> None:
@@ -101,7 +103,7 @@ class _Matrix:
         self._canvas, self._rest = canvas, canvas.copy_from_bbox(figure.bbox)
 
     def draw(self, path: Path, predictions: Predictions, title: str) -> None:
-        """Write a PNG file of these predictions."""
+        """Write a PNG file with the confusion matrix of these predictions."""
         import numpy as np
         from PIL import Image
         from sklearn.metrics import confusion_matrix

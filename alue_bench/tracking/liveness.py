@@ -1,10 +1,9 @@
 """Tests of whether the process behind a RUNNING run is alive, which MLflow never checks itself.
 
-For a process on the same machine, the process table answers at once, unless it hides the processes of other users. For
-hidden processes and for other machines there is only the run's heartbeat: a tag that the executing process rewrites
-every BEAT_S seconds. Where the heartbeat has not changed for LEASE_S seconds on the observer's clock, the process
-counts as dead. Clocks of two machines are never compared, and only a clock that cannot be set is read, so wrong clocks
-and clocks that jump do no harm.
+A process on the same machine is looked up in the process table, unless the system hides processes of other users. For
+hidden processes and for other machines, the only sign is the run's heartbeat: a tag that the executing process
+rewrites every BEAT_S seconds. If the heartbeat does not change for LEASE_S seconds, the process counts as dead. These
+seconds are measured on the monotonic clock of the process that checks, so wrong or changed system clocks do no harm.
 """
 
 from __future__ import annotations
@@ -27,21 +26,21 @@ MACHINE = "machine"
 HEARTBEAT = "heartbeat"
 
 BEAT_S = 15.0
-"""The seconds between two heartbeats. Each is one small write of a few milliseconds: too little to affect a timing, and
-little for a store even with a hundred workers."""
+"""The seconds between two heartbeats. A heartbeat is one write of a few milliseconds. It affects neither the measured
+times nor, even with a hundred workers, the speed of the store."""
 LEASE_S = 90.0
-"""The seconds without a new heartbeat after which a process counts as dead: several beats, and longer than the restart
-of a store takes."""
+"""The seconds without a new heartbeat after which a process counts as dead. They are several times BEAT_S, and longer
+than the restart of a store takes."""
 
 
 class Heart:
-    """A writer of heartbeats for the runs of this process, in a thread that lives as long as there are such runs.
+    """A writer of heartbeats for the runs that this process executes; its thread ends when there are no such runs.
 
     A heartbeat that the store does not accept is skipped and counted in `missed`; the next one follows soon.
     """
 
     def __init__(self, client: MlflowClient, *, beat_s: float = BEAT_S) -> None:
-        """Prepare for runs in the client's store; the thread starts with the first run."""
+        """Store the MLflow client and the seconds between two heartbeats; the thread starts with the first run."""
         self._client, self._beat_s = client, beat_s
         self._runs: dict[str, str] = {}
         self._changed = threading.Condition()
@@ -49,7 +48,7 @@ class Heart:
         self.missed = 0
 
     def beat_for(self, run_id: str) -> None:
-        """Start to write heartbeats for a run, which was created with its first one."""
+        """Write heartbeats for a run from now on. The first one was already written when the run was created."""
         with self._changed:
             self._runs[run_id] = ""
             if self._thread is None:
@@ -62,17 +61,17 @@ class Heart:
             self._runs[run_id] = news
 
     def rest(self, run_id: str) -> None:
-        """Begin no further heartbeat for a run.
+        """Stop writing heartbeats for a run.
 
-        One that is being written may still arrive. It is not waited for, since that could take as long as the store is
-        unreachable; it does no harm to a closed run.
+        A heartbeat that is being written now may still arrive later; it does no harm to a run that has ended. This
+        method does not wait for it, since a store that is unreachable could make the wait long.
         """
         with self._changed:
             self._runs.pop(run_id, None)
             self._changed.notify()
 
     def stop(self) -> None:
-        """Begin no further heartbeat for any run, and let the thread end."""
+        """Stop writing heartbeats for all runs, and let the thread end."""
         with self._changed:
             self._runs.clear()
             self._changed.notify()
@@ -97,31 +96,34 @@ class Heart:
 def a_beat(count: int = 0, news: str = "") -> str:
     """Return the text of a heartbeat, made of the time, a count and `news`.
 
-    The count keeps two heartbeats different even where the clock was set back between them.
+    The count makes successive heartbeats differ even if the clock was set back between them.
     """
     return f"{datetime.now(UTC).isoformat(timespec='seconds')} {count} {news}".rstrip()
 
 
 def steps_of(beat: str) -> tuple[int, int] | None:
-    """Return the run's progress at this heartbeat as (done, total) steps; None if the heartbeat carries none."""
+    """Return the progress that a heartbeat contains, as (done, total) steps; None if it contains no progress."""
     _, _, news = beat.rpartition(" ")
     done, slash, total = news.partition("/")
     return (int(done), int(total)) if slash and done.isdigit() and total.isdigit() else None
 
 
 class Watch:
-    """A detector of dead processes. For another machine's process it compares two heartbeats that are a lease apart."""
+    """A detector of dead processes, which remembers the heartbeats that it has seen.
+
+    The lease is the time without a new heartbeat after which a process of another machine counts as dead.
+    """
 
     def __init__(self, *, lease_s: float = LEASE_S, clock: Callable[[], float] = time.monotonic) -> None:
-        """Set the lease, in seconds, and the clock that measures it."""
+        """Set the lease in seconds, and the function that returns the time by which the lease is measured."""
         self._lease_s, self._clock = lease_s, clock
         self._seen: dict[str, tuple[str, float]] = {}
 
     def is_dead(self, run_id: str, tags: Mapping[str, str]) -> bool:
         """Return whether the process that executes a run is known to be dead.
 
-        A dead process of this machine is recognised at once. One of another machine, or one that this machine hides, is
-        recognised when its heartbeat has not changed between two calls that are at least a lease apart.
+        A dead process of this machine is recognised at once. A process of another machine, or one that this machine
+        hides, counts as dead if its heartbeat has not changed between two calls that are at least a lease apart.
 
         Args:
             run_id: The MLflow run.
@@ -141,10 +143,12 @@ class Watch:
 
 @cache
 def this_machine() -> str:
-    """Return a name for this boot of the kernel and this process namespace, in which process numbers are comparable.
+    """Return an identifier of this boot of the kernel and this process namespace.
 
-    A host name is not enough: containers may share their host's name, machines may share their image's, and after a
-    reboot the process numbers begin anew.
+    Two processes with the same identifier can find each other by process number.
+
+    A host name is not enough: a container may have the name of its host, machines made from one image may have the
+    same name, and after a reboot the process numbers begin anew.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -156,7 +160,7 @@ def this_machine() -> str:
 
 
 def this_process() -> str:
-    """Return this process's number and its start time, since the system reuses numbers."""
+    """Return this process's number and start time; the start time distinguishes processes that get the same number."""
     began = _began(os.getpid())
     if began is None:
         raise RuntimeError("the system does not show this process to itself; is /proc mounted?")
@@ -170,7 +174,7 @@ def is_alive(process: str) -> bool | None:
         process: The process, as `this_process` wrote it into a tag.
 
     Returns:
-        None if the system hides the process.
+        True or False; None if the system hides the process, so that this cannot be known.
     """
     number, _, began = process.partition("@")
     if not number.isdigit():
@@ -182,9 +186,9 @@ def is_alive(process: str) -> bool | None:
 
 
 def _is_hidden(number: int) -> bool:
-    """Return whether the number belongs to another user's process of which the system shows nothing else.
+    """Return whether a process with this number exists but the system hides everything else about it.
 
-    On many clusters /proc is mounted with `hidepid`.
+    Many clusters mount /proc with `hidepid`, which hides the processes of other users.
     """
     if os.name != "posix" or Path(f"/proc/{number}").exists():
         return False
@@ -198,11 +202,11 @@ def _is_hidden(number: int) -> bool:
 
 
 def _began(number: int) -> str | None:
-    """Return a process's start time as a text to compare with others of this machine; None if it does not run.
+    """Return a process's start time as a text, comparable on this machine only; None if the process does not run.
 
-    On Linux it is in ticks since the boot: psutil's creation time changes when the clock is set, so that a living
-    process would be taken for another one. A zombie counts as dead although nobody has fetched its exit code; zombies
-    are common in containers.
+    On Linux the time is in ticks since the boot. psutil's creation time is not used there, since it changes when the
+    clock is set, and a living process would be taken for another one. A zombie (an ended process whose exit code
+    nobody has fetched, common in containers) counts as not running.
     """
     try:
         state, *fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()

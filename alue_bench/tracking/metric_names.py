@@ -1,8 +1,8 @@
 """Names of metrics, params and tags in MLflow, made from names that may hold any character.
 
 MLflow allows word characters, `/`, `.`, `-` and blanks (and `:`, but not on Windows), at most 250 of them, and requires
-a path without `.`, `..` or empty parts. Names of labels and strategies are free of these limits. A name that MLflow
-accepts is stored unchanged; in any other, the characters that it refuses are spelt out between double hyphens:
+a path without `.`, `..` or empty parts. Names of labels and strategies may break these rules. A name that MLflow
+accepts is stored unchanged; in any other name, the characters that MLflow refuses are spelt out between double hyphens:
 
     test/f1_class_C+          test/f1_class_C--plus_sign--
     test/f1_class_😀          test/f1_class_--grinning_face--
@@ -10,12 +10,12 @@ accepts is stored unchanged; in any other, the characters that it refuses are sp
     test/f1_class_a//b        test/f1_class_a/--solidus--b
     (a name of 400 letters)   its first letters, `---` and a digest of the whole name
 
-A stored name can therefore be read back (`original_name`). Shortened names cannot; their originals are kept in tags of
-the run (`tags_of_originals`). A database or a file system may take two names for the same one, because they differ only
-in case or accents (MySQL, SQL Server) or because one is a folder in the other's path. Such names are spelt out as far
-as is needed to tell them apart.
+The original name can therefore be computed from a stored one (`original_name`), except from a shortened name; the
+originals of shortened names are kept in tags of the run (`tags_of_originals`). Some stores confuse two names that
+differ only in case or accents (MySQL, SQL Server), or of which one is a folder in the other's path (file systems). In
+such names, further characters are spelt out until the names differ.
 
-A character is spelt by its Unicode name, or by its number where it has no name or is newer than Python's tables.
+A character is spelt out as its Unicode name, or as its code point if Python knows no name for it.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ from collections.abc import Collection, Iterable, Mapping
 LONGEST = 250
 """The most characters that MLflow allows in a name."""
 TAG = "metric_names"
-"""The first tag that holds the originals of shortened names; further ones are `metric_names.1` and so on."""
+"""The first tag that holds the originals of shortened names; further tags are `metric_names.1` and so on."""
 TAG_LENGTH = 8000
 """The most characters that MLflow allows in a tag's value."""
 
 _REFUSED = re.compile(r"[^/\w.\- ]|-{2,}|\A/|/\Z|(?<=/)/|\A\.\.|(?<![^/])\.{1,2}(?![^/])|(?<![^/]) +| +(?![^/])")
-"""A pattern for all that must be spelt out: characters that MLflow refuses, parts of a path that name another path,
-blanks that a file system or a database ignores, and text that would be mistaken for a character that was spelt out."""
+"""A pattern for all text that must be spelt out: characters that MLflow refuses, the path parts `.` and `..`, empty
+path parts, blanks that a file system or a database ignores, and hyphens that look like those around a spelt-out
+character."""
 _SPELT = re.compile(r"--([a-z0-9_.-]+?)--(?!-)")
 _EMPTY = "----"
 _SHORTENED = re.compile(r"---[0-9a-f]{20}\Z")
@@ -44,7 +45,7 @@ _NUMBER = re.compile(r"u([0-9a-f]{4,6})")
 
 
 def stored_names(names: Iterable[str]) -> dict[str, str]:
-    """Return the MLflow name of each of one run's names, chosen so that no store takes two of them for the same."""
+    """Return the MLflow name for each metric name of a run; no store takes two of the returned names for the same."""
     spelt = {name: _encode(name) for name in dict.fromkeys(names)}
     folded = {name: _folded(stored) for name, stored in spelt.items()}
     times = Counter(folded.values())
@@ -61,13 +62,13 @@ def stored_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def is_stored_as_itself(name: str) -> bool:
-    """Return whether MLflow stores this name unchanged, whatever other names the run has."""
+    """Return whether `stored_names` leaves this name unchanged, whatever other names the run has."""
     plain = _encode(name) == name and _folded(name) == name
     return plain and len(name) <= LONGEST and name.count("/") < 2
 
 
 def original_name(stored: str, originals: Mapping[str, str] | None = None) -> str:
-    """Return the name from which `stored_names` made a stored one.
+    """Return the original of a name that `stored_names` made.
 
     Args:
         stored: The name in MLflow.
@@ -86,12 +87,12 @@ def original_name(stored: str, originals: Mapping[str, str] | None = None) -> st
 
 
 def tags_of_originals(stored: Mapping[str, str]) -> dict[str, str]:
-    """Return tags that keep the originals of shortened names; an empty mapping where no name was shortened.
+    """Return MLflow tags that keep the originals of shortened names; an empty mapping if no name was shortened.
 
-    Names that are too long for a tag are left out. For these only the stored names remain known.
+    An original that is too long for a tag is left out, and only its shortened name is then known.
 
     Args:
-        stored: The stored name of each name, from `stored_names`.
+        stored: The name in MLflow by original name, from `stored_names`.
     """
     shortened = {short: name for name, short in stored.items() if original_name(short) != name}
     values: list[str] = []
@@ -107,7 +108,7 @@ def tags_of_originals(stored: Mapping[str, str]) -> dict[str, str]:
 
 
 def originals_of(tags: Mapping[str, str]) -> dict[str, str]:
-    """Return the original names that a run's tags keep, by the shortened names under which they are stored."""
+    """Read the original names by shortened name from the tags that `tags_of_originals` made."""
     originals: dict[str, str] = {}
     for tag, value in tags.items():
         if tag == TAG or tag.startswith(f"{TAG}."):
@@ -130,7 +131,7 @@ def metrics_by_original(metrics: Mapping[str, float], tags: Mapping[str, str]) -
 
 
 def fitted(text: str, longest: int) -> str:
-    """Return a text as a value that any store accepts.
+    """Return a text as a param or tag value that any store accepts.
 
     The value has at most `longest` characters. A longer text is cut and gets a digest, so that different texts stay
     different. NUL characters and lone surrogates, which no database holds, are written as escapes.
@@ -146,7 +147,7 @@ def _encode(name: str, *, cased: bool = False, besides: Collection[int] = ()) ->
 
     Args:
         name: The name to encode.
-        cased: Whether to spell out every character that differs from its folded form, too.
+        cased: Whether to spell out also each character that `_folded` changes, such as a capital or accented letter.
         besides: The positions of further characters to spell out.
     """
     if not name:
@@ -204,7 +205,7 @@ def _digest(text: str) -> str:
 
 
 def _folded(text: str) -> str:
-    """Return a form that is equal for names which a comparison without case and accents takes for the same."""
+    """Return the text without case and accents, for a comparison like that of MySQL or SQL Server."""
     bare = "".join(
         str(unicodedata.digit(character, character))
         for character in unicodedata.normalize("NFKD", text.casefold())

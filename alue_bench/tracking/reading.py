@@ -1,14 +1,17 @@
-"""The reader of recorded runs: the one place where results come out of MLflow, as a typed pandas data frame.
+"""The reader of recorded runs, which returns them from MLflow as a typed pandas data frame.
 
     connection = open_store(tracking_uri(None), "alue-bench")
     results = read_results(connection, tasks=["mdd"])
     results.frame                           # one row per finished run, see COLUMNS
-    read_predictions(results, run_id)       # files of one run, fetched when asked for
+    read_predictions(results, run_id)       # the predictions of one run, fetched by this call
 
-Runs that have no row in the frame are counted: those that failed or are still running, earlier attempts of a repeated
+Runs that have no row in the frame are counted: runs that failed or are still running, earlier attempts of a repeated
 run, and runs of other programs. `say_counts` puts the counts into words.
 
-Only MLflow's public interface is used, so that a sqlite file, a database and a server work alike.
+Two runs are equal if they have the same fingerprint, a digest of everything that determines a run's result. A plan is
+the set of runs of one invocation (one execution of a command); an MLflow parent run holds it.
+
+Only MLflow's public interface is used, so that sqlite files, database servers and MLflow servers work alike.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
 PAGE = 1000
 """The number of runs in one page of a query."""
 IDS = 100
-"""The number of run ids in one query, whose text grows with each id."""
+"""The most run ids in one query, since the text of a query grows with each id."""
 
 COLUMNS: Mapping[str, str] = {
     # The run in MLflow
@@ -93,10 +96,10 @@ COLUMNS: Mapping[str, str] = {
 }
 """The columns that every frame has, with their dtypes.
 
-After them comes a column for each final metric under its own name (`test/f1_macro`, `runtime/train_s`,
+They are followed by a column for each final metric, named like the metric (`test/f1_macro`, `runtime/train_s`,
 `memory/process_peak_mib` …, all float64; see docs/measuring.md), in sorted order, with nan if a run has no value.
-`score` equals `test/score`. `parent_id` is missing for a run that was alone in its plan. A value that an older version
-did not record is missing; `init_seed` and `data_seed` then equal `seed`.
+`score` equals `test/score`. `parent_id` is missing for a run that was the only one of its plan. Values that an older
+version of alue-bench did not record are missing, except that `init_seed` and `data_seed` then equal `seed`.
 """
 
 PARAMS: Mapping[str, str] = {
@@ -140,36 +143,41 @@ TAGS: Mapping[str, str] = {
 }
 """The columns that are read from MLflow tags, by the tag's name."""
 SPLITS = {"training": "train_digest", "validation": "dev_digest", "testing": "test_digest"}
-"""The columns that hold the digests of the data, by the context under which MLflow keeps a data set."""
+"""The columns that hold the digests of the splits, by the context of the MLflow data set that records a split."""
 NEEDED = ("task", "model", "strategy", "seed", "fingerprint")
-"""The columns without which a run is unreadable: alue-bench did not write it, or it was changed since."""
+"""The columns whose values every readable run has. A run without one of them was not written by alue-bench, or was
+changed later."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """The numbers of runs that have no row in a frame. Runs that the reader's filters exclude are not counted."""
+    """The numbers of runs that have no row in a frame.
+
+    `foreign` and `unreadable` cover all runs that were queried; the other counts cover the runs that pass the filters.
+    """
 
     failed: int = 0
-    """The number of runs that failed, and were not repeated with success."""
+    """The number of fingerprints that have no finished run and whose newest run has the status FAILED."""
     interrupted: int = 0
-    """The number of runs with status KILLED."""
+    """The number of fingerprints that have no finished run and whose newest run has the status KILLED."""
     unfinished: int = 0
-    """The number of runs with status RUNNING or SCHEDULED, which are at work or were left so by a process that died."""
+    """The number of fingerprints that have no finished run and whose newest run has the status RUNNING or SCHEDULED.
+    Such a run is being executed, or its process has died."""
     repeated: int = 0
     """The number of finished runs for which a newer finished run has the same fingerprint."""
     foreign: int = 0
     """The number of runs in the experiment that alue-bench did not write."""
     unreadable: int = 0
-    """The number of runs that carry alue-bench's tags, but lack something that a result needs, such as task or seed."""
+    """The number of runs that have alue-bench's tags, but lack one of the values in `NEEDED`, such as the task."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """The finished runs of an experiment, or of a part of it."""
+    """The finished runs of an experiment, or a selection of them."""
 
     connection: Connection
     frame: pd.DataFrame
-    """One row per fingerprint, for its newest finished run, oldest first. Columns: `COLUMNS`, then metrics."""
+    """The newest finished run of each fingerprint, one per row, oldest first. Columns: `COLUMNS`, then metrics."""
     counts: Counts
     parent_id: str | None = None
     _uris: dict[str, str] = field(default_factory=dict, repr=False)
@@ -189,19 +197,19 @@ def read_results(
     strategies: Sequence[str] = (),
     data_source: str | None = None,
 ) -> Results:
-    """Read the finished runs of an experiment, one per fingerprint; without filters, all of them.
+    """Read the newest finished run of each fingerprint in an experiment, filtered by the arguments.
 
     Args:
         connection: The open store.
-        parent_id: The MLflow run of a plan. Keep the runs that it started, and those that it found finished and did not
-            repeat.
+        parent_id: The id of the MLflow parent run that holds a plan. Only the runs of this plan are kept, including
+            runs that were finished already and were not repeated. None for no filter.
         tasks: The names of the tasks to keep; empty for all.
         models: The names of the models to keep; empty for all.
         strategies: The names of the strategies to keep; empty for all.
         data_source: "real" or "sample"; None for both.
 
     Raises:
-        UsageError: `parent_id` is no run of the experiment.
+        UsageError: The experiment has no run `parent_id`.
         UnavailableError: The store does not answer.
     """
     attempts, foreign, unreadable = _read(connection)
@@ -218,14 +226,14 @@ def read_results(
 
 
 def read_runs(connection: Connection, run_ids: Sequence[str], *, parent_id: str | None = None) -> Results:
-    """Read those of the given runs that are finished.
+    """Read the given runs, and return the finished ones.
 
-    The store is asked for these runs only, so that the time does not depend on the size of the experiment.
+    Only these runs are queried, so that the time does not depend on the size of the experiment.
 
     Args:
         connection: The open store.
-        run_ids: The MLflow runs to read.
-        parent_id: The MLflow run of their plan, which is noted in the results and filters nothing.
+        run_ids: The ids of the MLflow runs to read.
+        parent_id: The id of the MLflow parent run that holds their plan; stored in the results, not used as a filter.
 
     Raises:
         UnavailableError: The store does not answer.
@@ -235,7 +243,7 @@ def read_runs(connection: Connection, run_ids: Sequence[str], *, parent_id: str 
 
 
 def say_counts(counts: Counts) -> list[str]:
-    """Return a sentence for each count above zero that a reader of the results should know."""
+    """Return sentences for the user about the counts above zero."""
     said = [
         (counts.failed, "{} {runs} failed and {is_} left out; repeat the command that started {them} to retry"),
         (counts.interrupted, "{} {runs} {was} interrupted; repeat the command that started {them} to continue"),
@@ -257,9 +265,9 @@ def read_predictions(results: Results, run_id: str) -> pd.DataFrame:
     """Read a run's test predictions, in the order of the test file.
 
     Returns:
-        The columns id, gold and prediction, and score_LABEL for each label or score_value for a regression. Gold and
-        prediction are label names as text (several in a cell as `evaluation.label_cells` joins them), or numbers for a
-        regression.
+        A frame with the columns id, gold and prediction, and score_LABEL for each label or score_value for a
+        regression. Gold and prediction are label names (several labels are joined in one text by
+        `evaluation.label_cells`), or numbers for a regression.
 
     Raises:
         UnavailableError: The file is missing or damaged.
@@ -282,7 +290,7 @@ def read_submission_predictions(results: Results, run_id: str) -> pd.DataFrame |
     """Read a run's predictions for a leaderboard's rows, which have no gold labels.
 
     Returns:
-        The columns id and prediction, as text, in the order of the official file; None if none were recorded.
+        A frame with the text columns id and prediction, in the order of the official file; None if none were recorded.
     """
     table: pd.DataFrame | None = _fetch(results, run_id, SUBMISSION_FILE, _load_unlabelled)
     return table
@@ -294,10 +302,10 @@ def read_curves(results: Results, run_id: str, metrics: Sequence[str] | None = N
     Args:
         results: The results that hold the run.
         run_id: The MLflow run.
-        metrics: The metrics to read, such as "dev/f1_macro"; None for all. The store is queried once for each.
+        metrics: The metrics to read, such as "dev/f1_macro"; None for all. The store is queried once for each metric.
 
     Returns:
-        The columns metric, step and value, sorted by metric, then step.
+        A frame with the columns metric, step and value, sorted by metric, then step.
 
     Raises:
         UnavailableError: The store does not answer.
@@ -316,14 +324,14 @@ def read_curves(results: Results, run_id: str, metrics: Sequence[str] | None = N
 
 
 def _stored_curves(client: Any, run_id: str, metrics: Sequence[str] | None) -> dict[str, str]:
-    """Return the names in the store of a run's curves, by their original names.
+    """Return the MLflow names of the metrics logged over the course of a training, by their original names.
 
-    The store is not queried where all wanted names are stored unchanged, as nearly all names are.
+    If all wanted names are stored unchanged, which is usual, the store is not queried.
 
     Args:
         client: The MLflow client.
         run_id: The MLflow run.
-        metrics: The wanted curves; None for all.
+        metrics: The original names of the wanted metrics; None for all.
     """
     if metrics is not None and all(map(is_stored_as_itself, metrics)):
         return {name: name for name in metrics if name.startswith(CURVES)}
@@ -334,17 +342,17 @@ def _stored_curves(client: Any, run_id: str, metrics: Sequence[str] | None) -> d
 
 
 def read_config(results: Results, run_id: str) -> dict[str, Any] | None:
-    """Read a run's whole specification (config.json); None if the file is missing."""
+    """Read a run's complete configuration (config.json); None if the file is missing."""
     return _json(results, run_id, "config.json")
 
 
 def read_environment(results: Results, run_id: str) -> dict[str, Any] | None:
-    """Read a run's hardware, libraries, system and engine (environment.json); None if the file is missing."""
+    """Read the description of a run's hardware and software (environment.json); None if the file is missing."""
     return _json(results, run_id, "environment.json")
 
 
 def read_notes(results: Results, run_id: str) -> list[str]:
-    """Read the remarks that a run left for its reader, such as how many texts were truncated."""
+    """Read the notes about a run (notes.txt), such as how many texts were truncated."""
     text = _fetch(results, run_id, "notes.txt", lambda path: path.read_text(encoding="utf-8"))
     return text.splitlines() if text else []
 
@@ -353,7 +361,14 @@ def read_notes(results: Results, run_id: str) -> list[str]:
 
 
 def _results(connection: Connection, attempts: pd.DataFrame, excluded: Counts, parent_id: str | None) -> Results:
-    """Return the finished runs among the attempts; `excluded` counts the runs that are not among the attempts."""
+    """Return the newest finished run of each fingerprint, and count the other runs.
+
+    Args:
+        connection: The open store.
+        attempts: The readable runs of any status, oldest first.
+        excluded: The counts of foreign and unreadable runs, which are not among the attempts.
+        parent_id: The id of the MLflow parent run to store in the results.
+    """
     finished = attempts[attempts["status"] == "FINISHED"]
     rows = finished.drop_duplicates("fingerprint", keep="last").reset_index(drop=True)
     # A failed attempt is not counted where the same run has succeeded.
@@ -385,10 +400,10 @@ def _store_told(connection: Connection) -> Iterator[None]:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Switch the cyclic garbage collector off for a while.
+    """Switch the cyclic garbage collector off inside the context.
 
-    It would take more than half of the reading's time: MLflow creates a hundred objects for each run, and none of them
-    is garbage before its page is read.
+    It would take more than half of the time to read runs. MLflow creates about a hundred objects for each run, none of
+    which can be freed before the whole page of runs is read.
     """
     import gc
 
@@ -402,7 +417,7 @@ def _no_collection() -> Iterator[None]:
 
 
 def _pages(connection: Connection, run_ids: Sequence[str] | None = None) -> Iterator[Any]:
-    """Yield the experiment's runs, or only those with the given ids, oldest first."""
+    """Yield the experiment's MLflow runs, or only the runs with the given ids, oldest first."""
     filters = [""] if run_ids is None else [_one_of(run_ids[at : at + IDS]) for at in range(0, len(run_ids), IDS)]
     with _store_told(connection):
         for filter_string in filters:
@@ -430,10 +445,10 @@ def _is_ours(run: Any) -> bool:
 
 
 def _read(connection: Connection, run_ids: Sequence[str] | None = None) -> tuple[pd.DataFrame, int, int]:
-    """Return the readable runs of alue-bench, or only those with the given ids.
+    """Read the experiment's runs of any status, or only the runs with the given ids.
 
     Returns:
-        The runs, the number of foreign runs, and the number of unreadable ones.
+        A frame of the readable runs, the number of foreign runs, and the number of unreadable runs; see `Counts`.
     """
     records, foreign = [], 0
     with _no_collection():
@@ -505,10 +520,10 @@ def _typed(records: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _planned(connection: Connection, parent_id: str) -> list[str]:
-    """Return the fingerprints of all runs in a plan.
+    """Return the fingerprints of all runs in the plan that the MLflow run `parent_id` holds.
 
     Raises:
-        UsageError: `parent_id` is no run of the experiment.
+        UsageError: The experiment has no run `parent_id`.
     """
     from mlflow.exceptions import MlflowException
 
@@ -579,12 +594,12 @@ def _fetch(results: Results, run_id: str, name: str, load: Callable[[Path], Any]
 def _fetch_from(
     connection: Connection, run_id: str, artifact_uri: str | None, name: str, load: Callable[[Path], Any]
 ) -> Any:
-    """Load an artifact, which is read in place where it lies on this machine and downloaded otherwise.
+    """Load an artifact; download it first if it does not lie on this machine.
 
     Args:
         connection: The open store.
         run_id: The MLflow run.
-        artifact_uri: The place of the run's artifacts; None if it is unknown.
+        artifact_uri: The address of the run's artifacts; None if it is unknown.
         name: The artifact's file name.
         load: The function that reads the file.
 
@@ -629,7 +644,7 @@ def _local(artifact_uri: str | None) -> Path | None:
 
 
 def distinct(values: Iterable[Any]) -> list[Any]:
-    """Return the values that are not missing, each once, in order of appearance."""
+    """Return the distinct values in order of first appearance, without missing ones."""
     import pandas as pd
 
     return list(dict.fromkeys(value for value in values if not pd.isna(value)))

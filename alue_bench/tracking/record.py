@@ -1,10 +1,13 @@
-"""The record of a run as values that can be written to MLflow now, or kept on disk and written later.
+"""The record of a run: all values to write to MLflow, now or later from a copy on disk.
+
+A record has two parts: the opening, which is known before the run begins, and the closing, which is known at its end.
 
 Writing a record a second time changes nothing: params and tags have the same values, points of a metric the same times,
 and files the same names.
 
-Entries that a store refuses for good, such as a param that is too long for it, are left out and reported. The same goes
-for artifacts whose place cannot be reached while the store itself answers. Everything else is written.
+Entries that a store always refuses, such as a param that is too long for it, are left out and reported, and all other
+entries are written. Artifacts are left out and reported, too, if their location cannot be reached while the store
+itself answers.
 """
 
 from __future__ import annotations
@@ -28,9 +31,9 @@ PER_BATCH = {"metrics": 1000, "params": 100, "tags": 100}
 INVALID = "INVALID_PARAMETER_VALUE"
 """MLflow's error code for an entry that it does not accept."""
 REFUSALS = (INVALID, "BAD_REQUEST", "PERMISSION_DENIED", "RESOURCE_CONFLICT")
-"""MLflow's error codes for writes that will fail every time, so that other writes must not wait for them."""
+"""MLflow's error codes for writes that would fail again if they were repeated."""
 NOTES_FILE = "notes.txt"
-"""The artifact with remarks for the reader of a run."""
+"""The artifact with notes for the readers of a run's results."""
 
 Point = tuple[str, float, int, int]
 """A point of a metric: its name, its value, its time in milliseconds since 1970, and its step."""
@@ -38,7 +41,7 @@ Point = tuple[str, float, int, int]
 
 @dataclass(frozen=True)
 class DataUsed:
-    """A split of a data set, as MLflow records a run's input."""
+    """A split of a data set, in the form in which MLflow records an input of a run."""
 
     name: str
     digest: str
@@ -49,11 +52,11 @@ class DataUsed:
 
 @dataclass(frozen=True)
 class Opening:
-    """Everything about a run that is known before it begins."""
+    """The part of a run's record that is known before the run begins."""
 
     name: str
     started: int
-    """The time in milliseconds since 1970."""
+    """The start time in milliseconds since 1970."""
     tags: Mapping[str, str]
     params: Mapping[str, str] = field(default_factory=dict)
     data: tuple[DataUsed, ...] = ()
@@ -63,24 +66,24 @@ class Opening:
 
 @dataclass(frozen=True)
 class Closing:
-    """Everything that a run leaves at its end, apart from its artifacts, which lie in a folder."""
+    """The part of a run's record that is known at its end, without the artifacts, which are passed on as a folder."""
 
     status: str
     """The run's MLflow status: FINISHED, FAILED or KILLED."""
     ended: int
-    """The time in milliseconds since 1970."""
+    """The end time in milliseconds since 1970."""
     tags: Mapping[str, str] = field(default_factory=dict)
     points: tuple[Point, ...] = ()
 
 
 @dataclass(frozen=True)
 class Shortfall:
-    """The parts of a run that could not be written although the store answers."""
+    """The parts of a run's record that could not be written although the store answers."""
 
     refused: tuple[str, ...] = ()
-    """A text for each entry that the store refuses, with the reason."""
+    """The refused entries: for each, a text that names it and gives the reason."""
     artifacts: str = ""
-    """The place where the artifacts could not be written, and the reason; empty if they were written or there are
+    """The location to which the artifacts could not be written, and the reason; empty if they were written or there are
     none."""
 
 
@@ -90,14 +93,14 @@ NOTHING_MISSING = Shortfall()
 def write_opening(
     client: MlflowClient, run_id: str, opening: Opening, *, tags: bool = True, artifacts_away: str = ""
 ) -> Shortfall:
-    """Write an opening to an existing run.
+    """Write the opening of a run to an existing MLflow run.
 
     Args:
         client: The MLflow client.
         run_id: The MLflow run.
         opening: The values to write.
         tags: Whether to write the tags; False if the run was created with them.
-        artifacts_away: The reason why artifacts cannot be written at present; where it is given, none are tried.
+        artifacts_away: The reason why artifacts cannot be written at present, and are skipped; empty to write them.
 
     Returns:
         The parts that could not be written.
@@ -124,14 +127,14 @@ def write_opening(
 def write_closing(
     client: MlflowClient, run_id: str, closing: Closing, folder: Path | None = None, *, artifacts_away: str = ""
 ) -> Shortfall:
-    """Write a run's metrics, tags and artifacts. The run counts as ended only after `end`, which must follow.
+    """Write a run's final metrics, tags and artifacts. The caller must then call `end` to set the run's status.
 
     Args:
         client: The MLflow client.
         run_id: The MLflow run.
         closing: The values to write.
         folder: The folder of the artifacts; None if there are none.
-        artifacts_away: The reason why artifacts cannot be written at present; where it is given, none are tried.
+        artifacts_away: The reason why artifacts cannot be written at present, and are skipped; empty to write them.
 
     Returns:
         The parts that could not be written.
@@ -163,10 +166,10 @@ def write_folder(client: MlflowClient, run_id: str, folder: Path, *, into: str |
         client: The MLflow client.
         run_id: The MLflow run.
         folder: The folder to copy.
-        into: The folder among the run's artifacts that takes the files; None for the top.
+        into: The artifact path below which to put the files; None for the root.
 
     Returns:
-        The place where they could not be written and the reason; empty if they were written.
+        An empty text if the files were written; otherwise the location that cannot be written to, and the reason.
 
     Raises:
         Exception: The store itself does not answer; MLflow's own errors pass through.
@@ -182,7 +185,7 @@ def write_folder(client: MlflowClient, run_id: str, folder: Path, *, into: str |
 
 
 def write_files(client: MlflowClient, run_id: str, files: Mapping[str, str]) -> str:
-    """Write artifacts, given their contents by file name; the rest is as in `write_folder`."""
+    """Write artifacts, given their contents by file name; return and raise the same as `write_folder`."""
     if not files:
         return ""
     with ExitStack() as stack:
@@ -197,12 +200,19 @@ def write_texts(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def said_of_refusal(refused: str) -> str:
-    """Return the note on an entry of `Shortfall.refused`, for readers of the run."""
+    """Return the note that tells readers of the run about an entry of `Shortfall.refused`."""
     return f"not recorded, because the tracking store rejects it: {refused}"
 
 
 def _log(client: MlflowClient, run_id: str, kind: str, entries: Sequence[Any]) -> list[str]:
-    """Write metrics, params or tags, and return a text for each that the store refuses, with the reason."""
+    """Write metrics, params or tags, and return the refused ones as texts for `Shortfall.refused`.
+
+    Args:
+        client: The MLflow client.
+        run_id: The MLflow run.
+        kind: "metrics", "params" or "tags".
+        entries: The MLflow entities to write.
+    """
     refused: list[str] = []
     size = PER_BATCH[kind]
     for start in range(0, len(entries), size):
@@ -211,12 +221,12 @@ def _log(client: MlflowClient, run_id: str, kind: str, entries: Sequence[Any]) -
 
 
 def _log_batch(client: MlflowClient, run_id: str, kind: str, batch: Sequence[Any]) -> list[str]:
-    """Write a batch of entries, and return a text for each that the store refuses, with the reason.
+    """Write a batch of entries, and return the refused ones as texts for `Shortfall.refused`.
 
-    MLflow refuses a batch as a whole. Halves of it are then tried, down to the single entries that are refused.
+    MLflow refuses a whole batch for one bad entry. The batch is then halved repeatedly to find the bad entries.
 
     Raises:
-        MlflowException: None of several entries is accepted, so that the cause does not lie in an entry.
+        MlflowException: The store does not answer, or refuses all of several entries, so that no single entry is bad.
     """
     from mlflow.exceptions import MlflowException
 
@@ -253,7 +263,7 @@ def _unless_refused(client: MlflowClient, run_id: str, what: str, write: Callabl
 
 
 def _is_active(client: MlflowClient, run_id: str) -> bool:
-    """Return whether a run still exists: MLflow refuses every write to a deleted one."""
+    """Return whether a run is not deleted; MLflow refuses every write to a deleted run."""
     return bool(client.get_run(run_id).info.lifecycle_stage == "active")
 
 

@@ -1,4 +1,8 @@
-"""The recorder, which writes runs to MLflow and finds those that need not be repeated.
+"""The recorder, which writes runs to MLflow and finds finished runs, so that they need not be repeated.
+
+Equal runs have the same fingerprint, a digest of everything that determines the result. An invocation is one execution
+of a command, including its worker processes. The runs that it is to execute are its plan, which an MLflow parent run
+holds. Results that the store cannot accept are kept in the spool, a folder on this machine.
 
 It uses an MLflow client with explicit run ids, since MLflow's fluent functions keep one active run per process.
 """
@@ -77,22 +81,23 @@ from alue_bench.tracking.spool import MISSING_TAG, SPOOLED, Sent, Spool, new_run
 FAILURE = "failure"
 """The tag that holds the cause of a failed run."""
 LOW_FIDELITY = "search.first_look"
-"""The tag of a search's low-fidelity runs, which have fewer epochs and on whose scores no answer rests."""
+"""The tag of low-fidelity runs of a hyper-parameter search. They have fewer epochs, and the search's result does not
+use their scores."""
 FOLDS_DIGEST = "folds.digest"
-"""The tag with a digest of all that determines the rows of every fold of a cross-validation."""
+"""The tag with a digest of everything that determines the rows of all folds of a cross-validation."""
 TASK_OPTIONS = "task.options"
-"""The tag that holds the options of `alue-bench run` that give the task, for a task that is given as a file."""
+"""The tag with the options of `alue-bench run` that select the task, recorded if the user gave the task as a file."""
 SUBMISSION_FILE = "submission_predictions.csv"
 TRACEBACK_FILE = "traceback.txt"
 CURVES = ("train/", "dev/")
-"""The beginnings of the names of metrics that are logged over the course of training; no final metric has them."""
+"""The prefixes of the names of metrics that are logged over the course of training; no final metric has them."""
 
 PARAM_LENGTH, DATASET_LENGTH = 6000, 500
 """The most characters that MLflow allows in a param's value, and in the name of a data set."""
 
 ASK_AGAIN_S = 10.0
-"""The seconds during which a store, or the place of its artifacts, is not tried again after it did not answer. With
-MLflow's own retries, a plan of short runs would spend more time on waiting than on the runs."""
+"""The seconds to wait before a store, or its artifact location, that did not answer is tried again. Without this pause,
+a plan of short runs would spend most of its time in MLflow's own retries."""
 
 Arguments = ParamSpec("Arguments")
 Returned = TypeVar("Returned")
@@ -104,7 +109,7 @@ def _guarded(
 ) -> Callable[Concatenate[Recorder, Arguments], Returned]:
     """Make a method raise StoreUnavailableError if the store stops answering, refuses a write or has no room.
 
-    For a while after such an error the method raises it again without asking the store.
+    For ASK_AGAIN_S seconds after such an error, guarded methods raise it again without a call to the store.
     """
 
     @functools.wraps(method)
@@ -140,29 +145,29 @@ class Recorded:
 
 @dataclass(frozen=True)
 class EndedElsewhere:
-    """The end of a run that another process executed."""
+    """The status of a run that another process executes or has executed."""
 
     status: str
-    """The run's MLflow status; RUNNING where it has not ended."""
+    """The run's MLflow status; RUNNING if the run has not ended."""
     cause: str
     """The cause of a failure; otherwise empty."""
     fingerprint: str = ""
 
 
 class ClaimLost(Exception):
-    """The error that a run's claim was lost while the run was being executed.
+    """The error that this process lost its claim, the exclusive right to a run, while it was executing the run.
 
-    Either a process of another machine saw no sign of life and took the run for dead, or the run was executed elsewhere
-    while the store could not be asked.
+    Either another process saw no heartbeat and considered this process dead, or another process executed the run while
+    the store could not be reached.
     """
 
 
 @dataclass(frozen=True)
 class Away:
-    """A period during which a store, or the place of its artifacts, is not tried again."""
+    """A period during which a store, or its artifact location, is not tried again."""
 
     why: str
-    """The reason, for the user."""
+    """The reason, as a text for the user."""
     until: float
     """The end of the period on the monotonic clock, in seconds."""
 
@@ -175,18 +180,18 @@ class _Open:
     fingerprint: str | None
     """The run's fingerprint; None for the run that holds a plan."""
     again: bool
-    """True if the run is repeated on request whatever others do."""
+    """True if the run is executed on request even if another process executes or has finished an equal run."""
     written: bool
-    """True if the store has the whole opening, apart from `missing`."""
+    """True if the opening (the values known before the run begins) is in the store, apart from `missing`."""
     missing: Shortfall = NOTHING_MISSING
     """The parts of the opening that could not be written although the store answers."""
 
 
 class Recorder:
-    """A writer of the runs of one process. The processes that share a plan write their runs below one parent run.
+    """A writer of the records of one process's runs. All processes of a plan write their runs below one parent run.
 
-    A store that stops answering does not end a plan. Results that it does not accept are kept in the spool, and this
-    process or a later one writes them as soon as the store answers again.
+    If the store stops answering, the plan continues. The results are kept in the spool, and this process or a later one
+    writes them to the store when it answers again.
     """
 
     def __init__(
@@ -198,19 +203,21 @@ class Recorder:
         keep: Keep | None = None,
         on_problem: Callable[[str], None] = lambda message: None,
     ) -> None:
-        """Begin with no open run.
+        """Create a recorder without an open run.
 
         Args:
             connection: The open store.
-            parent_id: The MLflow run that holds the plan, in a worker; otherwise `start_parent` creates it.
-            invocation: The id of the command that the process belongs to; None for a new one.
-            keep: The runs whose models are kept with them; None for none. `deployment.keeping` does it.
+            parent_id: The id of the parent run that holds the plan, for a worker. None in the main process, where
+                `start_parent` creates the parent run.
+            invocation: The id of the invocation that the process belongs to; None to create a new id.
+            keep: The runs whose trained models are to be kept by `deployment.keeping`; None for none. The recorder only
+                stores this value.
             on_problem: A function that shows the user a message.
         """
         self.connection = connection
         self.parent_id = parent_id
         self.invocation = invocation or uuid4().hex
-        """The id of the command, which its workers also get, so that all runs of a plan carry it."""
+        """The id of the invocation. Its workers use the same id, so that all runs of a plan have it as a tag."""
         self.keep = keep
         self.spool = Spool(store_name(connection.uri), connection.experiment)
         self.away: Away | None = None
@@ -220,7 +227,7 @@ class Recorder:
         self._open_run: str | None = None
         self._opened: dict[str, _Open] = {}
         self._for_parent: tempfile.TemporaryDirectory[str] | None = None
-        """A folder of files that the parent run gets at its end, created with the first file."""
+        """A folder of files to write as artifacts when the parent run ends; None until there is such a file."""
         self._heart = Heart(connection.client)
         weakref.finalize(self, self._heart.stop)  # a run that could not be closed must not appear alive
         self._watch = Watch()
@@ -228,14 +235,14 @@ class Recorder:
     # Finding -----------------------------------------------------------------------------------------------------
 
     def finished(self, fingerprint: str, *, by_us: bool = False) -> Recorded | None:
-        """Return a finished run with this fingerprint, from the spool or else the newest in the experiment.
+        """Return the newest finished run with this fingerprint, from the spool or else from the store.
 
         Args:
             fingerprint: The fingerprint to look for.
-            by_us: Whether only runs count that this invocation or one of its workers has executed.
+            by_us: Whether to return only a run that this invocation has executed.
 
         Returns:
-            None if there is none, or if the store does not answer.
+            The run; None if there is no such run, or if the store does not answer.
         """
         invocation = self.invocation if by_us else None
         kept = self.spool.finished(fingerprint, invocation=invocation)
@@ -259,7 +266,7 @@ class Recorder:
         return Recorded(runs[0].info.run_id, metrics, dict(runs[0].data.params))
 
     def holder(self, fingerprint: str) -> Held | None:
-        """Return the live run that executes this fingerprint now, in any process; None if none is known."""
+        """Return the MLflow run in which a live process executes this fingerprint now; None if none is known."""
         return self._unless_away(lambda: self._holder(fingerprint), None)
 
     @_guarded
@@ -270,7 +277,7 @@ class Recorder:
         return None
 
     def ending_of(self, held: Held) -> EndedElsewhere:
-        """Return how a run that another process executed has ended, or that it is still running."""
+        """Return the present status of a run that another process executes or has executed."""
         return self._unless_away(lambda: self._ending_of(held), EndedElsewhere("RUNNING", ""))
 
     @_guarded
@@ -279,9 +286,9 @@ class Recorder:
         return EndedElsewhere(run.info.status, run.data.tags.get(FAILURE, ""), run.data.tags.get(FINGERPRINT, ""))
 
     def close_interrupted(self) -> int:
-        """Mark as KILLED the runs that dead processes left RUNNING, which MLflow never does itself.
+        """Set the status KILLED for RUNNING runs whose processes are dead; MLflow itself never does so.
 
-        For a process of another machine, two calls that are a lease apart are needed to see that it is dead.
+        A dead process of another machine is only recognised by two calls that are `liveness.LEASE_S` seconds apart.
 
         Returns:
             The number of runs that were closed.
@@ -289,7 +296,7 @@ class Recorder:
         return self._unless_away(self._close_interrupted, 0)
 
     def send_spooled(self) -> list[Sent]:
-        """Write the spool's entries to the store, where the store answers, and return the outcome for each."""
+        """Write the spool's entries to the store if it answers, and return the outcome for each entry tried."""
         return self._unless_away(self._send_spooled, [])
 
     @_guarded
@@ -301,15 +308,15 @@ class Recorder:
         return sent
 
     def _why_artifacts_away(self) -> str:
-        """Return the reason why artifacts are not tried at present; empty if they may be written."""
+        """Return the reason why no artifacts are written at present; empty if they are written."""
         away = self._artifacts_away
         return away.why if away is not None and time.monotonic() < away.until else ""
 
     def _artifacts_are_away(self, missing: str) -> None:
-        """Write no artifacts for a while, and tell the user once.
+        """Suspend the writing of artifacts for ASK_AGAIN_S seconds, and tell the user if this is the first time.
 
         Args:
-            missing: The place where they could not be written, and the reason.
+            missing: The location to which artifacts could not be written, and the reason.
         """
         self._artifacts_away = Away(missing, time.monotonic() + ASK_AGAIN_S)
         if not self._told_of_artifacts:
@@ -322,7 +329,7 @@ class Recorder:
             )
 
     def _unless_away(self, call: Callable[[], T], otherwise: T) -> T:
-        """Return the result of the call, or `otherwise` if the store is unavailable, which is reported once."""
+        """Return the result of the call, or `otherwise` if the store is unavailable; warn the user the first time."""
         try:
             return call()
         except StoreUnavailableError as error:
@@ -337,7 +344,7 @@ class Recorder:
         return sum(close_running(self.connection, run.info.run_id) for run in dead)
 
     def _running(self) -> list[Any]:
-        """Return the open runs of alue-bench; other programs may keep theirs in the same experiment."""
+        """Return the RUNNING runs of alue-bench, without runs that other programs keep in the same experiment."""
         running: list[Any] = []
         token = None
         while True:
@@ -352,7 +359,7 @@ class Recorder:
     # Writing -----------------------------------------------------------------------------------------------------
 
     def start_parent(self, plan: Mapping[str, Any], *, name: str, tags: Mapping[str, str]) -> str:
-        """Open the run that holds the plan of this invocation and its aggregated results.
+        """Create the parent run, which holds the plan of this invocation and its aggregated results.
 
         Args:
             plan: The content of the artifact `plan.json`.
@@ -360,7 +367,7 @@ class Recorder:
             tags: Further tags of the run.
 
         Returns:
-            The run's id in MLflow, or an id of the spool where the store does not answer.
+            The run's id in MLflow; if the store does not answer, an id for the spool.
         """
         opening = Opening(
             fitted(name, LONGEST),
@@ -383,11 +390,11 @@ class Recorder:
         return run_id, Shortfall(artifacts=missing)
 
     def add_to_parent(self, folder: Path, *, into: str) -> None:
-        """Write a folder's files as artifacts of the parent run, now or else at its end.
+        """Write a folder's files as artifacts of the parent run; if that is impossible now, when the parent run ends.
 
         Args:
             folder: The folder to copy.
-            into: The folder among the artifacts that takes the files.
+            into: The artifact path below which to put the files.
         """
         parent = self.parent_id
         if parent is None:
@@ -407,7 +414,7 @@ class Recorder:
         return not missing
 
     def finish_parent(self, results: Mapping[str, Any], metrics: Mapping[str, float], *, status: str) -> None:
-        """Close the run that holds the plan; do nothing if there is none.
+        """End the parent run, which holds the plan; do nothing if there is none.
 
         Args:
             results: The content of the artifact `results.json`.
@@ -433,18 +440,19 @@ class Recorder:
         again: bool = False,
         tags: Mapping[str, str] | None = None,
     ) -> str | Held:
-        """Claim and open a run, with everything about it that is known before it begins.
+        """Create an MLflow run with all that is known before it begins, unless another process executes an equal run.
 
-        Where the store does not answer, the claim cannot be checked, and the run is to be executed.
+        If the store does not answer, equal runs cannot be seen. An id is returned then, too, so that the caller
+        executes the run.
 
         Args:
-            spec: The run to open.
+            spec: The specification of the run.
             inputs: The task, model and data that the spec names.
-            again: Whether to open the run even where another process executes it or has executed it.
+            again: Whether to create the run even if another process executes or has finished an equal run.
             tags: Further tags of the run.
 
         Returns:
-            The run's id; or, as Held, the run of another process that executes it or has just finished it.
+            The id of the new run; or, as Held, the equal run that another process executes or has just finished.
         """
         opening = self._opening(spec, inputs, tags or {})
         started = self._unless_away(lambda: self._start(opening, spec.fingerprint, again=again), None)
@@ -544,21 +552,21 @@ class Recorder:
         return str(run.info.run_id)
 
     def finish(self, run_id: str, spec: RunSpec, result: RunResult, labels: Labels) -> tuple[str, ...]:
-        """Close a run with its result. Only then does it count as finished.
+        """Write the result of a run, and set its status to FINISHED.
 
         Args:
             run_id: The id from `start`.
             spec: The run's specification.
             result: The run's result.
-            labels: The label space of its task, for the figure of its predictions.
+            labels: The label space of the run's task, for the figure of the predictions.
 
         Returns:
-            A sentence for each file that could not be made. These are also noted with the run, and its result is
-            recorded nevertheless.
+            A sentence for each file that could not be made. The sentences are also written to the run's notes, and the
+            result is recorded without these files.
 
         Raises:
-            ClaimLost: Another process has closed the run meanwhile, and it is left so; or another process has finished
-                an equal run, unnoticed because the store did not answer.
+            ClaimLost: Another process has ended this run meanwhile, and the run is not changed; or another process has
+                finished an equal run while the store did not answer.
         """
         self._heart.rest(run_id)
         now = _now()
@@ -598,7 +606,7 @@ class Recorder:
         return tuple(problems)
 
     def fail(self, run_id: str, cause: str, trace: str) -> None:
-        """Close a run that raised an error, with the status FAILED.
+        """Write the error of a run, and set its status to FAILED.
 
         Args:
             run_id: The id from `start`.
@@ -606,22 +614,22 @@ class Recorder:
             trace: The traceback, which becomes an artifact.
 
         Raises:
-            ClaimLost: Another process has closed the run meanwhile, as in `finish`.
+            ClaimLost: Another process has ended this run meanwhile, or has finished an equal one, as in `finish`.
         """
         self._heart.rest(run_id)
         tags = {FAILURE: redact(cause)[:5000]}
         self._close(run_id, Closing("FAILED", _now(), tags), {TRACEBACK_FILE: redact(trace)})
 
     def close_lost(self, fingerprint: str, *, failure: str = "") -> str | None:
-        """Close a run that a dead worker of this invocation left open.
+        """End the RUNNING run that a dead worker of this invocation left behind.
 
         Args:
             fingerprint: The run's fingerprint.
-            failure: The cause with which the run is closed as FAILED; where it is empty, the run is closed as KILLED,
-                to be repeated.
+            failure: The cause to record with the status FAILED. If it is empty, the run gets the status KILLED, since
+                it will be repeated.
 
         Returns:
-            The run's id; None if the worker died before it opened the run.
+            The run's id; None if the worker died before it created the run, or if the store does not answer.
         """
         return self._unless_away(lambda: self._close_lost(fingerprint, failure), None)
 
@@ -637,7 +645,7 @@ class Recorder:
         return run_id
 
     def close_workers(self) -> int:
-        """Close as KILLED the runs that this invocation's workers, including this process, left open when they stopped.
+        """Set the status KILLED for runs that this invocation's stopped workers left RUNNING, except the parent run.
 
         Returns:
             The number of runs that were closed.
@@ -653,13 +661,13 @@ class Recorder:
         return len(left)
 
     def kill_open(self) -> None:
-        """Close as KILLED the run that this process is executing, if there is one: the user interrupted it."""
+        """Set the status KILLED for the run that this process is executing, if any, because the user interrupted it."""
         run_id = self._open_run
         if run_id is not None and not run_id.startswith(SPOOLED):
             self._unless_away(lambda: self._terminate(run_id, "KILLED"), None)
 
     def abandon(self) -> None:
-        """Close as KILLED all open runs of this invocation, including the run that holds its plan."""
+        """Set the status KILLED for all open runs of this invocation, including the parent run that holds its plan."""
         self.close_workers()
         parent = self.parent_id
         if parent is not None and parent in self._opened and not parent.startswith(SPOOLED):
@@ -747,14 +755,14 @@ class Recorder:
         return True
 
     def _keep_artifacts(self, run_id: str, opened: _Open | None, closing: Closing, folder: Path, missing: str) -> None:
-        """Keep in the spool the artifacts of a run that the store accepts without them, and say so in a tag of the run.
+        """Keep in the spool the artifacts that could not be written with their run, and note this in a tag of the run.
 
         Args:
             run_id: The MLflow run.
-            opened: The run's opening; None if this process did not begin it.
-            closing: The values that the run left at its end.
+            opened: The values recorded when the run was begun; None if this process did not begin the run.
+            closing: The values recorded at the end of the run.
             folder: The folder of the artifacts.
-            missing: The place where they could not be written, and the reason.
+            missing: The location to which they could not be written, and the reason.
         """
         try:
             if opened is None:
@@ -797,7 +805,7 @@ class Recorder:
         return tags
 
     def advanced(self, run_id: str, done: int, total: int) -> None:
-        """Set the progress in steps that the run's next heartbeats carry. This writes nothing now."""
+        """Set the progress, in steps, to include in the run's next heartbeats. Nothing is written to the store now."""
         self._heart.tell(run_id, f"{done}/{total}")
 
     @_guarded
@@ -811,13 +819,13 @@ class Recorder:
 def _write_part(
     path: Path, write: Callable[[Path], None], on_problem: Callable[[str], None], *, needs_room: bool
 ) -> None:
-    """Write one of a run's files, and turn a failure into a message, so that nothing else is lost.
+    """Write one of a run's files; if that fails, report a message, so that the other files can still be written.
 
     Args:
         path: The file to write.
         write: The function that writes it.
-        on_problem: A function that takes the message.
-        needs_room: Whether an OSError passes through, so that the caller can try a folder with more room.
+        on_problem: A function that receives the message.
+        needs_room: Whether to raise an OSError instead, so that the caller can try a folder on another disk.
     """
 
     def attempt() -> OSError | None:
@@ -839,7 +847,7 @@ def _write_part(
 
 
 def _points(values: Iterable[tuple[str, float, int]], now: int) -> tuple[tuple[Point, ...], dict[str, str]]:
-    """Return a run's metrics as points for the store, and the tags by which their names are read back.
+    """Return a run's metrics as points for MLflow, and the tags that keep the originals of shortened metric names.
 
     Args:
         values: The metrics as (name, value, step).
@@ -852,9 +860,10 @@ def _points(values: Iterable[tuple[str, float, int]], now: int) -> tuple[tuple[P
 
 
 def write_freezing(path: Path, events: Iterable[FreezeEvent]) -> None:
-    """Write a CSV file with a row for each block at each evaluation point of an adaptive strategy.
+    """Write a CSV file of the decisions that an adaptive freezing strategy made about each block during training.
 
-    A row holds the step, the epoch, the block, the norm of the block's gradient, and whether it is frozen from then on.
+    A block is the embeddings or one layer of the encoder. For each evaluation point and block, a row holds the step,
+    the epoch, the block, the norm of the block's gradient, and 1 if the block is frozen from then on, otherwise 0.
     """
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -867,7 +876,7 @@ def write_freezing(path: Path, events: Iterable[FreezeEvent]) -> None:
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """Write a CSV file with a row for each example: its id, gold label, prediction and the score of each label.
 
-    The texts are left out, since the licences of many data sets forbid to pass them on.
+    The input texts are left out, since the licences of many data sets forbid their redistribution.
     """
     with path.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file:
         writer = csv.writer(file)
@@ -915,13 +924,13 @@ def _description(spec: RunSpec, inputs: RunInputs) -> str:
 
 
 def _checkpoint(inputs: RunInputs) -> str:
-    """Return the model's folder, or its hub id with the revision, as --model takes it."""
+    """Return the folder of the model's checkpoint, or its hub id with the revision, in the form of a --model value."""
     model = inputs.model
     return f"{model.checkpoint}@{model.revision}" if model.revision else str(model.checkpoint)
 
 
 def _versions(spec: RunSpec) -> dict[str, str]:
-    """Return the versions of alue-bench, of the plugins involved, and of the libraries that compute."""
+    """Return the versions of alue-bench, of the plugins that the run uses, and of torch and transformers."""
     return {
         "alue-bench": __version__,
         **spec.providers,
@@ -943,6 +952,6 @@ def _now() -> int:
 
 
 def _first_line(error: BaseException) -> str:
-    """Return the first line of an error that says what happened, since sqlalchemy may begin with the circumstances."""
+    """Return the first line of an error's message, without the line on circumstances that SQLAlchemy may put first."""
     lines = [line for line in str(error).splitlines() if line and "(raised as a result of" not in line]
     return next(iter(lines), type(error).__name__)

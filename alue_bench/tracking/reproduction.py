@@ -11,18 +11,18 @@ from alue_bench.contract.registry import Registry
 from alue_bench.contract.spec import HyperParameters
 
 COLUMNS = ("epochs", "batch_size", "lr", "max_length")
-"""The hyper-parameters that have a column of their own in a frame of results."""
+"""The hyper-parameters that are columns of a frame of results; the others are in its column `other_hyper`."""
 
 
 def options_of(run: Mapping[Hashable, Any], registry: Registry) -> dict[str, object]:
-    """Return the options of `alue-bench run` that repeat a run with the data on this machine.
+    """Return the options of `alue-bench run` that repeat a recorded run with the data on this machine.
 
-    Limits on the number of examples are left out, since they serve rehearsals only. So are device and number format,
-    which belong to the machine. A fold of a cross-validation cannot be repeated alone.
+    Limits on the number of examples are left out, since they are meant for quick trials only. Device and number format
+    are left out because they depend on the machine. A fold of a cross-validation cannot be repeated alone.
 
     Args:
-        run: A row of a frame of results.
-        registry: The declarations of the installed plugins, by which models are named.
+        run: A row of `Results.frame`.
+        registry: The declarations of the installed plugins, which name models.
     """
     options: dict[str, object] = {
         **task_options(run),
@@ -42,10 +42,10 @@ def options_of(run: Mapping[Hashable, Any], registry: Registry) -> dict[str, obj
 
 
 def task_options(run: Mapping[Hashable, Any]) -> dict[str, object]:
-    """Return the options that give the run's task: its name, or the file that it was given as.
+    """Return the options of `alue-bench run` that select a recorded run's task, by name or by its file.
 
     Args:
-        run: A row of a frame of results.
+        run: A row of `Results.frame`.
     """
     recorded = run.get("task_options")
     if not isinstance(recorded, str):
@@ -58,9 +58,9 @@ def task_options(run: Mapping[Hashable, Any]) -> dict[str, object]:
 
 
 def model_reference(run: Mapping[Hashable, Any], registry: Registry) -> str:
-    """Return a run's model as --model takes it: its name where a plugin declares it, otherwise its folder or hub id.
+    """Return the --model value of a recorded run: the model's name if a plugin declares it, else its folder or hub id.
 
-    Older versions did not record the origin of a model that no plugin declares. Then the name is returned.
+    Older versions of alue-bench did not record the folder or hub id. For their runs the name is returned.
     """
     name = str(run["model"])
     recorded = run.get("model_checkpoint")
@@ -70,7 +70,7 @@ def model_reference(run: Mapping[Hashable, Any], registry: Registry) -> str:
 
 
 def _others(run: Mapping[Hashable, Any]) -> dict[str, Any]:
-    """Return the hyper-parameters that are recorded together in one JSON text."""
+    """Return the hyper-parameters in the JSON text of column `other_hyper`; none if it is missing or unreadable."""
     recorded = run.get("other_hyper")
     try:
         others = json.loads(recorded) if isinstance(recorded, str) else {}

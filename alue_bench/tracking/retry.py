@@ -1,8 +1,8 @@
-"""Retries of calls to a database that is merely busy.
+"""Retries of calls to a database that fail because the database is busy.
 
-sqlite lets one process write at a time. Others wait, up to its busy time-out. But where two readers want to write at
-the same time, one of them is refused without waiting. MLflow passes both cases on as an error. The transaction was
-rolled back, so that a retry is safe.
+sqlite lets one process write at a time. Other processes wait, up to sqlite's busy time-out. But if two transactions
+that have read want to write at the same time, sqlite refuses one of them at once. MLflow raises an error in both cases.
+The transaction was rolled back, so that a retry is safe.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 BUSY = ("database is locked", "database table is locked", "deadlock detected", "could not serialize access")
-"""Parts of the messages by which sqlite and PostgreSQL say that they are busy."""
+"""Parts of the error messages of databases that are busy."""
 
 PATIENCE_S = 60.0
 """The seconds after which a call is no longer retried."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 2.0
-"""The seconds before the first retry, and the most before a later one."""
+"""The seconds before the first retry, and the most seconds before a later retry."""
 
 
 def patient(client: MlflowClient) -> MlflowClient:
-    """Return the client with every call retried while the database is busy."""
+    """Return a wrapper of the client whose methods retry while the database is busy."""
     return cast("MlflowClient", _Patient(client))
 
 
@@ -42,7 +42,7 @@ class _Patient:
 def patiently(call: Callable[..., Any], *, patience_s: float = PATIENCE_S) -> Callable[..., Any]:
     """Return a callable that retries `call` while it fails because the database is busy.
 
-    The waits double, and are random, so that two processes do not retry at the same moments.
+    The waiting times grow and are random, so that two processes do not retry at the same moments.
 
     Args:
         call: The function to call.

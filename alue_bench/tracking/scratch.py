@@ -1,6 +1,7 @@
 """Temporary folders for files on their way to a store.
 
-They lie in the system's folder for temporary files, or beside the spool where that is full.
+They lie in the system's folder for temporary files or, if its disk is full, next to the spool (the folder of results
+that the store could not accept yet).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ VARIABLE = "ALUE_BENCH_STATE"
 
 
 def state_folder() -> Path:
-    """Return the folder for data that must not be lost, apart from the cache, whose contents can be recomputed."""
+    """Return the folder for data that must not be lost, unlike the contents of the cache."""
     given = os.environ.get(VARIABLE)
     return Path(given) if given else platformdirs.user_state_path("alue-bench")
 
@@ -29,15 +30,15 @@ def written_aside(stack: ExitStack, write: Callable[[Path], None]) -> tuple[Path
 
     Args:
         stack: The stack of context managers whose end removes the folder.
-        write: The function that fills the folder. It is called a second time, with another folder, where the disk of
-            the first one is full.
+        write: The function that fills the folder. If the disk is full, it is called again with another folder, below
+            `state_folder()`.
 
     Returns:
-        The folder, and a sentence for the user where it could not lie in the system's folder for temporary files
-        (otherwise empty).
+        The folder, and a sentence for the user if the folder is not in the system's folder for temporary files
+        (otherwise an empty text).
 
     Raises:
-        StoreUnavailableError: Neither place has room.
+        StoreUnavailableError: There is no room in either folder.
     """
     try:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="alue-bench-")))

@@ -1,14 +1,14 @@
-"""The spool, which keeps results on this machine that the store could not accept, until it does.
+"""The spool, a folder on this machine that keeps results until the store, which was unavailable, accepts them.
 
     STORE/ENTRY/record.json     the values to write (see record.py), and their checksum
     STORE/ENTRY/files/          the run's artifacts
     STORE/.scratch-*            an entry that is being written, or the remains of one that a dead process left
     STORE/.lock                 a lock, held while entries are written to the store
 
-STORE is a digest of the store's address and the experiment. An entry is written beside its place, flushed to the disk
-and renamed, so that it exists either completely or not at all. It is removed when the store has accepted it. If a
-process dies between these two steps, the entry is sent again: its id is a tag of its run, by which the second attempt
-finds what the first one has written.
+STORE is a digest of the store's address and the experiment. An entry holds the record of one run. It is written under a
+temporary name, flushed to the disk and renamed, so that it exists either completely or not at all. The entry is removed
+when the store has accepted it. If a process dies after it has sent the entry and before it has removed it, the entry is
+sent again. Its id is a tag of the MLflow run, so that the second attempt finds the run that the first one has created.
 
 If the store has accepted a result and only the artifact location cannot be reached, the entry holds only the artifacts.
 """
@@ -50,21 +50,21 @@ if TYPE_CHECKING:
 FORMAT = 2
 """The version of the format of `record.json`."""
 SPOOLED = "spool-"
-"""The beginning of the ids of runs that could not even be opened in the store."""
+"""The prefix of the ids of runs for which no MLflow run could be created."""
 SPOOL_TAG = "spool"
-"""The tag of a run in the store that names the entry from which it was written."""
+"""The tag of an MLflow run that holds the id of the spool entry from which the run was written."""
 MISSING_TAG = "artifacts.missing"
-"""The tag of a run that is recorded without its artifacts: the reason, and where they are kept."""
+"""The tag of a run without artifacts in the store. It tells the reason, and where the artifacts are kept."""
 RECORD, FILES, SCRATCH = "record.json", "files", ".scratch-"
 
 
 def spool_folder() -> Path:
-    """Return the folder of all entries."""
+    """Return the folder that holds the spools of all stores."""
     return state_folder() / "spool"
 
 
 def new_run_id() -> str:
-    """Return an id for a run that the store does not know."""
+    """Return a new id for a run for which no MLflow run could be created."""
     return f"{SPOOLED}{uuid4().hex}"
 
 
@@ -77,7 +77,7 @@ class SpooledRun:
     """The store's address, without credentials."""
     experiment: str
     run_id: str | None
-    """The run's id in the store; None if the store never knew the run."""
+    """The id of the MLflow run; None if none could be created."""
     fingerprint: str | None
     """The run's fingerprint; None for the run that holds a plan."""
     again: bool
@@ -87,7 +87,7 @@ class SpooledRun:
     folder: Path
     """The entry's folder."""
     artifacts_only: bool = False
-    """True if the store has everything except the artifacts."""
+    """True if only the artifacts remain to be written to the store."""
 
     @property
     def files(self) -> Path:
@@ -101,19 +101,25 @@ class Sent:
 
     entry: SpooledRun
     how: Literal["written", "there already", "refused", "without artifacts"]
-    """The outcome. "there already" means that an equal run is finished in the store, and nothing was written."""
+    """The outcome. "there already" means that the store has a finished run with the same fingerprint, so that nothing
+    was written. "without artifacts" means that only the artifacts could not be written; they remain in the spool."""
     why: str = ""
-    """The reason of a refusal; or the place where the artifacts, which are still kept, could not be written, and the
-    reason."""
+    """The reason of the refusal; or the location to which the artifacts could not be written, and the reason."""
     problems: tuple[str, ...] = ()
-    """A sentence for each part of a written run that the store refuses."""
+    """A sentence for each part of the run that the store refused, although the rest was written."""
 
 
 class Spool:
-    """The entries of one store and experiment."""
+    """The spool of one store and experiment: a folder of results that could not be written to them yet."""
 
     def __init__(self, store: str, experiment: str, folder: Path | None = None) -> None:
-        """Take the store's name, as `store_name` gives it, the experiment, and the folder of all entries."""
+        """Prepare the spool of a store and experiment; no folder is created.
+
+        Args:
+            store: The store's name, as `store_name` returns it.
+            experiment: The name of the MLflow experiment.
+            folder: The folder that holds the spools of all stores; None for `spool_folder()`.
+        """
         self.store, self.experiment = store, experiment
         key = hashlib.sha256(json.dumps([store, experiment]).encode()).hexdigest()[:16]
         self.folder = (folder or spool_folder()) / key
@@ -133,15 +139,15 @@ class Spool:
 
         Args:
             files: The folder of the artifacts to copy.
-            run_id: The run's id in the store, or one from `new_run_id` where the store does not know the run.
+            run_id: The id of the MLflow run; if none could be created, an id from `new_run_id`.
             fingerprint: The run's fingerprint; None for the run that holds a plan.
             again: Whether the run was repeated on request although a finished run with its fingerprint may exist.
             opening: The values that were known before the run began.
             closing: The values that the run left at its end.
-            artifacts_only: Whether the store has the values already, so that only the artifacts are to be sent.
+            artifacts_only: Whether only the artifacts remain to be written, since the store has the values already.
 
         Raises:
-            StoreUnavailableError: The disk does not accept the entry, so that there is no place left for the result.
+            StoreUnavailableError: The entry cannot be written to the disk either, so that the result would be lost.
         """
         known = None if run_id.startswith(SPOOLED) else run_id
         identifier = new_run_id() if known else run_id
@@ -178,19 +184,19 @@ class Spool:
         return _read(target)
 
     def entries(self) -> list[SpooledRun]:
-        """Return all readable entries, the oldest first. Unreadable ones are left in place."""
+        """Return all readable entries, the oldest first. Unreadable entries are skipped, and not removed."""
         read = [entry for path in self._places() if (entry := _try_read(path)) is not None]
         return sorted(read, key=lambda entry: entry.closing.ended)
 
     def finished(self, fingerprint: str, *, invocation: str | None = None) -> SpooledRun | None:
-        """Return the newest finished run with this fingerprint; None if there is none.
+        """Return the newest entry of a finished run with this fingerprint; None if there is none.
 
-        This is called before every run of a plan. Therefore an entry is parsed only where its text contains the
-        fingerprint, a test that takes a small part of the time.
+        This is called before every run of a plan. To save time, an entry is parsed only if its text contains the
+        fingerprint.
 
         Args:
             fingerprint: The fingerprint to look for.
-            invocation: The invocation that must have executed the run; None for any.
+            invocation: The id of the invocation that must have executed the run; None for any invocation.
         """
         mentioned = [path for path in self._places() if _mentions(path, fingerprint)]
         read = [entry for path in mentioned if (entry := _try_read(path)) is not None]
@@ -205,21 +211,21 @@ class Spool:
         return max(matching, key=lambda entry: entry.closing.ended, default=None)
 
     def send(self, connection: Connection, *, artifacts_away: str = "") -> list[Sent]:
-        """Write every entry to its store, and remove those that the store has accepted.
+        """Write all entries to the store, and remove the entries that it has accepted.
 
         Several processes may call this at the same time.
 
         Args:
             connection: The open store.
-            artifacts_away: The reason why artifacts cannot be written at present; empty if they can. Where it is
-                given, artifacts stay in the spool, and entries that hold nothing else are skipped. The first artifacts
-                that cannot be written have the same effect on all entries after them.
+            artifacts_away: The reason why artifacts cannot be written at present; empty if they can. If it is given,
+                artifacts stay in the spool, and entries with nothing but artifacts are skipped. If the artifacts of an
+                entry cannot be written, all later entries are treated in the same way.
 
         Returns:
             The outcome for each entry that was tried.
 
         Raises:
-            Exception: The store stopped answering; MLflow's own errors pass through. Entries before it are written.
+            Exception: The store stopped answering (an error of MLflow). The entries before this one are written.
         """
         from mlflow.exceptions import MlflowException
 
@@ -335,7 +341,12 @@ def _send(connection: Connection, entry: SpooledRun, artifacts_away: str) -> Sen
 
 
 def _keep_artifacts(entry: SpooledRun, run_id: str) -> None:
-    """Reduce an entry to its artifacts, including those of the opening."""
+    """Rewrite an entry whose values are in the store, so that only its artifacts remain to be written.
+
+    Args:
+        entry: The entry. The small artifacts that were known before the run began are added to its folder of artifacts.
+        run_id: The id of the MLflow run that has the values.
+    """
     write_texts(entry.files, entry.opening.files)
     aside = entry.folder / f"{RECORD}.new"
     _write_json(aside, _content(replace(entry, run_id=run_id, artifacts_only=True)))
@@ -357,19 +368,20 @@ def _send_artifacts(connection: Connection, entry: SpooledRun, run: Any | None) 
 
 
 def said_of_missing(missing: str, folder: Path) -> str:
-    """Return the note on the missing artifacts of a run, for readers of the run.
+    """Return the note that tells readers of a run why its artifacts are missing, and where they are.
 
     Args:
-        missing: The place where the artifacts could not be written, and the reason.
-        folder: The folder that keeps them.
+        missing: The location to which the artifacts could not be written, and the reason.
+        folder: The folder of this machine that keeps the artifacts.
     """
     return f"could not be written to {missing}; kept on {socket.gethostname()} in {folder}"
 
 
 def _known(connection: Connection, entry: SpooledRun) -> Any | None:
-    """Return the entry's run in the store; None if the store does not know it.
+    """Return the MLflow run of an entry; None if the store has none.
 
-    It exists where it was opened before the store stopped answering, or by an upload that was interrupted.
+    The MLflow run exists if it was created before the store stopped answering, or by an interrupted attempt to send
+    the entry.
     """
     from mlflow.exceptions import MlflowException
 
