@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Entry = tuple[bool, str]
-"""An entry of the checklist: True if its box is ticked, and its text as Markdown. Names and values from runs are escaped
-in the text."""
+"""An entry of the checklist: True if its box is ticked, and its text as Markdown, in which names and values from runs are
+escaped."""
 
 
 def checklist(
@@ -30,8 +30,8 @@ def checklist(
 
     Args:
         frame: The finished runs: `tracking.reading.Results.frame`.
-        environments: The different contents of the runs' environment.json, each with the number of runs that have it under
-            the key "runs".
+        environments: The different contents of the runs' environment.json, each with the number of runs that have it
+            under the key "runs".
         counts: The numbers of runs that are not in the frame, such as failed ones.
         experiment: The name of the MLflow experiment.
     """

@@ -1,4 +1,4 @@
-"""The page's section on the conditions of the runs, such as data, hardware and hyper-parameters, for their repetition."""
+"""The page's section on the conditions of the runs, such as data, hardware and hyper-parameters."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _models(runs: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _settings(runs: pd.DataFrame) -> list[str]:
-    """Return the combinations of hyper-parameters that occur among the runs: the first six, and the number of others."""
+    """Return the combinations of hyper-parameters of the runs: the first six, and the number of others."""
     import pandas as pd
 
     combinations = []

@@ -24,8 +24,8 @@ MUTED = "#5b6470"
 LINE = "#d5dae1"
 PAPER = "#ffffff"
 SERIES = ("#0072b2", "#c8500a", "#00805c", "#a4457f", "#8f6400", "#4a5fc1", "#5f6a76")
-"""The colours of data series: the palette of Okabe & Ito, darkened until each colour has a contrast of 3 to 1 with white.
-Markers and dashes also distinguish series."""
+"""The colours of data series: the palette of Okabe & Ito, darkened until each colour has a contrast of 3 to 1 with
+white. Markers and dashes also distinguish series."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)), (0, (8, 2)), (0, (3, 1)), "-")
 
@@ -34,7 +34,7 @@ VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", PAPER: "--paper"} |
 }
 """The page's CSS variable for each colour that a drawing may use."""
 TAG = re.compile(r"<[^>]*>")
-"""A pattern that matches a tag of an SVG. It relies on matplotlib, which escapes `<` and `>` in texts and attributes."""
+"""A pattern that matches a tag of an SVG by matplotlib, which escapes `<` and `>` in texts and attributes."""
 
 SETTINGS = {
     "svg.fonttype": "none",
@@ -78,7 +78,7 @@ class Picture:
     wide: bool = False
     """True if the figure takes the page's whole width where there is room."""
     themed: bool = True
-    """True if the figure takes the page's colours; otherwise it keeps its own colours on white, in dark mode as well."""
+    """True if the figure takes the page's colours; otherwise it keeps its own colours on white, even in dark mode."""
 
     @property
     def standalone(self) -> str:
@@ -157,7 +157,7 @@ def _in_tags(svg: str, change: Callable[[str], str]) -> str:
 
 
 def looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return matplotlib's keywords for each series: colour, marker and line style, chosen by its position in `names`."""
+    """Return matplotlib's keywords for each series (colour, marker, line style), chosen by its position in `names`."""
     return {
         name: {
             "color": SERIES[index % len(SERIES)],

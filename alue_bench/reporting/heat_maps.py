@@ -12,8 +12,8 @@ from alue_bench.reporting.drawing import Picture, style, to_svg
 from alue_bench.reporting.subjects import Subject
 
 LEAST_CELLS = 6
-"""The smallest number of cells (pairs of frozen bottom and top layers) for which a map is drawn. Fewer cells, or cells in
-only one row or column, are better shown as a table."""
+"""The smallest number of cells (pairs of frozen bottom and top layers) for which a map is drawn. Fewer cells, or cells
+in only one row or column, are better shown as a table."""
 MOST_MAPS = 8
 """The largest number of grids that are drawn; if there are more, the page says so."""
 COMMAND = "alue-bench sweep -t mdd --grid bottom-top"

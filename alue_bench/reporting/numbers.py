@@ -27,7 +27,7 @@ def signed(value: float | None, digits: int = 3) -> str:
 
 
 def percent(value: float | None, digits: int = 0) -> str:
-    """Format a share in per cent: 0.68 gives 68 %. Shares below one per cent get two significant digits, such as 0.46 %."""
+    """Format a share in per cent: 0.68 gives 68 %. A share below 1 % gets two significant digits, such as 0.46 %."""
     if value is None or not math.isfinite(value):
         return NONE
     shown = 100 * value

@@ -1,4 +1,4 @@
-"""Figures of scores and training times: score against time on each task, and means over tasks (the paper's figure 2)."""
+"""Figures of scores and training times: a scatter plot for each task, and means over tasks (the paper's figure 2)."""
 
 from __future__ import annotations
 
