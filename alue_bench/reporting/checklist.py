@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Entry = tuple[bool, str]
-"""An entry of the checklist: True if its box is ticked, and its text as Markdown, in which names and values from runs are
-escaped."""
+"""An entry of the checklist: True if its box is ticked, and its text as Markdown, in which names and values from runs
+are escaped."""
 
 
 def checklist(

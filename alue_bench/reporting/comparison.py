@@ -3,7 +3,8 @@
 The terminal's table, the HTML page and the export show the values from this module and compute none themselves.
 
 Runs are compared only where everything except strategy and seed is the same: task, model, rows, data source, protocol,
-hyper-parameters, hardware, number format, version of alue-bench. Each set of runs that can be compared is a *block* (`ComparisonBlock`).
+hyper-parameters, hardware, number format, version of alue-bench. Each set of runs that can be compared is a *block*
+(`ComparisonBlock`).
 
 The runs of a cross-validation form one block if they divide the same rows into the same number of folds. Their scores
 are averaged over the seeds of each fold, and differences over folds are tested by `evaluation.resampled`.
@@ -64,7 +65,7 @@ CONDITIONS = (
 """The columns in which all runs of a block agree, besides task and model."""
 
 Load = Callable[[str], "pd.DataFrame"]
-"""A function that returns the test predictions of the run with the given id, like `tracking.reading.read_predictions`."""
+"""A function that returns a run's test predictions, given the run's id, like `tracking.reading.read_predictions`."""
 
 
 Run = dict[Any, Any]
@@ -109,17 +110,17 @@ class Difference:
     detectable: float | None = None
     """The smallest difference that the existing seeds or folds would detect with a power of 80 %."""
     p_examples: float | None = None
-    """The p-value of approximate randomisation over examples; None unless `compare` was given `resamples`. It holds only
-    for these trained models, since it ignores the variation over seeds."""
+    """The p-value of approximate randomisation over examples; None unless `compare` was given `resamples`. It holds
+    only for these trained models, since it ignores the variation over seeds."""
     bootstrap: tuple[float, float] | None = None
-    """The interval of the paired bootstrap over examples; None unless `compare` was given `resamples`. It holds only for
-    these trained models."""
+    """The interval of the paired bootstrap over examples; None unless `compare` was given `resamples`. It holds only
+    for these trained models, since it ignores the variation over seeds."""
     over_folds: bool = False
     """True if the difference is a mean over the folds of a cross-validation."""
 
     @property
     def stars(self) -> str:
-        """One, two or three stars for a corrected p-value below 0.05, 0.01 or 0.001; empty without a significant result."""
+        """One, two or three stars for a corrected p-value below 0.05, 0.01 or 0.001; empty if not significant."""
         if self.verdict not in (Verdict.BETTER, Verdict.WORSE) or self.p_corrected is None:
             return ""
         return "*" * sum(self.p_corrected < level for level in LEVELS)
@@ -151,13 +152,13 @@ class StrategyResult:
     energy_j: float | None
     """The energy used by the GPU if it was recorded, otherwise by the processor; None if no counter could be read."""
     freeze: tuple[int, int, int] | None
-    """The number of frozen bottom layers, the number of frozen top layers, and 1 if the embeddings are frozen, else 0."""
+    """The numbers of frozen bottom layers and of frozen top layers, and 1 if the embeddings are frozen, else 0."""
     folds: int = 0
     """The number of folds that were run, counted over all repeats; 0 without cross-validation."""
 
     @property
     def replicates(self) -> int:
-        """The number of values that the mean score averages: the number of folds, or of seeds without cross-validation."""
+        """The number of values that the mean score averages: folds, or seeds without cross-validation."""
         return self.folds or len(self.seeds)
 
 
@@ -584,7 +585,10 @@ def _change(value: float | None, base: float | None) -> float | None:
 
 
 def _pairs(runs: Sequence[Run], base: Sequence[Run]) -> list[tuple[Run, Run]]:
-    """Return the pairs of a strategy's run and the baseline's run with the same seeds and fold, in the order of `runs`."""
+    """Pair each of a strategy's runs with the baseline's run (in `base`) that has the same seeds and fold.
+
+    Runs without such a partner are left out. The order is that of `runs`.
+    """
     keyed = {(run["init_seed"], run["data_seed"], _fold_of(run)): run for run in base}
     keys = [(run["init_seed"], run["data_seed"], _fold_of(run)) for run in runs]
     return [(run, keyed[key]) for run, key in zip(runs, keys, strict=True) if key in keyed]

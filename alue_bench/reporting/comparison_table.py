@@ -1,4 +1,4 @@
-"""The comparison of strategies as text: tables for the terminal, Markdown and LaTeX, and flat records for CSV and JSON."""
+"""The comparison of strategies as text: tables for the terminal, Markdown and LaTeX; flat records for CSV and JSON."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def text_tables(comparison: Comparison, *, sort: str = DEFAULT_SORT) -> list[Tex
 
 
 def sorted_rows(block: ComparisonBlock, sort: str = DEFAULT_SORT) -> list[StrategyResult]:
-    """Return a block's rows in an order: `DEFAULT_SORT`, or by a key of `SORT_KEYS` with rows without the value last."""
+    """Return a block's rows, sorted by a key of `SORT_KEYS` (rows without the value come last) or in the default order."""
     if sort == DEFAULT_SORT:
         return list(block.rows)
     read, largest_first = SORT_KEYS[sort]

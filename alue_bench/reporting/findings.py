@@ -26,8 +26,8 @@ SAID = 3
 """The largest number of strategies that a sentence names. If there are more, it names only the strategy that the dev
 scores recommend."""
 MOST_ROWS = 100
-"""The largest number of strategies that a table lists for one task and model. If there are more, it lists the strategies
-with the best scores."""
+"""The largest number of strategies that a table lists for one task and model. If there are more, it lists the
+strategies with the best scores."""
 UNITS: Mapping[str, str] = {
     "accuracy": "accuracy points",
     "pearson": "points of Pearson's correlation",
@@ -35,7 +35,7 @@ UNITS: Mapping[str, str] = {
     "mcc": "points of Matthews' coefficient",
     "jaccard_samples": "Jaccard points",
 }
-"""The words for hundredths of a metric, such as "0.8 accuracy points"; `_points` names the metrics that are not listed."""
+"""The words for hundredths of a metric, such as "0.8 accuracy points"; `_points` names metrics that are not listed."""
 
 
 CORRECTED = "; over folds that of the corrected resampled t-test (Nadeau & Bengio 2003)"
@@ -86,7 +86,7 @@ def _sentence(subject: Subject) -> Sentence:
 
 
 def _of_nothing_learnt(subject: Subject, others: Sequence[comparison.StrategyResult]) -> Sentence:
-    """Return a sentence that says that the baseline learnt nothing, and which strategies differ significantly from it."""
+    """Return a sentence: the baseline learnt nothing, and these strategies differ significantly from it."""
     block = subject.compared
     assert block.unlearnt is not None
     unlearnt = block.unlearnt.sentence(block.baseline, "test", block.replicate)
@@ -205,7 +205,7 @@ def _listed(rows: Sequence[comparison.StrategyResult]) -> str:
 
 
 def score_table(subjects: Sequence[Subject]) -> list[Item]:
-    """Return a table with each strategy's score, training time, differences from the baseline, and the test's verdict."""
+    """Return a table with each strategy's score, training time, differences from the baseline, and verdict."""
     if not subjects:
         return []
     folds = {bool(subject.compared.folds) for subject in subjects}
@@ -293,7 +293,7 @@ def _cut(subject: Subject) -> str:
 
 
 def _shown(subject: Subject) -> Sequence[comparison.StrategyResult]:
-    """Return at most `MOST_ROWS` rows, in the comparison's order: the baseline, and the strategies with the best scores."""
+    """Return at most `MOST_ROWS` rows: the baseline, and the strategies with the best scores, in the comparison's order."""
     rows = subject.compared.rows
     if len(rows) <= MOST_ROWS:
         return rows
