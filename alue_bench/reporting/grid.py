@@ -18,8 +18,8 @@ and, for titles, `data_source` ("sample" or "real") and `primary_metric` where t
 Settings are chosen by their dev scores and reported with their test scores. The test scores take no part in the choice,
 so that the reported loss is unbiased. The chosen setting's dev score is biased upwards, since it was chosen among many.
 
-If the dev score of the reference (`full`, with no frozen layers) is not significantly above the trivial score, nothing is recommended: see
-`nothing_learnt`, and `alue_bench.evaluation.learning` for the test.
+If the dev score of the reference (`full`, with no frozen layers) is not significantly above the trivial score, nothing
+is recommended: see `nothing_learnt`, and `alue_bench.evaluation.learning` for the test.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 REFERENCE = "full"
 CLEARLY = 0.1
-"""The share of FLOPs that another setting must save against the fastest setting for the measured times to be doubted."""
+"""The share of FLOPs that another setting must save against the fastest setting before measured times are doubted."""
 TRIVIAL, TRIVIAL_ERROR = "selection/trivial_score", "selection/above_trivial_error"
 DEV, TEST, SECONDS, FLOPS = "selection/dev_score", "test/score", "runtime/train_s", "flops/train_vs_full"
 
@@ -159,8 +159,8 @@ class Recommendation:
 def groups(runs: pd.DataFrame) -> Iterator[Group]:
     """Yield the grids of a table of runs.
 
-    Tasks and models keep the table's order; the grids of each are sorted by the hyper-parameters that vary. Runs without
-    a score are left out of means, for example if the correlation of constant predictions is undefined.
+    Tasks and models keep the table's order; the grids of each are sorted by the hyper-parameters that vary. Runs
+    without a score are left out of means, for example if the correlation of constant predictions is undefined.
 
     Args:
         runs: The table that the module's docstring describes.
@@ -321,8 +321,8 @@ def within_tolerance(score: float, reference: float, tolerance: float) -> bool:
 def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Recommendation | None:
     """Recommend the fastest setting whose dev score is within a tolerance of the reference's dev score.
 
-    Of equally fast settings, the one with the better dev score is recommended. A setting is not considered if any of its
-    runs has no score; only `full` is then still used as the reference. With one seed and many settings, some settings
+    Of equally fast settings, the one with the better dev score is recommended. A setting is not considered if any of
+    its runs has no score; only `full` is then still used as the reference. With one seed and many settings, some settings
     are within the tolerance by chance; `test_change` shows whether the score holds on the test split.
 
     Args:

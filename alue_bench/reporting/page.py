@@ -166,8 +166,8 @@ def _each_block(
 
     Args:
         blocks: The sets of comparable runs.
-        make: A function that returns the content for one set, given the set and a text that identifies it, which is used
-            in the names of pictures.
+        make: A function that returns the content for one set, given the set and a text that identifies it, which is
+            used in the names of pictures.
         missing: The notice that is shown if no set has content.
     """
     made = [(block, make(block, str(number))) for number, block in enumerate(blocks, start=1)]

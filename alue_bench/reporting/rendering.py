@@ -68,7 +68,7 @@ def _environment(*, autoescape: bool) -> Environment:
 
 
 def _fence(text: str) -> str:
-    """Return the fence for a Markdown code block with this text: more backticks than any run of backticks in the text."""
+    """Return the fence for a Markdown code block with this text: more backticks than occur in a row in the text."""
     return "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
 
 

@@ -53,8 +53,8 @@ def collect(
 ) -> tuple[list[Chosen], list[MissingSubmission]]:
     """Return the leaderboard file of each task, or the reason why a file cannot be written.
 
-    The file holds the predictions of the run with the best dev score. If that run cannot be used (it was limited to some
-    rows, or ran before the official file was available), the run with the next best dev score is used.
+    The file holds the predictions of the run with the best dev score. If that run cannot be used (it was limited to
+    some rows, or ran before the official file was available), the run with the next best dev score is used.
 
     Args:
         results: The finished runs.
