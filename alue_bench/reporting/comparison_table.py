@@ -65,7 +65,7 @@ def text_tables(comparison: Comparison, *, sort: str = DEFAULT_SORT) -> list[Tex
 
 
 def sorted_rows(block: ComparisonBlock, sort: str = DEFAULT_SORT) -> list[StrategyResult]:
-    """Return a block's rows in the default order, or sorted by a key of `SORT_KEYS`; rows without the value come last."""
+    """Return a block's rows in the default order, or sorted by a key of `SORT_KEYS` with missing values last."""
     if sort == DEFAULT_SORT:
         return list(block.rows)
     read, largest_first = SORT_KEYS[sort]

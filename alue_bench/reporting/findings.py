@@ -293,7 +293,7 @@ def _cut(subject: Subject) -> str:
 
 
 def _shown(subject: Subject) -> Sequence[comparison.StrategyResult]:
-    """Return at most `MOST_ROWS` rows in the comparison's order: the baseline and the strategies with the best scores."""
+    """Return the baseline and the strategies with the best scores, at most `MOST_ROWS`, in the comparison's order."""
     rows = subject.compared.rows
     if len(rows) <= MOST_ROWS:
         return rows

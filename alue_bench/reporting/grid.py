@@ -322,8 +322,8 @@ def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Reco
     """Recommend the fastest setting whose dev score is within a tolerance of the reference's dev score.
 
     Of equally fast settings, the one with the better dev score is recommended. A setting is not considered if any of
-    its runs has no score; only `full` is then still used as the reference. With one seed and many settings, some settings
-    are within the tolerance by chance; `test_change` shows whether the score holds on the test split.
+    its runs has no score; only `full` is then still used as the reference. With one seed and many settings, some
+    settings are within the tolerance by chance; `test_change` shows whether the score holds on the test split.
 
     Args:
         cells: The table from the function `cells`.

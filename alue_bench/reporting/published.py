@@ -79,7 +79,8 @@ def beside_published(runs: pd.DataFrame, metric: str | None = None) -> pd.DataFr
     Returns:
         The columns of `published_results`, where the numbers have the prefix `published_`; the column metric; and the
         columns for our results: f1_full, f1_frozen (means); runs_full, runs_frozen (numbers of runs); runtime_full_s,
-        runtime_frozen_s (seconds); f1_change_pct, runtime_saving_pct (per cent, computed as in the paper, relative to full).
+        runtime_frozen_s (seconds); f1_change_pct, runtime_saving_pct (per cent, computed as in the paper, relative to
+        full).
 
     Raises:
         UsageError: No run has `metric`, or the runs of a task and model differ in data source, protocol or hardware, so

@@ -3,11 +3,11 @@
 A measured difference of scores is uncertain for two reasons: other seeds give other scores, and so would other
 examples. Differences are taken between runs with the same seed, which have the same initial head and the same order of
 the data. The variance of these differences over seeds is pooled over all candidates that ran with several seeds, and
-shrunk towards a prior, since the variance of three seeds alone is a poor estimate (Smyth 2004, Linear models and empirical Bayes methods). The variance over examples comes from the
-delete-a-group jackknife (Efron & Tibshirani 1993, chapter 11; Kott 2001). It needs no random numbers, works for every
-metric that is a smooth function of its examples, and takes into account that both settings are evaluated on the
-same examples. The interaction of seeds and examples is counted in both variances, so that the standard error is slightly too large rather
-than too small.
+shrunk towards a prior, since the variance of three seeds alone is a poor estimate (Smyth 2004, Linear models and
+empirical Bayes methods). The variance over examples comes from the delete-a-group jackknife (Efron & Tibshirani 1993,
+chapter 11; Kott 2001). It needs no random numbers, works for every metric that is a smooth function of its examples,
+and takes into account that both settings are evaluated on the same examples. The interaction of seeds and examples is
+counted in both variances, so that the standard error is slightly too large rather than too small.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def left_out_scores(
 def left_out_by_sums(
     parts: np.ndarray[Any, Any], value: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]], groups: int = GROUPS
 ) -> tuple[float, ...]:
-    """Return the jackknife scores, as `left_out_scores` does, but faster, for a metric that depends on sums over examples.
+    """Return the jackknife scores (see `left_out_scores`) for a metric that is a function of sums over examples.
 
     Args:
         parts: The summands `[n, p]` of the n examples.

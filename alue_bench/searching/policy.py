@@ -7,7 +7,8 @@ known beforehand. Losses are not, and they vary over seeds by more than the tole
    candidates;
 2. *whole*: runs with all epochs, one after the other. The next candidate is the one with the largest expected saving
    against the cheapest supported candidate (see below): the saving times the probability, from the model in `surface`,
-   that the candidate loses no more than the tolerance. This is expected improvement under a constraint (Gardner et al. 2014, Bayesian optimization with inequality constraints);
+   that the candidate loses no more than the tolerance. This is expected improvement under a constraint (Gardner et al.
+   2014, Bayesian optimization with inequality constraints);
 3. *seeds*: the candidate with the largest expected saving is run with further seeds, as is full fine-tuning with the
    same seeds, until the candidate is supported or given up, or another candidate has a larger expected saving.
 
@@ -19,11 +20,12 @@ tolerance, or when its mean loss over at least `min_pairs` seeds is. Giving up a
 savings but no score. Only the runs of a candidate and of full fine-tuning decide if it is supported; the model in
 `surface` only chooses the next candidate to run.
 
-Before all this, a test checks that full fine-tuning has learnt anything (`alue_bench.evaluation.learning`). If its score
-is not significantly above that of a baseline that ignores the text, the search ends without an answer.
+Before all this, a test checks that full fine-tuning has learnt anything (`alue_bench.evaluation.learning`). If its
+score is not significantly above that of a baseline that ignores the text, the search ends without an answer.
 
 The search also ends when no candidate that is cheaper than the supported one has an expected saving worth a run, when
-the budget does not pay for the next run, or when seeds differ so much that no candidate could be supported.
+the budget does not pay for the runs that a promising candidate needs, or when scores differ so much between seeds that
+no candidate could be supported.
 """
 
 from __future__ import annotations
@@ -49,10 +51,10 @@ from alue_bench.searching.observations import (
 from alue_bench.searching.surface import fit
 
 State = Literal["open", "supported", "given up", "undecided", "failed"]
-"""The state of a candidate. "Undecided" means that it was run with `max_pairs` seeds, but neither supported nor given up."""
+"""The state of a candidate. "undecided": after runs with `max_pairs` seeds, it is neither supported nor given up."""
 
 SHORT_CELLS = ((1 / 4, 0), (1 / 2, 0), (3 / 4, 0), (1, 0), (1 / 4, 1 / 3), (1 / 2, 1 / 3))
-"""The settings of the low-fidelity runs, as pairs: the share of layers frozen at the bottom, and the share at the top."""
+"""The settings of the low-fidelity runs: pairs of the share of layers frozen at the bottom and the share at the top."""
 
 
 HOPELESS_AFTER = 4
@@ -346,7 +348,7 @@ def _state(question: Question, loss: Loss, full_score: float) -> State:
 
 
 def _short_steps(question: Question, evaluations: Sequence[Evaluation]) -> list[Step]:
-    """Return the low-fidelity runs not yet done: full fine-tuning, and the candidate nearest to each of `SHORT_CELLS`."""
+    """Return the pending low-fidelity runs, of full fine-tuning and the candidate nearest to each of `SHORT_CELLS`."""
     if not question.short_runs:
         return []
     wanted = [question.full]

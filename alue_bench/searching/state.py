@@ -69,7 +69,7 @@ class SearchState:
 
     @property
     def broken(self) -> str | None:
-        """The cause of the failure of full fine-tuning's first run; None if full fine-tuning has a score or did not fail.
+        """The cause of full fine-tuning's failure, if it failed before it had a score; otherwise None.
 
         If full fine-tuning fails with a later seed, the search ends, but its results until then remain valid.
         """

@@ -1,10 +1,10 @@
 """A Gaussian process over (bottom, top) that predicts the losses of all candidates from the scores of a few runs.
 
 The score of a setting is modelled as a smooth function of the numbers of frozen bottom and top layers, plus noise that
-depends on the seed. Low-fidelity runs, which have fewer epochs, observe the same function plus a constant and a smooth bias
-(Kennedy & O'Hagan 2000). Three hyper-parameters are unknown: the function's standard deviation, its length scale, and
-the size of the low-fidelity runs' bias. The model averages over a few values of each, weighted by the likelihood of the
-scores (Rasmussen & Williams 2006, chapters 2 and 5). With the most likely values alone, the model would trust
+depends on the seed. Low-fidelity runs, which have fewer epochs, observe the same function plus a constant and a smooth
+bias (Kennedy & O'Hagan 2000). Three hyper-parameters are unknown: the function's standard deviation, its length scale,
+and the size of the low-fidelity runs' bias. The model averages over a few values of each, weighted by the likelihood of
+the scores (Rasmussen & Williams 2006, chapters 2 and 5). With the most likely values alone, the model would trust
 low-fidelity runs before it has compared any with a run of all epochs, although a model with many frozen layers may not
 have begun to learn after few epochs.
 
@@ -31,10 +31,10 @@ REACHES = (0.2, 0.4, 0.8)
 EMBEDDINGS = 0.5
 """The distance, in layers, that freezing the embeddings adds. They are frozen together with the first bottom layer."""
 OF_SHORT = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""The possible standard deviations of the low-fidelity runs' bias, as multiples of the function's standard deviation."""
+"""The possible standard deviations of the low-fidelity runs' bias, as multiples of the modelled function's."""
 CONSTANT = 2.0
-"""The prior standard deviation of the scores' mean, as a multiple of the score. It is so large that it hardly constrains
-the mean."""
+"""The prior standard deviation of the scores' mean, as a multiple of the score: so large that it hardly constrains the
+mean."""
 
 
 @dataclass(frozen=True)
