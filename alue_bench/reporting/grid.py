@@ -75,14 +75,14 @@ class Group:
 
     @property
     def title(self) -> str:
-        """The title for figures and tables."""
+        """The title of the grid, for figures and tables."""
         settings = "".join(f", {name} {value:g}" for name, value in self.settings.items())
         said = f", {self.conditions}" if self.conditions else ""
         return f"{self.task}, {self.model}{settings}{said}{' [sample data]' if self.sample else ''}"
 
     @property
     def name(self) -> str:
-        """The name for files."""
+        """The grid's name, for the names of its files."""
         return "-".join([self.task, self.model, *(f"{name}{value:g}" for name, value in self.settings.items())])
 
 

@@ -77,7 +77,7 @@ def beside_published(runs: pd.DataFrame, metric: str | None = None) -> pd.DataFr
         metric: The variant of F1, such as "f1_macro"; None for every variant that a task's runs have.
 
     Returns:
-        The columns of `published_results`, where the numbers have the prefix `published_`; the column metric; and the
+        The columns of `published_results`, with the prefix `published_` for its numbers; the column metric; and the
         columns for our results: f1_full, f1_frozen (means); runs_full, runs_frozen (numbers of runs); runtime_full_s,
         runtime_frozen_s (seconds); f1_change_pct, runtime_saving_pct (per cent, computed as in the paper, relative to
         full).
