@@ -14,11 +14,11 @@ known beforehand. Losses are not, and they vary over seeds by more than the tole
 
 A candidate is **supported** when, over at least `min_pairs` seeds, its mean loss is within the tolerance and the upper
 bound of its loss is at most tolerance + margin. The error to avoid is returning a setting that loses more than
-tolerance + margin; `level` bounds its probability. A margin of zero cannot work, since dozens of seeds would be
-needed to show that the loss is not above 1 %. A candidate is **given up** when the lower bound of its loss is above the
+tolerance + margin; `level` bounds its probability. A margin of zero cannot work, since dozens of seeds would be needed
+to show that the loss is not above 1 %. A candidate is **given up** when the lower bound of its loss is above the
 tolerance, or when its mean loss over at least `min_pairs` seeds is above the tolerance. Giving up a good candidate by
-mistake costs savings but no score. Only the runs of a candidate and of full fine-tuning decide if it is supported; the model in
-`surface` only chooses the next candidate to run.
+mistake costs savings but no score. Only the runs of a candidate and of full fine-tuning decide if it is supported; the
+model in `surface` only chooses the next candidate to run.
 
 Before all this, a test checks that full fine-tuning has learnt anything (`alue_bench.evaluation.learning`). If its
 score is not significantly above that of a baseline that ignores the text, the search ends without an answer.
