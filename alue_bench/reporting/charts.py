@@ -12,14 +12,18 @@ WIDTH = 4.3
 """The width in inches of a figure of which two stand side by side: about 310 SVG units, so that text stays readable on
 a phone."""
 LABELLED = 12
-"""The most points of a plot that are all labelled; where there are more, only `NAMED` points of the front are."""
+"""The largest number of points in a plot for which every point is labelled. In a plot with more points, only `NAMED`
+points of the Pareto front are labelled."""
 NAMED = 5
-"""The number of labelled points in a plot with many points."""
+"""The number of points that are labelled in a plot with more than `LABELLED` points."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A strategy's mean score and time in seconds, with half-widths of the intervals where there are several seeds."""
+    """A strategy's mean score and training time in seconds.
+
+    `score_half` and `time_half` are half the widths of their confidence intervals; None if there is only one seed.
+    """
 
     name: str
     score: float
@@ -32,11 +36,11 @@ def pareto(points: Sequence[Point], front: Sequence[str], *, name: str, metric: 
     """Draw score against training time.
 
     Args:
-        points: The strategies.
-        front: The names of the points on the Pareto front, which no other point beats in both.
+        points: One point for each strategy.
+        front: The names of the strategies on the Pareto front, which no other strategy beats in both score and time.
         name: The picture's name, unique on the page.
         metric: The metric of the scores, for the axis.
-        of: The subject of the picture, for its title.
+        of: The title, which names what is shown, such as the task and the model.
     """
     order = {point.name: point for point in points}
     best = sorted((order[one] for one in front if one in order), key=lambda point: point.time)
@@ -87,7 +91,7 @@ def pareto(points: Sequence[Point], front: Sequence[str], *, name: str, metric: 
 
 
 def _some(points: Sequence[Point]) -> list[Point]:
-    """Return `NAMED` of the points, evenly spread, including the first and the last."""
+    """Choose at most `NAMED` points, evenly spread over the list, including the first and the last."""
     last = len(points) - 1
     return (
         [points[place] for place in sorted({round(last * part / (NAMED - 1)) for part in range(NAMED)})]
@@ -97,14 +101,14 @@ def _some(points: Sequence[Point]) -> list[Point]:
 
 
 def averages(values: Sequence[tuple[str, float]], *, name: str, of: str, unit: str, digits: int) -> Picture:
-    """Draw a bar for each strategy's mean over tasks, as in one half of the paper's figure 2.
+    """Draw a bar for each strategy's mean over tasks, like one half of figure 2 of the paper (see `published`).
 
     Args:
-        values: The strategies with their means.
+        values: The pairs of (strategy, mean).
         name: The picture's name, unique on the page.
-        of: The subject of the picture, for its title.
+        of: The title, which names what is shown, such as the task and the model.
         unit: The label of the axis.
-        digits: The number of digits after the point of the bars' labels.
+        digits: The number of decimal places in the bars' labels.
     """
     seconds = unit.endswith("seconds")
     with style():
@@ -126,13 +130,13 @@ def averages(values: Sequence[tuple[str, float]], *, name: str, of: str, unit: s
 def learning_curves(
     curves: Mapping[str, Sequence[Sequence[tuple[float, float]]]], *, name: str, metric: str, of: str
 ) -> Picture:
-    """Draw the dev score after each epoch, with thin lines for seeds and thick lines for their mean.
+    """Draw the dev score by epoch, with a thin line for each seed and a thick line for the mean over seeds.
 
     Args:
-        curves: For each strategy, one sequence of (epoch, value) for each seed.
+        curves: The curves by strategy: for each seed, a sequence of (epoch, dev score).
         name: The picture's name, unique on the page.
         metric: The metric of the scores, for the axis.
-        of: The subject of the picture, for its title.
+        of: The title, which names what is shown, such as the task and the model.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -161,7 +165,7 @@ def learning_curves(
 
 
 def _mean_curve(seeds: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, float]]:
-    """Return the mean curve, at each epoch over the seeds that have a value there."""
+    """Return the mean curve. The mean at each epoch is over the seeds that have a value at this epoch."""
     by_step: dict[float, list[float]] = {}
     for points in seeds:
         for step, value in points:
@@ -170,12 +174,12 @@ def _mean_curve(seeds: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[fl
 
 
 def predicted_against_gold(values: Sequence[tuple[float, float]], *, name: str, of: str) -> Picture:
-    """Draw a scatter plot of a regression's predictions.
+    """Draw a scatter plot of a regression task's predictions against the gold values.
 
     Args:
         values: The pairs of (gold, predicted).
         name: The picture's name, unique on the page.
-        of: The subject of the picture, for its title.
+        of: The title, which names what is shown, such as the task and the model.
     """
     with style():
         figure = new_figure(WIDTH, 3.3)

@@ -1,4 +1,4 @@
-"""A reproducibility checklist that is filled in from the recorded runs and names what was not recorded.
+"""A reproducibility checklist that is filled in from the recorded runs and marks missing records.
 
 The questions are those that Pineau et al. (2021, "Improving Reproducibility in Machine Learning Research") and Dodge et
 al. (2019, "Show Your Work") ask of experiments: data, models, settings, seeds, selection, variation, cost, environment.
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Entry = tuple[bool, str]
-"""An entry of the checklist: whether it is known, and its text as Markdown, in which texts from outside are escaped."""
+"""An entry of the checklist: True if its box is ticked, and its text as Markdown, in which names and values from runs
+are escaped."""
 
 
 def checklist(
@@ -29,8 +30,9 @@ def checklist(
 
     Args:
         frame: The finished runs: `tracking.reading.Results.frame`.
-        environments: Each different environment.json of the runs, with the number of its runs as "runs".
-        counts: The numbers of runs that are not in the frame.
+        environments: The different contents of the runs' environment.json, each with the number of runs that have it
+            under the key "runs".
+        counts: The numbers of runs that are not in the frame, such as failed ones.
         experiment: The name of the MLflow experiment.
     """
     if frame.empty:
@@ -231,7 +233,7 @@ def _or_missing(values: Sequence[Any], what: str, between: str = ", ") -> str:
 
 
 def _name(value: Any) -> str:
-    """Return a value of a frame as Markdown."""
+    """Return a value of the frame as escaped Markdown, or "not recorded" for a missing value."""
     return markdown("not recorded" if str(value) == "<NA>" else str(value))
 
 

@@ -1,12 +1,13 @@
-"""The comparison of strategies with a baseline, as a function from a frame of runs to plain values.
+"""The comparison of freezing strategies with a baseline strategy, computed from a frame of finished runs.
 
-The terminal's table, the page and the export show these values and compute none of their own.
+The terminal's table, the HTML page and the export show the values from this module and compute none themselves.
 
 Runs are compared only where everything except strategy and seed is the same: task, model, rows, data source, protocol,
-hyper-parameters, hardware, number format, version of alue-bench. Every such set of runs is a `ComparisonBlock`.
+hyper-parameters, hardware, number format, version of alue-bench. Each set of runs that can be compared is a *block*
+(`ComparisonBlock`).
 
-The runs of a cross-validation are one set, too, if they divide the same rows into the same number of folds. Their
-scores are averaged over the seeds of each fold, and the folds are tested by `evaluation.resampled`.
+The runs of a cross-validation form one block if they divide the same rows into the same number of folds. Their scores
+are averaged over the seeds of each fold, and differences over folds are tested by `evaluation.resampled`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 BASELINE = "full"
 LEVELS = (0.001, 0.01, 0.05)
-"""The significance levels of three, two and one star."""
+"""The significance levels that three, two and one star stand for."""
 
 CONDITIONS = (
     "data_source",
@@ -64,15 +65,15 @@ CONDITIONS = (
 """The columns in which all runs of a block agree, besides task and model."""
 
 Load = Callable[[str], "pd.DataFrame"]
-"""A function that reads a run's test predictions by its id, as `tracking.reading.read_predictions` does."""
+"""A function that returns a run's test predictions, given the run's id, like `tracking.reading.read_predictions`."""
 
 
 Run = dict[Any, Any]
-"""A row of the frame: a run's values by column."""
+"""A row of the frame of runs: one run's values by column."""
 
 
 class Verdict(StrEnum):
-    """The conclusion about a difference of scores."""
+    """The conclusion about the difference between a strategy's score and the baseline's."""
 
     BETTER = "better"
     WORSE = "worse"
@@ -81,7 +82,8 @@ class Verdict(StrEnum):
     TOO_FEW_SEEDS = "too few seeds"
     NOT_TESTED = "not tested"
     NOTHING_LEARNT = "nothing learnt"
-    """The baseline did not learn, so that not being worse means nothing. Significant differences keep their verdict."""
+    """The baseline learnt nothing, so that a score that is not worse means nothing. A significant difference is still
+    called better or worse."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,35 +92,35 @@ class Difference:
 
     mean: float
     seeds: int
-    """The number of seeds that both have; of a cross-validation, the number of folds over all repeats."""
+    """The number of seeds that both have; in a cross-validation, the number of folds, counted over all repeats."""
     verdict: Verdict
     reason: str = ""
     """The reason why there is no verdict."""
     test: Crossed | CorrectedResampled | None = None
-    """The interval and the p-value before correction, and over seeds the variance components; None with one seed or
-    fold, and over seeds without predictions."""
+    """The test's result: the interval, the p-value before correction and, if the test is over seeds, the variance
+    components. None with only one seed or fold, or if a test over seeds lacks usable predictions."""
     p_corrected: float | None = None
     """The p-value after Holm's correction over all tested differences of the comparison."""
     cohens_d: float | None = None
     improvement: float | None = None
     """The probability that a run of the strategy beats a run of the baseline."""
     seeds_needed: int | None = None
-    """The number of seeds needed to detect a difference as large as the observed one, where the test did not; None
-    over folds."""
+    """The number of seeds needed to detect a difference as large as the observed one, if the test did not detect it;
+    None for folds."""
     detectable: float | None = None
     """The smallest difference that the existing seeds or folds would detect with a power of 80 %."""
     p_examples: float | None = None
-    """The p-value of approximate randomisation over examples, which holds for these trained models only. It is computed
-    on request."""
+    """The p-value of approximate randomisation over examples; None unless `compare` was given `resamples`. It holds
+    only for these trained models, since it ignores the variation over seeds."""
     bootstrap: tuple[float, float] | None = None
-    """The interval of the bootstrap over examples, which holds for these trained models only. It is computed on
-    request."""
+    """The interval of the paired bootstrap over examples; None unless `compare` was given `resamples`. It holds only
+    for these trained models, since it ignores the variation over seeds."""
     over_folds: bool = False
-    """True if the difference is over the folds of a cross-validation."""
+    """True if the difference is a mean over the folds of a cross-validation."""
 
     @property
     def stars(self) -> str:
-        """One to three stars for a corrected p-value below 0.05, 0.01 and 0.001; empty without a significant result."""
+        """One, two or three stars for a corrected p-value below 0.05, 0.01 or 0.001; empty if not significant."""
         if self.verdict not in (Verdict.BETTER, Verdict.WORSE) or self.p_corrected is None:
             return ""
         return "*" * sum(self.p_corrected < level for level in LEVELS)
@@ -130,33 +132,33 @@ class StrategyResult:
 
     strategy: str
     seeds: tuple[int, ...]
-    """The seeds of the runs; of a cross-validation, each once."""
+    """The seed of each run; in a cross-validation, each different seed once."""
     run_ids: tuple[str, ...]
     score: Estimate | None
-    """The mean over seeds, or over folds; None if every score is undefined."""
+    """The mean score over seeds, or over folds; None if every score is undefined."""
     difference: Difference | None
-    """None for the baseline, and where it has no runs."""
+    """The difference from the baseline; None for the baseline itself, and if either strategy has no defined score."""
     train_s: Estimate | None
     time_change: Estimate | None
-    """The change of the training time relative to the baseline, seed by seed; -0.3 is 30 % less."""
+    """The mean over seeds of the change of the training time relative to the baseline; -0.3 is 30 % less."""
     speed_up: float | None
     """The baseline's mean training time divided by the strategy's."""
     trainable_share: float | None
-    """The trainable share of all parameters."""
+    """The share of all parameters that are trainable."""
     flops_share: float | None
     """The training FLOPs as a share of full fine-tuning's."""
     memory_mib: float | None
-    """The peak memory of the GPU where there is one, otherwise of the process."""
+    """The peak memory of the GPU if there is one, otherwise of the process."""
     energy_j: float | None
-    """The energy of the GPU where there is one, otherwise of the processor; None if there is no counter."""
+    """The energy used by the GPU if it was recorded, otherwise by the processor; None if no counter could be read."""
     freeze: tuple[int, int, int] | None
-    """The numbers of frozen layers at the bottom and at the top, and 1 where the embeddings are frozen, otherwise 0."""
+    """The numbers of frozen bottom layers and of frozen top layers, and 1 if the embeddings are frozen, else 0."""
     folds: int = 0
-    """The number of folds that were run, over all repeats; 0 without cross-validation."""
+    """The number of folds that were run, counted over all repeats; 0 without cross-validation."""
 
     @property
     def replicates(self) -> int:
-        """The number of values that the mean score is a mean of: folds, or seeds without cross-validation."""
+        """The number of values that the mean score averages: folds, or seeds without cross-validation."""
         return self.folds or len(self.seeds)
 
 
@@ -170,21 +172,22 @@ class ComparisonBlock:
     """The metric's name in MLflow, such as test/f1_macro."""
     baseline: str
     conditions: Mapping[str, Any]
-    """The values of `CONDITIONS`, with None if a run did not record one."""
+    """The runs' common value of each column in `CONDITIONS`; None for a value that was not recorded."""
     differing: tuple[str, ...]
-    """The conditions in which blocks of the same task and model differ, and which a heading must name."""
+    """The conditions in which the blocks of this task and model differ, so that a heading must name them."""
     trivial_score: float | None
-    """The score of a baseline that ignores the text; None for another metric than the primary one."""
+    """The score of a predictor that ignores the text; None if not recorded, or if `metric` is not the primary one."""
     unlearnt: Learning | None
-    """The baseline's scores against the trivial one, where the baseline has learnt nothing; otherwise None."""
+    """The comparison of the baseline strategy with the trivial score, if the baseline has learnt nothing; otherwise
+    None."""
     rows: tuple[StrategyResult, ...]
-    """The strategies: the baseline first, then by name, with numbers in names ordered by size."""
+    """The results of the strategies: the baseline first, then by name, with numbers in names ordered by size."""
     notes: tuple[str, ...]
     first_look: bool = False
-    """True if all runs are low-fidelity runs of a search, on which no recommendation may rest."""
+    """True if all runs are low-fidelity runs (with fewer epochs) of a search, so that nothing may be recommended."""
     rows_told: Mapping[str, str] = field(default_factory=dict)
-    """The number of rows of each split, by the condition that holds the split's digest; and the set where the number
-    alone does not distinguish blocks."""
+    """A phrase for each split's rows, keyed by the condition that holds the split's digest, such as "train_digest". It
+    is the number of rows, with the digest's first digits if the number alone does not distinguish blocks."""
 
     @property
     def folds(self) -> int:
@@ -193,7 +196,7 @@ class ComparisonBlock:
 
     @property
     def replicate(self) -> str:
-        """The word for what means and tests are over: "fold" or "seed"."""
+        """The word for what means and tests are computed over: "fold" or "seed"."""
         return "fold" if self.folds else "seed"
 
     @property
@@ -204,7 +207,7 @@ class ComparisonBlock:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The result of comparing runs: all blocks, by task, model and conditions."""
+    """The result of comparing runs: all blocks, sorted by task, model and conditions."""
 
     blocks: tuple[ComparisonBlock, ...]
     tested: int
@@ -218,10 +221,11 @@ def compare(
 
     Args:
         frame: The finished runs: `tracking.reading.Results.frame`, or a part of it.
-        load: The function that reads a run's predictions.
+        load: The function that reads a run's test predictions.
         baseline: The strategy with which the others are compared.
         metric: The metric, such as "f1_micro"; tasks without it are left out. None for each task's primary metric.
-        resamples: The number of resamples of the tests over examples alone; 0 leaves these tests out.
+        resamples: The number of resamples of the tests over examples alone (approximate randomisation and bootstrap); 0
+            leaves these tests out.
 
     Raises:
         UsageError: No run has the metric.
@@ -265,7 +269,7 @@ def compare(
 
 
 def mean_change(pairs: Iterable[tuple[float | None, float | None]]) -> Estimate | None:
-    """Return the mean relative change against the baseline; −0.3 is 30 % less.
+    """Return the mean of a value's relative changes against the baseline; −0.3 is 30 % less.
 
     Args:
         pairs: The pairs of a strategy's and the baseline's value for the same seed.
@@ -280,7 +284,7 @@ def mean_change(pairs: Iterable[tuple[float | None, float | None]]) -> Estimate 
 def describe_conditions(block: ComparisonBlock) -> str:
     """Return the conditions that distinguish a block from others of the same task and model, in words.
 
-    The text is empty if it is the only block, unless it consists of a search's low-fidelity runs.
+    The text is empty for the only block of a task and model, unless it consists of a search's low-fidelity runs.
     """
     import json
 
@@ -309,17 +313,17 @@ WORDS: Mapping[str, str] = {
     "other_hyper": "settings",
     "version": "alue-bench",
 }
-"""The words for conditions; other conditions are named by their columns."""
+"""The words for conditions in headings; a condition that is not listed is named by its column."""
 
 
 def natural_order(name: str) -> list[tuple[int, int, str]]:
-    """Return a key that sorts names with numbers by their size, such as bottom3 before bottom10."""
+    """Return a key that sorts names by the size of the numbers in them, such as bottom3 before bottom10."""
     parts = re.findall(r"\d+|\D+", name)
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
 
 
 def all_rows(comparison: Comparison) -> Iterator[tuple[ComparisonBlock, StrategyResult]]:
-    """Yield every strategy's result with its block."""
+    """Yield the result of every strategy in every block, as pairs of (block, result)."""
     return ((block, row) for block in comparison.blocks for row in block.rows)
 
 
@@ -327,14 +331,17 @@ def all_rows(comparison: Comparison) -> Iterator[tuple[ComparisonBlock, Strategy
 
 
 def _plain(values: Iterable[Any]) -> tuple[Any, ...]:
-    """Return the values with None for missing ones, since pandas' NA equals nothing, not even itself."""
+    """Replace missing values by None, since pandas' NA equals nothing, not even itself."""
     import pandas as pd
 
     return tuple(None if pd.isna(value) else value for value in values)
 
 
 def _with_rows_of_all_folds(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the frame with a digest of the rows of all folds in place of those of a single fold's rows."""
+    """Return the frame with the digests of cross-validated runs replaced by one digest of the rows of all folds.
+
+    Otherwise each fold would be a block, since its splits have different rows.
+    """
     pooled = frame["folds_digest"].fillna("unknown").where(frame["folds"].notna())
     if pooled.isna().all():
         return frame
@@ -344,14 +351,14 @@ def _with_rows_of_all_folds(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _told_rows(of_both: pd.DataFrame, digest_name: str) -> dict[str, str]:
-    """Return words that distinguish the sets of rows of a task and model, by the sets' digests.
+    """Return a phrase for each different set of rows of a split, keyed by the set's digest.
 
-    The words are the number of rows and, where sets have the same number or it was not recorded, the digest's first
-    digits.
+    The phrase is the number of rows. The digest's first digits are added if another set has the same number, or if the
+    number was not recorded.
 
     Args:
-        of_both: The runs of the task and model.
-        digest_name: The column of the digests, such as train_digest.
+        of_both: The runs of one task and model.
+        digest_name: The column of the split's digests, such as train_digest.
     """
     column = f"data/{digest_name.removesuffix('_digest')}_rows"
     if column not in of_both.columns:
@@ -369,7 +376,7 @@ def _told_rows(of_both: pd.DataFrame, digest_name: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Influence:
-    """The contributions of a run's examples to its score, for the tests."""
+    """The contribution of each test example to a run's score, for the significance tests."""
 
     system: Additive
     pseudo_values: Any
@@ -379,15 +386,21 @@ class _Influence:
 
 
 class _Influences:
-    """A source of `_Influence` values: how much each example contributes to a run's score, from its predictions.
+    """A reader of runs' predictions, which computes how much each example contributes to a run's score (`_Influence`).
 
-    One object serves the runs of one task and model. It caches the values of the baseline's runs, since every strategy
+    One object serves the runs of one block. It caches the values of the baseline's runs, since every strategy
     is compared with them. The values of other runs are computed at each call and not cached, since together they may
     not fit into memory.
     """
 
     def __init__(self, load: Load, metric: str, *, multilabel: bool) -> None:
-        """Take the reader of predictions, the metric, and whether examples have several labels."""
+        """Store the function that reads predictions, and the metric.
+
+        Args:
+            load: The function that reads a run's test predictions.
+            metric: The metric's name, with or without "test/".
+            multilabel: Whether an example may have several labels.
+        """
         self._load, self._metric, self._multilabel = load, metric.removeprefix("test/"), multilabel
         self._kept: dict[str, _Influence | str] = {}
 
@@ -473,16 +486,19 @@ def _block(
 
 
 def _learning(runs: Sequence[Run], metric: str) -> Learning | None:
-    """Judge runs against the trivial score. Runs of older versions recorded no standard error."""
+    """Test whether runs have learnt anything, by comparing their scores with the trivial score.
+
+    The standard error is nan for runs of older versions, which did not record it.
+    """
     columns = (metric, "test/trivial_score", "test/above_trivial_error")
     return learning(*([float(run.get(name, math.nan)) for run in runs] for name in columns))
 
 
 def _varying(versions: Sequence[str]) -> str:
-    """Return the packages with different versions, each with all its versions.
+    """Return the packages that have several versions, each with all its versions, as text.
 
     Args:
-        versions: Texts such as "torch 2.13.0, mlflow 3.1".
+        versions: The recorded versions of runs, such as "torch 2.13.0, mlflow 3.1".
     """
     by_package: dict[str, set[str]] = {}
     for text in versions:
@@ -526,9 +542,9 @@ def _row(
 
 
 def _by_fold(runs: Sequence[Run], metric: str) -> dict[tuple[int, int], float]:
-    """Return the mean of a metric over the seeds of each fold, by repeat and fold; nan where no value is finite.
+    """Return the mean of a metric over the seeds of each fold, keyed by (repeat, fold).
 
-    The result is empty without cross-validation.
+    A mean is nan if no seed has a finite value. The result is empty without cross-validation.
     """
     by_fold: dict[tuple[int, int], list[float]] = {}
     for run in runs:
@@ -539,7 +555,7 @@ def _by_fold(runs: Sequence[Run], metric: str) -> dict[tuple[int, int], float]:
 
 
 def _fold_of(run: Run) -> tuple[int, int] | None:
-    """Return a run's repeat and fold; None without cross-validation."""
+    """Return the numbers of a run's repeat and fold in the cross-validation; None without cross-validation."""
     repeat, fold = _plain((run["repeat"], run["fold"]))
     return None if fold is None else (int(repeat), int(fold))
 
@@ -547,14 +563,14 @@ def _fold_of(run: Run) -> tuple[int, int] | None:
 def _test_share(runs: Sequence[Run]) -> float:
     """Return the number of test rows divided by the number of train rows, over all folds.
 
-    Where a run did not record them, it is that of folds without a dev split.
+    If the runs did not record these numbers, folds without a dev split are assumed: 1 / (folds - 1).
     """
     test, train = (sum(_column(runs, f"data/{split}_rows")) for split in ("test", "train"))
     return test / train if test and train else 1 / (int(runs[0]["folds"]) - 1)
 
 
 def _column(runs: Sequence[Run], name: str) -> list[float]:
-    """Return the runs' finite values of a column."""
+    """Return the finite values of a column over the runs."""
     return [float(run[name]) for run in runs if name in run and math.isfinite(run[name])]
 
 
@@ -569,7 +585,10 @@ def _change(value: float | None, base: float | None) -> float | None:
 
 
 def _pairs(runs: Sequence[Run], base: Sequence[Run]) -> list[tuple[Run, Run]]:
-    """Return the pairs of runs with the same seeds and fold, in the order of `runs`."""
+    """Pair each of a strategy's runs with the baseline's run (in `base`) that has the same seeds and fold.
+
+    Runs without such a partner are left out. The order is that of `runs`.
+    """
     keyed = {(run["init_seed"], run["data_seed"], _fold_of(run)): run for run in base}
     keys = [(run["init_seed"], run["data_seed"], _fold_of(run)) for run in runs]
     return [(run, keyed[key]) for run, key in zip(runs, keys, strict=True) if key in keyed]
@@ -635,10 +654,12 @@ def _difference(
 
 
 def _difference_over_folds(pairs: Sequence[tuple[Run, Run]], metric: str) -> Difference:
-    """Return the difference between a strategy and the baseline over folds, each a mean over its common seeds.
+    """Return the difference between a strategy and the baseline over folds.
+
+    The score of a fold is the mean over the seeds that both have for this fold.
 
     Args:
-        pairs: The pairs of runs with the same fold and seeds, whose scores are finite.
+        pairs: The pairs of a strategy's and the baseline's run with the same fold and seeds, whose scores are finite.
         metric: The metric's name.
     """
     runs, base = [a for a, _ in pairs], [b for _, b in pairs]
@@ -677,7 +698,7 @@ def _problem(loaded: Sequence[_Influence | str]) -> str:
 
 
 def _corrected(blocks: Sequence[ComparisonBlock]) -> Comparison:
-    """Apply Holm's correction over all tests, and return the blocks with their verdicts."""
+    """Apply Holm's correction over the tests of all blocks, and return the comparison with the verdicts filled in."""
     tests = [
         (place, row.strategy, row.difference.test.p_value)
         for place, block in enumerate(blocks)
@@ -704,13 +725,13 @@ def _corrected(blocks: Sequence[ComparisonBlock]) -> Comparison:
 
 
 def _judged(row: StrategyResult, p_corrected: float | None, tests: int, *, learnt: bool) -> StrategyResult:
-    """Return a strategy's result with its verdict.
+    """Return a strategy's result with its verdict filled in.
 
     Args:
         row: The result, with the test of its difference.
         p_corrected: The p-value after correction; None if there is none.
-        tests: The number of tests over which it was corrected.
-        learnt: Whether the baseline has learnt anything.
+        tests: The number of tests over which the p-value was corrected.
+        learnt: False if the baseline has learnt nothing.
     """
     judged = _tested(row, p_corrected, tests)
     difference = judged.difference

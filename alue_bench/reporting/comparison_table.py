@@ -1,4 +1,4 @@
-"""The comparison as text: the same tables for the terminal, Markdown and LaTeX, and flat records for CSV and JSON."""
+"""The comparison of strategies as text: tables for the terminal, Markdown and LaTeX; flat records for CSV and JSON."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from alue_bench.reporting.comparison import (
 from alue_bench.reporting.numbers import percent, plain, seconds, several, signed, signed_percent
 
 FEW, UNTESTED = "†", "‡"
-"""The marks of differences with too few seeds, and of those that were not tested."""
+"""The marks for a difference with too few seeds or folds, and for a difference without a verdict for another reason."""
 Key = Callable[[StrategyResult], float | None]
-"""A function that returns the value by which a row is sorted."""
+"""A function that returns the value by which a strategy's row is sorted; None if the row has no such value."""
 
 SORT_KEYS: dict[str, tuple[Key, bool]] = {
-    # the value, and whether the largest comes first
+    # the function that returns the value, and whether the largest value comes first
     "score": (lambda row: row.score.mean if row.score else None, True),
     "delta": (lambda row: row.difference.mean if row.difference else 0.0, True),
     "time": (lambda row: row.train_s.mean if row.train_s else None, False),
@@ -39,12 +39,12 @@ SORT_KEYS: dict[str, tuple[Key, bool]] = {
     "energy": (lambda row: row.energy_j, False),
 }
 DEFAULT_SORT = "strategy"
-"""The order of a block's rows: the baseline first, then by name, with numbers in names ordered by size."""
+"""The name of the default order: the baseline first, then by name, with numbers in names ordered by size."""
 
 
 @dataclass(frozen=True)
 class TextTable:
-    """A block as texts."""
+    """A table of texts for one block: the strategies of one task and model under the same conditions."""
 
     title: str
     subtitle: str
@@ -55,12 +55,17 @@ class TextTable:
 
 
 def text_tables(comparison: Comparison, *, sort: str = DEFAULT_SORT) -> list[TextTable]:
-    """Return a table of texts for each block, with rows sorted by a key of `SORT_KEYS`, or in the default order."""
+    """Return a table of texts for each block of the comparison.
+
+    Args:
+        comparison: The comparison.
+        sort: The order of the rows: `DEFAULT_SORT` or a key of `SORT_KEYS`.
+    """
     return [_text_table(block, sorted_rows(block, sort)) for block in comparison.blocks]
 
 
 def sorted_rows(block: ComparisonBlock, sort: str = DEFAULT_SORT) -> list[StrategyResult]:
-    """Return a block's rows sorted by a key of `SORT_KEYS`; rows without the value come last."""
+    """Return a block's rows in the default order, or sorted by a key of `SORT_KEYS` with missing values last."""
     if sort == DEFAULT_SORT:
         return list(block.rows)
     read, largest_first = SORT_KEYS[sort]
@@ -73,7 +78,7 @@ def sorted_rows(block: ComparisonBlock, sort: str = DEFAULT_SORT) -> list[Strate
 
 
 def explain(comparison: Comparison) -> list[str]:
-    """Return lines that explain the numbers and the marks that occur in the tables."""
+    """Return lines that explain the numbers, and the marks that occur, in the tables of the comparison."""
     if not comparison.blocks:
         return []
     rows = [row for _, row in all_rows(comparison)]
@@ -111,7 +116,7 @@ def explain(comparison: Comparison) -> list[str]:
 
 
 def records(comparison: Comparison) -> list[dict[str, Any]]:
-    """Return a flat record of numbers and texts for each row of the tables, with None for missing values."""
+    """Return a flat record for each strategy of each block, with values by column name and None for missing values."""
     return [_record(block, row) for block, row in all_rows(comparison)]
 
 
@@ -131,14 +136,14 @@ def as_json(comparison: Comparison) -> str:
 
 
 def as_csv(comparison: Comparison) -> str:
-    """Return the records as CSV."""
+    """Return the records of the comparison (see `records`) as CSV."""
     import pandas as pd
 
     return str(pd.DataFrame(records(comparison)).to_csv(index=False))
 
 
 def as_markdown(comparison: Comparison, *, sort: str = DEFAULT_SORT) -> str:
-    """Return the tables as Markdown."""
+    """Return the tables of the comparison as Markdown, with rows in the order `sort` (see `text_tables`)."""
     parts = []
     for table in text_tables(comparison, sort=sort):
         parts.append(f"### {markdown(table.title)}\n\n{markdown(table.subtitle)}\n")
@@ -154,7 +159,7 @@ def as_markdown(comparison: Comparison, *, sort: str = DEFAULT_SORT) -> str:
 
 
 def as_latex(comparison: Comparison, *, sort: str = DEFAULT_SORT) -> str:
-    """Return a LaTeX table environment for each block, which needs the package booktabs; all texts are escaped."""
+    """Return LaTeX code with a table for each block. It needs the package booktabs; all texts in it are escaped."""
     parts = ["% Needs \\usepackage{booktabs}, UTF-8, and a LaTeX of 2020 or later."]
     for table in text_tables(comparison, sort=sort):
         width = len(table.columns)
@@ -223,14 +228,14 @@ def _text_table(block: ComparisonBlock, rows: Sequence[StrategyResult]) -> TextT
 
 
 def score_text(score: Estimate | None) -> str:
-    """Return a mean score with the half-width of its interval."""
+    """Return a mean score ± the half-width of its interval, or "undefined" for None."""
     if score is None:
         return "undefined"
     return plain(score.mean) + (f" ± {plain(score.half_width)}" if score.half_width is not None else "")
 
 
 def difference_text(difference: Difference | None) -> str:
-    """Return a difference with the half-width of its interval and its mark; empty for the baseline."""
+    """Return a difference ± the half-width of its interval, with stars or a mark; empty for None (the baseline)."""
     if difference is None:
         return ""
     interval = f" ± {plain(difference.test.half_width)}" if difference.test else ""
@@ -239,7 +244,7 @@ def difference_text(difference: Difference | None) -> str:
 
 
 def change_text(change: Estimate | None) -> str:
-    """Return a relative change in per cent with the half-width of its interval; empty for the baseline."""
+    """Return a relative change in per cent ± the half-width of its interval; empty for None (the baseline)."""
     if change is None:
         return ""
     interval = f" ± {plain(100 * change.half_width, 0)}" if change.half_width is not None else ""
@@ -324,12 +329,12 @@ def _record(block: ComparisonBlock, row: StrategyResult) -> dict[str, Any]:
 
 
 def _simple(value: Any) -> Any:
-    """Return a number of numpy as one of Python, and other values unchanged."""
+    """Convert a numpy number to a Python number; return other values unchanged."""
     return value.item() if hasattr(value, "item") else value
 
 
 def _finite(value: Any) -> Any:
-    """Return a JSON-like value with None for nan and infinity, which JSON does not have."""
+    """Replace nan and infinity, which JSON does not support, by None in a nested JSON-like value."""
     if isinstance(value, dict):
         return {name: _finite(part) for name, part in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The conditions of the results on a page, which a reader needs to trust and to repeat them."""
+"""The page's section on the conditions of the runs, such as data, hardware and hyper-parameters."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 LISTED = 200
 """The most runs that the page lists one by one."""
 NOTED = 60
-"""The most runs whose notes are read."""
+"""The most runs whose notes (remarks that a run recorded) are read."""
 HYPER = ("epochs", "batch_size", "lr", "max_length", "other_hyper")
-"""The columns of hyper-parameters."""
+"""The columns of the frame of runs that hold hyper-parameters."""
 
 SOURCES = {
     "real": "the official files",
@@ -26,7 +26,7 @@ SOURCES = {
 
 
 def conditions(results: Results, runs: pd.DataFrame) -> list[Item]:
-    """Return the facts about comparable runs, and the list of the runs.
+    """Return a list of facts about the conditions of comparable runs, and a table of the runs.
 
     Args:
         results: The results that hold the runs.
@@ -53,7 +53,7 @@ def conditions(results: Results, runs: pd.DataFrame) -> list[Item]:
 
 
 def _by_task(runs: pd.DataFrame, column: str) -> Iterable[str]:
-    """Return each value of a column once, preceded by its tasks where there are several values."""
+    """Return each value of a column once. If there are several values, each is preceded by the tasks that have it."""
     by_value: dict[str, list[str]] = {}
     for (task, value), _ in runs.groupby(["task", column], sort=False):
         by_value.setdefault(str(value), []).append(str(task))
@@ -76,7 +76,7 @@ def _models(runs: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _settings(runs: pd.DataFrame) -> list[str]:
-    """Return the combinations of hyper-parameters that occur among the runs, at most the first six."""
+    """Return the combinations of hyper-parameters of the runs: the first six, and the number of others."""
     import pandas as pd
 
     combinations = []
@@ -122,7 +122,7 @@ def _when(runs: pd.DataFrame) -> str:
 
 
 def _notes(results: Results, runs: pd.DataFrame) -> list[str]:
-    """Return the notes of the first `NOTED` runs, each with the number of runs that have it."""
+    """Return the different notes of the first `NOTED` runs, each with the number of runs that have it."""
     counted: dict[str, int] = {}
     for run_id in runs["run_id"].head(NOTED):
         for note in read_notes(results, str(run_id)):
@@ -135,7 +135,7 @@ def _some(said: list[str], most: int) -> list[str]:
 
 
 def _listed(runs: pd.DataFrame) -> Folded:
-    """Return a table of the runs with their ids in MLflow."""
+    """Return a table of the first `LISTED` runs with their ids in MLflow."""
     shown = runs.head(LISTED)
 
     def value(row: dict[str, Any], name: str) -> float | None:

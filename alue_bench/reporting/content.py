@@ -1,7 +1,7 @@
 """The content of a page before it becomes HTML or Markdown: sections of sentences, tables, pictures and matrices.
 
-These are plain values. The code that creates them knows no markup, and the templates know no runs. Strings hold plain
-text, which the templates escape.
+The classes only hold values. The code that creates them from runs writes no markup, and the templates that write the
+markup see no runs. All strings are plain text, which the templates escape.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class Column:
 
     label: str
     number: bool = True
-    """True if the entries are numbers, which are aligned to the right."""
+    """True if the entries are numbers; they are then aligned to the right."""
     explained: str = ""
-    """The meaning of the entries."""
+    """An explanation of the column's entries for the reader."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: its header and its entries."""
+    """A row of a table: its header (the text at its left end) and its entries."""
 
     header: str
     cells: Sequence[Cell]
@@ -60,7 +60,7 @@ class Table:
 
     caption: str
     corner: str
-    """The heading above the rows' headers."""
+    """The heading of the first column, which holds the rows' headers."""
     columns: Sequence[Column]
     groups: Sequence[RowGroup]
 
@@ -72,10 +72,15 @@ class Matrix:
     caption: str
     labels: Sequence[str]
     counts: Sequence[Sequence[int]]
-    """The numbers of examples `[gold, predicted]`."""
+    """The numbers of examples, indexed by `[gold label, predicted label]`."""
 
     def share(self, row: int, column: int) -> float:
-        """Return the share of a gold label's examples with this prediction; 0 where the label has no examples."""
+        """Return the share of a gold label's examples that have a predicted label; 0 if the gold label has no examples.
+
+        Args:
+            row: The index of the gold label.
+            column: The index of the predicted label.
+        """
         total = sum(self.counts[row])
         return self.counts[row][column] / total if total else 0.0
 
@@ -89,7 +94,7 @@ class Matrices:
 
 @dataclass(frozen=True)
 class Sentence:
-    """A finding about a subject, in a sentence."""
+    """A sentence that states a finding about a subject, such as a task with a model."""
 
     subject: str
     text: str
@@ -113,7 +118,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Missing:
-    """A part of the page for which there are no runs, with the command that produces them."""
+    """A notice that no runs exist for a part of the page, with the command that produces such runs."""
 
     text: str
     command: str = ""
@@ -128,7 +133,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Folded:
-    """A long part that the reader unfolds; it is always shown in print and in Markdown."""
+    """A long part of the page that is hidden until the reader unfolds it; print and Markdown always show it."""
 
     summary: str
     items: Sequence[Item]
@@ -136,7 +141,7 @@ class Folded:
 
 @dataclass(frozen=True)
 class Findings:
-    """A list of sentences."""
+    """A list of sentences, each stating a finding."""
 
     sentences: Sequence[Sentence]
 
@@ -146,16 +151,16 @@ Item = Findings | Paragraph | Table | Matrices | Gallery | Missing | Facts | Fol
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a section: the results of one data source and one kind of hardware."""
+    """A part of a section: the results of one data source, one kind of hardware and one number of folds."""
 
     heading: str
-    """The data source and hardware; empty if the page has only one block."""
+    """The data source, hardware and number of folds; empty if the page has only one block."""
     items: Sequence[Item]
 
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page, with a block for each set of comparable results."""
+    """A section of the page, with one `Block` for each set of comparable results."""
 
     anchor: str
     title: str
@@ -172,5 +177,5 @@ class Page:
     """The line below the title, which says how many runs the page is about."""
     sections: Sequence[Section]
     notices: Sequence[str] = field(default_factory=tuple)
-    """The notices above the first number, for example that the data are the embedded sample."""
+    """The warnings at the top of the page, for example that the runs used the embedded sample data."""
     footer: str = ""

@@ -1,8 +1,8 @@
 """The style of the report's figures, and their conversion to SVG that takes its colours from the page.
 
-Figures are drawn by matplotlib with colours that each stand for a role (ink, lines, a series). `Picture.inline`
-replaces them by the page's CSS variables, so that one drawing serves light mode, dark mode and print. Text in figures
-stays text: the browser shapes Arabic and keeps ligatures, and screen readers and searches find it.
+Matplotlib draws the figures. Each colour stands for one role (ink, lines, a series), and `Picture.inline` replaces it
+by a CSS variable of the page, so that one drawing serves light mode, dark mode and print. Text in figures is kept as
+text: the browser shapes Arabic letters, and screen readers and text searches find the words.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ MUTED = "#5b6470"
 LINE = "#d5dae1"
 PAPER = "#ffffff"
 SERIES = ("#0072b2", "#c8500a", "#00805c", "#a4457f", "#8f6400", "#4a5fc1", "#5f6a76")
-"""The colours of series: those of Okabe & Ito, darkened until each has a contrast of 3 to 1 with white. Markers and
-dashes distinguish series, too."""
+"""The colours of data series: the palette of Okabe & Ito, darkened until each colour has a contrast of 3 to 1 with
+white. Markers and dashes also distinguish series."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)), (0, (8, 2)), (0, (3, 1)), "-")
 
 VARIABLES = {INK: "--ink", MUTED: "--muted", LINE: "--line", PAPER: "--paper"} | {
     colour: f"--series-{number}" for number, colour in enumerate(SERIES, start=1)
 }
-"""The page's CSS variables that replace the colours of a drawing."""
+"""The page's CSS variable for each colour that a drawing may use."""
 TAG = re.compile(r"<[^>]*>")
-"""A pattern for a tag of an SVG, in whose texts and attributes matplotlib has escaped `<` and `>`."""
+"""A pattern that matches a tag of an SVG by matplotlib, which escapes `<` and `>` in texts and attributes."""
 
 SETTINGS = {
     "svg.fonttype": "none",
@@ -67,7 +67,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure, ready for a page."""
+    """A drawn figure with its texts, ready to be placed on a page."""
 
     name: str
     """A file name without its ending, unique on the page."""
@@ -78,7 +78,7 @@ class Picture:
     wide: bool = False
     """True if the figure takes the page's whole width where there is room."""
     themed: bool = True
-    """True if the figure takes the page's colours; otherwise it stays as drawn, on white, in dark mode as well."""
+    """True if the figure takes the page's colours; otherwise it keeps its own colours on white, even in dark mode."""
 
     @property
     def standalone(self) -> str:
@@ -93,7 +93,7 @@ class Picture:
 
 @contextmanager
 def style(*, grid: bool = True) -> Iterator[None]:
-    """Apply the report's settings to figures that are drawn within the context.
+    """Apply the report's matplotlib settings to figures that are drawn within the context.
 
     Args:
         grid: Whether axes have grid lines.
@@ -103,7 +103,7 @@ def style(*, grid: bool = True) -> Iterator[None]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return a new figure of this size in inches, made without pyplot's global state."""
+    """Return a new figure of this width and height in inches, made without pyplot's global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -113,11 +113,12 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def to_svg(figure: Figure, name: str) -> str:
-    """Return a figure as one SVG element. Equal drawings give equal texts.
+    """Return a figure as the text of one SVG element; equal drawings give equal texts.
 
     Args:
         figure: The figure.
-        name: The picture's name, which keeps its internal references apart from those of other figures on the page.
+        name: The picture's name, from which the ids inside the SVG are derived, so that ids of different figures on one
+            page do not collide.
     """
     with literal_text({**SETTINGS, "svg.hashsalt": name}):
         written = io.StringIO()
@@ -148,15 +149,15 @@ def _with_variables(tag: str) -> str:
 
 
 def _in_tags(svg: str, change: Callable[[str], str]) -> str:
-    """Return the SVG with each tag changed.
+    """Apply a function to each tag of an SVG, and return the changed SVG.
 
-    The texts between tags stay as they are, since a label may look like a colour or an attribute.
+    The texts between tags stay unchanged, since a label may look like a colour or an attribute.
     """
     return TAG.sub(lambda match: change(match[0]), svg)
 
 
 def looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return the colour, marker and dash of each series, in matplotlib's keywords, chosen by its position."""
+    """Return matplotlib's keywords for each series (colour, marker, line style), chosen by its position in `names`."""
     return {
         name: {
             "color": SERIES[index % len(SERIES)],

@@ -1,4 +1,4 @@
-"""The export of all results as files for a paper's appendix: tidy tables, environments, a comparison, a checklist."""
+"""The export of all results to files, for a paper's appendix: tables, environments, a comparison and a checklist."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 KEYS = ("run_id", "task", "model", "strategy", "seed")
-"""The columns that a long table repeats in each row."""
+"""The columns that identify a run, and that each row of the long table of metrics repeats."""
 ABOUT_THE_STORE = ("artifact_uri",)
-"""The columns that name folders of this machine and are of no use elsewhere."""
+"""The columns that name folders of this machine. They are not exported, since they are of no use elsewhere."""
 
 
 def export(results: Results, folder: Path, *, table_format: str) -> list[Path]:
@@ -28,14 +28,14 @@ def export(results: Results, folder: Path, *, table_format: str) -> list[Path]:
 
     - runs: one row per run, with a column for each param and metric (wide)
     - metrics: one row per run and metric (long, tidy)
-    - comparison: one row per task, model, conditions and strategy, with the tests
-    - comparison.md: the same for reading
+    - comparison: one row per task, model, conditions and strategy, with the significance tests
+    - comparison.md: the comparison as tables for reading
     - results.json: the runs with their environments, nested
     - checklist.md: the reproducibility checklist
 
     Args:
         results: The results to export.
-        folder: The folder to write, which is created where it does not exist.
+        folder: The folder for the files, which is created if it does not exist.
         table_format: The format of the tables: "csv" or "parquet".
 
     Returns:
@@ -79,14 +79,20 @@ def export(results: Results, folder: Path, *, table_format: str) -> list[Path]:
 
 
 def long_metrics(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per run and metric that the run has: run_id, task, model, strategy, seed, metric, value."""
+    """Return the metrics in long format: one row for each run and each metric with a value.
+
+    The columns are run_id, task, model, strategy, seed, metric and value.
+    """
     metrics = [name for name in frame.columns if name not in COLUMNS]
     long = frame.melt(id_vars=list(KEYS), value_vars=metrics, var_name="metric", value_name="value")
     return long.dropna(subset=["value"]).sort_values([*KEYS[1:], "run_id", "metric"]).reset_index(drop=True)
 
 
 def _environments(results: Results) -> list[tuple[dict[str, Any], list[str]]]:
-    """Return each different environment once, with the number of its runs as "runs", and the ids of its runs."""
+    """Return each different environment once, as a pair: its contents, and the ids of the runs that have it.
+
+    The contents also hold the number of these runs under the key "runs".
+    """
     distinct: dict[str, tuple[dict[str, Any], list[str]]] = {}
     for run_id in results.frame["run_id"]:
         environment = read_environment(results, run_id)
@@ -111,5 +117,5 @@ def _json(runs: pd.DataFrame, environments: list[tuple[dict[str, Any], list[str]
 
 
 def _plain(value: Any) -> Any:
-    """Return a time as ISO 8601, and a number of numpy as one of Python."""
+    """Convert a value that JSON does not support: a time to ISO 8601 text, a numpy number to a Python number."""
     return value.isoformat() if hasattr(value, "isoformat") else value.item()

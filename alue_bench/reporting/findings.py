@@ -1,4 +1,4 @@
-"""The findings of a comparison as sentences and tables. All numbers come from the comparison; none is computed here."""
+"""Sentences and tables that state the results of a comparison. This module computes no numbers of the comparison."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ from alue_bench.reporting.numbers import (
 from alue_bench.reporting.subjects import Subject
 
 SAID = 3
-"""The most strategies that a sentence names; where there are more, it names the one recommended by the dev split."""
+"""The largest number of strategies that a sentence names. If there are more, it names only the strategy that the dev
+scores recommend."""
 MOST_ROWS = 100
-"""The most strategies of a subject that the tables list; where there are more, those with the best scores."""
+"""The largest number of strategies that a table lists for one task and model. If there are more, it lists the
+strategies with the best scores."""
 UNITS: Mapping[str, str] = {
     "accuracy": "accuracy points",
     "pearson": "points of Pearson's correlation",
@@ -33,18 +35,18 @@ UNITS: Mapping[str, str] = {
     "mcc": "points of Matthews' coefficient",
     "jaccard_samples": "Jaccard points",
 }
-"""The words for hundredths of a metric; those of other metrics follow a rule in `_points`."""
+"""The words for hundredths of a metric, such as "0.8 accuracy points"; `_points` names metrics that are not listed."""
 
 
 CORRECTED = "; over folds that of the corrected resampled t-test (Nadeau & Bengio 2003)"
-"""The addition to the explanation of intervals where runs are cross-validated."""
+"""A text that is added to the explanation of intervals if runs are cross-validated."""
 
 
 # Sentences ---------------------------------------------------------------------------------------------------------
 
 
 def sentences(subjects: Sequence[Subject]) -> list[Item]:
-    """Return a sentence for each subject."""
+    """Return a list of findings, with one sentence for each subject (a task and model under one set of conditions)."""
     return [Findings([_sentence(subject) for subject in subjects])] if subjects else []
 
 
@@ -84,7 +86,7 @@ def _sentence(subject: Subject) -> Sentence:
 
 
 def _of_nothing_learnt(subject: Subject, others: Sequence[comparison.StrategyResult]) -> Sentence:
-    """Return the sentence that the baseline did not learn, and which strategies differ significantly from it."""
+    """Return a sentence: the baseline learnt nothing, and these strategies differ significantly from it."""
     block = subject.compared
     assert block.unlearnt is not None
     unlearnt = block.unlearnt.sentence(block.baseline, "test", block.replicate)
@@ -95,24 +97,24 @@ def _of_nothing_learnt(subject: Subject, others: Sequence[comparison.StrategyRes
 
 
 def _recommended(subject: Subject) -> str | None:
-    """Return the fastest strategy whose dev score is close to the baseline's; test scores are not used.
+    """Return the fastest strategy whose dev score is close to that of `full`; test scores are not used.
 
     Returns:
-        None if no run has a dev score, a test score and a time.
+        The strategy's name; None if no run has a dev score, a test score and a time, or if `full` learnt nothing.
     """
     recommendation = grid.recommend(grid.cells(subject.runs))
     return recommendation.strategy if recommendation else None
 
 
 def _clause(row: comparison.StrategyResult, subject: Subject, *, against: bool) -> str:
-    """Return a clause on a strategy's time and score.
+    """Return a clause that compares a strategy's training time and score with the baseline's.
 
     An example: bottom3top4 saves 38 % ± 2 of the time and costs 0.4 ± 0.9 F1 points against full: no significant loss.
 
     Args:
         row: The strategy's result.
         subject: The subject of the sentence.
-        against: Whether the clause names the baseline.
+        against: Whether the clause names the baseline, as in "against full".
     """
     baseline = f" against {subject.compared.baseline}" if against else ""
     difference = row.difference
@@ -151,7 +153,7 @@ def _points(mean: float, half: float | None, metric: str) -> str:
 
 
 def _is_nothing(mean: float) -> bool:
-    """Return whether a difference is zero when it is rounded for printing."""
+    """Return whether a difference of scores is printed as zero hundredths after rounding."""
     return abs(100 * mean) < 0.05
 
 
@@ -177,7 +179,7 @@ def _verdict(difference: comparison.Difference) -> str:
 
 
 def _counted(difference: comparison.Difference) -> str:
-    """Return the number of seeds or folds of a difference in words."""
+    """Return the number of seeds or folds that a difference rests on, such as "one seed" or "5 folds"."""
     what = "fold" if difference.over_folds else "seed"
     return f"one {what}" if difference.seeds == 1 else f"{difference.seeds} {what}s"
 
@@ -203,7 +205,7 @@ def _listed(rows: Sequence[comparison.StrategyResult]) -> str:
 
 
 def score_table(subjects: Sequence[Subject]) -> list[Item]:
-    """Return a table of each strategy's score, its difference from the baseline, the verdict and the time."""
+    """Return a table with each strategy's score, training time, differences from the baseline, and verdict."""
     if not subjects:
         return []
     folds = {bool(subject.compared.folds) for subject in subjects}
@@ -265,7 +267,10 @@ def _short_verdict(difference: comparison.Difference) -> str:
 
 
 def _explained(difference: comparison.Difference) -> str:
-    """Return the p-value and, without a significant result, the detectable difference and the seeds needed."""
+    """Return the small print of a verdict: the reason if there is no verdict, otherwise the p-value.
+
+    If the difference is not significant, the detectable difference and the needed number of seeds are added.
+    """
     if difference.verdict in (Verdict.NOT_TESTED, Verdict.NOTHING_LEARNT):
         return difference.reason
     parts = [] if difference.p_corrected is None else [_p(difference.p_corrected)]
@@ -288,7 +293,7 @@ def _cut(subject: Subject) -> str:
 
 
 def _shown(subject: Subject) -> Sequence[comparison.StrategyResult]:
-    """Return the baseline and at most `MOST_ROWS` strategies with the best scores, in the comparison's order."""
+    """Return the baseline and the strategies with the best scores, at most `MOST_ROWS`, in the comparison's order."""
     rows = subject.compared.rows
     if len(rows) <= MOST_ROWS:
         return rows
@@ -304,7 +309,7 @@ def _notes(subjects: Sequence[Subject]) -> list[Item]:
 
 
 def cost_table(subjects: Sequence[Subject]) -> list[Item]:
-    """Return a table of each strategy's costs: parameters, operations, time, memory, energy."""
+    """Return a table with each strategy's costs: trainable parameters, FLOPs, training time, memory and energy."""
     if not subjects:
         return []
     columns = [

@@ -1,24 +1,25 @@
 """The evaluation of a grid of freezing settings: heat maps of score and time, the Pareto front, a recommendation.
 
-Everything here is a function of a table of finished runs, one row per run, with the columns
+A grid has one cell for each pair of frozen bottom and top layers. Everything in this module is computed from a table of
+finished runs, one row per run, with the columns
 
-    repeat, fold                       optional: of a cross-validation, whose folds are averaged over like seeds
-    task, model, strategy, seed        as recorded; the name of a strategy gives its cell in the grid
-    lr, epochs, batch_size, max_length each value of one that varies has a grid of its own
+    repeat, fold                       optional: numbers in a cross-validation; folds are averaged like seeds
+    task, model, strategy, seed        as recorded; a strategy such as bottom3top4 names its cell in the grid
+    lr, epochs, batch_size, max_length hyper-parameters; each combination of values has a separate grid
     selection/dev_score                the dev score of the selected epoch, by which settings are chosen
     test/score                         the primary metric on the test split, which is reported
-    runtime/train_s                    seconds of training; the frozen prefix is charged to every run that used it
+    runtime/train_s                    seconds of training, including the computation of cached frozen bottom layers
     flops/train_vs_full                optional: training FLOPs relative to full fine-tuning, computed from shapes
     selection/trivial_score            optional: the dev score of a baseline that ignores the text
     selection/above_trivial_error      optional: standard error of the dev score's distance from the trivial score
 
 and, for titles, `data_source` ("sample" or "real") and `primary_metric` where they are available.
 
-Settings are chosen by the dev split and reported by the test split. The test scores take no part in the choice, so that
-the reported loss is unbiased. The chosen setting's dev score is biased upwards, since it was chosen among many.
+Settings are chosen by their dev scores and reported with their test scores. The test scores take no part in the choice,
+so that the reported loss is unbiased. The chosen setting's dev score is biased upwards, since it was chosen among many.
 
-Where the reference's dev score is not significantly above the trivial score, nothing is recommended: see
-`nothing_learnt`, and `alue_bench.evaluation.learning` for the test.
+If the dev score of the reference (`full`, with no frozen layers) is not significantly above the trivial score, nothing
+is recommended: see `nothing_learnt`, and `alue_bench.evaluation.learning` for the test.
 """
 
 from __future__ import annotations
@@ -41,8 +42,7 @@ if TYPE_CHECKING:
 
 REFERENCE = "full"
 CLEARLY = 0.1
-"""The share of operations that another setting must save against the fastest one before the measured times are
-doubted."""
+"""The share of FLOPs that another setting must save against the fastest setting before measured times are doubted."""
 TRIVIAL, TRIVIAL_ERROR = "selection/trivial_score", "selection/above_trivial_error"
 DEV, TEST, SECONDS, FLOPS = "selection/dev_score", "test/score", "runtime/train_s", "flops/train_vs_full"
 
@@ -59,14 +59,14 @@ PARETO_WIDTH = 11.5
 
 @dataclass(frozen=True)
 class Group:
-    """A grid: the runs of one task and model with one value of each hyper-parameter that varies."""
+    """A grid: the results of one task and model, all with the same values of the hyper-parameters."""
 
     task: str
     model: str
     settings: dict[str, float]
-    """The hyper-parameters that vary in the table, with this group's values."""
+    """This grid's values of the hyper-parameters that vary in the table of runs."""
     cells: pd.DataFrame
-    """The table of the grid's strategies, from the function `cells`."""
+    """The table from the function `cells`, with one row for each strategy of the grid."""
     metric: str = "score"
     sample: bool = False
     """True if runs used the embedded sample data."""
@@ -75,14 +75,14 @@ class Group:
 
     @property
     def title(self) -> str:
-        """The title for figures and tables."""
+        """The title of the grid, for figures and tables."""
         settings = "".join(f", {name} {value:g}" for name, value in self.settings.items())
         said = f", {self.conditions}" if self.conditions else ""
         return f"{self.task}, {self.model}{settings}{said}{' [sample data]' if self.sample else ''}"
 
     @property
     def name(self) -> str:
-        """The name for files."""
+        """The grid's name, for the names of its files."""
         return "-".join([self.task, self.model, *(f"{name}{value:g}" for name, value in self.settings.items())])
 
 
@@ -92,16 +92,16 @@ class Recommendation:
 
     strategy: str
     reference: str
-    """The setting with which others are compared: `full` where it was run, otherwise the best one by dev score."""
+    """The setting with which others are compared: `full` if it was run, otherwise the one with the best dev score."""
     tolerance: float
     """The loss that counts as the same score, as a share of the reference's dev score."""
     dev_score: float
     dev_change: float
-    """The change relative to the reference's dev score, which the choice depends on."""
+    """The change of the dev score relative to the reference's. The choice depends on it."""
     test_score: float
     test_change: float
-    """The change relative to the reference's test score: the loss (negative) or gain to expect. The choice does not
-    depend on it."""
+    """The change of the test score relative to the reference's: the expected loss (negative) or gain. The choice does
+    not depend on it."""
     train_s: float
     saving: float
     """The share of the reference's training time that is saved."""
@@ -111,15 +111,16 @@ class Recommendation:
     """The number of settings to choose from."""
     seeds: int
     left_out: int = 0
-    """The number of further settings, which have runs that failed or have no score."""
+    """The number of settings that were not considered, because some of their runs failed or have no score."""
     flops_share: float = math.nan
     """The training FLOPs as a share of full fine-tuning's; nan if not recorded."""
     fewest_flops: str = ""
-    """The setting within the tolerance that needs clearly fewer operations than this one, so that measured times and
-    counted operations disagree; empty if there is none."""
+    """Another setting within the tolerance that needs clearly fewer FLOPs than `strategy`, so that measured times and
+    counted FLOPs disagree; empty if there is none."""
     fewest_flops_share: float = math.nan
+    """The FLOPs of `fewest_flops` as a share of full fine-tuning's; nan if there is no such setting."""
     folds: int = 0
-    """The number of folds that scores and times are means of; 0 without cross-validation."""
+    """The number of folds that scores and times are averaged over; 0 without cross-validation."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the values for JSON, with None for nan."""
@@ -156,9 +157,10 @@ class Recommendation:
 
 
 def groups(runs: pd.DataFrame) -> Iterator[Group]:
-    """Yield the grids of a table: tasks and models in its order, then by the values of hyper-parameters that vary.
+    """Yield the grids of a table of runs.
 
-    Runs without a score, as where constant predictions have no correlation, are left out of means.
+    Tasks and models keep the table's order; the grids of each are sorted by the hyper-parameters that vary. Runs
+    without a score are left out of means, for example if the correlation of constant predictions is undefined.
 
     Args:
         runs: The table that the module's docstring describes.
@@ -182,9 +184,9 @@ def groups(runs: pd.DataFrame) -> Iterator[Group]:
 
 
 def measured(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs that have both scores and a time.
+    """Return the runs that have a dev score, a test score and a training time.
 
-    There are none where one of the columns is missing, which happens where all its values are nan.
+    The result is empty if one of these columns is missing, which happens if all its values are nan.
     """
     columns = [DEV, TEST, SECONDS]
     return runs[runs[columns].notna().all(axis="columns")] if set(columns) <= set(runs) else runs.iloc[:0]
@@ -197,11 +199,11 @@ def cells(runs: pd.DataFrame) -> pd.DataFrame:
         runs: The runs of one grid.
 
     Returns:
-        The columns strategy, bottom and top (missing where the strategy is no cell of the grid), dev_score, test_score,
-        test_spread (standard deviation over seeds; nan for one seed), train_s, flops_share (nan if not recorded),
-        seeds, folds (of a cross-validation, else 0), learning (dev scores against the trivial score; None if that was
-        not recorded), and scoreless (the number of its runs that have no score or no time and are left out of the
-        means).
+        The columns strategy, bottom and top (numbers of frozen layers; missing if the strategy's name is no cell of a
+        grid), dev_score, test_score, test_spread (standard deviation over runs; nan for one run), train_s, flops_share
+        (nan if not recorded), seeds, folds (their numbers; folds is 0 without cross-validation), learning (the test of
+        the dev scores against the trivial score; None if the trivial score was not recorded), and scoreless (the number
+        of the strategy's runs that are left out of the means, since they have no score or no time).
     """
     import pandas as pd
 
@@ -234,14 +236,17 @@ def cells(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _folds(runs: pd.DataFrame) -> int:
-    """Return the number of folds over all repeats; 0 without cross-validation."""
+    """Return the number of different folds, counted over all repeats; 0 without cross-validation."""
     if not {"repeat", "fold"} <= set(runs):
         return 0
     return len(runs[["repeat", "fold"]].dropna().drop_duplicates())
 
 
 def _learning(runs: pd.DataFrame) -> Learning | None:
-    """Judge the finished runs of a strategy against the trivial score, including those with an undefined score."""
+    """Test whether a strategy's finished runs have learnt anything, by comparing dev scores with the trivial score.
+
+    Runs with an undefined score take part, too. Return None if no trivial score was recorded.
+    """
     if not {DEV, TRIVIAL} <= set(runs):
         return None
     finished = runs[runs[SECONDS].notna()]
@@ -252,7 +257,7 @@ def _learning(runs: pd.DataFrame) -> Learning | None:
 
 @dataclass(frozen=True)
 class NothingLearnt:
-    """The finding that a grid's reference did not learn, so that no setting can be recommended."""
+    """The finding that a grid's reference has learnt nothing, so that no setting can be recommended."""
 
     reference: str
     learning: Learning
@@ -262,15 +267,18 @@ class NothingLearnt:
         return f"{self.learning.sentence(self.reference, 'dev')}; no setting can be recommended; {REMEDY}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the values for JSON."""
+        """Return the finding as a dict for JSON."""
         return {"reference": self.reference, **self.learning.as_dict()}
 
 
 def nothing_learnt(cells: pd.DataFrame) -> NothingLearnt | None:
-    """Return the finding that the reference did not learn.
+    """Test whether the reference of a grid (usually `full`) has learnt nothing.
+
+    Args:
+        cells: The table from the function `cells`.
 
     Returns:
-        None if it has learnt something, or if the trivial score was not recorded.
+        The finding; None if the reference has learnt something, or if the trivial score was not recorded.
     """
     reference = _reference(cells)
     if reference is None or reference["learning"] is None or reference["learning"].shown:
@@ -279,7 +287,7 @@ def nothing_learnt(cells: pd.DataFrame) -> NothingLearnt | None:
 
 
 def _reference(cells: pd.DataFrame) -> pd.Series[Any] | None:
-    """Return the row of the reference: `full` where it was run, otherwise the setting with the best dev score."""
+    """Return the row of the reference: `full` if it was run, otherwise the setting with the best dev score."""
     full = cells[cells["strategy"] == REFERENCE]
     if len(full):
         return full.iloc[0]
@@ -293,8 +301,8 @@ def pareto_front(cells: pd.DataFrame, score: str = "dev_score") -> pd.DataFrame:
     Among cells with the same score and time, the first is kept.
 
     Args:
-        cells: The table from `cells`.
-        score: The column of the score.
+        cells: The table from the function `cells`.
+        score: The column with the score, such as test_score.
     """
     on_front, best = [], -math.inf
     ordered = cells[cells[score].notna()].sort_values(["train_s", score], ascending=[True, False], kind="stable")
@@ -306,23 +314,23 @@ def pareto_front(cells: pd.DataFrame, score: str = "dev_score") -> pd.DataFrame:
 
 
 def within_tolerance(score: float, reference: float, tolerance: float) -> bool:
-    """Return whether a score is below the reference by at most this share of the reference."""
+    """Return whether a score is at least `reference`, or below it by at most the share `tolerance` of it."""
     return score >= reference - tolerance * abs(reference) - 1e-12
 
 
 def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Recommendation | None:
-    """Recommend the fastest setting whose dev score is within the tolerance, and the better one of equally fast ones.
+    """Recommend the fastest setting whose dev score is within a tolerance of the reference's dev score.
 
-    A setting whose run with some seed has no score is not recommended; only `full` still serves as the reference then.
-    With one seed and many settings, some settings are within the tolerance by chance; `test_change` shows whether the
-    score holds on the test split.
+    Of equally fast settings, the one with the better dev score is recommended. A setting is not considered if any of
+    its runs has no score; only `full` is then still used as the reference. With one seed and many settings, some
+    settings are within the tolerance by chance; `test_change` shows whether the score holds on the test split.
 
     Args:
-        cells: The table from `cells`.
+        cells: The table from the function `cells`.
         tolerance: The loss that counts as the same score, as a share of the reference's dev score.
 
     Returns:
-        None if no setting has a score, or if the reference did not learn.
+        The recommendation; None if no setting has a score, or if the reference has learnt nothing.
     """
     known = cells[cells["dev_score"].notna()]
     scored = known[(known["scoreless"] == 0) | (known["strategy"] == REFERENCE)]
@@ -355,17 +363,17 @@ def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Reco
 
 
 def score_map(group: Group, recommended: Recommendation | None = None) -> Figure:
-    """Draw the test score of each cell, as in the paper's figure 1."""
+    """Draw a heat map of the test score of each cell, like the paper's figure 1 (see `published`)."""
     return _heat_map(group, "test_score", f"{short(group.metric)} on test", recommended, best_is_high=True)
 
 
 def runtime_map(group: Group, recommended: Recommendation | None = None) -> Figure:
-    """Draw the training time of each cell, which the paper does not show."""
+    """Draw a heat map of the training time of each cell, which the paper does not show."""
     return _heat_map(group, "train_s", "training time in seconds", recommended, best_is_high=False)
 
 
 def pareto_figure(group: Group, recommended: Recommendation | None = None) -> Figure:
-    """Draw dev score against training time with the Pareto front, and beside it the same settings' test scores."""
+    """Draw two plots against training time: dev scores with the Pareto front, and the same settings' test scores."""
     figure = _figure(PARETO_WIDTH, 5.2)
     front = pareto_front(group.cells)
     left, right = figure.subplots(1, 2, sharex=True)
@@ -421,9 +429,16 @@ def _label_points(axes: Axes, points: pd.DataFrame, score: str, *, above: bool) 
 def _heat_map(
     group: Group, column: str, label: str, recommended: Recommendation | None, *, best_is_high: bool
 ) -> Figure:
-    """Draw a map of frozen bottom layers (upwards) and frozen top layers (to the right).
+    """Draw a heat map over the numbers of frozen bottom layers (upwards) and frozen top layers (to the right).
 
-    The best cell, the recommended one and `full` are marked.
+    The best cell, the recommended cell and `full` are marked.
+
+    Args:
+        group: The grid.
+        column: The column of `group.cells` that gives the colours.
+        label: The name of the values, for the title and the colour bar.
+        recommended: The recommended setting; None if there is none.
+        best_is_high: Whether the best cell is the one with the highest value; otherwise the lowest.
     """
     import numpy as np
 
@@ -468,7 +483,15 @@ def _outline(
     bottoms: Sequence[int],
     tops: Sequence[int],
 ) -> None:
-    """Draw a frame inside each marked cell, above a white one, so that it is visible on any colour."""
+    """Draw a frame inside each marked cell, on top of a wider white frame, so that it is visible on any colour.
+
+    Args:
+        axes: The axes of the heat map.
+        placed: The rows of the table of cells that are shown.
+        marks: The frames: (strategy, colour, line style, label in the legend).
+        bottoms: The numbers of frozen bottom layers, in the order of the map's rows.
+        tops: The numbers of frozen top layers, in the order of the map's columns.
+    """
     from matplotlib.patches import Rectangle
 
     for inset, (strategy, colour, line, label) in zip((0.03, 0.09, 0.03), marks, strict=False):
@@ -492,7 +515,7 @@ def _outline(
 
 
 def _write_numbers(axes: Axes, values: Any, image: Any) -> None:
-    """Write each cell's number, dark on bright cells and bright on dark ones."""
+    """Write the value of each cell into a heat map, in black on bright cells and in white on dark cells."""
     import numpy as np
 
     largest = np.nanmax(np.abs(values), initial=0.0)
@@ -508,12 +531,12 @@ def _write_numbers(axes: Axes, values: Any, image: Any) -> None:
 
 
 def _title(text: str, width: float) -> str:
-    """Return a title broken into lines that fit a figure of this width in inches."""
+    """Break a title into lines that fit a figure whose width is given in inches."""
     return textwrap.fill(short(text, LONGEST_TITLE), int(width / CHARACTER))
 
 
 def _figure(width: float, height: float) -> Figure:
-    """Return a new figure, made without pyplot, which would keep it for the life of the process."""
+    """Return a new figure, sized in inches, without using pyplot, which would keep it for the life of the process."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

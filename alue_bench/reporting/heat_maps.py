@@ -12,19 +12,20 @@ from alue_bench.reporting.drawing import Picture, style, to_svg
 from alue_bench.reporting.subjects import Subject
 
 LEAST_CELLS = 6
-"""The fewest cells of a map. Fewer ones, or cells in only one row or column, are better shown as a table."""
+"""The smallest number of cells (pairs of frozen bottom and top layers) for which a map is drawn. Fewer cells, or cells
+in only one row or column, are better shown as a table."""
 MOST_MAPS = 8
-"""The most grids that are drawn; the page says where there are more."""
+"""The largest number of grids that are drawn; if there are more, the page says so."""
 COMMAND = "alue-bench sweep -t mdd --grid bottom-top"
-"""The command that produces such runs."""
+"""A command that produces a grid of runs."""
 
 
 def heat_maps(subjects: Sequence[Subject], prefix: str) -> list[Item]:
-    """Return maps of score and time for each subject whose runs form a grid; empty if there is none.
+    """Return maps of score and training time for each subject whose runs form a grid; empty if no subject has a grid.
 
     Args:
-        subjects: The subjects of a block of the page.
-        prefix: The beginning of the pictures' names.
+        subjects: The results to show, one `Subject` for each task, model and set of conditions.
+        prefix: The beginning of the pictures' names, which must be unique on the page.
     """
     groups = [group for subject in subjects for group in _groups(subject) if _is_map(group)]
     items: list[Item] = []
@@ -60,7 +61,10 @@ def heat_maps(subjects: Sequence[Subject], prefix: str) -> list[Item]:
 
 
 def _groups(subject: Subject) -> list[grid.Group]:
-    """Return the subject's grid, whose hyper-parameters are the same in all its runs; empty without cells of a grid."""
+    """Return the subject's grid as a list of one group, or an empty list if no strategy is a cell of a grid.
+
+    There is only one group, since all runs of a subject have the same hyper-parameters.
+    """
     # Other strategies have no place on a map, and looking them all up below would take long where there are many.
     placed = subject.runs[subject.runs["strategy"].map(lambda name: cell_of(str(name)) is not None)]
     return [replace(group, conditions=subject.conditions) for group in grid.groups(placed)]

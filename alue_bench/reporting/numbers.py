@@ -1,11 +1,11 @@
-"""The formats of numbers in the report: real minus signs, no meaningless digits, a dash for missing values."""
+"""The formatting of numbers in the report: with a typographic minus sign, few digits, and a dash for missing values."""
 
 from __future__ import annotations
 
 import math
 
 NONE = "–"
-"""The sign for a missing number."""
+"""The text that is shown for a missing number."""
 
 
 def there(value: float | None) -> bool:
@@ -14,12 +14,12 @@ def there(value: float | None) -> bool:
 
 
 def plain(value: float | None, digits: int = 3) -> str:
-    """Return a number with a fixed number of digits after the point, such as 0.745."""
+    """Format a number with a fixed number of decimal places, such as 0.745."""
     return NONE if value is None or not math.isfinite(value) else _minus(f"{value:.{digits}f}")
 
 
 def signed(value: float | None, digits: int = 3) -> str:
-    """Return a number with its sign, such as +0.012 or −0.004; zero has no sign."""
+    """Format a number with its sign, such as +0.012 or −0.004; zero has no sign."""
     if value is None or not math.isfinite(value):
         return NONE
     shown = f"{value:+.{digits}f}"
@@ -27,7 +27,7 @@ def signed(value: float | None, digits: int = 3) -> str:
 
 
 def percent(value: float | None, digits: int = 0) -> str:
-    """Return a share in per cent: 0.68 is 68 %. Shares below one per cent have two significant digits: 0.46 %."""
+    """Format a share in per cent: 0.68 gives 68 %. A share below 1 % gets two significant digits, such as 0.46 %."""
     if value is None or not math.isfinite(value):
         return NONE
     shown = 100 * value
@@ -37,14 +37,14 @@ def percent(value: float | None, digits: int = 0) -> str:
 
 
 def signed_percent(value: float | None, digits: int = 0) -> str:
-    """Return a relative change in per cent with its sign: −0.44 is −44 %."""
+    """Format a relative change in per cent with its sign: −0.44 gives −44 %."""
     if value is None or not math.isfinite(value):
         return NONE
     return f"{signed(100 * value, digits)} %"
 
 
 def seconds(value: float | None) -> str:
-    """Return a duration, such as 8.1 s, 128 s or 2 h 05 min."""
+    """Format a duration that is given in seconds, such as 8.1 s, 128 s or 2 h 05 min."""
     if value is None or not math.isfinite(value):
         return NONE
     if value < 99.95:
@@ -56,7 +56,7 @@ def seconds(value: float | None) -> str:
 
 
 def count(value: float | None) -> str:
-    """Return a count with three significant digits and a unit prefix, such as 8.11 M or 706 G."""
+    """Format a count with three significant digits and an SI prefix, such as 8.11 M or 706 G."""
     if value is None or not math.isfinite(value):
         return NONE
     for unit, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
@@ -67,12 +67,12 @@ def count(value: float | None) -> str:
 
 
 def several(number: int, one: str, more: str = "") -> str:
-    """Return a number with its noun, such as 1 run or 3 runs.
+    """Format a number together with a noun in the singular or plural, such as 1 run or 3 runs.
 
     Args:
         number: The number.
         one: The singular of the noun.
-        more: The plural of the noun; empty if it is the singular with an s.
+        more: The plural of the noun; empty if the plural is regular, with an s.
     """
     return f"{number:,} {one if number == 1 else more or one + 's'}".replace(",", " ")
 

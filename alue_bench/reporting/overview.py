@@ -1,4 +1,4 @@
-"""Figures of scores and training times: their trade-off on each task, and means over tasks (the paper's figure 2)."""
+"""Figures of scores and training times: a scatter plot for each task, and means over tasks (the paper's figure 2)."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_BARS = 16
-"""The most strategies of a bar chart."""
+"""The largest number of strategies in a bar chart."""
 
 
 def trades(subjects: Sequence[Subject], most: int, prefix: str) -> list[Item]:
-    """Return plots of score against time, for each subject with more than one strategy.
+    """Return a plot of score against training time for each subject with more than one strategy, up to `most` plots.
 
     Args:
-        subjects: The subjects of a block of the page.
-        most: The most plots.
-        prefix: The beginning of the pictures' names.
+        subjects: The results to show, one `Subject` for each task, model and set of conditions.
+        most: The largest number of plots.
+        prefix: The beginning of the pictures' names, which must be unique on the page.
     """
     several_strategies = [subject for subject in subjects if len(_measured(subject)) > 1]
     drawn = []
@@ -62,11 +62,13 @@ def _as_cells(points: Sequence[Point]) -> pd.DataFrame:
 
 
 def across_tasks(subjects: Sequence[Subject], prefix: str) -> list[Item]:
-    """Return charts of means over tasks, for each model that has the same strategies on at least two tasks.
+    """Return bar charts of each strategy's mean score and mean training time over tasks, separately for each model.
+
+    A model is included if it has the baseline and another common strategy on at least two tasks.
 
     Args:
-        subjects: The subjects of a block of the page.
-        prefix: The beginning of the pictures' names.
+        subjects: The results to show, one `Subject` for each task, model and set of conditions.
+        prefix: The beginning of the pictures' names, which must be unique on the page.
     """
     items: list[Item] = []
     for number, model in enumerate(dict.fromkeys(subject.model for subject in subjects), start=1):
@@ -108,7 +110,12 @@ def across_tasks(subjects: Sequence[Subject], prefix: str) -> list[Item]:
 
 
 def _said_of_unlearnt(subjects: Sequence[Subject], tasks: Collection[str]) -> str:
-    """Return a sentence that names the tasks on which the baseline did not learn; empty if it learnt all of them."""
+    """Return a sentence that names the tasks on which the baseline has learnt nothing; empty if there is no such task.
+
+    Args:
+        subjects: The results of one model.
+        tasks: The tasks to consider.
+    """
     unlearnt = [s.task for s in subjects if s.task in tasks and s.compared.unlearnt is not None]
     if not unlearnt:
         return ""
@@ -136,7 +143,7 @@ def _averaged(model: str, by_task: dict[str, list[comparison.StrategyResult]], n
 
 
 def _one_each(subjects: Sequence[Subject]) -> list[Subject]:
-    """Return the subject with the most strategies of each task, so that no task counts twice."""
+    """Choose one subject for each task, the one with the most strategies, so that no task counts twice."""
     best: dict[str, Subject] = {}
     for subject in subjects:
         if subject.task not in best or len(subject.strategies) > len(best[subject.task].strategies):

@@ -1,8 +1,9 @@
-"""The page's sections and their contents: from the results of a store to a `Page`.
+"""The conversion of results from the tracking store to a report page (`Page`) with its sections.
 
-Runs are comparable only where data source and hardware are the same. Each such set of runs is a block of its own in
-every section, and no figure or average mixes two of them. Within a block, each task and model is compared under one
-protocol and one recipe (`comparison`). A section without suitable runs shows the command that produces them.
+Runs are comparable only if they have the same data source, hardware and number of folds. Each such set of runs is a
+separate block in every section, and no figure or average mixes two blocks. Within a block, strategies are compared only
+under the same splits and hyper-parameters (`comparison`). A section without suitable runs shows a command that produces
+such runs.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ if TYPE_CHECKING:
 
 TITLE = "Which layers should I train?"
 MORE_SEEDS = "alue-bench run --strategy full --strategy bottom3top4 --strategy head-only --seeds 3"
-"""The command whose runs fill most sections of a page."""
+"""A command that produces the runs that most sections of a page need."""
 MOST_TESTED = 1000
-"""The most runs whose predictions are read for the tests. A file takes milliseconds, ten thousand of them a minute."""
+"""The largest number of runs whose predictions are read for the significance tests. Reading ten thousand files takes a
+minute."""
 SAMPLE_NOTICE = (
     "Some of these results come from the embedded sample data, which was written for demonstration. Such scores say "
     "nothing about the real tasks."
@@ -46,18 +48,18 @@ class PageRequest:
     """The options of a page."""
 
     metric: str | None = None
-    """The metric to compare by, such as f1_micro; None for each task's primary one."""
+    """The metric by which strategies are compared, such as f1_micro; None for each task's primary metric."""
     shown: Shown = field(default_factory=Shown)
-    """The limits of sections that need much room or time."""
+    """The limits of what is shown in sections that need much room or time, such as learning curves."""
 
 
 def build_page(results: Results, request: PageRequest | None = None, *, now: datetime | None = None) -> Page:
-    """Build the page of the results.
+    """Build the report page on the results of runs.
 
     Args:
         results: The finished runs.
         request: The options; None for the defaults.
-        now: The time in the footer; None for the current one.
+        now: The time that the footer states; None for the current time.
 
     Raises:
         UsageError: No run has `request.metric`.
@@ -76,7 +78,10 @@ def build_page(results: Results, request: PageRequest | None = None, *, now: dat
 
 
 def _reader(results: Results) -> Load:
-    """Return a reader of predictions that refuses after `MOST_TESTED` runs, to limit the time for a large store."""
+    """Return a function that reads a run's predictions, and that raises UnavailableError after `MOST_TESTED` runs.
+
+    The limit keeps the time short if the store is large.
+    """
     read = 0
 
     def load(run_id: str) -> pd.DataFrame:
@@ -108,7 +113,7 @@ def _lead(results: Results) -> str:
 
 
 def _notices(results: Results, blocks: Sequence[Comparable]) -> list[str]:
-    """Return the notices that stand above the first number."""
+    """Return the warnings for the top of the page, for example that sample data were used."""
     said = []
     if (results.frame["data_source"] == "sample").any():
         said.append(SAMPLE_NOTICE)
@@ -134,7 +139,7 @@ def _notices(results: Results, blocks: Sequence[Comparable]) -> list[str]:
 
 
 def _what_differs(blocks: Sequence[Comparable]) -> str:
-    """Return the conditions in which the blocks may differ, in words."""
+    """Return the names of the conditions in which the blocks may differ, in words."""
     folds = {subject.compared.folds for block in blocks for subject in block.subjects}
     return "data source, hardware or folds" if len(folds) > 1 else "data source or hardware"
 
@@ -143,7 +148,7 @@ def _what_differs(blocks: Sequence[Comparable]) -> str:
 
 
 def _leading_here(section: Section, results: Results) -> Section:
-    """Return the section with its commands completed, so that they write to the page's own store and experiment."""
+    """Add options to the section's commands, so that their runs are recorded in the page's own store and experiment."""
     where = where_options(results.connection.uri, results.connection.experiment)
     options = command_line(options=where).removeprefix(PROGRAM)
 
@@ -157,12 +162,13 @@ def _leading_here(section: Section, results: Results) -> Section:
 def _each_block(
     blocks: Sequence[Comparable], make: Callable[[Comparable, str], Sequence[Item]], missing: Missing
 ) -> list[Block]:
-    """Return a section's content for each block of the page that has any.
+    """Return a section's content, separately for each set of comparable runs that has content.
 
     Args:
-        blocks: The blocks of the page.
-        make: The function that returns a block's content, given the block and a prefix for its pictures' names.
-        missing: The content of the section where no block has any.
+        blocks: The sets of comparable runs.
+        make: A function that returns the content for one set, given the set and a text that identifies it, which is
+            used in the names of pictures.
+        missing: The notice that is shown if no set has content.
     """
     made = [(block, make(block, str(number))) for number, block in enumerate(blocks, start=1)]
     return [Block(block.heading, items) for block, items in made if items] or [Block("", [missing])]

@@ -1,4 +1,4 @@
-"""The paper's tables 1 to 7, with its numbers and ours side by side."""
+"""The tables 1 to 7 of the paper by Betka et al. (see `published`), with the published numbers beside our results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 DEFAULT_METRIC = "f1_macro"
 COMMAND = "alue-bench run --config paper-tables --data-dir DIR"
-"""The command that produces the runs of the tables."""
+"""A command that produces the runs for our side of the tables."""
 
 COLUMNS = [
     Column("F1 full: paper"),
@@ -31,11 +31,11 @@ COLUMNS = [
 
 
 def papers_tables(subjects: Sequence[Subject], metric: str | None) -> list[Item]:
-    """Return the tables for comparable runs; our columns stay empty if nothing was run.
+    """Return the tables, with our columns filled in from comparable runs; the columns stay empty if nothing was run.
 
     Args:
-        subjects: The subjects of a block of the page.
-        metric: The variant of F1 beside the paper's; None, or a metric that is no F1, for macro-F1.
+        subjects: The results to show, one `Subject` for each task, model and set of conditions.
+        metric: The variant of F1 that is shown for our runs; macro-F1 if it is None or not a variant of F1.
     """
     chosen = metric if metric and metric.startswith("f1_") else DEFAULT_METRIC
     # The paper's scores are of the official splits, with which those of folds cannot be compared.
@@ -68,20 +68,21 @@ def papers_tables(subjects: Sequence[Subject], metric: str | None) -> list[Item]
 
 
 def _published_alone() -> pd.DataFrame:
-    """Return the table of `beside_published` with our side empty."""
+    """Return the table of `beside_published` with the columns for our results empty."""
     import pandas as pd
 
     return beside_published(pd.DataFrame(columns=["task", "model", "strategy", "runtime/train_s"]))
 
 
 def _one_recipe_each(subjects: Sequence[Subject]) -> tuple[pd.DataFrame | None, str]:
-    """Choose one recipe for each task and model: the one with the most training rows, then with the most runs.
+    """Choose one recipe (set of hyper-parameters and splits) for each task and model.
 
-    The paper gives one number for each, and a mean over runs of two recipes has no meaning.
+    The chosen recipe is the one with the most training rows and, among equals, the most runs. Only one is shown, since
+    the paper gives one number for each task and model, and a mean over runs of two recipes has no meaning.
 
     Returns:
-        The runs of both settings (None if there are none), and a sentence on the recipes that are left out (empty
-        if there are none).
+        The runs of the strategies `FULL` and `FROZEN` with the chosen recipes (None if there are no runs), and a
+        sentence on the recipes that are left out (empty if none is).
     """
     import pandas as pd
 
@@ -109,7 +110,13 @@ def _row(row: dict[str, Any]) -> Row:
 
 
 def _others(runs: pd.DataFrame, published: set[str], metric: str) -> list[Row]:
-    """Return the rows of models that the paper did not run."""
+    """Return a row for each model of our runs that the paper did not use.
+
+    Args:
+        runs: Our runs of one task.
+        published: The models in the paper's table of the task.
+        metric: The variant of F1, such as "f1_macro".
+    """
     rows = []
     for model, part in runs.groupby("model", sort=False):
         if model not in published and part[f"test/{metric}"].notna().any():
@@ -144,7 +151,7 @@ def _ours(text: str) -> Cell:
 
 
 def _every_variant(runs: pd.DataFrame) -> list[Item]:
-    """Return the same results with each recorded variant of F1, since the paper does not say which one it means."""
+    """Return a table of our results with every recorded variant of F1, since the paper does not state its variant."""
     known = published_results().set_index(["task", "model"])
     groups = []
     for (task, model), part in runs.groupby(["task", "model"], sort=False):

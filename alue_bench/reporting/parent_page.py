@@ -1,4 +1,4 @@
-"""The report of one invocation, which is kept with its parent run in MLflow and linked in that run's description."""
+"""The report on the runs of one command, which is stored with their parent run in MLflow."""
 
 from __future__ import annotations
 
@@ -17,24 +17,23 @@ from alue_bench.tracking.reading import read_runs
 PAGE_FILE = "report.html"
 FIGURES = "figures"
 MOST_RUNS = 400
-"""The most runs of a plan for which a report is written at its end; with more, the user would have to wait."""
+"""The largest number of runs for which a report is written at the end of a command, so that the user need not wait."""
 SHOWN = Shown(subjects=4, strategies=3, seeds=3)
-"""The limits of this report, which are below those of `alue-bench report` to save a second or two."""
+"""The limits of what this report shows, lower than the limits of `alue-bench report`, to save a second or two."""
 
 
 def log_parent_page(connection: Connection, parent_id: str, run_ids: Sequence[str]) -> bool:
-    """Write the report of the runs, log it with its figures to their parent run, and link it in that run's description.
+    """Write the report on the runs of a plan, and log it with its figures as artifacts of their parent run in MLflow.
 
-    The store is asked for these runs only.
+    The parent run's description links to the report. Only these runs are read from the store.
 
     Args:
-        connection: The open store.
-        parent_id: The MLflow run that holds the plan.
-        run_ids: The runs of the plan.
+        connection: The open tracking store.
+        parent_id: The id of the parent run, which holds the plan.
+        run_ids: The ids of the plan's runs.
 
     Returns:
-        True if a report was written. None is written for a single run, for more than `MOST_RUNS` runs, or if no run has
-        finished.
+        True if a report was written; False for a single run, for more than `MOST_RUNS` runs, or if no run has finished.
     """
     if not 1 < len(run_ids) <= MOST_RUNS:
         return False
@@ -56,7 +55,7 @@ def log_parent_page(connection: Connection, parent_id: str, run_ids: Sequence[st
 
 
 def _description(connection: Connection, parent_id: str, lead: str) -> str:
-    """Return the parent run's description for MLflow, in Markdown: `lead`, then links to the report."""
+    """Return the parent run's description for MLflow as Markdown: the sentence `lead`, then links to the report."""
     where = where_options(connection.uri, connection.experiment)
     again = command_line("report", options={"parent": parent_id, **where})
     run = f"#/experiments/{connection.experiment_id}/runs/{parent_id}"

@@ -1,16 +1,16 @@
 """The numbers that Betka et al. published, with our results beside them.
 
-The numbers are those of the appendix tables 1 to 7 of "On Enhancing Fine-Tuning for Pre-trained Language Models": F1
+The numbers come from the appendix tables 1 to 7 of "On Enhancing Fine-Tuning for Pre-trained Language Models": F1
 and runtime of full fine-tuning, and of freezing the bottom 3 and top 4 of 12 layers, for 7 tasks and 4 models. They
-are kept as printed in `published_results.csv`, with the names that alue-bench gives the same tasks and models.
+are stored as printed in `published_results.csv`, together with the names of these tasks and models in alue-bench.
 
-The paper leaves some things unstated, which limits the comparison:
+The paper does not state some facts, which limits the comparison:
 
 - the variant of F1. Tables 5 and 6 (0.97 for offensive speech, 0.77 for hate speech) are the reverse of what F1 of the
-  label that the paper codes as 1 would give. Therefore our side shows every variant of F1 and claims none to be the
-  paper's;
-- hardware, number of seeds, hyper-parameters, split. Therefore runtimes are compared as changes and not as seconds.
-  Even so, in table 4 one model's seconds are an order of magnitude below those of the others.
+  label that the paper codes as 1 would give. Our results are therefore shown with every variant of F1, and none is
+  claimed to be the paper's;
+- hardware, number of seeds, hyper-parameters and split. Runtimes are therefore compared as relative changes and not in
+  seconds. Even so, in table 4 the seconds of one model are an order of magnitude below those of the other models.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SOURCE = (
 )
 FULL = "full"
 FROZEN = "bottom3top4"
-"""The strategies of the tables: `FULL` and `FROZEN`."""
+"""The names of the paper's two settings in alue-bench are `FULL` (full fine-tuning) and `FROZEN`."""
 
 TITLES = {
     1: "Anger detection",
@@ -41,15 +41,15 @@ TITLES = {
     6: "Hate speech",
     7: "Sentence inference",
 }
-"""The subject of each table, by its number."""
+"""The task of each table in the paper, by the table's number."""
 
 F1 = re.compile(r"test/(f1_.+)", re.DOTALL)
 ALIKE = ("data_source", "protocol", "hardware")
-"""The columns in which averaged runs must agree, where the frame has them."""
+"""The columns in which runs must agree to be averaged, as far as the frame has these columns."""
 
 
 def published_results() -> pd.DataFrame:
-    """Return the published numbers, one row for each table and model, in the order of the tables.
+    """Return the published numbers as a table, with one row for each table of the paper and each model.
 
     Returns:
         The columns table (int), published_task and published_model (the paper's names), task and model (ours), f1_full
@@ -67,19 +67,20 @@ def published_results() -> pd.DataFrame:
 
 
 def beside_published(runs: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:
-    """Return the published numbers with ours beside them, one row for each table, model and variant of F1.
+    """Return the published numbers beside our results, one row for each table of the paper, model and F1 variant.
 
-    Our side is the mean over seeds. A table and model without runs keeps its row, with our side empty.
+    Our results are means over seeds. If a task and model have no runs, the columns for our results are empty.
 
     Args:
         runs: One row for each finished run, with the columns task, model, strategy, runtime/train_s and the metrics as
             `test/NAME`.
-        metric: The variant, such as "f1_macro"; None for every variant that a task's runs have.
+        metric: The variant of F1, such as "f1_macro"; None for every variant that a task's runs have.
 
     Returns:
-        The columns of `published_results` (with the prefix `published_` where ours have the same name) and metric;
-        f1_full, f1_frozen (means); runs_full, runs_frozen (numbers of runs); runtime_full_s, runtime_frozen_s
-        (seconds); f1_change_pct, runtime_saving_pct (per cent, computed as in the paper, relative to full).
+        The columns of `published_results`, with the prefix `published_` for its numbers; the column metric; and the
+        columns for our results: f1_full, f1_frozen (means); runs_full, runs_frozen (numbers of runs); runtime_full_s,
+        runtime_frozen_s (seconds); f1_change_pct, runtime_saving_pct (per cent, computed as in the paper, relative to
+        full).
 
     Raises:
         UsageError: No run has `metric`, or the runs of a task and model differ in data source, protocol or hardware, so
@@ -113,14 +114,14 @@ def beside_published(runs: pd.DataFrame, metric: str | None = None) -> pd.DataFr
 
 
 def measured(runs: pd.DataFrame, metric: str | None) -> dict[str, Any]:
-    """Return our side of a row: means over the runs of both settings, and the changes between them.
+    """Return our results for one row of `beside_published`: the means for `FULL` and `FROZEN`, and the changes.
 
     Args:
         runs: The runs of one task and model.
         metric: The variant of F1; None if there is none.
 
     Returns:
-        The values by column; nan if there is no run.
+        The values by column name; a mean or change is nan if there is no run.
     """
     ours: dict[str, Any] = {"metric": metric}
     means: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""The rendering of pages: self-contained HTML, or Markdown with its figures in a folder beside it."""
+"""The rendering of report pages: as self-contained HTML, or as Markdown with the figures in a separate folder."""
 
 from __future__ import annotations
 
@@ -29,14 +29,15 @@ def render_markdown(page: Page, figures: str) -> str:
 
     Args:
         page: The page.
-        figures: The folder of its pictures, which are linked as `figures`/NAME.svg: see `pictures`.
+        figures: The path to the folder of the pictures. The Markdown links each picture of `pictures` as
+            `figures`/NAME.svg.
     """
     written = _environment(autoescape=False).get_template("page.md.jinja").render(page=page, figures=figures)
     return re.sub(r"\n{3,}", "\n\n", written).strip() + "\n"
 
 
 def pictures(page: Page) -> Iterator[Picture]:
-    """Yield every picture of a page, in order."""
+    """Yield every picture of a page, in the order of appearance."""
 
     def within(item: Item) -> Iterator[Picture]:
         if isinstance(item, Gallery):
@@ -67,7 +68,7 @@ def _environment(*, autoescape: bool) -> Environment:
 
 
 def _fence(text: str) -> str:
-    """Return a Markdown fence for a text: more backticks than the text has in succession anywhere."""
+    """Return the fence for a Markdown code block with this text: more backticks than occur in a row in the text."""
     return "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
 
 
@@ -75,20 +76,20 @@ ENDINGS = (".html", ".htm", ".md", ".markdown")
 
 
 def check_ending(output: Path, name: str) -> None:
-    """Raise UsageError if a file's ending does not say the format of a page.
+    """Raise UsageError if a file's ending is not one of `ENDINGS`, which determine the format of a page.
 
     Args:
-        output: The file.
-        name: The name of the option or argument that gave it.
+        output: The file to write.
+        name: The name of the option or argument that gave the file, for the error message.
     """
     if output.suffix.lower() not in ENDINGS:
         raise UsageError(f"{name} {output}: the name must end in .html or .md, which says what to write")
 
 
 def write_page(page: Page, output: Path) -> None:
-    """Write a page in the format of its file name: Markdown for .md and .markdown, otherwise HTML.
+    """Write a page in the format that its file name implies: Markdown for .md and .markdown, otherwise HTML.
 
-    The figures of a Markdown page lie in the folder NAME-figures beside it.
+    The figures of the Markdown page NAME.md are written to the folder NAME-figures beside it.
 
     Args:
         page: The page.
@@ -113,7 +114,7 @@ def write_page(page: Page, output: Path) -> None:
 
 
 def _replace(path: Path, content: str) -> None:
-    """Write a file completely, or leave it unchanged."""
+    """Write a file atomically: if writing fails, an existing file is left unchanged."""
     # A short name, since the file's own name may already have the longest length that is allowed.
     scratch = path.with_name(f".alue-bench-{os.getpid()}")
     try:

@@ -1,7 +1,7 @@
-"""Figures from the files of single runs: predictions over seeds, and learning curves.
+"""Figures from the files of single runs: learning curves, and predictions pooled over seeds.
 
-Reading a run's files takes time and showing them takes room. Therefore a page shows those of a few subjects and
-strategies, and says how many it leaves out.
+The files take time to read and room to show. A page therefore shows figures for only a few subjects (tasks with models)
+and strategies, and says how many it leaves out.
 """
 
 from __future__ import annotations
@@ -38,33 +38,33 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCATTERED = 300
-"""The most points of a scatter plot; where there are more, every n-th is drawn."""
+"""The largest number of points in a scatter plot. If there are more, every n-th point is drawn."""
 JACCARD = "test/jaccard_samples"
 """The metric that only runs of multi-label tasks have."""
 LARGE = 12
-"""The most labels of a confusion matrix that is always shown; larger ones are unfolded by the reader."""
+"""The largest number of labels for which a confusion matrix is always shown; larger ones are hidden until unfolded."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """The limits of what is shown from the files of single runs."""
+    """The limits of what a page shows from the files of single runs."""
 
     subjects: int = 12
-    """The most subjects."""
+    """The largest number of subjects (tasks with models)."""
     strategies: int = 4
-    """The most strategies of each subject, beginning with `full`."""
+    """The largest number of strategies for each subject, beginning with the baseline `full`."""
     seeds: int = 10
-    """The most seeds of each strategy."""
+    """The largest number of seeds (runs) for each strategy."""
 
 
 def learning(results: Results, subjects: Sequence[Subject], shown: Shown, prefix: str) -> list[Item]:
-    """Return plots of the dev score by epoch, for each subject with runs of several epochs.
+    """Return a plot of the dev score by epoch for each subject that has runs with several evaluations on dev.
 
     Args:
         results: The results that hold the runs.
-        subjects: The subjects of a block of the page.
-        shown: The limits of what is shown.
-        prefix: The beginning of the pictures' names.
+        subjects: The results to show, one `Subject` for each task, model and set of conditions.
+        shown: The largest numbers of subjects, strategies and seeds to show.
+        prefix: The beginning of the pictures' names, which must be unique on the page.
     """
     drawn = []
     for number, subject in enumerate(subjects[: shown.subjects], start=1):
@@ -82,11 +82,11 @@ def learning(results: Results, subjects: Sequence[Subject], shown: Shown, prefix
 
 
 def _dev_scores(curve: pd.DataFrame, steps_per_epoch: int | None) -> list[tuple[float, float]]:
-    """Return the finite dev scores with the number of epochs before each.
+    """Return pairs of (epoch, dev score) for the finite dev scores; an epoch may be fractional.
 
     Args:
-        curve: A curve of dev scores, as `read_curves` returns it.
-        steps_per_epoch: The number of steps of an epoch; None where there is one evaluation at the end of each epoch.
+        curve: A curve of dev scores by step, from `read_curves`.
+        steps_per_epoch: The number of steps in an epoch; None if the run evaluated once, at the end of each epoch.
     """
     points = enumerate(curve[["step", "value"]].itertuples(index=False, name=None), 1)
     return [
@@ -97,7 +97,7 @@ def _dev_scores(curve: pd.DataFrame, steps_per_epoch: int | None) -> list[tuple[
 
 
 def _steps_per_epoch(runs: pd.DataFrame, run_id: str) -> int | None:
-    """Return the steps of an epoch of a run that evaluated between the ends of epochs; None for all other runs."""
+    """Return the number of steps in an epoch, for a run that also evaluated within epochs; None for other runs."""
     run = runs[runs["run_id"] == run_id].iloc[0]
     settings = run["other_hyper"] if isinstance(run["other_hyper"], str) else "{}"
     if "eval_every" not in json.loads(settings) or not run.get("data/train_rows", math.nan) > 0:
@@ -106,16 +106,16 @@ def _steps_per_epoch(runs: pd.DataFrame, run_id: str) -> int | None:
 
 
 def confusion(results: Results, subjects: Sequence[Subject], shown: Shown, prefix: str) -> list[Item]:
-    """Return figures of the predictions over all seeds of each strategy; empty if no predictions are available.
+    """Return figures of each strategy's test predictions, pooled over seeds; empty if no predictions are available.
 
     Single-label tasks have confusion matrices, multi-label tasks have counts for each label, and regressions have
     scatter plots.
 
     Args:
         results: The results that hold the runs.
-        subjects: The subjects of a block of the page.
-        shown: The limits of what is shown.
-        prefix: The beginning of the pictures' names.
+        subjects: The results to show, one `Subject` for each task, model and set of conditions.
+        shown: The largest numbers of subjects, strategies and seeds to show.
+        prefix: The beginning of the pictures' names, which must be unique on the page.
     """
     items: list[Item] = []
     for number, subject in enumerate(subjects[: shown.subjects], start=1):
@@ -130,7 +130,7 @@ def confusion(results: Results, subjects: Sequence[Subject], shown: Shown, prefi
 
 
 def _arranged(figures: Sequence[Matrix | Table | Picture], label: str) -> list[Item]:
-    """Return a subject's figures grouped by kind, with tables and large matrices folded."""
+    """Group a subject's figures by kind, and hide tables and large matrices until the reader unfolds them."""
     small = [one for one in figures if isinstance(one, Matrix) and len(one.labels) <= LARGE]
     large = [one for one in figures if isinstance(one, Matrix) and len(one.labels) > LARGE]
     drawn = [one for one in figures if isinstance(one, Picture)]

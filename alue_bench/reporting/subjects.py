@@ -1,4 +1,4 @@
-"""The subjects of a page, each a task with a model under one set of conditions, and their arrangement in blocks."""
+"""The subjects of a page (a task with a model under one set of conditions), grouped into blocks of comparable runs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ APART = ("data_source", "hardware", "folds")
 
 @dataclass(frozen=True)
 class Subject:
-    """A subject of the page: comparable strategies of one task and model, with their runs."""
+    """A subject of the page: the comparable strategies of one task and model under the same conditions."""
 
     compared: comparison.ComparisonBlock
+    """The comparison of the strategies."""
     runs: pd.DataFrame
+    """The runs that were compared, one row per run."""
 
     @property
     def task(self) -> str:
@@ -45,7 +47,7 @@ class Subject:
 
     @property
     def label(self) -> str:
-        """The task, the model, and the conditions that distinguish the subject from others of the two."""
+        """The task, the model, and the conditions that distinguish the subject from others of this task and model."""
         return " · ".join(said for said in (self.task, self.model, self.conditions) if said)
 
     @property
@@ -63,7 +65,7 @@ class Comparable:
     """A block of the page: all subjects of one data source, one kind of hardware and one number of folds."""
 
     heading: str
-    """The data source, hardware and number of folds; empty if all runs of the page have the same."""
+    """The data source, hardware and number of folds; empty if these are the same for all runs of the page."""
     subjects: Sequence[Subject]
 
     @property
@@ -75,11 +77,11 @@ class Comparable:
 
 
 def arrange(compared: comparison.Comparison, runs: pd.DataFrame) -> list[Comparable]:
-    """Return the subjects of a comparison in blocks, the block with the most runs first.
+    """Turn a comparison into subjects, grouped into blocks of comparable runs, the block with the most runs first.
 
     Args:
-        compared: The comparison.
-        runs: The frame of runs that were compared.
+        compared: The comparison of strategies.
+        runs: The frame of the runs that were compared, one row per run.
     """
     by_id = runs.set_index("run_id", drop=False)
     blocks: dict[tuple[str, ...], list[Subject]] = {}

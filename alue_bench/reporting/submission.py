@@ -1,4 +1,4 @@
-"""The files for leaderboards: for each task, the predictions of the run that is best on the dev split."""
+"""The files for leaderboards: for each task, the predictions of the run with the best dev score."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEV_SCORE = "selection/dev_score"
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """A file for a leaderboard, with the run whose predictions it holds."""
+    """A file for a leaderboard, with the run that was chosen for it and whose predictions it holds."""
 
     task: Task
     submission: Submission
@@ -37,34 +37,34 @@ class Chosen:
 
 @dataclass(frozen=True, kw_only=True)
 class MissingSubmission:
-    """A file that cannot be made, with the reason."""
+    """A file for a leaderboard that cannot be written, with the reason."""
 
     task: Task
     submission: Submission
     reason: str
     can_be_run: bool
-    """True if a run would provide it."""
+    """True if another run would provide the predictions for the file."""
     run: Mapping[Hashable, Any] | None = None
-    """The row of the best run, which cannot be used; None if there is no run."""
+    """The row of the run with the best dev score, which cannot be used; None if the task has no run."""
 
 
 def collect(
     results: Results, tasks: list[Task], locate: Callable[[Task], DataFolder], *, rehearsal: bool = False
 ) -> tuple[list[Chosen], list[MissingSubmission]]:
-    """Return the file of each task with a leaderboard, or the reason why there is none.
+    """Return the leaderboard file of each task, or the reason why a file cannot be written.
 
-    Where a run cannot be used (it was limited to some rows, or executed before the official file was there), the next
-    best one is taken.
+    The file holds the predictions of the run with the best dev score. If that run cannot be used (it was limited to
+    some rows, or ran before the official file was available), the run with the next best dev score is used.
 
     Args:
         results: The finished runs.
         tasks: The tasks; those without a leaderboard are skipped.
-        locate: A function that returns the folder of a task's official files, against which every row is checked. It
-            may raise DataError.
-        rehearsal: Whether rows may be checked against the embedded sample instead.
+        locate: A function that returns the folder of a task's official files, or raises DataError. Every predicted row
+            is checked against these files.
+        rehearsal: Whether the embedded sample data may be used in place of missing official files.
 
     Returns:
-        The files, and those that cannot be made.
+        The files, and the files that cannot be written.
     """
     chosen: list[Chosen] = []
     missing: list[MissingSubmission] = []
@@ -95,9 +95,9 @@ def collect(
 
 
 def _no_files(task: Task) -> str:
-    """Return the reason for a task without official files.
+    """Return the reason why a task without official files has no leaderboard file.
 
-    No command is offered: it would execute another run on the sample, which is never submitted.
+    The text offers no command, since a command would only start another run on the sample, which is never submitted.
     """
     return (
         "the official files are not available, and runs on the embedded sample are not submitted; get them from "
@@ -136,11 +136,11 @@ def _best(
 
 
 def _predictions(results: Results, task: Task, run: dict[Hashable, Any]) -> tuple[list[str], list[str]]:
-    """Return a run's ids and predictions as text.
+    """Return the ids of the examples that a leaderboard expects, and a run's predictions for these examples, as texts.
 
     Raises:
-        DataError: The run has none for the official file.
-        UnavailableError: Their file is missing or damaged.
+        DataError: The run has no predictions for the official file.
+        UnavailableError: The file of predictions is missing or damaged.
     """
     table: pd.DataFrame | None
     if task.splits.submission is None:

@@ -1,4 +1,4 @@
-"""The candidates of a search, their training costs, and the amounts and shares by which a search is specified."""
+"""The candidates of a search with their training costs, and the parsing of the tolerance, margin and budget options."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from alue_bench.contract.errors import UsageError
 
 @dataclass(frozen=True)
 class Candidate:
-    """A candidate: a freezing setting with its costs, in units of one full fine-tuning."""
+    """A candidate: a freezing setting with its training costs (FLOPs), in units of one full fine-tuning."""
 
     name: str
     """The name of the strategy."""
@@ -20,25 +20,29 @@ class Candidate:
     top: int
     """The number of frozen layers next to the head."""
     cost: float
-    """The cost of a run."""
+    """The cost of one run with all epochs."""
     short_cost: float
     """The cost of a low-fidelity run, which has fewer epochs."""
 
 
 @dataclass(frozen=True)
 class Amount:
-    """A difference of scores: a share of full fine-tuning's score, or an absolute difference."""
+    """A difference of scores, given either as a share of full fine-tuning's score or in absolute terms."""
 
     value: float
     relative: bool
     """True if the value is a share of full fine-tuning's score."""
 
     def of(self, score: float) -> float:
-        """Return the difference in units of the score, given full fine-tuning's score."""
+        """Return the absolute difference.
+
+        Args:
+            score: The score of full fine-tuning.
+        """
         return self.value * abs(score) if self.relative else self.value
 
     def __str__(self) -> str:
-        """Return the amount as an option takes it."""
+        """Return the amount in the notation that options accept, such as 1% or 0.01."""
         return f"{self.value * 100:g}%" if self.relative else f"{self.value:g}"
 
 
@@ -62,7 +66,7 @@ def parse_amount(option: str, text: str) -> Amount:
 
 
 def parse_share(option: str, text: str) -> float:
-    """Parse a share.
+    """Parse a share, such as that of a budget.
 
     Args:
         option: The option's name, for the error message.
@@ -78,7 +82,7 @@ def parse_share(option: str, text: str) -> float:
 
 
 def _number(text: str) -> tuple[float, bool]:
-    """Return the value of `25%` or `0.25` (nan if the text is neither), and whether it was written in per cent."""
+    """Parse `25%` or `0.25`; return the value (nan if the text is neither), and whether it was written in per cent."""
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(%?)\s*", text)
     if match is None:
         return math.nan, False

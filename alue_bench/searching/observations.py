@@ -1,13 +1,13 @@
-"""Scores of runs, and the loss of a candidate against full fine-tuning with its uncertainty.
+"""The dev scores of runs, and the estimated loss of score of a candidate against full fine-tuning.
 
 A measured difference of scores is uncertain for two reasons: other seeds give other scores, and so would other
-examples. Seeds are paired, since the same seed gives the same head and the same order of the data. Their variance is
-pooled over all candidates that ran with several seeds and moderated by a prior, since the variance of three seeds alone
-is a poor estimate (Smyth 2004, Linear models and empirical Bayes methods). The variance over examples comes from the
-delete-a-group jackknife (Efron & Tibshirani 1993, chapter 11; Kott 2001). It needs no random numbers, works for every
-metric that is a smooth function of its examples, and takes into account that both settings saw the same examples. The
-interaction of seeds and examples is counted in both variances, so that the standard error is slightly too large rather
-than too small.
+examples. Differences are taken between runs with the same seed, which have the same initial head and the same order of
+the data. The variance of these differences over seeds is pooled over all candidates that ran with several seeds, and
+shrunk towards a prior, since the variance of three seeds alone is a poor estimate (Smyth 2004, Linear models and
+empirical Bayes methods). The variance over examples comes from the delete-a-group jackknife (Efron & Tibshirani 1993,
+chapter 11; Kott 2001). It needs no random numbers, works for every metric that is a smooth function of its examples,
+and takes into account that both settings are evaluated on the same examples. The interaction of seeds and examples is
+counted in both variances, so that the standard error is slightly too large rather than too small.
 """
 
 from __future__ import annotations
@@ -25,29 +25,31 @@ if TYPE_CHECKING:
 GROUPS = 20
 """The number of groups into which the jackknife divides the dev examples."""
 PRIOR_SD = 0.02
-"""The prior standard deviation of one run's score over seeds, as a share of the score."""
+"""The prior value of the standard deviation of a run's score over seeds, as a share of the score."""
 PRIOR_WEIGHT = 4.0
-"""The weight of the prior, in degrees of freedom."""
+"""The weight of the prior on the variance over seeds, in degrees of freedom."""
 SMALLEST_SCORE = 1e-6
-"""The smallest score that is used as a scale."""
+"""The smallest score that variances are scaled by, so that a score of 0 does not make them 0."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The dev score of one run."""
+    """The score of one run on a split, and what is needed to judge its uncertainty."""
 
     candidate: str
+    """The name of the candidate."""
     replicate: int
-    """The number of the seed, counted from 0."""
+    """The index of the seed: 0 for the first seed of the search, 1 for the next one, and so on."""
     score: float
     left_out: tuple[float, ...] = ()
-    """The scores without the first, second, … group of examples; the groups are the same in every run."""
+    """The scores computed without the first, second, … group of examples, for the jackknife. The groups are the same in
+    every run."""
     short: bool = False
-    """True if it was a low-fidelity run, with fewer epochs than the setting in question."""
+    """True if the run was a low-fidelity run, which has fewer epochs."""
     trivial: float = math.nan
     """The score of a baseline that ignores the text, on the same examples; nan if it was not recorded."""
     trivial_error: float = math.nan
-    """The standard error, over examples, of the score's distance from the trivial score."""
+    """The standard error, over examples, of the difference between the score and the trivial score."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,14 @@ class Loss:
     degrees: float
     """The degrees of freedom of the t distribution."""
     pairs: int
-    """The number of seeds with which both were run."""
+    """The number of seeds with which both the candidate and full fine-tuning were run."""
 
     def upper(self, level: float) -> float:
-        """Return the bound that the loss exceeds with a probability of at most `level`."""
+        """Return the upper confidence bound of the loss, with the probability of error `level`."""
         return self.mean + self._reach(level)
 
     def lower(self, level: float) -> float:
-        """Return the bound that the loss falls below with a probability of at most `level`."""
+        """Return the lower confidence bound of the loss, with the probability of error `level`."""
         return self.mean - self._reach(level)
 
     def _reach(self, level: float) -> float:
@@ -77,7 +79,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class SeedNoise:
-    """The variance of paired differences over seeds, with its degrees of freedom."""
+    """The estimated variance over seeds of the score difference between two settings, with its degrees of freedom."""
 
     variance: float
     degrees: float
@@ -91,14 +93,14 @@ class SeedNoise:
 def left_out_scores(
     count: int, score: Callable[[np.ndarray[Any, Any]], float], groups: int = GROUPS
 ) -> tuple[float, ...]:
-    """Return the scores without each group of examples.
+    """Return the jackknife scores: for each group of examples, the score computed without this group.
 
     Example i belongs to group i mod `groups`, so that runs on the same split have the same groups.
 
     Args:
         count: The number of examples.
-        score: A function that returns the score of the examples with the given indices `[m]`.
-        groups: The number of groups.
+        score: A function that returns the score on the examples with the given indices `[m]`.
+        groups: The number of groups; fewer if there are fewer examples.
     """
     import numpy as np
 
@@ -109,12 +111,12 @@ def left_out_scores(
 def left_out_by_sums(
     parts: np.ndarray[Any, Any], value: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]], groups: int = GROUPS
 ) -> tuple[float, ...]:
-    """Return the scores without each group of examples, for a metric that is a function of sums over examples.
+    """Return the jackknife scores (see `left_out_scores`) for a metric that is a function of sums over examples.
 
     Args:
         parts: The summands `[n, p]` of the n examples.
-        value: A function from sums `[..., p]` to scores `[...]`.
-        groups: The number of groups.
+        value: A function that computes scores `[...]` from sums of summands `[..., p]`.
+        groups: The number of groups; fewer if there are fewer examples.
     """
     import numpy as np
 
@@ -124,32 +126,37 @@ def left_out_by_sums(
 
 
 def defined(score: float) -> float:
-    """Return a score, or 0 where it is undefined, as the correlation of a constant prediction is."""
+    """Return the score, or 0 if it is undefined, for example the correlation of constant predictions."""
     return score if math.isfinite(score) else 0.0
 
 
 def by_replicate(evaluations: Iterable[Evaluation], candidate: str) -> dict[int, Evaluation]:
-    """Return a candidate's evaluations as a dict keyed by the index of the seed, without low-fidelity runs."""
+    """Return a candidate's evaluations keyed by the index of the seed (`replicate`), without low-fidelity runs."""
     return {e.replicate: e for e in evaluations if e.candidate == candidate and not e.short}
 
 
 def learning_of(evaluations: Mapping[int, Evaluation]) -> Learning | None:
-    """Judge whole runs against the trivial score; return None if that was not recorded."""
+    """Test whether runs have learnt anything, by comparing their scores with the trivial score.
+
+    Return None if the trivial score was not recorded.
+    """
     runs = list(evaluations.values())
     return learning([e.score for e in runs], [e.trivial for e in runs], [e.trivial_error for e in runs])
 
 
 def mean_score(evaluations: Mapping[int, Evaluation]) -> float:
-    """Return the mean score over seeds."""
+    """Return the mean score of evaluations that are keyed by the index of the seed."""
     return sum(e.score for e in evaluations.values()) / len(evaluations)
 
 
 def seed_noise(evaluations: Sequence[Evaluation], reference: str) -> SeedNoise:
-    """Estimate the noise of seeds, pooled over all candidates with at least two pairs and moderated by the prior.
+    """Estimate the variance over seeds of score differences, pooled over candidates and shrunk towards the prior.
+
+    A candidate contributes if it and full fine-tuning share at least two seeds.
 
     Args:
         evaluations: The scores of runs.
-        reference: The name of full fine-tuning.
+        reference: The name of the candidate that is full fine-tuning.
     """
     base = by_replicate(evaluations, reference)
     scale = max(abs(mean_score(base)), SMALLEST_SCORE) if base else 1.0
@@ -167,15 +174,15 @@ def seed_noise(evaluations: Sequence[Evaluation], reference: str) -> SeedNoise:
 
 
 def paired_loss(base: Mapping[int, Evaluation], own: Mapping[int, Evaluation], noise: SeedNoise) -> Loss | None:
-    """Return the loss of a candidate over the seeds that it shares with full fine-tuning.
+    """Estimate the loss of a candidate against full fine-tuning, over the seeds with which both were run.
 
     Args:
-        base: Full fine-tuning's evaluations, by the number of the seed.
-        own: The candidate's evaluations, by the number of the seed.
-        noise: The noise of seeds.
+        base: Full fine-tuning's evaluations, keyed by the index of the seed.
+        own: The candidate's evaluations, keyed by the index of the seed.
+        noise: The variance of score differences over seeds.
 
     Returns:
-        None if no seed was run with both.
+        The loss; None if no seed was run with both.
     """
     import numpy as np
 

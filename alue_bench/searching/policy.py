@@ -1,29 +1,31 @@
 """The policy of a search: the next run, or the end of the search with its reason.
 
-The search looks for the cheapest candidate that loses no more than the tolerance. Costs are known beforehand; losses
-are not, and the noise of seeds is larger than the tolerance. Runs are spent in three stages:
+The search looks for the cheapest candidate whose score is at most the tolerance below full fine-tuning's. Costs are
+known beforehand. Losses are not, and they vary over seeds by more than the tolerance. There are three stages of runs:
 
-1. *opening*: full fine-tuning, then low-fidelity runs, which have fewer epochs: full fine-tuning again and a few
+1. *opening*: full fine-tuning, and then low-fidelity runs, which have fewer epochs, of full fine-tuning and a few other
    candidates;
-2. *whole*: one run after the other with all epochs. The next candidate is the one with the largest expected saving over
-   the best supported one: its saving times its probability, from the surface, to lose no more than the tolerance. This
-   is expected improvement under a constraint (Gardner et al. 2014, Bayesian optimization with inequality constraints);
-3. *seeds*: the candidate with the largest expected saving is repeated with further seeds, paired with full
-   fine-tuning's, until it is supported or given up, or another candidate has a larger expected saving.
+2. *whole*: runs with all epochs, one after the other. The next candidate is the one with the largest expected saving
+   against the cheapest supported candidate (see below): the saving times the probability, from the model in `surface`,
+   that the candidate loses no more than the tolerance. This is expected improvement under a constraint (Gardner et al.
+   2014, Bayesian optimization with inequality constraints);
+3. *seeds*: the candidate with the largest expected saving is run with further seeds, as is full fine-tuning with the
+   same seeds, until the candidate is supported or given up, or another candidate has a larger expected saving.
 
 A candidate is **supported** when, over at least `min_pairs` seeds, its mean loss is within the tolerance and the upper
-bound of its loss is at most tolerance + margin. The error to avoid is to return a setting that loses more than
-tolerance + margin; `level` bounds its probability. A margin of zero cannot work: to show that a loss of 1 % is not
-exceeded would take dozens of seeds. A candidate is **given up** when the lower bound of its loss is above the
-tolerance, or when its mean loss over at least `min_pairs` seeds is. To give up a good candidate by mistake costs
-savings and no score. Whether a candidate is supported depends on its own runs alone; the surface only decides which
-candidate to run.
+bound of its loss is at most tolerance + margin. The error to avoid is returning a setting that loses more than
+tolerance + margin; `level` bounds its probability. A margin of zero cannot work, since dozens of seeds would be needed
+to show that the loss is not above 1 %. A candidate is **given up** when the lower bound of its loss is above the
+tolerance, or when its mean loss over at least `min_pairs` seeds is above the tolerance. Giving up a good candidate by
+mistake costs savings but no score. Only the runs of a candidate and of full fine-tuning decide if it is supported; the
+model in `surface` only chooses the next candidate to run.
 
-A test of whether full fine-tuning has learnt anything precedes all that (`alue_bench.evaluation.learning`). Where its
+Before all this, a test checks that full fine-tuning has learnt anything (`alue_bench.evaluation.learning`). If its
 score is not significantly above that of a baseline that ignores the text, the search ends without an answer.
 
 The search also ends when no candidate that is cheaper than the supported one has an expected saving worth a run, when
-the budget does not pay for the next run, or when seeds differ so much that no candidate could be supported.
+the budget does not pay for the runs that a promising candidate needs, or when scores differ so much between seeds that
+no candidate could be supported.
 """
 
 from __future__ import annotations
@@ -49,14 +51,15 @@ from alue_bench.searching.observations import (
 from alue_bench.searching.surface import fit
 
 State = Literal["open", "supported", "given up", "undecided", "failed"]
-"""The state of a candidate; "undecided" is one that had `max_pairs` seeds and is neither supported nor given up."""
+"""The state of a candidate. "undecided": after runs with `max_pairs` seeds, it is neither supported nor given up."""
 
 SHORT_CELLS = ((1 / 4, 0), (1 / 2, 0), (3 / 4, 0), (1, 0), (1 / 4, 1 / 3), (1 / 2, 1 / 3))
-"""The settings of the low-fidelity runs: the shares of layers that are frozen at the bottom and at the top."""
+"""The settings of the low-fidelity runs: pairs of the share of layers frozen at the bottom and the share at the top."""
 
 
 HOPELESS_AFTER = 4
-"""The degrees of freedom from runs with several seeds that are needed before the search ends because of the noise."""
+"""The degrees of freedom that repeated seeds must contribute to the variance estimate before the search may end because
+scores differ too much between seeds."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,13 @@ class Question:
     layers: int
     """The model's number of layers."""
     tolerance: Amount
-    """The mean loss that is acceptable."""
+    """The acceptable mean loss of score against full fine-tuning."""
     margin: Amount
     """The amount by which the upper bound of the loss may exceed the tolerance."""
     budget: float
-    """The cost that may be spent, in units of one full fine-tuning."""
+    """The total cost that runs may have, in units of one full fine-tuning."""
     level: float = 0.1
-    """The probability of error of the bounds of a loss."""
+    """The probability of error of the confidence bounds of a loss."""
     min_pairs: int = 3
     """The fewest seeds with which a candidate can be supported."""
     max_pairs: int = 6
@@ -82,12 +85,12 @@ class Question:
     short_runs: bool = True
     """True if the search opens with low-fidelity runs."""
     smallest_saving: float = 0.02
-    """The smallest expected saving that is worth another run, as a share of full fine-tuning's cost. While no candidate
-    is supported, half of it suffices, since the surface then rests mostly on low-fidelity runs."""
+    """The smallest expected saving for which another run is worthwhile, as a share of full fine-tuning's cost. While no
+    candidate is supported, half as much suffices, since probabilities then rest mostly on low-fidelity runs."""
 
     @property
     def full(self) -> Candidate:
-        """Full fine-tuning."""
+        """The candidate that is full fine-tuning."""
         return self.candidates[0]
 
 
@@ -97,9 +100,9 @@ class Step:
 
     candidate: Candidate
     replicate: int
-    """The number of the seed, counted from 0."""
+    """The index of the seed: 0 for the first seed of the search, 1 for the next one, and so on."""
     short: bool = False
-    """True if it is a low-fidelity run, with fewer epochs."""
+    """True if the run is a low-fidelity run, which has fewer epochs."""
 
     @property
     def cost(self) -> float:
@@ -114,7 +117,8 @@ class Standing:
     candidate: Candidate
     state: State
     loss: Loss | None = None
-    """The loss measured with its own whole runs; None if it has none with a seed of full fine-tuning."""
+    """The loss measured with the candidate's runs with all epochs; None if none has a seed in common with full
+    fine-tuning."""
 
 
 @dataclass(frozen=True)
@@ -124,17 +128,18 @@ class Decision:
     step: Step | None
     """The next run; None if the search is over."""
     why: str
-    """The reason for the run, or for the end."""
+    """The reason for the next run, or for the end of the search."""
     spent: float
     """The cost so far, in units of one full fine-tuning."""
     best: Standing
-    """The cheapest supported candidate; full fine-tuning while there is none."""
+    """The cheapest supported candidate; full fine-tuning as long as no candidate is supported."""
     standings: tuple[Standing, ...]
-    """The standing of every candidate that ran, in the order of the candidates."""
+    """The standing of every candidate that was run, except full fine-tuning, in the order of the candidates."""
     hoped_for: Candidate | None = None
-    """The cheaper candidate with the largest expected saving when the budget ended; None if the budget sufficed."""
+    """The candidate with the largest expected saving that the budget could not pay for; None if the budget sufficed."""
     unlearnt: Learning | None = None
-    """Full fine-tuning's scores against the trivial score, where it learnt nothing and there is no answer."""
+    """The test of full fine-tuning against the trivial score if it learnt nothing, so that there is no answer; else
+    None."""
 
     @property
     def exhausted(self) -> bool:
@@ -144,13 +149,13 @@ class Decision:
 
 @dataclass(frozen=True)
 class _Prospect:
-    """A candidate that may become the answer."""
+    """A candidate that may become the answer of the search, with the runs that this takes."""
 
     candidate: Candidate
     saving: float
-    """The expected saving over the best supported candidate."""
+    """The expected saving against the cheapest supported candidate, in units of one full fine-tuning."""
     steps: tuple[Step, ...]
-    """The runs until it has enough pairs to be supported; the first of them is the next."""
+    """The runs that the candidate needs before it has enough seeds to be supported; the first is the next run."""
 
     @property
     def cost(self) -> float:
@@ -159,11 +164,11 @@ class _Prospect:
 
 
 def decide(question: Question, evaluations: Sequence[Evaluation], broken: Sequence[Step] = ()) -> Decision:
-    """Decide about the next run, or the end of the search.
+    """Return the next run, or the end of the search with its reason.
 
     Args:
         question: The specification of the search.
-        evaluations: The scores of the finished runs.
+        evaluations: The dev scores of the finished runs.
         broken: The runs that failed. Their cost counts as spent, and their candidates are excluded.
     """
     spent = sum(_step_of(question, e).cost for e in evaluations) + sum(step.cost for step in broken)
@@ -206,14 +211,15 @@ def decide(question: Question, evaluations: Sequence[Evaluation], broken: Sequen
 
 
 def ahead(question: Question, evaluations: Sequence[Evaluation], broken: Sequence[Step] = ()) -> tuple[Decision, ...]:
-    """Return the next decision, and those after it that do not depend on its outcome; empty at the end of the search.
+    """Return the next decision and the following decisions that do not depend on its outcome.
 
-    There are several during the opening, which follows from costs alone. Every later run depends on the scores before
-    it. The search can end during the opening only where full fine-tuning fails or has learnt nothing.
+    The result is empty at the end of the search. It has several decisions only during the opening, whose runs follow
+    from costs alone; every later run depends on the scores before it. The search can end during the opening only if
+    full fine-tuning fails or has learnt nothing.
 
     Args:
         question: The specification of the search.
-        evaluations: The scores of the finished runs.
+        evaluations: The dev scores of the finished runs.
         broken: The runs that failed.
     """
     decision = decide(question, evaluations, broken)
@@ -227,9 +233,15 @@ def ahead(question: Question, evaluations: Sequence[Evaluation], broken: Sequenc
 def _opening(
     question: Question, evaluations: Sequence[Evaluation], failed: frozenset[str], left: float
 ) -> tuple[Step, ...]:
-    """Return the remaining runs of the opening, as far as the budget pays for them.
+    """Return the remaining runs of the opening that the budget pays for.
 
-    These are full fine-tuning and then the low-fidelity runs, none of which depends on a score.
+    The opening consists of full fine-tuning and then the low-fidelity runs. None of them depends on a score.
+
+    Args:
+        question: The specification of the search.
+        evaluations: The dev scores of the finished runs.
+        failed: The names of candidates with failed runs.
+        left: The part of the budget that is left, in units of one full fine-tuning.
     """
     steps = []
     if not by_replicate(evaluations, question.full.name):
@@ -279,7 +291,7 @@ def _prospects(
 
 
 def _is_hopeless(question: Question, evaluations: Sequence[Evaluation]) -> bool:
-    """Return whether not even a setting without any loss would be supported after `max_pairs` seeds."""
+    """Return True if even a setting without any loss would not be supported after `max_pairs` seeds."""
     noise = seed_noise(evaluations, question.full.name)
     if noise.degrees < PRIOR_WEIGHT + HOPELESS_AFTER:
         return False
@@ -291,9 +303,15 @@ def _is_hopeless(question: Question, evaluations: Sequence[Evaluation]) -> bool:
 def _steps_to_support(
     question: Question, candidate: Candidate, base: Mapping[int, Evaluation], own: Mapping[int, Evaluation]
 ) -> Iterator[Step]:
-    """Yield the runs that a candidate needs to be supported, seed by seed, full fine-tuning first.
+    """Yield the runs that a candidate needs to be supported, for each seed first full fine-tuning's run.
 
-    They include at least one further seed of the candidate.
+    At least one further seed that both have is always included.
+
+    Args:
+        question: The specification of the search.
+        candidate: The candidate.
+        base: Full fine-tuning's evaluations, keyed by the index of the seed.
+        own: The candidate's evaluations, keyed by the index of the seed.
     """
     pairs = len(base.keys() & own.keys())
     for replicate in range(max(question.min_pairs, pairs + 1)):
@@ -330,7 +348,7 @@ def _state(question: Question, loss: Loss, full_score: float) -> State:
 
 
 def _short_steps(question: Question, evaluations: Sequence[Evaluation]) -> list[Step]:
-    """Return the remaining low-fidelity runs: full fine-tuning, and the candidate nearest to each of `SHORT_CELLS`."""
+    """Return the pending low-fidelity runs, of full fine-tuning and the candidate nearest to each of `SHORT_CELLS`."""
     if not question.short_runs:
         return []
     wanted = [question.full]

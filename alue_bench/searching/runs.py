@@ -1,4 +1,4 @@
-"""The connection between a search and the runs of a plan: candidates from planned runs, runs for steps, scores."""
+"""The connection between a search and its runs: planned runs become candidates, predictions become scores."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SHORT_PART = 3
-"""The divisor of the epochs of low-fidelity runs, which have a third of the epochs, and at least one."""
+"""The number by which epochs are divided for a low-fidelity run, which has a third of the epochs, but at least one."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class SearchGrid:
     candidates: tuple[Candidate, ...]
     """The candidates, full fine-tuning first."""
     runs: dict[str, PlannedRun]
-    """The planned run of each candidate with the first seed, by the candidate's name."""
+    """The planned run of each candidate with the first seed, keyed by the candidate's name."""
     layers: int
     """The model's number of layers."""
     full_flops: float
     """The FLOPs of one full fine-tuning."""
     short_epochs: int | None
-    """The epochs of low-fidelity runs; None if runs have only one epoch, so that none can be shorter."""
+    """The number of epochs of a low-fidelity run; None if normal runs have one epoch, so that no run can be shorter."""
 
     @property
     def cost(self) -> float:
@@ -50,10 +50,10 @@ class SearchGrid:
         return sum(candidate.cost for candidate in self.candidates)
 
     def run_of(self, step: Step) -> PlannedRun:
-        """Return the run of a step.
+        """Return the planned run for a step of the search, with the step's seed and number of epochs.
 
         Raises:
-            UsageError: The step's seed would be above the largest one.
+            UsageError: The step's seed would be above `LARGEST_SEED`.
         """
         run = self.runs[step.candidate.name]
         seed = run.spec.seed + step.replicate
@@ -66,16 +66,16 @@ class SearchGrid:
 
 
 def grid_of(runs: Sequence[PlannedRun]) -> SearchGrid:
-    """Return the candidates of a grid.
+    """Return the candidates of a grid of freezing settings, with their costs and planned runs.
 
-    Cells that freeze the same parts are one candidate. For example, all cells that freeze every layer train only the
-    head.
+    Cells (pairs of frozen bottom and top layers) that freeze the same parameters become one candidate. For example, all
+    cells that freeze every layer train only the head.
 
     Args:
         runs: The planned runs of the grid's cells for one task, model and seed.
 
     Raises:
-        UsageError: There is nothing to search, since no run trains everything, or no other run is planned.
+        UsageError: There is nothing to search, since no run is full fine-tuning, or no other run is planned.
     """
     distinct: dict[object, PlannedRun] = {}
     for run in runs:
@@ -122,17 +122,17 @@ def _with_epochs(run: PlannedRun, epochs: int | None) -> PlannedRun:
 
 
 def evaluation_of(step: Step, table: pd.DataFrame, labels: Labels, primary: str, recorded: float) -> Evaluation:
-    """Compute a run's score, and the scores without each group of examples, from its predictions.
+    """Compute a run's score and its jackknife scores (`Evaluation.left_out`) from its predictions.
 
     Args:
-        step: The step of the run.
-        table: The run's predictions, as `tracking.reading` reads them.
+        step: The step of the search for which the run was made.
+        table: The run's predictions on the split, as read by `tracking.reading`.
         labels: The label space of the task.
         primary: The name of the primary metric.
         recorded: The score that the run recorded.
 
     Raises:
-        UnavailableError: The predictions give another score than the recorded one, so that they are not this run's.
+        UnavailableError: The predictions do not give the recorded score, so that they come from another run.
     """
     targets = targets_of(table, multilabel=labels.kind is TargetKind.MULTILABEL)
     gold, predicted = targets.gold, targets.predicted

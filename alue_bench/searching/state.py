@@ -1,4 +1,4 @@
-"""The state of a search: its finished runs, the runs that it asks for, and its conclusion."""
+"""The state of a search: its finished runs, the next runs, and its conclusion."""
 
 from __future__ import annotations
 
@@ -24,19 +24,22 @@ class Done:
     step: Step
     run_id: str
     reused: bool
-    """True if the run was finished before the search."""
+    """True if the run had already finished before this search began."""
     why: str
-    """The reason for which the search asked for the run."""
+    """The reason why the search asked for the run."""
     dev: Evaluation
+    """The evaluation on the dev split."""
     on_test: Callable[[], Evaluation]
-    """A function that computes the evaluation on the test split, which is reported for a few runs only."""
+    """A function that computes the evaluation on the test split. It is called for the few runs that are reported."""
     flops: float
+    """The recorded training FLOPs."""
     train_s: float
+    """The training time in seconds."""
 
 
 @dataclass
 class SearchState:
-    """The search for one task and model."""
+    """The search for one task and model, with its progress so far."""
 
     task: str
     model: str
@@ -45,17 +48,17 @@ class SearchState:
     question: Question
     done: list[Done] = field(default_factory=list)
     failed: dict[Step, str] = field(default_factory=dict)
-    """The runs that failed, each with its cause."""
+    """The cause of the failure of each failed run."""
 
     def decision(self) -> Decision:
-        """Return the decision about the next run or the end of the search."""
+        """Return the next run, or the end of the search, with the reason and the state of all candidates."""
         return decide(self.question, [done.dev for done in self.done], tuple(self.failed))
 
     def asked(self, *, all_certain: bool) -> list[Asked]:
         """Return the next runs; empty at the end of the search.
 
         Args:
-            all_certain: Whether to return also the runs after the next one that do not depend on its outcome.
+            all_certain: Whether to return also the later runs that do not depend on the outcome of the next run.
         """
         decisions = ahead(self.question, [done.dev for done in self.done], tuple(self.failed))
         return [
@@ -66,9 +69,9 @@ class SearchState:
 
     @property
     def broken(self) -> str | None:
-        """The cause of full fine-tuning's failure, where the search has no score of it; otherwise None.
+        """The cause of full fine-tuning's failure, if it failed before it had a score; otherwise None.
 
-        A failure with a later seed only ends the search, whose results until then remain valid.
+        If full fine-tuning fails with a later seed, the search ends, but its results until then remain valid.
         """
         if self.full_score is not None:
             return None
@@ -81,10 +84,10 @@ class SearchState:
         return mean_score(base) if base else None
 
     def on_test(self, candidate: Candidate) -> Loss | None:
-        """Return a candidate's loss on the test split, which took no part in the choice.
+        """Return a candidate's loss against full fine-tuning on the test split, which is not used for choosing.
 
         Returns:
-            None if no seed was run with both the candidate and full fine-tuning.
+            The loss; None if no seed was run with both the candidate and full fine-tuning.
         """
         full = self.question.full
         evaluations = [*self._test_evaluations(full), *self._test_evaluations(candidate)]
@@ -92,7 +95,7 @@ class SearchState:
         return paired_loss(base, own, seed_noise(evaluations, full.name))
 
     def test_score(self, candidate: Candidate) -> float | None:
-        """Return a candidate's mean test score over whole runs; None if it has none."""
+        """Return a candidate's mean test score over its runs with all epochs; None if there are none."""
         own = self._test_evaluations(candidate)
         return sum(e.score for e in own) / len(own) if own else None
 
@@ -101,16 +104,24 @@ class SearchState:
         return [d.on_test() for d in self.done if d.step.candidate == candidate and not d.step.short]
 
     def seconds(self, candidate: Candidate) -> float | None:
-        """Return a candidate's mean training time over whole runs; None if it has none."""
+        """Return a candidate's mean training time in seconds over its runs with all epochs; None if there are none."""
         times = [d.train_s for d in self.done if d.step.candidate == candidate and not d.step.short]
         return sum(times) / len(times) if times else None
 
     def share(self, spent: float) -> float:
-        """Return a cost, given in units of one full fine-tuning, as a share of the whole grid's cost."""
+        """Return a cost as a share of the cost of running every candidate once.
+
+        Args:
+            spent: The cost in units of one full fine-tuning.
+        """
         return spent / self.grid.cost
 
     def conclusion(self, decision: Decision) -> list[str]:
-        """Return the result of the search in sentences."""
+        """Return sentences that state the result of the search.
+
+        Args:
+            decision: The last decision of the search.
+        """
         best, full = decision.best.candidate, self.question.full
         if self.broken is not None:
             return [f"No answer: {full.name} failed ({self.broken}), so there is no reference for other settings."]
@@ -167,9 +178,9 @@ class SearchState:
         )
 
     def as_dict(self, decision: Decision) -> dict[str, Any]:
-        """Return the state and the result as a JSON-like document, for `--json` and the parent run.
+        """Return the state and the result of the search as a JSON-like dict, for `--json` and the parent run.
 
-        Losses and scores are in units of the metric. Before the first run there is no answer.
+        Losses and scores are in units of the metric. Before the first run, the answer is None.
         """
         question, best, begun = self.question, decision.best, bool(self.done or self.failed)
         full_flops = self.grid.full_flops
@@ -232,7 +243,7 @@ class SearchState:
 
 @dataclass(frozen=True)
 class Asked:
-    """A run that a search asks for."""
+    """A run that a search asks for: the step of the search, and the planned run that carries it out."""
 
     search: SearchState
     decision: Decision

@@ -1,15 +1,15 @@
-"""A model of the losses of all candidates from the scores of some: a Gaussian process over (bottom, top).
+"""A Gaussian process over (bottom, top) that predicts the losses of all candidates from the scores of a few runs.
 
-The score of a setting is modelled as a smooth function of the numbers of layers that are frozen at either end, plus the
-noise of seeds. Low-fidelity runs (those with fewer epochs) observe the same function plus a constant and a smooth bias
-(Kennedy & O'Hagan 2000). Three hyper-parameters are unknown: the function's standard deviation, its length scale, and
-the size of the low-fidelity runs' bias. The model marginalises over a few values of each, weighted by the likelihood of
-the scores (Rasmussen & Williams 2006, chapters 2 and 5). The most likely values alone would trust low-fidelity runs
-before they have been compared with a whole run, although models with many frozen layers may not have begun to learn
-after few epochs.
+The score of a setting is modelled as a smooth function of the numbers of frozen bottom and top layers, plus noise that
+depends on the seed. Low-fidelity runs, which have fewer epochs, observe the same function plus a constant and a smooth
+bias (Kennedy & O'Hagan 2000). Three hyper-parameters are unknown: the function's standard deviation, its length scale,
+and the size of the low-fidelity runs' bias. The model averages over a few values of each, weighted by the likelihood of
+the scores (Rasmussen & Williams 2006, chapters 2 and 5). With the most likely values alone, the model would trust
+low-fidelity runs before it has compared any with a run of all epochs, although a model with many frozen layers may not
+have begun to learn after few epochs.
 
-One assumption is added beyond smoothness: freezing more does not improve the score. A candidate's probability to be
-within the tolerance is therefore at most that of every candidate that freezes less.
+One assumption is added beyond smoothness: freezing more does not improve the score. The probability that a
+candidate is within the tolerance is therefore at most the probability for any candidate that freezes less.
 """
 
 from __future__ import annotations
@@ -25,23 +25,27 @@ from alue_bench.searching.candidates import Candidate
 from alue_bench.searching.observations import Evaluation
 
 SPREADS = (0.02, 0.05, 0.1, 0.2, 0.4)
-"""The possible standard deviations of the function over the grid, as shares of full fine-tuning's score."""
+"""The possible standard deviations of the modelled function, as shares of full fine-tuning's score."""
 REACHES = (0.2, 0.4, 0.8)
-"""The possible length scales of the function, as shares of the number of layers."""
+"""The possible length scales of the modelled function, as shares of the model's number of layers."""
 EMBEDDINGS = 0.5
-"""The distance in layers that freezing the embeddings adds, which happens with the first frozen layer."""
+"""The distance, in layers, that freezing the embeddings adds. They are frozen together with the first bottom layer."""
 OF_SHORT = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""The possible standard deviations of the low-fidelity runs' bias, as multiples of the function's."""
+"""The possible standard deviations of the low-fidelity runs' bias, as multiples of the modelled function's."""
 CONSTANT = 2.0
-"""The prior standard deviation of the mean, as a multiple of the score: so large that the mean is free."""
+"""The prior standard deviation of the scores' mean, as a multiple of the score: so large that it hardly constrains the
+mean."""
 
 
 @dataclass(frozen=True)
 class Surface:
-    """The distribution of each candidate's loss against the first one: a mixture over k values of hyper-parameters."""
+    """The predicted distribution of each candidate's loss against the first candidate, which is full fine-tuning.
+
+    It is a mixture over k combinations of values of the hyper-parameters of the Gaussian process.
+    """
 
     weights: np.ndarray[Any, Any]
-    """The weights `[k]` of the hyper-parameters' values, with the sum 1."""
+    """The weights `[k]` of the combinations of hyper-parameters; their sum is 1."""
     means: np.ndarray[Any, Any]
     """The means `[k, n]` of the n candidates' losses."""
     sds: np.ndarray[Any, Any]
@@ -59,14 +63,14 @@ class Surface:
         return np.asarray(np.sqrt(np.maximum(squares - np.square(self.mean), 0.0)))
 
     def likely_within(self, candidates: Sequence[Candidate], tolerance: float) -> np.ndarray[Any, Any]:
-        """Return the probabilities that candidates lose no more than the tolerance.
+        """Return the probability of each candidate that its loss is no more than the tolerance.
 
         Args:
-            candidates: The candidates, in the order of the fit.
-            tolerance: The loss in units of the score.
+            candidates: The candidates, in the order in which `fit` received them.
+            tolerance: The acceptable loss, as an absolute difference of scores.
 
         Returns:
-            The probabilities `[n]`, made monotone in the numbers of frozen layers.
+            The probabilities `[n]`. None is larger than that of a candidate that freezes less.
         """
         from scipy.stats import norm
 
