@@ -1,4 +1,4 @@
-"""The models that `--keep best|all` saves: written after each run, and listed and registered at the end of the command.
+"""The models that `--keep best|all` saves: written after each run; listed and registered at the end of the command.
 
 With `best`, a run's model is written if its dev score exceeds the dev scores of the models that the command has kept for
 the same task and pre-trained model; the other models are then removed. The scores are read from the MLflow store, so
@@ -46,7 +46,7 @@ SELECTED_BY = "selection/dev_score"
 
 
 def group_of(spec: RunSpec) -> str:
-    """Return a digest of a run's task, training data and pre-trained model. `--keep best` keeps one model for each digest."""
+    """Return a digest of task, training data and pre-trained model. `--keep best` keeps one model for each digest."""
     return digest_of([spec.train_task, spec.model, spec.model_digest, spec.data.train])
 
 
@@ -101,7 +101,7 @@ def _written(folder: Path, run: FinishedRun) -> None:
 
 
 def log_run_model(recorder: Recorder, folder: Path, run: FinishedRun) -> LoggedModel:
-    """Log a model folder with its run. With `--keep best`, remove the other models of this task and pre-trained model."""
+    """Log a model folder with its run. With `--keep best`, remove the worse models of its group (see `group_of`)."""
     spec = run.spec
     tags = {
         INVOCATION: recorder.invocation,
@@ -250,7 +250,7 @@ def settle(recorder: Recorder, candidates: Sequence[Candidate], name: str | None
 
 
 def _groups(candidates: Sequence[Candidate]) -> dict[str, list[Candidate]]:
-    """Group runs by task and pre-trained model (see `group_of`). If runs share one training, only the first is listed."""
+    """Return the runs by group (see `group_of`). If several runs share one training, only the first is included."""
     groups: dict[str, dict[str, Candidate]] = {}
     for run in candidates:
         groups.setdefault(group_of(run.spec), {}).setdefault(run.spec.training_key, run)

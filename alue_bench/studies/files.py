@@ -33,7 +33,7 @@ def study_keys() -> tuple[str, ...]:
 
 
 EXPLICIT = "study:"
-"""The prefix of a name that refers to a study from a plugin, even if there is a file of this name."""
+"""The prefix of a name that refers to a study from a plugin, even if there is a file of the same name."""
 
 
 def find_study(given: str, registry: Registry) -> Path:
@@ -67,7 +67,7 @@ def read_study(path: Path) -> dict[str, Any]:
         path: the TOML file.
 
     Returns:
-        Values by key. The value of an option that takes several is a list, even if the file gives a single value.
+        Values by key. The value of an option that takes several is a list, even if the file gives only one.
 
     Raises:
         UsageError: the file cannot be read, a key is unknown, or a value has the wrong type or is out of its bounds. The

@@ -131,7 +131,7 @@ class Invocation:
 
     @contextmanager
     def keeping_workers(self) -> Iterator[None]:
-        """Keep worker processes alive between the plans that are executed inside the block: starting them takes seconds."""
+        """Keep worker processes alive between the plans inside the block, since starting them takes seconds."""
         self._keeps_workers = True
         try:
             yield
@@ -169,7 +169,7 @@ class Invocation:
             self.recorder.abandon()
 
     def start_parent(self, plan: Plan, *, name: str, tags: Mapping[str, str] | None = None) -> str:
-        """Start the parent run, which holds the plan and, later, its results. Runs executed after this call are its children.
+        """Start the parent run, which holds the plan and, later, its results. All later runs are its children.
 
         Returns:
             The id of the parent run.

@@ -256,7 +256,7 @@ def _arranged(own: Mapping[str, Option], without: Collection[str] = ()) -> Mappi
 
 @cache
 def study_options() -> Mapping[str, Option]:
-    """Return the options that a study file may set, by key. If commands differ, the option that takes a list is returned."""
+    """Return the options that a study file may set, by key. If commands differ, take the option with several values."""
     options: dict[str, Option] = {}
     for command in COMMANDS:
         for name, declared in options_of_command(command).items():

@@ -40,7 +40,7 @@ class TrainedRun(Shown):
 
     @property
     def spec(self) -> RunSpec:
-        """The specification of the run: task, model, strategy, seed, hyper-parameters and all else that determines it."""
+        """The specification of the run: task, model, strategy, seed, hyper-parameters and the like."""
         return self.outcome.spec
 
     @property
@@ -140,7 +140,7 @@ class Runs(Shown):
         """Return the run with the highest dev score. The test score takes no part in the choice.
 
         Args:
-            task: The task. It is required if the results are of several, since scores of different tasks cannot be compared.
+            task: The task. It is required if there are several, since scores of different tasks cannot be compared.
             model: The only model to choose from; None for all models.
 
         Raises:

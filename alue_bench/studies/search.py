@@ -179,8 +179,8 @@ def _follow(
 ) -> Interrupted | None:
     """Execute rounds of runs until the searches have ended.
 
-    A round has the next run of each search. With worker processes, it also has each later run that a search needs in any
-    case, that is, for every possible result of its next run.
+    A round has the next run of each search. With worker processes, it also has each later run that a search needs
+    whatever the results of the round are.
 
     Args:
         searches: The searches.
@@ -282,7 +282,7 @@ def _done(asked: Asked, outcome: Outcome, invocation: Invocation) -> Done:
 
 
 def _results(invocation: Invocation, run_id: str) -> Any:
-    """Return the results object of one run, for reading its files. Raise UnavailableError if the store does not answer."""
+    """Return the results object for reading one run's files. Raise UnavailableError if the store does not answer."""
     try:
         return read_runs(invocation.recorder.connection, [run_id])
     except UnavailableError as error:
