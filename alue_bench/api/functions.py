@@ -208,7 +208,7 @@ class Compared(Shown):
     comparison: Comparison
 
     def frame(self) -> pd.DataFrame:
-        """Return a table with one row for each task, model, condition and strategy, with scores, costs and test results."""
+        """Return a table of scores, costs and significance: one row for each task, model, condition and strategy."""
         import pandas as pd
 
         from alue_bench.reporting.comparison_table import records

@@ -22,7 +22,7 @@ BASE, ADAPTER = "base", "adapter"
 
 @dataclass(frozen=True, kw_only=True)
 class KeptNormalisation:
-    """A description of a saved model's text normalisation, whose code is in a plugin and not in the folder."""
+    """A description of a saved model's text normalisation, whose code is in a plugin, not in the folder."""
 
     model: str
     """The model whose plugin declares the normalisation."""

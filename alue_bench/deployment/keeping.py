@@ -1,9 +1,9 @@
-"""The models that `--keep best|all` saves: written after each run; listed and registered at the end of the command.
+"""The models that `--keep best|all` keeps: written after each run, and registered at the end of the command.
 
-With `best`, a run's model is written if its dev score exceeds the dev scores of the models that the command has kept for
-the same task and pre-trained model; the other models are then removed. The scores are read from the MLflow store, so
-that worker processes on several machines need no other connection. If the store does not accept a model, its folder is
-kept on this machine.
+With `best`, a run's model is written if its dev score exceeds those of the models that the command has kept for the
+same task and pre-trained model; these models are then removed. The scores are read from the MLflow store, so that
+worker processes on several machines need no other connection. If the store does not accept a model, its folder is kept
+on this machine.
 
 A run's result is recorded before its model is written, and the run's time does not include the time for writing.
 If writing fails, the recorded result does not change, and a message is shown.

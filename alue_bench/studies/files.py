@@ -67,7 +67,7 @@ def read_study(path: Path) -> dict[str, Any]:
         path: the TOML file.
 
     Returns:
-        Values by key. The value of an option that takes several is a list, even if the file gives only one.
+        Values by key. The value of an option that takes several is always a list.
 
     Raises:
         UsageError: the file cannot be read, a key is unknown, or a value has the wrong type or is out of its bounds. The

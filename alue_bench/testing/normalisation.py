@@ -66,7 +66,7 @@ def check_normalisation(model: Model, missing: list[str]) -> Iterator[str]:
 
 
 def _texts_in(script: str) -> tuple[str, ...]:
-    """Return the test sentences of a script, and one text that joins them, which shows if a function truncates texts."""
+    """Return the test sentences of a script, and one text that joins them, to detect a function that cuts texts."""
     return (*SENTENCES[script], " ".join(SENTENCES[script]))
 
 

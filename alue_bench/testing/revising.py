@@ -1,4 +1,4 @@
-"""The conformance checks of adaptive strategies, which change the frozen layers during training, by simulated trainings."""
+"""The conformance checks, by simulated trainings, of strategies that change the frozen layers during training."""
 
 from __future__ import annotations
 

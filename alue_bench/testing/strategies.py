@@ -1,4 +1,4 @@
-"""The conformance checks of a strategy family, by its examples. `revising` has further checks of adaptive strategies."""
+"""The conformance checks of a strategy family, by its examples. `revising` has those of adaptive strategies."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class _Example:
         return f"{self.subject} on {layers} layer{'s' if layers > 1 else ''}"
 
     def outlines(self) -> dict[int, Outline]:
-        """Return the strategy's kept and frozen layers, without adapters, on each encoder that it fits, by layer count."""
+        """Return the kept and frozen layers (an `Outline`) on each encoder that the strategy fits, by layer count."""
         by_layers: dict[int, Outline] = {}
         for layers in LAYERS:
             with suppress(DoesNotFit):

@@ -33,7 +33,7 @@ class PlainConsole(Console):
     """A console that shows every text literally."""
 
     def __init__(self, *, width: int | None = None, **options: Any) -> None:
-        """Create a console of a width in characters (None for the terminal's), with further options of rich's console."""
+        """Create a console. `width` is in characters (None for the terminal's); `options` are those of rich."""
         super().__init__(width=width, markup=False, emoji=False, highlight=False, soft_wrap=True, **options)
         if width is None and "COLUMNS" not in os.environ and not self.is_terminal:
             self.width = LOG_WIDTH

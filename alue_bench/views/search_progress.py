@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class SearchProgress:
-    """An observer that shows the next runs of searches, their progress, and the decisions of the searches after each run.
+    """An observer that shows the next runs of searches, their progress, and the searches' decision after each run.
 
     The context is entered once for the whole search, and again for each plan that is executed during the search.
     """

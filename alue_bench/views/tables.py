@@ -85,7 +85,7 @@ def _folds(runs: Sequence[PlannedRun]) -> str:
 
 
 def _in_reading_order(plan: Plan) -> list[PlannedRun]:
-    """Return a plan's runs sorted for reading if their order was chosen for fair timing; otherwise in the plan's order."""
+    """Return a plan's runs in its order, or sorted for reading if the order was chosen for fair timing."""
     if not plan.order_matters:
         return plan.runs
     place = reading_order([run.spec for run in plan.runs])
@@ -112,11 +112,11 @@ def describe_settings(resolved: Sequence[Resolved]) -> str:
 def result_view(outcomes: Sequence[Outcome]) -> RenderableType:
     """Return the view of results: means over seeds, and the changes against `full` with the same hyper-parameters.
 
-    Of a cross-validation, means and changes are over folds, with the intervals of the corrected resampled t-test.
+    In a cross-validation, means and changes are over folds, with the intervals of the corrected resampled t-test.
 
-    There is a row for each task, model, strategy and value of each hyper-parameter that varies. The heading of each
-    task shows the score of a baseline that ignores the text. Facts that all rows share stand in the title, so that the
-    table fits a narrow terminal.
+    There is a row for each task, model, strategy and combination of varied hyper-parameters. The heading of each task
+    shows the score of a baseline that ignores the text. What all rows share is in the title, so that the table fits a
+    narrow terminal.
     """
     names = varied_by_specs(outcome.spec for outcome in outcomes)
     groups: dict[tuple[str, str, str, Settings], list[Outcome]] = {}
