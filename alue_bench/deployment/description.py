@@ -32,7 +32,7 @@ class KeptNormalisation:
     providers: Mapping[str, str] = field(default_factory=dict)
     """The installed distributions that took part in the run, with their versions."""
     probe: str = ""
-    """A digest of the normalised texts of `normalisation.PROBE`; if it changes, the normalisation's code has changed."""
+    """A digest of the normalised texts of `normalisation.PROBE`; a different one shows that the code has changed."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,7 @@ WORDS = {
     "hyper": "hyper-parameters",
     "unusual": "pre-trained model",
 }
-"""What messages call the fields of a run's specification."""
+"""The names of the fields of a run's specification in messages."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ EXPLICIT = "study:"
 def find_study(given: str, registry: Registry) -> Path:
     """Return the study file for a value of `--config`: a path, or the name of a study from a plugin.
 
-    Raises UsageError if the value is neither, or is both a file and a study.
+    Raises UsageError if the value is neither, or is both.
     """
     if given.startswith(EXPLICIT):
         return registry.study(given.removeprefix(EXPLICIT))

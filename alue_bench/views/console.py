@@ -2,8 +2,8 @@
 
 By default, rich interprets markup in square brackets and emoji names between colons, colours numbers and paths, and
 breaks long lines. Titles, labels, folder names and error messages come from users and plugins and must not be
-interpreted, so the consoles of this module switch all of this off. A line of text is never broken, so that paths and commands can be
-copied; only tables are fitted to the terminal. For colours, use `styled(text, "red")` or the argument
+interpreted, so the consoles of this module switch all of this off. A line of text is never broken, so that paths and
+commands can be copied; only tables are fitted to the terminal. For colours, use `styled(text, "red")` or the argument
 `style=` of `print`.
 
     remarks().print(f"warning: {cause}", style="yellow")     stderr: progress, remarks, errors

@@ -82,7 +82,7 @@ def runs_page(served: str, connection: Connection) -> str:
 
 
 def comparison_page(served: str, connection: Connection) -> str | None:
-    """Return the address of MLflow's comparison of the newest plan's runs; None if they are fewer than two or too many."""
+    """Return the address of MLflow's comparison of the newest plan's runs; None for fewer than two or too many."""
     plans = connection.client.search_runs([connection.experiment_id], "tags.kind = 'plan'", max_results=1)
     if not plans:
         return None
