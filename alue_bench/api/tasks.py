@@ -16,7 +16,7 @@ from alue_bench.contract.task import Task
 from alue_bench.contract.version import __version__
 
 IN_PYTHON = "task-in-python"
-"""The name that stands for the distribution of a task that no plugin declares."""
+"""The distribution name in the origin of a task that is given as a `Task` value, not by a plugin."""
 
 
 HUB = "hub:"
@@ -88,7 +88,7 @@ def _declare(task: Task, declared: dict[str, Declared[Task]]) -> None:
 
 
 def _origin(task: Task) -> Origin:
-    """Return an origin whose version changes with the declaration, so that runs of a changed task are not reused."""
+    """Return the origin of a `Task` value. Its version changes with the task, so that runs of an old task are not reused."""
     version = digest_of([__version__, _content(task)])[:12]
     return Origin(IN_PYTHON, version, task.name, "a value given in Python")
 

@@ -14,7 +14,8 @@ from alue_bench.executors.termination import code_of_stop, stop_on_sigterm
 def stoppable() -> Iterator[None]:
     """Let SIGTERM end the work inside the block as cleanly as Ctrl-C.
 
-    If the code inside does not catch the interruption, the command ends with a message and the exit code of the signal. Typer alone would exit with 130 for both signals.
+    If the code inside does not catch the interruption, as while a plan is made, the command ends with a message and the
+    exit code of the signal. Typer alone would exit with 130 for both signals.
     """
     try:
         with stop_on_sigterm():

@@ -18,7 +18,7 @@ from alue_bench.training.surgery import operate
 
 WEIGHTS = "adapter_model.safetensors"
 NAME = "default"
-"""The name that `peft` gives an adapter that is injected without one."""
+"""The name that `peft` gives to an adapter by default."""
 
 
 def merged(model: Any) -> Any:

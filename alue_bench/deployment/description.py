@@ -45,7 +45,7 @@ class Description:
     languages: tuple[str, ...]
     labels: Labels
     primary: str
-    """The metric that selected the epoch."""
+    """The dev metric by which the epoch was selected."""
     is_pair: bool
     """A flag: the model reads pairs of texts."""
     max_length: int

@@ -192,7 +192,7 @@ class KeptRun:
 
 @dataclass(frozen=True)
 class Settled:
-    """The models that are kept at the end of a command."""
+    """The kept models at the end of a command, and the runs whose models are lacking."""
 
     kept: list[KeptRun] = field(default_factory=list)
     lacking: list[Candidate] = field(default_factory=list)
@@ -216,7 +216,7 @@ class Settled:
 
 
 def settle(recorder: Recorder, candidates: Sequence[Candidate], name: str | None = None) -> Settled:
-    """List the kept models with their runs, remove incomplete models of dead workers, and register the models.
+    """List the kept models with their runs, remove incomplete models of dead worker processes, and register the rest.
 
     Args:
         recorder: The recorder of the command.

@@ -34,7 +34,7 @@ _LOGGED = re.compile(r"models:/+(?P<id>m-[0-9a-f]+)")
 
 @dataclass(frozen=True)
 class LoggedModel:
-    """A kept model in the store."""
+    """A kept model in the MLflow store."""
 
     model_id: str
     run_id: str

@@ -64,7 +64,7 @@ class PredictionRequest:
     scores: bool = False
     """A flag: the probability of each label is written too."""
     prefix: str = ""
-    """The beginning of the names of the new columns."""
+    """The prefix of the names of the new columns."""
     skip_bad: bool = False
     """A flag: rows without a text get an empty prediction; otherwise they are an error."""
     overwrite: bool = False
@@ -73,7 +73,7 @@ class PredictionRequest:
 
 @dataclass
 class Predicted:
-    """The outcome of predicting a file."""
+    """The outcome of the prediction of a file: counts, time and metrics."""
 
     rows: int = 0
     bad: int = 0
@@ -202,7 +202,7 @@ def _new_columns(description: Description, request: PredictionRequest) -> list[s
 
 
 def _checked(table: Table, columns: _Columns, description: Description, *, skip_bad: bool) -> int:
-    """Read the whole file once, and return its number of rows.
+    """Check the texts and gold labels of the whole file, and return its number of rows.
 
     Raises:
         DataError: Rows have no text, or a gold label that the model does not know.

@@ -20,7 +20,7 @@ from alue_bench.evaluation.predictions import probabilities
 
 MODULE = "alue_bench.deployment.pyfunc"
 TEXT, PAIR = "text", "pair"
-"""The columns of the input."""
+"""The columns of the input: first and second texts."""
 PREDICTION, SCORE = "prediction", "score_"
 """The column of the prediction, and the prefix of the columns of scores."""
 EXAMPLES = {
@@ -34,7 +34,7 @@ class KeptModelFunction:
     """The object that MLflow calls for predictions."""
 
     def __init__(self, model: KeptModel) -> None:
-        """Take the model."""
+        """Wrap a loaded model."""
         self.model = model
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> Any:

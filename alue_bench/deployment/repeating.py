@@ -49,7 +49,7 @@ class RecordedRun:
 
     run_id: str
     config: Mapping[str, Any]
-    """The specification of the run, as JSON."""
+    """The specification of the run, as read from its config.json."""
     row: Mapping[Any, Any]
     """The run's row in the data frame of results."""
     predictions: pd.DataFrame
@@ -145,7 +145,7 @@ def plan_again(recorded: RecordedRun, conditions: Conditions, registry: Registry
 
 
 def _named(planned: PlannedRun, name: str) -> PlannedRun:
-    """Rename a run's model to its name in the original plan, which adds a suffix if two folders share a name."""
+    """Rename the model of a planned run to its recorded name, which can have a suffix if two folders shared a name."""
     spec = replace(planned.spec, model=name)
     return replace(planned, spec=spec, inputs=replace(planned.inputs, model=replace(planned.inputs.model, name=name)))
 
@@ -223,7 +223,7 @@ def _problem(recorded: RecordedRun, result: RunResult, planned: PlannedRun) -> s
 
 
 def _versions_then_and_now(recorded: RecordedRun) -> str:
-    """Return a sentence on the likely cause of a difference: versions or hardware that have changed."""
+    """Return a sentence that names changed versions or hardware as the possible cause of different predictions."""
     from importlib.metadata import version
 
     from alue_bench.measure.environment import hardware_fingerprint

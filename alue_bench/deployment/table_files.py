@@ -287,7 +287,7 @@ class Output(ABC):
 
 
 class OutputFile:
-    """A file that appears under its name only when it is complete; `-` is stdout.
+    """An output file that gets its final name only when it is complete; `-` is stdout.
 
     with OutputFile(path, "csv", table.columns()) as output:
         output.write(chunk, {"prediction": [...]})

@@ -70,8 +70,8 @@ def read_study(path: Path) -> dict[str, Any]:
         Values by key. The value of an option that takes several is always a list.
 
     Raises:
-        UsageError: the file cannot be read, a key is unknown, or a value has the wrong type or is out of its bounds. The
-            message names file, line and key.
+        UsageError: the file cannot be read, a key is unknown, or a value has the wrong type or is out of its bounds.
+            The message names file, line and key.
     """
     try:
         text = path.read_text(encoding="utf-8")

@@ -57,7 +57,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Execution:
-    """The outcome of a plan."""
+    """The outcome of the execution of a plan."""
 
     plan: Plan
     outcomes: list[Outcome]
@@ -66,7 +66,7 @@ class Execution:
 
     @property
     def failed(self) -> bool:
-        """A flag: a run failed."""
+        """A flag: at least one run failed."""
         return any(outcome.status == "failed" for outcome in self.outcomes)
 
     @property
@@ -82,7 +82,7 @@ class Execution:
 
 @dataclass(frozen=True)
 class Ending:
-    """The end of a study: where its runs are recorded, and the messages to show at its end."""
+    """The place where runs are recorded, and the messages to show at the end of a command."""
 
     place: Place
     parent_id: str | None
@@ -222,7 +222,7 @@ class Invocation:
         self.recorder.finish_parent(document, plan_metrics, status=execution.status)
 
     def settle_kept(self, outcomes: Sequence[Outcome]) -> None:
-        """Select which of the models kept by this call stay, and register them; `kept_sentences` describes the result.
+        """List the models that this call has kept, and register them. `kept_sentences` describes the result.
 
         Args:
             outcomes: The outcomes of all runs, except a search's low-fidelity runs.

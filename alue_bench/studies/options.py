@@ -195,7 +195,7 @@ class ExecutionOptions(CheckedOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions(CheckedOptions):
-    """The options about one call of a command, which do not belong in a study."""
+    """The options that concern a single call of a command and are not allowed in study files."""
 
     dry_run: bool = option(
         False,

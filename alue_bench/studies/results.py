@@ -73,7 +73,7 @@ class TrainedRun(Shown):
 
     @cached_property
     def model(self) -> KeptModel:
-        """The trained model. If the run did not keep it, it is trained again, with the same result."""
+        """The trained model. If the run did not keep its model, the model is trained again, with the same result."""
         return kept_models.model_of(self.place, self.outcome)
 
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Any]:

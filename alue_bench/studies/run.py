@@ -1,4 +1,4 @@
-"""`run`: every combination of tasks, models, strategies and seeds."""
+"""`run`: fine-tune every combination of tasks, models, strategies and seeds."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def select_runs(selection: RunSelection, *, baseline: str | None = None) -> tupl
 
 
 def none_selected(results: Results) -> str:
-    """Return the message for a selection without finished runs, with a command that starts some."""
+    """Return the message for a selection without finished runs, with a command that starts runs."""
     from alue_bench.tracking.reading import say_counts
 
     connection = results.connection

@@ -39,7 +39,7 @@ class Study:
 
     registry: Registry
     settings: Mapping[str, Any]
-    """The options' values, by name."""
+    """The values of the options, by option name."""
     overrides: Overrides
     """Hyper-parameters by origin; later origins override earlier ones."""
 

@@ -99,7 +99,7 @@ def _checkpoint(model: Model) -> Iterator[str]:
 
 
 def _declared_architecture(model: Model) -> Generator[str, None, Any]:
-    """Yield the violations in `architecture`; return the configuration made from it, or None."""
+    """Yield the violations in `architecture`; return the configuration from it, or None if there is none."""
     from alue_bench.training.pretrained.loading import declared_config
 
     if not model.architecture:

@@ -23,7 +23,7 @@ DEEP = 12
 
 @dataclass(frozen=True)
 class _Course:
-    """The course of dev scores and gradient norms in a simulated training."""
+    """A simulated training, given by the course of its dev scores and gradient norms."""
 
     epochs: int
     score: Callable[[int], float]

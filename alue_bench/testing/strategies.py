@@ -24,7 +24,7 @@ LAYERS = range(1, 25)
 """The numbers of layers of the encoders on which a strategy is checked."""
 
 FOREIGN_NAMES = ("", " ", "no-such-strategy", "no-such-strategy7", "7", "غير-معروف", "x" * 300)
-"""The names that no family may claim."""
+"""Names that `parse` of every family must reject."""
 
 _EVERYTHING_TRAINS = re.compile(
     r"""(?ix) \s* (?:everything \s (?:is \s)? train
@@ -32,7 +32,7 @@ _EVERYTHING_TRAINS = re.compile(
     | nothing \s is \s frozen | freezes \s nothing | no \s layers? \s (?:is|are) \s frozen | full \s fine-?tuning)
     (?!.*\b(?:but|except|besides|save|apart|unless)\b)"""
 )
-"""The beginning of a title that describes full fine-tuning."""
+"""A pattern for the beginning of a title that describes full fine-tuning."""
 
 
 def check_strategy(family: StrategyFamily) -> None:

@@ -80,7 +80,7 @@ def _labels_alike(subject: str, names: tuple[str, ...]) -> Iterator[str]:
 
 
 def _submission(task: Task) -> Iterator[str]:
-    """Yield a violation if the submission wants identifiers that the official file's reader does not read."""
+    """Yield a violation if the submission needs identifiers that the reader of the official file does not read."""
     official = task.splits.submission or task.splits.test
     if task.submission is None or not isinstance(official, DataFile):
         return

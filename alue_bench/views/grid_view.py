@@ -100,7 +100,7 @@ class GridProgress(LiveProgress):
         super().ended(outcome)
 
     def _grid_of(self, planned: PlannedRun) -> tuple[str, ...]:
-        """Return the key of a run's grid: the task, the model and the values of hyper-parameters that vary."""
+        """Return the key of the grid of a run: its task, its model and the values of varied hyper-parameters."""
         settings = variation.describe(variation.settings_of(planned.spec.hyper, self._varied))
         return tuple(filter(None, (planned.spec.task, planned.spec.model, settings)))
 

@@ -72,7 +72,7 @@ class PlainProgress:
         self._print(f"run {self._numbers.of(planned)} {labelled(planned.spec, self._varied)}: started")
 
     def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
-        """Ignore the progress within a run."""
+        """Do nothing: the progress within a run is not printed."""
 
     def ended(self, outcome: Outcome) -> None:
         """Print a run's outcome."""

@@ -205,7 +205,7 @@ def _measured(finished: list[Outcome], reference: list[Outcome]) -> list[str]:
 
 
 def _learning(finished: Sequence[Outcome]) -> Learning | None:
-    """Judge finished runs against the trivial score; return None if none recorded it."""
+    """Compare the scores of runs with that of a trivial baseline; return None if no run recorded the baseline."""
     columns = ("test/score", "test/trivial_score", "test/above_trivial_error")
     return learning(*([outcome.metrics.get(name, math.nan) for outcome in finished] for name in columns))
 

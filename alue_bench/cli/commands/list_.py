@@ -242,7 +242,7 @@ TEXTS = 16
 
 
 def _effect(registry: Registry, name: str, model: Model, tokens: int) -> dict[str, Any]:
-    """Return the effect of a strategy on a model, or the reason why it does not fit."""
+    """Return the effect of a strategy on a model as JSON-like data, or the reason why the strategy does not fit."""
     import numpy as np
 
     from alue_bench.contract.errors import AlueBenchError, PluginError

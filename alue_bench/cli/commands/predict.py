@@ -1,4 +1,4 @@
-"""`alue-bench predict`: the predictions of a kept model for the rows of a file."""
+"""`alue-bench predict`: write the predictions of a saved model for the rows of a file."""
 
 from __future__ import annotations
 
