@@ -88,7 +88,7 @@ def _declare(task: Task, declared: dict[str, Declared[Task]]) -> None:
 
 
 def _origin(task: Task) -> Origin:
-    """Return the origin of a `Task` value. Its version changes with the task, so that runs of an old task are not reused."""
+    """Return the origin of a `Task` value. Its version changes with the task, so that outdated runs are not reused."""
     version = digest_of([__version__, _content(task)])[:12]
     return Origin(IN_PYTHON, version, task.name, "a value given in Python")
 
