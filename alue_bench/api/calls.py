@@ -1,7 +1,7 @@
 """The keyword arguments of the functions, derived from the options of the commands.
 
-A function takes the options that a study file may set, under the same names, and `config` for a study. `tasks`,
-`models` and `strategies` are accepted for `task`, `model` and `strategy`.
+A function takes the options that a study file may set, under the same names, and `config` for a study. The plural
+forms `tasks`, `models` and `strategies` are accepted too.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def options_of_function(name: str) -> Mapping[str, Option]:
-    """Return the options that a function takes, by name.
+    """Return the options that a function of the Python API takes, by name.
 
     Args:
-        name: `run`, `sweep`, `search`, or `select` for the selection of recorded runs.
+        name: `run`, `sweep` or `search`; or `select` for the options of `compare` and `report`.
     """
     if name == "select":
         return options_of(RunSelection)
@@ -34,7 +34,7 @@ def options_of_function(name: str) -> Mapping[str, Option]:
 
 
 def checked(function: str, options: Mapping[str, Option], given: Mapping[str, object]) -> dict[str, Any]:
-    """Return the values of keyword arguments, keyed by option name.
+    """Check keyword arguments, and return their values by option name.
 
     Args:
         function: The function's name, for messages.
@@ -67,7 +67,10 @@ def checked(function: str, options: Mapping[str, Option], given: Mapping[str, ob
 def with_options(name: str) -> Callable[[Function], Function]:
     """Return a decorator that shows the options in the function's signature, for `help` and completion in notebooks.
 
-    The decorated function takes them as `**options`.
+    The decorated function receives the options as `**options`.
+
+    Args:
+        name: The name that `options_of_function` takes.
     """
 
     def decorated(function: Function) -> Function:
@@ -99,7 +102,8 @@ def _type(option: Option) -> Any:
 def _plain(value: object, option: Option) -> Any:
     """Convert a value to the form that a study file holds.
 
-    A path becomes a text where the option is a text, NumPy values become Python's, and a data frame becomes a file.
+    A path becomes a string if the option is a string, a NumPy value becomes a Python value, and a data frame is written
+    to a file, whose path is returned.
     """
     if is_frame(value):
         value = stored(value)

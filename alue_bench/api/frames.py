@@ -1,4 +1,4 @@
-"""Data frames as data files, which is how the harness reads the rows of a task."""
+"""The storage of data frames as Parquet files, from which the rows of a task are read."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from alue_bench.data.cache_folder import cache_folder
 
 
 def is_frame(value: object) -> bool:
-    """Return whether a value is a data frame of pandas, or a table that gives one: of `datasets`, polars or Arrow."""
+    """Return whether a value is a pandas data frame, or a table of `datasets`, polars or Arrow."""
     return hasattr(value, "to_pandas") or (hasattr(value, "to_parquet") and hasattr(value, "columns"))
 
 
 def stored(frame: Any) -> Path:
     """Write a data frame into the cache folder and return the file.
 
-    Its name is a digest of the content, so that equal frames are one task with one name, whose runs are reused.
+    The file's name is a digest of the content, so that equal frames give the same task, whose finished runs are reused.
 
     Args:
         frame: The frame; its index is not stored.

@@ -4,8 +4,8 @@
     results.frame()                                          one row for each run
     results.best().score                                     chosen by dev, reported on test
 
-They do what the commands of the same names do, with the same specifications and fingerprints: a run that a command has
-finished is reused here, and the reverse. Mistakes raise `AlueBenchError`; a failed run is among the results.
+The functions do what the commands of the same names do. Their runs have the same fingerprints, so that functions and
+commands reuse each other's finished runs. Wrong usage raises `AlueBenchError`; a failed run is part of the results.
 """
 
 from __future__ import annotations
@@ -70,12 +70,12 @@ def run(*, quiet: bool = False, **options: Any) -> Runs:
 
 @with_options("sweep")
 def sweep(*, quiet: bool = False, **options: Any) -> Sweep:
-    """Fine-tune every setting of a grid of frozen layers, and recommend one.
+    """Fine-tune every setting of a grid of frozen layers, and recommend one setting.
 
     Args:
         quiet: Whether to show neither the plan nor the progress.
         **options: The options of `alue-bench sweep`, by their names in a study file; see `run`. Hyper-parameters that
-            may be an axis of the grid take lists, such as `lr=[2e-5, 5e-5]`.
+            can be axes of the grid accept lists, such as `lr=[2e-5, 5e-5]`.
 
     Returns:
         The results with the recommendation for each grid; `best()` is the run of the recommended setting.
@@ -98,7 +98,7 @@ def search(*, quiet: bool = False, **options: Any) -> Search:
         **options: The options of `alue-bench search`, by their names in a study file; see `run`.
 
     Returns:
-        The results with the answer for each task and model; `best()` is the run of the answer.
+        The results with the answer for each task and model; `best()` is the run of the setting that was found.
 
     Raises:
         UsageError: An option is unknown or has a wrong value, or there is nothing to search.
@@ -151,8 +151,9 @@ def compare(*, baseline: str = "full", metric: str | None = None, resamples: int
     Args:
         baseline: The strategy that the others are compared with.
         metric: The metric, such as "f1_micro"; None for the primary metric of each task.
-        resamples: The number of resamples for tests over examples alone; 0 for none.
-        **selection: The options that select runs, as those of `alue-bench compare`: `task`, `model`, `strategy`,
+        resamples: The number of resamples for tests in which only the test examples vary, not the seeds; 0 for no such
+            tests.
+        **selection: The options of `alue-bench compare` that select runs: `task`, `model`, `strategy`,
             `experiment`, `parent`, `data_source`, `tracking_uri`.
 
     Raises:
@@ -176,10 +177,10 @@ def compare(*, baseline: str = "full", metric: str | None = None, resamples: int
 
 @with_options("select")
 def report(output: str | Path = "report.html", *, metric: str | None = None, **selection: Any) -> Path:
-    """Write the results as one page.
+    """Write a report on recorded runs as one page.
 
     Args:
-        output: The file: .html, or .md with its figures in a folder beside it.
+        output: The file to write: .html, or .md with a folder of figures next to the file.
         metric: The metric, such as "f1_micro"; None for the primary metric of each task.
         **selection: The options that select runs; see `compare`.
 
@@ -207,7 +208,7 @@ class Compared(Shown):
     comparison: Comparison
 
     def frame(self) -> pd.DataFrame:
-        """Return a table with one row for each strategy under the same task, model and conditions, with its tests."""
+        """Return a table of scores, costs and significance: one row for each task, model, condition and strategy."""
         import pandas as pd
 
         from alue_bench.reporting.comparison_table import records
@@ -229,13 +230,19 @@ class Compared(Shown):
 
 @cache
 def _installed() -> Registry:
-    """Return the declarations of the installed plugins, which are loaded once."""
+    """Return the declarations of the installed plugins. They are loaded only once."""
     without_widget_warning()
     return load_registry()
 
 
 def _study(function: str, options: Mapping[str, Any], streams: Streams) -> Study:
-    """Return the question of a call."""
+    """Return the study of a call, that is, its checked settings and the plugins.
+
+    Args:
+        function: The name of the called function, for messages.
+        options: The keyword arguments.
+        streams: The output streams, for warnings about plugins.
+    """
     registry = _installed()
     streams.warn_of_plugins(registry)
     given = dict(options)
@@ -258,7 +265,7 @@ def _study(function: str, options: Mapping[str, Any], streams: Streams) -> Study
 
 
 def _ended(results: R, streams: Streams) -> R:
-    """Return the results, after saying what is left to do.
+    """Print the closing messages of a call, and return its results.
 
     Raises:
         KeyboardInterrupt: The user stopped the call.

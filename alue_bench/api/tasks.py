@@ -1,4 +1,4 @@
-"""The tasks of a call, which are names, paths, `Task` values or data frames."""
+"""The tasks of a call from Python: names, paths, `Task` values or data frames."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from alue_bench.contract.task import Task
 from alue_bench.contract.version import __version__
 
 IN_PYTHON = "task-in-python"
-"""The name that stands for the distribution of a task that no plugin declares."""
+"""The distribution name in the origin of a task that is given as a `Task` value, not by a plugin."""
 
 
 HUB = "hub:"
-"""The beginning of a data set's address on the hub."""
+"""The prefix of a data set's address on the hub."""
 
 
 @dataclass(frozen=True)
 class GivenTasks:
-    """The tasks of a call, as options and declarations."""
+    """The tasks of a call, converted to options and declarations."""
 
     options: Mapping[str, Any]
-    """The values of `task` and, where data is given instead of a name, of `file`."""
+    """The values of the options `task` (names and task files) and `file` (data), as far as they are given."""
     registry: Registry
-    """The plugins' declarations, and the tasks that are given as values."""
+    """The plugins' declarations, together with the tasks that were given as `Task` values."""
 
 
 def given_tasks(given: Any, registry: Registry) -> GivenTasks:
-    """Return the tasks of a call.
+    """Convert the tasks of a call to options and declarations.
 
     Args:
         given: One of these, or a list of them: the name of a declared task, an `alue_bench.Task`, the path of a task
@@ -70,7 +70,7 @@ def given_tasks(given: Any, registry: Registry) -> GivenTasks:
 
 
 def _is_data(given: str | Path, declared: Mapping[str, Declared[Task]]) -> bool:
-    """Return whether a text or path is data, rather than the name of a task or the path of a task file."""
+    """Return whether a string or path refers to a data file or hub data set, not to a task or a task file."""
     if isinstance(given, str) and (given in declared or given.startswith(HUB)):
         return given not in declared
     path = Path(os.path.expanduser(given))  # Path.expanduser fails for a ~ before the name of nobody
@@ -78,7 +78,7 @@ def _is_data(given: str | Path, declared: Mapping[str, Declared[Task]]) -> bool:
 
 
 def _declare(task: Task, declared: dict[str, Declared[Task]]) -> None:
-    """Add a task to the declared tasks if it is not there. Raise UsageError if a different task has its name."""
+    """Add a task to `declared` if it is missing. Raise UsageError if a different task has the same name."""
     known = declared.setdefault(task.name, Declared(task, _origin(task)))
     if known.value != task:
         raise UsageError(
@@ -88,7 +88,7 @@ def _declare(task: Task, declared: dict[str, Declared[Task]]) -> None:
 
 
 def _origin(task: Task) -> Origin:
-    """Return an origin whose version changes with the declaration, so that runs of a changed task are not reused."""
+    """Return the origin of a `Task` value. Its version changes with the task, so that outdated runs are not reused."""
     version = digest_of([__version__, _content(task)])[:12]
     return Origin(IN_PYTHON, version, task.name, "a value given in Python")
 
@@ -96,7 +96,7 @@ def _origin(task: Task) -> Origin:
 def _content(value: Any) -> Any:
     """Return a declaration as JSON-like data.
 
-    A function is represented by its name. Changes to the rows that it reads show in the rows' digest.
+    A function is represented by its name. If its code changes which rows are read, the digest of the rows changes.
     """
     if is_dataclass(value) and not isinstance(value, type):
         return {one.name: _content(getattr(value, one.name)) for one in fields(value) if one.name != "sample"}

@@ -1,6 +1,6 @@
 """The command line of `run`, `sweep` and `search`, derived from declared options.
 
-Typer reads a command's options from the signature of its function, so `takes` gives the function one.
+Typer reads the options of a command from the signature of a function, so `takes` builds such a signature.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Given = dict[str, Any]
 def takes(command: str) -> Callable[[Callable[[typer.Context, Given], None]], Callable[..., None]]:
     """Return a decorator that gives a function the options of `run`, `sweep` or `search`.
 
-    The decorated function is called with Typer's context and the options that stand on the command line.
+    The function is called with Typer's context and a dictionary of the options that were given on the command line.
     """
 
     def decorated(function: Callable[[typer.Context, Given], None]) -> Callable[..., None]:
@@ -46,9 +46,12 @@ def takes(command: str) -> Callable[[Callable[[typer.Context, Given], None]], Ca
 
 
 def describes_file(without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return a decorator that adds the options that describe a data file to those of a command.
+    """Return a decorator that adds to a command the options that describe a data file.
 
-    The decorated function is called with its own parameters, and with the given options by name as `described`.
+    The function is called with its own parameters, and with the given added options, by name, as `described`.
+
+    Args:
+        without: The names of options that are not added.
     """
 
     def decorated(function: Callable[..., None]) -> Callable[..., None]:
@@ -73,18 +76,18 @@ def describes_file(without: Collection[str] = ()) -> Callable[[Callable[..., Non
 
 
 def declared(name: str) -> Any:
-    """Return an option of `run` for the annotation of another command's parameter of the same meaning."""
+    """Return Typer's declaration of an option of `run`, for use in another command."""
     return typer_option(options_of_command("run")[name])
 
 
 def _annotation(option: Option) -> Any:
-    """Return the annotation that Typer reads an option from; None, the default, means "not given"."""
+    """Return the annotation of a parameter from which Typer reads the option; the default None means "not given"."""
     one: Any = option.kind
     return Annotated[(list[one] if option.many else one) | None, typer_option(option)]
 
 
 def typer_option(option: Option) -> Any:
-    """Return Typer's declaration of an option. Names are spelt out, or Typer would add a --no- form to every flag."""
+    """Return Typer's declaration of an option. Explicit names prevent a --no- form of every flag."""
     long = f"{option.flag}/--no-{option.flag.removeprefix('--')}" if option.can_be_denied else option.flag
     names = [long, option.short] if option.short else [long]
     return typer.Option(*names, help=option.help, rich_help_panel=option.group.value)
@@ -95,7 +98,7 @@ which = partial(typer.Option, rich_help_panel=Group.DATA.value)
 
 
 def options_given(context: typer.Context) -> dict[str, Any]:
-    """Return the options given on the command line, by long name without `--`, for a message that repeats them."""
+    """Return the options given on the command line, by long name without `--`, for repeating them in a message."""
     return {
         max(parameter.opts, key=len).removeprefix("--"): context.params[str(parameter.name)]
         for parameter in context.command.params

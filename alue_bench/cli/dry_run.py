@@ -1,4 +1,4 @@
-"""The dry run: a plan and its estimated cost on this machine, for people and as JSON."""
+"""The output of `--dry-run`: a plan and its estimated cost on this machine, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from alue_bench.views.streams import Streams
 
 
 def show_plan(invocation: Invocation, plan: Plan, more: Mapping[str, Any] | None = None) -> int:
-    """Show the estimate on stderr; with --json, print the whole document on stdout.
+    """Show a plan's estimated cost on stderr; with --json, also print the plan and the estimate on stdout.
 
     Args:
         invocation: the invocation that would execute the plan.
@@ -26,7 +26,7 @@ def show_plan(invocation: Invocation, plan: Plan, more: Mapping[str, Any] | None
         The exit code.
 
     Raises:
-        UsageError: nothing could be run, here or with files that are missing.
+        UsageError: there is nothing to run, even if missing files were added.
     """
     if not plan.absent:
         invocation.check(plan)
@@ -38,11 +38,11 @@ def show_plan(invocation: Invocation, plan: Plan, more: Mapping[str, Any] | None
 
 
 def show_question(planned: PlannedSearch, streams: Streams) -> int:
-    """Show the most that searches would cost before they begin: the time of the runs that their budgets allow.
+    """Show the largest possible cost of searches, that is, the time of the runs that their budgets allow.
 
     Args:
-        planned: the searches and the runs that they begin with.
-        streams: where to print.
+        planned: the searches and their first runs.
+        streams: the output streams.
 
     Returns:
         The exit code.
@@ -78,7 +78,7 @@ def _tell(lines: Sequence[str], streams: Streams) -> None:
 
 
 def describe(estimate: Estimate) -> list[str]:
-    """Return a line for each thing that one should know before starting."""
+    """Describe an estimate in lines of text: the cost here and with missing files, and its basis."""
     here, absent = (sum(run.here == side for run in estimate.runs) for side in (True, False))
     lines = [
         f"estimate: {here} {_runs(here)} can be done here: {_cost(estimate, here=True)} ({estimate.hardware})"
@@ -98,7 +98,7 @@ def describe(estimate: Estimate) -> list[str]:
 
 
 def _grounds(estimate: Estimate) -> list[str]:
-    """Return lines on the basis of the estimate, and on the reasons why a part of it is unknown."""
+    """Return lines that state the basis of an estimate, and why a part of it is unknown."""
     lines = []
     if estimate.speeds:
         speeds = ", ".join(f"{speed / 1e9:,.1f}" for speed in estimate.speeds)

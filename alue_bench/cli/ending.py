@@ -1,4 +1,4 @@
-"""The end of `run`, `sweep` and `search` in a terminal: the results, what is left to do, and the exit code."""
+"""The end of `run`, `sweep` and `search` in a terminal: results, closing messages and the exit code."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from alue_bench.tracking.connection import where_options
 from alue_bench.views.streams import Streams
 
 CONFIRM_ABOVE = 50
-"""The number of runs above which a plan asks before it starts, on a terminal and without --yes."""
+"""The largest number of runs that start on a terminal without a question to the user, unless --yes is given."""
 
 
 def asking(streams: Streams, *, yes: bool) -> Confirm:
-    """Return a function that asks before a long plan, on a terminal.
+    """Return a function that, on a terminal, asks the user whether to start a long plan.
 
     Args:
         streams: The command's streams.
@@ -33,7 +33,7 @@ def asking(streams: Streams, *, yes: bool) -> Confirm:
 
 
 def farewell(results: Runs, streams: Streams) -> int:
-    """Show the results, say how to look at them and what is left to do; with --json, print the document.
+    """Show the results and the closing messages; with --json, also print the results as JSON.
 
     Returns:
         The exit code.
@@ -55,7 +55,7 @@ def farewell(results: Runs, streams: Streams) -> int:
 
 
 def exit_code(results: Runs) -> int:
-    """Return the exit code: 0 all done, 1 some runs failed, 130 or 143 stopped."""
+    """Return the exit code: 0 if all runs finished, 1 if some failed, 130 or 143 if Ctrl-C or SIGTERM stopped them."""
     if results.execution.stop:
         return code_of_stop(results.execution.stop.__cause__)
     return 1 if results.execution.failed else 0

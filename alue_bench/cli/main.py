@@ -1,6 +1,6 @@
-"""The application: every command, and errors turned into one sentence and an exit code.
+"""The application: it collects all commands, and converts errors to one sentence and an exit code.
 
-Exit codes: 0 all done, 1 some runs failed or something was found wrong, 2 misuse, 130 interrupted, 143 terminated.
+Exit codes: 0 success, 1 failed runs or a found problem, 2 wrong usage, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def _complain(sentence: str) -> None:
 
 
 def _show_misuse(error: Any) -> None:
-    """Print what is wrong with a command line, and the command that shows its usage."""
+    """Print the usage error of a command line, and the command that shows the help page."""
     from alue_bench.views.console import remarks
 
     if type(error).__name__ == "NoArgsIsHelpError":
@@ -166,7 +166,7 @@ def _show_misuse(error: Any) -> None:
 
 
 def _show_mistake() -> int:
-    """Print the traceback of a bug, with nothing secret in it. Return the exit code."""
+    """Print the traceback of an unexpected error, without secrets, and return the exit code."""
     from alue_bench.views.console import remarks
 
     remarks().print(redact(traceback.format_exc()), end="")

@@ -1,4 +1,4 @@
-"""A child process with MLflow's server: started, waited for, and ended with everything that it started."""
+"""A child process that runs MLflow's server: it is started, awaited, and ended with all its child processes."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from alue_bench.contract.errors import UnavailableError, UsageError
 from alue_bench.messages.suggestion import command_line
 
 STARTS_S = 180.0
-"""The most seconds until the server answers: it imports MLflow, which takes minutes on a busy machine."""
+"""The largest number of seconds to wait until the server answers: importing MLflow can take minutes."""
 ASK_S = 0.2
-"""The seconds between two questions whether it answers."""
+"""The seconds between two checks whether the server answers."""
 EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""The hosts that mean every address of the machine, each with one of these addresses."""
+"""The hosts that stand for all addresses of the machine, each with an address that a browser can open."""
 
 
 class MlflowServer:
-    """`mlflow server` on a store, as a context manager.
+    """A context manager that runs `mlflow server` on a store.
 
-    Its job runners, which serve language-model evaluation, are left out unless the user's environment asks for them.
+    MLflow's job runners, which serve language-model evaluation, stay off unless an environment variable enables them.
     """
 
     def __init__(self, uri: str, host: str, port: int) -> None:
@@ -65,7 +65,7 @@ class MlflowServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the server's whole process group, and return once it is gone."""
+        """End the server's whole process group, and wait until the server has ended."""
         guard = self._started
         assert guard.stdin is not None
         guard.stdin.close()
@@ -82,7 +82,7 @@ class MlflowServer:
         return self._guard
 
     def wait_until_it_answers(self) -> None:
-        """Return once the server answers. Raise UnavailableError if it ends before that, or takes too long."""
+        """Wait until the server answers. Raise UnavailableError if it ends before, or takes too long."""
         deadline = time.monotonic() + STARTS_S
         while time.monotonic() < deadline:
             code = self._started.poll()
@@ -109,7 +109,7 @@ class MlflowServer:
             connection.close()
 
     def wait(self) -> int:
-        """Return the server's exit code once it ends by itself."""
+        """Wait until the server ends by itself, and return its exit code."""
         return self._started.wait()
 
 
@@ -117,9 +117,9 @@ def check_place(host: str, port: int, options: Mapping[str, object]) -> None:
     """Check that a server may listen at an address of this machine.
 
     Args:
-        host: name or address.
-        port: number of the port.
-        options: what the user gave to `alue-bench ui`, for the command with another port.
+        host: the host name or address.
+        port: the number of the port.
+        options: the options that the user gave to `alue-bench ui`, for suggesting the command with another port.
 
     Raises:
         UsageError: another process uses the port, or the port is reserved for the system; the message has a command

@@ -1,4 +1,4 @@
-"""The options of the commands that read results, and the results that they name."""
+"""The options of the commands that read results, and the results that the options select."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ TrackingUri = Annotated[str | None, typer_option(_OPTIONS["tracking_uri"])]
 
 
 def open_results(selection: Mapping[str, Any], *, baseline: str | None = None) -> Results:
-    """Return the runs that the options name. A name that no run has is reported on stderr.
+    """Return the runs that the options select. A name that no run has is reported on stderr.
 
     Args:
         selection: the values of the options of `RunSelection`, by name.
-        baseline: a strategy to return besides those that are named.
+        baseline: a strategy to select in addition to the named ones.
 
     Raises:
         UsageError: an option has a wrong value, or there is no such store, experiment or parent.
@@ -44,7 +44,7 @@ def open_results(selection: Mapping[str, Any], *, baseline: str | None = None) -
 
 
 def require_runs(results: Results) -> None:
-    """Do nothing if there are finished runs; otherwise print to stderr how to start some, and end the command.
+    """End the command with a message on stderr if there are no finished runs.
 
     Raises:
         typer.Exit: there is no finished run; the exit code is 1.

@@ -1,10 +1,10 @@
-"""A process that runs a server and ends it, with everything that it started, once its own parent is gone.
+"""A process that runs a server, and ends it with all its child processes as soon as the guard's parent has died.
 
     python -m alue_bench.cli.server_guard COMMAND ARGUMENT ...
 
-The parent holds the other end of standard input and starts the guard as the leader of a session. The system closes that
-end however the parent dies, SIGKILL included; then the guard ends its process group. It imports nothing heavy: it is
-there for as long as the server is.
+The parent starts the guard as the leader of a session, with a pipe as standard input. When the parent dies, even by
+SIGKILL, the system closes the pipe, and the guard ends its process group. The guard imports no large package, because
+it runs as long as the server.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ GRACE_S = 5.0
 
 
 def main() -> int:
-    """Run the command, and return its exit code if it ends before the parent does."""
+    """Run the command, and return its exit code if it ends before the parent dies."""
     # Handlers of Python are not handed on to what is started; an ignored signal would be.
     signal.signal(signal.SIGTERM, lambda signum, frame: None)
     server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)

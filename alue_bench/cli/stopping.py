@@ -1,4 +1,4 @@
-"""The end of commands that execute plans by Ctrl-C or SIGTERM, wherever they are in their work."""
+"""The handling of Ctrl-C and SIGTERM in the commands that execute plans."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from alue_bench.executors.termination import code_of_stop, stop_on_sigterm
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """End the work inside the block by SIGTERM as cleanly as by Ctrl-C.
+    """Let SIGTERM end the work inside the block as cleanly as Ctrl-C.
 
-    An interruption that nothing inside heeds, as while a plan is made, ends the command with a word and with the exit
-    code of whichever it was: typer would give 130 for both.
+    If the code inside does not catch the interruption, as while a plan is made, the command ends with a message and the
+    exit code of the signal. Typer alone would exit with 130 for both signals.
     """
     try:
         with stop_on_sigterm():

@@ -1,1 +1,1 @@
-"""Trained models as folders that other programs load, and their predictions for new texts."""
+"""Trained models, stored as folders that other programs can load, and their predictions for new texts."""

@@ -1,6 +1,6 @@
-"""Adapters of a kept model: merged into the weights, or written next to them if merging is not exact.
+"""Adapters of a saved model: merged into the weights, or written next to them if merging is not exact.
 
-A merged model is an ordinary one: it needs no `peft` and takes the faster forward pass.
+After merging, the model is an ordinary one: it needs no `peft` and can use the faster forward pass.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from alue_bench.training.surgery import operate
 
 WEIGHTS = "adapter_model.safetensors"
 NAME = "default"
-"""The name that `peft` gives an adapter that is injected without one."""
+"""The name that `peft` gives to an adapter by default."""
 
 
 def merged(model: Any) -> Any:
@@ -43,7 +43,7 @@ def without_adapter(model: Any) -> Any:
 
 
 def write_adapter(model: Any, adapter: Adapter, folder: Path) -> None:
-    """Write the adapter of a model as `peft` reads it.
+    """Write the adapter of a model in the format of `peft`.
 
     Args:
         model: The model with the adapter.
@@ -63,11 +63,11 @@ def write_adapter(model: Any, adapter: Adapter, folder: Path) -> None:
 
 
 def with_adapter(stack: EncoderStack, adapter: Mapping[str, Any], folder: Path) -> EncoderStack:
-    """Put an adapter that `write_adapter` wrote into a model.
+    """Load an adapter that `write_adapter` wrote, and add it to a model.
 
     Args:
         stack: The model without the adapter.
-        adapter: The declaration of the adapter, by field.
+        adapter: The fields of the adapter's declaration, by name.
         folder: The adapter's folder.
 
     Raises:
@@ -92,7 +92,7 @@ def _copied(model: Any) -> Any:
 
 
 def _adapted(model: Any) -> list[tuple[Any, str, Any]]:
-    """Return the modules that `peft` wrapped, each with its parent and its name there."""
+    """Return the modules that `peft` wrapped, each as (parent module, name in the parent, wrapped module)."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return [

@@ -1,4 +1,4 @@
-"""The file `alue_bench.json` of a kept model: everything that predictions need in addition to weights and tokenizer."""
+"""The file `alue_bench.json` in the folder of a saved model: what predictions need besides weights and tokenizer."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from alue_bench.data.batches import Padding
 
 FILE = "alue_bench.json"
 FORMAT = 1
-"""The version of the file. Increase it when older versions of alue-bench could not read it any more."""
+"""The version of the file format. Increase it with a change that older versions of alue-bench cannot read."""
 BASE, ADAPTER = "base", "adapter"
-"""The folders of a model whose adapter could not be merged into its weights."""
+"""The subfolders for model and adapter, if the adapter could not be merged into the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KeptNormalisation:
-    """The text normalisation of a kept model, which is code of a plugin and not part of the folder."""
+    """A description of a saved model's text normalisation, whose code is in a plugin, not in the folder."""
 
     model: str
     """The model whose plugin declares the normalisation."""
     description: str
     requires: tuple[str, ...] = ()
-    """The importable packages that it needs."""
+    """The importable packages that the normalisation needs."""
     providers: Mapping[str, str] = field(default_factory=dict)
-    """The distributions, with versions, that provided it."""
+    """The installed distributions that took part in the run, with their versions."""
     probe: str = ""
-    """A digest of what it makes of `normalisation.PROBE`; another digest means that the code has changed since."""
+    """A digest of the normalised texts of `normalisation.PROBE`; a different one shows that the code has changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """The description of a kept model."""
+    """The content of `alue_bench.json`."""
 
     task: str
     title: str
@@ -45,7 +45,7 @@ class Description:
     languages: tuple[str, ...]
     labels: Labels
     primary: str
-    """The metric that selected the epoch."""
+    """The dev metric by which the epoch was selected."""
     is_pair: bool
     """A flag: the model reads pairs of texts."""
     max_length: int
@@ -56,13 +56,13 @@ class Description:
     precision: Literal["fp32", "bf16", "fp16"]
     """The number format that the run was computed in. The weights are stored in fp32."""
     normalisation: KeptNormalisation | None = None
-    """The normalisation that texts need first; None for none."""
+    """The text normalisation before tokenization; None if there is none."""
     adapter: Mapping[str, Any] | None = None
     """The adapter that is stored next to the weights; None if there is none or if it was merged."""
     run_id: str = ""
     fingerprint: str = ""
     spec: Mapping[str, Any] = field(default_factory=dict)
-    """The specification of the run, as its config.json has it."""
+    """The specification of the run, as in its config.json."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """The dev and test metrics of the run."""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class Description:
 
 
 def write_description(folder: Path, description: Description) -> None:
-    """Write the file."""
+    """Write the description into a model's folder."""
     content: dict[str, Any] = {"format": FORMAT, **asdict(description)}
     content["labels"] = {name: _or_none(value) for name, value in content["labels"].items()}
     content["scores"] = {name: _or_none(value) for name, value in description.scores.items()}
@@ -84,12 +84,12 @@ def write_description(folder: Path, description: Description) -> None:
 
 
 def _or_none(value: Any) -> Any:
-    """Return a value that JSON can express: None for a number that is not finite."""
+    """Return None for a number that is not finite, because JSON has none, and any other value as it is."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_description(folder: Path) -> Description:
-    """Read the file.
+    """Read the description from a model's folder.
 
     Raises:
         UsageError: The folder is no kept model.

@@ -1,10 +1,11 @@
-"""The models that `--keep best|all` keeps: written after each run, and listed and registered at the end of the command.
+"""The models that `--keep best|all` keeps: written after each run, and registered at the end of the command.
 
-With `best`, a run's model is written if its dev score is above those of the command's earlier runs of the same task and
-pre-trained model, whose models are then removed. The comparison is made in the store, so that worker processes on
-several machines need no other connection. A model that the store does not take is kept on this machine.
+With `best`, a run's model is written if its dev score exceeds those of the models that the command has kept for the
+same task and pre-trained model; these models are then removed. The scores are read from the MLflow store, so that
+worker processes on several machines need no other connection. If the store does not accept a model, its folder is kept
+on this machine.
 
-A run's result is recorded before its model is written, and the time for writing the model is not part of the run's.
+A run's result is recorded before its model is written, and the run's time does not include the time for writing.
 If writing fails, the recorded result does not change, and a message is shown.
 """
 
@@ -41,21 +42,21 @@ from alue_bench.tracking.scratch import state_folder, written_aside
 from alue_bench.tracking.spool import SPOOLED
 
 SELECTED_BY = "selection/dev_score"
-"""The metric by which runs are compared."""
+"""The metric by which the best run is chosen."""
 
 
 def group_of(spec: RunSpec) -> str:
-    """Return a digest of the task and the pre-trained model among whose runs the best one is kept."""
+    """Return a digest of task, training data and pre-trained model. `--keep best` keeps one model for each digest."""
     return digest_of([spec.train_task, spec.model, spec.model_digest, spec.data.train])
 
 
 def keep_model(recorder: Recorder, run: FinishedRun, tags: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """Keep the model of a run that has just been recorded, if it is to be kept.
+    """Keep the model of a run that has just been recorded, if `--keep` asks for it.
 
-    The low-fidelity runs of a search are never kept, nor is the model of an earlier run that is scored once more.
+    A search's short runs, with fewer epochs, keep no model. Neither does a run that reuses the model of another run.
 
     Args:
-        recorder: The recorder, which says what is to be kept.
+        recorder: The recorder, which holds the value of `--keep`.
         run: The run.
         tags: The tags that the plan gave the run.
 
@@ -100,7 +101,7 @@ def _written(folder: Path, run: FinishedRun) -> None:
 
 
 def log_run_model(recorder: Recorder, folder: Path, run: FinishedRun) -> LoggedModel:
-    """Log a written model with its run. If only the best model is kept, remove the others of its group."""
+    """Log a model folder with its run. With `--keep best`, remove the worse models of its group (see `group_of`)."""
     spec = run.spec
     tags = {
         INVOCATION: recorder.invocation,
@@ -120,7 +121,7 @@ def log_run_model(recorder: Recorder, folder: Path, run: FinishedRun) -> LoggedM
 
 
 def _is_best(recorder: Recorder, run: FinishedRun) -> bool:
-    """Return whether a run's dev score is above those of the models that the command has kept for its group."""
+    """Return whether a run's dev score exceeds those of the models kept for the same task and pre-trained model."""
     score = run.result.metrics[SELECTED_BY]
     rivals = _rivals(recorder, group_of(run.spec))
     return not rivals or (math.isfinite(score) and score > max(rival.dev_score for rival in rivals))
@@ -132,7 +133,7 @@ def _rivals(recorder: Recorder, group: str) -> list[LoggedModel]:
 
 
 def _remove_beaten(recorder: Recorder, group: str) -> None:
-    """Remove the models of a group other than the best one; of equal ones, the first stays."""
+    """Remove all models of a group (see `group_of`) but the best. If several are equally good, the first stays."""
     rivals = _rivals(recorder, group)
     best = max(rivals, key=lambda model: model.dev_score, default=None)
     for rival in rivals:
@@ -141,9 +142,9 @@ def _remove_beaten(recorder: Recorder, group: str) -> None:
 
 
 def put_aside(folder: Path, recorder: Recorder, run: FinishedRun) -> Path:
-    """Keep the folder of a model on this machine, and return its place.
+    """Copy the folder of a model to a permanent place on this machine, and return the place.
 
-    Of one group's models, the best stays where only the best is kept.
+    With `--keep best`, an existing model of the same task and pre-trained model is replaced only by a better one.
     """
     place = state_folder() / "models" / run.run_id
     if recorder.keep == "best":
@@ -163,7 +164,7 @@ def put_aside(folder: Path, recorder: Recorder, run: FinishedRun) -> Path:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A run of a command, done by it or reused."""
+    """A run of a command, executed now or reused from the store."""
 
     run_id: str
     spec: RunSpec
@@ -172,7 +173,7 @@ class Candidate:
 
     @property
     def dev_score(self) -> float:
-        """The dev score of the selected epoch; -inf where that is undefined."""
+        """The dev score of the selected epoch; -inf if the score is undefined."""
         score = self.metrics.get(SELECTED_BY, math.nan)
         return score if math.isfinite(score) else -math.inf
 
@@ -184,18 +185,18 @@ class KeptRun:
     candidate: Candidate
     model: LoggedModel
     among: int
-    """The number of runs that it is the best of."""
+    """The number of runs from which this one was chosen, or which were kept with it."""
     registered: str = ""
-    """The address in the model registry; empty where it was not registered."""
+    """The model's address in the model registry; empty if it was not registered."""
 
 
 @dataclass(frozen=True)
 class Settled:
-    """The models that are kept at the end of a command."""
+    """The kept models at the end of a command, and the runs whose models are lacking."""
 
     kept: list[KeptRun] = field(default_factory=list)
     lacking: list[Candidate] = field(default_factory=list)
-    """The runs to be kept whose models are not there: they were finished before."""
+    """The runs whose models should be kept but do not exist, because the runs were finished by an earlier command."""
 
     def as_documents(self) -> list[dict[str, object]]:
         """Return the kept models as JSON-like data."""
@@ -215,7 +216,7 @@ class Settled:
 
 
 def settle(recorder: Recorder, candidates: Sequence[Candidate], name: str | None = None) -> Settled:
-    """List the kept models with their runs, remove incomplete models of dead workers, and register the models.
+    """List the kept models with their runs, remove incomplete models of dead worker processes, and register the rest.
 
     Args:
         recorder: The recorder of the command.
@@ -249,7 +250,7 @@ def settle(recorder: Recorder, candidates: Sequence[Candidate], name: str | None
 
 
 def _groups(candidates: Sequence[Candidate]) -> dict[str, list[Candidate]]:
-    """Return the runs by task and pre-trained model; of several runs with one training, the first."""
+    """Return the runs by group (see `group_of`). If several runs share one training, only the first is included."""
     groups: dict[str, dict[str, Candidate]] = {}
     for run in candidates:
         groups.setdefault(group_of(run.spec), {}).setdefault(run.spec.training_key, run)
@@ -257,7 +258,7 @@ def _groups(candidates: Sequence[Candidate]) -> dict[str, list[Candidate]]:
 
 
 def sentences_of(settled: Settled, where: Mapping[str, object]) -> list[str]:
-    """Return a message for each kept model, and for each model that is still to be kept, with the next command.
+    """Return a message for each kept or lacking model, with the command that predicts with it or keeps it.
 
     Args:
         settled: The models.

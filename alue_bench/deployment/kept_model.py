@@ -1,10 +1,10 @@
-"""A kept model in memory: predictions for lists of texts, by the same batches and forward pass as an evaluation.
+"""A kept model, that is, the saved model of a run: it is loaded and predicts for lists of texts.
 
 model = load("complaints-model")            # a folder, a run's id, or models:/NAME/VERSION
 model.predict(["The parcel never came."])   # ["delivery"]
 model.scores(["The parcel never came."])    # array([[0.02, 0.97, 0.01]], dtype=float32)
 
-The model computes as an evaluation does, so that it gives a run's recorded predictions.
+Batches and forward pass are those of the evaluation of a run, so that the model gives the run's recorded predictions.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 CHUNK = 8192
-"""The number of texts that are tokenized and sorted by length together. More gain less than a per cent of padding."""
+"""The number of texts that are tokenized and sorted by length together. A larger one saves less than 1 % of padding."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class TokenizedTexts:
 
     split: TokenizedSplit
     truncated: int
-    """The number of texts that were cut to the model's greatest length, as far as that was counted."""
+    """The number of texts that were truncated to the model's largest number of tokens."""
 
 
 class KeptModel:
@@ -60,9 +60,9 @@ class KeptModel:
         Args:
             folder: The folder that `write_model_folder` wrote.
             device: "auto", "cpu" or "cuda".
-            precision: "fp32", "bf16", "fp16" or "auto"; None takes the run's own number format where this device is
-                like that of the run and computes in it fast, and fp32 otherwise.
-            normalise: The text normalisation; None finds the model's own in the installed plugins.
+            precision: "fp32", "bf16", "fp16" or "auto"; None takes the number format of the run if `device` is the
+                run's and computes in this format fast, and fp32 otherwise.
+            normalise: The text normalisation; None finds the model's normalisation in the installed plugins.
 
         Raises:
             UsageError: The folder is no kept model.
@@ -91,12 +91,12 @@ class KeptModel:
             pairs: The second texts, for a model that reads pairs.
 
         Raises:
-            UsageError: A text is missing, or there are pairs and the model reads single texts, or the reverse.
+            UsageError: A text is missing, `pairs` is given and the model reads single texts, or `pairs` is missing.
         """
         return self.decided(self.logits(texts, pairs))
 
     def scores(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray[Any, Any]:
-        """Return the probability of each label, fp32 [texts, labels]; for a regression the number, [texts, 1].
+        """Return the probability of each label, fp32 [texts, labels]; for a regression, the predictions, [texts, 1].
 
         Args:
             texts: The texts.
@@ -108,7 +108,7 @@ class KeptModel:
         return probabilities(self.logits(texts, pairs), self.description.labels)
 
     def decided(self, logits: np.ndarray[Any, Any]) -> list[Any]:
-        """Return the predictions that logits give, in the form of `predict`."""
+        """Convert logits to predictions, in the form that `predict` returns."""
         labels = self.description.labels
         decisions = decide(logits, labels)
         if labels.kind is TargetKind.REGRESSION:
@@ -118,7 +118,7 @@ class KeptModel:
         return [labels.names[int(place)] for place in decisions]
 
     def logits(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray[Any, Any]:
-        """Return the model's outputs, fp32 [texts, outputs]; see `predict`."""
+        """Return the logits of texts (see `predict`), fp32 [texts, outputs]."""
         import numpy as np
 
         texts, pairs = self.checked(texts, pairs)
@@ -129,10 +129,10 @@ class KeptModel:
         return np.concatenate(parts) if parts else np.zeros((0, self.description.labels.outputs), dtype="float32")
 
     def checked(self, texts: Sequence[str], pairs: Sequence[str] | None) -> tuple[list[str], list[str] | None]:
-        """Return texts and pairs as lists.
+        """Check texts and second texts, and return them as lists.
 
         Raises:
-            UsageError: They are not of the form that the model reads.
+            UsageError: A value is not a text, or second texts are missing or given to a model of single texts.
         """
         if isinstance(texts, str) or isinstance(pairs, str):
             raise UsageError("predict takes a list of texts; put the one text into a list: [text]")
@@ -188,7 +188,7 @@ class KeptModel:
         return TokenizedTexts(split, cut)
 
     def logits_of(self, texts: TokenizedTexts) -> np.ndarray[Any, Any]:
-        """Return the model's outputs for tokenized texts, fp32 [texts, outputs]."""
+        """Return the logits of tokenized texts, fp32 [texts, outputs]."""
         examples = Examples(texts.split)
         return predict_logits(
             self._stack, self._forward, examples, device=self.device, padding=self.description.padding
@@ -201,10 +201,11 @@ def load(
     """Load a kept model.
 
     Args:
-        model: Its folder; the id of the run that kept it; or `models:/NAME/VERSION` of the model registry.
+        model: The model's folder; the id of the run that kept it; or `models:/NAME/VERSION` of the model registry.
         device: "auto", "cpu" or "cuda".
-        precision: "fp32", "bf16", "fp16" or "auto"; None takes the run's own where this device computes in it fast.
-        tracking_uri: The MLflow store of the run or registry; None for the default one.
+        precision: "fp32", "bf16", "fp16" or "auto"; None takes the run's number format if this device
+            computes in it fast, and fp32 otherwise.
+        tracking_uri: The MLflow store that holds the run or the registry; None for the default store.
 
     Raises:
         UsageError: There is no such model.
@@ -235,7 +236,7 @@ def _precision(description: Description, device: str, wanted: str | None) -> Pre
 
 
 def _loaded(folder: Path, description: Description) -> tuple[EncoderStack, Any]:
-    """Return the model, and its tokenizer.
+    """Load the model and its tokenizer.
 
     Raises:
         UnavailableError: Weights or tokenizer are missing or damaged.

@@ -1,7 +1,7 @@
-"""Kept models in MLflow: logged with their run, found again, removed, registered, and fetched by name.
+"""Kept models (the saved models of runs) in MLflow: logging, finding, removing, registering and fetching them.
 
-A kept model is a logged model of MLflow 3 called `model`, whose source is the run: `runs:/RUN_ID/model` and
-`models:/MODEL_ID` both load it. Only clients with explicit addresses are used, as everywhere.
+A kept model is a logged model of MLflow 3 with the name `model` and the run as its source: `runs:/RUN_ID/model` and
+`models:/MODEL_ID` both load it. Every MLflow client gets its store's address; MLflow's global settings are not used.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from alue_bench.tracking.claims import INVOCATION
 from alue_bench.tracking.connection import Connection, open_client, public, tracking_uri, where_options
 
 NAME = "model"
-"""The name of every kept model; its run tells them apart."""
+"""The name of every kept model. Kept models differ by their runs."""
 GROUP, DEV_SCORE, RUN_LABEL = "kept.group", "kept.dev_score", "kept.run"
-"""The tags of a kept model: the task and pre-trained model among whose runs it is compared; the dev score that it is
-compared by; the run in words."""
+"""The tags of a kept model: a digest of its task and pre-trained model, within which the best model is chosen; the dev
+score, by which it is chosen; a readable name of the run."""
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _REGISTERED = re.compile(r"models:/+(?P<name>[^/@]+)(?:/(?P<version>\d+)|@(?P<alias>[^/]+))")
 _LOGGED = re.compile(r"models:/+(?P<id>m-[0-9a-f]+)")
@@ -34,21 +34,21 @@ _LOGGED = re.compile(r"models:/+(?P<id>m-[0-9a-f]+)")
 
 @dataclass(frozen=True)
 class LoggedModel:
-    """A kept model in the store."""
+    """A kept model in the MLflow store."""
 
     model_id: str
     run_id: str
     location: str
-    """The address of its folder."""
+    """The address of the model's folder."""
     created: int
-    """The time in milliseconds since 1970."""
+    """The time of creation in milliseconds since 1970."""
     ready: bool
-    """A flag: it was written completely."""
+    """A flag: the model was written completely."""
     tags: Mapping[str, str]
 
     @property
     def dev_score(self) -> float:
-        """The dev score of its run; -inf where that is undefined."""
+        """The dev score of the model's run; -inf if the score is undefined."""
         try:
             score = float(self.tags.get(DEV_SCORE, "nan"))
         except ValueError:
@@ -57,11 +57,11 @@ class LoggedModel:
 
 
 def log_model(connection: Connection, folder: Path, run_id: str, tags: Mapping[str, str]) -> LoggedModel:
-    """Copy the folder of a kept model into the store, as a model of a run.
+    """Log the folder of a kept model in the store, as a model of its run.
 
     Args:
         connection: The open store.
-        folder: The folder, whose MLmodel gets the ids of run and model.
+        folder: The folder. The ids of run and model are written into its file MLmodel.
         run_id: The run, which must be in the store.
         tags: The tags of the model.
     """
@@ -81,7 +81,7 @@ def log_model(connection: Connection, folder: Path, run_id: str, tags: Mapping[s
 
 
 def attach(connection: Connection, model: LoggedModel) -> None:
-    """List a model among the outputs of its run, where MLflow shows it on the run's page."""
+    """Add a model to the outputs of its run, so that MLflow shows it on the run's page."""
     from mlflow.entities import LoggedModelOutput
 
     run = connection.client.get_run(model.run_id)
@@ -91,12 +91,12 @@ def attach(connection: Connection, model: LoggedModel) -> None:
 
 
 def models_of_invocation(connection: Connection, invocation: str) -> list[LoggedModel]:
-    """Return the models that one command has kept, complete or not, the oldest first."""
+    """Return the models that one call of a command has kept, oldest first. Incomplete models are included."""
     return _search(connection, f"tags.{INVOCATION} = '{invocation}'")
 
 
 def model_of_run(connection: Connection, run_id: str) -> LoggedModel | None:
-    """Return the newest complete model of a run; None where none was kept."""
+    """Return the newest complete model of a run; None if there is none."""
     models = [model for model in _search(connection, f"source_run_id = '{run_id}'") if model.ready]
     return models[-1] if models else None
 
@@ -123,7 +123,7 @@ def remove(connection: Connection, model: LoggedModel) -> None:
 
 
 def check_registered_name(name: str) -> None:
-    """Raise UsageError for a name that no model can be registered under, or be found by: before a training, not after.
+    """Raise UsageError if no model can be registered under a name, or found by it. Call this before any training.
 
     Args:
         name: The value of `--register`.
@@ -133,7 +133,7 @@ def check_registered_name(name: str) -> None:
 
 
 def register(connection: Connection, model: LoggedModel, name: str) -> str:
-    """Register a model as a new version of a name in the model registry, and return the version's address.
+    """Register a model under a name in the model registry, as a new version, and return the version's address.
 
     Raises:
         UsageError: MLflow does not accept the name.
@@ -152,7 +152,7 @@ def register(connection: Connection, model: LoggedModel, name: str) -> str:
 
 
 def folder_of(model: str | Path, store: str | None = None) -> Path:
-    """Return the folder of a kept model on this machine.
+    """Return the folder of a kept model on this machine; a model in a remote store is downloaded.
 
     Args:
         model: A folder; the id of a run; or `models:/NAME/VERSION`, `models:/NAME@ALIAS` or `models:/MODEL_ID`.
@@ -221,7 +221,7 @@ def _location_of(address: str, store: str | None) -> str:
 
 
 def _fetched(location: str, store: str | None) -> Path:
-    """Return the folder at an address: that folder where it lies on this machine, else a copy."""
+    """Return the folder at an address; if it is not on this machine, download it to a temporary folder."""
     if urlparse(location).scheme in ("file", ""):
         return Path(unquote(urlparse(location).path))
     import tempfile
@@ -236,7 +236,7 @@ def _fetched(location: str, store: str | None) -> Path:
 
 @contextmanager
 def _told(uri: str, absent: str) -> Iterator[None]:
-    """Convert MLflow's errors: to UsageError(`absent`) if it finds nothing, to UnavailableError otherwise."""
+    """Convert MLflow's errors: UsageError(`absent`) if the object does not exist, UnavailableError otherwise."""
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
     from sqlalchemy.exc import SQLAlchemyError

@@ -1,4 +1,4 @@
-"""The model card of a kept model: README.md in its folder."""
+"""The model card of a saved model: README.md in its folder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write_model_card(folder: Path, description: Description, inputs: RunInputs) 
     Args:
         folder: The model's folder.
         description: The model's description.
-        inputs: The task, model and rows of its run.
+        inputs: The task, pre-trained model and rows of its run.
     """
     parts = [
         _front_matter(description, inputs),
@@ -44,7 +44,7 @@ def write_model_card(folder: Path, description: Description, inputs: RunInputs) 
 
 
 def _front_matter(description: Description, inputs: RunInputs) -> str:
-    """Return the header that model hubs read."""
+    """Return the YAML header that model hubs read."""
     fields: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": "text-classification",

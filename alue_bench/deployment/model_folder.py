@@ -1,14 +1,14 @@
-"""The folder of a kept model, which transformers, MLflow and alue-bench all load.
+"""The folder of a kept model (the saved model of a run), which transformers, MLflow and alue-bench all load.
 
-    config.json, model.safetensors          as save_pretrained writes them, with label names and kind of problem
-    tokenizer.json, tokenizer_config.json   the tokenizer, with the greatest length and the padding of the run
-    alue_bench.json                         what alue-bench needs besides: see `description`
+    config.json, model.safetensors          as save_pretrained writes them, with label names and `problem_type`
+    tokenizer.json, tokenizer_config.json   the tokenizer, with the run's maximum length and padding side
+    alue_bench.json                         further data for alue-bench: see `description`
     MLmodel, requirements.txt, …            MLflow's description, with signature and input example: see `pyfunc`
     README.md                               the model card: see `model_card`
 
-The weights are in fp32, as training keeps them in every number format. An adapter is merged into them. Where the merged
-model does not give the run's predictions, `base/` has the model without the adapter, `adapter/` the adapter, and
-transformers does not load the folder at all, rather than without its adapter.
+The weights are fp32, because training keeps fp32 weights in every number format. An adapter is merged into the weights.
+If the merged model does not give the run's predictions, `base/` has the model without the adapter and `adapter/` the
+adapter. transformers then refuses the folder, so that nobody uses the model without its adapter by mistake.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ PROBLEM_TYPES: Mapping[TargetKind, str] = {
     TargetKind.MULTILABEL: "multi_label_classification",
     TargetKind.REGRESSION: "regression",
 }
-"""The `problem_type` of config.json, by which a pipeline of transformers turns logits into scores."""
+"""The `problem_type` in config.json, from which a transformers pipeline chooses the function that gives scores."""
 CHECKED = 64
 """The number of test rows whose predictions are compared after the model is loaded from its new folder."""
 TOLERANCE = {"fp32": 1e-5, "bf16": 3e-2, "fp16": 1e-2}
-"""The largest accepted difference of a score. Batches of other shapes are rounded differently."""
+"""The largest accepted difference of a score, by number format. Rounding depends on the shapes of batches."""
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run with its trained model: all that a kept model is made of."""
+    """A run with its trained model, from which a model folder is written."""
 
     run_id: str
     spec: RunSpec
@@ -63,17 +63,17 @@ class FinishedRun:
 def write_model_folder(folder: Path, run: FinishedRun) -> Description:
     """Write the folder of a kept model, load it again, and check that it gives the run's predictions.
 
-    The run's model is not changed: a next run may use it.
+    The model in memory is not changed, because a later run may use it.
 
     Args:
-        folder: The folder, which must not exist or be empty.
+        folder: The folder, which must be empty or not exist yet.
         run: The run.
 
     Returns:
         The model's description.
 
     Raises:
-        TrainingError: The loaded model does not give the run's predictions. The folder is left empty.
+        TrainingError: The loaded model does not give the run's predictions.
     """
     model, adapter = run.trained.stack.model, run.spec.adapter
     description = describe(run)
@@ -94,7 +94,7 @@ def write_model_folder(folder: Path, run: FinishedRun) -> Description:
 
 
 def describe(run: FinishedRun) -> Description:
-    """Return the description of a run's model, with its adapter merged."""
+    """Return the description of a run's model. An adapter is taken to be merged into the weights."""
     spec, inputs, trained = run.spec, run.inputs, run.trained
     task, model = inputs.train_task, inputs.model
     scores = {name: value for name, value in run.result.metrics.items() if name.startswith(("test/", "selection/"))}
@@ -148,7 +148,7 @@ def _write(folder: Path, model: Any, description: Description, run: FinishedRun)
 
 
 def _complete_config(folder: Path, description: Description) -> None:
-    """Write into config.json what transformers' pipelines need, and nothing about this machine."""
+    """Add to config.json what transformers' pipelines need, and remove the local path."""
 
     def complete(config: dict[str, Any]) -> None:
         config.pop("_name_or_path", None)
@@ -163,7 +163,7 @@ def _complete_config(folder: Path, description: Description) -> None:
 
 
 def _complete_tokenizer(folder: Path, description: Description) -> None:
-    """Write the run's greatest length and padding into the tokenizer's configuration."""
+    """Write the run's maximum length and padding side into the tokenizer's configuration."""
 
     def complete(config: dict[str, Any]) -> None:
         config |= {"model_max_length": description.max_length, "padding_side": description.padding.side}
@@ -179,9 +179,9 @@ def _edit(path: Path, change: Any) -> None:
 
 
 def _check(folder: Path, run: FinishedRun) -> None:
-    """Check that the model in a folder gives the first of the run's test predictions.
+    """Check that the model in a folder gives the run's predictions for the first `CHECKED` test rows.
 
-    Nothing is checked for architectures whose predictions depend on the other texts of a batch.
+    Architectures whose predictions depend on the other texts of a batch are not checked.
 
     Raises:
         TrainingError: A score differs by more than the tolerance.

@@ -1,4 +1,4 @@
-"""The text normalisation of a kept model: found in the installed plugins, and checked to be the one of the run."""
+"""The text normalisation of a saved model: it is found in the installed plugins and must be unchanged since the run."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ PROBE = (
 
 
 def kept_normalisation(model: Model, providers: dict[str, str]) -> KeptNormalisation | None:
-    """Return the description of a model's normalisation; None where it has none.
+    """Return the description of a model's text normalisation; None if the model has none.
 
     Args:
-        model: The model.
+        model: The pre-trained model.
         providers: The distributions, with versions, that take part in the run.
     """
     if model.normalise is None:
@@ -39,14 +39,14 @@ def kept_normalisation(model: Model, providers: dict[str, str]) -> KeptNormalisa
 
 
 def normalise_of(kept: KeptNormalisation | None, registry: Registry | None = None) -> Callable[[str], str] | None:
-    """Return the function that normalises a text for a kept model; None where it needs none.
+    """Return the function that normalises a text for a saved model; None if the model has no normalisation.
 
     Args:
-        kept: The description of the normalisation.
+        kept: The description of the normalisation that is stored with the model; None if there is none.
         registry: The declarations of the plugins; None loads the installed ones.
 
     Raises:
-        UnavailableError: The plugin or a package that it needs is not installed, or it normalises otherwise now.
+        UnavailableError: The plugin or a package that it needs is not installed, or the normalisation has changed.
     """
     if kept is None:
         return None

@@ -1,12 +1,10 @@
-"""Predictions for the rows of a file, in a stream: one part of the file is in memory at a time.
+"""Predictions for the rows of a file, chunk by chunk, so that memory does not grow with the file.
 
 check the whole file: columns, texts, gold labels            # so that nothing fails after an hour
-for each chunk of rows:                                      # read and tokenized while the model does the one before
-    normalise, tokenize, sort by length, batch               # as an evaluation does
+for each chunk of rows:                                      # read and tokenized while the model predicts another
+    normalise, tokenize, sort by length, batch               # as in the evaluation of a run
     logits → prediction and scores
-    write the rows with them, in the file's order
-
-Memory does not grow with the file.
+    write the rows and their predictions, in the file's order
 """
 
 from __future__ import annotations
@@ -45,9 +43,9 @@ if TYPE_CHECKING:
 NAMED = 5
 """The largest number of bad rows that a message names."""
 TEXT_COLUMNS, PAIR_COLUMNS = ("text",), ("pair", "text_pair")
-"""The columns that are taken where none is named."""
+"""The columns of texts and of second texts that are read if the user names none."""
 OnRows = Callable[[int, int], None]
-"""A function that is called with the number of rows done, and of all rows."""
+"""A function that is called with the number of rows done and the number of all rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,43 +54,43 @@ class PredictionRequest:
 
     source: Path
     output: str = STDOUT
-    """The file to write; "-" is stdout."""
+    """The path of the file to write; "-" is stdout."""
     text: str | None = None
-    """The column of the texts; None for the column "text", or the only one."""
+    """The column of the texts; None for the column "text", or for the only column of the file."""
     pair: str | None = None
     """The column of the second texts, for a model that reads pairs; None for "pair" or "text_pair"."""
     label: str | None = None
-    """The column of gold labels, with which the predictions are scored; None for none."""
+    """The column of gold labels, for scoring the predictions; None if they are not scored."""
     scores: bool = False
     """A flag: the probability of each label is written too."""
     prefix: str = ""
-    """The beginning of the names of the new columns."""
+    """The prefix of the names of the new columns."""
     skip_bad: bool = False
     """A flag: rows without a text get an empty prediction; otherwise they are an error."""
     overwrite: bool = False
-    """A flag: the output may exist, and is replaced."""
+    """A flag: an existing output file is replaced; otherwise it is an error."""
 
 
 @dataclass
 class Predicted:
-    """The outcome of predicting a file."""
+    """The outcome of the prediction of a file: counts, time and metrics."""
 
     rows: int = 0
     bad: int = 0
     """The number of rows without a prediction."""
     truncated: int = 0
-    """The number of texts that were cut to the model's greatest length."""
+    """The number of texts that were truncated to the model's largest number of tokens."""
     seconds: float = 0.0
-    """Seconds from the first row read to the last one written, without the check of the file."""
+    """The seconds from reading the first row to writing the last one, without the check of the file."""
     scored: int = 0
     """The number of rows with a gold label that were scored."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """The metrics, where there are gold labels."""
+    """The metrics by name; empty without gold labels."""
 
 
 @dataclass(frozen=True)
 class _Columns:
-    """The columns of a file that are read."""
+    """The names of the columns to read from the file."""
 
     text: str
     pair: str | None
@@ -115,7 +113,7 @@ def predict_file(
     Args:
         model: The model.
         request: The files and columns.
-        on_rows: It is called after each chunk.
+        on_rows: A function that is called after each chunk.
         stdout: The stream that takes the output "-".
 
     Raises:
@@ -161,7 +159,7 @@ def predict_file(
 
 
 def _columns(table: Table, request: PredictionRequest, description: Description) -> _Columns:
-    """Return the columns to read. Raise UsageError for one that the file does not have."""
+    """Return the columns to read. Raise UsageError if the file lacks one."""
     present = table.columns()
     listed = ", ".join(shown(name, quote=False) for name in present[:30])
 
@@ -184,7 +182,7 @@ def _columns(table: Table, request: PredictionRequest, description: Description)
 
 
 def _output_format(request: PredictionRequest) -> Format:
-    """Return the format of the output. Raise UsageError where it may not be written."""
+    """Return the format of the output. Raise UsageError if the output may not be written."""
     if request.output == STDOUT:
         kind = format_of(request.source)
         return "csv" if kind == "parquet" else kind
@@ -204,7 +202,7 @@ def _new_columns(description: Description, request: PredictionRequest) -> list[s
 
 
 def _checked(table: Table, columns: _Columns, description: Description, *, skip_bad: bool) -> int:
-    """Read the whole file once, and return its number of rows.
+    """Check the texts and gold labels of the whole file, and return its number of rows.
 
     Raises:
         DataError: Rows have no text, or a gold label that the model does not know.
@@ -251,7 +249,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def _label_problem(value: Any, description: Description) -> str | None:
-    """Return what is wrong with a gold label; None where nothing is."""
+    """Return the fault of a gold label, as a phrase; None if it is correct."""
     kind = description.labels.kind
     if _is_missing(value) and kind is not TargetKind.MULTILABEL:
         return "no gold label"
@@ -268,7 +266,7 @@ def _label_problem(value: Any, description: Description) -> str | None:
 
 
 def _gold_of(value: Any, description: Description) -> Any:
-    """Return a gold label as a number (regression), or as the names of labels."""
+    """Return a gold label as a number (regression), or as a tuple of label names."""
     kind = description.labels.kind
     if kind is TargetKind.REGRESSION:
         return float(value)
@@ -282,7 +280,7 @@ def _gold_of(value: Any, description: Description) -> Any:
 
 
 def _name_of(value: Any, description: Description) -> str:
-    """Return the label that a cell holds, as the task's own files may hold it: true, 1, or 1.0 for the label "1"."""
+    """Return the name of the label in a cell; a whole number such as 1.0 stands for the label "1"."""
     name, names = text_of(value), description.labels.names
     try:
         number = float("nan" if name in names else name)
@@ -295,11 +293,11 @@ def _name_of(value: Any, description: Description) -> str:
 # The stream ------------------------------------------------------------------------------------------------------
 
 _Ready = tuple[Chunk, TokenizedTexts | None, list[int]]
-"""A chunk, its texts as token ids (None where it has none), and the places of the rows with a text."""
+"""A chunk, its texts as token ids (None if no row has a text), and the positions of the rows with a text."""
 
 
 def _tokenized_ahead(thread: ThreadPoolExecutor, table: Table, columns: _Columns, model: KeptModel) -> Iterator[_Ready]:
-    """Yield the chunks of a file with their token ids; a thread tokenizes the next chunk in the meantime."""
+    """Yield the chunks of a file with their token ids. A thread tokenizes the next chunk in the meantime."""
     chunks = table.chunks(CHUNK)
 
     def following() -> _Ready | None:
@@ -322,7 +320,15 @@ def _tokenized_ahead(thread: ThreadPoolExecutor, table: Table, columns: _Columns
 def _values(
     model: KeptModel, request: PredictionRequest, logits: np.ndarray[Any, Any] | None, good: list[int], count: int
 ) -> dict[str, Sequence[Any]]:
-    """Return the new columns of a chunk; None for the rows without a text."""
+    """Return the new columns of a chunk, by name. Rows without a text have the value None.
+
+    Args:
+        model: The model.
+        request: The request, which says if scores are wanted and how the columns are named.
+        logits: The model's outputs for the rows with a text; None if there are no such rows.
+        good: The positions of the rows with a text.
+        count: The number of rows of the chunk.
+    """
     names = _new_columns(model.description, request)
     if logits is None:
         return {name: [None] * count for name in names}
@@ -340,7 +346,7 @@ def _spread(column: Sequence[Any], places: list[int], count: int) -> list[Any]:
 
 
 class _Scorer:
-    """Gold labels and predictions, as arrays of numbers."""
+    """A collector of gold labels and predictions, from which it computes the metrics at the end."""
 
     def __init__(self, description: Description) -> None:
         self._description = description
@@ -349,12 +355,12 @@ class _Scorer:
         self._predicted: list[np.ndarray[Any, Any]] = []
 
     def add(self, values: list[Any], logits: np.ndarray[Any, Any], good: list[int]) -> None:
-        """Add a chunk.
+        """Add the labelled rows of a chunk.
 
         Args:
-            values: The gold labels of its rows.
-            logits: The outputs for the rows with a text.
-            good: The places of these rows.
+            values: The gold labels of all rows of the chunk.
+            logits: The model's outputs for the rows with a text.
+            good: The positions of the rows with a text.
         """
         several = self._description.labels.kind is TargetKind.MULTILABEL
         labelled = [row for row, place in enumerate(good) if several or not _is_missing(values[place])]

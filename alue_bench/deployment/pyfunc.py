@@ -1,8 +1,8 @@
-"""The MLflow model flavour of a kept model: `mlflow.pyfunc.load_model` and `mlflow models serve` load its folder.
+"""The MLflow flavour of a saved model: `mlflow.pyfunc.load_model` and `mlflow models serve` load its folder.
 
-The folder itself is the MLflow model. MLflow loads it through `_load_pyfunc` of this module, so that the folder holds
-no pickle and no code. alue-bench, and the plugin of the model's text normalisation, must be installed where it is
-loaded; requirements.txt says in which versions.
+The folder itself is the MLflow model. MLflow loads it through `_load_pyfunc` of this module, so that the folder needs
+no pickle and no code. The loading environment needs alue-bench and the plugin of the model's text normalisation;
+requirements.txt states their versions.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from alue_bench.evaluation.predictions import probabilities
 
 MODULE = "alue_bench.deployment.pyfunc"
 TEXT, PAIR = "text", "pair"
-"""The columns of the input."""
+"""The columns of the input: first and second texts."""
 PREDICTION, SCORE = "prediction", "score_"
 """The column of the prediction, and the prefix of the columns of scores."""
 EXAMPLES = {
     "ar": ("الخدمة ممتازة والتوصيل سريع", "وصل الطلب في الموعد"),
     "en": ("The service was excellent and fast.", "The order arrived on time."),
 }
-"""Texts for the input example, written for it: those of a data set may not be passed on."""
+"""Invented texts for the input example: the texts of a data set may not be redistributed."""
 
 
 class KeptModelFunction:
     """The object that MLflow calls for predictions."""
 
     def __init__(self, model: KeptModel) -> None:
-        """Take the model."""
+        """Wrap a loaded model."""
         self.model = model
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> Any:
@@ -60,18 +60,18 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> KeptM
 
     Args:
         path: The model's folder.
-        model_config: `device` and `precision`, as `load` takes them.
+        model_config: The arguments `device` and `precision` of `load`, if given.
     """
     return KeptModelFunction(KeptModel(Path(path), **(model_config or {})))
 
 
 def columns_of(model: KeptModel, logits: Any, *, scores: bool) -> dict[str, list[Any]]:
-    """Return the columns of predictions, in the form that runs record them.
+    """Return the columns of predictions, in the form in which runs record them.
 
     Args:
         model: The model.
-        logits: Its outputs, [examples, outputs].
-        scores: Whether to return the probability of each label too. For a regression the prediction says all.
+        logits: The model's outputs, [examples, outputs].
+        scores: Whether to return the probability of each label too. A regression has only the prediction.
     """
     import numpy as np
 
@@ -87,7 +87,7 @@ def columns_of(model: KeptModel, logits: Any, *, scores: bool) -> dict[str, list
 
 
 def _texts(given: Any, *, is_pair: bool) -> tuple[list[str], list[str] | None]:
-    """Return the texts and, for a model of pairs, the second texts of any input that MLflow passes."""
+    """Return the texts of any input that MLflow passes and, for a model of text pairs, the second texts."""
     import pandas as pd
 
     if isinstance(given, dict) or (isinstance(given, list) and given and isinstance(given[0], dict)):
@@ -144,7 +144,7 @@ def write_mlflow_model(folder: Path, description: Description, **identity: Any) 
 
 
 def _requirements(description: Description) -> list[str]:
-    """Return the distributions that loading the model needs, in the versions that trained it."""
+    """Return pip requirements for loading the model, with the versions that trained it."""
     from importlib.metadata import PackageNotFoundError, distributions, version
 
     # A task that is a value in Python has a provider of its own, which is no distribution.

@@ -1,4 +1,4 @@
-"""The repetition of a recorded run, to keep its model. Its predictions must agree with the recorded ones."""
+"""The repetition of a recorded run, to obtain its trained model. Its predictions must agree with the recorded ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TOLERANCE = 1e-5
-"""The largest accepted difference of a score: recorded ones have six digits."""
+"""The largest accepted difference between a new and a recorded score: recorded scores have six digits."""
 WORDS = {
     "data": "data",
     "model_digest": "pre-trained model",
@@ -40,7 +40,7 @@ WORDS = {
     "hyper": "hyper-parameters",
     "unusual": "pre-trained model",
 }
-"""The fields of a specification in words."""
+"""The names of the fields of a run's specification in messages."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,15 @@ class RecordedRun:
 
     run_id: str
     config: Mapping[str, Any]
-    """The specification of the run, as JSON."""
+    """The specification of the run, as read from its config.json."""
     row: Mapping[Any, Any]
-    """The row of the run in a frame of results."""
+    """The run's row in the data frame of results."""
     predictions: pd.DataFrame
     """The test predictions of the run."""
 
     @property
     def label(self) -> str:
-        """The name of the run in messages."""
+        """The run's name in messages: task/model/strategy/seed, and the fold if there is one."""
         fold = self.config.get("fold")
         of_fold = f"/{Fold(**fold).label}" if fold else ""
         return (
@@ -70,9 +70,9 @@ class Conditions:
     """The conditions that are not recorded with a run, because they depend on the machine."""
 
     data_dir: Path | None = None
-    """The folder of the official files; None for the usual places."""
+    """The folder with the official data files of the tasks; None for the usual places."""
     allow_pickles: bool = False
-    """A flag: pickled weights are read."""
+    """A flag: pre-trained weights may be read from pickle files."""
 
 
 def recorded_run(connection: Connection, run_id: str) -> RecordedRun:
@@ -96,15 +96,15 @@ def recorded_run(connection: Connection, run_id: str) -> RecordedRun:
 
 
 def plan_again(recorded: RecordedRun, conditions: Conditions, registry: Registry) -> PlannedRun:
-    """Plan a recorded run anew.
+    """Plan a recorded run again, with the same settings, and check that its fingerprint is the same.
 
     Args:
         recorded: The run.
-        conditions: The conditions that are not recorded.
+        conditions: The conditions that are not recorded with the run.
         registry: The declarations of the installed plugins.
 
     Raises:
-        UnavailableError: The data, the model or the plugins of the run are not here, or differ.
+        UnavailableError: The data, the pre-trained model or a plugin of the run is missing on this machine, or differs.
     """
     config, model = recorded.config, model_reference(recorded.row, registry)
     task = task_options(recorded.row)
@@ -145,7 +145,7 @@ def plan_again(recorded: RecordedRun, conditions: Conditions, registry: Registry
 
 
 def _named(planned: PlannedRun, name: str) -> PlannedRun:
-    """Rename a run's model to its name in the original plan, which adds a suffix if two folders share a name."""
+    """Rename the model of a planned run to its recorded name, which can have a suffix if two folders shared a name."""
     spec = replace(planned.spec, model=name)
     return replace(planned, spec=spec, inputs=replace(planned.inputs, model=replace(planned.inputs.model, name=name)))
 
@@ -171,7 +171,7 @@ def _difference(recorded: RecordedRun, planned: PlannedRun) -> str:
 
 
 def _anew(recorded: RecordedRun, registry: Registry) -> str:
-    """Return the command that does a run with its settings as a new one; of a fold, with the other folds."""
+    """Return the command that starts a new run with the settings of a recorded one. For one fold, it runs all folds."""
     config = recorded.config
     options = options_of_run(recorded.row, registry) | {"sample": config["data"]["source"] == "sample"}
     if fold := config.get("fold"):
@@ -184,11 +184,11 @@ def train_again(recorded: RecordedRun, planned: PlannedRun, on_step: OnStep = la
 
     Args:
         recorded: The run.
-        planned: The run as `plan_again` gives it.
-        on_step: It is called after every training step.
+        planned: The plan of the run, from `plan_again`.
+        on_step: A function that is called after every training step.
 
     Returns:
-        The run, with its model.
+        The run with its trained model.
 
     Raises:
         UnavailableError: The predictions differ from the recorded ones.
@@ -205,7 +205,7 @@ def train_again(recorded: RecordedRun, planned: PlannedRun, on_step: OnStep = la
 
 
 def _problem(recorded: RecordedRun, result: RunResult, planned: PlannedRun) -> str | None:
-    """Return how the predictions of a run differ from the recorded ones; None where they are equal."""
+    """Return how the new predictions differ from the recorded ones, as a phrase; None if they agree."""
     import numpy as np
 
     then, now = recorded.predictions, result.predictions
@@ -223,7 +223,7 @@ def _problem(recorded: RecordedRun, result: RunResult, planned: PlannedRun) -> s
 
 
 def _versions_then_and_now(recorded: RecordedRun) -> str:
-    """Return a sentence on the likely cause of a difference: versions or hardware that have changed."""
+    """Return a sentence that names changed versions or hardware as the possible cause of different predictions."""
     from importlib.metadata import version
 
     from alue_bench.measure.environment import hardware_fingerprint

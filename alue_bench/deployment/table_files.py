@@ -1,6 +1,6 @@
-"""Tables of texts that are read and written a chunk at a time: CSV, TSV, JSON lines and Parquet, by suffix.
+"""Tables of texts that are read and written in chunks of rows: CSV, TSV, JSON lines and Parquet, by file suffix.
 
-However many rows a file has, one chunk of them is in memory. A row is named by its line (Parquet: by its number).
+For a file of any size, only one chunk of rows is in memory. Messages name a row by its line (Parquet: its number).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SUFFIXES: Mapping[str, Format] = {
 }  # fmt: skip
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 CSV_DELIMITERS = (",", ";", "\t", "|")
-"""The signs that part the columns of CSV files; of several, the one that gives most columns is taken."""
+"""The possible delimiters of CSV files. The delimiter that gives the most columns is used."""
 STDOUT = "-"
 
 
@@ -37,14 +37,14 @@ class Chunk:
     lines: Sequence[int]
     """The line of each row in its file, or its number in a Parquet file, counted from 1."""
     batch: Any = None
-    """The rows as a record batch of Arrow, where the file is one of Parquet."""
+    """The rows as an Arrow record batch, if the file is Parquet; `rows` is then empty."""
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.lines)
 
     def column(self, name: str) -> list[Any]:
-        """Return the values of a column; None where a row has none."""
+        """Return the values of a column; None for a row without a value."""
         if self.batch is not None:
             values: list[Any] = self.batch.column(name).to_pylist()
             return values
@@ -55,7 +55,7 @@ def format_of(path: Path) -> Format:
     """Return the format of a file by its suffix.
 
     Raises:
-        UsageError: The suffix is of no format that is known here.
+        UsageError: The suffix is unknown.
     """
     known = SUFFIXES.get(path.suffix.lower())
     if known is None:
@@ -67,12 +67,12 @@ class Table(ABC):
     """A table in a file."""
 
     def __init__(self, path: Path) -> None:
-        """Take the file. Nothing is read yet."""
+        """Store the path. Nothing is read yet."""
         self.path = path
 
     @abstractmethod
     def columns(self) -> list[str]:
-        """Return the names of the columns; of a file of JSON lines, the keys of all rows, in order of appearance."""
+        """Return the names of the columns. For JSON lines, these are the keys of all rows, in order of appearance."""
 
     @abstractmethod
     def chunks(self, size: int, wanted: Sequence[str] | None = None) -> Iterator[Chunk]:
@@ -80,14 +80,14 @@ class Table(ABC):
 
         Args:
             size: The largest number of rows of a chunk.
-            wanted: The columns that are read; None for all. Only Parquet can leave columns unread.
+            wanted: The columns to read; None for all. It only has an effect for Parquet.
 
         Raises:
             DataError: The file is damaged, or a row does not fit the header.
         """
 
     def place(self, line: int) -> str:
-        """Return the place of a row in words."""
+        """Return the name of a row in messages, such as `file.csv:12`."""
         return f"{self.path}:{line}"
 
 
@@ -108,7 +108,7 @@ def open_table(path: Path) -> Table:
 
 
 def _delimiter_of(path: Path) -> str:
-    """Return what parts the columns in the header of a CSV file."""
+    """Return the delimiter of a CSV file, found in its header."""
     with _text(path) as file:
         try:
             header = file.readline()
@@ -153,7 +153,7 @@ class _Delimited(Table):
             yield Chunk(kept, lines)
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield each row with its first line."""
+        """Yield the cells of each row, after the number of its first line."""
         csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a text may be longer than 128 kB
         with _text(self.path) as file:
             reader = csv.reader(file, delimiter=self._delimiter, strict=True)
@@ -263,19 +263,19 @@ def _first_line(error: BaseException) -> str:
 
 
 class Stream(Protocol):
-    """A stream of text, as far as it is used here."""
+    """A text stream with the two methods that this module uses."""
 
     def write(self, text: str, /) -> object:
         """Write a text."""
         ...
 
     def flush(self) -> object:
-        """Write what is left in a buffer."""
+        """Write the buffered text."""
         ...
 
 
 class Output(ABC):
-    """The output table, which is written chunk by chunk: the columns of the input, then the new columns."""
+    """An output table, written chunk by chunk. Its columns are those of the input, then the new ones."""
 
     @abstractmethod
     def write(self, chunk: Chunk, new: Mapping[str, Sequence[Any]]) -> None:
@@ -287,14 +287,21 @@ class Output(ABC):
 
 
 class OutputFile:
-    """A file that appears under its name only when it is complete; `-` is stdout.
+    """An output file that gets its final name only when it is complete; `-` is stdout.
 
     with OutputFile(path, "csv", table.columns()) as output:
         output.write(chunk, {"prediction": [...]})
     """
 
     def __init__(self, path: str, kind: Format, columns: Sequence[str], stdout: Stream | None = None) -> None:
-        """Take the file's name, its format, the input's columns, and a stream to use instead of `sys.stdout`."""
+        """Store the settings; `__enter__` opens the file.
+
+        Args:
+            path: The path of the file, or "-".
+            kind: The format.
+            columns: The columns of the input.
+            stdout: The stream to use for "-"; None for `sys.stdout`.
+        """
         self._path, self._kind, self._columns, self._stdout = path, kind, list(columns), stdout
         self._aside = Path(f"{path}.part")
         self._stream: Any = None

@@ -1,1 +1,1 @@
-"""Studies: the questions that `run`, `sweep` and `search` answer, from options and study files to results."""
+"""The implementation of `run`, `sweep` and `search`, from options and study files to results."""

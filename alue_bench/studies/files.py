@@ -1,4 +1,4 @@
-"""Study files: the options of `run`, `sweep` or `search`, written down once and shared, found by path or by name.
+"""Study files: options of `run`, `sweep` or `search` in a TOML file, which is found by its path or its name.
 
     title = "Dialects, five seeds"
     task = ["mdd", "oold"]
@@ -7,8 +7,8 @@
     seeds = 5
     epochs = 3
 
-Every key but `title` and `command` is an option of the command, with `_` for `-`. An option on the command line wins
-over the file. Plugins ship studies by the hook `alue_bench_studies`; such a one is known by its file's name.
+Every key but `title` and `command` is an option of the command, with `_` for `-`. An option on the command line
+overrides the file. Plugins provide studies by the hook `alue_bench_studies`; such a study has the name of its file.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ def study_keys() -> tuple[str, ...]:
 
 
 EXPLICIT = "study:"
-"""The prefix of a name that means a study that a plugin ships, whatever files there are."""
+"""The prefix of a name that refers to a study from a plugin, even if there is a file of the same name."""
 
 
 def find_study(given: str, registry: Registry) -> Path:
-    """Return the file that `--config` means: a path, or the name of a study that a plugin ships.
+    """Return the study file for a value of `--config`: a path, or the name of a study from a plugin.
 
-    Raises UsageError if it is neither or could be both.
+    Raises UsageError if the value is neither, or is both.
     """
     if given.startswith(EXPLICIT):
         return registry.study(given.removeprefix(EXPLICIT))
@@ -61,17 +61,17 @@ def find_study(given: str, registry: Registry) -> Path:
 
 
 def read_study(path: Path) -> dict[str, Any]:
-    """Return the keys that a study file gives, checked.
+    """Read a study file and check its values.
 
     Args:
         path: the TOML file.
 
     Returns:
-        Values by key; what takes a list is one, also where the file gives a single value.
+        Values by key. The value of an option that takes several is always a list.
 
     Raises:
-        UsageError: the file cannot be read, a key is unknown, or a value has the wrong type or is out of its bounds;
-            names file, line and key.
+        UsageError: the file cannot be read, a key is unknown, or a value has the wrong type or is out of its bounds.
+            The message names file, line and key.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -95,7 +95,7 @@ def read_study(path: Path) -> dict[str, Any]:
 
 
 def _problem(key: str, value: object) -> str | None:
-    """Return what is wrong with a key of a study or with its value; None if nothing is."""
+    """Return the fault of a key or value in a study file, as a phrase; None if both are valid."""
     if key in ABOUT:
         wanted = " or ".join(COMMANDS) if key == "command" else "a text"
         fits = value in COMMANDS if key == "command" else isinstance(value, str)
@@ -107,6 +107,6 @@ def _problem(key: str, value: object) -> str | None:
 
 
 def _line_of(key: str, text: str) -> int:
-    """Return the number of the line that gives a key, from 1."""
+    """Return the number of the line that sets a key, counted from 1."""
     where = re.search(rf"^\s*\[*{re.escape(key)}\b", text, flags=re.MULTILINE)
     return text.count("\n", 0, where.start()) + 1 if where else 1

@@ -1,14 +1,14 @@
 """The execution of plans for `run`, `sweep` or `search`, from the opened store to the finished parent run.
 
     invocation = Invocation(study, streams)
-    with invocation:                                        the store is open; runs that died are marked
-        invocation.start_parent(plan, name="...")           holds the plan and the aggregates
+    with invocation:                                        opens the store; marks runs of dead processes
+        invocation.start_parent(plan, name="...")           starts the run that holds plan and aggregates
         execution = invocation.execute(plan, progress)      never raises for a failed run or Ctrl-C
         document = invocation.document(execution)
-        ending = invocation.finish(document, execution)     what is left to say
+        ending = invocation.finish(document, execution)     closes the parent run; returns final messages
 
-Several plans may be executed one after the other below one parent run. Whatever ends the block before its end, such as
-Ctrl-C between two plans, leaves no run open.
+Several plans may be executed one after the other under one parent run. If an exception, such as that of Ctrl-C, leaves
+the block early, the open runs are closed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class Progress(Observer, AbstractContextManager[Any], Protocol):
-    """An observer that shows the progress of a plan while it is entered."""
+    """A context manager that observes the runs of a plan and shows their progress."""
 
 
 @dataclass(frozen=True)
@@ -57,21 +57,21 @@ class Place:
 
 @dataclass(frozen=True)
 class Execution:
-    """The outcome of a plan."""
+    """The outcome of the execution of a plan."""
 
     plan: Plan
     outcomes: list[Outcome]
     stop: Interrupted | None = None
-    """The interruption, where the user stopped the plan."""
+    """The interruption by the user; None if there was none."""
 
     @property
     def failed(self) -> bool:
-        """A flag: a run failed."""
+        """A flag: at least one run failed."""
         return any(outcome.status == "failed" for outcome in self.outcomes)
 
     @property
     def status(self) -> str:
-        """The status of the parent run, in MLflow's words."""
+        """The MLflow status of the parent run."""
         return "KILLED" if self.stop else "FAILED" if self.failed else "FINISHED"
 
     @property
@@ -82,22 +82,22 @@ class Execution:
 
 @dataclass(frozen=True)
 class Ending:
-    """The end of a study: where its runs are recorded, and the messages to show at its end."""
+    """The place where runs are recorded, and the messages to show at the end of a command."""
 
     place: Place
     parent_id: str | None
-    """The id of the run that holds the plan; None for a single run."""
+    """The MLflow id of the parent run, which holds the plan; None for a single run."""
     kept: tuple[str, ...] = ()
-    """A sentence on each model that was kept."""
+    """A sentence for each trained model that was kept or should be."""
     remarks: tuple[str, ...] = ()
-    """The remarks on results that the store did not accept."""
+    """The remarks on results that the tracking store did not accept."""
 
 
 class Invocation:
-    """An execution of plans that records their runs in a store."""
+    """One call of `run`, `sweep` or `search`: it executes plans and records their runs in the tracking store."""
 
     def __init__(self, study: Study, streams: Streams) -> None:
-        """Choose store and executor by the settings. Raise UsageError if they are invalid."""
+        """Choose store and executor by the settings. Raise UsageError if the settings are invalid."""
         self.study, self.streams = study, streams
         self._options = study.execution
         self.place = Place(tracking_uri(self._options.tracking_uri), self._options.experiment)
@@ -115,7 +115,7 @@ class Invocation:
             check_registered_name(self._options.register)
         self._settled: Settled | None = None
         self._recorded: list[str] = []
-        """The ids of the runs whose results the parent run holds."""
+        """The ids of the runs whose results are recorded with the parent run."""
 
     @property
     def recorder(self) -> Recorder:
@@ -131,7 +131,7 @@ class Invocation:
 
     @contextmanager
     def keeping_workers(self) -> Iterator[None]:
-        """Keep the workers of one plan for the next one inside the block: starting them takes seconds."""
+        """Keep worker processes alive between the plans inside the block, since starting them takes seconds."""
         self._keeps_workers = True
         try:
             yield
@@ -147,7 +147,7 @@ class Invocation:
             raise UsageError(f"nothing to run: {reasons or 'no combination of task, model and strategy is possible'}")
 
     def __enter__(self) -> Self:
-        """Open the store, or create it; close what an earlier invocation left open in it."""
+        """Open the store, or create it; send results kept on this machine, and mark interrupted runs as KILLED."""
         check_cache_folder()
         talk = self.streams.talk
         self._recorder = Recorder(
@@ -164,12 +164,12 @@ class Invocation:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *others: object) -> None:
-        """Leave no run open where the block ends by an exception."""
+        """Close the open runs if the block ends with an exception."""
         if kind is not None:
             self.recorder.abandon()
 
     def start_parent(self, plan: Plan, *, name: str, tags: Mapping[str, str] | None = None) -> str:
-        """Start the run that holds the plan and, later, its results; runs executed from now on are its children.
+        """Start the parent run, which holds the plan and, later, its results. All later runs are its children.
 
         Returns:
             The id of the parent run.
@@ -184,11 +184,11 @@ class Invocation:
 
         Args:
             plan: the plan.
-            progress: what follows it.
-            rerun: whether finished runs are done again; the settings may say so too.
+            progress: the display of the progress.
+            rerun: whether finished runs are repeated; the option `--rerun` has the same effect.
 
         Returns:
-            The outcomes. Ctrl-C and SIGTERM end the plan cleanly, and the result says so.
+            The outcomes. Ctrl-C and SIGTERM end the plan cleanly, and `stop` of the result is set.
         """
         rerun, fail_fast = rerun or self._options.rerun, self._options.fail_fast
         common = (plan, self.recorder, self.study.registry, progress)
@@ -206,7 +206,7 @@ class Invocation:
         return Execution(plan, outcomes)
 
     def _allowed(self, device: str) -> Resources:
-        """Return what workers may use, by the settings."""
+        """Return the resources that worker processes may use, according to the settings."""
         return Resources(device=device, jobs=self._options.jobs, gpus_per_run=self._options.gpus_per_run)
 
     def add_to_parent(self, folder: Path, *, into: str) -> None:
@@ -222,7 +222,7 @@ class Invocation:
         self.recorder.finish_parent(document, plan_metrics, status=execution.status)
 
     def settle_kept(self, outcomes: Sequence[Outcome]) -> None:
-        """Select which of the models kept by this call stay, and register them; `kept_sentences` describes the result.
+        """List the models that this call has kept, and register them. `kept_sentences` describes the result.
 
         Args:
             outcomes: The outcomes of all runs, except a search's low-fidelity runs.
@@ -250,10 +250,10 @@ class Invocation:
         Args:
             document: The results, which the parent run holds.
             execution: The outcome of the plan.
-            metrics: Further metrics of the parent run, besides the aggregates.
+            metrics: Further metrics of the parent run, in addition to the aggregates.
 
         Returns:
-            What is left to say.
+            The place of the runs, and the messages to show at the end.
         """
         self.finish_parent(document, execution, metrics)
         remarks = self.remarks()
@@ -262,7 +262,7 @@ class Invocation:
         return Ending(self.place, self.recorder.parent_id, self.kept_sentences(), remarks)
 
     def kept_sentences(self) -> tuple[str, ...]:
-        """Return a sentence on each model that was kept, with the command that predicts with it."""
+        """Return a sentence for each model that was kept or should be, with the next command for it."""
         if self._settled is None:
             return ()
         from alue_bench.deployment.keeping import sentences_of
@@ -270,20 +270,20 @@ class Invocation:
         return tuple(sentences_of(self._settled, where_options(self.place.uri, self.place.experiment)))
 
     def document(self, execution: Execution) -> dict[str, Any]:
-        """Return the document of `--json` and of the parent run."""
+        """Return the results as the document that `--json` prints and the parent run stores."""
         document = result_document(
             execution.outcomes, execution.plan, experiment=self.place.experiment, tracking_uri=public(self.place.uri)
         )
         return document | ({"kept": self._settled.as_documents()} if self._settled is not None else {})
 
     def planned_document(self, plan: Plan) -> dict[str, Any]:
-        """Return the document of a plan that has not begun."""
+        """Return the document of a plan before its execution."""
         document = result_document([], plan, experiment=self.place.experiment, tracking_uri=public(self.place.uri))
         document["planned"] = [planned.spec.as_dict() for planned in plan.runs]
         return document
 
     def keep_page(self) -> None:
-        """Keep the report of the plan's runs with the parent run. A failure is reported and changes no result."""
+        """Write a report on the plan's runs to the parent run's artifacts. A failure is only reported."""
         parent_id = self.recorder.parent_id
         if parent_id is None:
             return
@@ -322,7 +322,7 @@ class Invocation:
 
 
 def report_sent(sent: Sequence[Sent], talk: PlainConsole) -> None:
-    """Print the outcome of sending results to the store that it could not accept earlier."""
+    """Print which results, kept on this machine since the store was unavailable, have now been sent."""
     results = sum(one.how != "refused" and not one.entry.artifacts_only for one in sent)
     artifacts = sum(one.how == "written" and one.entry.artifacts_only for one in sent)
     if results:

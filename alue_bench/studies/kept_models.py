@@ -1,4 +1,4 @@
-"""The trained models of the runs that a study returns."""
+"""The trained models of the runs that `run`, `sweep` and `search` return."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 def model_of(place: Place, outcome: Outcome) -> KeptModel:
     """Return the trained model of a run.
 
-    If the run did not keep it, it is trained again, and kept if the test predictions equal the recorded ones.
+    If the run did not keep its model, it is trained again. The new model must give the recorded test predictions.
+
+    Args:
+        place: The tracking store and the experiment of the run.
+        outcome: The outcome of the run.
 
     Raises:
         UnavailableError: The store does not answer, or training again gives other predictions.
@@ -31,6 +35,11 @@ def model_of(place: Place, outcome: Outcome) -> KeptModel:
 
 def save(place: Place, outcome: Outcome, folder: Path) -> Path:
     """Write the trained model of a run into a new folder, and return the folder.
+
+    Args:
+        place: The tracking store and the experiment of the run.
+        outcome: The outcome of the run.
+        folder: The folder to create.
 
     Raises:
         UsageError: The folder exists.
@@ -48,7 +57,7 @@ def save(place: Place, outcome: Outcome, folder: Path) -> Path:
 
 
 def _folder(place: Place, outcome: Outcome) -> Path:
-    """Return the folder of a run's kept model on this machine; keep the model first if the run has not."""
+    """Return the local folder of a run's kept model. If the run has kept no model, train it again and keep it first."""
     from alue_bench.deployment.logged_models import folder_of, model_of_run
     from alue_bench.tracking.connection import open_store
 

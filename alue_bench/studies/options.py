@@ -1,6 +1,6 @@
 """The options of `run`, `sweep` and `search`.
 
-They are those of a few dataclasses: `PlanRequest`, `HyperParameters`, and those below. The command line
+The fields of `PlanRequest`, `HyperParameters` and the dataclasses below declare them. The command line
 (`cli/arguments.py`), the keys of study files (`files.py`) and the keyword arguments of the functions in Python
 (`api/calls.py`) are derived from them.
 """
@@ -21,14 +21,14 @@ from alue_bench.planning.request import DEFAULT_SEED, LARGEST_SEED, PlanRequest
 from alue_bench.tracking.connection import DEFAULT_EXPERIMENT
 
 AXES = [f"{name.replace('_', '-')}=" for name in SETTINGS]
-"""The axes of a grid that are hyper-parameters, as --grid takes them."""
+"""The axes of a grid that are hyper-parameters, in the notation of `--grid`."""
 MOST_SEEDS = 10_000
-"""The largest number for --seeds: more is a slip of the finger, and its plan alone would fill the memory."""
+"""The largest value of `--seeds`. A larger one is a typing error, and its plan alone would fill the memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepOptions(CheckedOptions):
-    """The options that `sweep` has in addition to those of `run`, or declares anew."""
+    """The options of `sweep` that `run` does not have, or has with another default or meaning."""
 
     grid: tuple[str, ...] = option(
         (),
@@ -51,7 +51,7 @@ class SweepOptions(CheckedOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions(CheckedOptions):
-    """The options that `search` has in addition to those of `run`, or declares anew."""
+    """The options of `search` that `run` does not have, or has with another default or meaning."""
 
     tolerance: str = option(
         f"{DEFAULT_TOLERANCE:.0%}",
@@ -115,7 +115,7 @@ class SearchOptions(CheckedOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class PresetOptions(CheckedOptions):
-    """Hyper-parameters that belong together, by name."""
+    """The option that names a recipe, that is, a set of hyper-parameters."""
 
     recipe: str | None = option(
         None,
@@ -195,7 +195,7 @@ class ExecutionOptions(CheckedOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions(CheckedOptions):
-    """The options about one call of a command, which do not belong in a study."""
+    """The options that concern a single call of a command and are not allowed in study files."""
 
     dry_run: bool = option(
         False,
@@ -219,7 +219,7 @@ SHARED = (PresetOptions, HyperParameters, FileOptions, PlanRequest, ShorthandOpt
 COMMANDS = ("run", "sweep", "search")
 HYPER_OPTIONS = tuple(options_of(HyperParameters))
 CHOSEN_BY_SEARCH = ("strategy", "seeds", "init_seed", "data_seed")
-"""The options of `run` that a search sets itself."""
+"""The options of `run` that the user cannot give to `search`, because a search chooses their values."""
 
 
 @cache
@@ -233,7 +233,7 @@ def options_of_command(command: str) -> Mapping[str, Option]:
 
 
 def _axes() -> dict[str, Option]:
-    """Return the options of `sweep` that may be axes of its grid and take several values: --lr 2e-5 --lr 5e-5."""
+    """Return the hyper-parameter options of `sweep` that take several values and so become axes of its grid."""
     return {
         name: replace(declared, many=True, help=f"{declared.help.removesuffix('.')}; repeatable.")
         for name, declared in options_of(HyperParameters).items()
@@ -242,7 +242,12 @@ def _axes() -> dict[str, Option]:
 
 
 def _arranged(own: Mapping[str, Option], without: Collection[str] = ()) -> Mapping[str, Option]:
-    """Return a command's own and the shared options by group. Its own replace shared options of the same name."""
+    """Return the options of a command, sorted by group.
+
+    Args:
+        own: The command's own options, which replace shared options of the same name.
+        without: The names of the shared options that the command does not have.
+    """
     shared = {name: declared for one in SHARED for name, declared in options_of(one).items() if name not in without}
     first = {name: declared for name, declared in own.items() if name not in shared}
     groups = list(Group)
@@ -251,7 +256,7 @@ def _arranged(own: Mapping[str, Option], without: Collection[str] = ()) -> Mappi
 
 @cache
 def study_options() -> Mapping[str, Option]:
-    """Return the options that a study file may set, by key. If commands differ, the one that takes a list counts."""
+    """Return the options that a study file may set, by key. If commands differ, take the option with several values."""
     options: dict[str, Option] = {}
     for command in COMMANDS:
         for name, declared in options_of_command(command).items():

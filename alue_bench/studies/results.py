@@ -1,4 +1,4 @@
-"""The results of `run`, `sweep` and `search`, as the functions in Python return them and the commands show them."""
+"""The results of `run`, `sweep` and `search`, which the Python functions return and the commands show."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DEV = "selection/dev_score"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TrainedRun(Shown):
-    """One run that was trained, or reused from the store."""
+    """A run that was trained now, or reused from the store."""
 
     outcome: Outcome
     place: Place
@@ -40,7 +40,7 @@ class TrainedRun(Shown):
 
     @property
     def spec(self) -> RunSpec:
-        """The specification of the run: task, model, strategy, seed, hyper-parameters and what else determines it."""
+        """The specification of the run: task, model, strategy, seed, hyper-parameters and the like."""
         return self.outcome.spec
 
     @property
@@ -55,12 +55,12 @@ class TrainedRun(Shown):
 
     @property
     def score(self) -> float:
-        """The primary metric on the test split; nan where it is undefined."""
+        """The primary metric on the test split; nan if it is undefined."""
         return self.metrics.get("test/score", math.nan)
 
     @property
     def dev_score(self) -> float:
-        """The primary metric of the selected epoch on the dev split; nan where it is undefined."""
+        """The primary metric of the selected epoch on the dev split; nan if it is undefined."""
         return self.metrics.get(DEV, math.nan)
 
     def frame(self) -> pd.DataFrame:
@@ -73,7 +73,7 @@ class TrainedRun(Shown):
 
     @cached_property
     def model(self) -> KeptModel:
-        """The trained model. If the run did not keep it, it is trained again, with the same result."""
+        """The trained model. If the run did not keep its model, the model is trained again, with the same result."""
         return kept_models.model_of(self.place, self.outcome)
 
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Any]:
@@ -81,12 +81,12 @@ class TrainedRun(Shown):
 
         Args:
             texts: The texts.
-            pairs: The second texts, for a task of pairs.
+            pairs: The second texts, for a task with pairs of texts.
         """
         return self.model.predict(texts, pairs)
 
     def save(self, folder: str | Path) -> Path:
-        """Write the trained model into a new folder, from which `transformers` and `alue_bench.load` read it."""
+        """Write the trained model into a new folder, which `transformers` and `alue_bench.load` can read."""
         return kept_models.save(self.place, self.outcome, Path(folder))
 
     def view(self) -> RenderableType:
@@ -98,7 +98,7 @@ class TrainedRun(Shown):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Runs(Shown):
-    """The results of the runs of one call, in the order of the plan."""
+    """The results of all runs of one call."""
 
     execution: Execution
     document: Mapping[str, Any]
@@ -113,7 +113,7 @@ class Runs(Shown):
 
     @property
     def parent_id(self) -> str | None:
-        """The id of the run that holds the plan; None for a single run."""
+        """The MLflow id of the parent run, which holds the plan; None for a single run."""
         return self.ending.parent_id
 
     @property
@@ -140,7 +140,7 @@ class Runs(Shown):
         """Return the run with the highest dev score. The test score takes no part in the choice.
 
         Args:
-            task: The task, where the results are of several: scores of different tasks cannot be compared.
+            task: The task. It is required if there are several, since scores of different tasks cannot be compared.
             model: The only model to choose from; None for all models.
 
         Raises:
@@ -157,7 +157,7 @@ class Runs(Shown):
         return result_view(self.outcomes) if self.outcomes else ""
 
     def _chosen(self, task: str | None, model: str | None) -> list[Outcome]:
-        """Return the outcomes of one task, and of one model if it is named."""
+        """Return the outcomes of one task and, if `model` is given, of one model."""
         chosen = self.outcomes
         for name, wanted in (("task", task), ("model", model)):
             known = list(dict.fromkeys(getattr(outcome.spec, name) for outcome in chosen))
@@ -186,19 +186,19 @@ class Sweep(Runs):
     """The results of a sweep: its runs, and the recommended setting of each grid."""
 
     tolerance: float = 0.0
-    """The largest accepted loss of score, as a share of full fine-tuning's."""
+    """The largest accepted loss of score, as a share of the score of full fine-tuning."""
     grids: tuple[tuple[Grid, Recommendation | None], ...] = ()
-    """The grids, one for each task, model and value of each hyper-parameter that varies, with the recommendation for
-    each; none if the sweep was interrupted."""
+    """The grids of frozen layers, each with its recommendation, one for each task, model and combination of varied
+    hyper-parameters; empty if the sweep was interrupted."""
 
     def best(self, *, task: str | None = None, model: str | None = None) -> TrainedRun:
-        """Return the run of the recommended setting: of several seeds, the one with the highest dev score.
+        """Return the run of the recommended setting; if there are several seeds, the run with the highest dev score.
 
-        Where a sweep has several grids of the task, because models or hyper-parameters vary, the fastest of the
-        recommended settings is taken.
+        If a sweep has several grids of the task, because models or hyper-parameters vary, the recommended setting with
+        the shortest training time is taken.
 
         Args:
-            task: The task, where the sweep has several.
+            task: The task. It is required if the sweep has several.
             model: The only model to choose from; None for all models.
 
         Raises:
@@ -230,7 +230,7 @@ class Sweep(Runs):
 
 
 def _is_of(spec: RunSpec, grid: Grid, strategy: str) -> bool:
-    """Return whether a run is of a strategy of a grid."""
+    """Return whether a run has the task, model and hyper-parameters of a grid, and the given strategy."""
     same = all(getattr(spec.hyper, name) == value for name, value in grid.settings.items())
     return (spec.task, spec.model, spec.strategy) == (grid.task, grid.model, strategy) and same
 
@@ -242,11 +242,11 @@ class Search(Runs):
     searches: tuple[tuple[SearchState, Decision], ...] = ()
     """The search of each task and model, with its last decision."""
     low_fidelity: frozenset[str] = frozenset()
-    """The fingerprints of the runs with fewer epochs, with which the search began."""
+    """The fingerprints of the short runs, with fewer epochs, with which the search began."""
 
     @property
     def answers(self) -> dict[tuple[str, str], str | None]:
-        """The answer for each task and model: the name of a setting, or None if nothing was learnt."""
+        """The answer for each task and model: the name of a strategy, or None if no run learnt the task."""
         return {
             (search.task, search.model): None
             if decision.unlearnt or search.broken is not None
@@ -256,16 +256,16 @@ class Search(Runs):
 
     @property
     def is_unanswered(self) -> bool:
-        """A flag: every search ended without an answer, because nothing was learnt."""
+        """A flag: every search ended without an answer, because no run learnt the task."""
         return bool(self.searches) and all(decision.unlearnt for _, decision in self.searches)
 
     def best(self, *, task: str | None = None, model: str | None = None) -> TrainedRun:
-        """Return the run of the answer: of several seeds, the one with the highest dev score.
+        """Return the run of the answer; if there are several seeds, the run with the highest dev score.
 
-        Where the search is of several models, the answer with the highest dev score is taken.
+        If the search has several models, the run with the highest dev score among their answers is returned.
 
         Args:
-            task: The task, where the search has several.
+            task: The task. It is required if the search has several.
             model: The only model to choose from; None for all models.
 
         Raises:
@@ -293,7 +293,7 @@ class Search(Runs):
 
 
 def _table(outcomes: Sequence[Outcome]) -> pd.DataFrame:
-    """Return a row for each outcome."""
+    """Return a table with one row for each outcome."""
     import pandas as pd
 
     return pd.DataFrame(

@@ -1,4 +1,4 @@
-"""`run`: every combination of tasks, models, strategies and seeds."""
+"""`run`: fine-tune every combination of tasks, models, strategies and seeds."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from alue_bench.views.streams import Streams
 from alue_bench.views.tables import plan_view
 
 Confirm = Callable[[int], None]
-"""A function that asks the user whether to start so many runs, and raises an error if not."""
+"""A function that asks the user whether to start the given number of runs, and raises an error if the answer is no."""
 
 
 def planned_run(study: Study, streams: Streams, *, fetch: bool = True) -> tuple[Invocation, Plan]:
     """Make the plan of a run and show it.
 
     Args:
-        study: The question.
-        streams: Where to show the plan.
-        fetch: Whether models that are named and not here are fetched from the hub.
+        study: The settings and plugins.
+        streams: The output streams.
+        fetch: Whether to download named models that are not on this machine.
 
     Returns:
         The invocation that executes the plan, and the plan.
@@ -36,15 +36,15 @@ def planned_run(study: Study, streams: Streams, *, fetch: bool = True) -> tuple[
 
 
 def do_run(study: Study, streams: Streams, confirm: Confirm | None = None) -> Runs:
-    """Plan, execute and record.
+    """Plan the runs of a study, execute and record them.
 
     Args:
-        study: The question.
-        streams: Where to show the plan and the progress.
-        confirm: Asks before the first run; None to start at once.
+        study: The settings and plugins.
+        streams: The output streams for the plan and the progress.
+        confirm: A function that asks the user before the first run; None to start at once.
 
     Returns:
-        The results. A failed run and an interruption do not raise an error; the results tell.
+        The results. A failed run or an interruption by the user raises no error; the results record it.
 
     Raises:
         UsageError: There is nothing to run, or an option makes no sense.

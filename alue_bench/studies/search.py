@@ -1,4 +1,4 @@
-"""`search`: the cheapest frozen setting that keeps the score, for a small part of the grid's cost."""
+"""`search`: find which layers to freeze to train at the least cost without losing score, without running the grid."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ GO_ON = "; the search cannot continue without it. No run is lost: run the same c
 
 @dataclass(frozen=True)
 class Rules:
-    """The question of a search, read from its options."""
+    """The settings of a search, read from its options."""
 
     tolerance: Any
     margin: Any
     level: float
     budget: float
-    """The most that may be spent, as a share of the grid's cost."""
+    """The largest cost of the search, as a share of the cost of running the whole grid."""
     grid: Any
     short_runs: bool
 
@@ -69,20 +69,20 @@ def rules_of(settings: Mapping[str, Any]) -> Rules:
 
 @dataclass(frozen=True)
 class PlannedSearch:
-    """The searches of a question, and the invocation that executes their runs."""
+    """The searches, one for each task and model, and the invocation that executes their runs."""
 
     invocation: Invocation
     plan: Plan
-    """The runs that the searches begin with."""
+    """The runs of full fine-tuning with which the searches begin."""
     searches: list[SearchState]
 
 
 def planned_search(study: Study, streams: Streams) -> PlannedSearch:
-    """Make a search for each task and model, and show its question.
+    """Prepare a search for each task and model, and show what is searched.
 
     Args:
-        study: The question.
-        streams: Where to show it.
+        study: The settings and plugins.
+        streams: The output streams.
 
     Raises:
         UsageError: An option makes no sense, or there is nothing to search.
@@ -95,14 +95,14 @@ def planned_search(study: Study, streams: Streams) -> PlannedSearch:
 
 
 def do_search(study: Study, streams: Streams) -> Search:
-    """Search task by task, model by model; with workers, side by side.
+    """Execute a search for each task and model: in turn, or at the same time if there are worker processes.
 
     Args:
-        study: The question.
-        streams: Where to show the question and the progress.
+        study: The settings and plugins.
+        streams: The output streams for what is searched and the progress.
 
     Returns:
-        The results. A failed run and an interruption do not raise an error; the results tell.
+        The results. A failed run or an interruption by the user raises no error; the results record it.
 
     Raises:
         UsageError: An option makes no sense, or there is nothing to search.
@@ -139,7 +139,7 @@ def do_search(study: Study, streams: Streams) -> Search:
 
 
 def _courses(request: PlanRequest, rules: Rules, registry: Registry) -> tuple[Plan, list[SearchState]]:
-    """Return the plan to begin with, and a search for each task and model.
+    """Return the plan of the first runs (full fine-tuning), and a search for each task and model.
 
     Raises UsageError if there is nothing to search.
     """
@@ -177,10 +177,17 @@ def _follow(
     *,
     fail_fast: bool,
 ) -> Interrupted | None:
-    """Execute rounds of runs until these searches have ended.
+    """Execute rounds of runs until the searches have ended.
 
-    A round consists of the next run of each search. With workers, it also has the later runs that the search will ask
-    for whatever the outcome of the next one.
+    A round has the next run of each search. With worker processes, it also has each later run that a search needs
+    whatever the results of the round are.
+
+    Args:
+        searches: The searches.
+        invocation: The invocation that executes the runs.
+        progress: The display of the progress.
+        outcomes: The list to which the outcomes are added.
+        fail_fast: Whether to stop at the first failed run.
 
     Returns:
         The interruption by the user; None if there was none.
@@ -204,7 +211,7 @@ def _follow(
 
 
 def _with_predictions(execution: Execution, invocation: Invocation, progress: SearchProgress) -> Execution:
-    """Repeat the reused runs that were recorded without dev predictions, which a search needs."""
+    """Repeat each reused run that lacks the dev predictions, which a search needs."""
     lacking = [outcome for outcome in execution.outcomes if _lacks_predictions(outcome, invocation)]
     if execution.stop is not None or not lacking:
         return execution
@@ -218,7 +225,7 @@ def _with_predictions(execution: Execution, invocation: Invocation, progress: Se
 def _take_in(
     asked: Sequence[Asked], outcomes: Sequence[Outcome], invocation: Invocation, progress: SearchProgress
 ) -> None:
-    """Pass outcomes to the searches, in the order in which they ask for them.
+    """Pass the outcomes of a round to the searches, in the order in which the searches asked for the runs.
 
     If full fine-tuning has failed, a search no longer asks for its other runs. Their outcomes are ignored here and stay
     in the store.
@@ -244,7 +251,7 @@ def _lacks_predictions(outcome: Outcome, invocation: Invocation) -> bool:
 
 
 def _done(asked: Asked, outcome: Outcome, invocation: Invocation) -> Done:
-    """Return a run as evidence: its scores on dev and test, example by example."""
+    """Return a finished run with what the search uses: its dev and test predictions, scores and cost."""
     step, inputs, results = asked.step, outcome.planned.inputs, _results(invocation, outcome.run_id)
     dev_table = read_dev_predictions(results, outcome.run_id)
     if dev_table is None:
@@ -275,7 +282,7 @@ def _done(asked: Asked, outcome: Outcome, invocation: Invocation) -> Done:
 
 
 def _results(invocation: Invocation, run_id: str) -> Any:
-    """Return the results to read the files of one run from. Raise UnavailableError if the store does not answer."""
+    """Return the results object for reading one run's files. Raise UnavailableError if the store does not answer."""
     try:
         return read_runs(invocation.recorder.connection, [run_id])
     except UnavailableError as error:
@@ -283,7 +290,7 @@ def _results(invocation: Invocation, run_id: str) -> Any:
 
 
 def _metrics(searched: Iterable[tuple[SearchState, Any]]) -> dict[str, float]:
-    """Return the metrics of the parent run."""
+    """Return the metrics that a search adds to its parent run."""
     values = {}
     for search, decision in searched:
         values[f"search/{search.task}/{search.model}/compute_share"] = search.share(decision.spent)

@@ -1,4 +1,4 @@
-"""The recorded runs that a comparison, a report or an export is about."""
+"""The selection of recorded runs for a comparison, a report or an export."""
 
 from __future__ import annotations
 
@@ -43,11 +43,13 @@ class RunSelection(CheckedOptions):
 
 
 def select_runs(selection: RunSelection, *, baseline: str | None = None) -> tuple[Results, list[str]]:
-    """Return the runs of a selection, and a remark on each name that no run has, unless there are no runs at all.
+    """Return the selected runs, and a remark for each selected name that no run has.
+
+    There are no remarks if no run is selected at all.
 
     Args:
         selection: The selection.
-        baseline: A strategy to return in addition to those that are named.
+        baseline: A strategy to select in addition to the named ones.
 
     Raises:
         UsageError: There is no such store, experiment or parent.
@@ -76,7 +78,7 @@ def select_runs(selection: RunSelection, *, baseline: str | None = None) -> tupl
 
 
 def none_selected(results: Results) -> str:
-    """Return the message for a selection without finished runs, with a command that starts some."""
+    """Return the message for a selection without finished runs, with a command that starts runs."""
     from alue_bench.tracking.reading import say_counts
 
     connection = results.connection

@@ -1,4 +1,4 @@
-"""The settings of a command: options over a study file over a recipe, and the plan request that they make."""
+"""The settings of a command, merged from its options, a study file and a recipe, and the plan request from them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from alue_bench.studies.options import (
 )
 
 RECIPE_ORIGIN = "recipe "
-"""The beginning of an origin that is a recipe."""
+"""The prefix of the origin of hyper-parameters from a recipe."""
 
 COMMAND_LINE = "command line"
 """The origin of hyper-parameters that are given as options of a command."""
@@ -35,13 +35,13 @@ COMMAND_LINE = "command line"
 
 @dataclass(frozen=True)
 class Study:
-    """The question of a `run`, `sweep` or `search`: its settings, and the plugins that its names come from."""
+    """The settings of a `run`, `sweep` or `search`, and the plugins that declare its tasks, models and strategies."""
 
     registry: Registry
     settings: Mapping[str, Any]
-    """The options' values, by name."""
+    """The values of the options, by option name."""
     overrides: Overrides
-    """Hyper-parameters by origin, weakest first."""
+    """Hyper-parameters by origin; later origins override earlier ones."""
 
     @property
     def execution(self) -> ExecutionOptions:
@@ -50,11 +50,11 @@ class Study:
 
 
 def study_of(command: str, given: Mapping[str, Any], registry: Registry, *, origin: str = COMMAND_LINE) -> Study:
-    """Return the study that the options describe, together with the study file that they may name.
+    """Return the study that options describe, merged with the study file that the option `config` may name.
 
     Args:
         command: `run`, `sweep` or `search`.
-        given: The options by name, `config` among them.
+        given: The options by name.
         registry: The plugins' declarations, studies among them.
         origin: The plan's name for the source of the options.
     """
@@ -73,18 +73,19 @@ def merge_study(
     """Merge the options of a command line with those of a study file and a recipe.
 
     Args:
-        given: the options on the command line, by name. Those that say nothing about the runs are passed over.
+        given: the options on the command line, by name. Options that a study file cannot set are ignored.
         config: the study's path or name; None for none.
         registry: the plugins' declarations, studies among them.
         command: `run`, `sweep` or `search`.
         origin: the plan's name for the source of these options.
 
     Returns:
-        The settings by option, of which the command line's win; and the hyper-parameters by origin, weakest first.
-        Hyper-parameters with several values, which a sweep crosses, are among the settings.
+        The settings by option, and the hyper-parameters by origin, of which later ones override earlier ones. Options
+        on the command line override the study. Hyper-parameters with several values, which are axes of a sweep's grid,
+        are among the settings.
 
     Raises:
-        UsageError: the study is for another command, or holds an option that this one does not take.
+        UsageError: the study is for another command, or has an option that `command` does not take.
     """
     given = {name: value for name, value in given.items() if name in study_options()}
     study = _study_for(command, config, registry) if config else {}
@@ -128,7 +129,7 @@ def _study_for(command: str, config: str, registry: Registry) -> dict[str, Any]:
 
 
 def _not_taken(name: str, config: str, command: str) -> str:
-    """Return the message for an option in a study that the command does not have."""
+    """Return the error message for an option in a study file that the command does not have."""
     if command == "search" and name in CHOSEN_BY_SEARCH:
         return f"the study sets {name}, but a search chooses strategies and seeds itself; leave it out"
     owner = next(other for other in COMMANDS if name in options_of_command(other))
@@ -136,14 +137,14 @@ def _not_taken(name: str, config: str, command: str) -> str:
 
 
 def _single_hyper_parameters(values: Mapping[str, Any]) -> dict[str, object]:
-    """Return the hyper-parameters that have one value, without the list around it where a sweep took one."""
+    """Return the hyper-parameters that have a single value; a list of one value is replaced by the value."""
     hyper = {name: values[name] for name in HYPER_OPTIONS if name in values}
     lists = {name: value if isinstance(value, list | tuple) else [value] for name, value in hyper.items()}
     return {name: value[0] for name, value in lists.items() if len(value) == 1}
 
 
 def plan_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequest:
-    """Return the request that settings make. Raises UsageError for a value that is out of its bounds."""
+    """Convert settings to a plan request. Raises UsageError for a value that is out of its bounds."""
     number = filled(ShorthandOptions, settings).seeds
     counted = {"seed": [*range(DEFAULT_SEED, DEFAULT_SEED + number)]} if number else {}
     tasks, given = given_tasks(settings.get("task") or (), filled(FileOptions, settings))
@@ -152,7 +153,7 @@ def plan_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanReque
 
 
 def parse_tolerance(given: str) -> float:
-    """Return the part of a score that a text such as 1% stands for. Raises UsageError if it is none."""
+    """Convert a percentage such as 1% to a fraction such as 0.01. Raises UsageError if the text is no percentage."""
     match = re.fullmatch(r"\s*(\d{1,2}(?:\.\d{1,9})?)\s*%\s*", given, re.ASCII)
     if match is None:
         raise UsageError(f"--tolerance {shown(given)} is not a share of full fine-tuning's score; write it as 1%")

@@ -1,4 +1,4 @@
-"""`sweep`: every setting of a grid, and which one to take."""
+"""`sweep`: run every setting of a grid of frozen layers, and recommend one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from alue_bench.views.streams import Streams
 from alue_bench.views.tables import plan_view
 
 FOLDER = "sweep"
-"""The folder of the figures among the parent run's artifacts."""
+"""The artifact folder of the parent run that holds the figures."""
 
 Conclusions = tuple[tuple[Group, Recommendation | None], ...]
 """The grids of a sweep, each with its recommendation."""
@@ -45,7 +45,7 @@ class PlannedSweep:
     tolerance: float
 
     def described(self, conclusions: Conclusions = ()) -> dict[str, Any]:
-        """Return the part of the document that a sweep adds."""
+        """Return the part that a sweep adds to the document of `--json`."""
         return {"sweep": _described(self.order, self.tolerance, conclusions)}
 
 
@@ -53,9 +53,9 @@ def planned_sweep(study: Study, streams: Streams, *, fetch: bool = True) -> Plan
     """Make the plan of a sweep and show it.
 
     Args:
-        study: The question.
-        streams: Where to show the plan.
-        fetch: Whether models that are named and not here are fetched from the hub.
+        study: The settings and plugins.
+        streams: The output streams.
+        fetch: Whether to download named models that are not on this machine.
     """
     tolerance = parse_tolerance(filled(SweepOptions, study.settings).tolerance)
     invocation = Invocation(study, streams)  # a wrong executor is reported before the plan is made
@@ -75,16 +75,16 @@ def do_sweep(
     *,
     progress_of: Callable[[Plan, PlainConsole], Progress] = grid_progress_of,
 ) -> Sweep:
-    """Plan, execute, draw, recommend.
+    """Plan and execute a sweep, recommend a setting, and draw the figures of its grids.
 
     Args:
-        study: The question.
-        streams: Where to show the plan and the progress.
-        confirm: Asks before the first run; None to start at once.
-        progress_of: Makes the observer that follows the sweep.
+        study: The settings and plugins.
+        streams: The output streams for the plan and the progress.
+        confirm: A function that asks the user before the first run; None to start at once.
+        progress_of: A function that makes the display of the progress.
 
     Returns:
-        The results. A failed run and an interruption do not raise an error; the results tell.
+        The results. A failed run or an interruption by the user raises no error; the results record it.
 
     Raises:
         UsageError: There is nothing to run, or an option makes no sense.
@@ -109,14 +109,14 @@ def do_sweep(
 
 
 def sweep_request(settings: Mapping[str, Any], overrides: Overrides) -> PlanRequest:
-    """Return the request for every setting of a grid.
+    """Return the plan request for every setting of a grid.
 
     Args:
         settings: the options' values, by name; hyper-parameters with several values are axes of the grid.
         overrides: hyper-parameters with one value, by origin.
 
     Raises:
-        UsageError: the grid makes no sense, or an option and the grid both set the same.
+        UsageError: the grid makes no sense, or an option and the grid both set the same value.
     """
     options = options_of_command("sweep")
     grid = parse_grid(settings.get("grid") or [WHOLE])
@@ -148,7 +148,7 @@ def _check_said_once(grid: Grid, settings: Mapping[str, Any], overrides: Overrid
 
 
 def _concluded(outcomes: list[Any], tolerance: float) -> Conclusions:
-    """Return each grid with its recommendation."""
+    """Return the grids of finished runs, each with its recommendation."""
     grids = (group for group in groups(table_of(outcomes)) if len(group.cells))
     return tuple((group, recommend(group.cells, tolerance)) for group in grids)
 
@@ -160,7 +160,7 @@ def _keep_figures(conclusions: Conclusions, invocation: Invocation, warn: Callab
 
 
 def _draw(conclusions: Conclusions, folder: Path, warn: Callable[[str], None]) -> None:
-    """Draw three PNG files of each grid. One that cannot be drawn is reported, and the others are drawn."""
+    """Draw three PNG files for each grid. A figure that cannot be drawn is reported by `warn`."""
     from alue_bench.messages.display import file_name
     from alue_bench.messages.figure_text import literal_text
     from alue_bench.reporting.grid import pareto_figure, runtime_map, score_map
@@ -189,7 +189,7 @@ def _headline(conclusions: Conclusions) -> dict[str, float]:
 
 
 def _described(order: Order, tolerance: float, conclusions: Conclusions) -> dict[str, Any]:
-    """Return the part of the document that a sweep adds."""
+    """Return the part that a sweep adds to the document of `--json`: tolerance, order and grids."""
     return {
         "tolerance": tolerance,
         "order": {"seed": order.seed, "bias": order.bias, "description": order.describe()},

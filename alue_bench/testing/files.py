@@ -1,4 +1,4 @@
-"""The conformance checks of a task's files: how the reader reads good rows, and how it reports a bad row."""
+"""The conformance checks of a task's files: that the reader reads good rows and reports a bad row."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class _File:
 
 
 def check_reader_alone(task: Task, split: str, file: DataFile) -> Iterator[str]:
-    """Yield the violations of a reader that show without a file of its format.
+    """Yield the violations of a reader that can be found without a file of its format.
 
-    Checked are that the reader can be called with a path, and that it gives no rows for an empty file.
+    The reader must accept a path, and must give no rows for an empty file.
     """
     subject = f"task {task.name!r}: the reader of the {split} file"
     try:
@@ -126,7 +126,7 @@ def _rows(declared: DataFile, path: Path) -> list[Any]:
 
 
 def _equal(rows: list[Any], again: list[Any]) -> bool:
-    """Return whether two readings agree. NaN, which pandas gives for an empty cell, agrees with itself."""
+    """Return whether two lists of rows are equal. NaN, which pandas gives for an empty cell, counts as equal to NaN."""
     return repr(rows) == repr(again)
 
 
@@ -149,7 +149,7 @@ def _bad_rows(file: _File, bad: list[BadRow]) -> Iterator[str]:
 
 
 def _identifiers(file: _File, examples: list[Example]) -> Iterator[str]:
-    """Yield the first row whose identifier is repeated or unusable, or whose line is not in file order."""
+    """Yield a violation for the first row whose identifier is repeated or unusable, or whose line is out of order."""
     submission = file.task.submission
     goes_out = submission is not None and submission.id == "given" and file.split in ("submission", "test")
     seen: set[str] = set()
@@ -194,7 +194,7 @@ def _constants(file: _File, examples: list[Example]) -> Iterator[str]:
 
 
 def _misfits(file: _File, examples: list[Example]) -> Iterator[str]:
-    """Yield a violation for rows whose texts or gold labels contradict the task's declaration."""
+    """Yield a violation for each of the first rows whose texts or gold labels contradict the task's declaration."""
     misfits = 0
     for example in examples:
         misfit = _misfit(file.task, example)
@@ -220,7 +220,7 @@ def _misfit(task: Task, example: Example) -> str | None:
 
 
 def _misfit_of_target(labels: Labels, target: Target) -> str | None:
-    """Return why a gold label cannot be encoded, with the remedy; None if it can."""
+    """Return why a gold label cannot be encoded, with the remedy; None if it can be encoded."""
     if target is None:
         return "the row has no gold label; name its column in target, or make the file the submission split"
     known = f"declared are {', '.join(labels.names)}; correct the labels, or decode= in the reader"
@@ -311,7 +311,7 @@ def _written(path: Path, content: bytes) -> Path:
 
 
 def _half_of_it(file: _File, rows: list[Any]) -> Iterator[str]:
-    """Yield a violation if the reader gives every row for the first half of a file without lines."""
+    """Yield a violation if the reader finds all rows in the first half of a binary file."""
     half = file.content[: len(file.content) // 2]
     with tempfile.TemporaryDirectory() as folder:
         try:

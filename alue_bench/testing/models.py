@@ -1,4 +1,4 @@
-"""The conformance checks of a model: its metadata, and its checkpoint if that is on this machine."""
+"""The conformance checks of a model: its metadata, and its checkpoint if the checkpoint is on this machine."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from alue_bench.training.pretrained.loading import Checkpoint
 
 UNKNOWN = 0.5
-"""The share of unknown tokens in plain sentences above which the vocabulary may not be one for the language."""
+"""The share of unknown tokens in plain sentences above which the tokenizer may not suit the language."""
 
 
 def check_model(model: Model) -> None:
-    """Check a model's declaration, its text normalisation, and its checkpoint if that is on this machine.
+    """Check a model's declaration, its text normalisation, and its checkpoint if it is on this machine.
 
     A conforming model has these properties: its metadata are complete; `normalise` is a pure, idempotent function from
     str to str that accepts any text and keeps the scripts of the model's languages; `defaults` are hyper-parameters
@@ -99,7 +99,7 @@ def _checkpoint(model: Model) -> Iterator[str]:
 
 
 def _declared_architecture(model: Model) -> Generator[str, None, Any]:
-    """Yield the violations in `architecture`; return the configuration made from it, or None."""
+    """Yield the violations in `architecture`; return the configuration from it, or None if there is none."""
     from alue_bench.training.pretrained.loading import declared_config
 
     if not model.architecture:
@@ -166,7 +166,7 @@ def _weights(model: Model, checkpoint: Checkpoint) -> Iterator[str]:
 
 
 def _tokenizer_fits(model: Model, tokenizer: Any, config: Any) -> Iterator[str]:
-    """Yield the violations of the tokenizer: ids without an embedding, and languages that the vocabulary lacks."""
+    """Yield violations of the tokenizer: token ids without an embedding, and languages whose texts it does not know."""
     subject = f"model {model.name!r}"
     ids = [tokenizer.pad_token_id, *(number for text in TEXTS for number in tokenizer(text)["input_ids"])]
     beyond = [number for number in ids if not 0 <= number < config.vocab_size]

@@ -26,14 +26,14 @@ TEXTS = (
     "كلمة " * 3000,
     "ا" * 20_000,
 )
-"""Texts of the kinds that occur in users' files; `normalise` must accept all of them."""
+"""Texts of many kinds, as in users' files. `normalise` must accept all of these texts."""
 
 LEAST = 0.25
 """The smallest share of a text's letters that `normalise` must keep. Every published normalisation keeps far more."""
 
 
 def check_normalisation(model: Model, missing: list[str]) -> Iterator[str]:
-    """Yield the violations that show when `normalise` is applied to texts of many kinds.
+    """Yield the violations found by applying `normalise` to texts of many kinds.
 
     Args:
         model: The model.
@@ -66,7 +66,7 @@ def check_normalisation(model: Model, missing: list[str]) -> Iterator[str]:
 
 
 def _texts_in(script: str) -> tuple[str, ...]:
-    """Return the sentences in a script, and all of them as one text, to detect a function that cuts texts off."""
+    """Return the test sentences of a script, and one text that joins them, to detect a function that cuts texts."""
     return (*SENTENCES[script], " ".join(SENTENCES[script]))
 
 
@@ -102,7 +102,7 @@ def _misbehaviour(normalise: Callable[[str], str], text: str, normalised: object
 
 
 def _losses(model: Model, normalised: dict[str, str]) -> Iterator[str]:
-    """Yield a sentence for scripts whose texts `normalise` removes, wholly or for the most part."""
+    """Yield violations or remarks for scripts whose texts `normalise` removes completely or mostly."""
     subject, declared = f"model {model.name!r}", scripts_of(model.languages)
     lost = {script: problem for script in SENTENCES if (problem := _loss(script, normalised)) is not None}
     if len(lost) == len(SENTENCES):
@@ -120,7 +120,7 @@ def _losses(model: Model, normalised: dict[str, str]) -> Iterator[str]:
 
 
 def _loss(script: str, normalised: dict[str, str]) -> str | None:
-    """Return a sentence that says what is lost of the texts in a script; None if enough is kept."""
+    """Return a sentence about what `normalise` removes from the texts of a script; None if it keeps enough."""
     before = [text for text in _texts_in(script) if text in normalised]
     after = [normalised[text] for text in before]
     if not before:  # normalise raised an error, which is reported elsewhere

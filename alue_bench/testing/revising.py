@@ -1,4 +1,4 @@
-"""The conformance checks of adaptive strategies, which are called as in simulated trainings of various courses."""
+"""The conformance checks, by simulated trainings, of strategies that change the frozen layers during training."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from alue_bench.contract.strategy import (
 from alue_bench.testing.violations import cause
 
 DEEP = 12
-"""The number of layers of the encoder on which every course is simulated; on other encoders only the first is."""
+"""The number of layers of the encoder on which all courses are simulated. Other encoders use only the first course."""
 
 
 @dataclass(frozen=True)
 class _Course:
-    """The course of dev scores and gradient norms in a simulated training."""
+    """A simulated training, given by the course of its dev scores and gradient norms."""
 
     epochs: int
     score: Callable[[int], float]
     """The dev score after an epoch, counted from 1."""
     norm: Callable[[random.Random, int, int], float]
-    """The gradient norm at an evaluation point, counted from 1, of a layer; the embeddings are layer -1."""
+    """The gradient norm of a layer at an evaluation point, given a random generator, the point (counted from 1) and the
+    layer (-1 for the embeddings)."""
 
 
 COURSES = (
@@ -39,7 +40,7 @@ COURSES = (
     _Course(40, lambda epoch: 0.9, lambda drawn, point, layer: 0.0 if point > 20 else float(point * (layer + 2))),
     _Course(40, lambda epoch: 0.5 + 0.3 * (epoch % 3), lambda drawn, point, layer: drawn.uniform(1e-6, 1e3)),
 )
-"""Short and long trainings whose scores rise, fall or stay, and whose gradient norms fade, stay or jump."""
+"""Simulated short and long trainings. Scores rise, fall or stay; gradient norms decrease, stay or jump."""
 
 
 def check_revising(
@@ -51,7 +52,7 @@ def check_revising(
         family: The family of the strategy.
         example: The name of the strategy.
         strategy: The strategy that `family.parse(example)` gave.
-        outlines: The outlines of the strategy on encoders, by their number of layers.
+        outlines: The outline (kept layers and frozen layers) of the strategy on each encoder, by its number of layers.
     """
     subject = f"strategy {example!r}"
     try:
@@ -90,7 +91,7 @@ def check_revising(
 def _training(
     family: StrategyFamily, example: str, strategy: Strategy, revisions: Revisions, plan: FreezePlan, course: _Course
 ) -> bool | str:
-    """Return whether the plan changed in a simulated training, or a text that says what is wrong."""
+    """Simulate a training, and return whether `revise` changed the plan, or a sentence about a violation."""
     first, steps = plan, 10 * revisions.per_epoch
     drawn = random.Random(0)
     norms: list[BlockNorms] = []

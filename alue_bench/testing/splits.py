@@ -1,4 +1,4 @@
-"""The conformance checks of a task's splits, each alone and compared with the others."""
+"""The conformance checks of a task's splits, of each split alone and of pairs of splits."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from alue_bench.evaluation.submission import submission_text
 from alue_bench.testing.violations import cause
 
 COPIED = 0.5
-"""The share of a split's rows that must occur in another split before the split counts as a copy of it."""
+"""The share of a split's rows above which, if they occur in another split, the split counts as its copy."""
 
 
 def check_splits(task: Task, folder: Path, *, of_sample: bool) -> Iterator[str]:
-    """Yield the violations in the splits as a run would use them.
+    """Yield the violations in a task's splits, which are made as for a run.
 
     Args:
         task: The task. All of its files must be readable without a bad row.
@@ -51,7 +51,7 @@ def _targets(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
 
 
 def _occurring(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
-    """Yield a sentence for each label that no row of train has."""
+    """Yield a violation for each label that no train row has."""
     if "train" not in splits:
         return
     occurring: set[str] = set()
@@ -73,9 +73,9 @@ def _texts(rows: SplitRows) -> list[tuple[str, str | None]]:
 
 
 def _copies(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
-    """Yield a sentence for each split whose rows mostly occur in an earlier split.
+    """Yield a violation for a test or dev split most of whose rows occur in train, or in dev.
 
-    A score on such a split measures memorisation, or is biased by the selection of the epoch.
+    A score on such a split measures memorisation, or is biased because the epoch was selected on the same rows.
     """
     for later, earlier in (("test", "train"), ("dev", "train"), ("test", "dev")):
         if later not in splits or earlier not in splits:
@@ -102,7 +102,7 @@ def _shared_texts(task: Task, splits: Mapping[str, SplitRows]) -> Iterator[str]:
 
 
 def _submission(task: Task, folder: DataFolder) -> Iterator[str]:
-    """Yield a violation if the submission file cannot be written; the first label, or 0, is predicted for each row."""
+    """Yield a violation if no submission file can be written, tried with the first label, or 0, for every row."""
     if task.submission is None or task.labels.kind is TargetKind.MULTILABEL:
         return
     try:

@@ -1,4 +1,4 @@
-"""The conformance checks of a family of strategies, by its examples; those of adaptive strategies are in `revising`."""
+"""The conformance checks of a strategy family, by its examples. `revising` has those of adaptive strategies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LAYERS = range(1, 25)
 """The numbers of layers of the encoders on which a strategy is checked."""
 
 FOREIGN_NAMES = ("", " ", "no-such-strategy", "no-such-strategy7", "7", "غير-معروف", "x" * 300)
-"""The names that no family may claim."""
+"""Names that `parse` of every family must reject."""
 
 _EVERYTHING_TRAINS = re.compile(
     r"""(?ix) \s* (?:everything \s (?:is \s)? train
@@ -32,7 +32,7 @@ _EVERYTHING_TRAINS = re.compile(
     | nothing \s is \s frozen | freezes \s nothing | no \s layers? \s (?:is|are) \s frozen | full \s fine-?tuning)
     (?!.*\b(?:but|except|besides|save|apart|unless)\b)"""
 )
-"""The beginning of a title that describes full fine-tuning."""
+"""A pattern for the beginning of a title that describes full fine-tuning."""
 
 
 def check_strategy(family: StrategyFamily) -> None:
@@ -73,11 +73,11 @@ class _Example:
         return f"strategy {self.name!r}"
 
     def on(self, layers: int) -> str:
-        """Return the beginning of a sentence about the strategy on an encoder of so many layers."""
+        """Return the beginning of a sentence about the strategy on an encoder with `layers` layers."""
         return f"{self.subject} on {layers} layer{'s' if layers > 1 else ''}"
 
     def outlines(self) -> dict[int, Outline]:
-        """Return the outlines, without adapters, on all encoders that the strategy fits, by their number of layers."""
+        """Return the kept and frozen layers (an `Outline`) on each encoder that the strategy fits, by layer count."""
         by_layers: dict[int, Outline] = {}
         for layers in LAYERS:
             with suppress(DoesNotFit):
@@ -188,7 +188,7 @@ def _freezing(example: _Example) -> Iterator[str]:
 
 
 def _wrong_plan(plan: object, shape: EncoderShape) -> str | None:
-    """Return the end of a sentence about a wrong outcome of freeze_plan; None for a plan or a DoesNotFit."""
+    """Return the end of a sentence about a wrong outcome of `freeze_plan`; None if the outcome is correct."""
     if isinstance(plan, DoesNotFit):
         return None if str(plan).strip() else " raises DoesNotFit without a reason; say which numbers clash"
     if isinstance(plan, Exception):
@@ -199,7 +199,7 @@ def _wrong_plan(plan: object, shape: EncoderShape) -> str | None:
 
 
 def _attempt(strategy: object, method: str, shape: EncoderShape) -> object:
-    """Return the result of a method for an encoder, or the exception that it raises."""
+    """Call a strategy's method with an encoder's shape; return the result, or the exception that it raises."""
     try:
         outcome: object = getattr(strategy, method)(shape)
     except Exception as error:  # a plugin's method may raise anything
@@ -262,7 +262,7 @@ def _injection(subject: str, outline: Outline) -> Iterator[str]:
 
 
 def _idle(family: StrategyFamily, examples: list[_Example]) -> Iterator[str]:
-    """Yield a sentence for each example that is full fine-tuning on every encoder.
+    """Yield a violation or remark for each example that is full fine-tuning on every encoder.
 
     Adaptive strategies are left out; `check_revising` checks their effect.
     """
@@ -293,7 +293,7 @@ def _does_nothing(example: _Example) -> bool:
 def _repeated(examples: list[_Example]) -> Iterator[str]:
     """Yield a violation for each pair of examples with the same effect on every encoder.
 
-    This happens for example where a strategy ignores the number in its name.
+    This happens for example if a strategy ignores the number in its name.
     """
     earlier: list[tuple[_Example, tuple[object, ...]]] = []
     for example in examples:
@@ -328,9 +328,9 @@ def _foreign_names(family: StrategyFamily) -> Iterator[str]:
 
 
 def _names_of_others(family: StrategyFamily) -> Iterator[str]:
-    """Yield a violation for each installed family whose examples this family claims too.
+    """Yield a violation for each installed family whose examples this family's `parse` accepts too.
 
-    A run could no longer use a strategy that two families claim.
+    A run could not use a strategy name that two families accept.
     """
     from alue_bench.contract.registry import load_registry
 

@@ -26,18 +26,18 @@ def check_task(task: Task, *, data: Path | None = None, trained_on: Task | None 
     A conforming task has these properties: its metadata are complete; every file exists and is read without a bad row;
     a row with a wrong number of columns is reported at its line; every split has rows; every label occurs in train; no
     text of the sample is both in train and in test, and no split is a copy of another; texts, gold labels and
-    identifiers vary and fit the declaration; `is_pair` is right about the rows; `defaults` are hyper-parameters; the
+    identifiers vary and fit the declaration; `is_pair` agrees with the rows; `defaults` are hyper-parameters; the
     submission file can be written; the labels fit those of the task in `trained_on`.
 
         def test_my_task() -> None:
             check_task(my_plugin.TASK)
 
     A ConformanceWarning reports what could not be checked: everything about rows if there are neither `data` nor a
-    sample, and the reaction to a bad row if the check cannot write one in the file's format.
+    sample, and the report of a bad row if the check cannot write such a row in the file's format.
 
     Args:
         task: The task.
-        data: The folder of the official files; None to check the task's sample.
+        data: The folder with the official files; None to check the task's sample.
         trained_on: The task that `task.trained_on` names; None to look for it among the installed plugins.
 
     Raises:
@@ -80,7 +80,7 @@ def _labels_alike(subject: str, names: tuple[str, ...]) -> Iterator[str]:
 
 
 def _submission(task: Task) -> Iterator[str]:
-    """Yield a violation if the submission wants identifiers that the official file's reader does not read."""
+    """Yield a violation if the submission needs identifiers that the reader of the official file does not read."""
     official = task.splits.submission or task.splits.test
     if task.submission is None or not isinstance(official, DataFile):
         return
@@ -94,7 +94,7 @@ def _submission(task: Task) -> Iterator[str]:
 
 
 def _files(task: Task, data: Path | None) -> Iterator[str]:
-    """Yield the violations in each file, then those in the splits, which can be made only from sound files."""
+    """Yield the violations in each file and, if there are none, the violations in the splits."""
     subject = f"task {task.name!r}"
     folder = data if data is not None else task.sample
     if folder is None:
@@ -123,7 +123,7 @@ def _without_files(task: Task) -> Iterator[str]:
 
 
 def _transfer(task: Task, train_task: Task | None) -> Iterator[str]:
-    """Yield a violation if the labels do not fit those of the task that trains the model."""
+    """Yield a violation if the task's labels do not fit the labels of the task that trains the model."""
     from alue_bench.contract.registry import load_registry
     from alue_bench.contract.transfer import misfit
 

@@ -19,7 +19,7 @@ SHOWN = 3
 """The largest number of violations of one kind that are listed."""
 
 PLACEHOLDER = re.compile(r"(?i)\W*(todo|tbd|fixme|xxx|\?+|n/?a|none)?\W*")
-"""The form of texts that state nothing."""
+"""The form of placeholder texts, which state nothing."""
 
 Declaration = TypeVar("Declaration", Task, Model, StrategyFamily, Executor)
 Check = Callable[[Declaration], Iterable[str]]
@@ -27,7 +27,7 @@ Check = Callable[[Declaration], Iterable[str]]
 
 
 class ConformanceError(AssertionError):
-    """A declaration breaks the plugin contract; the message has one sentence for each violation."""
+    """An error about a declaration that breaks the plugin contract, with one sentence for each violation."""
 
     def __init__(self, violations: Iterable[str]) -> None:
         """Create the error from one sentence for each violation."""
@@ -36,7 +36,7 @@ class ConformanceError(AssertionError):
 
 
 class ConformanceWarning(UserWarning):
-    """A part of a declaration that could not be checked, or that only its author can judge."""
+    """A warning about a part of a declaration that could not be checked, or that only its author can judge."""
 
 
 class Remark(str):
@@ -44,9 +44,9 @@ class Remark(str):
 
 
 def raise_if_any(declaration: Declaration, kind: type[Declaration], checks: Iterable[Check[Declaration]]) -> None:
-    """Run checks on a declaration, and report what they yield.
+    """Run checks on a declaration, warn of each remark, and raise an error if there is a violation.
 
-    Only the public check functions may call this: warnings are attributed to the code that calls those.
+    Only the public check functions may call this function, because warnings are attributed to their callers.
 
     Args:
         declaration: The value to check.
@@ -75,7 +75,7 @@ def cause(error: BaseException) -> str:
 
 
 def told(outcome: object) -> str:
-    """Return part of a sentence about a call: the value that it returned, or the exception that it raised."""
+    """Return a verb phrase for the outcome of a call: "returns …" or, for an exception, "raises …"."""
     return f"raises {cause(outcome)}" if isinstance(outcome, Exception) else f"returns {outcome!r:.60}"
 
 
@@ -88,7 +88,7 @@ def incomplete(subject: str, declaration: object, fields: Iterable[str]) -> Iter
 
 
 def bad_languages(subject: str, languages: object) -> Iterator[str]:
-    """Yield a violation if languages are not stated, and for each that is not a BCP 47 code."""
+    """Yield a violation if no languages are stated, and for each language that is not a BCP 47 code."""
     if not isinstance(languages, tuple) or not languages:
         yield f"{subject} does not state its languages; give a tuple of BCP 47 codes, such as languages=('ar',)"
         return

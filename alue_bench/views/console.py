@@ -1,10 +1,10 @@
-"""The consoles through which every command prints, and which show every text literally.
+"""The consoles through which all commands print. They show every text literally.
 
 By default, rich interprets markup in square brackets and emoji names between colons, colours numbers and paths, and
-breaks long lines. Titles, labels, folders and causes of errors come from outside and must not be interpreted, so the
-consoles of this module switch all of that off. A line of text is never broken, so that paths and commands can be
-copied; only tables are fitted to the terminal. Colours are given as styles: `styled(text, "red")`, or `style=` of
-`print`.
+breaks long lines. Titles, labels, folder names and error messages come from users and plugins and must not be
+interpreted, so the consoles of this module switch all of this off. A line of text is never broken, so that paths and
+commands can be copied; only tables are fitted to the terminal. For colours, use `styled(text, "red")` or the argument
+`style=` of `print`.
 
     remarks().print(f"warning: {cause}", style="yellow")     stderr: progress, remarks, errors
     results().print(view)                                    stdout: tables and other results, for people
@@ -26,21 +26,21 @@ from alue_bench.messages.display import visible
 from alue_bench.views.standard_output import takes_any_letter, write_exactly
 
 LOG_WIDTH = 120
-"""The width of tables in logs and pipes, which have none of their own; most tables fit into it."""
+"""The width of tables in logs and pipes, where no terminal gives a width. Most tables fit into it."""
 
 
 class PlainConsole(Console):
     """A console that shows every text literally."""
 
     def __init__(self, *, width: int | None = None, **options: Any) -> None:
-        """Take a width in characters (None for the terminal's), and further options of rich's console."""
+        """Create a console. `width` is in characters (None for the terminal's); `options` are those of rich."""
         super().__init__(width=width, markup=False, emoji=False, highlight=False, soft_wrap=True, **options)
         if width is None and "COLUMNS" not in os.environ and not self.is_terminal:
             self.width = LOG_WIDTH
 
     @property
     def is_live(self) -> bool:
-        """True if what was printed can be replaced, as progress bars are: on a terminal and in a notebook."""
+        """A flag: printed output can be updated in place, like a progress bar, as on a terminal or in a notebook."""
         return (self.is_terminal or self.is_jupyter) and not self.quiet
 
     def render_str(self, text: str, **options: Any) -> Text:
@@ -48,7 +48,7 @@ class PlainConsole(Console):
         return super().render_str(visible(text), **options)
 
     def on_broken_pipe(self) -> NoReturn:
-        """Raise an error, which the command handles at its end, as for any other output."""
+        """Raise BrokenPipeError, which `main` handles, instead of ending the process as rich does."""
         raise BrokenPipeError
 
 
@@ -56,7 +56,7 @@ class PlainColumn(TextColumn):
     """A column of a progress bar that shows its text literally."""
 
     def __init__(self, template: str) -> None:
-        """Take the format string of the column's text."""
+        """Create the column from the format string of its text."""
         super().__init__(template, markup=False)
 
     def render(self, task: Task) -> Text:
@@ -80,7 +80,7 @@ def silent() -> PlainConsole:
 
 
 def styled(text: str, style: str = "") -> Text:
-    """Return a text in a style, which is shown literally."""
+    """Return a text that is shown literally, in a style of rich such as "bold red"."""
     return Text(visible(text), style=style)
 
 
@@ -90,5 +90,5 @@ def print_document(value: object) -> None:
 
 
 def print_exactly(text: str) -> None:
-    """Print a text for programs on stdout, character by character."""
+    """Print a text for programs on stdout, unchanged."""
     write_exactly(text)

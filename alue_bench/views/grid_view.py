@@ -1,4 +1,4 @@
-"""The view of a grid in a terminal, during a sweep and at its end."""
+"""The terminal view of a grid of frozen layers, during a sweep and at its end."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 MEASURES = (grid.DEV, grid.TEST, grid.SECONDS, grid.FLOPS, grid.TRIVIAL, grid.TRIVIAL_ERROR)
 """The metrics that the evaluation of a grid needs."""
 WAITING, RUNNING, FAILED = "·", "▶", "✗"
-"""The marks of cells without a score."""
+"""The marks of grid cells without a score."""
 
 
 def table_of(outcomes: Sequence[Outcome]) -> pd.DataFrame:
-    """Return the outcomes as the table that `alue_bench.reporting.grid` reads; runs that failed have no score."""
+    """Return the outcomes as a table for `alue_bench.reporting.grid`. Failed runs have no score."""
     import pandas as pd
 
     rows = [
@@ -54,15 +54,15 @@ def table_of(outcomes: Sequence[Outcome]) -> pd.DataFrame:
 
 
 def grid_progress_of(plan: Plan, console: PlainConsole) -> PlainProgress | GridProgress:
-    """Return the display of a sweep's progress: a live grid on a terminal or in a notebook, otherwise lines."""
+    """Return the display of a sweep's progress: a live grid on a terminal or in a notebook, otherwise plain lines."""
     return GridProgress(plan, console) if console.is_live else PlainProgress(plan, console)
 
 
 class GridProgress(LiveProgress):
-    """The current grid with the scores of finished cells, above a progress bar of the whole sweep."""
+    """A display of the current grid with the scores so far, above a progress bar of the whole sweep."""
 
     def __init__(self, plan: Plan, console: PlainConsole) -> None:
-        """Lay out the grids of a plan."""
+        """Prepare an empty grid for each task, model and combination of varied hyper-parameters in the plan."""
         super().__init__(plan, console)
         self._cells: dict[tuple[str, ...], dict[Cell, list[str | float]]] = {}
         for planned in plan.runs:
@@ -73,7 +73,7 @@ class GridProgress(LiveProgress):
         self._now: set[Cell] = set()
 
     def above(self) -> RenderableType | None:
-        """Return the current grid; None if the current run belongs to none."""
+        """Return the current grid; None if the current run belongs to no grid."""
         cells = self._cells.get(self._at) if self._at else None
         if not cells or self._at is None:
             return None
@@ -81,7 +81,7 @@ class GridProgress(LiveProgress):
         return _drawn(title, {cell: self._shown(cell, values) for cell, values in cells.items()})
 
     def started(self, planned: PlannedRun) -> None:
-        """Mark a run's cell as running, and show its grid."""
+        """Mark a run's cell as running, and show the grid of the cell."""
         self._at = self._grid_of(planned)
         cell = cell_of(planned.spec.strategy)
         if cell is not None:
@@ -100,7 +100,7 @@ class GridProgress(LiveProgress):
         super().ended(outcome)
 
     def _grid_of(self, planned: PlannedRun) -> tuple[str, ...]:
-        """Return the key of a run's grid: the task, the model and the values of hyper-parameters that vary."""
+        """Return the key of the grid of a run: its task, its model and the values of varied hyper-parameters."""
         settings = variation.describe(variation.settings_of(planned.spec.hyper, self._varied))
         return tuple(filter(None, (planned.spec.task, planned.spec.model, settings)))
 
@@ -148,7 +148,7 @@ def _front(group: grid.Group) -> RenderableType:
 
 
 def _drawn(title: str, cells: dict[Cell, Text]) -> RenderableType:
-    """Return a table of cells with frozen bottom layers upwards and frozen top layers to the right."""
+    """Return a grid as a table: more frozen bottom layers upwards, more frozen top layers to the right."""
     tops = sorted({top for _, top in cells})
     table = Table(box=None, padding=(0, 1), show_edge=False)
     table.add_column("bottom↑ top→", justify="right", style="dim")

@@ -1,4 +1,4 @@
-"""Results as HTML tables, and progress bars that are updated in place: the views of a notebook."""
+"""HTML tables of results for notebooks, and progress bars that work there and on terminals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PAGE = (
 
 
 class Shown(ABC):
-    """A result that shows itself: as text where it is printed, as HTML at the end of a notebook's cell."""
+    """A result with a representation as text, for printing, and as HTML, for the output of a notebook's cell."""
 
     @abstractmethod
     def view(self) -> RenderableType:
@@ -32,7 +32,7 @@ class Shown(ABC):
         return as_text(self.view())
 
     def _repr_html_(self) -> str:
-        """Return the view as HTML, which Jupyter asks for."""
+        """Return the view as HTML; Jupyter calls this method."""
         return as_html(self.view())
 
 
@@ -52,29 +52,29 @@ def as_html(view: RenderableType) -> str:
 
 
 def without_widget_warning() -> None:
-    """Import tqdm, with whose bars other libraries show downloads, without its warning that ipywidgets is missing."""
+    """Import tqdm early, to suppress its warning that ipywidgets is missing. Other libraries use it for downloads."""
     with suppress(ImportError), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import tqdm.auto  # noqa: F401
 
 
 class Bars(Progress):
-    """Progress bars below another view, in a terminal or in the output of a notebook's cell.
+    """Progress bars with an optional view above them, in a terminal or in the output of a notebook's cell.
 
-    In a notebook, the output is replaced at each update, by the thread that computes: rich's own bars would need the
-    package ipywidgets and a thread.
+    In a notebook, each update replaces the output from the computing thread, because rich's own bars would need the
+    package ipywidgets and a further thread.
     """
 
     above: Callable[[], RenderableType | None] = staticmethod(lambda: None)
 
     def __init__(self, *columns: Any, console: PlainConsole) -> None:
-        """Take the columns of a bar and the console."""
+        """Create bars with these columns of rich on a console."""
         self._cell: Any = None
         """The output of the notebook's cell that holds the bars; None before the start and in a terminal."""
         super().__init__(*columns, console=console, auto_refresh=not console.is_jupyter)
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """Yield the view above the bars, where there is one, and the bars."""
+        """Yield the view above the bars, if there is one, and the bars."""
         view = self.above()
         if view is not None:
             yield view
@@ -90,14 +90,14 @@ class Bars(Progress):
         self._cell = display(HTML(as_html(self.get_renderable())), display_id=True)
 
     def stop(self) -> None:
-        """Leave the bars as they are."""
+        """Stop updating the bars, which stay visible."""
         if not self.console.is_jupyter:
             super().stop()
         self.refresh()
         self._cell = None
 
     def refresh(self) -> None:
-        """Show the bars as they are now."""
+        """Draw the current state of the bars."""
         if not self.console.is_jupyter:
             super().refresh()
         elif self._cell is not None:
@@ -106,5 +106,5 @@ class Bars(Progress):
             self._cell.update(HTML(as_html(self.get_renderable())))
 
     def update(self, *bar: Any, **changes: Any) -> None:
-        """Change a bar; in a notebook, which has no thread for it, show the change too."""
+        """Change a bar. In a notebook, where no thread refreshes the bars, also draw it again."""
         super().update(*bar, **{**changes, "refresh": self.console.is_jupyter})

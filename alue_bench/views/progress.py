@@ -17,12 +17,12 @@ from alue_bench.views.notebook import Bars
 
 
 def progress_of(plan: Plan, console: PlainConsole) -> PlainProgress | LiveProgress:
-    """Return the display of a plan's progress: a live bar on a terminal or in a notebook, otherwise lines."""
+    """Return the display of a plan's progress: a live bar on a terminal or in a notebook, otherwise plain lines."""
     return LiveProgress(plan, console) if console.is_live else PlainProgress(plan, console)
 
 
 def describe(outcome: Outcome, varied: Sequence[str] = ()) -> str:
-    """Return a line on a run that ended.
+    """Return one line that describes the outcome of a run.
 
     Args:
         outcome: The run's outcome.
@@ -40,7 +40,7 @@ def describe(outcome: Outcome, varied: Sequence[str] = ()) -> str:
 
 
 class _RunNumbers:
-    """The numbers of runs, in the order in which they start. A run keeps its number until it ends."""
+    """A counter that numbers runs in the order in which they start, such as "3/10". A run keeps its number."""
 
     def __init__(self, total: int) -> None:
         self._total = total
@@ -54,7 +54,7 @@ class PlainProgress:
     """An observer that prints a line when a run starts and when it ends, for logs and pipes."""
 
     def __init__(self, plan: Plan, console: PlainConsole) -> None:
-        """Take the plan and the console."""
+        """Create the observer of a plan, which prints on a console."""
         self._console, self._numbers = console, _RunNumbers(len(plan.runs))
         self._varied = varied_by_specs(run.spec for run in plan.runs)
 
@@ -72,7 +72,7 @@ class PlainProgress:
         self._print(f"run {self._numbers.of(planned)} {labelled(planned.spec, self._varied)}: started")
 
     def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
-        """Ignore the progress within a run."""
+        """Do nothing: the progress within a run is not printed."""
 
     def ended(self, outcome: Outcome) -> None:
         """Print a run's outcome."""
@@ -92,7 +92,7 @@ class LiveProgress:
     REFRESH_S = 0.2
 
     def __init__(self, plan: Plan, console: PlainConsole) -> None:
-        """Take the plan and the console; the bar appears on entry."""
+        """Create the observer of a plan. The bar appears when the context is entered."""
         self._progress = Bars(
             PlainColumn("{task.description}"),
             BarColumn(),
@@ -110,7 +110,7 @@ class LiveProgress:
         self._under_way: dict[str, float] = {}
 
     def above(self) -> RenderableType | None:
-        """Return the view above the bar; None for nothing."""
+        """Return the view to show above the bar; None if there is none."""
         return None
 
     def __enter__(self) -> LiveProgress:
@@ -121,11 +121,11 @@ class LiveProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Remove the bar."""
+        """Stop the bar."""
         self._progress.stop()
 
     def started(self, planned: PlannedRun) -> None:
-        """Show the run's name beside the bar."""
+        """Show the run's name next to the bar."""
         label = f"{self._numbers.of(planned)} {labelled(planned.spec, self._varied)}"
         self._progress.update(self._bar, description=label)
 
@@ -139,7 +139,7 @@ class LiveProgress:
             self._show()
 
     def ended(self, outcome: Outcome) -> None:
-        """Move the bar to the run's end, and print its outcome above."""
+        """Advance the bar by the whole cost of the run, and print the run's outcome above the bar."""
         self._numbers.of(outcome.planned)
         self._under_way.pop(outcome.spec.fingerprint, None)
         self._done += outcome.planned.cost

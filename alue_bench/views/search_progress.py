@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 
 class SearchProgress:
-    """An observer that shows the runs that searches ask for, their progress, and the decisions after them.
+    """An observer that shows the next runs of searches, their progress, and the searches' decision after each run.
 
-    It is entered once for the whole search. Plans that are executed during the search may enter it again.
+    The context is entered once for the whole search, and again for each plan that is executed during the search.
     """
 
     REFRESH_S = 0.2
 
     def __init__(self, console: PlainConsole) -> None:
-        """Take the console; the bar appears on entry."""
+        """Create the observer. The bar appears when the context is entered."""
         self._console = console
         self._bar = (
             Bars(
@@ -63,13 +63,13 @@ class SearchProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Remove the bar on the last exit."""
+        """Stop the bar on the last exit."""
         self._entered -= 1
         if self._bar and self._entered == 0:
             self._bar.stop()
 
     def follow(self, searches: Sequence[SearchState]) -> None:
-        """Set the searches, which proceed at the same time, before their first run."""
+        """Set the searches to show, before their first run. They proceed at the same time."""
         self._spent = dict.fromkeys(map(_name, searches), 0.0)
         self._budget = sum(search.question.budget * search.grid.full_flops for search in searches)
 
@@ -89,8 +89,8 @@ class SearchProgress:
         """Show the cost so far and the candidate's loss after a run.
 
         Args:
-            asked: The run.
-            decision: The search's decision after it.
+            asked: The run that ended, with its search.
+            decision: The decision of the search after this run.
         """
         search = asked.search
         self._spent[_name(search)] = decision.spent * search.grid.full_flops
@@ -105,7 +105,7 @@ class SearchProgress:
         self._say(search, f"spent {search.share(decision.spent):.1%} of the grid (of {budget:.0%}){known}")
 
     def started(self, planned: PlannedRun) -> None:
-        """Ignore the start of a run, which `begin` has shown."""
+        """Do nothing, since `begin` has already shown the run."""
 
     def advanced(self, planned: PlannedRun, done: int, total: int) -> None:
         """Move the bar by a run's progress."""
@@ -124,7 +124,7 @@ class SearchProgress:
         self._print(f"warning: {message}")
 
     def _show(self, description: str | None = None) -> None:
-        """Move the bar to the cost of finished runs and of the finished shares of runs under way."""
+        """Set the bar to the cost so far: finished runs, and the finished shares of running ones."""
         if self._bar is not None and self._task is not None:
             under_way = sum(self._costs.get(fingerprint, 0.0) * part for fingerprint, part in self._parts.items())
             self._bar.update(

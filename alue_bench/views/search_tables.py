@@ -1,4 +1,4 @@
-"""The views of a search in a terminal: its specification before it, its candidates and its answer after it."""
+"""The terminal views of a search: its settings before the runs, and its candidates and answer after them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WHY = {
 
 
 def question_view(plan: Plan, searches: Sequence[SearchState]) -> RenderableType:
-    """Return the view before the runs: data and settings, and the specification of each task's and model's search."""
+    """Return the view before the runs: the plan, and for each task and model the number of settings and the budget."""
     lines: list[RenderableType] = [
         plan_view(plan),
         styled("The search begins with this run. It chooses the other runs from the results."),

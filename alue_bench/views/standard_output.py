@@ -1,7 +1,8 @@
 """The protection of standard output, which carries documents such as JSON, from prints of plugins and libraries.
 
 A plugin may print through `sys.stdout`, through a logging handler that holds a reference to it, or from C to file
-descriptor 1. All three are redirected to standard error; only `write_exactly` writes to the real standard output.
+descriptor 1. All three kinds of prints are redirected to standard error. Only `write_exactly` writes to the real
+standard output.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ STDOUT, STDERR = 1, 2
 
 
 class KeptOutput(io.TextIOBase):
-    """A replacement for `sys.stdout` that redirects prints to `sys.stderr`, and documents to the real output."""
+    """A replacement for `sys.stdout` that sends prints to standard error and documents to the real standard output."""
 
     def __init__(self, real: TextIO) -> None:
-        """Redirect file descriptor 1 to standard error, where it belongs to the real output."""
+        """Replace the stream `real`. If it writes to file descriptor 1, redirect the descriptor to standard error."""
         self.real = real
         self._descriptor: int | None = None
         if _descriptor_of(real) == STDOUT:  # in tests and notebooks, sys.stdout is another object
@@ -45,7 +46,7 @@ class KeptOutput(io.TextIOBase):
         return sys.stderr.fileno()
 
     def writable(self) -> bool:
-        """Return that the stream can be written."""
+        """Return True: the stream can be written."""
         return True
 
     @property
@@ -73,10 +74,10 @@ class KeptOutput(io.TextIOBase):
 
 
 def keep_for_documents(wanted: bool) -> None:
-    """Reserve standard output for documents from now on, where that is wanted.
+    """Reserve standard output for documents from now on, if `wanted`.
 
-    It stays reserved until the process ends, since a plugin may print when the interpreter exits, which would otherwise
-    follow the document.
+    The reservation lasts until the process ends, because a plugin may still print when the interpreter exits, and that
+    text must not follow the document.
     """
     if wanted and not isinstance(sys.stdout, KeptOutput):
         sys.stdout = KeptOutput(sys.stdout)
@@ -86,7 +87,7 @@ def keep_for_documents(wanted: bool) -> None:
 def prints_to_stderr() -> Iterator[None]:
     """Redirect prints to standard error within the context.
 
-    Plugins are loaded in it, since their code runs before the command is known.
+    Plugins are loaded within this context, because their code runs before the command is known.
     """
     real, kept = sys.stdout, KeptOutput(sys.stdout)
     sys.stdout = kept
@@ -98,7 +99,7 @@ def prints_to_stderr() -> Iterator[None]:
 
 
 def write_exactly(text: str) -> None:
-    """Write a text unchanged to standard output, also where that is reserved for documents."""
+    """Write a text unchanged to standard output, even while it is reserved for documents."""
     if isinstance(sys.stdout, KeptOutput):
         sys.stdout.write_document(text)
     else:

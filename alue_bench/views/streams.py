@@ -1,4 +1,4 @@
-"""The two streams of a study: progress and remarks on one, results on the other."""
+"""The two output streams of `run`, `sweep` and `search`: one for progress and remarks, one for results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from alue_bench.views.console import PlainConsole, print_document, remarks, resu
 
 @dataclass(frozen=True)
 class Streams:
-    """The consoles of a study: progress and remarks go to stderr, the result to stdout.
+    """The consoles of one call: progress and remarks go to stderr (`talk`), the result to stdout (`show`).
 
     With --json, stdout holds nothing but the document.
     """
@@ -31,7 +31,7 @@ class Streams:
 
     @classmethod
     def of_call(cls, *, quiet: bool) -> Streams:
-        """Return the streams of a call from Python, which shows tables as HTML in a notebook, or nothing if quiet."""
+        """Return the streams of a call from Python. They print nothing if `quiet`."""
         return cls(silent(), silent()) if quiet else cls(remarks(), results())
 
     def warn_of_plugins(self, registry: Registry) -> None:
@@ -40,7 +40,7 @@ class Streams:
             self.talk.print(f"warning: plugin {report.origin} failed: {report.problems[0]}", style="yellow")
 
     def warn(self, message: str) -> None:
-        """Print a warning; the study goes on."""
+        """Print a warning."""
         self.talk.print(f"warning: {redact(message)}", style="yellow")
 
     def result(self, view: RenderableType) -> None:
@@ -48,6 +48,6 @@ class Streams:
         (self.talk if self.as_json else self.show).print(view)
 
     def document(self, document: Mapping[str, Any]) -> None:
-        """Print the one document on stdout where --json asks for it; passwords are taken out."""
+        """Print the document on stdout if `--json` was given. Passwords are removed from it."""
         if self.as_json:
             print_document(redacted(dict(document)))

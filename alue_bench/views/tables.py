@@ -1,4 +1,4 @@
-"""The views of plans and results in a terminal."""
+"""The views of plans and results, for terminals and notebooks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SAMPLE_NOTE = (
 
 
 def plan_view(plan: Plan) -> RenderableType:
-    """Return the view of a plan: its runs, their settings, and the combinations that are left out with the reasons."""
+    """Return the view of a plan: its runs, their settings, and the skipped combinations with the reasons."""
     table = Table(title=f"Plan: {several(len(plan.runs), 'run')}", title_justify="left", title_style="bold")
     for column in ("task", "data", "rows train/dev/test", "model", "strategies", "seeds"):
         table.add_column(column)
@@ -76,7 +76,7 @@ def plan_view(plan: Plan) -> RenderableType:
 
 
 def _folds(runs: Sequence[PlannedRun]) -> str:
-    """Return the cross-validation of a task's runs in words; empty without one."""
+    """Return a description of the cross-validation of runs; empty if they are not of a cross-validation."""
     repeats = {run.spec.fold.repeat for run in runs if run.spec.fold}
     if not repeats:
         return ""
@@ -85,7 +85,7 @@ def _folds(runs: Sequence[PlannedRun]) -> str:
 
 
 def _in_reading_order(plan: Plan) -> list[PlannedRun]:
-    """Return a plan's runs in its order, or sorted for reading where that order was chosen for the machine."""
+    """Return a plan's runs in its order, or sorted for reading if the order was chosen for fair timing."""
     if not plan.order_matters:
         return plan.runs
     place = reading_order([run.spec for run in plan.runs])
@@ -95,8 +95,8 @@ def _in_reading_order(plan: Plan) -> list[PlannedRun]:
 def describe_settings(resolved: Sequence[Resolved]) -> str:
     """Return the hyper-parameters of runs as text.
 
-    Each is followed by its origin, unless that is the general default, and has all its values where the runs differ.
-    Those that are off by default are left out at their defaults, as they are from fingerprints.
+    Each hyper-parameter is followed by its origin, unless it has the general default. If runs differ, all values are
+    listed. A hyper-parameter that is off by default is omitted while it is off, as in fingerprints.
     """
     shown = []
     general, declared = HyperParameters(), options_of(HyperParameters)
@@ -112,11 +112,11 @@ def describe_settings(resolved: Sequence[Resolved]) -> str:
 def result_view(outcomes: Sequence[Outcome]) -> RenderableType:
     """Return the view of results: means over seeds, and the changes against `full` with the same hyper-parameters.
 
-    Of a cross-validation, means and changes are over folds, with the intervals of the corrected resampled t-test.
+    In a cross-validation, means and changes are over folds, with the intervals of the corrected resampled t-test.
 
-    There is a row for each task, model, strategy and value of each hyper-parameter that varies. The heading of each
-    task shows the score of a baseline that ignores the text. Facts that all rows share stand in the title, so that the
-    table fits a narrow terminal.
+    There is a row for each task, model, strategy and combination of varied hyper-parameters. The heading of each task
+    shows the score of a baseline that ignores the text. What all rows share is in the title, so that the table fits a
+    narrow terminal.
     """
     names = varied_by_specs(outcome.spec for outcome in outcomes)
     groups: dict[tuple[str, str, str, Settings], list[Outcome]] = {}
@@ -179,7 +179,7 @@ def result_view(outcomes: Sequence[Outcome]) -> RenderableType:
 
 
 def _first_of_block(outcomes: Sequence[Outcome]) -> Callable[[Outcome], int]:
-    """Return a sort key that brings the outcomes of a task and model together, in the order of first appearance."""
+    """Return a sort key that groups outcomes by task and model, in the order of first appearance."""
     first: dict[tuple[str, str], int] = {}
     for index, outcome in enumerate(outcomes):
         first.setdefault((outcome.spec.task, outcome.spec.model), index)
@@ -205,7 +205,7 @@ def _measured(finished: list[Outcome], reference: list[Outcome]) -> list[str]:
 
 
 def _learning(finished: Sequence[Outcome]) -> Learning | None:
-    """Judge finished runs against the trivial score; return None if none recorded it."""
+    """Compare the scores of runs with that of a trivial baseline; return None if no run recorded the baseline."""
     columns = ("test/score", "test/trivial_score", "test/above_trivial_error")
     return learning(*([outcome.metrics.get(name, math.nan) for outcome in finished] for name in columns))
 
@@ -215,7 +215,7 @@ def _replicate(outcome: Outcome) -> tuple[int, int, Fold | None]:
 
 
 def comparison_view(comparison: Comparison, *, sort: str) -> RenderableType:
-    """Return the view of a comparison: a table with notes for each block, and the meaning of the marks at the end."""
+    """Return the view of a comparison: one table with notes for each task and model, then the legend."""
     from alue_bench.reporting.comparison_table import explain, text_tables
 
     parts: list[RenderableType] = []
@@ -236,7 +236,7 @@ def comparison_view(comparison: Comparison, *, sort: str) -> RenderableType:
 def print_table(
     console: PlainConsole, columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None
 ) -> None:
-    """Print a plain table, as the listing commands show it."""
+    """Print a plain table, such as those of `alue-bench list`."""
     table = Table(*columns, title=title, title_justify="left", title_style="bold")
     for row in rows:
         table.add_row(*row)
@@ -266,7 +266,7 @@ def _mean(outcomes: Iterable[Outcome], metric: str) -> float:
 
 
 def _difference(pairs: Iterable[tuple[Outcome, Outcome]]) -> str:
-    """Return the mean difference of scores, over folds with its interval; empty without pairs."""
+    """Return the mean difference of scores over pairs of runs, for folds with its interval; empty without pairs."""
     pairs = list(pairs)
     if pairs and pairs[0][0].spec.fold:
         ours, base = (_by_fold([pair[side] for pair in pairs]) for side in (0, 1))
@@ -290,7 +290,7 @@ def _with_interval(change: Estimate) -> str:
 
 
 def _by_fold(outcomes: Iterable[Outcome]) -> dict[Fold | None, float]:
-    """Return the mean score over the seeds of each fold; nan where no score is finite."""
+    """Return the mean score over the seeds of each fold; nan if no score is finite."""
     by_fold: dict[Fold | None, list[float]] = {}
     for outcome in outcomes:
         score = outcome.metrics.get("test/score", math.nan)

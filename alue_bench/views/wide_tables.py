@@ -10,20 +10,20 @@ from rich.measure import Measurement
 from rich.table import Column, Table
 
 LONG_WORD = 40
-"""The most characters of a word that is kept on one line. Longer words, such as paths, may be divided over two lines;
-in the first column only where they take half the width."""
+"""The largest number of characters of a word that is never broken. Longer words, such as paths, may be broken; in the
+first column only if they take more than half of the width."""
 
 ENDLESS = 10_000
-"""A width without limit, for measuring."""
+"""A practically unlimited width, for measuring texts."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A table fitted to the terminal: lines are wrapped between words and, where that is not enough, it is divided.
+    """A table that is fitted to the terminal by wrapping lines and, if necessary, by splitting the table into parts.
 
-    The parts of a divided table stand below each other and repeat the first column. By default, rich crops the content
-    of a column with `no_wrap` that is too narrow, and a number that has lost a digit looks like another number. Here
-    such a column keeps its full width.
+    The parts are shown one below the other, and each repeats the first column. rich by itself would crop the cells of a
+    `no_wrap` column that is too narrow, and a number that has lost a digit looks like another number. Here, such a
+    column keeps its full width.
     """
 
     table: Table
@@ -40,7 +40,7 @@ class Fitted:
             yield part
 
     def _groups(self, columns: Sequence[_Needs], console: Console, options: ConsoleOptions) -> list[list[int]]:
-        """Return groups of the positions of columns that fit side by side; each group begins with the first column."""
+        """Return the columns of each part of the table, by position. Every part begins with the first column."""
         groups = [[0]] if columns else []
         for place in range(1, len(columns)):
             wider = [*groups[-1], place]
@@ -52,7 +52,7 @@ class Fitted:
         return groups
 
     def _frame(self, places: Sequence[int], console: Console, options: ConsoleOptions) -> int:
-        """Return the width of the lines and padding of a table with these columns."""
+        """Return the width that borders and padding take in a table of the columns at `places`."""
         bare = self._empty(places, [1] * len(places), titled=False)
         return Measurement.get(console, options.update(width=ENDLESS), bare).maximum - len(places)
 
@@ -76,12 +76,12 @@ class Fitted:
 
 @dataclass(frozen=True)
 class _Needs:
-    """The widths that a column needs, without padding."""
+    """The smallest and the natural width of a column, without padding."""
 
     least: int
-    """The width in which no word is divided."""
+    """The smallest width in which no word is broken."""
     natural: int
-    """The width in which no line wraps."""
+    """The smallest width in which no line wraps."""
 
     @classmethod
     def of(cls, column: Column, console: Console, options: ConsoleOptions, *, first: bool) -> _Needs:
@@ -101,10 +101,10 @@ class _Needs:
 
 
 def _shared_out(room: int, columns: Sequence[_Needs]) -> list[int]:
-    """Return the widths of columns that share this room.
+    """Distribute the width `room` over columns, and return their widths.
 
-    Room beyond the least widths goes to the narrowest columns that still wrap. Where the room is less than the least
-    widths need, the widest columns are narrowed and their cells folded.
+    Width beyond the least widths goes to the narrowest columns whose lines still wrap. If `room` is too small for the
+    least widths, the widest columns are narrowed, and their words are broken.
     """
     widths = [column.least for column in columns]
     while sum(widths) > room and max(widths) > 1:

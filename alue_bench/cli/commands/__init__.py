@@ -1,1 +1,1 @@
-"""The commands of the program, a module for each."""
+"""The commands of the program, with one module for each command."""

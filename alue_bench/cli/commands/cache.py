@@ -90,7 +90,7 @@ def _tokens_folder() -> Path:
 
 
 def _size_of(folder: Path) -> int:
-    """Bytes of all files below; what vanishes meanwhile counts as nothing."""
+    """Return the size in bytes of all files in a folder and its subfolders. Files that vanish meanwhile are ignored."""
     total = 0
     for path in folder.rglob("*"):
         try:

@@ -1,4 +1,4 @@
-"""`alue-bench compare`: what each strategy scores and costs beside a baseline, and whether that is more than chance."""
+"""`alue-bench compare`: scores and costs of strategies relative to a baseline, with significance tests."""
 
 from __future__ import annotations
 

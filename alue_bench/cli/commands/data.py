@@ -155,7 +155,10 @@ def add(
 
 
 def _official_files(task: Task, path: Path) -> dict[str, Path]:
-    """Return the task's files below a folder, or the one file given, by their places in the data folder."""
+    """Find a task's official files in a folder, or take the one file at `path`; return them by their future place.
+
+    A place is the file's path relative to the data folder.
+    """
     wanted = [file.path for file in task.splits.files().values()]
     expected = f"task {task.name!r} expects {', '.join(wanted)}"
     if not path.exists():
@@ -184,13 +187,13 @@ def _official_files(task: Task, path: Path) -> dict[str, Path]:
 
 
 def _parts_alike(path: Path, wanted: Path) -> int:
-    """Return how many names at the end of both paths are equal: the file's, its folder's, and so on."""
+    """Return the number of equal names at the end of two paths, counted back from the file name."""
     pairs = zip(reversed(path.parts), reversed(wanted.parts), strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _update_manifest(folder: Path, added: dict[str, Path], report: VerificationReport) -> None:
-    """Record digests and row counts of the added files in the manifest, which is replaced atomically."""
+    """Record digests and row counts of the added files in the data folder's manifest. It is replaced atomically."""
     import hashlib
 
     path = folder / MANIFEST

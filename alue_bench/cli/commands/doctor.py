@@ -1,4 +1,4 @@
-"""`alue-bench doctor`: what this machine has, and what would go wrong."""
+"""`alue-bench doctor`: a check of this machine, with the problems that runs would have."""
 
 from __future__ import annotations
 

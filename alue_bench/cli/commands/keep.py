@@ -1,4 +1,4 @@
-"""`alue-bench keep`: the model of a finished run."""
+"""`alue-bench keep`: save the trained model of a finished run."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _trained_again(
     registry: Registry,
     talk: PlainConsole,
 ) -> LoggedModel:
-    """Train a run again, write its model to the folder, and log it with the run."""
+    """Train a recorded run again, log its model with the run in MLflow, and copy the model to `folder` if given."""
     from contextlib import ExitStack
 
     from alue_bench.deployment.keeping import log_run_model, put_aside
@@ -115,7 +115,7 @@ def _trained_again(
 
 
 def _bar(talk: PlainConsole) -> Any:
-    """Return a context that shows the training's progress on a terminal."""
+    """Return a context manager that shows the progress of the training on a terminal."""
     from contextlib import contextmanager
 
     from rich.progress import BarColumn, Progress, TimeRemainingColumn
@@ -152,7 +152,7 @@ def _copy(source: Path, folder: Path) -> None:
 
 
 def _tell(talk: PlainConsole, connection: Connection, folder: Path | None, name: str, run_id: str) -> None:
-    """Say where the model is, and the command that predicts with it."""
+    """Print where the model is kept, and the command that predicts with it."""
     from alue_bench.messages.suggestion import command_line
     from alue_bench.tracking.connection import where_options
 

@@ -20,7 +20,7 @@ app = typer.Typer(help="List tasks, models, strategies and studies.", no_args_is
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 NOMINAL_TOKENS = 64
-"""The length in tokens of the examples for which FLOPs are shown, since the list reads no data."""
+"""The number of tokens of an example for which FLOPs are shown, because the list reads no data."""
 
 
 @app.command("tasks")
@@ -238,11 +238,11 @@ def studies(context: typer.Context, as_json: Json = False) -> None:
 
 
 TEXTS = 16
-"""In the batch for which operations are counted."""
+"""The number of texts in the batch for which operations are counted."""
 
 
 def _effect(registry: Registry, name: str, model: Model, tokens: int) -> dict[str, Any]:
-    """Return the effect of a strategy on a model, or the reason why it does not fit."""
+    """Return the effect of a strategy on a model as JSON-like data, or the reason why the strategy does not fit."""
     import numpy as np
 
     from alue_bench.contract.errors import AlueBenchError, PluginError

@@ -1,4 +1,4 @@
-"""`alue-bench new-plugin`: a plugin of one's own, from the example."""
+"""`alue-bench new-plugin`: a new plugin package, created from the example plugin."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from alue_bench.contract.errors import UnavailableError, UsageError
 TEMPLATE_DISTRIBUTION = "alue-bench-example"
 TEMPLATE_PACKAGE = "alue_bench_example"
 TEMPLATE_PREFIX = "example"
-"""Names of the example's entry point, task, model and strategies are this, or begin with it and a hyphen."""
+"""The name of the example's entry point, and the prefix of its task, model and strategies."""
 
 GENERATED = re.compile(r"__pycache__|build|dist|.*\.egg-info|\.(?!gitignore$).*|mlruns")
-"""Files and folders of a working copy that are not the template's."""
+"""The names of files and folders that tools generate in a working copy; they do not belong to the template."""
 
 
 def new_plugin(
@@ -53,7 +53,7 @@ def new_plugin(
 
 
 def renamer(name: str) -> Callable[[str], str]:
-    """Change the template's names to those of the plugin `name`, all in one pass."""
+    """Return a function that replaces, in a text, the template's names by those of the plugin `name`."""
     renamed = {
         TEMPLATE_DISTRIBUTION: f"alue-bench-{name}",
         TEMPLATE_PACKAGE: f"alue_bench_{name.replace('-', '_')}",
@@ -75,7 +75,7 @@ def template_files(template: Path) -> Iterator[Path]:
 
 
 def template_folder() -> Path:
-    """Return the folder of the example plugin: data of an installed wheel, or a folder of a source checkout."""
+    """Return the folder of the example plugin, either from the installed wheel or from a source checkout."""
     package = Path(__file__).parents[2]
     for folder in (package / "plugin_template", package.parent / "plugins" / "example_plugin"):
         if folder.is_dir():

@@ -1,4 +1,4 @@
-"""`alue-bench new-task`: a task file for a data file of one's own."""
+"""`alue-bench new-task`: a new task file for the user's data file."""
 
 from __future__ import annotations
 

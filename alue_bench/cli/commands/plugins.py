@@ -1,4 +1,4 @@
-"""`alue-bench plugins`: what is installed, what it provides, and what failed."""
+"""`alue-bench plugins`: the installed plugins, what they provide, and which failed to load."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ DECLARATIONS = (
     "alue_bench_studies",
     "alue_bench_executors",
 )
-"""Hooks whose declarations are listed one by one."""
+"""The hooks whose declarations the command lists one by one."""
 
 
 def _provides(report: PluginReport) -> str:

@@ -1,4 +1,4 @@
-"""`alue-bench predict`: the predictions of a kept model for the rows of a file."""
+"""`alue-bench predict`: write the predictions of a saved model for the rows of a file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from alue_bench.views.console import PlainConsole
 
 EVERY_S = 15.0
-"""The seconds between two lines of progress, where no bar can be shown."""
+"""The seconds between two lines of progress if no bar can be shown."""
 STDOUT = "-"
 
 
@@ -80,7 +80,7 @@ def predict(
 
 
 class _Stdout(io.TextIOBase):
-    """The real standard output, which nothing else is printed to."""
+    """The real standard output, which carries only the predictions."""
 
     def write(self, text: str) -> int:
         write_exactly(text)
@@ -89,7 +89,10 @@ class _Stdout(io.TextIOBase):
 
 @contextmanager
 def _progress(talk: PlainConsole) -> Iterator[OnRows]:
-    """Show the number of rows done: as a bar on a terminal, else as a line from time to time."""
+    """Show the number of rows done: by a bar on a terminal, otherwise by a line every `EVERY_S` seconds.
+
+    The context yields the function that takes the progress.
+    """
     if not talk.is_terminal:
         last = time.monotonic()
 
@@ -112,7 +115,7 @@ def _progress(talk: PlainConsole) -> Iterator[OnRows]:
 
 
 def _tell(predicted: Predicted, description: Description, output: str, talk: PlainConsole, *, as_json: bool) -> None:
-    """Say what was predicted, and how well."""
+    """Print the numbers of rows and truncated texts, the speed, and the metrics if there are gold labels."""
     rate = predicted.rows / predicted.seconds if predicted.seconds else math.nan
     into = "" if output == STDOUT else f" in {output}"
     talk.print(f"{predicted.rows} rows{into}, {rate:,.0f} a second")

@@ -1,4 +1,4 @@
-"""`alue-bench report`: the answer on one page."""
+"""`alue-bench report`: a report on recorded runs as one page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`alue-bench run`: the main command."""
+"""`alue-bench run`: fine-tune every combination of tasks, models, strategies and seeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`alue-bench search`: the cheapest frozen setting that keeps the score, for a small part of the grid's cost."""
+"""`alue-bench search`: find the cheapest layers to freeze that keep the score, without running the whole grid."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from alue_bench.studies.settings import study_of
 from alue_bench.views.standard_output import keep_for_documents
 
 NO_ANSWER = 3
-"""The exit code of a search that is done and has no answer, since nothing was learnt."""
+"""The exit code of a finished search without an answer, because no run learnt the task."""
 
 
 @takes("search")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from alue_bench.views.streams import Streams
 
 RECORD = "submission.json"
-"""Beside the files, and not in the archive: which run each came from."""
+"""A file in the output folder, but not in the archive, that records the run of each submission file."""
 
 
 def submit(
@@ -136,7 +136,7 @@ class _Asked:
     where: Mapping[str, object]
     """The store and the experiment."""
     given: Mapping[str, Mapping[str, object]]
-    """The options that give the tasks of task files, by task."""
+    """The options that name tasks from task files, by task name."""
 
 
 def _command(lacking: MissingSubmission, asked: _Asked, results: Results, registry: Registry) -> str:
@@ -162,7 +162,7 @@ def _command(lacking: MissingSubmission, asked: _Asked, results: Results, regist
 
 
 def _models(asked: _Asked, results: Results, registry: Registry) -> list[str]:
-    """Return models as --model takes them: a declared model by name, any other by its folder or hub id."""
+    """Return values for `--model`: the name of a declared model, or the folder or hub id of another model."""
     from alue_bench.tracking.reproduction import model_reference
 
     runs = results.frame.to_dict("records")
@@ -171,7 +171,7 @@ def _models(asked: _Asked, results: Results, registry: Registry) -> list[str]:
 
 
 def _common(results: Results, column: str) -> list[Any]:
-    """Return a list with the value that all runs have in a column; an empty list if they differ."""
+    """Return the values of a column as a list of one if all runs have the same value, and an empty list otherwise."""
     values = results.frame[column].unique().tolist()
     return values if len(values) == 1 else []
 

@@ -1,4 +1,4 @@
-"""`alue-bench sweep`: every setting of a grid, and which one to take."""
+"""`alue-bench sweep`: run every setting of a grid of frozen layers, and recommend one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`alue-bench sync`: send to the tracking store the results that it could not accept earlier."""
+"""`alue-bench sync`: send results to the tracking store that could not accept them earlier."""
 
 from __future__ import annotations
 

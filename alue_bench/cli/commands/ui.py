@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from alue_bench.tracking.connection import Connection
 
 MOST_COMPARED = 100
-"""MLflow's plots break beyond this (its issue 21841)."""
+"""The largest number of runs to compare. With more, MLflow's plots break (its issue 21841)."""
 
 COMPARISON_COLUMNS = "freeze.bottom, freeze.top, test/score, test/f1_macro, runtime/train_s, flops/train_vs_full"
 
@@ -70,7 +70,7 @@ def _show_pages(served: str, connection: Connection) -> None:
 def runs_page(served: str, connection: Connection) -> str:
     """Return the address of the flat list of runs.
 
-    Sorted by time, MLflow hides a plan's runs behind their parent.
+    The runs are sorted by task. If they were sorted by time, MLflow would hide a plan's runs under the parent run.
     """
     query = {
         "searchFilter": "tags.kind = 'run'",
@@ -82,7 +82,7 @@ def runs_page(served: str, connection: Connection) -> str:
 
 
 def comparison_page(served: str, connection: Connection) -> str | None:
-    """Return the address of the comparison of the newest plan's runs; None if there are none, or too many."""
+    """Return the address of MLflow's comparison of the newest plan's runs; None for fewer than two or too many."""
     plans = connection.client.search_runs([connection.experiment_id], "tags.kind = 'plan'", max_results=1)
     if not plans:
         return None
