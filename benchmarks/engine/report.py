@@ -152,7 +152,7 @@ def _seconds(measurements: Iterable[Measurement], cell: Cell) -> Summary | None:
 
 
 def _against_full(measurements: Sequence[Measurement]) -> list[tuple[Cell, float, float | None, float]]:
-    """Return each cell of our engine with its median seconds, and its runtime and FLOPs relative to full fine-tuning."""
+    """Return each of our engine's cells, its median seconds, and its runtime and FLOPs relative to full fine-tuning."""
     rows = []
     for cell in _cells(measurements):
         own = _seconds(measurements, cell)

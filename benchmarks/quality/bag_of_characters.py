@@ -18,7 +18,7 @@ from alue_bench.running.inputs import RunInputs
 from alue_bench.searching.observations import defined
 
 STRENGTHS = (1.0, 10.0)
-"""The candidate values of C, the inverse of regularisation strength (1 / alpha for Ridge); the dev score selects one."""
+"""The values of C (inverse strength of regularisation; 1 / alpha for Ridge) from which the best dev score selects."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def all_sheets(results: Results) -> list[Sheet]:
-    """Return for each strategy a table of models versus random weights, and a table of its scores versus the first's."""
+    """Return a table of models versus random weights per strategy, and one of each other strategy versus the first."""
     return [
         *(quality_sheet(results, strategy) for strategy in results.strategies),
         *(strategy_sheet(results, strategy) for strategy in results.strategies[1:]),

@@ -2,10 +2,10 @@
 
     python -m benchmarks.search --sweep-uri URI --task oold --model mini --data-dir DIR --json FILE
 
-The MLflow store at URI holds a finished sweep of a task and a model. Its cells are all pairs of numbers of frozen bottom
-and top layers. The search uses the settings that the sweep recorded (rows, epochs, learning rate, first seed and so on)
-and a new store, so that it trains each of its runs again. The answer of the search, a cell, is then checked against the
-sweep in two ways:
+The MLflow store at URI holds a finished sweep of a task and a model. The sweep's cells are all pairs of numbers of
+frozen bottom and top layers. The search uses the settings that the sweep recorded (rows, epochs, learning rate, first
+seed and so on) and a new store, so that it trains each of its runs again. The answer of the search, a cell, is then
+checked against the sweep in two ways:
 
 - measured: the loss of score compared with full fine-tuning, in the sweep's runs of that cell, on test and on dev;
 - smoothed: the same loss according to a surface fitted to all cells of the sweep. The score of a cell that was run with
@@ -103,7 +103,7 @@ def benchmark(options: argparse.Namespace, command: str, search: Search) -> int:
 
 
 def _sheet(options: argparse.Namespace, result: dict[str, Any], readings: Sequence[Reading], tolerance: float) -> Sheet:
-"""
+    """Return the table of the losses of score of the cell that the search found."""
     rows = tuple(
         (
             r.metric,

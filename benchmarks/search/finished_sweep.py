@@ -79,7 +79,7 @@ def reading(sweep: Sweep, setting: str, metric: str, *, smoothed: bool) -> Readi
         sweep: The sweep.
         setting: The name of the strategy.
         metric: The name of the metric.
-        smoothed: True to take the loss from a surface fitted to all runs, False to take it from the strategy's own runs.
+        smoothed: True to take the loss from a surface fitted to all runs, False to use the strategy's own runs.
     """
     means = sweep.frame.groupby("strategy")[metric].mean()
     full = float(means["full"])

@@ -3,15 +3,15 @@
     python -m benchmarks.sweep.whole --data-dir DIR --folder OUT
 
 The program runs `alue-bench sweep` as a user would: every pair of frozen bottom and top layers of `mini` on rows of
-MADAR (each pair is a cell), recorded in a separate MLflow store. One random cell out of every four with similar cost is
+MADAR (each pair is a cell), recorded in a separate MLflow store. One random cell of every four with similar cost is
 also trained by `Trainer`, right after our run of the cell and in the same process: batches are padded to their longest
 example, the dev split is scored after each epoch, and the test split at the end. The sum over all cells is estimated
 from this stratified random sample, and the report says that it is an estimate. Our `full` run is repeated at intervals,
 so that the cost of all cells relative to `full` can be compared with the ratio that FLOPs predict.
 
-With `--jobs N` the sweep is done by N worker processes that share the cores, and nothing else can be trained between its
-runs. `Trainer` then trains one half of its cells before the sweep and the other half after it, and `full` is repeated
-after the sweep, by N workers at once.
+With `--jobs N` the sweep is done by N worker processes that share the cores, and nothing else can be trained between
+its runs. `Trainer` then trains one half of its cells before the sweep and the other half after it, and `full` is
+repeated after the sweep, by N workers at once.
 
 At the end some cells are run again separately, by `alue-bench run` in a new process with an empty cache; their scores
 must be equal.
@@ -49,8 +49,8 @@ MODULE = "benchmarks.sweep.whole"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code.
 
-    Codes: 0 done, 1 separate runs have scores that differ from the sweep's, 2 misuse, 3 stopped by `--stop-after`, 130 or
-    143 interrupted.
+    Codes: 0 done, 1 separate runs have other scores than the sweep, 2 misuse, 3 stopped by `--stop-after`, 130 or 143
+    interrupted.
     """
     started = time.perf_counter()
     given = sys.argv[1:] if arguments is None else list(arguments)
