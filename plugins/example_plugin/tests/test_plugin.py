@@ -1,4 +1,4 @@
-"""The tests of the example plugin: it fulfils alue-bench's requirements for plugins, and its parts work as described."""
+"""The tests of the example plugin: it meets alue-bench's requirements for plugins, and its parts work as described."""
 
 import alue_bench_example
 import pytest
