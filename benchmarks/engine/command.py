@@ -2,7 +2,7 @@
 
     python -m benchmarks.engine --data-dir DIR --json FILE
 
-The same initial weights, rows and hyper-parameters are trained in these ways:
+The same model is trained on the same rows, with the same initial weights and hyper-parameters, in these ways:
 
     trainer-128       Trainer, every example padded to the maximal length, as in transformers' example for GLUE
     trainer           Trainer, each batch padded to its longest example; the base of all ratios

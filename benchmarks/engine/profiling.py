@@ -1,4 +1,4 @@
-"""A profile of our engine's training step by kind of operation: `python -m benchmarks.engine --profile`."""
+"""A profile of our engine's training step: the time for each kind of operation (option `--profile`)."""
 
 from __future__ import annotations
 

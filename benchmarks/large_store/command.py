@@ -101,7 +101,7 @@ def time_commands(database: Path, experiment: str, folder: Path) -> Iterator[tup
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0 all fast enough, 1 one failed or took too long, 2 misuse."""
+    """Run the command line and return the exit code: 0 done, 1 a command failed or took too long, 2 misuse."""
     try:
         return benchmark(_parser().parse_args(arguments))
     except AlueBenchError as error:

@@ -1,4 +1,4 @@
-"""The report of the benchmark of quality: each model compared with random weights, each strategy with the first one."""
+"""The report of the quality benchmark: models compared with random weights, and strategies with the first strategy."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def quality_sheet(results: Results, strategy: str) -> Sheet:
 
 
 def strategy_sheet(results: Results, strategy: str) -> Sheet:
-    """Return the table of the first model's scores and training time with a strategy, compared with the first one."""
+    """Return the table of the first model's scores and training time, compared with those of the first strategy."""
     first, base = results.models[0], results.strategies[0]
     return Sheet(
         title=f"{first}: {strategy} against {base}{_sample_note(results)}",

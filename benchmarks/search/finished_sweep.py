@@ -36,7 +36,7 @@ class Reading:
 
 
 def read_sweep(options: argparse.Namespace) -> Sweep:
-    """Read the sweep of the task and model that the options name.
+    """Read the sweep of the task and the model that the options name from its MLflow store.
 
     Raises:
         UsageError: The store holds no complete sweep, or several with different settings.

@@ -138,7 +138,7 @@ def with_prefix(
         start: The initial model and data.
         stack: The model.
         forward: The forward pass.
-        plan: The parts that are frozen.
+        plan: The parts of the model that are frozen.
         device: The device and the number format.
         split: The tokenized examples.
         folder: The folder in which the output is stored; None returns the split without output.

@@ -118,7 +118,7 @@ class MeasurementLedger(Ledger):
         return [m for m in self.measurements if (m.cell, m.repetition) in wanted]
 
     def origin(self) -> str:
-        """Return a sentence on the command, date, hardware and libraries of the measurements."""
+        """Return a sentence that names the command, date, hardware and libraries of the measurements."""
         libraries = ", ".join(f"{name} {number}" for name, number in self.head["settings"]["libraries"].items())
         hardware = described(self.measurements[0].hardware)
         return f"`{self.head['command']}`, {self.head['date']}; {hardware}; {libraries}."

@@ -153,5 +153,5 @@ def _judge(campaign: Campaign, store: Path, process: Started, expected: Mapping[
 
 
 def differing(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> int:
-    """Return the number of runs whose scores differ from the expected ones."""
+    """Return the number of expected runs that are missing or have other scores than expected."""
     return sum(actual.get(fingerprint) != values for fingerprint, values in expected.items())

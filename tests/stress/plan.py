@@ -48,7 +48,7 @@ class Alone:
 
 
 class PlanUnderTest:
-    """The plan under test, with folders for stores and caches."""
+    """The plan of runs that the campaigns execute, with the folders for its MLflow stores and caches."""
 
     def __init__(self, folder: Path, seeds: int) -> None:
         """Prepare a small model and an empty store.
@@ -73,7 +73,7 @@ class PlanUnderTest:
         MlflowClient(tracking_uri=f"sqlite:///{self._empty}").search_experiments()
 
     def begin(self, *, fresh: bool = False) -> Path:
-        """Return a new folder with an empty store, or without a store if `fresh`.
+        """Return a new folder with an empty MLflow store, or without a store if `fresh` is true.
 
         A plan needs seconds to create a store, so most plans get a prepared one.
         """

@@ -20,7 +20,7 @@ def fill(frame: str, slots: Slots, rng: random.Random) -> str:
 
 
 def join_article(text: str) -> str:
-    """Merge the preposition li- with a following article, as Arabic does (``لالسوق`` becomes ``للسوق``)."""
+    """Merge the preposition li- with a following article, as Arabic spelling requires (``لالسوق`` to ``للسوق``)."""
     return re.sub(r"\bلال", "لل", text)
 
 

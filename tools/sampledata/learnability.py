@@ -58,7 +58,7 @@ def _macro_f1(gold: Sequence[str], predicted: Sequence[str]) -> float:
 def _compare(
     train: tuple[Sequence[Any], Sequence[str]], held_out: tuple[Sequence[Any], Sequence[str]], classifier: Any
 ) -> tuple[float, float]:
-    """Return two values of macro-F1 on held-out texts: of always predicting the majority, and of the classifier."""
+    """Return the macro-F1 on held-out texts of a majority baseline, and the macro-F1 of the classifier."""
     majority = DummyClassifier().fit(*train)
     texts, gold = held_out
     return _macro_f1(gold, majority.predict(texts)), _macro_f1(gold, classifier.fit(*train).predict(texts))

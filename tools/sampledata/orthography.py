@@ -76,8 +76,8 @@ def vary(text: str, rng: random.Random, *, rate: float) -> str:
     Args:
         text: The text.
         rng: The random generator.
-        rate: The probability of an informal spelling; diacritics, repeated vowels and tatweel have half of it each.
-            Digits become Arabic-Indic in half of the texts.
+        rate: The probability of an informal spelling. Diacritics, a repeated vowel and a tatweel are each added with
+            half this probability. Independently of the rate, digits become Arabic-Indic in half of the texts.
     """
     if rng.random() < rate:
         text = respell(text, rng)

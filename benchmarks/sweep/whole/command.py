@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def benchmark(options: argparse.Namespace, command: str, started: float) -> int:
-    """Make the measurements that are missing, print the results, and return the exit code.
+    """Make the missing measurements, print the results, and return the exit code; see `main`.
 
     Args:
         options: The parsed options.

@@ -43,7 +43,7 @@ def estimated_sum(measured: Mapping[str, float], groups: Sequence[Sequence[str]]
 
     Args:
         measured: The measured value of one cell in each stratum.
-        groups: The strata.
+        groups: The strata, each a list of names of cells.
     """
     parts = [len(group) * next(measured[cell] for cell in group if cell in measured) for group in groups]
     variance = sum((a - b) ** 2 for a, b in zip(parts[::2], parts[1::2], strict=False))
