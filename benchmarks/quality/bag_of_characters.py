@@ -67,7 +67,7 @@ def character_features(splits: Mapping[str, SplitRows]) -> dict[str, Any]:
 
     Returns:
         The features by split. For single texts `[examples, ngrams]`; for text pairs `[examples, 4 * ngrams]`: the
-        features of the first text, those of the second, their absolute difference and their product.
+        features of the first text and of the second text, their absolute difference and their product.
     """
     from scipy.sparse import hstack
     from sklearn.feature_extraction.text import TfidfVectorizer

@@ -16,7 +16,7 @@ ORIGIN = Origin("alue-bench", __version__, "benchmarks", "benchmarks.quality")
 
 
 def chosen_models(options: Sequence[str], registry: Registry) -> list[Model]:
-    """Return the models that the options `--model NAME=MODEL` name, the first one being the main model.
+    """Return the models that the options `--model NAME=MODEL` name, in this order.
 
     A model that no plugin declares gets the hyper-parameters of the first model, or of the bundled one.
 

@@ -1,6 +1,6 @@
 """Stress tests: a plan that is killed, loses its server or fills its disk ends with the results of an undisturbed plan.
 
-A campaign executes the same small plan of runs many times, disturbs it, and restarts it until it is complete.
+A campaign executes a small plan of runs, disturbs it in one way, and restarts it until it is complete.
 
     python -m tests.stress                                     every campaign with fifty kills: up to an hour
     python -m tests.stress --executor local --kills 50         one campaign; `--help` lists all campaigns
