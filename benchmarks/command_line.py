@@ -1,4 +1,4 @@
-"""Common parts of the command lines: parsing with our errors, exit codes, and the command as shown in reports."""
+"""Common parts of the benchmarks' command lines: parsing, exit codes, and the command line as shown in reports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import NoReturn
 from alue_bench.contract.errors import AlueBenchError, TrainingError, UsageError
 
 FOLDERS = re.compile(r"(^|=)[^=]*/(?=[^/])")
-"""A pattern of the folders in an argument that is a path, that is, everything before the last part of the path."""
+"""The pattern of the part of a path argument that reports leave out: everything before the path's last part."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def check_written_files(options: argparse.Namespace) -> None:
-    """Check that output files can be written, before hours of work.
+    """Check before hours of work that the files of `--json` and `--markdown` can be written.
 
     Raises:
         UsageError: The folder of an output file does not exist.
@@ -35,12 +35,12 @@ def check_written_files(options: argparse.Namespace) -> None:
 
 
 def shown_command(module: str, arguments: Sequence[str], folders: re.Pattern[str] = FOLDERS) -> str:
-    """Return the command line with each path cut to its last part, since its folders exist on this machine only.
+    """Return the command line for a report, with each path cut to its last part, since folders differ by machine.
 
     Args:
-        module: The name after `python -m`.
+        module: The name of the module that `python -m` runs.
         arguments: The arguments.
-        folders: A pattern of what is cut from an argument; its first group is kept.
+        folders: The pattern of the text to cut from each argument; the text of its first group is kept.
     """
     return shlex.join(["python", "-m", module, *(folders.sub(r"\1", part) for part in arguments)])
 
@@ -51,6 +51,6 @@ def say(line: str) -> None:
 
 
 def told(error: AlueBenchError) -> int:
-    """Print an error in one sentence and return the exit code: 1 if a training failed, 2 for a user's mistake."""
+    """Print an error on stderr and return the exit code: 1 if a training failed, otherwise 2."""
     print(f"error: {error}", file=sys.stderr)
     return 1 if isinstance(error, TrainingError) else 2

@@ -1,11 +1,11 @@
 """The ledger: a JSON file with a benchmark's results, from which an interrupted benchmark continues.
 
 It begins with the name of the benchmark, the version, the command, the date and the settings that results depend on.
-Each result is written at once. The same command finds what is there and measures the rest. A file with other settings
-is refused, because its results are not comparable with new ones.
+Each result is written as soon as it is measured. If the same command is run again, it measures only the missing
+results. A file with other settings is refused, because its results are not comparable with new ones.
 
-Benchmarks whose results are runs in MLflow continue from the store; they write the same beginning and their results
-with `write_json` at the end.
+Benchmarks whose results are runs in MLflow need no ledger, because they continue from the MLflow store. They write a
+file of the same form with `write_json` at the end.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from alue_bench.contract.version import __version__
 
 
 class Ledger:
-    """The results of a benchmark so far, kept in a file if one is given."""
+    """The results that a benchmark has so far, kept in memory and, if a file is given, in that file."""
 
     def __init__(
         self,
@@ -42,11 +42,11 @@ class Ledger:
             benchmark: The name of the benchmark.
             settings: The settings that must be equal for results to be comparable.
             command: The command line to show in the report.
-            instead: What to name when the file is refused, for error messages.
-            explained: The explanations of settings that are not options, by name, for error messages.
+            instead: The advice in the error message if the file is refused: the thing to name instead.
+            explained: The wording for settings that are not options, by name, for error messages.
 
         Raises:
-            UsageError: The file holds something else, or results with other settings.
+            UsageError: The file is not from this benchmark, or its results have other settings.
         """
         self.file = file
         self._instead, self._explained = instead, explained or {}
@@ -91,7 +91,7 @@ class Ledger:
 
 
 def header(benchmark: str, command: str) -> dict[str, Any]:
-    """Return the beginning of a file of results: the benchmark, the version, the command line and the date."""
+    """Return the first entries of a file of results: the benchmark, the version, the command line and the date."""
     today = datetime.now(UTC).date().isoformat()
     return {"benchmark": benchmark, "version": __version__, "command": command, "date": today}
 

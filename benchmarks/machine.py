@@ -27,7 +27,7 @@ def described(hardware: Mapping[str, Any]) -> str:
 
 
 def peaks(device: str) -> dict[str, float | None]:
-    """Return the peak memory in MiB: of this process since its start, and on a GPU since the last reset."""
+    """Return two peaks in MiB: memory of this process since its start, and GPU memory since the last reset or None."""
     memory: dict[str, float | None] = {"peak_rss_mib": _peak_rss_kib() / 1024, "peak_device_mib": None}
     if device == "cuda":
         import torch

@@ -1,19 +1,19 @@
 """`python -m benchmarks.prediction`: rows per second of `alue-bench predict`, compared with a transformers pipeline.
 
-Both read one CSV file of short texts and write another with a label and its probability for each row. The pipeline
-also reads the file as a stream, as its documentation recommends. It is measured once with each batch size, and the
-fastest counts. Each measurement runs in a separate process, after a warm-up on the first rows. The time to load the
-model is excluded.
+Both programs read the same CSV file of short texts and write a CSV file with a label and its probability for each row.
+The pipeline reads the file as a stream, as its documentation recommends. The pipeline is measured once with each batch
+size, and the fastest measurement counts. Each measurement runs in a separate process, after a warm-up on the first
+rows. The time to load the model is excluded.
 
 | column | meaning |
 | --- | --- |
 | rows/s | rows divided by the seconds from the first row read to the last one written |
-| rows/CPU s | rows divided by the seconds that the process computed, on all cores together |
+| rows/CPU s | rows divided by the CPU seconds of the process, summed over all cores |
 | peak MiB | the largest resident memory of the process, including libraries and model |
 | × | rows/s relative to the best pipeline |
 
-The texts are pieces of a sample task's train texts, whose lengths vary as those of tweets do, with a number at the end,
-so that no two rows are alike. `--file` uses the column `text` of another file instead.
+The texts are cut from the train texts of a sample task. Their lengths vary like the lengths of tweets, and each ends
+with its row number, so that all rows differ. `--file` uses the column `text` of another file instead.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from benchmarks.machine import peaks
 
 TASK = "oold"
 LENGTHS = 2.2, 0.45
-"""The mean and the standard deviation of the logarithm of a text's number of words: a median of nine words, and a batch
-of 32 texts in random order is half padding, as with the tweets of ALUE's tasks."""
+"""The mean and the standard deviation of the logarithm of a text's number of words. The median is nine words, and a
+batch of 32 texts in random order is half padding, as with the tweets of ALUE's tasks."""
 BATCH_SIZES = (8, 32, 128, 512)
 OURS: dict[str, str | None] = {"alue-bench, fp32": "fp32", "alue-bench, as the run": None}
-"""The ways to predict with alue-bench, each with its number format: the pipeline's, or by default the run's."""
+"""The number format for each way to predict with alue-bench: fp32 like the pipeline, or None for the run's format."""
 WARM_UP = 256
 """The number of rows that are predicted before the clock starts."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The measurement of one way to predict."""
+    """The measurement of one way to predict: by alue-bench or by a pipeline."""
 
     name: str
     rows: int
@@ -54,7 +54,7 @@ class Measured:
     """CPU seconds on all cores, which vary less with the load of the machine than wall-clock seconds."""
     peak_mib: float
     digest: str
-    """A digest of the predicted labels."""
+    """A hash of the predicted labels; equal hashes mean equal predictions."""
 
     @property
     def rate(self) -> float:
@@ -85,7 +85,7 @@ def write_texts(path: Path, rows: int) -> None:
 
 
 def keep_a_model(folder: Path, model: str) -> None:
-    """Train a model for one epoch on the sample, and write its folder."""
+    """Train a model for one epoch on the sample data, and save the model to a folder."""
     from alue_bench.contract.registry import load_registry
     from alue_bench.deployment.model_folder import FinishedRun, write_model_folder
     from alue_bench.planning.build import build_plan
@@ -102,7 +102,7 @@ def keep_a_model(folder: Path, model: str) -> None:
 
 
 def by_alue_bench(folder: Path, file: Path, out: Path, precision: str | None) -> tuple[int, float, float]:
-    """Predict as the command does; return the number of rows, the wall-clock seconds, and the CPU seconds."""
+    """Predict a file like `alue-bench predict`; return the number of rows, wall-clock seconds and CPU seconds."""
     from alue_bench.deployment.kept_model import KeptModel
     from alue_bench.deployment.predicting import PredictionRequest, predict_file
 
@@ -114,7 +114,7 @@ def by_alue_bench(folder: Path, file: Path, out: Path, precision: str | None) ->
 
 
 def by_pipeline(folder: Path, file: Path, out: Path, batch_size: int) -> tuple[int, float, float]:
-    """Predict with a pipeline; return the number of rows, the wall-clock seconds, and the CPU seconds."""
+    """Predict a file with a transformers pipeline; return the number of rows, wall-clock seconds and CPU seconds."""
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
@@ -139,7 +139,7 @@ def _texts(file: Path, most: int | None = None) -> Iterator[str]:
 
 
 def measure(folder: Path, file: Path, way: str) -> Measured:
-    """Measure one way to predict in this process: one of `OURS`, or the pipeline's batch size."""
+    """Measure one way to predict in this process; `way` is a key of `OURS` or the pipeline's batch size."""
     import hashlib
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -156,7 +156,7 @@ def measure(folder: Path, file: Path, way: str) -> Measured:
 
 
 def in_a_process(folder: Path, file: Path, way: str) -> Measured:
-    """Measure one way to predict in a separate process."""
+    """Measure one way to predict in a separate process; see `measure`."""
     command = [sys.executable, "-m", "benchmarks.prediction", "--measure", way, "--folder", str(folder), "--file"]
     done = subprocess.run([*command, str(file)], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -177,7 +177,7 @@ def table(measured: list[Measured]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure, and print the table."""
+    """Run the command line: measure all ways to predict and print the table."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.prediction", description=(__doc__ or "").partition("\n")[0]
     )

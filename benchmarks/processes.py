@@ -1,4 +1,4 @@
-"""Processes that a benchmark starts: modules of this checkout, and `alue-bench` as a user calls it."""
+"""Helpers to start processes for a benchmark: modules of this checkout, and the program `alue-bench`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
 ALUE_BENCH = (sys.executable, "-c", "from alue_bench.cli.main import main; main()")
-"""The beginning of a command line that runs `alue-bench`, whether or not its script is on the search path."""
+"""The beginning of a command line that runs `alue-bench`, even if its script is not on the search path."""
 
 
 def environment(**variables: str) -> dict[str, str]:

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 NONE = "–"
 WORDS = 2
 WIDTH_OF_LOGS = 200
-"""The width of tables in logs and pipes, which have no width of their own."""
+"""The width of tables in characters if stdout is not a terminal, such as in logs and pipes."""
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table before rendering; the first two columns hold words, the others numbers."""
+    """A table that is not rendered yet; its first two columns hold words, the others numbers."""
 
     title: str
     columns: tuple[str, ...]
@@ -30,17 +30,17 @@ class Sheet:
 
 
 def number(value: float | None, style: str = ".3f") -> str:
-    """Format a number; None becomes a dash."""
+    """Format a number by a format specification such as ".3f"; None becomes a dash."""
     return NONE if value is None else format(value, style)
 
 
 def span(summary: Summary | None, style: str) -> str:
-    """Format the minimum and maximum of a summary; None becomes a dash."""
+    """Format the minimum and maximum of a summary, each by the format specification `style`; None becomes a dash."""
     return NONE if summary is None else f"{summary.low:{style}}–{summary.high:{style}}"
 
 
 def show(sheets: Sequence[Sheet], lines: Sequence[str]) -> None:
-    """Print tables and lines on stdout."""
+    """Print tables and lines of text on stdout."""
     try:
         screen = _console()
     except ModuleNotFoundError:  # a machine without rich
@@ -52,7 +52,7 @@ def show(sheets: Sequence[Sheet], lines: Sequence[str]) -> None:
 
 
 def write_page(file: Path | None, sheets: Sequence[Sheet], lines: Sequence[str]) -> None:
-    """Write tables and lines as Markdown, unless `file` is None."""
+    """Write tables and lines of text to a Markdown file, unless `file` is None."""
     if file is not None:
         file.write_text("\n\n".join([*map(as_markdown, sheets), *lines]) + "\n", encoding="utf-8")
 
@@ -65,7 +65,7 @@ def _console() -> Console:
 
 
 def as_rich(sheet: Sheet) -> Table:
-    """Return a table for a terminal."""
+    """Return a sheet as a table of the library rich, for a terminal."""
     from rich.table import Table
     from rich.text import Text
 
@@ -78,7 +78,7 @@ def as_rich(sheet: Sheet) -> Table:
 
 
 def as_markdown(sheet: Sheet) -> str:
-    """Return a table as GitHub Markdown."""
+    """Return a sheet as a table in GitHub Markdown."""
     rules = ["---" if place < WORDS else "---:" for place in range(len(sheet.columns))]
     lines = ["| " + " | ".join(cells) + " |" for cells in (sheet.columns, rules, *sheet.rows)]
     return "\n".join([f"**{sheet.title}**", "", *lines])

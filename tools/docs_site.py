@@ -1,7 +1,7 @@
-"""Hooks of the documentation site's build: pages written outside `docs/`, and links that also work on a forge.
+"""MkDocs hooks for the documentation site: they add pages from outside `docs/` and adapt links.
 
-The guides link to each other and to files of the repository by relative paths, so that they can be read on a forge.
-MkDocs knows the files below `docs/` only. These hooks add the pages that `mkdocs.yml` lists under
+The guides link to each other and to files of the repository by relative paths, so that the links also work on a forge
+such as GitHub. MkDocs knows only the files below `docs/`. These hooks add the pages that `mkdocs.yml` lists under
 `extra.pages_beside_code`, and rewrite links before MkDocs checks them:
 
     to a page of the site              a relative link to that page
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 BRANCH = "main"
 CODE = re.compile(r"(^(?:```|~~~).*?^(?:```|~~~)[ ]*$|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
-"""Fenced blocks and inline code, which hold no links."""
+"""The pattern of code blocks and inline code in Markdown, in which no links are rewritten."""
 RELATIVE_LINK = re.compile(r"(?<=\]\()(?![a-z]+:|[#/])(?P<path>[^)\s#]+)(?P<anchor>#[^)\s]*)?")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Give headings the anchors that a forge gives them, so that one link works on both."""
+    """Make MkDocs give headings the same anchors as a forge, so that the same link works on the site and the forge."""
     config.mdx_configs.setdefault("toc", {})["slugify"] = slugify(case="lower")
     return config
 
@@ -55,7 +55,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Rewrite a page's relative links, outside code, from its place in the repository to its place in the site."""
+    """Rewrite a page's relative links (except in code) so that they are right for the page's place in the site."""
     pages = {Path(file.abs_src_path): file.src_uri for file in files if file.abs_src_path}
     folder = Path(page.file.abs_src_path or config.docs_dir).parent
 

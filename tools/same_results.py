@@ -29,7 +29,7 @@ TASKS = ("sec", "svreg", "oold", "mdd", "xnli")
 STRATEGIES = ("full", "bottom3top4", "head-only", "autofreeze", "lora-r8")
 CACHE_OFF = ("bottom3top4", "head-only")
 MEASURED = ("runtime/", "memory/", "energy/", "throughput/")
-"""The prefixes of metrics that are measurements and so differ between repetitions of a run."""
+"""The beginnings of names of metrics that are measured, such as times, and so differ between repetitions of a run."""
 PREDICTIONS = ("predictions.csv", "dev_predictions.csv")
 
 Recording = dict[str, dict[str, Any]]
@@ -40,12 +40,12 @@ def _options(flag: str, values: Sequence[str]) -> list[str]:
 
 
 def _train(checkout: Path, folder: Path, arguments: Sequence[str]) -> Recording:
-    """Run ``alue-bench run`` of a checkout in a new folder and return what it recorded, by run.
+    """Execute ``alue-bench run`` with the code of a checkout in a new folder, and return the recorded results by run.
 
     Args:
         checkout: The folder of the code.
-        folder: The folder to create for the run's store and cache.
-        arguments: The command's arguments, in addition to ``SETTINGS``.
+        folder: The folder to create for the MLflow store and the cache.
+        arguments: The arguments of ``alue-bench run`` in addition to ``SETTINGS``.
     """
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join((str(checkout), str(checkout / "plugins"))),
@@ -64,7 +64,7 @@ def _train(checkout: Path, folder: Path, arguments: Sequence[str]) -> Recording:
 
 
 def _recorded(store: str, run_id: str, fingerprint: str) -> dict[str, Any]:
-    """Return a run's fingerprint, the history of each metric that is not a measurement, and digests of predictions."""
+    """Return a run's fingerprint, the history of each metric that is not in MEASURED, and hashes of its predictions."""
     from mlflow import MlflowClient
 
     client = MlflowClient(store)
@@ -81,7 +81,7 @@ def _recorded(store: str, run_id: str, fingerprint: str) -> dict[str, Any]:
 
 
 def record(checkout: Path) -> Recording:
-    """Train the fixed list of runs with the code of a checkout and return what they recorded, by run."""
+    """Train the fixed list of runs with the code of a checkout, and return the recorded results by run."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tasks = _options("--task", TASKS)
@@ -92,7 +92,7 @@ def record(checkout: Path) -> Recording:
 
 
 def differences(one: Mapping[str, Mapping[str, Any]], other: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return a line for each run that only one recording has, and for each value in which two runs differ."""
+    """Return a line for each run that only one recording contains, and for each value that differs between the two."""
     lines = [f"{run}: in one recording only" for run in sorted(one.keys() ^ other.keys())]
     for run in sorted(one.keys() & other.keys()):
         for name in sorted(one[run].keys() | other[run].keys()):

@@ -2,18 +2,19 @@
 
     python -m benchmarks.engine --data-dir DIR --json FILE
 
-The same initial weights, rows and hyper-parameters are trained in these ways:
+The same model is trained on the same rows, with the same initial weights and hyper-parameters, in these ways:
 
     trainer-128       Trainer, every example padded to the maximal length, as in transformers' example for GLUE
     trainer           Trainer, each batch padded to its longest example; the base of all ratios
     trainer-grouped   Trainer, with batches of examples of similar length
-    engine-uncached   our `fine_tune`, the frozen prefix computed at every step
-    engine            our `fine_tune`, the frozen prefix computed once into an empty store; its cost is included
+    engine-uncached   our `fine_tune`, with the frozen bottom layers (the frozen prefix) computed at every step
+    engine            our `fine_tune`, with the output of the frozen prefix computed once, timed too, and stored
     engine-graphs     like engine, with training steps captured as CUDA graphs; on a GPU only
 
-Each measurement is a training in a process of its own, after a warm-up that does not count. Each repetition goes
-through all cells in random order before the next one begins, so that changes in the machine's load affect all cells
-alike. With `--json` an interrupted benchmark continues where it stopped.
+A cell is a combination of a way, a strategy and a number format. Each measurement is one training in a separate
+process, after a warm-up that is not timed. Each repetition measures all cells in random order before the next
+repetition begins, so that changes in the machine's load affect all cells alike. With `--json` an interrupted benchmark
+continues from the point of interruption.
 
 Neither mlflow nor datasets is needed, so that the benchmark runs on a bare GPU machine: rows come from `--rows-json
 FILE`, which `--write-rows FILE` writes on a machine with everything installed. If alue-bench itself is not installed,
@@ -48,11 +49,13 @@ MODULE = f"benchmarks.{BENCHMARK}"
 
 
 def main(arguments: Sequence[str] | None = None, *, measured: Measure = measured_apart) -> int:
-    """Run the command line and return the exit code: 0 done, 1 a measurement failed, 2 misuse, 130 or 143 stopped.
+    """Run the command line and return the exit code.
+
+    Codes: 0 done, 1 a measurement failed, 2 misuse, 130 stopped by SIGINT, 143 stopped by SIGTERM.
 
     Args:
-        arguments: The arguments; None takes those of the process.
-        measured: The function that makes a measurement; by default in a process of its own.
+        arguments: The command-line arguments; None takes the arguments of this process.
+        measured: The function that makes a measurement; the default one starts a separate process.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
@@ -69,7 +72,7 @@ def main(arguments: Sequence[str] | None = None, *, measured: Measure = measured
 
 
 def benchmark(options: argparse.Namespace, *, command: str, measured: Measure) -> int:
-    """Measure the cells that are not in the file yet, show the comparison, and return the exit code.
+    """Measure the cells that the `--json` file lacks, print the comparison, and return the exit code.
 
     Args:
         options: The parsed options.
@@ -102,7 +105,7 @@ def only_write_rows(options: argparse.Namespace) -> int:
 
 
 def chosen_cells(options: argparse.Namespace, shape: EncoderShape) -> list[Cell]:
-    """Return the cells that the options name, after a check of the strategies, before anything is measured.
+    """Check the strategies and return the cells that the options name: combinations of way, strategy and precision.
 
     Raises:
         DoesNotFit: The model has too few layers for a strategy.

@@ -1,4 +1,4 @@
-"""A profile of our engine's training step by kind of operation: `python -m benchmarks.engine --profile`."""
+"""A profile of our engine's training step: the time for each kind of operation (option `--profile`)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PROFILED_STEPS = 20
 LAST_STEP = 1 + 2 * PROFILED_STEPS
-"""The last step: one for warm-up, then `PROFILED_STEPS` timed without the profiler, then as many with it."""
+"""The number of steps: one for warm-up, `PROFILED_STEPS` timed without the profiler, and as many with the profiler."""
 KINDS: Mapping[str, str] = {
     "matrix products": r"(add|b|baddb)?mm|addbmm|baddbmm|matmul|linear|mkldnn_linear\w*|_?scaled_dot_product\w*",
     "normalisation": r"(native_)?layer_norm(_backward)?",
@@ -41,7 +41,7 @@ ELSE = "everything else"
 
 
 def kind_of(operation: str) -> str:
-    """Return the kind of an operation (see `KINDS`) by its name in the profiler."""
+    """Return the kind (see `KINDS`) of the operation that the profiler shows under this name."""
     if operation.startswith("Optimizer."):
         return "optimiser and clipping"
     name = operation.removeprefix("aten::")
@@ -49,7 +49,7 @@ def kind_of(operation: str) -> str:
 
 
 def profile(options: argparse.Namespace) -> int:
-    """Time some steps of our engine, profile as many, show the shares of operations, and return the exit code."""
+    """Time and profile steps of our engine, print the share of each kind of operation, and return the exit code 0."""
     from alue_bench.measure.peak import attainable_flops_per_s
     from alue_bench.training.device.precision import Device
 
@@ -71,11 +71,11 @@ class Profile:
     """The profile of an average training step."""
 
     clock_s: float
-    """The seconds of a step without the profiler."""
+    """The mean seconds of a step, timed without the profiler."""
     kinds: list[tuple[str, float, str]]
     """The name of each kind of operation, its seconds per step with the profiler, and its most expensive operation."""
     flops: float
-    """The FLOPs of a step by formula."""
+    """The mean FLOPs of a step, computed by a formula."""
 
     @property
     def operations_s(self) -> float:
@@ -84,7 +84,7 @@ class Profile:
 
 
 def profiled(start: StartingPoint, plan: FreezePlan, device: Device) -> Profile:
-    """Train until `LAST_STEP` and return the profile.
+    """Train for `LAST_STEP` steps and return the profile of an average step.
 
     Args:
         start: The initial model and data.
@@ -129,10 +129,10 @@ class _Enough(Exception):
 
 
 def own_times(events: Iterable[Any], device: str) -> list[tuple[str, float, str]]:
-    """Return the kinds of operations with their seconds and most expensive operation, the most expensive kind first.
+    """Return each kind's name, seconds and most expensive operation, beginning with the most expensive kind.
 
     Args:
-        events: The profiler's averages.
+        events: The profiler's averaged events (`key_averages()`).
         device: The device that the time was spent on, "cpu" or "cuda".
     """
     times: dict[str, dict[str, float]] = {}
@@ -145,14 +145,14 @@ def own_times(events: Iterable[Any], device: str) -> list[tuple[str, float, str]
 
 
 def flops_of_step(start: StartingPoint, stack: EncoderStack, plan: FreezePlan, *, cached: bool, first: bool) -> float:
-    """Return the mean FLOPs of a step by formula, without the frozen prefix if that is cached.
+    """Return the mean FLOPs of a step by a formula, without the frozen bottom layers if their output is cached.
 
     Args:
         start: The initial model and data.
         stack: The model.
         plan: The parts that are frozen.
-        cached: Whether the frozen prefix is computed once.
-        first: Whether the last layer is computed for the first token only.
+        cached: True if the output of the frozen bottom layers is computed once and not at every step.
+        first: True if the last layer is computed for the first token only.
     """
     from alue_bench.measure.flops import training_flops
 
@@ -176,11 +176,11 @@ def kinds_sheet(profile: Profile, title: str) -> Sheet:
 
 
 def closing_lines(profile: Profile, attainable: float) -> list[str]:
-    """Return sentences on the time of a step and the FLOP/s reached.
+    """Return sentences on the time of a step and the achieved FLOP/s.
 
     Args:
         profile: The profile.
-        attainable: The FLOP/s of a single large matrix product.
+        attainable: The FLOP/s of a single large matrix product on the device.
     """
     reached = profile.flops / profile.clock_s
     return [

@@ -58,7 +58,7 @@ def all_sheets(measurements: Sequence[Measurement]) -> list[Sheet]:
 
 
 def seconds_sheet(measurements: Sequence[Measurement], precision: str) -> Sheet:
-    """Return the table of seconds relative to the base; bf16 is also compared with the base in fp32."""
+    """Return the table of seconds, also relative to `Trainer`; with bf16, relative to `Trainer` in fp32 as well."""
     narrow = precision != "fp32"
 
     def row(cell: Cell) -> tuple[str, ...]:
@@ -118,7 +118,7 @@ def quality_sheet(measurements: Sequence[Measurement], precision: str) -> Sheet:
 
 
 def closing_lines(measurements: Sequence[Measurement]) -> list[str]:
-    """Return sentences on how to read the tables, and on whether the engine trains to the same loss."""
+    """Return sentences that explain the tables and compare the engine's final loss with that of `Trainer`."""
     lines = [
         f"Ratios are of medians; below 1 is faster than {BASE}. Final loss: mean over the last quarter of the last "
         "epoch's steps. The Trainer leaves dropout on in frozen layers, the engine does not."
@@ -152,7 +152,7 @@ def _seconds(measurements: Iterable[Measurement], cell: Cell) -> Summary | None:
 
 
 def _against_full(measurements: Sequence[Measurement]) -> list[tuple[Cell, float, float | None, float]]:
-    """Return each of the engine's cells with its median seconds, runtime ratio and FLOPs ratio to full fine-tuning."""
+    """Return each of our engine's cells, its median seconds, and its runtime and FLOPs relative to full fine-tuning."""
     rows = []
     for cell in _cells(measurements):
         own = _seconds(measurements, cell)

@@ -1,10 +1,10 @@
-"""Time the commands that read results on a store with very many runs.
+"""Time the commands that read results, on an MLflow store with very many runs.
 
     python -m benchmarks.large_store --store sqlite:///mlruns/mlflow.db --runs 10000
 
-The store is a copy of one with a few finished runs, which are duplicated many times under other strategy names. The
-duplicates share the artifacts of the original run. Each command is timed from the start of its process to its end, as a
-user would wait for it.
+The given store has a few finished runs. They are duplicated many times, under other strategy names, in a copy of the
+store; the duplicates share the artifacts of the original run. Each command is timed from the start of its process to
+its end, which is the time that a user waits.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LIMIT_S = 30.0
 """The longest acceptable time in seconds for ten thousand runs."""
 COMMANDS = (("compare",), ("compare", "--format", "json"), ("export", "appendix"), ("report", "--output", "page.html"))
 VARIANT = "CASE key WHEN 'strategy' THEN value || '-v' || number ELSE value END"
-"""An SQL expression for the strategy's name in a duplicate."""
+"""The SQL expression that gives a duplicate another strategy name and keeps its other parameters."""
 
 
 def multiply(source: Path, target: Path, times: int) -> None:
@@ -41,7 +41,7 @@ def multiply(source: Path, target: Path, times: int) -> None:
     Args:
         source: The sqlite file to copy.
         target: The sqlite file to write.
-        times: The number of times that each finished run is in the copy.
+        times: The number of copies of each finished run in the new store, the original included.
     """
     shutil.copy(source, target)
     with closing(sqlite3.connect(target)) as database, database:
@@ -77,7 +77,7 @@ def finished_runs(database: Path) -> int:
 
 
 def time_commands(database: Path, experiment: str, folder: Path) -> Iterator[tuple[str, float, int]]:
-    """Run the commands one after the other.
+    """Run the commands one after the other and time each.
 
     Args:
         database: The sqlite file.
@@ -101,7 +101,7 @@ def time_commands(database: Path, experiment: str, folder: Path) -> Iterator[tup
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0 in time, 1 a command failed or took too long, 2 misuse."""
+    """Run the command line and return the exit code: 0 done, 1 a command failed or took too long, 2 misuse."""
     try:
         return benchmark(_parser().parse_args(arguments))
     except AlueBenchError as error:

@@ -1,7 +1,7 @@
 """The reference model: a linear model over TF-IDF of character n-grams, trained on the task's train rows only.
 
-An encoder that does not score above it gains nothing from pre-training that surface patterns do not give. The reference
-sees exactly the rows of a planned run and is scored by the same metric.
+If an encoder does not score above this model, its pre-training gives nothing beyond surface patterns. The reference
+model uses exactly the rows of a planned run and is scored by the same metric.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from alue_bench.running.inputs import RunInputs
 from alue_bench.searching.observations import defined
 
 STRENGTHS = (1.0, 10.0)
-"""The values of C (inverse regularisation; 1 / alpha for Ridge) from which the best dev score selects one."""
+"""The values of C (inverse strength of regularisation; 1 / alpha for Ridge) from which the best dev score selects."""
 
 
 @dataclass(frozen=True)
 class Yardstick:
-    """The scores on a task without an encoder, by the task's primary metric."""
+    """The scores on a task that are reached without an encoder, by the task's primary metric."""
 
     trivial: float
-    """The test score of the best predictor that ignores the text."""
+    """The test score of the best trivial predictor, which ignores the text."""
     score: float
     """The test score of the linear model."""
     dev_score: float
     strength: float
     """The selected value of C."""
     seconds: float
-    """The seconds for features, all fits and scoring together."""
+    """The total seconds for computing features, all fits and scoring."""
 
 
 def yardstick(inputs: RunInputs) -> Yardstick:
@@ -66,8 +66,8 @@ def character_features(splits: Mapping[str, SplitRows]) -> dict[str, Any]:
     """Return the sparse TF-IDF features of each split.
 
     Returns:
-        The features, `[examples, ngrams]`. For pairs `[examples, 4 * ngrams]`: those of both texts, their absolute
-        difference and their product.
+        The features by split. For single texts `[examples, ngrams]`; for text pairs `[examples, 4 * ngrams]`: the
+        features of the first text and of the second text, their absolute difference and their product.
     """
     from scipy.sparse import hstack
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -88,8 +88,8 @@ def character_features(splits: Mapping[str, SplitRows]) -> dict[str, Any]:
 def fitted(features: Any, targets: Any, labels: Labels, *, strength: float) -> Any:
     """Fit a linear model that suits the labels.
 
-    It is a ridge regression for numbers, a logistic regression per label for several labels at once, and otherwise one
-    logistic regression.
+    The model is a ridge regression if targets are numbers, one logistic regression per label if an example can have
+    several labels, and otherwise a single logistic regression.
 
     Args:
         features: The features, `[examples, features]`.
@@ -117,10 +117,11 @@ def fitted(features: Any, targets: Any, labels: Labels, *, strength: float) -> A
 
 
 def decided(estimator: Any, features: Any, labels: Labels) -> Any:
-    """Return predictions in the form that encoders' predictions have.
+    """Return the linear model's predictions in the same form as an encoder's predictions.
 
     Returns:
-        Class indices `[examples]`, 0 or 1 by the task's threshold `[examples, labels]`, or numbers `[examples]`.
+        For classes: class indices `[examples]`. For several labels at once: 0 or 1 by the task's threshold,
+        `[examples, labels]`. For regression: numbers `[examples]`.
     """
     if labels.kind is TargetKind.MULTILABEL:
         return (estimator.predict_proba(features) > labels.threshold).astype("int64")
@@ -128,7 +129,7 @@ def decided(estimator: Any, features: Any, labels: Labels) -> Any:
 
 
 def _texts(rows: SplitRows) -> list[list[str]]:
-    """Return one list of texts, or two for pairs."""
+    """Return the split's texts as one list, or as two lists (first and second texts) for a task of text pairs."""
     columns = [[example.text for example in rows.examples]]
     if rows.examples[0].text_pair is not None:
         columns.append([example.text_pair or "" for example in rows.examples])

@@ -3,8 +3,8 @@
     python -m benchmarks.quality --data-dir DIR
 
 The random copy has the same configuration, tokenizer and hyper-parameters, but randomly initialised weights. All runs
-go through the harness into MLflow, so that repeating the command continues where it stopped. The table also has a
-linear model on character n-grams (`bag_of_characters.py`), even if it scores higher.
+are executed by alue-bench and recorded in MLflow, so that an interrupted benchmark continues if the command is
+repeated. The table also shows a linear model on character n-grams (`bag_of_characters.py`), even if it scores higher.
 
 Intervals are t-intervals over seeds of fine-tuning (head initialisation and data order), paired by seed. They do not
 cover other pre-training runs, other random encoders or other test rows, and are not corrected for the number of tasks.
@@ -42,11 +42,11 @@ MODULE = f"benchmarks.{BENCHMARK}"
 TASKS = ("mdd", "anger", "oold", "ohsd", "mq2q", "sec", "svreg", "xnli")
 STRATEGIES = ("full", "bottom3top4")
 FOLDERS = re.compile(r"(^|=|sqlite:///)(?:~|\.{0,2})/(?:.*/)?(?=[^/])")
-"""A pattern of the folders in an argument that is a path; the slash in an id of the hub (owner/name) is not one."""
+"""The pattern of the folders in a path argument, which reports leave out; it spares hub ids such as owner/name."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code: 0 all done, 1 some runs failed, 2 misuse, 130 or 143 stopped."""
+    """Run the command line and return the exit code: 0 done, 1 some runs failed, 2 misuse, 130 or 143 interrupted."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def benchmark(options: argparse.Namespace, *, command: str) -> int:
-    """Plan and execute the runs, show the comparison, and return the exit code."""
+    """Plan and execute the runs, print the comparison, and return the exit code."""
     from alue_bench.executors.outcome import Interrupted
     from alue_bench.planning.build import build_plan
     from alue_bench.views.console import remarks
@@ -162,9 +162,10 @@ def plan_request(options: argparse.Namespace, models: Sequence[Model]) -> PlanRe
 
 
 def _check_plan(plan: Plan, *, sample: bool) -> None:
-    """Check that there are runs and that they use the official data, unless the sample is wanted.
+    """Check that the plan has runs and, unless the sample is asked for, that they use the official data.
 
-    The harness falls back to the embedded sample if it finds no official files, which would be meaningless here.
+    alue-bench falls back to the embedded sample if it finds no official files; scores on the sample would be
+    meaningless here.
 
     Raises:
         UsageError: There is nothing to run, or official files are missing.

@@ -1,4 +1,4 @@
-"""The compared models with the names to show them by, and a registry that contains them."""
+"""The compared models with the names under which reports show them, and a registry that contains them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ ORIGIN = Origin("alue-bench", __version__, "benchmarks", "benchmarks.quality")
 
 
 def chosen_models(options: Sequence[str], registry: Registry) -> list[Model]:
-    """Return the models of the options `--model NAME=MODEL`.
+    """Return the models that the options `--model NAME=MODEL` name, in this order.
 
-    Models that no plugin declares get the hyper-parameters of the first model, or those of the bundled one.
+    A model that no plugin declares gets the hyper-parameters of the first model, or of the bundled one.
 
     Raises:
         UsageError: A name is invalid or given twice.
@@ -34,7 +34,7 @@ def chosen_models(options: Sequence[str], registry: Registry) -> list[Model]:
 
 
 def _named_model(option: str, registry: Registry) -> tuple[Model, bool]:
-    """Return the model of an option, and whether a plugin declares it and so gives it hyper-parameters."""
+    """Return the model that an option names, and True if a plugin declares it and so gives it hyper-parameters."""
     from alue_bench.planning.available import resolve_model
 
     name, equals, value = option.partition("=")

@@ -21,11 +21,11 @@ RANDOM_SEED = 20_201_124
 
 
 def random_copy(model: Model) -> Model:
-    """Return the same model with weights as transformers initialises them.
+    """Return a copy of the model whose weights are randomly initialised by transformers.
 
     The copy is made once and kept in the cache folder. Its class is the one that config.json names, so that it has a
-    pooler if the original has one. Its name and weights depend only on configuration and tokenizer, and so do the
-    fingerprints of its runs.
+    pooler if the original has one. Its name, its weights and thus the fingerprints of its runs depend only on the
+    configuration and the tokenizer.
     """
     from alue_bench.contract.spec import digest_of
     from alue_bench.data.cache_folder import cache_folder
@@ -47,7 +47,7 @@ def random_copy(model: Model) -> Model:
 
 
 def _description_files(checkpoint: Checkpoint) -> list[Path]:
-    """Return the files of configuration and tokenizer."""
+    """Return the checkpoint's configuration and tokenizer files."""
     kept = (path for path in checkpoint.folder.iterdir() if path.suffix in (".json", ".txt", ".model"))
     return sorted(path for path in kept if not path.name.endswith(".index.json"))
 

@@ -1,4 +1,4 @@
-"""The report of the benchmark of quality: models compared with random weights, strategies with the first strategy."""
+"""The report of the quality benchmark: models compared with random weights, and strategies with the first strategy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def all_sheets(results: Results) -> list[Sheet]:
-    """Return a table of models versus random weights for each strategy, and one for each strategy versus the base."""
+    """Return a table of models versus random weights per strategy, and one of each other strategy versus the first."""
     return [
         *(quality_sheet(results, strategy) for strategy in results.strategies),
         *(strategy_sheet(results, strategy) for strategy in results.strategies[1:]),
@@ -47,7 +47,7 @@ def quality_sheet(results: Results, strategy: str) -> Sheet:
 
 
 def strategy_sheet(results: Results, strategy: str) -> Sheet:
-    """Return the table of the first model's scores and training time under a strategy, compared with the base."""
+    """Return the table of the first model's scores and training time, compared with those of the first strategy."""
     first, base = results.models[0], results.strategies[0]
     return Sheet(
         title=f"{first}: {strategy} against {base}{_sample_note(results)}",
@@ -70,7 +70,7 @@ def strategy_sheet(results: Results, strategy: str) -> Sheet:
 
 
 def closing_lines(results: Results) -> list[str]:
-    """Return sentences on how to read the tables, and on how many tasks pre-training makes a difference."""
+    """Return sentences that explain the tables and count the tasks on which pre-training makes a difference."""
     count = len(results.seeds)
     lines = [
         f"Score: mean ± half-width of the 95 % t-interval over {count} seeds; differences are paired by seed. "
@@ -94,7 +94,7 @@ def _verdict(results: Results, model: str, strategy: str, seeds: int) -> str:
 
 
 def document(results: Results) -> dict[str, Any]:
-    """Return all numbers of the tables, and the values of single seeds, as JSON-like values."""
+    """Return all numbers of the tables and the score of each seed as JSON-like values."""
     return {
         "models": list(results.models),
         "random": results.random,
@@ -160,7 +160,7 @@ def _score(estimate: Estimate | None) -> str:
 
 
 def _difference(estimate: Estimate | None) -> tuple[str, str]:
-    """Return the mean and the interval as texts."""
+    """Return the mean and the confidence interval of a difference as texts."""
     if estimate is None or estimate.interval is None:
         return (number(estimate.mean if estimate else None, "+.3f"), NONE)
     low, high = estimate.interval

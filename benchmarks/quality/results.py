@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measured:
-    """The scores and training seconds of the runs of one task, model and strategy, by seed."""
+    """The scores and training seconds of all runs of one task, model and strategy; both are indexed by seed."""
 
     scores: Mapping[int, float]
     seconds: Mapping[int, float]
@@ -50,36 +50,36 @@ class Results:
     random: str
     """The name of the random copy."""
     strategies: tuple[str, ...]
-    """The names of the strategies; the first one is the base of the others."""
+    """The names of the strategies; the first one is the base with which the others are compared."""
     seeds: tuple[int, ...]
     measured: Mapping[tuple[str, str, str], Measured]
     """The results by task, model and strategy."""
 
     def of(self, task: TaskFacts, model: str, strategy: str) -> Measured:
-        """Return the results of a cell, which are empty if it was not measured."""
+        """Return the results of a combination of task, model and strategy, which are empty if it was not run."""
         return self.measured.get((task.name, model, strategy), NOTHING)
 
     def score(self, task: TaskFacts, model: str, strategy: str) -> Estimate | None:
-        """Return the mean score with its interval; None if it was not measured."""
+        """Return the mean score over seeds with its confidence interval, or None if there are no runs."""
         return estimate(list(self.of(task, model, strategy).scores.values()))
 
     def gain(self, task: TaskFacts, model: str, strategy: str) -> Estimate | None:
-        """Return the difference of the score to that with random weights, paired by seed."""
+        """Return the score minus the score with random weights, paired by seed, or None if no seed has both."""
         base = self.of(task, self.random, strategy)
         return paired_difference(self.of(task, model, strategy).scores, base.scores)
 
     def change(self, task: TaskFacts, strategy: str) -> Estimate | None:
-        """Return the change of the first model's score compared with the base strategy, paired by seed."""
+        """Return the first model's score minus its score with the base strategy, paired by seed."""
         base = self.of(task, self.models[0], self.strategies[0])
         return paired_difference(self.of(task, self.models[0], strategy).scores, base.scores)
 
     def time_change(self, task: TaskFacts, strategy: str) -> float | None:
-        """Return the relative change of the first model's training time compared with the base strategy."""
+        """Return the change of the first model's training time as a share of its time with the base strategy."""
         base = self.of(task, self.models[0], self.strategies[0])
         return relative_change(self.of(task, self.models[0], strategy).seconds, base.seconds)
 
     def seconds(self, task: TaskFacts, model: str, strategy: str) -> float | None:
-        """Return the mean training time in seconds; None if it was not measured."""
+        """Return the mean training time in seconds, or None if there are no runs."""
         values = self.of(task, model, strategy).seconds.values()
         return statistics.fmean(values) if values else None
 
@@ -94,7 +94,7 @@ def gathered(
         outcomes: The outcomes of the runs.
         models: The names of the models without the random copy.
         random: The name of the random copy.
-        talk: The console for progress.
+        talk: The console on which progress is printed.
     """
     specs = [planned.spec for planned in plan.runs]
     first_of = {planned.spec.task: planned for planned in reversed(plan.runs)}
@@ -114,7 +114,7 @@ def gathered(
 
 
 def task_facts(planned: PlannedRun) -> TaskFacts:
-    """Return a task's metric, numbers of rows and linear model, on exactly the rows of a planned run."""
+    """Return a task's metric, its numbers of rows and the linear model's scores on the rows of a planned run."""
     inputs = planned.inputs
     return TaskFacts(
         name=planned.spec.task,
@@ -127,7 +127,7 @@ def task_facts(planned: PlannedRun) -> TaskFacts:
 
 
 def by_cell(outcomes: Iterable[Outcome]) -> dict[tuple[str, str, str], Measured]:
-    """Return scores and training seconds by task, model and strategy; failed runs are left out."""
+    """Return the scores and training seconds for each (task, model, strategy), without failed runs."""
     scores: dict[tuple[str, str, str], dict[int, float]] = {}
     seconds: dict[tuple[str, str, str], dict[int, float]] = {}
     for outcome in outcomes:
@@ -140,7 +140,7 @@ def by_cell(outcomes: Iterable[Outcome]) -> dict[tuple[str, str, str], Measured]
 
 
 def paired_difference(values: Mapping[int, float], base: Mapping[int, float]) -> Estimate | None:
-    """Return the mean of the differences paired by seed, over the seeds that both have.
+    """Return the mean difference over the seeds that both mappings contain, or None if they share no seed.
 
     Args:
         values: The values by seed.
@@ -150,7 +150,7 @@ def paired_difference(values: Mapping[int, float], base: Mapping[int, float]) ->
 
 
 def sign(difference: Estimate | None) -> int:
-    """Return the sign of a difference if its interval excludes zero; 0 if it does not or there is no interval."""
+    """Return 1 or -1, the sign of a difference, if its confidence interval excludes zero, and otherwise 0."""
     if difference is None or difference.interval is None:
         return 0
     low, high = difference.interval
@@ -158,5 +158,5 @@ def sign(difference: Estimate | None) -> int:
 
 
 def relative_change(values: Mapping[int, float], base: Mapping[int, float]) -> float | None:
-    """Return the relative change of the mean compared with the base's mean; None if one has no values."""
+    """Return the mean of the values divided by the base's mean, minus 1, or None if one of them has no values."""
     return statistics.fmean(values.values()) / statistics.fmean(base.values()) - 1 if values and base else None

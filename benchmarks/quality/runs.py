@@ -1,4 +1,4 @@
-"""The compared runs: executed once, by the harness, and recorded in MLflow."""
+"""The execution of the compared runs by alue-bench, which records them in MLflow and never repeats a finished run."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ EXPERIMENT = "mini-quality"
 
 
 def recorded_outcomes(plan: Plan, registry: Registry, store: str | None, talk: PlainConsole) -> list[Outcome]:
-    """Execute the runs that are not in the store yet, under a parent run that holds plan and results.
+    """Execute the runs that are not in the store yet, as children of an MLflow run that holds plan and results.
 
     Args:
         plan: The plan.
         registry: The registry with the compared models.
         store: The MLflow store; None takes the default one.
-        talk: The console for progress.
+        talk: The console on which progress is printed.
 
     Returns:
-        The outcomes of all runs, those found in the store included.
+        The outcomes of all runs of the plan, including runs found in the store.
     """
     from alue_bench.executors.local import execute_plan
     from alue_bench.executors.outcome import Interrupted, aggregate, result_document

@@ -1,1 +1,1 @@
-"""The benchmark of a search: its answer and its cost, compared with a finished sweep."""
+"""The benchmark of `alue-bench search`: its result and its cost, compared with a finished sweep."""

@@ -2,13 +2,14 @@
 
     python -m benchmarks.search --sweep-uri URI --task oold --model mini --data-dir DIR --json FILE
 
-The store at URI holds a finished sweep over every (bottom, top) cell of a task and a model. The search uses the
-settings that the sweep recorded (rows, epochs, learning rate, first seed and so on) and a fresh store, so that each of
-its runs is trained anew. Then the answer of the search is checked against the sweep in two ways:
+The MLflow store at URI holds a finished sweep of a task and a model. The sweep's cells are all pairs of numbers of
+frozen bottom and top layers. The search uses the settings that the sweep recorded (rows, epochs, learning rate, first
+seed and so on) and a new store, so that it trains each of its runs again. The answer of the search, a cell, is then
+checked against the sweep in two ways:
 
-- measured: the loss of score compared with full fine-tuning in the sweep's own runs, on test and on dev;
-- smoothed: the same loss from a surface fitted to all cells of the sweep. If a cell was run with one seed, its own
-  score depends mostly on that seed, and its neighbours give a better estimate.
+- measured: the loss of score compared with full fine-tuning, in the sweep's runs of that cell, on test and on dev;
+- smoothed: the same loss according to a surface fitted to all cells of the sweep. The score of a cell that was run with
+  one seed depends mostly on that seed, so that the scores of similar cells give a better estimate.
 
 Exit codes: 0 the answer's measured loss on test is within the tolerance and the budget was kept; 1 otherwise; 2 misuse.
 """
@@ -38,8 +39,8 @@ def main(arguments: Sequence[str] | None = None, *, search: Search | None = None
     """Run the command line and return the exit code.
 
     Args:
-        arguments: The arguments; None takes those of the process.
-        search: The function that searches; by default in this process.
+        arguments: The command-line arguments; None takes the arguments of this process.
+        search: The function that searches; the default one searches in this process.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None, *, search: Search | None = None
 
 
 def benchmark(options: argparse.Namespace, command: str, search: Search) -> int:
-    """Read the sweep, search, compare the answer with the sweep, and return the exit code.
+    """Read the sweep, run the search, compare its answer with the sweep, and return the exit code.
 
     Args:
         options: The parsed options.
@@ -102,7 +103,7 @@ def benchmark(options: argparse.Namespace, command: str, search: Search) -> int:
 
 
 def _sheet(options: argparse.Namespace, result: dict[str, Any], readings: Sequence[Reading], tolerance: float) -> Sheet:
-    """Return the table of the answer's losses."""
+    """Return the table of the losses of score of the cell that the search found."""
     rows = tuple(
         (
             r.metric,

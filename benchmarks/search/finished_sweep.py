@@ -1,4 +1,4 @@
-"""The finished sweep that a search is compared with: its runs, and the loss of a setting according to them."""
+"""The finished sweep that a search is compared with: its runs, and the losses of score that they show."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from alue_bench.contract.errors import UsageError
 
 @dataclass(frozen=True)
 class Sweep:
-    """The finished sweep of one task and model."""
+    """The finished sweep over the numbers of frozen bottom and top layers, for one task and model."""
 
     frame: Any
     """The runs, one per row, with strategy, seed and metrics."""
     config: dict[str, Any]
-    """The recorded configuration of one of its runs."""
+    """The recorded configuration of the sweep's run of full fine-tuning."""
     layers: int
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The loss of a setting according to the sweep."""
+    """The loss of score of a strategy compared with full fine-tuning, according to the sweep."""
 
     metric: str
     smoothed: bool
-    """True if the loss is that of the fitted surface."""
+    """True if the loss is from the surface fitted to all runs, False if it is from the strategy's own runs."""
     full: float
     """The score of full fine-tuning."""
     loss: float
-    """The score of full fine-tuning minus that of the setting."""
+    """The score of full fine-tuning minus the score of the strategy."""
     sd: float | None
     """The standard deviation of a smoothed loss; None for a measured one."""
 
 
 def read_sweep(options: argparse.Namespace) -> Sweep:
-    """Read the sweep of the task and model that the options name.
+    """Read the sweep of the task and the model that the options name from its MLflow store.
 
     Raises:
         UsageError: The store holds no complete sweep, or several with different settings.
@@ -73,13 +73,13 @@ def read_sweep(options: argparse.Namespace) -> Sweep:
 
 
 def reading(sweep: Sweep, setting: str, metric: str, *, smoothed: bool) -> Reading:
-    """Return the loss of a setting in the sweep.
+    """Return the loss of score of a strategy according to the sweep.
 
     Args:
         sweep: The sweep.
         setting: The name of the strategy.
-        metric: The metric.
-        smoothed: Whether to take the loss from a surface fitted to all runs instead of the setting's own runs.
+        metric: The name of the metric.
+        smoothed: True to take the loss from a surface fitted to all runs, False to use the strategy's own runs.
     """
     means = sweep.frame.groupby("strategy")[metric].mean()
     full = float(means["full"])
@@ -90,9 +90,9 @@ def reading(sweep: Sweep, setting: str, metric: str, *, smoothed: bool) -> Readi
 
 
 def smoothed_losses(sweep: Sweep, metric: str) -> dict[str, tuple[float, float]]:
-    """Return the loss and its standard deviation for each cell, by the surface that the search itself uses.
+    """Return each strategy's loss of score and its standard deviation, by the surface model that the search uses.
 
-    The noise of a run is set to the prior of the search.
+    The variance of a run's score is not estimated but set to the prior of the search.
     """
     from alue_bench.contract.cells import cell_of
     from alue_bench.searching.candidates import Candidate
@@ -112,7 +112,7 @@ def smoothed_losses(sweep: Sweep, metric: str) -> dict[str, tuple[float, float]]
 
 
 def cheapest_within(sweep: Sweep, metric: str, tolerance: float) -> str:
-    """Return the cheapest cell within the tolerance by the sweep's own scores, as a user of the sweep would see it."""
+    """Return a text on the strategy with the fewest FLOPs among those whose measured score is within the tolerance."""
     means = sweep.frame.groupby("strategy")[[metric, "flops/train_vs_full"]].mean()
     full = float(means.loc["full", metric])
     good = means[means[metric] >= full - tolerance * abs(full)].sort_values("flops/train_vs_full")

@@ -17,7 +17,7 @@ Search = Callable[[list[str]], dict[str, Any]]
 
 
 def search_arguments(options: argparse.Namespace, config: dict[str, Any], store: str) -> list[str]:
-    """Return the arguments of a search with the same rows and settings as the sweep.
+    """Return the arguments of `alue-bench search` for a search with the same rows and settings as the sweep.
 
     Args:
         options: The parsed options.

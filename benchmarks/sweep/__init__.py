@@ -1,1 +1,1 @@
-"""The benchmarks of a sweep: shared frozen prefixes (this package), and a complete sweep (`whole`)."""
+"""The benchmarks of a sweep: shared outputs of frozen bottom layers (this package), and a complete sweep (`whole`)."""

@@ -1,4 +1,4 @@
-"""Time a sweep over frozen layers whose cells share one store of frozen prefixes.
+"""Time a sweep over frozen layers whose cells share the stored outputs of frozen bottom layers (frozen prefixes).
 
     python -m benchmarks.sweep --data-dir DIR --json FILE
 
@@ -42,7 +42,7 @@ Layers = tuple[int, int]
 
 
 def main(arguments: Sequence[str] | None = None, *, measured: Measure = measured_apart) -> int:
-    """Run the command line and return the exit code, as that of `benchmarks.engine` does."""
+    """Run the command line and return the exit code; see `benchmarks.engine.command.main`."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         options = _parser().parse_args(given)
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None, *, measured: Measure = measured
 
 
 def benchmark(options: argparse.Namespace, *, command: str, measured: Measure) -> int:
-    """Measure the cells that are not in the file yet, show the sums, and return the exit code.
+    """Measure the cells that the `--json` file lacks, print the sums over cells, and return the exit code.
 
     Args:
         options: The parsed options.
@@ -110,17 +110,17 @@ def _cell(value: str) -> Layers:
 
 
 def written(cell: Layers) -> str:
-    """Return a cell in the form N,M."""
+    """Return a pair of numbers of frozen bottom and top layers in the form N,M."""
     return "{},{}".format(*cell)
 
 
 def all_cells(layers: int) -> list[Layers]:
-    """Return every cell in which no layer is in both the bottom and the top group."""
+    """Return all pairs of numbers of frozen bottom and top layers whose sum is at most the number of layers."""
     return [(bottom, top) for bottom in range(layers + 1) for top in range(layers + 1 - bottom)]
 
 
 def strategy_of(cell: Layers, shape: EncoderShape) -> str:
-    """Return the name of the strategy of a cell.
+    """Return the name of the strategy that freezes these numbers of bottom and top layers.
 
     Raises:
         DoesNotFit: The model has too few layers.
@@ -133,7 +133,7 @@ def strategy_of(cell: Layers, shape: EncoderShape) -> str:
 
 
 def schedule(strategies: Iterable[str], ways: Sequence[str], precision: str, repetition: int) -> list[tuple[Cell, int]]:
-    """Return one repetition's measurements in order.
+    """Return the measurements of one repetition in the order in which they are made.
 
     Args:
         strategies: The strategies, in the order to train them, from shallow to deep.
@@ -152,7 +152,7 @@ def schedule(strategies: Iterable[str], ways: Sequence[str], precision: str, rep
 
 
 def forget_half_a_sweep(ledger: MeasurementLedger, todo: Iterable[tuple[Cell, int]]) -> None:
-    """Drop the measurements of an incomplete sweep, because its store, which the other cells need, is gone."""
+    """Drop the measurements of an incomplete sweep, because the store that its missing cells need no longer exists."""
     wanted = {item for item in todo if item[0].way == SHARED}
     there = {(m.cell, m.repetition) for m in ledger.measurements}
     if not wanted <= there:
@@ -160,15 +160,15 @@ def forget_half_a_sweep(ledger: MeasurementLedger, todo: Iterable[tuple[Cell, in
 
 
 def trained(measured: Measure, setup: Setup, rows: Path, cell: Cell, repetition: int, folder: Path) -> Measurement:
-    """Measure a cell by `Trainer`, or by our engine with the sweep's store or an empty one.
+    """Measure a cell by `Trainer`, or by our engine with the sweep's shared store or with an empty one.
 
     Args:
         measured: The function that makes a measurement.
         setup: The set-up of the comparison.
         rows: The file of rows.
-        cell: The cell.
+        cell: The way, strategy and number format to measure.
         repetition: The number of the repetition.
-        folder: The folder of the sweep's store.
+        folder: The folder of the store that the cells of the sweep share.
     """
     if cell.way == BASE:
         return measured(setup, rows, cell, repetition, None)

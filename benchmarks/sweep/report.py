@@ -1,4 +1,4 @@
-"""The report of the benchmark of shared prefixes: the seconds of all cells together and of each cell."""
+"""The report of the sweep benchmark: the seconds of all cells together and of each cell."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from benchmarks.timing.comparison import Summary, ratio, summary
 from benchmarks.timing.measuring import Measurement
 
 KEPT = {SHARED: "in one store", SEPARATE: "each its own", BASE: "at every step"}
-"""The place where each way keeps the outputs of frozen prefixes."""
+"""The words in the report for where each way keeps, or when it computes, the outputs of frozen bottom layers."""
 
 
 @dataclass(frozen=True)
 class Total:
-    """The seconds of all cells together for one way, summarised over repetitions."""
+    """The seconds that one way of training needs for all cells together, summarised over repetitions."""
 
     way: str
     seconds: Summary
     prefix_s: Summary
-    """The part of the seconds spent on frozen prefixes."""
+    """The part of the seconds spent on computing the outputs of frozen bottom layers."""
 
 
 def totals(measurements: Sequence[Measurement], ways: Sequence[str]) -> list[Total]:
-    """Return the sum over all cells for each way, summarised over repetitions."""
+    """Return each way's seconds, summed over all cells and summarised over repetitions."""
 
     def sums(way: str, name: str) -> Summary:
         by_repetition: dict[int, float] = {}
@@ -42,13 +42,13 @@ def totals(measurements: Sequence[Measurement], ways: Sequence[str]) -> list[Tot
 
 
 def against(sums: Sequence[Total], way: str) -> dict[str, float | None]:
-    """Return the ratio of each way's median seconds to those of one way."""
+    """Return the ratio of each way's median seconds to the median seconds of the way `way`."""
     base = next((total.seconds for total in sums if total.way == way), None)
     return {total.way: ratio(total.seconds, base) for total in sums}
 
 
 def document(sums: Sequence[Total]) -> dict[str, Any]:
-    """Return all numbers of the table of sums as JSON-like values."""
+    """Return all numbers of the table of `total_sheet` as JSON-like values."""
     return {
         "totals": [
             {
@@ -66,7 +66,7 @@ def document(sums: Sequence[Total]) -> dict[str, Any]:
 
 
 def total_sheet(sums: Sequence[Total], cells: int, precision: str) -> Sheet:
-    """Return the table of sums; `cells` is the number of cells."""
+    """Return the table of each way's sums over cells; `cells` is the number of cells."""
     separate, trainer = against(sums, SEPARATE), against(sums, BASE)
     return Sheet(
         title=f"{cells} cells, {precision}: seconds of training, prefixes included",
@@ -87,11 +87,11 @@ def total_sheet(sums: Sequence[Total], cells: int, precision: str) -> Sheet:
 
 
 def cell_sheet(measurements: Sequence[Measurement], cells: Mapping[str, str], ways: Sequence[str]) -> Sheet:
-    """Return the table of single cells.
+    """Return the table of the median seconds of each cell by each way.
 
     Args:
         measurements: The measurements.
-        cells: The strategy of each cell, by the cell's name.
+        cells: The strategy of each cell, by the cell's name N,M.
         ways: The ways of training.
     """
 

@@ -1,1 +1,1 @@
-"""A timed training, by our engine or by transformers' `Trainer`: what the benchmarks of engine and sweep measure."""
+"""The timing of one training by our engine or by transformers' `Trainer`, for the benchmarks of engine and sweep."""

@@ -1,4 +1,4 @@
-"""The cells of a benchmark, each a way of training with a strategy in a number format, and their random order."""
+"""The cells of a benchmark (combinations of way of training, strategy and number format) and their random order."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import NamedTuple
 
 TRAINER_WAYS = ("trainer-128", "trainer", "trainer-grouped")
 ENGINE, BASE = "engine", "trainer"
-"""The way in question, and the way that it is compared with."""
+"""The way of training that is examined, and the base with which it is compared."""
 GRAPHS = "engine-graphs"
 WAYS = (*TRAINER_WAYS, "engine-uncached", ENGINE, GRAPHS)
 SHARED, SEPARATE = "sweep", "separate"
-"""The ways of our engine in a comparison of sweeps: sharing one store, or each with its own."""
+"""The ways of our engine in the sweep benchmark: all cells share one store, or each cell has a separate store."""
 STRATEGIES = ("full", "bottom3top4", "bottom6", "head-only")
 PRECISIONS = ("fp32", "bf16")
 ORDER_SEED = 1
 
 
 def possible_ways(device: str) -> list[str]:
-    """Return the ways that a device supports: CUDA graphs need a GPU."""
+    """Return the ways of training that a device supports; only CUDA graphs need a GPU."""
     return [way for way in WAYS if way != GRAPHS or device == "cuda"]
 
 
 class Cell(NamedTuple):
-    """A combination that is measured once in each repetition."""
+    """A combination of way of training, strategy and number format, which is measured once in each repetition."""
 
     way: str
     strategy: str
@@ -36,7 +36,7 @@ class Cell(NamedTuple):
 
 
 def schedule(cells: Sequence[Cell], repetitions: int) -> list[tuple[Cell, int]]:
-    """Return all cells of repetition 1, then of repetition 2 and so on, each in a random but reproducible order."""
+    """Return pairs of cell and repetition by repetition, with all cells of each in random but reproducible order."""
     scheduled = []
     for repetition in range(1, repetitions + 1):
         order = sorted(cells)
@@ -46,7 +46,10 @@ def schedule(cells: Sequence[Cell], repetitions: int) -> list[tuple[Cell, int]]:
 
 
 def in_order(cells: Iterable[Cell]) -> list[Cell]:
-    """Return the distinct cells in the order of the lists above; other strategies come last, sorted by name."""
+    """Return the distinct cells, sorted by precision, strategy and way as in PRECISIONS, STRATEGIES and WAYS.
+
+    Strategies that are not in STRATEGIES come last, sorted by name.
+    """
 
     def place(known: Sequence[str], name: str) -> int:
         return known.index(name) if name in known else len(known)

@@ -1,4 +1,4 @@
-"""The pre-trained model of a comparison, or its tokenizer only, if the model has random weights."""
+"""The checkpoint and the tokenizer of the compared trainings; a model with random weights needs only the tokenizer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def checkpoint_in(folder: Path) -> Checkpoint:
     """Return the checkpoint in a folder.
 
     Raises:
-        UnavailableError: There is none.
+        UnavailableError: There is no checkpoint in the folder.
     """
     from alue_bench.contract.model import Model
     from alue_bench.training.pretrained.loading import locate_checkpoint

@@ -1,4 +1,4 @@
-"""The statistics of timings and losses: medians and their ratios, means of last steps, differences versus noise."""
+"""The statistics of timings and losses: medians, their ratios, mean losses at the end, and differences versus noise."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ class Summary:
 
 
 def summary(values: Iterable[float]) -> Summary | None:
-    """Return the summary of some values; None if there are none."""
+    """Return the median, minimum and maximum of some values, or None if there are no values."""
     kept = list(values)
     return Summary(statistics.median(kept), min(kept), max(kept)) if kept else None
 
 
 def ratio(part: Summary | None, whole: Summary | None) -> float | None:
-    """Return the ratio of two medians; None if one is missing or the second is 0."""
+    """Return the median of `part` divided by the median of `whole`; None if one is missing or the second is 0."""
     return part.median / whole.median if part and whole and whole.median else None
 
 
 def tail_mean(losses: Sequence[tuple[int, float]], steps: int) -> float:
-    """Return the mean loss over the last steps.
+    """Return the mean loss over the last `steps` steps of a training.
 
     Args:
-        losses: Pairs of the number of steps done and the mean loss since the previous pair.
-        steps: The number of last steps.
+        losses: Pairs of the number of steps done so far and the mean loss of the steps since the previous pair.
+        steps: The number of steps at the end of the training.
     """
     end = losses[-1][0]
     before, weighted = 0, []
@@ -46,10 +46,10 @@ def tail_mean(losses: Sequence[tuple[int, float]], steps: int) -> float:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The difference between repeated measurements and those of a base, beside the noise of the base."""
+    """The difference between repeated measurements and repeated measurements of a base, and the noise of the base."""
 
     difference: float
-    """The difference of the means."""
+    """The mean of the measurements minus the mean of the base's measurements."""
     noise: float
     """The largest difference between two repetitions of the base."""
 
@@ -60,7 +60,7 @@ class Comparison:
 
 
 def comparison(values: Sequence[float], base: Sequence[float]) -> Comparison | None:
-    """Compare values with a base; return None if there are no values or fewer than two of the base."""
+    """Compare values with a base; return None if there are no values or fewer than two base values."""
     if not values or len(base) < 2:
         return None
     return Comparison(statistics.fmean(values) - statistics.fmean(base), max(base) - min(base))

@@ -1,4 +1,4 @@
-"""One training, by transformers' `Trainer` or by our engine, and its cost."""
+"""The training of one model by transformers' `Trainer` or by our engine, with its cost."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Fitted:
     stack: EncoderStack
     forward: Forward
     losses: Sequence[tuple[int, float]]
-    """Pairs of the number of steps done and the mean loss since the previous pair."""
+    """Pairs of the number of steps done so far and the mean loss of the steps since the previous pair."""
     costs: Mapping[str, Any]
-    """The values of fields of `Measurement`, by name."""
+    """Seconds, memory and other costs, by the names of the fields of `Measurement`."""
 
 
 def fit_by_trainer(start: StartingPoint, plan: FreezePlan, way: str, seed: int, device: Device) -> Fitted:
@@ -84,8 +84,8 @@ def fit_by_engine(
         plan: The parts to freeze.
         seed: The seed of data order and dropout.
         device: The device and the number format.
-        cached: Whether the frozen prefix is computed once instead of at every step.
-        store: The folder for the prefix's output; None takes a new empty folder.
+        cached: True if the output of the frozen bottom layers is computed once, False if at every step.
+        store: The folder for that output; None takes a new empty folder.
     """
     import torch
 
@@ -132,16 +132,16 @@ def with_prefix(
     split: TokenizedSplit,
     folder: Path | None,
 ) -> Examples:
-    """Return a split with the output of its frozen prefix.
+    """Return a split with the output of the frozen bottom layers (the frozen prefix) for its examples.
 
     Args:
         start: The initial model and data.
         stack: The model.
         forward: The forward pass.
-        plan: The parts that are frozen.
+        plan: The parts of the model that are frozen.
         device: The device and the number format.
         split: The tokenized examples.
-        folder: The folder of the store; None computes no prefix.
+        folder: The folder in which the output is stored; None returns the split without output.
 
     Raises:
         UnavailableError: The store cannot keep the output.
@@ -171,17 +171,17 @@ def fine_tune(
     device: Device,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> TrainingResult:
-    """Fine-tune by the engine's loop, with a dev split of a single example, since no epoch is selected by it.
+    """Fine-tune by the engine's loop, with a dev split of only one example, since no epoch is selected by dev scores.
 
     Args:
         start: The initial model and data.
         plan: The parts to freeze.
         stack: The model.
         forward: The forward pass.
-        examples: The train split, perhaps with the output of its frozen prefix.
+        examples: The train split, perhaps with the output of the frozen bottom layers.
         seed: The seed of data order and dropout.
         device: The device and the number format.
-        on_step: Called after each step with the number of steps done and the number of all steps.
+        on_step: A function that is called after each step with the number of steps done and the total number.
     """
     from alue_bench.training import session
     from alue_bench.training.config import TrainingConfig
@@ -198,7 +198,7 @@ def fine_tune(
 
 
 def _first(split: TokenizedSplit) -> TokenizedSplit:
-    """Return a split of the first example only."""
+    """Return a split that has only the first example."""
     end = int(split.offsets[1])
     types = None if split.token_type_ids is None else split.token_type_ids[:end]
     return replace(

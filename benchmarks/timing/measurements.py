@@ -1,4 +1,4 @@
-"""The ledger of measurements, and the settings that must be equal for measurements to be comparable."""
+"""The file of measurements, and the settings that must be equal for measurements to be comparable."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from benchmarks.timing.settings import Setup
 SOURCES = ("alue_bench/training/**/*.py", "benchmarks/timing/trainer_baseline.py")
 """The source files whose contents affect training; measurements by different versions of them are not comparable."""
 EXPLAINED = {"code": f"code, that is {' or '.join(SOURCES)}"}
-"""The explanations of settings that are not options."""
+"""The wording for settings that are not options, by name, for error messages."""
 
 
 def common_settings(setup: Setup, rows: Rows) -> dict[str, Any]:
@@ -49,13 +49,13 @@ def _version(library: str) -> str:
 
 
 class MeasurementLedger(Ledger):
-    """The ledger of a benchmark whose results are measurements."""
+    """The file of a benchmark's results (a ledger) in which each result is the measurement of one training."""
 
     def __init__(self, file: Path | None, benchmark: str, settings: Mapping[str, Any], command: str) -> None:
         """Read the measurements in the file, if it exists; see `Ledger` for the arguments.
 
         Raises:
-            UsageError: The file holds something else, or measurements with other settings.
+            UsageError: The file is not from this benchmark, or its measurements have other settings.
         """
         super().__init__(file, benchmark, settings, command, explained=EXPLAINED)
         try:
@@ -64,10 +64,10 @@ class MeasurementLedger(Ledger):
             raise self.foreign() from error
 
     def fill(self, todo: Sequence[tuple[Cell, int]], measure: Callable[[Cell, int], Measurement]) -> int:
-        """Make the measurements that are missing and write each result at once.
+        """Make the measurements that are missing, and write each one to the file as soon as it is made.
 
         Args:
-            todo: Pairs of cell and repetition.
+            todo: All wanted measurements, as pairs of cell and repetition.
             measure: The function that makes a measurement.
 
         Returns:
@@ -104,7 +104,7 @@ class MeasurementLedger(Ledger):
         self.record({})
 
     def record(self, results: Mapping[str, Any]) -> None:
-        """Write the measurements and the results that follow from them."""
+        """Write the measurements, and results that are computed from them, to the file."""
         self.content = {
             "hardware": self.measurements[0].hardware if self.measurements else None,
             **results,
@@ -113,12 +113,12 @@ class MeasurementLedger(Ledger):
         self.write()
 
     def among(self, todo: Sequence[tuple[Cell, int]]) -> list[Measurement]:
-        """Return the measurements of these cells and repetitions; the file may hold more."""
+        """Return only the measurements of the given pairs of cell and repetition; the file may hold more."""
         wanted = set(todo)
         return [m for m in self.measurements if (m.cell, m.repetition) in wanted]
 
     def origin(self) -> str:
-        """Return a sentence on the command, date, hardware and libraries of the measurements."""
+        """Return a sentence that names the command, date, hardware and libraries of the measurements."""
         libraries = ", ".join(f"{name} {number}" for name, number in self.head["settings"]["libraries"].items())
         hardware = described(self.measurements[0].hardware)
         return f"`{self.head['command']}`, {self.head['date']}; {hardware}; {libraries}."

@@ -1,4 +1,4 @@
-"""One measurement: a training that is timed and scored, in a process of its own or in this one."""
+"""The measurement of one training, which is timed and scored in a separate process or in this process."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class Measurement:
     repetition: int
     """The number of the repetition, which is also the seed of data order and dropout."""
     seconds: float
-    """The seconds of training; for the engine, prefix and loop together."""
+    """The seconds of training; for our engine, the frozen prefix and the training loop together."""
     prefix_s: float = 0.0
-    """The seconds for the frozen prefix of the train rows, including digests and checksum."""
+    """The seconds for the output of the frozen bottom layers (the prefix) on the train rows, including checksums."""
     build_s: float = 0.0
-    """The cost of the prefix in seconds as the engine records it, also if the prefix was reused."""
+    """The seconds that computing the prefix took, in this run or in the earlier run whose output was reused."""
     prefix_reused: bool = False
     setup_s: float = 0.0
     """The seconds of `Trainer.train()` before the first epoch, which are not part of `seconds`."""
@@ -72,9 +72,9 @@ class Measurement:
     trainable: int
     """The number of trainable parameters."""
     flops: float | None = None
-    """The FLOPs of the training by formula; for our engine only."""
+    """The FLOPs of the training by a formula; None for `Trainer`."""
     flops_full: float | None = None
-    """The FLOPs of full fine-tuning by formula; for our engine only."""
+    """The FLOPs of full fine-tuning by a formula; None for `Trainer`."""
     hardware: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -89,7 +89,7 @@ a shared prefix store or None."""
 
 
 def measured_apart(setup: Setup, rows: Path, cell: Cell, repetition: int, store: Path | None) -> Measurement:
-    """Make a measurement in a new process, so that allocators, threads and caches do not affect the next one.
+    """Make a measurement in a new process, so that allocators, threads and caches do not affect later measurements.
 
     Args:
         setup: The set-up of the comparison.
@@ -99,7 +99,7 @@ def measured_apart(setup: Setup, rows: Path, cell: Cell, repetition: int, store:
         store: The folder of a shared prefix store, if any.
 
     Raises:
-        MeasurementFailed: The process failed; the message is its last line of output.
+        MeasurementFailed: The process failed; the message contains its last line of stderr.
     """
     what = ["--way", cell.way, "--strategy", cell.strategy, "--precision", cell.precision]
     what += ["--repetition", str(repetition), *(["--store", str(store)] if store else [])]
@@ -117,7 +117,7 @@ def measured_apart(setup: Setup, rows: Path, cell: Cell, repetition: int, store:
 
 
 def print_one(options: argparse.Namespace) -> int:
-    """Make a measurement for `measured_apart`: print it as JSON on stdout and everything else on stderr."""
+    """Make a measurement in the process that `measured_apart` starts; stdout holds only the measurement as JSON."""
     cell = Cell(options.way[0], options.strategy[0], options.precision[0])
     with redirect_stdout(sys.stderr):
         measurement = measured_here(chosen_setup(options), options.rows_json, cell, options.repetition, options.store)
@@ -153,7 +153,7 @@ def measured_here(setup: Setup, rows: Path, cell: Cell, repetition: int, store: 
 
 
 def _final_loss(start: StartingPoint, fitted: Fitted) -> float:
-    """Return the mean loss over the last quarter of an epoch's steps.
+    """Return the mean loss over the last steps of the training; their number is a quarter of an epoch's steps.
 
     Raises:
         TrainingError: The loss is not finite.

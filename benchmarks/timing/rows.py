@@ -1,4 +1,4 @@
-"""The rows of a comparison, from the task's train file or from a JSON file that can be read without other packages."""
+"""The rows of a comparison, from a task's train file or from a JSON file that can be read without `datasets`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Rows:
     train: tuple[Row, ...]
     held_out: tuple[Row, ...]
     source: str
-    """The origin of the rows, for reports."""
+    """A text on the origin of the rows, for reports."""
 
     @property
     def labels(self) -> Labels:
@@ -42,7 +42,7 @@ class Rows:
 
 
 def chosen_rows(options: argparse.Namespace) -> tuple[Rows, Setup]:
-    """Return the rows that the options name, and the set-up with their actual numbers."""
+    """Return the rows that the options name, and the set-up, in which the numbers of rows are the actual ones."""
     setup = chosen_setup(options)
     rows = read_rows(options.rows_json, setup.rows, setup.eval_rows) if options.rows_json else task_rows(options)
     if setup.longest:
@@ -76,7 +76,7 @@ def read_rows(file: Path, train: int, held_out: int) -> Rows:
 
 
 def task_rows(options: argparse.Namespace) -> Rows:
-    """Return rows from the train file of the task, whose dev split is held out.
+    """Return the rows of the task's train split, and of its dev split as held-out rows.
 
     Raises:
         UsageError: There are no official files and the sample is not wanted.
@@ -99,7 +99,7 @@ def task_rows(options: argparse.Namespace) -> Rows:
 
 
 def without_long_ones(rows: Rows, tokenizer: Any, longest: int) -> Rows:
-    """Return the rows whose texts have at most a number of tokens.
+    """Return the rows whose texts have at most `longest` tokens.
 
     Args:
         rows: The rows.
@@ -121,14 +121,14 @@ def without_long_ones(rows: Rows, tokenizer: Any, longest: int) -> Rows:
 
 
 def write_rows(rows: Rows, file: Path) -> None:
-    """Write rows to a file for `read_rows`."""
+    """Write rows to a JSON file that `read_rows` can read."""
     content = [row._asdict() for row in (*rows.train, *rows.held_out)]
     file.write_text(json.dumps(content, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
 
 
 @contextmanager
 def rows_on_disk(rows: Rows) -> Iterator[Path]:
-    """Write rows to a temporary file inside the context, for the processes that measure."""
+    """Keep rows in a temporary file while the context is open, for the processes that make measurements."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.json"
         write_rows(rows, file)

@@ -1,4 +1,4 @@
-"""The set-up that all measurements of a comparison share: rows, model, hyper-parameters and device."""
+"""The settings that all measurements of a comparison share: rows, model, hyper-parameters and device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from alue_bench.contract.spec import HyperParameters
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """The set-up of a comparison; its fields have the names of options."""
+    """The settings that all measurements of a comparison share; its fields have the names of command-line options."""
 
     rows: int
     eval_rows: int
@@ -21,7 +21,7 @@ class Setup:
     lr: float
     max_length: int
     longest: int | None
-    """The number of tokens above which a text is left out; None keeps all."""
+    """The number of tokens above which a text is left out; None keeps all texts."""
     layers: int
     hidden: int
     heads: int

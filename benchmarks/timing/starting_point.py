@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from alue_bench.training.architecture.encoder_stack import EncoderStack
 
 MODEL_SEED = 20_201_124
-"""The seed of the initial weights: of the whole model, or of the head on a checkpoint."""
+"""The seed of randomly initialised weights: of the whole model, or of the task's head if there is a checkpoint."""
 POSITIONS = 512
 
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """The data and the initial model of every training of a set-up."""
+    """The data and the initial model with which every training of a comparison begins."""
 
     setup: Setup
     tokenizer: Any
@@ -39,7 +39,7 @@ class StartingPoint:
     """One batch of the longest examples of `train`, for warm-up."""
 
     def fresh_stack(self, plan: FreezePlan) -> EncoderStack:
-        """Return the model with its initial weights, frozen by the plan, on the device."""
+        """Return a new model with the initial weights on the device, its parts frozen as the plan says."""
         from alue_bench.training.architecture.encoder_stack import view_as_stack
         from alue_bench.training.freezing import apply_plan
 
@@ -74,7 +74,7 @@ def prepared(setup: Setup, rows: Rows) -> StartingPoint:
 
 
 def tokenized(rows: Sequence[Row], tokenizer: Any, max_length: int, names: Sequence[str]) -> TokenizedSplit:
-    """Tokenize rows without the package `datasets`, which the harness uses for this.
+    """Tokenize rows without the package `datasets`, which alue-bench itself uses for tokenization.
 
     Args:
         rows: The rows.
@@ -103,7 +103,7 @@ def tokenized(rows: Sequence[Row], tokenizer: Any, max_length: int, names: Seque
 
 
 def encoder_shape(setup: Setup) -> EncoderShape:
-    """Return the number of layers and the hidden size, without loading the model."""
+    """Return the model's number of layers and hidden size without loading its weights."""
     if setup.checkpoint is None:
         return EncoderShape(setup.layers, setup.hidden)
     from alue_bench.training.pretrained.loading import encoder_shape, load_config

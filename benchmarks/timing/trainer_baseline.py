@@ -1,12 +1,12 @@
 """The baseline of the engine's benchmark: the same fine-tuning by transformers' `Trainer`.
 
-There are three ways, which differ in padding: every example to the maximal length (as in transformers' example script
-for GLUE), each batch to its longest example, and the latter with batches of examples of similar length. Rows, initial
-weights, frozen parameters, optimiser, learning rates and clipping are those of the engine. Nothing is logged, evaluated
-or saved during training.
+There are three ways, which differ in padding: every example is padded to the maximal length (as in transformers'
+example script for GLUE), each batch is padded to its longest example, or, in addition to the latter, batches consist of
+examples of similar length. Rows, initial weights, frozen parameters, optimiser, learning rates and clipping are the
+same as with the engine. Nothing is logged, evaluated or saved during training.
 
-One difference remains, as for every user of `Trainer`: it puts the whole model into training mode at each step, so that
-dropout stays on in frozen layers.
+One difference remains: `Trainer` puts the whole model into training mode at each step, so that dropout stays on in
+frozen layers, as every user of `Trainer` experiences it.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from alue_bench.training.device.precision import Device
 from alue_bench.training.pretrained.library import quiet_transformers
 
 Features = list[dict[str, Any]]
-"""The examples in the form for `Trainer`: lists of numbers by the names of the model's inputs."""
+"""A list of examples as `Trainer` takes them: each maps the names of the model's inputs to lists of numbers."""
 
 
 @dataclass(frozen=True)
 class TrainerRun:
-    """The result of a training."""
+    """The result of a training by `Trainer`."""
 
     model: Any
     seconds: float
@@ -68,7 +68,7 @@ def fit(
     """Train a model and measure the time.
 
     Args:
-        make_model: Returns a new model with its initial weights and frozen parts.
+        make_model: A function that returns a new model with its initial weights and frozen parts.
         train: The train split.
         longest: The examples for warm-up.
         way: The way of padding: "trainer-128", "trainer" or "trainer-grouped".
@@ -128,7 +128,7 @@ def training_arguments(
         hyper: The hyper-parameters.
         seed: The seed of data order and dropout.
         device: The device and the number format.
-        **more: Further arguments.
+        **more: Further arguments of `TrainingArguments`.
     """
     grouped: dict[str, Any] = {}
     if way == "trainer-grouped":
@@ -184,10 +184,10 @@ class Clock(TrainerCallback):  # type: ignore[misc]
 
 
 class CountingTrainer(Trainer):  # type: ignore[misc]
-    """A `Trainer` that keeps losses and counts tokens without waiting for the device."""
+    """A `Trainer` that keeps the loss of each step and counts tokens without waiting for the GPU."""
 
     def __init__(self, **options: Any) -> None:
-        """Take the options of `Trainer`."""
+        """Create the trainer; the options are the arguments of `Trainer`."""
         super().__init__(**options)
         self.losses: list[torch.Tensor] = []
         self.padded_tokens = 0

@@ -1,4 +1,4 @@
-"""The built-in models: the four that Betka et al. compare, and a small model that needs no download."""
+"""The built-in models: the four models that Betka et al. compare, and a small model that needs no download."""
 
 from collections.abc import Iterable
 

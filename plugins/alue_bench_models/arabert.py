@@ -20,7 +20,7 @@ def _preprocessor() -> ArabertPreprocessor:
 
 
 def normalise(text: str) -> str:
-    """Return the text after the authors' preprocessor."""
+    """Return the text as changed by the preprocessor of AraBERT's authors."""
     normalised: str = _preprocessor().preprocess(text)
     return normalised
 

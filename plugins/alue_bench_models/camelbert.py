@@ -10,7 +10,7 @@ from alue_bench_models.shapes import BERT_BASE
 
 
 def normalise(text: str) -> str:
-    """Return the text without diacritics and kashida (tatweel)."""
+    """Return the text without diacritics and without tatweel (kashida)."""
     from pyarabic.araby import strip_tatweel
 
     normalised: str = strip_tatweel(without_diacritics(text))

@@ -1,4 +1,4 @@
-"""The removal of Arabic diacritics, which the authors of two checkpoints applied to their training texts."""
+"""The removal of Arabic diacritics, as the authors of CAMeLBERT and MARBERT applied it to their training texts."""
 
 SUPERSCRIPT_ALEF = "\u0670"
 """A vowel sign that CAMeL Tools removes and PyArabic does not."""

@@ -16,7 +16,7 @@ _TOKENS = (
 
 
 def normalise(text: str) -> str:
-    """Return the text without diacritics, with tokens for links, mentions and hashtags, and with single spaces."""
+    """Return the text with diacritics removed, links, mentions and hashtags replaced by tokens, and single spaces."""
     text = without_diacritics(text)  # first, because a vowel sign would end a hashtag in the middle of a word
     for pattern, token in _TOKENS:
         text = pattern.sub(token, text)

@@ -1,7 +1,8 @@
 """The model QARiB, pre-trained on tweets and formal text.
 
-The normalisation is that of the authors' script `prepare_vocab.py` (repository qcri/QARiB), which prepares the
-vocabulary. Vowel signs do not count as word characters there, so that a vocalised word is split at them; tatweel does.
+The normalisation is the same as in the authors' script `prepare_vocab.py` (repository qcri/QARiB), which prepares the
+vocabulary. That script does not count vowel signs as word characters, so that a vocalised word is split at its vowel
+signs; it does count tatweel as a word character.
 """
 
 import re
@@ -15,7 +16,7 @@ _NEITHER_WORD_NOR_EMOJI = re.compile(rf"(?:[^\w{_EMOJI}]|_)+")
 
 
 def normalise(text: str) -> str:
-    """Return the text in lower case, with blanks around emoji and a space for runs of other non-word characters."""
+    """Return the text in lower case, with spaces around emoji and a space for each run of other non-word characters."""
     spaced = _ONE_EMOJI.sub(r" \1 ", text.lower())
     return _NEITHER_WORD_NOR_EMOJI.sub(" ", spaced).strip()
 

@@ -1,4 +1,4 @@
-"""The architectures that several checkpoints share."""
+"""Architectures that several checkpoints share."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -1,4 +1,4 @@
-"""The built-in strategies; each module holds one family or several related ones."""
+"""The built-in strategies; each module holds one family of strategies or several related families."""
 
 from collections.abc import Iterable
 

@@ -8,12 +8,14 @@
   section 3.3. Vectors scale the keys, the values and the inner activations of the feed-forward block; they are one at
   the start.
 
-The embeddings and the weights of the layers stay bitwise unchanged. Pooler and head train, as with every strategy.
+The embeddings and the weights of the layers stay bitwise unchanged. Pooler and head are trained, as with every
+strategy.
 
-Cost: the number of trained parameters is 0.3 % of that of BERT-base's layers for LoRA with R = 8, and 0.07 % for (IA)³.
-But as with BitFit, the gradient passes through every layer, and there is no frozen prefix. The model also uses the
-library's forward pass instead of alue-bench's faster one. At best a third of the compute is saved, and less of the
-time. Adapters need a learning rate far above that of full fine-tuning, 1e-4 to 1e-3.
+Cost: LoRA with R = 8 trains 0.3 % as many parameters as BERT-base's layers have, and (IA)³ trains 0.07 %. But as with
+BitFit, the gradient passes through every layer, and there is no frozen prefix (frozen bottom layers whose output can be
+computed once). The model also uses the forward pass of transformers instead of alue-bench's faster one. At best a third
+of the compute is saved, and less of the time. Adapters need a far higher learning rate than full fine-tuning, 1e-4 to
+1e-3.
 
 When it does not help: if time matters rather than storage, and on models so small that rank R is not low for them.
 Architectures without separate projections (ModernBERT) are skipped.
@@ -35,7 +37,7 @@ INNER = r".*\.layer\.\d+\.(output\.dense|ffn\.lin2)"
 
 @dataclass(frozen=True)
 class LoRA(Strategy):
-    """A strategy that adds a trained product of rank `rank` to the query and value projections."""
+    """A strategy that trains LoRA matrices of rank `rank` on the query and value projections of each layer."""
 
     rank: int
 
@@ -49,14 +51,14 @@ class LoRA(Strategy):
         return FreezePlan(shape, embeddings=True, trained="adapters")
 
     def adapter(self) -> Adapter:
-        """Return the LoRA modules for the query and value projections."""
+        """Return the description of the LoRA modules for the query and value projections."""
         options = {"r": self.rank, "lora_alpha": self.rank, "lora_dropout": 0.0, "target_modules": QUERY_VALUE}
         return Adapter("LORA", options)
 
 
 @dataclass(frozen=True)
 class IA3(Strategy):
-    """A strategy that trains scales of the keys, values and inner activations."""
+    """A strategy that trains vectors which scale the keys, values and inner feed-forward activations of each layer."""
 
     @property
     def name(self) -> str:
@@ -68,12 +70,12 @@ class IA3(Strategy):
         return FreezePlan(shape, embeddings=True, trained="adapters")
 
     def adapter(self) -> Adapter:
-        """Return the (IA)³ vectors for keys, values and inner activations."""
+        """Return the description of the (IA)³ vectors for keys, values and inner activations."""
         return Adapter("IA3", {"target_modules": f"{KEY_VALUE}|{INNER}", "feedforward_modules": INNER})
 
 
 def parse_lora(name: str) -> LoRA | None:
-    """Return the strategy of a name `lora-r<R>`, or None for any other name."""
+    """Return the strategy that a name `lora-r<R>` stands for, or None for any other name."""
     match = re.fullmatch(r"lora-r(\d{1,4})", name)
     if match is None:
         return None

@@ -3,21 +3,23 @@
 Source: Liu, Agarwal & Venkataraman 2021, "AutoFreeze: Automatically Freezing Model Blocks to Accelerate Fine-tuning",
 arXiv 2102.01386, section 4, and the authors' published code for details that the paper leaves open:
 
-- Everything trains at first. There are five evaluation points per epoch (the authors' code has 20 in 4 epochs). At each
-  of them, the gradients of each layer since the last point are summed, and η = |norm before − norm now| / norm before
-  measures how much the layer still changes.
-- Among the layers that train, those below the lowest one whose η reaches the median are frozen, together with the
-  embeddings. The frozen part is therefore contiguous, it only grows, and the top layer always trains.
+- All layers are trained at first. There are five evaluation points per epoch (the authors' code has 20 in 4 epochs). At
+  each point, the gradients of each layer since the last point are summed. η = |norm before − norm now| / norm before
+  compares the norm of this sum with that of the last point and measures how much the layer still changes.
+- At each point, take the median η of the layers that are still trained. All layers below the lowest one whose η reaches
+  the median are frozen, together with the embeddings. The frozen part is therefore contiguous, it only grows, and the
+  top layer is always trained.
 - The outputs of the frozen part are cached, each time computed from those of the shallower part (section 5).
 
 Differences from the source: the norm is the Euclidean norm of a layer's summed gradient (the authors' code adds up
-absolute values). A norm that is not finite, which fp16 may give, or that has no previous value freezes nothing.
-`autofreeze-pP` uses the P-th percentile instead of the median: the higher P, the earlier layers are frozen.
+absolute values). If a layer's norm is not finite, as fp16 may cause, or has no previous value, nothing is frozen at
+that point. `autofreeze-pP` uses the P-th percentile instead of the median: the higher P is, the earlier layers are
+frozen.
 
-Cost: that of full fine-tuning at first, and less with each evaluation point that freezes layers. Summing the gradients
-costs one more pass over the weights at each step, and a copy of them in memory. Each time the frozen part grows, the
-newly frozen layers are computed once over the train split. No other run can use the cached outputs, because the frozen
-layers have this run's own weights.
+Cost: a step costs as much as in full fine-tuning at first, and less after each evaluation point that freezes layers.
+Summing the gradients costs one more pass over the weights at each step, and memory for a copy of the gradients. Each
+time the frozen part grows, the newly frozen layers are computed once over the train split. No other run can use the
+cached outputs, because the layers were trained in this run before they were frozen.
 
 When it does not help: in short trainings, which leave little to save after the first evaluation points. The rule
 compares layers with each other, so that noise freezes layers as readily as convergence does: about the lower half of
@@ -37,10 +39,10 @@ MEDIAN = 50
 
 @dataclass(frozen=True)
 class AutoFreeze(Strategy):
-    """A strategy that freezes the layers below the lowest one whose gradient still changes much."""
+    """A strategy that repeatedly freezes all layers below the lowest layer whose gradient still changes much."""
 
     percentile: int = MEDIAN
-    """The percentile of the layers' changes that a layer must reach to stay trained, from 1 to 100."""
+    """The percentile of the changes η, from 1 to 100: layers below the lowest layer that reaches it are frozen."""
 
     @property
     def name(self) -> str:
@@ -48,15 +50,15 @@ class AutoFreeze(Strategy):
         return "autofreeze" + (f"-p{self.percentile}" if self.percentile != MEDIAN else "")
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
-        """Return a plan in which everything trains."""
+        """Return the plan for the start of training, in which everything is trained."""
         return FreezePlan(shape)
 
     def revisions(self) -> Revisions:
-        """Return five evaluation points per epoch, with gradient norms."""
+        """Return the schedule for changes of the plan: five points per epoch, at which gradient norms are given."""
         return Revisions(per_epoch=5, gradient_norms=True, prefix_only_grows=True)
 
     def revise(self, plan: FreezePlan, progress: TrainingProgress) -> FreezePlan:
-        """Return the plan that also freezes the layers whose gradients have stopped changing."""
+        """Return the new plan at an evaluation point; it also freezes lower layers whose gradients change little."""
         if len(progress.norms) < 2:
             return plan
         before, now = (norms.layers[plan.bottom :] for norms in progress.norms[-2:])
@@ -70,7 +72,7 @@ class AutoFreeze(Strategy):
 
 
 def _change(before: float | None, now: float | None) -> float | None:
-    """Return the relative change η of a norm; None if a norm is missing, zero or not finite."""
+    """Return the relative change η of a norm, or None if `before` is 0 or one of the two is missing or not finite."""
     if before is None or now is None or not math.isfinite(before) or not math.isfinite(now) or before == 0:
         return None
     return abs(before - now) / before
@@ -86,7 +88,7 @@ def _percentile(values: list[float], percent: int) -> float:
 
 
 def parse(name: str) -> AutoFreeze | None:
-    """Return the strategy of a name `autofreeze` or `autofreeze-p<P>`, or None for any other name."""
+    """Return the strategy that `autofreeze` or `autofreeze-p<P>` stands for, or None for any other name."""
     match = re.fullmatch(r"autofreeze(?:-p(\d{1,4}))?", name)
     if match is None:
         return None

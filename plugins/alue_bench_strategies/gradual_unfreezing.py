@@ -1,18 +1,18 @@
-"""Gradual unfreezing: from the head downwards, one block after the other begins to train.
+"""Gradual unfreezing: layers begin to train one after the other, from the top layer down to the embeddings.
 
 Source: Howard & Ruder 2018, "Universal Language Model Fine-tuning for Text Classification", section 3.3. In the first
-epoch the last layer trains (here the top layer, with pooler and head). In each further epoch the next lower layer
-trains too, until everything does; the embeddings are the last block. `gradual-unfreeze-K` unfreezes K layers in each
-epoch, for trainings of few epochs. With fewer epochs than blocks, the lowest blocks stay frozen to the end: with the
-default of ten epochs and twelve layers, two layers and the embeddings.
+epoch only the last layer is trained (here the top layer, with pooler and head). In each further epoch the next lower
+layer is trained too, and finally the embeddings. `gradual-unfreeze-K` unfreezes K layers in each epoch, for trainings
+of few epochs. If there are too few epochs, the lowest layers and the embeddings stay frozen to the end: with the
+default of ten epochs and with twelve layers, two layers and the embeddings.
 
-Cost: each epoch costs as much as with the bottom layers frozen that are still frozen in it. With F for the forward pass
-of a layer, twelve layers cost on average 23 F per step over ten epochs, instead of 36 F. The frozen part changes with
-each epoch, so that cached outputs of the frozen prefix would be read only once; they are not cached. A block that
-begins to train starts with a fresh optimiser state.
+Cost: each epoch costs as much as static freezing of the bottom layers that are frozen in this epoch. If the forward
+pass of a layer costs F, twelve layers cost on average 23 F per step over ten epochs, instead of 36 F. The outputs of
+the frozen layers are not cached, because the frozen part changes with each epoch, so that cached outputs would be read
+only once. A layer that begins to train starts with a new optimiser state.
 
 When it does not help: it was proposed for LSTMs, together with learning rates that differ by layer (`--llrd`). With a
-learning rate that only decays, the blocks that begin late learn slowly and have few steps left.
+learning rate that only decays, the layers that begin to train late learn slowly and have few steps left.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from alue_bench import EncoderShape, FreezePlan, Revisions, Strategy, StrategyFa
 
 @dataclass(frozen=True)
 class GradualUnfreezing(Strategy):
-    """A strategy that trains the top `layers_per_epoch` · e layers in epoch e, and at last the embeddings."""
+    """A strategy that trains the top `layers_per_epoch` · e layers in epoch e (from 1), and finally the embeddings."""
 
     layers_per_epoch: int = 1
     """The number of layers that begin to train in each epoch."""
@@ -40,7 +40,7 @@ class GradualUnfreezing(Strategy):
         return self._plan(shape, epoch=1)
 
     def revisions(self) -> Revisions:
-        """Return one evaluation point per epoch."""
+        """Return the schedule for changes of the plan: one point per epoch."""
         return Revisions(per_epoch=1)
 
     def revise(self, plan: FreezePlan, progress: TrainingProgress) -> FreezePlan:
@@ -55,7 +55,7 @@ class GradualUnfreezing(Strategy):
 
 
 def parse(name: str) -> GradualUnfreezing | None:
-    """Return the strategy of a name `gradual-unfreeze` or `gradual-unfreeze-<K>`, or None for any other name."""
+    """Return the strategy that `gradual-unfreeze` or `gradual-unfreeze-<K>` stands for, or None for any other name."""
     match = re.fullmatch(r"gradual-unfreeze(?:-(\d{1,4}))?", name)
     if match is None:
         return None

@@ -12,9 +12,9 @@ Computer Speech & Language 77, section 3.1. Three of its ways to choose the laye
 
 Without a number, the latter two drop half of the layers.
 
-Cost: only the layers that are left cost time, in training and at inference. With twelve layers, drop-top4 trains in
-8/12 of the time. Unlike frozen layers, dropped layers cost nothing at inference either. FLOPs are compared with full
-fine-tuning of the whole model; the number of parameters is that of the smaller model.
+Cost: only the remaining layers cost time. With twelve layers, drop-top4 trains in 8/12 of the time. Unlike frozen
+layers, dropped layers cost nothing at inference either. Recorded FLOPs are relative to full fine-tuning of the complete
+model, but the recorded number of parameters is that of the smaller model.
 
 When it does not help: some tasks lose much more than others, so measure yours. A small model has no layers to spare.
 """
@@ -32,7 +32,7 @@ WAYS = ("top", "alternate", "symmetric")
 
 @dataclass(frozen=True)
 class LayerDropping(Strategy):
-    """A strategy that removes layers, chosen in one of three ways, and trains everything that is left."""
+    """A strategy that removes layers, chosen in one of three ways, and trains the whole remaining model."""
 
     way: str
     """The way to choose layers, one of WAYS."""
@@ -45,7 +45,7 @@ class LayerDropping(Strategy):
         return f"drop-{self.way}{'' if self.count is None else self.count}"
 
     def kept_layers(self, shape: EncoderShape) -> tuple[int, ...]:
-        """Return the layers that stay; raise DoesNotFit if the model has too few layers."""
+        """Return the indices of the layers that are kept; raise DoesNotFit if the model has too few layers."""
         layers, count = shape.layers, shape.layers // 2 if self.count is None else self.count
         # Every other layer from the highest downwards: with an odd number of layers, the lowest one stays.
         most = layers // 2 if self.way == "alternate" else layers - 1
@@ -61,7 +61,7 @@ class LayerDropping(Strategy):
         return tuple(layer for layer in range(layers) if layer not in dropped)
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
-        """Return a plan in which everything trains."""
+        """Return a plan that freezes nothing."""
         return FreezePlan(shape)
 
 
@@ -69,7 +69,7 @@ _DROP = re.compile(r"drop-(top|alternate|symmetric)(\d{1,4})?")
 
 
 def parse(name: str) -> LayerDropping | None:
-    """Return the strategy of a name such as `drop-top4` or `drop-symmetric`, or None for any other name."""
+    """Return the strategy that a name such as `drop-top4` stands for, or None for a name of another family."""
     match = _DROP.fullmatch(name)
     if match is None:
         return None

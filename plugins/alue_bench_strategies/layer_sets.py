@@ -2,14 +2,15 @@
 
 `layers-0+5-8` freezes layer 0 and layers 5 to 8, counted from 0 as PyTorch and transformers count them
 (`model.encoder.layer[0]`). Freezing layer 0 freezes the embeddings too, as freezing bottom layers does; the variant
-`-trainemb` trains them. The names are for hypotheses about single layers, and for settings that other programs write as
-lists of layers.
+`-trainemb` trains them. This family is meant for hypotheses about single layers, and for settings that other programs
+write as lists of layers.
 
 Source: Lee, Tang & Lin 2019, "What Would Elsa Do? Freezing Layers During Transformer Fine-Tuning", measure from which
 layer on training is worth its cost; the sets themselves have no publication.
 
-Cost: with F for the forward pass of a layer, a trained layer costs 3 F per step and a frozen layer above something that
-trains 2 F. Only layers from 0 upwards without a gap form a frozen prefix, which costs 1 F and is computed once.
+Cost: if the forward pass of a layer costs F, a trained layer costs 3 F per step, and a frozen layer above a trained one
+costs 2 F. The consecutive frozen layers from layer 0 upwards form the frozen prefix. A layer of the prefix costs only
+1 F, and its output is computed once and cached.
 
 When it does not help: freezing middle layers saves a third of their time and no more, because the gradient passes
 through them to the layers and embeddings below.
@@ -42,7 +43,7 @@ class LayerSet(Strategy):
         return f"{PREFIX}{spans}{TRAIN_EMBEDDINGS if self.train_embeddings else ''}"
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
-        """Return a plan that freezes these layers; raise DoesNotFit if the model has too few layers."""
+        """Return a plan that freezes the set's layers; raise DoesNotFit if the model has too few layers."""
         if (highest := max(self.layers)) >= shape.layers:
             raise DoesNotFit(
                 f"{self.name} freezes layer {highest}, but the model has {shape.layers} layers, 0 to {shape.layers - 1}"
@@ -55,7 +56,7 @@ _SPAN = re.compile(r"(\d{1,4})(?:-(\d{1,4}))?", re.ASCII)
 
 
 def parse(name: str) -> LayerSet | None:
-    """Return the strategy of a name such as `layers-0+5-8` or `layers-0-2-trainemb`, or None for any other name."""
+    """Return the strategy that a name such as `layers-0+5-8-trainemb` stands for, or None for any other name."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None

@@ -1,11 +1,12 @@
-"""Points of comparison for a searched setting: the top quarter of the layers trains, or random layers are frozen.
+"""Baselines for a strategy that a search has found: train only the top quarter of the layers, or freeze random layers.
 
-- `last-quarter`: the top quarter of the layers trains, and everything below it is frozen. Lee, Tang & Lin 2019, "What
-  Would Elsa Do? Freezing Layers During Transformer Fine-Tuning", find that this keeps about nine tenths of the quality
-  of full fine-tuning. The whole frozen part is a frozen prefix: its outputs are computed once, so that it costs almost
-  nothing.
+- `last-quarter`: the top quarter of the layers is trained, and everything below it is frozen. Lee, Tang & Lin 2019,
+  "What Would Elsa Do? Freezing Layers During Transformer Fine-Tuning", find that this keeps about nine tenths of the
+  quality of full fine-tuning. The outputs of the frozen layers are computed once and cached, so that these layers cost
+  almost nothing.
 - `random-K-seedS`: K random layers are frozen, and the embeddings too if layer 0 is among them. This is a control: a
-  searched setting that is not better than random ones has found nothing about its layers. It is not meant to help.
+  search whose result is not better than random layers has found out nothing about the layers. This strategy is not
+  meant to be useful otherwise.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class LastQuarter(Strategy):
         return FreezePlan(shape, frozenset(range(shape.layers - trained)), embeddings=shape.layers > trained)
 
     def meaning(self, shape: EncoderShape) -> str:
-        """Return the number of frozen layers, such as "last-quarter freezes bottom 9 of 12 layers"."""
+        """Return a text that tells the number of frozen layers: "last-quarter freezes bottom 9 of 12 layers"."""
         frozen = self.freeze_plan(shape).bottom
         return f"{self.name} freezes {f'bottom {frozen}' if frozen else 'none'} of {shape.layers} layers"
 
@@ -52,7 +53,7 @@ class RandomLayers(Strategy):
         return f"random-{self.frozen}-seed{self.seed}"
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
-        """Return a plan that freezes the drawn layers; raise DoesNotFit if the model has too few layers."""
+        """Return a plan that freezes randomly drawn layers; raise DoesNotFit if the model has too few layers."""
         if self.frozen > shape.layers:
             raise DoesNotFit(f"{self.name} freezes {self.frozen} layers, but the model has only {shape.layers}")
         drawn = frozenset(random.Random(self.seed).sample(range(shape.layers), self.frozen))
@@ -63,7 +64,7 @@ _RANDOM = re.compile(r"random-(\d{1,4})-seed(\d{1,9})")
 
 
 def parse_random(name: str) -> RandomLayers | None:
-    """Return the strategy of a name `random-<K>-seed<S>`, or None for any other name."""
+    """Return the strategy that a name `random-<K>-seed<S>` stands for, or None for any other name."""
     match = _RANDOM.fullmatch(name)
     if match is None:
         return None

@@ -3,16 +3,17 @@
 Source: Betka et al., "On Enhancing Fine-Tuning for Pre-trained Language Models", who search all pairs (top n, bottom m)
 of 12 layers and choose bottom 3 + top 4.
 
-Cost: with F for the forward pass of a layer, a trained layer costs 3 F per step. A frozen layer above a trained one
-costs 2 F, because the gradient still passes through it. A frozen layer of the prefix costs 1 F.
+Cost: if the forward pass of a layer costs F, a trained layer costs 3 F per step. A frozen layer above a trained one
+costs 2 F, because the gradient still passes through it. A frozen layer with only frozen parts below it costs 1 F.
 
 Freezing bottom layers freezes the embeddings too. Otherwise back-propagation would pass through every layer to reach
 them, and little would be saved. The paper does not say whether its embeddings train. Every name with frozen bottom
 layers therefore has the variant `-trainemb`, which trains them.
 
-A share is written in percent: `bottom25%top33%` freezes 3 + 4 of 12 layers and 2 + 2 of 6, so that one name serves
-models of different depths. Each share is rounded to the nearest number of layers, halves up; the top gets no more
-layers than the bottom leaves. A share that rounds to no layer does not fit the model.
+A share of the layers is written in percent, so that one name serves models of different depths: `bottom25%top33%`
+freezes 3 bottom and 4 top layers of 12, and 2 and 2 of 6. Each share is rounded to the nearest number of layers (halves
+up), but no layer counts twice: the top share gets at most the layers above the bottom share. A share that rounds to 0
+layers does not fit the model.
 
 When it does not help: freezing only top layers saves a ninth of the time for 4 of 12 layers, because the gradient has
 to pass through them. A model that was not pre-trained on similar text needs to train its lower layers.
@@ -37,12 +38,12 @@ from alue_bench import (
 PAPER = "Betka et al., On Enhancing Fine-Tuning for Pre-trained Language Models (grid over bottom and top layers)"
 TRAIN_EMBEDDINGS = "-trainemb"
 USUAL_DEPTHS = (12, 24)
-"""The depths of BERT-base and BERT-large, of which a number of layers is a share."""
+"""The depths of BERT-base and BERT-large, from which an error message computes shares for a given number of layers."""
 
 
 @dataclass(frozen=True)
 class StaticFreezing(Strategy):
-    """A strategy that freezes the bottom and top layers, and the embeddings with the bottom layers."""
+    """A strategy that freezes given numbers of bottom and top layers, and the embeddings if there are bottom layers."""
 
     bottom: int
     """The number of frozen layers at the bottom."""
@@ -57,7 +58,7 @@ class StaticFreezing(Strategy):
         return cell_name((self.bottom, self.top)) + (TRAIN_EMBEDDINGS if self.train_embeddings else "")
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
-        """Return a plan that freezes these layers; raise DoesNotFit if the model has too few layers."""
+        """Return a plan that freezes the bottom and top layers; raise DoesNotFit if the model has too few layers."""
         if self.bottom + self.top > shape.layers:
             raise DoesNotFit(
                 f"{self.name} freezes {self.bottom + self.top} layers, but the model has only {shape.layers}"
@@ -66,7 +67,7 @@ class StaticFreezing(Strategy):
         return frozen_ends(shape, (self.bottom, self.top), train_embeddings=self.train_embeddings)
 
     def _proposal(self, shape: EncoderShape) -> str:
-        """Return the end of a sentence that names a strategy which fits the model; empty if there is none."""
+        """Return the end of an error message that proposes a strategy which fits the model; empty if none fits."""
         depth = next((depth for depth in USUAL_DEPTHS if self.bottom + self.top <= depth), None)
         if depth is None:
             return ""
@@ -104,7 +105,7 @@ class RelativeFreezing(Strategy):
         """Return the numbers of frozen layers at the bottom and at the top of a model of this size.
 
         Raises:
-            DoesNotFit: A share rounds to no layer.
+            DoesNotFit: A share rounds to 0 layers.
         """
         layers = shape.layers
         bottom, rounded_top = ((2 * share * layers + 100) // 200 for share in (self.bottom, self.top))  # halves up
@@ -115,11 +116,11 @@ class RelativeFreezing(Strategy):
         return bottom, top
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
-        """Return a plan that freezes these shares; raise DoesNotFit if one of them rounds to no layer."""
+        """Return a plan that freezes both shares of the layers; raise DoesNotFit if a share rounds to 0 layers."""
         return frozen_ends(shape, self.cell(shape), train_embeddings=self.train_embeddings)
 
     def meaning(self, shape: EncoderShape) -> str:
-        """Return the numbers of layers, such as "bottom25%top33% freezes bottom 3 and top 4 of 12 layers"."""
+        """Return a text with the numbers: "bottom25%top33% freezes bottom 3 and top 4 of 12 layers"."""
         ends = zip(("bottom", "top"), self.cell(shape), strict=True)
         frozen = " and ".join(f"{end} {count}" for end, count in ends if count)
         return f"{self.name} freezes {frozen} of {shape.layers} layers"
@@ -138,15 +139,15 @@ class HeadOnly(Strategy):
         return "head-only" + (TRAIN_EMBEDDINGS if self.train_embeddings else "")
 
     def freeze_plan(self, shape: EncoderShape) -> FreezePlan:
-        """Return a plan that freezes all layers, and the embeddings unless they are to train."""
+        """Return a plan that freezes all layers, and also the embeddings unless `train_embeddings` is true."""
         return FreezePlan(shape, frozenset(range(shape.layers)), embeddings=not self.train_embeddings)
 
 
 def frozen_ends(shape: EncoderShape, cell: tuple[int, int], *, train_embeddings: bool) -> FreezePlan:
-    """Return a plan that freezes so many bottom and top layers, and the embeddings with the bottom layers.
+    """Return a plan that freezes bottom and top layers, and the embeddings if bottom layers are frozen.
 
     Args:
-        shape: The size of the model, which has at least as many layers.
+        shape: The size of the model, which must have at least as many layers as are frozen.
         cell: The numbers of frozen layers at the bottom and at the top.
         train_embeddings: Whether the embeddings train although bottom layers are frozen.
     """
@@ -156,7 +157,7 @@ def frozen_ends(shape: EncoderShape, cell: tuple[int, int], *, train_embeddings:
 
 
 def parse_bottom_top(name: str) -> StaticFreezing | None:
-    """Return the strategy of a name, or None for a name of another family.
+    """Return the strategy that a name with numbers of layers stands for, or None for a name of another family.
 
     Args:
         name: A name such as `bottom3`, `top4` or `bottom3top4`; names with bottom layers may end with `-trainemb`.
@@ -181,7 +182,7 @@ _SHARES = re.compile(r"(?=.*%)(?:bottom(\d{1,4})(%?))?(?:top(\d{1,4})(%?))?(-tra
 
 
 def parse_shares(name: str) -> RelativeFreezing | None:
-    """Return the strategy of a name, or None for a name of another family.
+    """Return the strategy that a name with shares in percent stands for, or None for a name of another family.
 
     Args:
         name: A name such as `bottom25%`, `top33%` or `bottom25%top33%`; names with bottom layers may end with
@@ -210,12 +211,12 @@ def parse_shares(name: str) -> RelativeFreezing | None:
 
 
 def parse_full(name: str) -> StaticFreezing | None:
-    """Return full fine-tuning for `full` and its alias `none`, or None for any other name."""
+    """Return the strategy of full fine-tuning for `full` and its alias `none`, or None for any other name."""
     return StaticFreezing(0, 0) if name in ("full", "none") else None
 
 
 def parse_head_only(name: str) -> HeadOnly | None:
-    """Return the strategy of a name `head-only` or `head-only-trainemb`, or None for any other name."""
+    """Return the strategy that `head-only` or `head-only-trainemb` stands for, or None for any other name."""
     variants = {strategy.name: strategy for strategy in (HeadOnly(), HeadOnly(train_embeddings=True))}
     return variants.get(name)
 

@@ -1,6 +1,6 @@
-"""The built-in tasks, one module each: those of ALUE, and two that Betka et al. add.
+"""The built-in tasks, one module each: the tasks of ALUE, and two tasks that Betka et al. add.
 
-The paper's tables are study files in `studies`.
+The folder `studies` has a study file for each table of Betka et al.; a study file describes the runs of a table.
 """
 
 from collections.abc import Iterable
@@ -19,5 +19,5 @@ def alue_bench_tasks() -> Iterable[Task]:
 
 @hookimpl
 def alue_bench_studies() -> Iterable[Path]:
-    """Return the study files of the paper's tables."""
+    """Return the study files, which describe the runs of the tables of Betka et al."""
     return sorted((Path(__file__).parent / "studies").glob("*.toml"))

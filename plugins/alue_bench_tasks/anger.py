@@ -1,4 +1,4 @@
-"""The task anger: does a tweet express anger? Its labels are the column `anger` of SEC's files.
+"""The task anger: does a tweet express anger? Its labels are the column `anger` of the files of the task SEC.
 
 ALUE has no such task; Betka et al. report it as "anger detection".
 """

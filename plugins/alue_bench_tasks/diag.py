@@ -1,4 +1,4 @@
-"""The task DIAG: inference on sentence pairs that each test one phenomenon, scored with a model trained on XNLI.
+"""The task DIAG: inference on sentence pairs, each of which tests one phenomenon, by a model trained on XNLI.
 
 The official file is not public; ALUE scores submissions to its leaderboard.
 """

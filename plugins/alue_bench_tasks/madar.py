@@ -54,7 +54,7 @@ def splits(*, ignore: Set[str] = frozenset(), protocol: str = "official train, d
 
     Args:
         ignore: The labels whose rows are left out.
-        protocol: The sentence about the splits that each run records.
+        protocol: The sentence about the origin of the splits, which each run records.
     """
     read = Delimited(columns=2, text=0, target=1, ignore=frozenset(ignore))
     return Splits(

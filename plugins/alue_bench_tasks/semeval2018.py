@@ -28,8 +28,8 @@ def splits(subtask: str, read: Delimited) -> Splits:
     """Return the splits of the official files.
 
     Args:
-        subtask: The name of the subtask as it is written in the names of its files, such as "E-c".
-        read: The reader of the files.
+        subtask: The name of the subtask in the names of its files, such as "E-c".
+        read: The declaration of how the files are read: their format and columns.
     """
 
     def file(split: str) -> DataFile:

@@ -1,4 +1,4 @@
-"""Campaigns: a plan that is disturbed, restarted until it is complete, and judged by its store and its scores."""
+"""Campaigns: a plan is disturbed, restarted until it is complete, and then checked by its MLflow store and scores."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .processes import Started
 from .store import Verdict, stored_runs, verdict
 
 STARTS_IN_A_FRESH_STORE = 5
-"""The number of starts that may have to create the store; after that it is provided, since otherwise most kills would
-hit its creation."""
+"""The number of the start before which an empty store is put in place if there is none yet; otherwise most kills would
+hit the creation of the store."""
 MOST_STARTS = 20
-"""The number of starts of one plan, in addition to its kills, after which it counts as unable to complete."""
+"""The number of starts of one plan, beyond the number of kills, after which the plan is given up as incomplete."""
 
 
 @dataclass
@@ -34,15 +34,15 @@ class Campaign:
     other_scores: int = 0
     """The number of runs whose scores differ from those of the undisturbed plan."""
     problems: list[str] = field(default_factory=list)
-    """The unexpected exit codes, in a sentence each."""
+    """The unexpected ends of processes, in a sentence each."""
 
     @property
     def good(self) -> bool:
-        """True if all checks passed."""
+        """True if all checks of the campaign passed."""
         return bool(self.verdicts) and all(v.good for v in self.verdicts) and not (self.other_scores or self.problems)
 
     def of_all(self, name: str) -> int:
-        """Return the sum of a field over all verdicts."""
+        """Return the sum of a field of `Verdict`, such as "lost", over all verdicts."""
         return sum(getattr(one, name) for one in self.verdicts)
 
 
@@ -59,12 +59,12 @@ def killing_campaign(
 
     Args:
         bench: The plan under test.
-        way: The way to execute it.
+        way: The way to execute the plan.
         kills: The number of kills.
         alone: The results of the undisturbed plan.
         chance: The random generator that chooses which process is killed, and when.
-        cluster: The Ray cluster, if the way needs one.
-        progress: Called with a line after each kill.
+        cluster: The address of the Ray cluster and the id of its process, or None if the way needs no cluster.
+        progress: A function that is called with a line of text after each kill.
     """
     campaign = Campaign(f"{kills} SIGKILLs, {way.name}")
     began = time.monotonic()
@@ -98,7 +98,7 @@ def killing_campaign(
 
 
 def together_campaign(bench: PlanUnderTest, together: int, alone: Alone) -> Campaign:
-    """Start several invocations at once on a store that does not exist yet."""
+    """Start the plan in `together` processes at once, on a store that does not exist yet."""
     campaign = Campaign(f"{together} invocations on one fresh store")
     began = time.monotonic()
     store = bench.begin(fresh=True)
@@ -122,12 +122,12 @@ def place_campaign(
     disturb: Callable[[Invoke, Path, set[str]], tuple[Verdict, list[str], Started]],
     alone: Alone,
 ) -> Campaign:
-    """Execute a plan whose store becomes unavailable.
+    """Execute a plan whose store becomes unavailable for a while.
 
     Args:
         bench: The plan under test.
         name: The name of the campaign.
-        disturb: The disturbance: see `stop_the_server` and `fill_the_disk`.
+        disturb: The function that executes and disturbs the plan: `stop_the_server` or `fill_the_disk`.
         alone: The results of the undisturbed plan.
     """
     campaign = Campaign(name, plans=1)
@@ -146,12 +146,12 @@ def place_campaign(
 
 
 def _judge(campaign: Campaign, store: Path, process: Started, expected: Mapping[str, Mapping[str, float]]) -> None:
-    """Add a completed plan to a campaign's result."""
+    """Check a completed plan and add the verdict to the campaign's result."""
     campaign.plans += 1
     campaign.verdicts.append(verdict(stored_runs(store / "mlflow.db"), set(expected)))
     campaign.other_scores += differing(scores(process.document), expected)
 
 
 def differing(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> int:
-    """Return the number of runs whose scores differ from the expected ones."""
+    """Return the number of expected runs that are missing or have other scores than expected."""
     return sum(actual.get(fingerprint) != values for fingerprint, values in expected.items())

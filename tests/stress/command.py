@@ -1,4 +1,4 @@
-"""Check that a plan survives kills, lost servers and full disks with the results of an undisturbed plan.
+"""Check that a plan ends with the results of an undisturbed plan after kills, lost servers and full disks.
 
     python -m tests.stress --executor local --kills 50
     python -m tests.stress --executor jobs --kills 50
@@ -8,11 +8,12 @@
     python -m tests.stress --disk-full
 
 A campaign kills the same small plan (SIGKILL) at random moments and restarts it, until `--kills` kills are reached; a
-plan that completes in the meantime is started again in an empty store. The victims are the main process, the main
-process and all workers at once (as in a power failure), or one worker. Whenever a plan completes, every score must
-equal that of the undisturbed plan, and no run may be missing, RUNNING, or done twice. `--together N` starts N
-invocations at the same time on a store that does not exist yet. `--server-away S` kills `mlflow server` in the middle
-of the plan and restarts it S seconds later. `--disk-full` gives the plan a disk that is too small, and then makes room.
+plan that completes before that is started again in an empty store. Each kill hits the main process, the main process
+and all workers at once (as in a power failure), or one worker. Whenever a plan completes, every score must equal the
+score in the undisturbed plan, and no run may be missing, in state RUNNING, or done twice. `--together N` starts the
+plan in N processes at the same time, on a store that does not exist yet. `--server-away S` kills `mlflow server` in the
+middle of the plan and restarts it S seconds later. `--disk-full` gives the plan a disk that is too small, and then
+makes room.
 Without any of these options, all campaigns run.
 
 Exit codes: 0 all checks passed, 1 a check failed, 2 misuse. The program needs a POSIX system.
@@ -46,7 +47,7 @@ KILLS, SEED, SEEDS, TOGETHER = 50, 1, 5, 8
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code; `arguments` None takes those of the process."""
+    """Run the command line and return the exit code; None takes the arguments of this process."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         options = _parser().parse_args(given)
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_campaigns(options: argparse.Namespace, *, command: str) -> int:
-    """Run the campaigns that the options name, show the tables, and return the exit code."""
+    """Run the campaigns that the options name, print the tables, and return the exit code."""
     if not hasattr(os, "fork"):
         raise UsageError("the fault campaign copies processes, which this system cannot")
     chosen = options.executor or options.together or options.server_away or options.disk_full
@@ -98,7 +99,7 @@ def run_campaigns(options: argparse.Namespace, *, command: str) -> int:
 
 
 def campaign_sheet(campaigns: Sequence[Campaign]) -> Sheet:
-    """Return the table of the campaigns."""
+    """Return the table of the campaigns' results."""
     columns = (
         "campaign",
         "result",
@@ -128,10 +129,10 @@ def campaign_sheet(campaigns: Sequence[Campaign]) -> Sheet:
 
 
 def alone_sheet(undisturbed: Mapping[str, Alone]) -> Sheet:
-    """Return the table of undisturbed plans.
+    """Return the table of undisturbed plans, one for each way to execute the plan.
 
-    The time until the first run is mostly that of workers loading the libraries. The gap between runs that exceeds the
-    gap with the local executor is the cost of handing out runs.
+    Workers spend most of the time until the first run on loading libraries. If the gap between two runs is longer than
+    with the local executor, the difference is the cost of assigning runs to workers.
     """
     columns = (
         "left alone",

@@ -1,4 +1,4 @@
-"""Fault campaigns for a plan whose tracking server goes away, or whose disk is full."""
+"""Disturbances of a plan by faults: its tracking server stops for a while, or its disk is full."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .store import Verdict, stored_runs, verdict
 
 AWAY_S = 30.0
 SPARE = 512 * 1024
-"""The bytes on the small disk besides an empty store: enough for a few runs, not for all."""
+"""The free bytes on the small disk in addition to an empty store: enough for a few runs, not for all."""
 PATIENCE_S = 300.0
 
 Invoke = Callable[[Path, tuple[str, ...]], Started]
-"""A function that starts the plan, given the folder of its store and options that override the campaign's own."""
+"""A function that starts the plan; it takes the store's folder and further options, which override earlier ones."""
 
 
 def stop_the_server(
@@ -31,14 +31,14 @@ def stop_the_server(
     """Kill `mlflow server` in the middle of the plan and start it again later.
 
     Args:
-        invoke: Starts the plan.
+        invoke: A function that starts the plan.
         store: A folder with an empty store, which the server serves.
         planned: The fingerprints of the plan's runs.
-        away_s: The seconds between kill and restart.
+        away_s: The seconds between the kill and the restart.
 
     Returns:
-        The verdict on the store after the plan and a repetition of the same command have ended; the problems, in a
-        sentence each; the last process.
+        The verdict on the store after the plan and a repetition of the same command have ended; the problems that
+        occurred, in a sentence each; the process of the repetition.
     """
     server = MlflowServer(store)
     database = store / "mlflow.db"
@@ -67,15 +67,16 @@ def stop_the_server(
 def fill_the_disk(invoke: Invoke, store: Path, planned: set[str]) -> tuple[Verdict, list[str], Started]:
     """Let the disk run full in the middle of the plan, then make room and repeat the command.
 
-    Store, artifacts, cache and spool are on that disk.
+    The store, the artifacts, the cache and the spool (records that could not be written to the store yet) are on that
+    disk.
 
     Args:
-        invoke: Starts the plan.
+        invoke: A function that starts the plan.
         store: A folder with an empty store.
         planned: The fingerprints of the plan's runs.
 
     Returns:
-        The verdict on the store at the end; the problems, in a sentence each; the last process.
+        The verdict on the store at the end; the problems that occurred, in a sentence each; the last process.
 
     Raises:
         UnavailableError: A small disk cannot be mounted.
@@ -103,10 +104,10 @@ def fill_the_disk(invoke: Invoke, store: Path, planned: set[str]) -> tuple[Verdi
 
 @contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[Path]:
-    """Mount a disk of a given size in bytes inside the context.
+    """Mount a disk of `size` bytes at a folder while the context is open.
 
     Raises:
-        UnavailableError: It cannot be mounted.
+        UnavailableError: The disk cannot be mounted.
     """
     if os.geteuid() != 0:
         raise UnavailableError("only root may mount a small disk")

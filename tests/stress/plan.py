@@ -1,4 +1,4 @@
-"""The plan that a campaign disturbs: twenty runs of a tiny model, of about a second each."""
+"""The plan that a campaign disturbs: twenty training runs of a tiny model, each of which takes about a second."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ EXPERIMENT = "faults"
 
 @dataclass(frozen=True)
 class Way:
-    """A way to execute the plan, with the processes to kill."""
+    """A way to execute the plan (locally, with worker processes or on Ray), with the kinds of processes to kill."""
 
     name: str
     options: tuple[str, ...]
     victims: tuple[Victim, ...]
     span: float
-    """The share of the undisturbed plan's duration within which a kill happens after a start."""
+    """The longest time between a start and a kill, as a share of the undisturbed plan's duration."""
 
 
 WAYS = {
@@ -39,7 +39,7 @@ WAYS = {
 
 @dataclass(frozen=True)
 class Alone:
-    """The results of an undisturbed plan."""
+    """The scores and times of an undisturbed plan."""
 
     seconds: float
     scores: Mapping[str, Mapping[str, float]]
@@ -48,7 +48,7 @@ class Alone:
 
 
 class PlanUnderTest:
-    """The plan under test, with folders for stores and caches."""
+    """The plan of runs that the campaigns execute, with the folders for its MLflow stores and caches."""
 
     def __init__(self, folder: Path, seeds: int) -> None:
         """Prepare a small model and an empty store.
@@ -73,9 +73,9 @@ class PlanUnderTest:
         MlflowClient(tracking_uri=f"sqlite:///{self._empty}").search_experiments()
 
     def begin(self, *, fresh: bool = False) -> Path:
-        """Return a new folder with an empty store, or without a store if `fresh`.
+        """Return a new folder with an empty MLflow store, or without a store if `fresh` is true.
 
-        Creating a store takes the plan seconds, so most plans get a prepared one.
+        A plan needs seconds to create a store, so most plans get a prepared one.
         """
         self._count += 1
         store = self.folder / f"store{self._count}"
@@ -85,7 +85,7 @@ class PlanUnderTest:
         return store
 
     def provide(self, store: Path) -> None:
-        """Copy the empty database into a folder that has none."""
+        """Copy the prepared empty database into a folder, unless the folder has a database."""
         if not (store / "mlflow.db").exists():
             shutil.copyfile(self._empty, store / "mlflow.db")
 
@@ -95,7 +95,7 @@ class PlanUnderTest:
         Args:
             store: The folder of the store.
             way: The way to execute the plan.
-            name: The name of the subfolder for what the process prints.
+            name: The name of the subfolder for the output of the process.
             cluster: The address of a Ray cluster, and the id of the process whose descendants form it.
         """
         strategies = [part for strategy in STRATEGIES for part in ("--strategy", strategy)]
@@ -159,5 +159,5 @@ def scores(document: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def last_line(text: str) -> str:
-    """Return the last line of a text for a message."""
+    """Return the last line of a process's output for an error message."""
     return next(iter(text.strip().splitlines()[::-1]), "it said nothing")

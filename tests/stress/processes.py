@@ -1,7 +1,7 @@
-"""Invocations of alue-bench that can be killed, started in milliseconds by forking a process with loaded libraries.
+"""Processes that run alue-bench and can be killed; forking a process with loaded libraries starts them in milliseconds.
 
-Loading torch and MLflow takes seconds, and a campaign starts hundreds of invocations. Still, each invocation is a
-process in a process group of its own, together with the workers that it starts.
+Loading torch and MLflow takes seconds, and a campaign starts hundreds of processes. Each one is the leader of a new
+process group, to which the workers that it starts belong too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 Victim = Literal["main", "all", "worker"]
-"""The processes to kill: the main process; it and all workers, as in a power failure; one worker."""
+"""The processes to kill: only the main process; the main process and all workers, as in a power failure; one worker."""
 
 CLUSTER = """
 import sys
@@ -36,7 +36,7 @@ RAY_WORKER = "ray::_carry_out"
 
 
 def load_libraries() -> None:
-    """Import everything that an invocation imports.
+    """Import all modules that a run of alue-bench imports.
 
     Nothing is computed and no store is opened, so that the forked process has no threads and no connections.
     """
@@ -57,18 +57,18 @@ def load_libraries() -> None:
 
 @dataclass
 class Started:
-    """An invocation that has been started."""
+    """A started process that runs alue-bench."""
 
     pid: int
     folder: Path
-    """The folder of the files `out` and `err` with what it prints."""
+    """The folder of the files `out` and `err`, which hold the output of the process."""
     helpers: list[int] = field(default_factory=list)
-    """The processes outside its group whose descendants may work for it, such as a Ray cluster's."""
+    """The ids of processes outside the process group whose descendants may be workers, such as a Ray cluster's."""
     code: int | None = None
-    """The exit code, once it has ended and `wait` has been called."""
+    """The exit code, once the process has ended and `wait` has been called, otherwise None."""
 
     def wait(self, timeout_s: float | None = None) -> int | None:
-        """Wait for the end and return the exit code, negative for a signal; None if it still runs at the time-out."""
+        """Wait for the end and return the exit code (negative for a signal), or None if the time-out comes first."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while self.code is None:
             ended, status = os.waitpid(self.pid, os.WNOHANG)
@@ -81,7 +81,7 @@ class Started:
         return self.code
 
     def kill(self, victim: Victim) -> bool:
-        """Send SIGKILL to the victim. Return False if there was no such process, for example no worker yet."""
+        """Send SIGKILL to the victim; return False if no such process exists, for example if there is no worker yet."""
         workers = self.workers()
         if victim == "worker":
             return bool(workers) and _kill(random.choice(workers))
@@ -91,7 +91,7 @@ class Started:
         return _kill(self.pid)
 
     def workers(self) -> list[int]:
-        """Return the ids of its worker processes; auxiliary processes of the interpreter do not count."""
+        """Return the ids of the worker processes, without auxiliary processes of the interpreter."""
         import psutil
 
         workers = []
@@ -111,12 +111,12 @@ class Started:
 
     @property
     def document(self) -> dict[str, Any]:
-        """The document that it printed with --json."""
+        """The document that the process printed on stdout because of `--json`."""
         return dict(json.loads((self.folder / "out").read_text(encoding="utf-8")))
 
     @property
     def errors(self) -> str:
-        """The text that it wrote to stderr."""
+        """The text that the process wrote to stderr."""
         return (self.folder / "err").read_text(encoding="utf-8", errors="replace")
 
 
@@ -135,9 +135,9 @@ def start(
 
     Args:
         arguments: The arguments.
-        folder: The folder for the files `out` and `err` with what it prints.
+        folder: The folder for the files `out` and `err`, which will hold the output of the process.
         environment: Environment variables to set.
-        helpers: The processes outside its group whose descendants may work for it.
+        helpers: The ids of processes outside the process group whose descendants may be workers.
     """
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -158,10 +158,10 @@ def start(
 
 
 def in_a_copy(work: Callable[[], None]) -> None:
-    """Do something in a fork of this process, so that its threads and connections do not remain here.
+    """Call a function in a fork of this process, so that threads and connections that it opens do not remain here.
 
     Raises:
-        RuntimeError: It failed.
+        RuntimeError: The function failed.
     """
 
     def call() -> int:
@@ -173,7 +173,7 @@ def in_a_copy(work: Callable[[], None]) -> None:
 
 
 def _copied(work: Callable[[], int]) -> int:
-    """Fork a process that does the work and exits with the code that the work returns; return the process id."""
+    """Fork a process that calls `work` and exits with the returned code; return the id of the process."""
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
@@ -195,7 +195,7 @@ def _copied(work: Callable[[], int]) -> int:
 
 @contextmanager
 def ray_cluster() -> Iterator[tuple[str, int]]:
-    """Start a Ray cluster of one node with two cores inside the context.
+    """Run a Ray cluster of one node with two cores while the context is open.
 
     Yields:
         The address of the cluster, and the id of the process whose descendants form it.

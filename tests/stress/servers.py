@@ -1,4 +1,4 @@
-"""Real servers that a fault campaign or a test can start, stop and restart: `mlflow server` and PostgreSQL."""
+"""Servers that a stress test can start, stop and restart: `mlflow server` and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def free_port() -> int:
 
 
 class MlflowServer:
-    """An `mlflow server` on a free port, which stores the artifacts of its runs itself."""
+    """An `mlflow server` on a free port, which also receives and stores the artifacts of runs."""
 
     def __init__(self, folder: Path, backend: str | None = None) -> None:
-        """Choose a port; `start` starts the server.
+        """Choose a port, without starting the server; see `start`.
 
         Args:
             folder: The folder for artifacts, log and database.
@@ -45,7 +45,7 @@ class MlflowServer:
         """Start the server and return when it answers.
 
         Raises:
-            RuntimeError: It did not start in time.
+            RuntimeError: The server did not start in time.
         """
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--artifacts-destination", str(self.folder / "kept"), "--workers", "1"]
@@ -81,7 +81,7 @@ class PostgreSQL:
     """A PostgreSQL server with its data in a temporary folder."""
 
     def __init__(self) -> None:
-        """Create the folder and choose a port; `start` starts the server.
+        """Create the folder and choose a port, without starting the server; see `start`.
 
         Raises:
             RuntimeError: PostgreSQL is not installed.
@@ -102,7 +102,7 @@ class PostgreSQL:
         """Start the server, creating its database if necessary, and return when it answers.
 
         Raises:
-            RuntimeError: It did not start in time.
+            RuntimeError: The server did not start in time.
         """
         data = self.folder / "data"
         if not data.exists():
@@ -151,7 +151,7 @@ class PostgreSQL:
 
 
 def binaries() -> Path | None:
-    """Return the folder with the programs of the newest PostgreSQL; None if none is installed."""
+    """Return the folder with the programs of the newest installed PostgreSQL, or None if it is not installed."""
     places = [Path(initdb).resolve().parent] if (initdb := shutil.which("initdb")) else []
     places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: path.parent.name, reverse=True)
     return next((place for place in places if (place / "initdb").exists() and (place / "postgres").exists()), None)
@@ -159,7 +159,7 @@ def binaries() -> Path | None:
 
 @contextmanager
 def running_mlflow(folder: Path, backend: str | None = None) -> Iterator[MlflowServer]:
-    """Run an MLflow server inside the context; see `MlflowServer` for the arguments."""
+    """Run an MLflow server while the context is open; see `MlflowServer` for the arguments."""
     server = MlflowServer(folder, backend)
     try:
         server.start()
@@ -170,7 +170,7 @@ def running_mlflow(folder: Path, backend: str | None = None) -> Iterator[MlflowS
 
 @contextmanager
 def running_postgresql() -> Iterator[PostgreSQL]:
-    """Run a PostgreSQL server inside the context and remove its data afterwards."""
+    """Run a PostgreSQL server while the context is open, and remove its data afterwards."""
     server = PostgreSQL()
     try:
         server.start()

@@ -1,4 +1,4 @@
-"""The contents of an sqlite store after a campaign, read without MLflow so that no connection is left for forks."""
+"""The runs in an sqlite store of MLflow, read without MLflow so that later forks inherit no open connection."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run or parent run that has not been deleted."""
+    """An MLflow run in the store that has not been deleted: a training run or the parent run of a plan."""
 
     kind: str
     status: str
@@ -23,7 +23,7 @@ class StoredRun:
 
 
 def stored_runs(database: Path) -> list[StoredRun]:
-    """Return the runs and parent runs in a database."""
+    """Return the training runs and parent runs in a database that have not been deleted."""
     with sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30) as store:
         rows = store.execute(
             "SELECT run_uuid, status, start_time, end_time FROM runs WHERE lifecycle_stage = 'active'"
@@ -49,17 +49,17 @@ def stored_runs(database: Path) -> list[StoredRun]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The numbers of runs by state after a campaign; `lost`, `doubled` and `running` must be 0."""
+    """The numbers of runs by their state after a plan; `lost`, `doubled` and `running` must be 0."""
 
     finished: int
     lost: int
-    """The number of runs of the plan that are not finished."""
+    """The number of planned runs without a finished run in the store."""
     doubled: int
-    """The number of runs that are finished more than once."""
+    """The number of planned runs that are in the store as finished more than once."""
     running: int
     """The number of runs and parent runs in state RUNNING, although no process executes them."""
     cut_short: int
-    """The number of runs that a kill interrupted; each was closed as KILLED and done again."""
+    """The number of runs that a kill interrupted; each was set to state KILLED and done again."""
 
     @property
     def good(self) -> bool:
@@ -68,7 +68,7 @@ class Verdict:
 
 
 def verdict(runs: list[StoredRun], planned: set[str]) -> Verdict:
-    """Return the verdict on a store.
+    """Return the numbers of runs by their state in a store.
 
     Args:
         runs: The runs in the store.
@@ -85,7 +85,7 @@ def verdict(runs: list[StoredRun], planned: set[str]) -> Verdict:
 
 
 def gap_ms(runs: list[StoredRun]) -> float | None:
-    """Return the median time between the end of a run and the start of the next in the same process.
+    """Return the median time between the end of a run and the start of the next run in the same process.
 
     Returns:
         The time in milliseconds; None if no process did two runs.

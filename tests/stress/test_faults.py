@@ -1,4 +1,4 @@
-"""The fault campaign, in short: the same one that is run with fifty kills."""
+"""Short stress tests (two kills instead of fifty, three processes at once) and tests of the campaigns' code."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.stress]
 
 @pytest.fixture
 def cluster(folders_of_its_own: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Two nodes with room for one run each. Each is a raylet with workers of its own, as on two machines."""
+    """A Ray cluster of two nodes, each with room for one run and with separate workers, as on two machines."""
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")

@@ -1,4 +1,4 @@
-"""A tracking server that stops in the middle of a plan: what it missed is written when it answers again."""
+"""A tracking server that stops in the middle of a plan; records that it missed are written when it answers again."""
 
 from __future__ import annotations
 

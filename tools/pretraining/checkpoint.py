@@ -1,4 +1,4 @@
-"""Checkpoints: everything that a run needs to resume, in one file, written atomically. The latest two are kept."""
+"""Checkpoints: files with everything needed to resume a run. They are written atomically; the latest two are kept."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ KEPT = 2
 class Checkpoint:
     """The state after `step` steps and `tokens` tokens.
 
-    There is no random state, because each step seeds its own generator: see `tools.pretraining.sampling`.
+    No state of random generators is saved, because each step seeds a new generator: see `tools.pretraining.sampling`.
     """
 
     step: int
     tokens: int
     changed_at: int
-    """The number of tokens at the last change of depth, or 0."""
+    """The number of tokens after which the number of layers last changed, or 0 if it has not changed."""
     recipe: dict[str, Any]
     model: dict[str, Tensor]
     heads: dict[str, Tensor]
@@ -46,7 +46,7 @@ class Checkpoint:
 
 
 def newest(folder: Path) -> Path | None:
-    """Return the latest checkpoint in a folder; None if there is none."""
+    """Return the latest checkpoint in a folder, or None if the folder has no checkpoint."""
     return max(folder.glob("checkpoint-*.pt"), default=None)
 
 
@@ -54,7 +54,7 @@ def load(path: Path) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
-        SystemExit: Another version of the recipe wrote the file.
+        SystemExit: The file was written by a version of the program with another recipe.
     """
     state = torch.load(path, map_location="cpu", weights_only=True)
     expected = {field.name for field in fields(Checkpoint)}

@@ -1,7 +1,7 @@
-"""The raw text: its files, the sampling weight of each, and the filters for its lines.
+"""The raw text for pre-training: its files, the sampling weight of each file, and the filters for lines.
 
-A line is dropped if it is too short, repeats an earlier line of its source, or overlaps a text of a benchmark task.
-Dropped lines are counted by source and cause.
+A line is dropped if it is too short, repeats an earlier line of its source, or overlaps a text of a benchmark task
+(so that no task's test text is seen in pre-training). Dropped lines are counted by source and reason.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ SHORTEST_LINE = 15  # characters
 class Source:
     """One file of the corpus.
 
-    Both weights favour posts and dialect, which make up a tenth of the bytes but most of the tasks.
+    Both weights favour the sources of posts and dialect, which have a tenth of the bytes but are the kinds of text in
+    most tasks.
     """
 
     name: str
     file: str
     weight: float
-    """The share of training sequences drawn from the file."""
+    """The share of training sequences that are drawn from the file."""
     tokenizer_weight: float
     """The number of times that each line is read when the vocabulary is learnt; below one, the share of lines read."""
     scrubbed: bool = False
-    """True if the publisher removed mentions and links, which the posts of the tasks still have."""
+    """True if the publisher removed mentions and links, which the tasks' texts have; they are added again at random."""
 
 
 SOURCES = (
@@ -57,7 +58,7 @@ def comparison_words(text: str) -> list[str]:
 
 
 def read_lines(folder: Path, source: Source) -> Iterator[str]:
-    """Yield the stripped lines of a source's file."""
+    """Yield the lines of a source's file without surrounding white space."""
     with lzma.open(folder / source.file, "rt", encoding="utf-8", errors="ignore") as lines:
         for line in lines:
             yield line.strip()
@@ -87,7 +88,7 @@ def _rows(path: Path) -> list[str]:
 
 
 class Overlap:
-    """The set of lines that overlap a text of the tasks: they equal it or share eight consecutive words with it."""
+    """The set of all lines that equal a text of the tasks or share eight consecutive words with such a text."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         """Index the texts of the tasks."""
@@ -101,7 +102,7 @@ class Overlap:
             self._shingles.update(shingles(words))
 
     def __contains__(self, words: list[str]) -> bool:
-        """Return whether a line, given as its `comparison_words`, overlaps a text."""
+        """Return True if a line, given as its `comparison_words`, overlaps a text of the tasks."""
         return " ".join(words) in self._whole or any(shingle in self._shingles for shingle in shingles(words))
 
 
@@ -112,7 +113,7 @@ def shingles(words: list[str]) -> Iterator[str]:
 
 @dataclass
 class Counts:
-    """The numbers of a source's lines that were read, dropped for each reason, and kept."""
+    """The numbers of a source's lines that were read, that were dropped for each reason, and that were kept."""
 
     read: int = 0
     short: int = 0

@@ -1,4 +1,4 @@
-"""Masked-token loss, perplexity and accuracy on held-out text, per source.
+"""The evaluation of a model on held-out text of each source: masked-token loss, perplexity and accuracy.
 
 Each source's held-out stream is cut into sequences and masked with a fixed seed, so that all checkpoints predict the
 same positions. A loss per word piece is not comparable between vocabularies.
@@ -22,18 +22,18 @@ from tools.pretraining.sampling import windows
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The evaluation of one source."""
+    """The results on the held-out text of one source."""
 
     loss: float
-    """The mean cross-entropy in nats per masked piece."""
+    """The mean cross-entropy in nats per masked word piece."""
     accuracy: float
-    """The share of masked pieces that are predicted exactly."""
+    """The share of masked word pieces that are predicted correctly."""
     predicted: int
-    """The number of masked pieces."""
+    """The number of masked word pieces."""
 
     @property
     def perplexity(self) -> float:
-        """The exponential of the loss, usual as pseudo-perplexity of a masked language model."""
+        """The exponential of the loss, often called the pseudo-perplexity of a masked language model."""
         return math.exp(self.loss)
 
 
@@ -58,7 +58,7 @@ def evaluate(
         rows: The number of sequences per batch.
 
     Returns:
-        The evaluation by source.
+        The results by source.
     """
     device = next(model.parameters()).device
     lean = LeanModel(model, torch.float32)

@@ -1,7 +1,8 @@
-"""Initial weights: from an older checkpoint with another vocabulary, or from statistics of the text.
+"""Initial weights for pre-training: from an older model with another vocabulary, or from statistics of the text.
 
-- `transplant`: pieces that both vocabularies contain keep their embedding; others get the mean of the pieces into which
-  the old vocabulary splits them (Gee et al. 2022, EMNLP, "Fast Vocabulary Transfer for Language Model Compression").
+- `transplant`: word pieces that both vocabularies contain keep their embedding. Any other piece gets the mean embedding
+  of the pieces into which the old vocabulary splits it (Gee et al. 2022, EMNLP, "Fast Vocabulary Transfer for Language
+  Model Compression").
 - `from_statistics`: the output bias is the log unigram frequencies; the embeddings come from a truncated SVD of
   positive pointwise mutual information (PPMI; Levy & Goldberg 2014, NeurIPS). Otherwise a small model spends its first
   millions of tokens on learning these statistics.
@@ -26,7 +27,7 @@ Floats = NDArray[np.float64]
 
 
 def log_unigrams(streams: dict[str, NDArray[np.uint16]], weights: dict[str, float], vocabulary: int) -> Floats:
-    """Return the log frequency of each piece in the sampled mixture of sources.
+    """Return the log frequency of each word piece in the mixture of sources from which training sequences are drawn.
 
     Args:
         streams: The word pieces of each source, `[pieces]`.
@@ -47,15 +48,15 @@ def log_unigrams(streams: dict[str, NDArray[np.uint16]], weights: dict[str, floa
 def transplant(folder: Path, tokenizer: Tokenizer, unigrams: Floats, seed: int) -> BertForPreTraining:
     """Load an exported model and adapt it to another vocabulary.
 
-    If the vocabularies are equal, the weights stay unchanged. Otherwise all positions repeat the first 64, because the
-    first version of the model trained no others; and both token types get the same embedding, so that they start
-    neutral.
+    If the vocabularies are equal, the weights stay unchanged. Otherwise the first 64 position embeddings are repeated
+    for all positions, because the first version of the model was trained on these positions only. Both token types get
+    the same embedding, so that they make no difference at first.
 
     Args:
         folder: The exported model: config.json, model.safetensors, tokenizer.json.
         tokenizer: The tokenizer with the new vocabulary.
         unigrams: The log frequency of each piece of the new vocabulary, `[vocabulary]`.
-        seed: The seed for weights that the folder lacks.
+        seed: The seed of the random weights for parameters that the folder lacks.
 
     Raises:
         SystemExit: The folder lacks weights.
@@ -103,14 +104,14 @@ def transplant(folder: Path, tokenizer: Tokenizer, unigrams: Floats, seed: int) 
 
 
 def split(piece: str, vocabulary: dict[str, int]) -> list[int]:
-    """Split a piece into pieces of another vocabulary, longest match first.
+    """Split a word piece into pieces of another vocabulary, greedily taking the longest match first.
 
     Args:
         piece: The piece; one that continues a word begins with "##".
-        vocabulary: The number of each piece of the other vocabulary.
+        vocabulary: The id of each piece of the other vocabulary.
 
     Returns:
-        The numbers of the parts; only that of the unknown piece if the other vocabulary cannot spell the piece.
+        The ids of the parts, or only the id of the unknown token if the other vocabulary cannot spell the piece.
     """
     prefix, rest = ("##", piece[2:]) if piece.startswith("##") and len(piece) > 2 else ("", piece)
     parts: list[int] = []
@@ -143,7 +144,7 @@ def from_statistics(
 
 
 def _resampled(stream: NDArray[np.uint16], weight: float, pieces: float = 20e6) -> NDArray[np.uint16]:
-    """Repeat or cut a stream to `weight * pieces` pieces."""
+    """Return a stream of word pieces, repeated or cut to a length of `weight * pieces`."""
     wanted = int(weight * pieces)
     return np.tile(stream, -(-wanted // len(stream)))[:wanted]
 

@@ -1,4 +1,4 @@
-"""Whole-word masking.
+"""Whole-word masking: the pieces of a word are masked together.
 
 If single pieces are masked, a model can complete a word from its other pieces; if all pieces of a word are masked, it
 has to use the context (the whole-word variant released with Devlin et al. 2019, "BERT"; Cui et al. 2021, "Pre-Training

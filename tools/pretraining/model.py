@@ -1,13 +1,13 @@
 """The pre-trained model and a fast forward pass for it.
 
 The weights are those of a standard ``BertForPreTraining``, so that the exported model is an ordinary BERT. The layers
-are computed as in the harness (``alue_bench.training.bert.layer``): query, key and value in one product, forward and
-backward pass written out; here without an attention mask, since sequences are full. Everything after the attention of
-the last layer is computed for the predicted positions only. The results equal those of the standard forward pass, as
-tested in ``tools/pretraining/tests``.
+are computed as in ``alue_bench.training.bert.layer``: query, key and value come from one matrix product, and forward
+and backward pass are written by hand. There is no attention mask, since sequences have no padding. Everything after the
+attention of the last layer is computed for the predicted positions only. Tests in ``tools/pretraining/tests`` check
+that the results equal those of the standard forward pass.
 
-Besides predicting masked words, the model learns to tell from the pooled state of ``[CLS]`` which words are in the text
-and how two segments are related (`SequenceHeads`), because that state is all that a classifier gets.
+Besides predicting masked words, the model learns to predict from the pooled state of ``[CLS]`` which words are in the
+text and how two segments are related (`SequenceHeads`), because a classifier gets only this pooled state.
 
 Notation for shapes: b sequences, s positions, d hidden size, h heads, n predicted positions, v pieces.
 """
@@ -27,7 +27,9 @@ from tools.pretraining.relations import Relation
 
 
 def new_model(vocabulary: int, layers: int, hidden: int, seed: int) -> BertForPreTraining:
-    """Return a randomly initialised model with 256 positions and without dropout (too few epochs to overfit).
+    """Return a randomly initialised model with 256 positions and without dropout.
+
+    Dropout is not needed, because the text is seen too few times for overfitting.
 
     Args:
         vocabulary: The number of pieces in the vocabulary.
@@ -50,7 +52,7 @@ def new_model(vocabulary: int, layers: int, hidden: int, seed: int) -> BertForPr
 
 
 class SequenceHeads(nn.Module):
-    """The heads that read the pooled state, `[b, d]`, during pre-training only; they are not exported.
+    """Two prediction heads on the pooled state, `[b, d]`, which are used in pre-training only and not exported.
 
     One predicts the bag of words, so that the state summarises the text (Ma et al. 2024, "Drop your Decoder:
     Pre-training with Bag-of-Word Prediction for Dense Passage Retrieval"). The other predicts the relation of the two
@@ -65,9 +67,10 @@ class SequenceHeads(nn.Module):
         self.relation = nn.Linear(hidden, len(Relation))
 
     def bag_loss(self, pooled: Tensor, decoder: nn.Linear, ids: Tensor, shares: Tensor) -> Tensor:
-        """Return the mean cross-entropy between the predicted distribution over pieces and the pieces of each text.
+        """Return the mean cross-entropy between the predicted distribution over pieces and each text's bag of words.
 
-        A word is masked with another frequency than texts contain it, so `bag_bias` is added to the decoder's bias.
+        `bag_bias` is added to the decoder's bias, because pieces are not as frequent in bags, which count a piece once
+        per text, as among masked pieces.
 
         Args:
             pooled: The pooled states, `[b, d]`.
@@ -81,7 +84,7 @@ class SequenceHeads(nn.Module):
 
 
 class LeanModel:
-    """A fast forward pass of a ``BertForPreTraining``. Build a new object for another model."""
+    """A fast forward pass of one ``BertForPreTraining``; another model needs a new object."""
 
     def __init__(self, model: BertForPreTraining, compute: torch.dtype) -> None:
         """Wrap a model; `compute` is the number format of matrix products."""
@@ -91,7 +94,7 @@ class LeanModel:
         self._masks = DropoutMasks(0, model.device.type)  # never used: the model has no dropout
 
     def forward(self, ids: Tensor, types: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the logits at some positions and the pooled states.
+        """Compute the logits at the wanted positions, and the pooled state of each sequence.
 
         Args:
             ids: The word pieces, int64 `[b, s]`.
@@ -118,7 +121,7 @@ class LeanModel:
 
 
 def _attend(layer: Any, states: Tensor) -> Tensor:
-    """Compute self-attention before its output projection, `[b, s, d]` to `[b, s, d]`."""
+    """Compute a layer's self-attention without its output projection, `[b, s, d]` to `[b, s, d]`."""
     attention = layer.attention.self
     parts = (attention.query, attention.key, attention.value)
     weight, bias = torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts])
@@ -131,7 +134,7 @@ def _attend(layer: Any, states: Tensor) -> Tensor:
 
 
 def _rest(layer: Any, states: Tensor, attended: Tensor) -> Tensor:
-    """Compute the rest of a layer after attention for some positions, `[positions, d]` to `[positions, d]`."""
+    """Compute a layer from the attention's output projection on, for some positions, `[positions, d]`."""
     output = layer.attention.output
     middle = output.LayerNorm(output.dense(attended) + states)
     inner = functional.gelu(layer.intermediate.dense(middle))
@@ -139,7 +142,7 @@ def _rest(layer: Any, states: Tensor, attended: Tensor) -> Tensor:
 
 
 def stacked(model: BertForPreTraining, layers: int, seed: int) -> BertForPreTraining:
-    """Return a deeper model that repeats the layers of a model.
+    """Return a deeper model in which the layers of the given model are repeated.
 
     This is progressive stacking (Gong et al. 2019, ICML, "Efficient Training of BERT by Progressively Stacking").
 

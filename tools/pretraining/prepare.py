@@ -1,4 +1,4 @@
-"""Preparation of the corpus: tokenizer, training and held-out streams, and counts of the lines that were dropped."""
+"""The preparation of the corpus: it gives a tokenizer, training and held-out token streams, and counts of lines."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tools.pretraining.corpus import SOURCES, Counts, Overlap, Source, clean, re
 from tools.pretraining.sampling import save_streams
 
 HELD_OUT_PIECES = 16_000
-"""The number of pieces held out per source, from the end of the file. They are within the last 20,000 pieces, which the
-earlier model mini-start held out too, so that a warm start from it has not seen them."""
+"""The number of word pieces at the end of each source that are held out from training. They are within the last 20,000
+pieces, which the earlier model mini-start held out too, so that training can start from mini-start's weights."""
 
 
 def prepare(corpus: Path, tasks: Path | None, out: Path, vocabulary: int, learnt: Path | None = None) -> None:
@@ -80,7 +80,7 @@ def encode(tokenizer: Tokenizer, lines: list[str], chunk: int = 5_000) -> NDArra
 
 
 def held_out_start(tokenizer: Tokenizer, lines: list[str]) -> int:
-    """Return the index of the first held-out line: the last lines of at most `HELD_OUT_PIECES` pieces are held out.
+    """Return the index of the first held-out line; the held-out last lines have at most `HELD_OUT_PIECES` pieces.
 
     Raises:
         ValueError: The lines have too few pieces.
@@ -94,7 +94,7 @@ def held_out_start(tokenizer: Tokenizer, lines: list[str]) -> int:
 
 
 def continues(tokenizer: Tokenizer) -> NDArray[np.bool_]:
-    """Return which pieces of the vocabulary continue a word, bool `[vocabulary]`."""
+    """Return a mask of the vocabulary's pieces that continue a word (they begin with "##"), bool `[vocabulary]`."""
     flags = np.zeros(tokenizer.get_vocab_size(), bool)
     for piece, number in tokenizer.get_vocab().items():
         flags[number] = piece.startswith("##")

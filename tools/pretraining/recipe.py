@@ -1,6 +1,7 @@
-"""The recipe of a run: its stages and hyper-parameters, with durations in tokens and never in seconds.
+"""The recipe of a run: its stages and hyper-parameters.
 
-So a run that is slowed down, stopped and resumed, or moved to another machine ends with the same weights.
+Durations are given in tokens and never in seconds, so that a run ends with the same weights if it is slowed down,
+stopped and resumed, or moved to another machine.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ class Stage:
     tokens: float
     """The duration of the stage in tokens."""
     lengths: dict[int, float] = field(default_factory=lambda: {64: 1.0})
-    """The share of steps for each sequence length. Every step has the same number of tokens."""
+    """The share of steps for each sequence length; every step has the same number of tokens."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that determines the weights, given the prepared text."""
+    """All settings that determine the final weights, apart from the prepared text."""
 
     stages: tuple[Stage, ...]
     hidden: int = 192
@@ -38,7 +39,7 @@ class Recipe:
     """The weight of the loss for predicting the words of the text from the pooled state."""
     peak_lr: float = 8e-4
     warmup_tokens: float = 0.3e6
-    """The duration of the learning-rate warm-up at the start and after each change of depth."""
+    """The number of tokens of the learning-rate warm-up at the start and after each change of the number of layers."""
     decay_tokens: float = 0.0
     """The number of tokens at the end of the run over which the learning rate falls to zero. Before that it is
     constant, so that a run can be annealed from any checkpoint (trapezoidal schedule; Hu et al. 2024, "MiniCPM")."""
@@ -56,7 +57,7 @@ class Recipe:
         return sum(stage.tokens for stage in self.stages)
 
     def stage_at(self, tokens: float) -> tuple[int, float]:
-        """Return the index of the stage after `tokens` tokens, and the number of tokens since its start."""
+        """Return the index of the stage that the run is in after `tokens` tokens, and the tokens since its start."""
         for number, stage in enumerate(self.stages):
             if tokens < stage.tokens or number == len(self.stages) - 1:
                 return number, tokens
@@ -68,7 +69,7 @@ class Recipe:
 
         Args:
             tokens: The number of tokens since the start of the run.
-            since_change: The number of tokens since the last change of depth.
+            since_change: The number of tokens since the number of layers last changed.
         """
         warm = min(1.0, since_change / self.warmup_tokens) if self.warmup_tokens else 1.0
         left = max(0.0, self.tokens - tokens)
@@ -76,12 +77,12 @@ class Recipe:
         return self.peak_lr * warm * (1 - math.sqrt(1 - fall))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the recipe as plain values for a checkpoint."""
+        """Return the recipe as a dictionary of plain values that a checkpoint can hold."""
         return asdict(self)
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Recipe:
-        """Return the recipe from the values that `as_dict` returned."""
+        """Return the recipe whose values `as_dict` returned."""
         stages = tuple(
             Stage(stage["layers"], stage["tokens"], {int(k): v for k, v in stage["lengths"].items()})
             for stage in values["stages"]
@@ -96,14 +97,14 @@ MIXED = {32: 0.3, 64: 0.5, 128: 0.15, 256: 0.05}
 ones to train all positions."""
 
 WARM = Recipe(stages=(Stage(12, 1e12, MIXED),))
-"""The recipe to start from a 12-layer model and train without end; finish such a run with `anneal`."""
+"""The recipe that starts from a 12-layer model and trains until stopped; finish such a run with the step `anneal`."""
 
 FRESH = Recipe(stages=(Stage(3, 17e6), Stage(6, 10e6), Stage(12, 10e6), Stage(12, 1e12, MIXED)))
-"""The recipe to train from scratch, by progressive stacking (Gong et al. 2019)."""
+"""The recipe that trains from scratch by progressive stacking of layers (Gong et al. 2019)."""
 
 
 def ending(recipe: Recipe, tokens: float) -> Recipe:
-    """Return a recipe whose stages are cut or whose last stage is set so that the run lasts `tokens` tokens."""
+    """Return the recipe with its last stages shortened, dropped or lengthened so that it lasts `tokens` tokens."""
     before = sum(stage.tokens for stage in recipe.stages[:-1])
     if tokens <= before:
         stages: tuple[Stage, ...] = ()
@@ -117,11 +118,11 @@ def ending(recipe: Recipe, tokens: float) -> Recipe:
 
 
 def annealing(recipe: Recipe, done: float, tokens: float) -> Recipe:
-    """Return a recipe that is cut after `done` tokens and gets a last stage in which the learning rate falls to zero.
+    """Return the recipe cut after `done` tokens, with a new last stage in which the learning rate falls to zero.
 
     Args:
         recipe: The recipe.
-        done: The number of tokens after which it is cut.
+        done: The number of tokens after which the recipe is cut.
         tokens: The duration of the last stage in tokens.
     """
     before = ending(recipe, done).stages

@@ -1,11 +1,11 @@
 """The relation between the two segments of a pair, and the construction of such pairs.
 
-A model of this size learnt nothing from next-sentence pairs (Devlin et al. 2019): it stayed at chance. Question
-similarity and inference ask whether two texts say the same. So the second segment is made of words of the first
-(`SAME`), of words of another text from the same source (`OTHER`), or of both (`ALTERED`). All three are edited in the
-same way: some words are dropped, two parts may be swapped, lengths have the same distribution, line ends are removed.
-So the relation can only be found by comparing the segments. In addition, a masked word can be looked up in the other
-segment, which trains attention between segments.
+A model of this size learnt nothing from next-sentence prediction (Devlin et al. 2019): its accuracy stayed at chance.
+The tasks of question similarity and inference ask whether two texts mean the same. For this reason the shorter segment
+is made of words of the longer one (`SAME`), of words of another text from the same source (`OTHER`), or of both
+(`ALTERED`). All three kinds are edited in the same way: some words are dropped, two parts may be swapped, lengths have
+the same distribution, line ends are removed. The relation can therefore only be found by comparing the segments. In
+addition, a masked word may occur in the other segment, which trains attention between segments.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from tools.pretraining.masking import Flags
 
 Pieces = NDArray[np.uint16]
 TextSource = Callable[[int, np.random.Generator], Pieces]
-"""A function that draws a text of the given number of pieces."""
+"""A function that draws a random text with the given number of word pieces."""
 
 
 class Relation(IntEnum):
-    """The origin of the words of the shorter segment of a pair."""
+    """The relation between two segments of a pair, that is, the origin of the words of the shorter segment."""
 
     SAME = 0
     """All words are from the longer segment."""
@@ -37,13 +37,13 @@ class Relation(IntEnum):
 def related(
     text: Pieces, size: int, relation: Relation, elsewhere: TextSource, continues: Flags, rng: np.random.Generator
 ) -> Pieces:
-    """Make a segment in a given relation to a text.
+    """Make a segment that has a given relation to a text.
 
     Args:
         text: The pieces of the text, `[pieces]`.
         size: The number of pieces of the result, at most that of the text.
         relation: The relation of the result to the text.
-        elsewhere: A function that draws another text.
+        elsewhere: A function that draws another text, for words that are not from this text.
         continues: True for each piece of the vocabulary that continues a word, bool `[vocabulary]`.
         rng: The random generator.
 
@@ -68,7 +68,7 @@ def related(
 
 
 def retold(words: Sequence[Pieces], size: int, rng: np.random.Generator) -> list[Pieces]:
-    """Drop random words until at most `size` pieces are left, and in half of the cases swap two parts."""
+    """Drop random words until at most `size` word pieces are left, and swap two parts in half of the cases."""
     kept = list(words)
     while len(kept) > 1 and sum(map(len, kept)) > size:
         del kept[int(rng.integers(len(kept)))]
@@ -79,5 +79,5 @@ def retold(words: Sequence[Pieces], size: int, rng: np.random.Generator) -> list
 
 
 def split_words(pieces: Pieces, continues: Flags) -> list[Pieces]:
-    """Split pieces into words; the first word may be incomplete."""
+    """Group pieces into words; the first word may lack its beginning."""
     return np.split(pieces, np.flatnonzero(~continues[pieces[1:]]) + 1)

@@ -1,8 +1,9 @@
-"""Packed training sequences, drawn from the token streams of the sources.
+"""Training sequences without padding, drawn from the token streams of the sources.
 
-A stream holds the piece numbers of all lines of a source, with ``[SEP]`` after each line. Sequences are full, so there
-is no padding and no attention mask. Some have one segment, ``[CLS] text [SEP]``. The others have two, ``[CLS] a [SEP] b
-[SEP]``, with token types 0 and 1 and a relation (`tools.pretraining.relations`) that the model learns to predict.
+A stream holds the word-piece ids of all lines of a source, with ``[SEP]`` after each line. All sequences of a batch are
+equally long, so that there is no padding and no attention mask. Some sequences have one segment, ``[CLS] text [SEP]``.
+The others have two, ``[CLS] a [SEP] b [SEP]``, with token types 0 and 1 and a relation (`tools.pretraining.relations`)
+that the model learns to predict.
 
 Step n draws all its random numbers from a generator seeded with (seed, n), so that resuming needs no random state.
 """
@@ -21,7 +22,7 @@ from tools.pretraining.relations import Pieces, Relation, related
 from tools.pretraining.tokenization import CLS, SEP, SPECIAL
 
 NO_LABEL = -100
-"""The target of positions and sequences that the loss ignores."""
+"""The target value of positions and sequences that the loss ignores."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,11 @@ class Batch:
     """A batch of training sequences."""
 
     ids: Ids
-    """The corrupted pieces, int64 `[batch, tokens]`."""
+    """The word-piece ids after masking, int64 `[batch, tokens]`."""
     types: Ids
     """The token types, int64 `[batch, tokens]`."""
     targets: Ids
-    """The original pieces, int64 `[batch, tokens]`."""
+    """The original word-piece ids, int64 `[batch, tokens]`."""
     chosen: Flags
     """A mask of the positions to predict, bool `[batch, tokens]`."""
     relations: Ids
@@ -55,10 +56,10 @@ class Batch:
 
 
 class Stream:
-    """The pieces of one source and the starts of its lines."""
+    """The word-piece ids of one source and the positions where its lines start."""
 
     def __init__(self, pieces: NDArray[np.uint16], continues: Flags) -> None:
-        """Index a stream.
+        """Find the starts of lines in a stream.
 
         Args:
             pieces: The pieces of the source, uint16 `[pieces]`.
@@ -74,18 +75,18 @@ class Stream:
         return len(self.pieces)
 
     def line_start(self, room: int, rng: np.random.Generator) -> int:
-        """Return the start of a random line that is followed by at least `room` pieces."""
+        """Return the position where a random line starts, with at least `room` pieces from there to the end."""
         last = int(np.searchsorted(self._starts, len(self.pieces) - room, side="right"))
         return int(self._starts[rng.integers(0, max(1, last))])
 
     def inside_line(self, room: int, rng: np.random.Generator) -> int:
-        """Return a random start of a word that is not the start of a line and is followed by at least `room` pieces."""
+        """Return a random position where a word but no line starts, with at least `room` pieces from there on."""
         return self.next_inside(int(rng.integers(1, len(self.pieces) - room - 100)))
 
     def next_inside(self, position: int) -> int:
-        """Return the first position, from `position` on, where a word starts that does not start a line.
+        """Return the first position, from `position` on, where a word but no line starts.
 
-        If there is none within 100 pieces, `position` itself is returned.
+        If there is no such position within 100 pieces, `position` itself is returned.
         """
         for at in range(position, min(position + 100, len(self.pieces))):
             piece = self.pieces[at]
@@ -94,17 +95,17 @@ class Stream:
         return position
 
     def text(self, start: int, size: int) -> Pieces:
-        """Return `size` pieces from `start` on, without line ends."""
+        """Return the first `size` pieces from position `start` on that are not line ends."""
         pieces = self.pieces[start : start + 2 * size]
         return pieces[pieces != SEP][:size]
 
     def elsewhere(self, size: int, rng: np.random.Generator) -> Pieces:
-        """Return `size` pieces from a random word on, without line ends."""
+        """Return `size` pieces that begin at a random word inside a line, without line ends."""
         return self.text(self.inside_line(2 * size, rng), size)
 
 
 class Sampler:
-    """A source of batches that draws from several streams by weight."""
+    """A generator of training batches, which draws sequences from several streams by weight."""
 
     def __init__(
         self,
@@ -161,7 +162,7 @@ class Sampler:
 
 
 def single(stream: Stream, length: int, rng: np.random.Generator) -> Ids:
-    """Draw ``[CLS] text [SEP]``; in half of the cases the text starts at the start of a line, else inside a line."""
+    """Draw ``[CLS] text [SEP]``, in half of the cases from the start of a line on and otherwise from inside a line."""
     start = _start(stream, length, rng)
     ids = np.empty(length, np.int64)
     ids[0], ids[-1] = CLS, SEP
@@ -195,7 +196,7 @@ def pair(stream: Stream, length: int, relation: Relation, rng: np.random.Generat
 
 
 def _start(stream: Stream, room: int, rng: np.random.Generator) -> int:
-    """Return the start of a random line or, in half of the cases, of a random word inside a line."""
+    """Return a random position: in half of the cases the start of a line, otherwise the start of a word in a line."""
     if rng.random() < 0.5:
         return stream.line_start(room, rng)
     return stream.inside_line(room, rng)

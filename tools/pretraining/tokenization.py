@@ -1,4 +1,4 @@
-"""The WordPiece tokenizer, with all Arabic normalisation inside ``tokenizer.json``, so that it takes raw text.
+"""The WordPiece tokenizer; it takes raw text, because all Arabic normalisation is part of ``tokenizer.json``.
 
 The steps of the normalisation, in order:
 
@@ -56,7 +56,7 @@ def untrained(model: models.WordPiece | None = None) -> Tokenizer:
     """Return a tokenizer with normalisation, splitting and the template ``[CLS] a [SEP] b [SEP]``.
 
     Args:
-        model: The vocabulary; None leaves it empty.
+        model: The WordPiece model with the vocabulary; None takes an empty one.
     """
     tokenizer = Tokenizer(model or models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=100))
     tokenizer.normalizer = normaliser()
@@ -94,7 +94,7 @@ def learn(lines: Iterable[str], vocabulary: int, alphabet: int = 850) -> Tokeniz
 
 
 def load(path: Path) -> Tokenizer:
-    """Load a tokenizer that `learn` made.
+    """Load a tokenizer from a file that was written from the result of `learn`.
 
     Raises:
         SystemExit: The file holds another kind of tokenizer.
@@ -109,7 +109,7 @@ def load(path: Path) -> Tokenizer:
 
 
 def repeated(lines: list[str], weight: float) -> Iterator[str]:
-    """Yield all lines `weight` times; for a weight below one, yield that share of them, evenly spread."""
+    """Yield every line `weight` times; if the weight is below one, yield this share of the lines, evenly spread."""
     if weight < 1:
         stride = 1 / weight
         yield from (lines[int(i * stride)] for i in range(int(len(lines) * weight)))

@@ -1,4 +1,4 @@
-"""Metrics of a run: appended to ``metrics.jsonl`` and, if a store is given, sent to MLflow in batches."""
+"""The recording of a run's metrics in ``metrics.jsonl`` and, if a store is given, in MLflow, in batches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Tracker:
-    """A buffer of metrics; `flush` writes them out. MLflow is imported only if it is used."""
+    """A buffer of metrics that `flush` writes; MLflow is imported only if a store is given."""
 
     def __init__(self, folder: Path, uri: str | None, run_id: str | None, params: Mapping[str, Any]) -> None:
         """Create or continue an MLflow run if a store is given.
@@ -60,12 +60,12 @@ class Tracker:
         self._buffer.clear()
 
     def finish(self, status: str) -> None:
-        """Flush and close the MLflow run with a status, FINISHED or KILLED; `resume` reopens it."""
+        """Write the buffered metrics and close the MLflow run with the status FINISHED or KILLED."""
         self.flush()
         if self._client:
             self._client.set_terminated(self.run_id, status)
 
     def resume(self) -> None:
-        """Mark a closed MLflow run as running again."""
+        """Set a closed MLflow run to the status RUNNING again."""
         if self._client and self.run_id:
             self._client.update_run(self.run_id, status="RUNNING")

@@ -7,8 +7,8 @@
         AdamW step with recipe.lr(tokens), weight average
         every few hundred steps: held-out evaluation, checkpoint
 
-A run can be resumed from every checkpoint and ends with the same weights. SIGTERM and SIGINT write a checkpoint and end
-the process. SIGSTOP and SIGCONT are harmless, because nothing depends on the clock.
+A run can be resumed from every checkpoint and ends with the same weights as without interruption. After SIGTERM or
+SIGINT the process writes a checkpoint and ends. SIGSTOP and SIGCONT are harmless, because nothing depends on the clock.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from tools.pretraining.sampling import NO_LABEL, Batch, Sampler, Stream, load_st
 from tools.pretraining.tracking import Tracker
 
 PREDICTED_STEP = 64
-"""The number of predicted positions in a step is padded to a multiple of this."""
+"""The number of which the number of predicted positions in a step is a multiple, by padding."""
 AVERAGE_EVERY, LOG_EVERY, EVALUATE_EVERY, CHECKPOINT_EVERY = 4, 20, 100, 200  # steps
 
 
 @dataclass(frozen=True)
 class Text:
-    """The output of `prepare`."""
+    """The prepared text for training, which the step `prepare` wrote."""
 
     tokenizer: Tokenizer
     train: dict[str, NDArray[np.uint16]]
@@ -123,7 +123,7 @@ class Run:
         self.step, self.tokens, self.changed_at = saved.step, saved.tokens, saved.changed_at
 
     def checkpoint(self, tracking_run: str | None) -> Checkpoint:
-        """Return the state to save, with the id of the MLflow run."""
+        """Return the current state as a checkpoint; `tracking_run` is the id of the MLflow run, if any."""
         return Checkpoint(
             self.step,
             self.tokens,
@@ -173,7 +173,7 @@ class Run:
         return model.to(self.device).eval()
 
     def _adopt(self, model: BertForPreTraining) -> None:
-        """Train this model from now on, with a new optimiser and weight average."""
+        """Make `model` the model to train from now on, with a new optimiser and a new weight average."""
         self.model = model.to(self.device).train()
         self.lean = LeanModel(self.model, torch.bfloat16 if self.bf16 else torch.float32)
         self.average = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
@@ -216,7 +216,7 @@ class Run:
 
     @torch.no_grad()
     def _average(self) -> None:
-        """Update the moving average of the weights, with a smaller decay during the first steps."""
+        """Update the exponential moving average of the weights; its decay is smaller during the first steps."""
         age = (self.tokens - self.changed_at) / self.recipe.batch_tokens
         keep = min(self.recipe.average, (1 + age) / (10 + age)) ** AVERAGE_EVERY
         state = self.model.state_dict()

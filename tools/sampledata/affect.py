@@ -1,9 +1,10 @@
-"""Emotions and valence (SemEval-2018 task 1, E-c and V-reg): one set of tweets with both annotations.
+"""The sample of emotions and valence (SemEval-2018 task 1, E-c and V-reg): one set of tweets with both annotations.
 
 Emotions occur in realistic combinations. Not every emotion in a tweet's labels is expressed in its words, because
 annotators infer more than is said. A small model needs about forty steps to tell eleven labels apart. For this reason
-most emotions occur in pairs, most tweets have an emoji, and there are twice as many tweets as for other tasks. No
-emotion is in a quarter of the tweets or more, so that a model that has learnt only frequencies predicts none.
+most emotions occur in pairs, most tweets have an emoji, and there are twice as many tweets as for other tasks. Every
+emotion is in less than a quarter of the tweets, so that a model that has learnt only their frequencies predicts no
+emotion at all.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from tools.sampledata.write import tsv
 
 SIZES = {"train": 224, "dev": 50, "test-gold": 100}
 _MOST_WITH_VALENCE = 160
-"""The largest number of tweets per split with a valence: fewer rows suffice to learn a number."""
+"""The largest number of tweets per split in the files of valence: fewer rows suffice to learn a single number."""
 EMOTIONS = (
     "anger", "anticipation", "disgust", "fear", "joy", "love", "optimism", "pessimism", "sadness",
     "surprise", "trust",
@@ -131,7 +132,7 @@ _LINKS = (" ", "، ", " و", " .. ", "\\n")
 
 @dataclass(frozen=True)
 class Tweet:
-    """A tweet with both of its annotations."""
+    """A tweet with its set of emotions and its valence (from 0, negative, to 1, positive)."""
 
     text: str
     emotions: frozenset[str]
@@ -166,7 +167,7 @@ def _as_annotated(emotions: tuple[str, ...], rng: random.Random) -> frozenset[st
 
 
 def files() -> dict[str, bytes]:
-    """Return the files of both annotations for every split, by path."""
+    """Return the contents of the files of both subtasks for every split, by path."""
     seen: set[str] = set()
     written = {}
     for split, size in SIZES.items():

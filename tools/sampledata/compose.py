@@ -15,30 +15,30 @@ _ATTEMPTS = 400
 
 
 def fill(frame: str, slots: Slots, rng: random.Random) -> str:
-    """Replace every ``[slot]`` in a frame by a separately drawn filler."""
+    """Replace every ``[slot]`` in a sentence frame by a random filler, drawn anew for each occurrence."""
     return join_article(_SLOT.sub(lambda match: rng.choice(slots[match[1]]), frame))
 
 
 def join_article(text: str) -> str:
-    """Merge the preposition li- with a following article, as Arabic does (``لالسوق`` becomes ``للسوق``)."""
+    """Merge the preposition li- with a following article, as Arabic spelling requires (``لالسوق`` to ``للسوق``)."""
     return re.sub(r"\bلال", "لل", text)
 
 
 def choose_fillers(frames: Sequence[str], slots: Slots, rng: random.Random) -> dict[str, tuple[str]]:
-    """Draw one filler for each slot in the frames, so that several sentences are about the same things."""
+    """Draw one filler for each slot name in the frames, so that sentences from all frames are about the same things."""
     names = sorted({name for frame in frames for name in _SLOT.findall(frame)})
     return {name: (rng.choice(slots[name]),) for name in names}
 
 
 def distinct(draw: Callable[[], T], key: Callable[[T], str], count: int, seen: set[str]) -> list[T]:
-    """Draw until there are ``count`` results with distinct keys.
+    """Draw random results until there are ``count`` results with distinct keys.
 
     Args:
         draw: A function that draws a result.
         key: A function that returns the key of a result.
         count: The number of results.
-        seen: The keys used so far; new keys are added. The splits of a task share this set, because a train text that
-            occurs again in test would inflate the score.
+        seen: The keys used so far, to which new keys are added. The splits of a task share this set, because test texts
+            that also occur in train would inflate the score.
 
     Raises:
         RuntimeError: Too few distinct results were drawn in many attempts.
@@ -57,5 +57,5 @@ def distinct(draw: Callable[[], T], key: Callable[[T], str], count: int, seen: s
 
 
 def known_part(items: Sequence[T], held_out: float) -> Sequence[T]:
-    """Return the items that train may use; the others are kept for dev and test, so that these have unseen wording."""
+    """Return the first items, without the share `held_out` of items that only dev and test use as unseen wording."""
     return items[: max(1, round(len(items) * (1 - held_out)))]

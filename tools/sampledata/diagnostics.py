@@ -1,10 +1,11 @@
-"""The diagnostic set: sentence pairs for one phenomenon of inference each, scored with the model trained on XNLI.
+"""The sample of the diagnostic set: sentence pairs that each test one phenomenon of inference.
 
-Three quarters of the pairs contain the cues that reveal the label in the sample's XNLI, so that a model trained on that
-scores above chance. The labels of the other pairs depend only on both sentences and their order.
+The set is scored with a model trained on XNLI. Three quarters of the pairs contain the cues that reveal the label in
+the sample of XNLI, so that a model trained on this sample scores above chance. The labels of the other pairs can be
+found only from both sentences and their order.
 
-ALUE's own file is not public. ALUE's code reads the columns ``pairID``, ``sentence1``, ``sentence2`` and ``gold_label``
-in this order, below a header line; the file is written accordingly.
+ALUE's file is not public. ALUE's code reads the columns ``pairID``, ``sentence1``, ``sentence2`` and ``gold_label`` in
+this order, below a header line; the sample's file has this format.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ _PHENOMENA: tuple[tuple[str, str, str, str], ...] = (
 
 
 def files() -> dict[str, bytes]:
-    """Return the file, with labels as the official loader expects them, by path."""
+    """Return the content of the file, with labels as ALUE's code expects them, by path."""
     rng = random.Random("diagnostic")
 
     def draw() -> tuple[str, str, str]:

@@ -1,8 +1,8 @@
-"""Dialect identification (MADAR Corpus-26): travel phrases in the dialects of 25 cities and in MSA.
+"""The sample of dialect identification (MADAR Corpus-26): travel phrases in the dialects of 25 cities and in MSA.
 
-The same scenes are told in the dialect of every city, as in the real corpus, so that the topic does not reveal the
-label. For a concept with a word of the city, the text uses this word or that of the area: the area is easy to identify,
-the city is not.
+The same phrases (scenes) are written in the dialect of every city, as in the real corpus, so that the topic does not
+reveal the label. If a concept has a word that is specific to the city, the text uses either this word or the common
+word of the city's area. It is therefore easy to identify the area and difficult to identify the city.
 """
 
 from __future__ import annotations
@@ -337,7 +337,7 @@ _CONCEPT = re.compile(r"\{(\w+)\}")
 
 
 def say(concept: str, city: str, rng: random.Random) -> str:
-    """Return a word for a concept in the dialect of a city."""
+    """Return a random word for a concept: at times the city's special word, if there is one, else the area's."""
     words = _WORDS[concept]
     area_word = words[AREA_OF[city]]
     own = city in words and rng.random() < _CITY_WORD_SHARE
@@ -345,7 +345,7 @@ def say(concept: str, city: str, rng: random.Random) -> str:
 
 
 def tell(scene: str, city: str, rng: random.Random) -> str:
-    """Return a scene in the dialect of a city."""
+    """Return a phrase whose placeholders for concepts are replaced by words in the dialect of a city."""
 
     def point_at(match: re.Match[str]) -> str:
         this = say("this", city, rng)
@@ -356,7 +356,7 @@ def tell(scene: str, city: str, rng: random.Random) -> str:
 
 
 def files() -> dict[str, bytes]:
-    """Return the files of the three splits, by path; each scene occurs in all 26 varieties."""
+    """Return the contents of the files of the three splits, by path; each phrase occurs in all 26 varieties."""
     seen: set[str] = set()
     frames = list(_SCENES)
     random.Random("madar scenes").shuffle(frames)

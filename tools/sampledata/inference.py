@@ -1,7 +1,8 @@
-"""Natural language inference (XNLI, Arabic part): three hypotheses for each premise, one for each label.
+"""The sample of natural language inference (XNLI, Arabic part): each premise has one hypothesis per label.
 
 As in the real corpus, contradictions tend to contain a negation, and neutral hypotheses tend to add a reason or
-company. Some premises are negative and some contradictions are not, so that these cues alone do not decide.
+company. Some premises contain a negation and some contradictions do not, so that these cues alone do not reveal the
+label.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _HELD_OUT_EVENTS = 0.35
 
 @dataclass(frozen=True)
 class Event:
-    """A premise with hypotheses that follow from it, that are neutral to it, and that contradict it."""
+    """A premise with lists of hypotheses that follow from the premise, are neutral to it, or contradict it."""
 
     premise: str
     entailed: tuple[str, ...]
@@ -228,7 +229,7 @@ _Group = tuple[tuple[str, str, str], ...]
 
 
 def _group(events: tuple[Event, ...], rng: random.Random) -> _Group:
-    """Return a premise with its three hypotheses in random order."""
+    """Return three rows of premise, hypothesis and label, in random order, with the same premise and all labels."""
     event = rng.choice(events)
     hypotheses = [rng.choice(kind) for kind in (event.entailed, event.neutral, event.contradicted)]
     fillers = choose_fillers([event.premise, *hypotheses], _SLOTS, rng)
@@ -246,7 +247,7 @@ def _group(events: tuple[Event, ...], rng: random.Random) -> _Group:
 
 
 def files() -> dict[str, bytes]:
-    """Return both files, by path; the events in the last part of the list occur in dev only."""
+    """Return the contents of both files, by path; the last events of the list occur in dev only."""
     seen: set[str] = set()
     written = {}
     for name, premises in PREMISES.items():

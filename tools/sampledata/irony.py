@@ -1,4 +1,4 @@
-"""Irony detection (IDAT@FIRE2019): praise of failures, compared with sincere praise and sincere complaints.
+"""The sample of irony detection (IDAT@FIRE2019): praise of failures versus sincere praise and sincere complaints.
 
 Words of praise and failures occur in both classes; only their combination is ironic.
 """
@@ -76,7 +76,7 @@ def _labelled(rng: random.Random, held_out: float) -> tuple[str, int]:
 
 
 def files() -> dict[str, bytes]:
-    """Return the files of both splits, by path; rows are numbered from 0, as in submission files."""
+    """Return the contents of the files of both splits, by path; rows are numbered from 0, as in submission files."""
     seen: set[str] = set()
     written = {}
     for split, size in SIZES.items():

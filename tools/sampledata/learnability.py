@@ -58,14 +58,14 @@ def _macro_f1(gold: Sequence[str], predicted: Sequence[str]) -> float:
 def _compare(
     train: tuple[Sequence[Any], Sequence[str]], held_out: tuple[Sequence[Any], Sequence[str]], classifier: Any
 ) -> tuple[float, float]:
-    """Return the macro-F1 of always predicting the majority, and of the classifier, on held-out texts."""
+    """Return the macro-F1 on held-out texts of a majority baseline, and the macro-F1 of the classifier."""
     majority = DummyClassifier().fit(*train)
     texts, gold = held_out
     return _macro_f1(gold, majority.predict(texts)), _macro_f1(gold, classifier.fit(*train).predict(texts))
 
 
 def _overlap(pairs: Sequence[tuple[str, str]]) -> np.ndarray[Any, Any]:
-    """Return features of text pairs, `[pairs, 3]`: shared words, shared character trigrams, difference in length."""
+    """Return features of text pairs, `[pairs, 3]`: overlap of words and of character trigrams, difference in length."""
     features = []
     for pair in pairs:
         words = [set(text.strip('؟." ').split()) for text in pair]
@@ -145,13 +145,13 @@ def _affect(data: Path) -> list[Figures]:
 
 
 def _jaccard(gold: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any]) -> float:
-    """Return the mean Jaccard index of the tweets' label sets, `[tweets, labels]` each; 1 if both sets are empty."""
+    """Return the mean Jaccard index of gold and predicted label sets, `[tweets, labels]`; 1 if both sets are empty."""
     union = (gold | predicted).sum(axis=1)
     return float(np.mean(np.where(union == 0, 1.0, (gold & predicted).sum(axis=1) / np.maximum(union, 1))))
 
 
 def _questions(data: Path) -> list[Figures]:
-    """Return the figures of four-fold cross-validation on train, because test has no gold labels."""
+    """Return the scores on MQ2Q by four-fold cross-validation on train, because its test file has no gold labels."""
     rows = _csv(data / "mq2q/train.csv")
     labels = [row[2] for row in rows]
     folds = StratifiedKFold(4, shuffle=True, random_state=0)
@@ -206,7 +206,7 @@ def _matthews(train: Rows, held_out: Rows) -> float:
 
 
 def main() -> None:
-    """Print the figures as a Markdown table."""
+    """Run the command line: print the scores on all tasks as a Markdown table."""
     parser = argparse.ArgumentParser(prog="python -m tools.sampledata.learnability", description=__doc__)
     parser.add_argument("--data", type=Path, default=DEFAULT_OUTPUT, help="folder of the sample (%(default)s)")
     data = parser.parse_args().data

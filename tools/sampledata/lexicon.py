@@ -1,4 +1,4 @@
-"""Words that several tasks share."""
+"""Arabic words that the samples of several tasks share."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Offensive language and hate speech (OSACT4, OOLD and OHSD).
+"""The sample of offensive language and hate speech (OSACT4; the tasks OOLD and OHSD).
 
 Insults are mild, and hate is aimed at supporters of clubs and people of towns that do not exist. The same clubs, towns
-and vocatives occur in friendly tweets, and insulting words in harmless ones, so that no single word decides. Hate is
-far more frequent than in the real corpus, where it is one tweet in twenty: otherwise, a few steps of training on a few
-hundred rows would teach a model only that it is rare.
+and vocatives occur in friendly tweets, and insulting words occur in harmless tweets, so that no single word reveals the
+label. Hate speech is far more frequent than in the real corpus, in which it is one tweet in twenty. Otherwise, a few
+training steps on a few hundred rows would only teach a model that hate speech is rare.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def _labelled(rng: random.Random, held_out: float) -> tuple[str, str, str]:
 
 
 def files() -> dict[str, bytes]:
-    """Return train and dev with both labels, and the test tweets, which are published without labels, by path."""
+    """Return the contents of the files, by path: train and dev with both labels, and test tweets without labels."""
     seen: set[str] = set()
     written = {}
     for split, size in SIZES.items():

@@ -1,4 +1,4 @@
-"""Spelling variation of informal Arabic, such as a tokenizer meets and may normalise."""
+"""Random spelling variation as in informal Arabic, which a tokenizer may normalise."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _VOCALISED = {
 
 
 def arabic_digits(text: str) -> str:
-    """Replace European digits by Arabic-Indic ones."""
+    """Replace the digits 0 to 9 by Arabic-Indic digits."""
     return text.translate(_TO_ARABIC_INDIC)
 
 
@@ -41,7 +41,7 @@ def elongate(word: str, rng: random.Random) -> str:
 
 
 def stretch(word: str, rng: random.Random) -> str:
-    """Insert a tatweel between two joined letters of a word."""
+    """Insert a tatweel, the character that lengthens a word, between two joined letters of a word."""
     places = [at for at in range(1, len(word)) if word[at - 1] not in _NON_JOINING]
     if not places:
         return word
@@ -65,7 +65,7 @@ def respell(text: str, rng: random.Random) -> str:
 
 
 def skeleton(text: str) -> str:
-    """Return the bare letters of the words, which are equal for texts that differ only in spelling and decoration."""
+    """Return the text without decoration and spelling variants, so that equal results mean equal words."""
     letters = re.sub(r"(.)\1+", r"\1", _NO_WORDS.sub(" ", text).translate(_FOLDED))
     return " ".join(re.findall("[\u0621-\u064a]+", letters))
 
@@ -76,8 +76,8 @@ def vary(text: str, rng: random.Random, *, rate: float) -> str:
     Args:
         text: The text.
         rng: The random generator.
-        rate: The probability of an informal spelling; diacritics, repeated vowels and tatweel have half of it each.
-            Digits become Arabic-Indic in half of the texts.
+        rate: The probability of an informal spelling. Diacritics, a repeated vowel and a tatweel are each added with
+            half this probability. Independently of the rate, digits become Arabic-Indic in half of the texts.
     """
     if rng.random() < rate:
         text = respell(text, rng)

@@ -1,6 +1,7 @@
-"""Question similarity (NSURL-2019 task 8, MQ2Q): pairs of questions, labelled by whether they ask for the same thing.
+"""The sample of question similarity (NSURL-2019 task 8, MQ2Q): pairs of questions that ask the same or not.
 
-Some pairs with different meaning share the subject or the matter, so that shared words help but do not decide.
+Some pairs that do not ask the same share their subject or the wording apart from the subject, so that shared words help
+but do not reveal the label.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ _HELD_OUT_WORDING = 0.25
 
 @dataclass(frozen=True)
 class Field:
-    """A field of questions: its subjects and, for each matter to ask about, several wordings.
+    """A topic of questions: its subjects, and the things to ask about them (matters), each in several wordings.
 
-    ``{}`` in a wording stands for the subject.
+    ``{}`` in a wording is the place of the subject.
     """
 
     subjects: tuple[str, ...]
@@ -177,7 +178,7 @@ _COURTESIES = ("في رأيكم, ", "من فضلكم, ", "لو سمحتم ")
 
 
 def _pose_pair(rng: random.Random, held_out: float) -> tuple[str, str, bool]:
-    """Return a pair of questions, and whether they ask for the same thing."""
+    """Return two questions, and True if they ask the same."""
     field = rng.choice(FIELDS)
     subject = rng.choice(field.subjects)
     first, second = rng.sample(range(len(field.matters)), 2)
@@ -209,7 +210,7 @@ def _ask(wording: str, subject: str) -> str:
 
 
 def _write_as_users_do(question: str, rng: random.Random) -> str:
-    """Add characters that make the real file difficult to parse: commas, quotation marks, stray spaces."""
+    """Add characters that make the official file difficult to parse: commas, quotation marks, stray spaces."""
     question = vary(question, rng, rate=0.06)
     habit = rng.random()
     if habit < 0.06:
@@ -239,7 +240,7 @@ def _pairs(split: str, count: int, seen: set[str]) -> list[tuple[str, str, int]]
 
 
 def files() -> dict[str, bytes]:
-    """Return train with labels, and test with running numbers instead, because its gold labels are not public."""
+    """Return the contents of both files, by path; test has row numbers instead of labels, like the official file."""
     seen: set[str] = set()
     train = [(one, other, str(label)) for one, other, label in _pairs("train", TRAIN_PAIRS, seen)]
     test = [(one, other, str(at)) for at, (one, other, _) in enumerate(_pairs("test", TEST_PAIRS, seen))]

@@ -1,4 +1,4 @@
-"""The file formats in which the real data sets are published."""
+"""Writers of the file formats in which the official data sets are published."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs outside the sweep: cells whose scores must be equal, and repetitions of `full`, in fresh processes."""
+"""Runs in new processes outside the sweep: some cells again, to compare scores, and repetitions of `full`."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ SEPARATE = 3
 def compared_apart(
     document: Mapping[str, Any], options: argparse.Namespace, folder: Path, ledger: Ledger
 ) -> list[dict[str, Any]]:
-    """Run some cells again, each in a process of its own that shares nothing with the sweep, and compare the scores.
+    """Run some cells again, each in a separate process that shares nothing with the sweep, and compare the scores.
 
     Args:
-        document: The document that the sweep printed.
+        document: The JSON document that the sweep printed.
         options: The parsed options.
-        folder: The folder of the benchmark.
-        ledger: The measurements; results are added.
+        folder: The folder in which the benchmark keeps everything.
+        ledger: The file of measurements, to which the results are added.
 
     Returns:
-        Strategy, equality and largest difference of scores, for each cell.
+        For each cell: the strategy, True if all scores are equal, and the largest difference of a score.
     """
     done = {one["strategy"]: one["metrics"] for one in document["runs"]}
     chosen = random.Random(1).sample(sorted(done), min(SEPARATE, len(done)))
@@ -59,13 +59,13 @@ def compared_apart(
 def run_apart(
     given: Sequence[str], options: argparse.Namespace, folder: Path, variables: Mapping[str, str] | None = None
 ) -> list[dict[str, Any]]:
-    """Execute `alue-bench run` on the same rows in a fresh process, with a cache and a store of its own.
+    """Execute `alue-bench run` on the sweep's rows in a new process, with a separate cache and MLflow store.
 
     Args:
-        given: Further arguments.
+        given: Further arguments of `alue-bench run`, such as the strategy.
         options: The parsed options.
-        folder: The folder for cache and store.
-        variables: Further environment variables.
+        folder: The folder for the cache and the store.
+        variables: Environment variables to set in addition.
 
     Returns:
         The runs in the document that the command prints.
@@ -92,7 +92,7 @@ def run_apart(
 
 
 def repeat_full(options: argparse.Namespace, folder: Path, ledger: Ledger) -> None:
-    """Repeat our `full` run with other seeds, as many at once as in the sweep, and record the seconds."""
+    """Repeat our `full` run with other seeds, with as many workers as in the sweep, and record the training seconds."""
     if len(ledger.content["full_s"]) >= FULLS:
         return
     seeds = [option for seed in range(FULLS) for option in ("--seed", str(43 + seed))]

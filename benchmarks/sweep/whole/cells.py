@@ -1,4 +1,4 @@
-"""The cells of the sweep: their task and model, expected costs, full fine-tuning, and the tokens of a split."""
+"""The cells of the sweep, one run per pair of frozen bottom and top layers: task, model, costs and token ids."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FULLS = 6
 
 
 def costs(plan: Plan) -> dict[str, float]:
-    """Return the expected cost of each cell."""
+    """Return the expected cost of each cell, by the name of its strategy."""
     return {run.spec.strategy: run.cost for run in plan.runs}
 
 
@@ -32,7 +32,7 @@ def full_of(plan: Plan) -> PlannedRun:
 
 
 def tokens_of(planned: PlannedRun, split: str) -> Any:
-    """Return the token ids of a split, as the planned run uses them."""
+    """Return a split, tokenized in the same way as in the planned run."""
     from alue_bench.running.inputs import tokenized
 
     inputs = planned.inputs

@@ -3,21 +3,21 @@
     python -m benchmarks.sweep.whole --data-dir DIR --folder OUT
 
 The program runs `alue-bench sweep` as a user would: every pair of frozen bottom and top layers of `mini` on rows of
-MADAR, recorded in a store of its own. Of every four cells with similar cost, one random cell is also trained by
-`Trainer`, right after ours and in the same process: batches padded to their longest example, dev split scored after
-each epoch, test split at the end. From this stratified random sample the sum over all cells is estimated, and the
-report says that it is an estimate. Our `full` run is repeated at intervals, to compare the measured ratio with the one
-that FLOPs predict.
+MADAR (each pair is a cell), recorded in a separate MLflow store. One random cell of every four with similar cost is
+also trained by `Trainer`, right after our run of the cell and in the same process: batches are padded to their longest
+example, the dev split is scored after each epoch, and the test split at the end. The sum over all cells is estimated
+from this stratified random sample, and the report says that it is an estimate. Our `full` run is repeated at intervals,
+so that the cost of all cells relative to `full` can be compared with the ratio that FLOPs predict.
 
-With `--jobs N` the sweep is done by N worker processes that share the cores. Then nothing can run between its runs: one
-half of Trainer's cells comes before the sweep and the other after it, and `full` is repeated after the sweep, by N
-workers at once.
+With `--jobs N` the sweep is done by N worker processes that share the cores, and nothing else can be trained between
+its runs. `Trainer` then trains one half of its cells before the sweep and the other half after it, and `full` is
+repeated after the sweep, by N workers at once.
 
-At the end some cells are run again separately, by `alue-bench run` in a fresh process with an empty cache; their scores
+At the end some cells are run again separately, by `alue-bench run` in a new process with an empty cache; their scores
 must be equal.
 
-Everything is kept in `--folder`. After a stop at any time, the same command continues; `--stop-after MINUTES` stops by
-itself. Only complete cells count: an interrupted cell is done again.
+Everything is kept in `--folder`. The benchmark can be interrupted at any time, and the same command continues it; with
+`--stop-after MINUTES` it stops itself. An interrupted cell is trained again.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ MODULE = "benchmarks.sweep.whole"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code.
 
-    Codes: 0 done, 1 separate runs have other scores, 2 misuse, 3 stopped before the end, 130 or 143 interrupted.
+    Codes: 0 done, 1 separate runs have other scores than the sweep, 2 misuse, 3 stopped by `--stop-after`, 130 or 143
+    interrupted.
     """
     started = time.perf_counter()
     given = sys.argv[1:] if arguments is None else list(arguments)
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def benchmark(options: argparse.Namespace, command: str, started: float) -> int:
-    """Do the work that is left, show the results, and return the exit code.
+    """Make the missing measurements, print the results, and return the exit code; see `main`.
 
     Args:
         options: The parsed options.
@@ -128,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def swept(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], Any]:
-    """Return the sweep's settings, and its hyper-parameters with their origin.
+    """Return the sweep's settings, and its hyper-parameters with the source of each value.
 
     Raises:
         UsageError: There are fewer than two epochs.

@@ -1,4 +1,4 @@
-"""The conclusion: sums and their ratio to those of `Trainer`, what operations predict, and the printed report."""
+"""The conclusion of the benchmark: our total time relative to `Trainer`'s, the ratio by FLOPs, and the report."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from alue_bench.planning.build import Plan
 
 TARGET = 1 / 3
-"""The target for the ratio of our time to that of the same cells by `Trainer`."""
+"""The target for our time for all cells divided by `Trainer`'s time for the same cells."""
 
 
 def concluded(content: Mapping[str, Any], plan: Plan, *, jobs: int) -> dict[str, Any]:
-    """Return the sums, estimates and ratios.
+    """Return our total times, the estimates of `Trainer`'s total times, and their ratios.
 
     Args:
-        content: The content of the ledger.
+        content: The measurements, that is, the content of the ledger.
         plan: The plan of the sweep.
         jobs: The number of worker processes of the sweep.
 
@@ -69,19 +69,20 @@ def concluded(content: Mapping[str, Any], plan: Plan, *, jobs: int) -> dict[str,
 
 
 def scoring(metrics: Mapping[str, Mapping[str, float]]) -> float:
-    """Return our seconds for scoring dev and test splits.
+    """Return the seconds that our runs report for scoring dev and test splits, summed over all runs.
 
-    The sum includes the cost of the splits' frozen prefixes for each run, so that it exceeds the time actually spent.
+    Each run reports the cost of the frozen bottom layers' output on these splits, even if it reads the output from the
+    store. The sum therefore exceeds the time actually spent.
     """
     return sum(one["runtime/dev_s"] + one["runtime/test_s"] for one in metrics.values())
 
 
 def predictions(plan: Plan) -> dict[str, float]:
-    """Return the FLOPs of all cells by formula, relative to the same number of `full` runs.
+    """Return the FLOPs of all cells by a formula, divided by the FLOPs of the same number of `full` runs.
 
     Returns:
-        "shared": all prefixes come from one pass; "charged": each run computes its own prefix once; "uncached": the
-        prefixes are computed at every step.
+        Three ratios, which differ in how often the frozen bottom layers are computed. "shared": once for all cells
+        together; "charged": once in each run; "uncached": at every step.
     """
     from alue_bench.contract.strategy import FreezePlan
     from alue_bench.measure.flops import training_flops
@@ -111,7 +112,7 @@ def report(conclusion: Mapping[str, Any], document: Mapping[str, Any]) -> None:
 
     Args:
         conclusion: The result of `concluded`, with the comparison of separate runs.
-        document: The document that the sweep printed.
+        document: The JSON document that the sweep printed.
     """
     trainer, alone = Estimate(**conclusion["trainer_whole_s"]), Estimate(**conclusion["trainer_training_s"])
     sheet = Sheet(

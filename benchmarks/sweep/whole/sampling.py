@@ -1,4 +1,4 @@
-"""Estimates of a sum over many cells from a stratified random quarter of them."""
+"""Estimates of a sum over many cells (runs of a sweep) from a stratified random sample of a quarter of the cells."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def strata(costs: Mapping[str, float]) -> list[list[str]]:
 
 
 def trainer_cells(costs: Mapping[str, float]) -> set[str]:
-    """Return one random cell of each stratum; the seed is fixed, so the result is reproducible."""
+    """Return one random cell of each stratum; the seed is fixed, so that the result is reproducible."""
     draw = random.Random(SEED)
     return {draw.choice(stratum) for stratum in strata(costs)}
 
 
 def estimated_sum(measured: Mapping[str, float], groups: Sequence[Sequence[str]]) -> Estimate:
-    """Estimate the sum over all cells, letting each measurement represent its stratum.
+    """Estimate the sum over all cells, with the measured cell of each stratum standing for all cells of the stratum.
 
     The standard error is computed from differences between neighbouring strata (collapsed strata; Cochran 1977,
     Sampling Techniques, section 5A.12). This overestimates it slightly, since neighbouring strata differ in cost.
 
     Args:
         measured: The measured value of one cell in each stratum.
-        groups: The strata.
+        groups: The strata, each a list of names of cells.
     """
     parts = [len(group) * next(measured[cell] for cell in group if cell in measured) for group in groups]
     variance = sum((a - b) ** 2 for a, b in zip(parts[::2], parts[1::2], strict=False))

@@ -1,4 +1,4 @@
-"""Training of cells of the sweep by transformers' `Trainer`."""
+"""The training of cells of the sweep by transformers' `Trainer`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class CellTrainer:
-    """A trainer of planned runs by transformers' `Trainer`, in this process."""
+    """A wrapper that trains planned runs by transformers' `Trainer` in this process."""
 
     def __init__(self, planned: PlannedRun) -> None:
-        """Prepare the data of a run and warm up with a training of one step."""
+        """Tokenize the splits, which all runs share, and train one step as a warm-up."""
         from benchmarks.timing import trainer_baseline
 
         tokenizer = planned.inputs.models.tokenizer(planned.inputs.checkpoint)
@@ -28,7 +28,7 @@ class CellTrainer:
         self._trained(planned, few, max_steps=1)
 
     def fit(self, planned: PlannedRun) -> dict[str, float]:
-        """Train a run and return its times, counts and test score.
+        """Train one planned run and return its times in seconds, counts of steps and tokens, and test score.
 
         `train_s` is the time of training alone; `whole_s` is everything that a user would wait for: loading, training,
         scoring the dev split after each epoch and the test split once.

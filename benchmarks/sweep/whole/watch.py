@@ -1,4 +1,4 @@
-"""The progress display through which the benchmark measures our runs and does other trainings between them."""
+"""The progress display whose callbacks time the sweep's runs and do the trainings by `Trainer` between them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class Watch:
-    """A progress display of the sweep that measures each of our runs and does the other trainings between them."""
+    """A progress display of the sweep that times each run and, between runs, trains by `Trainer` or repeats `full`."""
 
     def __init__(self, plan: Plan, ledger: Ledger, started: float, options: argparse.Namespace) -> None:
-        """Choose the cells for `Trainer` and those after which `full` is repeated.
+        """Choose the cells that `Trainer` trains too, and the cells after which `full` is repeated.
 
         Args:
             plan: The plan of the sweep.
-            ledger: The measurements.
+            ledger: The file of measurements, to which results are added.
             started: The reading of `time.perf_counter` at the start of the process.
             options: The parsed options.
         """
@@ -41,7 +41,7 @@ class Watch:
         self._repeat_full = {run.spec.strategy for place, run in enumerate(plan.runs) if place % every == every // 2}
 
     def __enter__(self) -> Watch:
-        """Train the first half of Trainer's cells if the sweep uses several processes."""
+        """Train the first half of `Trainer`'s cells if the sweep uses several processes."""
         if self._options.jobs > 1:
             self.fit_by_trainer(0)
         return self
@@ -52,7 +52,7 @@ class Watch:
         """Do nothing."""
 
     def started(self, planned: PlannedRun) -> None:
-        """Start the clock at the first run."""
+        """Record the start-up time and start timing, at the first run only."""
         if not self._working:
             self._working = True
             self._ledger.content.setdefault("startup_s", time.perf_counter() - self._began - self._aside)
@@ -66,7 +66,7 @@ class Watch:
         say(f"warning: {message}")
 
     def ended(self, outcome: Outcome) -> None:
-        """Record the time of a run, then do the trainings that belong after it.
+        """Record the time of a run, then do the trainings that are to follow this run.
 
         Raises:
             KeyboardInterrupt: The time of `--stop-after` is over.
@@ -93,7 +93,7 @@ class Watch:
             raise KeyboardInterrupt
 
     def fit_by_trainer(self, half: int) -> None:
-        """Train one half of Trainer's cells, every second one in the order of the plan, starting with cell `half`."""
+        """Train every second of `Trainer`'s cells in the order of the plan, beginning with the cell at index `half`."""
         started = time.perf_counter()
         cells = [run for run in self.plan.runs if run.spec.strategy in self._sample]
         for planned in cells[half::2]:
@@ -112,7 +112,7 @@ class Watch:
 
 
 def full_again(plan: Plan) -> float:
-    """Repeat our `full` run and return the seconds of its training steps."""
+    """Repeat our `full` run and return the seconds of its training loop."""
     from alue_bench.running.fine_tuning import train
 
     planned = full_of(plan)

@@ -11,7 +11,7 @@ _DIGIT = re.compile(r"\d")
 
 
 def normalise(text: str) -> str:
-    """Return the text with every digit, also Arabic ones, replaced by 1: the exact number says little of an opinion."""
+    """Return the text with every digit, Arabic digits too, replaced by 1: exact numbers say little about opinions."""
     return _DIGIT.sub("1", text)
 
 

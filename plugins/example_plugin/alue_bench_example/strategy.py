@@ -1,6 +1,6 @@
 """A family of strategies: every K-th layer is frozen.
 
-Cost: with F for the forward pass of a layer, a frozen layer costs 2 F per step instead of 3 F, because the gradient
+Cost: if the forward pass of a layer costs F, a frozen layer costs 2 F per step instead of 3 F, because the gradient
 still passes through it to the layers and the embeddings below. `example-every2` therefore saves about a sixth of the
 layers' compute.
 
@@ -37,7 +37,7 @@ class EveryKth(Strategy):
 
 
 def parse(name: str) -> EveryKth | None:
-    """Return the strategy of a name `example-every<K>`, or None for any other name."""
+    """Return the strategy that a name `example-every<K>` stands for, or None for any other name."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None

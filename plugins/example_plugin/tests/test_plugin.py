@@ -1,4 +1,4 @@
-"""The tests of the example plugin: it keeps the contract, and its declarations do what they say."""
+"""The tests of the example plugin: it meets alue-bench's requirements for plugins, and its parts work as described."""
 
 import alue_bench_example
 import pytest

@@ -1,4 +1,4 @@
-"""Properties of the recipe, on made-up text and tiny models: ``pytest tools/pretraining/tests``."""
+"""Tests of pre-training with made-up text and tiny models: ``pytest tools/pretraining/tests``."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def text() -> Text:
 
 @pytest.fixture
 def recipe() -> Recipe:
-    """Two layers for two steps, then four."""
+    """A recipe with two layers for two steps, then four layers."""
     stages = (Stage(2, 256), Stage(4, 1e9, {32: 0.5, 64: 0.5}))
     return Recipe(stages, hidden=64, batch_tokens=128, warmup_tokens=256)
 
@@ -177,7 +177,7 @@ WHOLE = np.zeros(5005, bool)
 
 
 def elsewhere(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Pieces that no text of `COUNTING` below 4000 has."""
+    """Distinct random pieces from 4000 to 4999, which do not occur in the first texts of `COUNTING`."""
     return rng.choice(np.arange(4000, 5000, dtype=np.uint16), size, replace=False)
 
 
@@ -230,7 +230,7 @@ def test_pairs_are_full_and_in_the_relation_asked_for(relation: Relation) -> Non
 
 
 def exported_run(text: Text, recipe: Recipe, folder: Path) -> Run:
-    """A run of one step, exported to the folder's `out`."""
+    """A run of one step whose model is exported to the subfolder `out`."""
     run = Run(text, recipe, folder, "cpu")
     run.start(None)
     run.advance()
