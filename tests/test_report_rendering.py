@@ -196,3 +196,10 @@ def test_a_browser_would_tell_if_a_page_asked_for_something(tmp_path: Path) -> N
     shown = tmp_path / "asks.html"
     shown.write_text('<img src="http://127.0.0.1:9/x.png">', encoding="utf-8")
     assert measure(shown, "view.performance.getEntriesByType('resource').length") == 1
+
+
+def test_the_pareto_front_is_a_dashed_line() -> None:
+    points = [Point("cheap", 0.5, 2.0, 0.1, 0.1), Point("full", 0.6, 3.0), Point("worse", 0.4, 4.0)]
+    drawn, alone = (pareto(points, front, name="a", metric="F1", of="t").svg for front in (["cheap", "full"], []))
+    assert "stroke-dasharray" in drawn
+    assert "stroke-dasharray" not in alone

@@ -245,7 +245,8 @@ def settle(recorder: Recorder, candidates: Sequence[Candidate], name: str | None
             if found is not None:
                 attach(connection, found)
                 version = register(connection, found, name) if name else ""
-                settled.kept.append(KeptRun(kept, found, len(runs), version))
+                among = len(runs) if recorder.keep == "best" else 1
+                settled.kept.append(KeptRun(kept, found, among, version))
     return settled
 
 

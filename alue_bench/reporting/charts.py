@@ -63,6 +63,7 @@ def pareto(points: Sequence[Point], front: Sequence[str], *, name: str, metric: 
                     capsize=2,
                     zorder=2 + (point.name in front),
                 )
+        axes.plot([p.time for p in best], [p.score for p in best], "--", color=MUTED, linewidth=1, zorder=1)
         axes.set_xlim(left=0)
         axes.margins(x=0.22, y=0.18)
         axes.set_xlim(left=0)
