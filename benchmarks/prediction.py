@@ -102,7 +102,7 @@ def keep_a_model(folder: Path, model: str) -> None:
 
 
 def by_alue_bench(folder: Path, file: Path, out: Path, precision: str | None) -> tuple[int, float, float]:
-    """Predict a file like `alue-bench predict`; return the number of rows, wall-clock seconds and CPU seconds."""
+    """Predict a file as `alue-bench predict` does; return the number of rows, wall-clock seconds and CPU seconds."""
     from alue_bench.deployment.kept_model import KeptModel
     from alue_bench.deployment.predicting import PredictionRequest, predict_file
 

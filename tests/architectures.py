@@ -151,7 +151,7 @@ def _is_layer(key: str, layer: int) -> bool:
 
 
 def flops_gap(name: str) -> float:
-    """Return the largest relative difference, over the plans, between our count of operations and that of torch's counter."""
+    """Return the largest relative difference between our count of operations and torch's, over the plans."""
     from torch.utils.flop_counter import FlopCounterMode
 
     stack = view_as_stack(gallery_model(name, attn_implementation="eager"))

@@ -101,7 +101,10 @@ def _written(folder: Path, run: FinishedRun) -> None:
 
 
 def log_run_model(recorder: Recorder, folder: Path, run: FinishedRun) -> LoggedModel:
-    """Log a model folder with its run. With `--keep best`, remove the worse models of its group (see `group_of`)."""
+    """Log a model folder with its run.
+
+    With `--keep best`, then remove all but the best model of the runs that it competes with (see `group_of`).
+    """
     spec = run.spec
     tags = {
         INVOCATION: recorder.invocation,

@@ -61,7 +61,7 @@ def log_model(connection: Connection, folder: Path, run_id: str, tags: Mapping[s
 
     Args:
         connection: The open store.
-        folder: The folder. The ids of run and model are written into its file MLmodel.
+        folder: The folder of the kept model. The ids of its run and of the model are written into its file MLmodel.
         run_id: The run, which must be in the store.
         tags: The tags of the model.
     """

@@ -102,7 +102,7 @@ def _misbehaviour(normalise: Callable[[str], str], text: str, normalised: object
 
 
 def _losses(model: Model, normalised: dict[str, str]) -> Iterator[str]:
-    """Yield violations or remarks for scripts whose texts `normalise` removes completely or mostly."""
+    """Yield a sentence for each writing system whose sample text `normalise` removes completely or mostly."""
     subject, declared = f"model {model.name!r}", scripts_of(model.languages)
     lost = {script: problem for script in SENTENCES if (problem := _loss(script, normalised)) is not None}
     if len(lost) == len(SENTENCES):

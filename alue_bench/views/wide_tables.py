@@ -76,7 +76,7 @@ class Fitted:
 
 @dataclass(frozen=True)
 class _Needs:
-    """The smallest and the natural width of a column, without padding."""
+    """The smallest width of a column, and its width if no cell is wrapped; both without padding."""
 
     least: int
     """The smallest width in which no word is broken."""

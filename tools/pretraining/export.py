@@ -60,7 +60,7 @@ def export(folder: Path, out: Path) -> None:
 
 
 def averaged_model(saved: Checkpoint) -> BertForPreTraining:
-    """Return the averaged weights of a checkpoint as a model in eval mode."""
+    """Return a model in eval mode with the running average of the weights, which the checkpoint stores beside them."""
     from tools.pretraining.model import new_model
 
     recipe = Recipe.from_dict(saved.recipe)

@@ -86,7 +86,8 @@ class PrefixStates:
 
         Returns:
             The states, `[batch, tokens, hidden]`, or `[batch, 1, hidden]` if only first tokens are stored. Padded
-            positions hold the finite states of an arbitrary token, which the layers above mask.
+            positions hold the states of an arbitrary token: finite numbers, which the attention masks of the layers
+            above ignore.
         """
         import torch
 
