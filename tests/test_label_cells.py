@@ -47,8 +47,12 @@ def test_a_damaged_cell_is_an_error_that_shows_it(cell: str) -> None:
         targets_of(table, multilabel=True)
 
 
+declarable = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1, max_size=6)
+"""Names without control characters, which no declaration may have: nearly all of them can be declared."""
+
+
 @settings(max_examples=60)
-@given(st.lists(st.text(min_size=1, max_size=6), min_size=2, max_size=4, unique=True), st.booleans(), st.data())
+@given(st.lists(declarable, min_size=2, max_size=4, unique=True), st.booleans(), st.data())
 @example(["very angry", "angry"], True, None)
 @example(["a b", 'say "no", then'], False, None)
 def test_a_file_of_predictions_gives_back_its_targets(listed: list[str], multilabel: bool, data: st.DataObject) -> None:
