@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from alue_bench.contract.errors import StoreUnavailableError
+from alue_bench.contract.errors import StoreUnavailableError, UnavailableError
 from alue_bench.contract.spec import RunSpec, digest_of
 from alue_bench.deployment.logged_models import (
     DEV_SCORE,
@@ -26,6 +26,7 @@ from alue_bench.deployment.logged_models import (
     RUN_LABEL,
     LoggedModel,
     attach,
+    copy_model,
     log_model,
     model_of_run,
     models_of_invocation,
@@ -37,6 +38,7 @@ from alue_bench.measure.best_effort import best_effort, cause_of
 from alue_bench.messages.redaction import redact
 from alue_bench.messages.suggestion import command_line
 from alue_bench.tracking.claims import FINGERPRINT, INVOCATION
+from alue_bench.tracking.connection import Connection
 from alue_bench.tracking.recording import LOW_FIDELITY, Recorder
 from alue_bench.tracking.scratch import state_folder, written_aside
 from alue_bench.tracking.spool import SPOOLED
@@ -98,6 +100,37 @@ def _keep(recorder: Recorder, run: FinishedRun, problems: list[str]) -> None:
 
 def _written(folder: Path, run: FinishedRun) -> None:
     write_model_folder(folder, run)
+
+
+def keep_again(
+    connection: Connection, run: FinishedRun, *, folder: Path | None = None, on_problem: Callable[[str], None]
+) -> LoggedModel:
+    """Write the model of a recorded run that was trained again, and log it with the run.
+
+    Args:
+        connection: The open store.
+        run: The run, with the model of its second training.
+        folder: A new folder for a copy of the model; None for none.
+        on_problem: A function that is called with a sentence if the folder for temporary files has no room.
+
+    Raises:
+        UnavailableError: The store does not accept the model, which then stays on this machine, or the folder cannot
+            be written.
+    """
+    recorder = Recorder(connection)
+    with ExitStack() as stack:
+        written, problem = written_aside(stack, lambda place: _written(place, run))
+        if problem:
+            on_problem(problem)
+        if folder is not None:
+            copy_model(written, folder)
+        try:
+            return log_run_model(recorder, written, run)
+        except Exception as error:  # MLflow's errors and those of artifact stores have no common base class
+            safe = folder or put_aside(written, recorder, run)
+            raise UnavailableError(
+                f"the tracking store did not take the model ({redact(cause_of(error))}); it is kept in {safe}"
+            ) from error
 
 
 def log_run_model(recorder: Recorder, folder: Path, run: FinishedRun) -> LoggedModel:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -149,6 +150,25 @@ def register(connection: Connection, model: LoggedModel, name: str) -> str:
     # A source of the form models:/ID would be looked up in the process's default store.
     version = client.create_model_version(name, model.location, run_id=model.run_id, model_id=model.model_id)
     return f"models:/{name}/{version.version}"
+
+
+def check_new(folder: Path) -> None:
+    """Raise UsageError if the folder that a model is to be copied to exists."""
+    if folder.exists():
+        raise UsageError(f"{folder} exists; name a new folder, so that nothing is overwritten")
+
+
+def copy_model(source: Path, folder: Path) -> None:
+    """Copy the folder of a kept model to a new folder; see `check_new`.
+
+    Raises:
+        UnavailableError: The new folder cannot be written.
+    """
+    try:
+        shutil.copytree(source, folder)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise UnavailableError(f"{folder} cannot be written: {error.strerror}; name another folder") from error
 
 
 def folder_of(model: str | Path, store: str | None = None) -> Path:

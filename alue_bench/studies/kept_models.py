@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-from contextlib import ExitStack
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alue_bench.contract.errors import UnavailableError, UsageError
 from alue_bench.executors.outcome import Outcome
 from alue_bench.studies.invocation import Place
 
@@ -45,14 +43,10 @@ def save(place: Place, outcome: Outcome, folder: Path) -> Path:
         UsageError: The folder exists.
         UnavailableError: As in `model_of`, or the folder cannot be written.
     """
-    if folder.exists():
-        raise UsageError(f"{folder} exists; name a new folder, so that nothing is overwritten")
-    source = _folder(place, outcome)
-    try:
-        shutil.copytree(source, folder)
-    except OSError as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise UnavailableError(f"{folder} cannot be written: {error.strerror}; name another folder") from error
+    from alue_bench.deployment.logged_models import check_new, copy_model
+
+    check_new(folder)
+    copy_model(_folder(place, outcome), folder)
     return folder
 
 
@@ -69,17 +63,8 @@ def _folder(place: Place, outcome: Outcome) -> Path:
 
 def _keep(connection: Connection, outcome: Outcome) -> None:
     """Train a run again and keep its model."""
-    from alue_bench.deployment.keeping import log_run_model
-    from alue_bench.deployment.model_folder import write_model_folder
+    from alue_bench.deployment.keeping import keep_again
     from alue_bench.deployment.repeating import recorded_run, train_again
-    from alue_bench.tracking.recording import Recorder
-    from alue_bench.tracking.scratch import written_aside
 
     finished = train_again(recorded_run(connection, outcome.run_id), outcome.planned)
-
-    def write(folder: Path) -> None:
-        write_model_folder(folder, finished)
-
-    with ExitStack() as stack:
-        written, _ = written_aside(stack, write)
-        log_run_model(Recorder(connection), written, finished)
+    keep_again(connection, finished, on_problem=warnings.warn)

@@ -9,10 +9,7 @@ import typer
 
 from alue_bench.cli import arguments
 from alue_bench.cli.stopping import stoppable
-from alue_bench.contract.errors import UnavailableError, UsageError
 from alue_bench.contract.registry import Registry
-from alue_bench.measure.best_effort import cause_of
-from alue_bench.messages.redaction import redact
 from alue_bench.views.standard_output import keep_for_documents
 
 if TYPE_CHECKING:
@@ -42,12 +39,19 @@ def keep(
 
     `alue-bench keep RUN_ID complaints-model`
     """
-    from alue_bench.deployment.logged_models import check_registered_name, connection_of_run, folder_of, model_of_run
+    from alue_bench.deployment.logged_models import (
+        check_new,
+        check_registered_name,
+        connection_of_run,
+        copy_model,
+        folder_of,
+        model_of_run,
+    )
     from alue_bench.deployment.logged_models import register as register_model
 
     keep_for_documents(as_json)
-    if folder is not None and folder.exists():
-        raise UsageError(f"{folder} exists; name a new folder, so that nothing is overwritten")
+    if folder is not None:
+        check_new(folder)
     if register is not None:
         check_registered_name(register)
     with stoppable():
@@ -63,7 +67,7 @@ def keep(
         else:
             streams.talk.print(f"run {run_id} has kept its model already")
             if folder is not None:
-                _copy(folder_of(f"models:/{model.model_id}", connection.uri), folder)
+                copy_model(folder_of(f"models:/{model.model_id}", connection.uri), folder)
         name = register_model(connection, model, register) if register else ""
         _tell(streams.talk, connection, folder, name, run_id)
         streams.document(
@@ -80,13 +84,8 @@ def _trained_again(
     talk: PlainConsole,
 ) -> LoggedModel:
     """Train a recorded run again, log its model with the run in MLflow, and copy the model to `folder` if given."""
-    from contextlib import ExitStack
-
-    from alue_bench.deployment.keeping import log_run_model, put_aside
-    from alue_bench.deployment.model_folder import write_model_folder
+    from alue_bench.deployment.keeping import keep_again
     from alue_bench.deployment.repeating import Conditions, plan_again, recorded_run, train_again
-    from alue_bench.tracking.recording import Recorder
-    from alue_bench.tracking.scratch import written_aside
 
     recorded = recorded_run(connection, run_id)
     planned = plan_again(recorded, Conditions(**conditions), registry)
@@ -95,23 +94,9 @@ def _trained_again(
         finished = train_again(recorded, planned, on_step)
     talk.print("the test predictions equal the recorded ones")
 
-    def write(place: Path) -> None:
-        write_model_folder(place, finished)
-
-    with ExitStack() as stack:
-        place, problem = written_aside(stack, write)
-        if problem:
-            talk.print(problem, style="yellow")
-        if folder is not None:
-            _copy(place, folder)
-        recorder = Recorder(connection)
-        try:
-            return log_run_model(recorder, place, finished)
-        except Exception as error:  # MLflow's errors and those of artifact stores have no common base class
-            safe = folder or put_aside(place, recorder, finished)
-            raise UnavailableError(
-                f"the tracking store did not take the model ({redact(cause_of(error))}); it is kept in {safe}"
-            ) from error
+    return keep_again(
+        connection, finished, folder=folder, on_problem=lambda problem: talk.print(problem, style="yellow")
+    )
 
 
 def _bar(talk: PlainConsole) -> Any:
@@ -138,17 +123,6 @@ def _bar(talk: PlainConsole) -> Any:
             yield on_step
 
     return shown()
-
-
-def _copy(source: Path, folder: Path) -> None:
-    """Copy a kept model to a new folder."""
-    import shutil
-
-    try:
-        shutil.copytree(source, folder)
-    except OSError as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise UnavailableError(f"{folder} cannot be written: {error.strerror}; name another folder") from error
 
 
 def _tell(talk: PlainConsole, connection: Connection, folder: Path | None, name: str, run_id: str) -> None:
