@@ -6,17 +6,19 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import DataError, UsageError
 from alue_bench.contract.formats import shown
 from alue_bench.contract.options import options_of
 from alue_bench.contract.task import Task
 from alue_bench.contract.task_file import ENDING, HUB, load_task_file, name_of, task_of
-from alue_bench.data.file_task.inference import Inferred, infer
 from alue_bench.data.file_task.options import FileOptions
 from alue_bench.data.hub_data import HubData
 from alue_bench.data.location import DataFolder
+
+if TYPE_CHECKING:
+    from alue_bench.data.file_task.inference import Inferred
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,8 @@ def is_task_file(name: str) -> bool:
 
 def from_file(options: FileOptions) -> GivenTask:
     """Return the task that is inferred from a data file. Raise the errors of `infer`."""
+    from alue_bench.data.file_task.inference import infer
+
     return from_content(infer(options), options)
 
 
