@@ -27,6 +27,7 @@ from alue_bench.cost.flops import EmptyModels
 from alue_bench.data.batches import steps_per_epoch
 from alue_bench.data.splits import TaskRows
 from alue_bench.measure.environment import hardware_fingerprint
+from alue_bench.messages.display import first_line
 from alue_bench.planning.build import AbsentRun, Plan
 from alue_bench.planning.variation import settings_of, varied
 from alue_bench.running.inputs import tokenized
@@ -163,7 +164,7 @@ class _Estimator:
                 self.speeds[key] = speed_of(one.config, lengths, one.run.hyper, self.device)
             except Exception as error:  # an architecture that cannot be timed must not prevent the other estimates
                 self.speeds[key] = None
-                cause = next(iter(str(error).splitlines()), type(error).__name__)
+                cause = first_line(error)
                 self.problems[f"no time estimate for models like {one.run.model.name}: {cause:.200}"] = None
         return self.speeds[key]
 

@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlparse
 
 from alue_bench.contract.errors import UnavailableError, UsageError
 from alue_bench.contract.formats import shown
+from alue_bench.messages.display import first_line
 from alue_bench.messages.suggestion import command_line
 from alue_bench.tracking.claims import INVOCATION
 from alue_bench.tracking.connection import Connection, open_client, public, tracking_uri, where_options
@@ -266,8 +267,8 @@ def _told(uri: str, absent: str) -> Iterator[None]:
     except (MlflowException, RequestException, SQLAlchemyError) as error:
         if getattr(error, "error_code", "") in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise UsageError(absent) from error
-        first_line = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UnavailableError(f"tracking store {public(uri)} cannot be read: {public(first_line)}") from error
+        cause = first_line(error)
+        raise UnavailableError(f"tracking store {public(uri)} cannot be read: {public(cause)}") from error
 
 
 def _read(model: Any) -> LoggedModel:

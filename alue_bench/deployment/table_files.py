@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol, TextIO
 
 from alue_bench.contract.errors import DataError, UnavailableError, UsageError
 from alue_bench.contract.formats import shown
+from alue_bench.messages.display import first_line
 
 Format = Literal["csv", "tsv", "jsonl", "parquet"]
 SUFFIXES: Mapping[str, Format] = {
@@ -229,7 +230,7 @@ class _Parquet(Table):
                     yield Chunk((), range(start, start + batch.num_rows), batch)
                     start += batch.num_rows
             except (pa.ArrowException, OSError) as error:
-                raise DataError(f"{self.path}: cannot be read as Parquet ({_first_line(error)})") from error
+                raise DataError(f"{self.path}: cannot be read as Parquet ({first_line(error)})") from error
 
     def place(self, line: int) -> str:
         return f"{self.path}, row {line}"
@@ -241,7 +242,7 @@ class _Parquet(Table):
         try:
             return pq.ParquetFile(self.path)
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{self.path}: cannot be read as Parquet ({_first_line(error)})") from error
+            raise DataError(f"{self.path}: cannot be read as Parquet ({first_line(error)})") from error
 
 
 def _text(path: Path) -> TextIO:
@@ -253,10 +254,6 @@ def _text(path: Path) -> TextIO:
 
 def _not_utf8(path: Path, before: int, error: UnicodeDecodeError) -> str:
     return f"{path}: not valid UTF-8 after line {before} (byte {error.object[error.start]:#x}); convert it to UTF-8"
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 # Writing ---------------------------------------------------------------------------------------------------------
@@ -408,7 +405,7 @@ class _ParquetOutput(Output):
         except (pa.ArrowException, KeyError, ValueError) as error:
             raise DataError(
                 f"row {chunk.lines[0]} and those behind it do not have the columns and types of the first rows "
-                f"({_first_line(error)}); write the output as .jsonl"
+                f"({first_line(error)}); write the output as .jsonl"
             ) from error
 
     def close(self) -> None:

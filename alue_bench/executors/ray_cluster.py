@@ -32,6 +32,7 @@ from alue_bench.contract.executor import (
 )
 from alue_bench.executors.heartbeats import HeartbeatPoller
 from alue_bench.measure.environment import RUNS_PER_GPU
+from alue_bench.messages.display import first_line
 from alue_bench.messages.extras import install_command
 from alue_bench.messages.redaction import redact
 
@@ -69,9 +70,9 @@ def start(resources: Resources) -> RayPool:
             ray.init(log_to_driver=False, logging_level="error", include_dashboard=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
             where = os.environ.get("RAY_ADDRESS", "this machine")
-            first_line = next(iter(str(error).splitlines()), type(error).__name__)
+            cause = first_line(error)
             raise UnavailableError(
-                f"the Ray cluster at {where} cannot be used ({first_line}); start one with ray start --head, or set "
+                f"the Ray cluster at {where} cannot be used ({cause}); start one with ray start --head, or set "
                 "RAY_ADDRESS"
             ) from error
         if threading.current_thread() is threading.main_thread():
@@ -162,7 +163,7 @@ class RayPool:
         try:
             return [*self._ray.get(reference), Returned(number)]
         except exceptions.RayTaskError as error:
-            return [Lost(number, redact(next(iter(str(error.cause).splitlines()), type(error.cause).__name__)))]
+            return [Lost(number, redact(first_line(error.cause)))]
         except exceptions.OutOfMemoryError:
             return [Lost(number, "the worker was killed by Ray: its machine ran out of memory")]
         except exceptions.RayError as error:

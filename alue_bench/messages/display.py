@@ -107,3 +107,8 @@ def latex(text: str) -> str:
 
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of the error's type if it has no message."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -18,6 +18,7 @@ from uuid import uuid4
 
 from alue_bench.contract.errors import UnavailableError, UsageError
 from alue_bench.contract.formats import shown
+from alue_bench.messages.display import first_line
 from alue_bench.messages.extras import command_for_module
 from alue_bench.messages.redaction import redact
 from alue_bench.messages.suggestion import command_line
@@ -135,7 +136,7 @@ def _check_database(uri: str) -> None:
             f"tracking store {public(uri)} needs the driver {error.name!r} of its database; install it with: {driver}"
         ) from error
     except (SQLAlchemyError, ImportError, ValueError) as error:
-        reason = public(next(iter(str(error).splitlines()), type(error).__name__))
+        reason = public(first_line(error))
         raise UnavailableError(f"tracking store {public(uri)} cannot be used: {reason}") from error
 
 
@@ -254,8 +255,8 @@ def _open(uri: str, experiment: str, artifacts: str | None, *, create: bool = Tr
         else:
             experiment_id = existing.experiment_id
     except (MlflowException, SQLAlchemyError, OSError, ImportError, ValueError) as error:
-        first_line = public(next(iter(str(error).splitlines()), type(error).__name__))
-        raise UnavailableError(f"tracking store {public(uri)} cannot be used: {first_line}") from error
+        cause = public(first_line(error))
+        raise UnavailableError(f"tracking store {public(uri)} cannot be used: {cause}") from error
     return Connection(client, uri, experiment, str(experiment_id))
 
 

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 from alue_bench.contract.errors import UnavailableError, UsageError
+from alue_bench.messages.display import first_line
 from alue_bench.messages.suggestion import command_line
 from alue_bench.tracking.claims import FINGERPRINT
 from alue_bench.tracking.connection import Connection, public, where_options
@@ -394,8 +395,8 @@ def _store_told(connection: Connection) -> Iterator[None]:
     try:
         yield
     except (MlflowException, RequestException, SQLAlchemyError) as error:
-        first_line = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UnavailableError(f"tracking store {connection.uri} cannot be read: {first_line}") from error
+        cause = first_line(error)
+        raise UnavailableError(f"tracking store {connection.uri} cannot be read: {cause}") from error
 
 
 @contextmanager
@@ -614,9 +615,9 @@ def _fetch_from(
         try:
             return load(path)
         except (ValueError, KeyError, OSError) as error:  # includes the errors of json, pyarrow and pandas
-            first_line = next(iter(str(error).splitlines()), type(error).__name__)
+            cause = first_line(error)
             raise UnavailableError(
-                f"{name} of run {run_id} is damaged ({first_line:.120}); restore it, or repeat the run with --rerun"
+                f"{name} of run {run_id} is damaged ({cause:.120}); restore it, or repeat the run with --rerun"
             ) from error
 
     local = _local(artifact_uri)

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
 from alue_bench.contract.errors import StoreUnavailableError, UnavailableError
+from alue_bench.messages.display import first_line
 from alue_bench.tracking.claims import INVOCATION
 from alue_bench.tracking.record import (
     REFUSALS,
@@ -243,7 +244,7 @@ class Spool:
                 except MlflowException as error:
                     if error.error_code not in REFUSALS:
                         raise
-                    why = next(iter(str(error).splitlines()), type(error).__name__)
+                    why = first_line(error)
                     sent.append(Sent(entry, "refused", why))
                     continue
                 sent.append(result)

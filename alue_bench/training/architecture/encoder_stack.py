@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from alue_bench.contract.errors import TrainingError, UnavailableError
 from alue_bench.contract.formats import shown
 from alue_bench.contract.strategy import EncoderShape
+from alue_bench.messages.display import first_line
 from alue_bench.training.architecture.anatomy import Anatomy, Members, anatomy_of
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def check_layers_can_be_told_apart(config: Any, folder: Path) -> None:
     try:
         model = empty_model(config)
     except Exception as error:  # sizes that do not divide, a field of a wrong type, no classifier: no common base class
-        cause = shown(next(iter(str(error).splitlines()), type(error).__name__), quote=False, most=200)
+        cause = shown(first_line(error), quote=False, most=200)
         raise UnavailableError(
             f"{folder}: its config.json describes no usable {config.model_type!r} model for text classification: "
             f"{cause}"

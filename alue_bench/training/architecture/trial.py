@@ -17,6 +17,7 @@ from alue_bench.contract.errors import DoesNotFit
 from alue_bench.contract.formats import shown
 from alue_bench.contract.spec import digest_of
 from alue_bench.data.batches import Padding
+from alue_bench.messages.display import first_line
 from alue_bench.training.architecture.anatomy import TEXT, anatomy_of, described, small_copy, text_of
 from alue_bench.training.device.errors import is_out_of_memory
 from alue_bench.training.device.precision import Device, Precision, autocast
@@ -212,7 +213,7 @@ def _precision(
 
 
 def _first_line(error: Exception) -> str:
-    return shown(next(iter(str(error).splitlines()), type(error).__name__), quote=False, most=200)
+    return shown(first_line(error), quote=False, most=200)
 
 
 _positions: dict[str, int | None] = {}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from alue_bench.contract.errors import UnavailableError
 from alue_bench.contract.model import Model
 from alue_bench.training.pretrained.files import ADAPTER_CONFIG, adapter_alone, find_weights, wanted_names
-from alue_bench.training.pretrained.library import first_line
+from alue_bench.training.pretrained.library import in_short
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
@@ -156,4 +156,4 @@ def _reason(error: Exception) -> str:
         "Timeout",
     }:
         return "it does not answer; check the network, or name a local folder with --model"
-    return f"{type(error).__name__}: {first_line(error)}"
+    return f"{type(error).__name__}: {in_short(error)}"

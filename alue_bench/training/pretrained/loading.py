@@ -30,7 +30,7 @@ from alue_bench.training.pretrained.files import (
 )
 from alue_bench.training.pretrained.head import check_head_fits, head_names
 from alue_bench.training.pretrained.hub import cached_snapshot, download_config, download_snapshot
-from alue_bench.training.pretrained.library import first_line, quiet_transformers
+from alue_bench.training.pretrained.library import in_short, quiet_transformers
 from alue_bench.training.pretrained.tokenizer import pads_with, read_tokenizer
 
 BINARY = Labels.binary("no", "yes")
@@ -136,7 +136,7 @@ def load_config(checkpoint: Checkpoint) -> Any:
         with quiet_transformers():
             config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # broken JSON, an unknown architecture, a field of a wrong type: no common base class
-        raise UnavailableError(f"{checkpoint.folder}: config.json cannot be used: {first_line(error)}") from error
+        raise UnavailableError(f"{checkpoint.folder}: config.json cannot be used: {in_short(error)}") from error
     if getattr(config, "quantization_config", None):
         raise UnavailableError(
             f"{checkpoint.folder}: config.json says that the weights are quantised, and quantised weights cannot be "
@@ -255,7 +255,7 @@ def load_model_with_report(
                     ignore_mismatched_sizes=True,
                 )
         except (OSError, ValueError, RuntimeError, EOFError) as error:
-            raise UnavailableError(f"{checkpoint.folder}: the weights cannot be loaded: {first_line(error)}") from error
+            raise UnavailableError(f"{checkpoint.folder}: the weights cannot be loaded: {in_short(error)}") from error
         drawn = _drawn_at_random(loading)
         _check_encoder_was_loaded(model, drawn, checkpoint)
         if kept := sorted(left_out - drawn):
@@ -290,7 +290,7 @@ def _open_tensors(weights: Weights) -> Iterator[dict[str, tuple[Any, Path]]]:
             try:
                 opened = stack.enter_context(safe_open(file, framework="pt", device="cpu"))
             except (SafetensorError, OSError) as error:
-                raise UnavailableError(f"{file}: the weights cannot be loaded: {first_line(error)}") from error
+                raise UnavailableError(f"{file}: the weights cannot be loaded: {in_short(error)}") from error
             tensors.update({name: (opened.get_slice(name), file) for name in opened.keys()})  # noqa: SIM118
         yield tensors
 
@@ -311,7 +311,7 @@ def classifier_outline(config: Any, labels: Labels, folder: Path) -> Any:
     except Exception as error:  # sizes that do not divide, a field of a wrong type, no classifier: no common base class
         raise UnavailableError(
             f"{folder}: its config.json describes no usable {config.model_type!r} model for text classification: "
-            f"{first_line(error)}"
+            f"{in_short(error)}"
         ) from error
 
 
@@ -421,7 +421,7 @@ def declared_config(model: Model) -> Any:
             return AutoConfig.for_model(str(fields.pop("model_type", "")), **fields)
     except Exception as error:  # an unknown architecture, a field of a wrong type: no common base class
         raise UnavailableError(
-            f"model {model.name!r}: its plugin's architecture cannot be used: {first_line(error)}"
+            f"model {model.name!r}: its plugin's architecture cannot be used: {in_short(error)}"
         ) from error
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from alue_bench.contract.errors import UnavailableError
 from alue_bench.contract.formats import shown
-from alue_bench.training.pretrained.library import first_line, quiet_transformers
+from alue_bench.training.pretrained.library import in_short, quiet_transformers
 
 READS_SENTENCEPIECE = ("sentencepiece", "google.protobuf")
 """The modules that transformers needs to read the vocabulary of a SentencePiece tokenizer."""
@@ -65,7 +65,7 @@ def _cause(folder: Path, config: Any, error: Exception) -> str:
         try:
             json.loads((folder / name).read_text(encoding="utf-8") if (folder / name).is_file() else "null")
         except (ValueError, RecursionError) as wrong:
-            return f"{name} is not valid JSON ({first_line(wrong)}); copy it there again"
+            return f"{name} is not valid JSON ({in_short(wrong)}); copy it there again"
     missing = [name for name in READS_SENTENCEPIECE if not _is_installed(name)]
     if missing and not (folder / WHOLE).is_file() and any(folder.glob("*.model")):
         names = [DISTRIBUTIONS.get(name, name) for name in missing]
@@ -75,14 +75,14 @@ def _cause(folder: Path, config: Any, error: Exception) -> str:
             f"pip install {' '.join(names)}"
         )
     if isinstance(error, ImportError):  # the message names the package that the tokenizer's class needs
-        return first_line(error)
+        return in_short(error)
     names = _files_of_class(folder, config)
     absent = [name for name in names if not (folder / name).is_file() and name != WHOLE]
     if absent and not (folder / WHOLE).is_file():
         if WHOLE in names:
             return f"{WHOLE} is missing, and so is {' and '.join(absent)}; {SAVE_IT}"
         return f"{' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing; {SAVE_IT}"
-    return f"{first_line(error).rstrip(': ')}; {SAVE_IT}"
+    return f"{in_short(error).rstrip(': ')}; {SAVE_IT}"
 
 
 SAVE_IT = "save the tokenizer to the same folder with its save_pretrained"
@@ -141,7 +141,7 @@ def _check_vocabulary(folder: Path, tokenizer: Any) -> None:
         tokenizer("ا a 1")
     except Exception as error:  # for example, a vocabulary without a token for unknown words; also errors from Rust
         raise UnavailableError(
-            f"{folder}: the tokenizer cannot read a text: {first_line(error)}; take the tokenizer that belongs to the "
+            f"{folder}: the tokenizer cannot read a text: {in_short(error)}; take the tokenizer that belongs to the "
             f"weights, and {SAVE_IT}"
         ) from error
 
