@@ -6,7 +6,7 @@ import argparse
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from alue_bench.contract.errors import AlueBenchError, TrainingError, UsageError
@@ -50,7 +50,26 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def told(error: AlueBenchError) -> int:
-    """Print an error on stderr and return the exit code: 1 if a training failed, otherwise 2."""
-    print(f"error: {error}", file=sys.stderr)
-    return 1 if isinstance(error, TrainingError) else 2
+def run_command(
+    parser: Parser,
+    arguments: Sequence[str] | None,
+    work: Callable[[argparse.Namespace, str], int],
+    folders: re.Pattern[str] = FOLDERS,
+) -> int:
+    """Parse a command line, do the work, and return the exit code.
+
+    An error is printed as one sentence. The code is then 1 if a training failed, otherwise 2.
+
+    Args:
+        parser: The parser, whose `prog` is the command without its arguments.
+        arguments: The arguments; None takes the arguments of this process.
+        work: A function that is called with the parsed options and the command line as reports show it, and that
+            returns the exit code.
+        folders: See `shown_command`.
+    """
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        return work(parser.parse_args(given), shown_command(parser.prog.removeprefix("python -m "), given, folders))
+    except AlueBenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1 if isinstance(error, TrainingError) else 2

@@ -13,14 +13,11 @@ from alue_bench.contract.errors import UsageError
 from alue_bench.contract.registry import Declared, Origin, Registry
 from alue_bench.contract.spec import digest_of
 from alue_bench.contract.task import Task
+from alue_bench.contract.task_file import HUB
 from alue_bench.contract.version import __version__
 
 IN_PYTHON = "task-in-python"
 """The distribution name in the origin of a task that is given as a `Task` value, not by a plugin."""
-
-
-HUB = "hub:"
-"""The prefix of a data set's address on the hub."""
 
 
 @dataclass(frozen=True)

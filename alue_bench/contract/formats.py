@@ -384,6 +384,10 @@ def _lines(path: Path) -> tuple[list[str], dict[int, int]]:
     return lines, undecodable
 
 
+CSV_DELIMITERS = (",", ";", "\t", "|")
+"""The possible delimiters of CSV files. The delimiter that gives the most columns is used."""
+
+
 def header_of(path: Path, delimiter: str | None = None) -> tuple[list[str], str, bool]:
     """Return the column names of a delimited file, its delimiter, and whether cells are quoted.
 
@@ -405,7 +409,7 @@ def header_of(path: Path, delimiter: str | None = None) -> tuple[list[str], str,
         return [] if first is None or isinstance(first, BadRow) else first[1]
 
     if delimiter is None:
-        delimiter = max((",", ";", "\t", "|"), key=lambda by: len(names(by)))
+        delimiter = max(CSV_DELIMITERS, key=lambda by: len(names(by)))
     header = names(delimiter)
     if not header:
         raise DataError(f"{path}:1: the header cannot be read; the first line must name the columns")

@@ -123,9 +123,9 @@ def predict_file(
     """
     description = model.description
     table = open_table(request.source)
-    columns = _columns(table, request, description)
-    kind = _output_format(request)
     present = table.columns()
+    columns = _columns(table.path, present, request, description)
+    kind = _output_format(request)
     new = _new_columns(description, request)
     if taken := next((name for name in new if name in present), None):
         raise UsageError(
@@ -158,19 +158,18 @@ def predict_file(
 # The file --------------------------------------------------------------------------------------------------------
 
 
-def _columns(table: Table, request: PredictionRequest, description: Description) -> _Columns:
-    """Return the columns to read. Raise UsageError if the file lacks one."""
-    present = table.columns()
+def _columns(path: Path, present: Sequence[str], request: PredictionRequest, description: Description) -> _Columns:
+    """Return the columns to read, of those that are present. Raise UsageError if the file lacks one."""
     listed = ", ".join(shown(name, quote=False) for name in present[:30])
 
     def chosen(given: str | None, option: str, usual: Sequence[str]) -> str:
         if given is not None:
             if given not in present:
-                raise UsageError(f"{table.path} has no column {shown(given)} ({option}); it has {listed}")
+                raise UsageError(f"{path} has no column {shown(given)} ({option}); it has {listed}")
             return given
         if name := next((name for name in usual if name in present), None):
             return name
-        raise UsageError(f"{table.path}: say with {option} which column to read; it has {listed}")
+        raise UsageError(f"{path}: say with {option} which column to read; it has {listed}")
 
     only = tuple(present) if len(present) == 1 else ()
     text = chosen(request.text, "--text", (*TEXT_COLUMNS, *only))

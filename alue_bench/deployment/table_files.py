@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TextIO
 
 from alue_bench.contract.errors import DataError, UnavailableError, UsageError
-from alue_bench.contract.formats import shown
+from alue_bench.contract.formats import CSV_DELIMITERS, shown
 from alue_bench.messages.display import first_line
 
 Format = Literal["csv", "tsv", "jsonl", "parquet"]
@@ -25,8 +25,6 @@ SUFFIXES: Mapping[str, Format] = {
     ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
 DELIMITERS = {"csv": ",", "tsv": "\t"}
-CSV_DELIMITERS = (",", ";", "\t", "|")
-"""The possible delimiters of CSV files. The delimiter that gives the most columns is used."""
 STDOUT = "-"
 
 

@@ -26,14 +26,12 @@ run `PYTHONPATH=plugins python -m benchmarks.engine --rows-json FILE`.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from alue_bench.contract.errors import AlueBenchError
 from alue_bench.contract.strategy import EncoderShape
 from alue_bench.training.device.precision import resolve_graphs
-from benchmarks.command_line import Parser, check_written_files, shown_command, told
+from benchmarks.command_line import Parser, check_written_files, run_command
 from benchmarks.engine.profiling import profile
 from benchmarks.engine.report import all_sheets, closing_lines, summaries
 from benchmarks.tables import show, write_page
@@ -57,18 +55,17 @@ def main(arguments: Sequence[str] | None = None, *, measured: Measure = measured
         arguments: The command-line arguments; None takes the arguments of this process.
         measured: The function that makes a measurement; the default one starts a separate process.
     """
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    try:
-        options = _parser().parse_args(given)
+
+    def work(options: argparse.Namespace, command: str) -> int:
         if options.one:
             return print_one(options)
         if options.write_rows:
             return only_write_rows(options)
         if options.profile:
             return profile(options)
-        return benchmark(options, command=shown_command(MODULE, given), measured=measured)
-    except AlueBenchError as error:
-        return told(error)
+        return benchmark(options, command=command, measured=measured)
+
+    return run_command(_parser(), arguments, work)
 
 
 def benchmark(options: argparse.Namespace, *, command: str, measured: Measure) -> int:
@@ -121,7 +118,7 @@ def chosen_cells(options: argparse.Namespace, shape: EncoderShape) -> list[Cell]
     return [Cell(way, strategy, precision) for precision in precisions for strategy in strategies for way in ways]
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = Parser(
         prog=f"python -m {MODULE}",
         description="Time fine-tuning by our engine and by the library's Trainer.",

@@ -20,9 +20,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from alue_bench.contract.errors import AlueBenchError, UsageError
+from alue_bench.contract.errors import UsageError
 from alue_bench.tracking.connection import open_store, sqlite_path
-from benchmarks.command_line import Parser, told
+from benchmarks.command_line import Parser, run_command
 from benchmarks.processes import ALUE_BENCH, environment
 
 LIMIT_S = 30.0
@@ -102,13 +102,10 @@ def time_commands(database: Path, experiment: str, folder: Path) -> Iterator[tup
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: 0 done, 1 a command failed or took too long, 2 misuse."""
-    try:
-        return benchmark(_parser().parse_args(arguments))
-    except AlueBenchError as error:
-        return told(error)
+    return run_command(_parser(), arguments, lambda options, command: benchmark(options))
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = Parser(prog="python -m benchmarks.large_store", description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--store", required=True, help="sqlite:///FILE with a few finished runs")
     parser.add_argument("--experiment", default="alue-bench", help="(default: alue-bench)")

@@ -15,16 +15,15 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alue_bench.contract.errors import AlueBenchError, UsageError
+from alue_bench.contract.errors import UsageError
 from alue_bench.contract.model import Model
 from alue_bench.contract.registry import load_registry
 from alue_bench.executors.termination import code_of_stop, stop_on_sigterm
-from benchmarks.command_line import Parser, check_written_files, shown_command, told
+from benchmarks.command_line import Parser, check_written_files, run_command
 from benchmarks.ledger import header, write_json
 from benchmarks.quality.models import BUNDLED, chosen_models, with_models
 from benchmarks.quality.random_copy import random_copy
@@ -47,12 +46,8 @@ FOLDERS = re.compile(r"(^|=|sqlite:///)(?:~|\.{0,2})/(?:.*/)?(?=[^/])")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code: 0 done, 1 some runs failed, 2 misuse, 130 or 143 interrupted."""
-    given = sys.argv[1:] if arguments is None else list(arguments)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    try:
-        return benchmark(_parser().parse_args(given), command=shown_command(MODULE, given, FOLDERS))
-    except AlueBenchError as error:
-        return told(error)
+    return run_command(_parser(), arguments, lambda options, command: benchmark(options, command=command), FOLDERS)
 
 
 def benchmark(options: argparse.Namespace, *, command: str) -> int:
@@ -97,7 +92,7 @@ def benchmark(options: argparse.Namespace, *, command: str) -> int:
     return 1 if failed else 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = Parser(
         prog=f"python -m {MODULE}",
         description="Compare models with their architecture's random weights and with a linear model.",

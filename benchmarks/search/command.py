@@ -17,14 +17,12 @@ Exit codes: 0 the answer's measured loss on test is within the tolerance and the
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alue_bench.contract.errors import AlueBenchError
-from benchmarks.command_line import Parser, check_written_files, shown_command, told
+from benchmarks.command_line import Parser, check_written_files, run_command
 from benchmarks.ledger import header, write_json
 from benchmarks.search.finished_sweep import Reading, cheapest_within, read_sweep, reading
 from benchmarks.search.searching import Search, search_arguments, searched_here
@@ -42,13 +40,12 @@ def main(arguments: Sequence[str] | None = None, *, search: Search | None = None
         arguments: The command-line arguments; None takes the arguments of this process.
         search: The function that searches; the default one searches in this process.
     """
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    try:
-        options = _parser().parse_args(given)
+
+    def work(options: argparse.Namespace, command: str) -> int:
         check_written_files(options)
-        return benchmark(options, shown_command(MODULE, given), search or searched_here)
-    except AlueBenchError as error:
-        return told(error)
+        return benchmark(options, command, search or searched_here)
+
+    return run_command(_parser(), arguments, work)
 
 
 def benchmark(options: argparse.Namespace, command: str, search: Search) -> int:
@@ -126,7 +123,7 @@ def _part(text: str) -> float:
     return parse_share("--tolerance or --budget", text)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = Parser(
         prog=f"python -m {MODULE}",
         description="Compare the answer of a search with a finished sweep.",

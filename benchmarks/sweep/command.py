@@ -15,15 +15,13 @@ from __future__ import annotations
 
 import argparse
 import random
-import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from alue_bench.contract.errors import AlueBenchError
 from alue_bench.contract.strategy import EncoderShape
-from benchmarks.command_line import Parser, check_written_files, shown_command, told
+from benchmarks.command_line import Parser, check_written_files, run_command
 from benchmarks.sweep.report import cell_sheet, closing_line, document, total_sheet, totals
 from benchmarks.tables import show, write_page
 from benchmarks.timing.cells import BASE, ENGINE, ORDER_SEED, PRECISIONS, SEPARATE, SHARED, Cell
@@ -43,12 +41,9 @@ Layers = tuple[int, int]
 
 def main(arguments: Sequence[str] | None = None, *, measured: Measure = measured_apart) -> int:
     """Run the command line and return the exit code; see `benchmarks.engine.command.main`."""
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    try:
-        options = _parser().parse_args(given)
-        return benchmark(options, command=shown_command(MODULE, given), measured=measured)
-    except AlueBenchError as error:
-        return told(error)
+    return run_command(
+        _parser(), arguments, lambda options, command: benchmark(options, command=command, measured=measured)
+    )
 
 
 def benchmark(options: argparse.Namespace, *, command: str, measured: Measure) -> int:
@@ -86,7 +81,7 @@ def benchmark(options: argparse.Namespace, *, command: str, measured: Measure) -
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = Parser(
         prog=f"python -m {MODULE}",
         description="Time a sweep that shares frozen prefixes against the same runs done separately.",

@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -32,8 +31,8 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from alue_bench.contract.errors import AlueBenchError, UsageError
-from benchmarks.command_line import Parser, say, shown_command, told
+from alue_bench.contract.errors import UsageError
+from benchmarks.command_line import Parser, run_command, say
 from benchmarks.ledger import header, write_json
 from benchmarks.tables import NONE, Sheet, number, show
 
@@ -48,12 +47,7 @@ KILLS, SEED, SEEDS, TOGETHER = 50, 1, 5, 8
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code; None takes the arguments of this process."""
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    try:
-        options = _parser().parse_args(given)
-        return run_campaigns(options, command=shown_command(MODULE, given))
-    except AlueBenchError as error:
-        return told(error)
+    return run_command(_parser(), arguments, lambda options, command: run_campaigns(options, command=command))
 
 
 def run_campaigns(options: argparse.Namespace, *, command: str) -> int:

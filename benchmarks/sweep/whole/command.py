@@ -24,14 +24,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alue_bench.contract.errors import AlueBenchError, UsageError
-from benchmarks.command_line import Parser, say, shown_command, told
+from alue_bench.contract.errors import UsageError
+from benchmarks.command_line import Parser, run_command, say
 from benchmarks.ledger import Ledger
 from benchmarks.machine import hardware
 from benchmarks.sweep.whole.apart import compared_apart, repeat_full
@@ -53,12 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     interrupted.
     """
     started = time.perf_counter()
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    try:
-        options = _parser().parse_args(given)
-        return benchmark(options, shown_command(MODULE, given), started)
-    except AlueBenchError as error:
-        return told(error)
+    return run_command(_parser(), arguments, lambda options, command: benchmark(options, command, started))
 
 
 def benchmark(options: argparse.Namespace, command: str, started: float) -> int:
@@ -109,7 +103,7 @@ def benchmark(options: argparse.Namespace, command: str, started: float) -> int:
     return 0 if all(one["equal"] for one in apart) else 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = Parser(prog=f"python -m {MODULE}", description=__doc__.splitlines()[0], allow_abbrev=False)
     add = parser.add_argument
     add("--folder", type=Path, required=True, help="folder of store, cache and measurements, from which to continue")
