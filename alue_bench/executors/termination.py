@@ -6,6 +6,7 @@ It imports the standard library only, since the benchmarks use it on machines wi
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,17 +20,27 @@ _pending: list[type[Terminated]] = []
 
 @contextmanager
 def stop_on_sigterm() -> Iterator[None]:
-    """Raise Terminated on SIGTERM inside the context, so that the work ends as cleanly as after Ctrl-C."""
+    """Raise Terminated on SIGTERM inside the context, so that the work ends as cleanly as after Ctrl-C.
+
+    If the signal arrives inside a finaliser, Python ignores the exception there. `heed_termination` raises it again at
+    the next step of the work, so the ignored exception is not reported on standard error.
+    """
 
     def terminate(signum: int, frame: object) -> None:
         _pending.append(Terminated)
         raise Terminated
 
+    def report(unraisable: sys.UnraisableHookArgs) -> None:
+        if not issubclass(unraisable.exc_type, Terminated):
+            reported_before(unraisable)
+
     before = signal.signal(signal.SIGTERM, terminate)
+    reported_before, sys.unraisablehook = sys.unraisablehook, report
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+        sys.unraisablehook = reported_before
         _pending.clear()
 
 

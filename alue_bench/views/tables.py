@@ -236,7 +236,7 @@ def comparison_view(comparison: Comparison, *, sort: str) -> RenderableType:
 def print_table(
     console: PlainConsole, columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None
 ) -> None:
-    """Print a plain table, such as those of `alue-bench list`."""
+    """Print a plain table, such as the one that `alue-bench list tasks` prints."""
     table = Table(*columns, title=title, title_justify="left", title_style="bold")
     for row in rows:
         table.add_row(*row)
