@@ -21,7 +21,7 @@ which are returned to the system when they are freed."""
 
 
 def keep_freed() -> None:
-    """Make glibc keep freed memory for reuse from now on, unless the user has configured its allocator."""
+    """Make glibc keep freed memory for reuse from now on, unless the user has chosen otherwise."""
     libc = _glibc()
     if libc is not None and not _chosen():
         libc.mallopt(TRIM_THRESHOLD, NEVER)
@@ -43,7 +43,9 @@ def _glibc() -> ctypes.CDLL | None:
 
 
 def _chosen() -> bool:
-    """Return whether the user has configured glibc's allocator by environment variables."""
-    return "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or any(
-        name in os.environ for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
+    """Return whether the user has configured these two parameters by environment variables."""
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    return any(
+        f"MALLOC_{name.upper()}_" in os.environ or f"glibc.malloc.{name}" in tunables
+        for name in ("trim_threshold", "mmap_threshold")
     )
