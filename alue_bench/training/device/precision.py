@@ -91,6 +91,29 @@ class Device:
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
 
     @property
+    def accelerated(self) -> bool:
+        """True if the device is an accelerator, which works asynchronously and has memory of its own."""
+        return self.name != "cpu"
+
+    @property
+    def can_record(self) -> bool:
+        """True if the device can capture work as a graph and replay it."""
+        return self.name == "cuda"
+
+    @property
+    def pins_memory(self) -> bool:
+        """True if copies to the device run asynchronously only from pinned (page-locked) host memory."""
+        return self.name == "cuda"
+
+    def free_bytes(self) -> int:
+        """Return the accelerator's free memory in bytes, without what torch's allocator keeps for reuse; 0 on a CPU."""
+        if not self.accelerated:
+            return 0
+        import torch
+
+        return int(torch.cuda.mem_get_info()[0])
+
+    @property
     def few_lengths(self) -> bool:
         """True if padding batches to few different lengths saves time.
 
