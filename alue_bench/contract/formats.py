@@ -19,7 +19,8 @@ from alue_bench.contract.errors import DataError
 from alue_bench.contract.validation import Kind, check_mapping, check_texts, check_types
 
 Target = str | tuple[str, ...] | float | None
-"""The gold target: one label, a tuple of labels (multi-label, possibly empty), a number (regression), or None."""
+"""The gold target of an example: one label, a tuple of labels (multi-label, possibly empty), a number (regression), or
+None if the example has no gold target."""
 
 Column = str | int
 """A column, by its name in the header, or by its position from 0."""
@@ -79,8 +80,8 @@ class Delimited:
     text_pair: Column | None = None
     """The column of the second text; None if the examples are single texts."""
     target: Column | tuple[str, ...] | None = None
-    """The column of the label or number; for a multi-label task the columns of 0 and 1, one for each label; None for a
-    file without gold labels."""
+    """The column of the label or number. A multi-label task can name a tuple of columns instead, one for each label,
+    which hold 0 or 1. None is for a file without gold labels."""
     id: Column | None = None
     """The column of the example's identifier; None to use the number of the row, counted from 0."""
     delimiter: str = "\t"
@@ -101,11 +102,11 @@ class Delimited:
     number: tuple[float, float] | None = None
     """The smallest and largest permitted target of a regression; None for all other tasks. A task sets this field."""
     separator: str | None = None
-    """The text between the labels of a cell, for a multi-label task with one target column; None for all others. An
-    empty cell means none of the labels."""
+    """The text between two labels in one cell of the target column, for a multi-label task; None for all other tasks.
+    An empty cell means none of the labels."""
 
     def __post_init__(self) -> None:
-        """Check the fields, and the columns against each other."""
+        """Check the type and value of each field, and that the named columns can exist and have different purposes."""
         _check_fields(self)
         _check_columns(self)
 
@@ -223,7 +224,7 @@ class Delimited:
 def unknown_label(
     written: str, decoded: str | None, decode: Mapping[str, str], permitted: tuple[str, ...] | None
 ) -> str:
-    """Return the reason for a bad row with an unknown label, with the permitted codes and their meanings.
+    """Return a sentence that says that a label is unknown, with the permitted codes and the label that each code means.
 
     Args:
         written: The label as it stands in the file.
@@ -286,7 +287,7 @@ def _check_fields(read: Delimited) -> None:
 
 
 def _check_columns(read: Delimited) -> None:
-    """Raise ValueError if a column cannot exist, or if one column is named for two different purposes."""
+    """Raise ValueError if a named column cannot exist, or if one column is named both as a text and as the target."""
     wanted = [read.text, read.text_pair, read.id, *_as_tuple(read.target)]
     if negative := [column for column in wanted if isinstance(column, int) and column < 0]:
         raise ValueError(f"Delimited: column {negative[0]} is negative; columns are counted from 0")
@@ -437,14 +438,14 @@ _Row = tuple[int, list[str], int]
 
 
 class _Rows(Protocol):
-    """An iterator over the rows of a file, which can be reset to an earlier line."""
+    """An iterator over the rows of a file, which can be set back to an earlier line."""
 
     def __next__(self) -> _Row | BadRow: ...
 
     def __iter__(self) -> Iterator[_Row | BadRow]: ...
 
     def resume_after(self, line: int) -> None:
-        """Continue with the line after `line`."""
+        """Continue the iteration with the line after the line number `line`."""
         ...
 
 
@@ -472,10 +473,10 @@ class _PlainRows:
 class _QuotedRows:
     """The rows of a file whose cells may be quoted; quoted cells may contain delimiters and line feeds.
 
-    A quotation mark that is not closed extends its cell to the next quotation mark, perhaps a thousand rows later. The
-    line of the unclosed mark is reported as a bad row, and reading continues with the line after it. From there to the
-    end of the extended cell, a row is accepted only if it has no doubtful quotation mark, because it cannot be known
-    whether such a mark opens or closes a text.
+    A quotation mark that is not closed makes its cell reach to the next quotation mark, perhaps a thousand rows later.
+    The line of the unclosed mark is reported as a bad row, and reading continues with the line after it. The lines up
+    to the end of the overlong cell are accepted only if they have no doubtful quotation mark (`_is_doubtful`), because
+    nobody can know whether such a mark opens or closes a text.
     """
 
     def __init__(self, lines: list[str], delimiter: str) -> None:

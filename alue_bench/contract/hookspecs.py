@@ -43,15 +43,18 @@ def alue_bench_models() -> Iterable[Model]:
 
 @hookspec
 def alue_bench_strategies() -> Iterable[StrategyFamily]:
-    """Return the families of strategies that this plugin adds."""
+    """Return the families of strategies that this plugin adds.
+
+    A family is a set of strategies whose names have a common form, such as `bottom<N>top<M>`.
+    """
     raise NotImplementedError
 
 
 @hookspec
 def alue_bench_studies() -> Iterable[Path]:
-    """Return the study files that this plugin ships.
+    """Return the paths of the study files that this plugin ships.
 
-    Users refer to a study by its file name without `.toml`.
+    A study file is a TOML file with the options of an experiment. Users refer to it by its file name without `.toml`.
     """
     raise NotImplementedError
 
@@ -63,7 +66,7 @@ def alue_bench_studies() -> Iterable[Path]:
 def alue_bench_executors() -> Iterable[Executor]:
     """Return the executors that this plugin adds.
 
-    An executor runs a plan in other processes. Users choose it by its name with `--executor`.
+    An executor executes runs in other processes. Users choose it by its name with `--executor`.
     """
     raise NotImplementedError
 
