@@ -1,3 +1,1 @@
-"""The contract between alue-bench and its plugins: the values and hooks that they exchange, and the registry of
-plugins.
-"""
+"""The contract between alue-bench and its plugins: the values and hooks they exchange, and the plugin registry."""

@@ -40,7 +40,7 @@ class DeviceLostError(UnavailableError):
 
 
 class DoesNotFit(AlueBenchError):
-    """The error that a strategy cannot be applied to a model; the run is skipped, and lists show the message."""
+    """The error that a strategy cannot be applied to a model. The run is skipped, with the message as the reason."""
 
 
 class TrainingError(AlueBenchError):

@@ -53,9 +53,9 @@ class Reader(Protocol):
     """The interface of readers. Any function with this signature can be the `read` of a `DataFile`."""
 
     def __call__(self, path: Path) -> Iterator[Example | BadRow]:
-        """Yield each row of `path` as an example or as a bad row.
+        """Yield each row of the file `path` as an example, or as a bad row if it cannot be used.
 
-        A reader leaves out rows that do not belong to the task. If a reader yields None, it is counted as a bad row.
+        A reader leaves out rows that do not belong to the task. A yielded None counts as a bad row.
 
         Raises:
             DataError: The file as a whole is unusable: it is empty, is not UTF-8 text, or lacks a column.
@@ -65,7 +65,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Delimited:
-    r"""A reader of TSV and CSV files, with or without a header.
+    r"""A reader of TSV and CSV files, with or without a header row.
 
     >>> Delimited(columns=2, text=0, target=1)                        # text<TAB>label, no header
     >>> Delimited(header=True, delimiter=",", quoted=True, text="question1", text_pair="question2",
@@ -87,20 +87,21 @@ class Delimited:
     delimiter: str = "\t"
     """The text between two columns."""
     quoted: bool = False
-    """True if cells may be enclosed in quotation marks, as in CSV files."""
+    """True if a cell of the table may be enclosed in quotation marks, as in CSV files."""
     header: bool = False
     """True if the first row of the file names the columns."""
     columns: int | None = None
-    """The number of columns that each row must have; by default the number of columns of the header."""
+    """The number of columns that each row must have; None for the number of columns of the header."""
     decode: Mapping[str, str] = field(default_factory=dict)
-    """The label name for each code in the file, if the file does not contain the names themselves."""
+    """The label name for each code in the label column; empty if the file contains the label names themselves."""
     labels: tuple[str, ...] | None = None
-    """The permitted labels. A row with any other label (after `decode`) is a bad row. A task sets this field from its
-    label space; None permits every label."""
+    """The permitted labels, after `decode` was applied; None permits every label. A row with any other label is a bad
+    row. A plugin need not set this field, because a task sets it from its own labels."""
     ignore: frozenset[str] = frozenset()
-    """Codes of labels in the file that do not belong to the task. Their rows are left out and are not an error."""
+    """Codes in the label column that do not belong to the task. Rows with these codes are left out without an error."""
     number: tuple[float, float] | None = None
-    """The smallest and largest permitted target of a regression; None for all other tasks. A task sets this field."""
+    """The smallest and largest permitted target of a regression; None for all other tasks. A plugin need not set this
+    field, because a task sets it from its own range."""
     separator: str | None = None
     """The text between two labels in one cell of the target column, for a multi-label task; None for all other tasks.
     An empty cell means none of the labels."""
@@ -111,7 +112,7 @@ class Delimited:
         _check_columns(self)
 
     def __call__(self, path: Path) -> Iterator[Example | BadRow]:
-        """Yield each row of `path` as an example or as a bad row; see `Reader`."""
+        """Yield each row of the file `path` as an example, or as a bad row if it cannot be used; see `Reader`."""
         lines, undecodable = _lines(path)
         rows: _Rows = (_QuotedRows if self.quoted else _PlainRows)(lines, self.delimiter)
         width = self.columns
@@ -331,12 +332,12 @@ def printable(text: str) -> str:
 
 
 def text_of(value: object) -> str:
-    """Return the text that a CSV file would hold for a value: "1" for 1, "1.0" for 1.0, "true" for True."""
+    """Return the text that a CSV file would contain for a value: "1" for 1, "1.0" for 1.0, "true" for True."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:
-    """Return the first `most` names, separated by commas, and the number of the other names."""
+    """Return the first `most` names, separated by commas, followed by how many more there are."""
     return ", ".join(names[:most]) + (f" or {len(names) - most} more" if len(names) > most else "")
 
 

@@ -89,7 +89,7 @@ def alue_bench_run_started(spec: RunSpec) -> None:
 
 @hookspec
 def alue_bench_run_finished(spec: RunSpec, result: RunResult) -> None:
-    """Observe the end of a run, after it was measured and recorded.
+    """Observe the end of a run, after its result was measured and recorded.
 
     This hook is not called for a run that fails or whose recorded result is reused.
     """

@@ -240,7 +240,7 @@ class RunSpec:
     hyper: HyperParameters
     data: DataDigests
     device: str
-    """The kind of device, "cpu" or "cuda". The exact device is recorded with the result instead."""
+    """The kind of device, "cpu" or "cuda". The exact device is recorded with the result."""
     precision: Literal["fp32", "bf16", "fp16"]
     cuda_graphs: bool = False
     """A flag: training steps are recorded as CUDA graphs and replayed."""
@@ -269,7 +269,7 @@ class RunSpec:
 
     @property
     def training_key(self) -> str:
-        """A digest of everything that determines the trained weights. Runs with the same key are trained only once."""
+        """A digest of everything that determines the trained weights; runs with equal digests share one training."""
         return digest_of(
             {
                 "result_version": RESULT_VERSION,

@@ -63,7 +63,7 @@ def check_mapping(owner: str, fields: Mapping[str, object], name: str, values: t
 
 
 def check_stated(owner: str, fields: Mapping[str, object], names: tuple[str, ...]) -> None:
-    """Raise ValueError for the first of the named fields that is empty or blank."""
+    """Raise ValueError for the first of the named fields whose text is empty or blank."""
     for name in names:
         value = fields[name]
         if not value or (isinstance(value, str) and not value.strip()):
