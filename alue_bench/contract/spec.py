@@ -193,10 +193,10 @@ class DataDigests:
     source: Literal["real", "sample"]
     protocol: str
     train: str
-    """A digest of the train and dev rows and of everything that determines them: files, reader, limits, dropped
-    rows."""
+    """A digest of the train and dev rows that are used (after limits, and without dropped rows), and of how dev is
+    scored."""
     test: str
-    """A digest of the test rows and of everything that determines them."""
+    """A digest of the test rows that are used (after limits, and without dropped rows), and of how they are scored."""
 
 
 @dataclass(frozen=True, order=True)

@@ -211,7 +211,7 @@ def _code(cells: Cells, column: str) -> str:
 
 
 def _mark(cells: Cells, column: str) -> str:
-    """Return "0" or "1" for a table cell that says whether a label applies; the cell may hold true or false."""
+    """Return the text in a cell of a column that holds 0 or 1 in each row; true and false become "1" and "0"."""
     value = cells.get(column)
     return str(int(value)) if isinstance(value, bool) else _code(cells, column)
 

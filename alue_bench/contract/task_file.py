@@ -243,7 +243,7 @@ def line_of(text: str, keys: KeyPath) -> int:
 
 
 def name_of(file_name: str) -> str:
-    """Return the name of a task that is given as a file: the file name without its endings, in lower case.
+    """Return the name of a task that is given as a file: the file name without its ending, in lower case.
 
     Consecutive characters other than ASCII letters, digits, ".", "_" and "-" become one hyphen. If no valid name is
     left, the name consists of "task-" and a digest.
@@ -272,7 +272,9 @@ def share_problem(given: object) -> str | None:
 
 
 def share_of(given: object) -> float:
-    """Return the size of a held-out part as a fraction: 0.2 for "20%" and for 0.2. Raise ValueError if it is neither.
+    """Return the size of a held-out part as a fraction.
+
+    The result is 0.2 for "20%", "0.2" and 0.2. Raise ValueError if the value has none of these forms.
     """
     if isinstance(given, str):
         match = re.fullmatch(r"\s*(\d{1,3}(?:\.\d{1,9})?)\s*(%?)\s*", given, re.ASCII)
@@ -426,7 +428,7 @@ def _is_delimited(path: str, reading: Mapping[str, Any]) -> bool:
 
 
 def _foreign(path: str, reading: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the given keys of `[format]` that do not apply to the format of this file."""
+    """Return the keys of `[format]` that do not apply to the format of this file."""
     return ("sheet", "split") if _is_delimited(path, reading) else ("delimiter", "quoted", "header", "width")
 
 

@@ -21,7 +21,7 @@ CLASSES = (TargetKind.BINARY, TargetKind.MULTICLASS)
 
 
 def misfit(task: Task, train_task: Task) -> str | None:
-    """Return the reason why a model trained on `train_task` cannot be tested on `task`; None if it can be.
+    """Return why a model trained on `train_task` cannot be tested on `task`, with a remedy; None if it can be tested.
 
     The text ends with a remedy.
     """
@@ -97,7 +97,8 @@ def transferred_logits(logits: Array, task: Task, train_task: Task) -> Array:
     """Return logits for the scored task's labels, computed from logits for the training task's labels.
 
     If several labels are mapped to the same label, their probabilities are summed (in a multi-label task, the largest
-    is taken). Labels that are mapped to None are left out, and the remaining probabilities are scaled to sum to 1.
+    is taken). Labels that are mapped to None are left out; a softmax over the result divides the whole probability
+    among the other labels.
 
     Args:
         logits: The logits for the training task's labels, [examples, train_labels].
