@@ -68,8 +68,7 @@ class Batch:
         return self.with_each(moved)
 
     def with_each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        """Return a copy of the batch, with the function applied to each input tensor of the model and to the targets.
-        """
+        """Return a copy of the batch with a function applied to each input tensor of the model and to the targets."""
         return replace(
             self,
             input_ids=change(self.input_ids),

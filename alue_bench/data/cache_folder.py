@@ -14,8 +14,7 @@ CACHE_VARIABLE = "ALUE_BENCH_CACHE"
 
 
 def cache_folder() -> Path:
-    """Return the cache folder, which holds token ids, outputs of frozen layers and other data that can be recomputed.
-    """
+    """Return the cache folder, for token ids, outputs of frozen layers and other data that can be recomputed."""
     given = os.environ.get(CACHE_VARIABLE)
     return Path(given) if given else platformdirs.user_cache_path("alue-bench")
 

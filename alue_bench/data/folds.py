@@ -116,7 +116,7 @@ def _splits_of(
 
 
 def _check_rows(task: Task, examples: Sequence[Example], folds: int) -> None:
-    """Raise DataError if there are fewer different texts than folds; classes are checked one by one."""
+    """Raise DataError if the task, or one of its classes, has fewer different texts than there are folds."""
     texts: defaultdict[str, set[str]] = defaultdict(set)
     for example in examples:
         if task.labels.kind in (TargetKind.BINARY, TargetKind.MULTICLASS):

@@ -119,8 +119,7 @@ class TokenCache:
 
 
 def unread_notes(split: TokenizedSplit, name: str) -> list[str]:
-    """Return notes for the user on texts that the model cannot read, because too many tokens are unknown or there is no
-    token.
+    """Return notes for the user if many tokens of a split are unknown to the tokenizer, or if texts have no token.
 
     Args:
         split: The split.
@@ -130,8 +129,7 @@ def unread_notes(split: TokenizedSplit, name: str) -> list[str]:
 
 
 def first_texts_notes(rows: SplitRows, model: Model, tokenizer: Any, name: str) -> list[str]:
-    """Return the same notes as `unread_notes`, for the first texts of a split only, because a plan must appear quickly.
-    """
+    """Return the same notes as `unread_notes`, but only for the first texts of a split, because this is fast."""
     first = SplitRows(rows.examples[:FIRST_TEXTS], "")
     texts = _normalised(first, model)
     encoded = _encoded(texts, tokenizer, FIRST_TOKENS)
