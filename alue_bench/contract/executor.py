@@ -10,8 +10,8 @@ call
 
 The worker process needs the same plugins, data and models, and access to the tracking store. The worker writes results
 to the store; results never pass through the executor. The harness does the rest: it submits the assignment of a dead
-worker again, waits for runs that other invocations execute, stops at the first failure with --fail-fast, and closes
-runs that an interruption left open in the store.
+worker again, waits for runs that other alue-bench commands execute, stops at the first failure with --fail-fast, and
+closes runs that an interruption left open in the store.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ class WorkerPool(Protocol):
         ...
 
     def events(self, timeout_s: float) -> Sequence[Event]:
-        """Return the events since the last call, in order.
+        """Return the events that workers have reported since the last call, in order.
 
         Each assignment must end with exactly one `Returned` or one `Lost`.
 
@@ -189,7 +189,7 @@ class WorkerPool(Protocol):
         """End every worker, and return when none of them is working any more.
 
         A busy worker first gets SIGTERM or a KeyboardInterrupt and has some seconds to close its run. The harness calls
-        this once, whether the plan succeeded or failed.
+        this once, whether the runs succeeded or failed.
         """
         ...
 

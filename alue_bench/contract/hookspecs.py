@@ -1,7 +1,7 @@
 """The hooks that a plugin can implement. A plugin is a module named by an entry point of the group `alue_bench`.
 
 Every hook is optional. Mark an implementation with `alue_bench.hookimpl`. The hooks that return declarations are called
-once per invocation, in no particular order; a plugin registers nothing by side effect.
+once per command, in no particular order; a plugin registers nothing by side effect.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class Origin:
 
     distribution: str
     version: str
-    """The version of the distribution."""
+    """The version of the Python distribution that contains the plugin."""
     entry_point: str
     """The name of the entry point."""
     module: str
@@ -130,7 +130,7 @@ class Registry:
         return claims[0]
 
     def families_of(self, names: Sequence[str]) -> list[StrategyFamily]:
-        """Return each family that accepts at least one of the names of strategies; raise the errors of `strategy`."""
+        """Return the families of the strategies with these names. Raise the same errors as the method `strategy`."""
         for name in names:
             self.strategy(name)
         return [d.value for d in self.families if any(_parse(d, name) is not None for name in names)]
@@ -455,7 +455,7 @@ def _command_name(info: Any) -> str:
 
 
 def notify(registry: Registry, hook: str, warn: Callable[[str], None], **arguments: object) -> None:
-    """Call an observer hook of every plugin.
+    """Call a hook that observes runs, in every plugin that implements it.
 
     A plugin that raises an error does not stop the others.
 

@@ -124,7 +124,8 @@ class HyperParameters:
         default_is_implied=True,
         remark="a part of an epoch",
     )
-    """The part of an epoch between two dev evaluations. There is always an evaluation at the end of each epoch."""
+    """The distance between two dev evaluations as a part of an epoch, such as 0.5. There is always an evaluation at the
+    end of each epoch."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for the first value that is out of its bounds."""
@@ -257,9 +258,9 @@ class RunSpec:
     keep_head: bool = False
     """A flag: training starts from the checkpoint's fine-tuned head instead of a new head."""
     unusual: Mapping[str, str] = field(default_factory=dict)
-    """The unusual properties of the model that also determine the training, by a short name: "parts" (registered in
-    another order than used), "padding" (on the left), "head" (the checkpoint's fine-tuned head is not used). Empty for
-    an ordinary model."""
+    """The unusual properties of the model that also determine the training, by a short name: "parts" (its modules are
+    registered in another order than they are used), "padding" (it is on the left), "head" (the checkpoint has a
+    fine-tuned head that is not used). Empty for an ordinary model."""
     providers: Mapping[str, str] = field(default_factory=dict)
     """The versions of the Python distributions (by name) that provide alue-bench itself, the task that trains the
     model, the model and the strategy."""

@@ -214,14 +214,14 @@ class Strategy(ABC):
             shape: The size of the encoder after `kept_layers` was applied.
 
         Raises:
-            DoesNotFit: The encoder has too few layers. The message states the two numbers.
+            DoesNotFit: The encoder has too few layers. The message says how many it has and how many are needed.
         """
 
     def kept_layers(self, shape: EncoderShape) -> tuple[int, ...]:
         """Return the layers of the pre-trained model that stay in it, in ascending order; by default all of them.
 
         Raises:
-            DoesNotFit: No layer would be left. The message states the numbers.
+            DoesNotFit: No layer would be left. The message says how many layers there are.
         """
         return tuple(range(shape.layers))
 

@@ -245,7 +245,7 @@ def _kind(value: object) -> str:
 
 
 def open_table(path: Path, *, sheet: str | None = None, split: str | None = None) -> OpenTable:
-    """Open a table file, whose format its ending tells, or a folder saved by `datasets.save_to_disk`.
+    """Open a table file (its ending determines the format), or a folder saved by `datasets.save_to_disk`.
 
     Args:
         path: The file or folder.

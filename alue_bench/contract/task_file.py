@@ -295,7 +295,7 @@ def task_of(content: Mapping[str, Any], *, name: str, folder: Path) -> Task:
     """Return the task that the content of a task file declares.
 
     Args:
-        content: The keys and values; their types are right.
+        content: The keys and values, whose types were checked before.
         name: The task's name, unless the content gives one.
         folder: The folder that `sample` is relative to.
 

@@ -21,10 +21,7 @@ CLASSES = (TargetKind.BINARY, TargetKind.MULTICLASS)
 
 
 def misfit(task: Task, train_task: Task) -> str | None:
-    """Return why a model trained on `train_task` cannot be tested on `task`, with a remedy; None if it can be tested.
-
-    The text ends with a remedy.
-    """
+    """Return why a model trained on `train_task` cannot be tested on `task`, and a remedy; None if it can be tested."""
     said = f"task {task.name!r} is scored with the model of task {train_task.name!r}"
     own, theirs = task.labels, train_task.labels
     if train_task.splits.train is None:

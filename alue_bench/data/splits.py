@@ -46,9 +46,9 @@ class TaskRows:
     fold: Fold | None = None
     """The fold whose rows are the test split; None if the task's own splits are used."""
     protocol: str = ""
-    """A sentence about the origin of the splits; empty if the sentence that the task declares is true."""
+    """A sentence about the origin of the splits; empty if the sentence in the task's declaration applies."""
     folds_digest: str = ""
-    """A digest of everything that determines the rows of all folds; empty without folds."""
+    """A digest of everything that determines the rows of all folds; empty without cross-validation."""
 
 
 def load_rows(

@@ -37,10 +37,10 @@ class ReadFile:
     sha256: str
     """The SHA-256 digest of the file; for a folder, the digest of an empty file."""
     has_lines: bool
-    """True if the file is a text file. In other files, rows are counted instead of lines."""
+    """True if the file is a text file, so that positions are line numbers; otherwise they are row numbers."""
 
     def place(self, row: Example | BadRow) -> str:
-        """Return the position of a row, for a message."""
+        """Return the position of a row, such as "train.tsv:7", for a message."""
         return place(self.path, row.line, has_lines=self.has_lines)
 
 
@@ -63,7 +63,7 @@ class FileReport:
     """Sentences about labels that occur in no row or in every row."""
 
     def place(self, row: BadRow) -> str:
-        """Return the position of a row, for a message."""
+        """Return the position of a row, such as "train.tsv:7", for a message."""
         return place(self.path, row.line, has_lines=self.has_lines)
 
 

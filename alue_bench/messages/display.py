@@ -33,7 +33,7 @@ def visible(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return the text on one line: with the characters escaped that `visible` escapes, and line feeds too."""
+    """Return the text on one line: line feeds are escaped, and all characters that `visible` escapes."""
     return _STEERING.sub(lambda match: _escaped(match[0]), text)
 
 

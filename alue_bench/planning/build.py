@@ -120,7 +120,7 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     """Remarks on models and texts, for the user to read before the runs begin."""
     absent: list[AbsentRun] = field(default_factory=list)
-    """The runs of models that the user named and that are not on this machine, if their architecture is declared."""
+    """The runs of models that are not on this machine, if the user named the model and its architecture is known."""
     without_data: int = 0
     """The number of runs that are left out because tasks that the user named have no data on this machine."""
     keeps_prefixes: bool = True
@@ -133,8 +133,8 @@ class Plan:
 def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None = None) -> Plan:
     """Build the plan for a request: resolve names, check data and checkpoints, and list the runs.
 
-    Runs are sorted by task, model, fold, hyper-parameters, seed and strategy, except that runs which share a training
-    are adjacent. If the user names no tasks (or models), all are requested, and unusable ones are skipped with a
+    Runs are sorted by task, model, fold, hyper-parameters, seed and strategy, except that runs which need the same
+    training are neighbours. If the user names no tasks (or models), all are requested, and unusable ones are skipped with a
     reason. A strategy that cannot be applied to a model is skipped too.
 
     Args:
@@ -202,7 +202,7 @@ class _Shared:
 
     @classmethod
     def of(cls, request: PlanRequest, registry: Registry, cache: PlanCache) -> _Shared:
-        """Resolve the conditions that a request leaves open, such as the device "auto", for this machine.
+        """Return the shared conditions for a request, with choices such as the device "auto" resolved for this machine.
 
         Raises:
             UsageError: This machine does not provide a requested device or number format.
@@ -299,7 +299,8 @@ def _spec(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Comb
 
 
 def _inputs(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Combination, spec: RunSpec) -> RunInputs:
-    """Return the inputs of a run; tell the shared caches its model and its number of frozen lowest layers."""
+    """Return the inputs of a run, and announce its model and its number of frozen lowest layers to the shared caches.
+    """
     start = (
         task.train_rows.folds_digest or spec.data.train,
         *(spec.model_digest, spec.kept_layers, spec.adapter and spec.strategy),

@@ -36,7 +36,7 @@ class Combination:
 class Unfit:
     """A strategy that cannot be applied to the model, with the reason.
 
-    The seed is the first of the requested seeds, for lists that name one.
+    The seed is the first of the requested seeds; the list of skipped runs shows it.
     """
 
     strategy: str

@@ -34,7 +34,7 @@ AXES = (*LAYERS, "strategy", *SETTINGS, "seed")
 MOST = 1_000_000
 """The largest number of values of an axis; a larger number is rejected, because it must be a typing error."""
 DEFAULT_TOLERANCE = 0.01
-"""The largest decrease of the score, as a fraction of the score of full fine-tuning, that counts as no decrease."""
+"""The decrease of the score, as a fraction of the score of full fine-tuning, up to which scores count as equal."""
 
 
 @dataclass(frozen=True)

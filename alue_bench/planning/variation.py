@@ -58,8 +58,8 @@ def labelled(spec: RunSpec, names: Sequence[str]) -> str:
 def reading_order(specs: Sequence[RunSpec]) -> Mapping[str, int]:
     """Return the position of each run in lists for people, by the run's fingerprint.
 
-    Runs are sorted by task, model, strategy, hyper-parameters that vary, seed and fold. Strategies
-    that freeze a number of bottom and top layers come first, sorted by these numbers; the others follow by name.
+    Runs are sorted by task, model, strategy, hyper-parameters that differ, seed and fold. Strategies that freeze a
+    number of bottom and top layers come first, sorted by these numbers; the others follow by name.
     """
     names = varied_by_specs(specs)
 

@@ -198,7 +198,7 @@ def _constants(file: _File, examples: list[Example]) -> Iterator[str]:
 
 
 def _misfits(file: _File, examples: list[Example]) -> Iterator[str]:
-    """Yield a violation for each row whose texts or gold label contradict the task's declaration; at most a few."""
+    """Yield a violation for each of the first few rows whose texts or gold labels contradict the task's declaration."""
     misfits = 0
     for example in examples:
         misfit = _misfit(file.task, example)
@@ -248,7 +248,7 @@ def _misfit_of_target(labels: Labels, target: Target) -> str | None:
 
 
 def _spoilt(file: _File, rows: list[Any]) -> Iterator[str]:
-    """Yield a violation if the reader does not report the bad row in a copy of the file to which one is appended."""
+    """Yield a violation if the reader does not report a bad row that is appended to a copy of the file."""
     content = file.content
     if not file.has_lines:
         yield from _half_of_it(file, rows)
@@ -330,7 +330,7 @@ def _half_of_it(file: _File, rows: list[Any]) -> Iterator[str]:
 
 
 def _row_of_nulls(file: _File, rows: list[Any]) -> Iterator[str]:
-    """Yield a violation if the reader does not report a row without any value that is appended to a Parquet file."""
+    """Yield a violation if the reader does not report a row of nulls that is appended to a copy of a Parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -80,8 +80,7 @@ class _Example:
         return f"{self.subject} on {layers} layer{'s' if layers > 1 else ''}"
 
     def outlines(self) -> dict[int, Outline]:
-        """Return the kept and frozen layers (an `Outline`) by number of layers, for all encoders that the strategy
-        fits.
+        """Return the kept and frozen layers (an `Outline`) by number of layers; encoders that do not fit are left out.
         """
         by_layers: dict[int, Outline] = {}
         for layers in LAYERS:
@@ -296,7 +295,7 @@ def _does_nothing(example: _Example) -> bool:
 
 
 def _repeated(examples: list[_Example]) -> Iterator[str]:
-    """Yield a violation for each two examples that have the same effect on every encoder.
+    """Yield a violation for each pair of examples with the same effect on every encoder.
 
     This happens for example if a strategy ignores the number in its name.
     """

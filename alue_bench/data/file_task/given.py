@@ -59,7 +59,7 @@ def name_of_file(given: str) -> str:
 
 
 def from_content(inferred: Inferred, options: FileOptions) -> GivenTask:
-    """Return the task for an inferred content of a task file. Raise DataError if the content is not a valid task."""
+    """Return the task that the inferred content of a task file declares. Raise DataError if it is not valid."""
     given = str(options.file)
     content, folder = rebased(inferred.content, Path.cwd())
     try:

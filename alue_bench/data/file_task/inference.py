@@ -79,7 +79,7 @@ def _has_lines(path: Path) -> bool:
 
 
 def _has_label(row: Example) -> bool:
-    """Return whether a row has a label. Here an empty text is not a label; the finished task reports such rows."""
+    """Return whether a row has a label. An empty text does not count; such rows are reported when the task is read."""
     return isinstance(row.target, tuple) or bool(str(row.target).strip())
 
 

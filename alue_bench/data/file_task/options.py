@@ -67,7 +67,7 @@ class FileOptions(CheckedOptions):
     )
 
     def __post_init__(self) -> None:
-        """Raise UsageError if `holdout` is not a share, or if options contradict each other or need a missing file."""
+        """Raise UsageError if `holdout` is not a fraction or percentage, or if options contradict each other."""
         super().__post_init__()
         if self.holdout is not None and (problem := share_problem(self.holdout)):
             raise UsageError(f"--holdout {problem}")

@@ -1,4 +1,4 @@
-"""The writing of a task file from content that was inferred from a data file, with comments for its editors."""
+"""The text of task files that are written for a data file, with comments for people who edit them."""
 
 from __future__ import annotations
 
