@@ -128,7 +128,7 @@ def ready_tasks(request: PlanRequest, registry: Registry, cache: PlanCache) -> t
     A cross-validated task occurs once for each fold.
 
     Raises:
-        AlueBenchError: A task that the user named is unknown; or its data is not on this machine and it may not be left out.
+        AlueBenchError: A task that the user named is unknown, or may not be left out although its data is missing.
     """
     if request.tasks and not registry.tasks:
         registry.task(request.tasks[0])

@@ -134,8 +134,8 @@ def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None
     """Build the plan for a request: resolve names, check data and checkpoints, and list the runs.
 
     Runs are sorted by task, model, fold, hyper-parameters, seed and strategy, except that runs which need the same
-    training are neighbours. If the user names no tasks (or models), all are requested, and unusable ones are skipped with a
-    reason. A strategy that cannot be applied to a model is skipped too.
+    training are neighbours. If the user names no tasks (or models), all are requested, and unusable ones are skipped
+    with a reason. A strategy that cannot be applied to a model is skipped too.
 
     Args:
         request: The request.
@@ -299,8 +299,7 @@ def _spec(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Comb
 
 
 def _inputs(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Combination, spec: RunSpec) -> RunInputs:
-    """Return the inputs of a run, and announce its model and its number of frozen lowest layers to the shared caches.
-    """
+    """Return the inputs of a run; register its model and its number of frozen lowest layers with the shared caches."""
     start = (
         task.train_rows.folds_digest or spec.data.train,
         *(spec.model_digest, spec.kept_layers, spec.adapter and spec.strategy),

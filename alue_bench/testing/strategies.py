@@ -80,7 +80,9 @@ class _Example:
         return f"{self.subject} on {layers} layer{'s' if layers > 1 else ''}"
 
     def outlines(self) -> dict[int, Outline]:
-        """Return the kept and frozen layers (an `Outline`) by number of layers; encoders that do not fit are left out.
+        """Return the kept and frozen layers (an `Outline`) by number of layers.
+
+        Encoders to which the strategy cannot be applied are left out.
         """
         by_layers: dict[int, Outline] = {}
         for layers in LAYERS:

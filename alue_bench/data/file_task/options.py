@@ -67,7 +67,7 @@ class FileOptions(CheckedOptions):
     )
 
     def __post_init__(self) -> None:
-        """Raise UsageError if `holdout` is not a fraction or percentage, or if options contradict each other."""
+        """Raise UsageError if `holdout` is invalid, or if options contradict each other or need a missing `file`."""
         super().__post_init__()
         if self.holdout is not None and (problem := share_problem(self.holdout)):
             raise UsageError(f"--holdout {problem}")
