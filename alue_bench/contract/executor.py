@@ -54,8 +54,8 @@ class Source:
     """The user's settings that are not part of `RunSpec`, such as the data folder and the size of the cache, by the
     name of the field that holds them."""
     depths: tuple[int, ...]
-    """The number of layers of each frozen prefix (the embeddings and the lowest layers) that the plan's runs on the
-    same data and model have. One forward pass computes the outputs of all these prefixes."""
+    """The numbers of frozen lowest layers (above frozen embeddings) that occur in the plan's runs on the same data and
+    model. One forward pass computes the outputs for all these numbers of layers."""
     tags: Mapping[str, str]
     """The MLflow tags that are recorded with the run."""
     notes: tuple[str, ...] = ()
@@ -159,7 +159,7 @@ Event = Report | Returned | Lost
 
 
 class WorkerPool(Protocol):
-    """The workers of one alue-bench command, which execute one list of runs or several lists in succession.
+    """The workers of one alue-bench command. They execute one list of runs, or several lists one after the other.
 
     The harness calls the methods from one thread.
     """

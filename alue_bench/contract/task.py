@@ -275,8 +275,8 @@ class Task:
     """The metric of the shared task or leaderboard, as its organisers describe it."""
     trained_on: str | None = None
     """The name of another task whose train and dev splits train the model; None if this task has train and dev splits.
-    Both tasks must have the same labels in the same order, and the same threshold or range, unless `label_map` is
-    given."""
+    Both tasks must have the same threshold or range, and (unless `label_map` is given) the same labels in the same
+    order."""
     label_map: Mapping[str, str | None] = field(default_factory=dict)
     """The mapping from each label of the training task (`trained_on`) to a label of this task. If several labels are
     mapped to the same label, their probabilities are summed (in a multi-label task, the largest is taken). A label that

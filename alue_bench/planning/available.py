@@ -115,8 +115,8 @@ class PlanCache:
     """Notes on texts that a model's tokenizer cannot represent, by texts and model. Only the first texts of a task are
     examined."""
     more_expected: list[tuple[Checkpoint, Labels]] = field(default_factory=list)
-    """Checkpoints, with the labels of their heads, that a later plan is likely to need again. They stay loaded in
-    `models`."""
+    """Checkpoints, with the labels of their heads, that a later plan is likely to need again and that `models`
+    therefore keeps loaded."""
     depths: defaultdict[tuple[object, ...], PlannedDepths] = field(default_factory=lambda: defaultdict(PlannedDepths))
     """The numbers of frozen lowest layers that occur in the planned runs, by initial model and training data. The
     outputs of these layers are cached."""

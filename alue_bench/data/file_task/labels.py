@@ -18,8 +18,8 @@ MOST_NUMBERS = 20
 """The largest number of different whole numbers in a label column that are taken for classes. If there are more, the
 user must state the kind of target."""
 MOST_LABELS_SHARE = 0.5
-"""The largest number of different labels of a task, as a share of the rows. A column with more different values is not
-taken for a label column."""
+"""The largest number of different labels in a column of texts, as a share of the rows; `MOST_NUMBERS` labels are always
+accepted. A column with more is not taken for a label column, unless the user states the kind of target."""
 
 
 @dataclass(frozen=True, kw_only=True)
