@@ -1,15 +1,14 @@
-"""The contract of executors, which execute the runs of a plan in other processes, on this or on other machines.
+"""The contract of executors, which execute runs in other processes, on this or on other machines.
 
-A plan is a list of runs. The harness (alue-bench itself) divides it into assignments, each of which is a group of runs
-for one worker. It submits the longest assignment first; for a sweep, it keeps the order of the sweep instead. The
-executor brings each assignment to a worker process and returns the events that the worker reports. A worker only has to
-call
+alue-bench divides a list of runs into assignments, each of which is a group of runs for one worker process. It submits
+the longest assignment first; for a sweep, it keeps the order of the sweep instead. The executor brings each assignment
+to a worker and returns the events that the worker reports. A worker only has to call
 
     from alue_bench.executors.worker import carry_out
     carry_out(assignment, tell)      # tell: called in the worker with a Started, Advanced, RunEnded or Warned
 
 The worker process needs the same plugins, data and models, and access to the tracking store. The worker writes results
-to the store; results never pass through the executor. The harness does the rest: it submits the assignment of a dead
+to the store; results never pass through the executor. alue-bench does the rest: it submits the assignment of a dead
 worker again, waits for runs that other alue-bench commands execute, stops at the first failure with --fail-fast, and
 closes runs that an interruption left open in the store.
 """
@@ -54,8 +53,8 @@ class Source:
     """The user's settings that are not part of `RunSpec`, such as the data folder and the size of the cache, by the
     name of the field that holds them."""
     depths: tuple[int, ...]
-    """The numbers of frozen lowest layers (above frozen embeddings) that occur in the plan's runs on the same data and
-    model. One forward pass computes the outputs for all these numbers of layers."""
+    """The numbers of frozen lowest layers (above frozen embeddings) that occur among all planned runs on the same data
+    and model. One forward pass computes the outputs for all these numbers of layers."""
     tags: Mapping[str, str]
     """The MLflow tags that are recorded with the run."""
     notes: tuple[str, ...] = ()
@@ -161,7 +160,7 @@ Event = Report | Returned | Lost
 class WorkerPool(Protocol):
     """The workers of one alue-bench command. They execute one list of runs, or several lists one after the other.
 
-    The harness calls the methods from one thread.
+    alue-bench calls the methods from one thread.
     """
 
     def has_room(self) -> bool:
@@ -171,7 +170,7 @@ class WorkerPool(Protocol):
     def submit(self, assignment: Assignment) -> None:
         """Bring an assignment to a worker and return at once.
 
-        The harness calls this only when `has_room` returned True.
+        alue-bench calls this only when `has_room` returned True.
         """
         ...
 
@@ -188,7 +187,7 @@ class WorkerPool(Protocol):
     def stop(self) -> None:
         """End every worker, and return when none of them is working any more.
 
-        A busy worker first gets SIGTERM or a KeyboardInterrupt and has some seconds to close its run. The harness calls
+        A busy worker first gets SIGTERM or a KeyboardInterrupt and has some seconds to close its run. alue-bench calls
         this once, whether the runs succeeded or failed.
         """
         ...
@@ -202,6 +201,5 @@ class Executor:
     title: str
     """A phrase that describes the executor to people."""
     start: Callable[[Resources], WorkerPool]
-    """The function that starts the workers. The harness calls it once per alue-bench command, when there is a run to
-    execute. It raises UsageError or UnavailableError, with one sentence for the user, if the workers cannot be
-    started."""
+    """The function that starts the workers. alue-bench calls it once per command, when there is a run to execute. It
+    raises UsageError or UnavailableError, with one sentence for the user, if the workers cannot be started."""

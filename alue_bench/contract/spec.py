@@ -27,7 +27,8 @@ class HyperParameters:
     """The hyper-parameters of a training. The defaults are those of ALUE's own baselines (Seelawi et al. 2021).
 
     To add a hyper-parameter, declare a field here and use it. If every earlier run was trained with the default of the
-    new field, pass `default_is_implied=True`; the fingerprints of runs with this default then stay the same.
+    new field, pass `default_is_implied=True`; the fingerprints of runs with this default then stay the same
+    (a fingerprint is a digest of everything that determines the result).
     """
 
     epochs: int = option(
@@ -221,7 +222,7 @@ class Fold:
 class RunSpec:
     """The specification of a run: task, model, strategy, seed, hyper-parameters and all else that affects the result.
 
-    Runs with equal fingerprints have equal results.
+    Runs with equal fingerprints (digests of all this) have equal results.
     """
 
     task: str

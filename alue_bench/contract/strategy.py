@@ -248,10 +248,11 @@ class Strategy(ABC):
         return None
 
     def revise(self, plan: FreezePlan, progress: TrainingProgress) -> FreezePlan:
-        """Return the freeze plan that applies from this evaluation point on; called for adaptive strategies only.
+        """Return the freeze plan that applies from this evaluation point on.
 
-        The result must depend only on the arguments and the strategy. A block (the embeddings or one layer) that was
-        frozen and trains again starts with a fresh optimiser state; all other blocks keep their optimiser state.
+        The method is called only if `revisions` does not return None. The result must depend only on the arguments and
+        the strategy. A block (the embeddings or one layer) that was frozen and trains again starts with a fresh
+        optimiser state; all other blocks keep their optimiser state.
 
         Args:
             plan: The freeze plan in force until now.

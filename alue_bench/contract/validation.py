@@ -1,7 +1,7 @@
-"""Type checks of the declarations of plugins, made when a declaration is created.
+"""Type checks of the objects that plugins declare (tasks, models, ...), made when such an object is created.
 
-Python does not check the types of dataclass fields. Without these checks, a declaration with a field of a wrong type
-would be accepted, and would fail later, in the middle of a plan.
+Python does not check the types of dataclass fields. Without these checks, an object with a field of a wrong type would
+be accepted, and would cause an error later, after other runs have been executed.
 """
 
 from __future__ import annotations

@@ -285,7 +285,7 @@ def _told_apart(models: list[ReadyModel], registry: Registry) -> list[ReadyModel
 
 
 def _forgiven(request: PlanRequest, *, named: bool) -> type[AlueBenchError] | tuple[type[AlueBenchError], ...]:
-    """Return the types of errors that make the plan leave out a task or model instead of ending the command.
+    """Return the types of errors for which a task or model is left out of the runs, instead of ending the command.
 
     DoesNotFit (no strategy can be applied to the model) is always among them.
 

@@ -56,7 +56,7 @@ def labelled(spec: RunSpec, names: Sequence[str]) -> str:
 
 
 def reading_order(specs: Sequence[RunSpec]) -> Mapping[str, int]:
-    """Return the position of each run in lists for people, by the run's fingerprint.
+    """Return the position of each run in lists for people, by the run's fingerprint (`RunSpec.fingerprint`).
 
     Runs are sorted by task, model, strategy, hyper-parameters that differ, seed and fold. Strategies that freeze a
     number of bottom and top layers come first, sorted by these numbers; the others follow by name.

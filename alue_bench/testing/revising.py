@@ -47,7 +47,9 @@ COURSES = (
 def check_revising(
     family: StrategyFamily, example: str, strategy: Strategy, outlines: Mapping[int, Outline]
 ) -> Iterator[str]:
-    """Yield the violations of an adaptive strategy in simulated trainings; other strategies have none.
+    """Yield the violations of a strategy that changes the frozen layers during training, in simulated trainings.
+
+    Other strategies have none.
 
     Args:
         family: The family of the strategy.

@@ -270,7 +270,7 @@ def _injection(subject: str, outline: Outline) -> Iterator[str]:
 def _idle(family: StrategyFamily, examples: list[_Example]) -> Iterator[str]:
     """Yield a violation or a remark for each example that freezes nothing on any encoder (full fine-tuning).
 
-    Adaptive strategies are left out; `check_revising` checks their effect.
+    Strategies that change the frozen layers during training are left out; `check_revising` checks their effect.
     """
     idle = [example for example in examples if _does_nothing(example)]
     if not idle or _EVERYTHING_TRAINS.match(family.title):
