@@ -1,4 +1,4 @@
-"""The repetition of a recorded run, to obtain its trained model. Its predictions must agree with the recorded ones."""
+"""The repetition of a recorded run to obtain its trained model, with a check that it predicts the same as before."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ WORDS = {
     "hyper": "hyper-parameters",
     "unusual": "pre-trained model",
 }
-"""The names of the fields of a run's specification in messages."""
+"""The words that messages use for the fields of a run's specification."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class RecordedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """The conditions that are not recorded with a run, because they depend on the machine."""
+    """The settings for repeating a run that are not recorded with it, because they depend on the machine."""
 
     data_dir: Path | None = None
     """The folder with the official data files of the tasks; None for the usual places."""
@@ -96,11 +96,13 @@ def recorded_run(connection: Connection, run_id: str) -> RecordedRun:
 
 
 def plan_again(recorded: RecordedRun, conditions: Conditions, registry: Registry) -> PlannedRun:
-    """Plan a recorded run again, with the same settings, and check that its fingerprint is the same.
+    """Plan a recorded run again, with the same settings, and check that it would give the same result.
+
+    The check compares fingerprints, digests of everything that determines a run's result.
 
     Args:
         recorded: The run.
-        conditions: The conditions that are not recorded with the run.
+        conditions: The settings that are not recorded with the run.
         registry: The declarations of the installed plugins.
 
     Raises:
@@ -145,7 +147,10 @@ def plan_again(recorded: RecordedRun, conditions: Conditions, registry: Registry
 
 
 def _named(planned: PlannedRun, name: str) -> PlannedRun:
-    """Rename the model of a planned run to its recorded name, which can have a suffix if two folders shared a name."""
+    """Give the model of a planned run its recorded name.
+
+    Models from two folders of the same name get suffixes if a plan contains both, so a name depends on the whole plan.
+    """
     spec = replace(planned.spec, model=name)
     return replace(planned, spec=spec, inputs=replace(planned.inputs, model=replace(planned.inputs.model, name=name)))
 
@@ -171,7 +176,10 @@ def _difference(recorded: RecordedRun, planned: PlannedRun) -> str:
 
 
 def _anew(recorded: RecordedRun, registry: Registry) -> str:
-    """Return the command that starts a new run with the settings of a recorded one. For one fold, it runs all folds."""
+    """Return the command that starts a new run with the settings of a recorded one.
+
+    If the recorded run is one fold of a cross-validation, the command runs all folds.
+    """
     config = recorded.config
     options = options_of_run(recorded.row, registry) | {"sample": config["data"]["source"] == "sample"}
     if fold := config.get("fold"):
