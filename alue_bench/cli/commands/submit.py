@@ -162,7 +162,7 @@ def _command(lacking: MissingSubmission, asked: _Asked, results: Results, regist
 
 
 def _models(asked: _Asked, results: Results, registry: Registry) -> list[str]:
-    """Return values of `--model` for the suggested command: names of declared models, or folders or hub ids of others."""
+    """Return values of `--model` for the suggested command: names of declared models; folders or hub ids of others."""
     from alue_bench.tracking.reproduction import model_reference
 
     runs = results.frame.to_dict("records")
