@@ -26,7 +26,7 @@ from alue_bench.training.device.errors import device_is_lost, give_back
 
 
 class Runner:
-    """An executor of single runs in this process. It keeps the last trained model, in case the next run tests it too."""
+    """An executor of single runs in this process. It keeps the last trained model, which the next run may test too."""
 
     def __init__(self, recorder: Recorder, registry: Registry, observer: Observer, *, rerun: bool) -> None:
         """Create a runner, which has no trained model yet.

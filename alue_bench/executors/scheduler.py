@@ -202,7 +202,7 @@ class _Scheduler:
         self._started: set[str] = set()
         """The fingerprints of the runs that workers have started."""
         self._held: list[tuple[_Unit, Held]] = []
-        """The runs that wait because another invocation executes them or trains their model, in units of one run each."""
+        """The runs that wait because another invocation executes them or trains their model, one run in each unit."""
 
     def outcomes(self) -> list[Outcome]:
         """Return the outcomes so far, in the plan's order."""

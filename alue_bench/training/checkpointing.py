@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 3
-"""The version of the file's content. Increase it when a session's `state_dict` changes."""
+"""The version of the file's content. Increase it with a change of what `TrainingSession.state_dict` returns."""
 SUFFIX = ".safetensors"
 TENSOR = "tensor"
-"""The only key of the JSON object that stands in place of a tensor; its value is the tensor's name in the file."""
+"""The only key of the JSON object that replaces a tensor in the metadata; its value is the tensor's name in the file."""
 
 
 def checkpoint_folder() -> Path:

@@ -17,7 +17,9 @@ from alue_bench.training.pretrained.library import quiet_transformers
 
 
 def head_names(model: Any) -> frozenset[str]:
-    """Return the names of the weights that only fine-tuning trains: transformers' pre-training classes lack them.
+    """Return the names of the weights that only fine-tuning trains, not pre-training.
+
+    These are the weights of the classification model that transformers' pre-training classes for its architecture lack.
 
     For example, BERT's pooler is pre-trained, so it does not count as part of the head. DeBERTa's pooler and the dense
     layer in RoBERTa's classifier are not pre-trained, so they do. In ModernBERT, the module `head` is pre-trained by
@@ -33,7 +35,7 @@ def head_names(model: Any) -> frozenset[str]:
 
 
 _known: dict[str, frozenset[str]] = {}
-"""A cache of `head_names` by class and configuration: building the pre-training classes takes a third of a second."""
+"""The results of `head_names` by class and configuration, cached because building models takes a third of a second."""
 
 
 def _names_without_pretraining(model: Any) -> frozenset[str]:
