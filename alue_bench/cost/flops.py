@@ -34,7 +34,7 @@ class EmptyModel:
     stack: EncoderStack
     plan: FreezePlan
     kept_layers: int
-    """The number of frozen layers that are computed once for each example and whose outputs are cached."""
+    """The number of frozen lowest layers that are computed once for each example and whose outputs are cached."""
     head_reads_first: bool
     """True if the last layer is computed only for the first token of each example, because the head reads no other."""
 

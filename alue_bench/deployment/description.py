@@ -45,7 +45,7 @@ class Description:
     languages: tuple[str, ...]
     labels: Labels
     primary: str
-    """The primary metric of the task; its value on the dev split decided which epoch's weights were saved."""
+    """The name of the task's primary metric, by which the best epoch is selected on the dev split."""
     is_pair: bool
     """A flag: the model reads pairs of texts."""
     max_length: int

@@ -4,8 +4,8 @@ A model is saved right after its run. The end of the command registers the saved
 
 With `best`, a run's model is written if its dev score exceeds those of the models that the command has kept for the
 same task and pre-trained model; these models are then removed. The scores are read from the MLflow store, so that
-worker processes on several machines need no other connection. If the store does not accept a model, its folder is kept
-on this machine.
+worker processes on several machines need no other connection. If the MLflow store does not accept a model, its folder
+is kept on this machine.
 
 A run's result is recorded before its model is written, and the run's time does not include the time for writing.
 If writing fails, the recorded result does not change, and a message is shown.

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 CHUNK = 8192
-"""The number of texts that are tokenized and sorted by length together. A larger number
-would save less than 1 % of padding."""
+"""The number of texts that are tokenized and sorted by length together. A larger number would save less
+than 1 % of padding."""
 
 
 @dataclass(frozen=True)

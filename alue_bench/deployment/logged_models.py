@@ -1,8 +1,8 @@
 """Kept models (the saved models of runs) in MLflow: logging, finding, removing, registering and fetching them.
 
 A kept model is a logged model of MLflow 3 with the name `model` and the run as its source: `runs:/RUN_ID/model` and
-`models:/MODEL_ID` both load it. Each MLflow client is given the address of its store, because
-MLflow's global settings are not used.
+`models:/MODEL_ID` both load it. Each MLflow client is given the address of its store, because MLflow's global
+settings are not used.
 """
 
 from __future__ import annotations

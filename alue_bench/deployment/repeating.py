@@ -45,7 +45,7 @@ WORDS = {
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """A finished run in the store, with everything that is needed to repeat it."""
+    """A finished run in the MLflow store, with everything that is needed to repeat it."""
 
     run_id: str
     config: Mapping[str, Any]
@@ -76,7 +76,7 @@ class Conditions:
 
 
 def recorded_run(connection: Connection, run_id: str) -> RecordedRun:
-    """Read a finished run from the store.
+    """Read a finished run from the MLflow store.
 
     Raises:
         UsageError: The run was not recorded by alue-bench, or is not finished.
@@ -156,7 +156,7 @@ def _named(planned: PlannedRun, name: str) -> PlannedRun:
 
 
 def _difference(recorded: RecordedRun, planned: PlannedRun) -> str:
-    """Return, as a phrase, how the planned run differs from the recorded one."""
+    """Return a phrase for a message that says how the planned run differs from the recorded one."""
     here = json.loads(json.dumps(planned.spec.as_dict(), default=str))
     names = [name for name, value in here.items() if name not in ("fingerprint", "training_key")]
     names = [name for name in names if name in recorded.config and recorded.config[name] != here[name]]
@@ -213,7 +213,7 @@ def train_again(recorded: RecordedRun, planned: PlannedRun, on_step: OnStep = la
 
 
 def _problem(recorded: RecordedRun, result: RunResult, planned: PlannedRun) -> str | None:
-    """Return how the new predictions differ from the recorded ones, as a phrase; None if they agree."""
+    """Return a phrase that says how the new predictions differ from the recorded ones; None if they agree."""
     import numpy as np
 
     then, now = recorded.predictions, result.predictions

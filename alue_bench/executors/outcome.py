@@ -48,7 +48,7 @@ class Observer(Protocol):
 
 
 class Interrupted(BaseException):
-    """The exception that the user interrupted a plan; it holds the outcomes so far."""
+    """The exception that is raised if the user interrupts a plan; it holds the outcomes so far."""
 
     def __init__(self, outcomes: list[Outcome]) -> None:
         """Store the outcomes so far."""
@@ -95,8 +95,8 @@ def in_reading_order(outcomes: Sequence[Outcome]) -> list[Outcome]:
 def result_document(outcomes: list[Outcome], plan: Plan, *, experiment: str, tracking_uri: str) -> dict[str, Any]:
     """Return the content of the JSON output (`--json`), which is also an artifact of the plan's MLflow parent run.
 
-    Undefined scores are null, since JSON has no nan. The runs are listed in the plan's order. But if the plan
-    orders its runs for the workers (`Plan.order_matters`), they are listed in the order of `in_reading_order`.
+    Undefined scores are null, since JSON has no nan. The runs are listed in the plan's order. But if the plan orders
+    its runs for the workers (`Plan.order_matters`), they are listed in the order of `in_reading_order`.
 
     Args:
         outcomes: The outcomes in the plan's order.

@@ -21,7 +21,7 @@ from alue_bench.planning.request import PlanRequest
 
 
 class DiffersHere(AlueBenchError):
-    """The error that the data, model or plugins in the worker process differ from those in the main process."""
+    """The error that is raised if the worker process has other data, models or plugins than the main process."""
 
 
 NARROWED = ("tasks", "models", "strategies", "seeds", "skip_missing")

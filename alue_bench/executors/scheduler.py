@@ -124,7 +124,7 @@ def execute_with(
     fail_fast: bool = False,
     keep_workers: bool = False,
 ) -> list[Outcome]:
-    """Execute the runs of a plan that are not finished yet on workers, with the same results as `local.execute_plan`.
+    """Execute the unfinished runs of a plan, distributed to workers. The results are those of `local.execute_plan`.
 
     Args:
         workers: The workers, which are started if there is work for them.
@@ -182,7 +182,7 @@ class _Unit:
 
 
 class _Scheduler:
-    """The state of a plan's execution: the units that workers execute, the runs put aside, and the outcomes so far."""
+    """The state of a plan's execution: the runs that workers execute, the runs that wait, and the outcomes so far."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The freeze plans of a training. A freeze plan says which parts of the model are frozen; a strategy may change it."""
+"""The freeze plans of a training: they say which parts of the model are frozen, and a strategy may change them."""
 
 from __future__ import annotations
 

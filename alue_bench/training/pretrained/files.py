@@ -36,8 +36,8 @@ UNREAD = (
     ".*", "readme*", "license*", "licence*", "notice*", "*.md", "*.py", "*.ipynb", "*.png", "*.jpg", "*.jpeg", "*.svg",
     "*.pdf",
 )  # fmt: skip
-"""The patterns, in lower case, of files that are not read besides the weights files that are loaded. Every other file
-counts as part of the tokenizer or the model, because not all names of such files are known."""
+"""Patterns, in lower case, of files in a checkpoint's folder that are ignored, except the weights to load. Every other
+file counts as part of the tokenizer or the model, because not all names of such files are known."""
 NO_TOKENIZER = ("config.json", "generation_config.json", "*.index.json", "*.safetensors", "pytorch_model*")
 """The patterns of files that are read but never belong to a tokenizer, such as config.json."""
 LFS_POINTER = b"version https://git-lfs"

@@ -19,10 +19,11 @@ from alue_bench.training.pretrained.library import quiet_transformers
 def head_names(model: Any) -> frozenset[str]:
     """Return the names of the weights that only fine-tuning trains, not pre-training.
 
-    These are the weights of the classification model that transformers' pre-training classes for its architecture lack.
+    These weights occur in the classification model, but in none of transformers' pre-training models of the same
+    architecture.
 
     For example, BERT's pooler is pre-trained, so it does not count as part of the head. DeBERTa's pooler and the dense
-    layer in RoBERTa's classifier are not pre-trained, so they do. In ModernBERT, the module `head` is pre-trained by
+    layer in RoBERTa's classifier are not pre-trained, so they count. In ModernBERT, the module `head` is pre-trained by
     masked-token prediction, so only `classifier` counts.
 
     Args:
