@@ -59,8 +59,8 @@ class Anatomy:
     """The modules and parameters used between a layer and the next one, by the index of the earlier layer."""
     pooler: Members
     inputs_only: tuple[str, ...]
-    """The embedding modules that return a vector for each token, `[batch, tokens, hidden]`. A forward pass that starts at
-    a later layer skips them."""
+    """The embedding modules that return a vector for each token, `[batch, tokens, hidden]`. A forward pass that starts
+    at a later layer skips them."""
     idle: tuple[str, ...]
     """The parameters that have no influence on the logits, or that transformers keeps fixed."""
     returns_tuple: bool

@@ -43,8 +43,8 @@ class EncoderStack:
     entries: tuple[nn.Module, ...]
     """For each layer, the module that is called with the layer's input; empty if layers consist of several modules."""
     inputs_only: tuple[nn.Module, ...] = ()
-    """The embedding modules that return a vector for each token, `[batch, tokens, hidden]`. A forward pass that starts at
-    a later layer skips them."""
+    """The embedding modules that return a vector for each token, `[batch, tokens, hidden]`. A forward pass that starts
+    at a later layer skips them."""
     returns_tuple: bool = False
     """True if a layer returns a tuple whose first element is the hidden states."""
     idle: tuple[nn.Parameter, ...] = ()
