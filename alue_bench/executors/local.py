@@ -81,7 +81,7 @@ def execute_plan(
 def units(plan: Plan) -> list[list[PlannedRun]]:
     """Group the runs that test the same trained model, and return the groups in the plan's order.
 
-    For example, a diagnostic task has only a test set; its run tests the model that was trained for another task.
+    For example, a diagnostic task has no train split; its run tests the model that was trained for another task.
     """
     by_training: dict[str, list[PlannedRun]] = {}
     for planned in plan.runs:
