@@ -43,7 +43,7 @@ class Trivial:
 
     score: float
     error: float
-    """The standard error, over examples, of the difference between a model's and the baseline's score; nan if unknown."""
+    """The standard error, over examples, of the difference between a model's score and this score; nan if unknown."""
 
 
 def trivial(train: Array, gold: Array, predicted: Array, labels: Labels, metric: str) -> Trivial:

@@ -90,7 +90,7 @@ def styled(text: str, style: str = "") -> Text:
 
 
 def print_document(value: object) -> None:
-    """Print a value as JSON on stdout. A character that stdout's encoding cannot represent is written as a JSON escape."""
+    """Print a value as JSON on stdout, with JSON escapes if stdout's encoding cannot represent all characters."""
     print_exactly(json.dumps(value, ensure_ascii=not takes_any_letter(), indent=2) + "\n")
 
 

@@ -77,7 +77,7 @@ class SearchProgress:
             self._bar.stop()
 
     def follow(self, searches: Sequence[SearchState]) -> None:
-        """Set the searches to show, before their first run. Their runs alternate or are executed at the same time."""
+        """Set the searches to show, before their first run. These searches proceed at the same time."""
         self._spent = dict.fromkeys(map(_name, searches), 0.0)
         self._budget = sum(search.question.budget * search.grid.full_flops for search in searches)
 
