@@ -98,8 +98,7 @@ class SearchState:
         return paired_loss(base, own, seed_noise(evaluations, full.name))
 
     def test_score(self, candidate: Candidate) -> float | None:
-        """Return a freezing setting's mean test score, over runs with the full number of epochs; None if there are
-        none."""
+        """Return a freezing setting's mean test score over runs with all epochs; None if there are no such runs."""
         own = self._test_evaluations(candidate)
         return sum(e.score for e in own) / len(own) if own else None
 

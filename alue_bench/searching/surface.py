@@ -35,8 +35,8 @@ together with the first bottom layer."""
 OF_SHORT = (0.25, 0.5, 1.0, 2.0, 4.0)
 """The possible standard deviations of the low-fidelity runs' bias, as multiples of the function's standard deviation."""
 CONSTANT = 2.0
-"""The prior standard deviation of the mean score, as a multiple of the score: so large that it hardly constrains the
-mean."""
+"""The prior standard deviation of the mean score, as a multiple of the score. It is so large that the prior hardly
+constrains the mean score."""
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ class Invocation:
 
     @contextmanager
     def keeping_workers(self) -> Iterator[None]:
-        """Keep worker processes alive between calls of `execute` within the context, since starting them takes seconds."""
+        """Keep worker processes alive between calls of `execute` within the context, since they start slowly."""
         self._keeps_workers = True
         try:
             yield
@@ -299,7 +299,7 @@ class Invocation:
         return document
 
     def keep_page(self) -> None:
-        """Write a report on the runs to the artifacts of their MLflow parent run; if that fails, only print a message."""
+        """Write a report on the runs to their parent run's artifacts; if that fails, only print a message."""
         parent_id = self.recorder.parent_id
         if parent_id is None:
             return
@@ -338,8 +338,7 @@ class Invocation:
 
 
 def report_sent(sent: Sequence[Sent], talk: PlainConsole) -> None:
-    """Print which results have now been sent to the store, after the store had been unavailable, and which could not
-    be."""
+    """Print which results were sent to the store, now that it is available again, and which were refused."""
     results = sum(one.how != "refused" and not one.entry.artifacts_only for one in sent)
     artifacts = sum(one.how == "written" and one.entry.artifacts_only for one in sent)
     if results:

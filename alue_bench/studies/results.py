@@ -86,7 +86,7 @@ class TrainedRun(Shown):
         return self.model.predict(texts, pairs)
 
     def save(self, folder: str | Path) -> Path:
-        """Write the trained model into a new folder, and return it; `transformers` and `alue_bench.load` can read it."""
+        """Write the trained model into a new folder, for `transformers` or `alue_bench.load`; return the folder."""
         return kept_models.save(self.place, self.outcome, Path(folder))
 
     def view(self) -> RenderableType:
@@ -293,7 +293,7 @@ class Search(Runs):
         return self._best_of(chosen)
 
     def view(self) -> RenderableType:
-        """Return the view of each search that ended: the freezing settings that were run, and the one that was found."""
+        """Return the view of each search that ended: the freezing settings that were run, and the one found."""
         from alue_bench.views.search_tables import search_view
 
         ended = [one for one in self.searches if one[1].step is None]
