@@ -94,7 +94,7 @@ class Difference:
 
     mean: float
     seeds: int
-    """The number of seeds with which both ran; in a cross-validation the number of common folds, over all repeats."""
+    """The number of seeds with which both ran; in a cross-validation the number of common folds over all repeats."""
     verdict: Verdict
     reason: str = ""
     """The reason why there is no verdict; empty if there is one."""
@@ -154,7 +154,7 @@ class StrategyResult:
     memory_mib: float | None
     """The peak memory in MiB: of the GPU if there is one, otherwise of the process."""
     energy_j: float | None
-    """The energy in joules: of the GPU if it was recorded, otherwise of the processor; None if neither was recorded."""
+    """The energy in joules: of the GPU if recorded, otherwise of the processor; None if neither was recorded."""
     freeze: tuple[int, int, int] | None
     """The numbers of frozen bottom layers and of frozen top layers, and 1 if the embeddings are frozen, else 0."""
     folds: int = 0

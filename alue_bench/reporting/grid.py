@@ -332,9 +332,9 @@ def within_tolerance(score: float, reference: float, tolerance: float) -> bool:
 def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Recommendation | None:
     """Recommend the fastest setting whose dev score is within a tolerance of the reference's dev score.
 
-    Among equally fast settings, the one with the best dev score is recommended. A setting with a run without a score is
-    not recommended; but `full` (full fine-tuning) remains the reference in this case. With one seed and many settings,
-    some settings are within the tolerance by chance; `test_change` shows whether the score holds on the test split.
+    Among equally fast settings, the one with the best dev score is recommended. A setting is not considered if one of
+    its runs has no score, unless it is `full` (full fine-tuning). With one seed and many settings, some settings are
+    within the tolerance by chance; `test_change` shows whether the score holds on the test split.
 
     Args:
         cells: The table from the function `cells`.

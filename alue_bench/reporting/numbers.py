@@ -56,8 +56,7 @@ def seconds(value: float | None) -> str:
 
 
 def count(value: float | None) -> str:
-    """Format a large number, such as of parameters or FLOPs, with three significant digits and an SI prefix: 8.11 M,
-    706 G."""
+    """Format a large count with three significant digits and an SI prefix, such as 8.11 M or 706 G."""
     if value is None or not math.isfinite(value):
         return NONE
     for unit, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):

@@ -115,8 +115,7 @@ def across_tasks(subjects: Sequence[Subject], prefix: str) -> list[Item]:
 
 
 def _said_of_unlearnt(subjects: Sequence[Subject], tasks: Collection[str]) -> str:
-    """Return a sentence that names the tasks on which the baseline strategy has learnt nothing; empty if there are
-    none.
+    """Return a sentence that names the tasks on which the baseline strategy learnt nothing; empty without such tasks.
 
     Args:
         subjects: The results of one model.

@@ -81,7 +81,7 @@ def build_page(results: Results, request: PageRequest | None = None, *, now: dat
 def _reader(results: Results) -> Load:
     """Return a function that reads a run's test predictions, given the run's id.
 
-    The function raises UnavailableError when it was called for `MOST_TESTED` runs.
+    The function raises UnavailableError if it is called more than `MOST_TESTED` times.
 
     This limit keeps the time short if the store has many runs.
     """

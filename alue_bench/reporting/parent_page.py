@@ -20,7 +20,7 @@ from alue_bench.tracking.reading import read_runs
 PAGE_FILE = "report.html"
 FIGURES = "figures"
 MOST_RUNS = 400
-"""The largest number of runs for which a report is written at the end of a command. More runs would make the user wait."""
+"""The largest number of runs for which a report is written at the end of a command, so that the user does not wait."""
 SHOWN = Shown(subjects=4, strategies=3, seeds=3)
 """The largest numbers of tasks, strategies and seeds in figures of single runs. They are lower than in `alue-bench
 report`, to save a second or two."""
@@ -59,7 +59,7 @@ def log_parent_page(connection: Connection, parent_id: str, run_ids: Sequence[st
 
 
 def _description(connection: Connection, parent_id: str, lead: str) -> str:
-    """Return the description of the parent run in MLflow, as Markdown: the sentence `lead`, then links to the report."""
+    """Return the MLflow description of the parent run, as Markdown: the sentence `lead`, then links to the report."""
     where = where_options(connection.uri, connection.experiment)
     again = command_line("report", options={"parent": parent_id, **where})
     run = f"#/experiments/{connection.experiment_id}/runs/{parent_id}"

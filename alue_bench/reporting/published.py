@@ -46,7 +46,7 @@ TITLES = {
 
 F1 = re.compile(r"test/(f1_.+)", re.DOTALL)
 ALIKE = ("data_source", "protocol", "hardware")
-"""The columns that must have equal values in runs that are averaged. A column that the frame does not have is ignored."""
+"""The columns that must have equal values in runs that are averaged; a column that the frame lacks is ignored."""
 
 
 def published_results() -> pd.DataFrame:

@@ -45,13 +45,13 @@ class Subject:
 
     @property
     def conditions(self) -> str:
-        """The conditions that distinguish this subject from others of the same task and model; empty if there are none."""
+        """The conditions that distinguish this subject from others of the same task and model; empty if none do."""
         within = tuple(name for name in self.compared.differing if name not in APART)
         return comparison.describe_conditions(replace(self.compared, differing=within))
 
     @property
     def label(self) -> str:
-        """A text with the task, the model, and the conditions that distinguish this subject from others of the two."""
+        """A text with the task, the model, and the conditions that distinguish subjects of this task and model."""
         return " · ".join(said for said in (self.task, self.model, self.conditions) if said)
 
     @property

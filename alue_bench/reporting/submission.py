@@ -45,7 +45,7 @@ class MissingSubmission:
     can_be_run: bool
     """True if a new run would provide the predictions that are missing for the file."""
     run: Mapping[Hashable, Any] | None = None
-    """The run with the best dev score, which cannot be used, as a row of `Results.frame`; None if the task has no run."""
+    """The run with the best dev score, which cannot be used (a row of `Results.frame`); None if the task has no run."""
 
 
 def collect(

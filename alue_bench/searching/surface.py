@@ -35,7 +35,7 @@ together with the first bottom layer."""
 OF_SHORT = (0.25, 0.5, 1.0, 2.0, 4.0)
 """The possible standard deviations of the low-fidelity runs' bias, as multiples of the function's standard deviation."""
 CONSTANT = 2.0
-"""The prior standard deviation of the mean score, as a multiple of the score. It is so large that the prior hardly
+"""The prior standard deviation of the mean score, as a multiple of the score. Since it is large, the prior hardly
 constrains the mean score."""
 
 
