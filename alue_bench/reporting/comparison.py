@@ -154,15 +154,15 @@ class StrategyResult:
     memory_mib: float | None
     """The peak memory in MiB: of the GPU if there is one, otherwise of the process."""
     energy_j: float | None
-    """The energy in joules: of the GPU if recorded, otherwise of the processor; None if neither was recorded."""
+    """The energy in joules: of the GPU or, if that was not recorded, of the processor; None if neither was."""
     freeze: tuple[int, int, int] | None
     """The numbers of frozen bottom layers and of frozen top layers, and 1 if the embeddings are frozen, else 0."""
     folds: int = 0
-    """The number of folds that were run, counted over all repeats of the cross-validation; 0 without cross-validation."""
+    """The number of folds that were run, over all repeats of the cross-validation; 0 without cross-validation."""
 
     @property
     def replicates(self) -> int:
-        """The number of values whose mean is the mean score: of folds or, without cross-validation, of seeds."""
+        """The number of values over which the mean score is taken: folds or, without cross-validation, seeds."""
         return self.folds or len(self.seeds)
 
 

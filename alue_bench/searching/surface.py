@@ -33,10 +33,11 @@ EMBEDDINGS = 0.5
 """The number of layers that the embeddings count for in the distance between two settings. The embeddings are frozen
 together with the first bottom layer."""
 OF_SHORT = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""The possible standard deviations of the low-fidelity runs' bias, as multiples of the function's standard deviation."""
+"""The possible standard deviations of the low-fidelity runs' bias, as multiples of the modelled function's standard
+deviation."""
 CONSTANT = 2.0
-"""The prior standard deviation of the mean score, as a multiple of the score. Since it is large, the prior hardly
-constrains the mean score."""
+"""The prior standard deviation of the mean score, as a multiple of the score. It is so large that the prior has little
+influence."""
 
 
 @dataclass(frozen=True)

@@ -357,7 +357,7 @@ def _version_request(uri: str) -> urllib.request.Request:
 
 
 def public(text: str) -> str:
-    """Return a text that contains an address on one line, and without the credentials in the address."""
+    """Return a text that contains a store's address, without the credentials in the address and on one line."""
     return shown(redact(text), quote=False, most=LONGEST_PATH)
 
 

@@ -59,8 +59,7 @@ class Heart:
                 self._thread.start()
 
     def tell(self, run_id: str, news: str) -> None:
-        """Set the text, such as the run's progress, that its next heartbeats contain. Nothing is written to the store
-        now."""
+        """Set the text, such as the run's progress, that its next heartbeats contain; write nothing now."""
         if run_id in self._runs:
             self._runs[run_id] = news
 

@@ -46,7 +46,7 @@ _NUMBER = re.compile(r"u([0-9a-f]{4,6})")
 
 
 def stored_names(names: Iterable[str]) -> dict[str, str]:
-    """Return the name in MLflow for each metric name of a run. The returned names are distinct in every kind of store."""
+    """Return the name in MLflow for each metric name of a run. The returned names differ in every kind of store."""
     spelt = {name: _encode(name) for name in dict.fromkeys(names)}
     folded = {name: _folded(stored) for name, stored in spelt.items()}
     times = Counter(folded.values())
