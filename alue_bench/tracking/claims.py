@@ -53,7 +53,7 @@ def settle(connection: Connection, watch: Watch, run_id: str, fingerprint: str) 
     A claim is an MLflow run that a process creates before it executes a planned run. See the module's docstring for the
     rules.
 
-    MLflow runs of the same planned run get the status KILLED if their status is RUNNING and their processes are dead.
+    Other claims whose processes are dead get the status KILLED.
 
     Args:
         connection: The open store.

@@ -80,7 +80,7 @@ def connect(uri: str, experiment: str) -> Connection:
     """Open an MLflow store, and create the store and the experiment if they do not exist yet.
 
     Args:
-        uri: The store's address, as `tracking_uri` gives it.
+        uri: The store's address, as returned by `tracking_uri`.
         experiment: The name of the MLflow experiment.
 
     Raises:
@@ -147,7 +147,7 @@ def open_store(uri: str, experiment: str) -> Connection:
     """Open an existing MLflow store to read an existing experiment; create nothing.
 
     Args:
-        uri: The store's address, as `tracking_uri` gives it.
+        uri: The store's address, as returned by `tracking_uri`.
         experiment: The name of the MLflow experiment.
 
     Raises:
@@ -163,7 +163,7 @@ def open_client(uri: str) -> MlflowClient:
     """Return a client for an existing MLflow store, to read runs or models of any experiment.
 
     Args:
-        uri: The store's address, as `tracking_uri` gives it.
+        uri: The store's address, as returned by `tracking_uri`.
 
     Raises:
         UsageError: The store does not exist, or the address is of a kind that cannot be used.

@@ -138,8 +138,8 @@ class Watch:
         `lease_s` seconds apart.
 
         Args:
-            run_id: The MLflow run.
-            tags: The run's tags, just read from the store.
+            run_id: The id of the MLflow run.
+            tags: The run's tags, which were just read from the store. They contain the heartbeat.
         """
         if tags.get(MACHINE) == this_machine():
             alive = is_alive(tags.get(PROCESS, ""))

@@ -157,19 +157,20 @@ class Counts:
     """The numbers of runs in an experiment that have no row in a frame of results.
 
     `foreign` and `unreadable` count among all runs that were read; the others count only among the runs that pass the
-    filters. Some count fingerprints: digests of everything that determines a run's result, which repeated executions of
-    a run have in common.
+    filters. A fingerprint is a digest of everything that determines a run's result; all attempts to execute a run have
+    the same one.
     """
 
     failed: int = 0
-    """The number of fingerprints that have no finished run and whose newest run has the status FAILED."""
+    """The number of runs whose newest attempt failed and of which no attempt has finished. Attempts are MLflow runs
+    with the same fingerprint."""
     interrupted: int = 0
-    """The number of fingerprints that have no finished run and whose newest run has the status KILLED."""
+    """The number of runs whose newest attempt was interrupted (status KILLED) and of which no attempt has finished."""
     unfinished: int = 0
-    """The number of fingerprints that have no finished run and whose newest run has the status RUNNING or SCHEDULED.
-    Such a run is being executed, or its process has died."""
+    """The number of runs whose newest attempt has the status RUNNING or SCHEDULED, and of which no attempt has
+    finished. Such an attempt is being executed, or its process has died."""
     repeated: int = 0
-    """The number of runs that have alue-bench's tags, but lack a necessary value (see `NEEDED`), such as the task."""
+    """The number of finished runs that were repeated, so that a newer finished run has the same fingerprint."""
     foreign: int = 0
     """The number of runs in the experiment that alue-bench did not write."""
     unreadable: int = 0
