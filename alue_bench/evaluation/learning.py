@@ -89,11 +89,11 @@ class Learning:
     score: float
     """The mean score over seeds."""
     trivial: float
-    """The mean trivial score over seeds."""
+    """The mean score, over seeds, of the baseline that ignores the text."""
     bound: float
-    """The smallest significant difference between a score and the trivial score, as a mean over seeds."""
+    """The smallest difference from the baseline's score that is significant, as a mean over seeds."""
     above: int
-    """The number of seeds whose score is significantly above the trivial score."""
+    """The number of seeds whose score is significantly above the score of the baseline that ignores the text."""
     seeds: int
     """The number of seeds."""
 

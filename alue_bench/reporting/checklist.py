@@ -29,7 +29,7 @@ def checklist(
     """Return the reproducibility checklist as Markdown.
 
     Args:
-        frame: The finished runs: `tracking.reading.Results.frame`.
+        frame: The finished runs, as in `tracking.reading.Results.frame`.
         environments: The different descriptions of hardware and software among the runs (contents of environment.json).
             Each also has the number of its runs under the key "runs".
         counts: The numbers of runs that are not in the frame, such as failed ones.

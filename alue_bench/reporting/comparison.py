@@ -97,7 +97,7 @@ class Difference:
     """The number of seeds with which both ran; in a cross-validation the number of common folds over all repeats."""
     verdict: Verdict
     reason: str = ""
-    """The reason why there is no verdict; empty if there is one."""
+    """The reason why there is no verdict on the difference; empty if there is a verdict."""
     test: Crossed | CorrectedResampled | None = None
     """The result of the significance test: the confidence interval, the p-value before correction and, if the test is
     over seeds, the variance components. None if there is only one seed or fold, or if a test over seeds has no usable
@@ -227,7 +227,7 @@ def compare(
     """Compare freezing strategies with a baseline strategy.
 
     Args:
-        frame: The finished runs: `tracking.reading.Results.frame`, or a part of it.
+        frame: The finished runs, as in `tracking.reading.Results.frame`, or a part of them.
         load: The function that reads a run's test predictions.
         baseline: The strategy with which the others are compared.
         metric: The metric, such as "f1_micro"; tasks without it are left out. None for each task's primary metric.
@@ -292,7 +292,7 @@ def describe_conditions(block: ComparisonBlock) -> str:
     """Return a text with the conditions that distinguish a block from others of the same task and model.
 
     A block is a set of comparable runs. If it is the only one of its task and model, the text is empty; but
-    low-fidelity runs of a search are always mentioned.
+    low-fidelity runs of a search, which have fewer epochs, are always mentioned.
     """
     import json
 
@@ -331,7 +331,7 @@ def natural_order(name: str) -> list[tuple[int, int, str]]:
 
 
 def all_rows(comparison: Comparison) -> Iterator[tuple[ComparisonBlock, StrategyResult]]:
-    """Yield the result of every strategy in every block, as pairs of (block, result)."""
+    """Yield the result of every strategy in every set of comparable runs, as pairs of (block, result)."""
     return ((block, row) for block in comparison.blocks for row in block.rows)
 
 
@@ -713,7 +713,7 @@ def _problem(loaded: Sequence[_Influence | str]) -> str:
 
 
 def _corrected(blocks: Sequence[ComparisonBlock]) -> Comparison:
-    """Apply Holm's correction for the tests of all blocks, and return the comparison with all verdicts."""
+    """Return the comparison with Holm's correction applied to all tests, and with the verdicts on all differences."""
     tests = [
         (place, row.strategy, row.difference.test.p_value)
         for place, block in enumerate(blocks)

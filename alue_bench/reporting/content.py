@@ -154,7 +154,7 @@ class Block:
     """A part of a section: the results with one data source, one kind of hardware and one number of folds."""
 
     heading: str
-    """The data source, hardware and number of folds; empty if the page has only one block."""
+    """The data source, hardware and number of folds; empty if they are the same for all runs of the page."""
     items: Sequence[Item]
 
 

@@ -142,7 +142,7 @@ def _notices(results: Results, blocks: Sequence[Comparable]) -> list[str]:
 
 
 def _what_differs(blocks: Sequence[Comparable]) -> str:
-    """Return a phrase with the conditions, such as hardware, in which the blocks of the page may differ."""
+    """Return a phrase with the conditions, such as hardware, in which the sets of comparable runs may differ."""
     folds = {subject.compared.folds for block in blocks for subject in block.subjects}
     return "data source, hardware or folds" if len(folds) > 1 else "data source or hardware"
 

@@ -48,12 +48,12 @@ reader unfolds it."""
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """The largest numbers of subjects, strategies and seeds for which a page shows figures of single runs."""
+    """The largest numbers of subjects (tasks with models), strategies and seeds for which a page shows figures."""
 
     subjects: int = 12
     """The largest number of subjects (tasks with models)."""
     strategies: int = 4
-    """The largest number of strategies for each subject, beginning with the baseline `full`."""
+    """The largest number of strategies for each task and model, beginning with the baseline `full`."""
     seeds: int = 10
     """The largest number of seeds (runs) for each strategy."""
 
@@ -133,7 +133,7 @@ def confusion(results: Results, subjects: Sequence[Subject], shown: Shown, prefi
 
 
 def _arranged(figures: Sequence[Matrix | Table | Picture], label: str) -> list[Item]:
-    """Group the figures of one subject by kind, for a report page.
+    """Group the figures for one task and model by kind, for a report page.
 
     Tables and large matrices are hidden until the reader unfolds them.
     """

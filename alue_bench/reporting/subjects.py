@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 APART = ("data_source", "hardware", "folds")
-"""The conditions that divide a report page into blocks. No figure and no average mixes runs with different values of
-these conditions."""
+"""The columns whose values divide the runs of a report page into blocks. No figure and no average mixes runs with
+different values in these columns."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,10 @@ class Subject:
 
 @dataclass(frozen=True)
 class Comparable:
-    """A block of a report page: all subjects with the same data source, kind of hardware and number of folds."""
+    """A set of comparable runs: those with the same data source, kind of hardware and number of folds.
+
+    Within the set, each subject is the comparison of strategies for one task and model.
+    """
 
     heading: str
     """The data source, hardware and number of folds; empty if these are the same for all runs of the page."""
@@ -74,7 +77,7 @@ class Comparable:
 
     @property
     def runs(self) -> pd.DataFrame:
-        """The runs of all subjects."""
+        """The runs of this set, one row per run."""
         import pandas as pd
 
         return pd.concat([subject.runs for subject in self.subjects], ignore_index=True)

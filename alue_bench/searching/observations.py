@@ -61,7 +61,7 @@ class Loss:
     degrees: float
     """The degrees of freedom of the t distribution."""
     pairs: int
-    """The number of seeds with which both the candidate and full fine-tuning were run."""
+    """The number of seeds with which both the freezing setting and full fine-tuning were run."""
 
     def upper(self, level: float) -> float:
         """Return the one-sided upper confidence bound of the loss; `level` is the probability that it is wrong."""

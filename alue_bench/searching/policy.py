@@ -84,19 +84,19 @@ class Question:
     level: float = 0.1
     """The probability of error of the confidence bounds of a loss."""
     min_pairs: int = 3
-    """The fewest seeds after which a candidate can be accepted as keeping the score."""
+    """The fewest seeds after which a freezing setting can be accepted as keeping the score."""
     max_pairs: int = 6
-    """The most seeds with which a candidate is run."""
+    """The most seeds with which a freezing setting is run."""
     short_runs: bool = True
     """True if the search begins with low-fidelity runs, which have fewer epochs."""
     smallest_saving: float = 0.02
     """The smallest expected saving for which another run is worthwhile, as a share of full fine-tuning's cost. Half as
-    much suffices until a first candidate is known to keep the score, since expected savings are then mostly based on
-    low-fidelity runs."""
+    much suffices until a first freezing setting is known to keep the score, since expected savings are then mostly
+    based on low-fidelity runs, which have fewer epochs."""
 
     @property
     def full(self) -> Candidate:
-        """The candidate that is full fine-tuning."""
+        """Full fine-tuning, as one of the settings to choose from."""
         return self.candidates[0]
 
 
@@ -129,7 +129,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Decision:
-    """A decision of a search: the next run, or the end of the search. It has the state of all candidates."""
+    """A decision of a search: the next run, or the end of the search, with the state of all freezing settings."""
 
     step: Step | None
     """The next run; None if the search is over."""
@@ -138,33 +138,33 @@ class Decision:
     spent: float
     """The cost of the search so far, in units of the cost of one full fine-tuning."""
     best: Standing
-    """The cheapest candidate that is known to keep the score; full fine-tuning as long as there is no other."""
+    """The cheapest freezing setting that is known to keep the score; full fine-tuning as long as there is no other."""
     standings: tuple[Standing, ...]
-    """The state and loss of every candidate that was run, except full fine-tuning, in the order of the candidates."""
+    """The state and score loss of every freezing setting that was run, except full fine-tuning, in the order of
+    `Question.candidates`."""
     hoped_for: Candidate | None = None
-    """The candidate with the largest expected saving among those whose runs would exceed the budget; None if the budget
-    sufficed."""
+    """The freezing setting with the largest expected saving among those whose runs would exceed the budget; None if the
+    budget sufficed."""
     unlearnt: Learning | None = None
     """The comparison of full fine-tuning with a baseline that ignores the text, if full fine-tuning has learnt nothing,
     so that the search has no answer; otherwise None."""
 
     @property
     def exhausted(self) -> bool:
-        """True if the search ended because the budget did not pay for a promising candidate's runs."""
+        """True if the search ended because the budget did not pay for the runs of a promising freezing setting."""
         return self.hoped_for is not None
 
 
 @dataclass(frozen=True)
 class _Prospect:
-    """A candidate that may become the answer of the search, with the runs that are needed to decide this."""
+    """A freezing setting that may become the result of the search, with the runs that are needed to decide this."""
 
     candidate: Candidate
     saving: float
-    """The expected saving against the cheapest candidate that is known to keep the score, in units of the cost of one
+    """The expected saving against the cheapest setting that is known to keep the score, in units of the cost of one
     full fine-tuning."""
     steps: tuple[Step, ...]
-    """The runs after which the candidate has enough seeds to be accepted as keeping the score; the first is the next
-    run."""
+    """The runs after which the setting has enough seeds to be accepted as keeping the score; the first is the next run."""
 
     @property
     def cost(self) -> float:
@@ -178,7 +178,7 @@ def decide(question: Question, evaluations: Sequence[Evaluation], broken: Sequen
     Args:
         question: The specification of the search.
         evaluations: The dev scores of the finished runs.
-        broken: The runs that failed. Their cost counts as spent, and their candidates are excluded.
+        broken: The runs that failed. Their cost counts as spent, and their freezing settings are excluded.
     """
     spent = sum(_step_of(question, e).cost for e in evaluations) + sum(step.cost for step in broken)
     failed = frozenset(step.candidate.name for step in broken)
@@ -250,7 +250,7 @@ def _opening(
     Args:
         question: The specification of the search.
         evaluations: The dev scores of the finished runs.
-        failed: The names of candidates with failed runs.
+        failed: The names of freezing settings with failed runs.
         left: The part of the budget that is left, in units of the cost of one full fine-tuning.
     """
     steps = []

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SHORT_PART = 3
-"""The number by which epochs are divided for a low-fidelity run, which has a third of the epochs, but at least one."""
+"""The number by which the epochs are divided for a low-fidelity run. Such a run has a third of the usual epochs, but at
+least one epoch."""
 
 
 @dataclass(frozen=True)
@@ -38,19 +39,20 @@ class SearchGrid:
     """The candidates (freezing settings) of the search for one task and model, with their planned runs."""
 
     candidates: tuple[Candidate, ...]
-    """The candidates, full fine-tuning first."""
+    """The freezing settings to choose from, full fine-tuning first."""
     runs: dict[str, PlannedRun]
-    """The planned run of each candidate with the first seed, keyed by the candidate's name."""
+    """The planned run of each freezing setting with the first seed, keyed by the setting's name."""
     layers: int
     """The model's number of layers."""
     full_flops: float
     """The FLOPs of one full fine-tuning."""
     short_epochs: int | None
-    """The number of epochs of a low-fidelity run; None if normal runs have one epoch, so that no run can be shorter."""
+    """The reduced number of epochs of a low-fidelity run; None if normal runs have one epoch, so that no run can be
+    shorter."""
 
     @property
     def cost(self) -> float:
-        """The cost of running every candidate once, in units of the cost of one full fine-tuning."""
+        """The cost of running every freezing setting once, in units of the cost of one full fine-tuning."""
         return sum(candidate.cost for candidate in self.candidates)
 
     def run_of(self, step: Step) -> PlannedRun:

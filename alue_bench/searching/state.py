@@ -52,7 +52,7 @@ class SearchState:
     """The cause of failure for each failed run."""
 
     def decision(self) -> Decision:
-        """Return the next run, or the end of the search, with the reason and the state of all candidates."""
+        """Return the next run, or the end of the search, with the reason and the state of all freezing settings."""
         return decide(self.question, [done.dev for done in self.done], tuple(self.failed))
 
     def asked(self, *, all_certain: bool) -> list[Asked]:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 class Progress(Observer, AbstractContextManager[Any], Protocol):
-    """A context manager that observes the runs of a plan and shows their progress."""
+    """A context manager that observes the planned runs and shows their progress."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class Invocation:
                 self._workers.dismiss()
 
     def check(self, plan: Plan) -> None:
-        """Raise UsageError if the plan has no run to execute."""
+        """Raise UsageError if the list of planned runs is empty."""
         if not plan.runs:
             reasons = "; ".join(dict.fromkeys(skipped.reason for skipped in plan.skipped))
             raise UsageError(f"nothing to run: {reasons or 'no combination of task, model and strategy is possible'}")
@@ -175,7 +175,7 @@ class Invocation:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *others: object) -> None:
-        """If the block ends with an exception, end the runs that have not ended, with the status KILLED."""
+        """If the `with` block ends with an exception, end the runs that have not ended, with the status KILLED."""
         if kind is not None:
             self.recorder.abandon()
 
@@ -286,7 +286,7 @@ class Invocation:
         return tuple(sentences_of(self._settled, where_options(self.place.uri, self.place.experiment)))
 
     def document(self, execution: Execution) -> dict[str, Any]:
-        """Return the results as the JSON-like document that the option `--json` prints and the parent run stores."""
+        """Return the results as a JSON-like document, for the option `--json` and for the MLflow parent run."""
         document = result_document(
             execution.outcomes, execution.plan, experiment=self.place.experiment, tracking_uri=public(self.place.uri)
         )
@@ -299,7 +299,7 @@ class Invocation:
         return document
 
     def keep_page(self) -> None:
-        """Write a report on the runs to their parent run's artifacts; if that fails, only print a message."""
+        """Write a report on the runs to the artifacts of their MLflow parent run; print a message if that fails."""
         parent_id = self.recorder.parent_id
         if parent_id is None:
             return

@@ -113,7 +113,7 @@ class Runs(Shown):
 
     @property
     def parent_id(self) -> str | None:
-        """The MLflow id of the parent run, which holds the plan; None for a single run."""
+        """The id of the MLflow parent run, whose children are these runs; None for a single run."""
         return self.ending.parent_id
 
     @property
@@ -193,8 +193,8 @@ class Sweep(Runs):
     tolerance: float = 0.0
     """The largest accepted loss of score, as a share of the score of full fine-tuning."""
     grids: tuple[tuple[Grid, Recommendation | None], ...] = ()
-    """The grids, each with its recommendation (None if nothing can be recommended). There is a grid for each task,
-    model and combination of varied hyper-parameters. Empty if the sweep was interrupted."""
+    """The grids of freezing settings, each with its recommendation (None if nothing can be recommended). There is a
+    grid for each task, model and combination of varied hyper-parameters. Empty if the sweep was interrupted."""
 
     def best(self, *, task: str | None = None, model: str | None = None) -> TrainedRun:
         """Return the run of the recommended setting; if there are several seeds, the run with the highest dev score.
@@ -224,7 +224,7 @@ class Sweep(Runs):
         return self._best_of([one for one in chosen if _is_of(one.spec, grid, advice.strategy)])
 
     def view(self) -> RenderableType:
-        """Return the view of each grid: its scores and times, its Pareto front and the recommended setting."""
+        """Return the view of each grid of freezing settings: scores and times, Pareto front and recommended setting."""
         from alue_bench.executors.outcome import in_reading_order
         from alue_bench.views.grid_view import grid_result
         from alue_bench.views.tables import result_view
@@ -235,7 +235,7 @@ class Sweep(Runs):
 
 
 def _is_of(spec: RunSpec, grid: Grid, strategy: str) -> bool:
-    """Return whether a run has the task, model and hyper-parameters of a grid, and the given strategy."""
+    """Return whether a run has the given strategy, and the task, model and hyper-parameters of a sweep's grid."""
     same = all(getattr(spec.hyper, name) == value for name, value in grid.settings.items())
     return (spec.task, spec.model, spec.strategy) == (grid.task, grid.model, strategy) and same
 

@@ -14,7 +14,7 @@ from alue_bench.views.streams import Streams
 from alue_bench.views.tables import plan_view
 
 Confirm = Callable[[int], None]
-"""A function that asks the user whether to start the given number of runs, and raises an error if the answer is no."""
+"""A function that asks the user whether to start the given number of runs, and raises an error if the user declines."""
 
 
 def planned_run(study: Study, streams: Streams, *, fetch: bool = True) -> tuple[Invocation, Plan]:
@@ -26,7 +26,7 @@ def planned_run(study: Study, streams: Streams, *, fetch: bool = True) -> tuple[
         fetch: Whether to download the chosen models if they are not on this machine.
 
     Returns:
-        The invocation that executes the plan, and the plan.
+        The `Invocation` that executes the runs and records them, and the plan.
     """
     invocation = Invocation(study, streams)  # a wrong executor is reported before the plan is made
     request = plan_request(study.settings, study.overrides)

@@ -34,10 +34,10 @@ the same id."""
 STAGE = "stage"
 CLAIMING = "claiming"
 LOOK_S = 0.1
-"""The seconds between two readings of the other processes' claims to the same run."""
+"""The seconds between two checks whether other processes have claimed the same run, that is, want to execute it too."""
 PATIENCE_S = 5.0
-"""The most seconds to wait until other processes withdraw their simultaneous claims to the same run. After this time a
-process withdraws its own claim. If all processes withdraw, one of them tries the run again later."""
+"""The most seconds for which a process waits if other processes want to execute the same run. If they do not withdraw
+within this time, the process withdraws itself. If all processes withdraw, one of them tries again later."""
 
 
 @dataclass(frozen=True)
@@ -127,20 +127,20 @@ def close_running(connection: Connection, run_id: str, status: str = "KILLED") -
 
 
 def withdraw(connection: Connection, run_id: str) -> None:
-    """End and delete an MLflow run that was created as a claim and lost against another process's claim."""
+    """End and delete an MLflow run that this process does not execute, because another process executes an equal run."""
     connection.client.set_terminated(run_id, "KILLED")
     connection.client.delete_run(run_id)
 
 
 def _is_an_echo(run: Any, mine: Any) -> bool:
-    """Return whether an MLflow run is an unintended duplicate of the MLflow run that this process created as its claim.
+    """Return whether an MLflow run is an unintended duplicate of a run that this process has created.
 
     If a server's answer is lost, MLflow's client repeats the request to create the run, and two runs exist. A process
-    executes one run at a time, so a second claim by the same process can only come from such a repetition.
+    executes only one run at a time, so that a second run for the same purpose can only come from such a repetition.
 
     Args:
         run: The other MLflow run.
-        mine: The MLflow run that is this process's claim.
+        mine: The MLflow run that this process created and uses.
     """
     return INVOCATION in mine.data.tags and all(
         run.data.tags.get(name) == mine.data.tags.get(name) for name in (INVOCATION, MACHINE, PROCESS)

@@ -26,11 +26,12 @@ MACHINE = "machine"
 HEARTBEAT = "heartbeat"
 
 BEAT_S = 15.0
-"""The seconds between two heartbeats. A heartbeat is one write of a few milliseconds. It affects neither the measured
-times nor, even with a hundred workers, the speed of the store."""
+"""The seconds between two heartbeats. A heartbeat is a tag of an MLflow run that is rewritten regularly, to show that
+the process is alive. One write takes a few milliseconds, and affects neither the measured times nor, even with a
+hundred workers, the speed of the store."""
 LEASE_S = 90.0
-"""The seconds without a new heartbeat after which a process counts as dead. They are several times BEAT_S, and longer
-than the restart of a store takes."""
+"""The seconds after which a process counts as dead if it has not rewritten the heartbeat tag of its MLflow run. They
+are several times BEAT_S, and more than the restart of an MLflow server takes."""
 
 
 class Heart:
@@ -43,7 +44,10 @@ class Heart:
     """
 
     def __init__(self, client: MlflowClient, *, beat_s: float = BEAT_S) -> None:
-        """Store the MLflow client and the seconds between two heartbeats. The thread starts with the first run."""
+        """Store the MLflow client and the seconds between two writes of the heartbeat tag.
+
+        The thread that writes starts with the first run.
+        """
         self._client, self._beat_s = client, beat_s
         self._runs: dict[str, str] = {}
         self._changed = threading.Condition()
@@ -51,7 +55,7 @@ class Heart:
         self.missed = 0
 
     def beat_for(self, run_id: str) -> None:
-        """Start writing heartbeats for a run. The first heartbeat was already written when the run was created."""
+        """Start to rewrite the heartbeat tag of a run regularly. It was first written when the run was created."""
         with self._changed:
             self._runs[run_id] = ""
             if self._thread is None:
@@ -59,22 +63,22 @@ class Heart:
                 self._thread.start()
 
     def tell(self, run_id: str, news: str) -> None:
-        """Set the text, such as the run's progress, that its next heartbeats contain; write nothing now."""
+        """Set the text, such as the progress, to include when the run's heartbeat tag is next rewritten."""
         if run_id in self._runs:
             self._runs[run_id] = news
 
     def rest(self, run_id: str) -> None:
-        """Stop writing heartbeats for a run.
+        """Stop rewriting the heartbeat tag of a run.
 
-        This method does not wait for a heartbeat that is being written now, since this could take long if the store
-        cannot be reached. If the heartbeat arrives after the run has ended, it does no harm.
+        If the tag is being written now, this method does not wait, since the write could take long if the MLflow store
+        cannot be reached. A write after the end of the run does no harm.
         """
         with self._changed:
             self._runs.pop(run_id, None)
             self._changed.notify()
 
     def stop(self) -> None:
-        """Stop writing heartbeats for all runs, and let the thread end."""
+        """Stop rewriting the heartbeat tags of all runs, and let the thread end."""
         with self._changed:
             self._runs.clear()
             self._changed.notify()
@@ -97,15 +101,15 @@ class Heart:
 
 
 def a_beat(count: int = 0, news: str = "") -> str:
-    """Return the text of a heartbeat: the time, `count` and `news`.
+    """Return the value of a run's heartbeat tag, which is rewritten regularly: the time, `count` and `news`.
 
-    A count that grows from heartbeat to heartbeat makes them differ even if the clock was set back between them.
+    A count that grows with each write makes the values differ even if the clock was set back.
     """
     return f"{datetime.now(UTC).isoformat(timespec='seconds')} {count} {news}".rstrip()
 
 
 def steps_of(beat: str) -> tuple[int, int] | None:
-    """Return the progress in the text of a heartbeat, as (done, total) steps; None if the text has no progress."""
+    """Return the progress in the value of a heartbeat tag, as (done, total) steps; None if there is none."""
     _, _, news = beat.rpartition(" ")
     done, slash, total = news.partition("/")
     return (int(done), int(total)) if slash and done.isdigit() and total.isdigit() else None
@@ -124,7 +128,8 @@ class Watch:
         """Create a detector.
 
         Args:
-            lease_s: The seconds without a new heartbeat after which a process of another machine counts as dead.
+            lease_s: The seconds after which a process of another machine counts as dead if its heartbeat tag does not
+                change.
             clock: The function that returns the present time in seconds.
         """
         self._lease_s, self._clock = lease_s, clock

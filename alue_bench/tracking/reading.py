@@ -163,14 +163,14 @@ class Counts:
 
     failed: int = 0
     """The number of runs whose newest attempt failed and of which no attempt has finished. Attempts are MLflow runs
-    with the same fingerprint."""
+    with the same task, model, strategy, seed, settings and data."""
     interrupted: int = 0
     """The number of runs whose newest attempt was interrupted (status KILLED) and of which no attempt has finished."""
     unfinished: int = 0
     """The number of runs whose newest attempt has the status RUNNING or SCHEDULED, and of which no attempt has
     finished. Such an attempt is being executed, or its process has died."""
     repeated: int = 0
-    """The number of finished runs that were repeated, so that a newer finished run has the same fingerprint."""
+    """The number of finished runs that are not in the frame because a newer finished run repeats them."""
     foreign: int = 0
     """The number of runs in the experiment that alue-bench did not write."""
     unreadable: int = 0
@@ -313,7 +313,7 @@ def read_curves(results: Results, run_id: str, metrics: Sequence[str] | None = N
 
     Args:
         results: The results that hold the run.
-        run_id: The MLflow run.
+        run_id: The id of the MLflow run.
         metrics: The metrics to read, such as "dev/f1_macro"; None for all. The store is queried once for each metric.
 
     Returns:
@@ -342,7 +342,7 @@ def _stored_curves(client: Any, run_id: str, metrics: Sequence[str] | None) -> d
 
     Args:
         client: The MLflow client.
-        run_id: The MLflow run.
+        run_id: The id of the MLflow run.
         metrics: The original names of the wanted metrics; None for all.
     """
     if metrics is not None and all(map(is_stored_as_itself, metrics)):
@@ -613,7 +613,7 @@ def _fetch_from(
 
     Args:
         connection: The open store.
-        run_id: The MLflow run.
+        run_id: The id of the MLflow run.
         artifact_uri: The address of the run's artifacts; None if it is unknown.
         name: The file name of the artifact.
         load: The function that reads the file.

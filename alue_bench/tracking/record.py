@@ -101,7 +101,7 @@ def write_opening(
 
     Args:
         client: The MLflow client.
-        run_id: The MLflow run.
+        run_id: The id of the MLflow run.
         opening: The values to write.
         tags: Whether to write the tags; False if the MLflow run was created with its tags.
         artifacts_away: The reason why artifacts cannot be written at present and are therefore skipped; empty if they
@@ -136,7 +136,7 @@ def write_closing(
 
     Args:
         client: The MLflow client.
-        run_id: The MLflow run.
+        run_id: The id of the MLflow run.
         closing: The values to write.
         folder: The folder of the artifacts; None if there are none.
         artifacts_away: The reason why artifacts cannot be written at present and are therefore skipped; empty if they
@@ -170,7 +170,7 @@ def write_folder(client: MlflowClient, run_id: str, folder: Path, *, into: str |
 
     Args:
         client: The MLflow client.
-        run_id: The MLflow run.
+        run_id: The id of the MLflow run.
         folder: The folder to copy.
         into: The folder in the run's artifacts into which to write the files; None for the root.
 
@@ -219,7 +219,7 @@ def _log(client: MlflowClient, run_id: str, kind: str, entries: Sequence[Any]) -
 
     Args:
         client: The MLflow client.
-        run_id: The MLflow run.
+        run_id: The id of the MLflow run.
         kind: "metrics", "params" or "tags".
         entries: The MLflow entities to write, such as `mlflow.entities.Metric`.
     """

@@ -166,10 +166,10 @@ class ClaimLost(Exception):
 
 @dataclass(frozen=True)
 class Away:
-    """A period during which a store or its artifact location is not tried, because it did not answer before."""
+    """A period during which an MLflow store or its artifact location is not tried, because it did not answer before."""
 
     why: str
-    """The reason why it did not answer, as a text for the user."""
+    """The reason why the store or the artifact location did not answer, as a text for the user."""
     until: float
     """The end of the period on the monotonic clock, in seconds."""
 
@@ -187,7 +187,7 @@ class _Open:
     """True if the opening (the values known before the run begins) was written to the store, except the parts in
     `missing`."""
     missing: Shortfall = NOTHING_MISSING
-    """The parts of the opening that could not be written although the store answers."""
+    """The parts of the opening (the values known before the run begins) that the MLflow store did not accept."""
 
 
 class Recorder:
@@ -234,8 +234,8 @@ class Recorder:
         self._open_run: str | None = None
         self._opened: dict[str, _Open] = {}
         self._for_parent: tempfile.TemporaryDirectory[str] | None = None
-        """A temporary folder of files that will be written as artifacts when the parent run ends; None as long as there
-        are none."""
+        """A temporary folder of files that will be written as artifacts when the MLflow parent run ends; None as long
+        as there are none."""
         self._heart = Heart(connection.client)
         weakref.finalize(self, self._heart.stop)  # a run that could not be closed must not appear alive
         self._watch = Watch()
@@ -411,7 +411,7 @@ class Recorder:
         return run_id, Shortfall(artifacts=missing)
 
     def add_to_parent(self, folder: Path, *, into: str) -> None:
-        """Write a folder's files as artifacts of the parent run; if this fails, try again when the run ends.
+        """Write a folder's files as artifacts of the MLflow parent run; if this fails, try again when it ends.
 
         Args:
             folder: The folder to copy.
@@ -782,7 +782,7 @@ class Recorder:
         They are kept in the spool, a folder on this machine, until they can be written.
 
         Args:
-            run_id: The MLflow run.
+            run_id: The id of the MLflow run.
             opened: The values recorded when the run was begun; None if this process did not begin the run.
             closing: The values recorded at the end of the run.
             folder: The folder of the artifacts.

@@ -74,7 +74,7 @@ def new_run_id() -> str:
 
 @dataclass(frozen=True)
 class SpooledRun:
-    """An entry of the spool: a run whose result, or artifacts, could not be written to the MLflow store yet."""
+    """A run whose result, or artifacts, could not be written to the MLflow store yet, and are kept on this machine."""
 
     id: str
     store: str
@@ -83,9 +83,9 @@ class SpooledRun:
     run_id: str | None
     """The id of the MLflow run; None if it could not be created."""
     fingerprint: str | None
-    """The digest of everything that determines the run's result; None for a parent run, which holds a list of runs."""
+    """The digest of everything that determines the run's result; None for an MLflow parent run."""
     again: bool
-    """True if the user asked to execute the run even if there is a finished run with the same fingerprint."""
+    """True if the user asked to execute the run even if an equal run has finished before."""
     opening: Opening
     closing: Closing
     folder: Path
@@ -101,13 +101,12 @@ class SpooledRun:
 
 @dataclass(frozen=True)
 class Sent:
-    """The outcome of the attempt to write an entry of the spool to the MLflow store."""
+    """The outcome of the attempt to write a result to the MLflow store that was kept on this machine."""
 
     entry: SpooledRun
     how: Literal["written", "there already", "refused", "without artifacts"]
-    """The outcome. "there already" means that nothing was written, since the store has a finished run with the same
-    fingerprint. "without artifacts" means that all except the artifacts was written; the artifacts remain in the spool.
-    """
+    """The outcome. "there already" means that nothing was written, since the MLflow store has an equal finished run.
+    "without artifacts" means that everything except the artifacts was written; the artifacts remain on this machine."""
     why: str = ""
     """The reason if the entry was refused. If the artifacts could not be written, their location and the reason."""
     problems: tuple[str, ...] = ()
@@ -145,8 +144,7 @@ class Spool:
         Args:
             files: The folder of the artifacts to copy.
             run_id: The id of the MLflow run; if it could not be created, an id from `new_run_id`.
-            fingerprint: The digest of everything that determines the run's result; None for a parent run, which holds a
-                list of runs.
+            fingerprint: The digest of everything that determines the run's result; None for an MLflow parent run.
             again: Whether the user asked to execute the run even if a finished run has the same fingerprint.
             opening: The values that were known before the run began.
             closing: The values that are known at the end of the run.
@@ -220,7 +218,7 @@ class Spool:
         return max(matching, key=lambda entry: entry.closing.ended, default=None)
 
     def send(self, connection: Connection, *, artifacts_away: str = "") -> list[Sent]:
-        """Write all entries of the spool to the MLflow store, and remove those that it has accepted.
+        """Write all results that are kept in this folder to the MLflow store, and remove those that it has accepted.
 
         Several processes may call this at the same time.
 
@@ -293,7 +291,7 @@ class Spool:
 
 
 def all_spools() -> list[Spool]:
-    """Return the spools on this machine that have entries, of all stores and experiments."""
+    """Return, for all MLflow stores and experiments, the folders of results that could not be written there yet."""
     spools: dict[tuple[str, str], Spool] = {}
     root = spool_folder()
     for path in sorted(root.glob(f"*/{SPOOLED}*")):
@@ -304,7 +302,7 @@ def all_spools() -> list[Spool]:
 
 
 def damaged_entries() -> list[Path]:
-    """Return the folders of all spool entries that cannot be read, for all stores."""
+    """Return the folders of all results kept on this machine that cannot be read, for all MLflow stores."""
     return [path for path in sorted(spool_folder().glob(f"*/{SPOOLED}*")) if _try_read(path) is None]
 
 
@@ -351,10 +349,11 @@ def _send(connection: Connection, entry: SpooledRun, artifacts_away: str) -> Sen
 
 
 def _keep_artifacts(entry: SpooledRun, run_id: str) -> None:
-    """Rewrite a spool entry whose values are now in the store, so that only its artifacts remain to be written.
+    """Rewrite a kept result whose values are now in the MLflow store, so that only its artifacts remain to be written.
 
     Args:
-        entry: The entry. Small artifacts that were known before the run began are added to its folder of artifacts.
+        entry: The kept result. Small artifacts that were known before the run began are added to its folder of
+            artifacts.
         run_id: The id of the MLflow run that has the values.
     """
     write_texts(entry.files, entry.opening.files)
@@ -388,10 +387,10 @@ def said_of_missing(missing: str, folder: Path) -> str:
 
 
 def _known(connection: Connection, entry: SpooledRun) -> Any | None:
-    """Return the MLflow run of a spool entry; None if the store has none.
+    """Return the MLflow run of a result that is kept on this machine; None if the store has no such run.
 
-    The MLflow run exists if it was created before the store stopped answering, or by an interrupted attempt to send
-    the entry.
+    The MLflow run exists if it was created before the store stopped answering, or by an interrupted attempt to write
+    the result to the store.
     """
     from mlflow.exceptions import MlflowException
 
@@ -449,10 +448,10 @@ def _try_read(folder: Path) -> SpooledRun | None:
 
 
 def _read(folder: Path) -> SpooledRun:
-    """Read a spool entry from its folder.
+    """Read a result that is kept on this machine from its folder.
 
     Raises:
-        UnavailableError: The entry is missing, damaged or of another format.
+        UnavailableError: The files are missing, damaged or of another format.
     """
     try:
         digest, text, *_ = (folder / RECORD).read_text(encoding="utf-8").split("\n", 2)

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 MEASURES = (grid.DEV, grid.TEST, grid.SECONDS, grid.FLOPS, grid.TRIVIAL, grid.TRIVIAL_ERROR)
-"""The names of the recorded metrics that the evaluation of a grid in `reporting.grid` needs."""
+"""The names of the recorded metrics that the functions of `alue_bench.reporting.grid` need."""
 WAITING, RUNNING, FAILED = "·", "▶", "✗"
-"""The marks shown in the grid for runs without a score: not started, running, failed."""
+"""The marks that stand for a run without a score in the table of results: not started, running, failed."""
 
 
 def table_of(outcomes: Sequence[Outcome]) -> pd.DataFrame:
@@ -74,7 +74,7 @@ class GridProgress(LiveProgress):
     """
 
     def __init__(self, plan: Plan, console: PlainConsole) -> None:
-        """Prepare an empty grid for each task, model and combination of varied hyper-parameters in the plan."""
+        """Prepare an empty grid for each task, model and combination of varied hyper-parameters in the list of runs."""
         super().__init__(plan, console)
         self._cells: dict[tuple[str, ...], dict[Cell, list[str | float]]] = {}
         for planned in plan.runs:
@@ -85,7 +85,7 @@ class GridProgress(LiveProgress):
         self._now: set[Cell] = set()
 
     def above(self) -> RenderableType | None:
-        """Return the grid of the current run as a table; None if this run belongs to no grid."""
+        """Return the table of scores to which the current run belongs; None if the run belongs to no grid."""
         cells = self._cells.get(self._at) if self._at else None
         if not cells or self._at is None:
             return None
@@ -93,7 +93,7 @@ class GridProgress(LiveProgress):
         return _drawn(title, {cell: self._shown(cell, values) for cell, values in cells.items()})
 
     def started(self, planned: PlannedRun) -> None:
-        """Mark a run as running in its grid, and show this grid."""
+        """Mark a run as running in the table of scores, and show this table."""
         self._at = self._grid_of(planned)
         cell = cell_of(planned.spec.strategy)
         if cell is not None:
@@ -101,7 +101,7 @@ class GridProgress(LiveProgress):
         super().started(planned)
 
     def ended(self, outcome: Outcome) -> None:
-        """Write the score of a run that has ended into its grid."""
+        """Write the score of a run that has ended into the table of scores."""
         cell = cell_of(outcome.spec.strategy)
         if cell is not None:
             self._now.discard(cell)

@@ -32,7 +32,7 @@ def describe(outcome: Outcome, varied: Sequence[str] = ()) -> str:
 
     Args:
         outcome: The run's outcome.
-        varied: The hyper-parameters that vary in the plan, whose values the line shows.
+        varied: The hyper-parameters that vary between runs, whose values the line shows.
     """
     label = labelled(outcome.spec, varied)
     if outcome.status == "failed":
@@ -63,7 +63,7 @@ class PlainProgress:
     """An observer of runs that prints a line when a run starts and when a run ends, for logs and pipes."""
 
     def __init__(self, plan: Plan, console: PlainConsole) -> None:
-        """Create an observer of the runs of a plan, which prints on the given console."""
+        """Create an observer of planned runs, which prints on the given console."""
         self._console, self._numbers = console, _RunNumbers(len(plan.runs))
         self._varied = varied_by_specs(run.spec for run in plan.runs)
 
@@ -96,7 +96,7 @@ class PlainProgress:
 
 
 class LiveProgress:
-    """An observer of runs that shows one progress bar for all runs of a plan.
+    """An observer of runs that shows one progress bar for all planned runs.
 
     Each run moves the bar in proportion to its expected cost.
     """
@@ -104,7 +104,7 @@ class LiveProgress:
     REFRESH_S = 0.2
 
     def __init__(self, plan: Plan, console: PlainConsole) -> None:
-        """Create the observer of a plan's runs. The bar appears when the observer is entered as a context manager."""
+        """Create an observer of planned runs. The bar appears when the observer is entered as a context manager."""
         self._progress = Bars(
             PlainColumn("{task.description}"),
             BarColumn(),

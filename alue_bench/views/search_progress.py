@@ -57,9 +57,9 @@ class SearchProgress:
         self._spent: dict[str, float] = {}
         """The FLOPs that each search has spent so far, by the search's name."""
         self._costs: dict[str, float] = {}
-        """The FLOPs of each run in the present round (the runs executed together), by the run's fingerprint."""
+        """The FLOPs of each run that is now being executed or waits for it, by the run's fingerprint (identifier)."""
         self._parts: dict[str, float] = {}
-        """The share of its steps that each unfinished run has done, by the run's fingerprint."""
+        """The share of its steps that each unfinished run has done, by the run's fingerprint (identifier)."""
 
     def __enter__(self) -> SearchProgress:
         """Show the bar, if this is the first of several nested entries."""

@@ -89,7 +89,7 @@ def _folds(runs: Sequence[PlannedRun]) -> str:
 
 
 def _in_reading_order(plan: Plan) -> list[PlannedRun]:
-    """Return a plan's runs in the order in which to show them.
+    """Return the planned runs in the order in which to show them.
 
     This is the order of execution, unless that was mixed to make the measured times comparable; then the runs are
     sorted.
