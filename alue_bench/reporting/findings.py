@@ -187,7 +187,7 @@ def _verdict(difference: comparison.Difference) -> str:
 
 
 def _counted(difference: comparison.Difference) -> str:
-    """Return a text with the number of seeds or folds of a difference, such as "one seed" or "5 folds"."""
+    """Return a text with the number of seeds or folds behind a difference, such as "one seed" or "5 folds"."""
     what = "fold" if difference.over_folds else "seed"
     return f"one {what}" if difference.seeds == 1 else f"{difference.seeds} {what}s"
 

@@ -60,43 +60,49 @@ PARETO_WIDTH = 11.5
 
 @dataclass(frozen=True)
 class Group:
-    """A grid: the results of freezing settings for one task and model, with the same hyper-parameters."""
+    """The results of freezing settings (numbers of frozen bottom and top layers) for one task and model.
+
+    All runs have the same hyper-parameters.
+    """
 
     task: str
     model: str
     settings: dict[str, float]
-    """The values, for this grid, of the hyper-parameters that vary between grids."""
+    """The values of the hyper-parameters that distinguish this group from others of the same table of runs."""
     cells: pd.DataFrame
-    """The table from the function `cells`, with one row for each strategy of the grid."""
+    """The table from the function `cells`, with one row for each freezing strategy."""
     metric: str = "score"
     sample: bool = False
     """True if runs used the embedded sample data."""
     conditions: str = ""
-    """Further conditions that distinguish the grid from others of the same task and model, in words."""
+    """A text with further conditions that distinguish this group from others of the same task and model."""
 
     @property
     def title(self) -> str:
-        """The title of figures and tables of the grid."""
+        """The title of figures and tables that show this group."""
         settings = "".join(f", {name} {value:g}" for name, value in self.settings.items())
         said = f", {self.conditions}" if self.conditions else ""
         return f"{self.task}, {self.model}{settings}{said}{' [sample data]' if self.sample else ''}"
 
     @property
     def name(self) -> str:
-        """The name of the grid, for use in file names."""
+        """The name of this group, for use in file names."""
         return "-".join([self.task, self.model, *(f"{name}{value:g}" for name, value in self.settings.items())])
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """A recommendation: the setting with the least measured training time whose dev score is within the tolerance."""
+    """A recommended freezing setting: the fastest one whose dev score is at most a tolerance below the reference's.
+
+    The reference is `full` (full fine-tuning) if it was run, otherwise the setting with the best dev score.
+    """
 
     strategy: str
     reference: str
     """The setting with which others are compared: `full` (full fine-tuning) if it was run, otherwise the setting with
     the best dev score."""
     tolerance: float
-    """The loss of score that is accepted, as a share of the reference's dev score."""
+    """The largest accepted loss of dev score, as a share of the reference's dev score."""
     dev_score: float
     dev_change: float
     """The relative change of the dev score against the reference. The choice depends on it."""
@@ -108,7 +114,7 @@ class Recommendation:
     saving: float
     """The saved training time, as a share of the reference's training time."""
     candidates: int
-    """The number of settings whose loss of dev score is within the tolerance."""
+    """The number of settings whose loss of dev score is at most the tolerance."""
     settings: int
     """The number of settings from which one was chosen."""
     seeds: int
@@ -160,11 +166,11 @@ class Recommendation:
 
 
 def groups(runs: pd.DataFrame) -> Iterator[Group]:
-    """Divide a table of runs into grids, and yield them.
+    """Divide a table of runs into groups with the same task, model and hyper-parameters, and yield them.
 
-    There is a grid for each task, model and combination of hyper-parameters. Tasks and models are in the order of the
-    table; for each, grids are sorted by the hyper-parameters that vary. Runs without a score are left out of means. A
-    score is missing, for example, if the correlation of constant predictions is undefined.
+    Tasks and models are in the order of the table. For each, the groups are sorted by the hyper-parameters that vary.
+    Runs without a score are left out of means. A score is missing, for example, if the correlation of constant
+    predictions is undefined.
 
     Args:
         runs: The table of finished runs that the module's docstring describes.
@@ -197,10 +203,10 @@ def measured(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def cells(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with one row for each strategy of a grid, with means over seeds (and folds).
+    """Return a table with one row for each freezing strategy, with means over seeds and folds.
 
     Args:
-        runs: The runs of one grid.
+        runs: Runs with the same task, model and hyper-parameters, in the form that the module's docstring describes.
 
     Returns:
         The columns strategy, bottom and top (numbers of frozen layers; missing if the strategy is not defined by these
@@ -241,7 +247,7 @@ def cells(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _folds(runs: pd.DataFrame) -> int:
-    """Return the number of different folds among runs, over all repeats of the cross-validation; 0 without one."""
+    """Return the number of different folds among runs, over all repeats of the cross-validation; 0 if there is none."""
     if not {"repeat", "fold"} <= set(runs):
         return 0
     return len(runs[["repeat", "fold"]].dropna().drop_duplicates())
@@ -264,7 +270,7 @@ def _learning(runs: pd.DataFrame) -> Learning | None:
 
 @dataclass(frozen=True)
 class NothingLearnt:
-    """The result that the reference setting of a grid has learnt nothing, so that no setting can be recommended.
+    """The result that the reference setting has learnt nothing, so that no freezing setting can be recommended.
 
     The reference is `full` (full fine-tuning) if it was run, otherwise the setting with the best dev score.
     """
@@ -282,7 +288,7 @@ class NothingLearnt:
 
 
 def nothing_learnt(cells: pd.DataFrame) -> NothingLearnt | None:
-    """Test whether the reference setting of a grid, usually `full` (full fine-tuning), has learnt nothing.
+    """Test whether the reference setting, usually `full` (full fine-tuning), has learnt nothing.
 
     Args:
         cells: The table from the function `cells`.
@@ -325,12 +331,14 @@ def pareto_front(cells: pd.DataFrame, score: str = "dev_score") -> pd.DataFrame:
 
 
 def within_tolerance(score: float, reference: float, tolerance: float) -> bool:
-    """Return whether a score is at most a share of `tolerance` below the score `reference`."""
+    """Return whether a score is at least (1 - `tolerance`) times the score `reference`."""
     return score >= reference - tolerance * abs(reference) - 1e-12
 
 
 def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Recommendation | None:
-    """Recommend the fastest setting whose dev score is within a tolerance of the reference's dev score.
+    """Recommend the fastest setting whose dev score is at most a tolerance below the dev score of full fine-tuning.
+
+    If full fine-tuning was not run, the setting with the best dev score is the reference in its place.
 
     Among equally fast settings, the one with the best dev score is recommended. A setting is not considered if one of
     its runs has no score, unless it is `full` (full fine-tuning). With one seed and many settings, some settings are
@@ -338,7 +346,7 @@ def recommend(cells: pd.DataFrame, tolerance: float = DEFAULT_TOLERANCE) -> Reco
 
     Args:
         cells: The table from the function `cells`.
-        tolerance: The loss of score that is accepted, as a share of the reference's dev score.
+        tolerance: The largest accepted loss of dev score, as a share of the reference's dev score.
 
     Returns:
         The recommendation; None if no setting has a score, or if the reference setting has learnt nothing.
@@ -440,12 +448,12 @@ def _label_points(axes: Axes, points: pd.DataFrame, score: str, *, above: bool) 
 def _heat_map(
     group: Group, column: str, label: str, recommended: Recommendation | None, *, best_is_high: bool
 ) -> Figure:
-    """Draw a heat map over the numbers of frozen bottom layers (upwards) and frozen top layers (to the right).
+    """Draw a heat map, with more frozen bottom layers upwards and more frozen top layers to the right.
 
     The best setting, the recommended setting and `full` (full fine-tuning) are marked.
 
     Args:
-        group: The grid.
+        group: The results to draw.
         column: The column of `group.cells` whose values are shown as colours.
         label: The name of the values for the title and the colour bar.
         recommended: The recommended setting; None if there is none.

@@ -23,7 +23,7 @@ MOST_BARS = 16
 
 
 def trades(subjects: Sequence[Subject], most: int, prefix: str) -> list[Item]:
-    """Return scatter plots of score against training time, one for each subject with more than one strategy.
+    """Return scatter plots of score against training time, for each task and model with more than one strategy.
 
     Args:
         subjects: The results to show. A subject is the comparison of strategies for one task and model under one set of

@@ -83,7 +83,7 @@ def _reader(results: Results) -> Load:
 
     The function raises UnavailableError if it is called more than `MOST_TESTED` times.
 
-    This limit keeps the time short if the store has many runs.
+    This limit keeps the time short if the MLflow store has many runs.
     """
     read = 0
 

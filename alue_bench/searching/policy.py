@@ -164,7 +164,7 @@ class _Prospect:
     """The expected saving against the cheapest setting that is known to keep the score, in units of the cost of one
     full fine-tuning."""
     steps: tuple[Step, ...]
-    """The runs after which the setting has enough seeds to be accepted as keeping the score; the first is the next run."""
+    """The runs after which the setting has enough seeds to be accepted as keeping the score, in order of execution."""
 
     @property
     def cost(self) -> float:

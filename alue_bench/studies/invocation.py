@@ -94,14 +94,14 @@ class Ending:
     kept: tuple[str, ...] = ()
     """A sentence for each trained model that was kept on disk, or that should have been kept and was not."""
     remarks: tuple[str, ...] = ()
-    """The messages about results that the tracking store did not accept."""
+    """The messages about results that the MLflow store did not accept."""
 
 
 class Invocation:
     """One call of the command `run`, `sweep` or `search`, which executes runs and records them in MLflow."""
 
     def __init__(self, study: Study, streams: Streams) -> None:
-        """Choose the MLflow store, and the way to execute runs, by the settings of the study.
+        """Choose the MLflow store and the way to execute runs, according to the settings in `study`.
 
         Raise UsageError if the settings are invalid.
         """
@@ -317,7 +317,7 @@ class Invocation:
             )
 
     def remarks(self) -> tuple[str, ...]:
-        """Return messages about results that the store did not accept, with the command that sends them again."""
+        """Return messages about results that the MLflow store did not accept, with the command that resends them."""
         sync = command_line("sync", options=where_options(self.place.uri))
         spool = self.recorder.spool
         entries = spool.entries()
@@ -338,7 +338,7 @@ class Invocation:
 
 
 def report_sent(sent: Sequence[Sent], talk: PlainConsole) -> None:
-    """Print which results were sent to the store, now that it is available again, and which were refused."""
+    """Print which results were sent to the MLflow store, now that it is available again, and which were refused."""
     results = sum(one.how != "refused" and not one.entry.artifacts_only for one in sent)
     artifacts = sum(one.how == "written" and one.entry.artifacts_only for one in sent)
     if results:

@@ -21,7 +21,7 @@ def model_of(place: Place, outcome: Outcome) -> KeptModel:
     ones.
 
     Args:
-        place: The tracking store and the experiment of the run.
+        place: The MLflow store and the experiment of the run.
         outcome: The outcome of the run, which identifies the run.
 
     Raises:
@@ -36,7 +36,7 @@ def save(place: Place, outcome: Outcome, folder: Path) -> Path:
     """Write the trained model of a run into a new folder, and return the folder.
 
     Args:
-        place: The tracking store and the experiment of the run.
+        place: The MLflow store and the experiment of the run.
         outcome: The outcome of the run, which identifies the run.
         folder: The folder to create.
 

@@ -235,7 +235,7 @@ def options_of_command(command: str) -> Mapping[str, Option]:
 
 
 def _axes() -> dict[str, Option]:
-    """Return the hyper-parameter options of `sweep`, which accept several values, to be varied in the sweep's grid."""
+    """Return the hyper-parameter options of `sweep`, which accept several values, so that a sweep varies them."""
     return {
         name: replace(declared, many=True, help=f"{declared.help.removesuffix('.')}; repeatable.")
         for name, declared in options_of(HyperParameters).items()

@@ -118,7 +118,7 @@ class Runs(Shown):
 
     @property
     def outcomes(self) -> list[Outcome]:
-        """The outcomes of the runs: executed now, reused from the store, or failed."""
+        """The outcomes of the runs: executed now, reused from the MLflow store, or failed."""
         return self.execution.outcomes
 
     @property

@@ -139,7 +139,7 @@ def do_search(study: Study, streams: Streams) -> Search:
 
 
 def _courses(request: PlanRequest, rules: Rules, registry: Registry) -> tuple[Plan, list[SearchState]]:
-    """Return the plan of the first runs, which are full fine-tuning, and a search for each task and model.
+    """Return the list of the first runs, which are full fine-tuning, and a search for each task and model.
 
     Raise UsageError if there is nothing to search.
     """
@@ -285,7 +285,7 @@ def _done(asked: Asked, outcome: Outcome, invocation: Invocation) -> Done:
 
 
 def _results(invocation: Invocation, run_id: str) -> Any:
-    """Return the object for reading the files of one run. Raise UnavailableError if the store does not answer."""
+    """Return the object for reading one run's files. Raise UnavailableError if the MLflow store does not answer."""
     try:
         return read_runs(invocation.recorder.connection, [run_id])
     except UnavailableError as error:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSelection(CheckedOptions):
-    """The options that select finished runs from a store."""
+    """The options that select finished runs from an MLflow store."""
 
     tasks: tuple[str, ...] = option(
         (), name="task", short="-t", help="Task; repeatable. Default: all.", group=Group.RUNS

@@ -127,7 +127,7 @@ def close_running(connection: Connection, run_id: str, status: str = "KILLED") -
 
 
 def withdraw(connection: Connection, run_id: str) -> None:
-    """End and delete an MLflow run that this process does not execute, because another process executes an equal run."""
+    """End and delete an MLflow run that this process created in vain, because another process executes an equal run."""
     connection.client.set_terminated(run_id, "KILLED")
     connection.client.delete_run(run_id)
 

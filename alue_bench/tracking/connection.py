@@ -37,8 +37,8 @@ DEFAULT_EXPERIMENT = "alue-bench"
 DRIVERS = {"psycopg2": "pip install psycopg2-binary", "MySQLdb": "pip install mysqlclient"}
 """The install command for each database driver whose package has another name than its Python module, by module."""
 LONGEST_PATH = 4096
-"""The most characters of a store's address that a message shows. Since it is the greatest length of a path on Linux,
-paths in messages are complete and can be copied."""
+"""The most characters of an MLflow store's address that a message shows. Since it is the greatest length of a path on
+Linux, paths in messages are complete and can be copied."""
 # Without it MLflow's UI opens an experiment on its pages for language-model traces.
 EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
 
@@ -338,7 +338,7 @@ def _check_server(uri: str) -> None:
 
 
 def _another(uri: str) -> str:
-    """Return a text for error messages that says how to use another store.
+    """Return a text for error messages that says how to use another MLflow store.
 
     The advice is to unset the environment variable, or to leave out the option --tracking-uri.
     """
@@ -357,7 +357,7 @@ def _version_request(uri: str) -> urllib.request.Request:
 
 
 def public(text: str) -> str:
-    """Return a text that contains a store's address, without the credentials in the address and on one line."""
+    """Return a text that contains an MLflow store's address, without the credentials in the address and on one line."""
     return shown(redact(text), quote=False, most=LONGEST_PATH)
 
 

@@ -132,7 +132,7 @@ def metrics_by_original(metrics: Mapping[str, float], tags: Mapping[str, str]) -
 
 
 def fitted(text: str, longest: int) -> str:
-    """Convert a text to a value of a param or tag that every store accepts.
+    """Convert a text to a value of a param or tag that every MLflow store accepts.
 
     The value has at most `longest` characters. A longer text is cut, and a digest is added, so that different texts
     stay different. NUL characters and lone surrogates, which databases cannot store, are written as escapes.

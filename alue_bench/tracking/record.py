@@ -82,10 +82,10 @@ class Closing:
 
 @dataclass(frozen=True)
 class Shortfall:
-    """The parts of a run's record that could not be written although the store answers."""
+    """The parts of a run's record that could not be written although the MLflow store answers."""
 
     refused: tuple[str, ...] = ()
-    """A text for each entry that the store refused, with the name of the entry and the reason."""
+    """A text for each entry that the MLflow store refused, with the name of the entry and the reason."""
     artifacts: str = ""
     """The location to which the artifacts could not be written, and the reason; empty if they were written or if there
     are none."""
@@ -161,7 +161,7 @@ def write_closing(
 
 
 def end(client: MlflowClient, run_id: str, closing: Closing) -> None:
-    """Set a run's status and end time in the store."""
+    """Set a run's status and end time in the MLflow store."""
     client.set_terminated(run_id, closing.status, closing.ended)
 
 
@@ -206,7 +206,7 @@ def write_texts(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def said_of_refusal(refused: str) -> str:
-    """Return the note that tells the run's readers that the store refused an entry, such as a param.
+    """Return the note that tells the run's readers that the MLflow store refused an entry, such as a param.
 
     Args:
         refused: An element of `Shortfall.refused`, with the name of the entry and the reason.

@@ -109,7 +109,7 @@ T = TypeVar("T")
 def _guarded(
     method: Callable[Concatenate[Recorder, Arguments], Returned],
 ) -> Callable[Concatenate[Recorder, Arguments], Returned]:
-    """Decorate a method to raise StoreUnavailableError if the store does not answer, refuses a write or has no room.
+    """Decorate a method to raise StoreUnavailableError if the MLflow store does not answer or accept a write.
 
     For ASK_AGAIN_S seconds after such an error, all decorated methods raise it again without a call to the store.
     """
@@ -159,8 +159,8 @@ class EndedElsewhere:
 class ClaimLost(Exception):
     """An error: while this process executed a run, it lost its claim, that is, the exclusive right to execute the run.
 
-    There are two possible causes. Another process saw no sign of life in the store and considered this process dead. Or
-    another process executed an equal run while the store could not be reached.
+    There are two possible causes. Another process saw no sign of life in the MLflow store and considered this process
+    dead. Or another process executed an equal run while the store could not be reached.
     """
 
 
@@ -169,7 +169,7 @@ class Away:
     """A period during which an MLflow store or its artifact location is not tried, because it did not answer before."""
 
     why: str
-    """The reason why the store or the artifact location did not answer, as a text for the user."""
+    """The reason why the MLflow store or the artifact location did not answer, as a text for the user."""
     until: float
     """The end of the period on the monotonic clock, in seconds."""
 
@@ -184,7 +184,7 @@ class _Open:
     again: bool
     """True if the user asked to execute the run even if another process executes or has finished an equal run."""
     written: bool
-    """True if the opening (the values known before the run begins) was written to the store, except the parts in
+    """True if the opening (the values known before the run begins) was written to the MLflow store, except the parts in
     `missing`."""
     missing: Shortfall = NOTHING_MISSING
     """The parts of the opening (the values known before the run begins) that the MLflow store did not accept."""
@@ -245,8 +245,8 @@ class Recorder:
     def finished(self, fingerprint: str, *, by_us: bool = False) -> Recorded | None:
         """Return the newest finished run with this fingerprint, a digest of everything that determines the result.
 
-        The run is searched in the spool (the folder of results that were not written to the store yet) and then in the
-        store.
+        The run is searched in the spool (the folder of results that were not written to the MLflow store yet) and then
+        in the store.
 
         Args:
             fingerprint: The fingerprint to look for.
@@ -311,7 +311,7 @@ class Recorder:
         return self._unless_away(self._close_interrupted, 0)
 
     def send_spooled(self) -> list[Sent]:
-        """Write the results in the spool to the store if it answers; return the outcome for each result tried.
+        """Write the results in the spool to the MLflow store if it answers; return the outcome for each result tried.
 
         The spool is a folder of results that could not be written to the store before.
         """
@@ -347,7 +347,10 @@ class Recorder:
             )
 
     def _unless_away(self, call: Callable[[], T], otherwise: T) -> T:
-        """Return the result of `call`, or `otherwise` if the store is unavailable; the first time, warn the user."""
+        """Return the result of `call`, or `otherwise` if the MLflow store is unavailable.
+
+        The first time the store is unavailable, a warning is printed for the user.
+        """
         try:
             return call()
         except StoreUnavailableError as error:
@@ -461,14 +464,15 @@ class Recorder:
         again: bool = False,
         tags: Mapping[str, str] | None = None,
     ) -> str | Held:
-        """Create an MLflow run for a run that is about to begin, unless another process executes an equal run.
+        """Create the MLflow run for a fine-tuning run that is about to begin, unless another process executes an equal
+        one.
 
         All values that are known before the run begins are written. If the store does not answer, runs of other
         processes cannot be seen; an id is returned then, too, so that the caller executes the run.
 
         Args:
             spec: The specification of the run.
-            inputs: The task, model and data that the spec names.
+            inputs: The task, model and data that `spec` names.
             again: Whether to create the run even if another process executes or has finished an equal run.
             tags: Further tags of the run.
 
@@ -702,7 +706,7 @@ class Recorder:
         files: Mapping[str, str],
         render: Callable[[Path], None] = lambda folder: None,
     ) -> None:
-        """Write the end of a run to the store or, if it is unavailable, to a folder of this machine (the spool)."""
+        """Write the end of a run to the MLflow store or, if it is unavailable, to a folder of this machine."""
         self._heart.rest(run_id)
         opened = self._opened.get(run_id)
 

@@ -20,7 +20,7 @@ VARIABLE = "ALUE_BENCH_STATE"
 
 
 def state_folder() -> Path:
-    """Return the folder for data that must not be lost, such as results that could not be written to the store yet."""
+    """Return the folder for data that must not be lost, such as results that are not in the MLflow store yet."""
     given = os.environ.get(VARIABLE)
     return Path(given) if given else platformdirs.user_state_path("alue-bench")
 

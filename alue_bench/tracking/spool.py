@@ -78,7 +78,7 @@ class SpooledRun:
 
     id: str
     store: str
-    """The store's address, without credentials."""
+    """The MLflow store's address, without credentials."""
     experiment: str
     run_id: str | None
     """The id of the MLflow run; None if it could not be created."""
@@ -91,7 +91,7 @@ class SpooledRun:
     folder: Path
     """The folder of the entry."""
     artifacts_only: bool = False
-    """True if only the artifacts remain to be written to the store."""
+    """True if only the artifacts remain to be written to the MLflow store."""
 
     @property
     def files(self) -> Path:
@@ -110,7 +110,7 @@ class Sent:
     why: str = ""
     """The reason if the entry was refused. If the artifacts could not be written, their location and the reason."""
     problems: tuple[str, ...] = ()
-    """A sentence for each part of the run that the store refused while it accepted the rest."""
+    """A sentence for each part of the run that the MLflow store refused while it accepted the rest."""
 
 
 class Spool:
