@@ -53,7 +53,7 @@ class Crossed:
 
     difference: float
     half_width: float
-    """Half the width of the difference's confidence interval at LEVEL."""
+    """Half the width of the difference's confidence interval at the confidence level LEVEL."""
     p_value: float
     """The two-sided p-value; nan if nothing varies and the difference is not zero."""
     degrees: float
@@ -162,13 +162,13 @@ def _satterthwaite(
 
 
 def power(observed: Crossed, difference: float, seeds: int, *, tests: int = 1) -> float:
-    """Return the probability that the crossed test finds a true difference of a given size.
+    """Return the probability that `crossed_test` finds a true difference of the given size.
 
     The result is rough if the variance components were estimated from few seeds.
 
     Args:
         observed: The result of a test, whose variance components are used.
-        difference: The true difference.
+        difference: The true difference between the mean scores.
         seeds: The number of seeds.
         tests: The number of tests. The significance level is divided by it, to correct for multiple testing.
     """
@@ -178,13 +178,13 @@ def power(observed: Crossed, difference: float, seeds: int, *, tests: int = 1) -
 
 
 def seeds_needed(observed: Crossed, difference: float, *, tests: int = 1) -> int | None:
-    """Return the smallest number of seeds with which the test finds a true difference with the probability POWER.
+    """Return the smallest number of seeds with which `crossed_test` finds a true difference with probability POWER.
 
     Only numbers above the number of seeds of `observed` are considered.
 
     Args:
         observed: The result of a test, whose variance components are used.
-        difference: The true difference.
+        difference: The true difference between the mean scores.
         tests: The number of tests. The significance level is divided by it, to correct for multiple testing.
 
     Returns:
@@ -201,7 +201,7 @@ def seeds_needed(observed: Crossed, difference: float, *, tests: int = 1) -> int
 
 
 def detectable(observed: Crossed, *, tests: int = 1) -> float:
-    """Return the smallest true difference that the test, with these seeds, would find with the probability POWER.
+    """Return the smallest true difference that `crossed_test` would find with probability POWER, with these seeds.
 
     Args:
         observed: The result of a test, whose variance components and number of seeds are used.
@@ -215,7 +215,7 @@ def detectable(observed: Crossed, *, tests: int = 1) -> float:
 
 
 def _powers(observed: Crossed, difference: float, seeds: Array, tests: int) -> Array:
-    """Return the power of the test for each number of seeds in `seeds`, by the noncentral t distribution."""
+    """Return the power of `crossed_test` for each number in `seeds`, by the noncentral t distribution."""
     import numpy as np
     from scipy.special import nctdtr
 
@@ -225,7 +225,10 @@ def _powers(observed: Crossed, difference: float, seeds: Array, tests: int) -> A
 
 
 def _expected(observed: Crossed, seeds: Array, tests: int) -> tuple[Array, Array, Array]:
-    """Return the standard error, degrees of freedom and critical value of t for each number of seeds in `seeds`."""
+    """Return the expected standard error, degrees of freedom and critical t of `crossed_test`.
+
+    Each of the three arrays has a value for each number of seeds in `seeds`.
+    """
     import numpy as np
     from scipy.special import stdtrit
 

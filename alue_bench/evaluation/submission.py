@@ -22,7 +22,7 @@ def submission_text(task: Task, ids: Sequence[str], predicted: Sequence[str], ro
         rows: All examples of the official test file.
 
     Raises:
-        DataError: The identifiers are not those of the rows in the same order, a prediction is not a label of the task,
+        DataError: `ids` are not the identifiers of `rows` in the same order, a prediction is not a label of the task,
             or the task declares no submission file.
     """
     submission = _declared(task)

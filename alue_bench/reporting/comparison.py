@@ -506,7 +506,7 @@ def _learning(runs: Sequence[Run], metric: str) -> Learning | None:
 
 
 def _varying(versions: Sequence[str]) -> str:
-    """Return a text that lists the packages of which runs had different versions, with these versions.
+    """Return a text that lists the packages that had different versions in different runs, with these versions.
 
     Args:
         versions: The recorded package versions of each run, such as "torch 2.13.0, mlflow 3.1".
@@ -572,7 +572,7 @@ def _fold_of(run: Run) -> tuple[int, int] | None:
 
 
 def _test_share(runs: Sequence[Run]) -> float:
-    """Return the number of test examples divided by the number of train examples, summed over all folds.
+    """Return the total number of test examples in all folds, divided by the total number of train examples.
 
     If the runs did not record these numbers, the result is 1 / (folds - 1), as if there were no dev split.
     """

@@ -29,10 +29,11 @@ report`, to save a second or two."""
 def log_parent_page(connection: Connection, parent_id: str, run_ids: Sequence[str]) -> bool:
     """Write a report on the runs of one command, and log it with its figures as artifacts of their MLflow parent run.
 
-    A link to the report is written into the parent run's description. Only these runs are read from the store.
+    A link to the report is written into the parent run's description. Only the runs in `run_ids` are read from the
+    MLflow store.
 
     Args:
-        connection: The open tracking store.
+        connection: The open MLflow store.
         parent_id: The MLflow id of the parent run.
         run_ids: The MLflow ids of the command's runs.
 

@@ -68,7 +68,7 @@ def published_results() -> pd.DataFrame:
 
 
 def beside_published(runs: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:
-    """Return a table of published and our results, with a row for each table of the paper, model and F1 variant.
+    """Return the published results next to ours, with a row for each table of the paper, model and F1 variant.
 
     Our results are means over seeds. If a task and model have no runs, the columns for our results are empty.
 
@@ -119,7 +119,7 @@ def measured(runs: pd.DataFrame, metric: str | None) -> dict[str, Any]:
 
     Args:
         runs: The runs of one task and model.
-        metric: The variant of F1; None if there are no runs with any.
+        metric: The variant of F1; None if no run has a metric of this kind.
 
     Returns:
         The values by column name; a mean or change is nan if there is no run.

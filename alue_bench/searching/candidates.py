@@ -88,7 +88,7 @@ def _number(text: str) -> tuple[float, bool]:
     """Parse a text such as `25%` or `0.25`.
 
     Returns:
-    The value, such as 0.25 (nan if the text has neither form), and whether it was written in per cent.
+        The value, such as 0.25 (nan if the text has neither form), and whether it was written in per cent.
     """
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(%?)\s*", text)
     if match is None:

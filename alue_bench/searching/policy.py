@@ -316,16 +316,16 @@ def _is_hopeless(question: Question, evaluations: Sequence[Evaluation]) -> bool:
 def _steps_to_support(
     question: Question, candidate: Candidate, base: Mapping[int, Evaluation], own: Mapping[int, Evaluation]
 ) -> Iterator[Step]:
-    """Yield the runs that are needed before a candidate can be accepted as keeping the score.
+    """Yield the runs that are needed before a freezing setting can be accepted as keeping the score.
 
-    For each seed, a missing run of full fine-tuning comes before the candidate's run. At least one new seed is always
+    For each seed, a missing run of full fine-tuning comes before the setting's run. At least one new seed is always
     included.
 
     Args:
         question: The specification of the search.
-        candidate: The candidate, that is, a freezing setting.
+        candidate: The freezing setting.
         base: Full fine-tuning's evaluations, keyed by the index of the seed.
-        own: The candidate's evaluations, keyed by the index of the seed.
+        own: The setting's evaluations, keyed by the index of the seed.
     """
     pairs = len(base.keys() & own.keys())
     for replicate in range(max(question.min_pairs, pairs + 1)):
@@ -364,7 +364,7 @@ def _state(question: Question, loss: Loss, full_score: float) -> State:
 def _short_steps(question: Question, evaluations: Sequence[Evaluation]) -> list[Step]:
     """Return the low-fidelity runs (with fewer epochs) that are not finished.
 
-    They are runs of full fine-tuning and, for each setting in `SHORT_CELLS`, of the candidate that is nearest to it.
+    They are runs of full fine-tuning and, for each setting in `SHORT_CELLS`, of the available setting nearest to it.
     """
     if not question.short_runs:
         return []

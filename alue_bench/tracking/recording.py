@@ -464,8 +464,7 @@ class Recorder:
         again: bool = False,
         tags: Mapping[str, str] | None = None,
     ) -> str | Held:
-        """Create the MLflow run for a fine-tuning run that is about to begin, unless another process executes an equal
-        one.
+        """Create the MLflow run of a fine-tuning run that is about to begin, unless another process executes it.
 
         All values that are known before the run begins are written. If the store does not answer, runs of other
         processes cannot be seen; an id is returned then, too, so that the caller executes the run.

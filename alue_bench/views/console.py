@@ -65,7 +65,7 @@ class PlainColumn(TextColumn):
         super().__init__(template, markup=False)
 
     def render(self, task: Task) -> Text:
-        """Return the column's text for a task of the progress bar."""
+        """Return the text that the column shows for a task, that is, for one bar of the display."""
         return styled(self.text_format.format(task=task))
 
 

@@ -321,7 +321,7 @@ def _by_fold(outcomes: Iterable[Outcome]) -> dict[Fold | None, float]:
 
 
 def _test_share(outcomes: Sequence[Outcome]) -> float:
-    """Return the number of test examples divided by the number of train examples, summed over all folds."""
+    """Return the total number of test examples in all folds, divided by the total number of train examples."""
     test, train = (sum(_values(outcomes, f"data/{split}_rows")) for split in ("test", "train"))
     return test / train
 
