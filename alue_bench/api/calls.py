@@ -22,7 +22,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def options_of_function(name: str) -> Mapping[str, Option]:
-    """Return the options that a function of the Python API takes, as a mapping from their names.
+    """Return the options that a function of the Python API takes, by their names.
 
     Args:
         name: The function's name: `run`, `sweep` or `search`; or `select` for the options of `compare` and `report`.

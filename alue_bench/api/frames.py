@@ -18,7 +18,7 @@ def is_frame(value: object) -> bool:
 
 
 def stored(frame: Any) -> Path:
-    """Write a data frame into the cache folder and return the file.
+    """Write a data frame to a file in the cache folder, and return the file's path.
 
     The file's name is a digest of the content. Equal frames therefore give the same task, and finished runs are reused.
 

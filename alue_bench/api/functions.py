@@ -4,8 +4,8 @@
     results.frame()                                          one row for each run
     results.best().score                                     chosen by dev, reported on test
 
-The functions do what the commands of the same names do. Their runs have the same fingerprints, so that functions and
-commands reuse each other's finished runs. Wrong usage raises `AlueBenchError`; a failed run is part of the results.
+The functions do what the commands of the same names do. Functions and commands reuse each other's finished runs. Wrong
+usage raises `AlueBenchError`; a failed run is part of the results.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def run(*, quiet: bool = False, **options: Any) -> Runs:
     Raises:
         UsageError: An option is unknown or has a wrong value, or there is nothing to run.
         DataError: A file of a named task is missing or malformed.
-        UnavailableError: A named model or the tracking store is not available.
+        UnavailableError: A named model or the MLflow store is not available.
     """
     from alue_bench.studies.run import do_run
 
@@ -93,7 +93,7 @@ def sweep(*, quiet: bool = False, **options: Any) -> Sweep:
 
 @with_options("search")
 def search(*, quiet: bool = False, **options: Any) -> Search:
-    """Find which layers to freeze for the cheapest training that keeps the score, without running the whole grid.
+    """Find which layers to freeze for the cheapest training that keeps the score, without trying all settings.
 
     Args:
         quiet: Whether to print neither a description of the search nor the progress.

@@ -22,7 +22,7 @@ IN_PYTHON = "task-in-python"
 
 @dataclass(frozen=True)
 class GivenTasks:
-    """The tasks of a call, converted to options and declarations."""
+    """The tasks that were passed to a function, converted to values of options and declarations."""
 
     options: Mapping[str, Any]
     """The values of the options `task` (names and task files) and `file` (data files), if there are any."""
@@ -31,7 +31,7 @@ class GivenTasks:
 
 
 def given_tasks(given: Any, registry: Registry) -> GivenTasks:
-    """Convert the tasks of a call to options and declarations.
+    """Convert the tasks that were passed to a function to values of options and declarations.
 
     Args:
         given: One of these, or a list of them: the name of a declared task, an `alue_bench.Task`, the path of a task
