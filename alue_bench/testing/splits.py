@@ -19,7 +19,9 @@ copy."""
 
 
 def check_splits(task: Task, folder: Path, *, of_sample: bool) -> Iterator[str]:
-    """Yield the violations in a task's splits, which are made in the same way as for a run.
+    """Check a task's splits, and yield a sentence for each rule for valid tasks that they break.
+
+    The splits are made in the same way as for a run.
 
     Args:
         task: The task. All of its files must be readable without a bad row.

@@ -71,6 +71,10 @@ def runs_page(served: str, connection: Connection) -> str:
     """Return the address of MLflow's page that lists all runs without grouping them.
 
     The runs are sorted by task. If they were sorted by time, MLflow would hide a plan's runs under the parent run.
+
+    Args:
+        served: The address of MLflow's server.
+        connection: The open store.
     """
     query = {
         "searchFilter": "tags.kind = 'run'",
