@@ -32,7 +32,9 @@ class Resources:
     """The resources that the user allows an executor to use."""
 
     device: str = "cpu"
-    """The device of the plan's runs, "cpu" or "cuda"."""
+    """The kind of device of the plan's runs: "cpu", "cuda", "mps" or "xpu"."""
+    gpu: int | None = None
+    """The number of the only GPU that the runs may use, as in --device cuda:1; None for all."""
     jobs: int | None = None
     """The largest number of concurrent runs; None if the user does not set it."""
     gpus_per_run: float | None = None
@@ -79,7 +81,7 @@ class Assignment:
     rerun: bool
     """True if runs with a recorded result are executed again."""
     device: str
-    """The device of the runs, "cpu" or "cuda"."""
+    """The kind of device of the runs: "cpu", "cuda", "mps" or "xpu"."""
     keep: Keep | None = None
     """The runs whose trained models are kept; None for none."""
 

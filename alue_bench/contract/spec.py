@@ -238,8 +238,8 @@ class RunSpec:
     hyper: HyperParameters
     data: DataDigests
     device: str
-    """"cpu" or "cuda"; the model of the device is recorded with the result."""
-    precision: Literal["fp32", "bf16", "fp16"]
+    """The kind of device: "cpu", "cuda", "mps" or "xpu"; its model is recorded with the result."""
+    precision: Literal["fp32", "tf32", "bf16", "fp16"]
     cuda_graphs: bool = False
     """A flag: training steps are recorded as CUDA graphs and replayed."""
     limit_train: int | None = None
