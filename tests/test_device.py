@@ -31,6 +31,7 @@ from alue_bench.training.device.precision import Device, computes_tf32, number_f
 from alue_bench.training.device.selection import device_remarks, gpu_number, resolve_device, resolve_precision
 from alue_bench.training.forward import choose_forward
 from alue_bench.training.freezing import apply_plan, training_mode
+from alue_bench.training.pretrained.loading import empty_model
 
 VISIBILITY = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
 
@@ -460,7 +461,7 @@ class TestMemoryEstimate:
     @pytest.mark.parametrize("frozen", [(), (0, 1), (0, 1, 3)], ids=["full", "bottom2", "bottom2top1"])
     @pytest.mark.parametrize("tokens", [16, 96])
     def test_activations_are_those_that_torch_keeps(self, format: Any, frozen: tuple[int, ...], tokens: int) -> None:
-        """Counted by torch's hooks on saved tensors, each memory once, without parameters."""
+        """Counted by torch's hooks on saved tensors, each memory once, without parameters and their copies."""
         torch.manual_seed(0)
         stack, device = view_as_stack(bert()), Device("cpu", format)
         plan = FreezePlan(stack.shape, frozenset(frozen), embeddings=bool(frozen))
@@ -470,24 +471,23 @@ class TestMemoryEstimate:
         ids = torch.randint(5, 100, (8, tokens))
         batch = Batch(ids, torch.ones_like(ids), None, torch.zeros(8, dtype=torch.long), torch.arange(8), ids.numel())
         weights = {parameter.untyped_storage().data_ptr() for parameter in stack.model.parameters()}
+        shapes = {parameter.shape for parameter in stack.model.parameters() if parameter.ndim > 1}  # copies in bf16
         kept: dict[int, int] = {}
 
         def keep(tensor: torch.Tensor) -> torch.Tensor:
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in weights:
-                kept[storage.data_ptr()] = storage.nbytes()
+            if tensor.untyped_storage().data_ptr() not in weights and tensor.shape not in shapes:
+                kept[tensor.data_ptr()] = tensor.nbytes
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), precision.autocast(device):
             logits = forward.logits(batch)
         counted = sum(kept.values())
         assert logits.requires_grad
-        estimate = activation_bytes(EmptyModel(stack, plan, 0, False), 8, tokens, device)
-        assert counted <= estimate <= 1.8 * counted, (counted, estimate)
+        estimate = activation_bytes(EmptyModel(stack, plan, 0, forward.head_reads_first), 8, tokens, device)
+        assert 0.95 * counted <= estimate <= 1.3 * counted, (counted, estimate)
 
     def test_weights_and_the_optimisers_state_are_counted_by_what_trains(self) -> None:
-        with torch.device("meta"):
-            stack = view_as_stack(bert())
+        stack = view_as_stack(bert())
         total = sum(parameter.numel() for parameter in stack.model.parameters())
         layers = frozenset(range(4))
         full, head = FreezePlan(stack.shape), FreezePlan(stack.shape, layers, embeddings=True, pooler=True)
@@ -498,11 +498,10 @@ class TestMemoryEstimate:
         assert all(need > PROCESS_BYTES + 4 * total for need in needs)
 
     def test_bert_base_takes_gibibytes(self) -> None:
-        from transformers import BertConfig, BertForSequenceClassification
+        from transformers import BertConfig
 
-        with torch.device("meta"):
-            stack = view_as_stack(BertForSequenceClassification(BertConfig()))
-        model = EmptyModel(stack, FreezePlan(stack.shape), 0, False)
+        stack = view_as_stack(empty_model(BertConfig()))
+        model = EmptyModel(stack, FreezePlan(stack.shape), 0, True)
         need = training_bytes(model, HyperParameters(batch_size=32), 128, Device("cuda", "bf16"))
         assert 4 * GIB < need < 8 * GIB
 

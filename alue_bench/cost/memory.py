@@ -41,9 +41,9 @@ def training_bytes(model: EmptyModel, hyper: HyperParameters, longest: int, devi
                              + 4 T  copy of the selected epoch's weights, unless the last epoch is selected
                              + activations of a batch in which all examples are as long as the longest one)
 
-    The activations are those that the backward pass reads (`activation_bytes`), or those of a layer of an inference
-    batch if these are more. States of frozen layers are kept on the accelerator only where there is room for them, and
-    do not count.
+    The activations are those that the backward pass reads (`activation_bytes`) and those of one more layer, for the
+    temporary tensors of the backward pass; or those of a layer of an inference batch, if these are more. States of
+    frozen layers are kept on the accelerator only where there is room for them, and do not count.
 
     Args:
         model: The model without weights, with the parts that are frozen.
@@ -55,17 +55,18 @@ def training_bytes(model: EmptyModel, hyper: HyperParameters, longest: int, devi
     narrow = device.compute.itemsize * counts.total if device.is_narrow else 0
     state = (FP32 + 2 * FP32 + (FP32 if hyper.select == "best" else 0)) * counts.trainable
     trained = activation_bytes(model, hyper.batch_size, longest, device)
+    trained += _layer_bytes(model, hyper.batch_size, longest, device)
     scored = _layer_bytes(model, max(1, device.tokens_at_once // longest), longest, device)
     tensors = FP32 * counts.total + narrow + state + max(trained, scored)
     return PROCESS_BYTES + int(FRAGMENTATION * tensors)
 
 
 def activation_bytes(model: EmptyModel, examples: int, tokens: int, device: Device) -> int:
-    """Return an estimate of the bytes of activations that the backward pass of a batch reads.
+    """Return an estimate of the bytes of activations that a batch keeps for its backward pass.
 
-    Each layer from the lowest one with trainable parameters in or below it keeps its activations, see `_layer_bytes`. A
-    further layer stands for the temporary tensors of the backward pass. The embeddings, if they train, keep the input
-    of their norm and a dropout mask.
+    Each layer from the lowest one with trainable parameters in or below it keeps its activations, see `_layer_bytes`.
+    If the head reads only the first token, the last layer is computed for that token, and keeps little more than its
+    input. The embeddings, if they train, keep the input of their norm and a dropout mask.
 
     Args:
         model: The model without weights, with the parts that are frozen.
@@ -76,9 +77,10 @@ def activation_bytes(model: EmptyModel, examples: int, tokens: int, device: Devi
     plan, layers = model.plan, range(len(model.stack.layers))
     trained = [layer not in plan.frozen_layers for layer in layers]
     lowest = 0 if not plan.embeddings else next((layer for layer in layers if trained[layer]), len(layers))
-    kept = [_layer_bytes(model, examples, tokens, device, trains=trained[layer]) for layer in layers[lowest:]]
-    embeddings = 0 if plan.embeddings else 2 * FP32 * examples * tokens * model.stack.shape.hidden
-    return sum(kept) + _layer_bytes(model, examples, tokens, device) + embeddings
+    whole = layers[lowest : len(layers) - model.head_reads_first]
+    kept = [_layer_bytes(model, examples, tokens, device, trains=trained[layer]) for layer in whole]
+    of_vector = FP32 * examples * tokens * model.stack.shape.hidden_size
+    return sum(kept) + (0 if plan.embeddings else 2 * of_vector) + model.head_reads_first * 2 * of_vector
 
 
 def _layer_bytes(model: EmptyModel, examples: int, tokens: int, device: Device, *, trains: bool = True) -> int:
@@ -87,21 +89,22 @@ def _layer_bytes(model: EmptyModel, examples: int, tokens: int, device: Device, 
     These are the tensors that `training/bert/layer.py` saves, with hidden size h, inner size f, and e bytes per number
     in matrix products:
 
-    - for each token: query, key and value (3 e h), the inner vector before the activation function (e f), the inputs of
-      both layer norms (8 h) and two dropout masks (8 h); if the layer's matrices train, also the inputs of its products
-      (3 e h + e f);
-    - for each pair of tokens and each head: the attention probability (4), its dropout mask (4), and the probability
-      after dropout (e).
+    - for each token: query, key and value (3 e h), the inner vector before the activation function (e f), and the
+      inputs of both layer norms (8 h); if the layer trains, also the inputs of its products (3 e h + e f) and two
+      dropout masks (8 h), since frozen layers compute without dropout;
+    - for each pair of tokens and each head: the attention probability (4); if the layer trains, also its dropout mask
+      (4) and the probability after dropout (e).
 
     The layers of transformers keep about as much, and less with fused attention, which keeps nothing for pairs of
     tokens. Korthikanti et al. 2022 (Reducing activation recomputation in large transformer models, section 4) count the
     same tensors with masks of one byte.
     """
-    hidden, inner = model.stack.shape.hidden, _inner_size(model.stack.layers[0])
+    hidden, inner = model.stack.shape.hidden_size, _inner_size(model.stack.layers[0])
     heads = int(getattr(model.stack.model.config, "num_attention_heads", 1))
     size = device.compute.itemsize
-    of_token = (1 + trains) * size * (3 * hidden + inner) + 4 * FP32 * hidden
-    of_pair = heads * (2 * FP32 + size)
+    half = size * (3 * hidden + inner) + 2 * FP32 * hidden
+    of_token = (1 + trains) * half
+    of_pair = heads * (FP32 + (FP32 if trains else 0) + size)
     return examples * tokens * (of_token + tokens * of_pair)
 
 
