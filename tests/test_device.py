@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import simulated_cuda as simulation
 import torch
 
 from alue_bench.contract.errors import UsageError
@@ -17,12 +18,15 @@ from alue_bench.contract.strategy import FreezePlan
 from alue_bench.cost.flops import EmptyModel
 from alue_bench.cost.memory import PROCESS_BYTES, activation_bytes, training_bytes
 from alue_bench.data.batches import Batch
+from alue_bench.executors import ray_cluster
 from alue_bench.executors.placement import GIB, Placement, placement_of
 from alue_bench.executors.processes import start
+from alue_bench.measure import peak
 from alue_bench.measure.energy import Energy
 from alue_bench.measure.environment import RUNS_PER_GPU, environment, hardware_fingerprint
 from alue_bench.planning.build import build_plan
 from alue_bench.planning.request import PlanRequest
+from alue_bench.running.run import execute
 from alue_bench.training.architecture.encoder_stack import view_as_stack
 from alue_bench.training.device import precision
 from alue_bench.training.device.errors import is_out_of_memory
@@ -418,6 +422,12 @@ class TestWorkers:
         assert self.gpus(3, device="mps") == self.gpus(3, device="cpu") == [{}] * 3
         assert {given[RUNS_PER_GPU] for given in start(Resources(device="mps", jobs=3)).environments} == {"3"}
 
+    def test_ray_chooses_gpus_itself(self) -> None:
+        with pytest.raises(
+            UsageError, match="--device cuda:1 names a GPU, but Ray chooses the GPUs; use --device cuda"
+        ):
+            ray_cluster.start(Resources(device="cuda", gpu=1))
+
 
 @pytest.mark.parametrize(
     ("text", "short"),
@@ -536,3 +546,29 @@ class TestMemoryEstimate:
         assert alone is not None
         assert (shared.gpus, shared.room_bytes, alone.gpus, alone.room_bytes) == (2, 16 * GIB, 1, 4 * GIB)
         assert PROCESS_BYTES < shared.need_bytes < 3 * GIB
+
+
+class TestRun:
+    """A whole run on a simulated GPU."""
+
+    @pytest.mark.parametrize(
+        ("gpu", "wanted", "used"), [(simulation.T4, "auto", "fp16"), (simulation.H200, "tf32", "tf32")]
+    )
+    def test_computes_in_the_format_and_records_it(
+        self, gpu: Any, wanted: Any, used: str, registry: Any, tiny: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(peak.SIZE, "cuda", 64)
+        request = PlanRequest(
+            tasks=("anger",), models=(str(tiny("bert")),), strategies=("bottom2",), sample=True, limit_train=16,
+            limit_eval=8, overrides=(("test", {"epochs": 1}),), device="cpu", cache_size="0",
+        )  # fmt: skip
+        build_plan(request, registry)  # transformers must be imported outside of the simulation
+        with simulation.simulated(gpu):
+            (run,) = build_plan(replace(request, device="gpu", precision=wanted), registry).runs
+            result, trained = execute(run.spec, run.inputs)
+        assert (run.spec.device, run.spec.precision, trained.device.precision) == ("cuda", used, used)
+        assert result.environment["engine"]["precision"] == used
+        assert result.environment["hardware"]["accelerator"] == gpu.name
+        assert result.environment.get("tf32_matrix_products", False) is (used == "tf32")
+        assert result.metrics["memory/device_peak_mib"] > 0
+        assert not computes_tf32()

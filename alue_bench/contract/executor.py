@@ -34,7 +34,7 @@ class Resources:
     device: str = "cpu"
     """The kind of device of the plan's runs: "cpu", "cuda", "mps" or "xpu"."""
     gpu: int | None = None
-    """The number of the only GPU of this machine that the runs may use, as in --device cuda:1; None for all. An executor
+    """The number of the only GPU of this machine that runs may use, as in --device cuda:1; None for all. An executor
     whose workers cannot be given this GPU raises UsageError."""
     jobs: int | None = None
     """The largest number of concurrent runs; None if the user does not set it."""

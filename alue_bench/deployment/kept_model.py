@@ -205,7 +205,8 @@ def load(
 
     Args:
         model: The model's folder; the id of the run that kept it; or `models:/NAME/VERSION` of the model registry.
-        device: "auto", "cpu", "gpu", "cuda", "cuda:1", "mps" or "xpu".
+        device: "auto", "cpu", "gpu", "cuda", "cuda:1", "mps" or "xpu". A process computes on one GPU: "cuda:1" makes
+            that GPU torch's current device, also for models that are loaded already.
         precision: "fp32", "tf32", "bf16", "fp16" or "auto"; None takes the run's number format if this device
             computes in it fast, and fp32 otherwise.
         tracking_uri: The MLflow store that holds the run or the registry; None for the default store.

@@ -55,6 +55,8 @@ def start(resources: Resources) -> RayPool:
         UsageError: The cluster has fewer GPUs than a run needs, a GPU is named, or --gpus-per-run was given although
             the runs compute on the CPU.
     """
+    if resources.gpu is not None:
+        raise UsageError(f"--device cuda:{resources.gpu} names a GPU, but Ray chooses the GPUs; use --device cuda")
     try:
         import ray
     except ImportError as error:
@@ -78,8 +80,6 @@ def start(resources: Resources) -> RayPool:
             ) from error
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler would end the process at once
-    if resources.gpu is not None:
-        raise UsageError(f"--device cuda:{resources.gpu} names a GPU, but Ray chooses the GPUs; use --device cuda")
     gpus = 0.0
     if Hardware(resources.device).accelerated:
         gpus = 1.0 if resources.gpus_per_run is None else resources.gpus_per_run

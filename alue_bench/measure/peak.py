@@ -11,8 +11,8 @@ from alue_bench.training.device.hardware import Hardware
 if TYPE_CHECKING:
     import torch
 
-SIZE = {"cpu": 1024, "cuda": 8192, "xpu": 8192, "mps": 4096}
-"""The number of rows and columns of the measured matrices, by device."""
+SIZE = {"cpu": 1024, "cuda": 8192}
+"""The number of rows and columns of the measured matrices."""
 REPETITIONS = 5
 
 
@@ -24,13 +24,13 @@ def attainable_flops_per_s(device: str, dtype: torch.dtype, *, tf32: bool = Fals
     product attains it. The result is lower on a machine that is busy with other work.
 
     Args:
-        device: The name of the device, such as "cuda".
+        device: "cpu" or "cuda".
         dtype: The number format of the matrices.
         tf32: Whether the caller has set torch to compute fp32 products in TF32. The speeds of both are kept apart.
     """
     import torch
 
-    size, hardware = SIZE[device], Hardware(device)
+    size, hardware = SIZE.get(device, SIZE["cuda"]), Hardware(device)
     generator = torch.Generator().manual_seed(0)
     left = torch.randn(size, size, generator=generator).to(device, dtype)
     best = float("inf")
