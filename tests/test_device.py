@@ -18,6 +18,7 @@ from alue_bench.contract.strategy import FreezePlan
 from alue_bench.cost.flops import EmptyModel
 from alue_bench.cost.memory import PROCESS_BYTES, activation_bytes, training_bytes
 from alue_bench.data.batches import Batch
+from alue_bench.deployment import kept_model
 from alue_bench.executors import ray_cluster
 from alue_bench.executors.placement import GIB, Placement, placement_of
 from alue_bench.executors.processes import start
@@ -258,6 +259,24 @@ class TestPrecision:
         ]
         assert [run.spec.precision for run in runs] == ["fp32", "tf32"]
         assert runs[0].spec.fingerprint != runs[1].spec.fingerprint
+
+    @pytest.mark.parametrize(
+        ("machine", "trained_on", "trained_in", "used"),
+        [
+            (H200, "cuda", "bf16", "bf16"),
+            (H200, "cuda", "tf32", "tf32"),
+            (T4, "cuda", "bf16", "fp32"),
+            (T4, "cuda", "fp16", "fp16"),
+            (T4, "cuda", "tf32", "fp32"),
+            (H200, "cpu", "bf16", "fp32"),
+        ],
+    )
+    def test_a_kept_model_predicts_in_its_own_format_where_that_is_fast(
+        self, machine: Machine, trained_on: str, trained_in: str, used: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        Machine(**vars(machine)).stand_in(monkeypatch)
+        description: Any = SimpleNamespace(device=trained_on, precision=trained_in)
+        assert kept_model._precision(description, "cuda", None) == used
 
     @pytest.mark.parametrize("device", ["cpu", "mps", "xpu"])
     def test_graphs_need_cuda(self, device: str) -> None:

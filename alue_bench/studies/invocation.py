@@ -154,7 +154,10 @@ class Invocation:
         """Limit the runs at once to those whose memory fits on the GPUs of this machine, and add a note to the plan."""
         if not self.uses_workers or self._options.executor not in (None, DEFAULT) or not plan.runs:
             return
-        placement = placement_of(plan.runs, self._options.jobs or 1, gpu_number(plan.runs[0].request.device))
+        jobs, only = self._options.jobs or 1, gpu_number(plan.runs[0].request.device)
+        placement = best_effort(
+            "no estimate of how many runs fit on a GPU", lambda: placement_of(plan.runs, jobs, only), plan.notes.append
+        )
         if placement is not None:
             self._jobs = placement.at_once
             plan.notes.append(placement.describe())
