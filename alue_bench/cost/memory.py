@@ -24,7 +24,7 @@ FP32 = 4
 """The bytes of an fp32 number, in which weights, gradients and the optimiser's state are kept."""
 PROCESS_BYTES = 1 << 30
 """The bytes that a process takes on a GPU before it allocates a tensor: the context of CUDA or HIP, the kernels that
-are loaded, and the workspaces of the BLAS libraries. They are between 0.4 and 0.9 GiB on recent GPUs."""
+are loaded, and the workspaces of the BLAS libraries. This is an allowance, which was not measured."""
 FRAGMENTATION = 1.1
 """The memory that torch's allocator reserves, divided by the memory that tensors take."""
 
