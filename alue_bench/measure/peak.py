@@ -12,10 +12,10 @@ from alue_bench.training.device.precision import Device
 if TYPE_CHECKING:
     import torch
 
-SIZE = {"cpu": 1024}
-"""The number of rows and columns of the measured matrices, by kind of device."""
-LARGEST = 8192
-"""This number on an accelerator, whose speed smaller matrices do not reach."""
+SIZE = {"cpu": 1024, "cuda": 8192}
+"""The number of rows and columns of the measured matrices, by kind of device; other accelerators take that of CUDA."""
+SMALLEST = 1024
+"""The least number where an accelerator has little memory."""
 MEMORY_SHARE = 0.25
 """The share of an accelerator's free memory that the measurement may take; in less memory, matrices are smaller."""
 REPETITIONS = 5
@@ -61,9 +61,9 @@ def _seconds(device: Device, dtype: torch.dtype, size: int) -> float:
 def _size(device: Device, dtype: torch.dtype) -> int:
     """Return the largest suitable number of rows whose product fits into the share of the free memory."""
     if not device.accelerated:
-        return SIZE[device.name]
-    size = LARGEST
-    # In fp32 first, as the random numbers are drawn; then two matrices in `dtype`.
-    while size > 1024 and size**2 * (4 + 2 * dtype.itemsize) > MEMORY_SHARE * device.free_bytes():
+        return SIZE["cpu"]
+    size = SIZE["cuda"]
+    # The factor and the product in `dtype`, with a margin of one matrix in fp32 for cuBLAS's workspace.
+    while size > SMALLEST and size**2 * (4 + 2 * dtype.itemsize) > MEMORY_SHARE * device.free_bytes():
         size //= 2
     return size

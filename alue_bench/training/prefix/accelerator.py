@@ -144,7 +144,8 @@ class AcceleratorStates:
             if draft is not None:
                 with draft:
                     write_states(states, rows, draft.states, self._device)
-                    draft.commit(one.states.entry.build_s, {**one.description, "depth": str(self._depth)})
+                    description = {**one.description, "depth": str(self._depth)}
+                    draft.commit(one.states.entry.build_s, description, charged=False)
 
     @property
     def _first_only(self) -> bool:
