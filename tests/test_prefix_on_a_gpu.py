@@ -30,7 +30,7 @@ from alue_bench.training.prefix.frozen_prefix import FrozenPrefix
 from alue_bench.training.prefix.placement import Rates, Sizes, place_states, worth_storing
 from alue_bench.training.prefix.states import PrefixStates, ResidentRows, rows_of
 from alue_bench.training.prefix.store import PrefixStore, StoredStates
-from alue_bench.training.prefix.transfer import bandwidths, sent
+from alue_bench.training.prefix.transfer import available_host_bytes, bandwidths, sent
 
 GB, M = 10**9, 10**6
 CPU, GPU = Device("cpu", "fp32"), Device("cuda", "fp32")
@@ -247,6 +247,16 @@ def contents(store: PrefixStore) -> dict[tuple[str, str], torch.Tensor]:
         (entry.description["split"], entry.description["depth"]): store.open(entry.key) for entry in store.entries()
     }
     return {place: entry.states.clone() for place, entry in stored.items() if entry is not None}
+
+
+def test_a_container_has_the_memory_that_its_limit_leaves(tmp_path: Path) -> None:
+    unlimited = available_host_bytes(tmp_path)
+    assert unlimited > 0
+    for limit, expected in (("3000", 2000), ("500", 0), ("max", None), (str(10**18), None)):
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+        (tmp_path / "memory.current").write_text("1000\n")
+        found = available_host_bytes(tmp_path)
+        assert found > 3000 if expected is None else found == expected
 
 
 class TestTheStore:

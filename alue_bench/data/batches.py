@@ -123,7 +123,7 @@ def _moved_together(tensors: Sequence[Tensor | None], device: Any) -> list[Any]:
     ]
     buffer = torch.empty(sum(len(each) for each in flat), dtype=torch.uint8, pin_memory=True)
     torch.cat(flat, out=buffer)
-    parts = buffer.to(device, non_blocking=True).split([len(each) for each in flat])
+    parts = torch.split(buffer.to(device, non_blocking=True), [len(each) for each in flat])
     return [
         None if each is None else part.view(each.dtype).view(each.shape)
         for part, each in zip(parts, tensors, strict=True)
