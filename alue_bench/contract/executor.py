@@ -58,7 +58,7 @@ class Source:
     notes: tuple[str, ...] = ()
     """The plan's observations about the model, which become notes of the run."""
     shared_depths: tuple[int, ...] = ()
-    """Those of `depths` that several runs of the plan have."""
+    """The numbers in `depths` that several runs of the plan have in common."""
 
 
 @dataclass(frozen=True, kw_only=True)
