@@ -1,10 +1,10 @@
-"""A kept model, that is, the saved model of a run: it is loaded and predicts for lists of texts.
+"""Loading of a kept model (the saved model of a run), and its predictions for lists of texts.
 
 model = load("complaints-model")            # a folder, a run's id, or models:/NAME/VERSION
 model.predict(["The parcel never came."])   # ["delivery"]
 model.scores(["The parcel never came."])    # array([[0.02, 0.97, 0.01]], dtype=float32)
 
-Batches and forward pass are those of the evaluation of a run, so that the model gives the run's recorded predictions.
+Batches and forward pass are the same as in the evaluation of a run, so the model gives the run's recorded predictions.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 CHUNK = 8192
-"""The number of texts that are tokenized and sorted by length together. A larger one saves less than 1 % of padding."""
+"""The number of texts that are tokenized and sorted by length together. A larger number would save less
+than 1 % of padding."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,12 @@ class KeptModel:
         Args:
             folder: The folder that `write_model_folder` wrote.
             device: "auto", "cpu" or "cuda".
-            precision: "fp32", "bf16", "fp16" or "auto"; None takes the number format of the run if `device` is the
-                run's and computes in this format fast, and fp32 otherwise.
+            precision: "fp32", "bf16", "fp16" or "auto". None means the number format of the run if `device` is of the
+                same type as in the run and fast in this format, and fp32 otherwise.
             normalise: The text normalisation; None finds the model's normalisation in the installed plugins.
 
         Raises:
-            UsageError: The folder is no kept model.
+            UsageError: The folder holds no model that alue-bench saved.
             UnavailableError: A file is damaged, or a package that the model needs is missing.
         """
         self.description = read_description(folder)
@@ -203,8 +204,8 @@ def load(
     Args:
         model: The model's folder; the id of the run that kept it; or `models:/NAME/VERSION` of the model registry.
         device: "auto", "cpu" or "cuda".
-        precision: "fp32", "bf16", "fp16" or "auto"; None takes the run's number format if this device
-            computes in it fast, and fp32 otherwise.
+        precision: "fp32", "bf16", "fp16" or "auto". None means the number format of the run if the device is of the
+            same type as in the run and fast in this format, and fp32 otherwise.
         tracking_uri: The MLflow store that holds the run or the registry; None for the default store.
 
     Raises:
@@ -217,7 +218,7 @@ def load(
 
 
 def _flat(lists: Sequence[Sequence[int]], length: int) -> Any:
-    """Concatenate lists of integers into one tensor: int64 [length]."""
+    """Concatenate lists of integers, `length` in total, into one tensor: int64 [length]."""
     from itertools import chain
 
     import numpy as np

@@ -46,7 +46,7 @@ PROBLEM_TYPES: Mapping[TargetKind, str] = {
 CHECKED = 64
 """The number of test rows whose predictions are compared after the model is loaded from its new folder."""
 TOLERANCE = {"fp32": 1e-5, "bf16": 3e-2, "fp16": 1e-2}
-"""The largest accepted difference of a score, by number format. Rounding depends on the shapes of batches."""
+"""The largest accepted difference of a score after loading, by number format; rounding depends on batch shapes."""
 
 
 @dataclass(frozen=True)

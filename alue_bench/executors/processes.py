@@ -90,7 +90,7 @@ class ProcessPool:
         return self._idle_place() is not None
 
     def submit(self, assignment: Assignment) -> None:
-        """Send an assignment to an idle worker, and start the worker's process if it is not running."""
+        """Send an assignment (a group of runs) to an idle worker, whose process is started if it is not running."""
         place = self._idle_place()
         assert place is not None
         worker = self._workers.get(place)

@@ -1,4 +1,4 @@
-"""The request for a plan: the tasks, models, strategies and seeds of the runs, and the conditions of training."""
+"""The user's request for runs: the tasks, models, strategies and seeds, and the conditions of training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEFAULT_STRATEGIES = ("full", "bottom3top4")
 DEFAULT_SEED = 42
 DEFAULT_CACHE_SIZE = "20GB"
 LARGEST_SEED = 2**32 - 1
-"""The largest seed that all random number generators in use accept."""
+"""The largest random seed that all the random number generators in use accept."""
 
 Overrides = tuple[tuple[str, Mapping[str, object]], ...]
 """Pairs of an origin, such as a recipe, and the hyper-parameters that it sets. Later pairs override earlier ones."""
@@ -25,7 +25,7 @@ Overrides = tuple[tuple[str, Mapping[str, object]], ...]
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRequest(CheckedOptions):
-    """The user's request. An empty list of tasks or models stands for all available ones."""
+    """The user's request for runs. An empty list of tasks or models stands for all that are available."""
 
     tasks: tuple[str, ...] = option(
         (),
@@ -50,9 +50,10 @@ class PlanRequest(CheckedOptions):
         group=Group.QUESTION,
     )
     given: tuple[GivenTask, ...] = ()
-    """The tasks that the user gives as files; `tasks` has their names."""
+    """The tasks that the user gives as files; the field `tasks` contains their names too."""
     grid: Grid | None = None
-    """The grid of a sweep: additional strategies, and hyper-parameters to combine with all strategies."""
+    """The grid of a sweep: strategies in addition to `strategies`, and values of hyper-parameters for every
+    strategy."""
     seeds: tuple[int, ...] = option(
         (DEFAULT_SEED,),
         name="seed",
@@ -76,7 +77,8 @@ class PlanRequest(CheckedOptions):
         at_most=LARGEST_SEED,
     )
     overrides: Overrides = ()
-    """Hyper-parameters by origin: recipe, study file, command line. Later origins override earlier ones."""
+    """Pairs of an origin (recipe, study file or command line) and the hyper-parameters that it sets. Later pairs
+    override earlier ones."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
         "auto", help="Number format: auto, fp32, bf16 or fp16.", group=Group.TRAINING
     )
@@ -128,7 +130,7 @@ class PlanRequest(CheckedOptions):
         at_most=1000,
     )
     fold: Fold | None = None
-    """The only fold to plan; None for all folds of all repeats."""
+    """The only fold of a cross-validation to plan; None to plan all folds of all repetitions."""
     drop_bad: bool = option(False, help="Leave out malformed rows, and record how many.", group=Group.DATA)
     skip_missing: bool = option(
         False,
@@ -160,7 +162,7 @@ class PlanRequest(CheckedOptions):
 
     @property
     def asked_folds(self) -> tuple[Fold, ...]:
-        """The folds to plan, ordered by repeat; empty without cross-validation."""
+        """The folds of the cross-validation to plan, ordered by repetition; empty without cross-validation."""
         if self.fold is not None:
             return (self.fold,)
         if self.folds is None:

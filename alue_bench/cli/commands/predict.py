@@ -89,9 +89,9 @@ class _Stdout(io.TextIOBase):
 
 @contextmanager
 def _progress(talk: PlainConsole) -> Iterator[OnRows]:
-    """Show the number of rows done: by a bar on a terminal, otherwise by a line every `EVERY_S` seconds.
+    """Show the number of rows done: in a bar on a terminal, otherwise in a line every `EVERY_S` seconds.
 
-    The context yields the function that takes the progress.
+    The context's value is the function to call with the progress.
     """
     if not talk.is_terminal:
         last = time.monotonic()
