@@ -33,7 +33,10 @@ class Resources:
     """The resources that the user allows an executor to use."""
 
     device: str = "cpu"
-    """The device of the runs, "cpu" or "cuda"."""
+    """The kind of device of the runs: "cpu", "cuda", "mps" or "xpu"."""
+    gpu: int | None = None
+    """The number of the only GPU of this machine that runs may use, as in --device cuda:1; None for all. An executor
+    whose workers cannot be given this GPU raises UsageError."""
     jobs: int | None = None
     """The largest number of runs that execute at the same time; None if the user does not set it."""
     gpus_per_run: float | None = None
@@ -88,7 +91,7 @@ class Assignment:
     rerun: bool
     """True if runs with a recorded result are executed again."""
     device: str
-    """The device of the runs, "cpu" or "cuda"."""
+    """The kind of device of the runs: "cpu", "cuda", "mps" or "xpu"."""
     keep: Keep | None = None
     """The choice of the runs whose trained models are saved; None to save no model."""
 

@@ -11,6 +11,7 @@ check of every value wherever it comes from, and what is sent to a worker.
 from __future__ import annotations
 
 import math
+import re
 import sys
 import types
 from collections.abc import Mapping
@@ -57,6 +58,9 @@ class Option:
     many: bool = False
     """A flag: the option is repeatable, and takes a list in a study file."""
     choices: tuple[str, ...] = ()
+    """The permitted values of a text; all texts are permitted if it is empty."""
+    pattern: str = ""
+    """A regular expression; a text that matches it is permitted in addition to `choices`."""
     short: str = ""
     """The short form on the command line, such as "-t"."""
     can_be_denied: bool = False
@@ -109,12 +113,15 @@ class Option:
         wanted = ""
         if not isinstance(value, accepted) or (isinstance(value, bool) and self.kind is not bool):
             wanted = f"of type {self.kind.__name__}"
-        elif self.choices and value not in self.choices:
+        elif self.choices and value not in self.choices and not self._matches(value):
             wanted = _either(self.choices)
         elif isinstance(value, int | float) and not self._is_within(value):
             wanted = self._bounds() + (f" ({self.remark})" if self.remark else "")
             value = self.kind(value) if abs(value) < sys.float_info.max else value
         return f"is {shown(repr(value), quote=False)}; it must be {wanted}" if wanted else None
+
+    def _matches(self, value: object) -> bool:
+        return bool(self.pattern) and re.fullmatch(self.pattern, str(value)) is not None
 
     def _is_within(self, value: float) -> bool:
         """Return whether a number is finite and within the bounds of the option."""
@@ -182,7 +189,7 @@ def _completed(declared: Field[Any], hint: Any) -> Option:
         field=declared.name,
         kind=str if choices else hint,
         many=many,
-        choices=choices,
+        choices=choices or option.choices,
     )
 
 

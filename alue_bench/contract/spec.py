@@ -242,8 +242,8 @@ class RunSpec:
     hyper: HyperParameters
     data: DataDigests
     device: str
-    """The kind of device, "cpu" or "cuda". The exact device is recorded with the result."""
-    precision: Literal["fp32", "bf16", "fp16"]
+    """The kind of device: "cpu", "cuda", "mps" or "xpu". The exact device is recorded with the result."""
+    precision: Literal["fp32", "tf32", "bf16", "fp16"]
     cuda_graphs: bool = False
     """A flag: training steps are recorded as CUDA graphs and replayed."""
     limit_train: int | None = None

@@ -53,7 +53,7 @@ class Description:
     padding: Padding
     device: str
     """The device that the run was computed on."""
-    precision: Literal["fp32", "bf16", "fp16"]
+    precision: Literal["fp32", "tf32", "bf16", "fp16"]
     """The number format that the run was computed in. The weights are stored in fp32."""
     normalisation: KeptNormalisation | None = None
     """The text normalisation before tokenization; None if there is none."""

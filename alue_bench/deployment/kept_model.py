@@ -21,7 +21,9 @@ from alue_bench.deployment.description import ADAPTER, BASE, Description, read_d
 from alue_bench.deployment.normalisation import normalise_of
 from alue_bench.evaluation.predictions import decide, probabilities
 from alue_bench.training.architecture.encoder_stack import EncoderStack, check_ids, view_as_stack
-from alue_bench.training.device.precision import Device, Precision, has_fast_bf16, resolve_device, resolve_precision
+from alue_bench.training.device.hardware import Hardware, Precision
+from alue_bench.training.device.precision import Device, number_format
+from alue_bench.training.device.selection import resolve_device, resolve_precision
 from alue_bench.training.forward import Forward, choose_forward
 from alue_bench.training.inference import predict_logits
 from alue_bench.training.prefix.frozen_prefix import Examples
@@ -60,9 +62,9 @@ class KeptModel:
 
         Args:
             folder: The folder that `write_model_folder` wrote.
-            device: "auto", "cpu" or "cuda".
-            precision: "fp32", "bf16", "fp16" or "auto". None means the number format of the run if `device` is of the
-                same type as in the run and fast in this format, and fp32 otherwise.
+            device: "auto", "cpu", "gpu", "cuda", "cuda:1", "mps" or "xpu".
+            precision: "fp32", "tf32", "bf16", "fp16" or "auto". None means the number format of the run if `device` is
+                of the same type as in the run and fast in this format, and fp32 otherwise.
             normalise: The text normalisation; None finds the model's normalisation in the installed plugins.
 
         Raises:
@@ -191,9 +193,10 @@ class KeptModel:
     def logits_of(self, texts: TokenizedTexts) -> np.ndarray[Any, Any]:
         """Return the logits of tokenized texts, fp32 [texts, outputs]."""
         examples = Examples(texts.split)
-        return predict_logits(
-            self._stack, self._forward, examples, device=self.device, padding=self.description.padding
-        )
+        with number_format(self.device):
+            return predict_logits(
+                self._stack, self._forward, examples, device=self.device, padding=self.description.padding
+            )
 
 
 def load(
@@ -203,9 +206,10 @@ def load(
 
     Args:
         model: The model's folder; the id of the run that kept it; or `models:/NAME/VERSION` of the model registry.
-        device: "auto", "cpu" or "cuda".
-        precision: "fp32", "bf16", "fp16" or "auto". None means the number format of the run if the device is of the
-            same type as in the run and fast in this format, and fp32 otherwise.
+        device: "auto", "cpu", "gpu", "cuda", "cuda:1", "mps" or "xpu". A process computes on one GPU: "cuda:1" makes
+            that GPU torch's current device, also for models that are loaded already.
+        precision: "fp32", "tf32", "bf16", "fp16" or "auto". None means the number format of the run if the device is of
+            the same type as in the run and fast in this format, and fp32 otherwise.
         tracking_uri: The MLflow store that holds the run or the registry; None for the default store.
 
     Raises:
@@ -231,9 +235,7 @@ def _precision(description: Description, device: str, wanted: str | None) -> Pre
     if wanted is not None:
         return resolve_precision(wanted, device)
     own = description.precision
-    if own == "fp32" or device != description.device or (device == "cpu" and not has_fast_bf16(device)):
-        return "fp32"
-    return own
+    return own if device == description.device and Hardware(device).is_fast_in(own) else "fp32"
 
 
 def _loaded(folder: Path, description: Description) -> tuple[EncoderStack, Any]:

@@ -35,6 +35,7 @@ from alue_bench.measure.environment import RUNS_PER_GPU
 from alue_bench.messages.display import first_line
 from alue_bench.messages.extras import install_command
 from alue_bench.messages.redaction import redact
+from alue_bench.training.device.hardware import Hardware
 
 GRACE_S = 15.0
 """The seconds between the cancelling and the killing of a task, in which it can record the end of its run."""
@@ -51,9 +52,11 @@ def start(resources: Resources) -> RayPool:
 
     Raises:
         UnavailableError: Ray is not installed, or its cluster does not answer.
-        UsageError: The cluster has fewer GPUs than a run needs, or --gpus-per-run was given although the runs compute
-            on the CPU.
+        UsageError: The cluster has fewer GPUs than a run needs, a GPU is named, or --gpus-per-run was given although
+            the runs compute on the CPU.
     """
+    if resources.gpu is not None:
+        raise UsageError(f"--device cuda:{resources.gpu} names a GPU, but Ray chooses the GPUs; use --device cuda")
     try:
         import ray
     except ImportError as error:
@@ -78,7 +81,7 @@ def start(resources: Resources) -> RayPool:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler would end the process at once
     gpus = 0.0
-    if resources.device == "cuda":
+    if Hardware(resources.device).accelerated:
         gpus = 1.0 if resources.gpus_per_run is None else resources.gpus_per_run
         if ray.cluster_resources().get("GPU", 0) < gpus:
             raise UsageError(f"the Ray cluster has no node with {gpus:g} GPUs for a run; add one, or use --device cpu")

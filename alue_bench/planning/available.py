@@ -27,7 +27,7 @@ from alue_bench.messages.display import one_line
 from alue_bench.planning.request import PlanRequest
 from alue_bench.training.architecture.encoder_stack import check_layers_can_be_told_apart
 from alue_bench.training.architecture.trial import Trial, try_model
-from alue_bench.training.device.precision import Precision
+from alue_bench.training.device.hardware import Precision
 from alue_bench.training.prefix.frozen_prefix import PlannedDepths
 from alue_bench.training.pretrained.loading import (
     Checkpoint,
@@ -230,7 +230,7 @@ def ready_models(
         registry: The plugins that declare models.
         cache: The cache of checkpoints and tokenizers.
         precision: The requested number format.
-        device: "cpu" or "cuda".
+        device: The device on which models are tested, such as "cuda".
 
     Raises:
         AlueBenchError: A model that the user named is not available or cannot be used, and may not be left out.

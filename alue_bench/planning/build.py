@@ -48,7 +48,9 @@ from alue_bench.running.inputs import RunInputs
 from alue_bench.training.architecture.trial import positions_of
 from alue_bench.training.checkpointing import Checkpointing, checkpoint_folder
 from alue_bench.training.class_weights import check_class_weights
-from alue_bench.training.device.precision import Precision, resolve_device, resolve_graphs, resolve_precision
+from alue_bench.training.device.hardware import Precision
+from alue_bench.training.device.precision import resolve_graphs
+from alue_bench.training.device.selection import device_remarks, resolve_device, resolve_precision
 from alue_bench.training.prefix.store import PrefixStore, prefix_folder
 from alue_bench.training.pretrained.loading import check_keeps_head, encoder_shape, load_config
 
@@ -162,6 +164,7 @@ def build_plan(request: PlanRequest, registry: Registry, cache: PlanCache | None
         for task in folds:
             _add_runs(plan, shared, seen, task, model)
     plan.runs.sort(key=_shared_trainings_together(plan.runs))
+    plan.notes += device_remarks(request.device, shared.device)
     plan.notes += [note for folds in by_name.values() for note in given_notes(folds[0], request)]
     for model in models:
         notes = [*shared.cache.models.notes(model.checkpoint), *model.trial.notes]

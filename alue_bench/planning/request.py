@@ -12,6 +12,7 @@ from alue_bench.contract.options import CheckedOptions, Group, option
 from alue_bench.contract.spec import Fold
 from alue_bench.data.file_task.given import GivenTask
 from alue_bench.planning.grid import Grid
+from alue_bench.training.device.selection import DEVICES, NUMBERED
 
 DEFAULT_STRATEGIES = ("full", "bottom3top4")
 DEFAULT_SEED = 42
@@ -79,10 +80,20 @@ class PlanRequest(CheckedOptions):
     overrides: Overrides = ()
     """Pairs of an origin (recipe, study file or command line) and the hyper-parameters that it sets. Later pairs
     override earlier ones."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
-        "auto", help="Number format: auto, fp32, bf16 or fp16.", group=Group.TRAINING
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = option(
+        "auto",
+        help="Number format of matrix products: auto, fp32, tf32, bf16 or fp16. Auto takes bf16 where the hardware "
+        "computes it fast, else fp16 on GPUs like V100 and T4, else fp32.",
+        group=Group.TRAINING,
     )
-    device: Literal["auto", "cpu", "cuda"] = option("auto", help="Device: auto, cpu or cuda.", group=Group.TRAINING)
+    device: str = option(
+        "auto",
+        help="Device: auto (a CUDA device if there is one, else the CPU), cpu, gpu (whatever accelerator there is), "
+        "cuda, cuda:N (the GPU of this number), or the experimental mps (Apple) and xpu (Intel).",
+        group=Group.TRAINING,
+        choices=DEVICES,
+        pattern=NUMBERED,
+    )
     cuda_graphs: bool = option(
         False,
         help="On a GPU, record training steps as CUDA graphs and replay them (BERT family).",

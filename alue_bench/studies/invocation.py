@@ -25,18 +25,20 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from alue_bench.contract.errors import UsageError
 from alue_bench.contract.executor import Resources
 from alue_bench.data.cache_folder import check_cache_folder
-from alue_bench.executors.choice import chosen_executor
+from alue_bench.executors.choice import DEFAULT, chosen_executor
 from alue_bench.executors.local import execute_plan
 from alue_bench.executors.outcome import Interrupted, Observer, Outcome, aggregate, result_document
+from alue_bench.executors.placement import placement_of
 from alue_bench.executors.scheduler import Workers, execute_with
 from alue_bench.measure.best_effort import best_effort
 from alue_bench.messages.redaction import redact
 from alue_bench.messages.suggestion import command_line
-from alue_bench.planning.build import Plan
+from alue_bench.planning.build import Plan, PlannedRun
 from alue_bench.studies.settings import Study
 from alue_bench.tracking.connection import connect, public, tracking_uri, where_options
 from alue_bench.tracking.recording import Recorder
 from alue_bench.tracking.spool import Sent
+from alue_bench.training.device.selection import gpu_number
 from alue_bench.views.console import PlainConsole
 from alue_bench.views.streams import Streams
 
@@ -111,6 +113,7 @@ class Invocation:
         self._executor = chosen_executor(
             self._options.executor, self._options.jobs, self._options.gpus_per_run, study.registry
         )
+        self._jobs = self._options.jobs
         self._workers: Workers | None = None
         self._keeps_workers = False
         self._recorder: Recorder | None = None
@@ -146,6 +149,15 @@ class Invocation:
             self._keeps_workers = False
             if self._workers is not None:
                 self._workers.dismiss()
+
+    def limit_jobs(self, plan: Plan) -> None:
+        """Limit the runs at once to those whose memory fits on the GPUs of this machine, and add a note to the plan."""
+        if not self.uses_workers or self._options.executor not in (None, DEFAULT) or not plan.runs:
+            return
+        placement = placement_of(plan.runs, self._options.jobs or 1, gpu_number(plan.runs[0].request.device))
+        if placement is not None:
+            self._jobs = placement.at_once
+            plan.notes.append(placement.describe())
 
     def check(self, plan: Plan) -> None:
         """Raise UsageError if the list of planned runs is empty."""
@@ -211,7 +223,7 @@ class Invocation:
                 if self._executor is None:
                     outcomes = execute_plan(*common, rerun=rerun, fail_fast=fail_fast)
                 else:
-                    self._workers = self._workers or Workers(self._executor, self._allowed(plan.runs[0].spec.device))
+                    self._workers = self._workers or Workers(self._executor, self._allowed(plan.runs[0]))
                     outcomes = execute_with(
                         self._workers, *common, rerun=rerun, fail_fast=fail_fast, keep_workers=self._keeps_workers
                     )
@@ -219,9 +231,14 @@ class Invocation:
             return Execution(plan, stop.outcomes, stop)
         return Execution(plan, outcomes)
 
-    def _allowed(self, device: str) -> Resources:
-        """Return the resources, such as cores, that worker processes may use according to the settings."""
-        return Resources(device=device, jobs=self._options.jobs, gpus_per_run=self._options.gpus_per_run)
+    def _allowed(self, run: PlannedRun) -> Resources:
+        """Return the resources, such as cores, that worker processes may use for runs like this one."""
+        return Resources(
+            device=run.spec.device,
+            gpu=gpu_number(run.request.device),
+            jobs=self._jobs,
+            gpus_per_run=self._options.gpus_per_run,
+        )
 
     def add_to_parent(self, folder: Path, *, into: str) -> None:
         """Write a folder's files as artifacts of the MLflow parent run, if there is one."""

@@ -179,8 +179,8 @@ class ExecutionOptions(CheckedOptions):
     jobs: int | None = option(
         None,
         short="-j",
-        help="Number of runs at once. local spreads them over this machine's GPUs or cores. Default: 1 for local, as "
-        "many as the cluster has room for with ray.",
+        help="Number of runs at once. local spreads them over this machine's cores or GPUs, with as many on a GPU as "
+        "fit into its memory. Default: 1 for local, as many as the cluster has room for with ray.",
         group=Group.EXECUTION,
         at_least=1,
     )

@@ -31,6 +31,7 @@ def planned_run(study: Study, streams: Streams, *, fetch: bool = True) -> tuple[
     invocation = Invocation(study, streams)  # a wrong executor is reported before the plan is made
     request = plan_request(study.settings, study.overrides)
     plan = build_plan(replace(request, download=fetch or not request.skip_missing), study.registry)
+    invocation.limit_jobs(plan)
     streams.talk.print(plan_view(plan))
     return invocation, plan
 

@@ -63,6 +63,7 @@ def planned_sweep(study: Study, streams: Streams, *, fetch: bool = True) -> Plan
     plan = build_plan(replace(request, download=fetch or not request.skip_missing), study.registry)
     order = spread_out(plan.runs)
     plan.runs, plan.order_matters = order.runs, True
+    invocation.limit_jobs(plan)
     streams.talk.print(plan_view(plan))
     streams.talk.print(f"order: {order.describe()}")
     return PlannedSweep(invocation, plan, order, tolerance)

@@ -47,7 +47,8 @@ def predict(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
     device: Annotated[str, arguments.declared("device")] = "auto",
     precision: Annotated[
-        str | None, typer.Option(help="Number format: auto, fp32, bf16 or fp16. Default: the run's own, where fast.")
+        str | None,
+        typer.Option(help="Number format: auto, fp32, tf32, bf16 or fp16. Default: the run's own, where fast."),
     ] = None,
     tracking_uri: Annotated[str | None, arguments.declared("tracking_uri")] = None,
     as_json: Annotated[bool, arguments.declared("json")] = False,

@@ -20,7 +20,8 @@ from alue_bench.data.batches import Padding
 from alue_bench.messages.display import first_line
 from alue_bench.training.architecture.anatomy import TEXT, anatomy_of, described, small_copy, text_of
 from alue_bench.training.device.errors import is_out_of_memory
-from alue_bench.training.device.precision import Device, Precision, autocast
+from alue_bench.training.device.hardware import Precision
+from alue_bench.training.device.precision import Device, autocast
 from alue_bench.training.forward import Reached, in_place
 from alue_bench.training.pretrained.loading import empty_model
 
@@ -80,7 +81,7 @@ def try_model(config: Any, tokenizer: Any, precision: Precision, device: str) ->
         config: The transformers configuration of the checkpoint.
         tokenizer: The checkpoint's tokenizer, which must have a padding token.
         precision: The number format that the plan requests.
-        device: The device on which the number format is tried, "cpu" or "cuda".
+        device: The device on which the number format is tried, such as "cuda".
 
     Raises:
         DoesNotFit: The model cannot be divided into embeddings, layers and head, or needs other inputs than texts.
@@ -194,7 +195,7 @@ def _precision(
     """
     import torch
 
-    if wanted == "fp32":
+    if not Device(device, wanted).is_narrow:
         return wanted, ""
     moved = copy.deepcopy(model).to(device)
     try:
