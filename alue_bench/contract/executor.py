@@ -62,6 +62,9 @@ class Source:
     """The MLflow tags that are recorded with the run."""
     notes: tuple[str, ...] = ()
     """Remarks on the model that were made before any run began; they are recorded as notes of the run."""
+    shared_depths: tuple[int, ...] = ()
+    """The numbers in `depths` that several runs of the plan have in common. On an accelerator, only their outputs may
+    be worth storing."""
 
 
 @dataclass(frozen=True, kw_only=True)
