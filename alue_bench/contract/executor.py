@@ -57,6 +57,8 @@ class Source:
     """The tags that are recorded with the run."""
     notes: tuple[str, ...] = ()
     """The plan's observations about the model, which become notes of the run."""
+    shared_depths: tuple[int, ...] = ()
+    """Those of `depths` that several runs of the plan have."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ as with plain shuffling, but there is less padding. Each example occurs once in 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -55,16 +55,31 @@ class Batch:
     """The number of tokens without padding."""
     side: Literal["right", "left"] = "right"
     """The end of a text at which padding was added."""
+    device_indices: Tensor | None = None  # int64 [b]
+    """A copy of `indices` on the accelerator to which the batch was moved; `indices` itself stays on the CPU."""
 
-    def to(self, device: Any) -> Batch:
-        """Return the batch with its inputs and targets on a device."""
+    def to(self, device: Any, *, pinned: bool = False) -> Batch:
+        """Return the batch with its inputs and targets on a device.
 
-        def moved(tensor: Tensor) -> Tensor:
-            if device == "cuda" and not tensor.is_cuda:
-                tensor = tensor.pin_memory()  # without pinned memory the copy would wait for the GPU's current work
-            return tensor.to(device, non_blocking=True)
-
-        return self.with_each(moved)
+        Args:
+            device: The name of the device.
+            pinned: Whether to copy from pinned (page-locked) memory. A CUDA device copies from other memory only after
+                its queued work. All tensors are then packed into one buffer and copied at once: torch reuses the
+                buffers of earlier batches, so that nothing is page-locked in most steps.
+        """
+        if not pinned or self.input_ids.device.type != "cpu":
+            moved = self.with_each(lambda tensor: tensor.to(device, non_blocking=True))
+            return replace(moved, device_indices=self.indices.to(device, non_blocking=True))
+        tensors = (self.indices, self.input_ids, self.attention_mask, self.token_type_ids, self.targets)
+        indices, input_ids, attention_mask, token_type_ids, targets = _moved_together(tensors, device)
+        return replace(
+            self,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            targets=targets,
+            device_indices=indices,
+        )
 
     def with_each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """Return the batch with a function applied to each input tensor of the model and to the targets."""
@@ -91,6 +106,28 @@ class Batch:
             indices=self.indices[chosen],
             tokens=int(mask.sum()),
         )
+
+
+def _moved_together(tensors: Sequence[Tensor | None], device: Any) -> list[Any]:
+    """Return copies of tensors on an accelerator, made by a single copy from pinned memory without waiting for it.
+
+    Args:
+        tensors: The tensors, on the CPU; None stays None. Those with smaller elements come last, so that each copy is
+            aligned to the size of its elements.
+        device: The name of the accelerator.
+    """
+    import torch
+
+    flat = [
+        torch.empty(0, dtype=torch.uint8) if each is None else each.reshape(-1).view(torch.uint8) for each in tensors
+    ]
+    buffer = torch.empty(sum(len(each) for each in flat), dtype=torch.uint8, pin_memory=True)
+    torch.cat(flat, out=buffer)
+    parts = buffer.to(device, non_blocking=True).split([len(each) for each in flat])
+    return [
+        None if each is None else part.view(each.dtype).view(each.shape)
+        for part, each in zip(parts, tensors, strict=True)
+    ]
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:

@@ -49,6 +49,7 @@ def source_of(planned: PlannedRun, registry: Registry) -> Source:
         depths=tuple(sorted(inputs.depths.depths)),
         tags=dict(planned.tags),
         notes=inputs.trial.notes,
+        shared_depths=tuple(sorted(inputs.depths.shared)),
     )
 
 
@@ -96,6 +97,7 @@ def rebuilt(spec: RunSpec, source: Source, registry: Registry, shelf: PlanCache)
     trial = replace(planned.inputs.trial, notes=source.notes)
     inputs = replace(planned.inputs, model=replace(planned.inputs.model, name=spec.model), trial=trial)
     inputs.depths.depths.update(source.depths)
+    inputs.depths.shared.update(source.shared_depths)
     if (inputs.checkpoint, inputs.train_task.labels) not in shelf.more_expected:
         # The next assignment probably begins with the same model, which is therefore kept.
         shelf.more_expected.append((inputs.checkpoint, inputs.train_task.labels))

@@ -310,7 +310,7 @@ def _inputs(shared: _Shared, task: ReadyTask, model: ReadyModel, combination: Co
     )
     shared.cache.models.expect(inputs.checkpoint, inputs.train_task.labels)
     if spec.freeze_plan.prefix_layers and combination.strategy.keeps_prefix and inputs.trial.independent:
-        inputs.depths.depths.add(spec.freeze_plan.prefix_layers)
+        inputs.depths.add(spec.freeze_plan.prefix_layers)
     return inputs
 
 

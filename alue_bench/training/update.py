@@ -205,7 +205,7 @@ class Updater:
             self._device.forget_peak()  # reached by the failed attempt
 
     def _backward_of(self, part: Batch, whole: Batch) -> Tensor:
-        moved = part.to(self._device.name)
+        moved = part.to(self._device.name, pinned=self._device.pins_memory)
         states = self._examples.states(moved)
         if self._recorded is not None and part is whole:
             return self._recorded(moved, states)

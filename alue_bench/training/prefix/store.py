@@ -138,6 +138,17 @@ class PrefixStore:
         """Return whether there is an entry for the key, intact or damaged."""
         return bool(self.limit_bytes) and os.path.isdir(self.folder / key)
 
+    def holds_any(self) -> bool:
+        """Return whether the store has any entry."""
+        try:
+            return any(not name.startswith(".") for name in os.listdir(self.folder))
+        except OSError:  # no such folder
+            return False
+
+    def states_path(self, key: str) -> Path:
+        """Return the path of the array of a key."""
+        return self.folder / key / STATES
+
     def room(self) -> int:
         """Return the number of bytes that can be stored without evicting entries that this process uses.
 
