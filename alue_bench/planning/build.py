@@ -45,7 +45,7 @@ from alue_bench.running.inputs import RunInputs
 from alue_bench.training.architecture.trial import positions_of
 from alue_bench.training.checkpointing import Checkpointing, checkpoint_folder
 from alue_bench.training.class_weights import check_class_weights
-from alue_bench.training.device.precision import Precision, resolve_device, resolve_graphs, resolve_precision
+from alue_bench.training.device.precision import Graphs, Precision, resolve_device, resolve_graphs, resolve_precision
 from alue_bench.training.prefix.store import PrefixStore, prefix_folder
 from alue_bench.training.pretrained.loading import check_keeps_head, encoder_shape, load_config
 
@@ -184,7 +184,7 @@ class _Shared:
     cache: PlanCache
     device: str
     precision: Precision
-    cuda_graphs: bool
+    cuda_graphs: Graphs
     tokens: TokenCache
     prefixes: PrefixStore
     checkpointing: Checkpointing | None

@@ -81,9 +81,10 @@ class PlanRequest(CheckedOptions):
         "auto", help="Number format: auto, fp32, bf16 or fp16.", group=Group.TRAINING
     )
     device: Literal["auto", "cpu", "cuda"] = option("auto", help="Device: auto, cpu or cuda.", group=Group.TRAINING)
-    cuda_graphs: bool = option(
-        False,
-        help="On a GPU, record training steps as CUDA graphs and replay them (BERT family).",
+    cuda_graphs: Literal["auto", "on", "off"] = option(
+        "auto",
+        help="On a GPU, record training steps as CUDA graphs and replay them (BERT family): auto (if that is measured "
+        "to be faster), on or off.",
         group=Group.TRAINING,
     )
     keep_head: bool = option(

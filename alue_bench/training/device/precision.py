@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import torch
 
 Precision = Literal["fp32", "bf16", "fp16"]
+Graphs = Literal["auto", "on", "off"]
+"""Whether training steps are replayed as CUDA graphs; "auto" uses them if a replayed step is measured to be faster."""
 
 
 def resolve_device(wanted: str) -> str:
@@ -62,15 +64,18 @@ def resolve_precision(wanted: str, device: str) -> Precision:
     return wanted  # type: ignore[return-value]
 
 
-def resolve_graphs(wanted: bool, device: str) -> bool:
-    """Return `wanted`, after a check that the device supports CUDA graphs if they are wanted.
+def resolve_graphs(wanted: Graphs, device: str) -> Graphs:
+    """Return whether to use CUDA graphs on a device: `wanted`, but "off" on a device that cannot record.
 
     Raises:
-        UsageError: CUDA graphs are wanted, but the device is not a GPU.
+        UsageError: CUDA graphs are wanted ("on"), but the device cannot record them.
     """
-    if wanted and device != "cuda":
-        raise UsageError("--cuda-graphs needs a CUDA device; leave it out on the CPU")
-    return wanted
+    if Device(device, "fp32").can_record:
+        return wanted
+    if wanted == "on":
+        where = "on the CPU" if device == "cpu" else f"on {device}"
+        raise UsageError(f"--cuda-graphs on needs a CUDA device; leave it out {where}")
+    return "off"
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,8 @@ class Device:
     name: str
     """The device: "cpu" or "cuda"."""
     precision: Precision
-    graphs: bool = False
-    """True to capture training steps as CUDA graphs, if the forward pass allows it."""
+    graphs: Graphs = "off"
+    """Whether training steps are captured as CUDA graphs, if the forward pass allows it."""
 
     @property
     def compute(self) -> torch.dtype:
@@ -99,6 +104,11 @@ class Device:
     def can_record(self) -> bool:
         """True if the device can capture work as a graph and replay it."""
         return self.name == "cuda"
+
+    @property
+    def records(self) -> bool:
+        """True if training steps are to be captured as graphs, if the forward pass allows it."""
+        return self.can_record and self.graphs in ("auto", "on")
 
     @property
     def pins_memory(self) -> bool:

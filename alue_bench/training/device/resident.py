@@ -4,14 +4,13 @@ Token ids and targets are small: a hundred thousand texts of 30 tokens take 48 M
 they leave only the indices of the examples to be copied at each step, and a gather by index can be part of a CUDA
 graph. The order of an epoch is copied at once, from pinned memory, so that no step waits for the host.
 
-The stored outputs of frozen layers (`training/prefix/`) can be gathered in the same way: the batches made here have
-their `indices` on the device.
+The stored outputs of frozen layers are gathered in the same way (`PrefixStates.gather`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.data.batches import Batch, Padding
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 
 SHARE_OF_MEMORY = 0.1
 """The largest share of the device's free memory that the token ids and targets of a split may take."""
+Shape = tuple[int, int]
+"""The shape of a batch: the number of examples, and of tokens per example with padding."""
 MULTIPLE = 8
 """The padded length of a batch is a multiple of this number, because low-precision products and fused attention are
 fastest with such shapes. It may be smaller if no text of the split has more tokens."""
@@ -31,16 +32,31 @@ fastest with such shapes. It may be smaller if no text of the split has more tok
 
 @dataclass(frozen=True)
 class Draw:
-    """The examples of a batch that has not been gathered yet."""
+    """The examples of a batch of a resident split, which has not been gathered yet. See `Batch` for the members."""
 
-    indices: np.ndarray[Any, Any]
-    """The positions of the examples in the split: int64 [b], on the host."""
-    placed: Tensor
-    """The same positions on the device."""
+    split: ResidentSplit
+    indices: Tensor  # int64 [b], on the CPU
+    device_indices: Tensor  # int64 [b]
     width: int
-    """The number of tokens per example, with padding."""
     tokens: int
-    """The number of tokens without padding."""
+
+    @property
+    def padded_tokens(self) -> int:
+        """The number of tokens of all examples, with padding."""
+        return len(self.indices) * self.width
+
+    @property
+    def shape(self) -> Shape:
+        """The number of examples, and of tokens per example with padding."""
+        return len(self.indices), self.width
+
+    def to(self, device: Any, *, pinned: bool = False) -> Batch:
+        """Gather the batch on the device on which the split is; both arguments have no effect."""
+        return replace(self.split.batch(self.device_indices, self.width, self.tokens), indices=self.indices)
+
+    def rows(self, chosen: slice) -> Draw:
+        """Return the chosen examples, with padding beyond the longest of these examples removed."""
+        return self.split.draw(self.indices[chosen], self.device_indices[chosen])
 
 
 class ResidentSplit:
@@ -91,18 +107,31 @@ class ResidentSplit:
 
         if not order:
             return
-        placed = self._placed(torch.from_numpy(np.concatenate(order)))
+        flat = torch.from_numpy(np.concatenate(order))
+        placed = self._placed(flat)
         begin = 0
         for indices in order:
-            lengths = self._host_lengths[indices]
-            longest = int(lengths.max())
-            width = next((width for width in widths if width >= longest), self.width_for(longest))
-            yield Draw(indices, placed[begin : begin + len(indices)], width, int(lengths.sum()))
-            begin += len(indices)
+            chosen = slice(begin, begin + len(indices))
+            yield self.draw(flat[chosen], placed[chosen], widths)
+            begin = chosen.stop
 
     def width_for(self, longest: int) -> int:
         """Return a number of tokens rounded up to a multiple of `MULTIPLE`, at most that of the longest example."""
         return min(-(-longest // MULTIPLE) * MULTIPLE, self._longest)
+
+    def draw(self, indices: Tensor, device_indices: Tensor | None = None, widths: Sequence[int] = ()) -> Draw:
+        """Return a batch of the split, not gathered yet.
+
+        Args:
+            indices: The positions of the examples in the split: int64 [b], on the CPU.
+            device_indices: A copy of `indices` on the device; None to make one.
+            widths: The padded lengths to choose from, see `draws`.
+        """
+        lengths = self._host_lengths[indices.numpy()]
+        longest = int(lengths.max())
+        width = next((width for width in widths if width >= longest), self.width_for(longest))
+        placed = self._placed(indices) if device_indices is None else device_indices
+        return Draw(self, indices, placed, width, int(lengths.sum()))
 
     def batch(self, indices: Tensor, width: int, tokens: int = 0) -> Batch:
         """Gather a batch on the device. This neither waits for the device nor copies anything from the host.
@@ -114,7 +143,7 @@ class ResidentSplit:
                 batches of one shape; such a batch counts as padded.
 
         Returns:
-            The batch, with all its tensors, `indices` among them, on the device.
+            The batch, with all its tensors on the device.
         """
         starts = self._starts.index_select(0, indices)[:, None]  # [b, 1]
         lengths = self._lengths.index_select(0, indices)[:, None]
@@ -134,6 +163,7 @@ class ResidentSplit:
             indices=indices,
             tokens=tokens,
             side=self._padding.side,
+            device_indices=indices,
         )
 
     def _placed(self, tensor: Tensor) -> Tensor:
