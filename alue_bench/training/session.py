@@ -278,7 +278,7 @@ class TrainingSession:
                     with self._clock.paused():
                         file.save(self.state_dict())
         self.result.micro_batch = self._updater.micro_batch
-        self.result.recorded_shapes = self._updater.recorded_shapes
+        self.result.recorded_shapes, self.result.graph_use = self._updater.recorded_shapes, self._updater.graph_use
         self._record_losses()
 
     def evaluate(self) -> None:

@@ -98,6 +98,65 @@ class DropoutMasks:
         return kept.ge_(dropped - LEVELS // 2).mul_(LEVELS / (LEVELS - dropped))
 
 
+class StepDropout:
+    """The dropout masks of the layers on an accelerator, drawn for a whole training step by one kernel.
+
+    Nothing is left over from one step for the next, so that a captured step draws as many numbers as any other.
+    """
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        """Start a sequence of masks with a seed, on a device."""
+        import torch
+
+        self._device = device
+        self._generator = torch.Generator(device)
+        self._drawn: dict[float, Tensor] = {}
+        self.zero = torch.zeros((), device=device)
+        """A zero on the device, for kernels that add to something."""
+        self.seed(seed)
+
+    def seed(self, seed: int) -> None:
+        """Restart the sequence with this seed. The generator object is kept, because CUDA graphs draw from it."""
+        self._generator.manual_seed(seed)
+
+    def generators(self) -> list[torch.Generator]:
+        """Return the torch generators that masks are drawn from."""
+        return [self._generator]
+
+    def draw(self, counts: Mapping[float, int]) -> None:
+        """Draw the masks of a step.
+
+        Args:
+            counts: The number of values by the probability of a zero.
+        """
+        import torch
+
+        self._drawn = {
+            p: torch.empty(count, dtype=torch.bool, device=self._device).bernoulli_(1 - p, generator=self._generator)
+            for p, count in counts.items()
+        }
+
+    def take(self, shape: tuple[int, ...], p: float) -> Tensor:
+        """Return the next mask of this step: bool, True for a value that is kept; multiply it by `factor(p)`."""
+        drawn = self._drawn[p]
+        count = math.prod(shape)
+        self._drawn[p] = drawn[count:]
+        return drawn[:count].view(shape)
+
+    @staticmethod
+    def factor(p: float) -> float:
+        """Return the factor of kept values, by which the mean stays the same."""
+        return 1 / (1 - p) if p < 1 else 0.0
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the position in the sequence."""
+        return {"generator": self._generator.get_state()}
+
+    def go_to(self, state: Mapping[str, Tensor]) -> None:
+        """Continue the sequence from a position that `state` returned."""
+        self._generator.set_state(state["generator"])
+
+
 class _RandomStream(Protocol):
     """A seeded sequence of random 16-bit integers."""
 
