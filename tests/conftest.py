@@ -1,7 +1,8 @@
 """Fixtures for all tests: tiny models on disk, one MLflow store, and the command line called in this process.
 
-Nothing is imitated. The models are real ones with random weights, saved as any checkpoint is; the store is sqlite; the
-data are the embedded samples. A test that needs a process of its own starts one.
+Nothing is imitated but a GPU, in the tests that ask for `simulated_cuda`. The models are real ones with random weights,
+saved as any checkpoint is; the store is sqlite; the data are the embedded samples. A test that needs
+a process of its own starts one.
 """
 
 from __future__ import annotations
@@ -188,6 +189,15 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def tiny_bert(tiny: Callable[[str], Path]) -> Path:
     return tiny("bert")
+
+
+@pytest.fixture
+def simulated_cuda(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A simulated CUDA device for the test's duration, an H200 unless the parameter is another GPU."""
+    from simulated_cuda import H200, simulated
+
+    with simulated(getattr(request, "param", H200)) as machine:
+        yield machine
 
 
 @pytest.fixture(scope="session")
