@@ -151,7 +151,7 @@ def train(
         file: The checkpoint file.
         stop_at: The step after which the training is interrupted; 0 for none.
     """
-    device = Device("cuda" if machine else "cpu", case.precision, case.graphs and machine is not None)
+    device = Device("cuda" if machine else "cpu", case.precision, "on" if case.graphs and machine else "off")
     stack: EncoderStack = view_as_stack(model_of(case))
     if case.plan == "lora":
         stack = operate(stack, None, Adapter("LORA", {"r": 2, "lora_dropout": 0.0}))
@@ -160,7 +160,7 @@ def train(
     frozen, embeddings, trained = PLANS[case.plan]
     plan = FreezePlan(stack.shape, frozen, embeddings=embeddings, trained=trained)  # type: ignore[arg-type]
     apply_plan(stack, plan)
-    forward = LibraryForward(stack) if case.library else choose_forward(stack, device.compute, recorded=device.graphs)
+    forward = LibraryForward(stack) if case.library else choose_forward(stack, device.compute, recorded=device.records)
     problems: list[str] = []
     store = PrefixStore(folder, (1 << 20) * case.cached, problems.append)
     padding = Padding(int(stack.model.config.pad_token_id))  # type: ignore[arg-type]
