@@ -241,7 +241,7 @@ def on_cpu(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Case], Trained
 def check(case: Case, expected: Trained, folder: Path, machine: Machine) -> Trained:
     """Train on the device; the weights and logits must be the CPU's, and no step may wait or copy unpinned memory."""
     trained = train(case, folder, machine)
-    tolerance = {"fp32": 1e-5, "bf16": 1e-4, "fp16": 1e-4}[case.precision]
+    tolerance = {"fp32": 1e-5, "bf16": 2e-3, "fp16": 2e-3}[case.precision]
     for name, weight in expected.weights.items():
         torch.testing.assert_close(
             trained.weights[name], weight, rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
