@@ -38,7 +38,7 @@ from alue_bench.training.surgery import operate
 
 KERNELS = {"full": 900, "bottom3top4": 600, "head-only": 60}
 """The most kernels that a step of BERT-base's structure may launch in bf16, by strategy; prefixes are cached."""
-LIBRARY_WAITS = {"bert": 1, "distilbert": 1, "modernbert": 2}
+LIBRARY_WAITS = {"modernbert": 2}
 """The times that a step through transformers' own modules waits for the device, by architecture."""
 
 # -- trainings

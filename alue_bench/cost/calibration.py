@@ -66,13 +66,14 @@ def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParame
     """Measure the training speed of a model of this shape.
 
     A model with random weights is trained for a few steps on random tokens; all its layers train. This takes seconds
-    for a model of base size on a CPU. torch's global random state is left unchanged.
+    for a model of base size on a CPU. torch's global random state is left unchanged. Steps are replayed as CUDA graphs
+    if the planned runs are to replay theirs; capturing them is not timed.
 
     Args:
         config: The model's configuration, a transformers `PretrainedConfig`.
         lengths: The lengths of the examples in tokens, int64 [examples]; the timed examples are drawn from them.
         hyper: The hyper-parameters of the training. The batch size is limited to MOST_EXAMPLES.
-        device: The device and number format.
+        device: The device and number format, and whether steps are captured as CUDA graphs.
 
     Returns:
         FLOPs, counted as in `measure.flops`, per second of whole training steps. The time includes the optimiser, the
@@ -88,7 +89,7 @@ def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParame
     with torch.random.fork_rng(devices=[0] if device.name == "cuda" else []):
         small = _in_small(config)
         stack = view_as_stack(random_model(small, BINARY, seed=0).to(device.name))
-        forward = choose_forward(stack, device.compute)
+        forward = choose_forward(stack, device.compute, recorded=device.records)
         data = FixedData(
             train=Examples(_random_split(chosen, small.vocab_size, generator)),
             dev=Examples(_random_split(chosen[:1], small.vocab_size, generator)),

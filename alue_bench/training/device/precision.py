@@ -139,9 +139,12 @@ class Device:
 
         On a CPU in fp32, a layer's output for about a thousand tokens fits the processor's caches: inference takes 0.6
         times as long as with eight thousand tokens (docs/notes/performance-diary.md). Low-precision formats on a CPU
-        need few different shapes instead, see `few_lengths`.
+        need few different shapes instead, see `few_lengths`. An accelerator is given so many tokens that computing
+        them takes longer than launching the kernels; if they do not fit into its memory, the batches are halved.
         """
-        return 1024 if self.name == "cpu" and self.precision == "fp32" else 8192
+        if self.accelerated:
+            return 32_768
+        return 1024 if self.precision == "fp32" else 8192
 
     @property
     def make(self) -> str:
