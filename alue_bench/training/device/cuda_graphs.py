@@ -245,8 +245,8 @@ class CudaRecorder:
         """
         import torch
 
-        default = torch.cuda.default_generators[torch.cuda.current_device()]
-        for generator in (default, *self._generators()):
+        device = torch.cuda.current_device()
+        for generator in (*torch.cuda.default_generators[device : device + 1], *self._generators()):
             with suppress(RuntimeError, AttributeError):  # the error of the capture is the one to report
                 generator.graphsafe_set_state(generator.clone_state())
 
