@@ -160,7 +160,7 @@ def train(
     frozen, embeddings, trained = PLANS[case.plan]
     plan = FreezePlan(stack.shape, frozen, embeddings=embeddings, trained=trained)  # type: ignore[arg-type]
     apply_plan(stack, plan)
-    forward = LibraryForward(stack) if case.library else choose_forward(stack, device.compute, recorded=device.records)
+    forward = LibraryForward(stack) if case.library else choose_forward(stack, device.compute)
     problems: list[str] = []
     store = PrefixStore(folder, (1 << 20) * case.cached, problems.append)
     padding = Padding(int(stack.model.config.pad_token_id))  # type: ignore[arg-type]

@@ -95,7 +95,7 @@ def train(tmp_path: Any) -> Callable[..., Outcome]:
         stack = view_as_stack(AutoModelForSequenceClassification.from_config(config).to(device.name))
         freeze = FreezePlan(stack.shape, plan[0], embeddings=plan[1])
         apply_plan(stack, freeze)
-        forward = choose_forward(stack, device.compute, recorded=device.records)
+        forward = choose_forward(stack, device.compute)
         store = PrefixStore(tmp_path / device.name, 1 << 20, pytest.fail)
         prefix = FrozenPrefix(stack, forward, freeze.prefix_layers, store=store, device=device)
         session = TrainingSession(
@@ -146,7 +146,7 @@ class TestGraphs:
         expected = train(Device("cuda", "fp32", "off"), dropout=0.1)
         simulated_cuda.refuses_capture = REFUSED
         fallen_back = train(Device("cuda", "fp32", "auto"), dropout=0.1)
-        assert gap(fallen_back, expected) == 0
+        assert gap(fallen_back, expected) < 1e-6
         use = fallen_back.result.graph_use
         assert use is not None
         assert (use.used, fallen_back.result.recorded_shapes) == (False, 0)
@@ -174,10 +174,10 @@ def test_a_step_of_twelve_layers_launches_few_kernels_and_one_graph(
     train: Any, simulated_cuda: Machine, plan: Any, most: int
 ) -> None:
     """In bf16, with dropout, as BERT-base is trained."""
-    hyper = replace(HYPER, epochs=1)
+    options = {"split": split_of([5, 8, 7, 8] * 3), "hyper": replace(HYPER, epochs=1), "layers": 12, "dropout": 0.1}
     for graphs in ("off", "on"):
         device = Device("cuda", "bf16", graphs)  # type: ignore[arg-type]
-        steps = train(device, plan, simulated_cuda, layers=12, dropout=0.1, hyper=hyper).steps
+        steps = train(device, plan, simulated_cuda, **options).steps
         costs = sorted((step.replays, step.launches) for step in steps)
         print(plan, graphs, costs)
         assert not any(step.waits or step.unpinned for step in steps)

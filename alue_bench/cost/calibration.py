@@ -27,8 +27,8 @@ from alue_bench.training.session import TrainingSession, fine_tune
 if TYPE_CHECKING:
     import numpy as np
 
-STEPS = {"cpu": 4, "cuda": 20}
-"""The number of timed steps by device; an untimed warm-up precedes them."""
+STEPS, STEPS_ON_ACCELERATOR = 4, 20
+"""The number of timed steps; an untimed warm-up precedes them."""
 MOST_EXAMPLES = 64
 """The largest batch size in the measurement. Larger batches are hardly faster per example, and take memory and time."""
 LAYERS = 2
@@ -84,12 +84,12 @@ def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParame
 
     generator = np.random.default_rng(0)
     batch_size = min(hyper.batch_size, MOST_EXAMPLES)
-    wanted = STEPS[device.name] * batch_size
+    wanted = (STEPS_ON_ACCELERATOR if device.accelerated else STEPS) * batch_size
     chosen = generator.choice(lengths, size=wanted, replace=len(lengths) < wanted)
     with torch.random.fork_rng(devices=[0] if device.name == "cuda" else []):
         small = _in_small(config)
         stack = view_as_stack(random_model(small, BINARY, seed=0).to(device.name))
-        forward = choose_forward(stack, device.compute, recorded=device.records)
+        forward = choose_forward(stack, device.compute)
         data = FixedData(
             train=Examples(_random_split(chosen, small.vocab_size, generator)),
             dev=Examples(_random_split(chosen[:1], small.vocab_size, generator)),

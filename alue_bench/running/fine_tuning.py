@@ -109,7 +109,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
         stack = operate(stack, spec.kept_layers, spec.adapter)
     stack.model.to(spec.device)
     apply_plan(stack, spec.freeze_plan)
-    forward = choose_forward(stack, device.compute, recorded=device.records)
+    forward = choose_forward(stack, device.compute)
     if device.records and not forward.recordable:
         if device.graphs == "on":
             notes.append(NO_GRAPHS)

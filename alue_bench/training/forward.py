@@ -93,17 +93,16 @@ def reads_first_only(stack: EncoderStack) -> bool:
     return LeanForward.fits(stack) and LeanForward.head_reads_first
 
 
-def choose_forward(stack: EncoderStack, compute: torch.dtype, *, recorded: bool = False) -> Forward:
+def choose_forward(stack: EncoderStack, compute: torch.dtype) -> Forward:
     """Return a `LeanForward` if the model is an unmodified member of the BERT family, else a `LibraryForward`.
 
     Args:
         stack: The model.
         compute: The number format of matrix products.
-        recorded: Whether training steps will be captured as CUDA graphs, if the chosen forward pass is `recordable`.
     """
     from alue_bench.training.bert.forward import LeanForward
 
-    return LeanForward(stack, compute, recorded=recorded) if LeanForward.fits(stack) else LibraryForward(stack)
+    return LeanForward(stack, compute) if LeanForward.fits(stack) else LibraryForward(stack)
 
 
 class LibraryForward:

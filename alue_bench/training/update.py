@@ -271,6 +271,8 @@ class Updater:
             self._clear_gradients()
             release(self._device.name)
             self._device.forget_peak()  # reached by the failed attempt
+        elif self._device.graphs == "on":
+            self.graph_use = GraphUse(True, "--cuda-graphs on")
         elif typical is not None:
             self._choose(typical)
 
@@ -289,7 +291,7 @@ class Updater:
         return graphs
 
     def _choose(self, typical: Draw) -> None:
-        """Keep the graphs if a replayed step is faster than an eager one, or if the user asked for them."""
+        """Keep the graphs if a replayed step is faster than an eager one."""
         graphs, scaler = self._graphs, self.scaler.state_dict()
         assert graphs is not None
         seconds: dict[bool, float] = {}
@@ -302,9 +304,7 @@ class Updater:
             seconds[replayed] = min(took, seconds.get(replayed, took))
         forget_state(self.optimiser)
         self.scaler.load_state_dict(scaler)
-        if self._device.graphs == "on":
-            self.graph_use = GraphUse(True, "--cuda-graphs on", seconds[False], seconds[True])
-        elif seconds[True] < seconds[False]:
+        if seconds[True] < seconds[False]:
             self.graph_use = GraphUse(True, "a replayed step is faster", seconds[False], seconds[True])
         else:
             self._do_without_graphs("a replayed step is not faster", seconds[False], seconds[True])

@@ -40,21 +40,22 @@ class LeanForward:
     head_reads_first = True
     recordable = True
 
-    def __init__(self, stack: EncoderStack, compute: torch.dtype, *, recorded: bool = False) -> None:
+    def __init__(self, stack: EncoderStack, compute: torch.dtype) -> None:
         """Wrap a model.
 
         Args:
             stack: The model, for which `fits` must return True.
             compute: The number format of matrix products. The parameters stay in fp32.
-            recorded: Whether training steps will be captured as CUDA graphs.
         """
         self.stack = stack
         self._model: Any = stack.model
         self._base: Any = getattr(stack.model, str(self._model.base_model_prefix))
         self._layers = [LayerWeights(layer, compute) for layer in stack.layers]
         self._device = next(stack.model.parameters()).device.type
-        self._masks: DropoutMasks | StepDropout = DropoutMasks(LAYERS_SEED, self._device, in_bulk=not recorded)
-        if self._device != "cpu":
+        self._masks: DropoutMasks | StepDropout
+        if self._device == "cpu":
+            self._masks = DropoutMasks(LAYERS_SEED)
+        else:
             self._masks = StepDropout(LAYERS_SEED, next(stack.model.parameters()).device)
             product_widens(self._device, compute)
         self.seed(0)
