@@ -244,8 +244,9 @@ class RunSpec:
     device: str
     """The kind of device: "cpu", "cuda", "mps" or "xpu". The exact device is recorded with the result."""
     precision: Literal["fp32", "tf32", "bf16", "fp16"]
-    cuda_graphs: bool = False
-    """A flag: training steps are recorded as CUDA graphs and replayed."""
+    cuda_graphs: Literal["auto", "on", "off"] = "off"
+    """Whether training steps are replayed as CUDA graphs; "auto" if a replayed step is faster. This changes how kernels
+    are launched, but not what is computed, and is not part of the fingerprint."""
     limit_train: int | None = None
     limit_eval: int | None = None
     drop_bad: bool = False
@@ -291,7 +292,7 @@ class RunSpec:
                 "data": self.data.train,
                 "device": self.device,
                 "precision": self.precision,
-                "cuda_graphs": self.cuda_graphs,
+                "cuda_graphs": False,  # an entry that earlier fingerprints have
                 "providers": dict(self.providers),
                 **({"fold": [self.fold.folds, self.fold.repeat, self.fold.number]} if self.fold else {}),
                 **({"keep_head": True} if self.keep_head else {}),

@@ -179,7 +179,7 @@ def estimate_plan(plan: Plan, registry: Registry) -> Estimate:
             another model with a tokenizer.
     """
     first = plan.runs[0].spec if plan.runs else plan.absent[0]
-    device = Device(first.device, first.precision)
+    device = Device(first.device, first.precision, first.cuda_graphs)
     estimator = _Estimator(EmptyModels(keeps_prefixes=plan.keeps_prefixes), device)
     work, lengths_of = _present(plan, estimator), None
     if plan.absent:

@@ -59,6 +59,21 @@ class Batch:
     device_indices: Tensor | None = None  # int64 [b]
     """A copy of `indices` on the accelerator to which the batch was moved; `indices` itself stays on the CPU."""
 
+    @property
+    def width(self) -> int:
+        """The number of tokens per example, with padding."""
+        return int(self.input_ids.shape[1])
+
+    @property
+    def padded_tokens(self) -> int:
+        """The number of tokens of all examples, with padding."""
+        return self.input_ids.numel()
+
+    @property
+    def is_padded(self) -> bool:
+        """True if any token is padding."""
+        return self.tokens < self.padded_tokens
+
     def to(self, device: Any, *, pinned: bool = False) -> Batch:
         """Return a copy of the batch whose tensors are on the given device.
 

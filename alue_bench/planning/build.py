@@ -49,7 +49,7 @@ from alue_bench.training.architecture.trial import positions_of
 from alue_bench.training.checkpointing import Checkpointing, checkpoint_folder
 from alue_bench.training.class_weights import check_class_weights
 from alue_bench.training.device.hardware import Precision
-from alue_bench.training.device.precision import resolve_graphs
+from alue_bench.training.device.precision import Graphs, resolve_graphs
 from alue_bench.training.device.selection import device_remarks, resolve_device, resolve_precision
 from alue_bench.training.prefix.store import PrefixStore, prefix_folder
 from alue_bench.training.pretrained.loading import check_keeps_head, encoder_shape, load_config
@@ -198,7 +198,7 @@ class _Shared:
     cache: PlanCache
     device: str
     precision: Precision
-    cuda_graphs: bool
+    cuda_graphs: Graphs
     tokens: TokenCache
     prefixes: PrefixStore
     checkpointing: Checkpointing | None

@@ -94,9 +94,10 @@ class PlanRequest(CheckedOptions):
         choices=DEVICES,
         pattern=NUMBERED,
     )
-    cuda_graphs: bool = option(
-        False,
-        help="On a GPU, record training steps as CUDA graphs and replay them (BERT family).",
+    cuda_graphs: Literal["auto", "on", "off"] = option(
+        "auto",
+        help="On a GPU, record training steps as CUDA graphs and replay them (BERT family): auto (if that is measured "
+        "to be faster), on or off.",
         group=Group.TRAINING,
     )
     keep_head: bool = option(

@@ -109,10 +109,11 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
         stack = operate(stack, spec.kept_layers, spec.adapter)
     stack.model.to(spec.device)
     apply_plan(stack, spec.freeze_plan)
-    forward = choose_forward(stack, device.compute, recorded=device.graphs)
-    if device.graphs and not forward.recordable:
-        device = replace(device, graphs=False)
-        notes.append(NO_GRAPHS)
+    forward = choose_forward(stack, device.compute)
+    if device.records and not forward.recordable:
+        if device.graphs == "on":
+            notes.append(NO_GRAPHS)
+        device = replace(device, graphs="off")
 
     prefixes = _Prefixes(spec, inputs, stack, forward, device)
     prefix = prefixes.behind(spec.freeze_plan.prefix_layers)

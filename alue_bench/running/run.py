@@ -116,6 +116,7 @@ def _engine(trained: Trained, attainable: float | None) -> dict[str, Any]:
         **placed,
         "micro_batch": training.micro_batch,
         "recorded_shapes": training.recorded_shapes,
+        **({} if training.graph_use is None else {"cuda_graphs": asdict(training.graph_use)}),
         "attainable_flops_per_s": attainable,
         "flops_by": trained.work.method.name,
     }

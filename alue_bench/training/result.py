@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.spec import CurvePoint
 from alue_bench.data.batches import Batch
+from alue_bench.training.device.cuda_graphs import GraphUse
+from alue_bench.training.device.resident import Draw
 from alue_bench.training.schedule import FreezeSchedule
 
 if TYPE_CHECKING:
@@ -44,6 +46,9 @@ class TrainingResult:
     """The number of examples in one forward pass: the batch size, or less if the device's memory was too small."""
     recorded_shapes: int = 0
     """The number of batch shapes for which a training step was captured as a CUDA graph and replayed."""
+    graph_use: GraphUse | None = None
+    """The decision whether steps are replayed as CUDA graphs; None if the device or the model cannot record them, or if
+    the user did not want them."""
     skipped_updates: int = 0
     """The number of optimiser updates that were skipped because a gradient was not finite, which happens in fp16."""
     curves: list[CurvePoint] = field(default_factory=list)
@@ -83,12 +88,12 @@ class TrainingResult:
         scored = zip(self.evaluated_at, self.dev_scores, strict=True)
         return [score for step, score in scored if step % self.steps_per_epoch == 0]
 
-    def count(self, batch: Batch) -> None:
+    def count(self, batch: Batch | Draw) -> None:
         """Add a training step on this batch to the counts."""
         self.steps += 1
         self.samples += len(batch.indices)
         self.tokens += batch.tokens
-        self.padded_tokens += batch.input_ids.numel()
+        self.padded_tokens += batch.padded_tokens
         self.schedule.trained_on(batch.indices)
 
     def add_losses(self, losses: Sequence[float], norms: Sequence[float]) -> None:

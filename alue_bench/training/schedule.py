@@ -41,8 +41,8 @@ class GradientWatch:
 
         gradients = {p: p.grad.detach() for block in self._blocks for p in block if p.grad is not None}
         if skipping_overflows and gradients:
-            finite = torch.isfinite(torch.stack(torch._foreach_norm(list(gradients.values())))).all()
-            gradients = {p: torch.where(finite, gradient, 0.0) for p, gradient in gradients.items()}
+            overflow = torch.isfinite(torch.stack(torch._foreach_norm(list(gradients.values())))).all().logical_not()
+            gradients = {p: gradient.masked_fill(overflow, 0.0) for p, gradient in gradients.items()}  # without waiting
         known = [p for p in gradients if p in self.sums]
         if known:
             torch._foreach_add_([self.sums[p] for p in known], [gradients[p] for p in known])

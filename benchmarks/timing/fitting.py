@@ -92,7 +92,7 @@ def fit_by_engine(
 
     with tempfile.TemporaryDirectory() as folder:
         stack = start.fresh_stack(plan)
-        forward = choose_forward(stack, device.compute, recorded=device.graphs)
+        forward = choose_forward(stack, device.compute)
         with_states = partial(with_prefix, start, stack, forward, plan, device)
         if cached:
             with_states(start.longest, Path(folder) / "warm-up")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from alue_bench.contract.errors import UsageError
 from alue_bench.training.device.hardware import Hardware, Precision
@@ -13,17 +13,22 @@ from alue_bench.training.device.hardware import Hardware, Precision
 if TYPE_CHECKING:
     import torch
 
+Graphs = Literal["auto", "on", "off"]
+"""Whether training steps are replayed as CUDA graphs; "auto" uses them if a replayed step is measured to be faster."""
 
-def resolve_graphs(wanted: bool, device: str) -> bool:
-    """Return `wanted`, after a check that the device supports CUDA graphs if they are wanted.
+
+def resolve_graphs(wanted: Graphs, device: str) -> Graphs:
+    """Return whether to use CUDA graphs on a device: `wanted`, but "off" on a device that cannot record.
 
     Raises:
-        UsageError: CUDA graphs are wanted, but the device cannot record them.
+        UsageError: CUDA graphs are wanted ("on"), but the device cannot record them.
     """
-    if wanted and not Hardware(device).can_record:
+    if Hardware(device).can_record:
+        return wanted
+    if wanted == "on":
         where = "on the CPU" if device == "cpu" else f"on {device}"
-        raise UsageError(f"--cuda-graphs needs a CUDA device; leave it out {where}")
-    return wanted
+        raise UsageError(f"--cuda-graphs on needs a CUDA device; leave it out {where}")
+    return "off"
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,8 @@ class Device(Hardware):
     """The hardware and the number format of a computation."""
 
     precision: Precision
-    graphs: bool = False
-    """True to capture training steps as CUDA graphs, if the forward pass allows it."""
+    graphs: Graphs = "off"
+    """Whether training steps are captured as CUDA graphs, if the forward pass allows it."""
 
     @property
     def compute(self) -> torch.dtype:
@@ -51,6 +56,11 @@ class Device(Hardware):
         return self.precision in ("bf16", "fp16")
 
     @property
+    def records(self) -> bool:
+        """True if training steps are to be captured as graphs, if the forward pass allows it."""
+        return self.can_record and self.graphs in ("auto", "on")
+
+    @property
     def few_lengths(self) -> bool:
         """True if padding batches to few different lengths saves time.
 
@@ -66,9 +76,12 @@ class Device(Hardware):
 
         On a CPU in fp32, a layer's output for about a thousand tokens fits the processor's caches: inference takes 0.6
         times as long as with eight thousand tokens (docs/notes/performance-diary.md). Low-precision formats on a CPU
-        need few different shapes instead, see `few_lengths`.
+        need few different shapes instead, see `few_lengths`. An accelerator is given so many tokens that computing
+        them takes longer than launching the kernels; if they do not fit into its memory, the batches are halved.
         """
-        return 8192 if self.accelerated or self.is_narrow else 1024
+        if self.accelerated:
+            return 32_768
+        return 8192 if self.is_narrow else 1024
 
 
 def autocast(device: Device) -> AbstractContextManager[Any]:
