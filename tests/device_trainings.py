@@ -156,7 +156,7 @@ def train(
         stop_at: The step after which the training is interrupted; 0 for none.
         recorder: A factory of recorders of graphs; None for the engine's own.
     """
-    device = Device("cuda" if machine else "cpu", case.precision, case.graphs and machine is not None)
+    device = Device("cuda" if machine else "cpu", case.precision, "on" if case.graphs and machine is not None else "off")
     stack: EncoderStack = view_as_stack(model_of(case))
     if case.plan == "lora":
         stack = operate(stack, None, Adapter("LORA", {"r": 2, "lora_dropout": 0.0}))
@@ -164,7 +164,7 @@ def train(
     strategy = OneLayerAnEpoch() if case.adaptive else None
     plan = plan_of(case, stack.shape)
     apply_plan(stack, plan)
-    forward = LibraryForward(stack) if case.library else choose_forward(stack, device.compute, recorded=device.graphs)
+    forward = LibraryForward(stack) if case.library else choose_forward(stack, device.compute)
     problems: list[str] = []
     store = PrefixStore(folder, (1 << 20) * case.cached, problems.append)
     padding = Padding(int(stack.model.config.pad_token_id))  # type: ignore[arg-type]

@@ -238,19 +238,19 @@ class TestParameters:
 class TestDropout:
     @given(p=st.floats(0.01, 0.9), seed=st.integers(0, 100))
     def test_masks_drop_the_share_asked_for_and_keep_the_mean(self, p: float, seed: int) -> None:
-        mask = DropoutMasks(seed, "cpu").draw((200, 500), p)
+        mask = DropoutMasks(seed).draw((200, 500), p)
         kept = mask[mask > 0]
         assert 1 - len(kept) / mask.numel() == pytest.approx(p, abs=0.01)
         assert float(kept[0]) == pytest.approx(1 / (1 - round(p * LEVELS) / LEVELS))
         assert len(kept.unique()) == 1
 
     def test_values_are_independent_of_their_neighbours_in_all_lanes(self) -> None:
-        mask = DropoutMasks(3, "cpu").draw((400_000,), 0.5) > 0
+        mask = DropoutMasks(3).draw((400_000,), 0.5) > 0
         for shift in (1, 2, 3, 4, 8):
             assert float((mask[shift:] == mask[:-shift]).float().mean()) == pytest.approx(0.5, abs=0.01)
 
     def test_the_sequence_depends_on_the_seed_and_the_calls_alone(self) -> None:
-        one, other, third = DropoutMasks(1, "cpu"), DropoutMasks(1, "cpu"), DropoutMasks(2, "cpu")
+        one, other, third = DropoutMasks(1), DropoutMasks(1), DropoutMasks(2)
         shapes = [(3, 5), (1 << 20, 2), (7,)]
         torch.manual_seed(5)
         drawn = [one.draw(shape, 0.3) for shape in shapes]
@@ -259,7 +259,7 @@ class TestDropout:
         assert not torch.equal(drawn[1], third.draw((1 << 20, 2), 0.3))
 
     def test_the_sequence_goes_on_from_where_it_was(self) -> None:
-        masks, resumed = DropoutMasks(1, "cpu"), DropoutMasks(2, "cpu")
+        masks, resumed = DropoutMasks(1), DropoutMasks(2)
         masks.draw((CHUNK // 2 + 3,), 0.3)
         resumed.go_to({name: value.clone() for name, value in masks.state().items()})
         for shape, p in (((CHUNK // 4,), 0.3), ((5,), 0.1), ((CHUNK, 2), 0.3)):

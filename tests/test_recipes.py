@@ -17,7 +17,7 @@ from alue_bench.planning.recipes import RECIPES, recipe
 from alue_bench.studies.settings import merge_study
 from alue_bench.training.architecture.encoder_stack import EncoderStack, view_as_stack
 from alue_bench.training.freezing import apply_plan
-from alue_bench.training.optimizer import build_optimiser, set_rate
+from alue_bench.training.optimizer import LearningRates, build_optimiser
 from alue_bench.training.pretrained.loading import Checkpoint, load_model
 
 ELSEWHERE = {"max_length", "select"} | {
@@ -90,7 +90,7 @@ class TestLayerWiseRates:
         for parameter in stack.model.parameters():
             if parameter.requires_grad:
                 parameter.grad = torch.randn_like(parameter) + 3
-        set_rate(optimiser, 1e-2)
+        LearningRates(optimiser, on_device=False).set(1e-2)
         optimiser.step()
         return {name: float((p.detach() - before[name]).abs().max()) for name, p in stack.model.named_parameters()}
 

@@ -30,7 +30,7 @@ from alue_bench.running.run import execute
 from alue_bench.training import update
 from alue_bench.training.bert.forward import LeanForward
 from alue_bench.training.bert.layer import LayerWeights
-from alue_bench.training.device.precision import resolve_device, resolve_precision
+from alue_bench.training.device.selection import resolve_device, resolve_precision
 from alue_bench.training.update import Updater
 
 KERNELS = {"full": 900, "bottom3top4": 600, "head-only": 60}

@@ -16,7 +16,7 @@ from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.measure.flops import training_flops
 from alue_bench.training.architecture.encoder_stack import view_as_stack
 from alue_bench.training.config import TrainingConfig
-from alue_bench.training.device.precision import Device
+from alue_bench.training.device.precision import Device, number_format
 from alue_bench.training.forward import choose_forward
 from alue_bench.training.prefix.frozen_prefix import Examples
 from alue_bench.training.prefix.growing import FixedData
@@ -27,8 +27,8 @@ from alue_bench.training.session import TrainingSession, fine_tune
 if TYPE_CHECKING:
     import numpy as np
 
-STEPS = {"cpu": 4, "cuda": 20}
-"""The number of timed steps by device; an untimed warm-up precedes them."""
+STEPS, STEPS_ON_ACCELERATOR = 4, 20
+"""The number of timed steps; an untimed warm-up precedes them."""
 MOST_EXAMPLES = 64
 """The largest batch size in the measurement. Larger batches are hardly faster per example, and take memory and time."""
 LAYERS = 2
@@ -58,7 +58,8 @@ def speed_of(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParameters,
     """
     key = (*shape_key(config), device)
     if key not in _measured:
-        _measured[key] = measure_speed(config, lengths, hyper, device)
+        with number_format(device):
+            _measured[key] = measure_speed(config, lengths, hyper, device)
     return _measured[key]
 
 
@@ -66,13 +67,14 @@ def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParame
     """Measure the training speed of a model of this shape.
 
     A model with random weights is trained for a few steps on random tokens; all its layers train. This takes seconds
-    for a model of base size on a CPU. torch's global random state is left unchanged.
+    for a model of base size on a CPU. torch's global random state is left unchanged. Steps are replayed as CUDA graphs
+    if the planned runs are to replay theirs; capturing them is not timed.
 
     Args:
         config: The model's configuration, a transformers `PretrainedConfig`.
         lengths: The lengths of the examples in tokens, int64 [examples]; the timed examples are drawn from them.
         hyper: The hyper-parameters of the training. The batch size is limited to MOST_EXAMPLES.
-        device: The device and number format.
+        device: The device and number format, and whether steps are captured as CUDA graphs.
 
     Returns:
         FLOPs, counted as in `measure.flops`, per second of whole training steps. The time includes the optimiser, the
@@ -83,7 +85,7 @@ def measure_speed(config: Any, lengths: np.ndarray[Any, Any], hyper: HyperParame
 
     generator = np.random.default_rng(0)
     batch_size = min(hyper.batch_size, MOST_EXAMPLES)
-    wanted = STEPS[device.name] * batch_size
+    wanted = (STEPS_ON_ACCELERATOR if device.accelerated else STEPS) * batch_size
     chosen = generator.choice(lengths, size=wanted, replace=len(lengths) < wanted)
     with torch.random.fork_rng(devices=[0] if device.name == "cuda" else []):
         small = _in_small(config)

@@ -12,6 +12,7 @@ from alue_bench.contract.spec import Predictions, RunSpec
 from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.evaluation.metrics import metrics
 from alue_bench.evaluation.predictions import decide, predictions_table
+from alue_bench.measure.best_effort import best_effort
 from alue_bench.measure.energy import Energy
 from alue_bench.measure.flops import method_of
 from alue_bench.measure.memory import PeakMemory
@@ -53,7 +54,8 @@ class Trained:
     prefix: FrozenPrefix
     """The frozen embeddings and lowest layers, whose outputs are computed once for each further split, such as test."""
     prefixes: dict[str, Examples]
-    """The train and dev split by name, with the outputs of the frozen prefix."""
+    """The train and dev split by name, with the outputs of the frozen prefix; on an accelerator, whose memory the next
+    training needs, with their cost and depth alone."""
     memory: PeakMemory
     energy: Energy
     work: Work
@@ -79,7 +81,7 @@ def train(spec: RunSpec, inputs: RunInputs, *, on_step: OnStep = lambda done, to
     try:
         return _train(spec, inputs, Device(spec.device, spec.precision, spec.cuda_graphs), on_step)
     except NonFiniteLossError as error:
-        if spec.precision == "fp32":
+        if spec.precision in ("fp32", "tf32"):  # of equal range
             raise
         failure = str(error)
     release(spec.device)  # outside the handler, whose traceback holds the first model
@@ -107,10 +109,11 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
         stack = operate(stack, spec.kept_layers, spec.adapter)
     stack.model.to(spec.device)
     apply_plan(stack, spec.freeze_plan)
-    forward = choose_forward(stack, device.compute, recorded=device.graphs)
-    if device.graphs and not forward.recordable:
-        device = replace(device, graphs=False)
-        notes.append(NO_GRAPHS)
+    forward = choose_forward(stack, device.compute)
+    if device.records and not forward.recordable:
+        if device.graphs == "on":
+            notes.append(NO_GRAPHS)
+        device = replace(device, graphs="off")
 
     prefixes = _Prefixes(spec, inputs, stack, forward, device)
     prefix = prefixes.behind(spec.freeze_plan.prefix_layers)
@@ -124,6 +127,10 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
         session = TrainingSession(stack, forward, schedule, data, config, _dev_scorer(inputs, splits["dev"]))
         training = fine_tune(session, file=file, on_step=on_step)
     check_frozen(stack, frozen, (segment.plan for segment in schedule.segments))
+    prefixed = {name: data.examples(name) for name in splits}
+    if device.accelerated:
+        store_computed(prefix, inputs)
+        prefixed = {name: examples.released() for name, examples in prefixed.items()}
     notes += training_notes(spec, inputs, device, training, splits)
     if weights is not None:
         notes.append(described(weights, labels))
@@ -141,7 +148,7 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
         ),
         # The selected epoch's weights may be of a time when less was frozen: no stored outputs for other splits then.
         prefix=prefixes.behind(None) if schedule.adaptive else prefix,
-        prefixes={name: data.examples(name) for name in splits},
+        prefixes=prefixed,
         memory=memory,
         energy=energy,
         work=Work(
@@ -153,6 +160,14 @@ def _train(spec: RunSpec, inputs: RunInputs, device: Device, on_step: OnStep) ->
         prepare_s=prepare_s,
         notes=tuple(notes),
     )
+
+
+def store_computed(prefix: FrozenPrefix, inputs: RunInputs) -> None:
+    """Write to the store what an accelerator computed and other runs of the plan want to read.
+
+    A failure costs these runs the time for computing it again, and this run nothing: it becomes a note.
+    """
+    best_effort("the outputs of frozen layers are not stored", prefix.store_computed, inputs.prefixes.on_problem)
 
 
 def _dev_scorer(inputs: RunInputs, dev: TokenizedSplit) -> Scorer:
@@ -187,20 +202,27 @@ class _Prefixes:
         # The stored outputs of an architecture whose texts are not independent would be of other batches than those of
         # the training.
         kept = self.inputs.strategy.keeps_prefix and self.inputs.trial.independent
-        store = self.inputs.prefixes
-        return FrozenPrefix(self.stack, self.forward, depth if kept else None, store=store, device=self.device)
+        return FrozenPrefix(
+            self.stack,
+            self.forward,
+            depth if kept else None,
+            store=self.inputs.prefixes,
+            device=self.device,
+            shared=depth in self.inputs.depths.shared,
+        )
 
     def states_of(self, prefix: FrozenPrefix, name: str, split: TokenizedSplit) -> Examples:
         """Return a split with the outputs of the prefix, which are cached under a description with the split's name."""
-        return prefix.examples(split, self.inputs.trial.padding, cache_description(self.spec, name))
+        description = cache_description(self.spec, name)
+        return prefix.examples(split, self.inputs.trial.padding, description, passes=self.spec.hyper.epochs)
 
     def prepare(self, prefix: FrozenPrefix, splits: Mapping[str, TokenizedSplit], tokenizer: Any) -> float:
         """Cache the outputs of all prefix depths that the plan's runs need, in one pass; return the seconds it took.
 
         The pass is not part of the run's training time: each run reports the time that its own prefix alone would take.
-        If the plan has at most one depth, nothing is done.
+        If the plan has at most one depth, nothing is done. Nor is it on an accelerator, see `FrozenPrefix.prepare`.
         """
-        if len(self.inputs.depths.depths) <= 1:
+        if self.device.accelerated or len(self.inputs.depths.depths) <= 1:
             return 0.0
         rows = self.inputs.rows
         test = tokenized_for(self.stack, rows, "test", self.spec, self.inputs, tokenizer)

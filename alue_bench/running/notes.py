@@ -38,7 +38,7 @@ def training_notes(
     Args:
         spec: The run.
         inputs: The run's inputs.
-        device: The device; its `graphs` is true if CUDA graphs were requested and the model supports them.
+        device: The device; its `graphs` is "off" if the model does not support CUDA graphs.
         training: The result of the training.
         splits: The train and dev split, by name.
     """
@@ -56,11 +56,8 @@ def training_notes(
         )
     notes += [note for name, split in splits.items() for note in unread_notes(split, name)]
     notes += [note for name, split in splits.items() for note in _truncation(spec, split, name)]
-    if device.graphs and not training.recorded_shapes:
-        notes.append(
-            "trained without CUDA graphs: no step was recorded, because memory was short or no two steps had the same "
-            "shape"
-        )
+    if training.graph_use is not None and not training.graph_use.used:
+        notes.append(f"trained without CUDA graphs: {training.graph_use.reason}")
     if training.skipped_updates:
         notes.append(f"{training.skipped_updates} of {training.steps} updates were skipped: gradients overflowed")
     if training.micro_batch < spec.hyper.batch_size:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import Any
 
 from alue_bench.contract.spec import RunResult, RunSpec
@@ -22,6 +23,7 @@ from alue_bench.running.metrics import (
 )
 from alue_bench.running.notes import scoring_notes, transfer_notes
 from alue_bench.running.scoring import score_test_split, submission_predictions
+from alue_bench.training.device.precision import Device, number_format
 from alue_bench.training.session import OnStep
 
 
@@ -44,20 +46,27 @@ def execute(
     Raises:
         TrainingError: The run cannot be executed, or parameters changed that the strategy freezes.
     """
+    with number_format(Device(spec.device, spec.precision)):
+        return _execute(spec, inputs, before=before, on_step=on_step)
+
+
+def _execute(spec: RunSpec, inputs: RunInputs, *, before: Trained | None, on_step: OnStep) -> tuple[RunResult, Trained]:
+    """Execute one run as `execute` does, after the number format of matrix products has been set."""
     started = time.perf_counter()
     reused = before is not None and before.key == spec.training_key
+    unmeasured: list[str] = []
+    attainable = _attainable(Device(spec.device, spec.precision), unmeasured)  # before the model takes the memory
     trained = before if before is not None and reused else train(spec, inputs, on_step=on_step)
+    if trained.device.precision != spec.precision:
+        unmeasured.clear()
+        attainable = _attainable(trained.device, unmeasured)
     notes = [*trained.notes, *transfer_notes(inputs)]
     problems = [*trained.memory.problems, *trained.energy.problems]
 
     inputs.prefixes.on_problem = notes.append
     test = score_test_split(spec, inputs, trained)
     baselines = trivial_metrics(inputs, trained, test, problems.append)
-    attainable = best_effort(
-        "no throughput/flops_utilisation, because the hardware's speed could not be measured",
-        lambda: attainable_flops_per_s(spec.device, trained.device.compute),
-        problems.append,
-    )
+    problems += unmeasured
     total_s = time.perf_counter() - started + (0.0 if reused else trained.training.earlier_s)
     metrics = {
         **quality_metrics(inputs, trained, test),
@@ -87,15 +96,27 @@ def execute(
     return result, trained
 
 
+def _attainable(device: Device, problems: list[str]) -> float | None:
+    """Return the FLOPs per second of large matrix products; None, with an entry in `problems`, if they fail."""
+    return best_effort(
+        "no throughput/flops_utilisation, because the hardware's speed could not be measured",
+        lambda: attainable_flops_per_s(device.name, device.compute, tf32=device.precision == "tf32"),
+        problems.append,
+    )
+
+
 def _engine(trained: Trained, attainable: float | None) -> dict[str, Any]:
     """Return how the training was computed (forward pass, number format, …), for the run's environment artifact."""
-    training = trained.training
+    training, placement = trained.training, trained.prefixes["train"].placement
+    placed = {} if placement is None else {"prefix": str(placement), "prefix_rates": asdict(placement.rates)}
     return {
         "forward": trained.forward.name,
         "precision": trained.device.precision,
         "prefix_layers_cached": trained.prefixes["train"].depth,
+        **placed,
         "micro_batch": training.micro_batch,
         "recorded_shapes": training.recorded_shapes,
+        **({} if training.graph_use is None else {"cuda_graphs": asdict(training.graph_use)}),
         "attainable_flops_per_s": attainable,
         "flops_by": trained.work.method.name,
     }

@@ -12,7 +12,7 @@ from alue_bench.contract.transfer import transferred_logits
 from alue_bench.data.tokenization import TokenizedSplit
 from alue_bench.evaluation.predictions import decide, predictions_table
 from alue_bench.measure.best_effort import best_effort
-from alue_bench.running.fine_tuning import Trained
+from alue_bench.running.fine_tuning import Trained, store_computed
 from alue_bench.running.inputs import RunInputs, cache_description, tokenized_for
 from alue_bench.training.inference import predict_logits
 from alue_bench.training.prefix.frozen_prefix import Examples
@@ -48,6 +48,7 @@ def score_test_split(spec: RunSpec, inputs: RunInputs, trained: Trained) -> Scor
     logits = predict_logits(trained.stack, trained.forward, examples, device=trained.device, padding=padding)
     logits = transferred_logits(logits, inputs.task, inputs.train_task)
     seconds = time.perf_counter() - started + prefix_s(examples)
+    store_computed(trained.prefix, inputs)
     return ScoredSplit(split, logits, decide(logits, inputs.task.labels), seconds)
 
 

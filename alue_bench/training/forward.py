@@ -11,6 +11,7 @@ it is the input of the head, which may be `[batch, 1, hidden]` if the head reads
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
@@ -92,29 +93,34 @@ def reads_first_only(stack: EncoderStack) -> bool:
     return LeanForward.fits(stack) and LeanForward.head_reads_first
 
 
-def choose_forward(stack: EncoderStack, compute: torch.dtype, *, recorded: bool = False) -> Forward:
+def choose_forward(stack: EncoderStack, compute: torch.dtype) -> Forward:
     """Return a `LeanForward` if the model is an unmodified member of the BERT family, else a `LibraryForward`.
 
     Args:
         stack: The model.
         compute: The number format of matrix products.
-        recorded: Whether training steps will be captured as CUDA graphs, if the chosen forward pass is `recordable`.
     """
     from alue_bench.training.bert.forward import LeanForward
 
-    return LeanForward(stack, compute, recorded=recorded) if LeanForward.fits(stack) else LibraryForward(stack)
+    return LeanForward(stack, compute) if LeanForward.fits(stack) else LibraryForward(stack)
 
 
 class LibraryForward:
-    """A forward pass through transformers' own modules, for any architecture. See `Forward`."""
+    """A forward pass through transformers' own modules, for any architecture. See `Forward`.
+
+    On an accelerator, a mask of padding makes transformers wait for the device, to see whether anything is padded at
+    all. The host knows that: a batch without padding gets no mask, and another one the mask that transformers would
+    make of it, if the architecture takes such masks (`_takes_ready_masks`).
+    """
 
     name = "library"
     head_reads_first = False
-    recordable = False  # transformers' attention reads from the GPU whether anything is padded
+    recordable = False  # some architectures wait for values on the device, and none was ever captured
 
     def __init__(self, stack: EncoderStack) -> None:
         """Wrap a model and turn off its key/value cache."""
         self.stack = stack
+        self._ready_masks: bool | None = None
         config: Any = stack.model.config
         if getattr(config, "use_cache", False):
             config.use_cache = False  # decoders cache keys and values for generation, which is never done here
@@ -125,6 +131,7 @@ class LibraryForward:
 
     def logits(self, batch: Batch, depth: int = 0, states: Tensor | None = None) -> Tensor:
         """Compute the logits, `[batch, outputs]`: see `Forward.logits`."""
+        self._try_masks(batch)
         if states is None:
             return self._call(batch)
         with self._starting_from(depth, states):
@@ -139,6 +146,7 @@ class LibraryForward:
         entries = self.stack.entries
         if not entries:
             raise DoesNotFit("each of its layers is several modules")
+        self._try_masks(batch)
         captured: list[Tensor] = []
 
         def keep_input(forward: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -174,11 +182,63 @@ class LibraryForward:
         """Do nothing, because this implementation keeps no copies of parameters."""
 
     def _call(self, batch: Batch) -> Tensor:
-        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-        if batch.token_type_ids is not None:
-            inputs["token_type_ids"] = batch.token_type_ids
+        return self._logits(batch.input_ids, self._mask(batch), batch.token_type_ids)
+
+    def _logits(self, input_ids: Tensor, mask: Tensor | None, token_type_ids: Tensor | None) -> Tensor:
+        inputs = {"input_ids": input_ids, "attention_mask": mask}
+        if token_type_ids is not None:
+            inputs["token_type_ids"] = token_type_ids
         logits: Tensor = self.stack.model(**inputs).logits
         return logits
+
+    def _mask(self, batch: Batch) -> Tensor | None:
+        """Return the mask of padding that transformers gets for a batch."""
+        if not self._ready_masks:
+            return batch.attention_mask
+        return _ready_mask(batch.attention_mask) if batch.is_padded else None
+
+    def _try_masks(self, batch: Batch) -> None:
+        """Find out once, on an accelerator, whether the architecture takes ready masks and no masks."""
+        if self._ready_masks is None:
+            self._ready_masks = batch.input_ids.device.type != "cpu" and self._takes_ready_masks(batch)
+
+    def _takes_ready_masks(self, batch: Batch) -> bool:
+        """Return whether logits are the same with a mask [batch, 1, tokens, tokens] and, without padding, with none.
+
+        This is tried with a few tokens of a batch. Architectures with sliding windows are left out, because they would
+        take such a mask for the windows too, which few tokens do not show.
+        """
+        import torch
+
+        model: Any = self.stack.model
+        names = vars(sys.modules[type(model).__module__])
+        made_by = [name for name in names if name.startswith("create_") and name.endswith("_mask")]
+        if "create_bidirectional_mask" not in made_by or any("sliding" in name for name in made_by):
+            return False
+        if getattr(model.config, "_attn_implementation", None) != "sdpa":
+            return False
+        ids, types = (
+            None if tensor is None else tensor[:1, :4].repeat(2, 1)
+            for tensor in (batch.input_ids, batch.token_type_ids)
+        )
+        assert ids is not None
+        whole = torch.ones_like(ids)
+        padded = whole.clone()
+        padded[1, -1 if batch.side == "right" else 0] = 0
+        modes = [(module, module.training) for module in model.modules()]
+        try:
+            with torch.no_grad():
+                model.eval()
+                pairs = [(padded, _ready_mask(padded)), (whole, None)]
+                return all(
+                    torch.allclose(self._logits(ids, mask, types), self._logits(ids, ready, types), 1e-3, 1e-3)
+                    for mask, ready in pairs
+                )
+        except (RuntimeError, TypeError, ValueError, AttributeError):  # a mask of a form that it does not expect
+            return False
+        finally:
+            for module, mode in modes:
+                module.training = mode
 
     @contextmanager
     def _starting_from(self, depth: int, states: Tensor) -> Iterator[None]:
@@ -205,6 +265,12 @@ class LibraryForward:
             changed[entries[depth]] = begin
         with in_place(changed):
             yield
+
+
+def _ready_mask(mask: Tensor) -> Tensor:
+    """Return a mask of tokens, int64 [batch, tokens], as transformers' attention uses it: bool, one row per query."""
+    tokens = mask.shape[1]
+    return mask.bool()[:, None, None, :].expand(-1, 1, tokens, tokens)
 
 
 @contextmanager

@@ -75,6 +75,6 @@ def _in_order(
     parts = []
     with torch.no_grad(), autocast(device):
         for batch in batches(examples.split, order, padding, few_lengths=device.few_lengths):
-            parts.append(examples.logits(forward, batch.to(device.name)).float())
+            parts.append(examples.logits(forward, batch.to(device.name, pinned=device.pins_memory)).float())
     logits: np.ndarray[Any, Any] = torch.cat(parts).cpu().numpy()
     return logits

@@ -80,10 +80,66 @@ def _factors(stack: EncoderStack) -> set[int]:
     return {id(p) for dictionary in dictionaries for p in dictionary.parameters() if p.numel() == max(p.shape)}
 
 
-def set_rate(optimiser: Any, lr: float) -> None:
-    """Set the learning rate of the next step; each parameter group gets its own fraction (`rate`) of `lr`."""
-    for group in optimiser.param_groups:
-        group["lr"] = lr * group["rate"]
+class LearningRates:
+    """The learning rates of an optimiser's parameter groups, each a fixed fraction (`rate`) of a common rate."""
+
+    def __init__(self, optimiser: Any, *, on_device: bool) -> None:
+        """Prepare an optimiser that `build_optimiser` returned.
+
+        Args:
+            optimiser: The optimiser.
+            on_device: Whether the rates are kept in a tensor on the parameters' device, from which the optimiser reads
+                them, so that a captured step uses the current rate. A tensor holds them in fp32.
+        """
+        self._groups = optimiser.param_groups
+        self._on_device: tuple[Tensor, Tensor] | None = None
+        if on_device:
+            import torch
+
+            device = self._groups[0]["params"][0].device
+            fractions = torch.tensor([group["rate"] for group in self._groups], device=device)
+            rates = torch.zeros_like(fractions)
+            for group, rate in zip(self._groups, rates.unbind(), strict=True):
+                group["lr"], group["capturable"] = rate, True
+            self._on_device = fractions, rates
+
+    def set(self, lr: float) -> None:
+        """Set the common learning rate of the next step, without waiting for the device."""
+        if self._on_device is None:
+            for group in self._groups:
+                group["lr"] = lr * group["rate"]
+        else:
+            import torch
+
+            fractions, rates = self._on_device
+            torch.mul(fractions, lr, out=rates)  # one kernel, which gets the number as an argument
+
+
+def allocate_state(optimiser: Any) -> None:
+    """Allocate the optimiser's state for parameters that have none, without changing any weight.
+
+    Args:
+        optimiser: An optimiser whose learning rates are zero, and whose parameters have no gradients.
+    """
+    import torch
+
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    new = [parameter for parameter in parameters if parameter not in optimiser.state]
+    if not new:
+        return
+    for parameter in new:
+        parameter.grad = torch.zeros_like(parameter)
+    optimiser.step()
+    for parameter in new:
+        optimiser.state[parameter]["step"].zero_()
+    optimiser.zero_grad(set_to_none=True)
+
+
+def forget_state(optimiser: Any) -> None:
+    """Set the optimiser's state to that before the first step, in the same tensors."""
+    for state in optimiser.state.values():
+        for value in state.values():
+            value.zero_()
 
 
 def _rates(stack: EncoderStack, factor: float) -> dict[int, float]:

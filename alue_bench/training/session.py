@@ -15,17 +15,22 @@
     restore the weights of the selected evaluation
 
 `fine_tune` is this loop; `TrainingSession` holds the model, data, optimiser and random states. Nothing in the timed
-region writes logs, accesses MLflow or waits for a value from a GPU, with three exceptions: the attention of
-transformers checks whether anything is padded, recording a CUDA graph waits for the GPU once for each batch shape, and
-a strategy that uses gradient norms waits for them when it is called. The strategy's own work is timed as training. The
-computation of stored outputs for further frozen layers is not: it is timed separately.
+region writes logs, accesses MLflow or waits for a value from a GPU, with three exceptions: the masks of some
+architectures in transformers, a strategy that uses gradient norms, which waits for them when it is called, and the
+capture of CUDA graphs after such a strategy has changed the plan. The strategy's own work and this capture are timed as
+training. The computation of stored outputs for further frozen layers is not: it is timed separately.
+
+On an accelerator the train split is copied to the device before the clock starts, and batches are gathered there
+(`training/device/resident.py`). If the forward pass can be captured, they are padded to at most `MOST_LENGTHS`
+different lengths, whether or not CUDA graphs are used: the decision then changes neither the batches nor the random
+numbers. Padding itself changes only rounding, because attention ignores it and losses do not depend on it.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -37,9 +42,11 @@ from alue_bench.data.batches import Batch, batches, steps_per_epoch, training_or
 from alue_bench.training.architecture.encoder_stack import EncoderStack
 from alue_bench.training.checkpointing import CheckpointFile
 from alue_bench.training.config import TrainingConfig
-from alue_bench.training.device.cuda_graphs import CudaRecorder, GraphRecorder
+from alue_bench.training.device.cuda_graphs import CudaRecorder, GraphRecorder, padded_lengths
+from alue_bench.training.device.finite import FiniteCheck
 from alue_bench.training.device.host_memory import keep_freed
 from alue_bench.training.device.precision import Device
+from alue_bench.training.device.resident import Draw, ResidentSplit
 from alue_bench.training.forward import Forward
 from alue_bench.training.freezing import apply_plan, training_mode
 from alue_bench.training.inference import predict_logits
@@ -54,6 +61,9 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+MOST_LENGTHS = 8
+"""The largest number of padded lengths on an accelerator. Each takes an eager step, a capture and up to a hundred
+megabytes for a graph of a large model; ten lengths would save hardly any padding."""
 Scorer = Callable[["np.ndarray[Any, Any]"], dict[str, float]]
 """A function that computes metrics, by name, from dev logits [examples, outputs] in the order of the split. The metric
 "score" decides which weights are selected."""
@@ -145,12 +155,12 @@ class TrainingSession:
             config: The hyper-parameters, seed, device and padding.
             score: A function that computes metrics from the dev logits of an evaluation.
             recorder: A factory of recorders, which capture and replay training steps. None records steps as CUDA graphs
-                if `config.device.graphs` is set and the forward pass is `recordable`, and otherwise does not record.
+                if `config.device.records` is true and the forward pass is `recordable`, and otherwise does not record.
         """
         import numpy as np
 
         keep_freed()
-        if recorder is None and config.device.graphs and forward.recordable:
+        if recorder is None and config.device.records and forward.recordable:
             recorder = partial(CudaRecorder, forward.generators)
         examples = data.examples("train")
         self.stack, self.forward, self.schedule, self.data, self.config = stack, forward, schedule, data, config
@@ -163,8 +173,13 @@ class TrainingSession:
         self._evaluate_after = frozenset(evaluation_points(in_epoch, config.hyper.eval_every))
         self.result = TrainingResult(schedule, in_epoch)
         self._clock = _Clock(config.device, self.result)
-        self._few_lengths = config.device.few_lengths or config.device.graphs  # each shape is recorded
         self._order_rng = np.random.default_rng(config.data_seed)
+        self._resident = None
+        if recorder is not None or ResidentSplit.fits(self._split, config.device):
+            self._resident = ResidentSplit(self._split, config.padding, config.device)
+        self._widths: tuple[int, ...] = ()
+        self._typical: Draw | None = None
+        self._shapes = self._batch_shapes() if self._resident is not None and forward.recordable else []
         self._updater = Updater(
             forward, examples, build_optimiser(stack, config.hyper), config, schedule.watch, recorder
         )
@@ -173,8 +188,9 @@ class TrainingSession:
     def warm_up(self) -> None:
         """Find the micro-batch size that fits into memory, and incur one-off costs, before the clock starts.
 
-        A GPU is tried with the longest examples, so that the size found fits all batches. On a CPU, the shortest
-        examples are enough to incur the one-off costs, and no size is searched for.
+        An accelerator is tried with the longest examples, so that the size found fits all batches, and the steps of all
+        batch shapes are captured. On a CPU, the shortest examples are enough to incur the one-off costs, and no size is
+        searched for.
         """
         import numpy as np
 
@@ -182,15 +198,49 @@ class TrainingSession:
         training_mode(self.stack, self.schedule.plan)
         by_length = np.argsort(split.lengths, kind="stable")
         size = config.hyper.batch_size
-        first = by_length[-size:] if config.device.name == "cuda" else by_length[:size]
-        self._updater.warm_up(next(batches(split, [first], config.padding, few_lengths=self._few_lengths)))
+        chosen = by_length[-size:] if config.device.accelerated else by_length[:size]
+        self._updater.warm_up(next(iter(self._batches([chosen]))))
+        if self._shapes:
+            self._updater.capture(self._shapes, self._typical)
+            self.result.graph_use = self._updater.graph_use
         self.forward.seed(config.data_seed)  # dropout; the order of examples has a separate generator
+
+    def _batch_shapes(self) -> list[Draw]:
+        """Choose the lengths to which batches are padded, and return a batch of each length, the longest first.
+
+        The lengths are chosen for the batches of one epoch in a random order of its own.
+        """
+        import numpy as np
+        import torch
+
+        assert self._resident is not None
+        lengths, size = self._split.lengths, min(self.config.hyper.batch_size, len(self._split))
+        order = training_order(lengths, size, np.random.default_rng(0))
+        longest = [self._resident.width_for(int(lengths[indices].max())) for indices in order]
+        widths = padded_lengths([*longest, self._resident.width_for(int(lengths.max()))], MOST_LENGTHS)
+        by_length = np.argsort(lengths, kind="stable")
+        shapes = []
+        for width in reversed(widths):
+            short = by_length[: np.searchsorted(lengths[by_length], width, side="right")]
+            shapes.append(self._resident.draw(torch.from_numpy(np.resize(short[::-1], size)), widths=[width]))
+        self._widths = widths
+        padded = [min(width for width in widths if width >= one) for one in longest]
+        frequent = max(widths, key=padded.count)
+        self._typical = next(shape for shape in shapes if shape.width == frequent)
+        return shapes
+
+    def _batches(self, order: Sequence[np.ndarray[Any, Any]]) -> Iterable[Batch | Draw]:
+        """Return the batches of the train split in this order: on an accelerator, to be gathered there if possible."""
+        if self._resident is not None:
+            return self._resident.draws(order, self._widths)
+        few_lengths = self.config.device.few_lengths
+        return batches(self._split, list(order), self.config.padding, few_lengths=few_lengths)
 
     def train_epoch(self, epoch: int, on_step: OnStep, file: CheckpointFile | None) -> None:
         """Train on each example once; in a resumed epoch, only on the remaining examples.
 
         The dev split is evaluated within the epoch if `eval_every` asks for it. The epoch ends early if such an
-        evaluation stops the training, and on a CPU at a loss that is not finite.
+        evaluation stops the training, and at a loss that is not finite, which is noticed some steps later on a GPU.
 
         Args:
             epoch: The number of the epoch, from 1.
@@ -208,13 +258,12 @@ class TrainingSession:
         with self._clock.running():
             progress.order_state = dict(self._order_rng.bit_generator.state)
             order = training_order(self._split.lengths, self.config.hyper.batch_size, self._order_rng)
-            for batch in batches(
-                self._split, order[progress.done :], self.config.padding, few_lengths=self._few_lengths
-            ):
+            finite = FiniteCheck(device)
+            for batch in self._batches(order[progress.done :]):
                 loss = self._train_on(batch)
                 on_step(self.result.steps, self._steps)
-                if device.name == "cpu" and not math.isfinite(loss):
-                    break  # on a GPU, checking every step would wait for the device at every step
+                if not finite.holds(loss):
+                    break
                 if progress.done < len(order):
                     if progress.done in self._evaluate_after:
                         with self._clock.paused():
@@ -229,7 +278,7 @@ class TrainingSession:
                     with self._clock.paused():
                         file.save(self.state_dict())
         self.result.micro_batch = self._updater.micro_batch
-        self.result.recorded_shapes = self._updater.recorded_shapes
+        self.result.recorded_shapes, self.result.graph_use = self._updater.recorded_shapes, self._updater.graph_use
         self._record_losses()
 
     def evaluate(self) -> None:
@@ -276,7 +325,16 @@ class TrainingSession:
                 examples = self.data.examples("train")
                 self._updater.continue_with(examples, optimiser)
                 schedule.begin_segment(examples.depth)
+                training_mode(self.stack, schedule.plan)
+                self._capture_again()
             training_mode(self.stack, schedule.plan)
+
+    def _capture_again(self) -> None:
+        """Capture the steps of all batch shapes after a change of the plan; random numbers stay as they were."""
+        if self._shapes:
+            random = self.forward.random_state()
+            self._updater.capture(self._shapes)
+            self.forward.set_random_state(random)
 
     def finish(self) -> TrainingResult:
         """Load the selected weights into the model, release gradients and recorded steps, and return the result."""
@@ -285,6 +343,7 @@ class TrainingSession:
         if self.selection.restore(self.stack.model):
             self.forward.follow()
         self._updater.release()
+        self._resident, self._shapes = None, []
         return self.result
 
     def state_dict(self) -> dict[str, Any]:
@@ -338,6 +397,8 @@ class TrainingSession:
         self.forward.follow()
         load_optimiser_state(self._updater.optimiser, self.stack, state["optimizer"])
         self._updater.load_state_dict(state["updater"])
+        training_mode(self.stack, schedule.plan)
+        self._capture_again()
         self.forward.set_random_state(state["random"])
         self.selection.load_state_dict(state["selection"], device)
         self.result.load_state_dict(state["result"])
@@ -346,7 +407,7 @@ class TrainingSession:
         self.epoch = EpochProgress(epoch["number"], epoch["done"], epoch["order_state"], losses, norms)
         self._order_rng.bit_generator.state = epoch["order_state"]
 
-    def _train_on(self, batch: Batch) -> Tensor:
+    def _train_on(self, batch: Batch | Draw) -> Tensor:
         """Update the weights by one batch, and return the loss of the batch, on the device."""
         rate = learning_rate(self.result.steps, self._steps, self.config.hyper)
         loss, norm = self._updater.update(batch, rate)

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.errors import TrainingError
+from alue_bench.contract.spec import HyperParameters
 from alue_bench.data.batches import Batch
 from alue_bench.training.config import TrainingConfig
-from alue_bench.training.device.cuda_graphs import GraphRecorder, RecordedBackward
-from alue_bench.training.device.errors import is_out_of_memory, release
+from alue_bench.training.device.cuda_graphs import CaptureError, GraphRecorder, GraphUse, StepGraphs
+from alue_bench.training.device.errors import give_back, is_out_of_memory, release
 from alue_bench.training.device.precision import Device, autocast
+from alue_bench.training.device.resident import Draw, ResidentSplit
 from alue_bench.training.forward import Forward
-from alue_bench.training.optimizer import loss_function, set_rate
+from alue_bench.training.optimizer import LearningRates, allocate_state, forget_state, loss_function
 from alue_bench.training.prefix.frozen_prefix import Examples
 from alue_bench.training.schedule import GradientWatch
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
+
+ROW = 256
+"""The row length of the matrix in which gradients are scaled each by its own factor."""
+TIMED_STEPS = 5
+"""The number of steps over which a replayed and an eager step are compared, each twice."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +63,72 @@ class BackwardPass:
         return loss.detach()
 
 
+@dataclass(frozen=True)
+class DeviceStep:
+    """A training step, or the gradients of one, as operations on the device that can be captured as a CUDA graph.
+
+    This is no method of `Updater` for the same reason as `BackwardPass`.
+    """
+
+    backward: BackwardPass
+    examples: Examples
+    trained: Sequence[nn.Parameter]
+    optimiser: Any
+    hyper: HyperParameters
+    split: ResidentSplit
+    gradients: Sequence[Tensor] | None = None
+    """The tensors into which the step copies the gradients instead of updating the weights; None to update them."""
+
+    def __call__(self, indices: Tensor, width: int, states: Tensor | None) -> Tensor:
+        """Compute the step; see `cuda_graphs.Step`.
+
+        The parameters' gradients are allocated in the step and gone after it, so that nothing has to be set to zero
+        and nothing is added.
+
+        Returns:
+            The mean loss and the gradient norm before clipping, [2]; only the loss, [1], with `gradients`.
+        """
+        import torch
+
+        loss = self.forward_and_backward(indices, width, states)
+        if self.gradients is None:
+            norm = clip_gradients(self.trained, self.hyper, self.backward.device)
+            self.optimiser.step()
+            reported = torch.stack([loss, norm])
+        else:
+            pairs = [(to, p.grad) for to, p in zip(self.gradients, self.trained, strict=True) if p.grad is not None]
+            torch._foreach_copy_([to for to, _ in pairs], [gradient for _, gradient in pairs])
+            reported = loss.reshape(1)
+        self.optimiser.zero_grad(set_to_none=True)
+        return reported
+
+    def rehearse(self, indices: Tensor, width: int, states: Tensor | None) -> Tensor:
+        """Execute the same operations except the optimiser's, and return values like those of the step."""
+        import torch
+
+        loss = self.forward_and_backward(indices, width, states)
+        norm = clip_gradients(self.trained, self.hyper, self.backward.device)
+        self.optimiser.zero_grad(set_to_none=True)
+        return torch.stack([loss, norm]) if self.gradients is None else loss.reshape(1)
+
+    def forward_and_backward(self, indices: Tensor, width: int, states: Tensor | None) -> Tensor:
+        """Gather a batch, compute the gradients and return the mean loss."""
+        batch = self.split.batch(indices, width)
+        prefix = self.examples.prefix
+        if prefix is not None and prefix.resident:
+            states = prefix.gather(indices, width)
+        return self.backward(batch, states)
+
+
 class Updater:
     """A performer of weight updates, with the optimiser, the gradient scaler and the current micro-batch size.
 
     If a batch does not fit into memory, it is divided into parts, whose size is halved until they fit. The gradients of
     the parts are accumulated, so that the effective batch size does not change. `micro_batch` is the size of the parts.
+
+    On a device that can record, whole steps are captured as CUDA graphs: gathering, forward and backward pass, clipping
+    and the optimiser's step. In fp16, and if a strategy uses the gradients, the graph ends with the gradients, because
+    the scaler keeps its own account of each step in Python, and the strategy reads the gradients from outside.
     """
 
     def __init__(
@@ -93,25 +163,27 @@ class Updater:
         self._hyper = config.hyper
         self._device = config.device
         self._recorder = recorder
-        self._recorded: RecordedBackward | None = None
+        self._graphs: StepGraphs | None = None
+        self._static: list[Tensor] | None = None
+        self.graph_use: GraphUse | None = None
+        """The decision whether steps are replayed as CUDA graphs; None if it was not to be made."""
         self.scaler = torch.amp.GradScaler(self._device.name, enabled=self._device.precision == "fp16")
         self.micro_batch = self._hyper.batch_size
         self.continue_with(examples, optimiser)
 
     def continue_with(self, examples: Examples, optimiser: Any) -> None:
-        """Continue after a change of the freeze plan.
+        """Continue after a change of the freeze plan; captured steps are released, see `capture`.
 
         Args:
             examples: The train split, possibly with stored outputs of more layers than before.
             optimiser: The optimiser over the new set of trainable parameters.
         """
+        self._release_graphs()
         self._examples = examples
         self.optimiser = optimiser
+        self._rates = LearningRates(optimiser, on_device=self._recorder is not None)
         self._trained = [parameter for group in optimiser.param_groups for parameter in group["params"]]
         self._backward = BackwardPass(self._forward, examples.depth, self._loss_of, self.scaler, self._device)
-        self._forget_recordings()
-        if self._recorder is not None:
-            self._recorded = RecordedBackward(self._backward, self._trained, self._recorder())
 
     def state_dict(self) -> dict[str, Any]:
         """Return the micro-batch size and the state of the gradient scaler, but not the state of the optimiser."""
@@ -123,65 +195,167 @@ class Updater:
         self.scaler.load_state_dict(state["scaler"])
 
     def release(self) -> None:
-        """Release the recorded CUDA graphs and the gradients."""
-        self._forget_recordings()
+        """Release the captured CUDA graphs and the gradients."""
+        self._release_graphs()
         self.optimiser.zero_grad(set_to_none=True)
-
-    def _forget_recordings(self) -> None:
-        if self._recorded is not None:
-            self._recorded.let_go()
-        self._recorded = None
 
     @property
     def recorded_shapes(self) -> int:
-        """The number of batch shapes for which the training step is recorded as a CUDA graph."""
-        return self._recorded.recorded if self._recorded else 0
+        """The number of batch shapes for which the training step is captured as a CUDA graph."""
+        return len(self._graphs) if self._graphs is not None else 0
 
-    def update(self, batch: Batch, lr: float) -> tuple[Tensor, Tensor]:
+    def update(self, batch: Batch | Draw, lr: float) -> tuple[Tensor, Tensor]:
         """Update the weights by one batch; return the mean loss and the gradient norm before clipping, on the device.
 
         Args:
-            batch: The batch, on the CPU.
+            batch: The batch, on the CPU or not gathered yet.
             lr: The learning rate of this step.
 
         Raises:
             TrainingError: The memory is too small for a single example.
         """
-        set_rate(self.optimiser, lr)
-        loss = self._gradients(batch)
-        self.scaler.unscale_(self.optimiser)
-        if self._watch is not None:
-            self._watch.add(skipping_overflows=self.scaler.is_enabled())
-        norm = self._clip()
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
-        self._clear_gradients()
-        return loss, norm
+        self._rates.set(lr)
+        if self._graphs is not None and isinstance(batch, Draw) and batch.shape in self._graphs:
+            return self._replay(batch, self._graphs)
+        return self._finish(self._gradients(batch))
 
-    def warm_up(self, batch: Batch) -> None:
+    def warm_up(self, batch: Batch | Draw) -> None:
         """Find the micro-batch size that fits into memory, by a trial step on this batch that changes no weights.
 
         This also incurs one-off costs. The memory for the optimiser's state is allocated before the memory for the
         batch, as in training.
         """
+        self._rates.set(0.0)
+        allocate_state(self.optimiser)
+        self._gradients(batch)
+        clip_gradients(self._trained, self._hyper, self._device)
+        self._clear_gradients()
+
+    def capture(self, draws: Sequence[Draw], typical: Draw | None = None) -> None:
+        """Capture the training step for the shapes of these batches, unless it was decided against.
+
+        Weights, the optimiser's state and the scaler stay as they are; random numbers are drawn. Call this after every
+        change of what trains, with the model in training mode, and after the optimiser's state was loaded.
+
+        Args:
+            draws: A batch of each shape, the longest first.
+            typical: A batch of the most frequent shape. If it is given, the optimiser must not have made a step, and
+                the graphs are kept only if a replayed step is faster than an eager one; None to keep them.
+
+        Raises:
+            TrainingError: The step cannot be captured, and the user asked for graphs.
+        """
+        self._release_graphs()
+        if self._recorder is None:
+            return
+        if self.micro_batch < len(draws[0].indices):
+            self._do_without_graphs("a batch does not fit into memory as a whole")
+            return
+        self._rates.set(0.0)
+        allocate_state(self.optimiser)
+        problem = ""
+        try:
+            self._graphs = self._captured(draws, self._recorder())
+        except CaptureError as error:
+            if self._device.graphs == "on":
+                raise TrainingError(
+                    f"a training step cannot be recorded as a CUDA graph ({error}); leave out --cuda-graphs on"
+                ) from error
+            problem = f"a training step cannot be recorded as a CUDA graph ({error})"
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            problem = "memory was too short to record a step"
+        if problem:  # outside the handlers, because the error's traceback refers to the tensors that filled the memory
+            self._do_without_graphs(problem)
+            self._clear_gradients()
+            release(self._device.name)
+            self._device.forget_peak()  # reached by the failed attempt
+        elif self._device.graphs == "on":
+            self.graph_use = GraphUse(True, "--cuda-graphs on")
+        elif typical is not None:
+            self._choose(typical)
+
+    def _captured(self, draws: Sequence[Draw], recorder: GraphRecorder) -> StepGraphs:
         import torch
 
-        for parameter in self._trained:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        for group in self.optimiser.param_groups:
-            group["lr"] = 0.0
-        self.optimiser.step()
-        for state in self.optimiser.state.values():
-            state["step"].zero_()
-        self._clear_gradients()
-        self._gradients(batch)
-        if self._recorded is not None:  # now, the longest first: smaller recordings fit into its memory
-            self._gradients(batch)
-        self._clip()
-        self._clear_gradients()
+        whole = self._watch is None and not self.scaler.is_enabled()
+        self._static = None if whole else [torch.zeros_like(parameter) for parameter in self._trained]
+        step = DeviceStep(
+            self._backward, self._examples, self._trained, self.optimiser, self._hyper, draws[0].split, self._static
+        )
+        graphs = StepGraphs(step, recorder)
+        for draw in draws:
+            states = self._states_outside(draw)
+            graphs.capture(draw, states, partial(step.rehearse, draw.device_indices, draw.width, states))
+        return graphs
 
-    def _gradients(self, batch: Batch) -> Tensor:
+    def _choose(self, typical: Draw) -> None:
+        """Keep the graphs if a replayed step is faster than an eager one."""
+        graphs, scaler = self._graphs, self.scaler.state_dict()
+        assert graphs is not None
+        seconds: dict[bool, float] = {}
+        for replayed in (False, True, False, True):
+            took = self._timed(lambda: self._replay(typical, graphs, watched=False)) if replayed else self._timed(
+                lambda: self._finish(self._gradients(typical), watched=False)
+            )  # fmt: skip
+            if self._graphs is None:  # an eager step did not fit into memory beside the graphs
+                return
+            seconds[replayed] = min(took, seconds.get(replayed, took))
+        forget_state(self.optimiser)
+        self.scaler.load_state_dict(scaler)
+        if seconds[True] < seconds[False]:
+            self.graph_use = GraphUse(True, "a replayed step is faster", seconds[False], seconds[True])
+        else:
+            self._do_without_graphs("a replayed step is not faster", seconds[False], seconds[True])
+
+    def _timed(self, step: Callable[[], object]) -> float:
+        """Return the seconds per step of several steps, with the learning rate zero."""
+        self._device.synchronise()
+        started = time.perf_counter()
+        for _ in range(TIMED_STEPS):
+            step()
+        self._device.synchronise()
+        return (time.perf_counter() - started) / TIMED_STEPS
+
+    def _do_without_graphs(self, reason: str, *seconds: float) -> None:
+        self.graph_use = GraphUse(False, reason, *seconds)
+        self._recorder = None
+        self._release_graphs()
+
+    def _release_graphs(self) -> None:
+        """Release the captured steps with their memory, which torch's allocator would not use for anything else."""
+        if self._graphs is not None:
+            self._graphs = self._static = None
+            give_back(self._device.name)
+
+    def _replay(self, draw: Draw, graphs: StepGraphs, *, watched: bool = True) -> tuple[Tensor, Tensor]:
+        """Replay the step of a batch and complete it if the graph ends with the gradients."""
+        reported = graphs.replay(draw, self._states_outside(draw))
+        if self._static is None:
+            loss, norm = reported.unbind()
+            return loss, norm
+        for parameter, gradient in zip(self._trained, self._static, strict=True):
+            parameter.grad = gradient
+        return self._finish(reported.squeeze(0), watched=watched)
+
+    def _finish(self, loss: Tensor, *, watched: bool = True) -> tuple[Tensor, Tensor]:
+        """Update the weights by the gradients that were computed, and return the loss and the gradient norm."""
+        self.scaler.unscale_(self.optimiser)
+        if self._watch is not None and watched:
+            self._watch.add(skipping_overflows=self.scaler.is_enabled())
+        norm = clip_gradients(self._trained, self._hyper, self._device)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self._clear_gradients()
+        return loss, norm
+
+    def _states_outside(self, draw: Draw) -> Tensor | None:
+        """Return the stored output of the frozen layers for a batch, unless the captured step gathers it itself."""
+        prefix = self._examples.prefix
+        return None if prefix is None or prefix.resident else prefix.of(draw.to(self._device.name))
+
+    def _gradients(self, batch: Batch | Draw) -> Tensor:
         """Compute the gradients of the mean loss of a batch, in parts if necessary, and return the mean loss."""
         while True:
             try:
@@ -189,65 +363,84 @@ class Updater:
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                if self.micro_batch == 1 and self._recorded is None:
+                if self.micro_batch == 1 and self._graphs is None:
                     raise TrainingError(
-                        f"one example of {batch.attention_mask.shape[1]} tokens does not fit into memory; try a "
+                        f"one example of {batch.width} tokens does not fit into memory; try a "
                         "smaller --max-length, or freeze more layers"
                     ) from error
             # This is outside the handler, because the error's traceback refers to the tensors that filled the memory.
-            if self._recorded is not None:  # a recording takes more than a step
-                self._forget_recordings()
-                self._recorder = None
+            if self._graphs is not None:  # their memory may be all that is missing
+                self._do_without_graphs("memory was too short to keep recorded steps")
             else:
                 self.micro_batch = math.ceil(min(self.micro_batch, len(batch.indices)) / 2)
             self._clear_gradients()
             release(self._device.name)
             self._device.forget_peak()  # reached by the failed attempt
 
-    def _backward_of(self, part: Batch, whole: Batch) -> Tensor:
-        moved = part.to(self._device.name)
+    def _backward_of(self, part: Batch | Draw, whole: Batch | Draw) -> Tensor:
+        moved = part.to(self._device.name, pinned=self._device.pins_memory)
         states = self._examples.states(moved)
-        if self._recorded is not None and part is whole:
-            return self._recorded(moved, states)
         return self._backward(moved, states, len(part.indices) / len(whole.indices))
 
     def _clear_gradients(self) -> None:
-        if self._recorded is not None:
-            self._recorded.clear_gradients()
+        self.optimiser.zero_grad(set_to_none=True)
+
+
+def clip_gradients(parameters: Sequence[nn.Parameter], hyper: HyperParameters, device: Device) -> Tensor:
+    """Clip the gradients as the hyper-parameters say, and return the global gradient norm before clipping.
+
+    Nothing waits for an accelerator.
+    """
+    import torch
+
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norms = _norms(gradients, device)
+    norm: Tensor = torch.linalg.vector_norm(norms)
+    if hyper.clip:
+        # The norm of all gradients together, or of each parameter's gradient (Yang & Ma 2022, section 3).
+        lengths = norms if hyper.clip_by == "component" else norm
+        factors = (hyper.clip / (lengths + 1e-6)).clamp(max=1.0)
+        if not device.accelerated and bool((factors == 1).all()):
+            return norm  # on an accelerator, reading the factors would cost more than multiplying by them
+        if not factors.ndim:
+            torch._foreach_mul_(gradients, factors)
+        elif device.accelerated:
+            _scale_each(gradients, factors)
         else:
-            self.optimiser.zero_grad(set_to_none=True)
-
-    def _clip(self) -> Tensor:
-        """Clip the gradients as the hyper-parameters say, and return the global gradient norm before clipping."""
-        import torch
-
-        gradients = [parameter.grad for parameter in self._trained if parameter.grad is not None]
-        norms = _norms(gradients, self._device.name)
-        norm: Tensor = torch.linalg.vector_norm(norms)
-        if self._hyper.clip:
-            # The norm of all gradients together, or of each parameter's gradient (Yang & Ma 2022, section 3).
-            lengths = norms if self._hyper.clip_by == "component" else norm
-            factors = (self._hyper.clip / (lengths + 1e-6)).clamp(max=1.0)
-            if self._device.name == "cpu" and bool((factors == 1).all()):
-                return norm  # on a GPU, reading the factors would cost more than multiplying by them
-            if factors.ndim:
-                torch._foreach_mul_(gradients, list(factors.unbind()))
-            else:
-                torch._foreach_mul_(gradients, factors)
-        return norm
+            torch._foreach_mul_(gradients, list(factors.unbind()))
+    return norm
 
 
-def _norms(gradients: list[Tensor], device: str) -> Tensor:
+def _scale_each(gradients: Sequence[Tensor], factors: Tensor) -> None:
+    """Multiply each gradient by its factor, with few kernels: torch launches one for each pair of tensors otherwise.
+
+    The gradients are copied into the rows of one matrix and back, so that one product scales all of them.
+
+    Args:
+        gradients: The gradients.
+        factors: The factors, [gradients].
+    """
+    import torch
+
+    rows = [-(-gradient.numel() // ROW) for gradient in gradients]
+    matrix = torch.empty(sum(rows), ROW, dtype=factors.dtype, device=factors.device)
+    parts = [part.flatten()[: g.numel()].view(g.shape) for part, g in zip(matrix.split(rows), gradients, strict=True)]
+    torch._foreach_copy_(parts, gradients)
+    matrix.mul_(torch.cat([factors[place].expand(count) for place, count in enumerate(rows)])[:, None])
+    torch._foreach_copy_(gradients, parts)
+
+
+def _norms(gradients: Sequence[Tensor], device: Device) -> Tensor:
     """Return the L2 norm of each gradient, as one tensor: [gradients]."""
     import torch
 
-    if device == "cpu":  # torch's norm takes twice as long there on one core, and is less exact
+    if not device.accelerated:  # torch's norm takes twice as long there on one core, and is less exact
         flat = [gradient.flatten() for gradient in gradients]
         return torch.stack([torch.dot(gradient, gradient) for gradient in flat]).sqrt_()
-    return torch.stack(torch._foreach_norm(gradients))
+    return torch.stack(torch._foreach_norm(list(gradients)))
 
 
-def _parts(batch: Batch, size: int) -> Iterator[Batch]:
+def _parts(batch: Batch | Draw, size: int) -> Iterator[Batch | Draw]:
     """Yield parts of the batch of at most `size` examples, each part padded only to its longest example."""
     if len(batch.indices) <= size:
         yield batch

@@ -131,7 +131,7 @@ def measured_here(setup: Setup, rows: Path, cell: Cell, repetition: int, store: 
     from alue_bench.training.freezing import count_parameters
 
     start = prepared(setup, read_rows(rows, setup.rows, setup.eval_rows))
-    device = Device(setup.device, cell.precision, graphs=cell.way == GRAPHS)  # type: ignore[arg-type]
+    device = Device(setup.device, cell.precision, graphs="on" if cell.way == GRAPHS else "off")  # type: ignore[arg-type]
     plan = freeze_plan(cell.strategy, encoder_shape(setup))
     if cell.way in TRAINER_WAYS:
         fitted = fit_by_trainer(start, plan, cell.way, repetition, device)

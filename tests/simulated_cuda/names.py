@@ -13,6 +13,7 @@ import torch.utils._device
 
 from simulated_cuda.active import current, running
 from simulated_cuda.gpu import H200, Gpu
+from simulated_cuda.gpu_only import fused_attention
 from simulated_cuda.graphs import CUDAGraph, DefaultStream, Event, GraphContext, Stream, StreamContext, set_stream
 from simulated_cuda.machine import Machine
 from simulated_cuda.tensors import DeviceTensor, Generator, PlainGenerator
@@ -76,7 +77,7 @@ def _names(machine: Machine) -> Iterator[tuple[Any, dict[str, Any]]]:
         },
     )
     yield torch.amp, {"autocast": Autocast}
-    yield torch.nn.functional, {"dropout": dropout}
+    yield torch.nn.functional, {"dropout": dropout, "scaled_dot_product_attention": fused_attention}
     yield torch._C, {"_group_tensors_by_device_and_dtype": group_tensors}
     yield torch.version, {"cuda": "12.8"}
     yield torch.backends.cuda, {"is_built": lambda: True}

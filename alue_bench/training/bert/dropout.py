@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -23,34 +23,25 @@ LANES, LEVELS = 4, 1 << 16
 
 
 class DropoutMasks:
-    """A generator of inverted-dropout factors: 0 with probability p, else 1 / (1 - p), so that the mean is one.
+    """A generator of inverted-dropout factors on the CPU: 0 with probability p, else 1 / (1 - p). Their mean is one.
 
     p is rounded to a multiple of 1/65,536, and the factor is computed from the rounded p, so that the mean is exact.
     """
 
-    def __init__(self, seed: int, device: str, *, in_bulk: bool = True) -> None:
-        """Start a sequence of masks.
-
-        Args:
-            seed: The seed of the sequence.
-            device: The device of the masks, "cpu" or "cuda".
-            in_bulk: Whether to draw many masks at once. False draws each mask separately, which is necessary inside a
-                CUDA graph (see `training/device/cuda_graphs.py`).
-        """
-        self._in_bulk = in_bulk
-        self._device = device
-        self._numbers: _RandomStream = _OnHost() if device == "cpu" else _OnDevice(device)
+    def __init__(self, seed: int) -> None:
+        """Start a sequence of masks with a seed."""
+        self._numbers = _RandomNumbers()
         self._left: dict[float, Tensor] = {}
         self.seed(seed)
 
     def seed(self, seed: int) -> None:
-        """Restart the sequence with this seed. The generator object is kept, because CUDA graphs draw from it."""
+        """Restart the sequence with this seed."""
         self._numbers.seed(seed)
         self._left.clear()
 
     def generators(self) -> list[torch.Generator]:
-        """Return the torch generators that masks are drawn from; none on a CPU, where NumPy's generator is used."""
-        return self._numbers.generators()
+        """Return an empty list: masks are drawn from NumPy's generator, and from none of torch's."""
+        return []
 
     def draw(self, shape: tuple[int, ...], p: float) -> Tensor:
         """Return the next dropout factors of the sequence.
@@ -65,8 +56,6 @@ class DropoutMasks:
             The factors, float32, in the given shape.
         """
         count = math.prod(shape)
-        if not self._in_bulk:
-            return self._fresh(count, p)[:count].view(shape)
         left = self._left.get(p)
         if left is None or len(left) < count:
             left = self._fresh(max(count, CHUNK), p)
@@ -81,9 +70,7 @@ class DropoutMasks:
         """Continue the sequence from a position that `state` returned."""
         self._numbers.go_to(state["generator"])
         self._left = {
-            float(name.removeprefix("left/")): left.to(self._device)
-            for name, left in state.items()
-            if name.startswith("left/")
+            float(name.removeprefix("left/")): left for name, left in state.items() if name.startswith("left/")
         }
 
     def _fresh(self, count: int, p: float) -> Tensor:
@@ -92,89 +79,97 @@ class DropoutMasks:
 
         dropped = round(p * LEVELS)
         if dropped >= LEVELS:
-            return torch.zeros(count, device=self._device)
+            return torch.zeros(count)
         # Conversion to fp32 and comparison in place take half the time of a comparison of integers with an fp32 result.
         kept = self._numbers.draw(-(-count // LANES)).to(torch.float32)
         return kept.ge_(dropped - LEVELS // 2).mul_(LEVELS / (LEVELS - dropped))
 
 
-class _RandomStream(Protocol):
-    """A seeded sequence of random 16-bit integers."""
+class StepDropout:
+    """The dropout masks of the layers on an accelerator, drawn for a whole training step by one kernel.
+
+    Nothing is left over from one step for the next, so that a captured step draws as many numbers as any other.
+    """
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        """Start a sequence of masks with a seed, on a device."""
+        import torch
+
+        self._device = device
+        self._generator = torch.Generator(device)
+        self._drawn: dict[float, Tensor] = {}
+        self.zero = torch.zeros((), device=device)
+        """A zero on the device, for kernels that add to something."""
+        self.seed(seed)
 
     def seed(self, seed: int) -> None:
-        """Restart the sequence with a seed."""
-        ...
-
-    def draw(self, count: int) -> Tensor:
-        """Return `LANES * count` int16 numbers, uniformly distributed over all values of int16."""
-        ...
+        """Restart the sequence with this seed. The generator object is kept, because CUDA graphs draw from it."""
+        self._generator.manual_seed(seed)
 
     def generators(self) -> list[torch.Generator]:
-        """Return the torch generators that numbers are drawn from."""
-        ...
+        """Return the torch generators that masks are drawn from."""
+        return [self._generator]
 
-    def state(self) -> Tensor:
+    def draw(self, counts: Mapping[float, int]) -> None:
+        """Draw the masks of a step.
+
+        Args:
+            counts: The number of values by the probability of a zero.
+        """
+        import torch
+
+        self._drawn = {
+            p: torch.empty(count, dtype=torch.bool, device=self._device).bernoulli_(1 - p, generator=self._generator)
+            for p, count in counts.items()
+        }
+
+    def take(self, shape: tuple[int, ...], p: float) -> Tensor:
+        """Return the next mask of this step: bool, True for a value that is kept; multiply it by `factor(p)`."""
+        drawn, count = self._drawn.pop(p), math.prod(shape)
+        if len(drawn) > count:  # the last mask takes the memory with it, which may belong to a graph
+            self._drawn[p] = drawn[count:]
+        return drawn[:count].view(shape)
+
+    @staticmethod
+    def factor(p: float) -> float:
+        """Return the factor of kept values, by which the mean stays the same."""
+        return 1 / (1 - p) if p < 1 else 0.0
+
+    def state(self) -> dict[str, Tensor]:
         """Return the position in the sequence."""
-        ...
+        return {"generator": self._generator.get_state()}
 
-    def go_to(self, state: Tensor) -> None:
-        """Continue from a position that `state` returned."""
-        ...
+    def go_to(self, state: Mapping[str, Tensor]) -> None:
+        """Continue the sequence from a position that `state` returned."""
+        self._generator.set_state(state["generator"])
 
 
-class _OnHost:
+class _RandomNumbers:
     """A sequence from NumPy's SFC64 generator, which takes less than half the time of torch's CPU generator."""
 
     def seed(self, seed: int) -> None:
+        """Restart the sequence with a seed."""
         import numpy as np
 
         self._generator = np.random.SFC64(seed)
 
     def draw(self, count: int) -> Tensor:
+        """Return `LANES * count` int16 numbers, uniformly distributed over all values of int16."""
         import numpy as np
         import torch
 
         return torch.from_numpy(self._generator.random_raw(count).view(np.int16))
 
-    def generators(self) -> list[torch.Generator]:
-        return []
-
     def state(self) -> Tensor:
+        """Return the position in the sequence."""
         import numpy as np
         import torch
 
         return torch.from_numpy(self._generator.state["state"]["state"].view(np.int64))
 
     def go_to(self, state: Tensor) -> None:
+        """Continue from a position that `state` returned."""
         import numpy as np
 
         whole: Any = self._generator.state
         self._generator.state = whole | {"state": {"state": state.cpu().numpy().view(np.uint64)}}
-
-
-class _OnDevice:
-    """A sequence from a torch generator on the GPU."""
-
-    def __init__(self, device: str) -> None:
-        import torch
-
-        self._generator = torch.Generator(device)
-
-    def seed(self, seed: int) -> None:
-        self._generator.manual_seed(seed)
-
-    def draw(self, count: int) -> Tensor:
-        import torch
-
-        numbers = torch.empty(count, dtype=torch.int64, device=self._generator.device)
-        numbers.random_(-(1 << 63), (1 << 63) - 1, generator=self._generator)
-        return numbers.view(torch.int16)
-
-    def generators(self) -> list[torch.Generator]:
-        return [self._generator]
-
-    def state(self) -> Tensor:
-        return self._generator.get_state()
-
-    def go_to(self, state: Tensor) -> None:
-        self._generator.set_state(state)

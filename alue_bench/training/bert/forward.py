@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor
 
 from alue_bench.data.batches import Batch
 from alue_bench.training.architecture.encoder_stack import EncoderStack
-from alue_bench.training.bert.dropout import DropoutMasks
+from alue_bench.training.bert import few_kernels
+from alue_bench.training.bert.dropout import DropoutMasks, StepDropout
+from alue_bench.training.bert.few_kernels import Hidden, masks_needed, product_widens
 from alue_bench.training.bert.layer import BatchShape, LayerWeights, encoder_layer, first_token_layer, is_bert_layer
 from alue_bench.training.device.random_state import set_torch_random_state, torch_random_state
 
@@ -30,26 +33,31 @@ class LeanForward:
     """A forward pass through the layers of `training/bert/layer.py`, for models of the BERT family. See `Forward`.
 
     Embeddings, pooler and classifier are transformers' modules. The last layer is computed for the first token only.
+    On an accelerator, the layers are those of `training/bert/few_kernels.py`.
     """
 
     name = "lean"
     head_reads_first = True
     recordable = True
 
-    def __init__(self, stack: EncoderStack, compute: torch.dtype, *, recorded: bool = False) -> None:
+    def __init__(self, stack: EncoderStack, compute: torch.dtype) -> None:
         """Wrap a model.
 
         Args:
             stack: The model, for which `fits` must return True.
             compute: The number format of matrix products. The parameters stay in fp32.
-            recorded: Whether training steps will be captured as CUDA graphs.
         """
         self.stack = stack
         self._model: Any = stack.model
         self._base: Any = getattr(stack.model, str(self._model.base_model_prefix))
         self._layers = [LayerWeights(layer, compute) for layer in stack.layers]
         self._device = next(stack.model.parameters()).device.type
-        self._masks = DropoutMasks(LAYERS_SEED, self._device, in_bulk=not recorded)
+        self._masks: DropoutMasks | StepDropout
+        if self._device == "cpu":
+            self._masks = DropoutMasks(LAYERS_SEED)
+        else:
+            self._masks = StepDropout(LAYERS_SEED, next(stack.model.parameters()).device)
+            product_widens(self._device, compute)
         self.seed(0)
 
     @staticmethod
@@ -78,8 +86,7 @@ class LeanForward:
 
         See `Forward.logits`.
         """
-        for weights in self._layers[depth:]:
-            weights.refresh()
+        self._refresh(depth)
         last = self.prefix(batch, len(self._layers), states, depth)  # [batch, 1, hidden]
         pooler = getattr(self._base, "pooler", None)
         if pooler is None:  # the classifier selects the first token itself
@@ -132,11 +139,42 @@ class LeanForward:
         whole = min(depth, len(self._layers) - 1)
         # Autocast is off: the layers choose the number format of each product.
         with torch.autocast(flat.device.type, enabled=False):
+            if isinstance(self._masks, StepDropout):
+                return self._with_few_kernels(flat, shape, start, depth, self._masks)
             for weights in self._layers[start:whole]:
                 flat = encoder_layer(flat, weights, shape, self._masks)
             if depth > whole:
                 return first_token_layer(flat, self._layers[-1], shape, self._masks).unsqueeze(1)
         return flat.view(shape.examples, shape.tokens, -1)
+
+    def _with_few_kernels(self, flat: Tensor, shape: BatchShape, start: int, depth: int, masks: StepDropout) -> Tensor:
+        """Compute what `_through` does, on an accelerator; `flat` is the input of layer `start`, `[n, d]`."""
+        last = len(self._layers) - 1
+        counts: dict[float, int] = {}
+        for place, weights in enumerate(self._layers[start:depth], start):
+            for p, count in masks_needed(shape, weights, first_only=place == last).items():
+                counts[p] = counts.get(p, 0) + count
+        masks.draw(counts)
+        dtype = self._layers[start].dtype
+        if shape.padding is not None:  # fused attention takes it in the format of its other inputs
+            shape = replace(shape, padding=shape.padding.to(dtype))
+        hidden = Hidden.of(flat, dtype)
+        for weights in self._layers[start : min(depth, last)]:
+            hidden = few_kernels.encoder_layer(hidden, weights, shape, masks)
+        if depth > last:
+            return few_kernels.first_token_layer(hidden, self._layers[-1], shape, masks).unsqueeze(1)
+        return hidden.wide.view(shape.examples, shape.tokens, -1)
+
+    def _refresh(self, depth: int) -> None:
+        """Update the copies in the number format of products, for the layers from `depth` on."""
+        if isinstance(self._masks, StepDropout):
+            pairs = [weights.copies for weights in self._layers[depth:]]
+            copies, masters = ([tensor for pair in pairs for tensor in pair[side]] for side in (0, 1))
+            if copies:
+                torch._foreach_copy_(copies, masters)
+        else:
+            for weights in self._layers[depth:]:
+                weights.refresh()
 
 
 def _shape_of(batch: Batch) -> BatchShape:

@@ -130,6 +130,11 @@ class LayerWeights:
             torch._foreach_copy_(self._computed, self._masters)
 
     @property
+    def copies(self) -> tuple[list[Tensor], list[Tensor]]:
+        """The copies in `dtype` and the parameters that they are copied from; both empty if no parameter trains."""
+        return (self._computed, self._masters) if self._trains and self.dtype != torch.float32 else ([], [])
+
+    @property
     def products(self) -> list[Tensor]:
         """The weights and biases in `dtype`, each weight followed by its bias.
 

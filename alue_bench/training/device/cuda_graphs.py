@@ -1,37 +1,39 @@
-"""CUDA graphs: forward and backward passes captured once for each batch shape and then replayed.
+"""CUDA graphs: training steps that are captured once for each batch shape and then replayed.
 
-A training step of a small model consists of hundreds of short kernels, each launched from Python. A CUDA graph launches
-all of them at once, but it has fixed shapes and fixed memory addresses. Therefore batches are padded to few different
-lengths, the inputs of a step are copied into the tensors that the graph reads, gradients accumulate in tensors that
-stay allocated, and dropout masks are drawn inside the graph from a registered random generator.
+A training step of a small model consists of hundreds of short kernels, each launched from Python, which takes longer
+than the GPU needs to compute them. A CUDA graph launches all of them at once, but it has fixed shapes and fixed memory
+addresses. Therefore batches are padded to few different lengths (`padded_lengths`), and what differs from step to step
+lies in tensors that the graph reads: the indices of the examples, from which the batch is gathered on the device; the
+learning rates; the states of the random generators; and the stored outputs of frozen layers, if they are not on the
+device.
 
-The first batch of a shape runs without a graph, which also initialises the libraries; the step is captured at the
-second batch of that shape. The random numbers are the same as without graphs, so that a training resumed from a
+All shapes are captured before the first step, the longest first, so that smaller graphs fit into the memory of larger
+ones. A capture executes nothing. The random numbers are the same as without graphs, so that a training resumed from a
 checkpoint continues as if it had never stopped.
+
+Nothing here needs a newer torch than the project does: registered generators, fused AdamW with a learning rate in a
+tensor, and capturable optimisers exist from torch 2.4 on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
-from alue_bench.contract.errors import TrainingError
-from alue_bench.data.batches import Batch
-from alue_bench.training.device.errors import is_out_of_memory
+from alue_bench.training.device.resident import Draw, Shape
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
 Work = Callable[[], None]
-Backward = Callable[[Batch, "Tensor | None"], "Tensor"]
-"""A function that runs forward and backward pass: it adds to the parameters' gradients and returns the mean loss as a
-scalar tensor. Its arguments are a batch and the stored output of the frozen lower layers for it (`[batch, tokens,
-hidden]`, or None to start from the token ids)."""
-Shape = tuple[int, int, bool]
-"""The shape of a batch: number of examples, tokens per example, and whether any token is padding."""
+Step = Callable[["Tensor", int, "Tensor | None"], "Tensor"]
+"""A function that computes a training step, or a part of it, from tensors on the device: the indices of the examples
+(int64 [b]), the padded length, and the stored output of the frozen layers ([b, tokens, hidden]; None if it is gathered
+in the step, or if there is none). It returns the tensor of values that the step is to report."""
 
 
 class GraphRecorder(Protocol):
@@ -47,117 +49,150 @@ class GraphRecorder(Protocol):
 
 
 @dataclass(frozen=True)
-class Recording:
-    """The captured forward and backward pass for one batch shape."""
+class GraphUse:
+    """The decision whether a training replays its steps as CUDA graphs, recorded with the run."""
 
-    batch: Batch
-    """The tensors that the graph reads; the next batch is copied into them."""
+    used: bool
+    reason: str
+    """The reason for the decision, as a sentence without a full stop."""
+    eager_step_s: float | None = None
+    """The measured seconds of a step whose kernels are launched one by one; None if it was not measured."""
+    replayed_step_s: float | None = None
+    """The measured seconds of a replayed step of the same shape; None if it was not measured."""
+
+
+class CaptureError(Exception):
+    """A step cannot be captured, for another reason than exhausted memory."""
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """The captured step of one shape."""
+
+    indices: Tensor
+    """The tensor from which the graph reads the indices of the examples: int64 [b]."""
     states: Tensor | None
-    """The tensor from which the graph reads the stored output of the frozen lower layers, `[batch, tokens, hidden]`;
-    None if the graph starts from the token ids."""
+    """The tensor from which the graph reads the stored output of the frozen layers; None if it reads none."""
     replay: Work
-    loss: list[Tensor]
-    """A list of one scalar tensor, the loss, which the captured step writes."""
 
 
-class RecordedBackward:
-    """A `Backward` function that captures another `Backward` function as CUDA graphs, one for each batch shape.
+class StepGraphs:
+    """The captured steps of a training with one set of trainable parameters, by batch shape.
 
-    The captured function may depend only on the tensors of a batch and on its `Shape`. If the set of trainable
-    parameters changes, a new object must be built.
+    If that set changes, or the tensors of the optimiser's state are replaced, a new object must be built.
     """
 
-    def __init__(self, backward: Backward, parameters: Sequence[nn.Parameter], recorder: GraphRecorder) -> None:
-        """Allocate the gradients of the trainable parameters.
+    def __init__(self, step: Step, recorder: GraphRecorder) -> None:
+        """Start without any captured step.
 
         Args:
-            backward: The function to capture.
-            parameters: The trainable parameters.
+            step: The step to capture. It may depend only on its arguments and on tensors that stay where they are, and
+                must not wait for the device or keep tensors that it allocated.
             recorder: The recorder that captures and replays.
         """
-        import torch
-
-        self._backward = backward
+        self._step = step
         self._recorder = recorder
-        self._parameters = parameters
-        self._seen: dict[Shape, Recording | None] = {}
-        for parameter in parameters:
-            parameter.grad = torch.zeros_like(parameter)
+        self._graphs: dict[Shape, _Graph] = {}
+        self._indices: dict[int, Tensor] = {}
+        self._outcome: Tensor | None = None
 
-    @property
-    def recorded(self) -> int:
-        """The number of batch shapes that have been captured."""
-        return sum(recording is not None for recording in self._seen.values())
+    def __len__(self) -> int:
+        """Return the number of captured shapes."""
+        return len(self._graphs)
 
-    def __call__(self, batch: Batch, states: Tensor | None) -> Tensor:
-        """Run forward and backward for a batch, by replaying its graph if there is one.
+    def __contains__(self, shape: Shape) -> bool:
+        """Return whether a step of this shape has been captured."""
+        return shape in self._graphs
+
+    def capture(self, draw: Draw, states: Tensor | None, rehearsal: Callable[[], Tensor]) -> None:
+        """Capture the step of the shape of a batch.
 
         Args:
-            batch: The examples, on the GPU.
-            states: The stored output of the frozen lower layers, `[batch, tokens, hidden]`; None to start from the
-                token ids.
-
-        Returns:
-            The mean loss, a scalar tensor.
+            draw: A batch of this shape.
+            states: The stored output of the frozen layers for this batch, if the step gets it as an argument.
+            rehearsal: A function that executes the same kernels without lasting effects and returns values like those
+                of the step. It runs before the capture, because libraries initialise themselves at the first call.
 
         Raises:
-            TrainingError: The step cannot be captured.
+            CaptureError: The step cannot be captured.
+            RuntimeError: Memory is exhausted.
         """
-        examples, tokens = batch.attention_mask.shape
-        shape = (examples, tokens, batch.tokens < examples * tokens)
-        if shape not in self._seen:
-            losses: list[Tensor] = []
-            self._recorder.run(lambda: losses.append(self._backward(batch, states)))
-            self._seen[shape] = None
-            return losses[0]
-        recording = self._seen[shape]
-        if recording is None:
-            recording = self._seen[shape] = self._recording_of(batch, states)
-        for name in ("input_ids", "attention_mask", "token_type_ids", "targets"):
-            if (place := getattr(recording.batch, name)) is not None:
-                place.copy_(getattr(batch, name), non_blocking=True)
-        if recording.states is not None and states is not None:
-            recording.states.copy_(states, non_blocking=True)
-        recording.replay()
-        return recording.loss[0].clone()  # the next replay, of any shape, may overwrite it
-
-    def clear_gradients(self) -> None:
-        """Set all gradients to zero without moving them in memory."""
         import torch
 
-        torch._foreach_zero_([parameter.grad for parameter in self._parameters if parameter.grad is not None])
+        from alue_bench.training.device.errors import is_out_of_memory
 
-    def let_go(self) -> None:
-        """Release all captured graphs and gradients."""
-        self._seen.clear()
-        for parameter in self._parameters:
-            parameter.grad = None
-
-    def _recording_of(self, batch: Batch, states: Tensor | None) -> Recording:
-        stays = batch.with_each(lambda tensor: tensor.clone())
-        states_stay = None if states is None else states.clone()
-        loss: list[Tensor] = []
+        reported: list[Tensor] = []
+        self._recorder.run(lambda: reported.append(rehearsal()))
+        if self._outcome is None:  # outside the graphs' memory, which the next replay overwrites
+            self._outcome = torch.zeros_like(reported.pop())
+        reported.clear()
+        indices = self._indices.setdefault(len(draw.indices), draw.device_indices.clone())
+        given = None if states is None else states.clone()
+        step, width, outcome = self._step, draw.width, self._outcome
 
         def work() -> None:
-            loss[:] = [self._backward(stays, states_stay)]
+            outcome.copy_(step(indices, width, given))
 
         try:
-            return Recording(stays, states_stay, self._recorder.record(work), loss)
+            self._graphs[draw.shape] = _Graph(indices, given, self._recorder.record(work))
         except RuntimeError as error:
             # An error during a capture is followed by a second error when the capture ends.
             first = error.__context__ if isinstance(error.__context__, RuntimeError) else error
             if is_out_of_memory(first):
                 raise first from None
-            raise TrainingError(
-                f"a training step cannot be recorded as a CUDA graph ({first}); leave out --cuda-graphs"
-            ) from error
+            raise CaptureError(str(first)) from error
+
+    def replay(self, draw: Draw, states: Tensor | None) -> Tensor:
+        """Replay the step for a batch of a captured shape and return a copy of the values that it reports."""
+        assert self._outcome is not None
+        graph = self._graphs[draw.shape]
+        graph.indices.copy_(draw.device_indices, non_blocking=True)
+        if graph.states is not None and states is not None:
+            graph.states.copy_(states, non_blocking=True)
+        graph.replay()
+        return self._outcome.clone()  # the next replay overwrites it
+
+
+def padded_lengths(batch_lengths: Sequence[int], most: int) -> tuple[int, ...]:
+    """Choose few lengths to which batches are padded, with the least padding in total.
+
+    Args:
+        batch_lengths: The lengths that a sample of batches has without this choice. The longest is always chosen.
+        most: The largest number of lengths to choose.
+
+    Returns:
+        The chosen lengths, ascending.
+    """
+    counts: dict[int, int] = {}
+    for length in batch_lengths:
+        counts[length] = counts.get(length, 0) + 1
+    lengths = sorted(counts)
+    # The least padding of the first i lengths with the largest of them chosen and k chosen in all, and the choice.
+    best: dict[int, tuple[int, tuple[int, ...]]] = {0: (0, ())}
+    final: tuple[int, tuple[int, ...]] | None = None
+    for _ in range(min(most, len(lengths))):
+        extended: dict[int, tuple[int, tuple[int, ...]]] = {}
+        for end in range(1, len(lengths) + 1):
+            longest = lengths[end - 1]
+            options = (
+                (padding + sum((longest - one) * counts[one] for one in lengths[begin:end]), (*chosen, longest))
+                for begin, (padding, chosen) in best.items()
+                if begin < end
+            )
+            if (least := min(options, default=None)) is not None:
+                extended[end] = least
+        best = extended
+        whole = best.get(len(lengths))
+        if whole is not None and (final is None or whole < final):
+            final = whole
+    return final[1] if final else ()
 
 
 class CudaRecorder:
     """A recorder of CUDA graphs.
 
-    All graphs share one memory pool. This is safe because one graph is replayed at a time and its loss is copied before
-    the next replay.
+    All graphs share one memory pool. This is safe because one graph is replayed at a time, and because nothing that
+    outlives a replay is in the pool: what a graph reports is written to a tensor outside.
     """
 
     def __init__(self, generators: Callable[[], Sequence[torch.Generator]]) -> None:
@@ -195,9 +230,25 @@ class CudaRecorder:
         try:
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
                 work()
+        except RuntimeError:
+            self._end_capture_of_generators()
+            raise
         finally:
             torch.cuda.set_stream(before)  # a failed capture leaves its own stream current
         return graph.replay
+
+    def _end_capture_of_generators(self) -> None:
+        """Give the random generators a new state object with the same numbers to come.
+
+        torch tells generators at the end of a capture that it is over, but not if the capture fails. Every later
+        dropout mask would then raise "Offset increment outside graph capture encountered unexpectedly".
+        """
+        import torch
+
+        device = torch.cuda.current_device()
+        for generator in (*torch.cuda.default_generators[device : device + 1], *self._generators()):
+            with suppress(RuntimeError, AttributeError):  # the error of the capture is the one to report
+                generator.graphsafe_set_state(generator.clone_state())
 
 
 @cache

@@ -11,6 +11,11 @@ The output of a prefix is computed from the stored output of the deepest shallow
 of a plan need several depths, one pass over the texts stores the outputs at all these depths. In both cases an entry
 has the same content, and its recorded cost is the time of computing it alone.
 
+The above holds on a CPU. On an accelerator, each run computes its states directly into the accelerator's memory, or
+where `prefix/placement.py` finds it faster, into pinned host memory or at every step. They are written to the store
+only if another run of the plan needs the same depth and would read them faster than it computes them; this happens
+after the run's training, so that no disk takes part in what is timed.
+
 Shapes: `examples` and `total_tokens` are the sizes of a split; `batch` and `tokens` are those of a padded batch.
 """
 
@@ -19,7 +24,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +36,15 @@ from alue_bench.training.device.errors import is_out_of_memory, release
 from alue_bench.training.device.host_memory import keep_freed
 from alue_bench.training.device.precision import Device, autocast
 from alue_bench.training.forward import Forward
+from alue_bench.training.prefix.accelerator import AcceleratorStates
+from alue_bench.training.prefix.states import Examples, PrefixStates, put, rows_of
 from alue_bench.training.prefix.store import Draft, PrefixStore, StoredStates
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+__all__ = ["ALL_FOLDS", "Examples", "FrozenPrefix", "PlannedDepths", "PrefixStates"]
 
 FORMAT = 3
 """The version of the content of entries. It is part of each key; increase it when that content changes."""
@@ -48,80 +57,6 @@ NOT_THE_ENCODERS = ("num_labels", "id2label", "label2id", "problem_type", "class
 
 ALL_FOLDS = "all folds"
 """The name of the split, in descriptions of entries, for the data that a cross-validation divides into folds."""
-
-
-@dataclass(frozen=True)
-class PrefixStates:
-    """The stored input of layer `depth`, which is the output of the frozen layers below, for each example of a split.
-
-    If `depth` is the number of layers and the head reads only the first token, only first tokens are stored.
-    """
-
-    depth: int
-    entry: StoredStates
-    """The entry of the store; this process does not evict it while this object exists."""
-    states: Tensor
-    """The states, `[total_tokens, hidden]` or, for first tokens, `[examples, hidden]`; on the GPU if there is
-    room."""
-    starts: Tensor
-    """The row of `states` at which each example begins: int64 `[examples]`, on the CPU."""
-    lengths: Tensor
-    """The number of rows of `states` for each example: int64 `[examples]`, on the CPU."""
-    reused: bool
-    """True if the states were already in the store, so that this run did not compute them."""
-    first_only: bool
-    """True if only the first token of each example is stored."""
-    placed_s: float = 0.0
-    """The seconds that copying the states to the GPU took."""
-    share: float = 1.0
-    """The fraction of the entry's tokens in this split; below 1 if splits of several folds share the entry."""
-
-    @property
-    def seconds(self) -> float:
-        """The seconds spent on this split's states: computing them, storing them and copying them to the device."""
-        return (self.entry.build_s + self.placed_s) * self.share
-
-    def of(self, batch: Batch) -> Tensor:
-        """Return the states of a batch, on the batch's device.
-
-        Returns:
-            The states, `[batch, tokens, hidden]`, or `[batch, 1, hidden]` if only first tokens are stored. Padded
-            positions hold the states of an arbitrary token: finite numbers, which the attention masks of the layers
-            above ignore.
-        """
-        import torch
-
-        device = batch.attention_mask.device
-        width = 1 if self.first_only else batch.attention_mask.shape[1]
-        places, tokens = _token_places(batch, self.starts, self.lengths, width)
-        places = torch.where(tokens, places, 0)
-        if self.states.is_cuda:
-            places = places.pin_memory()
-        selected = self.states.index_select(0, places.flatten().to(self.states.device, non_blocking=True))
-        if selected.device != device:
-            selected = selected.pin_memory()
-        return selected.view(*places.shape, -1).to(device, non_blocking=True)
-
-
-@dataclass(frozen=True)
-class Examples:
-    """A split, with the stored output of the model's frozen prefix for it if that is available."""
-
-    split: TokenizedSplit
-    prefix: PrefixStates | None = None
-
-    @property
-    def depth(self) -> int:
-        """The number of lowest layers that need not be computed, because their output is stored; 0 if none is."""
-        return self.prefix.depth if self.prefix else 0
-
-    def states(self, batch: Batch) -> Tensor | None:
-        """Return the stored output of the prefix for a batch, `[batch, tokens, hidden]`; None if nothing is stored."""
-        return None if self.prefix is None else self.prefix.of(batch)
-
-    def logits(self, forward: Forward, batch: Batch) -> Tensor:
-        """Compute the logits of a batch, `[batch, outputs]`, from the stored prefix output if there is one."""
-        return forward.logits(batch, self.depth, self.states(batch))
 
 
 @dataclass(frozen=True)
@@ -141,16 +76,31 @@ class PlannedDepths:
     """The depths of the frozen prefixes that a plan's runs of one model on one task need."""
 
     depths: set[int] = field(default_factory=set)
+    shared: set[int] = field(default_factory=set)
+    """The depths that several runs of the plan have."""
     tried: set[str] = field(default_factory=set)
     """The keys, at the deepest planned depth, of splits for which `FrozenPrefix.prepare` was already tried. It is not
     tried again, even if entries have been evicted since: each run then computes only its own depth."""
+
+    def add(self, depth: int) -> None:
+        """Note that a run of the plan needs a prefix of this depth."""
+        if depth in self.depths:
+            self.shared.add(depth)
+        self.depths.add(depth)
 
 
 class FrozenPrefix:
     """The frozen embeddings and lowest `depth` layers of a model in training, with access to their stored output."""
 
     def __init__(
-        self, stack: EncoderStack, forward: Forward, depth: int | None, *, store: PrefixStore, device: Device
+        self,
+        stack: EncoderStack,
+        forward: Forward,
+        depth: int | None,
+        *,
+        store: PrefixStore,
+        device: Device,
+        shared: bool = False,
     ) -> None:
         """Prepare access to the prefix; nothing is computed yet.
 
@@ -160,6 +110,8 @@ class FrozenPrefix:
             depth: The number of frozen layers in the prefix; None if not even the embeddings are frozen.
             store: The store for the states. If its limit is 0, nothing is stored.
             device: The device and the number format.
+            shared: Whether other runs of the plan need the same states, so that an accelerator's states may be worth
+                storing.
         """
         self._stack = stack
         self._forward = forward
@@ -171,8 +123,11 @@ class FrozenPrefix:
         self._splits: bool | None = None
         self._computed_here: set[str] = set()
         self._whole: Examples | None = None
+        self._accelerator = AcceleratorStates(stack, forward, self._depth, store=store, device=device, shared=shared)
 
-    def examples(self, split: TokenizedSplit, padding: Padding, description: Mapping[str, str]) -> Examples:
+    def examples(
+        self, split: TokenizedSplit, padding: Padding, description: Mapping[str, str], passes: int = 1
+    ) -> Examples:
         """Return a split with the output of the prefix, taken from the store or computed and stored.
 
         Args:
@@ -180,20 +135,27 @@ class FrozenPrefix:
                 are computed once and stored in one entry.
             padding: The padding token id and the padded side.
             description: The human-readable description of the entry.
+            passes: The number of times that the whole split will be read. Only the choice of a place for an
+                accelerator's states depends on it.
 
         Returns:
             The split with its states. The split has no states, so that the prefix is computed at every step, if there
             is no prefix, if the store has no room, or if the model cannot start from stored states. The store reports
-            the reason in the last two cases.
+            the reason in the last two cases. On an accelerator, room in the store does not matter unless it is 0; the
+            prefix is computed at every step where that is fastest, see `Examples.placement`.
         """
         if split.whole is not None and split.places is not None:
             if self._whole is None or self._whole.split is not split.whole:
-                self._whole = self.examples(split.whole, padding, {**description, "split": ALL_FOLDS})
-            whole = self._whole.prefix
-            return Examples(split, None if whole is None else _part(whole, split.places))
+                self._whole = self.examples(split.whole, padding, {**description, "split": ALL_FOLDS}, passes)
+            whole = self._whole
+            return Examples(split, whole.prefix and whole.prefix.part(split.places), whole.placement)
         if not self._depth or not self._can_start_from_states(split, padding):
             return Examples(split)
         keep_freed()
+        if self._device.accelerated:
+            return self._accelerator.examples(
+                split, padding, description, passes=passes, key_of=lambda: self._keys(split, self._depth)[-1]
+            )
         started = time.perf_counter()
         keys = self._keys(split, self._depth)
         entry = self._store.open(keys[-1])
@@ -202,12 +164,18 @@ class FrozenPrefix:
             entry = self._built(_Wanted(split, padding, keys, description), started)
         if entry is None:
             return Examples(split)
-        began = time.perf_counter()
-        states = _placed(entry.states, self._device)
-        placed_s = time.perf_counter() - began if states is not entry.states else 0.0
         places = self._places(split, self._depth)
-        first_only = self._first_only(self._depth)
-        return Examples(split, PrefixStates(self._depth, entry, states, *places, reused, first_only, placed_s))
+        return Examples(
+            split,
+            PrefixStates(self._depth, entry, entry.states, *places, reused, self._first_only(self._depth)),
+        )
+
+    def store_computed(self) -> None:
+        """Write to the store what an accelerator computed and other runs of the plan want to read.
+
+        Call this after the training, because it takes as long as the disk does. On a CPU, everything is stored already.
+        """
+        self._accelerator.store_computed()
 
     def prepare(
         self,
@@ -219,7 +187,8 @@ class FrozenPrefix:
         """Store the outputs at all planned depths, for each split without a stored output at this prefix's depth.
 
         Call this before any layer trains. Each split passes through the model once, up to the deepest planned depth. If
-        the store has no room for all these outputs, nothing is stored, and each run computes what it needs.
+        the store has no room for all these outputs, nothing is stored, and each run computes what it needs. So it does
+        on an accelerator, which computes the output of a prefix in less time than the disk takes to store it.
 
         Args:
             splits: The tokenized splits, by name.
@@ -228,7 +197,7 @@ class FrozenPrefix:
             planned: The depths that the runs of the plan need. Its `tried` is updated.
         """
         depths = sorted(depth for depth in planned.depths if 0 < depth <= len(self._stack.layers))
-        if not self._depth or not set(depths) - {self._depth} or not splits:
+        if self._device.accelerated or not self._depth or not set(depths) - {self._depth} or not splits:
             return
         if not self._can_start_from_states(next(iter(splits.values())), padding):
             return
@@ -275,7 +244,7 @@ class FrozenPrefix:
             order = evaluation_order(split.lengths, self._device.tokens_at_once)
             last = time.perf_counter()
             for batch in batches(split, order, wanted.padding, few_lengths=self._device.few_lengths):
-                moved = batch.to(self._device.name)
+                moved = self._moved(batch)
                 states, start = (below.of(moved), below.depth) if below else (None, 0)
                 so_far = 0.0
                 for depth in depths:
@@ -289,7 +258,7 @@ class FrozenPrefix:
                         if draft is None:  # the store has said why
                             return
                         drafts[depth] = stack.enter_context(draft)
-                    _put(kept, batch, places, drafts[depth].states)
+                    put(kept, batch, places, drafts[depth].states)
                     now = time.perf_counter()
                     spent[depth] += so_far + now - last
                     last = now
@@ -304,11 +273,7 @@ class FrozenPrefix:
 
     def _places(self, split: TokenizedSplit, depth: int) -> tuple[Tensor, Tensor]:
         """Return the first row and the number of rows of each example in the stored array: int64 `[examples]` each."""
-        import torch
-
-        if self._first_only(depth):
-            return torch.arange(len(split)), torch.ones(len(split), dtype=torch.int64)
-        return split.offsets[:-1], torch.from_numpy(split.lengths)
+        return rows_of(split, first_only=self._first_only(depth))
 
     def _first_only(self, depth: int) -> bool:
         """Return whether only first tokens are stored at this depth."""
@@ -364,7 +329,7 @@ class FrozenPrefix:
                 return None
             with draft:
                 for batch, states in chain([first], computed):
-                    _put(states, batch, places, draft.states)
+                    put(states, batch, places, draft.states)
                 spent = time.perf_counter() - started + (below.entry.build_s if below else 0.0)
                 return draft.commit(spent, {**wanted.description, "depth": str(self._depth)})
 
@@ -376,7 +341,7 @@ class FrozenPrefix:
         """
         order = evaluation_order(wanted.split.lengths, self._device.tokens_at_once)
         for batch in batches(wanted.split, order, wanted.padding, few_lengths=self._device.few_lengths):
-            moved = batch.to(self._device.name)
+            moved = self._moved(batch)
             given, start = (below.of(moved), below.depth) if below else (None, 0)
             yield batch, self._forward.prefix(moved, self._depth, given, start).cpu()
 
@@ -421,17 +386,12 @@ class FrozenPrefix:
         by_length = np.argsort(split.lengths, kind="stable")
         few = np.unique(by_length[[0, len(by_length) // 2, -1]])
         batch = collate(split, few, padding)
-        moved = batch.to(self._device.name)
+        moved = self._moved(batch)
         try:
             with torch.no_grad(), autocast(self._device):
                 whole = self._forward.logits(moved)
                 states = self._forward.prefix(moved, self._depth)
-                starts, lengths = self._places(split, self._depth)
-                kept = torch.zeros(int(lengths.sum()), states.shape[-1], dtype=states.dtype)
-                _put(states.cpu(), batch, (starts, lengths), kept)
-                entry = StoredStates(kept, 0.0)
-                first_only = self._first_only(self._depth)
-                stored = PrefixStates(self._depth, entry, kept, starts, lengths, False, first_only)
+                stored = self._few_states(states, split, batch)
                 parted = self._forward.logits(moved, self._depth, stored.of(moved))
         except Exception as error:  # a third-party architecture may raise any error on unexpected inputs
             if isinstance(error, RuntimeError) and is_out_of_memory(error):
@@ -439,6 +399,22 @@ class FrozenPrefix:
             return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
         gap, scale = float((whole - parted).abs().max()), float(whole.abs().max())
         return None if gap <= SPLIT_TOLERANCE * scale + 1e-6 else f"its outputs change by {gap:.2g} of {scale:.2g}"
+
+    def _few_states(self, states: Tensor, split: TokenizedSplit, batch: Batch) -> PrefixStates:
+        """Return the states of a batch, `[batch, tokens, hidden]`, in the form of the states of a whole split."""
+        import torch
+
+        if self._device.accelerated:
+            return self._accelerator.of_batch(states, split, batch)
+        starts, lengths = self._places(split, self._depth)
+        kept = torch.zeros(int(lengths.sum()), states.shape[-1], dtype=states.dtype)
+        put(states.cpu(), batch, (starts, lengths), kept)
+        entry = StoredStates(kept, 0.0)
+        return PrefixStates(self._depth, entry, kept, starts, lengths, False, self._first_only(self._depth))
+
+    def _moved(self, batch: Batch) -> Batch:
+        """Return a batch on the device."""
+        return batch.to(self._device.name, pinned=self._device.pins_memory)
 
     def _keys(self, split: TokenizedSplit, depth: int) -> list[str]:
         """Return the store's key of a split for each depth from 0 to `depth`.
@@ -483,68 +459,6 @@ class FrozenPrefix:
             _add_values(digest, (layer,))
             digests.append(digest.hexdigest())
         return digests
-
-
-def _part(whole: PrefixStates, places: Tensor) -> PrefixStates:
-    """Return the states of some of the examples of an entry, without copying them.
-
-    Args:
-        whole: The states of all examples.
-        places: The indices of the selected examples: int64 `[examples]`.
-    """
-    lengths = whole.lengths[places]
-    share = float(lengths.sum()) / float(whole.lengths.sum())
-    return replace(whole, starts=whole.starts[places], lengths=lengths, share=share)
-
-
-def _placed(states: Tensor, device: Device) -> Tensor:
-    """Copy states to the GPU if they take less than half of its free memory; else return them unchanged."""
-    if device.name == "cuda":
-        import torch
-
-        free, _ = torch.cuda.mem_get_info()
-        free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # cached by torch but unused
-        if states.nbytes < free / 2:
-            try:
-                return states.to("cuda")
-            except RuntimeError as error:  # another process has taken the memory in the meantime
-                if not is_out_of_memory(error):
-                    raise
-    return states
-
-
-def _put(states: Tensor, batch: Batch, places: tuple[Tensor, Tensor], kept: Tensor) -> None:
-    """Copy the states of a batch, without padding, into the array of the whole split.
-
-    Args:
-        states: The states of the batch, `[batch, tokens, hidden]` or `[batch, 1, hidden]`, on the CPU.
-        batch: The batch.
-        places: The first row in `kept` and the number of rows of each example of the split: int64 `[examples]` each.
-        kept: The array of the whole split, `[total_tokens, hidden]` or `[examples, hidden]`.
-    """
-    into, tokens = _token_places(batch, *places, states.shape[1])
-    kept[into[tokens]] = states[tokens]
-
-
-def _token_places(batch: Batch, starts: Tensor, lengths: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Return the row in the stored array for each token of a batch, and a mask of the tokens that are not padding.
-
-    Args:
-        batch: The batch.
-        starts: The first row of each example of the split: int64 `[examples]`.
-        lengths: The number of rows of each example of the split: int64 `[examples]`.
-        width: The number of tokens per example of the batch, with padding; 1 if only first tokens are stored.
-
-    Returns:
-        The rows, int64 `[batch, width]`, meaningless at padding; the mask, bool `[batch, width]`, True at tokens.
-    """
-    import torch
-
-    lengths = lengths[batch.indices, None]
-    steps = torch.arange(width)[None]
-    if batch.side == "left":
-        steps = steps - (width - lengths)  # below 0 where there is padding
-    return starts[batch.indices, None] + steps, (steps >= 0) & (steps < lengths)
 
 
 def _add_values(digest: Any, modules: tuple[torch.nn.Module, ...]) -> None:

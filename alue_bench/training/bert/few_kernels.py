@@ -1,0 +1,254 @@
+"""The encoder layer of the BERT family for accelerators: the same numbers as `layer.py`, with few kernels.
+
+On an accelerator, a training step of a small batch takes as long as its kernels take to be launched, whatever they
+compute. A layer of `layer.py` launches more than 70 of them, this one about 35, forward and backward together:
+
+- attention is torch's fused kernel, which draws its dropout itself and needs no rearrangement of the heads;
+- dropout, the addition of the residual and the conversion to fp32 are one kernel, and so are their gradients;
+- the dropout masks of all layers are drawn at once, a byte for each value;
+- the hidden states are kept in two formats, fp32 for sums and norms (`wide`) and the format of matrix products
+  (`narrow`), so that each is converted once, and the gradients of both are added by one kernel;
+- the gradients of weights come out of the product in fp32, if the device can do that;
+- the last layer computes keys and values for all tokens, since reordered products would take more kernels.
+
+The shapes are those of `layer.py`. The parts are joined by autograd, not by one hand-written backward pass, because the
+backward pass of the fused attention belongs to torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from alue_bench.training.bert.dropout import StepDropout
+from alue_bench.training.bert.layer import BatchShape, Grads, LayerWeights
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """Hidden states in both formats."""
+
+    wide: Tensor  # fp32 [n, d]
+    narrow: Tensor  # [n, d] in the format of matrix products; the same tensor as `wide` if that is fp32
+
+    @classmethod
+    def of(cls, states: Tensor, dtype: torch.dtype) -> Hidden:
+        """Return fp32 states, [n, d], in both formats."""
+        return cls(states, states.to(dtype))
+
+
+def masks_needed(shape: BatchShape, weights: LayerWeights, *, first_only: bool) -> dict[float, int]:
+    """Return how many values of dropout masks a layer takes in a step, by the probability of a zero.
+
+    Args:
+        shape: The shape of the batch.
+        weights: The layer.
+        first_only: Whether the layer is computed for the first token of each example only.
+    """
+    _, drop_attended, drop_fed = weights.dropout
+    rows = shape.examples if first_only else shape.examples * shape.tokens
+    needed: dict[float, int] = {}
+    for p in (drop_attended, drop_fed):
+        if p:
+            needed[p] = needed.get(p, 0) + rows * weights.norms[0].normalized_shape[0]
+    return needed
+
+
+def encoder_layer(hidden: Hidden, weights: LayerWeights, shape: BatchShape, masks: StepDropout) -> Hidden:
+    """Compute the output of a layer; see `layer.encoder_layer`."""
+    size = (shape.examples, shape.tokens, 3, weights.heads, -1)
+    mixed = _product(hidden.narrow, weights, 0, slice(0, 3))
+    query, key, value = mixed.view(size).unbind(2)  # [b, s, h, e] each
+    return _after_attention(hidden.wide, _attended(query, key, value, weights, shape), weights, masks)
+
+
+def first_token_layer(hidden: Hidden, weights: LayerWeights, shape: BatchShape, masks: StepDropout) -> Tensor:
+    """Compute the output of a layer for the first token of each example only, fp32 [b, d]."""
+    b, s, h = shape.examples, shape.tokens, weights.heads
+    first = Hidden(*(states.view(b, s, -1)[:, 0] for states in (hidden.wide, hidden.narrow)))
+    query = _product(first.narrow, weights, 0, slice(0, 1)).view(b, 1, h, -1)
+    key, value = _product(hidden.narrow, weights, 0, slice(1, 3)).view(b, s, 2, h, -1).unbind(2)
+    return _after_attention(first.wide, _attended(query, key, value, weights, shape), weights, masks).wide
+
+
+def _attended(query: Tensor, key: Tensor, value: Tensor, weights: LayerWeights, shape: BatchShape) -> Tensor:
+    """Compute attention for queries [b, q, h, e], keys and values [b, s, h, e]; return [b q, d]."""
+    attended = functional.scaled_dot_product_attention(
+        query.transpose(1, 2),
+        key.transpose(1, 2),
+        value.transpose(1, 2),
+        attn_mask=shape.padding,
+        dropout_p=weights.dropout[0],
+        scale=weights.scale,
+    )
+    return attended.transpose(1, 2).reshape(query.shape[0] * query.shape[1], -1)
+
+
+def _after_attention(kept: Tensor, attended: Tensor, weights: LayerWeights, masks: StepDropout) -> Hidden:
+    """Compute the rest of a layer from its input, fp32 [rows, d], and the result of attention, [rows, d]."""
+    _, drop_attended, drop_fed = weights.dropout
+    middle = _add_and_norm(kept, _product(attended, weights, 2, 6), drop_attended, weights.norms[0], masks)
+    up = functional.gelu(_product(middle.narrow, weights, 4, 10))
+    return _add_and_norm(middle.wide, _product(up, weights, 6, 12), drop_fed, weights.norms[1], masks)
+
+
+def _product(inputs: Tensor, weights: LayerWeights, place: int, parameters: int | slice) -> Tensor:
+    """Multiply by a weight matrix of the layer and add its bias.
+
+    Args:
+        inputs: The input, `[rows, in]`.
+        weights: The layer.
+        place: The position of the matrix in `LayerWeights.products`.
+        parameters: The position of the matrix in `LayerWeights.parameters`, or a part of query, key and value (0 to 2),
+            which are rows of one matrix.
+    """
+    weight, bias = weights.products[place], weights.products[place + 1]
+    if isinstance(parameters, int):
+        own = weights.parameters[parameters : parameters + 2]
+    else:
+        rows = slice(parameters.start * len(weight) // 3, parameters.stop * len(weight) // 3)
+        weight, bias = weight[rows], bias[rows]
+        own = (*weights.parameters[:3][parameters], *weights.parameters[3:6][parameters])
+    result: Tensor = _Product.apply(inputs, weight, bias, *own)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _add_and_norm(kept: Tensor, added: Tensor, p: float, norm: nn.LayerNorm, masks: StepDropout) -> Hidden:
+    """Return `norm(kept + dropout(added))` in both formats, [rows, d].
+
+    Args:
+        kept: The residual, fp32.
+        added: What is added to it, in the format of matrix products.
+        p: The probability that dropout makes a value zero.
+        norm: The layer norm.
+        masks: The source of dropout masks.
+    """
+    mask = masks.take(kept.shape, p) if p else None
+    result = _AddAndNorm.apply(kept, added, mask, masks.factor(p), masks.zero, norm, norm.weight, norm.bias)  # type: ignore[no-untyped-call]
+    return Hidden(*result) if isinstance(result, tuple) else Hidden(result, result)
+
+
+class _Product(torch.autograd.Function):
+    """The product of inputs with a copy of a weight matrix, whose gradients go to one or several fp32 parameters."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, *parameters: Tensor) -> Tensor:
+        """Compute `inputs @ weight.t() + bias`, [rows, out].
+
+        Args:
+            ctx: Autograd's context.
+            inputs: The input, [rows, in].
+            weight: The matrix, [out, in], in the format of the input.
+            bias: The bias, [out].
+            *parameters: The weights of which `weight` is a copy, one below the other, followed by their biases.
+        """
+        needs = ctx.needs_input_grad[3:]
+        ctx.weight, ctx.count = weight, len(parameters) // 2
+        ctx.save_for_backward(inputs if any(needs[: ctx.count]) else None)
+        return torch.addmm(bias, inputs, weight.t())
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Grads:
+        """Compute the gradients of the input and of the parameters that train."""
+        (inputs,) = ctx.saved_tensors
+        count, needs = ctx.count, ctx.needs_input_grad[3:]
+        grads: list[Tensor | None] = [None] * (2 * count)
+        if any(needs[:count]):
+            grads[:count] = _product_in_fp32(grad.t(), inputs).chunk(count)
+        if any(needs[count:]):
+            grads[count:] = grad.sum(0, dtype=torch.float32).chunk(count)
+        return (grad @ ctx.weight if ctx.needs_input_grad[0] else None, None, None, *grads)
+
+
+class _AddAndNorm(torch.autograd.Function):
+    """Dropout, addition of the residual and layer norm."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        kept: Tensor,
+        added: Tensor,
+        mask: Tensor | None,
+        factor: float,
+        zero: Tensor,
+        norm: nn.LayerNorm,
+        weight: Tensor,
+        bias: Tensor,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Compute `norm(kept + added * mask * factor)`, [rows, d], in fp32 and in the format of `added`.
+
+        If both formats are the same, the result is a single tensor.
+
+        Args:
+            ctx: Autograd's context.
+            kept: The residual, fp32.
+            added: What is added, in the format of matrix products.
+            mask: The values that dropout keeps, bool; None for all.
+            factor: The factor of the kept values.
+            zero: A zero on the device, fp32, without dimensions.
+            norm: The layer norm.
+            weight: The weight of the layer norm, as an argument for autograd.
+            bias: The bias of the layer norm, as an argument for autograd.
+        """
+        total = kept + added if mask is None else torch.addcmul(kept, added, mask, value=factor)  # fp32
+        wide, mean, scale = torch.native_layer_norm(total, norm.normalized_shape, weight, bias, norm.eps)
+        ctx.save_for_backward(total, mean, scale, mask)
+        ctx.norm, ctx.factor, ctx.zero, ctx.dtype = norm, factor, zero, added.dtype
+        ctx.set_materialize_grads(False)
+        return wide if added.dtype == torch.float32 else (wide, wide.to(added.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor | None) -> Grads:
+        """Compute the gradients of `kept`, of `added` and of the layer norm's parameters."""
+        total, mean, scale, mask = ctx.saved_tensors
+        given = [grad for grad in outer if grad is not None]
+        if not given:
+            return (None,) * 8
+        # fp32 and narrow gradients are added in fp32 by one kernel.
+        grad = given[0].float() if len(given) == 1 else given[0] + given[1]
+        dtotal, dweight, dbias = torch.ops.aten.native_layer_norm_backward(
+            grad.contiguous(),
+            total,
+            ctx.norm.normalized_shape,
+            mean,
+            scale,
+            ctx.norm.weight,
+            ctx.norm.bias,
+            [True, *ctx.needs_input_grad[6:8]],
+        )
+        dadded: Tensor | None = None
+        if ctx.needs_input_grad[1] and mask is None:
+            dadded = dtotal.to(ctx.dtype)
+        elif ctx.needs_input_grad[1]:
+            narrow = torch.empty_like(dtotal, dtype=ctx.dtype)
+            dadded = torch.addcmul(ctx.zero, dtotal, mask, value=ctx.factor, out=narrow)
+        return (dtotal, dadded, None, None, None, None, dweight, dbias)
+
+
+def _product_in_fp32(left: Tensor, right: Tensor) -> Tensor:
+    """Multiply two matrices of one format and return the result in fp32."""
+    if left.dtype == torch.float32:
+        return left @ right
+    if product_widens(left.device.type, left.dtype):
+        widened: Tensor = torch.mm(left, right, out_dtype=torch.float32)  # type: ignore[call-overload]
+        return widened
+    return (left @ right).float()
+
+
+@cache
+def product_widens(device: str, dtype: torch.dtype) -> bool:
+    """Return whether this torch multiplies matrices of a low-precision format into an fp32 result on a device.
+
+    The answer is found by trying, once per process. Call this before a step is captured.
+    """
+    small = torch.zeros(16, 16, dtype=dtype, device=device)
+    try:
+        torch.mm(small, small, out_dtype=torch.float32)  # type: ignore[call-overload]
+    except (RuntimeError, TypeError):  # NotImplementedError is a RuntimeError
+        return False
+    return True

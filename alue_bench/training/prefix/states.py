@@ -1,0 +1,258 @@
+"""The output of a frozen prefix for the examples of a split, in memory: selection of a batch's states.
+
+Shapes: `examples` and `total_tokens` are the sizes of a split; `batch` and `tokens` are those of a padded batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from alue_bench.data.batches import Batch
+from alue_bench.data.tokenization import TokenizedSplit
+from alue_bench.training.device.precision import Device
+from alue_bench.training.forward import Forward
+from alue_bench.training.prefix.placement import Placement
+from alue_bench.training.prefix.store import StoredStates
+from alue_bench.training.prefix.transfer import pinned_empty, sent
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Side = Literal["right", "left"]
+
+
+@dataclass(frozen=True)
+class ResidentRows:
+    """The positions of the examples' states on an accelerator, in the accelerator's memory."""
+
+    edges: Tensor
+    """The row of each example's first token, or the row after its last token if padding is on the left: int64
+    `[examples]`."""
+    steps: Tensor
+    """The distances of a padded example's tokens from its edge: int64 `[1, longest]`, from 0 upwards, or up to -1 if
+    padding is on the left."""
+    side: Side
+    """The end of a text at which padding is added."""
+    device: Device
+    """The accelerator."""
+
+    @classmethod
+    def of(cls, starts: Tensor, lengths: Tensor, side: Side, device: Device) -> ResidentRows:
+        """Copy the positions to an accelerator.
+
+        Args:
+            starts: The first row of each example: int64 `[examples]`, on the CPU.
+            lengths: The number of rows of each example: int64 `[examples]`, on the CPU.
+            side: The end of a text at which padding is added.
+            device: The accelerator.
+        """
+        import torch
+
+        longest = int(lengths.max())
+        edges = starts if side == "right" else starts + lengths
+        steps = torch.arange(longest) if side == "right" else torch.arange(-longest, 0)
+        return cls(sent(edges, device), sent(steps[None], device), side, device)
+
+    def part(self, places: Tensor) -> ResidentRows:
+        """Return the positions of some of the examples: int64 `[examples]` on the CPU."""
+        return replace(self, edges=self.edges.index_select(0, sent(places, self.device)))
+
+    def steps_of(self, width: int) -> Tensor:
+        """Return the distances for batches of `width` tokens: int64 `[1, width]`."""
+        import torch
+
+        longest = self.steps.shape[1]
+        if width > longest:
+            first = 0 if self.side == "right" else -width
+            return torch.arange(first, first + width, device=self.steps.device)[None]
+        return self.steps[:, :width] if self.side == "right" else self.steps[:, longest - width :]
+
+
+@dataclass(frozen=True)
+class PrefixStates:
+    """The stored input of layer `depth`, which is the output of the frozen layers below, for each example of a split.
+
+    If `depth` is the number of layers and the head reads only the first token, only first tokens are stored.
+    """
+
+    depth: int
+    entry: StoredStates
+    """The entry of the store, which this process does not evict while this object exists. On an accelerator, the same
+    states as `states`, with the seconds that computing them took."""
+    states: Tensor
+    """The states, `[total_tokens, hidden]` or, for first tokens, `[examples, hidden]`: a memory-mapped file, a tensor
+    on the accelerator or a tensor in pinned host memory."""
+    starts: Tensor
+    """The row of `states` at which each example begins: int64 `[examples]`, on the CPU."""
+    lengths: Tensor
+    """The number of rows of `states` for each example: int64 `[examples]`, on the CPU."""
+    reused: bool
+    """True if the states were already in the store, so that this run did not compute them."""
+    first_only: bool
+    """True if only the first token of each example is stored."""
+    rows: ResidentRows | None = None
+    """The positions of the examples on the accelerator; None if `states` is in host memory."""
+    share: float = 1.0
+    """The fraction of the entry's tokens in this split; below 1 if splits of several folds share the entry."""
+
+    @property
+    def seconds(self) -> float:
+        """The seconds that computing this split's states took; on a CPU, with the time for storing them."""
+        return self.entry.build_s * self.share
+
+    @property
+    def resident(self) -> bool:
+        """True if the states are on an accelerator, so that `gather` can be called."""
+        return self.rows is not None
+
+    def of(self, batch: Batch) -> Tensor:
+        """Return the states of a batch, on the batch's device.
+
+        Nothing waits for an accelerator. States in pinned host memory are gathered by the CPU into pinned memory, and
+        copied from there while the accelerator works.
+
+        Returns:
+            The states, `[batch, tokens, hidden]`, or `[batch, 1, hidden]` if only first tokens are stored. Padded
+            positions hold the states of an arbitrary token: finite numbers, which the attention masks of the layers
+            above ignore.
+        """
+        import torch
+
+        device = batch.attention_mask.device
+        width = 1 if self.first_only else batch.attention_mask.shape[1]
+        if self.rows is not None:
+            indices = batch.indices if batch.device_indices is None else batch.device_indices
+            return self.gather(indices.to(device, non_blocking=True), width)
+        places, tokens = token_places(batch, self.starts, self.lengths, width)
+        places = torch.where(tokens, places, 0)
+        if device.type == "cpu":
+            return self.states.index_select(0, places.flatten()).view(*places.shape, -1)
+        chosen = pinned_empty(places.numel(), self.states.shape[1], self.states.dtype)
+        torch.index_select(self.states, 0, places.flatten(), out=chosen)
+        return chosen.to(device, non_blocking=True).view(*places.shape, -1)
+
+    def gather(self, indices: Tensor, width: int) -> Tensor:
+        """Return the states of some examples, by operations on the accelerator alone, as a CUDA graph needs them.
+
+        Args:
+            indices: The positions of the examples in the split: int64 `[batch]`, on the accelerator.
+            width: The number of tokens of each example, with padding; not used if only first tokens are stored.
+
+        Returns:
+            The states, as `of` returns them. At padded positions these are states of neighbouring examples.
+
+        Raises:
+            RuntimeError: The states are not on an accelerator (see `resident`).
+        """
+        if self.rows is None:
+            raise RuntimeError("states in host memory cannot be gathered on the accelerator; call PrefixStates.of")
+        steps = self.rows.steps_of(1 if self.first_only else width)
+        places = self.rows.edges.index_select(0, indices)[:, None] + steps  # [batch, width]
+        places = places.clamp_(0, self.states.shape[0] - 1)
+        return self.states.index_select(0, places.flatten()).view(*places.shape, self.states.shape[1])
+
+    def part(self, places: Tensor) -> PrefixStates:
+        """Return the states of some of the examples, without copying them.
+
+        Args:
+            places: The indices of the selected examples: int64 `[examples]`, on the CPU.
+        """
+        lengths = self.lengths[places]
+        share = float(lengths.sum()) / float(self.lengths.sum())
+        rows = self.rows and self.rows.part(places)
+        return replace(self, starts=self.starts[places], lengths=lengths, rows=rows, share=share)
+
+    def released(self) -> PrefixStates:
+        """Return the description of the states and their cost, without the states themselves."""
+        none = self.states[:0].clone()
+        return replace(self, entry=StoredStates(none, self.entry.build_s), states=none, rows=None)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A split, with the stored output of the model's frozen prefix for it if that is available."""
+
+    split: TokenizedSplit
+    prefix: PrefixStates | None = None
+    placement: Placement | None = None
+    """On an accelerator, where the output of the prefix is kept, and why; None on a CPU or without a prefix."""
+
+    @property
+    def depth(self) -> int:
+        """The number of lowest layers that need not be computed, because their output is stored; 0 if none is."""
+        return self.prefix.depth if self.prefix else 0
+
+    def states(self, batch: Batch) -> Tensor | None:
+        """Return the stored output of the prefix for a batch, `[batch, tokens, hidden]`; None if nothing is stored."""
+        return None if self.prefix is None else self.prefix.of(batch)
+
+    def logits(self, forward: Forward, batch: Batch) -> Tensor:
+        """Compute the logits of a batch, `[batch, outputs]`, from the stored prefix output if there is one."""
+        return forward.logits(batch, self.depth, self.states(batch))
+
+    def released(self) -> Examples:
+        """Return the examples without the stored output, whose memory is then free; its cost stays known."""
+        return replace(self, prefix=self.prefix and self.prefix.released())
+
+
+def rows_of(split: TokenizedSplit, *, first_only: bool) -> tuple[Tensor, Tensor]:
+    """Return the first row and the number of rows of each example, in the order of the split: int64 `[examples]` each.
+
+    Args:
+        split: The split.
+        first_only: Whether only the first token of each example is stored.
+    """
+    import torch
+
+    if first_only:
+        return torch.arange(len(split)), torch.ones(len(split), dtype=torch.int64)
+    return split.offsets[:-1], torch.from_numpy(split.lengths)
+
+
+def put(states: Tensor, batch: Batch, places: tuple[Tensor, Tensor], kept: Tensor) -> None:
+    """Copy the states of a batch, without padding, into the array of the whole split.
+
+    Args:
+        states: The states of the batch, `[batch, tokens, hidden]` or `[batch, 1, hidden]`, on the CPU.
+        batch: The batch.
+        places: The first row in `kept` and the number of rows of each example of the split: int64 `[examples]` each.
+        kept: The array of the whole split, `[total_tokens, hidden]` or `[examples, hidden]`.
+    """
+    into, tokens = token_places(batch, *places, states.shape[1])
+    kept[into[tokens]] = states[tokens]
+
+
+def unpadded(states: Tensor, batch: Batch, lengths: Tensor, device: Device) -> Tensor:
+    """Return the states of a batch without padding, `[rows, hidden]`, without waiting for the accelerator.
+
+    Args:
+        states: The states of the batch, `[batch, tokens, hidden]` or `[batch, 1, hidden]`, on the accelerator.
+        batch: The batch, whose `indices` are on the CPU.
+        lengths: The number of rows of each example of the split: int64 `[examples]`, on the CPU.
+        device: The accelerator.
+    """
+    _, tokens = token_places(batch, lengths, lengths, states.shape[1])
+    chosen = tokens.flatten().nonzero()[:, 0]
+    return states.flatten(0, 1).index_select(0, sent(chosen, device))
+
+
+def token_places(batch: Batch, starts: Tensor, lengths: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Return the row in the stored array for each token of a batch, and a mask of the tokens that are not padding.
+
+    Args:
+        batch: The batch.
+        starts: The first row of each example of the split: int64 `[examples]`.
+        lengths: The number of rows of each example of the split: int64 `[examples]`.
+        width: The number of tokens per example of the batch, with padding; 1 if only first tokens are stored.
+
+    Returns:
+        The rows, int64 `[batch, width]`, meaningless at padding; the mask, bool `[batch, width]`, True at tokens.
+    """
+    import torch
+
+    lengths = lengths[batch.indices, None]
+    steps = torch.arange(width)[None]
+    if batch.side == "left":
+        steps = steps - (width - lengths)  # below 0 where there is padding
+    return starts[batch.indices, None] + steps, (steps >= 0) & (steps < lengths)

@@ -1,0 +1,186 @@
+"""Copies between a file, pinned host memory and an accelerator, and measurements of their rates.
+
+Memory is pinned (page-locked) through torch, whose allocator keeps freed blocks and reuses a block only after the
+copies from it have ended: pinning in every step costs no system call.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alue_bench.training.device.precision import Device
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+CHUNK_BYTES = 32 << 20
+"""The size of the pinned buffers through which files are read and written."""
+SAMPLE_BYTES = 8 << 20
+"""The size of the copies by which rates are measured: a few milliseconds each on the slowest bus."""
+SAMPLE_ROW = 3072
+"""The bytes of a gathered row: a token's state in BERT-base, in fp32."""
+REPETITIONS = 3
+
+
+@dataclass(frozen=True)
+class Bandwidths:
+    """Bytes per second of copies between host and accelerator; see `placement.Rates`."""
+
+    to_device: float
+    to_host: float
+    gather: float
+
+
+def pinned_empty(rows: int, width: int, dtype: torch.dtype) -> Tensor:
+    """Return an uninitialised tensor in pinned host memory, `[rows, width]`."""
+    import torch
+
+    return torch.empty(rows, width, dtype=dtype, pin_memory=True)
+
+
+def sent(tensor: Tensor, device: Device) -> Tensor:
+    """Return a copy of a small host tensor on an accelerator, without waiting for it."""
+    pinned = tensor.pin_memory() if device.pins_memory else tensor
+    return pinned.to(device.name, non_blocking=True)
+
+
+def read_states(stored: Tensor, into: Tensor, device: Device) -> None:
+    """Copy states from a memory-mapped file to the accelerator or into pinned host memory.
+
+    Args:
+        stored: The states of the file, `[rows, hidden]`.
+        into: The tensor to fill, of the same shape.
+        device: The accelerator. If it copies from pinned memory, the file is read chunk by chunk into pinned memory, so
+            that the copy of a chunk and the reading of the next one overlap.
+    """
+    for begin, end in _chunks(stored):
+        chunk = stored[begin:end]
+        if into.device.type != "cpu" and device.pins_memory:
+            chunk = chunk.pin_memory()
+        into[begin:end].copy_(chunk, non_blocking=True)
+
+
+def write_states(states: Tensor, rows: Tensor, into: Tensor, device: Device) -> None:
+    """Copy states from the accelerator, or from pinned host memory, to a memory-mapped file.
+
+    The copy of a chunk is not overlapped with writing the chunk before: it takes less than a tenth of the time of
+    writing.
+
+    Args:
+        states: The states, `[rows, hidden]`.
+        rows: The row of `states` for each row of the file: int64 `[rows]`, on the CPU.
+        into: The states of the file, of the same shape as `states`.
+        device: The accelerator.
+    """
+    for begin, end in _chunks(into):
+        chosen = rows[begin:end]
+        if states.device.type == "cpu":
+            into[begin:end] = states.index_select(0, chosen)
+            continue
+        chunk = states.index_select(0, sent(chosen, device))
+        if device.pins_memory:
+            buffer = pinned_empty(end - begin, into.shape[1], into.dtype)
+            buffer.copy_(chunk)
+            chunk = buffer
+        into[begin:end].copy_(chunk)
+
+
+@cache
+def bandwidths(device: Device) -> Bandwidths:
+    """Measure the rates of copies between host and accelerator, once per process, in a few milliseconds.
+
+    Args:
+        device: The accelerator.
+
+    Returns:
+        The best rate of a few copies each, from and to pinned memory if the accelerator copies from it.
+    """
+    import torch
+
+    rows, width = SAMPLE_BYTES // SAMPLE_ROW, SAMPLE_ROW // 4
+    host, gathered = (torch.empty(rows, width, pin_memory=device.pins_memory).zero_() for _ in range(2))
+    there = torch.empty(rows, width, device=device.name)
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(0))
+    seconds = [
+        _best(work, device)
+        for work in (
+            lambda: there.copy_(host, non_blocking=True),
+            lambda: host.copy_(there, non_blocking=True),
+            lambda: torch.index_select(host, 0, order, out=gathered),
+        )
+    ]
+    return Bandwidths(*(host.nbytes / one for one in seconds))
+
+
+def reading_rate(path: Path) -> float:
+    """Measure the bytes per second of reading a file's beginning and computing its checksum; 0 if it is unreadable."""
+    import xxhash
+
+    buffer = bytearray(SAMPLE_BYTES)
+    try:
+        with path.open("rb", buffering=0) as file:
+            started = time.perf_counter()
+            count = file.readinto(buffer)
+    except OSError:
+        return 0.0
+    xxhash.xxh3_128(buffer).digest()
+    return (count or 0) / (time.perf_counter() - started)
+
+
+def storing_rate(folder: Path) -> float:
+    """Measure the bytes per second of reading a file that was just written below `folder`; 0 if none can be written.
+
+    The file is still in the system's page cache, so that this is the highest rate at which a later run could read.
+    """
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".rate-", dir=folder)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(bytes(SAMPLE_BYTES))
+            return reading_rate(Path(name))
+        finally:
+            os.unlink(name)
+    return 0.0
+
+
+def available_host_bytes(limits: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return the bytes of host memory that this process can use without swapping, within the limit of its container.
+
+    Args:
+        limits: The folder of the kernel's files about the control group of a container (version 2).
+    """
+    import psutil
+
+    available = int(psutil.virtual_memory().available)
+    with suppress(OSError, ValueError):  # no such files, or the limit "max"
+        limit, used = (int((limits / name).read_text()) for name in ("memory.max", "memory.current"))
+        return max(0, min(available, limit - used))
+    return available
+
+
+def _best(work: Callable[[], object], device: Device) -> float:
+    """Return the seconds of the fastest of a few executions, each waited for."""
+    best = float("inf")
+    for _ in range(REPETITIONS):
+        device.synchronise()
+        started = time.perf_counter()
+        work()
+        device.synchronise()
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def _chunks(states: Tensor) -> list[tuple[int, int]]:
+    """Return the first row and the row after the last one of each chunk of at most `CHUNK_BYTES`."""
+    step = max(1, CHUNK_BYTES // max(1, states.shape[1] * states.element_size()))
+    return [(begin, min(begin + step, len(states))) for begin in range(0, len(states), step)]
