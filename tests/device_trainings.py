@@ -32,7 +32,7 @@ from alue_bench.training.schedule import FreezeSchedule
 from alue_bench.training.session import TrainingSession, fine_tune
 from alue_bench.training.surgery import operate
 
-LIBRARY_WAITS = {"bert": 1, "distilbert": 1, "modernbert": 2}
+LIBRARY_WAITS = {"modernbert": 2}
 """The times that a step through transformers' own modules waits for the device, by architecture."""
 
 LAYER_SETS: dict[str, Callable[[int], set[int]]] = {
@@ -90,6 +90,10 @@ class Trained:
     test_logits: np.ndarray[Any, Any]
     steps: list[Activity]
     """The costs of each step on the device but the first of an epoch, from one call of `on_step` to the next."""
+    turns: list[Activity]
+    """The costs from the last step of an epoch to the first one of the next, with an evaluation between them."""
+    training_peak: int
+    """The peak of the device's memory until the first step, in bytes."""
     forward: str
     depth: int
     problems: list[str]
@@ -156,7 +160,7 @@ def train(
         stop_at: The step after which the training is interrupted; 0 for none.
         recorder: A factory of recorders of graphs; None for the engine's own.
     """
-    device = Device("cuda" if machine else "cpu", case.precision, "on" if case.graphs and machine is not None else "off")
+    device = Device("cuda" if machine else "cpu", case.precision, "on" if case.graphs and machine else "off")
     stack: EncoderStack = view_as_stack(model_of(case))
     if case.plan == "lora":
         stack = operate(stack, None, Adapter("LORA", {"r": 2, "lora_dropout": 0.0}))
@@ -187,13 +191,16 @@ def train(
         stack, forward, schedule, data, config, score=lambda logits: {"score": 0.0}, recorder=recorder
     )
     steps: list[Activity] = []
+    turns: list[Activity] = []
     last: list[Activity] = []
+    peaks: list[int] = []
 
     def on_step(done: int, total: int) -> None:
         if machine is not None:
-            if last and done % STEPS != 1:
-                steps.append(machine.activity - last[0])
+            if last:
+                (turns if done % STEPS == 1 else steps).append(machine.activity - last[0])
             last[:] = [machine.activity.copy()]
+            peaks.append(machine.memory.peak)
         if done == stop_at:
             raise KeyboardInterrupt
 
@@ -208,6 +215,8 @@ def train(
         {name: p.detach().cpu().clone() for name, p in stack.model.named_parameters()},
         logits,
         steps,
+        turns,
+        peaks[0] if peaks else 0,
         forward.name,
         data.examples("train").depth,
         problems,
@@ -233,12 +242,17 @@ class OneLayerAnEpoch(Strategy):
 def check(case: Case, expected: Trained, folder: Path, machine: Machine) -> Trained:
     """Train on the device; the weights and logits must be the CPU's, and no step may wait or copy unpinned memory."""
     trained = train(case, folder, machine)
-    tolerance = {"fp32": 1e-5, "bf16": 1e-4, "fp16": 1e-4}[case.precision]
+    # In low precision, the device rounds at other places: it has kernels that the CPU lacks.
+    tolerance = {"fp32": 1e-5, "bf16": 2e-3, "fp16": 2e-3}[case.precision]
     for name, weight in expected.weights.items():
         torch.testing.assert_close(
             trained.weights[name], weight, rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
         )
-    np.testing.assert_allclose(trained.test_logits, expected.test_logits, rtol=0, atol=30 * tolerance)
+    for logits, wanted in (
+        (trained.test_logits, expected.test_logits),
+        *zip(trained.result.dev_logits, expected.result.dev_logits, strict=True),
+    ):
+        np.testing.assert_allclose(logits, wanted, rtol=0, atol=30 * tolerance)
     assert trained.result.steps == expected.result.steps == HYPER.epochs * STEPS
     assert (trained.depth, trained.problems) == (expected.depth, [])
     assert len(trained.steps) == HYPER.epochs * (STEPS - 1)
@@ -252,10 +266,15 @@ def check_costs(case: Case, trained: Trained) -> None:
     for step in trained.steps:
         assert step.waits.total() <= allowed + step.captures, step.waits
         assert not step.unpinned, step.unpinned
+    if not case.adaptive:
+        for turn in trained.turns:
+            assert not turn.unpinned, turn.unpinned
+            assert not [wait for wait in turn.waits if wait.startswith("blocking copy")], turn.waits
     if case.through_library:  # where they wait less often, LIBRARY_WAITS must follow
         assert max(step.waits.total() for step in trained.steps) == allowed
     if case.graphs and not case.through_library:
-        assert sum(step.replays for step in trained.steps) > 0
+        # The small batch of an epoch may be of a shape that is not captured.
+        assert sum(step.replays != 1 for step in trained.steps) <= HYPER.epochs
 
 
 class WithoutGraphs:

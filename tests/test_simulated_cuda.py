@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,13 +27,12 @@ from alue_bench.measure import peak
 from alue_bench.planning.build import build_plan
 from alue_bench.planning.request import PlanRequest
 from alue_bench.running.run import execute
-from alue_bench.training import update
 from alue_bench.training.bert.forward import LeanForward
-from alue_bench.training.bert.layer import LayerWeights
 from alue_bench.training.device.selection import resolve_device, resolve_precision
+from alue_bench.training.optimizer import LearningRates
 from alue_bench.training.update import Updater
 
-KERNELS = {"full": 900, "bottom3top4": 600, "head-only": 60}
+KERNELS = {"full": 500, "bottom3top4": 350, "head-only": 60}
 """The most kernels that a step of BERT-base's structure may launch in bf16, by strategy, with cached prefixes."""
 
 Patch = pytest.MonkeyPatch
@@ -98,17 +97,18 @@ class TestATraining:
         self, on_cpu: Callable[[Case], Trained], tmp_path: Path, simulated_cuda: Machine
     ) -> None:
         memory, sizes = simulated_cuda.memory, []
+        case = Case("pair", "bitfit")  # gradients are small: the memory holds activations above all
         for _ in range(2):
             torch.cuda.reset_peak_memory_stats()
-            trained = train(Case(), tmp_path, simulated_cuda)
+            trained = train(case, tmp_path, simulated_cuda)
             sizes.append(trained.result.micro_batch)
             weights = trained.weights
             assert memory.peak <= memory.limit
-            memory.limit = memory.peak - (1 << 14)
+            memory.limit = trained.training_peak - (1 << 14)
             del trained
             gc.collect()  # the model
         assert sizes[0] == 4 > sizes[1]
-        for name, weight in on_cpu(Case()).weights.items():
+        for name, weight in on_cpu(case).weights.items():
             torch.testing.assert_close(weights[name], weight, rtol=0, atol=1e-5)
 
 
@@ -164,7 +164,7 @@ class TestAWholeRun:
             *("search", "--task", easy[0], "--model", tiny("bert", 2)),
             *("--tracking-uri", store, "--experiment", experiment, *SHORT),
             *("--epochs", "2", "--tolerance", "0.7", "--margin", "0.9", "--budget", "400%", "--grid", "bottom=0..2/2"),
-            *("--cuda-graphs", "--json"),
+            *("--cuda-graphs", "on", "--json"),
         )
         assert done.code == 0, done.err
         assert simulated_cuda.activity.replays > 0
@@ -180,7 +180,7 @@ def without_dropout(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("simulated_cuda", "precision"), [(T4, "fp32"), (H200, "bf16")], indirect=["simulated_cuda"], ids=["T4", "H200"]
+    ("simulated_cuda", "precision"), [(T4, "fp16"), (H200, "bf16")], indirect=["simulated_cuda"], ids=["T4", "H200"]
 )
 def test_the_device_is_found_by_its_capability(simulated_cuda: Machine, precision: str) -> None:
     assert resolve_device("auto") == "cuda"
@@ -433,6 +433,11 @@ def after_each_step(work: Callable[[Any], object]) -> Any:
     return plant
 
 
+def renew(states: Mapping[Any, dict[str, torch.Tensor]]) -> None:
+    for state in states.values():
+        state.update({name: value.clone() for name, value in state.items()})
+
+
 def reads_the_loss(logits: torch.Tensor, targets: torch.Tensor) -> Any:
     assert torch.isfinite(logits).all()
     return logits, targets
@@ -503,18 +508,26 @@ def the_graph_reads_the_first_batch_for_ever(patch: Patch, reached: Callable[[],
 
 
 def narrow_weights_are_not_refreshed(patch: Patch, reached: Callable[[], None]) -> None:
-    patch.setattr(LayerWeights, "refresh", lambda weights: reached())
+    def copy(whole: Any, targets: Any, *args: Any, **options: Any) -> None:
+        if targets and targets[0].dtype == torch.bfloat16:
+            reached()
+        else:
+            whole(targets, *args, **options)
+
+    around(patch, torch, "_foreach_copy_", copy)
 
 
 def the_rate_is_that_of_the_first_step(patch: Patch, reached: Callable[[], None]) -> None:
     rates: list[float] = []
 
-    def set_rate(whole: Any, optimiser: Any, lr: float) -> None:
-        reached()
-        rates.append(lr)
-        whole(optimiser, rates[0])
+    def set_rate(whole: Any, all_rates: Any, lr: float) -> None:
+        if lr:
+            reached()
+            rates.append(lr)
+            lr = rates[0]
+        whole(all_rates, lr)
 
-    around(patch, update, "set_rate", set_rate)
+    around(patch, LearningRates, "set", set_rate)
 
 
 def the_scale_is_read_each_step(patch: Patch, reached: Callable[[], None]) -> None:
@@ -544,18 +557,18 @@ FAULTS = {
         after_each_step(lambda updater: torch.tensor(1.0, device="cuda")), "copy to the device"
     ),
     "the device is waited for": Fault(after_each_step(lambda updater: torch.cuda.synchronize()), "synchronize"),
-    "gradients are thrown away between replays": Fault(
-        after_each_step(lambda updater: updater.optimiser.zero_grad(set_to_none=True)), "freed|close", GRAPHS
+    "the optimiser's state is replaced between replays": Fault(
+        after_each_step(lambda updater: renew(updater.optimiser.state)), "inputs have been freed", GRAPHS
     ),
     "nothing is pinned": Fault(nothing_is_pinned, "copy to the device"),
-    "states of the frozen layers are not pinned": Fault(
+    "nothing is pinned, with stored outputs": Fault(
         nothing_is_pinned, "copy to the device", Case(plan="bottom1top1", graphs=True)
     ),
     "one pinned buffer for all batches": Fault(one_pinned_buffer_for_all, "pinned memory was written to"),
     "copies block": Fault(copies_block, "blocking copy"),
     "results are read before they are there": Fault(results_are_read_before_they_are_there, "not finite|nan"),
     "the mask stays on the host": Fault(the_mask_stays_on_the_host, "same device"),
-    "the generator is the host's": Fault(the_generator_is_the_hosts, "same device", Case(dropout=0.1)),
+    "the generator is the host's": Fault(the_generator_is_the_hosts, "device type for generator", Case(dropout=0.1)),
     "the graph does not know the generator": Fault(
         the_graph_does_not_know_the_generator, "generator", Case(graphs=True, dropout=0.1)
     ),
