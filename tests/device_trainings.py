@@ -156,7 +156,8 @@ def train(
         stop_at: The step after which the training is interrupted; 0 for none.
         recorder: A factory of recorders of graphs; None for the engine's own.
     """
-    device = Device("cuda" if machine else "cpu", case.precision, "on" if case.graphs and machine is not None else "off")
+    recorded = case.graphs and machine is not None
+    device = Device("cuda" if machine else "cpu", case.precision, "on" if recorded else "off")
     stack: EncoderStack = view_as_stack(model_of(case))
     if case.plan == "lora":
         stack = operate(stack, None, Adapter("LORA", {"r": 2, "lora_dropout": 0.0}))
