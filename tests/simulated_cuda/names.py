@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._device import _device_constructors
+import torch.utils._device
 
 from simulated_cuda.active import current, running
 from simulated_cuda.gpu import H200, Gpu
@@ -27,7 +27,7 @@ _autocast_enabled, _autocast_dtype = torch.is_autocast_enabled, torch.get_autoca
 def simulated(gpu: Gpu = H200) -> Iterator[Machine]:
     """Give a simulated CUDA device within the `with` block. Wherever torch finds CUDA, it finds this device."""
     machine = Machine(gpu)
-    _device_constructors()  # remembers torch's own functions, before they are replaced
+    torch.utils._device._device_constructors()  # remembers torch's own functions, as `with torch.device(...)` needs
     _forget_what_was_found()
     try:
         with pytest.MonkeyPatch.context() as patch, running(machine):
