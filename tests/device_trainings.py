@@ -253,6 +253,8 @@ def check_costs(case: Case, trained: Trained) -> None:
     for step in trained.steps:
         assert step.waits.total() <= allowed + step.captures, step.waits
         assert not step.unpinned, step.unpinned
+    if case.through_library:  # where they wait less often, LIBRARY_WAITS must follow
+        assert max(step.waits.total() for step in trained.steps) == allowed
     if case.graphs and not case.through_library:
         assert sum(step.replays for step in trained.steps) > 0
 

@@ -20,7 +20,7 @@ import pytest
 import torch
 from conftest import SHORT, CommandLine
 from device_trainings import Case, Trained, check, check_graphs, check_resumption, train
-from simulated_cuda import H200, T4, Machine
+from simulated_cuda import H200, T4, Machine, simulated
 from tiny_models import save_tiny_model
 
 from alue_bench.measure import peak
@@ -191,6 +191,15 @@ def test_the_device_is_found_by_its_capability(simulated_cuda: Machine, precisio
 
 
 class TestTheSimulation:
+    def test_leaves_nothing_behind(self) -> None:
+        before = (torch.cuda.is_available(), torch.Tensor.to, torch.Generator, torch.cuda.CUDAGraph)
+        with simulated(T4):
+            x = torch.ones(2, device="cuda")
+            assert torch.cuda.get_device_name() == T4.name
+        assert (torch.cuda.is_available(), torch.Tensor.to, torch.Generator, torch.cuda.CUDAGraph) == before
+        with pytest.raises(RuntimeError, match="outside of the simulation"):
+            x + x
+
     def test_refuses_tensors_of_two_devices(self, simulated_cuda: Machine) -> None:
         here, there = torch.ones(3), torch.ones(3, device="cuda")
         with pytest.raises(RuntimeError, match="same device, but found at least two devices, cuda:0 and cpu"):
@@ -442,10 +451,9 @@ def one_pinned_buffer_for_all(patch: Patch, reached: Callable[[], None]) -> None
 
     def pin(whole: Any, tensor: torch.Tensor, *args: Any) -> torch.Tensor:
         reached()
-        key = (tensor.shape, tensor.dtype)
-        if key not in buffers:
-            buffers[key] = whole(torch.empty_like(tensor))
-        return buffers[key].copy_(tensor)
+        if tensor.dtype not in buffers:
+            buffers[tensor.dtype] = whole(torch.empty(1 << 16, dtype=tensor.dtype))
+        return buffers[tensor.dtype][: tensor.numel()].view(tensor.shape).copy_(tensor)
 
     around(patch, torch.Tensor, "pin_memory", pin)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections.abc import Iterable
 from typing import Any
@@ -70,25 +71,27 @@ class Event:
     """A point in the work of the device."""
 
     def __init__(self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False) -> None:
-        self._recorded = False
+        self._recorded: float | None = None
 
     def record(self, stream: Any = None) -> None:
-        self._recorded = True
+        self._recorded = time.perf_counter()
 
     def wait(self, stream: Any = None) -> None: ...
 
     def query(self) -> bool:
-        if self._recorded:
+        if self._recorded is not None:
             current().complete_copies()
         return True
 
     def synchronize(self) -> None:
-        if self._recorded:
+        if self._recorded is not None:
             current().wait("synchronize")
 
     def elapsed_time(self, end: Event) -> float:
-        """Return a number of milliseconds that says nothing: time is not simulated."""
-        return 1.0
+        """Return the milliseconds between two events on this machine; the time of a GPU is not simulated."""
+        if self._recorded is None or end._recorded is None:
+            raise ValueError("Both events must be recorded before calculating elapsed time.")
+        return 1000 * (end._recorded - self._recorded)
 
 
 class CUDAGraph:

@@ -192,8 +192,18 @@ def _memory(machine: Machine) -> dict[str, Any]:
     def forget_peak(device: Any = None) -> None:
         memory(device).peak = memory(device).allocated
 
+    def statistics(device: Any = None) -> dict[str, int]:
+        each = memory(device)
+        return {
+            "allocated_bytes.all.current": each.allocated,
+            "allocated_bytes.all.peak": each.peak,
+            "reserved_bytes.all.current": each.reserved,
+            "reserved_bytes.all.peak": each.reserved,
+        }
+
     return {
         "empty_cache": empty_cache,
+        "memory_stats": statistics,
         "reset_peak_memory_stats": forget_peak,
         "memory_allocated": lambda device=None: memory(device).allocated,
         "max_memory_allocated": lambda device=None: memory(device).peak,
@@ -219,6 +229,7 @@ def _accelerator(machine: Machine) -> dict[str, Any]:
         "synchronize": cuda["synchronize"],
         "empty_cache": cuda["empty_cache"],
         "reset_peak_memory_stats": cuda["reset_peak_memory_stats"],
+        "memory_stats": cuda["memory_stats"],
         "memory_allocated": cuda["memory_allocated"],
         "max_memory_allocated": cuda["max_memory_allocated"],
         "memory_reserved": cuda["memory_reserved"],
