@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._device import _device_constructors
 
 from simulated_cuda.active import current, running
 from simulated_cuda.gpu import H200, Gpu
@@ -39,9 +40,13 @@ def simulated(gpu: Gpu = H200) -> Iterator[Machine]:
 
 
 def _forget_what_was_found() -> None:
-    """Clear what functions of the training engine remember about a device, which another device must not get."""
+    """Clear what functions remember about a device, or about torch's own names, which another device must not get.
+
+    These are functions of the training engine, and torch's list of the functions that `with torch.device(...)` changes.
+    """
     import sys
 
+    _device_constructors.cache_clear()
     for name, module in list(sys.modules.items()):
         if name.startswith(("alue_bench.training.device", "alue_bench.measure")):
             for value in vars(module).values():
