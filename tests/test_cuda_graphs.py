@@ -1,7 +1,4 @@
-"""The option for CUDA graphs, and graphs on a real GPU where there is one.
-
-tests/test_whole_step.py and tests/test_simulated_cuda.py test graphs on a simulated one.
-"""
+"""The option for CUDA graphs, and graphs on a real GPU where there is one, else on a simulated one."""
 
 from __future__ import annotations
 
@@ -15,7 +12,6 @@ from test_whole_step import CACHED, FULL, gap, train
 from alue_bench.contract.errors import UsageError
 from alue_bench.training.device.precision import Device, resolve_graphs
 
-GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 __all__ = ["train"]  # a fixture
 
 
@@ -27,7 +23,16 @@ def test_a_cpu_has_none(run: CommandLine) -> None:
     assert (done.code, "--cuda-graphs on needs a CUDA device" in done.err) == (2, True)
 
 
-@GPU
+@pytest.fixture
+def gpu(request: pytest.FixtureRequest) -> str:
+    """A GPU: a real one, or a simulated one where there is none. Returns "real" or "simulated"."""
+    if torch.cuda.is_available():
+        return "real"
+    request.getfixturevalue("simulated_cuda")
+    return "simulated"
+
+
+@pytest.mark.usefixtures("gpu")
 class TestOnAGpu:
     @pytest.mark.parametrize("plan", [FULL, CACHED], ids=["full", "bottom3top4"])
     @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])

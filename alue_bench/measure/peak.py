@@ -7,22 +7,22 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from alue_bench.training.device.errors import give_back
-from alue_bench.training.device.precision import Device
+from alue_bench.training.device.hardware import Hardware
 
 if TYPE_CHECKING:
     import torch
 
-SIZE = {"cpu": 1024}
-"""The number of rows and columns of the measured matrices, by kind of device."""
-LARGEST = 8192
-"""This number on an accelerator, whose speed smaller matrices do not reach."""
+SIZE = {"cpu": 1024, "cuda": 8192}
+"""The number of rows and columns of the measured matrices, by kind of device; other accelerators take that of CUDA."""
+SMALLEST = 1024
+"""The least number where an accelerator has little memory."""
 MEMORY_SHARE = 0.25
 """The share of an accelerator's free memory that the measurement may take; in less memory, matrices are smaller."""
 REPETITIONS = 5
 
 
 @lru_cache
-def attainable_flops_per_s(device: str, dtype: torch.dtype) -> float:
+def attainable_flops_per_s(device: str, dtype: torch.dtype, *, tf32: bool = False) -> float:
     """Measure the FLOPs per second of a large product of square random matrices.
 
     The best of a few measurements is taken, once per process. The manufacturer's figure is not used, because no real
@@ -32,8 +32,9 @@ def attainable_flops_per_s(device: str, dtype: torch.dtype) -> float:
     Args:
         device: The name of the device.
         dtype: The number format of the matrices.
+        tf32: Whether the caller has set torch to compute fp32 products in TF32. The speeds of both are kept apart.
     """
-    place = Device(device, "fp32")
+    place = Hardware(device)
     size = _size(place, dtype)
     try:
         return 2 * size**3 / _seconds(place, dtype, size)
@@ -42,7 +43,7 @@ def attainable_flops_per_s(device: str, dtype: torch.dtype) -> float:
             give_back(device)
 
 
-def _seconds(device: Device, dtype: torch.dtype, size: int) -> float:
+def _seconds(device: Hardware, dtype: torch.dtype, size: int) -> float:
     """Return the least seconds that a product of two matrices of `size` rows and columns took."""
     import torch
 
@@ -58,12 +59,12 @@ def _seconds(device: Device, dtype: torch.dtype, size: int) -> float:
     return best
 
 
-def _size(device: Device, dtype: torch.dtype) -> int:
+def _size(device: Hardware, dtype: torch.dtype) -> int:
     """Return the largest suitable number of rows whose product fits into the share of the free memory."""
     if not device.accelerated:
-        return SIZE[device.name]
-    size = LARGEST
-    # In fp32 first, as the random numbers are drawn; then two matrices in `dtype`.
-    while size > 1024 and size**2 * (4 + 2 * dtype.itemsize) > MEMORY_SHARE * device.free_bytes():
+        return SIZE["cpu"]
+    size = SIZE.get(device.name, SIZE["cuda"])
+    # The factor and the product in `dtype`, with a margin of one matrix in fp32 for cuBLAS's workspace.
+    while size > SMALLEST and size**2 * (4 + 2 * dtype.itemsize) > MEMORY_SHARE * device.free_bytes():
         size //= 2
     return size

@@ -23,7 +23,7 @@ from alue_bench.running.metrics import (
 )
 from alue_bench.running.notes import scoring_notes, transfer_notes
 from alue_bench.running.scoring import score_test_split, submission_predictions
-from alue_bench.training.device.precision import Device
+from alue_bench.training.device.precision import Device, number_format
 from alue_bench.training.session import OnStep
 
 
@@ -46,6 +46,12 @@ def execute(
     Raises:
         TrainingError: The run cannot be executed, or parameters changed that the strategy freezes.
     """
+    with number_format(Device(spec.device, spec.precision)):
+        return _execute(spec, inputs, before=before, on_step=on_step)
+
+
+def _execute(spec: RunSpec, inputs: RunInputs, *, before: Trained | None, on_step: OnStep) -> tuple[RunResult, Trained]:
+    """Execute one run as `execute` does, after the number format of matrix products has been set."""
     started = time.perf_counter()
     reused = before is not None and before.key == spec.training_key
     unmeasured: list[str] = []
@@ -94,7 +100,7 @@ def _attainable(device: Device, problems: list[str]) -> float | None:
     """Return the FLOPs per second of large matrix products; None, with an entry in `problems`, if they fail."""
     return best_effort(
         "no throughput/flops_utilisation, because the hardware's speed could not be measured",
-        lambda: attainable_flops_per_s(device.name, device.compute),
+        lambda: attainable_flops_per_s(device.name, device.compute, tf32=device.precision == "tf32"),
         problems.append,
     )
 

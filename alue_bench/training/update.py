@@ -411,7 +411,7 @@ def clip_gradients(parameters: Sequence[nn.Parameter], hyper: HyperParameters, d
     return norm
 
 
-def _scale_each(gradients: Sequence[Tensor], factors: Tensor) -> None:
+def _scale_each(gradients: list[Tensor], factors: Tensor) -> None:
     """Multiply each gradient by its factor, with few kernels: torch launches one for each pair of tensors otherwise.
 
     The gradients are copied into the rows of one matrix and back, so that one product scales all of them.
@@ -424,7 +424,8 @@ def _scale_each(gradients: Sequence[Tensor], factors: Tensor) -> None:
 
     rows = [-(-gradient.numel() // ROW) for gradient in gradients]
     matrix = torch.empty(sum(rows), ROW, dtype=factors.dtype, device=factors.device)
-    parts = [part.flatten()[: g.numel()].view(g.shape) for part, g in zip(matrix.split(rows), gradients, strict=True)]
+    blocks: tuple[Tensor, ...] = torch.split(matrix, rows)
+    parts = [block.flatten()[: g.numel()].view(g.shape) for block, g in zip(blocks, gradients, strict=True)]
     torch._foreach_copy_(parts, gradients)
     matrix.mul_(torch.cat([factors[place].expand(count) for place, count in enumerate(rows)])[:, None])
     torch._foreach_copy_(gradients, parts)

@@ -87,8 +87,6 @@ def fit_by_engine(
         cached: True if the output of the frozen bottom layers is computed once, False if at every step.
         store: The folder for that output; None takes a new empty folder.
     """
-    import torch
-
     from alue_bench.measure.flops import training_flops
     from alue_bench.training.forward import choose_forward
 
@@ -98,8 +96,7 @@ def fit_by_engine(
         with_states = partial(with_prefix, start, stack, forward, plan, device)
         if cached:
             with_states(start.longest, Path(folder) / "warm-up")
-        if device.name == "cuda":
-            torch.cuda.reset_peak_memory_stats()
+        device.forget_peak()
         device.synchronise()
         started = time.perf_counter()
         examples = with_states(start.train, (store or Path(folder) / "store") if cached else None)

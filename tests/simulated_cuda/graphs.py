@@ -198,8 +198,7 @@ class CUDAGraph:
         machine.activity.replays += 1
         with _disable_current_modes():
             for kind, operation, args, kwargs, results in self._calls:
-                with machine.drawing(kind, kwargs, self._index):
-                    again = operation(*args, **kwargs)
+                again = machine.do(kind, operation, args, kwargs, self._index)
                 if results is None:
                     continue
                 for old, new in zip(tensors_in((results,)), tensors_in((again,)), strict=True):

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -270,8 +271,7 @@ class Machine(TorchDispatchMode):
         plain_kwargs = with_each(value_of, {name: value for name, value in kwargs.items() if name != "pin_memory"})
         if self.capture is not None:
             self.capture.before(kind, plain_args, plain_kwargs, wrappers.values())
-        with self.drawing(kind, plain_kwargs, index):
-            results = operation(*plain_args, **plain_kwargs)
+        results = self.do(kind, operation, plain_args, plain_kwargs, index)
         returned = with_each(on_device, results)
         if any(wrapper.shape != wrapper.values.shape for wrapper in wrappers.values()):
             raise NotImplementedError(f"{operation} changes the shape of its argument, which is not simulated")
@@ -281,16 +281,14 @@ class Machine(TorchDispatchMode):
             self.activity.kernels[kind.name] += 1
         return returned
 
-    @contextmanager
-    def drawing(self, kind: Kind, kwargs: dict[str, Any], index: int) -> Iterator[None]:
-        """Let the operation in the `with` block draw from the device's default generator, if it draws at all."""
+    def do(self, kind: Kind, operation: Any, args: Any, kwargs: dict[str, Any], index: int) -> Any:
+        """Do an operation on plain values. It draws from the generator that it is given, or from the device's own."""
         if not kind.draws or kwargs.get("generator") is not None:
-            yield
-            return
+            return operation(*args, **kwargs)
         before = torch.get_rng_state()
         torch.set_rng_state(self.random[index])
         try:
-            yield
+            return operation(*args, **kwargs)
         finally:
             self.random[index] = torch.get_rng_state()
             torch.set_rng_state(before)
@@ -310,10 +308,19 @@ def _place() -> str:
     library = ""
     frame: Any = sys._getframe(2)
     while frame is not None and len(ours) < 2:
-        file = Path(frame.f_code.co_filename)
-        if file.is_relative_to(REPOSITORY) and file.parent != Path(__file__).parent:
-            ours.append(f"{file.relative_to(REPOSITORY)}:{frame.f_lineno}")
-        elif not library and "transformers" in file.parts:
-            library = f" (by transformers, {file.name}:{frame.f_lineno})"
+        file, in_library = _told(frame.f_code.co_filename)
+        if file and not in_library:
+            ours.append(f"{file}:{frame.f_lineno}")
+        elif file and not library:
+            library = f" (by transformers, {file}:{frame.f_lineno})"
         frame = frame.f_back
     return " < ".join(ours) + library
+
+
+@cache
+def _told(path: str) -> tuple[str, bool]:
+    """Return how a file of this repository or of transformers is told, and whether it is one of transformers."""
+    file = Path(path)
+    if file.is_relative_to(REPOSITORY):
+        return ("" if file.parent == Path(__file__).parent else str(file.relative_to(REPOSITORY))), False
+    return (file.name, True) if "transformers" in file.parts else ("", False)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._device import _device_constructors
+import torch.utils._device
 
 from simulated_cuda.active import current, running
 from simulated_cuda.gpu import H200, Gpu
@@ -28,6 +28,7 @@ _autocast_enabled, _autocast_dtype = torch.is_autocast_enabled, torch.get_autoca
 def simulated(gpu: Gpu = H200) -> Iterator[Machine]:
     """Give a simulated CUDA device within the `with` block. Wherever torch finds CUDA, it finds this device."""
     machine = Machine(gpu)
+    torch.utils._device._device_constructors()  # remembers torch's own functions, as `with torch.device(...)` needs
     _forget_what_was_found()
     try:
         with pytest.MonkeyPatch.context() as patch, running(machine):
@@ -40,13 +41,9 @@ def simulated(gpu: Gpu = H200) -> Iterator[Machine]:
 
 
 def _forget_what_was_found() -> None:
-    """Clear what functions remember about a device, or about torch's own names, which another device must not get.
-
-    These are functions of the training engine, and torch's list of the functions that `with torch.device(...)` changes.
-    """
+    """Clear what functions of the training engine remember about a device, which another device must not get."""
     import sys
 
-    _device_constructors.cache_clear()
     for name, module in list(sys.modules.items()):
         if name.startswith(("alue_bench.training.device", "alue_bench.measure")):
             for value in vars(module).values():

@@ -1,1 +1,1 @@
-"""The cache for the outputs of frozen layers, which are computed once and kept on disk."""
+"""The outputs of frozen layers, which are computed once and kept on disk or in an accelerator's memory."""

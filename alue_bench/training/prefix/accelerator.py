@@ -23,7 +23,7 @@ from alue_bench.training.architecture.encoder_stack import EncoderStack
 from alue_bench.training.device.errors import give_back, is_out_of_memory, release
 from alue_bench.training.device.precision import Device, autocast
 from alue_bench.training.forward import Forward
-from alue_bench.training.prefix.placement import Rates, Sizes, place_states, worth_storing
+from alue_bench.training.prefix.placement import DEVICE_SHARE, Rates, Sizes, place_states, worth_storing
 from alue_bench.training.prefix.states import Examples, PrefixStates, ResidentRows, Side, rows_of, unpadded
 from alue_bench.training.prefix.store import PrefixStore, StoredStates
 from alue_bench.training.prefix.transfer import (
@@ -144,7 +144,8 @@ class AcceleratorStates:
             if draft is not None:
                 with draft:
                     write_states(states, rows, draft.states, self._device)
-                    draft.commit(one.states.entry.build_s, {**one.description, "depth": str(self._depth)})
+                    description = {**one.description, "depth": str(self._depth)}
+                    draft.commit(one.states.entry.build_s, description, charged=False)
 
     @property
     def _first_only(self) -> bool:
@@ -167,11 +168,12 @@ class AcceleratorStates:
         key = key_of() if self._shared or self._store.holds_any() else None
         stored = key is not None and self._store.has(key)
         rows = int(lengths.sum())
+        size = rows * probe.width * probe.dtype.itemsize
         sizes = Sizes(
             tokens=int(split.lengths.sum()),
-            bytes=rows * probe.width * probe.dtype.itemsize,
+            bytes=size,
             passes=passes,
-            device_free=self._free_bytes(),
+            device_free=self._free_bytes(size),
             host_free=available_host_bytes() if self._device.pins_memory else 0,
             stored=stored,
         )
@@ -269,10 +271,18 @@ class AcceleratorStates:
         measured = bandwidths(self._device)
         return Rates(probe.tokens_per_s, measured.to_device, measured.to_host, measured.gather, read)
 
-    def _free_bytes(self) -> int:
-        """Return the accelerator's free memory, without what gradients and optimiser state will take."""
-        give_back(self._device.name)  # what torch's allocator keeps for reuse is free, too
+    def _free_bytes(self, wanted: int) -> int:
+        """Return the accelerator's free memory, without what gradients and optimiser state will take.
+
+        Args:
+            wanted: The size of the states. If they seem not to fit, the memory that torch's allocator keeps for reuse
+                is given back and counted, too; otherwise it is left for the computation.
+        """
         trained = sum(parameter.nbytes for parameter in self._stack.model.parameters() if parameter.requires_grad)
+        free = self._device.free_bytes() - OPTIMISER_SHARE * trained
+        if wanted <= DEVICE_SHARE * free:
+            return free
+        give_back(self._device.name)
         return self._device.free_bytes() - OPTIMISER_SHARE * trained
 
     def _moved(self, batch: Batch) -> Batch:

@@ -38,7 +38,7 @@ class Sizes:
     host_free: int
     """The available bytes of host memory; 0 if the accelerator does not copy from pinned memory."""
     stored: bool
-    """Whether the store has the output on disk."""
+    """True if the store has the output on disk."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Placement:
 
     place: Place
     read: bool
-    """Whether to read the output from the store instead of computing it."""
+    """True to read the output from the store instead of computing it."""
     because: str
     rates: Rates
 

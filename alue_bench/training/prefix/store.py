@@ -360,13 +360,14 @@ class Draft:
         """Remove the draft unless it was committed."""
         self._discard()
 
-    def commit(self, build_s: float, description: Mapping[str, str]) -> StoredStates:
+    def commit(self, build_s: float, description: Mapping[str, str], *, charged: bool = True) -> StoredStates:
         """Move the array into the store in one atomic step, and open it for reading.
 
         Args:
-            build_s: The seconds that computing the array took; the time for the checksum is added.
+            build_s: The seconds that computing the array took.
             description: The human-readable description of the array. `alue-bench cache status` shows `depth` and
                 `split` in separate columns and everything else in the first column.
+            charged: Whether to add the time for the checksum to `build_s`.
 
         Returns:
             The stored array; if another process has stored the same key in the meantime, the array of that process. If
@@ -377,7 +378,8 @@ class Draft:
         started = perf_counter()
         try:
             checksum = _checksum(self._staged / STATES)
-            build_s += perf_counter() - started
+            if charged:
+                build_s += perf_counter() - started
             header = _Header(
                 format=FORMAT,
                 shape=self._shape,

@@ -153,11 +153,19 @@ def storing_rate(folder: Path) -> float:
     return 0.0
 
 
-def available_host_bytes() -> int:
-    """Return the bytes of host memory that can be used without swapping."""
+def available_host_bytes(limits: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return the bytes of host memory that this process can use without swapping, within the limit of its container.
+
+    Args:
+        limits: The folder of the kernel's files about the control group of a container (version 2).
+    """
     import psutil
 
-    return int(psutil.virtual_memory().available)
+    available = int(psutil.virtual_memory().available)
+    with suppress(OSError, ValueError):  # no such files, or the limit "max"
+        limit, used = (int((limits / name).read_text()) for name in ("memory.max", "memory.current"))
+        return max(0, min(available, limit - used))
+    return available
 
 
 def _best(work: Callable[[], object], device: Device) -> float:
