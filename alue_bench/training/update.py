@@ -76,8 +76,9 @@ class DeviceStep:
     optimiser: Any
     hyper: HyperParameters
     split: ResidentSplit
-    gradients: Sequence[Tensor] | None = None
-    """The tensors into which the step copies the gradients instead of updating the weights; None to update them."""
+    gradients: list[Tensor | None] | None = None
+    """The tensors into which the step copies the gradients instead of updating the weights; None to update them. The
+    rehearsal removes those of parameters that get no gradient."""
 
     def __call__(self, indices: Tensor, width: int, states: Tensor | None) -> Tensor:
         """Compute the step; see `cuda_graphs.Step`.
@@ -96,7 +97,8 @@ class DeviceStep:
             self.optimiser.step()
             reported = torch.stack([loss, norm])
         else:
-            pairs = [(to, p.grad) for to, p in zip(self.gradients, self.trained, strict=True) if p.grad is not None]
+            both = [(to, p.grad) for to, p in zip(self.gradients, self.trained, strict=True)]
+            pairs = [(to, gradient) for to, gradient in both if to is not None and gradient is not None]
             torch._foreach_copy_([to for to, _ in pairs], [gradient for _, gradient in pairs])
             reported = loss.reshape(1)
         self.optimiser.zero_grad(set_to_none=True)
@@ -108,6 +110,9 @@ class DeviceStep:
 
         loss = self.forward_and_backward(indices, width, states)
         norm = clip_gradients(self.trained, self.hyper, self.backward.device)
+        if self.gradients is not None:
+            pairs = zip(self.gradients, self.trained, strict=True)
+            self.gradients[:] = [to if parameter.grad is not None else None for to, parameter in pairs]
         self.optimiser.zero_grad(set_to_none=True)
         return torch.stack([loss, norm]) if self.gradients is None else loss.reshape(1)
 
@@ -164,7 +169,7 @@ class Updater:
         self._device = config.device
         self._recorder = recorder
         self._graphs: StepGraphs | None = None
-        self._static: list[Tensor] | None = None
+        self._static: list[Tensor | None] | None = None
         self.graph_use: GraphUse | None = None
         """The decision whether steps are replayed as CUDA graphs; None if it was not to be made."""
         self.scaler = torch.amp.GradScaler(self._device.name, enabled=self._device.precision == "fp16")
