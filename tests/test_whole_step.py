@@ -155,12 +155,14 @@ class TestGraphs:
             train(Device("cuda", "fp32", "on"))
 
     def test_are_used_if_they_are_faster(self, train: Any, simulated_cuda: Machine) -> None:
-        outcome = train(Device("cuda", "fp32", "auto"))
+        outcome = train(Device("cuda", "fp32", "auto"), dropout=0.1)
         use = outcome.result.graph_use
         assert use is not None
         assert use.eager_step_s
         assert use.replayed_step_s
         assert use.used == (use.replayed_step_s < use.eager_step_s) == (outcome.result.recorded_shapes > 0)
+        # The steps that were timed left no trace.
+        assert gap(outcome, train(Device("cuda", "fp32", "off"), dropout=0.1)) < 1e-6
 
     @pytest.mark.parametrize("refused", ["", REFUSED], ids=["captured", "refused"])
     def test_leave_no_memory_behind(self, train: Any, simulated_cuda: Machine, refused: str) -> None:
