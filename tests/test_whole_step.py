@@ -280,15 +280,16 @@ def test_clipping_on_a_device_clips_as_on_the_cpu(simulated_cuda: Machine, clip_
     norms, gradients = [], []
     for device in (CPU, Device("cuda", "fp32")):
         torch.manual_seed(0)
-        parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((3, 300), (7,), (2, 2, 2), (1,))]
+        parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((3, 300), (7,), (2, 2, 2), (1,)) * 10]
         for place, parameter in enumerate(parameters):
-            parameter.grad = torch.randn(parameter.shape) * 0.1**place
+            parameter.grad = torch.randn(parameter.shape) * 0.1 ** (place % 4)
         moved = [torch.nn.Parameter(parameter.detach().to(device.name)) for parameter in parameters]
         for parameter, source in zip(moved, parameters, strict=True):
             parameter.grad = source.grad.to(device.name)  # type: ignore[union-attr]
         with simulated_cuda.watch() as seen:
             norms.append(clip_gradients(moved, hyper, device))
         assert not seen.waits
+        assert seen.launches < 12  # not one for each of 40 gradients
         gradients.append([parameter.grad.cpu() for parameter in moved])  # type: ignore[union-attr]
     torch.testing.assert_close(norms[1].cpu(), norms[0])
     torch.testing.assert_close(gradients[1], gradients[0])
