@@ -19,6 +19,8 @@ SETUP_S, COMPILE_S, CHECKS_S, START_S = 2.0, 100.0, 60.0, 20.0
 """The estimated seconds of preparing a training, of torch.compile, of the checks, and of starting a process."""
 STEP_S = {"engine": 0.007, "trainer": 0.025, "trainer-glue": 0.05, "loop": 0.02, "loop-glue": 0.05}
 """The estimated seconds of a step of BERT-base on an H200."""
+PROFILED_EPOCH = 60
+"""The largest number of steps in each of the two epochs of a training whose kernels are counted."""
 ON_A_CPU_S = 0.3
 """The estimated seconds of a training of the tiny size on a CPU."""
 
@@ -49,6 +51,8 @@ class Item:
 
 def _steps(arm: Arm, kind: Kind, scale: Scale) -> int:
     """Return the number of steps of a training, timed or not."""
+    if kind == "kernels":
+        return 2 * PROFILED_EPOCH
     if kind == "whole":
         return scale.whole_epochs * (scale.whole_rows or TASKS[arm.task].rows) // arm.batch_size
     return 2 * scale.steps_of(arm.way)
@@ -111,6 +115,7 @@ ALL = (
             Arm(strategy="head-only"),
             best(strategy=FROZEN),
         ),
+        repetitions=3,
     ),
     Item(
         "whole",
@@ -134,6 +139,7 @@ ALL = (
         "graphs",
         "What do CUDA graphs contribute?",
         tuple(Arm(strategy=strategy, graphs=graphs) for strategy in ("full", FROZEN) for graphs in ("off", "on")),
+        repetitions=3,
     ),
     Item("mdd", "How fast at MDD's lengths?", _of_task("mdd"), repetitions=3),
     Item("xnli", "How fast at XNLI's lengths?", _of_task("xnli"), repetitions=3),

@@ -12,10 +12,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from alue_bench.contract.strategy import EncoderShape, FreezePlan
-from alue_bench.measure.best_effort import cause_of
+from alue_bench.measure.best_effort import best_effort, cause_of
 from benchmarks.gpu.arms import Arm
 from benchmarks.gpu.sizes import Scale
 from benchmarks.gpu.training import RandomStart, device_of, settings_restored, starting_point, train
@@ -90,6 +91,21 @@ def all_checks(device: str, *, can_record: bool) -> Iterator[Check]:
         yield _suite()
 
 
+def attainable(device: str) -> dict[str, float]:
+    """Return the FLOP/s of a large matrix product by number format, for those that the device can multiply."""
+    import torch
+
+    from alue_bench.measure.peak import attainable_flops_per_s
+
+    formats = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    problems: list[str] = []
+    rates = {
+        name: best_effort(f"no rate in {name}", partial(attainable_flops_per_s, device, dtype), problems.append)
+        for name, dtype in formats.items()
+    }
+    return {name: rate for name, rate in rates.items() if rate is not None}
+
+
 def _made(name: str, check: Callable[[], tuple[bool | None, str]]) -> Check:
     try:
         with settings_restored():
@@ -99,7 +115,7 @@ def _made(name: str, check: Callable[[], tuple[bool | None, str]]) -> Check:
 
 
 def _start(arm: Arm, device: str) -> RandomStart:
-    return starting_point(arm, SMALL, device, rows=64, epochs=2)
+    return starting_point(arm, SMALL, device, rows=32, epochs=2)
 
 
 def _without_dropout(start: RandomStart) -> RandomStart:

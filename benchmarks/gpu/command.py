@@ -131,9 +131,7 @@ def _work(options: argparse.Namespace, until: float) -> Work:
     from alue_bench.training.device.precision import Device, resolve_device
 
     device = Device(resolve_device("cpu" if options.tiny else "auto"), "fp32")
-    items = catalogue(
-        can_record=device.can_record, can_compile=device.accelerated, accelerate=_has_accelerate()
-    )
+    items = catalogue(can_record=device.can_record, can_compile=device.accelerated, accelerate=_has_accelerate())
     return Work(
         items=chosen(items, options.only),
         scale=BASE if device.accelerated else TINY,

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.gpu.arms import Arm
+from benchmarks.gpu.catalogue import PROFILED_EPOCH
 from benchmarks.gpu.sizes import Scale
-from benchmarks.gpu.training import SETTLING, device_of, starting_point, train
+from benchmarks.gpu.training import device_of, starting_point, train
 
 PROFILED_STEPS = 6
 COPIES = ("Memcpy", "Memset")
@@ -45,9 +46,9 @@ def counted(arm: Arm, scale: Scale, device_name: str) -> Counted:
 
     device = device_of(arm, device_name)
     batch_size = scale.batch_size or arm.batch_size
-    in_epoch = scale.steps_of(arm.way) + SETTLING
+    in_epoch = min(PROFILED_EPOCH, scale.steps_of(arm.way))
     last = 2 * in_epoch
-    profiled = min(PROFILED_STEPS, scale.steps_of(arm.way))
+    profiled = min(PROFILED_STEPS, in_epoch)
     start = starting_point(arm, scale, device_name, rows=in_epoch * batch_size, epochs=2)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.accelerated else [])]
     watch = profiler(activities=activities)

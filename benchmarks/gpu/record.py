@@ -117,7 +117,8 @@ class Record(Ledger):
     def forget_problems(self) -> None:
         """Forget the problems and unfinished work of an earlier command, so that everything missing is tried again."""
         for entry in self.items.values():
-            entry["problems"] = {}
+            if entry["problems"]:
+                entry["state"], entry["problems"] = NOT_DONE, {}
             entry.pop("running", None)
 
     def running(self) -> tuple[str, dict[str, Any]] | None:

@@ -124,8 +124,8 @@ TINY = Scale(
     heads=2,
     vocabulary=100,
     batch_size=4,
-    steps={"engine": 3, "trainer": 3, "loop": 3},
-    whole_rows=12,
+    steps={"engine": 2, "trainer": 2, "loop": 2},
+    whole_rows=8,
     whole_epochs=2,
     repetitions=1,
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import math
 import tempfile
 import time
@@ -243,7 +242,6 @@ def timed(arm: Arm, scale: Scale, device_name: str, repetition: int, *, whole: b
     if not all(map(math.isfinite, trained.losses)):
         raise NonFiniteLossError(f"{arm.name}: a loss is not finite")
     peak = peaks(device_name)["peak_device_mib"]
-    gc.collect()
     return Timing(
         arm=arm.name,
         repetition=repetition,
@@ -266,14 +264,16 @@ def settings_restored() -> Iterator[None]:
     import torch
 
     backends: Any = torch.backends
-    if not hasattr(backends, "fp32_precision"):  # before torch 2.9
-        before = backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32
+    if hasattr(backends, "fp32_precision"):  # since torch 2.9
+        places = [(backends, "fp32_precision")]
+    else:
+        places = [(backends.cuda.matmul, "allow_tf32"), (backends.cudnn, "allow_tf32")]
+    before = [getattr(place, name) for place, name in places]
+    try:
         yield
-        backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32 = before
-        return
-    precision = backends.fp32_precision
-    yield
-    backends.fp32_precision = precision
+    finally:
+        for (place, name), value in zip(places, before, strict=True):
+            setattr(place, name, value)
 
 
 @dataclass(frozen=True)
