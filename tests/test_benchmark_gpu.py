@@ -103,8 +103,11 @@ def test_a_bare_machine_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for name in missing:
         (tmp_path / "missing" / f"{name}.py").write_text("raise ImportError('not on this machine')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "missing"))
-    program = [sys.executable, "-m", "benchmarks.gpu", "--tiny", "--only", "full", "--out", str(tmp_path / "out")]
-    assert supervision._one_process(program, tmp_path / "out", time.time() + 600) is None
+    (tmp_path / "out").mkdir()
+    until = time.time() + 600
+    arguments = ["--worker", str(until), "--tiny", "--only", "full", "--out", str(tmp_path / "out")]
+    program = [sys.executable, "-m", "benchmarks.gpu", *arguments]
+    assert supervision._one_process(program, tmp_path / "out", until) is None
     page = (tmp_path / "out" / PAGE).read_text("utf-8")
     assert "loop-glue full fp32" in page
     assert "accelerate is missing" in page

@@ -128,7 +128,8 @@ def _measure_arm(item: Item, arm: Arm, repetition: int, work: Work, record: Reco
         _check_usable(work, error)
     else:
         record.add(item, result)
-    release(work.device)  # what this training leaves in memory must not count for the next one
+    if work.accelerated:
+        release(work.device)  # what this training leaves in memory must not count for the next one
 
 
 def _check_usable(work: Work, error: Exception) -> None:
