@@ -84,7 +84,7 @@ def all_checks(device: str, *, can_record: bool) -> Iterator[Check]:
             for strategy in ("full", "bottom2"):
                 arm = Arm(strategy=strategy, precision=precision)
                 name = f"{precision}: {strategy} with CUDA graphs equals {strategy} without"
-                checks = {**checks, name: lambda arm=arm, tolerance=tolerance: _with_graphs(arm, device, tolerance)}
+                checks = {**checks, name: partial(_with_graphs, arm, device, tolerance)}
     for name, check in checks.items():
         yield _made(name, check)
     if device != "cpu":
@@ -173,7 +173,8 @@ def _lean_equals_library(device: str) -> tuple[bool, str]:
         stack.model.train()
         forward: Any = make(stack)
         logits = forward.logits(batch)
-        torch.nn.functional.cross_entropy(logits, batch.targets).backward()
+        loss: Any = torch.nn.functional.cross_entropy(logits, batch.targets)
+        loss.backward()
         gradients = [p.grad.flatten() for p in stack.model.parameters() if p.grad is not None]
         results.append((logits.detach(), torch.cat(gradients)))
     gap = max(float((one - other).abs().max() / other.abs().max()) for one, other in zip(*results, strict=True))

@@ -51,7 +51,7 @@ def counted(arm: Arm, scale: Scale, device_name: str) -> Counted:
     profiled = min(PROFILED_STEPS, in_epoch)
     start = starting_point(arm, scale, device_name, rows=in_epoch * batch_size, epochs=2)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.accelerated else [])]
-    watch = profiler(activities=activities)
+    watch: Any = profiler(activities=activities)
 
     def on_step(done: int, total: int = 0) -> None:
         if done == last - profiled:

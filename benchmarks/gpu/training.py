@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from alue_bench.contract.errors import NonFiniteLossError
 from alue_bench.contract.strategy import EncoderShape, FreezePlan
@@ -364,8 +364,8 @@ def _by_loop(
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     sampler = None if padded else LengthGroupedSampler(hyper.batch_size, examples, generator=generator)
-    loader = DataLoader(
-        examples,
+    loader: DataLoader[Any] = DataLoader(
+        cast(Any, examples),  # any sequence will do
         hyper.batch_size,
         shuffle=padded,
         sampler=sampler,
