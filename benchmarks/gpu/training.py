@@ -64,7 +64,8 @@ def device_of(arm: Arm, name: str) -> Device:
     """Return the device of an arm's training. It is the only place that knows how graphs are switched on."""
     from alue_bench.training.device.precision import Device
 
-    return Device(name, arm.precision, graphs=arm.graphs == "on")  # type: ignore[arg-type]
+    graphs: Any = arm.graphs if isinstance(Device.graphs, str) else arm.graphs == "on"
+    return Device(name, arm.precision, graphs)  # type: ignore[arg-type]
 
 
 def starting_point(arm: Arm, scale: Scale, device: str, *, rows: int, epochs: int) -> RandomStart:
