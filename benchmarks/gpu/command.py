@@ -23,6 +23,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from alue_bench.contract.errors import UsageError
 from alue_bench.executors.termination import code_of_stop, stop_on_sigterm
@@ -34,6 +35,9 @@ from benchmarks.gpu.sizes import BASE, TINY
 from benchmarks.gpu.supervision import DEVICE_UNUSABLE, supervised
 from benchmarks.gpu.worker import DeviceUnusable, Work, work_off
 from benchmarks.tables import show, write_page
+
+if TYPE_CHECKING:
+    from alue_bench.training.device.precision import Device
 
 MODULE = f"benchmarks.{BENCHMARK}"
 REPORT_S = 5.0
@@ -128,9 +132,7 @@ def _work(options: argparse.Namespace, until: float) -> Work:
     Raises:
         UsageError: There is no measurement of a name.
     """
-    from alue_bench.training.device.precision import Device, resolve_device
-
-    device = Device(resolve_device("cpu" if options.tiny else "auto"), "fp32")
+    device = _device(options)
     items = catalogue(can_record=device.can_record, can_compile=device.accelerated, accelerate=_has_accelerate())
     return Work(
         items=chosen(items, options.only),
@@ -143,6 +145,13 @@ def _work(options: argparse.Namespace, until: float) -> Work:
     )
 
 
+def _device(options: argparse.Namespace) -> Device:
+    """Return the GPU if there is one and the sizes need not be tiny, else the CPU."""
+    from alue_bench.training.device.precision import Device, resolve_device
+
+    return Device(resolve_device("cpu" if options.tiny else "auto"), "fp32")
+
+
 def _has_accelerate() -> bool:
     """Return whether `Trainer` can run, which needs the package accelerate."""
     try:
@@ -153,10 +162,8 @@ def _has_accelerate() -> bool:
 
 
 def _record(options: argparse.Namespace, command: str) -> Record:
-    from alue_bench.training.device.precision import resolve_device
-
-    device = resolve_device("cpu" if options.tiny else "auto")
-    return Record(options.out, common_settings(device, tiny=device == "cpu"), command)
+    device = _device(options)
+    return Record(options.out, common_settings(device.name, tiny=not device.accelerated), command)
 
 
 def _arguments(options: argparse.Namespace, command: str) -> list[str]:
