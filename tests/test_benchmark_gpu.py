@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("folders_of_its_own")
 
 def in_this_process(arguments: Sequence[str], folder: Path, until: float) -> None:
     """Measure without starting a process."""
-    options = command._parser().parse_args(["--worker", str(until), *arguments])
+    options = command._parser().parse_args(["--worker", str(until), "--try-again", *arguments])
     assert command.measure(options) == 0
 
 
@@ -131,7 +131,6 @@ class TestSupervision:
         self, tmp_path: Path, monkeypatch: Any, program: str, seconds: float, why: str | None, blamed: bool
     ) -> None:
         monkeypatch.setattr(supervision, "LOOK_S", 0.05)
-        monkeypatch.setattr(supervision, "GRACE_S", 0.0)
         running = {"arm": "a", "since": time.time(), "limit_s": 0.3 if why and "not done" in why else 60}
         entry = {"state": "not done", "results": [1], "problems": {}, "running": running}
         (tmp_path / FILE).write_text(json.dumps({"items": {"full": entry}}))

@@ -29,7 +29,7 @@ from alue_bench.contract.errors import UsageError
 from alue_bench.executors.termination import code_of_stop, stop_on_sigterm
 from benchmarks.command_line import Parser, run_command, say
 from benchmarks.gpu.catalogue import Item, catalogue, chosen
-from benchmarks.gpu.record import BENCHMARK, PAGE, Record, common_settings
+from benchmarks.gpu.record import BENCHMARK, PAGE, Record, common_settings, written
 from benchmarks.gpu.report import all_sheets, closing_lines, dry_run_sheet, results
 from benchmarks.gpu.sizes import BASE, TINY
 from benchmarks.gpu.supervision import DEVICE_UNUSABLE, supervised
@@ -83,9 +83,6 @@ def benchmark(options: argparse.Namespace, command: str, supervise: Supervise) -
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--out {options.out}: {error.strerror}; name another folder") from error
-    record = _record(options, command)
-    record.forget_problems()
-    record.write()
     code = 0
     try:
         with stop_on_sigterm():
@@ -97,8 +94,12 @@ def benchmark(options: argparse.Namespace, command: str, supervise: Supervise) -
 
 
 def report(options: argparse.Namespace, command: str, items: Sequence[Item]) -> int:
-    """Print the tables, write them and the numbers in them to the folder, and return the exit code 0 or 1."""
-    record = _record(options, command)
+    """Print the tables, write them and the numbers in them to the folder, and return the exit code 0 or 1.
+
+    Raises:
+        TrainingError: No process has written a file of results.
+    """
+    record = written(options.out, command)
     sheets, lines = all_sheets(record, items), closing_lines(record, items)
     show(sheets, lines)
     record.content["summary"] = results(record, items)
@@ -113,7 +114,11 @@ def report(options: argparse.Namespace, command: str, items: Sequence[Item]) -> 
 def measure(options: argparse.Namespace) -> int:
     """Make the measurements in this process, which `supervised` has started, and return the exit code."""
     work = _work(options, options.worker)
-    record = _record(options, options.shown_command)
+    settings = common_settings(work.device, tiny=not work.accelerated)
+    record = Record(options.out, settings, options.shown_command)
+    if options.try_again:
+        record.forget_problems()
+    record.write()
 
     def write_report() -> None:
         write_page(options.out / PAGE, all_sheets(record, work.items), closing_lines(record, work.items))
@@ -161,11 +166,6 @@ def _has_accelerate() -> bool:
     return True
 
 
-def _record(options: argparse.Namespace, command: str) -> Record:
-    device = _device(options)
-    return Record(options.out, common_settings(device.name, tiny=not device.accelerated), command)
-
-
 def _arguments(options: argparse.Namespace, command: str) -> list[str]:
     """Return the arguments for the process that measures."""
     names = [text for name in options.only or () for text in ("--only", name)]
@@ -198,4 +198,5 @@ def _parser() -> Parser:
     # The options that `supervised` gives to the process that it starts.
     add("--worker", type=float, help=argparse.SUPPRESS)
     add("--shown-command", default="", help=argparse.SUPPRESS)
+    add("--try-again", action="store_true", help=argparse.SUPPRESS)
     return parser

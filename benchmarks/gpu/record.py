@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from alue_bench.contract.errors import TrainingError
 from alue_bench.contract.spec import digest_of
 from benchmarks.gpu.catalogue import Item
 from benchmarks.ledger import Ledger
@@ -124,3 +126,21 @@ class Record(Ledger):
     def running(self) -> tuple[str, dict[str, Any]] | None:
         """Return the name of the measurement at work and its entry `running`; None if nothing was begun."""
         return next(((name, entry["running"]) for name, entry in self.items.items() if "running" in entry), None)
+
+
+def written(folder: Path, command: str) -> Record:
+    """Return the results in a folder, whatever their settings.
+
+    This process does not look at the GPU for it: on some machines only one process at a time can use it.
+
+    Args:
+        folder: The folder.
+        command: The command line to show in the report.
+
+    Raises:
+        TrainingError: There are no results.
+    """
+    file = folder / FILE
+    if not file.exists():
+        raise TrainingError("no process came as far as writing results: its last lines say why, or give more --minutes")
+    return Record(folder, json.loads(file.read_text("utf-8"))["settings"], command)

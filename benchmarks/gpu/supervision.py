@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from alue_bench.contract.errors import UsageError
 from benchmarks.command_line import say
 from benchmarks.gpu.record import FILE
 from benchmarks.ledger import write_json
@@ -21,7 +22,9 @@ from benchmarks.processes import environment
 LOOK_S = 1.0
 """The seconds between two looks at the process."""
 GRACE_S = 15.0
-"""The seconds that a process may take beyond the end of the time, to end the training that it is at."""
+"""The seconds before the end of the time from which on no further work begins, so that what is at work can end."""
+MISUSE = 2
+"""The exit code of a process that refuses the results in the folder."""
 DEVICE_UNUSABLE = 70
 """The exit code of a process whose GPU context no longer works."""
 MOST_PROCESSES = 12
@@ -34,16 +37,24 @@ def supervised(arguments: Sequence[str], folder: Path, until: float) -> None:
         arguments: The command-line arguments for a process.
         folder: The folder of results.
         until: The end of the time, in seconds since 1970.
+
+    Raises:
+        UsageError: The folder has results that are not comparable; the process has said why.
     """
-    for _ in range(MOST_PROCESSES):
-        why = _one_process([sys.executable, "-m", "benchmarks.gpu", "--worker", str(until), *arguments], folder, until)
+    command = [sys.executable, "-m", "benchmarks.gpu", "--worker", str(until - GRACE_S), *arguments]
+    for number in range(MOST_PROCESSES):
+        why = _one_process(command if number else [*command, "--try-again"], folder, until)
         if why is None or time.time() >= until:
             return
         say(f"another process continues: {why}")
 
 
 def _one_process(command: Sequence[str], folder: Path, until: float) -> str | None:
-    """Run a process to its end and return the reason why another one should continue; None if none should."""
+    """Run a process to its end and return the reason why another one should continue; None if none should.
+
+    Raises:
+        UsageError: The process has refused the results in the folder.
+    """
     variables = environment(TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
     process = subprocess.Popen(command, env=variables, process_group=0)  # torch.compile starts processes of its own
     why = ""
@@ -51,7 +62,7 @@ def _one_process(command: Sequence[str], folder: Path, until: float) -> str | No
         while process.poll() is None:
             time.sleep(LOOK_S)
             running = _running(folder)
-            if time.time() > until + GRACE_S:
+            if time.time() > until:
                 _kill(process)
                 _blamed(folder, None)
                 return None
@@ -62,7 +73,9 @@ def _one_process(command: Sequence[str], folder: Path, until: float) -> str | No
         if process.poll() is None:  # an interruption
             _kill(process)
     code = process.returncode
-    if code in (0, 2):
+    if code == MISUSE:
+        raise UsageError("nothing was measured")
+    if code == 0:
         return None
     if code == DEVICE_UNUSABLE and not why:
         return "the GPU context of the last one was unusable"

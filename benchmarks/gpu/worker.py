@@ -87,10 +87,11 @@ def _measure(item: Item, work: Work, record: Record) -> None:
         for check in all_checks(work.device, can_record=work.can_record):
             results.append(asdict(check))
             record.write()
-        record.content[ATTAINABLE] = attainable(work.device)
         record.entry(item).pop("running", None)
         record.finish(item, DONE)
         return
+    if item.kind == "steps" and ATTAINABLE not in record.content:
+        record.content[ATTAINABLE] = attainable(work.device)
     rounds = min(item.repetitions, work.scale.repetitions)
     longest = 0.0
     for repetition in range(1, rounds + 1):
