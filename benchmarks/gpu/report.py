@@ -213,7 +213,9 @@ def closing_lines(record: Record, items: Sequence[Item]) -> list[str]:
     lines = ["The sizes are tiny, so that the times say nothing."] if record.tiny else []
     lines += [
         "Random weights, token ids and labels. Each time is that of the second of two epochs, except in `whole`. "
-        "A ratio compares two trainings of the same round; the table shows medians.",
+        "A ratio compares two trainings of the same round; the table shows medians. The share of one large product is "
+        "the model FLOPs utilisation: the operations that a step needs, without padding, per second, relative to the "
+        "rate of a large matrix product in the same number format.",
         "; ".join(f"{way}: {WAYS[way]}" for way in WAYS if way in ways) + ".",
     ]
     if any(way.startswith("loop") for way in ways):
